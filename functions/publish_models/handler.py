@@ -1,0 +1,12 @@
+"""Makes a wholly verified model visible. Invoked by PublishQueue."""
+
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from modelhaul import wiring
+from modelhaul.messages import PublishModels
+from modelhaul.worker import run_step
+
+
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    return run_step(event, context, PublishModels, wiring.create_publisher().publish_models)

@@ -1,0 +1,10 @@
+"""Ends the tasks of messages that no function survived. Invoked by the dead-letter queues."""
+
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from modelhaul.worker import record_dead_letters
+
+
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    return record_dead_letters(event, context)

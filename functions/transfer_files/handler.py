@@ -1,0 +1,12 @@
+"""Brings files from their source into staging, verified. Invoked by TransferQueue."""
+
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from modelhaul import wiring
+from modelhaul.messages import TransferFiles
+from modelhaul.worker import run_step
+
+
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    return run_step(event, context, TransferFiles, wiring.create_transferrer().transfer_files)

@@ -1,0 +1,1 @@
+"""Adapters: the ports of `modelhaul.ports` over AWS."""

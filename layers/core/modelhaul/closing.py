@@ -1,0 +1,77 @@
+"""Ends of a task that are not success, and what they leave behind: nothing."""
+
+import logging
+from dataclasses import dataclass
+
+from modelhaul.errors import ImportCancelledError, ModelhaulError, TaskEndedError, TaskNotFoundError
+from modelhaul.ports import Clock, Ledger, Meter, ObjectStore
+from modelhaul.task import Stage, Task, TaskError, TaskStatus
+
+logger = logging.getLogger(__name__)
+
+GRACE = 900.0  # seconds: no function that was at work when its task ended is still alive after this
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCloser:
+    ledger: Ledger
+    store: ObjectStore
+    meter: Meter
+    clock: Clock
+
+    def fail(self, task_id: str, error: ModelhaulError) -> bool:
+        """Ends the task FAILED and tidies up. False if it had ended before."""
+        return self._end(task_id, error, Stage.FAILED)
+
+    def cancel(self, task_id: str) -> None:
+        """Raises TaskNotFoundError, TaskEndedError."""
+        task = self.ledger.find_task(task_id)
+        if task is None:
+            raise TaskNotFoundError(f"There is no task {task_id}.")
+        if not self._end(task_id, ImportCancelledError("The import was cancelled."), Stage.CANCELLED):
+            raise TaskEndedError(f"Task {task_id} has ended already.")
+
+    def tidy(self, task: Task) -> None:
+        """Leaves no multipart upload and no published object of a task that ended FAILED.
+
+        Verified files stay in staging, where a new import of the same content finds them.
+        """
+        for key, upload_id in list(self.store.list_uploads(f"staging/{task.id}/")):
+            self.store.abort_upload(key, upload_id)
+        model = self.ledger.find_model(task.model_id)
+        # Another task may have taken the model over since: then its objects are that task's.
+        if model is None or model.task_id != task.id or task.progress.files_done < task.progress.files_total:
+            return
+        prefix = model.resolved.prefix
+        self.store.delete(prefix + record.file.path for record in self.ledger.list_files(task.id))
+        self.store.delete([manifest_key(model.model_id)])
+
+    def tidy_again(self, task: Task) -> None:
+        """The sweep's part: once nobody can still be at work for the task, the last look at it."""
+        self.tidy(task)
+        if task.updated_at.timestamp() + GRACE < self.clock():
+            self.ledger.unwatch_task(task.id)
+        else:
+            self.ledger.postpone_check(task.id, check_at=self.clock() + GRACE)
+
+    def _end(self, task_id: str, error: ModelhaulError, stage: Stage) -> bool:
+        ended = self.ledger.fail_import(
+            task_id,
+            TaskError(error.type, error.detail, error.retryable),
+            stage=stage,
+            check_at=self.clock() + GRACE,
+        )
+        task = self.ledger.find_task(task_id)
+        if task is None or task.status is not TaskStatus.FAILED:
+            return False
+        if ended:
+            self.meter.count("ImportsFailed", source=task.source, reason=error.type)
+            logger.error(
+                "import failed", extra={"task_id": task_id, "reason": error.type, "detail": error.detail}
+            )
+        self.tidy(task)
+        return ended
+
+
+def manifest_key(model_id: str) -> str:
+    return f"manifests/{model_id}.json"

@@ -1,0 +1,200 @@
+"""The error tree.
+
+ModelhaulError
+├── PermanentError                 trying again cannot help: the request is refused or the task ends FAILED
+│   ├── InvalidReferenceError      a name, revision or path that cannot be
+│   ├── ModelNotFoundError         the source has no such model, or hides it from us
+│   ├── RevisionNotFoundError      the model is there, the revision is not
+│   ├── AccessRequiredError        gated: somebody must grant access first
+│   ├── ModelDisabledError         taken down at its source
+│   ├── ModelExistsError           already READY here
+│   ├── ImportInProgressError      another task is bringing it in
+│   ├── TaskNotFoundError
+│   ├── TaskEndedError             the task is DONE, FAILED or cancelled already
+│   ├── ImportCancelledError
+│   ├── FileMissingError           a listed file is gone at its source
+│   ├── FileTooLargeError
+│   ├── EmptyModelError            nothing to import
+│   ├── CredentialsRefusedError    the configured token is not accepted
+│   ├── UntrustedHostError         a redirect or link leads where we do not go
+│   ├── RetriesExhaustedError      a step failed four times
+│   ├── StepCrashedError           a function died four times on one message
+│   └── ImportStalledError         nothing moved for a day
+└── TransientError                 tried again, with back-off, at most three times a step
+    ├── RateLimitedError           waits as long as the source says, and uses no retry
+    ├── SourceUnavailableError     refused, reset, timed out, 5xx
+    ├── StalledTransferError       open, but nothing comes
+    ├── UnexpectedAnswerError      not the bytes that were asked for
+    ├── SourceChangedError         the ETag changed between two ranges
+    ├── DigestMismatchError        the bytes are not those that the source published
+    ├── ObjectGoneError            an object to copy is no longer there, or not the same
+    ├── UploadGoneError            a multipart upload was completed or aborted by someone else
+    ├── LeaseLostError             another worker has the file now
+    ├── InternalError              a defect of ours: its trace is in the log
+    └── StorageUnavailableError    S3, SQS or DynamoDB did not answer in time
+
+`test_errors.py` holds this drawing against the classes below.
+"""
+
+from typing import ClassVar
+
+
+class ModelhaulError(Exception):
+    """Base of all. `detail` is written for the person who asked: what happened and what to do.
+
+    `type` is a stable slug for programs, `retryable` says whether submitting again may help.
+    """
+
+    type: ClassVar[str] = "internal-error"
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class PermanentError(ModelhaulError):
+    retryable: ClassVar[bool] = False
+
+
+class InvalidReferenceError(PermanentError):
+    type = "invalid-reference"
+
+
+class ModelNotFoundError(PermanentError):
+    type = "model-not-found"
+
+
+class RevisionNotFoundError(PermanentError):
+    type = "revision-not-found"
+
+
+class AccessRequiredError(PermanentError):
+    type = "access-required"
+
+
+class ModelDisabledError(PermanentError):
+    type = "model-disabled"
+
+
+class ModelExistsError(PermanentError):
+    """`model_id` names the READY model."""
+
+    type = "model-exists"
+
+    def __init__(self, detail: str, *, model_id: str) -> None:
+        super().__init__(detail)
+        self.model_id = model_id
+
+
+class ImportInProgressError(PermanentError):
+    """`task_id` names the task that is bringing the model in."""
+
+    type = "import-in-progress"
+
+    def __init__(self, detail: str, *, model_id: str, task_id: str) -> None:
+        super().__init__(detail)
+        self.model_id = model_id
+        self.task_id = task_id
+
+
+class TaskNotFoundError(PermanentError):
+    type = "task-not-found"
+
+
+class TaskEndedError(PermanentError):
+    type = "task-ended"
+
+
+class ImportCancelledError(PermanentError):
+    type = "import-cancelled"
+    retryable = True
+
+
+class FileMissingError(PermanentError):
+    type = "file-missing"
+
+
+class FileTooLargeError(PermanentError):
+    type = "file-too-large"
+
+
+class EmptyModelError(PermanentError):
+    type = "empty-model"
+
+
+class CredentialsRefusedError(PermanentError):
+    type = "credentials-refused"
+
+
+class UntrustedHostError(PermanentError):
+    type = "untrusted-host"
+
+
+class RetriesExhaustedError(PermanentError):
+    type = "retries-exhausted"
+    retryable = True
+
+
+class StepCrashedError(PermanentError):
+    type = "step-crashed"
+    retryable = True
+
+
+class ImportStalledError(PermanentError):
+    type = "import-stalled"
+    retryable = True
+
+
+class TransientError(ModelhaulError):
+    """`retry_after`: seconds that the other side asked us to wait, if it did."""
+
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, detail: str, *, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class RateLimitedError(TransientError):
+    type = "rate-limited"
+
+
+class SourceUnavailableError(TransientError):
+    type = "source-unavailable"
+
+
+class StalledTransferError(TransientError):
+    type = "stalled-transfer"
+
+
+class UnexpectedAnswerError(TransientError):
+    type = "unexpected-answer"
+
+
+class SourceChangedError(TransientError):
+    type = "source-changed"
+
+
+class DigestMismatchError(TransientError):
+    type = "digest-mismatch"
+
+
+class ObjectGoneError(TransientError):
+    type = "object-gone"
+
+
+class UploadGoneError(TransientError):
+    type = "upload-gone"
+
+
+class LeaseLostError(TransientError):
+    type = "lease-lost"
+
+
+class StorageUnavailableError(TransientError):
+    type = "storage-unavailable"
+
+
+class InternalError(TransientError):
+    type = "internal-error"

@@ -1,0 +1,60 @@
+"""Accepts imports: resolves what was asked for, and claims the model for one task."""
+
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from modelhaul.errors import StorageUnavailableError
+from modelhaul.messages import PlanImport
+from modelhaul.model import Model, ModelStatus, Source
+from modelhaul.ports import Clock, Ledger, MessageQueue, Meter, ModelSource
+from modelhaul.task import Task
+
+logger = logging.getLogger(__name__)
+
+_PLAN_WITHIN = 300.0  # seconds after which the sweep asks for the plan again
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    ledger: Ledger
+    queue: MessageQueue
+    open_source: Callable[[Source], ModelSource]
+    meter: Meter
+    clock: Clock
+
+    def submit(self, source: Source, name: str, revision: str) -> Task:
+        """Accepts one model. Raises what ModelSource.resolve and Ledger.claim_import raise."""
+        resolved = self.open_source(source).resolve(name, revision)
+        now = self.clock()
+        moment = datetime.fromtimestamp(now, UTC)
+        task = Task(
+            id=str(uuid.uuid4()),
+            source=source,
+            model_tag=f"{name}@{revision}",
+            model_id=resolved.model_id,
+            created_at=moment,
+            updated_at=moment,
+            check_at=now + _PLAN_WITHIN,
+        )
+        model = Model(resolved.model_id, resolved, ModelStatus.IMPORTING, task.id, moment, moment)
+        self.ledger.claim_import(task, model)
+        self.meter.count("ImportsAccepted", source=source)
+        context = {
+            "task_id": task.id,
+            "model_id": model.model_id,
+            "model": resolved.name,
+            "commit": resolved.commit,
+        }
+        try:
+            self.queue.send([PlanImport(task_id=task.id)])
+        except StorageUnavailableError:
+            # The task is written and so accepted; the sweep sends the message again.
+            logger.warning(
+                "import accepted, but the plan message was not sent; the sweep will", extra=context
+            )
+        else:
+            logger.info("import accepted; planning comes next", extra=context)
+        return task

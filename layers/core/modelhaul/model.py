@@ -1,0 +1,161 @@
+"""Models, their files and the blobs that files share."""
+
+import re
+import uuid
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from modelhaul.digest import Digest
+from modelhaul.errors import FileTooLargeError, InvalidReferenceError
+
+_MODEL_NAMESPACE = uuid.UUID("6f1c9f3e-6d0c-5d61-9a3c-0f6a4b1f7c55")
+
+MAX_FILE_SIZE = 500_000_000_000  # bytes; the Hub's own limit for one file
+_MAX_KEY_BYTES = 1024  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class Source(StrEnum):
+    HUGGINGFACE = "HUGGINGFACE"
+    GITHUB = "GITHUB"
+    LOCAL = "LOCAL"
+
+
+class ModelStatus(StrEnum):
+    IMPORTING = "IMPORTING"
+    READY = "READY"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """One immutable version of a model at its source.
+
+    `name` is the source's canonical name, `commit` what `revision` stood for when it was asked.
+    """
+
+    source: Source
+    name: str
+    revision: str
+    commit: str
+
+    @property
+    def model_id(self) -> str:
+        """UUIDv5 of `source:name@commit`: aliases of one version meet, a moved branch is another model."""
+        return str(uuid.uuid5(_MODEL_NAMESPACE, f"{self.source.lower()}:{self.name}@{self.commit}"))
+
+    @property
+    def prefix(self) -> str:
+        """Where the files lie in the models bucket, with the trailing slash."""
+        return f"models/{self.source.lower()}/{self.name}/{self.commit}/"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model's record: the claim of one task while it is IMPORTING, the catalog's entry once it is READY."""
+
+    model_id: str
+    resolved: ResolvedModel
+    status: ModelStatus
+    task_id: str
+    created_at: datetime
+    updated_at: datetime
+    files: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file as its source lists it: POSIX path relative to the model, bytes, published digest."""
+
+    path: str
+    size: int
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One uploaded part of an S3 multipart upload: 1-based number, ETag (32 hex), CRC-32."""
+
+    number: int
+    etag: str
+    crc32: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where the move of one large file stands: what another function needs to go on from `offset`.
+
+    `parts` are 1..n without a gap, `hash_state` is the FileHasher's after `offset` bytes, `source_etag`
+    what the source called the content.
+    """
+
+    upload_id: str
+    part_size: int
+    offset: int
+    parts: tuple[Part, ...]
+    hash_state: bytes
+    source_etag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A file of a task: planned, perhaps leased and checkpointed, at last verified (`sha256`, `etag` set)."""
+
+    task_id: str
+    file: SourceFile
+    done: bool = False
+    sha256: str | None = None
+    etag: str | None = None
+    reused: bool = False
+    checkpoint: Checkpoint | None = None
+    lease_until: float = 0.0
+
+    @property
+    def staging_key(self) -> str:
+        return f"staging/{self.task_id}/{self.file.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class FileResult:
+    """A file that is stored and verified. `reused`: no byte of it passed through a function."""
+
+    file: SourceFile
+    sha256: str
+    etag: str
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Verified content that lies in the models bucket under `key`, unchanged as long as its ETag is `etag`."""
+
+    sha256: str
+    key: str
+    size: int
+    etag: str
+
+
+@dataclass(slots=True)
+class FileList:
+    """Collects a model's files and refuses what cannot be stored."""
+
+    model: ResolvedModel
+    files: list[SourceFile] = field(default_factory=list)
+    _seen: set[str] = field(default_factory=set)
+
+    def add(self, file: SourceFile) -> None:
+        """Raises InvalidReferenceError for a path that is unsafe or twice there, FileTooLargeError above 500 GB."""
+        path = file.path
+        segments = path.split("/")
+        if _CONTROL.search(path) or "\\" in path or any(s in ("", ".", "..") for s in segments):
+            raise InvalidReferenceError(f"the model has a file with an unsafe path: {path!r}")
+        if len(f"{self.model.prefix}{path}".encode()) > _MAX_KEY_BYTES:
+            raise InvalidReferenceError(f"the path is too long for an S3 key (1,024 bytes): {path[:80]!r}…")
+        if path in self._seen:
+            raise InvalidReferenceError(f"the source lists the file twice: {path!r}")
+        if file.size > MAX_FILE_SIZE:
+            raise FileTooLargeError(f"{path} has {file.size:,} bytes; the limit for one file is 500 GB")
+        self._seen.add(path)
+        self.files.append(file)

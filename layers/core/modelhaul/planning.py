@@ -1,0 +1,117 @@
+"""The first step: what is there to move, and in which messages."""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from modelhaul.errors import EmptyModelError
+from modelhaul.messages import PlanImport, PublishModels, TransferFiles
+from modelhaul.model import FileList, Source, SourceFile
+from modelhaul.ports import Clock, Ledger, MessageQueue, ModelSource
+from modelhaul.task import Progress, Stage, Task, TaskStatus
+
+logger = logging.getLogger(__name__)
+
+SMALL_FILE = 8 * 1024 * 1024  # bytes: up to here a file is moved whole, in memory
+GROUP_FILES = 90  # small files of one message: with the task's counter one DynamoDB transaction (100 actions)
+_GROUP_BYTES = 64 * 1024 * 1024
+CHECK_AFTER = 300.0  # seconds without a sign of life after which the sweep looks after a task
+
+
+def group_files(files: Iterable[SourceFile]) -> list[tuple[str, ...]]:
+    """Paths for each transfer message: a large file each, small files together, largest first.
+
+    Files of equal content go into one message, behind the first of them, so that only that one is moved.
+    """
+    by_digest: dict[str, list[SourceFile]] = {}
+    for file in sorted(files, key=lambda f: (-f.size, f.path)):
+        by_digest.setdefault(str(file.digest), []).append(file)
+    groups: list[tuple[str, ...]] = []
+    small: list[SourceFile] = []
+
+    def flush() -> None:
+        if small:
+            groups.append(tuple(f.path for f in small))
+            small.clear()
+
+    for equal in by_digest.values():
+        if equal[0].size > SMALL_FILE:
+            groups.append(tuple(f.path for f in equal))
+            continue
+        for file in equal:
+            if len(small) == GROUP_FILES or sum(f.size for f in small) + file.size > _GROUP_BYTES:
+                flush()
+            small.append(file)
+    flush()
+    return groups
+
+
+def send_transfers(queue: MessageQueue, task_id: str, files: Iterable[SourceFile]) -> int:
+    """Returns how many messages were sent."""
+    groups = group_files(files)
+    queue.send(TransferFiles(task_id=task_id, paths=paths) for paths in groups)
+    return len(groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    ledger: Ledger
+    queue: MessageQueue
+    open_source: Callable[[Source], ModelSource]
+    clock: Clock
+
+    def plan_import(self, message: PlanImport) -> None:
+        """Lists the model's files, records them and sends the transfer messages.
+
+        Raises what ModelSource.list_files raises, EmptyModelError, InvalidReferenceError, FileTooLargeError.
+        """
+        task = self.ledger.find_task(message.task_id)
+        if task is None or task.status is not TaskStatus.PENDING:
+            logger.info("nothing to plan: the task has ended", extra={"task_id": message.task_id})
+            return
+        if task.stage is Stage.PLANNING:
+            files = self._list_files(task)
+            self.ledger.put_files(task.id, files)
+            totals = Progress(files_total=len(files), bytes_total=sum(f.size for f in files))
+            started = self.ledger.start_stage(
+                task.id, Stage.TRANSFERRING, totals=totals, check_at=self.clock() + CHECK_AFTER
+            )
+            if started is None or started.status is not TaskStatus.PENDING:
+                return
+        else:
+            # An earlier delivery died between the plan and its last message.
+            files = [record.file for record in self.ledger.list_files(task.id) if not record.done]
+        sent = send_transfers(self.queue, task.id, files)
+        logger.info(
+            "import planned; transfers come next",
+            extra={
+                "task_id": task.id,
+                "files": len(files),
+                "bytes": sum(f.size for f in files),
+                "messages": sent,
+            },
+        )
+
+    def _list_files(self, task: Task) -> list[SourceFile]:
+        model = self.ledger.find_model(task.model_id)
+        if model is None:
+            raise EmptyModelError("The model's record is gone.")
+        collected = FileList(model.resolved)
+        for file in self.open_source(task.source).list_files(model.resolved):
+            collected.add(file)
+        if not collected.files:
+            raise EmptyModelError(f"{task.model_tag} has no files.")
+        return collected.files
+
+
+def publish_if_complete(
+    ledger: Ledger, queue: MessageQueue, task_id: str, progress: Progress, *, check_at: float
+) -> bool:
+    """Hands the task on to publishing once its last file is done. Safe to call twice."""
+    if progress.files_done < progress.files_total:
+        return False
+    task = ledger.start_stage(task_id, Stage.PUBLISHING, check_at=check_at)
+    if task is None or task.status is not TaskStatus.PENDING:
+        return False
+    queue.send([PublishModels(task_id=task_id)])
+    return True

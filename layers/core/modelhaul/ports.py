@@ -1,0 +1,212 @@
+"""What the pipeline needs of the world. Adapters and fakes implement these; each has one contract suite."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol, Self
+
+from modelhaul.messages import Message
+from modelhaul.model import Blob, Checkpoint, FileRecord, FileResult, Model, Part, ResolvedModel, SourceFile
+from modelhaul.task import Progress, Stage, Task, TaskError
+
+type Clock = Callable[[], float]
+"""Epoch seconds."""
+
+
+class ByteStream(Protocol):
+    """An open answer of a source, read in order. Closing early is allowed and gives the rest up."""
+
+    offset: int
+    """Where in the file its first byte belongs. It is below what was asked for if the source ignores ranges."""
+    etag: str | None
+    ranged: bool
+    """False if the source answered a request for a range with the whole file."""
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fills at most `len(buffer)` bytes and returns how many (0 only at the end of what was asked for).
+
+        Raises SourceUnavailableError when the connection breaks or ends early, StalledTransferError when
+        nothing comes, UnexpectedAnswerError when more comes than was asked for.
+        """
+
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *args: object) -> None: ...
+
+
+class ModelSource(Protocol):
+    """Where models come from. It does not retry and does not wait: that is the pipeline's to decide.
+
+    Every method raises RateLimitedError (with `retry_after`) and SourceUnavailableError.
+    """
+
+    def resolve(self, name: str, revision: str) -> ResolvedModel:
+        """Raises InvalidReferenceError, ModelNotFoundError, RevisionNotFoundError, AccessRequiredError,
+        ModelDisabledError, CredentialsRefusedError.
+        """
+
+    def list_files(self, model: ResolvedModel) -> Iterator[SourceFile]:
+        """All files of the model's commit, each with the digest that the source publishes. Raises as `resolve`."""
+
+    def open_range(self, model: ResolvedModel, file: SourceFile, start: int, end: int) -> ByteStream:
+        """Opens bytes `start` (included) to `end` (excluded, > start) of the file.
+
+        Raises FileMissingError, AccessRequiredError, UntrustedHostError, UnexpectedAnswerError.
+        """
+
+
+class ObjectStore(Protocol):
+    """The models bucket. Every method raises StorageUnavailableError when S3 does not do it after its own retries."""
+
+    def put(self, key: str, body: bytes | memoryview, *, sha256: str) -> str:
+        """Stores an object that fits in memory, which S3 checks against `sha256` (hex). Returns the ETag."""
+
+    def create_upload(self, key: str) -> str:
+        """Starts a multipart upload and returns its id."""
+
+    def upload_part(self, key: str, upload_id: str, number: int, body: memoryview, *, crc32: int) -> Part:
+        """Uploads a part, which S3 checks against `crc32`. Raises UploadGoneError."""
+
+    def complete_upload(self, key: str, upload_id: str, parts: Sequence[Part], *, size: int) -> str:
+        """Makes the object of exactly these parts and returns its ETag.
+
+        If the upload is gone and an object of `size` bytes is there, that is this upload, completed by a call
+        whose reply was lost. Raises UploadGoneError if it is gone, or a part is not the one given.
+        """
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        """An upload that is not there is aborted already."""
+
+    def list_uploads(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """(key, upload id) of all unfinished multipart uploads below `prefix`."""
+
+    def copy(self, source_key: str, key: str, *, size: int, etag: str) -> str:
+        """Copies inside the bucket, in parts above 5 GB, and returns the new ETag.
+
+        Raises ObjectGoneError if the source is missing or its ETag is not `etag`; leaves no unfinished upload.
+        """
+
+    def read(self, key: str, start: int, end: int) -> bytes:
+        """Bytes `start` to `end` (excluded) of an object. Raises ObjectGoneError."""
+
+    def find_object(self, key: str) -> tuple[int, str] | None:
+        """The object's (size in bytes, ETag), None if there is none."""
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Deletes objects, in batches; missing ones are deleted already."""
+
+
+class MessageQueue(Protocol):
+    """The three work queues; the message's type says which one."""
+
+    def send(self, messages: Iterable[Message], *, delay: float = 0) -> None:
+        """Sends all, at the earliest after `delay` seconds (at most 900). May deliver twice.
+
+        Raises StorageUnavailableError; some may then have been sent.
+        """
+
+
+class Ledger(Protocol):
+    """Tasks, models, files and blobs. Every write is atomic and safe to repeat after a lost reply.
+
+    Every method raises StorageUnavailableError. A task is *watched* from its claim until `unwatch_task`.
+    """
+
+    def claim_import(self, task: Task, model: Model) -> None:
+        """Writes the task and claims the model for it, both or neither. A FAILED model can be taken over.
+
+        Raises ModelExistsError if it is READY, ImportInProgressError if another task is bringing it in.
+        Of simultaneous claims exactly one succeeds. Repeating one's own claim succeeds.
+        """
+
+    def find_task(self, task_id: str) -> Task | None:
+        """Strongly consistent; None for an id of any shape that is not there."""
+
+    def find_model(self, model_id: str) -> Model | None: ...
+
+    def put_files(self, task_id: str, files: Iterable[SourceFile]) -> None:
+        """Records the planned files; one that is there already is left as it is."""
+
+    def list_files(self, task_id: str) -> Iterator[FileRecord]:
+        """All files of the task in path order, strongly consistent."""
+
+    def find_files(self, task_id: str, paths: Sequence[str]) -> list[FileRecord]:
+        """Those of `paths` that are recorded, strongly consistent, in no order."""
+
+    def start_stage(
+        self, task_id: str, stage: Stage, *, check_at: float, totals: Progress | None = None
+    ) -> Task | None:
+        """Moves a PENDING task forward to `stage` (TRANSFERRING with the totals, or PUBLISHING).
+
+        A task that is at that stage or further is left alone. Returns the task as it then is.
+        """
+
+    def postpone_check(self, task_id: str, *, check_at: float, sweeps: int | None = None) -> None:
+        """Sets when the sweep looks next (and its count, if given), for a task that is still watched."""
+
+    def lease_file(
+        self, task_id: str, path: str, *, owner: str, now: float, until: float
+    ) -> FileRecord | None:
+        """The file, leased to `owner`; None if it is done, unknown, or another owner's lease runs at `now`."""
+
+    def renew_lease(self, task_id: str, path: str, *, owner: str, until: float) -> None:
+        """Raises LeaseLostError."""
+
+    def release_lease(self, task_id: str, path: str, *, owner: str) -> None:
+        """Gives the lease back; without effect if it is another's."""
+
+    def save_checkpoint(
+        self,
+        task_id: str,
+        path: str,
+        checkpoint: Checkpoint | None,
+        *,
+        owner: str,
+        until: float,
+        check_at: float,
+    ) -> None:
+        """Stores (or with None discards) the checkpoint, renews the lease, moves the task's `bytes_done` by the
+        difference of offsets, and postpones the sweep.
+
+        Raises LeaseLostError if the lease is another's, TaskEndedError if the task is no longer PENDING.
+        """
+
+    def finish_files(self, task_id: str, results: Sequence[FileResult], *, check_at: float) -> Progress:
+        """Marks up to 90 files as done, drops their checkpoints and leases, and counts them in the task; files
+        that were done before are not counted again. Returns the task's progress after it.
+
+        Raises TaskEndedError if the task is no longer PENDING.
+        """
+
+    def finish_import(self, task_id: str, *, files: int, size: int, check_at: float) -> bool:
+        """Task DONE and its model READY, both or neither. False if the task has ended otherwise before."""
+
+    def fail_import(
+        self, task_id: str, error: TaskError, *, stage: Stage = Stage.FAILED, check_at: float
+    ) -> bool:
+        """Task FAILED with `error` and its model FAILED, both or neither. False if the task has ended before."""
+
+    def unwatch_task(self, task_id: str) -> None:
+        """The task has ended and nothing is left to tidy up."""
+
+    def list_due(self, now: float, limit: int) -> list[Task]:
+        """Watched tasks whose `check_at` is not after `now`, longest due first. Eventually consistent."""
+
+    def find_blob(self, digest: str) -> Blob | None:
+        """The stored content with this digest (`sha256:…` or `git-sha1:…`)."""
+
+    def put_blobs(self, blobs: Iterable[tuple[str, Blob]], *, expires_at: float | None) -> None:
+        """Records (digest, blob) pairs, over what was there; with `expires_at` they are forgotten then."""
+
+    def forget_blob(self, digest: str, key: str) -> None:
+        """Forgets the digest if it is recorded at `key`."""
+
+
+class SecretStore(Protocol):
+    def read_secret(self, secret_id: str) -> str:
+        """The secret's text. Raises CredentialsRefusedError if it is not there or not ours to read."""
+
+
+class Meter(Protocol):
+    """Metrics for the dashboard and alarms."""
+
+    def count(self, name: str, value: float = 1, **dimensions: str) -> None:
+        """Adds `value` to the metric `name`; its unit is part of the catalog in `modelhaul.metrics`."""

@@ -1,0 +1,190 @@
+"""The third step: a model whose files are all verified becomes visible, whole.
+
+Files are laid out under `models/` by copies inside S3, then the manifest is written, then the record says READY.
+What lies under `models/` without being READY is removed if the task ends otherwise.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import batched
+
+from modelhaul.closing import TaskCloser, manifest_key
+from modelhaul.errors import ObjectGoneError, RetriesExhaustedError
+from modelhaul.messages import PublishModels
+from modelhaul.model import Blob, FileRecord, Model
+from modelhaul.planning import CHECK_AFTER
+from modelhaul.ports import Clock, Ledger, MessageQueue, Meter, ObjectStore
+from modelhaul.task import Stage, Task, TaskStatus
+from modelhaul.transfer import digests_of
+
+logger = logging.getLogger(__name__)
+
+_AT_ONCE = 16
+_BATCH = 256  # files between two looks at the clock and at whether the task was cancelled
+_STOP_BEFORE = 60.0  # seconds kept at the end: a batch of copies under way
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    ledger: Ledger
+    store: ObjectStore
+    queue: MessageQueue
+    meter: Meter
+    clock: Clock
+    closer: TaskCloser
+
+    def publish_models(self, message: PublishModels, remaining: Callable[[], float]) -> None:
+        """Publishes the task's model, or goes on with it in a new message when `remaining()` seconds run out.
+
+        A task that is DONE is only tidied up, which is what a duplicate or the sweep's message comes to.
+        """
+        task = self.ledger.find_task(message.task_id)
+        model = self.ledger.find_model(task.model_id) if task is not None else None
+        if task is None or model is None or task.stage not in (Stage.PUBLISHING, Stage.DONE):
+            logger.info(
+                "nothing to publish: the task has not come to it, or ended",
+                extra={"task_id": message.task_id},
+            )
+            return
+        records = list(self.ledger.list_files(task.id))
+        layout = _Layout(self.store, model, records)
+        if task.status is TaskStatus.PENDING:
+            if not self._lay_out(task, layout, message, remaining):
+                return
+            self._finish(task, model, layout)
+        self._tidy(task, layout)
+
+    def _lay_out(
+        self, task: Task, layout: "_Layout", message: PublishModels, remaining: Callable[[], float]
+    ) -> bool:
+        """False if another function goes on, or the task has ended meanwhile."""
+        after = message.after
+        for batch in batched(
+            (r for r in layout.records if r.file.path > message.after), _BATCH, strict=False
+        ):
+            now = self.ledger.find_task(task.id)
+            if now is None or now.status is TaskStatus.FAILED:
+                self.closer.tidy(now or task)
+                return False
+            if remaining() < _STOP_BEFORE:
+                self.queue.send([message.model_copy(update={"after": after, "attempt": 1})])
+                logger.info("out of time; another function goes on publishing", extra={"task_id": task.id})
+                return False
+            layout.copy(batch)
+            after = batch[-1].file.path
+            self.ledger.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER, sweeps=0)
+        return True
+
+    def _finish(self, task: Task, model: Model, layout: "_Layout") -> None:
+        manifest = _write_manifest(task, model, layout.records)
+        sha256 = hashlib.sha256(manifest).hexdigest()
+        self.store.put(manifest_key(model.model_id), manifest, sha256=sha256)
+        size = sum(r.file.size for r in layout.records)
+        check_at = self.clock() + CHECK_AFTER
+        if not self.ledger.finish_import(task.id, files=len(layout.records), size=size, check_at=check_at):
+            ended = self.ledger.find_task(task.id)
+            if ended is not None and ended.status is TaskStatus.FAILED:
+                self.closer.tidy(ended)
+            return
+        seconds = self.clock() - task.created_at.timestamp()
+        self.meter.count("ImportsSucceeded", source=task.source)
+        self.meter.count("ImportSeconds", seconds, source=task.source)
+        logger.info(
+            "import done; the model is ready",
+            extra={
+                "task_id": task.id,
+                "model_id": model.model_id,
+                "prefix": model.resolved.prefix,
+                "files": len(layout.records),
+                "bytes": size,
+                "bytes_reused": task.progress.bytes_reused,
+                "seconds": round(seconds, 1),
+            },
+        )
+
+    def _tidy(self, task: Task, layout: "_Layout") -> None:
+        """From here on the published objects are what others copy from; staging is given up."""
+        task_now = self.ledger.find_task(task.id)
+        if task_now is None or task_now.status is not TaskStatus.DONE:
+            return
+        self.ledger.put_blobs(layout.list_blobs(), expires_at=None)
+        self.store.delete(r.staging_key for r in layout.records)
+        for key, upload_id in list(self.store.list_uploads(f"staging/{task.id}/")):
+            self.store.abort_upload(key, upload_id)
+        self.ledger.unwatch_task(task.id)
+
+
+@dataclass(slots=True)
+class _Layout:
+    """The model's files on their way from staging to where they stay."""
+
+    store: ObjectStore
+    model: Model
+    records: Sequence[FileRecord]
+    _etags: dict[str, str] = field(default_factory=dict)
+
+    def copy(self, batch: Iterable[FileRecord]) -> None:
+        """Raises RetriesExhaustedError if a verified file is no longer what it was when it was verified."""
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="publish") as pool:
+            for path, etag in pool.map(self._copy_one, batch):
+                self._etags[path] = etag
+
+    def _copy_one(self, record: FileRecord) -> tuple[str, str]:
+        path = record.file.path
+        try:
+            etag = self.store.copy(
+                record.staging_key, self._key(record), size=record.file.size, etag=record.etag or ""
+            )
+        except ObjectGoneError:
+            raise RetriesExhaustedError(
+                f"{path}: the verified file was removed or changed before it could be published. Submit again."
+            ) from None
+        return path, etag
+
+    def list_blobs(self) -> Iterable[tuple[str, Blob]]:
+        for record in self.records:
+            etag = self._etags.get(record.file.path) or self._find_etag(record)
+            if etag is not None and record.sha256 is not None:
+                blob = Blob(record.sha256, self._key(record), record.file.size, etag)
+                for digest in digests_of(record.file, record.sha256):
+                    yield digest, blob
+
+    def _find_etag(self, record: FileRecord) -> str | None:
+        """For what another function copied."""
+        found = self.store.find_object(self._key(record))
+        return found[1] if found is not None and found[0] == record.file.size else None
+
+    def _key(self, record: FileRecord) -> str:
+        return self.model.resolved.prefix + record.file.path
+
+
+def _write_manifest(task: Task, model: Model, records: Sequence[FileRecord]) -> bytes:
+    """The manifest's JSON: the model, and of each file path, size, sha256 and the digest its source published."""
+    resolved = model.resolved
+    return json.dumps(
+        {
+            "version": 1,
+            "model_id": model.model_id,
+            "source": resolved.source,
+            "name": resolved.name,
+            "revision": resolved.revision,
+            "commit": resolved.commit,
+            "prefix": resolved.prefix,
+            "task_id": task.id,
+            "files": [
+                {
+                    "path": r.file.path,
+                    "size": r.file.size,
+                    "sha256": r.sha256,
+                    "source_digest": str(r.file.digest),
+                }
+                for r in records
+            ],
+        },
+        ensure_ascii=False,
+        separators=(",", ":"),
+    ).encode()

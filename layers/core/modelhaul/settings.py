@@ -1,0 +1,48 @@
+"""What functions read from their environment. Nothing here has a default that could hide a missing resource."""
+
+import os
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, alias_generator=str.upper)
+
+    @classmethod
+    def read(cls) -> Self:
+        """Raises pydantic.ValidationError that names the variables which are missing or wrong."""
+        return cls.model_validate(dict(os.environ))
+
+
+class LedgerSettings(_Settings):
+    tasks_table: str
+    models_table: str
+    files_table: str
+    blobs_table: str
+
+
+class StoreSettings(_Settings):
+    models_bucket: str
+
+
+class QueueSettings(_Settings):
+    """A function has the addresses of the queues that it may send to, and no others."""
+
+    plan_queue_url: str | None = None
+    transfer_queue_url: str | None = None
+    publish_queue_url: str | None = None
+
+
+class HuggingFaceSettings(_Settings):
+    """`allowed_hosts`: further hosts that redirects may lead to, separated by commas."""
+
+    huggingface_endpoint: str
+    huggingface_token_secret: str
+    allowed_hosts: tuple[str, ...]
+    local_mode: bool
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(h.strip() for h in value.split(",") if h.strip()) if isinstance(value, str) else value

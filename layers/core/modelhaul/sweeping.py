@@ -1,0 +1,79 @@
+"""Looks after tasks of which nothing was heard for a while: a message was lost, or a function died.
+
+It only sends messages again, which is always safe, since every step finds out for itself what is left to do.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from modelhaul.closing import TaskCloser
+from modelhaul.errors import ImportStalledError, ModelhaulError
+from modelhaul.messages import PlanImport, PublishModels
+from modelhaul.planning import CHECK_AFTER, publish_if_complete, send_transfers
+from modelhaul.ports import Clock, Ledger, MessageQueue, Meter
+from modelhaul.task import Stage, Task, TaskStatus
+
+logger = logging.getLogger(__name__)
+
+MAX_SWEEPS = 8  # in vain, with the pauses below about a day
+_MAX_PAUSE = 6 * 3600.0
+_AT_ONCE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Sweeper:
+    ledger: Ledger
+    queue: MessageQueue
+    closer: TaskCloser
+    meter: Meter
+    clock: Clock
+
+    def sweep_stale(self) -> int:
+        """Returns how many tasks were due. One task's trouble does not keep the others from being looked after."""
+        due = self.ledger.list_due(self.clock(), _AT_ONCE)
+        for task in due:
+            try:
+                self._look_after(task)
+            except ModelhaulError as error:
+                logger.warning(
+                    "could not look after the task; the next sweep will",
+                    extra={"task_id": task.id, "reason": error.type, "detail": error.detail},
+                )
+        return len(due)
+
+    def _look_after(self, task: Task) -> None:
+        if task.status is TaskStatus.FAILED:
+            self.closer.tidy_again(task)
+            return
+        if task.status is TaskStatus.PENDING and task.sweeps >= MAX_SWEEPS:
+            stalled = ImportStalledError(
+                f"Nothing has moved for about a day at the stage {task.stage}. Submit the model again: "
+                "files that were verified are used again."
+            )
+            self.closer.fail(task.id, stalled)
+            return
+        # Before the messages go out, so that their receivers' own signs of life are not overwritten.
+        pause = min(_MAX_PAUSE, CHECK_AFTER * 2 ** (task.sweeps + 1))
+        self.ledger.postpone_check(task.id, check_at=self.clock() + pause, sweeps=task.sweeps + 1)
+        self._send_again(task)
+        self.meter.count("SweepRecoveries", source=task.source)
+        logger.warning(
+            "nothing heard of the task for a while; its messages were sent again",
+            extra={"task_id": task.id, "stage": task.stage, "sweeps": task.sweeps + 1},
+        )
+
+    def _send_again(self, task: Task) -> None:
+        if task.status is TaskStatus.DONE or task.stage is Stage.PUBLISHING:
+            self.queue.send([PublishModels(task_id=task.id)])
+        elif task.stage is Stage.PLANNING:
+            self.queue.send([PlanImport(task_id=task.id)])
+        else:
+            pending = [record for record in self.ledger.list_files(task.id) if not record.done]
+            now = self.clock()
+            send_transfers(self.queue, task.id, [r.file for r in pending if r.lease_until <= now])
+            if not pending:
+                # `task` comes from an index, which may lag behind.
+                latest = self.ledger.find_task(task.id) or task
+                publish_if_complete(
+                    self.ledger, self.queue, task.id, latest.progress, check_at=now + CHECK_AFTER
+                )

@@ -1,0 +1,305 @@
+"""The second step: files of a task are brought into staging, each verified before it counts.
+
+For each file, in this order: done already, skip; its content stored before by any model, a copy inside S3; else
+the bytes are streamed.
+"""
+
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from modelhaul.digest import Algorithm, Digest, FileHasher
+from modelhaul.errors import (
+    LeaseLostError,
+    ModelhaulError,
+    ObjectGoneError,
+    PermanentError,
+    RateLimitedError,
+    SourceUnavailableError,
+    StalledTransferError,
+    TaskEndedError,
+)
+from modelhaul.messages import TransferFiles
+from modelhaul.model import Blob, Checkpoint, FileRecord, FileResult, Model, Source, SourceFile
+from modelhaul.planning import CHECK_AFTER, GROUP_FILES, SMALL_FILE, publish_if_complete
+from modelhaul.ports import Clock, Ledger, MessageQueue, Meter, ModelSource, ObjectStore
+from modelhaul.streaming import FileStream, Paused, StreamSettings
+from modelhaul.task import Stage, Task, TaskStatus
+
+logger = logging.getLogger(__name__)
+
+LEASE = 90.0  # seconds: several heartbeats
+STAGED_BLOB_LIFE = 6 * 86_400.0  # seconds: a day less than the bucket keeps what lies under staging/
+_SMALL_AT_ONCE = 8
+
+
+class TransferError(Exception):
+    """A try that failed with `error`; `advanced` if it stored something that the next one need not do again."""
+
+    def __init__(self, error: ModelhaulError, *, advanced: bool) -> None:
+        super().__init__(error.detail)
+        self.error = error
+        self.advanced = advanced
+
+
+@dataclass(frozen=True, slots=True)
+class Transferrer:
+    ledger: Ledger
+    store: ObjectStore
+    queue: MessageQueue
+    open_source: Callable[[Source], ModelSource]
+    meter: Meter
+    clock: Clock
+    settings: StreamSettings = StreamSettings()
+
+    def transfer_files(self, message: TransferFiles, remaining: Callable[[], float]) -> None:
+        """Moves the message's files until they are done or `remaining()` seconds are nearly none; then the rest
+        goes into a new message. Duplicates of a message find the files done, or leased, and do nothing.
+
+        Raises TransferError.
+        """
+        task = self.ledger.find_task(message.task_id)
+        if task is None or task.status is not TaskStatus.PENDING or task.stage is not Stage.TRANSFERRING:
+            logger.info("nothing to transfer: the task has moved on", extra={"task_id": message.task_id})
+            return
+        model = self.ledger.find_model(task.model_id)
+        pending = self._find_pending(message)
+        if model is None or not pending:
+            # The function that did the work may have died before it handed the task on.
+            publish_if_complete(self.ledger, self.queue, task.id, task.progress, check_at=self._check_at())
+            return
+        owner = str(uuid.uuid4())
+        now = self.clock()
+        head = self.ledger.lease_file(task.id, pending[0].file.path, owner=owner, now=now, until=now + LEASE)
+        if head is None:
+            logger.info(
+                "another function has these files", extra={"task_id": task.id, "path": pending[0].file.path}
+            )
+            return
+        visit = _Visit(self, task, model, owner, remaining, self.open_source(task.source))
+        try:
+            visit.move([head, *pending[1:]])
+        except (LeaseLostError, TaskEndedError):
+            logger.info("gave way: the lease or the task ended", extra={"task_id": task.id})
+            self._drop_uploads(task)
+            return
+        except ModelhaulError as error:
+            self.ledger.release_lease(task.id, head.file.path, owner=owner)
+            raise TransferError(error, advanced=visit.advanced) from error
+        if visit.paused:
+            self.ledger.release_lease(task.id, head.file.path, owner=owner)
+            if not visit.advanced:
+                slow = StalledTransferError(
+                    f"{head.file.path}: not one part arrived within a function's time"
+                )
+                raise TransferError(slow, advanced=False)
+            self.queue.send([message.model_copy(update={"attempt": 1})])
+            logger.info("out of time; the rest goes on in another function", extra={"task_id": task.id})
+
+    def _find_pending(self, message: TransferFiles) -> list[FileRecord]:
+        records = {r.file.path: r for r in self.ledger.find_files(message.task_id, message.paths)}
+        return [records[p] for p in message.paths if p in records and not records[p].done]
+
+    def _drop_uploads(self, task: Task) -> None:
+        """If the task has ended, it was tidied while we were still uploading."""
+        now = self.ledger.find_task(task.id)
+        if now is not None and now.status is TaskStatus.FAILED:
+            for key, upload_id in list(self.store.list_uploads(f"staging/{task.id}/")):
+                self.store.abort_upload(key, upload_id)
+
+    def _check_at(self) -> float:
+        return self.clock() + CHECK_AFTER
+
+
+@dataclass(slots=True)
+class _Visit:
+    """One function's work on one message."""
+
+    step: Transferrer
+    task: Task
+    model: Model
+    owner: str
+    remaining: Callable[[], float]
+    source: ModelSource
+    advanced: bool = False
+    paused: bool = False
+    _errors: list[ModelhaulError] = field(default_factory=list)
+
+    def move(self, records: Sequence[FileRecord]) -> None:
+        """The first record is the leased one."""
+        lead = records[0].file.path
+        small = [r for r in records if r.file.size <= SMALL_FILE]
+        for start in range(0, len(small), GROUP_FILES):
+            self._move_small(small[start : start + GROUP_FILES])
+        for record in records:
+            if record.file.size > SMALL_FILE and not self.paused and not self._errors:
+                if self.remaining() < self.step.settings.stop_before:
+                    self.paused = True
+                elif (result := self._move_large(record, lead)) is not None:
+                    self._finish([result])
+        if self._errors:
+            raise min(self._errors, key=_gravity)
+
+    def _move_small(self, records: Sequence[FileRecord]) -> None:
+        """All at once; files of equal content after the first of them, which they then copy."""
+        firsts: dict[str, FileRecord] = {}
+        for record in records:
+            firsts.setdefault(str(record.file.digest), record)
+        results: list[FileResult] = []
+        waves = [list(firsts.values()), [r for r in records if firsts[str(r.file.digest)] is not r]]
+        with ThreadPoolExecutor(_SMALL_AT_ONCE, thread_name_prefix="small") as pool:
+            for wave in waves:
+                if self._errors or self.paused:
+                    break
+                results += [r for r in pool.map(self._try_small, wave) if r is not None]
+        if results:
+            self._finish(results)
+
+    def _try_small(self, record: FileRecord) -> FileResult | None:
+        if self._errors:
+            return None
+        if self.remaining() < self.step.settings.stop_before:
+            self.paused = True
+            return None
+        try:
+            return self._reuse(record) or self._store_small(record)
+        except ModelhaulError as error:
+            self._errors.append(error)
+            return None
+
+    def _store_small(self, record: FileRecord) -> FileResult:
+        file = record.file
+        body = bytearray(file.size)
+        view, filled = memoryview(body), 0
+        if file.size:
+            with self.source.open_range(self.model.resolved, file, 0, file.size) as stream:
+                while filled < file.size:
+                    received = stream.readinto(view[filled:])
+                    if received == 0:
+                        raise SourceUnavailableError(f"{file.path}: the source's answer ended early")
+                    filled += received
+        hasher = FileHasher(file.digest, file.size)
+        hasher.update(view)
+        sha256 = hasher.verify(file.path)
+        etag = self.step.store.put(record.staging_key, view, sha256=sha256)
+        return self._record(record, sha256, etag)
+
+    def _move_large(self, record: FileRecord, lead: str) -> FileResult | None:
+        """None if it is paused."""
+        step, file = self.step, record.file
+        reused = self._reuse(record) if record.checkpoint is None else None
+        if reused is not None:
+            return reused
+        # The lease is on the message's first file; a further one takes its own, for its checkpoint.
+        if file.path != lead:
+            now = step.clock()
+            leased = step.ledger.lease_file(
+                self.task.id, file.path, owner=self.owner, now=now, until=now + LEASE
+            )
+            if leased is None:
+                return None
+            record = leased
+        logger.info(
+            "transferring",
+            extra={
+                "task_id": self.task.id,
+                "path": file.path,
+                "bytes": file.size,
+                "offset": record.checkpoint.offset if record.checkpoint else 0,
+            },
+        )
+        stream = FileStream(
+            file=file,
+            key=record.staging_key,
+            open_range=lambda start, end: self.source.open_range(self.model.resolved, file, start, end),
+            store=step.store,
+            save=lambda checkpoint: self._save(file.path, checkpoint),
+            beat=lambda: step.ledger.renew_lease(
+                self.task.id, file.path, owner=self.owner, until=step.clock() + LEASE
+            ),
+            remaining=self.remaining,
+            checkpoint=record.checkpoint,
+            settings=step.settings,
+        )
+        try:
+            outcome = stream.run()
+        finally:
+            self.advanced |= stream.advanced
+        if isinstance(outcome, Paused):
+            self.paused = True
+            if file.path != lead:
+                step.ledger.release_lease(self.task.id, file.path, owner=self.owner)
+            return None
+        return self._record(record, outcome.sha256, outcome.etag)
+
+    def _reuse(self, record: FileRecord) -> FileResult | None:
+        """A copy inside S3 if the content is stored already, under whichever model and source."""
+        step, digest = self.step, str(record.file.digest)
+        blob = step.ledger.find_blob(digest)
+        if blob is None or blob.size != record.file.size:
+            return None
+        try:
+            etag = step.store.copy(blob.key, record.staging_key, size=blob.size, etag=blob.etag)
+        except ObjectGoneError:
+            step.ledger.forget_blob(digest, blob.key)
+            return None
+        return self._record(record, blob.sha256, etag, reused=True)
+
+    def _record(self, record: FileRecord, sha256: str, etag: str, *, reused: bool = False) -> FileResult:
+        file = record.file
+        if not reused:
+            blob = Blob(sha256, record.staging_key, file.size, etag)
+            self.step.ledger.put_blobs(
+                [(digest, blob) for digest in digests_of(file, sha256)],
+                expires_at=self.step.clock() + STAGED_BLOB_LIFE,
+            )
+        return FileResult(file, sha256, etag, reused)
+
+    def _save(self, path: str, checkpoint: Checkpoint | None) -> None:
+        now = self.step.clock()
+        self.step.ledger.save_checkpoint(
+            self.task.id, path, checkpoint, owner=self.owner, until=now + LEASE, check_at=now + CHECK_AFTER
+        )
+        if checkpoint is not None:
+            logger.info(
+                "checkpoint",
+                extra={"task_id": self.task.id, "path": path, "offset": checkpoint.offset},
+            )
+
+    def _finish(self, results: Sequence[FileResult]) -> None:
+        step = self.step
+        progress = step.ledger.finish_files(self.task.id, results, check_at=step.clock() + CHECK_AFTER)
+        self.advanced = True
+        moved = sum(r.file.size for r in results if not r.reused)
+        reused = sum(r.file.size for r in results if r.reused)
+        step.meter.count("BytesTransferred", moved, source=self.task.source)
+        step.meter.count("BytesReused", reused, source=self.task.source)
+        complete = publish_if_complete(
+            step.ledger, step.queue, self.task.id, progress, check_at=step.clock() + CHECK_AFTER
+        )
+        logger.info(
+            "files verified; publishing comes next" if complete else "files verified",
+            extra={
+                "task_id": self.task.id,
+                "files": len(results),
+                "path": results[0].file.path,
+                "bytes_moved": moved,
+                "bytes_reused": reused,
+                "files_done": progress.files_done,
+                "files_total": progress.files_total,
+            },
+        )
+
+
+def digests_of(file: SourceFile, sha256: str) -> Iterable[str]:
+    """What the content can be found by: its sha256, and what its source calls it."""
+    return dict.fromkeys((str(Digest(Algorithm.SHA256, sha256)), str(file.digest)))
+
+
+def _gravity(error: ModelhaulError) -> int:
+    """Of several files' errors the one to act on: what ends the task, then what all must wait for."""
+    if isinstance(error, PermanentError):
+        return 0
+    return 1 if isinstance(error, RateLimitedError) else 2

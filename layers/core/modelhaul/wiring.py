@@ -1,0 +1,135 @@
+"""The only place that builds adapters. Each is built on first use and kept for the warm starts that follow.
+
+Imports are inside the functions, so that a function loads only what it uses.
+"""
+
+import time
+from functools import cache
+from typing import TYPE_CHECKING
+
+from modelhaul.model import Source
+from modelhaul.ports import Ledger, MessageQueue, Meter, ModelSource, ObjectStore
+
+if TYPE_CHECKING:
+    from modelhaul.closing import TaskCloser
+    from modelhaul.intake import Intake
+    from modelhaul.planning import Planner
+    from modelhaul.publishing import Publisher
+    from modelhaul.retrying import StepRunner
+    from modelhaul.sweeping import Sweeper
+    from modelhaul.transfer import Transferrer
+
+
+@cache
+def create_ledger() -> Ledger:
+    from modelhaul.adapters.dynamodb import DynamoDBLedger
+    from modelhaul.settings import LedgerSettings
+
+    return DynamoDBLedger(**LedgerSettings.read().model_dump())
+
+
+@cache
+def create_store() -> ObjectStore:
+    from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
+    from modelhaul.settings import StoreSettings
+
+    return S3ObjectStore(create_s3_client(), StoreSettings.read().models_bucket)
+
+
+@cache
+def create_queue() -> MessageQueue:
+    from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
+    from modelhaul.messages import PlanImport, PublishModels, TransferFiles
+    from modelhaul.settings import QueueSettings
+
+    settings = QueueSettings.read()
+    urls = {
+        PlanImport: settings.plan_queue_url,
+        TransferFiles: settings.transfer_queue_url,
+        PublishModels: settings.publish_queue_url,
+    }
+    return SQSMessageQueue(create_sqs_client(), {kind: url for kind, url in urls.items() if url})
+
+
+@cache
+def create_meter() -> Meter:
+    from modelhaul.adapters.metrics import PowertoolsMeter
+
+    return PowertoolsMeter()
+
+
+@cache
+def open_source(source: Source) -> ModelSource:
+    if source is not Source.HUGGINGFACE:
+        raise ValueError(f"no source {source}")
+    from modelhaul_sources.hosts import HostPolicy
+    from modelhaul_sources.huggingface import HuggingFaceSource
+
+    from modelhaul.adapters.secrets import SecretsManagerSecretStore
+    from modelhaul.settings import HuggingFaceSettings
+
+    settings = HuggingFaceSettings.read()
+    secret_id = settings.huggingface_token_secret
+    secrets = SecretsManagerSecretStore()
+    return HuggingFaceSource(
+        settings.huggingface_endpoint,
+        token=(lambda: secrets.read_secret(secret_id)) if secret_id else None,
+        policy=HostPolicy.for_hub(
+            settings.huggingface_endpoint,
+            allowed_hosts=settings.allowed_hosts,
+            local_mode=settings.local_mode,
+        ),
+    )
+
+
+@cache
+def create_intake() -> "Intake":
+    from modelhaul.intake import Intake
+
+    return Intake(create_ledger(), create_queue(), open_source, create_meter(), time.time)
+
+
+@cache
+def create_closer() -> "TaskCloser":
+    from modelhaul.closing import TaskCloser
+
+    return TaskCloser(create_ledger(), create_store(), create_meter(), time.time)
+
+
+@cache
+def create_runner() -> "StepRunner":
+    from modelhaul.retrying import StepRunner
+
+    return StepRunner(create_ledger(), create_queue(), create_closer(), create_meter(), time.time)
+
+
+@cache
+def create_planner() -> "Planner":
+    from modelhaul.planning import Planner
+
+    return Planner(create_ledger(), create_queue(), open_source, time.time)
+
+
+@cache
+def create_transferrer() -> "Transferrer":
+    from modelhaul.transfer import Transferrer
+
+    return Transferrer(
+        create_ledger(), create_store(), create_queue(), open_source, create_meter(), time.time
+    )
+
+
+@cache
+def create_publisher() -> "Publisher":
+    from modelhaul.publishing import Publisher
+
+    return Publisher(
+        create_ledger(), create_store(), create_queue(), create_meter(), time.time, closer=create_closer()
+    )
+
+
+@cache
+def create_sweeper() -> "Sweeper":
+    from modelhaul.sweeping import Sweeper
+
+    return Sweeper(create_ledger(), create_queue(), create_closer(), create_meter(), time.time)

@@ -1,0 +1,74 @@
+"""The edge for functions that a queue invokes."""
+
+from collections.abc import Callable
+from typing import Any
+
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from pydantic import ValidationError
+
+from modelhaul import wiring
+from modelhaul.logs import create_logger
+from modelhaul.messages import Message, parse_message
+
+type Remaining = Callable[[], float]
+"""Seconds that the function has left."""
+
+
+def run_step[M: Message](
+    event: dict[str, Any], context: LambdaContext, kind: type[M], step: Callable[[M, Remaining], None]
+) -> dict[str, Any]:
+    """Runs `step` for each message of an SQS event and answers with the ones to deliver again.
+
+    That is only a message whose outcome could not be recorded, or which is no message of ours: retries and waits are
+    new messages (see `modelhaul.retrying`).
+    """
+    logger = create_logger()
+    logger.set_correlation_id(context.aws_request_id)
+
+    def handle_record(record: SQSRecord) -> None:
+        message = parse_message(record.body)
+        if not isinstance(message, kind):
+            raise TypeError(f"a message {message.kind!r} in the queue of {kind.__name__}")
+        deliveries = int(record.attributes.approximate_receive_count)
+        with logger.append_context_keys(
+            task_id=message.task_id, attempt=message.attempt, deliveries=deliveries
+        ):
+            wiring.create_runner().run(
+                message,
+                lambda: step(message, lambda: context.get_remaining_time_in_millis() / 1000),
+                deliveries=deliveries,
+            )
+
+    return _process(event, context, handle_record)
+
+
+def record_dead_letters(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Ends the task of each dead letter; one that cannot be read is counted and logged."""
+    logger = create_logger()
+    logger.set_correlation_id(context.aws_request_id)
+
+    def handle_record(record: SQSRecord) -> None:
+        try:
+            message = parse_message(record.body)
+        except ValidationError:
+            wiring.create_meter().count("UnreadableMessages")
+            logger.error("dead letter that is no message of this version; dropped", body=record.body[:1000])
+            return
+        with logger.append_context_keys(task_id=message.task_id, attempt=message.attempt):
+            wiring.create_runner().fail_crashed(message)
+
+    return _process(event, context, handle_record)
+
+
+def _process(
+    event: dict[str, Any], context: LambdaContext, handle_record: Callable[[SQSRecord], None]
+) -> dict[str, Any]:
+    # Without the exception for a batch that failed whole: SQS is told which messages to deliver again either way.
+    processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
+    return dict(
+        process_partial_response(
+            event=event, record_handler=handle_record, processor=processor, context=context
+        )
+    )

@@ -1,0 +1,1 @@
+"""Model sources that are reached over HTTP. Each implements `modelhaul.ports.ModelSource`."""

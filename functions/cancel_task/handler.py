@@ -3,6 +3,7 @@
 from http import HTTPStatus
 
 from aws_lambda_powertools.event_handler import Response
+
 from modelhaul import wiring
 from modelhaul.http import create_app, create_handler
 

@@ -3,12 +3,11 @@
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
+
 from modelhaul import wiring
 from modelhaul.messages import PlanImport
 from modelhaul.worker import run_step
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    return run_step(
-        event, context, PlanImport, lambda message, _: wiring.create_planner().plan_import(message)
-    )
+    return run_step(event, context, PlanImport, lambda message, _: wiring.create_planner().plan_import(message))

@@ -3,6 +3,7 @@
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
+
 from modelhaul import wiring
 from modelhaul.messages import PublishModels
 from modelhaul.worker import run_step

@@ -1,6 +1,7 @@
 """GET /v1/upload/tasks/{task_id}"""
 
 from aws_lambda_powertools.event_handler import Response
+
 from modelhaul import wiring
 from modelhaul.errors import TaskNotFoundError
 from modelhaul.http import answer_json, create_app, create_handler, present_task

@@ -4,10 +4,11 @@ from typing import Annotated
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
+from pydantic import BaseModel, ConfigDict, Field
+
 from modelhaul import wiring
 from modelhaul.http import accept_task, create_app, create_handler
 from modelhaul.model import Source
-from pydantic import BaseModel, ConfigDict, Field
 
 app = create_app()
 handler = create_handler(app)

@@ -3,10 +3,11 @@
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
+
 from modelhaul import wiring
 from modelhaul.logs import create_logger
 
 
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  # noqa: ARG001
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
     create_logger().set_correlation_id(context.aws_request_id)
     return {"due": wiring.create_sweeper().sweep_stale()}

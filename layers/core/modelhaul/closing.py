@@ -9,7 +9,8 @@ from modelhaul.task import Stage, Task, TaskError, TaskStatus
 
 logger = logging.getLogger(__name__)
 
-GRACE = 900.0  # seconds: no function that was at work when its task ended is still alive after this
+# Seconds until the sweep's last look: no function that was at work when its task ended is alive after this.
+_GRACE = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,36 +40,28 @@ class TaskCloser:
         for key, upload_id in list(self.store.list_uploads(f"staging/{task.id}/")):
             self.store.abort_upload(key, upload_id)
         model = self.ledger.find_model(task.model_id)
-        # Another task may have taken the model over since: then its objects are that task's.
-        if model is None or model.task_id != task.id or task.progress.files_done < task.progress.files_total:
-            return
+        progress = task.progress
+        if progress.files_total == 0 or progress.files_done < progress.files_total:
+            return  # it never came to publishing
+        if model is None or model.task_id != task.id:
+            return  # another task has taken the model over: what is published is that one's
         prefix = model.resolved.prefix
         self.store.delete(prefix + record.file.path for record in self.ledger.list_files(task.id))
         self.store.delete([manifest_key(model.model_id)])
-
-    def tidy_again(self, task: Task) -> None:
-        """The sweep's part: once nobody can still be at work for the task, the last look at it."""
-        self.tidy(task)
-        if task.updated_at.timestamp() + GRACE < self.clock():
-            self.ledger.unwatch_task(task.id)
-        else:
-            self.ledger.postpone_check(task.id, check_at=self.clock() + GRACE)
 
     def _end(self, task_id: str, error: ModelhaulError, stage: Stage) -> bool:
         ended = self.ledger.fail_import(
             task_id,
             TaskError(error.type, error.detail, error.retryable),
             stage=stage,
-            check_at=self.clock() + GRACE,
+            check_at=self.clock() + _GRACE,
         )
         task = self.ledger.find_task(task_id)
         if task is None or task.status is not TaskStatus.FAILED:
             return False
         if ended:
             self.meter.count("ImportsFailed", source=task.source, reason=error.type)
-            logger.error(
-                "import failed", extra={"task_id": task_id, "reason": error.type, "detail": error.detail}
-            )
+            logger.error("import failed", extra={"task_id": task_id, "reason": error.type, "detail": error.detail})
         self.tidy(task)
         return ended
 

@@ -5,7 +5,7 @@ import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from modelhaul.errors import DigestMismatchError
 
@@ -14,7 +14,9 @@ type Bytes = bytes | bytearray | memoryview
 
 class Algorithm(StrEnum):
     SHA256 = "sha256"
-    GIT_SHA1 = "git-sha1"  # sha1 of b"blob <size>\0" + content: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
+    GIT_SHA1 = (
+        "git-sha1"  # sha1 of b"blob <size>\0" + content: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class _LibcryptoHash:
     """
 
     # sizeof(SHA256_CTX) and sizeof(SHA_CTX), openssl/sha.h.
-    _LAYOUT = {"sha256": ("SHA256", 112, 32), "sha1": ("SHA1", 96, 20)}
+    _LAYOUT: ClassVar = {"sha256": ("SHA256", 112, 32), "sha1": ("SHA1", 96, 20)}
 
     def __init__(self, library: ctypes.CDLL, name: str, state: bytes | None = None) -> None:
         prefix, context_size, self._digest_size = self._LAYOUT[name]

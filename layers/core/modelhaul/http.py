@@ -61,9 +61,7 @@ def create_app() -> APIGatewayRestResolver:
     return app
 
 
-def answer_request(
-    app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext
-) -> dict[str, Any]:
+def answer_request(app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Resolves an API Gateway REST event. What nobody foresaw is logged and answered as 500."""
     logger = create_logger()
     logger.set_correlation_id(context.aws_request_id)
@@ -83,9 +81,7 @@ def answer_request(
             "body": problem.body,
             "isBase64Encoded": False,
         }
-    logger.info(
-        "answered", path=event.get("path"), method=event.get("httpMethod"), status=answer["statusCode"]
-    )
+    logger.info("answered", path=event.get("path"), method=event.get("httpMethod"), status=answer["statusCode"])
     return answer
 
 

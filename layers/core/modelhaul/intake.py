@@ -52,9 +52,7 @@ class Intake:
             self.queue.send([PlanImport(task_id=task.id)])
         except StorageUnavailableError:
             # The task is written and so accepted; the sweep sends the message again.
-            logger.warning(
-                "import accepted, but the plan message was not sent; the sweep will", extra=context
-            )
+            logger.warning("import accepted, but the plan message was not sent; the sweep will", extra=context)
         else:
             logger.info("import accepted; planning comes next", extra=context)
         return task

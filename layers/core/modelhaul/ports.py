@@ -69,7 +69,8 @@ class ObjectStore(Protocol):
         """Makes the object of exactly these parts and returns its ETag.
 
         If the upload is gone and an object of `size` bytes is there, that is this upload, completed by a call
-        whose reply was lost. Raises UploadGoneError if it is gone, or a part is not the one given.
+        whose reply was lost. Raises UploadGoneError if it is gone, or a part is not the one given; ValueError
+        unless the parts are 1..n in order, n <= 10,000, and all but the last have 5 MiB or more.
         """
 
     def abort_upload(self, key: str, upload_id: str) -> None:
@@ -85,7 +86,7 @@ class ObjectStore(Protocol):
         """
 
     def read(self, key: str, start: int, end: int) -> bytes:
-        """Bytes `start` to `end` (excluded) of an object. Raises ObjectGoneError."""
+        """Bytes `start` to `end` (excluded) of an object, fewer if it ends before. Raises ObjectGoneError."""
 
     def find_object(self, key: str) -> tuple[int, str] | None:
         """The object's (size in bytes, ETag), None if there is none."""
@@ -142,9 +143,7 @@ class Ledger(Protocol):
     def postpone_check(self, task_id: str, *, check_at: float, sweeps: int | None = None) -> None:
         """Sets when the sweep looks next (and its count, if given), for a task that is still watched."""
 
-    def lease_file(
-        self, task_id: str, path: str, *, owner: str, now: float, until: float
-    ) -> FileRecord | None:
+    def lease_file(self, task_id: str, path: str, *, owner: str, now: float, until: float) -> FileRecord | None:
         """The file, leased to `owner`; None if it is done, unknown, or another owner's lease runs at `now`."""
 
     def renew_lease(self, task_id: str, path: str, *, owner: str, until: float) -> None:
@@ -179,9 +178,7 @@ class Ledger(Protocol):
     def finish_import(self, task_id: str, *, files: int, size: int, check_at: float) -> bool:
         """Task DONE and its model READY, both or neither. False if the task has ended otherwise before."""
 
-    def fail_import(
-        self, task_id: str, error: TaskError, *, stage: Stage = Stage.FAILED, check_at: float
-    ) -> bool:
+    def fail_import(self, task_id: str, error: TaskError, *, stage: Stage = Stage.FAILED, check_at: float) -> bool:
         """Task FAILED with `error` and its model FAILED, both or neither. False if the task has ended before."""
 
     def unwatch_task(self, task_id: str) -> None:
@@ -202,7 +199,9 @@ class Ledger(Protocol):
 
 class SecretStore(Protocol):
     def read_secret(self, secret_id: str) -> str:
-        """The secret's text. Raises CredentialsRefusedError if it is not there or not ours to read."""
+        """The secret's text. Raises CredentialsRefusedError if it is not there or not ours to read,
+        StorageUnavailableError if there is no answer.
+        """
 
 
 class Meter(Protocol):

@@ -58,14 +58,10 @@ class Publisher:
             self._finish(task, model, layout)
         self._tidy(task, layout)
 
-    def _lay_out(
-        self, task: Task, layout: "_Layout", message: PublishModels, remaining: Callable[[], float]
-    ) -> bool:
+    def _lay_out(self, task: Task, layout: "_Layout", message: PublishModels, remaining: Callable[[], float]) -> bool:
         """False if another function goes on, or the task has ended meanwhile."""
         after = message.after
-        for batch in batched(
-            (r for r in layout.records if r.file.path > message.after), _BATCH, strict=False
-        ):
+        for batch in batched((r for r in layout.records if r.file.path > message.after), _BATCH, strict=False):
             now = self.ledger.find_task(task.id)
             if now is None or now.status is TaskStatus.FAILED:
                 self.closer.tidy(now or task)
@@ -136,9 +132,7 @@ class _Layout:
     def _copy_one(self, record: FileRecord) -> tuple[str, str]:
         path = record.file.path
         try:
-            etag = self.store.copy(
-                record.staging_key, self._key(record), size=record.file.size, etag=record.etag or ""
-            )
+            etag = self.store.copy(record.staging_key, self._key(record), size=record.file.size, etag=record.etag or "")
         except ObjectGoneError:
             raise RetriesExhaustedError(
                 f"{path}: the verified file was removed or changed before it could be published. Submit again."

@@ -31,9 +31,7 @@ logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 4  # the first and three retries
 MAX_WAITED = 24 * 3600.0  # seconds of rate limits that one message sits out
-_MAX_DELAY = (
-    900.0  # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
-)
+_MAX_DELAY = 900.0  # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 _BASE_DELAY = 5.0
 _FACTOR = 4.0
 _DEFAULT_RATE_LIMIT_DELAY = 60.0
@@ -112,12 +110,8 @@ class StepRunner:
         except ModelhaulError as error:
             self._settle(message, error, advanced=False)
         except Exception as error:
-            logger.exception(
-                "unexpected error", extra={"task_id": message.task_id, "attempt": message.attempt}
-            )
-            defect = InternalError(
-                f"An unexpected {type(error).__name__}; its trace is in the log of this task."
-            )
+            logger.exception("unexpected error", extra={"task_id": message.task_id, "attempt": message.attempt})
+            defect = InternalError(f"An unexpected {type(error).__name__}; its trace is in the log of this task.")
             self._settle(message, defect, advanced=False)
 
     def fail_crashed(self, message: Message) -> None:
@@ -125,9 +119,7 @@ class StepRunner:
         name = _STEP_NAMES[message.kind]
         self.closer.fail(
             message.task_id,
-            StepCrashedError(
-                f"The function {name} died {MAX_ATTEMPTS} times; its log says more. Submit again."
-            ),
+            StepCrashedError(f"The function {name} died {MAX_ATTEMPTS} times; its log says more. Submit again."),
         )
 
     def _settle(self, message: Message, error: ModelhaulError, *, advanced: bool) -> None:

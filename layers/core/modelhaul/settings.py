@@ -6,8 +6,10 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, field_validator
 
 
-class _Settings(BaseModel):
+class RegionSettings(BaseModel):
     model_config = ConfigDict(frozen=True, alias_generator=str.upper)
+
+    aws_region: str
 
     @classmethod
     def read(cls) -> Self:
@@ -15,18 +17,18 @@ class _Settings(BaseModel):
         return cls.model_validate(dict(os.environ))
 
 
-class LedgerSettings(_Settings):
+class LedgerSettings(RegionSettings):
     tasks_table: str
     models_table: str
     files_table: str
     blobs_table: str
 
 
-class StoreSettings(_Settings):
+class StoreSettings(RegionSettings):
     models_bucket: str
 
 
-class QueueSettings(_Settings):
+class QueueSettings(RegionSettings):
     """A function has the addresses of the queues that it may send to, and no others."""
 
     plan_queue_url: str | None = None
@@ -34,7 +36,7 @@ class QueueSettings(_Settings):
     publish_queue_url: str | None = None
 
 
-class HuggingFaceSettings(_Settings):
+class HuggingFaceSettings(RegionSettings):
     """`allowed_hosts`: further hosts that redirects may lead to, separated by commas."""
 
     huggingface_endpoint: str

@@ -57,14 +57,10 @@ class StreamSettings:
     buffers: int = 4
     uploaders: int = 2
     connections: int = 3
-    slow_rate: float = (
-        60e6  # below this another connection may help: a function's network carries about 75 MB/s
-    )
+    slow_rate: float = 60e6  # below this another connection may help: a function's network carries about 75 MB/s
     rate_window: float = 2.0
     chunk: int = 256 * 1024  # small enough that the hash finds it in the CPU's cache
-    span: int = (
-        8 * 1024 * MIB
-    )  # one GET: large as each costs a resolver request, bounded as some hosts refuse more
+    span: int = 8 * 1024 * MIB  # one GET: large as each costs a resolver request, bounded as some hosts refuse more
     reconnects: int = 3  # for each part, before the failure is the pipeline's to retry
     reconnect_delay: float = 0.5
     checkpoint_bytes: int = 256 * MIB
@@ -128,7 +124,7 @@ class FileStream:
     beat: Callable[[], None]
     remaining: Callable[[], float]
     checkpoint: Checkpoint | None = None
-    settings: StreamSettings = StreamSettings()
+    settings: StreamSettings = field(default_factory=StreamSettings)
 
     _upload_id: str = ""
     _part_size: int = 0
@@ -163,10 +159,9 @@ class FileStream:
         """
         self._begin()
         try:
-            if self._stored_bytes < self.file.size:
-                if self._move():
-                    self._pause()
-                    return Paused()
+            if self._stored_bytes < self.file.size and self._move():
+                self._pause()
+                return Paused()
             return self._finish()
         except (DigestMismatchError, SourceChangedError, UploadGoneError):
             self.store.abort_upload(self.key, self._upload_id)
@@ -237,8 +232,7 @@ class FileStream:
                 return True
             new_parts = len(self._parts) - self._saved_parts
             if new_parts and (
-                new_parts * self._part_size >= self.settings.checkpoint_bytes
-                or now - saved >= self.settings.heartbeat
+                new_parts * self._part_size >= self.settings.checkpoint_bytes or now - saved >= self.settings.heartbeat
             ):
                 self._save()
                 saved = beaten = now
@@ -320,10 +314,7 @@ class FileStream:
                 if received == 0:
                     raise SourceUnavailableError(f"{self.file.path}: the source's answer ended early")
             except TransientError as error:
-                if (
-                    isinstance(error, RateLimitedError | SourceChangedError)
-                    or failures == self.settings.reconnects
-                ):
+                if isinstance(error, RateLimitedError | SourceChangedError) or failures == self.settings.reconnects:
                     raise
                 if span is not None:
                     span.stream.close()
@@ -352,15 +343,11 @@ class FileStream:
                 if self._etag is None:
                     self._etag = stream.etag
                 elif stream.etag is not None and stream.etag != self._etag:
-                    raise SourceChangedError(
-                        f"{self.file.path} changed at its source while it was being read"
-                    )
+                    raise SourceChangedError(f"{self.file.path} changed at its source while it was being read")
                 if not stream.ranged and index == 0:
                     self._limit = self._wanted = 1
             if stream.offset > start:
-                raise UnexpectedAnswerError(
-                    f"{self.file.path}: the source sent bytes from beyond what was asked for"
-                )
+                raise UnexpectedAnswerError(f"{self.file.path}: the source sent bytes from beyond what was asked for")
             if stream.offset < start and index > 0:
                 raise _RangesIgnoredError
             self._skip(stream, start - stream.offset, slot.buffer[slot.filled : slot.size])

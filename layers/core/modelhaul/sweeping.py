@@ -43,7 +43,9 @@ class Sweeper:
 
     def _look_after(self, task: Task) -> None:
         if task.status is TaskStatus.FAILED:
-            self.closer.tidy_again(task)
+            # A function that was still at work when the task ended may have left something since.
+            self.closer.tidy(task)
+            self.ledger.unwatch_task(task.id)
             return
         if task.status is TaskStatus.PENDING and task.sweeps >= MAX_SWEEPS:
             stalled = ImportStalledError(
@@ -74,6 +76,4 @@ class Sweeper:
             if not pending:
                 # `task` comes from an index, which may lag behind.
                 latest = self.ledger.find_task(task.id) or task
-                publish_if_complete(
-                    self.ledger, self.queue, task.id, latest.progress, check_at=now + CHECK_AFTER
-                )
+                publish_if_complete(self.ledger, self.queue, task.id, latest.progress, check_at=now + CHECK_AFTER)

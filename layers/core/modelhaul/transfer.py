@@ -52,7 +52,7 @@ class Transferrer:
     open_source: Callable[[Source], ModelSource]
     meter: Meter
     clock: Clock
-    settings: StreamSettings = StreamSettings()
+    settings: StreamSettings = field(default_factory=StreamSettings)
 
     def transfer_files(self, message: TransferFiles, remaining: Callable[[], float]) -> None:
         """Moves the message's files until they are done or `remaining()` seconds are nearly none; then the rest
@@ -74,9 +74,7 @@ class Transferrer:
         now = self.clock()
         head = self.ledger.lease_file(task.id, pending[0].file.path, owner=owner, now=now, until=now + LEASE)
         if head is None:
-            logger.info(
-                "another function has these files", extra={"task_id": task.id, "path": pending[0].file.path}
-            )
+            logger.info("another function has these files", extra={"task_id": task.id, "path": pending[0].file.path})
             return
         visit = _Visit(self, task, model, owner, remaining, self.open_source(task.source))
         try:
@@ -91,9 +89,7 @@ class Transferrer:
         if visit.paused:
             self.ledger.release_lease(task.id, head.file.path, owner=owner)
             if not visit.advanced:
-                slow = StalledTransferError(
-                    f"{head.file.path}: not one part arrived within a function's time"
-                )
+                slow = StalledTransferError(f"{head.file.path}: not one part arrived within a function's time")
                 raise TransferError(slow, advanced=False)
             self.queue.send([message.model_copy(update={"attempt": 1})])
             logger.info("out of time; the rest goes on in another function", extra={"task_id": task.id})
@@ -195,9 +191,7 @@ class _Visit:
         # The lease is on the message's first file; a further one takes its own, for its checkpoint.
         if file.path != lead:
             now = step.clock()
-            leased = step.ledger.lease_file(
-                self.task.id, file.path, owner=self.owner, now=now, until=now + LEASE
-            )
+            leased = step.ledger.lease_file(self.task.id, file.path, owner=self.owner, now=now, until=now + LEASE)
             if leased is None:
                 return None
             record = leased
@@ -216,9 +210,7 @@ class _Visit:
             open_range=lambda start, end: self.source.open_range(self.model.resolved, file, start, end),
             store=step.store,
             save=lambda checkpoint: self._save(file.path, checkpoint),
-            beat=lambda: step.ledger.renew_lease(
-                self.task.id, file.path, owner=self.owner, until=step.clock() + LEASE
-            ),
+            beat=lambda: step.ledger.renew_lease(self.task.id, file.path, owner=self.owner, until=step.clock() + LEASE),
             remaining=self.remaining,
             checkpoint=record.checkpoint,
             settings=step.settings,

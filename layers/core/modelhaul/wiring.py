@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from modelhaul.model import Source
-from modelhaul.ports import Ledger, MessageQueue, Meter, ModelSource, ObjectStore
+from modelhaul.ports import Ledger, MessageQueue, Meter, ModelSource, ObjectStore, SecretStore
 
 if TYPE_CHECKING:
     from modelhaul.closing import TaskCloser
@@ -25,7 +25,14 @@ def create_ledger() -> Ledger:
     from modelhaul.adapters.dynamodb import DynamoDBLedger
     from modelhaul.settings import LedgerSettings
 
-    return DynamoDBLedger(**LedgerSettings.read().model_dump())
+    settings = LedgerSettings.read()
+    return DynamoDBLedger(
+        tasks_table=settings.tasks_table,
+        models_table=settings.models_table,
+        files_table=settings.files_table,
+        blobs_table=settings.blobs_table,
+        region=settings.aws_region,
+    )
 
 
 @cache
@@ -33,22 +40,24 @@ def create_store() -> ObjectStore:
     from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
     from modelhaul.settings import StoreSettings
 
-    return S3ObjectStore(create_s3_client(), StoreSettings.read().models_bucket)
+    settings = StoreSettings.read()
+    return S3ObjectStore(create_s3_client(settings.aws_region), settings.models_bucket)
 
 
 @cache
 def create_queue() -> MessageQueue:
     from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
-    from modelhaul.messages import PlanImport, PublishModels, TransferFiles
+    from modelhaul.messages import Message, PlanImport, PublishModels, TransferFiles
     from modelhaul.settings import QueueSettings
 
     settings = QueueSettings.read()
-    urls = {
+    urls: dict[type[Message], str | None] = {
         PlanImport: settings.plan_queue_url,
         TransferFiles: settings.transfer_queue_url,
         PublishModels: settings.publish_queue_url,
     }
-    return SQSMessageQueue(create_sqs_client(), {kind: url for kind, url in urls.items() if url})
+    client = create_sqs_client(settings.aws_region)
+    return SQSMessageQueue(client, {kind: url for kind, url in urls.items() if url})
 
 
 @cache
@@ -62,24 +71,27 @@ def create_meter() -> Meter:
 def open_source(source: Source) -> ModelSource:
     if source is not Source.HUGGINGFACE:
         raise ValueError(f"no source {source}")
+    from modelhaul.settings import HuggingFaceSettings
     from modelhaul_sources.hosts import HostPolicy
     from modelhaul_sources.huggingface import HuggingFaceSource
 
-    from modelhaul.adapters.secrets import SecretsManagerSecretStore
-    from modelhaul.settings import HuggingFaceSettings
-
     settings = HuggingFaceSettings.read()
-    secret_id = settings.huggingface_token_secret
-    secrets = SecretsManagerSecretStore()
-    return HuggingFaceSource(
-        settings.huggingface_endpoint,
-        token=(lambda: secrets.read_secret(secret_id)) if secret_id else None,
-        policy=HostPolicy.for_hub(
-            settings.huggingface_endpoint,
-            allowed_hosts=settings.allowed_hosts,
-            local_mode=settings.local_mode,
-        ),
+    policy = HostPolicy.for_hub(
+        settings.huggingface_endpoint, allowed_hosts=settings.allowed_hosts, local_mode=settings.local_mode
     )
+    secret_id = settings.huggingface_token_secret
+    if not secret_id:
+        return HuggingFaceSource(policy)
+    secrets = create_secrets()
+    return HuggingFaceSource(policy, token=lambda: secrets.read_secret(secret_id).strip())
+
+
+@cache
+def create_secrets() -> SecretStore:
+    from modelhaul.adapters.secrets import SecretsManagerSecretStore, create_secrets_client
+    from modelhaul.settings import RegionSettings
+
+    return SecretsManagerSecretStore(create_secrets_client(RegionSettings.read().aws_region))
 
 
 @cache
@@ -114,18 +126,14 @@ def create_planner() -> "Planner":
 def create_transferrer() -> "Transferrer":
     from modelhaul.transfer import Transferrer
 
-    return Transferrer(
-        create_ledger(), create_store(), create_queue(), open_source, create_meter(), time.time
-    )
+    return Transferrer(create_ledger(), create_store(), create_queue(), open_source, create_meter(), time.time)
 
 
 @cache
 def create_publisher() -> "Publisher":
     from modelhaul.publishing import Publisher
 
-    return Publisher(
-        create_ledger(), create_store(), create_queue(), create_meter(), time.time, closer=create_closer()
-    )
+    return Publisher(create_ledger(), create_store(), create_queue(), create_meter(), time.time, closer=create_closer())
 
 
 @cache

@@ -32,9 +32,7 @@ def run_step[M: Message](
         if not isinstance(message, kind):
             raise TypeError(f"a message {message.kind!r} in the queue of {kind.__name__}")
         deliveries = int(record.attributes.approximate_receive_count)
-        with logger.append_context_keys(
-            task_id=message.task_id, attempt=message.attempt, deliveries=deliveries
-        ):
+        with logger.append_context_keys(task_id=message.task_id, attempt=message.attempt, deliveries=deliveries):
             wiring.create_runner().run(
                 message,
                 lambda: step(message, lambda: context.get_remaining_time_in_millis() / 1000),
@@ -54,7 +52,7 @@ def record_dead_letters(event: dict[str, Any], context: LambdaContext) -> dict[s
             message = parse_message(record.body)
         except ValidationError:
             wiring.create_meter().count("UnreadableMessages")
-            logger.error("dead letter that is no message of this version; dropped", body=record.body[:1000])
+            logger.exception("dead letter that is no message of this version; dropped", body=record.body[:1000])
             return
         with logger.append_context_keys(task_id=message.task_id, attempt=message.attempt):
             wiring.create_runner().fail_crashed(message)
@@ -68,7 +66,5 @@ def _process(
     # Without the exception for a batch that failed whole: SQS is told which messages to deliver again either way.
     processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
     return dict(
-        process_partial_response(
-            event=event, record_handler=handle_record, processor=processor, context=context
-        )
+        process_partial_response(event=event, record_handler=handle_record, processor=processor, context=context)
     )

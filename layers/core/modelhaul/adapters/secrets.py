@@ -1,0 +1,70 @@
+"""The SecretStore over AWS Secrets Manager."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+
+from modelhaul.adapters.aws import CALL_ERRORS, read_error_code
+from modelhaul.errors import CredentialsRefusedError, StorageUnavailableError
+
+if TYPE_CHECKING:
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+
+_CACHE_SECONDS = 300
+
+# https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html#API_GetSecretValue_Errors
+_REFUSALS = frozenset(
+    {
+        "AccessDeniedException",
+        "DecryptionFailure",
+        "InvalidParameterException",
+        "InvalidRequestException",
+        "ResourceNotFoundException",
+        "ValidationException",
+    }
+)
+
+
+def create_secrets_client(region: str) -> "SecretsManagerClient":
+    return boto3.client(
+        "secretsmanager",
+        region_name=region,
+        config=Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=3, read_timeout=5),
+    )
+
+
+class SecretsManagerSecretStore:
+    """Remembers each secret for five minutes, so that a warm function asks rarely and sees a new one soon."""
+
+    def __init__(self, client: "SecretsManagerClient", *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._clock = clock
+        self._cache: dict[str, tuple[float, str]] = {}
+
+    def read_secret(self, secret_id: str) -> str:
+        now = self._clock()
+        known = self._cache.get(secret_id)
+        if known is not None and now < known[0] + _CACHE_SECONDS:
+            return known[1]
+        text = self._fetch(secret_id)
+        self._cache[secret_id] = (now, text)
+        return text
+
+    def _fetch(self, secret_id: str) -> str:
+        # `from None`: the causes name ARNs, and no trace may lead to a secret.
+        try:
+            answer = self._client.get_secret_value(SecretId=secret_id)
+        except CALL_ERRORS as error:
+            code = read_error_code(error)
+            if code not in _REFUSALS:
+                raise StorageUnavailableError(f"Secrets Manager GetSecretValue failed: {code}") from None
+            raise CredentialsRefusedError(
+                f"the configured secret cannot be read ({code}): check that it exists and who may read it"
+            ) from None
+        try:
+            return answer["SecretString"]
+        except KeyError:
+            raise CredentialsRefusedError("the configured secret is binary, not text") from None

@@ -1,0 +1,112 @@
+"""The MessageQueue over Amazon SQS."""
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+
+from modelhaul.adapters.aws import CALL_ERRORS, read_error_code
+from modelhaul.errors import StorageUnavailableError
+from modelhaul.messages import Message, PlanImport, PublishModels, TransferFiles
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import BatchResultErrorEntryTypeDef, SendMessageBatchRequestEntryTypeDef
+
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+_MAX_BATCH_ENTRIES = 10
+_MAX_BATCH_BYTES = 1024 * 1024
+_MAX_DELAY = 900
+
+_ATTEMPTS = 4
+_FIRST_WAIT = 0.1  # seconds, doubled each time
+
+_SETTINGS: dict[type[Message], str] = {
+    PlanImport: "PLAN_QUEUE_URL",
+    TransferFiles: "TRANSFER_QUEUE_URL",
+    PublishModels: "PUBLISH_QUEUE_URL",
+}
+
+
+def create_sqs_client(region: str) -> "SQSClient":
+    return boto3.client(
+        "sqs",
+        region_name=region,
+        config=Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=3, read_timeout=10),
+    )
+
+
+class SQSMessageQueue:
+    """Sends to the queue whose URL `queue_urls` has for the message's type; bodies are the messages' JSON."""
+
+    def __init__(
+        self,
+        client: "SQSClient",
+        queue_urls: Mapping[type[Message], str],
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._client = client
+        self._queue_urls = queue_urls
+        self._sleep = sleep
+
+    def send(self, messages: Iterable[Message], *, delay: float = 0) -> None:
+        seconds = min(_MAX_DELAY, max(0, math.ceil(delay)))
+        bodies: dict[str, list[str]] = {}
+        for message in messages:
+            bodies.setdefault(self._find_url(message), []).append(message.model_dump_json())
+        for url, texts in bodies.items():
+            for batch in _split_batches(texts):
+                self._send_batch(url, batch, seconds)
+
+    def _find_url(self, message: Message) -> str:
+        try:
+            return self._queue_urls[type(message)]
+        except KeyError:
+            raise ValueError(f"no queue for {type(message).__name__}: {_SETTINGS[type(message)]} is not set") from None
+
+    def _send_batch(self, url: str, batch: list[str], delay: int) -> None:
+        entries: list[SendMessageBatchRequestEntryTypeDef] = [
+            {"Id": str(number), "MessageBody": body, "DelaySeconds": delay} for number, body in enumerate(batch)
+        ]
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                self._sleep(_FIRST_WAIT * 2**attempt * random.uniform(0.5, 1))  # noqa: S311 - jitter
+            failed = self._send_entries(url, entries)
+            if not failed:
+                return
+            if any(failure["SenderFault"] for failure in failed.values()):
+                break
+            entries = [entry for entry in entries if entry["Id"] in failed]
+        codes = ", ".join(sorted({failure["Code"] for failure in failed.values()}))
+        raise StorageUnavailableError(
+            f"SQS SendMessageBatch failed for {len(failed)} of {len(batch)} messages: {codes}"
+        )
+
+    def _send_entries(
+        self, url: str, entries: "list[SendMessageBatchRequestEntryTypeDef]"
+    ) -> "dict[str, BatchResultErrorEntryTypeDef]":
+        try:
+            answer = self._client.send_message_batch(QueueUrl=url, Entries=entries)
+        except CALL_ERRORS as error:
+            code = read_error_code(error)
+            raise StorageUnavailableError(f"SQS SendMessageBatch failed: {code}") from error
+        return {failure["Id"]: failure for failure in answer.get("Failed", [])}
+
+
+def _split_batches(bodies: list[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
+    for body in bodies:
+        length = len(body.encode())
+        if batch and (len(batch) == _MAX_BATCH_ENTRIES or size + length > _MAX_BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(body)
+        size += length
+    if batch:
+        yield batch

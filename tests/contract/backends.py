@@ -1,0 +1,54 @@
+"""What a contract suite runs over: the fake, the adapter on moto, the adapter on a real endpoint.
+
+`MODELHAUL_CONTRACT_ENDPOINT` (such as `http://127.0.0.1:4566`) names the endpoint; without it there is none.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from moto import mock_aws
+from moto.s3.exceptions import NoSuchUpload
+from moto.s3.models import S3Backend
+
+REGION = "us-east-1"
+
+ENDPOINT = os.environ.get("MODELHAUL_CONTRACT_ENDPOINT")
+BACKENDS = ["fake", "moto", *(["endpoint"] if ENDPOINT else [])]
+
+
+@contextmanager
+def open_aws(backend: str) -> Iterator[None]:
+    """Clients that are created inside speak to `backend` (`moto` or `endpoint`)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.delenv("AWS_PROFILE", raising=False)
+        if backend == "endpoint":
+            assert ENDPOINT is not None
+            patch.setenv("AWS_ENDPOINT_URL", ENDPOINT)
+            yield
+        else:
+            patch.delenv("AWS_ENDPOINT_URL", raising=False)
+            _mend_moto(patch)
+            with mock_aws():
+                yield
+
+
+def _mend_moto(patch: pytest.MonkeyPatch) -> None:
+    """S3 answers NoSuchUpload where moto raises KeyError."""
+
+    def mend(name: str) -> None:
+        original = getattr(S3Backend, name)
+
+        def call(self: S3Backend, bucket_name: str, multipart_id: str, *args: Any, **kwargs: Any) -> Any:
+            if multipart_id not in self.get_bucket(bucket_name).multiparts:
+                raise NoSuchUpload(upload_id=multipart_id)
+            return original(self, bucket_name, multipart_id, *args, **kwargs)
+
+        patch.setattr(S3Backend, name, call)
+
+    mend("upload_part")
+    mend("complete_multipart_upload")

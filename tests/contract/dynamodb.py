@@ -1,0 +1,138 @@
+"""A ledger on fresh tables, and moto's DynamoDB with the isolation and the faults that moto lacks."""
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from botocore.awsrequest import AWSPreparedRequest
+from botocore.exceptions import ConnectionClosedError
+from moto.core.botocore_stubber import BotocoreStubber
+from pynamodb.models import Model as Item
+
+from modelhaul.adapters.dynamodb import DynamoDBLedger
+from tests.contract.backends import REGION
+
+type Answer = tuple[int, dict[str, str], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    operation: str
+    body: dict[str, Any]
+
+
+type Fault = Callable[[Call, Callable[[], Answer]], Answer]
+"""Gets the call and what does it."""
+
+
+@dataclass(slots=True)
+class MotoDynamoDB:
+    """Calls run one at a time, since moto's transactions are not atomic among threads.
+
+    If `conflicts`, a transaction that meets another call is refused at once, as DynamoDB does.
+    """
+
+    conflicts: bool = False
+    calls: list[Call] = field(default_factory=list)
+    _faults: list[tuple[str, Fault]] = field(default_factory=list)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def inject(self, operation: str, fault: Fault, *, times: int = 1) -> None:
+        """`fault` answers the next `times` calls of `operation` ("" for any)."""
+        self._faults += [(operation, fault)] * times
+
+    def count(self, operation: str) -> int:
+        return sum(call.operation == operation for call in self.calls)
+
+    def reset(self) -> None:
+        self.conflicts = False
+        self.calls.clear()
+        self._faults.clear()
+
+    def process(self, request: AWSPreparedRequest, do: Callable[[], Answer]) -> Answer:
+        call = Call(_read_target(request), json.loads(request.body or b""))  # type: ignore[arg-type]
+        self.calls.append(call)
+        is_transaction = call.operation == "TransactWriteItems"
+        if not self._lock.acquire(blocking=not (is_transaction and self.conflicts)):
+            return conflict(call, do)
+        try:
+            for planned in self._faults:
+                if planned[0] in ("", call.operation):
+                    self._faults.remove(planned)
+                    return planned[1](call, do)
+            return do()
+        finally:
+            self._lock.release()
+
+
+def lose_reply(_: Call, do: Callable[[], Answer]) -> Answer:
+    do()
+    raise ConnectionClosedError(endpoint_url="https://dynamodb")
+
+
+def garble_reply(_: Call, do: Callable[[], Answer]) -> Answer:
+    do()
+    return refuse(500, "InternalServerError")
+
+
+def conflict(call: Call, _: Callable[[], Answer]) -> Answer:
+    reasons = [{"Code": "TransactionConflict"}] * len(call.body["TransactItems"])
+    return refuse(400, "TransactionCanceledException", CancellationReasons=reasons)
+
+
+def refuse(status: int, code: str, message: str = "", **details: Any) -> Answer:
+    body = {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": message, **details}
+    return status, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(body)
+
+
+def _read_target(request: AWSPreparedRequest) -> str:
+    target = request.headers["X-Amz-Target"]
+    return (target.decode() if isinstance(target, bytes) else str(target)).rpartition(".")[2]
+
+
+@contextmanager
+def control_moto() -> Iterator[MotoDynamoDB]:
+    dynamodb = MotoDynamoDB()
+    original = BotocoreStubber.process_request
+
+    def process_request(stubber: BotocoreStubber, request: AWSPreparedRequest) -> Any:
+        return dynamodb.process(request, lambda: original(stubber, request))  # type: ignore[return-value,arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BotocoreStubber, "process_request", process_request)
+        yield dynamodb
+
+
+@contextmanager
+def open_ledger() -> Iterator[DynamoDBLedger]:
+    suffix = uuid.uuid4().hex
+    ledger = DynamoDBLedger(
+        tasks_table=f"tasks-{suffix}",
+        models_table=f"models-{suffix}",
+        files_table=f"files-{suffix}",
+        blobs_table=f"blobs-{suffix}",
+        region=REGION,
+    )
+    try:
+        for table in _list_tables(ledger):
+            table.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
+        yield ledger
+    finally:
+        for table in _list_tables(ledger):
+            table.delete_table()
+
+
+def clear_tables(ledger: DynamoDBLedger) -> None:
+    for table in _list_tables(ledger):
+        with table.batch_write() as batch:
+            for item in table.scan():
+                batch.delete(item)
+
+
+def _list_tables(ledger: DynamoDBLedger) -> list[type[Item]]:
+    return [ledger._tasks, ledger._models, ledger._files, ledger._blobs]

@@ -1,0 +1,119 @@
+"""Short ways to bring a ledger into a state, and to read it."""
+
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import count
+
+from modelhaul.digest import Algorithm, Digest
+from modelhaul.model import (
+    Checkpoint,
+    FileRecord,
+    FileResult,
+    Model,
+    ModelStatus,
+    Part,
+    ResolvedModel,
+    Source,
+    SourceFile,
+)
+from modelhaul.ports import Ledger
+from modelhaul.task import Progress, Stage, Task, TaskError
+
+START = 1_750_593_600.0
+GATED = TaskError("access-required", "Somebody must grant access first.", retryable=False)
+_numbers = count()
+
+
+def at(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def make_model() -> Model:
+    commit = f"{next(_numbers):040x}"
+    resolved = ResolvedModel(Source.HUGGINGFACE, "google-bert/bert-base-uncased", "main", commit)
+    return Model(resolved.model_id, resolved, ModelStatus.IMPORTING, "", at(START), at(START))
+
+
+def make_task(model: Model, **changes: object) -> Task:
+    task = Task(
+        id=str(uuid.uuid4()),
+        source=model.resolved.source,
+        model_tag="bert-base-uncased@main",
+        model_id=model.model_id,
+        created_at=at(START),
+        updated_at=at(START),
+        check_at=START + 300,
+    )
+    return replace(task, **changes)  # type: ignore[arg-type]
+
+
+def claim(ledger: Ledger, model: Model | None = None, **changes: object) -> Task:
+    model = model or make_model()
+    task = make_task(model, **changes)
+    ledger.claim_import(task, replace(model, task_id=task.id))
+    return task
+
+
+def make_file(path: str = "model.safetensors", size: int = 1000) -> SourceFile:
+    return SourceFile(path, size, Digest(Algorithm.SHA256, f"{next(_numbers):064x}"))
+
+
+def plan(ledger: Ledger, *files: SourceFile) -> Task:
+    task = claim(ledger)
+    ledger.put_files(task.id, files)
+    totals = Progress(files_total=len(files), bytes_total=sum(f.size for f in files))
+    started = ledger.start_stage(task.id, Stage.TRANSFERRING, check_at=START + 300, totals=totals)
+    assert started is not None
+    return started
+
+
+def make_result(file: SourceFile, *, reused: bool = False) -> FileResult:
+    return FileResult(file, sha256="ab" * 32, etag=f"{'cd' * 16}-3", reused=reused)
+
+
+def make_checkpoint(offset: int, parts: int = 1) -> Checkpoint:
+    return Checkpoint(
+        upload_id="2~upload",
+        part_size=8 * 1024 * 1024,
+        offset=offset,
+        parts=tuple(Part(n, f"{n:032x}", (n * 2_654_435_761) % 2**32) for n in range(1, parts + 1)),
+        hash_state=bytes(range(208)),
+        source_etag='"etag"',
+    )
+
+
+def read_task(ledger: Ledger, task_id: str) -> Task:
+    task = ledger.find_task(task_id)
+    assert task is not None
+    return task
+
+
+def read_model(ledger: Ledger, model_id: str) -> Model:
+    model = ledger.find_model(model_id)
+    assert model is not None
+    return model
+
+
+def read_file(ledger: Ledger, task_id: str, path: str = "model.safetensors") -> FileRecord:
+    [record] = ledger.find_files(task_id, [path])
+    return record
+
+
+def lease(ledger: Ledger, task_id: str, path: str = "model.safetensors", owner: str = "a") -> FileRecord:
+    record = ledger.lease_file(task_id, path, owner=owner, now=START, until=START + 90)
+    assert record is not None
+    return record
+
+
+def save(
+    ledger: Ledger,
+    task_id: str,
+    checkpoint: Checkpoint | None,
+    *,
+    owner: str = "a",
+    check_at: float = START + 300,
+) -> None:
+    ledger.save_checkpoint(
+        task_id, "model.safetensors", checkpoint, owner=owner, until=START + 120, check_at=check_at
+    )

@@ -1,0 +1,314 @@
+import hashlib
+import uuid
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
+from modelhaul.errors import ObjectGoneError, StorageUnavailableError, UploadGoneError
+from modelhaul.model import Part
+from modelhaul.ports import ObjectStore
+from tests.contract.backends import BACKENDS, REGION, open_aws
+from tests.fakes.object_store import InMemoryObjectStore
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+MIB = 1024 * 1024
+PART_SIZE = 5 * MIB
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def client(backend: str) -> "Iterator[S3Client | None]":
+    if backend == "fake":
+        yield None
+        return
+    with open_aws(backend), closing(create_s3_client(REGION)) as client:
+        yield client
+
+
+@pytest.fixture
+def store(client: "S3Client | None") -> ObjectStore:
+    if client is None:
+        return InMemoryObjectStore()
+    bucket = f"contract-{uuid.uuid4().hex}"
+    client.create_bucket(Bucket=bucket)
+    return S3ObjectStore(client, bucket, single_copy_limit=7 * MIB, copy_part_size=PART_SIZE)
+
+
+def make_bytes(size: int, seed: int = 0) -> bytes:
+    block = hashlib.sha256(bytes([seed])).digest()
+    return (block * (size // len(block) + 1))[:size]
+
+
+def put(store: ObjectStore, key: str, body: bytes) -> str:
+    return store.put(key, body, sha256=hashlib.sha256(body).hexdigest())
+
+
+def upload(store: ObjectStore, key: str, upload_id: str, number: int, body: bytes) -> Part:
+    return store.upload_part(key, upload_id, number, memoryview(body), crc32=zlib.crc32(body))
+
+
+def read_all(store: ObjectStore, key: str) -> bytes:
+    found = store.find_object(key)
+    assert found is not None
+    return store.read(key, 0, found[0])
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", make_bytes(3 * MIB + 1)], ids=len)
+def test_put_stores_the_bytes(store: ObjectStore, body: bytes) -> None:
+    etag = put(store, "models/a b/ä+%.json", body)
+    assert etag == hashlib.md5(body).hexdigest()
+    assert read_all(store, "models/a b/ä+%.json") == body
+
+
+def test_put_takes_a_part_of_a_buffer(store: ObjectStore) -> None:
+    buffer = bytearray(make_bytes(2 * MIB))
+    view = memoryview(buffer)[100 : MIB + 200]
+    store.put("key", view, sha256=hashlib.sha256(view).hexdigest())
+    buffer[:] = bytes(len(buffer))
+    assert read_all(store, "key") == make_bytes(2 * MIB)[100 : MIB + 200]
+
+
+def test_put_replaces(store: ObjectStore) -> None:
+    put(store, "key", b"first")
+    put(store, "key", b"second")
+    assert read_all(store, "key") == b"second"
+
+
+def test_put_refuses_other_bytes(store: ObjectStore, backend: str) -> None:
+    if backend == "moto":
+        pytest.skip("moto does not check the checksum")
+    with pytest.raises(StorageUnavailableError):
+        store.put("key", b"bytes", sha256=hashlib.sha256(b"other bytes").hexdigest())
+    assert store.find_object("key") is None
+
+
+def test_an_upload_becomes_an_object_when_it_is_completed(store: ObjectStore) -> None:
+    bodies = [make_bytes(PART_SIZE, 1), make_bytes(PART_SIZE + 3 * MIB + 7, 2), b"z"]
+    upload_id = store.create_upload("staging/t/model.bin")
+    parts = [upload(store, "staging/t/model.bin", upload_id, n, body) for n, body in enumerate(bodies, 1)]
+    assert parts == [
+        Part(n, hashlib.md5(body).hexdigest(), zlib.crc32(body)) for n, body in enumerate(bodies, 1)
+    ]
+    assert store.find_object("staging/t/model.bin") is None
+
+    size = sum(map(len, bodies))
+    etag = store.complete_upload("staging/t/model.bin", upload_id, parts, size=size)
+    digests = b"".join(hashlib.md5(body).digest() for body in bodies)
+    assert etag == f"{hashlib.md5(digests).hexdigest()}-3"
+    assert store.find_object("staging/t/model.bin") == (size, etag)
+    assert read_all(store, "staging/t/model.bin") == b"".join(bodies)
+    assert list(store.list_uploads("")) == []
+
+
+def test_parts_may_arrive_in_any_order_and_twice(store: ObjectStore) -> None:
+    upload_id = store.create_upload("key")
+    last = upload(store, "key", upload_id, 2, b"last")
+    upload(store, "key", upload_id, 1, make_bytes(PART_SIZE, 1))
+    first = upload(store, "key", upload_id, 1, make_bytes(PART_SIZE, 2))
+    store.complete_upload("key", upload_id, [first, last], size=PART_SIZE + 4)
+    assert read_all(store, "key") == make_bytes(PART_SIZE, 2) + b"last"
+
+
+def test_a_part_is_taken_from_the_middle_of_a_buffer(store: ObjectStore) -> None:
+    buffer = bytearray(make_bytes(3 * MIB))
+    view = memoryview(buffer)[17 : 2 * MIB + 3]
+    expected = bytes(view)
+    upload_id = store.create_upload("key")
+    part = store.upload_part("key", upload_id, 1, view, crc32=zlib.crc32(view))
+    buffer[:] = bytes(len(buffer))
+    store.complete_upload("key", upload_id, [part], size=len(expected))
+    assert read_all(store, "key") == expected
+
+
+def test_a_part_with_other_bytes_is_refused(store: ObjectStore, backend: str) -> None:
+    if backend == "moto":
+        pytest.skip("moto does not check the checksum")
+    upload_id = store.create_upload("key")
+    with pytest.raises(StorageUnavailableError):
+        store.upload_part("key", upload_id, 1, memoryview(b"bytes"), crc32=zlib.crc32(b"other bytes"))
+
+
+@pytest.mark.parametrize("number", [0, -1, 10_001])
+def test_part_numbers_have_bounds(store: ObjectStore, number: int) -> None:
+    upload_id = store.create_upload("key")
+    with pytest.raises(ValueError, match="part number"):
+        upload(store, "key", upload_id, number, b"x")
+
+
+def test_an_empty_part_is_refused(store: ObjectStore) -> None:
+    upload_id = store.create_upload("key")
+    with pytest.raises(ValueError, match="1 byte"):
+        upload(store, "key", upload_id, 1, b"")
+
+
+@pytest.mark.parametrize("numbers", [[], [2], [1, 3], [2, 1], [1, 1]])
+def test_parts_are_counted_from_one_without_a_gap(store: ObjectStore, numbers: list[int]) -> None:
+    upload_id = store.create_upload("key")
+    parts = [upload(store, "key", upload_id, number, b"x") for number in numbers]
+    with pytest.raises(ValueError, match="parts"):
+        store.complete_upload("key", upload_id, parts, size=PART_SIZE * 3)
+    assert list(store.list_uploads("")) == [("key", upload_id)]
+
+
+def test_more_than_10_000_parts_are_refused(store: ObjectStore) -> None:
+    parts = [Part(number, "0" * 32, 0) for number in range(1, 10_002)]
+    with pytest.raises(ValueError, match="10,000"):
+        store.complete_upload("key", "any", parts, size=10_001 * PART_SIZE)
+
+
+def test_parts_that_are_too_small_are_refused(store: ObjectStore) -> None:
+    upload_id = store.create_upload("key")
+    parts = [upload(store, "key", upload_id, n, b"x" * (PART_SIZE - 1)) for n in (1, 2, 3)]
+    with pytest.raises(ValueError, match="part"):
+        store.complete_upload("key", upload_id, parts[:2], size=PART_SIZE)
+
+
+def test_one_small_part_among_large_ones_is_refused(store: ObjectStore, backend: str) -> None:
+    if backend == "endpoint":
+        pytest.skip("MiniStack does not check the size of parts")
+    upload_id = store.create_upload("key")
+    bodies = [make_bytes(PART_SIZE * 2), b"small", make_bytes(PART_SIZE)]
+    parts = [upload(store, "key", upload_id, n, body) for n, body in enumerate(bodies, 1)]
+    with pytest.raises(ValueError, match="part"):
+        store.complete_upload("key", upload_id, parts, size=sum(map(len, bodies)))
+    assert store.find_object("key") is None
+
+
+def test_a_part_that_is_not_the_one_given_is_refused(store: ObjectStore) -> None:
+    upload_id = store.create_upload("key")
+    first = upload(store, "key", upload_id, 1, b"first")
+    upload(store, "key", upload_id, 1, b"other")
+    with pytest.raises(UploadGoneError):
+        store.complete_upload("key", upload_id, [first], size=5)
+    with pytest.raises(UploadGoneError):
+        store.complete_upload("key", upload_id, [Part(1, "0" * 32, 0)], size=5)
+    assert store.find_object("key") is None
+
+
+def test_a_missing_part_is_refused_also_over_an_object_of_that_size(store: ObjectStore) -> None:
+    put(store, "key", b"12345")
+    upload_id = store.create_upload("key")
+    with pytest.raises(UploadGoneError):
+        store.complete_upload("key", upload_id, [Part(1, "0" * 32, 0)], size=5)
+    assert read_all(store, "key") == b"12345"
+
+
+def test_completing_twice_gives_the_same_etag(store: ObjectStore) -> None:
+    upload_id = store.create_upload("key")
+    part = upload(store, "key", upload_id, 1, b"bytes")
+    first = store.complete_upload("key", upload_id, [part], size=5)
+    assert store.complete_upload("key", upload_id, [part], size=5) == first
+    assert read_all(store, "key") == b"bytes"
+
+
+def test_a_gone_upload_is_not_taken_for_an_object_of_another_size(store: ObjectStore) -> None:
+    put(store, "key", b"older object")
+    upload_id = store.create_upload("key")
+    part = upload(store, "key", upload_id, 1, b"bytes")
+    store.abort_upload("key", upload_id)
+    with pytest.raises(UploadGoneError):
+        store.complete_upload("key", upload_id, [part], size=5)
+    with pytest.raises(UploadGoneError):
+        upload(store, "key", upload_id, 1, b"bytes")
+    assert read_all(store, "key") == b"older object"
+
+
+def test_an_aborted_upload_is_gone_and_can_be_aborted_again(store: ObjectStore) -> None:
+    upload_id = store.create_upload("key")
+    part = upload(store, "key", upload_id, 1, b"bytes")
+    store.abort_upload("key", upload_id)
+    store.abort_upload("key", upload_id)
+    assert list(store.list_uploads("")) == []
+    with pytest.raises(UploadGoneError):
+        store.complete_upload("key", upload_id, [part], size=5)
+
+
+def test_uploads_are_listed_by_prefix(store: ObjectStore) -> None:
+    first = ("staging/t1/a", store.create_upload("staging/t1/a"))
+    second = ("staging/t1/a", store.create_upload("staging/t1/a"))
+    store.create_upload("staging/t10/a")
+    assert sorted(store.list_uploads("staging/t1/")) == sorted([first, second])
+    assert list(store.list_uploads("staging/t2/")) == []
+    assert len(list(store.list_uploads("staging/"))) == 3
+
+
+@pytest.mark.parametrize("size", [0, 5, 7 * MIB, 7 * MIB + 1, 12 * MIB + 5])
+def test_copy_keeps_the_bytes(store: ObjectStore, size: int) -> None:
+    body = make_bytes(size)
+    source_etag = put(store, "staging/t/a b+ä%2F.bin", body)
+    etag = store.copy("staging/t/a b+ä%2F.bin", "models/x/a b+ä%2F.bin", size=size, etag=source_etag)
+    assert read_all(store, "models/x/a b+ä%2F.bin") == body
+    assert list(store.list_uploads("")) == []
+    # The new ETag is the one that the next copy must name.
+    store.copy("models/x/a b+ä%2F.bin", "again", size=size, etag=etag)
+    assert read_all(store, "again") == body
+
+
+def test_an_uploaded_object_can_be_copied(store: ObjectStore) -> None:
+    upload_id = store.create_upload("source")
+    part = upload(store, "source", upload_id, 1, b"bytes")
+    etag = store.complete_upload("source", upload_id, [part], size=5)
+    store.copy("source", "target", size=5, etag=etag)
+    assert read_all(store, "target") == b"bytes"
+
+
+@pytest.mark.parametrize("size", [5, 7 * MIB + 1])
+def test_copy_of_a_missing_object_is_refused(store: ObjectStore, size: int) -> None:
+    with pytest.raises(ObjectGoneError):
+        store.copy("source", "target", size=size, etag="0" * 32)
+    assert store.find_object("target") is None
+    assert list(store.list_uploads("")) == []
+
+
+@pytest.mark.parametrize("size", [5, 7 * MIB + 1])
+def test_copy_of_a_changed_object_is_refused(store: ObjectStore, backend: str, size: int) -> None:
+    if backend == "moto":
+        pytest.skip("moto does not look at x-amz-copy-source-if-match")
+    etag = put(store, "source", make_bytes(size, 1))
+    put(store, "source", make_bytes(size, 2))
+    with pytest.raises(ObjectGoneError):
+        store.copy("source", "target", size=size, etag=etag)
+    assert store.find_object("target") is None
+    assert list(store.list_uploads("")) == []
+
+
+def test_read_gives_a_range(store: ObjectStore) -> None:
+    put(store, "key", b"0123456789")
+    assert store.read("key", 0, 1) == b"0"
+    assert store.read("key", 3, 7) == b"3456"
+    assert store.read("key", 8, 100) == b"89"
+    assert store.read("key", 10, 12) == b""
+    assert store.read("key", 4, 4) == b""
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_read_of_a_missing_object_is_refused(store: ObjectStore, end: int) -> None:
+    with pytest.raises(ObjectGoneError):
+        store.read("missing", 0, end)
+
+
+def test_an_object_is_found_with_size_and_etag(store: ObjectStore) -> None:
+    etag = put(store, "key", b"bytes")
+    assert store.find_object("key") == (5, etag)
+    assert store.find_object("missing") is None
+
+
+def test_delete_takes_any_number_of_keys_and_missing_ones(store: ObjectStore) -> None:
+    put(store, "first", b"1")
+    put(store, "a & <b>", b"2")
+    put(store, "kept", b"3")
+    store.delete(iter(["first", *(f"missing/{n}" for n in range(1500)), "a & <b>"]))
+    assert store.find_object("first") is None
+    assert store.find_object("a & <b>") is None
+    assert read_all(store, "kept") == b"3"
+    store.delete([])

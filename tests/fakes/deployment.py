@@ -1,0 +1,147 @@
+"""Modelhaul over the in-memory adapters, with a clock that only moves when told, to drive step by step."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from modelhaul.closing import TaskCloser
+from modelhaul.intake import Intake
+from modelhaul.messages import Message, PlanImport, PublishModels, TransferFiles
+from modelhaul.model import Source
+from modelhaul.planning import Planner
+from modelhaul.ports import ModelSource
+from modelhaul.publishing import Publisher
+from modelhaul.retrying import StepRunner
+from modelhaul.streaming import StreamSettings
+from modelhaul.sweeping import Sweeper
+from modelhaul.task import Task, TaskStatus
+from modelhaul.transfer import Transferrer
+from tests.fakes.ledger import InMemoryLedger
+from tests.fakes.message_queue import InMemoryMessageQueue
+from tests.fakes.object_store import InMemoryObjectStore
+
+PART_SIZE = 1024 * 1024
+
+
+@dataclass
+class ManualClock:
+    now: float = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class RecordingMeter:
+    values: Counter[str] = field(default_factory=Counter)
+
+    def count(self, name: str, value: float = 1, **dimensions: str) -> None:
+        self.values[name] += int(value)
+        if "reason" in dimensions:
+            self.values[f"{name}:{dimensions['reason']}"] += int(value)
+
+
+@dataclass
+class Deployment:
+    """`remaining` is what each step sees as its function's seconds left."""
+
+    source: ModelSource
+    clock: ManualClock = field(default_factory=ManualClock)
+    meter: RecordingMeter = field(default_factory=RecordingMeter)
+    remaining: Callable[[], float] = lambda: 300.0
+    submitted: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.ledger = InMemoryLedger(clock=self.clock)
+        self.store = InMemoryObjectStore(min_part_size=1)
+        self.queue = InMemoryMessageQueue(self.clock)
+        quick = StreamSettings(
+            part_size=lambda _: PART_SIZE, reconnect_delay=0, checkpoint_bytes=2 * PART_SIZE, rate_window=1e9
+        )
+
+        def open_source(_: Source) -> ModelSource:
+            return self.source
+
+        self.intake = Intake(self.ledger, self.queue, open_source, self.meter, self.clock)
+        self.closer = TaskCloser(self.ledger, self.store, self.meter, self.clock)
+        self.planner = Planner(self.ledger, self.queue, open_source, self.clock)
+        self.transferrer = Transferrer(
+            self.ledger, self.store, self.queue, open_source, self.meter, self.clock, quick
+        )
+        self.publisher = Publisher(
+            self.ledger, self.store, self.queue, self.meter, self.clock, closer=self.closer
+        )
+        self.sweeper = Sweeper(self.ledger, self.queue, self.closer, self.meter, self.clock)
+        self.runner = StepRunner(self.ledger, self.queue, self.closer, self.meter, self.clock)
+
+    def submit(self, name: str, revision: str = "main") -> Task:
+        task = self.intake.submit(Source.HUGGINGFACE, name, revision)
+        self.submitted.append(task.id)
+        return task
+
+    def deliver(self, message: Message, *, deliveries: int = 1) -> None:
+        """What a worker function does with a message."""
+        self.runner.run(message, lambda: self._step(message), deliveries=deliveries)
+
+    def _step(self, message: Message) -> None:
+        match message:
+            case PlanImport():
+                self.planner.plan_import(message)
+            case TransferFiles():
+                self.transferrer.transfer_files(message, self.remaining)
+            case PublishModels():
+                self.publisher.publish_models(message, self.remaining)
+
+    def receive(self) -> list[Message]:
+        return self.queue.receive(self.clock.now)
+
+    def run(self, *, most: int = 10_000) -> int:
+        """Delivers messages, moving the clock on to each one's time, until none waits. Returns how many."""
+        delivered = 0
+        while (due := self.queue.next_due) is not None:
+            self.clock.now = max(self.clock.now, due)
+            for message in self.receive():
+                self.deliver(message)
+                delivered += 1
+                assert delivered <= most, "messages never end"
+        return delivered
+
+    def sweep_until_quiet(self, *, most: int = 400) -> None:
+        """Lets time pass, five minutes a sweep, until nothing is watched any more."""
+        for _ in range(most):
+            self.run()
+            self.clock.now += 300
+            if not self.sweeper.sweep_stale() and not self.ledger.list_due(float("inf"), 1):
+                return
+        raise AssertionError("tasks are watched for ever")
+
+    def find_task(self, task_id: str) -> Task:
+        task = self.ledger.find_task(task_id)
+        assert task is not None
+        return task
+
+    def read(self, key: str) -> bytes:
+        found = self.store.find_object(key)
+        assert found is not None, f"no object {key}"
+        return self.store.read(key, 0, found[0])
+
+    def check_promises(self, expected: dict[str, dict[str, bytes]]) -> None:
+        """What must hold once all is quiet. `expected`: prefix of a model to its files."""
+        published: dict[str, bytes] = {}
+        for task in map(self.find_task, self.submitted):
+            assert task.status is not TaskStatus.PENDING, "every accepted task ends"
+            if task.status is TaskStatus.FAILED:
+                assert task.error is not None
+                assert task.error.detail
+            else:
+                model = self.ledger.find_model(task.model_id)
+                assert model is not None
+                if model.task_id == task.id:
+                    for path, content in expected[model.resolved.prefix].items():
+                        published[model.resolved.prefix + path] = content
+        visible = {key for key in self.store.keys if key.startswith("models/")}
+        assert visible == set(published), "whole models are visible, and nothing else"
+        for key, content in published.items():
+            assert hashlib.sha256(self.read(key)).digest() == hashlib.sha256(content).digest()
+        assert list(self.store.list_uploads("")) == [], "no multipart upload is left"

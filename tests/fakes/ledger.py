@@ -1,0 +1,247 @@
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from modelhaul.errors import (
+    ImportInProgressError,
+    LeaseLostError,
+    ModelExistsError,
+    TaskEndedError,
+)
+from modelhaul.model import Blob, Checkpoint, FileRecord, FileResult, Model, ModelStatus, SourceFile
+from modelhaul.ports import Clock, Ledger
+from modelhaul.task import Progress, Stage, Task, TaskError, TaskStatus
+
+_STAGE_ORDER = (Stage.PLANNING, Stage.TRANSFERRING, Stage.PUBLISHING)
+
+
+@dataclass(slots=True)
+class _File:
+    record: FileRecord
+    owner: str | None = None
+
+    @property
+    def offset(self) -> int:
+        return self.record.checkpoint.offset if self.record.checkpoint else 0
+
+
+@dataclass(slots=True)
+class _Tables:
+    tasks: dict[str, Task] = field(default_factory=dict)
+    watched: set[str] = field(default_factory=set)
+    models: dict[str, Model] = field(default_factory=dict)
+    files: dict[tuple[str, str], _File] = field(default_factory=dict)
+    blobs: dict[str, tuple[Blob, float | None]] = field(default_factory=dict)
+
+
+class InMemoryLedger(Ledger):
+    def __init__(self, *, clock: Clock = time.time) -> None:
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._tables = _Tables()
+
+    def claim_import(self, task: Task, model: Model) -> None:
+        with self._lock:
+            holder = self._tables.models.get(model.model_id)
+            if holder is not None and holder.task_id == task.id:
+                return
+            name = f"{model.resolved.name} at commit {model.resolved.commit[:12]}"
+            if holder is not None and holder.status is ModelStatus.READY:
+                raise ModelExistsError(f"{name} is here already.", model_id=model.model_id)
+            if holder is not None and holder.status is ModelStatus.IMPORTING:
+                raise ImportInProgressError(
+                    f"{name} is being imported by task {holder.task_id}.",
+                    model_id=model.model_id,
+                    task_id=holder.task_id,
+                )
+            self._tables.tasks[task.id] = task
+            self._tables.watched.add(task.id)
+            self._tables.models[model.model_id] = model
+
+    def find_task(self, task_id: str) -> Task | None:
+        with self._lock:
+            return self._tables.tasks.get(task_id)
+
+    def find_model(self, model_id: str) -> Model | None:
+        with self._lock:
+            return self._tables.models.get(model_id)
+
+    def put_files(self, task_id: str, files: Iterable[SourceFile]) -> None:
+        with self._lock:
+            for file in files:
+                self._tables.files.setdefault((task_id, file.path), _File(FileRecord(task_id, file)))
+
+    def list_files(self, task_id: str) -> Iterator[FileRecord]:
+        with self._lock:
+            records = [f.record for (owner, _), f in sorted(self._tables.files.items()) if owner == task_id]
+        yield from records
+
+    def find_files(self, task_id: str, paths: Sequence[str]) -> list[FileRecord]:
+        with self._lock:
+            found = (self._tables.files.get((task_id, path)) for path in set(paths))
+            return [file.record for file in found if file is not None]
+
+    def start_stage(
+        self, task_id: str, stage: Stage, *, check_at: float, totals: Progress | None = None
+    ) -> Task | None:
+        earlier = _STAGE_ORDER[: _STAGE_ORDER.index(stage)]
+        with self._lock:
+            task = self._tables.tasks.get(task_id)
+            if task is None or task.status is not TaskStatus.PENDING or task.stage not in earlier:
+                return task
+            progress = task.progress
+            if totals is not None:
+                progress = replace(progress, files_total=totals.files_total, bytes_total=totals.bytes_total)
+            return self._write_task(task, stage=stage, progress=progress, check_at=check_at, sweeps=0)
+
+    def postpone_check(self, task_id: str, *, check_at: float, sweeps: int | None = None) -> None:
+        with self._lock:
+            if task_id in self._tables.watched:
+                task = self._tables.tasks[task_id]
+                self._write_task(task, check_at=check_at, sweeps=task.sweeps if sweeps is None else sweeps)
+
+    def lease_file(
+        self, task_id: str, path: str, *, owner: str, now: float, until: float
+    ) -> FileRecord | None:
+        with self._lock:
+            file = self._tables.files.get((task_id, path))
+            if file is None or file.record.done:
+                return None
+            if file.owner not in (None, owner) and file.record.lease_until > now:
+                return None
+            file.owner = owner
+            file.record = replace(file.record, lease_until=until)
+            return file.record
+
+    def renew_lease(self, task_id: str, path: str, *, owner: str, until: float) -> None:
+        with self._lock:
+            file = self._find_leased(task_id, path, owner)
+            file.record = replace(file.record, lease_until=until)
+
+    def release_lease(self, task_id: str, path: str, *, owner: str) -> None:
+        with self._lock:
+            file = self._tables.files.get((task_id, path))
+            if file is not None and file.owner == owner:
+                file.owner = None
+                file.record = replace(file.record, lease_until=0.0)
+
+    def save_checkpoint(
+        self,
+        task_id: str,
+        path: str,
+        checkpoint: Checkpoint | None,
+        *,
+        owner: str,
+        until: float,
+        check_at: float,
+    ) -> None:
+        with self._lock:
+            file = self._find_leased(task_id, path, owner)
+            task = self._find_pending(task_id)
+            moved = (checkpoint.offset if checkpoint else 0) - file.offset
+            file.record = replace(file.record, checkpoint=checkpoint, lease_until=until)
+            progress = replace(task.progress, bytes_done=task.progress.bytes_done + moved)
+            self._write_task(task, progress=progress, check_at=check_at, sweeps=0)
+
+    def finish_files(self, task_id: str, results: Sequence[FileResult], *, check_at: float) -> Progress:
+        if len(results) > 90:
+            raise ValueError(f"{len(results)} files at once; the limit is 90")
+        with self._lock:
+            progress = self._find_pending(task_id).progress
+            for result in results:
+                file = self._tables.files.get((task_id, result.file.path))
+                if file is None or file.record.done:
+                    continue
+                progress = replace(
+                    progress,
+                    files_done=progress.files_done + 1,
+                    bytes_done=progress.bytes_done + result.file.size - file.offset,
+                    bytes_reused=progress.bytes_reused + (result.file.size if result.reused else 0),
+                )
+                file.owner = None
+                file.record = replace(
+                    file.record,
+                    done=True,
+                    sha256=result.sha256,
+                    etag=result.etag,
+                    reused=result.reused,
+                    checkpoint=None,
+                    lease_until=0.0,
+                )
+            task = self._tables.tasks[task_id]
+            if progress != task.progress:
+                self._write_task(task, progress=progress, check_at=check_at, sweeps=0)
+            return progress
+
+    def finish_import(self, task_id: str, *, files: int, size: int, check_at: float) -> bool:
+        with self._lock:
+            task = self._tables.tasks.get(task_id)
+            if task is None or task.status is not TaskStatus.PENDING:
+                return task is not None and task.status is TaskStatus.DONE
+            self._write_task(task, status=TaskStatus.DONE, stage=Stage.DONE, check_at=check_at)
+            self._write_model(task.model_id, status=ModelStatus.READY, files=files, size=size)
+            return True
+
+    def fail_import(
+        self, task_id: str, error: TaskError, *, stage: Stage = Stage.FAILED, check_at: float
+    ) -> bool:
+        with self._lock:
+            task = self._tables.tasks.get(task_id)
+            if task is None or task.status is not TaskStatus.PENDING:
+                return False
+            self._write_task(task, status=TaskStatus.FAILED, stage=stage, error=error, check_at=check_at)
+            self._write_model(task.model_id, status=ModelStatus.FAILED)
+            return True
+
+    def unwatch_task(self, task_id: str) -> None:
+        with self._lock:
+            task = self._tables.tasks.get(task_id)
+            if task is not None and task.status is not TaskStatus.PENDING:
+                self._tables.watched.discard(task_id)
+
+    def list_due(self, now: float, limit: int) -> list[Task]:
+        with self._lock:
+            watched = (self._tables.tasks[task_id] for task_id in self._tables.watched)
+            return sorted((t for t in watched if t.check_at <= now), key=lambda t: t.check_at)[:limit]
+
+    def find_blob(self, digest: str) -> Blob | None:
+        with self._lock:
+            blob, expires_at = self._tables.blobs.get(digest, (None, None))
+            return None if expires_at is not None and expires_at <= self._clock() else blob
+
+    def put_blobs(self, blobs: Iterable[tuple[str, Blob]], *, expires_at: float | None) -> None:
+        with self._lock:
+            for digest, blob in blobs:
+                self._tables.blobs[digest] = (blob, expires_at)
+
+    def forget_blob(self, digest: str, key: str) -> None:
+        with self._lock:
+            blob, _ = self._tables.blobs.get(digest, (None, None))
+            if blob is not None and blob.key == key:
+                del self._tables.blobs[digest]
+
+    def _find_leased(self, task_id: str, path: str, owner: str) -> _File:
+        file = self._tables.files.get((task_id, path))
+        if file is None or file.owner != owner:
+            raise LeaseLostError(f"Another worker has {path} now.")
+        return file
+
+    def _find_pending(self, task_id: str) -> Task:
+        task = self._tables.tasks.get(task_id)
+        if task is None or task.status is not TaskStatus.PENDING:
+            raise TaskEndedError(f"Task {task_id} has ended already.")
+        return task
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+    def _write_task(self, task: Task, **changes: object) -> Task:
+        written = replace(task, updated_at=self._now(), **changes)  # type: ignore[arg-type]
+        self._tables.tasks[task.id] = written
+        return written
+
+    def _write_model(self, model_id: str, **changes: object) -> None:
+        model = self._tables.models[model_id]
+        self._tables.models[model_id] = replace(model, updated_at=self._now(), **changes)  # type: ignore[arg-type]

@@ -1,0 +1,517 @@
+"""The ledger when DynamoDB does not answer as it should, and when many write at once."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import botocore.session
+import pytest
+
+from modelhaul.adapters.dynamodb import DynamoDBLedger
+from modelhaul.errors import ImportInProgressError, LeaseLostError, StorageUnavailableError, TaskEndedError
+from modelhaul.model import Blob, ModelStatus
+from modelhaul.ports import Ledger
+from modelhaul.task import Progress, Stage, TaskStatus
+from tests.contract.backends import open_aws
+from tests.contract.dynamodb import (
+    Answer,
+    Call,
+    MotoDynamoDB,
+    clear_tables,
+    conflict,
+    control_moto,
+    garble_reply,
+    lose_reply,
+    open_ledger,
+    refuse,
+)
+from tests.contract.ledger_builders import (
+    GATED,
+    START,
+    claim,
+    lease,
+    make_checkpoint,
+    make_file,
+    make_model,
+    make_result,
+    make_task,
+    plan,
+    read_file,
+    read_model,
+    read_task,
+    save,
+)
+from tests.fakes.ledger import InMemoryLedger
+
+TRANSACTION = "TransactWriteItems"
+BLOB = Blob("aa", "models/a", 1, "etag")
+
+
+@pytest.fixture(autouse=True)
+def _shorten_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds / 20))
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[tuple[DynamoDBLedger, MotoDynamoDB]]:
+    with open_aws("moto"), control_moto() as dynamodb, open_ledger() as ledger:
+        yield ledger, dynamodb
+
+
+@pytest.fixture
+def dynamodb(opened: tuple[DynamoDBLedger, MotoDynamoDB]) -> Iterator[MotoDynamoDB]:
+    ledger, dynamodb = opened
+    yield dynamodb
+    dynamodb.reset()
+    clear_tables(ledger)
+
+
+@pytest.fixture
+def ledger(opened: tuple[DynamoDBLedger, MotoDynamoDB], dynamodb: MotoDynamoDB) -> DynamoDBLedger:
+    return opened[0]
+
+
+@pytest.mark.parametrize("fault", [lose_reply, garble_reply])
+class TestLostReply:
+    """Each write is done, but its first answer does not arrive.
+
+    moto has no idempotency tokens: so botocore's retry meets its own write, as a call repeated from outside does.
+    """
+
+    def test_of_claim_import(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any) -> None:
+        model = make_model()
+        dynamodb.inject(TRANSACTION, fault)
+        task = claim(ledger, model)
+        assert dynamodb.count(TRANSACTION) == 2
+        assert ledger.find_task(task.id) == task
+        assert read_model(ledger, model.model_id).task_id == task.id
+
+    def test_of_finish_files(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any) -> None:
+        large, small = make_file(size=1000), make_file("small", 20)
+        task = plan(ledger, large, small)
+        lease(ledger, task.id)
+        save(ledger, task.id, make_checkpoint(400))
+        dynamodb.reset()
+        dynamodb.inject(TRANSACTION, fault)
+        results = [make_result(large), make_result(small, reused=True)]
+        progress = ledger.finish_files(task.id, results, check_at=START)
+        assert progress == Progress(2, 2, bytes_done=1020, bytes_total=1020, bytes_reused=20)
+        assert dynamodb.count(TRANSACTION) == 2
+        assert all(record.done for record in ledger.list_files(task.id))
+
+    def test_of_finish_import(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any) -> None:
+        task = claim(ledger)
+        dynamodb.reset()
+        dynamodb.inject(TRANSACTION, fault)
+        assert ledger.finish_import(task.id, files=1, size=2, check_at=START)
+        assert dynamodb.count(TRANSACTION) == 2
+        assert read_task(ledger, task.id).status is TaskStatus.DONE
+        assert read_model(ledger, task.model_id).status is ModelStatus.READY
+
+    def test_of_fail_import(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any) -> None:
+        task = claim(ledger)
+        dynamodb.inject(TRANSACTION, fault)
+        ledger.fail_import(task.id, GATED, check_at=START)
+        assert read_task(ledger, task.id).error == GATED
+        assert read_model(ledger, task.model_id).status is ModelStatus.FAILED
+
+    @pytest.mark.parametrize(("offset", "total"), [(900, 900), (None, 0)])
+    def test_of_save_checkpoint(
+        self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any, offset: int | None, total: int
+    ) -> None:
+        task = plan(ledger, make_file(size=1000))
+        lease(ledger, task.id)
+        save(ledger, task.id, make_checkpoint(400))
+        dynamodb.reset()
+        dynamodb.inject(TRANSACTION, fault)
+        checkpoint = None if offset is None else make_checkpoint(offset)
+        save(ledger, task.id, checkpoint)
+        assert dynamodb.count(TRANSACTION) >= 2
+        assert read_task(ledger, task.id).progress.bytes_done == total
+        assert read_file(ledger, task.id).checkpoint == checkpoint
+
+    def test_of_put_files(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any) -> None:
+        file = make_file()
+        dynamodb.inject(TRANSACTION, fault)
+        ledger.put_files("task", [file])
+        assert [record.file for record in ledger.list_files("task")] == [file]
+
+    def test_of_single_writes(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any) -> None:
+        task = plan(ledger, make_file())
+        dynamodb.inject("UpdateItem", fault)
+        started = ledger.start_stage(task.id, Stage.PUBLISHING, check_at=START)
+        assert started is not None
+        assert started.stage is Stage.PUBLISHING
+        dynamodb.inject("UpdateItem", fault)
+        assert lease(ledger, task.id).lease_until == START + 90
+        dynamodb.inject("UpdateItem", fault)
+        ledger.renew_lease(task.id, "model.safetensors", owner="a", until=START + 200)
+        dynamodb.inject("UpdateItem", fault)
+        ledger.release_lease(task.id, "model.safetensors", owner="a")
+        assert read_file(ledger, task.id).lease_until == 0
+        dynamodb.inject("BatchWriteItem", fault)
+        ledger.put_blobs([("sha256:aa", BLOB)], expires_at=None)
+        assert ledger.find_blob("sha256:aa") == BLOB
+        dynamodb.inject("DeleteItem", fault)
+        ledger.forget_blob("sha256:aa", BLOB.key)
+        assert ledger.find_blob("sha256:aa") is None
+
+    def test_for_good_is_an_error_and_the_call_can_be_repeated(
+        self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any
+    ) -> None:
+        file, model = make_file(size=1000), make_model()
+        task = make_task(model)
+        steps: list[Callable[[], object]] = [
+            lambda: ledger.claim_import(task, replace(model, task_id=task.id)),
+            lambda: ledger.put_files(task.id, [file]),
+            lambda: save(ledger, task.id, make_checkpoint(400)),
+            lambda: ledger.finish_files(task.id, [make_result(file)], check_at=START),
+            lambda: ledger.finish_import(task.id, files=1, size=1000, check_at=START),
+        ]
+        results = []
+        for step in steps:
+            dynamodb.inject(TRANSACTION, fault, times=3)
+            with pytest.raises(StorageUnavailableError):
+                step()
+            results.append(step())
+            ledger.lease_file(task.id, file.path, owner="a", now=START, until=START + 90)
+        assert results[-1] is True
+        assert read_task(ledger, task.id).progress == Progress(1, 0, 1000, 0, 0)
+        assert read_model(ledger, model.model_id).status is ModelStatus.READY
+
+
+def test_retries_of_a_transaction_carry_one_token(ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
+    dynamodb.inject(TRANSACTION, lose_reply)
+    claim(ledger)
+    first, second = (
+        call.body["ClientRequestToken"] for call in dynamodb.calls if call.operation == TRANSACTION
+    )
+    assert first == second
+
+
+class TestConflict:
+    def test_is_tried_again(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
+        file, model = make_file(size=1000), make_model()
+        dynamodb.inject(TRANSACTION, conflict, times=3)
+        task = claim(ledger, model)
+        dynamodb.inject(TRANSACTION, conflict, times=3)
+        ledger.put_files(task.id, [file])
+        lease(ledger, task.id)
+        dynamodb.inject(TRANSACTION, conflict, times=3)
+        save(ledger, task.id, make_checkpoint(400))
+        dynamodb.inject(TRANSACTION, conflict, times=3)
+        assert ledger.finish_files(task.id, [make_result(file)], check_at=START).bytes_done == 1000
+        dynamodb.inject(TRANSACTION, conflict, times=3)
+        assert ledger.finish_import(task.id, files=1, size=1000, check_at=START)
+
+    def test_without_end_is_an_error(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
+        dynamodb.inject(TRANSACTION, conflict, times=100)
+        with pytest.raises(StorageUnavailableError, match="too busy"):
+            claim(ledger)
+        assert dynamodb.count(TRANSACTION) == 8
+
+    def test_with_the_winning_claim_is_import_in_progress(
+        self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB
+    ) -> None:
+        model = make_model()
+        winner = claim(ledger, model)
+        dynamodb.reset()
+        dynamodb.inject(TRANSACTION, conflict)
+        with pytest.raises(ImportInProgressError) as caught:
+            claim(ledger, model)
+        assert caught.value.task_id == winner.id
+        assert dynamodb.count(TRANSACTION) == 1
+
+
+class TestRace:
+    """Something else happens between what a call reads and what it writes."""
+
+    def test_of_two_functions_finishing_one_file(
+        self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB
+    ) -> None:
+        file, other = make_file(size=1000), make_file("other", 20)
+        task = plan(ledger, file, other)
+        after(
+            dynamodb,
+            "BatchGetItem",
+            lambda: ledger.finish_files(task.id, [make_result(file)], check_at=START),
+        )
+        results = [make_result(file), make_result(other)]
+        progress = ledger.finish_files(task.id, results, check_at=START)
+        assert (progress.files_done, progress.bytes_done) == (2, 1020)
+
+    def test_of_a_checkpoint_with_the_file_s_end(
+        self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB
+    ) -> None:
+        file = make_file(size=1000)
+        task = plan(ledger, file)
+        lease(ledger, task.id)
+        after(dynamodb, "BatchGetItem", lambda: save(ledger, task.id, make_checkpoint(400)))
+        assert ledger.finish_files(task.id, [make_result(file)], check_at=START).bytes_done == 1000
+
+    def test_of_two_checkpoints(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
+        task = plan(ledger, make_file(size=1000))
+        lease(ledger, task.id)
+        after(dynamodb, "GetItem", lambda: save(ledger, task.id, make_checkpoint(400)))
+        save(ledger, task.id, make_checkpoint(700))
+        assert read_task(ledger, task.id).progress.bytes_done == 700
+        after(dynamodb, "GetItem", lambda: ledger.release_lease(task.id, "model.safetensors", owner="a"))
+        with pytest.raises(LeaseLostError):
+            save(ledger, task.id, make_checkpoint(900))
+        assert read_task(ledger, task.id).progress.bytes_done == 700
+
+    def test_of_progress_with_the_task_s_end(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
+        file = make_file(size=1000)
+        for operation, step in (
+            ("GetItem", lambda task_id: save(ledger, task_id, make_checkpoint(400))),
+            (
+                "BatchGetItem",
+                lambda task_id: ledger.finish_files(task_id, [make_result(file)], check_at=START),
+            ),
+        ):
+            task = plan(ledger, file)
+            lease(ledger, task.id)
+            after(dynamodb, operation, lambda: ledger.fail_import(task.id, GATED, check_at=START))  # noqa: B023
+            with pytest.raises(TaskEndedError):
+                step(task.id)
+            record = read_file(ledger, task.id)
+            assert (record.done, record.checkpoint) == (False, None)
+            assert read_task(ledger, task.id).progress.bytes_done == 0
+
+    def test_of_two_ends(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
+        task = claim(ledger)
+        after(dynamodb, "GetItem", lambda: ledger.fail_import(task.id, GATED, check_at=START))
+        assert not ledger.finish_import(task.id, files=1, size=1, check_at=START)
+        assert read_task(ledger, task.id).error == GATED
+        task = claim(ledger)
+        after(dynamodb, "GetItem", lambda: ledger.finish_import(task.id, files=1, size=1, check_at=START))
+        assert not ledger.fail_import(task.id, GATED, check_at=START)
+        assert read_model(ledger, task.model_id).status is ModelStatus.READY
+
+
+def after(dynamodb: MotoDynamoDB, operation: str, step: Callable[[], object]) -> None:
+    def fault(_: Call, do: Callable[[], Answer]) -> Answer:
+        answer = do()
+        step()
+        return answer
+
+    dynamodb.inject(operation, fault)
+
+
+@pytest.fixture(params=["fake", "moto"])
+def contended(request: pytest.FixtureRequest) -> Ledger:
+    if request.param == "fake":
+        return InMemoryLedger()
+    request.getfixturevalue("dynamodb").conflicts = True
+    ledger = request.getfixturevalue("ledger")
+    assert isinstance(ledger, DynamoDBLedger)
+    return ledger
+
+
+def test_of_fifty_simultaneous_claims_one_wins(contended: Ledger) -> None:
+    model = make_model()
+    tasks = [make_task(model) for _ in range(50)]
+    start = threading.Barrier(len(tasks))
+
+    def submit(number: int) -> str:
+        task = tasks[number]
+        start.wait()
+        try:
+            contended.claim_import(task, replace(model, task_id=task.id))
+        except ImportInProgressError as error:
+            return error.task_id
+        return task.id
+
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        winners = set(pool.map(submit, range(len(tasks))))
+    assert len(winners) == 1
+    assert [task.id for task in tasks if contended.find_task(task.id)] == list(winners)
+    assert {read_model(contended, model.model_id).task_id} == winners
+
+
+def test_simultaneous_workers_and_duplicates_count_exactly(contended: Ledger) -> None:
+    files = [make_file(f"{number:02}", 10**number) for number in range(12)]
+    task = plan(contended, *files)
+    results = [make_result(file, reused=number % 2 == 0) for number, file in enumerate(files)]
+    groups = [results[start : start + 3] for start in range(0, 12, 3)] * 2
+    start = threading.Barrier(len(groups))
+
+    def work(number: int) -> Progress:
+        start.wait()
+        while True:
+            try:
+                return contended.finish_files(task.id, groups[number], check_at=START)
+            except StorageUnavailableError:
+                continue
+
+    with ThreadPoolExecutor(len(groups)) as pool:
+        seen = list(pool.map(work, range(len(groups))))
+    total = int("1" * 12)
+    exact = Progress(12, 12, total, total, sum(10**number for number in range(0, 12, 2)))
+    assert read_task(contended, task.id).progress == exact
+    assert exact in seen
+
+
+CALLS: dict[str, Callable[[Ledger], object]] = {
+    "claim_import": claim,
+    "find_task": lambda ledger: ledger.find_task("a"),
+    "find_model": lambda ledger: ledger.find_model("a"),
+    "put_files": lambda ledger: ledger.put_files("a", [make_file()]),
+    "list_files": lambda ledger: list(ledger.list_files("a")),
+    "find_files": lambda ledger: ledger.find_files("a", ["b"]),
+    "start_stage": lambda ledger: ledger.start_stage("a", Stage.PUBLISHING, check_at=1),
+    "postpone_check": lambda ledger: ledger.postpone_check("a", check_at=1),
+    "lease_file": lambda ledger: ledger.lease_file("a", "b", owner="c", now=1, until=2),
+    "renew_lease": lambda ledger: ledger.renew_lease("a", "b", owner="c", until=2),
+    "release_lease": lambda ledger: ledger.release_lease("a", "b", owner="c"),
+    "save_checkpoint": lambda ledger: save(ledger, "a", None),
+    "finish_files": lambda ledger: ledger.finish_files("a", [make_result(make_file())], check_at=1),
+    "finish_import": lambda ledger: ledger.finish_import("a", files=1, size=1, check_at=1),
+    "fail_import": lambda ledger: ledger.fail_import("a", GATED, check_at=1),
+    "unwatch_task": lambda ledger: ledger.unwatch_task("a"),
+    "list_due": lambda ledger: ledger.list_due(1, 1),
+    "find_blob": lambda ledger: ledger.find_blob("a"),
+    "put_blobs": lambda ledger: ledger.put_blobs([("sha256:aa", BLOB)], expires_at=None),
+    "forget_blob": lambda ledger: ledger.forget_blob("a", "b"),
+}
+
+
+def test_the_calls_below_are_all_of_the_port() -> None:
+    assert {name for name in vars(Ledger) if not name.startswith("_")} == set(CALLS)
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_refusal_becomes_storage_unavailable_without_names(
+    ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, call: Callable[[Ledger], object]
+) -> None:
+    words = "no access to arn:aws:dynamodb:us-east-1:123456789012:table/tasks"
+    dynamodb.inject("", lambda *_: refuse(400, "AccessDeniedException", words), times=100)
+    with pytest.raises(StorageUnavailableError, match="AccessDeniedException") as caught:
+        call(ledger)
+    assert not {"arn", "tasks-", "123456789012"} & set(caught.value.detail.replace(":", " ").split())
+    assert "table" not in caught.value.detail
+
+
+def test_items_that_dynamodb_keeps_back_are_sent_again(
+    ledger: DynamoDBLedger, dynamodb: MotoDynamoDB
+) -> None:
+    def keep_back(call: Call, _: Callable[[], Answer]) -> Answer:
+        return 200, {}, json.dumps({"UnprocessedItems": call.body["RequestItems"]})
+
+    dynamodb.inject("BatchWriteItem", keep_back, times=5)
+    ledger.put_blobs([("sha256:aa", BLOB)], expires_at=None)
+    assert ledger.find_blob("sha256:aa") == BLOB
+    dynamodb.inject("BatchWriteItem", keep_back, times=100)
+    with pytest.raises(StorageUnavailableError):
+        ledger.put_blobs([("sha256:bb", BLOB)], expires_at=None)
+
+
+def test_calls_to_dynamodb_are_few(ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
+    files = [make_file(f"{number:03}", 1) for number in range(90)]
+    counted: dict[str, int] = {}
+
+    def measure(name: str, step: Callable[[], object]) -> None:
+        dynamodb.calls.clear()
+        step()
+        counted[name] = len(dynamodb.calls)
+
+    measure("claim_import", lambda: claim(ledger))
+    task = claim(ledger)
+    measure("put_files", lambda: ledger.put_files(task.id, files))
+    measure("list_files", lambda: list(ledger.list_files(task.id)))
+    measure("find_files", lambda: ledger.find_files(task.id, [file.path for file in files]))
+    measure("lease_file", lambda: lease(ledger, task.id, "000"))
+    measure("renew_lease", lambda: ledger.renew_lease(task.id, "000", owner="a", until=START))
+    measure(
+        "save_checkpoint",
+        lambda: ledger.save_checkpoint(task.id, "000", None, owner="a", until=START, check_at=START),
+    )
+    results = [make_result(file) for file in files]
+    measure("finish_files", lambda: ledger.finish_files(task.id, results, check_at=START))
+    measure("start_stage", lambda: ledger.start_stage(task.id, Stage.PUBLISHING, check_at=START))
+    measure("finish_import", lambda: ledger.finish_import(task.id, files=1, size=1, check_at=START))
+    measure("put_blobs", lambda: ledger.put_blobs([("sha256:aa", BLOB), ("git-sha1:aa", BLOB)], expires_at=1))
+    assert counted == {
+        "claim_import": 1,
+        "put_files": 1,
+        "list_files": 1,
+        "find_files": 1,
+        "lease_file": 1,
+        "renew_lease": 1,
+        "save_checkpoint": 2,
+        "finish_files": 3,
+        "start_stage": 1,
+        "finish_import": 2,
+        "put_blobs": 1,
+    }
+
+
+class TestClient:
+    def make_ledger(self, region: str | None = None) -> DynamoDBLedger:
+        return DynamoDBLedger(
+            tasks_table="tasks",
+            models_table="models",
+            files_table="files",
+            blobs_table="blobs",
+            region=region,
+        )
+
+    def test_is_built_on_first_use_and_shared_by_the_tables(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        built = []
+        create_client = botocore.session.Session.create_client
+
+        def count(session: botocore.session.Session, *args: Any, **kwargs: Any) -> Any:
+            built.append(args)
+            return create_client(session, *args, **kwargs)
+
+        monkeypatch.setattr(botocore.session.Session, "create_client", count)
+        with open_aws("moto"), open_ledger() as ledger:
+            other = self.make_ledger()
+            claim(ledger)
+            ledger.put_files("task", [make_file()])
+            ledger.put_blobs([("sha256:aa", BLOB)], expires_at=None)
+            assert len(built) == 1
+        assert other is not ledger
+
+    def test_goes_to_the_endpoint_of_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        targets: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                targets.append(self.headers["X-Amz-Target"])
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_response(200)
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+                monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+                monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+                assert self.make_ledger("eu-central-1").find_task("a") is None
+            finally:
+                server.shutdown()
+                thread.join()
+        assert targets == ["DynamoDB_20120810.GetItem"]
+
+    def test_that_reaches_nobody_is_storage_unavailable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+            port = server.server_port
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        with pytest.raises(StorageUnavailableError, match="EndpointConnectionError"):
+            self.make_ledger("eu-central-1").find_task("a")

@@ -1,0 +1,394 @@
+"""S3 fails, or does what it was told and its reply is lost: what the adapter makes of it."""
+
+import hashlib
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import IO, TYPE_CHECKING, Any, cast
+
+import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.compat import HTTPHeaders
+from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, ReadTimeoutError
+from moto.core.botocore_stubber import MockRawResponse
+from moto.core.models import botocore_stubber
+
+from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
+from modelhaul.errors import ObjectGoneError, StorageUnavailableError, UploadGoneError
+from modelhaul.model import Part
+from tests.contract.backends import REGION, open_aws
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+MIB = 1024 * 1024
+PART_SIZE = 5 * MIB
+BODY = hashlib.sha256(b"seed").digest() * (2 * MIB // 32)
+
+type Fault = Callable[[AWSPreparedRequest], AWSResponse | None]
+
+
+class Faults:
+    """Faults that meet the next calls of an operation, one each, before the rest reach moto."""
+
+    def __init__(self, client: "S3Client") -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        self._handlers: list[tuple[str, Callable[..., Any]]] = []
+
+    def add(self, operation: str, *faults: Fault) -> "list[Fault]":
+        """Returns the list of those still to come."""
+        waiting = list(faults)
+
+        def meet(request: AWSPreparedRequest, **_: Any) -> AWSResponse | None:
+            with self._lock:
+                fault = waiting.pop(0) if waiting else None
+            return None if fault is None else fault(request)
+
+        event = f"before-send.s3.{operation}"
+        self._client.meta.events.register_first(event, cast("Callable[..., None]", meet))
+        self._handlers.append((event, meet))
+        return waiting
+
+    def remove(self) -> None:
+        for event, handler in self._handlers:
+            self._client.meta.events.unregister(event, handler)
+
+
+def act(request: AWSPreparedRequest) -> AWSResponse:
+    answer = botocore_stubber("before-send", request)
+    assert answer is not None
+    return answer
+
+
+def lose_reply(request: AWSPreparedRequest) -> None:
+    assert act(request).status_code < 300
+    raise ConnectionClosedError(endpoint_url=request.url)
+
+
+def time_out_after_the_act(request: AWSPreparedRequest) -> None:
+    act(request)
+    raise ReadTimeoutError(endpoint_url=request.url)
+
+
+def break_off(request: AWSPreparedRequest) -> None:
+    cast("IO[bytes]", request.body).read(16 * 1024)
+    raise ConnectionClosedError(endpoint_url=request.url)
+
+
+def refuse_connection(request: AWSPreparedRequest) -> None:
+    raise EndpointConnectionError(endpoint_url=request.url)
+
+
+def answer(
+    request: AWSPreparedRequest, status: int, body: str, headers: dict[str, str] | None = None
+) -> AWSResponse:
+    url = request.url
+    # All handlers are called, moto's too: nothing answers at this address.
+    request.url = "http://unknown.invalid/"
+    return AWSResponse(url, status, HTTPHeaders.from_dict(headers or {}), MockRawResponse(body))
+
+
+def answer_error(status: int, code: str) -> Fault:
+    body = f"<Error><Code>{code}</Code><Message>arn:aws:iam::1:role/secret</Message></Error>"
+
+    return lambda request: answer(request, status, body)
+
+
+def answer_error_after_the_act(status: int, code: str) -> Fault:
+    def act_and_answer(request: AWSPreparedRequest) -> AWSResponse | None:
+        act(request)
+        return answer_error(status, code)(request)
+
+    return act_and_answer
+
+
+SLOW_DOWN = answer_error(503, "SlowDown")
+# S3 may begin an answer with 200 before it knows the outcome:
+# https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html
+LATE_ERROR = answer_error(200, "InternalError")
+NO_SUCH_UPLOAD = answer_error(404, "NoSuchUpload")
+
+RECOVERABLE = {
+    "lost reply": lose_reply,
+    "timeout": time_out_after_the_act,
+    "refused": refuse_connection,
+    "500": answer_error(500, "InternalError"),
+    "500 after the act": answer_error_after_the_act(500, "InternalError"),
+    "503": SLOW_DOWN,
+    "throttled": answer_error(429, "Throttling"),
+}
+recoverable = pytest.mark.parametrize("fault", RECOVERABLE.values(), ids=RECOVERABLE.keys())
+recoverable_with_body = pytest.mark.parametrize(
+    "fault", [*RECOVERABLE.values(), break_off], ids=[*RECOVERABLE.keys(), "break"]
+)
+
+
+@pytest.fixture(scope="module")
+def client() -> "Iterator[S3Client]":
+    with pytest.MonkeyPatch.context() as patch, open_aws("moto"):
+        patch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0.0)
+        with closing(create_s3_client(REGION)) as client:
+            yield client
+
+
+@pytest.fixture
+def faults(client: "S3Client") -> Iterator[Faults]:
+    faults = Faults(client)
+    yield faults
+    faults.remove()
+
+
+@pytest.fixture
+def store(client: "S3Client", request: pytest.FixtureRequest) -> S3ObjectStore:
+    bucket = f"faults-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:40]}"
+    client.create_bucket(Bucket=bucket)
+    return S3ObjectStore(client, bucket, single_copy_limit=7 * MIB, copy_part_size=PART_SIZE)
+
+
+def put(store: S3ObjectStore, key: str, body: bytes) -> str:
+    return store.put(key, body, sha256=hashlib.sha256(body).hexdigest())
+
+
+def upload(store: S3ObjectStore, upload_id: str, number: int, body: bytes) -> Part:
+    return store.upload_part("key", upload_id, number, memoryview(body), crc32=zlib.crc32(body))
+
+
+@recoverable_with_body
+def test_put_is_repeated(store: S3ObjectStore, faults: Faults, fault: Fault) -> None:
+    waiting = faults.add("PutObject", fault, fault)
+    etag = put(store, "key", BODY)
+    assert not waiting
+    assert etag == hashlib.md5(BODY).hexdigest()
+    assert store.read("key", 0, len(BODY)) == BODY
+
+
+@recoverable_with_body
+def test_a_part_is_sent_again_from_its_start(store: S3ObjectStore, faults: Faults, fault: Fault) -> None:
+    upload_id = store.create_upload("key")
+    waiting = faults.add("UploadPart", fault, fault)
+    part = upload(store, upload_id, 1, BODY)
+    assert not waiting
+    assert part == Part(1, hashlib.md5(BODY).hexdigest(), zlib.crc32(BODY))
+    store.complete_upload("key", upload_id, [part], size=len(BODY))
+    assert store.read("key", 0, len(BODY)) == BODY
+
+
+@recoverable
+def test_create_upload_is_repeated(store: S3ObjectStore, faults: Faults, fault: Fault) -> None:
+    waiting = faults.add("CreateMultipartUpload", fault)
+    upload_id = store.create_upload("key")
+    assert not waiting
+    # A lost reply leaves an upload that nobody knows; it can be found.
+    known = [("key", upload_id)]
+    assert set(known) <= set(store.list_uploads("key"))
+    part = upload(store, upload_id, 1, b"bytes")
+    store.complete_upload("key", upload_id, [part], size=5)
+    for key, unknown in store.list_uploads("key"):
+        store.abort_upload(key, unknown)
+    assert list(store.list_uploads("key")) == []
+
+
+@recoverable
+def test_complete_upload_is_repeated(store: S3ObjectStore, faults: Faults, fault: Fault) -> None:
+    upload_id = store.create_upload("key")
+    part = upload(store, upload_id, 1, b"bytes")
+    waiting = faults.add("CompleteMultipartUpload", fault, LATE_ERROR)
+    etag = store.complete_upload("key", upload_id, [part], size=5)
+    assert not waiting
+    assert etag == f"{hashlib.md5(hashlib.md5(b'bytes').digest()).hexdigest()}-1"
+    assert store.read("key", 0, 5) == b"bytes"
+
+
+def test_an_upload_that_a_lost_call_completed_ends_with_its_etag(
+    store: S3ObjectStore, faults: Faults
+) -> None:
+    upload_id = store.create_upload("key")
+    part = upload(store, upload_id, 1, b"bytes")
+    # S3 forgets a completed upload after a while, and then says so.
+    waiting = faults.add("CompleteMultipartUpload", lose_reply, NO_SUCH_UPLOAD)
+    etag = store.complete_upload("key", upload_id, [part], size=5)
+    assert not waiting
+    assert etag == f"{hashlib.md5(hashlib.md5(b'bytes').digest()).hexdigest()}-1"
+
+
+def test_an_object_of_another_size_does_not_stand_for_a_gone_upload(
+    store: S3ObjectStore, faults: Faults
+) -> None:
+    upload_id = store.create_upload("key")
+    part = upload(store, upload_id, 1, b"bytes")
+    faults.add("CompleteMultipartUpload", lose_reply, NO_SUCH_UPLOAD)
+    with pytest.raises(UploadGoneError):
+        store.complete_upload("key", upload_id, [part], size=6)
+
+
+def test_an_upload_can_be_completed_after_the_retries_are_used_up(
+    store: S3ObjectStore, faults: Faults
+) -> None:
+    upload_id = store.create_upload("key")
+    part = upload(store, upload_id, 1, b"bytes")
+    waiting = faults.add("CompleteMultipartUpload", lose_reply, *[SLOW_DOWN] * 3, NO_SUCH_UPLOAD)
+    with pytest.raises(StorageUnavailableError):
+        store.complete_upload("key", upload_id, [part], size=5)
+    etag = store.complete_upload("key", upload_id, [part], size=5)
+    assert not waiting
+    assert store.copy("key", "copy", size=5, etag=etag)
+
+
+@recoverable
+def test_abort_upload_is_repeated(store: S3ObjectStore, faults: Faults, fault: Fault) -> None:
+    upload_id = store.create_upload("key")
+    waiting = faults.add("AbortMultipartUpload", fault)
+    store.abort_upload("key", upload_id)
+    assert not waiting
+    assert list(store.list_uploads("")) == []
+
+
+@recoverable
+def test_copy_is_repeated(store: S3ObjectStore, faults: Faults, fault: Fault) -> None:
+    etag = put(store, "source", BODY)
+    waiting = faults.add("CopyObject", fault, LATE_ERROR)
+    assert store.copy("source", "target", size=len(BODY), etag=etag) == etag
+    assert not waiting
+    assert store.read("target", 0, len(BODY)) == BODY
+
+
+@recoverable
+def test_copy_in_parts_is_repeated(store: S3ObjectStore, faults: Faults, fault: Fault) -> None:
+    body = BODY * 6
+    etag = put(store, "source", body)
+    waiting = [
+        faults.add("UploadPartCopy", fault, LATE_ERROR),
+        faults.add("CompleteMultipartUpload", fault, LATE_ERROR),
+    ]
+    store.copy("source", "target", size=len(body), etag=etag)
+    assert waiting == [[], []]
+    assert store.read("target", 0, len(body)) == body
+    assert list(store.list_uploads("")) == []
+
+
+@pytest.mark.parametrize("operation", ["UploadPartCopy", "CompleteMultipartUpload"])
+def test_a_failed_copy_in_parts_leaves_no_upload(
+    store: S3ObjectStore, faults: Faults, operation: str
+) -> None:
+    etag = put(store, "source", BODY * 6)
+    waiting = faults.add(operation, *[SLOW_DOWN] * 12)
+    with pytest.raises(StorageUnavailableError, match=f"^S3 {operation} failed: SlowDown$"):
+        store.copy("source", "target", size=len(BODY) * 6, etag=etag)
+    waiting.clear()
+    assert store.find_object("target") is None
+    assert list(store.list_uploads("")) == []
+
+
+def test_the_first_error_of_a_copy_outlives_a_failed_abort(store: S3ObjectStore, faults: Faults) -> None:
+    faults.add("UploadPartCopy", *[answer_error(412, "PreconditionFailed")] * 3)
+    waiting = faults.add("AbortMultipartUpload", *[SLOW_DOWN] * 4)
+    with pytest.raises(ObjectGoneError):
+        store.copy("source", "target", size=12 * MIB, etag="0" * 32)
+    assert not waiting
+
+
+@pytest.mark.parametrize("size", [5, 8 * MIB])
+def test_a_source_that_is_not_the_one_named_is_gone(
+    store: S3ObjectStore, faults: Faults, client: "S3Client", size: int
+) -> None:
+    def check_condition(request: AWSPreparedRequest) -> AWSResponse | None:
+        assert request.headers["x-amz-copy-source-if-match"] == b'"' + b"0" * 32 + b'"'
+        return answer_error(412, "PreconditionFailed")(request)
+
+    put(store, "source", bytes(size))
+    waiting = faults.add("CopyObject" if size == 5 else "UploadPartCopy", *[check_condition] * 2)
+    with pytest.raises(ObjectGoneError):
+        store.copy("source", "target", size=size, etag="0" * 32)
+    waiting.clear()
+    assert list(store.list_uploads("")) == []
+
+
+def test_a_body_that_breaks_off_is_read_again(store: S3ObjectStore, faults: Faults) -> None:
+    put(store, "key", b"0123456789")
+
+    def cut_short(request: AWSPreparedRequest) -> AWSResponse:
+        return answer(request, 206, "01234", {"Content-Length": "10"})
+
+    waiting = faults.add("GetObject", cut_short, SLOW_DOWN, cut_short)
+    assert store.read("key", 0, 10) == b"0123456789"
+    assert not waiting
+    faults.add("GetObject", cut_short, cut_short, cut_short)
+    with pytest.raises(StorageUnavailableError, match="IncompleteReadError"):
+        store.read("key", 0, 10)
+
+
+def test_keys_that_could_not_be_deleted_are_told(store: S3ObjectStore, faults: Faults) -> None:
+    error = "<Error><Key>a</Key><Code>InternalError</Code><Message>no</Message></Error>"
+    put(store, "a", b"1")
+    faults.add("DeleteObjects", lambda request: answer(request, 200, f"<DeleteResult>{error}</DeleteResult>"))
+    with pytest.raises(
+        StorageUnavailableError, match=r"^S3 DeleteObjects failed for 1 objects: InternalError$"
+    ):
+        store.delete(["a", "b"])
+    assert store.find_object("a") is not None
+    store.delete(["a", "b"])
+    assert store.find_object("a") is None
+
+
+def call_each(store: S3ObjectStore) -> dict[str, Callable[[], object]]:
+    part = Part(1, "0" * 32, 0)
+    return {
+        "PutObject": lambda: put(store, "key", b"x"),
+        "CreateMultipartUpload": lambda: store.create_upload("key"),
+        "UploadPart": lambda: upload(store, "id", 1, b"x"),
+        "CompleteMultipartUpload": lambda: store.complete_upload("key", "id", [part], size=1),
+        "AbortMultipartUpload": lambda: store.abort_upload("key", "id"),
+        "ListMultipartUploads": lambda: list(store.list_uploads("")),
+        "CopyObject": lambda: store.copy("source", "key", size=1, etag="0" * 32),
+        "GetObject": lambda: store.read("key", 0, 1),
+        "HeadObject": lambda: store.find_object("key"),
+        "DeleteObjects": lambda: store.delete(["key"]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (SLOW_DOWN, "SlowDown"),
+        (answer_error(403, "AccessDenied"), "AccessDenied"),
+        (answer_error(404, "NoSuchBucket"), "NoSuchBucket"),
+        (refuse_connection, "EndpointConnectionError"),
+    ],
+    ids=["SlowDown", "AccessDenied", "NoSuchBucket", "refused"],
+)
+def test_an_outage_is_unavailable_storage(
+    store: S3ObjectStore, faults: Faults, fault: Fault, code: str
+) -> None:
+    for operation, call in call_each(store).items():
+        # A HEAD has no body, so its code is the status.
+        if operation == "HeadObject":
+            continue
+        waiting = faults.add(operation, *[fault] * 4)
+        with pytest.raises(StorageUnavailableError, match=f"^S3 {operation} failed: {code}$"):
+            call()
+        waiting.clear()
+
+
+def test_a_head_that_is_refused_is_unavailable_storage(store: S3ObjectStore, faults: Faults) -> None:
+    faults.add("HeadObject", lambda request: answer(request, 403, ""))
+    with pytest.raises(StorageUnavailableError, match=r"^S3 HeadObject failed: 403$"):
+        store.find_object("key")
+
+
+def test_payloads_are_not_hashed_and_carry_their_checksum(store: S3ObjectStore, faults: Faults) -> None:
+    seen: list[dict[str, str]] = []
+
+    def look(request: AWSPreparedRequest) -> None:
+        seen.append({key.lower(): str(value) for key, value in request.headers.items()})
+
+    upload_id = store.create_upload("key")
+    faults.add("UploadPart", look)
+    faults.add("PutObject", look)
+    upload(store, upload_id, 1, b"123456789")
+    put(store, "key", b"")
+    part, small = ({key: value.removeprefix("b'").rstrip("'") for key, value in one.items()} for one in seen)
+    assert part["x-amz-content-sha256"] == small["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD"
+    assert part["x-amz-checksum-crc32"] == "y/Q5Jg=="  # the check value 0xCBF43926 of CRC-32
+    assert small["x-amz-checksum-sha256"] == "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="

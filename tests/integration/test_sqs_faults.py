@@ -1,0 +1,102 @@
+"""SQS takes a batch in part, or not at all."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from botocore.stub import Stubber
+
+from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
+from modelhaul.errors import StorageUnavailableError
+from modelhaul.messages import PlanImport, TransferFiles
+from tests.contract.backends import REGION, open_aws
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+URL = "https://sqs.us-east-1.amazonaws.com/1/plan"
+MESSAGES = [PlanImport(task_id=f"t{number}") for number in range(3)]
+
+
+@pytest.fixture(scope="module")
+def client() -> "Iterator[SQSClient]":
+    with open_aws("moto"), closing(create_sqs_client(REGION)) as client:
+        yield client
+
+
+@pytest.fixture
+def stubber(client: "SQSClient") -> Iterator[Stubber]:
+    with Stubber(client) as stubber:
+        yield stubber
+
+
+@pytest.fixture
+def waits() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def queue(client: "SQSClient", waits: list[float]) -> SQSMessageQueue:
+    return SQSMessageQueue(client, {PlanImport: URL}, sleep=waits.append)
+
+
+def expect(stubber: Stubber, sent: list[int], failed: dict[int, bool]) -> None:
+    """A call with these messages, some of which fail: number -> whether it is the sender's fault."""
+    entries: list[dict[str, Any]] = [
+        {"Id": str(n), "MessageBody": MESSAGES[n].model_dump_json(), "DelaySeconds": 2} for n in sent
+    ]
+    answer = {
+        "Successful": [
+            {"Id": str(n), "MessageId": "m", "MD5OfMessageBody": "0"} for n in sent if n not in failed
+        ],
+        "Failed": [
+            {"Id": str(n), "SenderFault": fault, "Code": "Refused" if fault else "InternalError"}
+            for n, fault in failed.items()
+        ],
+    }
+    stubber.add_response("send_message_batch", answer, {"QueueUrl": URL, "Entries": entries})
+
+
+def test_only_what_failed_is_sent_again(queue: SQSMessageQueue, stubber: Stubber, waits: list[float]) -> None:
+    expect(stubber, [0, 1, 2], {0: False, 2: False})
+    expect(stubber, [0, 2], {2: False})
+    expect(stubber, [2], {})
+    queue.send(MESSAGES, delay=1.2)
+    stubber.assert_no_pending_responses()
+    assert len(waits) == 2
+    assert 0 < waits[0] < waits[1] < 1
+
+
+def test_sending_again_has_an_end(queue: SQSMessageQueue, stubber: Stubber, waits: list[float]) -> None:
+    expect(stubber, [0, 1, 2], {1: False})
+    for _ in range(3):
+        expect(stubber, [1], {1: False})
+    with pytest.raises(
+        StorageUnavailableError, match=r"^SQS SendMessageBatch failed for 1 of 3 messages: InternalError$"
+    ):
+        queue.send(MESSAGES, delay=2)
+    stubber.assert_no_pending_responses()
+    assert len(waits) == 3
+
+
+def test_what_sqs_never_takes_is_not_sent_again(
+    queue: SQSMessageQueue, stubber: Stubber, waits: list[float]
+) -> None:
+    expect(stubber, [0, 1, 2], {0: True, 1: False})
+    with pytest.raises(StorageUnavailableError, match=r"2 of 3 messages: InternalError, Refused"):
+        queue.send(MESSAGES, delay=2)
+    assert waits == []
+
+
+def test_a_refused_call_is_unavailable_storage(queue: SQSMessageQueue, stubber: Stubber) -> None:
+    stubber.add_client_error("send_message_batch", "AccessDenied", "arn:aws:sqs:us-east-1:1:plan")
+    with pytest.raises(StorageUnavailableError, match=r"^SQS SendMessageBatch failed: AccessDenied$"):
+        queue.send(MESSAGES)
+
+
+def test_a_queue_that_is_not_configured_is_named_before_anything_is_sent(
+    queue: SQSMessageQueue, stubber: Stubber
+) -> None:
+    with pytest.raises(ValueError, match=r"^no queue for TransferFiles: TRANSFER_QUEUE_URL is not set$"):
+        queue.send([*MESSAGES, TransferFiles(task_id="t", paths=("a",))])

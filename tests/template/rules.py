@@ -1,0 +1,542 @@
+"""What must hold of the template. A rule takes the transformed template and returns what is wrong with it."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.template.transformed import CODE_BUCKET, ROOT, Template
+
+type Rule = Callable[[Template], list[str]]
+type Resource = dict[str, Any]
+
+FREE_RESOURCES = {
+    # These actions have no resource type (Service Authorization Reference, AWS X-Ray).
+    "xray:PutTraceSegments",
+    "xray:PutTelemetryRecords",
+}
+"""Actions for which AWS accepts nothing but `*` as the resource."""
+
+TABLES_WITHOUT_EXPIRY = {"ModelsTable": "models stay until somebody deletes them"}
+OBJECT_PREFIXES = {"staging/*", "models/*", "manifests/*"}
+TRANSPORT_ACTIONS = {"AWS::S3::BucketPolicy": "s3:*", "AWS::SQS::QueuePolicy": "sqs:*"}
+CONSUMER_ACTIONS = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
+ENVIRONMENT_TYPES = {
+    "_TABLE": "AWS::DynamoDB::Table",
+    "_BUCKET": "AWS::S3::Bucket",
+    "_QUEUE_URL": "AWS::SQS::Queue",
+}
+MAX_RECEIVES = 4
+API_TIMEOUT = 29
+HTTP_METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "x-amazon-apigateway-any-method"}
+
+
+def list_resources(template: Template, kind: str) -> Iterator[tuple[str, Resource]]:
+    for name, resource in template["Resources"].items():
+        if resource["Type"] == kind:
+            yield name, resource.get("Properties", {})
+
+
+def find_target(value: object) -> str | None:
+    """The logical name that `Ref`, `Fn::GetAtt` or the first variable of `Fn::Sub` points to."""
+    match value:
+        case {"Ref": str(name)}:
+            return name
+        case {"Fn::GetAtt": [str(name), *_]}:
+            return name
+        case {"Fn::Sub": str(text)} if found := re.search(r"\$\{(\w+)", text):
+            return found[1]
+    return None
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def list_choices(value: Any) -> list[Any]:
+    """Both branches of an `Fn::If`, without those that stand for nothing; else the value itself."""
+    if isinstance(value, dict) and "Fn::If" in value:
+        return [choice for branch in value["Fn::If"][1:] for choice in list_choices(branch)]
+    return [] if value == {"Ref": "AWS::NoValue"} else [value]
+
+
+def list_statements(template: Template, role: str) -> Iterator[dict[str, Any]]:
+    """Every statement that holds for a role: its own and those of the attached policies of this template."""
+    properties = template["Resources"].get(role, {}).get("Properties", {})
+    for policy in properties.get("Policies", []):
+        yield from as_list(policy["PolicyDocument"]["Statement"])
+    for attached in properties.get("ManagedPolicyArns", []):
+        for choice in list_choices(attached):
+            name = find_target(choice)
+            if name in template["Resources"]:
+                yield from as_list(template["Resources"][name]["Properties"]["PolicyDocument"]["Statement"])
+
+
+def list_consumers(template: Template) -> Iterator[tuple[str, str, Resource]]:
+    """(function, queue, mapping) of each event source mapping."""
+    for _, mapping in list_resources(template, "AWS::Lambda::EventSourceMapping"):
+        yield (
+            find_target(mapping["FunctionName"]) or "",
+            find_target(mapping["EventSourceArn"]) or "",
+            mapping,
+        )
+
+
+def list_dead_letter_queues(template: Template) -> dict[str, str]:
+    """Dead-letter queue by the queue that it serves."""
+    return {
+        name: find_target(queue["RedrivePolicy"]["deadLetterTargetArn"]) or ""
+        for name, queue in list_resources(template, "AWS::SQS::Queue")
+        if "RedrivePolicy" in queue
+    }
+
+
+def list_routes(template: Template) -> set[tuple[str, str]]:
+    """(method, path without the stage) of every route."""
+    return {
+        (method.upper(), path)
+        for _, api in list_resources(template, "AWS::ApiGateway::RestApi")
+        for path, methods in api["Body"]["paths"].items()
+        for method in methods
+        if method in HTTP_METHODS
+    }
+
+
+def check_visibility(template: Template) -> list[str]:
+    """AWS advises six times the timeout: room for retries of the batch when a function is throttled."""
+    faults = []
+    for function, queue, _ in list_consumers(template):
+        timeout = template["Resources"][function]["Properties"]["Timeout"]
+        visibility = template["Resources"][queue]["Properties"].get("VisibilityTimeout", 30)
+        if visibility < 6 * timeout:
+            faults.append(f"{queue}: visibility of {visibility} s is under 6 x {timeout} s of {function}")
+    return faults
+
+
+def check_partial_batches(template: Template) -> list[str]:
+    return [
+        f"{function}: no ReportBatchItemFailures for {queue}"
+        for function, queue, mapping in list_consumers(template)
+        if "ReportBatchItemFailures" not in mapping.get("FunctionResponseTypes", [])
+    ]
+
+
+def check_concurrency(template: Template) -> list[str]:
+    """Without a maximum one busy queue takes the account's whole concurrency."""
+    return [
+        f"{function}: no MaximumConcurrency for {queue}"
+        for function, queue, mapping in list_consumers(template)
+        if not mapping.get("ScalingConfig", {}).get("MaximumConcurrency")
+    ]
+
+
+def check_dead_letter_queues(template: Template) -> list[str]:
+    faults = []
+    queues = dict(list_resources(template, "AWS::SQS::Queue"))
+    served = list_dead_letter_queues(template)
+    consumed = {queue for _, queue, _ in list_consumers(template)}
+    for name, queue in queues.items():
+        if name not in consumed:
+            faults.append(f"{name}: nothing reads it")
+        if name in served.values():
+            continue
+        if served.get(name) not in queues:
+            faults.append(f"{name}: no dead-letter queue")
+            continue
+        if queue["RedrivePolicy"]["maxReceiveCount"] != MAX_RECEIVES:
+            faults.append(f"{name}: not one delivery and three retries")
+        if queue["MessageRetentionPeriod"] >= queues[served[name]]["MessageRetentionPeriod"]:
+            faults.append(
+                f"{served[name]}: keeps messages no longer than {name}, from which they bring their age"
+            )
+    if len(set(served.values())) != len(served):
+        faults.append("two queues share a dead-letter queue")
+    return faults
+
+
+def check_wildcards(template: Template) -> list[str]:
+    """No `*` in what is allowed, and no policy whose text is not in this template."""
+    faults = []
+    policies = dict(list_resources(template, "AWS::IAM::ManagedPolicy"))
+    documents = [(name, policy["PolicyDocument"]) for name, policy in policies.items()]
+    for name, role in list_resources(template, "AWS::IAM::Role"):
+        documents += [(name, policy["PolicyDocument"]) for policy in role.get("Policies", [])]
+        for attached in role.get("ManagedPolicyArns", []):
+            faults += [
+                f"{name}: attaches {choice}"
+                for choice in list_choices(attached)
+                if find_target(choice) not in policies
+            ]
+    for name, document in documents:
+        for statement in as_list(document["Statement"]):
+            if statement["Effect"] == "Allow":
+                faults += [f"{name}: {fault}" for fault in _find_wildcards(statement)]
+    return faults
+
+
+def _find_wildcards(statement: dict[str, Any]) -> list[str]:
+    if "NotAction" in statement or "NotResource" in statement:
+        return ["allows everything but something"]
+    actions = as_list(statement["Action"])
+    faults = [f"action {action}" for action in actions if "*" in action]
+    for resource in as_list(statement["Resource"]):
+        if resource == "*" and set(actions) <= FREE_RESOURCES:
+            continue
+        text = resource if isinstance(resource, str) else json.dumps(resource)
+        prefix = (
+            re.fullmatch(r"\$\{\w+\.Arn\}/(.+)", resource.get("Fn::Sub", "")) if text != resource else None
+        )
+        if "*" in text and (prefix is None or prefix[1] not in OBJECT_PREFIXES):
+            faults.append(f"resource {text}")
+    return faults
+
+
+def check_roles(template: Template) -> list[str]:
+    """A role of its own for each function."""
+    faults = []
+    owners: dict[str, str] = {}
+    for function, properties in list_resources(template, "AWS::Lambda::Function"):
+        role = find_target(properties["Role"]) or ""
+        if template["Resources"].get(role, {}).get("Type") != "AWS::IAM::Role":
+            faults.append(f"{function}: its role is not in the template")
+        if role in owners:
+            faults.append(f"{function}: shares {role} with {owners[role]}")
+        owners[role] = function
+    return faults
+
+
+def check_grants(template: Template) -> list[str]:
+    """A function may use what its variables name and what it consumes, and nothing else."""
+    faults = []
+    kinds = set(ENVIRONMENT_TYPES.values())
+    consumed: dict[str, set[str]] = {}
+    for function, queue, _ in list_consumers(template):
+        consumed.setdefault(function, set()).add(queue)
+    for function, properties in list_resources(template, "AWS::Lambda::Function"):
+        granted: dict[str, set[str]] = {}
+        for statement in list_statements(template, find_target(properties["Role"]) or ""):
+            for resource in as_list(statement["Resource"]):
+                if (target := find_target(resource)) in template["Resources"] and target is not None:
+                    granted.setdefault(target, set()).update(as_list(statement["Action"]))
+        targets = map(find_target, properties["Environment"]["Variables"].values())
+        told = {name for name in targets if name and template["Resources"].get(name, {}).get("Type") in kinds}
+        usable = {name for name in granted if template["Resources"][name]["Type"] in kinds}
+        faults += [
+            f"{function}: may not consume {queue}"
+            for queue in sorted(consumed.get(function, set()))
+            if not granted.get(queue, set()) >= CONSUMER_ACTIONS
+        ]
+        faults += [f"{function}: is told of {name} but may not use it" for name in sorted(told - usable)]
+        unknown = usable - told - consumed.get(function, set())
+        faults += [f"{function}: may use {name} but is not told of it" for name in sorted(unknown)]
+    return faults
+
+
+def check_environment(template: Template) -> list[str]:
+    """Every variable is a text, a parameter, or a resource of the kind that its name says."""
+    faults = []
+    for function, properties in list_resources(template, "AWS::Lambda::Function"):
+        for variable, value in properties["Environment"]["Variables"].items():
+            target = find_target(value)
+            if target is None and isinstance(value, str):
+                continue
+            kind = template["Resources"].get(target, {}).get("Type")
+            wanted = next((kind for end, kind in ENVIRONMENT_TYPES.items() if variable.endswith(end)), None)
+            if kind != wanted or (wanted is None and target not in template["Parameters"]):
+                faults.append(f"{function}: {variable} is {json.dumps(value)}")
+    return faults
+
+
+def check_encryption(template: Template) -> list[str]:
+    """Tables are always encrypted; buckets and queues say how."""
+    faults = []
+    for name, bucket in list_resources(template, "AWS::S3::Bucket"):
+        rules = bucket.get("BucketEncryption", {}).get("ServerSideEncryptionConfiguration", [])
+        if not any(rule.get("ServerSideEncryptionByDefault", {}).get("SSEAlgorithm") for rule in rules):
+            faults.append(f"{name}: no encryption")
+    for name, queue in list_resources(template, "AWS::SQS::Queue"):
+        if queue.get("SqsManagedSseEnabled") is not True and "KmsMasterKeyId" not in queue:
+            faults.append(f"{name}: no encryption")
+    return faults
+
+
+def check_public_access(template: Template) -> list[str]:
+    faults = []
+    blocks = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
+    for name, bucket in list_resources(template, "AWS::S3::Bucket"):
+        settings = bucket.get("PublicAccessBlockConfiguration", {})
+        faults += [f"{name}: {block} is off" for block in blocks if settings.get(block) is not True]
+        owners = bucket.get("OwnershipControls", {}).get("Rules", [])
+        if owners != [{"ObjectOwnership": "BucketOwnerEnforced"}]:
+            faults.append(f"{name}: access lists are on")
+    return faults
+
+
+def check_transport(template: Template) -> list[str]:
+    """Plain http is refused by every bucket and queue, in every deployment but the local stack."""
+    protected: set[str] = set()
+    for resource in template["Resources"].values():
+        if resource["Type"] in TRANSPORT_ACTIONS and resource.get("Condition", "IsAws") == "IsAws":
+            protected |= _find_protected(resource["Type"], resource["Properties"])
+    faults = [
+        f"{name}: accepts plain http"
+        for kind in ("AWS::S3::Bucket", "AWS::SQS::Queue")
+        for name, _ in list_resources(template, kind)
+        if name not in protected
+    ]
+    if template["Parameters"]["LocalMode"]["Default"] != "false":
+        faults.append("LocalMode: on unless told")
+    return faults
+
+
+def _find_protected(kind: str, policy: Resource) -> set[str]:
+    """Buckets or queues that this policy closes to plain http, as a whole."""
+    owners = [find_target(owner) or "" for owner in policy.get("Queues", [policy.get("Bucket")])]
+    denied: list[Any] = []
+    for statement in as_list(policy["PolicyDocument"]["Statement"]):
+        if (
+            statement["Effect"] == "Deny"
+            and statement["Principal"] == "*"
+            and statement["Action"] == TRANSPORT_ACTIONS[kind]
+            and statement.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}}
+        ):
+            denied += as_list(statement["Resource"])
+    if kind == "AWS::SQS::QueuePolicy":
+        return set(owners) if "*" in denied else set()
+    return {
+        name
+        for name in owners
+        if {"Fn::GetAtt": [name, "Arn"]} in denied and {"Fn::Sub": f"${{{name}.Arn}}/*"} in denied
+    }
+
+
+def check_buckets(template: Template) -> list[str]:
+    """Unfinished multipart uploads end by themselves; so does what only passes through."""
+    faults = []
+    expiring: dict[str, set[str]] = {}
+    for name, bucket in list_resources(template, "AWS::S3::Bucket"):
+        rules = bucket.get("LifecycleConfiguration", {}).get("Rules", [])
+        rules = [rule for rule in rules if rule["Status"] == "Enabled"]
+        if not any("AbortIncompleteMultipartUpload" in rule and "Prefix" not in rule for rule in rules):
+            faults.append(f"{name}: unfinished uploads stay")
+        expiring[name] = {rule.get("Prefix", "") for rule in rules if "ExpirationInDays" in rule}
+        if "VersioningConfiguration" in bucket:
+            faults.append(f"{name}: has versions, so that nothing is ever deleted")
+    if expiring.get("ModelsBucket") != {"staging/"}:
+        faults.append("ModelsBucket: staging/, and nothing else, must expire")
+    if expiring.get("IncomingBucket") != {""}:
+        faults.append("IncomingBucket: objects stay")
+    return faults
+
+
+def check_tables(template: Template) -> list[str]:
+    faults = []
+    for name, table in list_resources(template, "AWS::DynamoDB::Table"):
+        if not table.get("PointInTimeRecoverySpecification", {}).get("PointInTimeRecoveryEnabled"):
+            faults.append(f"{name}: no point-in-time recovery")
+        if table.get("BillingMode") != "PAY_PER_REQUEST":
+            faults.append(f"{name}: costs while nobody uploads")
+        expiry = table.get("TimeToLiveSpecification")
+        wanted = None if name in TABLES_WITHOUT_EXPIRY else {"AttributeName": "expires_at", "Enabled": True}
+        if expiry != wanted:
+            faults.append(f"{name}: time to live is {expiry}")
+    return faults
+
+
+def check_retention(template: Template) -> list[str]:
+    """Taking the stack down keeps what users have."""
+    return [
+        f"{name}: {policy} is not Retain"
+        for name, resource in template["Resources"].items()
+        for policy in ("DeletionPolicy", "UpdateReplacePolicy")
+        if resource["Type"] in {"AWS::DynamoDB::Table", "AWS::S3::Bucket"}
+        and resource.get(policy) != "Retain"
+    ]
+
+
+def check_logs(template: Template) -> list[str]:
+    """A log group of its own for each function, which forgets, and into which the function may write."""
+    faults = []
+    groups = dict(list_resources(template, "AWS::Logs::LogGroup"))
+    owners: dict[str, str] = {}
+    for function, properties in list_resources(template, "AWS::Lambda::Function"):
+        group = find_target(properties.get("LoggingConfig", {}).get("LogGroup")) or ""
+        if not groups.get(group, {}).get("RetentionInDays"):
+            faults.append(f"{function}: no log group with a retention")
+        if group in owners:
+            faults.append(f"{function}: shares {group} with {owners[group]}")
+        owners[group] = function
+        statements = list_statements(template, find_target(properties["Role"]) or "")
+        if not any(
+            "logs:PutLogEvents" in as_list(statement["Action"])
+            and find_target(statement["Resource"]) == group
+            for statement in statements
+        ):
+            faults.append(f"{function}: may not write its log")
+    return faults
+
+
+def check_tracing(template: Template) -> list[str]:
+    faults = [
+        f"{function}: no tracing"
+        for function, properties in list_resources(template, "AWS::Lambda::Function")
+        if properties.get("TracingConfig") != {"Mode": "Active"}
+        or not any(
+            "xray:PutTraceSegments" in as_list(statement["Action"])
+            for statement in list_statements(template, find_target(properties["Role"]) or "")
+        )
+    ]
+    stages = list_resources(template, "AWS::ApiGateway::Stage")
+    return faults + [
+        f"{name}: no tracing" for name, stage in stages if stage.get("TracingEnabled") is not True
+    ]
+
+
+def check_api_keys(template: Template) -> list[str]:
+    faults = [
+        f"{method.upper()} {path}: no API key required"
+        for _, api in list_resources(template, "AWS::ApiGateway::RestApi")
+        for path, methods in api["Body"]["paths"].items()
+        for method, operation in methods.items()
+        if method in HTTP_METHODS and {"api_key": []} not in operation.get("security", [])
+    ]
+    plans = [
+        plan
+        for _, plan in list_resources(template, "AWS::ApiGateway::UsagePlan")
+        if plan.get("ApiStages")
+        and plan.get("Throttle", {}).keys() >= {"RateLimit", "BurstLimit"}
+        and plan.get("Quota")
+    ]
+    keys = list(list_resources(template, "AWS::ApiGateway::UsagePlanKey"))
+    return faults if plans and keys else [*faults, "no usage plan with a throttle, a quota and a key"]
+
+
+def check_api_timeouts(template: Template) -> list[str]:
+    """A function behind a route ends, with its own words, before API Gateway gives up on it."""
+    faults = []
+    for _, api in list_resources(template, "AWS::ApiGateway::RestApi"):
+        for path, methods in api["Body"]["paths"].items():
+            for method in HTTP_METHODS & methods.keys():
+                uri = methods[method]["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"]
+                function = re.findall(r"\$\{(\w+)\.Arn\}", uri)[0]
+                if template["Resources"][function]["Properties"]["Timeout"] >= API_TIMEOUT:
+                    faults.append(f"{method.upper()} {path}: {function} may outlast API Gateway")
+    return faults
+
+
+def check_gateway_responses(template: Template) -> list[str]:
+    """What API Gateway answers by itself is a problem document (RFC 9457), too."""
+    faults = []
+    for name, api in list_resources(template, "AWS::ApiGateway::RestApi"):
+        responses = api["Body"].get("x-amazon-apigateway-gateway-responses", {})
+        faults += [f"{name}: no {kind}" for kind in ("DEFAULT_4XX", "DEFAULT_5XX") if kind not in responses]
+        for kind, response in responses.items():
+            kind_of_body = response.get("responseParameters", {}).get("gatewayresponse.header.Content-Type")
+            problem = json.loads(response["responseTemplates"]["application/json"])
+            if kind_of_body != "'application/problem+json'" or not problem.keys() >= {
+                "type",
+                "title",
+                "detail",
+            }:
+                faults.append(f"{kind}: not a problem document")
+            if str(problem.get("status", "")) != response.get("statusCode", ""):
+                faults.append(f"{kind}: its status is not the answer's")
+    return faults
+
+
+def check_outputs(template: Template) -> list[str]:
+    """What a deployed stack is found by."""
+    outputs = template["Outputs"]
+    kinds = {
+        "AWS::S3::Bucket": "",
+        "AWS::DynamoDB::Table": "",
+        "AWS::SQS::Queue": "Url",
+        "AWS::Lambda::Function": "",
+    }
+    faults = [
+        f"{name}: no output"
+        for name, resource in template["Resources"].items()
+        if resource["Type"] in kinds
+        and outputs.get(name + kinds[resource["Type"]], {}).get("Value") != {"Ref": name}
+    ]
+    stages = [stage["StageName"] for _, stage in list_resources(template, "AWS::ApiGateway::Stage")]
+    address = outputs.get("ApiUrl", {}).get("Value", {}).get("Fn::Sub", "")
+    if stages != ["v1"] or not address.endswith(".${AWS::URLSuffix}/v1"):
+        faults.append("ApiUrl: not the address of the stage v1")
+    if find_target(outputs.get("ApiKeyId", {}).get("Value")) not in dict(
+        list_resources(template, "AWS::ApiGateway::ApiKey")
+    ):
+        faults.append("ApiKeyId: not an API key")
+    return faults
+
+
+RULES: tuple[Rule, ...] = (
+    check_visibility,
+    check_partial_batches,
+    check_concurrency,
+    check_dead_letter_queues,
+    check_wildcards,
+    check_roles,
+    check_grants,
+    check_environment,
+    check_encryption,
+    check_public_access,
+    check_transport,
+    check_buckets,
+    check_tables,
+    check_retention,
+    check_logs,
+    check_tracing,
+    check_api_keys,
+    check_api_timeouts,
+    check_gateway_responses,
+    check_outputs,
+)
+
+
+def check_handlers(template: Template, root: Path = ROOT) -> list[str]:
+    """Every function has its folder, every folder its function, and the handler is in it."""
+    faults = []
+    folders = {
+        path.name for path in (root / "functions").iterdir() if path.is_dir() and path.name != "__pycache__"
+    }
+    for name, properties in list_resources(template, "AWS::Lambda::Function"):
+        code = properties["Code"]
+        if code["S3Bucket"] != CODE_BUCKET:
+            faults.append(f"{name}: its code is not in this repository")
+            continue
+        folder = Path(code["S3Key"])
+        module, _, attribute = properties["Handler"].rpartition(".")
+        path = root / folder / f"{module}.py"
+        if not path.is_file() or not re.search(
+            rf"^(def {attribute}\(|{attribute}\b.*=)", path.read_text(), re.MULTILINE
+        ):
+            faults.append(f"{name}: no {attribute} in {folder / module}.py")
+        if name != folder.name.title().replace("_", "") + "Function":
+            faults.append(f"{name}: not the name of {folder}")
+        folders.discard(folder.name)
+    return faults + [f"functions/{folder}: not in the template" for folder in sorted(folders)]
+
+
+def check_layers(template: Template, root: Path = ROOT) -> list[str]:
+    """A layer without its requirements.txt would be built, and deployed, without its packages."""
+    faults = []
+    for name, layer in list_resources(template, "AWS::Lambda::LayerVersion"):
+        folder = Path(layer["Content"]["S3Key"])
+        requirements = root / folder / "requirements.txt"
+        text = requirements.read_text() if requirements.is_file() else ""
+        pins = re.findall(r"^[A-Za-z0-9._-]+(?:\[[^]]*\])?==", text, re.MULTILINE)
+        if not pins or text.count("--hash=sha256:") < len(pins):
+            faults.append(f"{name}: no pinned and hashed packages in {folder}/requirements.txt")
+        if not (root / folder / "Makefile").is_file():
+            faults.append(f"{name}: no Makefile in {folder}")
+    return faults
+
+
+def check_readme(template: Template, readme: str) -> list[str]:
+    """The README's table names the routes that are there, as ``| `POST /v1/...` |``."""
+    named = set(re.findall(r"^\|\s*`([A-Z]+) /v1(/\S*?)`", readme, re.MULTILINE))
+    routes = list_routes(template)
+    missing = [f"README.md: no {method} /v1{path}" for method, path in sorted(routes - named)]
+    return missing + [f"README.md: {method} /v1{path} is no route" for method, path in sorted(named - routes)]

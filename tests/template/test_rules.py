@@ -1,0 +1,336 @@
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.template import rules
+from tests.template.transformed import ROOT, Template, read_template, transform_template
+
+type Mutation = Callable[[dict[str, Any]], object]
+"""Breaks the resources of a transformed template."""
+
+
+@pytest.fixture(scope="module")
+def template() -> Template:
+    return transform_template(read_template())
+
+
+@pytest.mark.parametrize("rule", rules.RULES, ids=lambda rule: rule.__name__)
+def test_template_keeps_rule(rule: rules.Rule, template: Template) -> None:
+    assert rule(template) == []
+
+
+def set_property(name: str, path: str, value: object) -> Mutation:
+    """`path` has dots between keys and positions."""
+
+    def mutate(resources: dict[str, Any]) -> None:
+        target = resources[name]
+        *parents, last = [int(key) if key.isdigit() else key for key in path.split(".")]
+        for key in parents:
+            target = target[key]
+        target[last] = value
+
+    return mutate
+
+
+def drop_property(name: str, path: str) -> Mutation:
+    def mutate(resources: dict[str, Any]) -> None:
+        target = resources[name]
+        *parents, last = path.split(".")
+        for key in parents:
+            target = target[key]
+        del target[last]
+
+    return mutate
+
+
+def drop_resource(name: str) -> Mutation:
+    return lambda resources: resources.pop(name)
+
+
+def allow(role: str, action: str, resource: object) -> Mutation:
+    def mutate(resources: dict[str, Any]) -> None:
+        policy = resources[role]["Properties"]["Policies"][0]["PolicyDocument"]
+        policy["Statement"].append({"Effect": "Allow", "Action": action, "Resource": resource})
+
+    return mutate
+
+
+def drop_statement(role: str, sid: str) -> Mutation:
+    def mutate(resources: dict[str, Any]) -> None:
+        policy = resources[role]["Properties"]["Policies"][0]["PolicyDocument"]
+        kept = [statement for statement in policy["Statement"] if statement["Sid"] != sid]
+        assert len(kept) < len(policy["Statement"])
+        policy["Statement"] = kept
+
+    return mutate
+
+
+ROUTE = "Properties.Body.paths./upload/huggingface.post"
+RESPONSES = "Properties.Body.x-amazon-apigateway-gateway-responses"
+VARIABLES = "Properties.Environment.Variables"
+LIFECYCLE = "Properties.LifecycleConfiguration.Rules"
+ESM = "TransferFilesFunctionTransferQueue"
+
+MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
+    (rules.check_visibility, set_property("TransferQueue", "Properties.VisibilityTimeout", 1799)),
+    (rules.check_visibility, drop_property("PlanDeadLetterQueue", "Properties.VisibilityTimeout")),
+    (rules.check_visibility, set_property("PublishModelsFunction", "Properties.Timeout", 900)),
+    (rules.check_partial_batches, drop_property(ESM, "Properties.FunctionResponseTypes")),
+    (rules.check_concurrency, drop_property(ESM, "Properties.ScalingConfig")),
+    (rules.check_dead_letter_queues, drop_property("PlanQueue", "Properties.RedrivePolicy")),
+    (rules.check_dead_letter_queues, drop_resource("RecordFailureFunctionPlanDeadLetterQueue")),
+    (
+        rules.check_dead_letter_queues,
+        set_property("PlanQueue", "Properties.RedrivePolicy.maxReceiveCount", 3),
+    ),
+    (rules.check_dead_letter_queues, set_property("PlanQueue", "Properties.MessageRetentionPeriod", 1209600)),
+    (
+        rules.check_dead_letter_queues,
+        set_property(
+            "PlanQueue",
+            "Properties.RedrivePolicy.deadLetterTargetArn",
+            {"Fn::GetAtt": ["PublishDeadLetterQueue", "Arn"]},
+        ),
+    ),
+    (rules.check_wildcards, allow("ReadCatalogRole", "dynamodb:*", {"Fn::GetAtt": ["TasksTable", "Arn"]})),
+    (rules.check_wildcards, allow("ReadCatalogRole", "dynamodb:GetItem", "*")),
+    (rules.check_wildcards, allow("ReadCatalogRole", "s3:GetObject", {"Fn::Sub": "${ModelsBucket.Arn}/*"})),
+    (
+        rules.check_wildcards,
+        allow("ReadCatalogRole", "s3:GetObject", {"Fn::Sub": "${ModelsBucket.Arn}*/models/*"}),
+    ),
+    (
+        rules.check_wildcards,
+        allow("ReadCatalogRole", "s3:GetObject", {"Fn::Join": ["", ["arn:aws:s3:::x", "*"]]}),
+    ),
+    (
+        rules.check_wildcards,
+        set_property(
+            "TracingPolicy",
+            "Properties.PolicyDocument.Statement.0.Action",
+            ["xray:PutTraceSegments", "s3:GetObject"],
+        ),
+    ),
+    (
+        rules.check_wildcards,
+        set_property(
+            "ReadCatalogRole", "Properties.ManagedPolicyArns.0", "arn:aws:iam::aws:policy/ReadOnlyAccess"
+        ),
+    ),
+    (
+        rules.check_wildcards,
+        lambda resources: resources["ReadCatalogRole"]["Properties"]["Policies"][0]["PolicyDocument"][
+            "Statement"
+        ].append({"Effect": "Allow", "NotAction": "iam:*", "Resource": "arn:aws:s3:::x"}),
+    ),
+    (
+        rules.check_roles,
+        set_property("ReadCatalogFunction", "Properties.Role", {"Fn::GetAtt": ["SweepStaleRole", "Arn"]}),
+    ),
+    (
+        rules.check_roles,
+        set_property("ReadCatalogFunction", "Properties.Role", "arn:aws:iam::123456789012:role/admin"),
+    ),
+    (rules.check_grants, drop_statement("TransferFilesRole", "ConsumeQueue")),
+    (rules.check_grants, drop_statement("TransferFilesRole", "ClaimBlobs")),
+    (rules.check_grants, drop_property("TransferFilesFunction", f"{VARIABLES}.BLOBS_TABLE")),
+    (rules.check_grants, allow("ReadCatalogRole", "dynamodb:Query", {"Fn::GetAtt": ["BlobsTable", "Arn"]})),
+    (
+        rules.check_environment,
+        set_property("ReadCatalogFunction", f"{VARIABLES}.TASKS_TABLE", {"Ref": "Nothing"}),
+    ),
+    (
+        rules.check_environment,
+        set_property("ReadCatalogFunction", f"{VARIABLES}.TASKS_TABLE", {"Ref": "PlanQueue"}),
+    ),
+    (rules.check_environment, set_property("ReadCatalogFunction", f"{VARIABLES}.LOG", {"Ref": "PlanQueue"})),
+    (rules.check_encryption, drop_property("IncomingBucket", "Properties.BucketEncryption")),
+    (rules.check_encryption, set_property("PlanQueue", "Properties.SqsManagedSseEnabled", value=False)),
+    (rules.check_public_access, drop_property("ModelsBucket", "Properties.PublicAccessBlockConfiguration")),
+    (
+        rules.check_public_access,
+        set_property(
+            "ModelsBucket", "Properties.PublicAccessBlockConfiguration.BlockPublicPolicy", value=False
+        ),
+    ),
+    (rules.check_public_access, drop_property("IncomingBucket", "Properties.OwnershipControls")),
+    (rules.check_transport, drop_resource("IncomingBucketPolicy")),
+    (rules.check_transport, set_property("ModelsBucketPolicy", "Condition", "IsLocal")),
+    (
+        rules.check_transport,
+        set_property(
+            "ModelsBucketPolicy",
+            "Properties.PolicyDocument.Statement.0.Resource",
+            {"Fn::GetAtt": ["ModelsBucket", "Arn"]},
+        ),
+    ),
+    (
+        rules.check_transport,
+        set_property("QueuePolicy", "Properties.PolicyDocument.Statement.0.Effect", "Allow"),
+    ),
+    (rules.check_transport, lambda resources: resources["QueuePolicy"]["Properties"]["Queues"].pop()),
+    (
+        rules.check_buckets,
+        lambda resources: resources["ModelsBucket"]["Properties"].pop("LifecycleConfiguration"),
+    ),
+    (rules.check_buckets, set_property("ModelsBucket", f"{LIFECYCLE}.1.Status", "Disabled")),
+    (rules.check_buckets, set_property("ModelsBucket", f"{LIFECYCLE}.0.Prefix", "models/")),
+    (rules.check_buckets, set_property("IncomingBucket", f"{LIFECYCLE}.0.Prefix", "other/")),
+    (
+        rules.check_buckets,
+        set_property("ModelsBucket", "Properties.VersioningConfiguration", {"Status": "Enabled"}),
+    ),
+    (rules.check_tables, drop_property("BlobsTable", "Properties.TimeToLiveSpecification")),
+    (rules.check_tables, drop_property("ModelsTable", "Properties.PointInTimeRecoverySpecification")),
+    (rules.check_tables, set_property("FilesTable", "Properties.BillingMode", "PROVISIONED")),
+    (
+        rules.check_tables,
+        set_property(
+            "ModelsTable",
+            "Properties.TimeToLiveSpecification",
+            {"AttributeName": "expires_at", "Enabled": True},
+        ),
+    ),
+    (rules.check_retention, drop_property("ModelsBucket", "DeletionPolicy")),
+    (rules.check_retention, set_property("TasksTable", "UpdateReplacePolicy", "Delete")),
+    (rules.check_logs, drop_property("PlanImportLogGroup", "Properties.RetentionInDays")),
+    (rules.check_logs, drop_property("PlanImportFunction", "Properties.LoggingConfig")),
+    (rules.check_logs, drop_statement("PlanImportRole", "WriteLogs")),
+    (
+        rules.check_logs,
+        set_property(
+            "PlanImportFunction", "Properties.LoggingConfig.LogGroup", {"Ref": "SweepStaleLogGroup"}
+        ),
+    ),
+    (rules.check_tracing, drop_property("SweepStaleFunction", "Properties.TracingConfig")),
+    (rules.check_tracing, set_property("SweepStaleRole", "Properties.ManagedPolicyArns", [])),
+    (rules.check_tracing, drop_property("Apiv1Stage", "Properties.TracingEnabled")),
+    (rules.check_api_keys, drop_property("Api", f"{ROUTE}.security")),
+    (rules.check_api_keys, drop_property("ApiUsagePlan", "Properties.Quota")),
+    (rules.check_api_keys, drop_resource("ApiUsagePlanKey")),
+    (rules.check_api_timeouts, set_property("SubmitHuggingfaceFunction", "Properties.Timeout", 29)),
+    (rules.check_gateway_responses, drop_property("Api", f"{RESPONSES}.DEFAULT_5XX")),
+    (rules.check_gateway_responses, set_property("Api", f"{RESPONSES}.THROTTLED.responseParameters", {})),
+    (rules.check_gateway_responses, set_property("Api", f"{RESPONSES}.THROTTLED.statusCode", "503")),
+]
+
+
+@pytest.mark.parametrize(("rule", "mutate"), MUTATIONS, ids=lambda value: getattr(value, "__name__", ""))
+def test_rule_refuses_broken_template(rule: rules.Rule, mutate: Mutation, template: Template) -> None:
+    broken = copy.deepcopy(template)
+    mutate(broken["Resources"])
+    assert broken != template
+    assert rule(broken)
+
+
+def test_transport_rule_refuses_local_mode_by_default(template: Template) -> None:
+    broken = copy.deepcopy(template)
+    broken["Parameters"]["LocalMode"]["Default"] = "true"
+    assert rules.check_transport(broken)
+
+
+@pytest.mark.parametrize("name", ["ApiUrl", "ApiKeyId", "ModelsBucket", "PlanQueueUrl", "TasksTable"])
+def test_output_rule_refuses_missing_output(name: str, template: Template) -> None:
+    broken = copy.deepcopy(template)
+    del broken["Outputs"][name]
+    assert rules.check_outputs(broken)
+
+
+def test_every_rule_is_shown_to_refuse() -> None:
+    assert set(rules.RULES) == {rule for rule, _ in MUTATIONS} | {rules.check_outputs}
+
+
+def test_functions_and_folders_match(template: Template) -> None:
+    assert rules.check_handlers(template) == []
+
+
+def copy_functions(template: Template, root: Path) -> None:
+    for _, function in rules.list_resources(template, "AWS::Lambda::Function"):
+        folder = root / function["Code"]["S3Key"]
+        folder.mkdir(parents=True)
+        (folder / "handler.py").write_text("def handler(event, context): ...\n")
+
+
+def test_handler_rule_accepts_copy(template: Template, tmp_path: Path) -> None:
+    copy_functions(template, tmp_path)
+    assert rules.check_handlers(template, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda functions: (functions / "plan_import" / "handler.py").unlink(),
+        lambda functions: (functions / "plan_import" / "handler.py").write_text(
+            "def other(event, context): ...\n"
+        ),
+        lambda functions: (functions / "plan_import").rename(functions / "import_plan"),
+        lambda functions: (functions / "new_function").mkdir(),
+    ],
+    ids=["no module", "no handler", "renamed", "not in the template"],
+)
+def test_handler_rule_refuses(damage: Callable[[Path], object], template: Template, tmp_path: Path) -> None:
+    copy_functions(template, tmp_path)
+    damage(tmp_path / "functions")
+    assert rules.check_handlers(template, tmp_path)
+
+
+def test_layers_have_pinned_requirements(template: Template) -> None:
+    assert rules.check_layers(template) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [None, "", "# nothing\n", "boto3\n", "boto3==1.0\n"],
+    ids=["missing", "empty", "comment", "unpinned", "unhashed"],
+)
+def test_layer_rule_refuses(text: str | None, template: Template, tmp_path: Path) -> None:
+    for layer in ("core", "sources"):
+        folder = tmp_path / "layers" / layer
+        folder.mkdir(parents=True)
+        (folder / "Makefile").touch()
+        (folder / "requirements.txt").write_text("boto3==1.0 \\\n    --hash=sha256:00\n")
+    assert rules.check_layers(template, tmp_path) == []
+    requirements = tmp_path / "layers" / "core" / "requirements.txt"
+    if text is None:
+        requirements.unlink()
+    else:
+        requirements.write_text(text)
+    assert rules.check_layers(template, tmp_path)
+
+
+def test_readme_names_the_routes(template: Template) -> None:
+    assert rules.check_readme(template, (ROOT / "README.md").read_text(encoding="utf-8")) == []
+
+
+def test_readme_rule_refuses(template: Template) -> None:
+    lines = [f"| `{method} /v1{path}` | words |" for method, path in sorted(rules.list_routes(template))]
+    assert len(lines) >= 3
+    assert rules.check_readme(template, "\n".join(lines)) == []
+    assert rules.check_readme(template, "\n".join(lines[1:]))
+    assert rules.check_readme(template, "\n".join([*lines, "| `GET /v1/nowhere` | words |"]))
+    assert rules.check_readme(template, "")
+
+
+def run_cfn_lint(path: Path) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("cfn-lint")
+    return subprocess.run([program, path], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_cfn_lint_passes() -> None:
+    result = run_cfn_lint(ROOT / "template.yaml")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_cfn_lint_refuses_unknown_property(tmp_path: Path) -> None:
+    path = tmp_path / "template.json"
+    queue = {"Type": "AWS::SQS::Queue", "Properties": {"Nonsense": 1}}
+    path.write_text(json.dumps({"Resources": {"Queue": queue}}))
+    result = run_cfn_lint(path)
+    assert result.returncode != 0
+    assert "'Nonsense' was unexpected" in result.stdout

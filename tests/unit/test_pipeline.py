@@ -1,0 +1,458 @@
+"""The pipeline from submit to READY over in-memory adapters, and what becomes of it when things go wrong."""
+
+import hashlib
+import random
+from collections.abc import Callable
+from threading import Thread
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modelhaul.digest import Algorithm, Digest
+from modelhaul.errors import (
+    FileMissingError,
+    ImportInProgressError,
+    ModelExistsError,
+    RateLimitedError,
+    SourceUnavailableError,
+    StorageUnavailableError,
+    TaskEndedError,
+    TaskNotFoundError,
+)
+from modelhaul.messages import PlanImport, PublishModels, TransferFiles
+from modelhaul.model import ModelStatus, SourceFile
+from modelhaul.planning import group_files
+from modelhaul.task import Stage, Task, TaskStatus
+from tests.fakes.deployment import PART_SIZE, Deployment
+from tests.fakes.shelf_source import ShelfSource
+
+NAME = "org/tiny"
+WEIGHTS = random.Random(1).randbytes(9 * 1024 * 1024 + 5)
+FILES = {
+    "config.json": b'{"a": 1}',
+    "empty.txt": b"",
+    "nested/tokenizer.json": b"{}" * 500,
+    "model.safetensors": WEIGHTS,
+    "copy/of/config.json": b'{"a": 1}',
+}
+
+
+def make_deployment(files: dict[str, bytes] | None = None) -> tuple[Deployment, ShelfSource]:
+    shelf = ShelfSource({NAME: {"main": dict(files or FILES)}})
+    return Deployment(shelf), shelf
+
+
+def expect(shelf: ShelfSource) -> dict[str, dict[str, bytes]]:
+    return {
+        shelf.prefix(name, rev): files for name, revs in shelf.models.items() for rev, files in revs.items()
+    }
+
+
+def import_model(deployment: Deployment, revision: str = "main") -> Task:
+    task = deployment.submit(NAME, revision)
+    deployment.run()
+    return deployment.find_task(task.id)
+
+
+def test_a_model_is_imported_whole_and_staging_is_given_up() -> None:
+    deployment, shelf = make_deployment()
+    task = import_model(deployment)
+    assert (task.status, task.stage) == (TaskStatus.DONE, Stage.DONE)
+    assert task.progress.files_done == task.progress.files_total == len(FILES)
+    assert task.progress.bytes_done == task.progress.bytes_total == sum(map(len, FILES.values()))
+    model = deployment.ledger.find_model(task.model_id)
+    assert model is not None
+    assert model.status is ModelStatus.READY
+    deployment.check_promises(expect(shelf))
+    assert [k for k in deployment.store.keys if k.startswith("staging/")] == []
+    assert deployment.meter.values["BytesTransferred"] == sum(map(len, FILES.values())) - len(
+        FILES["config.json"]
+    )
+    assert deployment.ledger.list_due(float("inf"), 10) == [], "nothing is left to watch"
+
+
+def test_nothing_is_visible_before_it_is_whole() -> None:
+    deployment, _ = make_deployment()
+    task = deployment.submit(NAME)
+    while deployment.find_task(task.id).stage is not Stage.PUBLISHING:
+        for message in deployment.receive():
+            if not isinstance(message, PublishModels):
+                deployment.deliver(message)
+        assert [k for k in deployment.store.keys if not k.startswith("staging/")] == []
+
+
+def test_the_same_version_is_refused_and_a_moved_branch_is_not() -> None:
+    deployment, shelf = make_deployment()
+    first = import_model(deployment)
+    with pytest.raises(ModelExistsError) as exists:
+        deployment.submit(NAME)
+    assert exists.value.model_id == first.model_id
+    shelf.models[NAME]["next"] = {**FILES, "config.json": b'{"a": 2}'}
+    shelf.bytes_read.clear()
+    second = import_model(deployment, "next")
+    assert second.status is TaskStatus.DONE
+    assert shelf.bytes_read == {"config.json": len(b'{"a": 2}')}, "only what changed is fetched"
+    assert second.progress.bytes_reused == sum(map(len, FILES.values())) - len(b'{"a": 2}')
+    deployment.check_promises(expect(shelf))
+
+
+def test_one_in_flight_is_named() -> None:
+    deployment, _ = make_deployment()
+    task = deployment.submit(NAME)
+    with pytest.raises(ImportInProgressError) as running:
+        deployment.submit(NAME)
+    assert running.value.task_id == task.id
+
+
+def test_fifty_simultaneous_submits_start_one_import() -> None:
+    deployment, _ = make_deployment()
+    outcomes: list[str] = []
+
+    def submit() -> None:
+        try:
+            deployment.submit(NAME)
+            outcomes.append("accepted")
+        except ImportInProgressError:
+            outcomes.append("in progress")
+
+    threads = [Thread(target=submit) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["accepted", *["in progress"] * 49]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), lose=st.floats(0, 0.4), duplicate=st.floats(0, 0.6))
+def test_lost_duplicated_and_reordered_messages_change_nothing(
+    seed: int, lose: float, duplicate: float
+) -> None:
+    deployment, shelf = make_deployment()
+    chance = random.Random(seed)
+    deployment.queue.count_deliveries = lambda _: (
+        0 if chance.random() < lose else 2 if chance.random() < duplicate else 1
+    )
+    deployment.queue.shuffle = chance
+    task = deployment.submit(NAME)
+    deployment.sweep_until_quiet()
+    ended = deployment.find_task(task.id)
+    assert ended.progress.bytes_done <= ended.progress.bytes_total
+    if ended.status is TaskStatus.DONE:
+        assert ended.progress.bytes_done == ended.progress.bytes_total
+    else:
+        assert ended.error is not None
+        assert ended.error.type == "import-stalled"
+    deployment.check_promises(expect(shelf))
+
+
+def test_every_message_twice_fetches_nothing_twice() -> None:
+    deployment, shelf = make_deployment()
+    deployment.queue.count_deliveries = lambda _: 2
+    task = import_model(deployment)
+    assert task.status is TaskStatus.DONE
+    assert shelf.bytes_read["model.safetensors"] == len(WEIGHTS)
+    assert task.progress.bytes_done == task.progress.bytes_total
+
+
+class KilledError(BaseException):
+    """The function's process is gone."""
+
+
+@settings(max_examples=25, deadline=None)
+@given(places=st.lists(st.integers(0, len(WEIGHTS)), max_size=4))
+def test_a_function_killed_anywhere_is_made_good(places: list[int]) -> None:
+    deployment, shelf = make_deployment()
+    left = sorted(places)
+
+    def kill(path: str, offset: int) -> None:
+        if path == "model.safetensors" and left and offset >= left[0]:
+            left.pop(0)
+            raise KilledError
+
+    shelf.on_read = kill
+    task = deployment.submit(NAME)
+    for _ in range(60):
+        for message in deployment.receive():
+            try:
+                deployment.deliver(message)
+            except KilledError:
+                continue  # SQS would deliver it again in half an hour; the sweep is sooner
+        deployment.clock.now += 100
+        deployment.sweeper.sweep_stale()
+        if deployment.find_task(task.id).status is not TaskStatus.PENDING:
+            break
+    deployment.sweep_until_quiet()
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+    deployment.check_promises(expect(shelf))
+
+
+def test_an_import_that_does_not_fit_into_one_function_goes_on_in_others() -> None:
+    deployment, shelf = make_deployment()
+    task = deployment.submit(NAME)
+    slept: list[int] = []
+
+    def limited() -> float:
+        done = shelf.bytes_read["model.safetensors"]
+        if done // (3 * PART_SIZE) > len(slept):
+            slept.append(done)
+            return 0.0
+        return 300.0
+
+    deployment.remaining = limited
+    deployment.run()
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+    assert slept, "at least one function ran out of time"
+    deployment.check_promises(expect(shelf))
+
+
+def fail_times(error: Exception, times: int, at: str = "model.safetensors") -> Callable[[str, int], None]:
+    left = [times]
+
+    def on_read(path: str, offset: int) -> None:
+        if path == at and left[0]:
+            left[0] -= 1
+            raise error
+
+    return on_read
+
+
+@pytest.mark.parametrize("path", ["config.json", "model.safetensors"])
+def test_three_retries_with_growing_pauses_then_failure_with_words(path: str) -> None:
+    deployment, shelf = make_deployment()
+    shelf.on_read = fail_times(SourceUnavailableError("huggingface.co answered 503"), 10_000, path)
+    started = deployment.clock.now
+    task = import_model(deployment)
+    assert task.status is TaskStatus.FAILED
+    assert task.error is not None
+    assert task.error.type == "retries-exhausted"
+    assert "503" in task.error.detail
+    assert deployment.meter.values["Retries"] == 3
+    assert deployment.clock.now - started > 30
+    deployment.sweep_until_quiet()
+    deployment.check_promises(expect(shelf))
+
+
+def test_a_failed_import_is_submitted_again_and_fetches_only_what_is_missing() -> None:
+    deployment, shelf = make_deployment()
+    shelf.on_read = fail_times(FileMissingError("config.json is gone at its source"), 1, "config.json")
+    failed = import_model(deployment)
+    assert failed.status is TaskStatus.FAILED
+    assert failed.error is not None
+    assert failed.error.detail == "config.json is gone at its source"
+    before = shelf.bytes_read["model.safetensors"]
+    again = import_model(deployment)
+    assert again.id != failed.id
+    assert again.status is TaskStatus.DONE
+    if before:
+        assert shelf.bytes_read["model.safetensors"] == before, "verified before, so not fetched again"
+        assert again.progress.bytes_reused >= len(WEIGHTS)
+    deployment.check_promises(expect(shelf))
+
+
+def test_a_rate_limit_waits_and_uses_no_retry() -> None:
+    deployment, shelf = make_deployment()
+    shelf.on_read = fail_times(RateLimitedError("slow down", retry_after=120), 9)
+    started = deployment.clock.now
+    task = import_model(deployment)
+    assert task.status is TaskStatus.DONE
+    assert deployment.meter.values["Retries"] == 0
+    assert deployment.meter.values["RateLimitWaits"] == 9
+    assert deployment.clock.now - started >= 9 * 120
+    deployment.sweep_until_quiet()
+    assert deployment.meter.values["SweepRecoveries"] == 0, "the sweep leaves a waiting task alone"
+
+
+def test_a_rate_limit_that_never_ends_does_end() -> None:
+    deployment, shelf = make_deployment()
+    shelf.on_list = lambda: (_ for _ in ()).throw(RateLimitedError("slow down", retry_after=3600))
+    task = import_model(deployment)
+    assert task.error is not None
+    assert "Waited for a day" in task.error.detail
+
+
+@pytest.mark.parametrize("path", ["config.json", "model.safetensors"])
+def test_wrong_bytes_are_retried_and_never_published(path: str) -> None:
+    deployment, shelf = make_deployment()
+    shelf.served = lambda p, content: bytes([content[0] ^ 1]) + content[1:] if p == path else content
+    task = import_model(deployment)
+    assert task.error is not None
+    assert "the source published" in task.error.detail
+    assert path in task.error.detail
+    deployment.sweep_until_quiet()
+    deployment.check_promises(expect(shelf))
+
+
+def test_wrong_bytes_once_are_made_good() -> None:
+    deployment, shelf = make_deployment()
+    wrong = [True]
+
+    def serve(path: str, content: bytes) -> bytes:
+        if path == "model.safetensors" and wrong.pop() if wrong else False:
+            return b"?" + content[1:]
+        return content
+
+    shelf.served = serve
+    assert import_model(deployment).status is TaskStatus.DONE
+    deployment.check_promises(expect(shelf))
+
+
+@pytest.mark.parametrize("step", [PlanImport, TransferFiles, PublishModels])
+def test_cancelled_at_any_step_nothing_stays(step: type) -> None:
+    deployment, shelf = make_deployment()
+    task = deployment.submit(NAME)
+    cancelled = False
+    for _ in range(20):
+        for message in deployment.receive():
+            if isinstance(message, step) and not cancelled:
+                cancelled = True
+                deployment.closer.cancel(task.id)
+            deployment.deliver(message)
+    assert cancelled
+    ended = deployment.find_task(task.id)
+    assert (ended.status, ended.stage) == (TaskStatus.FAILED, Stage.CANCELLED)
+    with pytest.raises(TaskEndedError):
+        deployment.closer.cancel(task.id)
+    deployment.sweep_until_quiet()
+    deployment.check_promises(expect(shelf))
+    assert import_model(deployment).status is TaskStatus.DONE
+
+
+def test_cancelled_while_a_large_file_moves_its_upload_is_aborted() -> None:
+    deployment, shelf = make_deployment()
+    task = deployment.submit(NAME)
+
+    def cancel(path: str, offset: int) -> None:
+        if path == "model.safetensors" and offset >= 5 * PART_SIZE and shelf.bytes_read[path]:
+            shelf.on_read = lambda *_: None
+            deployment.closer.cancel(task.id)
+
+    shelf.on_read = cancel
+    deployment.run()
+    assert list(deployment.store.list_uploads("")) == [], "at once, not only by the sweep"
+    assert deployment.find_task(task.id).stage is Stage.CANCELLED
+
+
+def test_cancelled_while_it_is_laid_out_nothing_stays_visible() -> None:
+    deployment, shelf = make_deployment()
+    task = deployment.submit(NAME)
+    copy = deployment.store.copy
+    done = []
+
+    def cancel_in_the_middle(source_key: str, key: str, *, size: int, etag: str) -> str:
+        copied = copy(source_key, key, size=size, etag=etag)
+        if key.startswith("models/") and not done:
+            done.append(key)
+            deployment.closer.cancel(task.id)
+        return copied
+
+    deployment.store.copy = cancel_in_the_middle  # type: ignore[method-assign]
+    deployment.run()
+    assert done
+    assert deployment.find_task(task.id).stage is Stage.CANCELLED
+    deployment.sweep_until_quiet()
+    deployment.check_promises(expect(shelf))
+
+
+def test_unknown_tasks_cannot_be_cancelled() -> None:
+    deployment, _ = make_deployment()
+    with pytest.raises(TaskNotFoundError):
+        deployment.closer.cancel("no-such-task")
+
+
+def test_a_message_that_kills_every_function_ends_the_task() -> None:
+    deployment, _ = make_deployment()
+    task = deployment.submit(NAME)
+    (message,) = deployment.receive()
+    deployment.deliver(message, deliveries=5)
+    ended = deployment.find_task(task.id)
+    assert ended.error is not None
+    assert ended.error.type == "step-crashed"
+
+
+def test_an_unforeseen_error_is_retried_then_told_without_its_trace() -> None:
+    deployment, shelf = make_deployment()
+    shelf.on_list = lambda: (_ for _ in ()).throw(KeyError("secret-token"))
+    task = import_model(deployment)
+    assert task.error is not None
+    assert "KeyError" in task.error.detail
+    assert "secret-token" not in task.error.detail
+    assert deployment.meter.values["Retries"] == 3
+
+
+def test_a_lost_plan_message_is_sent_by_the_sweep() -> None:
+    deployment, shelf = make_deployment()
+    deployment.queue.count_deliveries = lambda _: 0
+    task = deployment.submit(NAME)
+    deployment.queue.count_deliveries = lambda _: 1
+    deployment.sweep_until_quiet()
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+    assert deployment.meter.values["SweepRecoveries"] >= 1
+    deployment.check_promises(expect(shelf))
+
+
+def test_a_submit_whose_message_cannot_be_sent_is_accepted_and_swept() -> None:
+    deployment, _ = make_deployment()
+    send = deployment.queue.send
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StorageUnavailableError("SQS SendMessage failed: ServiceUnavailable")
+
+    deployment.queue.send = refuse  # type: ignore[method-assign]
+    task = deployment.submit(NAME)
+    deployment.queue.send = send  # type: ignore[method-assign]
+    deployment.sweep_until_quiet()
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+
+
+def test_a_stored_blob_that_vanished_is_fetched_again() -> None:
+    deployment, shelf = make_deployment()
+    import_model(deployment)
+    deployment.store.delete([shelf.prefix(NAME) + "model.safetensors"])
+    shelf.models[NAME]["next"] = {**FILES, "config.json": b"{}"}
+    task = import_model(deployment, "next")
+    assert task.status is TaskStatus.DONE
+    assert deployment.read(shelf.prefix(NAME, "next") + "model.safetensors") == WEIGHTS
+
+
+def test_a_stored_blob_that_was_replaced_is_not_copied() -> None:
+    deployment, shelf = make_deployment()
+    import_model(deployment)
+    forged = b"x" * len(WEIGHTS)
+    deployment.store.put(
+        shelf.prefix(NAME) + "model.safetensors", forged, sha256=hashlib.sha256(forged).hexdigest()
+    )
+    shelf.models[NAME]["next"] = {**FILES, "config.json": b"{}"}
+    import_model(deployment, "next")
+    assert deployment.read(shelf.prefix(NAME, "next") + "model.safetensors") == WEIGHTS
+
+
+def test_an_empty_model_fails_with_words() -> None:
+    deployment, _ = make_deployment()
+    deployment.source = ShelfSource({NAME: {"main": {}}})
+    task = import_model(deployment)
+    assert task.error is not None
+    assert "has no files" in task.error.detail
+
+
+@pytest.mark.parametrize("path", ["../up", "a//b", "/abs", "a/./b", "nul\0", "back\\slash", "x" * 1100])
+def test_unsafe_paths_are_refused_before_a_byte_moves(path: str) -> None:
+    deployment, shelf = make_deployment({"config.json": b"{}", path: b"x"})
+    task = import_model(deployment)
+    assert task.error is not None
+    assert task.error.type == "invalid-reference"
+    assert shelf.bytes_read.total() == 0
+
+
+@given(sizes=st.lists(st.integers(0, 20 * 1024 * 1024), max_size=300))
+def test_groups_hold_every_file_once_and_stay_small(sizes: list[int]) -> None:
+    files = [SourceFile(f"f{i}", n, Digest(Algorithm.GIT_SHA1, f"{i:040x}")) for i, n in enumerate(sizes)]
+    groups = group_files(files)
+    by_path = {f.path: f.size for f in files}
+    assert sorted(p for g in groups for p in g) == sorted(by_path)
+    for group in groups:
+        large = [p for p in group if by_path[p] > 8 * 1024 * 1024]
+        assert len(group) <= 90
+        assert not large or len(group) == 1
+        assert large or sum(by_path[p] for p in group) <= 64 * 1024 * 1024

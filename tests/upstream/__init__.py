@@ -1,0 +1,1 @@
+"""Loopback upstreams: real HTTP servers that speak the read protocols models are imported from."""

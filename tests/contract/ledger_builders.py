@@ -114,6 +114,4 @@ def save(
     owner: str = "a",
     check_at: float = START + 300,
 ) -> None:
-    ledger.save_checkpoint(
-        task_id, "model.safetensors", checkpoint, owner=owner, until=START + 120, check_at=check_at
-    )
+    ledger.save_checkpoint(task_id, "model.safetensors", checkpoint, owner=owner, until=START + 120, check_at=check_at)

@@ -102,9 +102,7 @@ class InMemoryLedger(Ledger):
                 task = self._tables.tasks[task_id]
                 self._write_task(task, check_at=check_at, sweeps=task.sweeps if sweeps is None else sweeps)
 
-    def lease_file(
-        self, task_id: str, path: str, *, owner: str, now: float, until: float
-    ) -> FileRecord | None:
+    def lease_file(self, task_id: str, path: str, *, owner: str, now: float, until: float) -> FileRecord | None:
         with self._lock:
             file = self._tables.files.get((task_id, path))
             if file is None or file.record.done:
@@ -184,9 +182,7 @@ class InMemoryLedger(Ledger):
             self._write_model(task.model_id, status=ModelStatus.READY, files=files, size=size)
             return True
 
-    def fail_import(
-        self, task_id: str, error: TaskError, *, stage: Stage = Stage.FAILED, check_at: float
-    ) -> bool:
+    def fail_import(self, task_id: str, error: TaskError, *, stage: Stage = Stage.FAILED, check_at: float) -> bool:
         with self._lock:
             task = self._tables.tasks.get(task_id)
             if task is None or task.status is not TaskStatus.PENDING:

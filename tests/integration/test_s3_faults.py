@@ -81,9 +81,7 @@ def refuse_connection(request: AWSPreparedRequest) -> None:
     raise EndpointConnectionError(endpoint_url=request.url)
 
 
-def answer(
-    request: AWSPreparedRequest, status: int, body: str, headers: dict[str, str] | None = None
-) -> AWSResponse:
+def answer(request: AWSPreparedRequest, status: int, body: str, headers: dict[str, str] | None = None) -> AWSResponse:
     url = request.url
     # All handlers are called, moto's too: nothing answers at this address.
     request.url = "http://unknown.invalid/"
@@ -201,9 +199,7 @@ def test_complete_upload_is_repeated(store: S3ObjectStore, faults: Faults, fault
     assert store.read("key", 0, 5) == b"bytes"
 
 
-def test_an_upload_that_a_lost_call_completed_ends_with_its_etag(
-    store: S3ObjectStore, faults: Faults
-) -> None:
+def test_an_upload_that_a_lost_call_completed_ends_with_its_etag(store: S3ObjectStore, faults: Faults) -> None:
     upload_id = store.create_upload("key")
     part = upload(store, upload_id, 1, b"bytes")
     # S3 forgets a completed upload after a while, and then says so.
@@ -213,9 +209,7 @@ def test_an_upload_that_a_lost_call_completed_ends_with_its_etag(
     assert etag == f"{hashlib.md5(hashlib.md5(b'bytes').digest()).hexdigest()}-1"
 
 
-def test_an_object_of_another_size_does_not_stand_for_a_gone_upload(
-    store: S3ObjectStore, faults: Faults
-) -> None:
+def test_an_object_of_another_size_does_not_stand_for_a_gone_upload(store: S3ObjectStore, faults: Faults) -> None:
     upload_id = store.create_upload("key")
     part = upload(store, upload_id, 1, b"bytes")
     faults.add("CompleteMultipartUpload", lose_reply, NO_SUCH_UPLOAD)
@@ -223,9 +217,7 @@ def test_an_object_of_another_size_does_not_stand_for_a_gone_upload(
         store.complete_upload("key", upload_id, [part], size=6)
 
 
-def test_an_upload_can_be_completed_after_the_retries_are_used_up(
-    store: S3ObjectStore, faults: Faults
-) -> None:
+def test_an_upload_can_be_completed_after_the_retries_are_used_up(store: S3ObjectStore, faults: Faults) -> None:
     upload_id = store.create_upload("key")
     part = upload(store, upload_id, 1, b"bytes")
     waiting = faults.add("CompleteMultipartUpload", lose_reply, *[SLOW_DOWN] * 3, NO_SUCH_UPLOAD)
@@ -269,9 +261,7 @@ def test_copy_in_parts_is_repeated(store: S3ObjectStore, faults: Faults, fault: 
 
 
 @pytest.mark.parametrize("operation", ["UploadPartCopy", "CompleteMultipartUpload"])
-def test_a_failed_copy_in_parts_leaves_no_upload(
-    store: S3ObjectStore, faults: Faults, operation: str
-) -> None:
+def test_a_failed_copy_in_parts_leaves_no_upload(store: S3ObjectStore, faults: Faults, operation: str) -> None:
     etag = put(store, "source", BODY * 6)
     waiting = faults.add(operation, *[SLOW_DOWN] * 12)
     with pytest.raises(StorageUnavailableError, match=f"^S3 {operation} failed: SlowDown$"):
@@ -323,9 +313,7 @@ def test_keys_that_could_not_be_deleted_are_told(store: S3ObjectStore, faults: F
     error = "<Error><Key>a</Key><Code>InternalError</Code><Message>no</Message></Error>"
     put(store, "a", b"1")
     faults.add("DeleteObjects", lambda request: answer(request, 200, f"<DeleteResult>{error}</DeleteResult>"))
-    with pytest.raises(
-        StorageUnavailableError, match=r"^S3 DeleteObjects failed for 1 objects: InternalError$"
-    ):
+    with pytest.raises(StorageUnavailableError, match=r"^S3 DeleteObjects failed for 1 objects: InternalError$"):
         store.delete(["a", "b"])
     assert store.find_object("a") is not None
     store.delete(["a", "b"])
@@ -358,9 +346,7 @@ def call_each(store: S3ObjectStore) -> dict[str, Callable[[], object]]:
     ],
     ids=["SlowDown", "AccessDenied", "NoSuchBucket", "refused"],
 )
-def test_an_outage_is_unavailable_storage(
-    store: S3ObjectStore, faults: Faults, fault: Fault, code: str
-) -> None:
+def test_an_outage_is_unavailable_storage(store: S3ObjectStore, faults: Faults, fault: Fault, code: str) -> None:
     for operation, call in call_each(store).items():
         # A HEAD has no body, so its code is the status.
         if operation == "HeadObject":

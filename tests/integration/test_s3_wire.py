@@ -78,17 +78,13 @@ def store(server: PartServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Obj
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setattr(
-        "botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0.0
-    )
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0.0)
     with closing(create_s3_client("us-east-1")) as client:
         yield S3ObjectStore(client, "bucket")
 
 
 @pytest.mark.parametrize("resets", [0, 2])
-def test_a_part_is_sent_whole_and_without_a_copy(
-    store: S3ObjectStore, server: PartServer, resets: int
-) -> None:
+def test_a_part_is_sent_whole_and_without_a_copy(store: S3ObjectStore, server: PartServer, resets: int) -> None:
     buffer = memoryview(bytearray(hashlib.sha256(b"seed").digest() * (PART_SIZE // 32)))
     store.upload_part("key", "id", 1, buffer[:PIECE], crc32=0)  # what is loaded once
     server.resets = resets

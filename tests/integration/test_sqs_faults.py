@@ -47,9 +47,7 @@ def expect(stubber: Stubber, sent: list[int], failed: dict[int, bool]) -> None:
         {"Id": str(n), "MessageBody": MESSAGES[n].model_dump_json(), "DelaySeconds": 2} for n in sent
     ]
     answer = {
-        "Successful": [
-            {"Id": str(n), "MessageId": "m", "MD5OfMessageBody": "0"} for n in sent if n not in failed
-        ],
+        "Successful": [{"Id": str(n), "MessageId": "m", "MD5OfMessageBody": "0"} for n in sent if n not in failed],
         "Failed": [
             {"Id": str(n), "SenderFault": fault, "Code": "Refused" if fault else "InternalError"}
             for n, fault in failed.items()
@@ -80,9 +78,7 @@ def test_sending_again_has_an_end(queue: SQSMessageQueue, stubber: Stubber, wait
     assert len(waits) == 3
 
 
-def test_what_sqs_never_takes_is_not_sent_again(
-    queue: SQSMessageQueue, stubber: Stubber, waits: list[float]
-) -> None:
+def test_what_sqs_never_takes_is_not_sent_again(queue: SQSMessageQueue, stubber: Stubber, waits: list[float]) -> None:
     expect(stubber, [0, 1, 2], {0: True, 1: False})
     with pytest.raises(StorageUnavailableError, match=r"2 of 3 messages: InternalError, Refused"):
         queue.send(MESSAGES, delay=2)

@@ -4,6 +4,7 @@ import subprocess
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from modelhaul.errors import InvalidReferenceError
 from modelhaul_sources.references import check_revision
 
@@ -33,8 +34,17 @@ def test_revisions_that_git_allows(revision: str) -> None:
         "a/",
         "a//b",
         "a.",
-    ]
-    + [".a", "a/.b", "a.lock", "a.lock/b", "-a", "a\n", "a\x00", "a\x7f", "\ud800", "a" * 256],
+        ".a",
+        "a/.b",
+        "a.lock",
+        "a.lock/b",
+        "-a",
+        "a\n",
+        "a\x00",
+        "a\x7f",
+        "\ud800",
+        "a" * 256,
+    ],
 )
 def test_revisions_that_git_does_not_allow(revision: str) -> None:
     with pytest.raises(InvalidReferenceError, match="cannot be a revision"):

@@ -3,7 +3,13 @@
 import logging
 from dataclasses import dataclass
 
-from modelhaul.errors import ImportCancelledError, ModelhaulError, TaskEndedError, TaskNotFoundError
+from modelhaul.errors import (
+    ImportCancelledError,
+    ModelhaulError,
+    StorageUnavailableError,
+    TaskEndedError,
+    TaskNotFoundError,
+)
 from modelhaul.ports import Clock, Ledger, Meter, ObjectStore
 from modelhaul.task import Stage, Task, TaskError, TaskStatus
 
@@ -62,7 +68,11 @@ class TaskCloser:
         if ended:
             self.meter.count("ImportsFailed", source=task.source, reason=error.type)
             logger.error("import failed", extra={"task_id": task_id, "reason": error.type, "detail": error.detail})
-        self.tidy(task)
+        try:
+            self.tidy(task)
+        except StorageUnavailableError as trouble:
+            # The task has ended all the same, and the sweep looks after it once more.
+            logger.warning("not tidied up; the sweep will", extra={"task_id": task_id, "detail": trouble.detail})
         return ended
 
 

@@ -170,7 +170,7 @@ class Ledger(Protocol):
 
     def finish_files(self, task_id: str, results: Sequence[FileResult], *, check_at: float) -> Progress:
         """Marks up to 90 files as done, drops their checkpoints and leases, and counts them in the task; files
-        that were done before are not counted again. Returns the task's progress after it.
+        that were done before, or never planned, are not counted. Returns the task's progress after it.
 
         Raises TaskEndedError if the task is no longer PENDING.
         """
@@ -182,7 +182,7 @@ class Ledger(Protocol):
         """Task FAILED with `error` and its model FAILED, both or neither. False if the task has ended before."""
 
     def unwatch_task(self, task_id: str) -> None:
-        """The task has ended and nothing is left to tidy up."""
+        """The task has ended and nothing is left to tidy up; without effect on a PENDING task."""
 
     def list_due(self, now: float, limit: int) -> list[Task]:
         """Watched tasks whose `check_at` is not after `now`, longest due first. Eventually consistent."""

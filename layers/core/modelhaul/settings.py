@@ -18,10 +18,15 @@ class RegionSettings(BaseModel):
 
 
 class LedgerSettings(RegionSettings):
+    """A function has the names of the tables that it may use; every function uses the first two.
+
+    What stands for the others is no legal name, so that a call fails with what is missing.
+    """
+
     tasks_table: str
     models_table: str
-    files_table: str
-    blobs_table: str
+    files_table: str = "FILES_TABLE is not set"
+    blobs_table: str = "BLOBS_TABLE is not set"
 
 
 class StoreSettings(RegionSettings):

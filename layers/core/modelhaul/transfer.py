@@ -266,8 +266,9 @@ class _Visit:
         self.advanced = True
         moved = sum(r.file.size for r in results if not r.reused)
         reused = sum(r.file.size for r in results if r.reused)
-        step.meter.count("BytesTransferred", moved, source=self.task.source)
-        step.meter.count("BytesReused", reused, source=self.task.source)
+        for name, size in (("BytesTransferred", moved), ("BytesReused", reused)):
+            if size:
+                step.meter.count(name, size, source=self.task.source)
         complete = publish_if_complete(
             step.ledger, step.queue, self.task.id, progress, check_at=step.clock() + CHECK_AFTER
         )

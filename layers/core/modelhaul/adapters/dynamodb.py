@@ -1,0 +1,786 @@
+"""The ledger in four DynamoDB tables, whose keys and TTL `template.yaml` has."""
+
+import random
+import struct
+import time
+import types
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from itertools import batched
+from typing import Any
+
+from botocore.exceptions import ClientError
+from pynamodb.attributes import (
+    BinaryAttribute,
+    BooleanAttribute,
+    MapAttribute,
+    NumberAttribute,
+    TTLAttribute,
+    UnicodeAttribute,
+    UTCDateTimeAttribute,
+)
+from pynamodb.connection import Connection
+from pynamodb.exceptions import (
+    CancellationReason,
+    DeleteError,
+    DoesNotExist,
+    PutError,
+    PynamoDBException,
+    TransactWriteError,
+    UpdateError,
+)
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.operand import Path
+from pynamodb.expressions.update import Action
+from pynamodb.indexes import AllProjection, GlobalSecondaryIndex
+from pynamodb.models import Model as Item
+from pynamodb.transactions import TransactWrite
+
+from modelhaul.digest import Digest
+from modelhaul.errors import (
+    ImportInProgressError,
+    LeaseLostError,
+    ModelExistsError,
+    StorageUnavailableError,
+    TaskEndedError,
+)
+from modelhaul.model import (
+    Blob,
+    Checkpoint,
+    FileRecord,
+    FileResult,
+    Model,
+    ModelStatus,
+    Part,
+    ResolvedModel,
+    Source,
+    SourceFile,
+)
+from modelhaul.ports import Clock, Ledger
+from modelhaul.task import Progress, Stage, Task, TaskError, TaskStatus
+
+_TASK_TTL = 90 * 86_400  # seconds after the task's end
+_FILE_TTL = 14 * 86_400  # seconds after planning
+_WATCHED = "1"
+
+# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
+_TRANSACTION_LIMIT = 100
+_BATCH_LIMIT = 25
+_KEY_LIMIT = 2048  # bytes of a partition key
+
+_FINISH_LIMIT = 90
+_TRIES = 8
+_PARALLEL_WRITES = 4
+_CONDITION_FAILED = "ConditionalCheckFailed"  # in a transaction; a single write's code adds "Exception"
+_PART = struct.Struct(">16sI")  # ETag and CRC-32: 10,000 parts take 200 KB of the 400 KB an item may have
+_STAGE_ORDER = (Stage.PLANNING, Stage.TRANSFERRING, Stage.PUBLISHING)
+
+
+class TaskErrorMap(MapAttribute[str, Any]):
+    type = UnicodeAttribute()
+    detail = UnicodeAttribute()
+    retryable = BooleanAttribute()
+
+
+class TasksByCheck(GlobalSecondaryIndex["TaskItem"]):  # type: ignore[no-untyped-call]
+    """Sparse: a task is in it while it has `watch`."""
+
+    class Meta:
+        index_name = "tasks-by-check"
+        projection = AllProjection()
+
+    watch = UnicodeAttribute(hash_key=True)
+    check_at = NumberAttribute(range_key=True)
+
+
+class TaskItem(Item):
+    by_check = TasksByCheck()
+
+    id = UnicodeAttribute(hash_key=True)
+    source = UnicodeAttribute()
+    model_tag = UnicodeAttribute()
+    model_id = UnicodeAttribute()
+    created_at = UTCDateTimeAttribute()
+    updated_at = UTCDateTimeAttribute()
+    status = UnicodeAttribute()
+    stage = UnicodeAttribute()
+    files_done = NumberAttribute()
+    files_total = NumberAttribute()
+    bytes_done = NumberAttribute()
+    bytes_total = NumberAttribute()
+    bytes_reused = NumberAttribute()
+    error = TaskErrorMap(null=True)  # type: ignore[no-untyped-call]
+    watch = UnicodeAttribute(null=True)
+    check_at = NumberAttribute()
+    sweeps = NumberAttribute()
+    expires_at = TTLAttribute(null=True)
+
+
+class ModelItem(Item):
+    model_id = UnicodeAttribute(hash_key=True)
+    source = UnicodeAttribute()
+    name = UnicodeAttribute()
+    revision = UnicodeAttribute()
+    commit = UnicodeAttribute()
+    status = UnicodeAttribute()
+    task_id = UnicodeAttribute()
+    created_at = UTCDateTimeAttribute()
+    updated_at = UTCDateTimeAttribute()
+    files = NumberAttribute()
+    size = NumberAttribute()
+
+
+class CheckpointMap(MapAttribute[str, Any]):
+    """`parts` are packed as `_PART`, in the order of their numbers."""
+
+    upload_id = UnicodeAttribute()
+    part_size = NumberAttribute()
+    offset = NumberAttribute()
+    parts = BinaryAttribute(legacy_encoding=False)
+    hash_state = BinaryAttribute(legacy_encoding=False)
+    source_etag = UnicodeAttribute(null=True)
+
+
+class FileItem(Item):
+    """`done` is absent until the file is done, the lease's attributes while nobody has it."""
+
+    task_id = UnicodeAttribute(hash_key=True)
+    path = UnicodeAttribute(range_key=True)
+    size = NumberAttribute()
+    digest = UnicodeAttribute()
+    done = BooleanAttribute(null=True)
+    sha256 = UnicodeAttribute(null=True)
+    etag = UnicodeAttribute(null=True)
+    reused = BooleanAttribute(null=True)
+    checkpoint = CheckpointMap(null=True)  # type: ignore[no-untyped-call]
+    lease_owner = UnicodeAttribute(null=True)
+    lease_until = NumberAttribute(null=True)
+    expires_at = TTLAttribute()
+
+
+class BlobItem(Item):
+    digest = UnicodeAttribute(hash_key=True)
+    sha256 = UnicodeAttribute()
+    key = UnicodeAttribute()
+    size = NumberAttribute()
+    etag = UnicodeAttribute()
+    expires_at = TTLAttribute(null=True)
+
+
+def _to_task(item: TaskItem) -> Task:
+    return Task(
+        id=item.id,
+        source=Source(item.source),
+        model_tag=item.model_tag,
+        model_id=item.model_id,
+        created_at=item.created_at,
+        updated_at=item.updated_at,
+        status=TaskStatus(item.status),
+        stage=Stage(item.stage),
+        progress=Progress(
+            files_done=int(item.files_done),
+            files_total=int(item.files_total),
+            bytes_done=int(item.bytes_done),
+            bytes_total=int(item.bytes_total),
+            bytes_reused=int(item.bytes_reused),
+        ),
+        error=_to_task_error(item.error),
+        check_at=float(item.check_at),
+        sweeps=int(item.sweeps),
+    )
+
+
+def _to_task_error(error: TaskErrorMap | None) -> TaskError | None:
+    return None if error is None else TaskError(error.type, error.detail, error.retryable)
+
+
+def _from_task_error(error: TaskError) -> dict[str, object]:
+    return {"type": error.type, "detail": error.detail, "retryable": error.retryable}
+
+
+def _to_model(item: ModelItem) -> Model:
+    return Model(
+        model_id=item.model_id,
+        resolved=ResolvedModel(Source(item.source), item.name, item.revision, item.commit),
+        status=ModelStatus(item.status),
+        task_id=item.task_id,
+        created_at=item.created_at,
+        updated_at=item.updated_at,
+        files=int(item.files),
+        size=int(item.size),
+    )
+
+
+def _to_file(item: FileItem) -> FileRecord:
+    return FileRecord(
+        task_id=item.task_id,
+        file=SourceFile(item.path, int(item.size), Digest.parse(item.digest)),
+        done=bool(item.done),
+        sha256=item.sha256,
+        etag=item.etag,
+        reused=bool(item.reused),
+        checkpoint=_to_checkpoint(item.checkpoint),
+        lease_until=float(item.lease_until or 0),
+    )
+
+
+def _to_checkpoint(item: CheckpointMap | None) -> Checkpoint | None:
+    if item is None:
+        return None
+    return Checkpoint(
+        upload_id=item.upload_id,
+        part_size=int(item.part_size),
+        offset=int(item.offset),
+        parts=_unpack_parts(item.parts),
+        hash_state=item.hash_state,
+        source_etag=item.source_etag,
+    )
+
+
+def _from_checkpoint(checkpoint: Checkpoint) -> dict[str, object]:
+    return {
+        "upload_id": checkpoint.upload_id,
+        "part_size": checkpoint.part_size,
+        "offset": checkpoint.offset,
+        "parts": b"".join(_PART.pack(bytes.fromhex(part.etag), part.crc32) for part in checkpoint.parts),
+        "hash_state": checkpoint.hash_state,
+        "source_etag": checkpoint.source_etag,
+    }
+
+
+def _unpack_parts(packed: bytes) -> tuple[Part, ...]:
+    return tuple(
+        Part(number, etag.hex(), crc32) for number, (etag, crc32) in enumerate(_PART.iter_unpack(packed), start=1)
+    )
+
+
+def _find_offset(item: FileItem) -> int | None:
+    checkpoint: CheckpointMap | None = item.checkpoint
+    return None if checkpoint is None else int(checkpoint.offset)
+
+
+def _match_offset(offset: int | None) -> Condition:
+    if offset is None:
+        return FileItem.checkpoint.does_not_exist()
+    return Path("checkpoint.offset") == offset
+
+
+class _CancelledError(Exception):
+    """A write that was not done, but could be if it is tried again on what is there now."""
+
+    def __init__(self, reasons: Sequence[CancellationReason | None] = ()) -> None:
+        super().__init__()
+        self._codes = [reason.code if reason else None for reason in reasons]
+
+    @property
+    def last_condition_failed(self) -> bool:
+        """Whether the condition of the transaction's last action did not hold."""
+        return self._codes[-1:] == [_CONDITION_FAILED]
+
+
+def _find_code(error: PynamoDBException) -> str | None:
+    """DynamoDB's code, None if it did not answer (there pynamodb 6.1's own `cause_response_code` fails)."""
+    return error.cause_response_code if isinstance(error.cause, ClientError) else None
+
+
+@contextmanager
+def _translate_errors() -> Iterator[None]:
+    try:
+        yield
+    except PynamoDBException as error:
+        # The error's own text names tables and accounts.
+        reason = _find_code(error) or type(error.cause or error).__name__
+        raise StorageUnavailableError(f"The database did not do what it was asked to ({reason}).") from error
+
+
+def _retry[T](write: Callable[[], T]) -> T:
+    """Tries until `write` is not cancelled, at most eight times with less than five seconds of pauses."""
+    for attempt in range(_TRIES):
+        if attempt:
+            time.sleep(random.uniform(0, min(1.0, 0.05 * 2**attempt)))  # noqa: S311 - spreads the writers
+        with suppress(_CancelledError):
+            return write()
+    raise StorageUnavailableError("The database is too busy with other writes to the same record.")
+
+
+def _bind[I: Item](item: type[I], table_name: str, connection: Connection) -> type[I]:
+    """The model for one table. All share a connection, since each client costs 120 ms of a cold start."""
+    meta = type("Meta", (), {"table_name": table_name})
+    bound: type[I] = types.new_class(item.__name__, (item,), exec_body=lambda body: body.update(Meta=meta))
+    table = bound._get_connection()  # noqa: SLF001 - pynamodb has no public way to give a model its connection
+    connection.add_meta_table(table.get_meta_table())
+    table.connection = connection
+    return bound
+
+
+def _is_key(text: str) -> bool:
+    try:
+        return 0 < len(text.encode()) <= _KEY_LIMIT
+    except UnicodeEncodeError:
+        return False
+
+
+def _find[I: Item](item: type[I], key: str) -> I | None:
+    if not _is_key(key):
+        return None
+    try:
+        return item.get(key, consistent_read=True)
+    except DoesNotExist:
+        return None
+
+
+def _update(item: Item, actions: Sequence[Action], condition: Condition) -> bool:
+    """False if the condition does not hold; else the item has all attributes as they are after it."""
+
+    def update() -> bool:
+        try:
+            item.update(actions=list(actions), condition=condition)
+        except UpdateError as error:
+            code = _find_code(error)
+            if code == f"{_CONDITION_FAILED}Exception":
+                return False
+            if code == "TransactionConflictException":
+                raise _CancelledError from error
+            raise
+        return True
+
+    return _retry(update)
+
+
+def _write_parallel[T](write: Callable[[tuple[T, ...]], None], items: Iterable[T], batch_size: int) -> None:
+    with ThreadPoolExecutor(_PARALLEL_WRITES) as pool:
+        for _ in pool.map(write, batched(items, batch_size, strict=False)):
+            pass
+
+
+class DynamoDBLedger(Ledger):
+    """Builds its one client on first use, for the endpoint that botocore finds (AWS_ENDPOINT_URL).
+
+    A request is tried three times, of at most 7 s each.
+    """
+
+    def __init__(
+        self,
+        *,
+        tasks_table: str,
+        models_table: str,
+        files_table: str,
+        blobs_table: str,
+        region: str | None = None,
+        clock: Clock = time.time,
+    ) -> None:
+        self._connection = Connection(
+            region=region, connect_timeout_seconds=2, read_timeout_seconds=5, max_retry_attempts=2
+        )
+        self._tasks = _bind(TaskItem, tasks_table, self._connection)
+        self._models = _bind(ModelItem, models_table, self._connection)
+        self._files = _bind(FileItem, files_table, self._connection)
+        self._blobs = _bind(BlobItem, blobs_table, self._connection)
+        self._clock = clock
+
+    # botocore's own retries of a transaction carry one token, by which DynamoDB knows a repetition. Calls
+    # repeated from outside have another one: what a failed condition means is read back before it counts.
+    # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html
+    @contextmanager
+    def _transaction(self) -> Iterator[TransactWrite]:
+        try:
+            with TransactWrite(connection=self._connection) as transaction:
+                yield transaction
+        except TransactWriteError as error:
+            if _find_code(error) == "TransactionCanceledException":
+                raise _CancelledError(error.cancellation_reasons) from error
+            raise
+
+    def _now(self, *, later: float = 0) -> datetime:
+        return datetime.fromtimestamp(self._clock() + later, UTC)
+
+    def _progress_actions(self, check_at: float) -> list[Action]:
+        return [
+            TaskItem.updated_at.set(self._now()),
+            TaskItem.check_at.set(check_at),
+            TaskItem.sweeps.set(0),
+        ]
+
+    @_translate_errors()
+    def claim_import(self, task: Task, model: Model) -> None:
+        task_item, model_item = self._from_task(task), self._from_model(model)
+        is_free = ModelItem.model_id.does_not_exist() | (ModelItem.status == ModelStatus.FAILED)
+
+        def claim() -> None:
+            try:
+                with self._transaction() as transaction:
+                    transaction.save(task_item, condition=TaskItem.id.does_not_exist())
+                    transaction.save(model_item, condition=is_free)
+            except _CancelledError:
+                match self.find_model(model.model_id):
+                    case Model(task_id=task.id):
+                        return
+                    case Model(status=ModelStatus.READY):
+                        raise ModelExistsError(
+                            f"{_describe(model)} is here already.", model_id=model.model_id
+                        ) from None
+                    case Model(status=ModelStatus.IMPORTING, task_id=holder):
+                        raise ImportInProgressError(
+                            f"{_describe(model)} is being imported by task {holder}: follow that one.",
+                            model_id=model.model_id,
+                            task_id=holder,
+                        ) from None
+                raise
+
+        _retry(claim)
+
+    def _from_task(self, task: Task) -> TaskItem:
+        return self._tasks(
+            id=task.id,
+            source=task.source,
+            model_tag=task.model_tag,
+            model_id=task.model_id,
+            created_at=task.created_at,
+            updated_at=task.updated_at,
+            status=task.status,
+            stage=task.stage,
+            files_done=task.progress.files_done,
+            files_total=task.progress.files_total,
+            bytes_done=task.progress.bytes_done,
+            bytes_total=task.progress.bytes_total,
+            bytes_reused=task.progress.bytes_reused,
+            error=_from_task_error(task.error) if task.error else None,
+            watch=_WATCHED,
+            check_at=task.check_at,
+            sweeps=task.sweeps,
+        )
+
+    def _from_model(self, model: Model) -> ModelItem:
+        return self._models(
+            model_id=model.model_id,
+            source=model.resolved.source,
+            name=model.resolved.name,
+            revision=model.resolved.revision,
+            commit=model.resolved.commit,
+            status=model.status,
+            task_id=model.task_id,
+            created_at=model.created_at,
+            updated_at=model.updated_at,
+            files=model.files,
+            size=model.size,
+        )
+
+    @_translate_errors()
+    def find_task(self, task_id: str) -> Task | None:
+        item = _find(self._tasks, task_id)
+        return None if item is None else _to_task(item)
+
+    @_translate_errors()
+    def find_model(self, model_id: str) -> Model | None:
+        item = _find(self._models, model_id)
+        return None if item is None else _to_model(item)
+
+    @_translate_errors()
+    def put_files(self, task_id: str, files: Iterable[SourceFile]) -> None:
+        expires_at = self._now(later=_FILE_TTL)
+
+        # if_not_exists in a transaction, because a batch write would reset a file that a worker of an earlier
+        # delivery of the same plan finishes meanwhile.
+        def write(batch: tuple[SourceFile, ...]) -> None:
+            def put() -> None:
+                with self._transaction() as transaction:
+                    for file in batch:
+                        transaction.update(
+                            self._files(task_id, file.path),
+                            actions=[
+                                FileItem.size.set(FileItem.size | file.size),
+                                FileItem.digest.set(FileItem.digest | str(file.digest)),
+                                FileItem.expires_at.set(FileItem.expires_at | expires_at),
+                            ],
+                        )
+
+            _retry(put)
+
+        _write_parallel(write, {file.path: file for file in files}.values(), _TRANSACTION_LIMIT)
+
+    def list_files(self, task_id: str) -> Iterator[FileRecord]:
+        with _translate_errors():
+            yield from map(_to_file, self._files.query(task_id, consistent_read=True))
+
+    @_translate_errors()
+    def find_files(self, task_id: str, paths: Sequence[str]) -> list[FileRecord]:
+        keys = [(task_id, path) for path in paths]
+        return [_to_file(item) for item in self._files.batch_get(keys, consistent_read=True)]
+
+    @_translate_errors()
+    def start_stage(
+        self, task_id: str, stage: Stage, *, check_at: float, totals: Progress | None = None
+    ) -> Task | None:
+        item = self._tasks(task_id)
+        actions = [*self._progress_actions(check_at), TaskItem.stage.set(stage)]
+        if totals is not None:
+            actions.append(TaskItem.files_total.set(totals.files_total))
+            actions.append(TaskItem.bytes_total.set(totals.bytes_total))
+        earlier = _STAGE_ORDER[: _STAGE_ORDER.index(stage)]
+        is_before = (TaskItem.status == TaskStatus.PENDING) & TaskItem.stage.is_in(*earlier)
+        if _update(item, actions, is_before):
+            return _to_task(item)
+        return self.find_task(task_id)
+
+    @_translate_errors()
+    def postpone_check(self, task_id: str, *, check_at: float, sweeps: int | None = None) -> None:
+        actions = [TaskItem.updated_at.set(self._now()), TaskItem.check_at.set(check_at)]
+        if sweeps is not None:
+            actions.append(TaskItem.sweeps.set(sweeps))
+        _update(self._tasks(task_id), actions, TaskItem.watch.exists())
+
+    @_translate_errors()
+    def lease_file(self, task_id: str, path: str, *, owner: str, now: float, until: float) -> FileRecord | None:
+        item = self._files(task_id, path)
+        is_free = (
+            FileItem.lease_owner.does_not_exist() | (FileItem.lease_owner == owner) | (FileItem.lease_until <= now)
+        )
+        leased = _update(
+            item,
+            [FileItem.lease_owner.set(owner), FileItem.lease_until.set(until)],
+            FileItem.size.exists() & FileItem.done.does_not_exist() & is_free,
+        )
+        return _to_file(item) if leased else None
+
+    @_translate_errors()
+    def renew_lease(self, task_id: str, path: str, *, owner: str, until: float) -> None:
+        item = self._files(task_id, path)
+        if not _update(item, [FileItem.lease_until.set(until)], FileItem.lease_owner == owner):
+            raise _lost_lease(path)
+
+    @_translate_errors()
+    def release_lease(self, task_id: str, path: str, *, owner: str) -> None:
+        actions = [FileItem.lease_owner.remove(), FileItem.lease_until.remove()]
+        _update(self._files(task_id, path), actions, FileItem.lease_owner == owner)
+
+    @_translate_errors()
+    def save_checkpoint(
+        self,
+        task_id: str,
+        path: str,
+        checkpoint: Checkpoint | None,
+        *,
+        owner: str,
+        until: float,
+        check_at: float,
+    ) -> None:
+        stored_form = _from_checkpoint(checkpoint) if checkpoint else None
+        change = FileItem.checkpoint.set(stored_form) if stored_form else FileItem.checkpoint.remove()
+
+        def save() -> None:
+            try:
+                attributes = ["lease_owner", "checkpoint.offset"]
+                stored = self._files.get(task_id, path, consistent_read=True, attributes_to_get=attributes)
+            except DoesNotExist:
+                raise _lost_lease(path) from None
+            if stored.lease_owner != owner:
+                raise _lost_lease(path)
+            offset = _find_offset(stored)
+            moved = (checkpoint.offset if checkpoint else 0) - (offset or 0)
+            try:
+                with self._transaction() as transaction:
+                    transaction.update(
+                        self._files(task_id, path),
+                        actions=[change, FileItem.lease_until.set(until)],
+                        condition=(FileItem.lease_owner == owner) & _match_offset(offset),
+                    )
+                    self._count(transaction, task_id, check_at, [TaskItem.bytes_done.add(moved)])
+            except _CancelledError as cancelled:
+                if cancelled.last_condition_failed:
+                    raise _ended_task(task_id) from None
+                raise
+
+        _retry(save)
+
+    def _count(self, transaction: TransactWrite, task_id: str, check_at: float, counts: Sequence[Action]) -> None:
+        transaction.update(
+            self._tasks(task_id),
+            actions=[*self._progress_actions(check_at), *counts],
+            condition=TaskItem.status == TaskStatus.PENDING,
+        )
+
+    @_translate_errors()
+    def finish_files(self, task_id: str, results: Sequence[FileResult], *, check_at: float) -> Progress:
+        if len(results) > _FINISH_LIMIT:
+            raise ValueError(f"{len(results)} files at once; the limit is {_FINISH_LIMIT}")
+
+        def finish() -> None:
+            stored = self._files.batch_get(
+                [(task_id, result.file.path) for result in results],
+                consistent_read=True,
+                attributes_to_get=["path", "done", "checkpoint.offset"],
+            )
+            offsets = {item.path: _find_offset(item) for item in stored if not item.done}
+            fresh = {r.file.path: r for r in results if r.file.path in offsets}
+            if not fresh:
+                return
+            counts = [
+                TaskItem.files_done.add(len(fresh)),
+                TaskItem.bytes_done.add(sum(r.file.size - (offsets[path] or 0) for path, r in fresh.items())),
+                TaskItem.bytes_reused.add(sum(r.file.size for r in fresh.values() if r.reused)),
+            ]
+            try:
+                with self._transaction() as transaction:
+                    for path, result in fresh.items():
+                        self._finish_file(transaction, task_id, result, offsets[path])
+                    self._count(transaction, task_id, check_at, counts)
+            except _CancelledError as cancelled:
+                if cancelled.last_condition_failed:
+                    raise _ended_task(task_id) from None
+                raise
+
+        _retry(finish)
+        task = self.find_task(task_id)
+        if task is None or task.status is not TaskStatus.PENDING:
+            raise _ended_task(task_id)
+        return task.progress
+
+    def _finish_file(self, transaction: TransactWrite, task_id: str, result: FileResult, offset: int | None) -> None:
+        transaction.update(
+            self._files(task_id, result.file.path),
+            actions=[
+                FileItem.done.set(True),
+                FileItem.sha256.set(result.sha256),
+                FileItem.etag.set(result.etag),
+                FileItem.reused.set(result.reused),
+                FileItem.checkpoint.remove(),
+                FileItem.lease_owner.remove(),
+                FileItem.lease_until.remove(),
+            ],
+            condition=FileItem.done.does_not_exist() & _match_offset(offset),
+        )
+
+    @_translate_errors()
+    def finish_import(self, task_id: str, *, files: int, size: int, check_at: float) -> bool:
+        def finish() -> bool:
+            task = self.find_task(task_id)
+            if task is None or task.status is not TaskStatus.PENDING:
+                return task is not None and task.status is TaskStatus.DONE
+            self._end(
+                task,
+                [TaskItem.status.set(TaskStatus.DONE), TaskItem.stage.set(Stage.DONE)],
+                [
+                    ModelItem.status.set(ModelStatus.READY),
+                    ModelItem.files.set(files),
+                    ModelItem.size.set(size),
+                ],
+                check_at,
+            )
+            return True
+
+        return _retry(finish)
+
+    @_translate_errors()
+    def fail_import(self, task_id: str, error: TaskError, *, stage: Stage = Stage.FAILED, check_at: float) -> bool:
+
+        def fail() -> bool:
+            task = self.find_task(task_id)
+            if task is None or task.status is not TaskStatus.PENDING:
+                return False
+            self._end(
+                task,
+                [
+                    TaskItem.status.set(TaskStatus.FAILED),
+                    TaskItem.stage.set(stage),
+                    TaskItem.error.set(_from_task_error(error)),
+                ],
+                [ModelItem.status.set(ModelStatus.FAILED)],
+                check_at,
+            )
+            return True
+
+        return _retry(fail)
+
+    def _end(
+        self, task: Task, task_actions: Sequence[Action], model_actions: Sequence[Action], check_at: float
+    ) -> None:
+        now = self._now()
+        with self._transaction() as transaction:
+            transaction.update(
+                self._tasks(task.id),
+                actions=[
+                    *task_actions,
+                    TaskItem.updated_at.set(now),
+                    TaskItem.check_at.set(check_at),
+                    TaskItem.expires_at.set(self._now(later=_TASK_TTL)),
+                ],
+                condition=TaskItem.status == TaskStatus.PENDING,
+            )
+            transaction.update(
+                self._models(task.model_id),
+                actions=[*model_actions, ModelItem.updated_at.set(now)],
+                condition=ModelItem.task_id == task.id,
+            )
+
+    @_translate_errors()
+    def unwatch_task(self, task_id: str) -> None:
+        has_ended = TaskItem.status.is_in(TaskStatus.DONE, TaskStatus.FAILED)
+        _update(self._tasks(task_id), [TaskItem.watch.remove()], has_ended)
+
+    @_translate_errors()
+    def list_due(self, now: float, limit: int) -> list[Task]:
+        due = self._tasks.by_check.query(_WATCHED, TasksByCheck.check_at <= now, limit=limit)
+        return [_to_task(item) for item in due]
+
+    @_translate_errors()
+    def find_blob(self, digest: str) -> Blob | None:
+        item = _find(self._blobs, digest)
+        if item is None or _has_expired(item.expires_at, self._clock()):
+            return None
+        return Blob(item.sha256, item.key, int(item.size), item.etag)
+
+    @_translate_errors()
+    def put_blobs(self, blobs: Iterable[tuple[str, Blob]], *, expires_at: float | None) -> None:
+        expiry = None if expires_at is None else datetime.fromtimestamp(expires_at, UTC)
+
+        def write(batch: tuple[tuple[str, Blob], ...]) -> None:
+            def put() -> None:
+                try:
+                    with self._blobs.batch_write() as batch_write:
+                        for digest, blob in batch:
+                            batch_write.save(
+                                self._blobs(
+                                    digest=digest,
+                                    sha256=blob.sha256,
+                                    key=blob.key,
+                                    size=blob.size,
+                                    etag=blob.etag,
+                                    expires_at=expiry,
+                                )
+                            )
+                except PutError as error:
+                    # Without a cause: DynamoDB kept back some of the items.
+                    if error.cause is None:
+                        raise _CancelledError from error
+                    raise
+
+            _retry(put)
+
+        _write_parallel(write, dict(blobs).items(), _BATCH_LIMIT)
+
+    @_translate_errors()
+    def forget_blob(self, digest: str, key: str) -> None:
+        try:
+            self._blobs(digest).delete(condition=BlobItem.key == key)
+        except DeleteError as error:
+            if _find_code(error) != f"{_CONDITION_FAILED}Exception":
+                raise
+
+
+def _has_expired(expires_at: datetime | None, now: float) -> bool:
+    """DynamoDB itself deletes within days: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/TTL.html."""
+    return expires_at is not None and expires_at.timestamp() <= now
+
+
+def _describe(model: Model) -> str:
+    return f"{model.resolved.name} at commit {model.resolved.commit[:12]}"
+
+
+def _lost_lease(path: str) -> LeaseLostError:
+    return LeaseLostError(f"Another worker has {path} now.")
+
+
+def _ended_task(task_id: str) -> TaskEndedError:
+    return TaskEndedError(f"Task {task_id} has ended already.")

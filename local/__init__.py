@@ -1,0 +1,1 @@
+"""The local stack: MiniStack, the real template deployed on it, and a Hub to import from."""

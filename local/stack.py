@@ -1,0 +1,307 @@
+"""Start, deploy and stop a local stack."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import boto3
+import requests
+from botocore.config import Config
+
+from local.errors import LocalStackError
+from local.processes import ProcessRecord, RecordedProcess
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCAL = ROOT / ".local"
+ENVIRONMENTS = LOCAL / "venvs"
+BUILDS = LOCAL / "builds"
+DEFAULT_NAME = "local"
+
+REGION = "us-east-1"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": REGION}
+STACK_NAME = "modelhaul"
+HUGGING_FACE = "https://huggingface.co"
+SAMPLE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+START_SECONDS = 60
+HUB_ANSWER_SECONDS = 3
+# What a function needs to reach the internet from a machine behind a proxy.
+NETWORK_VARIABLES = (
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+)
+
+Upstream = Literal["auto", "internet", "loopback"]
+
+
+@dataclass(frozen=True)
+class Hub:
+    endpoint: str
+    description: str
+
+
+@dataclass(frozen=True)
+class StackState:
+    """Where a deployed stack is found; written to `stack.json`. `outputs` are the template's."""
+
+    api_url: str
+    api_key: str
+    aws_endpoint_url: str
+    region: str
+    incoming_bucket: str
+    models_bucket: str
+    stack_name: str
+    hub_endpoint: str
+    ministack_pid: int
+    outputs: dict[str, str]
+
+
+class LocalStack:
+    """One named stack: its folder, its processes and its state."""
+
+    def __init__(self, name: str = DEFAULT_NAME) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name) or name in {
+            ENVIRONMENTS.name,
+            BUILDS.name,
+        }:
+            raise LocalStackError(f"{name!r} cannot be the name of a stack: use a few lower-case letters and digits")
+        self.name = name
+        self.folder = LOCAL / name
+        self.state_path = (LOCAL if name == DEFAULT_NAME else self.folder) / "stack.json"
+        self.processes = ProcessRecord(self.folder / "processes.json")
+
+    def is_up(self) -> bool:
+        return self.processes.find_alive("ministack") is not None
+
+    def start(self, upstream: Upstream, hub_endpoint: str, port: int, say: Callable[[str], None]) -> StackState:
+        """Start what does not run yet, then build and deploy the code as it is now.
+
+        `port` 0 takes a free one. Raises LocalStackError; what it started is stopped then.
+        """
+        was_up = self.is_up()
+        try:
+            return self._start(upstream, hub_endpoint, port, say)
+        except BaseException:
+            if not was_up:
+                self.processes.stop_all()
+            raise
+
+    def stop(self) -> bool:
+        """Stop all processes and remove the stack's folder. False if there was none."""
+        existed = self.folder.is_dir()
+        self.processes.stop_all()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.state_path.unlink(missing_ok=True)
+        return existed
+
+    def _start(self, upstream: Upstream, hub_endpoint: str, port: int, say: Callable[[str], None]) -> StackState:
+        if not self.is_up():
+            self.stop()
+            self.folder.mkdir(parents=True)
+        hub = self._choose_hub(upstream, hub_endpoint)
+        say(f"Hub: {hub.description} ({hub.endpoint})")
+        ministack, endpoint = self._start_ministack(port)
+        say(f"MiniStack: {endpoint}")
+        say("Building and deploying")
+        self._build_and_deploy(endpoint, hub)
+        state = self._read_state(endpoint, hub, ministack)
+        # Whole or not there: others wait for this file.
+        partial = self.state_path.with_suffix(".partial")
+        partial.write_text(json.dumps(asdict(state), indent=2) + "\n")
+        partial.replace(self.state_path)
+        return state
+
+    def _choose_hub(self, upstream: Upstream, hub_endpoint: str) -> Hub:
+        if hub_endpoint:
+            if not re.match(r"https?://[^/]", hub_endpoint):
+                raise LocalStackError(f"HF_ENDPOINT must be an http or https address, not {hub_endpoint!r}")
+            return Hub(hub_endpoint.rstrip("/"), "the one asked for")
+        if upstream == "internet":
+            return Hub(HUGGING_FACE, "the real one")
+        if upstream == "auto" and answers(f"{HUGGING_FACE}/api/models/{SAMPLE_MODEL}"):
+            return Hub(HUGGING_FACE, "the real one, which answers")
+        reason = " (the real one does not answer)" if upstream == "auto" else ""
+        return Hub(self._start_loopback_hub(), f"the loopback one of the tests{reason}")
+
+    def _start_loopback_hub(self) -> str:
+        ready = self.folder / "hub.json"
+        process = self.processes.find_alive("hub")
+        if process is None:
+            ready.unlink(missing_ok=True)
+            log = self.folder / "hub.log"
+            command = [sys.executable, "-m", "tests.upstream", "--ready-file", str(ready)]
+            process = self.processes.start("hub", command, environment=os.environ, folder=ROOT, log=log)
+            wait_until_ready("the loopback Hub", process, log, ready.is_file)
+        endpoint: str = json.loads(ready.read_text())["hub"]
+        return endpoint
+
+    def _start_ministack(self, port: int) -> tuple[RecordedProcess, str]:
+        """MiniStack's process and address."""
+        port_file = self.folder / "port"
+        if process := self.processes.find_alive("ministack"):
+            return process, f"http://127.0.0.1:{port_file.read_text()}"
+        port = find_port(port)
+        port_file.write_text(str(port))
+        folders = {name: self.folder / name.lower() for name in ("TMPDIR", "STATE_DIR", "S3_DATA_DIR", "HOME")}
+        for folder in folders.values():
+            folder.mkdir(exist_ok=True)
+        # Functions inherit this environment: nothing of the caller's shell may leak into them.
+        environment = {
+            **{name: os.environ[name] for name in NETWORK_VARIABLES if name in os.environ},
+            **{name: str(folder) for name, folder in folders.items()},
+            **CREDENTIALS,
+            "GATEWAY_PORT": str(port),
+            "BIND_HOST": "127.0.0.1",
+            "SFTP_ENABLED": "0",
+            "IOT_MTLS_ENABLED": "0",
+            "NO_PROXY": "127.0.0.1,localhost",
+            "PATH": os.defpath,
+            "LANG": "C.UTF-8",
+        }
+        log = self.folder / "ministack.log"
+        command = [str(ENVIRONMENTS / "ministack" / "bin" / "ministack")]
+        process = self.processes.start("ministack", command, environment=environment, folder=self.folder, log=log)
+        endpoint = f"http://127.0.0.1:{port}"
+        wait_until_ready("MiniStack", process, log, lambda: answers(f"{endpoint}/_ministack/health"))
+        return process, endpoint
+
+    def _build_and_deploy(self, endpoint: str, hub: Hub) -> None:
+        """All stacks share one build: its cache belongs to one build folder (build.toml beside it)."""
+        # The SAM CLI notices changes of a layer's folder, not of the script that builds it.
+        digest = hashlib.sha256((ROOT / "layers" / "build_layer.py").read_bytes()).hexdigest()
+        folder = BUILDS / digest[:12]
+        folder.mkdir(parents=True, exist_ok=True)
+        parameters = [
+            "--parameter-overrides",
+            f"Architecture={read_architecture()}",
+            f"HuggingFaceEndpoint={hub.endpoint}",
+            "LocalMode=true",
+        ]
+        with lock_file(folder / "lock"):
+            template, build, cache = ROOT / "template.yaml", folder / "build", folder / "cache"
+            paths = [f"--template={template}", f"--build-dir={build}", "--cached", f"--cache-dir={cache}"]
+            self._run_sam("build", *paths, *parameters)
+            target = [f"--template-file={build / 'template.yaml'}", f"--stack-name={STACK_NAME}"]
+            self._run_sam("deploy", *target, f"--region={REGION}", *parameters, endpoint=endpoint)
+
+    def _run_sam(self, command: str, *arguments: str, endpoint: str = "") -> None:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MAKE", "PYTHON"))}
+        environment = {
+            **kept,
+            **CREDENTIALS,
+            **({"AWS_ENDPOINT_URL": endpoint} if endpoint else {}),
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "MODELHAUL_ARCHITECTURE": "host",
+            "PATH": os.pathsep.join(
+                # The layers' Makefiles look for python3.13 and uv.
+                [
+                    str(Path(sys.executable).parent),
+                    os.environ.get("PATH", os.defpath),
+                    str(ENVIRONMENTS / "uv/bin"),
+                ]
+            ),
+            "SAM_CLI_TELEMETRY": "0",
+        }
+        log = self.folder / f"{command}.log"
+        log.unlink(missing_ok=True)
+        settings = ["--config-file", str(ROOT / "samconfig.toml"), "--config-env", "local"]
+        line = [str(ENVIRONMENTS / "sam" / "bin" / "sam"), command, *settings, *arguments]
+        process = self.processes.start(f"sam {command}", line, environment=environment, folder=ROOT, log=log)
+        status = self.processes.wait(process)
+        self.processes.stop(process)
+        if status:
+            raise LocalStackError(f"sam {command} failed:\n{read_tail(log)}")
+
+    def _read_state(self, endpoint: str, hub: Hub, ministack: RecordedProcess) -> StackState:
+        session = open_session()
+        cloudformation = session.client("cloudformation", endpoint_url=endpoint, config=CLIENT_CONFIG)
+        stack = cloudformation.describe_stacks(StackName=STACK_NAME)["Stacks"][0]
+        outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+        api_id = cloudformation.describe_stack_resource(StackName=STACK_NAME, LogicalResourceId="Api")[
+            "StackResourceDetail"
+        ]["PhysicalResourceId"]
+        api_gateway = session.client("apigateway", endpoint_url=endpoint, config=CLIENT_CONFIG)
+        return StackState(
+            api_url=f"{endpoint}/_aws/execute-api/{api_id}/v1",
+            api_key=api_gateway.get_api_key(apiKey=outputs["ApiKeyId"], includeValue=True)["value"],
+            aws_endpoint_url=endpoint,
+            region=REGION,
+            incoming_bucket=outputs["IncomingBucket"],
+            models_bucket=outputs["ModelsBucket"],
+            stack_name=STACK_NAME,
+            hub_endpoint=hub.endpoint,
+            ministack_pid=ministack.pid,
+            outputs=outputs,
+        )
+
+
+CLIENT_CONFIG = Config(s3={"addressing_style": "path"}, retries={"max_attempts": 2})
+
+
+def open_session() -> boto3.Session:
+    return boto3.Session(
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        region_name=REGION,
+    )
+
+
+def read_architecture() -> str:
+    return "arm64" if platform.machine() in {"arm64", "aarch64"} else "x86_64"
+
+
+def answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=HUB_ANSWER_SECONDS).ok
+    except requests.RequestException:
+        return False
+
+
+def find_port(port: int) -> int:
+    """The port itself if nothing listens on it, a free one for 0."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise LocalStackError(f"port {port} of 127.0.0.1 cannot be used: {error.strerror}") from error
+        free: int = listener.getsockname()[1]
+        return free
+
+
+def wait_until_ready(what: str, process: RecordedProcess, log: Path, is_ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not is_ready():
+        if not process.is_alive():
+            raise LocalStackError(f"{what} ended while it started:\n{read_tail(log)}")
+        if time.monotonic() > deadline:
+            raise LocalStackError(f"{what} did not start within {START_SECONDS} s:\n{read_tail(log)}")
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def lock_file(path: Path) -> Iterator[None]:
+    """One at a time among processes."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def read_tail(log: Path, lines: int = 30) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])

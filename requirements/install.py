@@ -1,0 +1,66 @@
+"""Make the project's environments from the pinned, hashed requirement files.
+
+Run by `make setup` on Python 3.13. An environment is touched only when its requirement files or the
+interpreter changed. uv does the work; where it is missing, it is installed beside the environments.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = ROOT / "requirements"
+UV_ENVIRONMENT = ROOT / ".local/venvs/uv"
+ENVIRONMENTS = {
+    ".venv": ("dev.txt", "sample_model.txt"),
+    ".local/venvs/ministack": ("ministack.txt",),
+    ".local/venvs/sam": ("sam.txt",),
+}
+
+
+def compute_stamp(requirements: list[Path]) -> str:
+    """A digest of what an environment is made from."""
+    digest = hashlib.sha256(sys.executable.encode())
+    for path in requirements:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def run(*command: str | Path) -> None:
+    status = subprocess.run(command, check=False).returncode
+    if status:
+        sys.exit(f"the environments could not be made: {' '.join(map(str, command))} ended with {status}")
+
+
+def find_uv() -> Path:
+    if found := shutil.which("uv"):
+        return Path(found)
+    uv = UV_ENVIRONMENT / "bin/uv"
+    if not uv.is_file():
+        print("Installing uv", flush=True)
+        run(sys.executable, "-m", "venv", "--clear", UV_ENVIRONMENT)
+        pip = (UV_ENVIRONMENT / "bin/python", "-m", "pip", "install", "-qq", "--disable-pip-version-check")
+        run(*pip, "--require-hashes", "--only-binary=:all:", "-r", REQUIREMENTS / "uv.txt")
+    return uv
+
+
+def install_environment(environment: Path, requirements: list[Path]) -> None:
+    """Make the environment hold exactly the packages of the files, which name all dependencies."""
+    stamp, wanted = environment / ".stamp", compute_stamp(requirements)
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    print(f"Installing {environment.relative_to(ROOT)}", flush=True)
+    uv = find_uv()
+    run(uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, environment)
+    python = environment / "bin/python"
+    run(uv, "pip", "sync", "--quiet", "--require-hashes", "--python", python, *requirements)
+    stamp.write_text(wanted)
+
+
+if __name__ == "__main__":
+    if sys.version_info[:2] != (3, 13):
+        sys.exit("Python 3.13 is needed, as in .python-version.")
+    for name, files in ENVIRONMENTS.items():
+        install_environment(ROOT / name, [REQUIREMENTS / file for file in files])

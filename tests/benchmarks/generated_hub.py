@@ -1,0 +1,23 @@
+"""A loopback Hub with one generated file: python -m tests.benchmarks.generated_hub BYTES."""
+
+import sys
+
+from tests.benchmarks.servers import announce
+from tests.upstream.content import GeneratedContent
+from tests.upstream.hub import LoopbackHub
+from tests.upstream.hub_repository import HubFile, HubRepository
+
+NAME = "acme/generated"
+PATH = "model.safetensors"
+
+
+def main() -> None:
+    file = HubFile(GeneratedContent(int(sys.argv[1])), lfs=True)
+    repository = HubRepository(NAME, {"main": {PATH: file}})
+    with LoopbackHub() as hub:
+        hub.add_repository(repository)
+        announce({"endpoint": hub.endpoint, "commit": repository.branches["main"], "sha256": file.sha256})
+
+
+if __name__ == "__main__":
+    main()

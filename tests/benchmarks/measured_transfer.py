@@ -1,0 +1,56 @@
+"""Moves one file as transfer_files does, in a process that does nothing else, and prints what that took.
+
+python -m tests.benchmarks.measured_transfer ORDER, where ORDER is JSON: commit, sha256, size, part_size (or null).
+The environment is the function's, as `modelhaul.wiring` reads it.
+"""
+
+import json
+import math
+import sys
+from dataclasses import asdict, replace
+
+# What the function loads besides: it is part of the process's memory.
+import modelhaul.worker  # noqa: F401
+from modelhaul import wiring
+from modelhaul.digest import Algorithm, Digest
+from modelhaul.model import ResolvedModel, Source, SourceFile
+from modelhaul.ports import ObjectStore
+from modelhaul.streaming import FileStream, Moved, StreamSettings
+from tests.benchmarks.generated_hub import NAME, PATH
+from tests.benchmarks.usage import measure
+
+
+def move_file(file: SourceFile, commit: str, settings: StreamSettings, store: ObjectStore) -> None:
+    """Raises AssertionError unless the whole file was stored and its digest verified."""
+    source = wiring.open_source(Source.HUGGINGFACE)
+    model = ResolvedModel(Source.HUGGINGFACE, NAME, "main", commit)
+    key = f"staging/task/{file.path}"
+    outcome = FileStream(
+        file=file,
+        key=key,
+        open_range=lambda start, end: source.open_range(model, file, start, end),
+        store=store,
+        save=lambda checkpoint: None,
+        beat=lambda: None,
+        remaining=lambda: math.inf,
+        settings=settings,
+    ).run()
+    assert isinstance(outcome, Moved), outcome
+    assert outcome.sha256 == file.digest.value
+    assert store.find_object(key) == (file.size, f"{0:032x}")
+
+
+def main() -> None:
+    order = json.loads(sys.argv[1])
+    file = SourceFile(PATH, order["size"], Digest(Algorithm.SHA256, order["sha256"]))
+    transferrer = wiring.create_transferrer()
+    wiring.create_runner()
+    settings = transferrer.settings
+    if part_size := order["part_size"]:
+        settings = replace(settings, part_size=lambda _: part_size)
+    usage = measure(lambda: move_file(file, order["commit"], settings, transferrer.store))
+    print(json.dumps(asdict(usage)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,541 @@
+import uuid
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import pytest
+
+from modelhaul.adapters.dynamodb import DynamoDBLedger
+from modelhaul.errors import (
+    ImportInProgressError,
+    LeaseLostError,
+    ModelExistsError,
+    TaskEndedError,
+)
+from modelhaul.model import (
+    Blob,
+    FileRecord,
+    ModelStatus,
+)
+from modelhaul.ports import Ledger
+from modelhaul.task import Progress, Stage, TaskStatus
+from tests.contract.backends import BACKENDS, open_aws
+from tests.contract.dynamodb import clear_tables, control_moto, open_ledger
+from tests.contract.ledger_builders import (
+    GATED,
+    START,
+    at,
+    claim,
+    lease,
+    make_checkpoint,
+    make_file,
+    make_model,
+    make_result,
+    make_task,
+    plan,
+    read_file,
+    read_model,
+    read_task,
+    save,
+)
+from tests.fakes.ledger import InMemoryLedger
+
+
+@dataclass(slots=True)
+class ManualClock:
+    now: float = START
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def database(request: pytest.FixtureRequest) -> Iterator[DynamoDBLedger | None]:
+    if request.param == "fake":
+        yield None
+        return
+    with open_aws(request.param):
+        isolated = control_moto() if request.param == "moto" else nullcontext()
+        with isolated, open_ledger() as ledger:
+            yield ledger
+
+
+@pytest.fixture
+def ledger(database: DynamoDBLedger | None, clock: ManualClock) -> Iterator[Ledger]:
+    if database is None:
+        yield InMemoryLedger(clock=clock)
+        return
+    database._clock = clock
+    yield database
+    clear_tables(database)
+
+
+class TestClaim:
+    def test_writes_the_task_and_the_model(self, ledger: Ledger) -> None:
+        model = make_model()
+        task = make_task(
+            model,
+            created_at=datetime(2025, 6, 22, 12, 0, 0, 123456, UTC),
+            progress=Progress(1, 2, 500_000_000_001, 4, 5),
+            error=GATED,
+            sweeps=3,
+            check_at=START + 0.25,
+        )
+        ledger.claim_import(task, replace(model, task_id=task.id))
+        assert ledger.find_task(task.id) == task
+        assert ledger.find_model(model.model_id) == replace(model, task_id=task.id)
+
+    def test_of_a_model_in_flight_names_its_task_and_writes_nothing(self, ledger: Ledger) -> None:
+        model = make_model()
+        first, second = claim(ledger, model), make_task(model)
+        with pytest.raises(ImportInProgressError) as caught:
+            ledger.claim_import(second, replace(model, task_id=second.id))
+        assert (caught.value.task_id, caught.value.model_id) == (first.id, model.model_id)
+        assert first.id in caught.value.detail
+        assert ledger.find_task(second.id) is None
+        assert read_model(ledger, model.model_id).task_id == first.id
+
+    def test_of_a_ready_model_names_it(self, ledger: Ledger) -> None:
+        model = make_model()
+        first = claim(ledger, model)
+        ledger.finish_import(first.id, files=1, size=1, check_at=START)
+        with pytest.raises(ModelExistsError) as caught:
+            claim(ledger, model)
+        assert caught.value.model_id == model.model_id
+        assert model.resolved.name in caught.value.detail
+
+    def test_takes_a_failed_model_over(self, ledger: Ledger) -> None:
+        model = make_model()
+        ledger.fail_import(claim(ledger, model).id, GATED, check_at=START)
+        second = claim(ledger, model)
+        assert read_model(ledger, model.model_id) == replace(model, task_id=second.id)
+
+    @pytest.mark.parametrize("end", ["none", "done", "failed"])
+    def test_repeated_succeeds_and_changes_nothing(self, ledger: Ledger, end: str) -> None:
+        model = make_model()
+        task = claim(ledger, model)
+        if end == "done":
+            ledger.finish_import(task.id, files=1, size=1, check_at=START)
+        elif end == "failed":
+            ledger.fail_import(task.id, GATED, check_at=START)
+        before = read_task(ledger, task.id), read_model(ledger, model.model_id)
+        ledger.claim_import(task, replace(model, task_id=task.id))
+        assert (read_task(ledger, task.id), read_model(ledger, model.model_id)) == before
+
+
+@pytest.mark.parametrize("key", ["", "x", "../..", "a b/ä%00", "😀", "\ud800", "x" * 3000, str(uuid.uuid4())])
+def test_an_id_of_any_shape_that_is_not_there_is_none(ledger: Ledger, key: str) -> None:
+    assert ledger.find_task(key) is None
+    assert ledger.find_model(key) is None
+
+
+class TestFiles:
+    def test_are_listed_in_path_order(self, ledger: Ledger) -> None:
+        paths = ["z", "a/b", "a", "a-b", "ä", "Z", "😀", "￿"]
+        files = {path: make_file(path, size) for size, path in enumerate(paths)}
+        task = plan(ledger, *files.values())
+        plan(ledger, make_file("another task's"))
+        assert list(ledger.list_files(task.id)) == [FileRecord(task.id, files[path]) for path in sorted(paths)]
+
+    def test_any_number_can_be_planned(self, ledger: Ledger) -> None:
+        files = [make_file(f"{number:04}") for number in range(250)]
+        task = plan(ledger, *files)
+        assert [record.file for record in ledger.list_files(task.id)] == files
+        found = ledger.find_files(task.id, [file.path for file in files] + ["unknown"])
+        assert sorted(record.file.path for record in found) == [file.path for file in files]
+
+    def test_of_an_unknown_task_are_none(self, ledger: Ledger) -> None:
+        assert list(ledger.list_files("unknown")) == []
+        assert ledger.find_files("unknown", ["a"]) == []
+        assert ledger.find_files("unknown", []) == []
+
+    def test_planned_again_keep_what_became_of_them(self, ledger: Ledger) -> None:
+        done, moving, waiting = make_file("done"), make_file(), make_file("waiting")
+        task = plan(ledger, done, moving)
+        ledger.finish_files(task.id, [make_result(done)], check_at=START)
+        lease(ledger, task.id)
+        save(ledger, task.id, make_checkpoint(10))
+        before = list(ledger.list_files(task.id))
+        ledger.put_files(task.id, [replace(done, size=1), moving, waiting])
+        assert list(ledger.list_files(task.id)) == [*before, FileRecord(task.id, waiting)]
+
+
+class TestStage:
+    def test_moves_forward_with_the_totals(self, ledger: Ledger, clock: ManualClock) -> None:
+        task = claim(ledger, sweeps=4)
+        clock.now = START + 7
+        totals = Progress(files_done=9, files_total=2, bytes_done=9, bytes_total=30, bytes_reused=9)
+        started = ledger.start_stage(task.id, Stage.TRANSFERRING, check_at=START + 500, totals=totals)
+        assert started == replace(
+            task,
+            stage=Stage.TRANSFERRING,
+            progress=Progress(files_total=2, bytes_total=30),
+            check_at=START + 500,
+            updated_at=at(START + 7),
+            sweeps=0,
+        )
+        assert ledger.find_task(task.id) == started
+        published = ledger.start_stage(task.id, Stage.PUBLISHING, check_at=START + 600)
+        assert published == replace(started, stage=Stage.PUBLISHING, check_at=START + 600)
+
+    @pytest.mark.parametrize("stage", [Stage.TRANSFERRING, Stage.PUBLISHING])
+    def test_that_is_reached_or_passed_is_left_alone(self, ledger: Ledger, stage: Stage) -> None:
+        task = claim(ledger)
+        ledger.start_stage(task.id, Stage.PUBLISHING, check_at=START + 500)
+        before = read_task(ledger, task.id)
+        after = ledger.start_stage(task.id, stage, check_at=START + 900, totals=Progress(files_total=7))
+        assert after == before == ledger.find_task(task.id)
+
+    def test_of_an_ended_task_is_left_alone(self, ledger: Ledger) -> None:
+        task = claim(ledger)
+        ledger.fail_import(task.id, GATED, check_at=START)
+        before = read_task(ledger, task.id)
+        assert ledger.start_stage(task.id, Stage.PUBLISHING, check_at=START + 900) == before
+
+    def test_of_an_unknown_task_is_none(self, ledger: Ledger) -> None:
+        assert ledger.start_stage("unknown", Stage.PUBLISHING, check_at=START) is None
+        assert ledger.find_task("unknown") is None
+
+
+class TestLease:
+    def test_shuts_others_out_until_it_ends(self, ledger: Ledger) -> None:
+        file = make_file()
+        task = plan(ledger, file)
+        leased = ledger.lease_file(task.id, file.path, owner="a", now=START, until=START + 90)
+        assert leased == FileRecord(task.id, file, lease_until=START + 90)
+        assert ledger.lease_file(task.id, file.path, owner="b", now=START + 89.5, until=START + 200) is None
+        assert read_file(ledger, task.id).lease_until == START + 90
+        taken = ledger.lease_file(task.id, file.path, owner="b", now=START + 90, until=START + 200)
+        assert taken is not None
+        assert taken.lease_until == START + 200
+
+    def test_can_be_taken_again_by_its_owner(self, ledger: Ledger) -> None:
+        task = plan(ledger, make_file())
+        lease(ledger, task.id)
+        save(ledger, task.id, make_checkpoint(10))
+        assert lease(ledger, task.id).checkpoint == make_checkpoint(10)
+
+    def test_is_not_given_on_an_unknown_or_done_file(self, ledger: Ledger) -> None:
+        file = make_file()
+        task = plan(ledger, file)
+        ledger.finish_files(task.id, [make_result(file)], check_at=START)
+        for path in (file.path, "unknown"):
+            assert ledger.lease_file(task.id, path, owner="a", now=START, until=START + 90) is None
+        assert [record.file for record in ledger.list_files(task.id)] == [file]
+
+    def test_is_renewed_only_by_its_owner(self, ledger: Ledger) -> None:
+        task = plan(ledger, make_file())
+        lease(ledger, task.id)
+        ledger.renew_lease(task.id, "model.safetensors", owner="a", until=START + 500)
+        assert read_file(ledger, task.id).lease_until == START + 500
+        for path, owner in (("model.safetensors", "b"), ("unknown", "a")):
+            with pytest.raises(LeaseLostError):
+                ledger.renew_lease(task.id, path, owner=owner, until=START + 900)
+        assert read_file(ledger, task.id).lease_until == START + 500
+
+    def test_is_released_only_by_its_owner(self, ledger: Ledger) -> None:
+        task = plan(ledger, make_file())
+        lease(ledger, task.id)
+        ledger.release_lease(task.id, "model.safetensors", owner="b")
+        ledger.release_lease(task.id, "unknown", owner="a")
+        assert read_file(ledger, task.id).lease_until == START + 90
+        for _ in range(2):
+            ledger.release_lease(task.id, "model.safetensors", owner="a")
+        assert read_file(ledger, task.id).lease_until == 0
+        lease(ledger, task.id, owner="b")
+        with pytest.raises(LeaseLostError):
+            ledger.renew_lease(task.id, "model.safetensors", owner="a", until=START + 900)
+
+
+class TestCheckpoint:
+    def test_is_stored_and_counted(self, ledger: Ledger, clock: ManualClock) -> None:
+        task = plan(ledger, make_file(size=1000))
+        ledger.postpone_check(task.id, check_at=START, sweeps=3)
+        leased = lease(ledger, task.id)
+        clock.now = START + 5
+        save(ledger, task.id, make_checkpoint(400), check_at=START + 700)
+        assert read_file(ledger, task.id) == replace(leased, checkpoint=make_checkpoint(400), lease_until=START + 120)
+        assert read_task(ledger, task.id) == replace(
+            task,
+            progress=replace(task.progress, bytes_done=400),
+            check_at=START + 700,
+            updated_at=at(START + 5),
+            sweeps=0,
+        )
+
+    def test_counts_by_the_difference_of_offsets(self, ledger: Ledger) -> None:
+        task = plan(ledger, make_file(size=1000))
+        lease(ledger, task.id)
+        counted = []
+        for offset in (0, 400, 400, 700, 100, None, None, 300):
+            save(ledger, task.id, None if offset is None else make_checkpoint(offset))
+            counted.append(read_task(ledger, task.id).progress.bytes_done)
+        assert counted == [0, 400, 400, 700, 100, 0, 0, 300]
+
+    def test_with_none_is_discarded(self, ledger: Ledger) -> None:
+        task = plan(ledger, make_file())
+        lease(ledger, task.id)
+        save(ledger, task.id, make_checkpoint(400))
+        save(ledger, task.id, None)
+        assert read_file(ledger, task.id).checkpoint is None
+
+    def test_needs_the_lease(self, ledger: Ledger) -> None:
+        task = plan(ledger, make_file())
+        with pytest.raises(LeaseLostError):
+            save(ledger, task.id, make_checkpoint(400))
+        lease(ledger, task.id)
+        with pytest.raises(LeaseLostError):
+            save(ledger, task.id, make_checkpoint(400), owner="b")
+        with pytest.raises(LeaseLostError):
+            save(ledger, "unknown", make_checkpoint(400))
+        assert read_file(ledger, task.id).checkpoint is None
+        assert read_task(ledger, task.id) == task
+
+    def test_of_an_ended_task_is_refused(self, ledger: Ledger) -> None:
+        task = plan(ledger, make_file())
+        lease(ledger, task.id)
+        ledger.fail_import(task.id, GATED, check_at=START)
+        with pytest.raises(TaskEndedError):
+            save(ledger, task.id, make_checkpoint(400))
+        assert read_file(ledger, task.id).checkpoint is None
+        assert read_task(ledger, task.id).progress.bytes_done == 0
+
+    def test_of_ten_thousand_parts_fits(self, ledger: Ledger) -> None:
+        task = plan(ledger, make_file(size=500_000_000_000))
+        lease(ledger, task.id)
+        checkpoint = make_checkpoint(500_000_000_000, parts=10_000)
+        save(ledger, task.id, checkpoint)
+        assert read_file(ledger, task.id).checkpoint == checkpoint
+        [listed] = ledger.list_files(task.id)
+        assert listed.checkpoint == checkpoint
+
+    def test_may_have_no_part_and_no_etag_yet(self, ledger: Ledger) -> None:
+        task = plan(ledger, make_file())
+        lease(ledger, task.id)
+        checkpoint = replace(make_checkpoint(0, parts=0), source_etag=None)
+        save(ledger, task.id, checkpoint)
+        assert read_file(ledger, task.id).checkpoint == checkpoint
+
+
+class TestFinishFiles:
+    def test_marks_and_counts(self, ledger: Ledger, clock: ManualClock) -> None:
+        moved, copied, waiting = make_file("moved", 10), make_file("copied", 200), make_file("waiting", 3000)
+        task = plan(ledger, moved, copied, waiting)
+        ledger.postpone_check(task.id, check_at=START, sweeps=3)
+        clock.now = START + 5
+        results = [make_result(moved), make_result(copied, reused=True)]
+        progress = ledger.finish_files(task.id, results, check_at=START + 800)
+        assert progress == Progress(2, 3, bytes_done=210, bytes_total=3210, bytes_reused=200)
+        assert read_task(ledger, task.id) == replace(
+            task, progress=progress, check_at=START + 800, updated_at=at(START + 5), sweeps=0
+        )
+        assert list(ledger.list_files(task.id)) == [
+            FileRecord(task.id, r.file, done=True, sha256=r.sha256, etag=r.etag, reused=r.reused)
+            for r in reversed(results)
+        ] + [FileRecord(task.id, waiting)]
+
+    def test_counts_what_checkpoints_have_not(self, ledger: Ledger) -> None:
+        file = make_file(size=1000)
+        task = plan(ledger, file)
+        lease(ledger, task.id)
+        save(ledger, task.id, make_checkpoint(400))
+        progress = ledger.finish_files(task.id, [make_result(file)], check_at=START)
+        assert (progress.files_done, progress.bytes_done) == (1, 1000)
+        assert read_file(ledger, task.id) == FileRecord(
+            task.id, file, done=True, sha256="ab" * 32, etag=f"{'cd' * 16}-3"
+        )
+        with pytest.raises(LeaseLostError):
+            save(ledger, task.id, make_checkpoint(500))
+
+    def test_counts_no_file_twice(self, ledger: Ledger) -> None:
+        first, second = make_file("first", 10), make_file("second", 200)
+        task = plan(ledger, first, second)
+        once = ledger.finish_files(task.id, [make_result(first, reused=True)], check_at=START)
+        assert ledger.finish_files(task.id, [make_result(first, reused=True)], check_at=START) == once
+        both = ledger.finish_files(task.id, [make_result(first), make_result(second)], check_at=START)
+        assert both == Progress(2, 2, bytes_done=210, bytes_total=210, bytes_reused=10)
+        assert read_file(ledger, task.id, "first").reused
+
+    def test_counts_a_file_that_is_given_twice_once(self, ledger: Ledger) -> None:
+        file = make_file(size=10)
+        task = plan(ledger, file)
+        progress = ledger.finish_files(task.id, [make_result(file), make_result(file)], check_at=START)
+        assert (progress.files_done, progress.bytes_done) == (1, 10)
+
+    def test_leaves_out_files_that_were_not_planned(self, ledger: Ledger) -> None:
+        file = make_file(size=10)
+        task = plan(ledger, file)
+        results = [make_result(file), make_result(make_file("unknown"))]
+        progress = ledger.finish_files(task.id, results, check_at=START)
+        assert (progress.files_done, progress.bytes_done) == (1, 10)
+        assert [record.file for record in ledger.list_files(task.id)] == [file]
+
+    def test_takes_ninety_files_and_not_more(self, ledger: Ledger) -> None:
+        files = [make_file(f"{number:02}", 1) for number in range(91)]
+        task = plan(ledger, *files)
+        with pytest.raises(ValueError, match="limit is 90"):
+            ledger.finish_files(task.id, [make_result(file) for file in files], check_at=START)
+        progress = ledger.finish_files(task.id, [make_result(file) for file in files[:90]], check_at=START)
+        assert (progress.files_done, progress.bytes_done) == (90, 90)
+
+    def test_of_an_ended_task_is_refused(self, ledger: Ledger) -> None:
+        first, second = make_file("first"), make_file("second")
+        task = plan(ledger, first, second)
+        ledger.finish_files(task.id, [make_result(first)], check_at=START)
+        ledger.fail_import(task.id, GATED, check_at=START)
+        before = read_task(ledger, task.id)
+        for results in ([make_result(first)], [make_result(second)], []):
+            with pytest.raises(TaskEndedError):
+                ledger.finish_files(task.id, results, check_at=START)
+        with pytest.raises(TaskEndedError):
+            ledger.finish_files("unknown", [make_result(first)], check_at=START)
+        assert read_task(ledger, task.id) == before
+        assert not read_file(ledger, task.id, "second").done
+
+
+class TestEnd:
+    def test_done_makes_the_model_ready(self, ledger: Ledger, clock: ManualClock) -> None:
+        task = plan(ledger, make_file())
+        model = read_model(ledger, task.model_id)
+        clock.now = START + 60
+        assert ledger.finish_import(task.id, files=5, size=500_000_000_001, check_at=START + 900)
+        assert read_task(ledger, task.id) == replace(
+            task,
+            status=TaskStatus.DONE,
+            stage=Stage.DONE,
+            updated_at=at(START + 60),
+            check_at=START + 900,
+        )
+        assert read_model(ledger, task.model_id) == replace(
+            model, status=ModelStatus.READY, files=5, size=500_000_000_001, updated_at=at(START + 60)
+        )
+
+    @pytest.mark.parametrize("stage", [Stage.FAILED, Stage.CANCELLED])
+    def test_failed_says_why_and_frees_the_model(self, ledger: Ledger, clock: ManualClock, stage: Stage) -> None:
+        task = plan(ledger, make_file())
+        model = read_model(ledger, task.model_id)
+        clock.now = START + 60
+        assert ledger.fail_import(task.id, GATED, stage=stage, check_at=START + 900)
+        assert read_task(ledger, task.id) == replace(
+            task,
+            status=TaskStatus.FAILED,
+            stage=stage,
+            error=GATED,
+            updated_at=at(START + 60),
+            check_at=START + 900,
+        )
+        assert read_model(ledger, task.model_id) == replace(model, status=ModelStatus.FAILED, updated_at=at(START + 60))
+
+    def test_comes_once(self, ledger: Ledger) -> None:
+        done, failed = claim(ledger), claim(ledger)
+        assert ledger.finish_import(done.id, files=1, size=1, check_at=START)
+        assert ledger.fail_import(failed.id, GATED, check_at=START)
+        before = [read_task(ledger, task.id) for task in (done, failed)]
+        assert ledger.finish_import(done.id, files=2, size=2, check_at=START + 1)
+        assert not ledger.fail_import(done.id, GATED, check_at=START + 1)
+        assert not ledger.finish_import(failed.id, files=1, size=1, check_at=START + 1)
+        assert not ledger.fail_import(failed.id, replace(GATED, detail="again"), check_at=START + 1)
+        assert [read_task(ledger, task.id) for task in (done, failed)] == before
+        assert read_model(ledger, done.model_id).files == 1
+        assert read_model(ledger, failed.model_id).status is ModelStatus.FAILED
+
+    def test_of_an_unknown_task_does_nothing(self, ledger: Ledger) -> None:
+        assert not ledger.finish_import("unknown", files=1, size=1, check_at=START)
+        assert not ledger.fail_import("unknown", GATED, check_at=START)
+        assert ledger.find_task("unknown") is None
+
+    def test_leaves_the_model_of_a_later_task_alone(self, ledger: Ledger) -> None:
+        model = make_model()
+        first = claim(ledger, model)
+        ledger.fail_import(first.id, GATED, check_at=START)
+        second = claim(ledger, model)
+        assert not ledger.fail_import(first.id, GATED, check_at=START)
+        assert not ledger.finish_import(first.id, files=1, size=1, check_at=START)
+        assert read_model(ledger, model.model_id).status is ModelStatus.IMPORTING
+        assert read_task(ledger, second.id) == second
+
+
+class TestWatch:
+    def test_lists_what_is_due_longest_first(self, ledger: Ledger) -> None:
+        due = [claim(ledger, check_at=START + offset) for offset in (30, 10, 20, 20.5, 40)]
+        assert [t.id for t in ledger.list_due(START + 30, 10)] == [due[n].id for n in (1, 2, 3, 0)]
+        assert ledger.list_due(START + 30, 2) == [due[1], due[2]]
+        assert ledger.list_due(START + 9.5, 10) == []
+
+    def test_ends_with_unwatch_and_not_with_the_task(self, ledger: Ledger) -> None:
+        done, failed, pending = claim(ledger), claim(ledger), claim(ledger)
+        ledger.finish_import(done.id, files=1, size=1, check_at=START + 1)
+        ledger.fail_import(failed.id, GATED, check_at=START + 2)
+        ledger.postpone_check(pending.id, check_at=START + 3)
+        assert [t.id for t in ledger.list_due(START + 9, 10)] == [done.id, failed.id, pending.id]
+        for task in (done, failed, pending):
+            for _ in range(2):
+                ledger.unwatch_task(task.id)
+        assert [t.id for t in ledger.list_due(START + 9, 10)] == [pending.id]
+        ledger.unwatch_task("unknown")
+        assert ledger.find_task("unknown") is None
+
+    def test_is_postponed(self, ledger: Ledger, clock: ManualClock) -> None:
+        task = claim(ledger, sweeps=1)
+        clock.now = START + 5
+        ledger.postpone_check(task.id, check_at=START + 700)
+        assert read_task(ledger, task.id) == replace(task, check_at=START + 700, updated_at=at(START + 5))
+        ledger.postpone_check(task.id, check_at=START + 800, sweeps=2)
+        assert read_task(ledger, task.id).sweeps == 2
+        ledger.postpone_check(task.id, check_at=START + 900, sweeps=0)
+        assert read_task(ledger, task.id).sweeps == 0
+        assert ledger.list_due(START + 899, 10) == []
+
+    def test_is_not_postponed_once_it_has_ended(self, ledger: Ledger) -> None:
+        task = claim(ledger)
+        ledger.finish_import(task.id, files=1, size=1, check_at=START)
+        ledger.unwatch_task(task.id)
+        before = read_task(ledger, task.id)
+        ledger.postpone_check(task.id, check_at=START + 1, sweeps=5)
+        ledger.postpone_check("unknown", check_at=START + 1)
+        assert read_task(ledger, task.id) == before
+        assert ledger.find_task("unknown") is None
+        assert ledger.list_due(START + 9, 10) == []
+
+
+class TestBlobs:
+    def test_are_found_by_their_digest(self, ledger: Ledger) -> None:
+        blobs = [
+            (f"sha256:{n:064x}", Blob(f"{n:064x}", f"models/ä/{n}", 500_000_000_000 + n, f"{n:032x}-7"))
+            for n in range(60)
+        ]
+        ledger.put_blobs(iter(blobs), expires_at=None)
+        for digest, blob in blobs:
+            assert ledger.find_blob(digest) == blob
+        assert ledger.find_blob(f"git-sha1:{0:040x}") is None
+        ledger.put_blobs([], expires_at=None)
+
+    def test_are_forgotten_when_they_expire(self, ledger: Ledger, clock: ManualClock) -> None:
+        blob = Blob("aa", "staging/task/a", 1, "etag")
+        ledger.put_blobs([("sha256:aa", blob)], expires_at=START + 10)
+        clock.now = START + 9
+        assert ledger.find_blob("sha256:aa") == blob
+        clock.now = START + 10
+        assert ledger.find_blob("sha256:aa") is None
+
+    def test_are_recorded_over_what_was_there(self, ledger: Ledger, clock: ManualClock) -> None:
+        staged, published = Blob("aa", "staging/task/a", 1, "one"), Blob("aa", "models/a", 1, "two")
+        ledger.put_blobs([("sha256:aa", staged)], expires_at=START + 10)
+        ledger.put_blobs([("sha256:aa", staged), ("sha256:aa", published)], expires_at=None)
+        clock.now = START + 1000
+        assert ledger.find_blob("sha256:aa") == published
+
+    def test_are_forgotten_only_at_the_key_given(self, ledger: Ledger) -> None:
+        blob = Blob("aa", "models/a", 1, "etag")
+        ledger.put_blobs([("sha256:aa", blob)], expires_at=None)
+        ledger.forget_blob("sha256:aa", "staging/task/a")
+        assert ledger.find_blob("sha256:aa") == blob
+        for _ in range(2):
+            ledger.forget_blob("sha256:aa", "models/a")
+        assert ledger.find_blob("sha256:aa") is None

@@ -1,0 +1,171 @@
+"""Imports from the loopback Hub over real HTTP, with every fault in the middle of a large file."""
+
+import threading
+
+import pytest
+from modelhaul.model import Source
+from modelhaul.task import Task, TaskStatus
+from modelhaul_sources.download import Timeouts
+from modelhaul_sources.hosts import HostPolicy
+from modelhaul_sources.huggingface import HuggingFaceSource
+from tests.fakes.deployment import PART_SIZE, Deployment
+from tests.upstream.content import GeneratedContent, read_all
+from tests.upstream.faults import Fault, FaultKind
+from tests.upstream.hub import LoopbackHub
+from tests.upstream.hub_repository import HubFile, HubRepository
+
+NAME = "tests/faulty-model"
+CONTENT = GeneratedContent(20 * PART_SIZE + 77, seed=3)
+FILES = {"config.json": b'{"model_type": "test"}', "model.safetensors": HubFile(CONTENT, lfs=True)}
+MIDDLE = 9 * PART_SIZE + 1234
+
+
+@pytest.fixture
+def hub() -> LoopbackHub:
+    with LoopbackHub() as hub:
+        hub.add_repository(HubRepository(NAME, {"main": FILES}))
+        yield hub
+
+
+@pytest.fixture
+def deployment(hub: LoopbackHub) -> Deployment:
+    policy = HostPolicy.for_hub(hub.endpoint, local_mode=True)
+    return Deployment(HuggingFaceSource(policy, timeouts=Timeouts(connect=5, read=0.5)))
+
+
+def import_model(deployment: Deployment) -> Task:
+    task = deployment.intake.submit(Source.HUGGINGFACE, NAME, "main")
+    deployment.submitted.append(task.id)
+    deployment.run()
+    return deployment.find_task(task.id)
+
+
+def expect(deployment: Deployment) -> dict[str, dict[str, bytes]]:
+    prefix = deployment.source.resolve(NAME, "main").prefix
+    return {prefix: {"config.json": FILES["config.json"], "model.safetensors": read_all(CONTENT)}}
+
+
+def middle(kind: FaultKind, **options: object) -> Fault:
+    """Strikes the large file's bytes around its middle."""
+    return Fault(kind=kind, origin="cdn", holding_byte=MIDDLE, times=1, **options)
+
+
+PASSING = {
+    "connection reset": middle(FaultKind.DROP, after_bytes=5 * PART_SIZE),
+    "stall": middle(FaultKind.STALL, after_bytes=5 * PART_SIZE),
+    "rate limit at the CDN": middle(FaultKind.RATE_LIMIT, retry_after=3),
+    "rate limit at the resolver": Fault(
+        kind=FaultKind.RATE_LIMIT, origin="resolve", path="model.safetensors", times=2, retry_after=200
+    ),
+    "server error": middle(FaultKind.SERVER_ERROR, status=503),
+    "wrong bytes": middle(FaultKind.WRONG_BYTES, after_bytes=5 * PART_SIZE),
+    "range ignored": middle(FaultKind.IGNORE_RANGE),
+    "range ignored, no length": middle(FaultKind.IGNORE_RANGE, framing="chunked"),
+    "range ignored, until close": middle(FaultKind.IGNORE_RANGE, framing="until_close"),
+    "wrong Content-Range": middle(FaultKind.WRONG_CONTENT_RANGE),
+    "short answer": middle(FaultKind.SHORT_ANSWER, by_bytes=1000),
+    "long answer": middle(FaultKind.LONG_ANSWER, by_bytes=1000),
+    "Content-Length too small": middle(FaultKind.WRONG_CONTENT_LENGTH, by_bytes=-1000),
+    "Content-Length too large": middle(FaultKind.WRONG_CONTENT_LENGTH, by_bytes=1000),
+    "signed URL expired": middle(FaultKind.EXPIRED_URL),
+    "compressed, range ignored": middle(FaultKind.GZIP),
+}
+
+
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING.keys())
+def test_a_passing_fault_is_made_good(hub: LoopbackHub, deployment: Deployment, fault: Fault) -> None:
+    hub.add_fault(fault)
+    task = import_model(deployment)
+    assert task.status is TaskStatus.DONE, task.error
+    assert hub.faults == [], "the fault did strike"
+    deployment.check_promises(expect(deployment))
+
+
+def test_a_fault_after_a_break_is_met_in_the_middle(hub: LoopbackHub, deployment: Deployment) -> None:
+    """The first connection breaks in the middle; what then answers for the rest is not the rest."""
+    hub.add_fault(
+        middle(FaultKind.DROP, after_bytes=MIDDLE),
+        Fault(kind=FaultKind.IGNORE_RANGE, origin="cdn", skip=1, times=1, framing="chunked"),
+        Fault(kind=FaultKind.DROP, origin="cdn", skip=1, times=1, after_bytes=MIDDLE + PART_SIZE),
+        Fault(kind=FaultKind.WRONG_CONTENT_RANGE, origin="cdn", skip=2, times=1),
+    )
+    task = import_model(deployment)
+    assert task.status is TaskStatus.DONE, task.error
+    deployment.check_promises(expect(deployment))
+
+
+def test_a_break_reads_only_the_rest(hub: LoopbackHub, deployment: Deployment) -> None:
+    hub.add_fault(middle(FaultKind.DROP, after_bytes=5 * PART_SIZE))
+    assert import_model(deployment).status is TaskStatus.DONE
+    sent = sum(r.bytes_sent for r in hub.requests if r.origin == "cdn")
+    assert sent <= CONTENT.size + 2 * PART_SIZE, "at most what was under way is read again"
+
+
+def test_an_etag_that_changes_starts_anew(hub: LoopbackHub, deployment: Deployment) -> None:
+    hub.add_fault(
+        middle(FaultKind.DROP, after_bytes=5 * PART_SIZE),
+        Fault(kind=FaultKind.CHANGED_ETAG, origin="cdn", skip=1, times=1, header_value='"other"'),
+    )
+    task = import_model(deployment)
+    assert task.status is TaskStatus.DONE, task.error
+    assert hub.faults == []
+    deployment.check_promises(expect(deployment))
+
+
+LASTING = {
+    "connection reset": (Fault(kind=FaultKind.DROP, origin="cdn", after_bytes=3 * PART_SIZE, skip=0), None),
+    "server error": (Fault(kind=FaultKind.SERVER_ERROR, origin="cdn", status=500), "retries-exhausted"),
+    "wrong bytes": (Fault(kind=FaultKind.WRONG_BYTES, origin="cdn", holding_byte=MIDDLE), "retries-exhausted"),
+    "wrong bytes of a small file": (
+        Fault(kind=FaultKind.WRONG_BYTES, origin="resolve", path="config.json"),
+        "retries-exhausted",
+    ),
+    "wrong Content-Range": (Fault(kind=FaultKind.WRONG_CONTENT_RANGE, origin="cdn"), "retries-exhausted"),
+    "signed URLs expire at once": (Fault(kind=FaultKind.EXPIRED_URL, origin="cdn"), "retries-exhausted"),
+}
+
+
+@pytest.mark.parametrize(("fault", "reason"), LASTING.values(), ids=LASTING.keys())
+def test_a_lasting_fault_ends_in_words_and_leaves_nothing(
+    hub: LoopbackHub, deployment: Deployment, fault: Fault, reason: str | None
+) -> None:
+    hub.add_fault(fault)
+    task = import_model(deployment)
+    if reason is None:
+        # Each connection brings three parts and breaks: slow, but it comes to its end.
+        assert task.status is TaskStatus.DONE, task.error
+    else:
+        assert task.error is not None
+        assert task.error.type == reason
+        assert "?" not in task.error.detail, "no signed query in the words"
+    hub.clear_faults()
+    deployment.sweep_until_quiet()
+    deployment.check_promises(expect(deployment))
+    if reason is not None:
+        assert import_model(deployment).status is TaskStatus.DONE, "and it can be submitted again"
+
+
+def test_a_slow_source_is_read_by_more_connections(hub: LoopbackHub, deployment: Deployment) -> None:
+    together = threading.Event()
+
+    def watch() -> None:
+        hub.wait_for_requests(
+            lambda requests: sum(r.origin == "cdn" and r.state == "answering" for r in requests) >= 2, timeout=30
+        )
+        together.set()
+        hub.clear_faults()
+
+    from dataclasses import replace  # noqa: PLC0415
+
+    step = replace(
+        deployment.transferrer, settings=replace(deployment.transferrer.settings, rate_window=0.2, slow_rate=60e6)
+    )
+    deployment.transferrer = step
+    hub.add_fault(Fault(kind=FaultKind.SLOW, origin="cdn", bytes_per_second=4 * PART_SIZE))
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    task = import_model(deployment)
+    watcher.join()
+    assert together.is_set()
+    assert task.status is TaskStatus.DONE, task.error
+    deployment.check_promises(expect(deployment))

@@ -1,0 +1,221 @@
+"""The API's handlers: contract statuses, headers and problems, over the in-memory deployment."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from modelhaul import errors, wiring
+from modelhaul.http import present_task
+from modelhaul.model import Source
+from modelhaul.task import Task, TaskStatus
+from tests.fakes.deployment import Deployment
+from tests.fakes.shelf_source import ShelfSource
+from tests.lambda_functions import Answer, call_api, read_event
+
+NAME = "google-bert/bert-base-uncased"
+
+
+@pytest.fixture
+def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
+    deployment = Deployment(ShelfSource({NAME: {"main": {"config.json": b"{}"}}}))
+    monkeypatch.setattr(wiring, "create_intake", lambda: deployment.intake)
+    monkeypatch.setattr(wiring, "create_ledger", lambda: deployment.ledger)
+    monkeypatch.setattr(wiring, "create_closer", lambda: deployment.closer)
+    monkeypatch.setenv("MODELS_BUCKET", "models-bucket")
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    return deployment
+
+
+def submit(body: object = None, raw: str | None = None) -> Answer:
+    return call_api("submit_huggingface", read_event("submit_huggingface"), body=body, raw=raw)
+
+
+def read_task(task_id: str) -> Answer:
+    event = read_event("read_task")
+    return call_api(
+        "read_catalog",
+        {**event, "path": f"/upload/tasks/{task_id}", "pathParameters": {"task_id": task_id}},
+    )
+
+
+def cancel(task_id: str) -> Answer:
+    event = read_event("cancel_task")
+    return call_api(
+        "cancel_task", {**event, "path": f"/upload/tasks/{task_id}", "pathParameters": {"task_id": task_id}}
+    )
+
+
+def check_problem(answer: Answer, status: int, kind: str) -> dict[str, Any]:
+    assert answer.status == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.body
+    assert problem["type"] == f"urn:modelhaul:problem:{kind}"
+    assert problem["status"] == status
+    assert problem["title"]
+    assert problem["detail"]
+    return problem
+
+
+def test_a_submit_is_answered_with_the_tasks_location(deployment: Deployment) -> None:
+    answer = submit({"model_tag": NAME})
+    assert answer.status == 201
+    assert answer.text == ""
+    location = answer.headers["location"]
+    assert re.fullmatch(r"/v1/upload/tasks/[0-9a-f-]{36}", location)
+    task = read_task(location.rpartition("/")[2])
+    assert task.status == 200
+    assert task.body["task_status"] == "PENDING"
+    assert task.body["model_tag"] == f"{NAME}@main"
+
+
+def test_a_task_is_shown_through_to_its_end(deployment: Deployment) -> None:
+    task_id = submit({"model_tag": NAME, "revision": "main"}).headers["location"].rpartition("/")[2]
+    deployment.run()
+    body = read_task(task_id).body
+    assert body["id"] == task_id
+    assert body["task_status"] == "DONE"
+    assert body["source"] == "HUGGINGFACE"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", body["created_at"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", body["updated_at"])
+    assert body["progress"] == {
+        "files_done": 1,
+        "files_total": 1,
+        "bytes_done": 2,
+        "bytes_total": 2,
+        "bytes_reused": 0,
+    }
+    (model,) = body["models"]
+    assert model["status"] == "READY"
+    assert model["location"].startswith("s3://models-bucket/models/huggingface/google-bert/bert-base-uncased/")
+    assert "error" not in body
+    assert "error_msg" not in body
+
+
+def test_a_failed_task_says_why(deployment: Deployment) -> None:
+    shelf = deployment.source
+    assert isinstance(shelf, ShelfSource)
+    task_id = submit({"model_tag": NAME}).headers["location"].rpartition("/")[2]
+    shelf.on_list = lambda: (_ for _ in ()).throw(errors.ModelNotFoundError("The model is gone."))
+    deployment.run()
+    body = read_task(task_id).body
+    assert body["task_status"] == "FAILED"
+    assert body["error_msg"] == "The model is gone."
+    assert body["error"] == {"type": "model-not-found", "retryable": False}
+    assert body["models"][0]["status"] == "FAILED"
+
+
+@pytest.mark.parametrize("raw", ["", "{", "not json", "null", "[]", '"text"'])
+def test_what_is_no_json_object_is_refused(deployment: Deployment, raw: str) -> None:
+    check_problem(submit(raw=raw), 400, "invalid-json")
+
+
+@pytest.mark.parametrize(
+    "label", ["application/x-www-form-urlencoded", "text/plain", "application/json; charset=utf-8"]
+)
+def test_json_is_read_whatever_it_is_labelled(deployment: Deployment, label: str) -> None:
+    event = read_event("submit_huggingface")
+    event["headers"]["content-type"] = label
+    event["multiValueHeaders"]["content-type"] = [label]
+    assert call_api("submit_huggingface", event, body={"model_tag": NAME}).status == 201
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "model_tag"),
+        ({"model_tag": 7}, "model_tag"),
+        ({"model_tag": ""}, "model_tag"),
+        ({"model_tag": None}, "model_tag"),
+        ({"model_tag": NAME, "revision": 1}, "revision"),
+        ({"model_tag": NAME, "revison": "main"}, "revison"),
+        ({"model_tag": "x" * 300}, "model_tag"),
+    ],
+)
+def test_fields_at_fault_are_named(deployment: Deployment, body: dict[str, object], field: str) -> None:
+    problem = check_problem(submit(body), 422, "invalid-fields")
+    assert field in [entry["field"] for entry in problem["fields"]]
+    assert field in problem["detail"]
+
+
+def test_an_existing_model_and_one_in_flight_are_409(deployment: Deployment) -> None:
+    task_id = submit({"model_tag": NAME}).headers["location"].rpartition("/")[2]
+    running = check_problem(submit({"model_tag": NAME}), 409, "import-in-progress")
+    assert running["task_id"] == task_id
+    assert running["task"] == f"/v1/upload/tasks/{task_id}"
+    deployment.run()
+    existing = check_problem(submit({"model_tag": NAME}), 409, "model-exists")
+    assert existing["model_id"] == running["model_id"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.InvalidReferenceError("no"), 422),
+        (errors.ModelNotFoundError("no"), 404),
+        (errors.RevisionNotFoundError("no"), 404),
+        (errors.AccessRequiredError("accept the conditions first"), 403),
+        (errors.ModelDisabledError("no"), 403),
+        (errors.CredentialsRefusedError("no"), 502),
+        (errors.UntrustedHostError("no"), 502),
+        (errors.RateLimitedError("no", retry_after=17.2), 503),
+        (errors.SourceUnavailableError("no"), 503),
+        (errors.StorageUnavailableError("no"), 503),
+    ],
+)
+def test_each_error_has_its_status(deployment: Deployment, error: errors.ModelhaulError, status: int) -> None:
+    shelf = deployment.source
+    shelf.resolve = lambda *_: (_ for _ in ()).throw(error)  # type: ignore[method-assign]
+    answer = submit({"model_tag": NAME})
+    problem = check_problem(answer, status, error.type)
+    assert problem["detail"] == error.detail
+    if status == 503:
+        assert problem["retry_after"] == int(answer.headers["retry-after"])
+        assert int(answer.headers["retry-after"]) == (18 if isinstance(error, errors.RateLimitedError) else 30)
+
+
+def test_an_unforeseen_error_is_500_and_tells_no_secret(deployment: Deployment) -> None:
+    def explode(*_: object) -> None:
+        raise RuntimeError("hf_secret")
+
+    deployment.source.resolve = explode  # type: ignore[method-assign,assignment]
+    answer = submit({"model_tag": NAME})
+    check_problem(answer, 500, "internal-error")
+    assert "hf_secret" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "task_id", ["x", "0" * 36, "%20", "é", "a" * 3000, "..", "7f000000-0000-4000-8000-000000000000"]
+)
+def test_an_unknown_task_is_404_whatever_its_shape(deployment: Deployment, task_id: str) -> None:
+    check_problem(read_task(task_id), 404, "task-not-found")
+    check_problem(cancel(task_id), 404, "task-not-found")
+
+
+def test_a_task_is_cancelled_once(deployment: Deployment) -> None:
+    task_id = submit({"model_tag": NAME}).headers["location"].rpartition("/")[2]
+    answer = cancel(task_id)
+    assert (answer.status, answer.text) == (204, "")
+    check_problem(cancel(task_id), 409, "task-ended")
+    body = read_task(task_id).body
+    assert (body["task_status"], body["stage"]) == ("FAILED", "CANCELLED")
+    assert body["error"] == {"type": "import-cancelled", "retryable": True}
+
+
+def test_an_unknown_route_is_a_problem(deployment: Deployment) -> None:
+    event = {**read_event("read_task"), "path": "/upload/nothing", "resource": "/upload/nothing"}
+    check_problem(call_api("read_catalog", event), 404, "no-such-route")
+
+
+def test_a_model_that_another_task_took_over_is_not_this_tasks_success() -> None:
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    deployment = Deployment(ShelfSource({NAME: {"main": {"config.json": b"{}"}}}))
+    first = deployment.submit(NAME)
+    deployment.closer.fail(first.id, errors.EmptyModelError("no files"))
+    second = deployment.submit(NAME)
+    deployment.run()
+    assert deployment.find_task(second.id).status is TaskStatus.DONE
+    shown = present_task(deployment.find_task(first.id), deployment.ledger.find_model(first.model_id), bucket="b")
+    assert shown["models"][0]["status"] == "FAILED"
+    alone = present_task(Task("id", Source.HUGGINGFACE, "n@main", "m", moment, moment), None, bucket="b")
+    assert alone["models"] == []

@@ -34,10 +34,10 @@ run: setup ## start the local stack, import a model, stay up until Ctrl-C
 	@exec $(LOCAL) run $(LOCAL_OPTIONS) $(if $(RUN_EXIT),--once)
 
 up: setup ## start the local stack in the background
-	@$(LOCAL) up $(LOCAL_OPTIONS)
+	@exec $(LOCAL) up $(LOCAL_OPTIONS)
 
 down: setup ## stop it
-	@$(LOCAL) down
+	@exec $(LOCAL) down
 
 # The two runs count together: the threshold is the report's.
 COVERAGE = --cov --cov-report= --cov-fail-under=0
@@ -60,8 +60,9 @@ format: setup ## mend what ruff can mend
 bench: setup ## benchmarks
 	python -m tests.benchmarks
 
+# The cache does not know for which architecture a layer was built.
 build: setup ## build for AWS
-	MODELHAUL_ARCHITECTURE=$(ARCHITECTURE) sam build --parameter-overrides Architecture=$(ARCHITECTURE)
+	MODELHAUL_ARCHITECTURE=$(ARCHITECTURE) sam build --no-cached --parameter-overrides Architecture=$(ARCHITECTURE)
 
 deploy: build ## deploy to an AWS account, with questions
 	sam deploy --guided --parameter-overrides Architecture=$(ARCHITECTURE)

@@ -9,7 +9,6 @@ from typing import Any
 import requests
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from rich.table import Table
 
 from local.errors import LocalStackError
 from local.stack import CLIENT_CONFIG, SAMPLE_MODEL, StackState, open_session
@@ -89,7 +88,9 @@ def describe_progress(task: Task) -> tuple[str, int, int]:
     """Words, bytes done and bytes in all."""
     progress = task.get("progress") or {}
     done, total = int(progress.get("bytes_done", 0)), int(progress.get("bytes_total", 0))
-    words = [task["task_status"], str(task.get("stage", "")).lower()]
+    words = [task["task_status"]]
+    if task["task_status"] == "PENDING":
+        words.append(str(task.get("stage", "")).lower())
     if total:
         words.append(f"{progress.get('files_done', 0)}/{progress.get('files_total', 0)} files")
         words.append(f"{100 * done // total} %")
@@ -100,12 +101,10 @@ def describe_progress(task: Task) -> tuple[str, int, int]:
 
 def print_objects(state: StackState, console: Console) -> None:
     s3 = open_session().client("s3", endpoint_url=state.aws_endpoint_url, config=CLIENT_CONFIG)
-    table = Table("Key", title=f"s3://{state.models_bucket}", title_justify="left")
-    table.add_column("Bytes", justify="right")
+    say(console, f"Bytes and keys in s3://{state.models_bucket}:")
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=state.models_bucket):
         for entry in page.get("Contents", []):
-            table.add_row(entry["Key"], f"{entry['Size']:,}")
-    console.print(table)
+            say(console, f"{entry['Size']:>14,}  {entry['Key']}")
 
 
 def print_function_errors(state: StackState, console: Console, newest: int = 10) -> None:

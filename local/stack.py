@@ -88,14 +88,23 @@ class LocalStack:
     def is_up(self) -> bool:
         return self.processes.find_alive("ministack") is not None
 
-    def start(self, upstream: Upstream, hub_endpoint: str, port: int, say: Callable[[str], None]) -> StackState:
+    def start(
+        self,
+        upstream: Upstream,
+        hub_endpoint: str,
+        port: int,
+        say: Callable[[str], None],
+        *,
+        enforce_iam: bool = False,
+    ) -> StackState:
         """Start what does not run yet, then build and deploy the code as it is now.
 
-        `port` 0 takes a free one. Raises LocalStackError; what it started is stopped then.
+        `port` 0 takes a free one. `enforce_iam` holds every function to its role's policies. Raises
+        LocalStackError; what it started is stopped then.
         """
         was_up = self.is_up()
         try:
-            return self._start(upstream, hub_endpoint, port, say)
+            return self._start(upstream, hub_endpoint, port, say, enforce_iam)
         except BaseException:
             if not was_up:
                 self.processes.stop_all()
@@ -109,13 +118,15 @@ class LocalStack:
         self.state_path.unlink(missing_ok=True)
         return existed
 
-    def _start(self, upstream: Upstream, hub_endpoint: str, port: int, say: Callable[[str], None]) -> StackState:
+    def _start(
+        self, upstream: Upstream, hub_endpoint: str, port: int, say: Callable[[str], None], enforce_iam: bool
+    ) -> StackState:
         if not self.is_up():
             self.stop()
             self.folder.mkdir(parents=True)
         hub = self._choose_hub(upstream, hub_endpoint)
         say(f"Hub: {hub.description} ({hub.endpoint})")
-        ministack, endpoint = self._start_ministack(port)
+        ministack, endpoint = self._start_ministack(port, enforce_iam)
         say(f"MiniStack: {endpoint}")
         say("Building and deploying")
         self._build_and_deploy(endpoint, hub)
@@ -150,7 +161,7 @@ class LocalStack:
         endpoint: str = json.loads(ready.read_text())["hub"]
         return endpoint
 
-    def _start_ministack(self, port: int) -> tuple[RecordedProcess, str]:
+    def _start_ministack(self, port: int, enforce_iam: bool) -> tuple[RecordedProcess, str]:
         """MiniStack's process and address."""
         port_file = self.folder / "port"
         if process := self.processes.find_alive("ministack"):
@@ -169,6 +180,7 @@ class LocalStack:
             "BIND_HOST": "127.0.0.1",
             "SFTP_ENABLED": "0",
             "IOT_MTLS_ENABLED": "0",
+            "AUTH": str(enforce_iam).lower(),
             "NO_PROXY": "127.0.0.1,localhost",
             "PATH": os.defpath,
             "LANG": "C.UTF-8",

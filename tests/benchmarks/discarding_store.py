@@ -45,13 +45,13 @@ class _Handler(BaseHTTPRequestHandler):
         if "uploads" in self._read_query():
             self.server.parts.clear()
             self.server.size = None
-            self._answer_xml(200, "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>")
+            self._answer_xml(
+                200, "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
+            )
             return
         self.server.size = sum(self.server.parts.values())
         etag = f"&quot;{0:032x}-{len(self.server.parts)}&quot;"
-        self._answer_xml(
-            200, f"<CompleteMultipartUploadResult><ETag>{etag}</ETag></CompleteMultipartUploadResult>"
-        )
+        self._answer_xml(200, f"<CompleteMultipartUploadResult><ETag>{etag}</ETag></CompleteMultipartUploadResult>")
 
     def do_PUT(self) -> None:
         number = int(self._read_query()["partNumber"][0])
@@ -86,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
         started = time.monotonic()
         crc32 = 0
         while left:
-            count = self.rfile.readinto(buffer[: min(left, len(buffer))])  # type: ignore[attr-defined]
+            count = self.rfile.readinto(buffer[: min(left, len(buffer))])
             if not count:
                 raise ConnectionAbortedError("the body ended early")
             if checked:

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+
 from modelhaul.streaming import MIB, choose_part_size
 from tests.benchmarks.transfer_memory import measure_transfer
 
@@ -10,8 +11,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 MB = 1_000_000
 BOUND = 256 * MB
-SIZE = 400 * MB
-SLOW = 100 * MB  # slower than the source, so that every buffer fills
+SIZE = 256 * MB
+SLOW = 40 * MB  # a second: slower than the source, so that every buffer fills
 
 
 @pytest.mark.parametrize("as_for", [2_000 * MB, 500_000 * MB])

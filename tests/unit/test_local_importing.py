@@ -15,6 +15,7 @@ HALF = {
 }
 DONE = {
     "task_status": "DONE",
+    "stage": "DONE",
     "progress": {"files_done": 3, "files_total": 3, "bytes_done": 100, "bytes_total": 100, "bytes_reused": 1200},
 }
 

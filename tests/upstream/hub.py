@@ -117,9 +117,7 @@ class LoopbackHub:
 
     def start(self) -> None:
         self._servers.append(OriginServer(0, self._answer_cdn, lambda _: "cdn", self._faults, self._log))
-        self._servers.append(
-            OriginServer(self._port, self._answer_hub, _find_hub_origin, self._faults, self._log)
-        )
+        self._servers.append(OriginServer(self._port, self._answer_hub, _find_hub_origin, self._faults, self._log))
 
     def close(self) -> None:
         while self._servers:
@@ -409,9 +407,7 @@ def _describe_model(repository: HubRepository, commit: Commit, *, blobs: bool) -
         "downloads": 0,
         "likes": 0,
         "tags": [],
-        "siblings": [
-            _describe_sibling(path, commit.files[path], blobs=blobs) for path in sorted(commit.files)
-        ],
+        "siblings": [_describe_sibling(path, commit.files[path], blobs=blobs) for path in sorted(commit.files)],
     }
 
 

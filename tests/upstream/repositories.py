@@ -7,6 +7,7 @@ from itertools import batched
 from math import prod
 from pathlib import Path
 
+from tests.upstream.content import GeneratedContent
 from tests.upstream.hub import LoopbackHub
 from tests.upstream.hub_repository import FileSource, HubFile, HubRepository
 
@@ -17,6 +18,8 @@ SHARDED = "tests/sharded-model"
 GATED = "tests/gated-model"
 PRIVATE = "tests/private-model"
 DISABLED = "tests/disabled-model"
+LARGE = "tests/large-model"
+SMALL = "tests/small-model"
 
 _ROWS, _COLUMNS, _LAYERS = 512, 256, 12
 
@@ -35,17 +38,13 @@ def build_minilm() -> HubRepository:
         path.relative_to(folder).as_posix(): HubFile(path) for path in folder.rglob("*") if path.is_file()
     }
     readme = (folder / "README.md").read_bytes() + b"\nNow with a second revision.\n"
-    return HubRepository(
-        MINILM, {"main": main, "next": main | {"README.md": readme}}, old_names=["all-MiniLM-L6-v2"]
-    )
+    return HubRepository(MINILM, {"main": main, "next": main | {"README.md": readme}}, old_names=["all-MiniLM-L6-v2"])
 
 
 def build_sharded() -> HubRepository:
     """Three shards of 2 MiB each, with the index that names them."""
     generator = random.Random(SHARDED)
-    tensors = {
-        f"model.layers.{layer}.weight": generator.randbytes(4 * _ROWS * _COLUMNS) for layer in range(_LAYERS)
-    }
+    tensors = {f"model.layers.{layer}.weight": generator.randbytes(4 * _ROWS * _COLUMNS) for layer in range(_LAYERS)}
     shards = [dict(shard) for shard in batched(tensors.items(), _LAYERS // 3, strict=True)]
     files: dict[str, FileSource] = dict(_build_configuration())
     weight_map: dict[str, str] = {}
@@ -56,6 +55,22 @@ def build_sharded() -> HubRepository:
     index = {"metadata": {"total_size": sum(map(len, tensors.values()))}, "weight_map": weight_map}
     files["model.safetensors.index.json"] = _serialize_json(index)
     return HubRepository(SHARDED, {"main": files})
+
+
+def build_large() -> HubRepository:
+    """Generated weights that are no tensors: 400 MiB on `main`, 40 MiB on `next`."""
+    return HubRepository(
+        LARGE,
+        {
+            branch: _build_configuration() | {"model.safetensors": HubFile(GeneratedContent(size, seed=size))}
+            for branch, size in (("main", 400 * 1024 * 1024), ("next", 40 * 1024 * 1024))
+        },
+    )
+
+
+def build_small() -> HubRepository:
+    """Three revisions, each a small model of its own."""
+    return HubRepository(SMALL, {branch: build_small_files(branch) for branch in ("main", "second", "third")})
 
 
 def build_small_files(seed: str) -> dict[str, FileSource]:
@@ -69,6 +84,8 @@ def build_small_files(seed: str) -> dict[str, FileSource]:
 def add_standard_repositories(hub: LoopbackHub) -> None:
     hub.add_repository(build_minilm())
     hub.add_repository(build_sharded())
+    hub.add_repository(build_large())
+    hub.add_repository(build_small())
     hub.add_repository(HubRepository(GATED, {"main": build_small_files(GATED)}, gated="manual"))
     hub.add_repository(HubRepository(PRIVATE, {"main": build_small_files(PRIVATE)}, private=True))
     hub.add_repository(HubRepository(DISABLED, {"main": build_small_files(DISABLED)}, disabled=True))

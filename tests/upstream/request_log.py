@@ -53,9 +53,7 @@ class RequestLog:
         with self._changed:
             self._records = []
 
-    def wait_for(
-        self, satisfied: Callable[[list[RequestRecord]], bool], timeout: float
-    ) -> list[RequestRecord]:
+    def wait_for(self, satisfied: Callable[[list[RequestRecord]], bool], timeout: float) -> list[RequestRecord]:
         """Return the records once `satisfied` holds for them.
 
         It is asked when a request arrives, stalls or ends, and every 50 ms for the bytes in between.

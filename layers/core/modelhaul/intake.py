@@ -50,8 +50,9 @@ class Intake:
         }
         try:
             self.queue.send([PlanImport(task_id=task.id)])
-        except StorageUnavailableError:
+        except StorageUnavailableError as error:
             # The task is written and so accepted; the sweep sends the message again.
+            context["detail"] = error.detail
             logger.warning("import accepted, but the plan message was not sent; the sweep will", extra=context)
         else:
             logger.info("import accepted; planning comes next", extra=context)

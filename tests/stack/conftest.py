@@ -1,0 +1,190 @@
+"""One real stack for all tests here: the template, deployed to MiniStack, and the loopback Hub beside it."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+from local.stack import CLIENT_CONFIG, LocalStack, StackState, open_session
+from tests.upstream.remote import RemoteLoopbackHub
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_lambda import LambdaClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+
+END_WITHIN = 90.0  # seconds; only so that a broken pipeline does not hang the tests
+
+
+@dataclass
+class Stack:
+    """The deployed stack as its users and its operators see it."""
+
+    state: StackState
+    http: requests.Session = field(default_factory=requests.Session)
+
+    def __post_init__(self) -> None:
+        self.http.headers["x-api-key"] = self.state.api_key
+        self.http.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=50))
+
+    @cached_property
+    def s3(self) -> "S3Client":
+        return open_session().client("s3", endpoint_url=self.state.aws_endpoint_url, config=CLIENT_CONFIG)
+
+    @cached_property
+    def dynamodb(self) -> "DynamoDBClient":
+        return open_session().client("dynamodb", endpoint_url=self.state.aws_endpoint_url, config=CLIENT_CONFIG)
+
+    @cached_property
+    def sqs(self) -> "SQSClient":
+        return open_session().client("sqs", endpoint_url=self.state.aws_endpoint_url, config=CLIENT_CONFIG)
+
+    @cached_property
+    def functions(self) -> "LambdaClient":
+        return open_session().client("lambda", endpoint_url=self.state.aws_endpoint_url, config=CLIENT_CONFIG)
+
+    def submit(self, model_tag: str, revision: str = "main") -> requests.Response:
+        body = {"model_tag": model_tag, "revision": revision}
+        return self.http.post(f"{self.state.api_url}/upload/huggingface", json=body, timeout=120)
+
+    def accept(self, model_tag: str, revision: str = "main") -> str:
+        """Submits and returns the task's id."""
+        answer = self.submit(model_tag, revision)
+        assert answer.status_code == 201, answer.text
+        assert answer.text == ""
+        return answer.headers["Location"].removeprefix("/v1/upload/tasks/")
+
+    def read_task(self, task_id: str) -> dict[str, Any]:
+        answer = self.http.get(f"{self.state.api_url}/upload/tasks/{task_id}", timeout=30)
+        assert answer.status_code == 200, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+    def wait_for_end(self, task_id: str) -> dict[str, Any]:
+        return self.wait_for(task_id, lambda task: task["task_status"] != "PENDING")
+
+    def wait_for(self, task_id: str, reached: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        seen: list[dict[str, Any]] = []
+
+        def is_reached() -> bool:
+            seen[:] = [self.read_task(task_id)]
+            return reached(seen[0])
+
+        self.wait_until(is_reached, seen)
+        return seen[0]
+
+    def wait_until(self, reached: Callable[[], bool], told: object = "") -> None:
+        deadline = time.monotonic() + END_WITHIN
+        while not reached():
+            assert time.monotonic() < deadline, f"nothing moves any more: {told}"
+            time.sleep(0.2)
+
+    def import_model(self, model_tag: str, revision: str = "main") -> dict[str, Any]:
+        task = self.wait_for_end(self.accept(model_tag, revision))
+        assert task["task_status"] == "DONE", task
+        return task
+
+    def list_keys(self, prefix: str) -> list[str]:
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.state.models_bucket, Prefix=prefix)
+        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
+    def read_object(self, key: str) -> bytes:
+        return self.s3.get_object(Bucket=self.state.models_bucket, Key=key)["Body"].read()
+
+    def list_uploads(self) -> list[str]:
+        found = self.s3.list_multipart_uploads(Bucket=self.state.models_bucket)
+        return [upload["Key"] for upload in found.get("Uploads", [])]
+
+    def make_due(self, task_id: str, path: str | None = None) -> None:
+        """Lets the time pass that the sweep would wait for: for the task, and for a dead function's lease."""
+        self.dynamodb.update_item(
+            TableName=self.state.outputs["TasksTable"],
+            Key={"id": {"S": task_id}},
+            UpdateExpression="SET check_at = :zero",
+            ExpressionAttributeValues={":zero": {"N": "0"}},
+        )
+        if path is not None:
+            self.dynamodb.update_item(
+                TableName=self.state.outputs["FilesTable"],
+                Key={"task_id": {"S": task_id}, "path": {"S": path}},
+                UpdateExpression="SET lease_until = :zero",
+                ExpressionAttributeValues={":zero": {"N": "0"}},
+            )
+
+    @contextmanager
+    def pause_consumer(self, queue: str) -> Iterator[None]:
+        """Messages stay in the queue as long as this is open."""
+        arn = self._find_arn(queue)
+        (mapping,) = self.functions.list_event_source_mappings(EventSourceArn=arn)["EventSourceMappings"]
+        self.functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
+        try:
+            yield
+        finally:
+            self.functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=True)
+
+    def purge_queue(self, queue: str) -> None:
+        assert self.take_messages(queue), "there was a message to lose"
+
+    def take_messages(self, queue: str) -> list[str]:
+        """Receives and deletes what is in the queue; the bodies."""
+        url = self.state.outputs[f"{queue}Url"]
+        taken = self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=5).get("Messages", [])
+        for message in taken:
+            self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return [message["Body"] for message in taken]
+
+    def send_message(self, queue: str, body: str) -> None:
+        self.sqs.send_message(QueueUrl=self.state.outputs[f"{queue}Url"], MessageBody=body)
+
+    def _find_arn(self, queue: str) -> str:
+        attributes = self.sqs.get_queue_attributes(
+            QueueUrl=self.state.outputs[f"{queue}Url"], AttributeNames=["QueueArn"]
+        )
+        return attributes["Attributes"]["QueueArn"]
+
+    def sweep(self) -> None:
+        answer = self.functions.invoke(FunctionName=self.state.outputs["SweepStaleFunction"], Payload=b"{}")
+        assert "FunctionError" not in answer, answer["Payload"].read()
+
+
+def allow_batches(state: StackState) -> None:
+    """MiniStack asks for `sqs:SendMessageBatch`, an action that AWS does not know: there it is `sqs:SendMessage`.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html
+    """
+    iam = open_session().client("iam", endpoint_url=state.aws_endpoint_url, config=CLIENT_CONFIG)
+    for role in (role["RoleName"] for role in iam.list_roles()["Roles"]):
+        for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+            statements: Any = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]["Statement"]
+            batches = [{**s, "Action": "sqs:SendMessageBatch"} for s in statements if s["Action"] == "sqs:SendMessage"]
+            if batches:
+                document = json.dumps({"Version": "2012-10-17", "Statement": batches})
+                iam.put_role_policy(RoleName=role, PolicyName="batches", PolicyDocument=document)
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    local = LocalStack(f"test-{os.getpid()}")
+    try:
+        state = local.start("loopback", "", 0, print, enforce_iam=True)
+        allow_batches(state)
+        yield Stack(state)
+    finally:
+        local.stop()
+
+
+@pytest.fixture
+def hub(stack: Stack) -> Iterator[RemoteLoopbackHub]:
+    hub = RemoteLoopbackHub(stack.state.hub_endpoint)
+    hub.clear_faults()
+    hub.clear_requests()
+    yield hub
+    hub.clear_faults()

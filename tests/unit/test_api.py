@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+
 from modelhaul import errors, wiring
 from modelhaul.http import present_task
 from modelhaul.model import Source

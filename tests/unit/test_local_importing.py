@@ -1,6 +1,8 @@
 """What a person sees of an import through the local stack."""
 
 import io
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -34,7 +36,7 @@ def test_progress_in_words(task: dict[str, object], expected: tuple[str, int, in
 
 def test_without_a_terminal_each_change_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("local.importing.POLL_SECONDS", 0)
-    answers = iter([PLANNED, PLANNED, HALF, DONE])
+    answers: Iterator[dict[str, Any]] = iter([PLANNED, PLANNED, HALF, DONE])
     output = io.StringIO()
 
     task = follow_task(lambda: next(answers), Console(file=output))

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -21,7 +22,7 @@ STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + OB
 
 
 @pytest.fixture
-def record(tmp_path: Path):
+def record(tmp_path: Path) -> Iterator[ProcessRecord]:
     record = ProcessRecord(tmp_path / "processes.json")
     yield record
     record.stop_all()

@@ -139,9 +139,7 @@ class TestResolve:
             ("bytes=0-1,5-6", 200, None, SMALL),
         ],
     )
-    def test_ranges(
-        self, hub: LoopbackHub, asked: str, status: int, content_range: str | None, body: bytes
-    ) -> None:
+    def test_ranges(self, hub: LoopbackHub, asked: str, status: int, content_range: str | None, body: bytes) -> None:
         response, received = fetch(f"{hub.endpoint}/{REPO}/resolve/main/config.json", {"Range": asked})
 
         assert (response.status, response.headers["Content-Range"], received) == (status, content_range, body)
@@ -436,9 +434,7 @@ class TestAccess:
             (f"/{GATED}/resolve/main/nothing", READER_TOKEN, 404, "EntryNotFound"),
         ],
     )
-    def test_statuses(
-        self, guarded: LoopbackHub, path: str, token: str | None, status: int, code: str | None
-    ) -> None:
+    def test_statuses(self, guarded: LoopbackHub, path: str, token: str | None, status: int, code: str | None) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         response, _ = fetch(f"{guarded.endpoint}{path}", headers)
 
@@ -622,9 +618,7 @@ class TestHuggingFaceHub:
 class TestProcess:
     def test_serves_the_standard_repositories_until_told_to_stop(self, tmp_path: Path) -> None:
         ready_file = tmp_path / "ready.json"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.upstream", "--ready-file", str(ready_file)], cwd=ROOT
-        )
+        process = subprocess.Popen([sys.executable, "-m", "tests.upstream", "--ready-file", str(ready_file)], cwd=ROOT)
         try:
             deadline = time.monotonic() + 30
             while not ready_file.exists():

@@ -44,9 +44,7 @@ def make_deployment(files: dict[str, bytes] | None = None) -> tuple[Deployment, 
 
 
 def expect(shelf: ShelfSource) -> dict[str, dict[str, bytes]]:
-    return {
-        shelf.prefix(name, rev): files for name, revs in shelf.models.items() for rev, files in revs.items()
-    }
+    return {shelf.prefix(name, rev): files for name, revs in shelf.models.items() for rev, files in revs.items()}
 
 
 def import_model(deployment: Deployment, revision: str = "main") -> Task:
@@ -66,9 +64,7 @@ def test_a_model_is_imported_whole_and_staging_is_given_up() -> None:
     assert model.status is ModelStatus.READY
     deployment.check_promises(expect(shelf))
     assert [k for k in deployment.store.keys if k.startswith("staging/")] == []
-    assert deployment.meter.values["BytesTransferred"] == sum(map(len, FILES.values())) - len(
-        FILES["config.json"]
-    )
+    assert deployment.meter.values["BytesTransferred"] == sum(map(len, FILES.values())) - len(FILES["config.json"])
     assert deployment.ledger.list_due(float("inf"), 10) == [], "nothing is left to watch"
 
 
@@ -126,9 +122,7 @@ def test_fifty_simultaneous_submits_start_one_import() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), lose=st.floats(0, 0.4), duplicate=st.floats(0, 0.6))
-def test_lost_duplicated_and_reordered_messages_change_nothing(
-    seed: int, lose: float, duplicate: float
-) -> None:
+def test_lost_duplicated_and_reordered_messages_change_nothing(seed: int, lose: float, duplicate: float) -> None:
     deployment, shelf = make_deployment()
     chance = random.Random(seed)
     deployment.queue.count_deliveries = lambda _: (
@@ -338,7 +332,7 @@ def test_cancelled_while_it_is_laid_out_nothing_stays_visible() -> None:
     deployment, shelf = make_deployment()
     task = deployment.submit(NAME)
     copy = deployment.store.copy
-    done = []
+    done: list[str] = []
 
     def cancel_in_the_middle(source_key: str, key: str, *, size: int, etag: str) -> str:
         copied = copy(source_key, key, size=size, etag=etag)
@@ -420,9 +414,7 @@ def test_a_stored_blob_that_was_replaced_is_not_copied() -> None:
     deployment, shelf = make_deployment()
     import_model(deployment)
     forged = b"x" * len(WEIGHTS)
-    deployment.store.put(
-        shelf.prefix(NAME) + "model.safetensors", forged, sha256=hashlib.sha256(forged).hexdigest()
-    )
+    deployment.store.put(shelf.prefix(NAME) + "model.safetensors", forged, sha256=hashlib.sha256(forged).hexdigest())
     shelf.models[NAME]["next"] = {**FILES, "config.json": b"{}"}
     import_model(deployment, "next")
     assert deployment.read(shelf.prefix(NAME, "next") + "model.safetensors") == WEIGHTS

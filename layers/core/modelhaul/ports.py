@@ -12,7 +12,10 @@ type Clock = Callable[[], float]
 
 
 class ByteStream(Protocol):
-    """An open answer of a source, read in order. Closing early is allowed and gives the rest up."""
+    """An open answer of a source, read in order by one thread.
+
+    Any thread may close it at any time, which gives the rest up and ends a read under way as a broken connection.
+    """
 
     offset: int
     """Where in the file its first byte belongs. It is below what was asked for if the source ignores ranges."""

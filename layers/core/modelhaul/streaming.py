@@ -147,6 +147,7 @@ class FileStream:
     _wanted: int = 1
     _limit: int = 1
     _fetchers: list[threading.Thread] = field(default_factory=list)
+    _spans: dict[int, _Span] = field(default_factory=dict)
     _uploads: ThreadPoolExecutor = field(init=False)
     _received: int = 0
 
@@ -212,6 +213,9 @@ class FileStream:
             self._stopping.set()
             with self._changed:
                 self._changed.notify_all()
+                open_spans = list(self._spans.values())
+            for span in open_spans:
+                span.stream.close()  # a read that waits for a slow source ends now
             for thread in self._fetchers:
                 thread.join()
             self._uploads.shutdown(wait=True)
@@ -314,6 +318,8 @@ class FileStream:
                 if received == 0:
                     raise SourceUnavailableError(f"{self.file.path}: the source's answer ended early")
             except TransientError as error:
+                if self._stopping.is_set():
+                    break
                 if isinstance(error, RateLimitedError | SourceChangedError) or failures == self.settings.reconnects:
                     raise
                 if span is not None:
@@ -354,7 +360,9 @@ class FileStream:
         except BaseException:
             stream.close()
             raise
-        return _Span(stream, start, end)
+        with self._changed:
+            span = self._spans[index] = _Span(stream, start, end)
+        return span
 
     def _skip(self, stream: ByteStream, count: int, scratch: memoryview) -> None:
         while count and not self._stopping.is_set():

@@ -1,0 +1,37 @@
+"""The error tree's drawing, its table of statuses, and its slugs."""
+
+import re
+
+import pytest
+
+from modelhaul import errors, http
+
+
+def list_classes(base: type[errors.ModelhaulError] = errors.ModelhaulError) -> list[type[errors.ModelhaulError]]:
+    return [base, *(c for child in base.__subclasses__() for c in list_classes(child))]
+
+
+def test_the_drawing_is_the_tree() -> None:
+    drawn: dict[str, str] = {}
+    stack: list[tuple[int, str]] = []
+    for line in (errors.__doc__ or "").splitlines():
+        found = re.match(r"([│├└─ ]*)(\w+Error)\b", line)
+        if found:
+            depth = len(found[1])
+            while stack and stack[-1][0] >= depth:
+                stack.pop()
+            drawn[found[2]] = stack[-1][1] if stack else "Exception"
+            stack.append((depth, found[2]))
+    assert drawn == {c.__name__: c.__bases__[0].__name__ for c in list_classes()}
+
+
+def test_slugs_are_unique_and_legal() -> None:
+    leaves = [c for c in list_classes() if not c.__subclasses__()]
+    slugs = [c.type for c in leaves]
+    assert len(set(slugs)) == len(slugs)
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", slug) for slug in slugs)
+
+
+@pytest.mark.parametrize("kind", list_classes())
+def test_every_error_has_a_status(kind: type[errors.ModelhaulError]) -> None:
+    assert any(base in http._STATUS for base in kind.__mro__)

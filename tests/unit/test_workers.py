@@ -1,0 +1,140 @@
+"""The functions behind the queues: real SQS events in, partial failures out."""
+
+import io
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from modelhaul import wiring
+from modelhaul.errors import StorageUnavailableError
+from modelhaul.logs import create_logger
+from modelhaul.messages import Message, PlanImport, PublishModels, TransferFiles, parse_message
+from modelhaul.task import TaskStatus
+from tests.fakes.deployment import Deployment
+from tests.fakes.shelf_source import ShelfSource
+from tests.lambda_functions import Context, load_handler, read_event
+
+NAME = "org/tiny"
+FUNCTIONS: dict[type[Message], str] = {
+    PlanImport: "plan_import",
+    TransferFiles: "transfer_files",
+    PublishModels: "publish_models",
+}
+
+
+@pytest.fixture
+def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
+    deployment = Deployment(ShelfSource({NAME: {"main": {"config.json": b"{}", "model.bin": b"w" * 9_000_000}}}))
+    for name in ("planner", "transferrer", "publisher", "runner", "closer", "sweeper", "meter"):
+        monkeypatch.setattr(wiring, f"create_{name}", lambda name=name: getattr(deployment, name))
+    return deployment
+
+
+def make_event(function: str, *bodies: str, received: int = 1) -> dict[str, Any]:
+    (record,) = read_event(function)["Records"][:1]
+    return {
+        "Records": [
+            {
+                **record,
+                "messageId": f"id-{number}",
+                "body": body,
+                "attributes": {**record["attributes"], "ApproximateReceiveCount": str(received)},
+            }
+            for number, body in enumerate(bodies)
+        ]
+    }
+
+
+def invoke(function: str, *bodies: str, received: int = 1) -> list[str]:
+    """The ids of the messages that SQS is to deliver again."""
+    answer = load_handler(function)(make_event(function, *bodies, received=received), Context())
+    return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+
+
+def run_functions(deployment: Deployment) -> None:
+    while messages := deployment.receive():
+        for message in messages:
+            assert invoke(FUNCTIONS[type(message)], message.model_dump_json()) == []
+
+
+def test_a_model_goes_through_all_functions(deployment: Deployment) -> None:
+    task = deployment.submit(NAME)
+    run_functions(deployment)
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+
+
+def test_the_recorded_events_are_messages_of_this_version(deployment: Deployment) -> None:
+    for kind, function in FUNCTIONS.items():
+        for record in read_event(function)["Records"]:
+            assert isinstance(parse_message(record["body"]), kind)
+        assert load_handler(function)(read_event(function), Context()) == {"batchItemFailures": []}
+
+
+@pytest.mark.parametrize("body", ["", "{}", '{"version": 2, "kind": "plan_import", "task_id": "t"}', "[1]"])
+def test_what_is_no_message_is_not_swallowed(deployment: Deployment, body: str) -> None:
+    assert invoke("plan_import", body) == ["id-0"], "so that it comes to the dead-letter queue"
+
+
+def test_a_message_of_another_queue_is_not_swallowed(deployment: Deployment) -> None:
+    message: Message = PublishModels(task_id="t")
+    assert invoke("plan_import", message.model_dump_json()) == ["id-0"]
+
+
+def test_a_message_whose_outcome_cannot_be_recorded_comes_again(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment.submit(NAME)
+    (message,) = deployment.receive()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StorageUnavailableError("SQS SendMessage failed: ServiceUnavailable")
+
+    shelf = deployment.source
+    assert isinstance(shelf, ShelfSource)
+    shelf.on_list = refuse
+    monkeypatch.setattr(deployment.queue, "send", refuse)
+    assert invoke("plan_import", message.model_dump_json()) == ["id-0"]
+
+
+def test_dead_letters_end_their_tasks(deployment: Deployment) -> None:
+    task = deployment.submit(NAME)
+    (message,) = deployment.receive()
+    assert invoke("record_failure", "unreadable", message.model_dump_json()) == []
+    error = deployment.find_task(task.id).error
+    assert error is not None
+    assert error.type == "step-crashed"
+    assert deployment.meter.values["UnreadableMessages"] == 1
+
+
+def test_a_message_delivered_five_times_ends_its_task(deployment: Deployment) -> None:
+    task = deployment.submit(NAME)
+    (message,) = deployment.receive()
+    assert invoke("plan_import", message.model_dump_json(), received=5) == []
+    assert deployment.find_task(task.id).status is TaskStatus.FAILED
+
+
+def test_the_sweep_sends_what_was_lost(deployment: Deployment) -> None:
+    task = deployment.submit(NAME)
+    deployment.receive()
+    deployment.clock.now += 3600
+    answer = load_handler("sweep_stale")(read_event("sweep_stale"), Context())
+    assert answer == {"due": 1}
+    run_functions(deployment)
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+
+
+def test_log_lines_say_of_which_task_they_are(deployment: Deployment) -> None:
+    task = deployment.submit(NAME)
+    (message,) = deployment.receive()
+    handler = create_logger().registered_handler
+    assert isinstance(handler, logging.StreamHandler)
+    usual = handler.setStream(written := io.StringIO())
+    try:
+        invoke("plan_import", message.model_dump_json())
+    finally:
+        handler.setStream(usual)
+    (planned,) = map(json.loads, written.getvalue().splitlines())
+    assert planned["message"] == "import planned; transfers come next"
+    assert (planned["task_id"], planned["attempt"], planned["files"]) == (task.id, 1, 2)

@@ -16,7 +16,7 @@ from modelhaul.task import Stage, Task, TaskError, TaskStatus
 logger = logging.getLogger(__name__)
 
 # Seconds until the sweep's last look: no function that was at work when its task ended is alive after this.
-_GRACE = 900.0
+_GRACE = 1200.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ class ObjectStore(Protocol):
         """(key, upload id) of all unfinished multipart uploads below `prefix`."""
 
     def copy(self, source_key: str, key: str, *, size: int, etag: str) -> str:
-        """Copies inside the bucket, in parts above 5 GB, and returns the new ETag.
+        """Copies inside the bucket, large objects in parallel parts, and returns the new ETag.
 
         Raises ObjectGoneError if the source is missing or its ETag is not `etag`; leaves no unfinished upload.
         """

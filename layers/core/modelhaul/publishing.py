@@ -7,10 +7,9 @@ What lies under `models/` without being READY is removed if the task ends otherw
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import batched
 
 from modelhaul.closing import TaskCloser, manifest_key
 from modelhaul.errors import ObjectGoneError, RetriesExhaustedError
@@ -19,13 +18,16 @@ from modelhaul.model import Blob, FileRecord, Model
 from modelhaul.planning import CHECK_AFTER
 from modelhaul.ports import Clock, Ledger, MessageQueue, Meter, ObjectStore
 from modelhaul.task import Stage, Task, TaskStatus
-from modelhaul.transfer import digests_of
+from modelhaul.transfer import digests_of, estimate_copy_time
 
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 16
-_BATCH = 256  # files between two looks at the clock and at whether the task was cancelled
-_STOP_BEFORE = 60.0  # seconds kept at the end: a batch of copies under way
+# Between two looks at the clock and at whether the task was cancelled.
+_BATCH_FILES = 256
+_BATCH_BYTES = 64_000_000_000
+_LARGE = 1024 * 1024 * 1024  # bytes; above, the store copies one file in many parallel parts
+_STOP_BEFORE = 60.0  # seconds kept at the end, besides what the batch's copies are expected to take
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +63,19 @@ class Publisher:
     def _lay_out(self, task: Task, layout: "_Layout", message: PublishModels, remaining: Callable[[], float]) -> bool:
         """False if another function goes on, or the task has ended meanwhile."""
         after = message.after
-        for batch in batched((r for r in layout.records if r.file.path > message.after), _BATCH, strict=False):
+        for batch in _batch_records(r for r in layout.records if r.file.path > message.after):
             now = self.ledger.find_task(task.id)
             if now is None or now.status is TaskStatus.FAILED:
                 self.closer.tidy(now or task)
                 return False
-            if remaining() < _STOP_BEFORE:
+            needed = estimate_copy_time(sum(r.file.size for r in batch))
+            if remaining() < _STOP_BEFORE + needed and after > message.after:
                 self.queue.send([message.model_copy(update={"after": after, "attempt": 1})])
                 logger.info("out of time; another function goes on publishing", extra={"task_id": task.id})
                 return False
+            self.ledger.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER + needed, sweeps=0)
             layout.copy(batch)
             after = batch[-1].file.path
-            self.ledger.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER, sweeps=0)
         return True
 
     def _finish(self, task: Task, model: Model, layout: "_Layout") -> None:
@@ -125,9 +128,10 @@ class _Layout:
 
     def copy(self, batch: Iterable[FileRecord]) -> None:
         """Raises RetriesExhaustedError if a verified file is no longer what it was when it was verified."""
+        records = list(batch)
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="publish") as pool:
-            for path, etag in pool.map(self._copy_one, batch):
-                self._etags[path] = etag
+            self._etags.update(pool.map(self._copy_one, (r for r in records if r.file.size <= _LARGE)))
+        self._etags.update(map(self._copy_one, (r for r in records if r.file.size > _LARGE)))
 
     def _copy_one(self, record: FileRecord) -> tuple[str, str]:
         path = record.file.path
@@ -154,6 +158,19 @@ class _Layout:
 
     def _key(self, record: FileRecord) -> str:
         return self.model.resolved.prefix + record.file.path
+
+
+def _batch_records(records: Iterable[FileRecord]) -> Iterator[list[FileRecord]]:
+    batch: list[FileRecord] = []
+    size = 0
+    for record in records:
+        if batch and (len(batch) == _BATCH_FILES or size + record.file.size > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(record)
+        size += record.file.size
+    if batch:
+        yield batch
 
 
 def _write_manifest(task: Task, model: Model, records: Sequence[FileRecord]) -> bytes:

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 LEASE = 90.0  # seconds: several heartbeats
 STAGED_BLOB_LIFE = 6 * 86_400.0  # seconds: a day less than the bucket keeps what lies under staging/
 _SMALL_AT_ONCE = 8
+_COPY_RATE = 1e9  # bytes per second of a copy inside S3, by many parallel parts; cautious
 
 
 class TransferError(Exception):
@@ -76,7 +77,7 @@ class Transferrer:
         if head is None:
             logger.info("another function has these files", extra={"task_id": task.id, "path": pending[0].file.path})
             return
-        visit = _Visit(self, task, model, owner, remaining, self.open_source(task.source))
+        visit = _Visit(self, task, model, owner, remaining, self.open_source(task.source), head.file.path)
         try:
             visit.move([head, *pending[1:]])
         except (LeaseLostError, TaskEndedError):
@@ -119,21 +120,23 @@ class _Visit:
     owner: str
     remaining: Callable[[], float]
     source: ModelSource
+    lead: str
     advanced: bool = False
     paused: bool = False
     _errors: list[ModelhaulError] = field(default_factory=list)
 
     def move(self, records: Sequence[FileRecord]) -> None:
-        """The first record is the leased one."""
-        lead = records[0].file.path
+        """`lead` is the leased one."""
         small = [r for r in records if r.file.size <= SMALL_FILE]
         for start in range(0, len(small), GROUP_FILES):
             self._move_small(small[start : start + GROUP_FILES])
         for record in records:
             if record.file.size > SMALL_FILE and not self.paused and not self._errors:
-                if self.remaining() < self.step.settings.stop_before:
+                # A file that is copied and not streamed cannot stop in between; alone it always has time enough.
+                needed = estimate_copy_time(record.file.size) if self.advanced else 0
+                if self.remaining() < self.step.settings.stop_before + needed:
                     self.paused = True
-                elif (result := self._move_large(record, lead)) is not None:
+                elif (result := self._move_large(record)) is not None:
                     self._finish([result])
         if self._errors:
             raise min(self._errors, key=_gravity)
@@ -182,14 +185,14 @@ class _Visit:
         etag = self.step.store.put(record.staging_key, view, sha256=sha256)
         return self._record(record, sha256, etag)
 
-    def _move_large(self, record: FileRecord, lead: str) -> FileResult | None:
+    def _move_large(self, record: FileRecord) -> FileResult | None:
         """None if it is paused."""
         step, file = self.step, record.file
         reused = self._reuse(record) if record.checkpoint is None else None
         if reused is not None:
             return reused
         # The lease is on the message's first file; a further one takes its own, for its checkpoint.
-        if file.path != lead:
+        if file.path != self.lead:
             now = step.clock()
             leased = step.ledger.lease_file(self.task.id, file.path, owner=self.owner, now=now, until=now + LEASE)
             if leased is None:
@@ -221,7 +224,7 @@ class _Visit:
             self.advanced |= stream.advanced
         if isinstance(outcome, Paused):
             self.paused = True
-            if file.path != lead:
+            if file.path != self.lead:
                 step.ledger.release_lease(self.task.id, file.path, owner=self.owner)
             return None
         return self._record(record, outcome.sha256, outcome.etag)
@@ -232,12 +235,20 @@ class _Visit:
         blob = step.ledger.find_blob(digest)
         if blob is None or blob.size != record.file.size:
             return None
+        if blob.size > SMALL_FILE:
+            self._announce_copy(blob.size)
         try:
             etag = step.store.copy(blob.key, record.staging_key, size=blob.size, etag=blob.etag)
         except ObjectGoneError:
             step.ledger.forget_blob(digest, blob.key)
             return None
         return self._record(record, blob.sha256, etag, reused=True)
+
+    def _announce_copy(self, size: int) -> None:
+        """A copy inside S3 gives no sign of life: neither the lease nor the sweep may miss one meanwhile."""
+        until = self.step.clock() + estimate_copy_time(size)
+        self.step.ledger.renew_lease(self.task.id, self.lead, owner=self.owner, until=until + LEASE)
+        self.step.ledger.postpone_check(self.task.id, check_at=until + CHECK_AFTER)
 
     def _record(self, record: FileRecord, sha256: str, etag: str, *, reused: bool = False) -> FileResult:
         file = record.file
@@ -289,6 +300,11 @@ class _Visit:
 def digests_of(file: SourceFile, sha256: str) -> Iterable[str]:
     """What the content can be found by: its sha256, and what its source calls it."""
     return dict.fromkeys((str(Digest(Algorithm.SHA256, sha256)), str(file.digest)))
+
+
+def estimate_copy_time(size: int) -> float:
+    """Seconds that S3 may take to copy `size` bytes inside itself."""
+    return size / _COPY_RATE
 
 
 def _gravity(error: ModelhaulError) -> int:

@@ -27,9 +27,10 @@ _MAX_PARTS = 10_000
 _MIN_PART_SIZE = 5 * _MIB
 _MAX_PART_SIZE = 5 * 1024 * _MIB
 
-_SINGLE_COPY_LIMIT = 5_000_000_000
+# S3 copies up to 5 GB by one call, but parts that are copied side by side are done sooner than any read timeout.
+_SINGLE_COPY_LIMIT = 1024 * _MIB
 _COPY_PART_SIZE = 512 * _MIB
-_PARALLEL_COPIES = 8
+_PARALLEL_COPIES = 32
 _MAX_DELETE_KEYS = 1000
 _READ_ATTEMPTS = 3
 

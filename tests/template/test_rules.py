@@ -78,9 +78,9 @@ LIFECYCLE = "Properties.LifecycleConfiguration.Rules"
 ESM = "TransferFilesFunctionTransferQueue"
 
 MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
-    (rules.check_visibility, set_property("TransferQueue", "Properties.VisibilityTimeout", 1799)),
+    (rules.check_visibility, set_property("TransferQueue", "Properties.VisibilityTimeout", 5399)),
     (rules.check_visibility, drop_property("PlanDeadLetterQueue", "Properties.VisibilityTimeout")),
-    (rules.check_visibility, set_property("PublishModelsFunction", "Properties.Timeout", 900)),
+    (rules.check_visibility, set_property("PlanImportFunction", "Properties.Timeout", 301)),
     (rules.check_partial_batches, drop_property(ESM, "Properties.FunctionResponseTypes")),
     (rules.check_concurrency, drop_property(ESM, "Properties.ScalingConfig")),
     (rules.check_dead_letter_queues, drop_property("PlanQueue", "Properties.RedrivePolicy")),
@@ -136,7 +136,7 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
         set_property("ReadCatalogFunction", "Properties.Role", "arn:aws:iam::123456789012:role/admin"),
     ),
     (rules.check_grants, drop_statement("TransferFilesRole", "ConsumeQueue")),
-    (rules.check_grants, drop_statement("TransferFilesRole", "ClaimBlobs")),
+    (rules.check_grants, drop_statement("TransferFilesRole", "RegisterBlobs")),
     (rules.check_grants, drop_property("TransferFilesFunction", f"{VARIABLES}.BLOBS_TABLE")),
     (rules.check_grants, allow("ReadCatalogRole", "dynamodb:Query", {"Fn::GetAtt": ["BlobsTable", "Arn"]})),
     (

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modelhaul import publishing
 from modelhaul.digest import Algorithm, Digest
 from modelhaul.errors import (
     FileMissingError,
@@ -418,6 +419,101 @@ def test_a_stored_blob_that_was_replaced_is_not_copied() -> None:
     shelf.models[NAME]["next"] = {**FILES, "config.json": b"{}"}
     import_model(deployment, "next")
     assert deployment.read(shelf.prefix(NAME, "next") + "model.safetensors") == WEIGHTS
+
+
+def test_publishing_goes_on_in_other_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "_BATCH_FILES", 2)
+    deployment, shelf = make_deployment({f"file-{number}.txt": b"%d" % number for number in range(9)})
+    task = deployment.submit(NAME)
+    while deployment.find_task(task.id).stage is not Stage.PUBLISHING:
+        for message in deployment.receive():
+            deployment.deliver(message)
+    deployment.remaining = lambda: 30.0
+    handed_on: list[str] = []
+    while messages := deployment.receive():
+        for message in messages:
+            assert isinstance(message, PublishModels)
+            handed_on.append(message.after)
+            deployment.deliver(message)
+    assert handed_on == ["", "file-1.txt", "file-3.txt", "file-5.txt", "file-7.txt"], "two files a function"
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+    deployment.check_promises(expect(shelf))
+    # What other functions copied is known to be reusable as well.
+    shelf.models[NAME]["next"] = {**shelf.models[NAME]["main"], "new.txt": b"new"}
+    deployment.remaining = lambda: 300.0
+    shelf.bytes_read.clear()
+    assert import_model(deployment, "next").status is TaskStatus.DONE
+    assert list(shelf.bytes_read) == ["new.txt"]
+
+
+def test_a_verified_file_that_vanished_before_publishing_fails_with_words() -> None:
+    deployment, shelf = make_deployment()
+    task = deployment.submit(NAME)
+    while deployment.find_task(task.id).stage is not Stage.PUBLISHING:
+        for message in deployment.receive():
+            deployment.deliver(message)
+    deployment.store.delete([f"staging/{task.id}/config.json"])
+    deployment.run()
+    error = deployment.find_task(task.id).error
+    assert error is not None
+    assert "config.json: the verified file was removed" in error.detail
+    deployment.sweep_until_quiet()
+    deployment.check_promises(expect(shelf))
+    assert import_model(deployment).status is TaskStatus.DONE
+
+
+def test_large_files_of_equal_content_are_fetched_once() -> None:
+    deployment, shelf = make_deployment({"a.bin": WEIGHTS, "b.bin": WEIGHTS, "config.json": b"{}"})
+    task = import_model(deployment)
+    assert task.status is TaskStatus.DONE
+    assert shelf.bytes_read["a.bin"] + shelf.bytes_read["b.bin"] == len(WEIGHTS)
+    assert task.progress.bytes_reused == len(WEIGHTS)
+    deployment.check_promises(expect(shelf))
+
+
+@pytest.mark.parametrize(
+    ("error", "times"), [(SourceUnavailableError("huggingface.co answered 503"), 4), (KeyError("a defect"), 1)]
+)
+def test_a_second_large_file_that_fails_is_retried_at_once(error: Exception, times: int) -> None:
+    """Its lease is given back as well, so that the retry does not take it for another function's."""
+    deployment, shelf = make_deployment({"a.bin": WEIGHTS, "b.bin": WEIGHTS})
+    deployment.ledger.find_blob = lambda _: None  # type: ignore[method-assign,assignment]
+    shelf.on_read = fail_times(error, times, "b.bin")
+    started = deployment.clock.now
+    assert import_model(deployment).status is TaskStatus.DONE
+    assert deployment.clock.now - started < 60
+    assert deployment.meter.values["Retries"] == 1
+
+
+def test_what_cannot_be_tidied_up_at_once_is_left_to_the_sweep() -> None:
+    deployment, shelf = make_deployment()
+    task = deployment.submit(NAME)
+    list_uploads = deployment.store.list_uploads
+
+    def refuse(_: str) -> None:
+        raise StorageUnavailableError("S3 ListMultipartUploads failed: SlowDown")
+
+    deployment.store.list_uploads = refuse  # type: ignore[method-assign,assignment]
+    deployment.closer.cancel(task.id)
+    assert deployment.find_task(task.id).stage is Stage.CANCELLED
+    deployment.clock.now += 3600
+    deployment.sweeper.sweep_stale()
+    assert deployment.ledger.list_due(deployment.clock.now, 10) != [], "one that could not be done is done later"
+    deployment.store.list_uploads = list_uploads  # type: ignore[method-assign]
+    deployment.sweep_until_quiet()
+    deployment.check_promises(expect(shelf))
+
+
+def test_a_task_that_nothing_can_move_ends_after_about_a_day() -> None:
+    deployment, _ = make_deployment()
+    deployment.queue.count_deliveries = lambda _: 0
+    started = deployment.clock.now
+    task = deployment.submit(NAME)
+    deployment.sweep_until_quiet()
+    error = deployment.find_task(task.id).error
+    assert error is not None
+    assert error.type == "import-stalled"
+    assert 12 * 3600 < deployment.clock.now - started < 36 * 3600
 
 
 def test_an_empty_model_fails_with_words() -> None:

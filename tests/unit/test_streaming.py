@@ -10,14 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modelhaul import digest
 from modelhaul.digest import Algorithm, Digest
 from modelhaul.errors import (
     DigestMismatchError,
+    FileTooLargeError,
     LeaseLostError,
     RateLimitedError,
     SourceChangedError,
     SourceUnavailableError,
     StorageUnavailableError,
+    UnexpectedAnswerError,
     UploadGoneError,
 )
 from modelhaul.model import MAX_FILE_SIZE, Checkpoint, Part, SourceFile
@@ -401,3 +404,23 @@ def test_storage_trouble_is_told_and_what_was_stored_is_kept() -> None:
     bench.store.upload_part = upload  # type: ignore[method-assign]
     assert isinstance(bench.run(), Moved)
     assert bench.stored() == bench.content
+
+
+def test_without_libcrypto_a_file_moves_but_cannot_be_continued(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digest, "_load_libcrypto", lambda: None)
+    bench = make_bench()
+    assert isinstance(bench.run(), Moved)
+    assert bench.saved == []
+    bench = make_bench()
+    bench.remaining = lambda: 0.0 if bench.source.read_ranges else 900.0
+    bench.source.before_read = lambda position: time.sleep(0.001) if position > 5 * PART else None
+    with pytest.raises(FileTooLargeError, match="libcrypto"):
+        bench.run()
+
+
+def test_a_source_that_sends_from_beyond_is_refused() -> None:
+    bench = make_bench()
+    bench.source.open_range = lambda start, end: ScriptedStream(bench.source, start + 1, end)  # type: ignore[method-assign]
+    with pytest.raises(UnexpectedAnswerError):
+        bench.run()
+    assert bench.store.keys == []

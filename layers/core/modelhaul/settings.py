@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 
 class RegionSettings(BaseModel):
-    model_config = ConfigDict(frozen=True, alias_generator=str.upper)
+    # The input is the whole environment, in which Lambda keeps the function's credentials.
+    model_config = ConfigDict(frozen=True, alias_generator=str.upper, hide_input_in_errors=True)
 
     aws_region: str
 

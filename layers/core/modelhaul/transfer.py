@@ -77,18 +77,20 @@ class Transferrer:
         if head is None:
             logger.info("another function has these files", extra={"task_id": task.id, "path": pending[0].file.path})
             return
-        visit = _Visit(self, task, model, owner, remaining, self.open_source(task.source), head.file.path)
+        visit = _Visit(self, task, model, owner, remaining, self.open_source(task.source), [head.file.path])
         try:
             visit.move([head, *pending[1:]])
         except (LeaseLostError, TaskEndedError):
             logger.info("gave way: the lease or the task ended", extra={"task_id": task.id})
             self._drop_uploads(task)
             return
-        except ModelhaulError as error:
-            self.ledger.release_lease(task.id, head.file.path, owner=owner)
-            raise TransferError(error, advanced=visit.advanced) from error
+        except Exception as error:
+            visit.release_leases()
+            if isinstance(error, ModelhaulError):
+                raise TransferError(error, advanced=visit.advanced) from error
+            raise
         if visit.paused:
-            self.ledger.release_lease(task.id, head.file.path, owner=owner)
+            visit.release_leases()
             if not visit.advanced:
                 slow = StalledTransferError(f"{head.file.path}: not one part arrived within a function's time")
                 raise TransferError(slow, advanced=False)
@@ -120,13 +122,13 @@ class _Visit:
     owner: str
     remaining: Callable[[], float]
     source: ModelSource
-    lead: str
+    leased: list[str]
     advanced: bool = False
     paused: bool = False
     _errors: list[ModelhaulError] = field(default_factory=list)
 
     def move(self, records: Sequence[FileRecord]) -> None:
-        """`lead` is the leased one."""
+        """The first one is leased already. Its lease stands for all small files; every large file has its own."""
         small = [r for r in records if r.file.size <= SMALL_FILE]
         for start in range(0, len(small), GROUP_FILES):
             self._move_small(small[start : start + GROUP_FILES])
@@ -140,6 +142,10 @@ class _Visit:
                     self._finish([result])
         if self._errors:
             raise min(self._errors, key=_gravity)
+
+    def release_leases(self) -> None:
+        for path in self.leased:
+            self.step.ledger.release_lease(self.task.id, path, owner=self.owner)
 
     def _move_small(self, records: Sequence[FileRecord]) -> None:
         """All at once; files of equal content after the first of them, which they then copy."""
@@ -186,18 +192,18 @@ class _Visit:
         return self._record(record, sha256, etag)
 
     def _move_large(self, record: FileRecord) -> FileResult | None:
-        """None if it is paused."""
+        """None if it is paused, or if another function has it."""
         step, file = self.step, record.file
-        reused = self._reuse(record) if record.checkpoint is None else None
-        if reused is not None:
-            return reused
-        # The lease is on the message's first file; a further one takes its own, for its checkpoint.
-        if file.path != self.lead:
+        if file.path not in self.leased:
             now = step.clock()
             leased = step.ledger.lease_file(self.task.id, file.path, owner=self.owner, now=now, until=now + LEASE)
             if leased is None:
                 return None
             record = leased
+            self.leased.append(file.path)
+        reused = self._reuse(record) if record.checkpoint is None else None
+        if reused is not None:
+            return reused
         logger.info(
             "transferring",
             extra={
@@ -224,8 +230,6 @@ class _Visit:
             self.advanced |= stream.advanced
         if isinstance(outcome, Paused):
             self.paused = True
-            if file.path != self.lead:
-                step.ledger.release_lease(self.task.id, file.path, owner=self.owner)
             return None
         return self._record(record, outcome.sha256, outcome.etag)
 
@@ -236,7 +240,7 @@ class _Visit:
         if blob is None or blob.size != record.file.size:
             return None
         if blob.size > SMALL_FILE:
-            self._announce_copy(blob.size)
+            self._announce_copy(record.file)
         try:
             etag = step.store.copy(blob.key, record.staging_key, size=blob.size, etag=blob.etag)
         except ObjectGoneError:
@@ -244,10 +248,10 @@ class _Visit:
             return None
         return self._record(record, blob.sha256, etag, reused=True)
 
-    def _announce_copy(self, size: int) -> None:
+    def _announce_copy(self, file: SourceFile) -> None:
         """A copy inside S3 gives no sign of life: neither the lease nor the sweep may miss one meanwhile."""
-        until = self.step.clock() + estimate_copy_time(size)
-        self.step.ledger.renew_lease(self.task.id, self.lead, owner=self.owner, until=until + LEASE)
+        until = self.step.clock() + estimate_copy_time(file.size)
+        self.step.ledger.renew_lease(self.task.id, file.path, owner=self.owner, until=until + LEASE)
         self.step.ledger.postpone_check(self.task.id, check_at=until + CHECK_AFTER)
 
     def _record(self, record: FileRecord, sha256: str, etag: str, *, reused: bool = False) -> FileResult:

@@ -1,0 +1,104 @@
+"""Each function can build all that it uses from the variables that the template gives it, and from no others."""
+
+import os
+from functools import _lru_cache_wrapper
+
+import pytest
+
+from modelhaul import wiring
+from modelhaul.adapters.s3 import S3ObjectStore
+from modelhaul.errors import CredentialsRefusedError
+from modelhaul.model import Source
+from modelhaul.settings import HuggingFaceSettings, LedgerSettings
+from modelhaul_sources.huggingface import HuggingFaceSource
+from tests.template.transformed import read_template
+
+BUILT = {
+    "submit_huggingface": ["create_intake"],
+    "read_catalog": ["create_ledger"],
+    "cancel_task": ["create_closer"],
+    "plan_import": ["create_planner", "create_runner"],
+    "transfer_files": ["create_transferrer", "create_runner"],
+    "publish_models": ["create_publisher", "create_runner"],
+    "record_failure": ["create_runner", "create_meter"],
+    "sweep_stale": ["create_sweeper"],
+}
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.endswith(("_TABLE", "_URL", "_BUCKET", "_HOSTS")) or name.startswith(("AWS_", "HUGGINGFACE", "LOCAL_")):
+            monkeypatch.delenv(name)
+    for made in vars(wiring).values():
+        if isinstance(made, _lru_cache_wrapper):
+            made.cache_clear()
+
+
+def set_variables(monkeypatch: pytest.MonkeyPatch, name: str, **values: str) -> None:
+    """As the template has them, with any text for what only a deployment knows; and what Lambda sets itself."""
+    logical = "".join(word.capitalize() for word in name.split("_")) + "Function"
+    template = read_template()
+    functions = (template["Globals"]["Function"], template["Resources"][logical]["Properties"])
+    variables = [name for function in functions for name in function["Environment"]["Variables"]]
+    known = {
+        "LOCAL_MODE": "false",
+        "HUGGINGFACE_ENDPOINT": "https://huggingface.co",
+        "ALLOWED_HOSTS": "a.example, b.example",
+    }
+    for variable in variables:
+        monkeypatch.setenv(variable, values.get(variable, known.get(variable, f"the-{variable.lower()}")))
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+
+
+@pytest.mark.parametrize(("function", "names"), BUILT.items(), ids=BUILT)
+def test_a_function_can_build_what_it_uses(monkeypatch: pytest.MonkeyPatch, function: str, names: list[str]) -> None:
+    set_variables(monkeypatch, function)
+    for name in names:
+        assert getattr(wiring, name)() is getattr(wiring, name)(), "and keeps it"
+
+
+@pytest.mark.parametrize("function", ["submit_huggingface", "plan_import", "transfer_files"])
+def test_those_that_reach_the_hub_can_open_it(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    set_variables(monkeypatch, function, HUGGINGFACE_TOKEN_SECRET="")
+    assert isinstance(wiring.open_source(Source.HUGGINGFACE), HuggingFaceSource)
+    assert HuggingFaceSettings.read().allowed_hosts == ("a.example", "b.example")
+
+
+def test_the_token_comes_from_secrets_manager_each_time_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Secrets:
+        def read_secret(self, secret_id: str) -> str:
+            asked.append(secret_id)
+            raise CredentialsRefusedError("not there")
+
+    set_variables(monkeypatch, "submit_huggingface", HUGGINGFACE_TOKEN_SECRET="arn:secret")
+    monkeypatch.setattr(wiring, "create_secrets", Secrets)
+    source = wiring.open_source(Source.HUGGINGFACE)
+    assert asked == [], "not before it is needed"
+    with pytest.raises(CredentialsRefusedError):
+        source.resolve("org/model", "main")
+    assert asked == ["arn:secret"]
+
+
+def test_the_store_is_the_configured_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_variables(monkeypatch, "transfer_files")
+    store = wiring.create_store()
+    assert isinstance(store, S3ObjectStore)
+
+
+def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_variables(monkeypatch, "transfer_files")
+    monkeypatch.delenv("TASKS_TABLE")
+    with pytest.raises(ValueError, match="TASKS_TABLE") as caught:
+        LedgerSettings.read()
+    assert "secret" not in str(caught.value), "the environment holds credentials"
+
+
+def test_other_sources_do_not_exist_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_variables(monkeypatch, "plan_import")
+    with pytest.raises(ValueError, match="GITHUB"):
+        wiring.open_source(Source.GITHUB)

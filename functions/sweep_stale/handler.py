@@ -10,4 +10,4 @@ from modelhaul.logs import create_logger
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
     create_logger().set_correlation_id(context.aws_request_id)
-    return {"due": wiring.create_sweeper().sweep_stale()}
+    return {"due": wiring.create_sweeper().sweep_stale(lambda: context.get_remaining_time_in_millis() / 1000)}

@@ -108,7 +108,7 @@ class Deployment:
         for _ in range(most):
             self.run()
             self.clock.now += 300
-            if not self.sweeper.sweep_stale() and not self.ledger.list_due(float("inf"), 1):
+            if not self.sweeper.sweep_stale(self.remaining) and not self.ledger.list_due(float("inf"), 1):
                 return
         raise AssertionError("tasks are watched for ever")
 

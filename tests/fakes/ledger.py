@@ -14,7 +14,7 @@ from modelhaul.model import Blob, Checkpoint, FileRecord, FileResult, Model, Mod
 from modelhaul.ports import Clock, Ledger
 from modelhaul.task import Progress, Stage, Task, TaskError, TaskStatus
 
-_STAGE_ORDER = (Stage.PLANNING, Stage.TRANSFERRING, Stage.PUBLISHING)
+_STAGE_ORDER = (Stage.PLANNING, Stage.TRANSFERRING, Stage.VERIFIED, Stage.PUBLISHING)
 
 
 @dataclass(slots=True)
@@ -50,9 +50,10 @@ class InMemoryLedger(Ledger):
             name = f"{model.resolved.name} at commit {model.resolved.commit[:12]}"
             if holder is not None and holder.status is ModelStatus.READY:
                 raise ModelExistsError(f"{name} is here already.", model_id=model.model_id)
-            if holder is not None and holder.status is ModelStatus.IMPORTING:
+            if holder is not None and holder.status is not ModelStatus.FAILED:
+                doing = "imported" if holder.status is ModelStatus.IMPORTING else "withdrawn"
                 raise ImportInProgressError(
-                    f"{name} is being imported by task {holder.task_id}.",
+                    f"{name} is being {doing} by task {holder.task_id}.",
                     model_id=model.model_id,
                     task_id=holder.task_id,
                 )
@@ -98,8 +99,8 @@ class InMemoryLedger(Ledger):
 
     def postpone_check(self, task_id: str, *, check_at: float, sweeps: int | None = None) -> None:
         with self._lock:
-            if task_id in self._tables.watched:
-                task = self._tables.tasks[task_id]
+            task = self._tables.tasks.get(task_id)
+            if task is not None and task_id in self._tables.watched and task.check_at < check_at:
                 self._write_task(task, check_at=check_at, sweeps=task.sweeps if sweeps is None else sweeps)
 
     def lease_file(self, task_id: str, path: str, *, owner: str, now: float, until: float) -> FileRecord | None:
@@ -188,8 +189,16 @@ class InMemoryLedger(Ledger):
             if task is None or task.status is not TaskStatus.PENDING:
                 return False
             self._write_task(task, status=TaskStatus.FAILED, stage=stage, error=error, check_at=check_at)
-            self._write_model(task.model_id, status=ModelStatus.FAILED)
+            published = task.stage is Stage.PUBLISHING
+            self._write_model(task.model_id, status=ModelStatus.WITHDRAWING if published else ModelStatus.FAILED)
             return True
+
+    def release_model(self, task_id: str) -> None:
+        with self._lock:
+            task = self._tables.tasks.get(task_id)
+            model = self._tables.models.get(task.model_id) if task is not None else None
+            if model is not None and model.task_id == task_id and model.status is ModelStatus.WITHDRAWING:
+                self._write_model(model.model_id, status=ModelStatus.FAILED)
 
     def unwatch_task(self, task_id: str) -> None:
         with self._lock:
@@ -210,7 +219,9 @@ class InMemoryLedger(Ledger):
     def put_blobs(self, blobs: Iterable[tuple[str, Blob]], *, expires_at: float | None) -> None:
         with self._lock:
             for digest, blob in blobs:
-                self._tables.blobs[digest] = (blob, expires_at)
+                stays = digest in self._tables.blobs and self._tables.blobs[digest][1] is None
+                if expires_at is None or not stays:
+                    self._tables.blobs[digest] = (blob, expires_at)
 
     def forget_blob(self, digest: str, key: str) -> None:
         with self._lock:

@@ -80,7 +80,7 @@ ESM = "TransferFilesFunctionTransferQueue"
 MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     (rules.check_visibility, set_property("TransferQueue", "Properties.VisibilityTimeout", 5399)),
     (rules.check_visibility, drop_property("PlanDeadLetterQueue", "Properties.VisibilityTimeout")),
-    (rules.check_visibility, set_property("PlanImportFunction", "Properties.Timeout", 301)),
+    (rules.check_visibility, set_property("PlanImportFunction", "Properties.Timeout", 901)),
     (rules.check_partial_batches, drop_property(ESM, "Properties.FunctionResponseTypes")),
     (rules.check_concurrency, drop_property(ESM, "Properties.ScalingConfig")),
     (rules.check_dead_letter_queues, drop_property("PlanQueue", "Properties.RedrivePolicy")),

@@ -1,6 +1,8 @@
 """The transfer engine over a scripted source: whatever it does, only verified bytes become an object."""
 
+import gc
 import hashlib
+import mmap
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -404,6 +406,27 @@ def test_storage_trouble_is_told_and_what_was_stored_is_kept() -> None:
     bench.store.upload_part = upload  # type: ignore[method-assign]
     assert isinstance(bench.run(), Moved)
     assert bench.stored() == bench.content
+
+
+def test_a_failed_move_gives_its_memory_back_at_once() -> None:
+    """A warm function that fails again and again while its source is down must not grow."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(find_maps())
+        for _ in range(5):
+            bench = make_bench()
+            bench.source.cut_after = lambda position: max(position, 2 * PART)
+            with pytest.raises(SourceUnavailableError):
+                bench.run()
+            del bench
+        assert len(find_maps()) == before
+    finally:
+        gc.enable()
+
+
+def find_maps() -> list[object]:
+    return [o for o in gc.get_objects() if isinstance(o, memoryview) and isinstance(o.obj, mmap.mmap)]
 
 
 def test_without_libcrypto_a_file_moves_but_cannot_be_continued(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from modelhaul.errors import (
     TaskEndedError,
     TaskNotFoundError,
 )
+from modelhaul.model import ModelStatus
 from modelhaul.ports import Clock, Ledger, Meter, ObjectStore
 from modelhaul.task import Stage, Task, TaskError, TaskStatus
 
@@ -26,15 +27,15 @@ class TaskCloser:
     meter: Meter
     clock: Clock
 
-    def fail(self, task_id: str, error: ModelhaulError) -> bool:
-        """Ends the task FAILED and tidies up. False if it had ended before."""
-        return self._end(task_id, error, Stage.FAILED)
+    def fail(self, task_id: str, error: ModelhaulError) -> None:
+        """Ends the task FAILED and tidies up; without effect if it has ended before."""
+        self._end(task_id, error, Stage.FAILED)
 
     def cancel(self, task_id: str) -> None:
         """Raises TaskNotFoundError, TaskEndedError."""
         task = self.ledger.find_task(task_id)
         if task is None:
-            raise TaskNotFoundError(f"There is no task {task_id}.")
+            raise TaskNotFoundError(describe_missing_task(task_id))
         if not self._end(task_id, ImportCancelledError("The import was cancelled."), Stage.CANCELLED):
             raise TaskEndedError(f"Task {task_id} has ended already.")
 
@@ -43,17 +44,25 @@ class TaskCloser:
 
         Verified files stay in staging, where a new import of the same content finds them.
         """
-        for key, upload_id in list(self.store.list_uploads(f"staging/{task.id}/")):
-            self.store.abort_upload(key, upload_id)
+        self._abort_uploads(f"staging/{task.id}/")
         model = self.ledger.find_model(task.model_id)
-        progress = task.progress
-        if progress.files_total == 0 or progress.files_done < progress.files_total:
-            return  # it never came to publishing
-        if model is None or model.task_id != task.id:
-            return  # another task has taken the model over: what is published is that one's
+        # Only a WITHDRAWING model is the task's to remove: it cannot be claimed by another until it is released.
+        if model is None or model.task_id != task.id or model.status is not ModelStatus.WITHDRAWING:
+            return
         prefix = model.resolved.prefix
+        self._abort_uploads(prefix)
         self.store.delete(prefix + record.file.path for record in self.ledger.list_files(task.id))
         self.store.delete([manifest_key(model.model_id)])
+
+    def close(self, task: Task) -> None:
+        """The sweep's last look, when no function can still be at work for the task."""
+        self.tidy(task)
+        self.ledger.release_model(task.id)
+        self.ledger.unwatch_task(task.id)
+
+    def _abort_uploads(self, prefix: str) -> None:
+        for key, upload_id in list(self.store.list_uploads(prefix)):
+            self.store.abort_upload(key, upload_id)
 
     def _end(self, task_id: str, error: ModelhaulError, stage: Stage) -> bool:
         ended = self.ledger.fail_import(
@@ -66,14 +75,23 @@ class TaskCloser:
         if task is None or task.status is not TaskStatus.FAILED:
             return False
         if ended:
-            self.meter.count("ImportsFailed", source=task.source, reason=error.type)
-            logger.error("import failed", extra={"task_id": task_id, "reason": error.type, "detail": error.detail})
+            context = {"task_id": task_id, "reason": error.type, "detail": error.detail}
+            if stage is Stage.CANCELLED:
+                self.meter.count("ImportsCancelled", source=task.source)
+                logger.info("import cancelled", extra=context)
+            else:
+                self.meter.count("ImportsFailed", source=task.source, reason=error.type)
+                logger.error("import failed", extra=context)
         try:
             self.tidy(task)
         except StorageUnavailableError as trouble:
             # The task has ended all the same, and the sweep looks after it once more.
             logger.warning("not tidied up; the sweep will", extra={"task_id": task_id, "detail": trouble.detail})
         return ended
+
+
+def describe_missing_task(task_id: str) -> str:
+    return f"There is no task {task_id[:64]!r}."
 
 
 def manifest_key(model_id: str) -> str:

@@ -123,7 +123,8 @@ def _answer_error(error: errors.ModelhaulError) -> Response[str]:
         extra["model_id"] = error.model_id
     if isinstance(error, errors.ImportInProgressError):
         extra["task_id"] = error.task_id
-        extra["task"] = headers["Content-Location"] = locate_task(error.task_id)
+        extra["task"] = locate_task(error.task_id)
+        headers["Link"] = f'<{extra["task"]}>; rel="status"'
     if isinstance(error, errors.TransientError) and status is HTTPStatus.SERVICE_UNAVAILABLE:
         extra["retry_after"] = math.ceil(error.retry_after or _RETRY_AFTER)
         headers["Retry-After"] = str(extra["retry_after"])

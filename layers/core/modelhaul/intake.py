@@ -9,12 +9,11 @@ from datetime import UTC, datetime
 from modelhaul.errors import StorageUnavailableError
 from modelhaul.messages import PlanImport
 from modelhaul.model import Model, ModelStatus, Source
+from modelhaul.planning import CHECK_AFTER
 from modelhaul.ports import Clock, Ledger, MessageQueue, Meter, ModelSource
 from modelhaul.task import Task
 
 logger = logging.getLogger(__name__)
-
-_PLAN_WITHIN = 300.0  # seconds after which the sweep asks for the plan again
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Intake:
             model_id=resolved.model_id,
             created_at=moment,
             updated_at=moment,
-            check_at=now + _PLAN_WITHIN,
+            check_at=now + CHECK_AFTER,
         )
         model = Model(resolved.model_id, resolved, ModelStatus.IMPORTING, task.id, moment, moment)
         self.ledger.claim_import(task, model)

@@ -8,6 +8,7 @@ UNITS = {
     "ImportsAccepted": "Count",
     "ImportsSucceeded": "Count",
     "ImportsFailed": "Count",
+    "ImportsCancelled": "Count",
     "ImportSeconds": "Seconds",
     "BytesTransferred": "Bytes",
     "BytesReused": "Bytes",

@@ -13,7 +13,8 @@ _MODEL_NAMESPACE = uuid.UUID("6f1c9f3e-6d0c-5d61-9a3c-0f6a4b1f7c55")
 
 MAX_FILE_SIZE = 500_000_000_000  # bytes; the Hub's own limit for one file
 _MAX_KEY_BYTES = 1024  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# Control characters, and what neither UTF-8 nor an SQS message can carry.
+_UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
 class Source(StrEnum):
@@ -25,6 +26,7 @@ class Source(StrEnum):
 class ModelStatus(StrEnum):
     IMPORTING = "IMPORTING"
     READY = "READY"
+    WITHDRAWING = "WITHDRAWING"  # failed while it was being published: what became visible is removed first
     FAILED = "FAILED"
 
 
@@ -149,7 +151,7 @@ class FileList:
         """Raises InvalidReferenceError for a path that is unsafe or twice there, FileTooLargeError above 500 GB."""
         path = file.path
         segments = path.split("/")
-        if _CONTROL.search(path) or "\\" in path or any(s in ("", ".", "..") for s in segments):
+        if _UNFIT.search(path) or "\\" in path or any(s in ("", ".", "..") for s in segments):
             raise InvalidReferenceError(f"the model has a file with an unsafe path: {path!r}")
         if len(f"{self.model.prefix}{path}".encode()) > _MAX_KEY_BYTES:
             raise InvalidReferenceError(f"the path is too long for an S3 key (1,024 bytes): {path[:80]!r}…")

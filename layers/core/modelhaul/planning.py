@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import batched
 
 from modelhaul.errors import EmptyModelError
 from modelhaul.messages import PlanImport, PublishModels, TransferFiles
@@ -15,6 +16,7 @@ logger = logging.getLogger(__name__)
 SMALL_FILE = 8 * 1024 * 1024  # bytes: up to here a file is moved whole, in memory
 GROUP_FILES = 90  # small files of one message: with the task's counter one DynamoDB transaction (100 actions)
 _GROUP_BYTES = 64 * 1024 * 1024
+_RECORDED_AT_ONCE = 5_000  # files, between two signs of life
 CHECK_AFTER = 300.0  # seconds without a sign of life after which the sweep looks after a task
 
 
@@ -71,7 +73,9 @@ class Planner:
             return
         if task.stage is Stage.PLANNING:
             files = self._list_files(task)
-            self.ledger.put_files(task.id, files)
+            for some in batched(files, _RECORDED_AT_ONCE, strict=False):
+                self.ledger.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER)
+                self.ledger.put_files(task.id, some)
             totals = Progress(files_total=len(files), bytes_total=sum(f.size for f in files))
             started = self.ledger.start_stage(
                 task.id, Stage.TRANSFERRING, totals=totals, check_at=self.clock() + CHECK_AFTER
@@ -110,7 +114,7 @@ def publish_if_complete(
     """Hands the task on to publishing once its last file is done. Safe to call twice."""
     if progress.files_done < progress.files_total:
         return False
-    task = ledger.start_stage(task_id, Stage.PUBLISHING, check_at=check_at)
+    task = ledger.start_stage(task_id, Stage.VERIFIED, check_at=check_at)
     if task is None or task.status is not TaskStatus.PENDING:
         return False
     queue.send([PublishModels(task_id=task_id)])

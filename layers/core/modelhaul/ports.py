@@ -117,7 +117,8 @@ class Ledger(Protocol):
     def claim_import(self, task: Task, model: Model) -> None:
         """Writes the task and claims the model for it, both or neither. A FAILED model can be taken over.
 
-        Raises ModelExistsError if it is READY, ImportInProgressError if another task is bringing it in.
+        Raises ModelExistsError if it is READY, ImportInProgressError if another task is bringing it in or it is
+        WITHDRAWING.
         Of simultaneous claims exactly one succeeds. Repeating one's own claim succeeds.
         """
 
@@ -138,13 +139,16 @@ class Ledger(Protocol):
     def start_stage(
         self, task_id: str, stage: Stage, *, check_at: float, totals: Progress | None = None
     ) -> Task | None:
-        """Moves a PENDING task forward to `stage` (TRANSFERRING with the totals, or PUBLISHING).
+        """Moves a PENDING task forward to `stage` (TRANSFERRING with the totals, VERIFIED or PUBLISHING).
 
         A task that is at that stage or further is left alone. Returns the task as it then is.
         """
 
     def postpone_check(self, task_id: str, *, check_at: float, sweeps: int | None = None) -> None:
-        """Sets when the sweep looks next (and its count, if given), for a task that is still watched."""
+        """Has the sweep look no sooner than then (and sets its count, if given), for a task that is still watched.
+
+        Without effect if it looks later already.
+        """
 
     def lease_file(self, task_id: str, path: str, *, owner: str, now: float, until: float) -> FileRecord | None:
         """The file, leased to `owner`; None if it is done, unknown, or another owner's lease runs at `now`."""
@@ -182,7 +186,12 @@ class Ledger(Protocol):
         """Task DONE and its model READY, both or neither. False if the task has ended otherwise before."""
 
     def fail_import(self, task_id: str, error: TaskError, *, stage: Stage = Stage.FAILED, check_at: float) -> bool:
-        """Task FAILED with `error` and its model FAILED, both or neither. False if the task has ended before."""
+        """Task FAILED with `error` and its model FAILED, or WITHDRAWING if the task was PUBLISHING; both or neither.
+        False if the task has ended before.
+        """
+
+    def release_model(self, task_id: str) -> None:
+        """What the task had published is removed: its model goes from WITHDRAWING to FAILED, and can be claimed."""
 
     def unwatch_task(self, task_id: str) -> None:
         """The task has ended and nothing is left to tidy up; without effect on a PENDING task."""
@@ -194,7 +203,9 @@ class Ledger(Protocol):
         """The stored content with this digest (`sha256:…` or `git-sha1:…`)."""
 
     def put_blobs(self, blobs: Iterable[tuple[str, Blob]], *, expires_at: float | None) -> None:
-        """Records (digest, blob) pairs, over what was there; with `expires_at` they are forgotten then."""
+        """Records (digest, blob) pairs. With `expires_at` they are forgotten then, and do not take the place of one
+        that stays; without it they take any place.
+        """
 
     def forget_blob(self, digest: str, key: str) -> None:
         """Forgets the digest if it is recorded at `key`."""
@@ -208,7 +219,7 @@ class SecretStore(Protocol):
 
 
 class Meter(Protocol):
-    """Metrics for the dashboard and alarms."""
+    """Metrics for the person on call."""
 
     def count(self, name: str, value: float = 1, **dimensions: str) -> None:
         """Adds `value` to the metric `name`; its unit is part of the catalog in `modelhaul.metrics`."""

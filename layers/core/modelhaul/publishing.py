@@ -46,7 +46,7 @@ class Publisher:
         """
         task = self.ledger.find_task(message.task_id)
         model = self.ledger.find_model(task.model_id) if task is not None else None
-        if task is None or model is None or task.stage not in (Stage.PUBLISHING, Stage.DONE):
+        if task is None or model is None or task.stage not in (Stage.VERIFIED, Stage.PUBLISHING, Stage.DONE):
             logger.info(
                 "nothing to publish: the task has not come to it, or ended",
                 extra={"task_id": message.task_id},
@@ -55,6 +55,8 @@ class Publisher:
         records = list(self.ledger.list_files(task.id))
         layout = _Layout(self.store, model, records)
         if task.status is TaskStatus.PENDING:
+            # From here on the task's end, if it is another one, includes the removal of what became visible.
+            self.ledger.start_stage(task.id, Stage.PUBLISHING, check_at=self.clock() + CHECK_AFTER)
             if not self._lay_out(task, layout, message, remaining):
                 return
             self._finish(task, model, layout)
@@ -112,8 +114,10 @@ class Publisher:
             return
         self.ledger.put_blobs(layout.list_blobs(), expires_at=None)
         self.store.delete(r.staging_key for r in layout.records)
-        for key, upload_id in list(self.store.list_uploads(f"staging/{task.id}/")):
-            self.store.abort_upload(key, upload_id)
+        # What a function that died while it copied has left; a READY model has no uploads of anybody's under way.
+        for prefix in (f"staging/{task.id}/", layout.model.resolved.prefix):
+            for key, upload_id in list(self.store.list_uploads(prefix)):
+                self.store.abort_upload(key, upload_id)
         self.ledger.unwatch_task(task.id)
 
 
@@ -144,15 +148,18 @@ class _Layout:
         return path, etag
 
     def list_blobs(self) -> Iterable[tuple[str, Blob]]:
-        for record in self.records:
-            etag = self._etags.get(record.file.path) or self._find_etag(record)
-            if etag is not None and record.sha256 is not None:
-                blob = Blob(record.sha256, self._key(record), record.file.size, etag)
-                for digest in digests_of(record.file, record.sha256):
-                    yield digest, blob
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="publish") as pool:
+            for record, etag in zip(self.records, pool.map(self._find_etag, self.records), strict=True):
+                if etag is not None and record.sha256 is not None:
+                    blob = Blob(record.sha256, self._key(record), record.file.size, etag)
+                    for digest in digests_of(record.file, record.sha256):
+                        yield digest, blob
 
     def _find_etag(self, record: FileRecord) -> str | None:
-        """For what another function copied."""
+        known = self._etags.get(record.file.path)
+        if known is not None:
+            return known
+        # Another function copied it.
         found = self.store.find_object(self._key(record))
         return found[1] if found is not None and found[0] == record.file.size else None
 

@@ -25,6 +25,7 @@ from modelhaul.errors import (
 from modelhaul.messages import Message, TransferFiles
 from modelhaul.planning import CHECK_AFTER
 from modelhaul.ports import Clock, Ledger, MessageQueue, Meter
+from modelhaul.task import Stage, TaskStatus
 from modelhaul.transfer import TransferError
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,12 @@ _STEP_NAMES = {
     "plan_import": "listing the model's files",
     "transfer_files": "transferring files",
     "publish_models": "publishing the model",
+}
+
+_STAGES = {
+    "plan_import": {Stage.PLANNING},
+    "transfer_files": {Stage.TRANSFERRING},
+    "publish_models": {Stage.VERIFIED, Stage.PUBLISHING},
 }
 
 
@@ -100,7 +107,7 @@ class StepRunner:
         Raises StorageUnavailableError when not even the outcome could be recorded; SQS delivers again then.
         """
         if message.attempt + deliveries - 1 > MAX_ATTEMPTS:
-            self.fail_crashed(message)
+            self.record_crash(message)
             return
         message = message.model_copy(update={"attempt": message.attempt + deliveries - 1})
         try:
@@ -114,13 +121,28 @@ class StepRunner:
             defect = InternalError(f"An unexpected {type(error).__name__}; its trace is in the log of this task.")
             self._settle(message, defect, advanced=False)
 
-    def fail_crashed(self, message: Message) -> None:
-        """The end of a message that no function survived."""
+    def record_crash(self, message: Message) -> None:
+        """The end of a message that no function survived: its task's too, unless the work is done or under way.
+
+        The last delivery may have done the work and only failed to say so to SQS.
+        """
         name = _STEP_NAMES[message.kind]
+        if not self._is_open(message):
+            logger.info("a message came too often, but its work is done", extra={"task_id": message.task_id})
+            return
         self.closer.fail(
             message.task_id,
             StepCrashedError(f"The function {name} died {MAX_ATTEMPTS} times; its log says more. Submit again."),
         )
+
+    def _is_open(self, message: Message) -> bool:
+        task = self.ledger.find_task(message.task_id)
+        if task is None or task.status is not TaskStatus.PENDING or task.stage not in _STAGES[message.kind]:
+            return False
+        if not isinstance(message, TransferFiles):
+            return True
+        records = self.ledger.find_files(message.task_id, message.paths)
+        return any(not record.done and record.lease_until <= self.clock() for record in records)
 
     def _settle(self, message: Message, error: ModelhaulError, *, advanced: bool) -> None:
         verdict = decide_retry(message, error, advanced=advanced)

@@ -65,7 +65,7 @@ class StreamSettings:
     reconnect_delay: float = 0.5
     checkpoint_bytes: int = 256 * MIB
     heartbeat: float = 20.0
-    stop_before: float = 45.0  # time kept at the end for what is in flight: a read timeout and the uploads
+    stop_before: float = 75.0  # time kept at the end for what is in flight: a connection that opens, the uploads
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,11 @@ class _Span:
     stream: ByteStream
     position: int
     end: int
+
+
+def _close(span: _Span | None) -> None:
+    if span is not None:
+        span.stream.close()
 
 
 class _RangesIgnoredError(Exception):
@@ -219,8 +224,14 @@ class FileStream:
             for thread in self._fetchers:
                 thread.join()
             self._uploads.shutdown(wait=True)
-        if self._error is not None:
-            raise self._error
+            # Nothing may hold on to the buffers, or a warm function keeps them until its garbage is collected.
+            self._free, self._window, self._returned = [], {}, []
+        failure, self._error = self._error, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # with the traceback it would be a circle that holds this frame
         return paused
 
     def _watch(self) -> bool:
@@ -283,8 +294,7 @@ class FileStream:
         except BaseException as error:  # noqa: BLE001 - handed to the waiting thread, which raises it
             self._fail(error)
         finally:
-            if span is not None:
-                span.stream.close()
+            _close(span)
 
     def _take_slot(self, index: int) -> _Slot | None:
         """The next part to fetch, in order, once a buffer is free; None when there is nothing left to do."""
@@ -309,9 +319,8 @@ class FileStream:
             position = slot.start + slot.filled
             try:
                 if span is None or span.position != position or span.position == span.end:
-                    if span is not None:
-                        span.stream.close()
-                        span = None
+                    _close(span)
+                    span = None
                     span = self._open_span(slot, index)
                 want = min(self.settings.chunk, slot.size - slot.filled, span.end - position)
                 received = span.stream.readinto(slot.buffer[slot.filled : slot.filled + want])
@@ -322,9 +331,8 @@ class FileStream:
                     break
                 if isinstance(error, RateLimitedError | SourceChangedError) or failures == self.settings.reconnects:
                     raise
-                if span is not None:
-                    span.stream.close()
-                    span = None
+                _close(span)
+                span = None
                 logger.info(
                     "the source's answer broke off; asking again for the rest",
                     extra={"path": self.file.path, "offset": position, "reason": error.detail},
@@ -362,6 +370,8 @@ class FileStream:
             raise
         with self._changed:
             span = self._spans[index] = _Span(stream, start, end)
+            if self._stopping.is_set():  # too late for _move to close it
+                stream.close()
         return span
 
     def _skip(self, stream: ByteStream, count: int, scratch: memoryview) -> None:
@@ -431,5 +441,7 @@ class FileStream:
         sha256 = self._hasher.verify(self.file.path)
         # A function that dies after the next call finds the whole file here, and reads nothing again.
         self._save()
+        # One that was held up so long that another has the file now must not replace what that one stored.
+        self.beat()
         etag = self.store.complete_upload(self.key, self._upload_id, self._parts, size=self.file.size)
         return Moved(sha256, etag)

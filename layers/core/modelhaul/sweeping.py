@@ -4,6 +4,7 @@ It only sends messages again, which is always safe, since every step finds out f
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from modelhaul.closing import TaskCloser
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 MAX_SWEEPS = 8  # in vain, with the pauses below about a day
 _MAX_PAUSE = 6 * 3600.0
 _AT_ONCE = 100
+_STOP_BEFORE = 30.0  # seconds kept at the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,24 +30,33 @@ class Sweeper:
     meter: Meter
     clock: Clock
 
-    def sweep_stale(self) -> int:
-        """Returns how many tasks were due. One task's trouble does not keep the others from being looked after."""
+    def sweep_stale(self, remaining: Callable[[], float]) -> int:
+        """Looks after as many tasks as `remaining()` seconds allow, and returns how many were due.
+
+        One task's trouble does not keep the others from being looked after.
+        """
         due = self.ledger.list_due(self.clock(), _AT_ONCE)
-        for task in due:
+        for listed in due:
+            if remaining() < _STOP_BEFORE:
+                logger.warning("out of time; the next sweep goes on", extra={"due": len(due)})
+                break
             try:
-                self._look_after(task)
+                # The list comes from an index, which may lag behind.
+                task = self.ledger.find_task(listed.id)
+                if task is not None and task.check_at <= self.clock():
+                    self._look_after(task)
             except ModelhaulError as error:
                 logger.warning(
                     "could not look after the task; the next sweep will",
-                    extra={"task_id": task.id, "reason": error.type, "detail": error.detail},
+                    extra={"task_id": listed.id, "reason": error.type, "detail": error.detail},
                 )
         return len(due)
 
     def _look_after(self, task: Task) -> None:
         if task.status is TaskStatus.FAILED:
-            # A function that was still at work when the task ended may have left something since.
-            self.closer.tidy(task)
-            self.ledger.unwatch_task(task.id)
+            # First, so that one which takes long, or fails, does not stand before the others for ever.
+            self.ledger.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER)
+            self.closer.close(task)
             return
         if task.status is TaskStatus.PENDING and task.sweeps >= MAX_SWEEPS:
             stalled = ImportStalledError(
@@ -65,7 +76,7 @@ class Sweeper:
         )
 
     def _send_again(self, task: Task) -> None:
-        if task.status is TaskStatus.DONE or task.stage is Stage.PUBLISHING:
+        if task.status is TaskStatus.DONE or task.stage in (Stage.VERIFIED, Stage.PUBLISHING):
             self.queue.send([PublishModels(task_id=task.id)])
         elif task.stage is Stage.PLANNING:
             self.queue.send([PlanImport(task_id=task.id)])
@@ -74,6 +85,4 @@ class Sweeper:
             now = self.clock()
             send_transfers(self.queue, task.id, [r.file for r in pending if r.lease_until <= now])
             if not pending:
-                # `task` comes from an index, which may lag behind.
-                latest = self.ledger.find_task(task.id) or task
-                publish_if_complete(self.ledger, self.queue, task.id, latest.progress, check_at=now + CHECK_AFTER)
+                publish_if_complete(self.ledger, self.queue, task.id, task.progress, check_at=now + CHECK_AFTER)

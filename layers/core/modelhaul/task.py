@@ -18,6 +18,7 @@ class Stage(StrEnum):
 
     PLANNING = "PLANNING"
     TRANSFERRING = "TRANSFERRING"
+    VERIFIED = "VERIFIED"  # every file is; nothing is visible yet
     PUBLISHING = "PUBLISHING"
     DONE = "DONE"
     FAILED = "FAILED"

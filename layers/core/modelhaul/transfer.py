@@ -5,6 +5,7 @@ the bytes are streamed.
 """
 
 import logging
+import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 LEASE = 90.0  # seconds: several heartbeats
 STAGED_BLOB_LIFE = 6 * 86_400.0  # seconds: a day less than the bucket keeps what lies under staging/
 _SMALL_AT_ONCE = 8
+_PASSING = 2  # the gravity of an error that concerns one file, and may be gone at the next try
 _COPY_RATE = 1e9  # bytes per second of a copy inside S3, by many parallel parts; cautious
 
 
@@ -112,6 +114,10 @@ class Transferrer:
         return self.clock() + CHECK_AFTER
 
 
+class _OutOfTimeError(Exception):
+    """The function's time is nearly over: what is not done goes on in another one."""
+
+
 @dataclass(slots=True)
 class _Visit:
     """One function's work on one message."""
@@ -152,27 +158,47 @@ class _Visit:
         firsts: dict[str, FileRecord] = {}
         for record in records:
             firsts.setdefault(str(record.file.digest), record)
-        results: list[FileResult] = []
         waves = [list(firsts.values()), [r for r in records if firsts[str(r.file.digest)] is not r]]
         with ThreadPoolExecutor(_SMALL_AT_ONCE, thread_name_prefix="small") as pool:
             for wave in waves:
-                if self._errors or self.paused:
-                    break
-                results += [r for r in pool.map(self._try_small, wave) if r is not None]
-        if results:
-            self._finish(results)
+                self._finish_as_they_come(pool.map(self._try_small, wave))
+
+    def _finish_as_they_come(self, outcomes: Iterable[FileResult | None]) -> None:
+        """Records results together, but none much later than it is known: a slow source must not cost them."""
+        results: list[FileResult] = []
+        recorded = time.monotonic()
+        try:
+            for outcome in outcomes:
+                if outcome is not None:
+                    results.append(outcome)
+                if results and time.monotonic() - recorded >= self.step.settings.heartbeat:
+                    batch, results = results, []
+                    self._finish(batch)
+                    recorded = time.monotonic()
+        finally:
+            if results:
+                self._finish(results)
 
     def _try_small(self, record: FileRecord) -> FileResult | None:
-        if self._errors:
-            return None
-        if self.remaining() < self.step.settings.stop_before:
-            self.paused = True
+        if self.paused or self._is_hopeless():
             return None
         try:
+            self._check_time()
             return self._reuse(record) or self._store_small(record)
+        except _OutOfTimeError:
+            self.paused = True
+            return None
         except ModelhaulError as error:
             self._errors.append(error)
             return None
+
+    def _is_hopeless(self) -> bool:
+        """One file's trouble does not keep the others from being moved; the source's own does."""
+        return len(self._errors) >= _SMALL_AT_ONCE or any(_gravity(error) < _PASSING for error in self._errors)
+
+    def _check_time(self) -> None:
+        if self.remaining() < self.step.settings.stop_before:
+            raise _OutOfTimeError
 
     def _store_small(self, record: FileRecord) -> FileResult:
         file = record.file
@@ -181,6 +207,7 @@ class _Visit:
         if file.size:
             with self.source.open_range(self.model.resolved, file, 0, file.size) as stream:
                 while filled < file.size:
+                    self._check_time()
                     received = stream.readinto(view[filled:])
                     if received == 0:
                         raise SourceUnavailableError(f"{file.path}: the source's answer ended early")
@@ -239,6 +266,10 @@ class _Visit:
         blob = step.ledger.find_blob(digest)
         if blob is None or blob.size != record.file.size:
             return None
+        if blob.key == record.staging_key:
+            # An earlier try stored it here and died before it could say so.
+            is_there = step.store.find_object(blob.key) == (blob.size, blob.etag)
+            return FileResult(record.file, blob.sha256, blob.etag, reused=False) if is_there else None
         if blob.size > SMALL_FILE:
             self._announce_copy(record.file)
         try:
@@ -315,4 +346,4 @@ def _gravity(error: ModelhaulError) -> int:
     """Of several files' errors the one to act on: what ends the task, then what all must wait for."""
     if isinstance(error, PermanentError):
         return 0
-    return 1 if isinstance(error, RateLimitedError) else 2
+    return 1 if isinstance(error, RateLimitedError) else _PASSING

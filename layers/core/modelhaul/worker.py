@@ -55,7 +55,7 @@ def record_dead_letters(event: dict[str, Any], context: LambdaContext) -> dict[s
             logger.exception("dead letter that is no message of this version; dropped", body=record.body[:1000])
             return
         with logger.append_context_keys(task_id=message.task_id, attempt=message.attempt):
-            wiring.create_runner().fail_crashed(message)
+            wiring.create_runner().record_crash(message)
 
     return _process(event, context, handle_record)
 

@@ -75,7 +75,7 @@ _TRIES = 8
 _PARALLEL_WRITES = 4
 _CONDITION_FAILED = "ConditionalCheckFailed"  # in a transaction; a single write's code adds "Exception"
 _PART = struct.Struct(">16sI")  # ETag and CRC-32: 10,000 parts take 200 KB of the 400 KB an item may have
-_STAGE_ORDER = (Stage.PLANNING, Stage.TRANSFERRING, Stage.PUBLISHING)
+_STAGE_ORDER = (Stage.PLANNING, Stage.TRANSFERRING, Stage.VERIFIED, Stage.PUBLISHING)
 
 
 class TaskErrorMap(MapAttribute[str, Any]):
@@ -421,6 +421,13 @@ class DynamoDBLedger(Ledger):
                         raise ModelExistsError(
                             f"{_describe(model)} is here already.", model_id=model.model_id
                         ) from None
+                    case Model(status=ModelStatus.WITHDRAWING, task_id=holder):
+                        raise ImportInProgressError(
+                            f"An import of {_describe(model)} failed while it was being published, and is being "
+                            "withdrawn. Submit again in half an hour.",
+                            model_id=model.model_id,
+                            task_id=holder,
+                        ) from None
                     case Model(status=ModelStatus.IMPORTING, task_id=holder):
                         raise ImportInProgressError(
                             f"{_describe(model)} is being imported by task {holder}: follow that one.",
@@ -529,7 +536,7 @@ class DynamoDBLedger(Ledger):
         actions = [TaskItem.updated_at.set(self._now()), TaskItem.check_at.set(check_at)]
         if sweeps is not None:
             actions.append(TaskItem.sweeps.set(sweeps))
-        _update(self._tasks(task_id), actions, TaskItem.watch.exists())
+        _update(self._tasks(task_id), actions, TaskItem.watch.exists() & (TaskItem.check_at < check_at))
 
     @_translate_errors()
     def lease_file(self, task_id: str, path: str, *, owner: str, now: float, until: float) -> FileRecord | None:
@@ -686,7 +693,7 @@ class DynamoDBLedger(Ledger):
                     TaskItem.stage.set(stage),
                     TaskItem.error.set(_from_task_error(error)),
                 ],
-                [ModelItem.status.set(ModelStatus.FAILED)],
+                [ModelItem.status.set(_find_failed_status(task))],
                 check_at,
             )
             return True
@@ -706,13 +713,21 @@ class DynamoDBLedger(Ledger):
                     TaskItem.check_at.set(check_at),
                     TaskItem.expires_at.set(self._now(later=_TASK_TTL)),
                 ],
-                condition=TaskItem.status == TaskStatus.PENDING,
+                condition=(TaskItem.status == TaskStatus.PENDING) & (TaskItem.stage == task.stage),
             )
             transaction.update(
                 self._models(task.model_id),
                 actions=[*model_actions, ModelItem.updated_at.set(now)],
                 condition=ModelItem.task_id == task.id,
             )
+
+    @_translate_errors()
+    def release_model(self, task_id: str) -> None:
+        task = self.find_task(task_id)
+        if task is not None:
+            is_ours = (ModelItem.task_id == task_id) & (ModelItem.status == ModelStatus.WITHDRAWING)
+            actions = [ModelItem.status.set(ModelStatus.FAILED), ModelItem.updated_at.set(self._now())]
+            _update(self._models(task.model_id), actions, is_ours)
 
     @_translate_errors()
     def unwatch_task(self, task_id: str) -> None:
@@ -733,23 +748,16 @@ class DynamoDBLedger(Ledger):
 
     @_translate_errors()
     def put_blobs(self, blobs: Iterable[tuple[str, Blob]], *, expires_at: float | None) -> None:
-        expiry = None if expires_at is None else datetime.fromtimestamp(expires_at, UTC)
+        if expires_at is not None:
+            self._put_expiring_blobs(blobs, datetime.fromtimestamp(expires_at, UTC))
+            return
 
         def write(batch: tuple[tuple[str, Blob], ...]) -> None:
             def put() -> None:
                 try:
                     with self._blobs.batch_write() as batch_write:
                         for digest, blob in batch:
-                            batch_write.save(
-                                self._blobs(
-                                    digest=digest,
-                                    sha256=blob.sha256,
-                                    key=blob.key,
-                                    size=blob.size,
-                                    etag=blob.etag,
-                                    expires_at=expiry,
-                                )
-                            )
+                            batch_write.save(self._from_blob(digest, blob))
                 except PutError as error:
                     # Without a cause: DynamoDB kept back some of the items.
                     if error.cause is None:
@@ -760,6 +768,25 @@ class DynamoDBLedger(Ledger):
 
         _write_parallel(write, dict(blobs).items(), _BATCH_LIMIT)
 
+    def _put_expiring_blobs(self, blobs: Iterable[tuple[str, Blob]], expires_at: datetime) -> None:
+        is_free = BlobItem.digest.does_not_exist() | BlobItem.expires_at.exists()
+        for digest, blob in blobs:
+            try:
+                self._from_blob(digest, blob, expires_at).save(condition=is_free)
+            except PutError as error:
+                if _find_code(error) != f"{_CONDITION_FAILED}Exception":
+                    raise
+
+    def _from_blob(self, digest: str, blob: Blob, expires_at: datetime | None = None) -> BlobItem:
+        return self._blobs(
+            digest=digest,
+            sha256=blob.sha256,
+            key=blob.key,
+            size=blob.size,
+            etag=blob.etag,
+            expires_at=expires_at,
+        )
+
     @_translate_errors()
     def forget_blob(self, digest: str, key: str) -> None:
         try:
@@ -767,6 +794,10 @@ class DynamoDBLedger(Ledger):
         except DeleteError as error:
             if _find_code(error) != f"{_CONDITION_FAILED}Exception":
                 raise
+
+
+def _find_failed_status(task: Task) -> ModelStatus:
+    return ModelStatus.WITHDRAWING if task.stage is Stage.PUBLISHING else ModelStatus.FAILED
 
 
 def _has_expired(expires_at: datetime | None, now: float) -> bool:

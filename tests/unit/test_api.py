@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -173,6 +173,18 @@ def test_each_error_has_its_status(deployment: Deployment, error: errors.Modelha
     if status == 503:
         assert problem["retry_after"] == int(answer.headers["retry-after"])
         assert int(answer.headers["retry-after"]) == (18 if isinstance(error, errors.RateLimitedError) else 30)
+
+
+@pytest.mark.parametrize(("part", "field"), [("name", "model_tag"), ("revision", "revision")])
+def test_a_reference_that_cannot_be_names_its_field(
+    deployment: Deployment, part: Literal["name", "revision"], field: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise errors.InvalidReferenceError("cannot be", part=part)
+
+    deployment.source.resolve = refuse  # type: ignore[method-assign,assignment]
+    problem = check_problem(submit({"model_tag": NAME}), 422, "invalid-reference")
+    assert problem["fields"] == [{"field": field, "message": "cannot be"}]
 
 
 def test_an_unforeseen_error_is_500_and_tells_no_secret(deployment: Deployment) -> None:

@@ -36,7 +36,7 @@ ModelhaulError
 `test_errors.py` holds this drawing against the classes below.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 class ModelhaulError(Exception):
@@ -58,7 +58,13 @@ class PermanentError(ModelhaulError):
 
 
 class InvalidReferenceError(PermanentError):
+    """`part` says what of a request is at fault, if it is one's: the model's `name` or its `revision`."""
+
     type = "invalid-reference"
+
+    def __init__(self, detail: str, *, part: Literal["name", "revision"] | None = None) -> None:
+        super().__init__(detail)
+        self.part = part
 
 
 class ModelNotFoundError(PermanentError):

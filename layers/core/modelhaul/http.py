@@ -49,6 +49,7 @@ _TITLES = {
     "source-unavailable": "The source does not answer",
     "storage-unavailable": "Storage does not answer",
 }
+_FIELDS = {"name": "model_tag", "revision": "revision"}
 _RETRY_AFTER = 30  # seconds, where the other side said nothing
 
 
@@ -119,6 +120,8 @@ def _answer_error(error: errors.ModelhaulError) -> Response[str]:
     status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
     extra: dict[str, Any] = {}
     headers: dict[str, str] = {}
+    if isinstance(error, errors.InvalidReferenceError) and error.part is not None:
+        extra["fields"] = [{"field": _FIELDS[error.part], "message": error.detail}]
     if isinstance(error, errors.ModelExistsError | errors.ImportInProgressError):
         extra["model_id"] = error.model_id
     if isinstance(error, errors.ImportInProgressError):

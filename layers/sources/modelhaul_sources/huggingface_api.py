@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from http import HTTPStatus
+from itertools import islice, takewhile
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,6 +33,7 @@ from modelhaul_sources.hosts import HostPolicy, parse_origin
 from modelhaul_sources.references import check_revision
 
 _TIMEOUT = 10.0  # seconds to connect, and for the next bytes
+_PAGES = {"tree", "blob", "resolve", "commits", "discussions"}  # what follows a model's name in addresses
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ADDRESS = re.compile(r"https?://|(?:www\.)?(?:huggingface\.co|hf\.co)/", re.IGNORECASE)
 
@@ -82,15 +84,19 @@ def check_name(name: str) -> None:
     bare, _, revision = name.partition("@")
     if _ADDRESS.match(name):
         path = urlsplit(name if "://" in name else f"https://{name}").path
-        found = "/".join(path.strip("/").split("/")[:2])
+        segments = takewhile(lambda s: s not in _PAGES, path.strip("/").split("/"))
+        found = "/".join(islice(segments, 2))
         example = found if _is_name(found) else "google-bert/bert-base-uncased"
-        raise InvalidReferenceError(f"send the model's name and not its address: {example!r}, for example")
+        raise InvalidReferenceError(f"send the model's name and not its address: {example!r}, for example", part="name")
     if revision and _is_name(bare):
-        raise InvalidReferenceError(f"send {bare!r} as the model's name and {revision[:100]!r} as revision")
+        raise InvalidReferenceError(
+            f"send {bare!r} as the model's name and {revision[:100]!r} as revision", part="name"
+        )
     if not _is_name(name):
         raise InvalidReferenceError(
             f"{name[:100]!r} cannot be a model on the Hub: a name is 'model' or 'owner/model' of up to 96 "
-            "letters, digits, '-', '_' and '.', without '--' and '..', and does not end in '.git'"
+            "letters, digits, '-', '_' and '.', without '--' and '..', and does not end in '.git'",
+            part="name",
         )
 
 

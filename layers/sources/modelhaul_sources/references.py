@@ -15,5 +15,6 @@ def check_revision(revision: str) -> None:
     size = len(revision.encode(errors="replace"))
     if not 0 < size <= _MAX_BYTES or _FORBIDDEN.search(revision) or not revision.isprintable():
         raise InvalidReferenceError(
-            f"{revision[:100]!r} cannot be a revision: give a branch, a tag or a commit of 40 hex digits"
+            f"{revision[:100]!r} cannot be a revision: give a branch, a tag or a commit of 40 hex digits",
+            part="revision",
         )

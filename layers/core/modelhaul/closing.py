@@ -22,6 +22,8 @@ _GRACE = 1200.0
 
 @dataclass(frozen=True, slots=True)
 class TaskCloser:
+    """Ends tasks FAILED or cancelled, whoever notices that they must."""
+
     ledger: Ledger
     store: ObjectStore
     meter: Meter

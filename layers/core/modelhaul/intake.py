@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Intake:
+    """The way in: what POST routes call."""
+
     ledger: Ledger
     queue: MessageQueue
     open_source: Callable[[Source], ModelSource]

@@ -57,6 +57,8 @@ def send_transfers(queue: MessageQueue, task_id: str, files: Iterable[SourceFile
 
 @dataclass(frozen=True, slots=True)
 class Planner:
+    """The step `plan_import`."""
+
     ledger: Ledger
     queue: MessageQueue
     open_source: Callable[[Source], ModelSource]

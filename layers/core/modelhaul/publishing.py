@@ -32,6 +32,8 @@ _STOP_BEFORE = 60.0  # seconds kept at the end, besides what the batch's copies 
 
 @dataclass(frozen=True, slots=True)
 class Publisher:
+    """The step `publish_models`."""
+
     ledger: Ledger
     store: ObjectStore
     queue: MessageQueue
@@ -63,12 +65,13 @@ class Publisher:
         self._tidy(task, layout)
 
     def _lay_out(self, task: Task, layout: "_Layout", message: PublishModels, remaining: Callable[[], float]) -> bool:
-        """False if another function goes on, or the task has ended meanwhile."""
+        """False if another function goes on with it, or has done it, or the task has failed meanwhile."""
         after = message.after
         for batch in _batch_records(r for r in layout.records if r.file.path > message.after):
             now = self.ledger.find_task(task.id)
-            if now is None or now.status is TaskStatus.FAILED:
-                self.closer.tidy(now or task)
+            if now is None or now.status is not TaskStatus.PENDING:
+                if now is not None and now.status is TaskStatus.FAILED:
+                    self.closer.tidy(now)
                 return False
             needed = estimate_copy_time(sum(r.file.size for r in batch))
             if remaining() < _STOP_BEFORE + needed and after > message.after:

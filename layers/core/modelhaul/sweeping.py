@@ -24,6 +24,8 @@ _STOP_BEFORE = 30.0  # seconds kept at the end
 
 @dataclass(frozen=True, slots=True)
 class Sweeper:
+    """What runs every five minutes."""
+
     ledger: Ledger
     queue: MessageQueue
     closer: TaskCloser

@@ -49,6 +49,8 @@ class TransferError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Transferrer:
+    """The step `transfer_files`."""
+
     ledger: Ledger
     store: ObjectStore
     queue: MessageQueue

@@ -41,6 +41,36 @@ def queue(client: "SQSClient", waits: list[float]) -> SQSMessageQueue:
     return SQSMessageQueue(client, {PlanImport: URL}, sleep=waits.append)
 
 
+class _LoseOnce:
+    """A botocore retry decision: what was answered the first time counts as never received."""
+
+    lost = False
+
+    def __call__(self, **_: Any) -> float | None:
+        if self.lost:
+            return None
+        self.lost = True
+        return 0.0
+
+
+def test_a_reply_lost_after_the_send_is_sent_again(client: "SQSClient", monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may arrive twice then, which the steps bear; it does not fail, and nothing is missing."""
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    url = client.create_queue(QueueName="lost-replies")["QueueUrl"]
+    lose_once: Any = _LoseOnce()
+    client.meta.events.register_last("needs-retry.sqs.SendMessageBatch", lose_once)
+    try:
+        SQSMessageQueue(client, {PlanImport: url}).send(MESSAGES)
+    finally:
+        client.meta.events.unregister("needs-retry.sqs.SendMessageBatch", lose_once)
+    assert lose_once.lost
+    received: list[str] = []
+    while found := client.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+        received += [message["Body"] for message in found]
+    assert set(received) == {message.model_dump_json() for message in MESSAGES}
+    assert len(received) == 2 * len(MESSAGES), "the first call was done, only its reply was lost"
+
+
 def expect(stubber: Stubber, sent: list[int], failed: dict[int, bool]) -> None:
     """A call with these messages, some of which fail: number -> whether it is the sender's fault."""
     entries: list[dict[str, Any]] = [

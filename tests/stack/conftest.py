@@ -122,13 +122,19 @@ class Stack:
     @contextmanager
     def pause_consumer(self, queue: str) -> Iterator[None]:
         """Messages stay in the queue as long as this is open."""
-        arn = self._find_arn(queue)
-        (mapping,) = self.functions.list_event_source_mappings(EventSourceArn=arn)["EventSourceMappings"]
-        self.functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
+        self._enable_consumer(queue, enabled=False)
         try:
             yield
         finally:
-            self.functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=True)
+            self.resume_consumer(queue)
+
+    def resume_consumer(self, queue: str) -> None:
+        self._enable_consumer(queue, enabled=True)
+
+    def _enable_consumer(self, queue: str, *, enabled: bool) -> None:
+        arn = self._find_arn(queue)
+        (mapping,) = self.functions.list_event_source_mappings(EventSourceArn=arn)["EventSourceMappings"]
+        self.functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=enabled)
 
     def purge_queue(self, queue: str) -> None:
         assert self.take_messages(queue), "there was a message to lose"

@@ -26,6 +26,7 @@ from tests.upstream.repositories import (
     SMALL,
     build_large,
     build_minilm,
+    build_small,
 )
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
@@ -115,8 +116,11 @@ def test_fifty_simultaneous_posts_start_one_import(stack: Stack) -> None:
     assert Counter(answer.status_code for answer in answers) == {201: 1, 409: 49}
     (accepted,) = [a for a in answers if a.status_code == 201]
     task_id = accepted.headers["Location"].rpartition("/")[2]
-    problems = [a.json() for a in answers if a.status_code == 409]
-    assert {p["task_id"] for p in problems if "task_id" in p} <= {task_id}, "the running task is named"
+    problems = [answer.json() for answer in answers if answer.status_code == 409]
+    kinds = {problem["type"].rpartition(":")[2] for problem in problems}
+    assert kinds <= {"import-in-progress", "model-exists"}
+    named = {p["task_id"] for p in problems if p["type"].endswith("import-in-progress")}
+    assert named == {task_id}, "the running task is named"
     assert stack.wait_for_end(task_id)["task_status"] == "DONE"
 
 
@@ -227,6 +231,37 @@ def test_a_lost_message_is_sent_by_the_sweep(stack: Stack) -> None:
     stack.make_due(task_id)
     stack.sweep()
     assert stack.wait_for_end(task_id)["task_status"] == "DONE"
+
+
+def test_every_message_twice_and_in_any_order_changes_nothing(stack: Stack, hub: RemoteLoopbackHub) -> None:
+    repository = build_small()
+    files = repository.commits[repository.branches["fourth"]].files
+    with stack.pause_consumer("TransferQueue"):
+        with stack.pause_consumer("PlanQueue"):
+            task_id = stack.accept(SMALL, "fourth")
+            (plan,) = stack.take_messages("PlanQueue")
+            for body in (plan, plan):
+                stack.send_message("PlanQueue", body)
+        stack.wait_for(task_id, lambda task: task["stage"] == "TRANSFERRING")
+        transfers = stack.take_messages("TransferQueue")
+        with stack.pause_consumer("PublishQueue"):
+            for body in [*reversed(transfers), *transfers]:
+                stack.send_message("TransferQueue", body)
+            stack.resume_consumer("TransferQueue")
+            stack.wait_for(task_id, lambda task: task["stage"] == "VERIFIED")
+            (publish, *_) = stack.take_messages("PublishQueue")
+            for body in (publish, plan, publish):
+                stack.send_message("PublishQueue" if body == publish else "PlanQueue", body)
+    task = stack.wait_for_end(task_id)
+    assert task["task_status"] == "DONE", task
+    size = sum(file.size for file in files.values())
+    progress = task["progress"]
+    assert (progress["files_done"], progress["bytes_done"], progress["bytes_total"]) == (len(files), size, size)
+    weights = [r for r in hub.requests if r.origin == "cdn"]
+    assert sum(r.bytes_sent for r in weights) == files["model.safetensors"].size, "fetched once"
+    prefix = task["models"][0]["location"].removeprefix(f"s3://{stack.state.models_bucket}/")
+    for path, file in files.items():
+        assert hashlib.sha256(stack.read_object(prefix + path)).hexdigest() == file.sha256
 
 
 def test_a_message_that_nobody_can_read_ends_as_a_dead_letter(stack: Stack) -> None:

@@ -69,8 +69,8 @@ def build_large() -> HubRepository:
 
 
 def build_small() -> HubRepository:
-    """Three revisions, each a small model of its own."""
-    return HubRepository(SMALL, {branch: build_small_files(branch) for branch in ("main", "second", "third")})
+    """Four revisions, each a small model of its own."""
+    return HubRepository(SMALL, {branch: build_small_files(branch) for branch in ("main", "second", "third", "fourth")})
 
 
 def build_small_files(seed: str) -> dict[str, FileSource]:

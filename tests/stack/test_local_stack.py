@@ -1,0 +1,59 @@
+"""`make run` beside another stack, as a person has it: it comes up, imports, and Ctrl-C leaves nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from local.processes import runs
+from local.stack import CLIENT_CONFIG, ROOT, LocalStack, open_session
+from tests.stack.conftest import END_WITHIN, Stack
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+
+
+def wait_for_line(log: Path, text: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 2 * END_WITHIN
+    while text not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+
+
+def test_a_second_stack_runs_beside_the_first_until_ctrl_c(stack: Stack, tmp_path: Path) -> None:
+    second = LocalStack(f"second-{os.getpid()}")
+    log = tmp_path / "run.log"
+    command = [sys.executable, "-m", "local", "--stack", second.name, "run", "--upstream", "loopback"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        wait_for_line(log, "Up until Ctrl-C", process)
+        assert "DONE 13/13 files" in log.read_text()
+        state = json.loads(second.state_path.read_text())
+        assert state["api_url"].endswith("/v1")
+        assert state["aws_endpoint_url"] != stack.state.aws_endpoint_url
+        answer = requests.get(
+            f"{state['api_url']}/upload/tasks/unknown", headers={"x-api-key": state["api_key"]}, timeout=30
+        )
+        assert (answer.status_code, answer.headers["Content-Type"]) == (404, "application/problem+json")
+        s3 = open_session().client("s3", endpoint_url=state["aws_endpoint_url"], config=CLIENT_CONFIG)
+        buckets = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
+        assert buckets >= {state["incoming_bucket"], state["models_bucket"]}
+        assert (state["stack_name"], state["region"]) == ("modelhaul", s3.meta.region_name)
+        started = [process for record in second.processes.read() for process in record.list_session()]
+        assert len(started) > 2, "MiniStack, its functions and the Hub"
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        second.stop()
+    assert [process for process in started if runs(process)] == []
+    assert not second.folder.exists()
+    assert stack.http.get(f"{stack.state.api_url}/upload/tasks/unknown", timeout=30).status_code == 404

@@ -1,7 +1,7 @@
 import uuid
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -39,20 +39,13 @@ from tests.contract.ledger_builders import (
     read_task,
     save,
 )
+from tests.fakes.clock import ManualClock
 from tests.fakes.ledger import InMemoryLedger
-
-
-@dataclass(slots=True)
-class ManualClock:
-    now: float = START
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
 def clock() -> ManualClock:
-    return ManualClock()
+    return ManualClock(START)
 
 
 @pytest.fixture(scope="module", params=BACKENDS)

@@ -32,11 +32,11 @@ NEXT = MAIN | {"config.json": b'{"model_type": "gpt2"}'}
 
 
 def make_fake() -> ModelSource:
-    source = InMemoryModelSource()
-    source.add_model("owner/model", {"main": MAIN, "feature/x": NEXT}, old_names=["model"])
-    source.add_model("owner/gated", {"main": MAIN}, gated=True)
-    source.add_model("owner/disabled", {"main": MAIN}, disabled=True)
-    return source
+    return InMemoryModelSource(
+        {"owner/model": {"main": MAIN, "feature/x": NEXT}},
+        old_names={"model": "owner/model"},
+        refusals={"owner/gated": AccessRequiredError("gated"), "owner/disabled": ModelDisabledError("disabled")},
+    )
 
 
 def fill_hub(hub: LoopbackHub) -> None:

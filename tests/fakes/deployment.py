@@ -17,19 +17,12 @@ from modelhaul.streaming import StreamSettings
 from modelhaul.sweeping import Sweeper
 from modelhaul.task import Task, TaskStatus
 from modelhaul.transfer import Transferrer
+from tests.fakes.clock import ManualClock
 from tests.fakes.ledger import InMemoryLedger
 from tests.fakes.message_queue import InMemoryMessageQueue
 from tests.fakes.object_store import InMemoryObjectStore
 
 PART_SIZE = 1024 * 1024
-
-
-@dataclass
-class ManualClock:
-    now: float = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass

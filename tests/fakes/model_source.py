@@ -1,128 +1,83 @@
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from modelhaul.digest import Algorithm, Digest
-from modelhaul.errors import (
-    AccessRequiredError,
-    FileMissingError,
-    InvalidReferenceError,
-    ModelDisabledError,
-    ModelNotFoundError,
-    RevisionNotFoundError,
-    SourceUnavailableError,
-)
+from modelhaul.errors import FileMissingError, InvalidReferenceError, ModelNotFoundError, RevisionNotFoundError
 from modelhaul.model import ResolvedModel, Source, SourceFile
 from modelhaul_sources.references import check_revision
 
-type Files = Mapping[str, bytes]
+type Files = dict[str, bytes]
 
 _NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
-
-
-@dataclass(slots=True)
-class _Repository:
-    name: str
-    gated: bool
-    disabled: bool
-    branches: dict[str, str] = field(default_factory=dict)
-    commits: dict[str, Files] = field(default_factory=dict)
+_LARGE = 256 * 1024
 
 
 class InMemoryStream:
-    def __init__(self, content: bytes, start: int, end: int, *, ranged: bool, cut_at: int | None) -> None:
-        self.offset = start if ranged else 0
+    ranged = True
+
+    def __init__(self, source: "InMemoryModelSource", path: str, content: bytes, start: int, end: int) -> None:
+        self.offset = start
         self.etag: str | None = hashlib.sha256(content).hexdigest()
-        self.ranged = ranged
-        self.closed = False
-        self._content = content
-        self._position = self.offset
-        self._end = end
-        self._cut_at = end if cut_at is None else min(max(cut_at, self.offset), end)
+        self._source = source
+        self._path = path
+        self._content = content[:end]
+        self._position = start
 
     def readinto(self, buffer: memoryview) -> int:
-        piece = self._content[self._position : min(self._position + len(buffer), self._cut_at)]
-        if not piece and self._position < self._end:
-            raise SourceUnavailableError("the connection broke")
+        self._source.on_read(self._path, self._position)
+        piece = self._content[self._position : self._position + len(buffer)]
         buffer[: len(piece)] = piece
         self._position += len(piece)
+        self._source.bytes_read[self._path] += len(piece)
         return len(piece)
 
     def close(self) -> None:
-        self.closed = True
+        return
 
     def __enter__(self) -> "InMemoryStream":
         return self
 
     def __exit__(self, *args: object) -> None:
-        self.close()
+        return
 
 
+@dataclass
 class InMemoryModelSource:
-    """Models of any number of revisions. Files whose name ends in `.safetensors` have a sha256 as digest, the
-    others git's sha1.
+    """`models`: name to branch to path to content, which may change at any time, and the branch's commit with it.
 
-    `before` is called with the method's name and the model's, or `name/path` for `open_range`, and may raise
-    what the method then raises. `serve` gives the bytes that are sent for a path's own; `cut_at` the position
-    in a file, by path, at which its connections break. With `ranged` off every range is answered by the whole.
+    As on the Hub, large files have a sha256 as digest and small ones git's sha1. `refusals` has what to raise for
+    a name. `on_list`, and `on_read` with the path and the offset in the file, may raise what the source then
+    raises; `served` gives the bytes that are sent for a path's own. `bytes_read` counts what was sent by path.
     """
 
-    def __init__(self, source: Source = Source.HUGGINGFACE) -> None:
-        self.before: Callable[[str, str], None] = lambda _method, _target: None
-        self.serve: Callable[[str, bytes], bytes] = lambda _path, content: content
-        self.cut_at: dict[str, int] = {}
-        self.ranged = True
-        self.opened: list[tuple[str, int, int]] = []
-        """(path, start, end) of all ranges that were opened, in order."""
-        self._source = source
-        self._repositories: dict[str, _Repository] = {}
-
-    def add_model(
-        self,
-        name: str,
-        branches: Mapping[str, Files],
-        *,
-        old_names: Iterable[str] = (),
-        gated: bool = False,
-        disabled: bool = False,
-    ) -> None:
-        repository = _Repository(name, gated, disabled)
-        for known_as in (name, *old_names):
-            self._repositories[known_as] = repository
-        for branch, files in branches.items():
-            self.commit(name, branch, files)
-
-    def commit(self, name: str, branch: str, files: Files) -> str:
-        """Makes `files` the whole content of the branch and returns the commit."""
-        repository = self._repositories[name]
-        listing = "".join(f"{path} {hashlib.sha1(files[path]).hexdigest()}\n" for path in sorted(files))
-        commit = hashlib.sha1(f"{repository.name}\n{listing}".encode()).hexdigest()
-        repository.branches[branch] = commit
-        repository.commits[commit] = dict(files)
-        return commit
+    models: dict[str, dict[str, Files]] = field(default_factory=dict)
+    old_names: dict[str, str] = field(default_factory=dict)
+    refusals: dict[str, Exception] = field(default_factory=dict)
+    on_list: Callable[[], None] = lambda: None
+    on_read: Callable[[str, int], None] = lambda _path, _offset: None
+    served: Callable[[str, bytes], bytes] = lambda _path, content: content
+    bytes_read: Counter[str] = field(default_factory=Counter)
 
     def resolve(self, name: str, revision: str) -> ResolvedModel:
         if not _NAME.fullmatch(name):
             raise InvalidReferenceError(f"{name!r} cannot be a model")
         check_revision(revision)
-        self.before("resolve", name)
-        repository = self._repositories.get(name)
-        if repository is None:
-            raise ModelNotFoundError(f"there is no model {name}")
-        if repository.disabled:
-            raise ModelDisabledError(f"{name} is disabled")
-        commit = repository.branches.get(revision, revision)
-        if commit not in repository.commits:
-            raise RevisionNotFoundError(f"{name} has no revision {revision!r}")
-        if repository.gated:
-            raise AccessRequiredError(f"{name} is gated")
-        return ResolvedModel(self._source, repository.name, revision, commit)
+        name = self.old_names.get(name, name)
+        if name in self.refusals:
+            raise self.refusals[name]
+        branch = self.models.get(name, {}).get(revision)
+        commit = revision if branch is None else _hash_files(branch)
+        model = ResolvedModel(Source.HUGGINGFACE, name, revision, commit)
+        self._find_files(model)
+        return model
 
     def list_files(self, model: ResolvedModel) -> Iterator[SourceFile]:
-        self.before("list_files", model.name)
-        for path, content in sorted(self._find_files(model).items()):
-            if path.endswith(".safetensors"):
+        self.on_list()
+        for path, content in self._find_files(model).items():
+            if len(content) > _LARGE:
                 digest = Digest(Algorithm.SHA256, hashlib.sha256(content).hexdigest())
             else:
                 blob = b"blob %d\0" % len(content) + content
@@ -130,19 +85,23 @@ class InMemoryModelSource:
             yield SourceFile(path, len(content), digest)
 
     def open_range(self, model: ResolvedModel, file: SourceFile, start: int, end: int) -> InMemoryStream:
-        self.opened.append((file.path, start, end))
-        self.before("open_range", f"{model.name}/{file.path}")
         content = self._find_files(model).get(file.path)
         if content is None:
             raise FileMissingError(f"{file.path} is no longer there")
-        served = self.serve(file.path, content)
-        return InMemoryStream(served, start, end, ranged=self.ranged, cut_at=self.cut_at.get(file.path))
+        return InMemoryStream(self, file.path, self.served(file.path, content), start, end)
+
+    def prefix(self, name: str, revision: str = "main") -> str:
+        return self.resolve(name, revision).prefix
 
     def _find_files(self, model: ResolvedModel) -> Files:
-        repository = self._repositories.get(model.name)
-        if repository is None:
+        if model.name not in self.models:
             raise ModelNotFoundError(f"there is no model {model.name}")
-        try:
-            return repository.commits[model.commit]
-        except KeyError:
-            raise RevisionNotFoundError(f"{model.name} has no commit {model.commit}") from None
+        for files in self.models[model.name].values():
+            if _hash_files(files) == model.commit:
+                return files
+        raise RevisionNotFoundError(f"{model.name} has no revision {model.revision!r}")
+
+
+def _hash_files(files: Files) -> str:
+    listing = "".join(f"{path}:{hashlib.sha1(content).hexdigest()}" for path, content in sorted(files.items()))
+    return hashlib.sha1(listing.encode()).hexdigest()

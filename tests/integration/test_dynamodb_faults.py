@@ -18,6 +18,7 @@ from modelhaul.errors import ImportInProgressError, LeaseLostError, StorageUnava
 from modelhaul.model import Blob, ModelStatus
 from modelhaul.ports import Ledger
 from modelhaul.task import Progress, Stage, TaskStatus
+from tests.contract import ledger_builders as builders
 from tests.contract.backends import open_aws
 from tests.contract.dynamodb import (
     Answer,
@@ -30,22 +31,6 @@ from tests.contract.dynamodb import (
     lose_reply,
     open_ledger,
     refuse,
-)
-from tests.contract.ledger_builders import (
-    GATED,
-    START,
-    claim,
-    lease,
-    make_checkpoint,
-    make_file,
-    make_model,
-    make_result,
-    make_task,
-    plan,
-    read_file,
-    read_model,
-    read_task,
-    save,
 )
 from tests.fakes.ledger import InMemoryLedger
 
@@ -86,76 +71,76 @@ class TestLostReply:
     """
 
     def test_of_claim_import(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any) -> None:
-        model = make_model()
+        model = builders.make_model()
         dynamodb.inject(TRANSACTION, fault)
-        task = claim(ledger, model)
+        task = builders.claim(ledger, model)
         assert dynamodb.count(TRANSACTION) == 2
         assert ledger.find_task(task.id) == task
-        assert read_model(ledger, model.model_id).task_id == task.id
+        assert builders.read_model(ledger, model.model_id).task_id == task.id
 
     def test_of_finish_files(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any) -> None:
-        large, small = make_file(size=1000), make_file("small", 20)
-        task = plan(ledger, large, small)
-        lease(ledger, task.id)
-        save(ledger, task.id, make_checkpoint(400))
+        large, small = builders.make_file(size=1000), builders.make_file("small", 20)
+        task = builders.plan(ledger, large, small)
+        builders.lease(ledger, task.id)
+        builders.save(ledger, task.id, builders.make_checkpoint(400))
         dynamodb.reset()
         dynamodb.inject(TRANSACTION, fault)
-        results = [make_result(large), make_result(small, reused=True)]
-        progress = ledger.finish_files(task.id, results, check_at=START)
+        results = [builders.make_result(large), builders.make_result(small, reused=True)]
+        progress = ledger.finish_files(task.id, results, check_at=builders.START)
         assert progress == Progress(2, 2, bytes_done=1020, bytes_total=1020, bytes_reused=20)
         assert dynamodb.count(TRANSACTION) == 2
         assert all(record.done for record in ledger.list_files(task.id))
 
     def test_of_finish_import(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any) -> None:
-        task = claim(ledger)
+        task = builders.claim(ledger)
         dynamodb.reset()
         dynamodb.inject(TRANSACTION, fault)
-        assert ledger.finish_import(task.id, files=1, size=2, check_at=START)
+        assert ledger.finish_import(task.id, files=1, size=2, check_at=builders.START)
         assert dynamodb.count(TRANSACTION) == 2
-        assert read_task(ledger, task.id).status is TaskStatus.DONE
-        assert read_model(ledger, task.model_id).status is ModelStatus.READY
+        assert builders.read_task(ledger, task.id).status is TaskStatus.DONE
+        assert builders.read_model(ledger, task.model_id).status is ModelStatus.READY
 
     def test_of_fail_import(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any) -> None:
-        task = claim(ledger)
+        task = builders.claim(ledger)
         dynamodb.inject(TRANSACTION, fault)
-        ledger.fail_import(task.id, GATED, check_at=START)
-        assert read_task(ledger, task.id).error == GATED
-        assert read_model(ledger, task.model_id).status is ModelStatus.FAILED
+        ledger.fail_import(task.id, builders.GATED, check_at=builders.START)
+        assert builders.read_task(ledger, task.id).error == builders.GATED
+        assert builders.read_model(ledger, task.model_id).status is ModelStatus.FAILED
 
     @pytest.mark.parametrize(("offset", "total"), [(900, 900), (None, 0)])
     def test_of_save_checkpoint(
         self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any, offset: int | None, total: int
     ) -> None:
-        task = plan(ledger, make_file(size=1000))
-        lease(ledger, task.id)
-        save(ledger, task.id, make_checkpoint(400))
+        task = builders.plan(ledger, builders.make_file(size=1000))
+        builders.lease(ledger, task.id)
+        builders.save(ledger, task.id, builders.make_checkpoint(400))
         dynamodb.reset()
         dynamodb.inject(TRANSACTION, fault)
-        checkpoint = None if offset is None else make_checkpoint(offset)
-        save(ledger, task.id, checkpoint)
+        checkpoint = None if offset is None else builders.make_checkpoint(offset)
+        builders.save(ledger, task.id, checkpoint)
         assert dynamodb.count(TRANSACTION) >= 2
-        assert read_task(ledger, task.id).progress.bytes_done == total
-        assert read_file(ledger, task.id).checkpoint == checkpoint
+        assert builders.read_task(ledger, task.id).progress.bytes_done == total
+        assert builders.read_file(ledger, task.id).checkpoint == checkpoint
 
     def test_of_put_files(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any) -> None:
-        file = make_file()
+        file = builders.make_file()
         dynamodb.inject(TRANSACTION, fault)
         ledger.put_files("task", [file])
         assert [record.file for record in ledger.list_files("task")] == [file]
 
     def test_of_single_writes(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any) -> None:
-        task = plan(ledger, make_file())
+        task = builders.plan(ledger, builders.make_file())
         dynamodb.inject("UpdateItem", fault)
-        started = ledger.start_stage(task.id, Stage.PUBLISHING, check_at=START)
+        started = ledger.start_stage(task.id, Stage.PUBLISHING, check_at=builders.START)
         assert started is not None
         assert started.stage is Stage.PUBLISHING
         dynamodb.inject("UpdateItem", fault)
-        assert lease(ledger, task.id).lease_until == START + 90
+        assert builders.lease(ledger, task.id).lease_until == builders.START + 90
         dynamodb.inject("UpdateItem", fault)
-        ledger.renew_lease(task.id, "model.safetensors", owner="a", until=START + 200)
+        ledger.renew_lease(task.id, "model.safetensors", owner="a", until=builders.START + 200)
         dynamodb.inject("UpdateItem", fault)
         ledger.release_lease(task.id, "model.safetensors", owner="a")
-        assert read_file(ledger, task.id).lease_until == 0
+        assert builders.read_file(ledger, task.id).lease_until == 0
         dynamodb.inject("BatchWriteItem", fault)
         ledger.put_blobs([("sha256:aa", BLOB)], expires_at=None)
         assert ledger.find_blob("sha256:aa") == BLOB
@@ -166,14 +151,14 @@ class TestLostReply:
     def test_for_good_is_an_error_and_the_call_can_be_repeated(
         self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any
     ) -> None:
-        file, model = make_file(size=1000), make_model()
-        task = make_task(model)
+        file, model = builders.make_file(size=1000), builders.make_model()
+        task = builders.make_task(model)
         steps: list[Callable[[], object]] = [
             lambda: ledger.claim_import(task, replace(model, task_id=task.id)),
             lambda: ledger.put_files(task.id, [file]),
-            lambda: save(ledger, task.id, make_checkpoint(400)),
-            lambda: ledger.finish_files(task.id, [make_result(file)], check_at=START),
-            lambda: ledger.finish_import(task.id, files=1, size=1000, check_at=START),
+            lambda: builders.save(ledger, task.id, builders.make_checkpoint(400)),
+            lambda: ledger.finish_files(task.id, [builders.make_result(file)], check_at=builders.START),
+            lambda: ledger.finish_import(task.id, files=1, size=1000, check_at=builders.START),
         ]
         results = []
         for step in steps:
@@ -181,55 +166,55 @@ class TestLostReply:
             with pytest.raises(StorageUnavailableError):
                 step()
             results.append(step())
-            ledger.lease_file(task.id, file.path, owner="a", now=START, until=START + 90)
+            ledger.lease_file(task.id, file.path, owner="a", now=builders.START, until=builders.START + 90)
         assert results[-1] is True
-        assert read_task(ledger, task.id).progress == Progress(1, 0, 1000, 0, 0)
-        assert read_model(ledger, model.model_id).status is ModelStatus.READY
+        assert builders.read_task(ledger, task.id).progress == Progress(1, 0, 1000, 0, 0)
+        assert builders.read_model(ledger, model.model_id).status is ModelStatus.READY
 
 
 def test_retries_of_a_transaction_carry_one_token(ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
     dynamodb.inject(TRANSACTION, lose_reply)
-    claim(ledger)
+    builders.claim(ledger)
     first, second = (call.body["ClientRequestToken"] for call in dynamodb.calls if call.operation == TRANSACTION)
     assert first == second
 
 
 class TestConflict:
     def test_is_tried_again(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
-        file, model = make_file(size=1000), make_model()
+        file, model = builders.make_file(size=1000), builders.make_model()
         dynamodb.inject(TRANSACTION, conflict, times=3)
-        task = claim(ledger, model)
+        task = builders.claim(ledger, model)
         dynamodb.inject(TRANSACTION, conflict, times=3)
         ledger.put_files(task.id, [file])
-        lease(ledger, task.id)
+        builders.lease(ledger, task.id)
         dynamodb.inject(TRANSACTION, conflict, times=3)
-        save(ledger, task.id, make_checkpoint(400))
+        builders.save(ledger, task.id, builders.make_checkpoint(400))
         dynamodb.inject(TRANSACTION, conflict, times=3)
-        assert ledger.finish_files(task.id, [make_result(file)], check_at=START).bytes_done == 1000
+        assert ledger.finish_files(task.id, [builders.make_result(file)], check_at=builders.START).bytes_done == 1000
         dynamodb.inject(TRANSACTION, conflict, times=3)
-        assert ledger.finish_import(task.id, files=1, size=1000, check_at=START)
+        assert ledger.finish_import(task.id, files=1, size=1000, check_at=builders.START)
 
     def test_of_a_single_write_is_tried_again(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
-        task = plan(ledger, make_file())
+        task = builders.plan(ledger, builders.make_file())
         dynamodb.inject("UpdateItem", lambda *_: refuse(400, "TransactionConflictException"), times=3)
-        assert lease(ledger, task.id).lease_until == START + 90
+        assert builders.lease(ledger, task.id).lease_until == builders.START + 90
         dynamodb.inject("UpdateItem", lambda *_: refuse(400, "TransactionConflictException"), times=100)
         with pytest.raises(StorageUnavailableError, match="too busy"):
-            ledger.start_stage(task.id, Stage.PUBLISHING, check_at=START)
+            ledger.start_stage(task.id, Stage.PUBLISHING, check_at=builders.START)
 
     def test_without_end_is_an_error(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
         dynamodb.inject(TRANSACTION, conflict, times=100)
         with pytest.raises(StorageUnavailableError, match="too busy"):
-            claim(ledger)
+            builders.claim(ledger)
         assert dynamodb.count(TRANSACTION) == 8
 
     def test_with_the_winning_claim_is_import_in_progress(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
-        model = make_model()
-        winner = claim(ledger, model)
+        model = builders.make_model()
+        winner = builders.claim(ledger, model)
         dynamodb.reset()
         dynamodb.inject(TRANSACTION, conflict)
         with pytest.raises(ImportInProgressError) as caught:
-            claim(ledger, model)
+            builders.claim(ledger, model)
         assert caught.value.task_id == winner.id
         assert dynamodb.count(TRANSACTION) == 1
 
@@ -238,62 +223,62 @@ class TestRace:
     """Something else happens between what a call reads and what it writes."""
 
     def test_of_two_functions_finishing_one_file(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
-        file, other = make_file(size=1000), make_file("other", 20)
-        task = plan(ledger, file, other)
+        file, other = builders.make_file(size=1000), builders.make_file("other", 20)
+        task = builders.plan(ledger, file, other)
         after(
             dynamodb,
             "BatchGetItem",
-            lambda: ledger.finish_files(task.id, [make_result(file)], check_at=START),
+            lambda: ledger.finish_files(task.id, [builders.make_result(file)], check_at=builders.START),
         )
-        results = [make_result(file), make_result(other)]
-        progress = ledger.finish_files(task.id, results, check_at=START)
+        results = [builders.make_result(file), builders.make_result(other)]
+        progress = ledger.finish_files(task.id, results, check_at=builders.START)
         assert (progress.files_done, progress.bytes_done) == (2, 1020)
 
     def test_of_a_checkpoint_with_the_file_s_end(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
-        file = make_file(size=1000)
-        task = plan(ledger, file)
-        lease(ledger, task.id)
-        after(dynamodb, "BatchGetItem", lambda: save(ledger, task.id, make_checkpoint(400)))
-        assert ledger.finish_files(task.id, [make_result(file)], check_at=START).bytes_done == 1000
+        file = builders.make_file(size=1000)
+        task = builders.plan(ledger, file)
+        builders.lease(ledger, task.id)
+        after(dynamodb, "BatchGetItem", lambda: builders.save(ledger, task.id, builders.make_checkpoint(400)))
+        assert ledger.finish_files(task.id, [builders.make_result(file)], check_at=builders.START).bytes_done == 1000
 
     def test_of_two_checkpoints(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
-        task = plan(ledger, make_file(size=1000))
-        lease(ledger, task.id)
-        after(dynamodb, "GetItem", lambda: save(ledger, task.id, make_checkpoint(400)))
-        save(ledger, task.id, make_checkpoint(700))
-        assert read_task(ledger, task.id).progress.bytes_done == 700
+        task = builders.plan(ledger, builders.make_file(size=1000))
+        builders.lease(ledger, task.id)
+        after(dynamodb, "GetItem", lambda: builders.save(ledger, task.id, builders.make_checkpoint(400)))
+        builders.save(ledger, task.id, builders.make_checkpoint(700))
+        assert builders.read_task(ledger, task.id).progress.bytes_done == 700
         after(dynamodb, "GetItem", lambda: ledger.release_lease(task.id, "model.safetensors", owner="a"))
         with pytest.raises(LeaseLostError):
-            save(ledger, task.id, make_checkpoint(900))
-        assert read_task(ledger, task.id).progress.bytes_done == 700
+            builders.save(ledger, task.id, builders.make_checkpoint(900))
+        assert builders.read_task(ledger, task.id).progress.bytes_done == 700
 
     def test_of_progress_with_the_task_s_end(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
-        file = make_file(size=1000)
+        file = builders.make_file(size=1000)
         for operation, step in (
-            ("GetItem", lambda task_id: save(ledger, task_id, make_checkpoint(400))),
+            ("GetItem", lambda task_id: builders.save(ledger, task_id, builders.make_checkpoint(400))),
             (
                 "BatchGetItem",
-                lambda task_id: ledger.finish_files(task_id, [make_result(file)], check_at=START),
+                lambda task_id: ledger.finish_files(task_id, [builders.make_result(file)], check_at=builders.START),
             ),
         ):
-            task = plan(ledger, file)
-            lease(ledger, task.id)
-            after(dynamodb, operation, lambda: ledger.fail_import(task.id, GATED, check_at=START))  # noqa: B023
+            task = builders.plan(ledger, file)
+            builders.lease(ledger, task.id)
+            after(dynamodb, operation, lambda: ledger.fail_import(task.id, builders.GATED, check_at=builders.START))  # noqa: B023
             with pytest.raises(TaskEndedError):
                 step(task.id)
-            record = read_file(ledger, task.id)
+            record = builders.read_file(ledger, task.id)
             assert (record.done, record.checkpoint) == (False, None)
-            assert read_task(ledger, task.id).progress.bytes_done == 0
+            assert builders.read_task(ledger, task.id).progress.bytes_done == 0
 
     def test_of_two_ends(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
-        task = claim(ledger)
-        after(dynamodb, "GetItem", lambda: ledger.fail_import(task.id, GATED, check_at=START))
-        assert not ledger.finish_import(task.id, files=1, size=1, check_at=START)
-        assert read_task(ledger, task.id).error == GATED
-        task = claim(ledger)
-        after(dynamodb, "GetItem", lambda: ledger.finish_import(task.id, files=1, size=1, check_at=START))
-        assert not ledger.fail_import(task.id, GATED, check_at=START)
-        assert read_model(ledger, task.model_id).status is ModelStatus.READY
+        task = builders.claim(ledger)
+        after(dynamodb, "GetItem", lambda: ledger.fail_import(task.id, builders.GATED, check_at=builders.START))
+        assert not ledger.finish_import(task.id, files=1, size=1, check_at=builders.START)
+        assert builders.read_task(ledger, task.id).error == builders.GATED
+        task = builders.claim(ledger)
+        after(dynamodb, "GetItem", lambda: ledger.finish_import(task.id, files=1, size=1, check_at=builders.START))
+        assert not ledger.fail_import(task.id, builders.GATED, check_at=builders.START)
+        assert builders.read_model(ledger, task.model_id).status is ModelStatus.READY
 
 
 def after(dynamodb: MotoDynamoDB, operation: str, step: Callable[[], object]) -> None:
@@ -316,8 +301,8 @@ def contended(request: pytest.FixtureRequest) -> Ledger:
 
 
 def test_of_fifty_simultaneous_claims_one_wins(contended: Ledger) -> None:
-    model = make_model()
-    tasks = [make_task(model) for _ in range(50)]
+    model = builders.make_model()
+    tasks = [builders.make_task(model) for _ in range(50)]
     start = threading.Barrier(len(tasks))
 
     def submit(number: int) -> str:
@@ -333,13 +318,13 @@ def test_of_fifty_simultaneous_claims_one_wins(contended: Ledger) -> None:
         winners = set(pool.map(submit, range(len(tasks))))
     assert len(winners) == 1
     assert [task.id for task in tasks if contended.find_task(task.id)] == list(winners)
-    assert {read_model(contended, model.model_id).task_id} == winners
+    assert {builders.read_model(contended, model.model_id).task_id} == winners
 
 
 def test_simultaneous_workers_and_duplicates_count_exactly(contended: Ledger) -> None:
-    files = [make_file(f"{number:02}", 10**number) for number in range(12)]
-    task = plan(contended, *files)
-    results = [make_result(file, reused=number % 2 == 0) for number, file in enumerate(files)]
+    files = [builders.make_file(f"{number:02}", 10**number) for number in range(12)]
+    task = builders.plan(contended, *files)
+    results = [builders.make_result(file, reused=number % 2 == 0) for number, file in enumerate(files)]
     groups = [results[start : start + 3] for start in range(0, 12, 3)] * 2
     start = threading.Barrier(len(groups))
 
@@ -347,7 +332,7 @@ def test_simultaneous_workers_and_duplicates_count_exactly(contended: Ledger) ->
         start.wait()
         while True:
             try:
-                return contended.finish_files(task.id, groups[number], check_at=START)
+                return contended.finish_files(task.id, groups[number], check_at=builders.START)
             except StorageUnavailableError:
                 continue
 
@@ -355,15 +340,15 @@ def test_simultaneous_workers_and_duplicates_count_exactly(contended: Ledger) ->
         seen = list(pool.map(work, range(len(groups))))
     total = int("1" * 12)
     exact = Progress(12, 12, total, total, sum(10**number for number in range(0, 12, 2)))
-    assert read_task(contended, task.id).progress == exact
+    assert builders.read_task(contended, task.id).progress == exact
     assert exact in seen
 
 
 CALLS: dict[str, Callable[[Ledger], object]] = {
-    "claim_import": claim,
+    "claim_import": builders.claim,
     "find_task": lambda ledger: ledger.find_task("a"),
     "find_model": lambda ledger: ledger.find_model("a"),
-    "put_files": lambda ledger: ledger.put_files("a", [make_file()]),
+    "put_files": lambda ledger: ledger.put_files("a", [builders.make_file()]),
     "list_files": lambda ledger: list(ledger.list_files("a")),
     "find_files": lambda ledger: ledger.find_files("a", ["b"]),
     "start_stage": lambda ledger: ledger.start_stage("a", Stage.PUBLISHING, check_at=1),
@@ -371,10 +356,10 @@ CALLS: dict[str, Callable[[Ledger], object]] = {
     "lease_file": lambda ledger: ledger.lease_file("a", "b", owner="c", now=1, until=2),
     "renew_lease": lambda ledger: ledger.renew_lease("a", "b", owner="c", until=2),
     "release_lease": lambda ledger: ledger.release_lease("a", "b", owner="c"),
-    "save_checkpoint": lambda ledger: save(ledger, "a", None),
-    "finish_files": lambda ledger: ledger.finish_files("a", [make_result(make_file())], check_at=1),
+    "save_checkpoint": lambda ledger: builders.save(ledger, "a", None),
+    "finish_files": lambda ledger: ledger.finish_files("a", [builders.make_result(builders.make_file())], check_at=1),
     "finish_import": lambda ledger: ledger.finish_import("a", files=1, size=1, check_at=1),
-    "fail_import": lambda ledger: ledger.fail_import("a", GATED, check_at=1),
+    "fail_import": lambda ledger: ledger.fail_import("a", builders.GATED, check_at=1),
     "release_model": lambda ledger: ledger.release_model("a"),
     "unwatch_task": lambda ledger: ledger.unwatch_task("a"),
     "list_due": lambda ledger: ledger.list_due(1, 1),
@@ -401,9 +386,9 @@ def test_a_refusal_becomes_storage_unavailable_without_names(
 
 
 def test_reads_are_strongly_consistent(ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
-    task = plan(ledger, make_file())
-    lease(ledger, task.id)
-    save(ledger, task.id, make_checkpoint(400))
+    task = builders.plan(ledger, builders.make_file())
+    builders.lease(ledger, task.id)
+    builders.save(ledger, task.id, builders.make_checkpoint(400))
     for call in CALLS.values():
         with suppress(LeaseLostError, TaskEndedError):
             call(ledger)
@@ -414,14 +399,14 @@ def test_reads_are_strongly_consistent(ledger: DynamoDBLedger, dynamodb: MotoDyn
 
 
 def test_records_expire(ledger: DynamoDBLedger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "_clock", lambda: START)
-    task, failed = plan(ledger, make_file()), claim(ledger)
+    monkeypatch.setattr(ledger, "_clock", lambda: builders.START)
+    task, failed = builders.plan(ledger, builders.make_file()), builders.claim(ledger)
     assert ledger._tasks.get(task.id).expires_at is None
-    assert ledger._files.get(task.id, "model.safetensors").expires_at.timestamp() == START + 14 * 86_400
-    ledger.finish_import(task.id, files=1, size=1, check_at=START)
-    ledger.fail_import(failed.id, GATED, check_at=START)
+    assert ledger._files.get(task.id, "model.safetensors").expires_at.timestamp() == builders.START + 14 * 86_400
+    ledger.finish_import(task.id, files=1, size=1, check_at=builders.START)
+    ledger.fail_import(failed.id, builders.GATED, check_at=builders.START)
     for ended in (task, failed):
-        assert ledger._tasks.get(ended.id).expires_at.timestamp() == START + 90 * 86_400
+        assert ledger._tasks.get(ended.id).expires_at.timestamp() == builders.START + 90 * 86_400
 
 
 def test_items_that_dynamodb_keeps_back_are_sent_again(ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
@@ -437,7 +422,7 @@ def test_items_that_dynamodb_keeps_back_are_sent_again(ledger: DynamoDBLedger, d
 
 
 def test_calls_to_dynamodb_are_few(ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
-    files = [make_file(f"{number:03}", 1) for number in range(90)]
+    files = [builders.make_file(f"{number:03}", 1) for number in range(90)]
     counted: dict[str, int] = {}
 
     def measure(name: str, step: Callable[[], object]) -> None:
@@ -445,21 +430,21 @@ def test_calls_to_dynamodb_are_few(ledger: DynamoDBLedger, dynamodb: MotoDynamoD
         step()
         counted[name] = len(dynamodb.calls)
 
-    measure("claim_import", lambda: claim(ledger))
-    task = claim(ledger)
+    measure("claim_import", lambda: builders.claim(ledger))
+    task = builders.claim(ledger)
     measure("put_files", lambda: ledger.put_files(task.id, files))
     measure("list_files", lambda: list(ledger.list_files(task.id)))
     measure("find_files", lambda: ledger.find_files(task.id, [file.path for file in files]))
-    measure("lease_file", lambda: lease(ledger, task.id, "000"))
-    measure("renew_lease", lambda: ledger.renew_lease(task.id, "000", owner="a", until=START))
+    measure("lease_file", lambda: builders.lease(ledger, task.id, "000"))
+    measure("renew_lease", lambda: ledger.renew_lease(task.id, "000", owner="a", until=builders.START))
     measure(
         "save_checkpoint",
-        lambda: ledger.save_checkpoint(task.id, "000", None, owner="a", until=START, check_at=START),
+        lambda: ledger.save_checkpoint(task.id, "000", None, owner="a", until=builders.START, check_at=builders.START),
     )
-    results = [make_result(file) for file in files]
-    measure("finish_files", lambda: ledger.finish_files(task.id, results, check_at=START))
-    measure("start_stage", lambda: ledger.start_stage(task.id, Stage.PUBLISHING, check_at=START))
-    measure("finish_import", lambda: ledger.finish_import(task.id, files=1, size=1, check_at=START))
+    results = [builders.make_result(file) for file in files]
+    measure("finish_files", lambda: ledger.finish_files(task.id, results, check_at=builders.START))
+    measure("start_stage", lambda: ledger.start_stage(task.id, Stage.PUBLISHING, check_at=builders.START))
+    measure("finish_import", lambda: ledger.finish_import(task.id, files=1, size=1, check_at=builders.START))
     pairs = [("sha256:aa", BLOB), ("git-sha1:aa", BLOB)]
     measure("put_blobs", lambda: ledger.put_blobs(pairs, expires_at=None))
     measure("put_blobs that expire", lambda: ledger.put_blobs(pairs, expires_at=1))
@@ -500,8 +485,8 @@ class TestClient:
         monkeypatch.setattr(botocore.session.Session, "create_client", count)
         with open_aws("moto"), open_ledger() as ledger:
             other = self.make_ledger()
-            claim(ledger)
-            ledger.put_files("task", [make_file()])
+            builders.claim(ledger)
+            ledger.put_files("task", [builders.make_file()])
             ledger.put_blobs([("sha256:aa", BLOB)], expires_at=None)
             assert len(built) == 1
         assert other is not ledger

@@ -10,19 +10,12 @@ from botocore.stub import Stubber
 from modelhaul.adapters.secrets import SecretsManagerSecretStore, create_secrets_client
 from modelhaul.errors import CredentialsRefusedError, StorageUnavailableError
 from tests.contract.backends import REGION, open_aws
+from tests.fakes.clock import ManualClock
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
 ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:token-AbCdEf"
-
-
-class ManualClock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +32,7 @@ def stubber(client: "SecretsManagerClient") -> Iterator[Stubber]:
 
 @pytest.fixture
 def clock() -> ManualClock:
-    return ManualClock()
+    return ManualClock(0.0)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from modelhaul.http import present_task
 from modelhaul.model import Source
 from modelhaul.task import Task, TaskStatus
 from tests.fakes.deployment import Deployment
-from tests.fakes.shelf_source import ShelfSource
+from tests.fakes.model_source import InMemoryModelSource
 from tests.lambda_functions import Answer, call_api, read_event
 
 NAME = "google-bert/bert-base-uncased"
@@ -19,7 +19,7 @@ NAME = "google-bert/bert-base-uncased"
 
 @pytest.fixture
 def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
-    deployment = Deployment(ShelfSource({NAME: {"main": {"config.json": b"{}"}}}))
+    deployment = Deployment(InMemoryModelSource({NAME: {"main": {"config.json": b"{}"}}}))
     monkeypatch.setattr(wiring, "create_intake", lambda: deployment.intake)
     monkeypatch.setattr(wiring, "create_ledger", lambda: deployment.ledger)
     monkeypatch.setattr(wiring, "create_closer", lambda: deployment.closer)
@@ -94,10 +94,10 @@ def test_a_task_is_shown_through_to_its_end(deployment: Deployment) -> None:
 
 
 def test_a_failed_task_says_why(deployment: Deployment) -> None:
-    shelf = deployment.source
-    assert isinstance(shelf, ShelfSource)
+    source = deployment.source
+    assert isinstance(source, InMemoryModelSource)
     task_id = submit({"model_tag": NAME}).headers["location"].rpartition("/")[2]
-    shelf.on_list = lambda: (_ for _ in ()).throw(errors.ModelNotFoundError("The model is gone."))
+    source.on_list = lambda: (_ for _ in ()).throw(errors.ModelNotFoundError("The model is gone."))
     deployment.run()
     body = read_task(task_id).body
     assert body["task_status"] == "FAILED"
@@ -165,8 +165,8 @@ def test_an_existing_model_and_one_in_flight_are_409(deployment: Deployment) -> 
     ],
 )
 def test_each_error_has_its_status(deployment: Deployment, error: errors.ModelhaulError, status: int) -> None:
-    shelf = deployment.source
-    shelf.resolve = lambda *_: (_ for _ in ()).throw(error)  # type: ignore[method-assign]
+    source = deployment.source
+    source.resolve = lambda *_: (_ for _ in ()).throw(error)  # type: ignore[method-assign]
     answer = submit({"model_tag": NAME})
     problem = check_problem(answer, status, error.type)
     assert problem["detail"] == error.detail
@@ -222,7 +222,7 @@ def test_an_unknown_route_is_a_problem(deployment: Deployment) -> None:
 
 def test_a_model_that_another_task_took_over_is_not_this_tasks_success() -> None:
     moment = datetime(2026, 1, 1, tzinfo=UTC)
-    deployment = Deployment(ShelfSource({NAME: {"main": {"config.json": b"{}"}}}))
+    deployment = Deployment(InMemoryModelSource({NAME: {"main": {"config.json": b"{}"}}}))
     first = deployment.submit(NAME)
     deployment.closer.fail(first.id, errors.EmptyModelError("no files"))
     second = deployment.submit(NAME)

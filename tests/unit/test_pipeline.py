@@ -26,7 +26,7 @@ from modelhaul.model import ModelStatus, SourceFile
 from modelhaul.planning import group_files
 from modelhaul.task import Stage, Task, TaskStatus
 from tests.fakes.deployment import PART_SIZE, Deployment
-from tests.fakes.shelf_source import ShelfSource
+from tests.fakes.model_source import InMemoryModelSource
 
 NAME = "org/tiny"
 WEIGHTS = random.Random(1).randbytes(9 * 1024 * 1024 + 5)
@@ -39,13 +39,13 @@ FILES = {
 }
 
 
-def make_deployment(files: dict[str, bytes] | None = None) -> tuple[Deployment, ShelfSource]:
-    shelf = ShelfSource({NAME: {"main": dict(files or FILES)}})
-    return Deployment(shelf), shelf
+def make_deployment(files: dict[str, bytes] | None = None) -> tuple[Deployment, InMemoryModelSource]:
+    source = InMemoryModelSource({NAME: {"main": dict(files or FILES)}})
+    return Deployment(source), source
 
 
-def expect(shelf: ShelfSource) -> dict[str, dict[str, bytes]]:
-    return {shelf.prefix(name, rev): files for name, revs in shelf.models.items() for rev, files in revs.items()}
+def expect(source: InMemoryModelSource) -> dict[str, dict[str, bytes]]:
+    return {source.prefix(name, rev): files for name, revs in source.models.items() for rev, files in revs.items()}
 
 
 def import_model(deployment: Deployment, revision: str = "main") -> Task:
@@ -55,7 +55,7 @@ def import_model(deployment: Deployment, revision: str = "main") -> Task:
 
 
 def test_a_model_is_imported_whole_and_staging_is_given_up() -> None:
-    deployment, shelf = make_deployment()
+    deployment, source = make_deployment()
     task = import_model(deployment)
     assert (task.status, task.stage) == (TaskStatus.DONE, Stage.DONE)
     assert task.progress.files_done == task.progress.files_total == len(FILES)
@@ -63,7 +63,7 @@ def test_a_model_is_imported_whole_and_staging_is_given_up() -> None:
     model = deployment.ledger.find_model(task.model_id)
     assert model is not None
     assert model.status is ModelStatus.READY
-    deployment.check_promises(expect(shelf))
+    deployment.check_promises(expect(source))
     assert [k for k in deployment.store.keys if k.startswith("staging/")] == []
     assert deployment.meter.values["BytesTransferred"] == sum(map(len, FILES.values())) - len(FILES["config.json"])
     assert deployment.ledger.list_due(float("inf"), 10) == [], "nothing is left to watch"
@@ -80,18 +80,18 @@ def test_nothing_is_visible_before_it_is_whole() -> None:
 
 
 def test_the_same_version_is_refused_and_a_moved_branch_is_not() -> None:
-    deployment, shelf = make_deployment()
+    deployment, source = make_deployment()
     first = import_model(deployment)
     with pytest.raises(ModelExistsError) as exists:
         deployment.submit(NAME)
     assert exists.value.model_id == first.model_id
-    shelf.models[NAME]["next"] = {**FILES, "config.json": b'{"a": 2}'}
-    shelf.bytes_read.clear()
+    source.models[NAME]["next"] = {**FILES, "config.json": b'{"a": 2}'}
+    source.bytes_read.clear()
     second = import_model(deployment, "next")
     assert second.status is TaskStatus.DONE
-    assert shelf.bytes_read == {"config.json": len(b'{"a": 2}')}, "only what changed is fetched"
+    assert source.bytes_read == {"config.json": len(b'{"a": 2}')}, "only what changed is fetched"
     assert second.progress.bytes_reused == sum(map(len, FILES.values())) - len(b'{"a": 2}')
-    deployment.check_promises(expect(shelf))
+    deployment.check_promises(expect(source))
 
 
 def test_one_in_flight_is_named() -> None:
@@ -124,7 +124,7 @@ def test_fifty_simultaneous_submits_start_one_import() -> None:
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), lose=st.floats(0, 0.4), duplicate=st.floats(0, 0.6))
 def test_lost_duplicated_and_reordered_messages_change_nothing(seed: int, lose: float, duplicate: float) -> None:
-    deployment, shelf = make_deployment()
+    deployment, source = make_deployment()
     chance = random.Random(seed)
     deployment.queue.count_deliveries = lambda _: (
         0 if chance.random() < lose else 2 if chance.random() < duplicate else 1
@@ -139,15 +139,15 @@ def test_lost_duplicated_and_reordered_messages_change_nothing(seed: int, lose: 
     else:
         assert ended.error is not None
         assert ended.error.type == "import-stalled"
-    deployment.check_promises(expect(shelf))
+    deployment.check_promises(expect(source))
 
 
 def test_every_message_twice_fetches_nothing_twice() -> None:
-    deployment, shelf = make_deployment()
+    deployment, source = make_deployment()
     deployment.queue.count_deliveries = lambda _: 2
     task = import_model(deployment)
     assert task.status is TaskStatus.DONE
-    assert shelf.bytes_read["model.safetensors"] == len(WEIGHTS)
+    assert source.bytes_read["model.safetensors"] == len(WEIGHTS)
     assert task.progress.bytes_done == task.progress.bytes_total
 
 
@@ -158,7 +158,7 @@ class KilledError(BaseException):
 @settings(max_examples=25, deadline=None)
 @given(places=st.lists(st.integers(0, len(WEIGHTS)), max_size=4))
 def test_a_function_killed_anywhere_is_made_good(places: list[int]) -> None:
-    deployment, shelf = make_deployment()
+    deployment, source = make_deployment()
     left = sorted(places)
 
     def kill(path: str, offset: int) -> None:
@@ -166,7 +166,7 @@ def test_a_function_killed_anywhere_is_made_good(places: list[int]) -> None:
             left.pop(0)
             raise KilledError
 
-    shelf.on_read = kill
+    source.on_read = kill
     task = deployment.submit(NAME)
     for _ in range(60):
         for message in deployment.receive():
@@ -180,16 +180,16 @@ def test_a_function_killed_anywhere_is_made_good(places: list[int]) -> None:
             break
     deployment.sweep_until_quiet()
     assert deployment.find_task(task.id).status is TaskStatus.DONE
-    deployment.check_promises(expect(shelf))
+    deployment.check_promises(expect(source))
 
 
 def test_an_import_that_does_not_fit_into_one_function_goes_on_in_others() -> None:
-    deployment, shelf = make_deployment()
+    deployment, source = make_deployment()
     task = deployment.submit(NAME)
     slept: list[int] = []
 
     def limited() -> float:
-        done = shelf.bytes_read["model.safetensors"]
+        done = source.bytes_read["model.safetensors"]
         if done // (3 * PART_SIZE) > len(slept):
             slept.append(done)
             return 0.0
@@ -199,7 +199,7 @@ def test_an_import_that_does_not_fit_into_one_function_goes_on_in_others() -> No
     deployment.run()
     assert deployment.find_task(task.id).status is TaskStatus.DONE
     assert slept, "at least one function ran out of time"
-    deployment.check_promises(expect(shelf))
+    deployment.check_promises(expect(source))
 
 
 def fail_times(error: Exception, times: int, at: str = "model.safetensors") -> Callable[[str, int], None]:
@@ -215,8 +215,8 @@ def fail_times(error: Exception, times: int, at: str = "model.safetensors") -> C
 
 @pytest.mark.parametrize("path", ["nested/tokenizer.json", "model.safetensors"])
 def test_three_retries_with_growing_pauses_then_failure_with_words(path: str) -> None:
-    deployment, shelf = make_deployment()
-    shelf.on_read = fail_times(SourceUnavailableError("huggingface.co answered 503"), 10_000, path)
+    deployment, source = make_deployment()
+    source.on_read = fail_times(SourceUnavailableError("huggingface.co answered 503"), 10_000, path)
     started = deployment.clock.now
     task = import_model(deployment)
     assert task.status is TaskStatus.FAILED
@@ -226,28 +226,28 @@ def test_three_retries_with_growing_pauses_then_failure_with_words(path: str) ->
     assert deployment.meter.values["Retries"] == 3
     assert deployment.clock.now - started > 30
     deployment.sweep_until_quiet()
-    deployment.check_promises(expect(shelf))
+    deployment.check_promises(expect(source))
 
 
 def test_a_failed_import_is_submitted_again_and_fetches_only_what_is_missing() -> None:
-    deployment, shelf = make_deployment()
-    shelf.on_read = fail_times(FileMissingError("config.json is gone at its source"), 1, "config.json")
+    deployment, source = make_deployment()
+    source.on_read = fail_times(FileMissingError("config.json is gone at its source"), 1, "config.json")
     failed = import_model(deployment)
     assert failed.status is TaskStatus.FAILED
     assert failed.error is not None
     assert failed.error.detail == "config.json is gone at its source"
-    assert shelf.bytes_read["model.safetensors"] == len(WEIGHTS), "it was verified before the import failed"
+    assert source.bytes_read["model.safetensors"] == len(WEIGHTS), "it was verified before the import failed"
     again = import_model(deployment)
     assert again.id != failed.id
     assert again.status is TaskStatus.DONE
-    assert shelf.bytes_read["model.safetensors"] == len(WEIGHTS), "and is not fetched again"
+    assert source.bytes_read["model.safetensors"] == len(WEIGHTS), "and is not fetched again"
     assert again.progress.bytes_reused >= len(WEIGHTS)
-    deployment.check_promises(expect(shelf))
+    deployment.check_promises(expect(source))
 
 
 def test_a_rate_limit_waits_and_uses_no_retry() -> None:
-    deployment, shelf = make_deployment()
-    shelf.on_read = fail_times(RateLimitedError("slow down", retry_after=120), 9)
+    deployment, source = make_deployment()
+    source.on_read = fail_times(RateLimitedError("slow down", retry_after=120), 9)
     started = deployment.clock.now
     task = import_model(deployment)
     assert task.status is TaskStatus.DONE
@@ -259,8 +259,8 @@ def test_a_rate_limit_waits_and_uses_no_retry() -> None:
 
 
 def test_a_rate_limit_that_never_ends_does_end() -> None:
-    deployment, shelf = make_deployment()
-    shelf.on_list = lambda: (_ for _ in ()).throw(RateLimitedError("slow down", retry_after=3600))
+    deployment, source = make_deployment()
+    source.on_list = lambda: (_ for _ in ()).throw(RateLimitedError("slow down", retry_after=3600))
     task = import_model(deployment)
     assert task.error is not None
     assert "Waited for a day" in task.error.detail
@@ -268,18 +268,18 @@ def test_a_rate_limit_that_never_ends_does_end() -> None:
 
 @pytest.mark.parametrize("path", ["nested/tokenizer.json", "model.safetensors"])
 def test_wrong_bytes_are_retried_and_never_published(path: str) -> None:
-    deployment, shelf = make_deployment()
-    shelf.served = lambda p, content: bytes([content[0] ^ 1]) + content[1:] if p == path else content
+    deployment, source = make_deployment()
+    source.served = lambda p, content: bytes([content[0] ^ 1]) + content[1:] if p == path else content
     task = import_model(deployment)
     assert task.error is not None
     assert "the source published" in task.error.detail
     assert path in task.error.detail
     deployment.sweep_until_quiet()
-    deployment.check_promises(expect(shelf))
+    deployment.check_promises(expect(source))
 
 
 def test_wrong_bytes_once_are_made_good() -> None:
-    deployment, shelf = make_deployment()
+    deployment, source = make_deployment()
     wrong = [True]
 
     def serve(path: str, content: bytes) -> bytes:
@@ -287,14 +287,14 @@ def test_wrong_bytes_once_are_made_good() -> None:
             return b"?" + content[1:]
         return content
 
-    shelf.served = serve
+    source.served = serve
     assert import_model(deployment).status is TaskStatus.DONE
-    deployment.check_promises(expect(shelf))
+    deployment.check_promises(expect(source))
 
 
 @pytest.mark.parametrize("step", [PlanImport, TransferFiles, PublishModels])
 def test_cancelled_at_any_step_nothing_stays(step: type) -> None:
-    deployment, shelf = make_deployment()
+    deployment, source = make_deployment()
     task = deployment.submit(NAME)
     cancelled = False
     for _ in range(20):
@@ -309,27 +309,27 @@ def test_cancelled_at_any_step_nothing_stays(step: type) -> None:
     with pytest.raises(TaskEndedError):
         deployment.closer.cancel(task.id)
     deployment.sweep_until_quiet()
-    deployment.check_promises(expect(shelf))
+    deployment.check_promises(expect(source))
     assert import_model(deployment).status is TaskStatus.DONE
 
 
 def test_cancelled_while_a_large_file_moves_its_upload_is_aborted() -> None:
-    deployment, shelf = make_deployment()
+    deployment, source = make_deployment()
     task = deployment.submit(NAME)
 
     def cancel(path: str, offset: int) -> None:
-        if path == "model.safetensors" and offset >= 5 * PART_SIZE and shelf.bytes_read[path]:
-            shelf.on_read = lambda *_: None
+        if path == "model.safetensors" and offset >= 5 * PART_SIZE and source.bytes_read[path]:
+            source.on_read = lambda *_: None
             deployment.closer.cancel(task.id)
 
-    shelf.on_read = cancel
+    source.on_read = cancel
     deployment.run()
     assert list(deployment.store.list_uploads("")) == [], "at once, not only by the sweep"
     assert deployment.find_task(task.id).stage is Stage.CANCELLED
 
 
 def test_cancelled_while_it_is_laid_out_nothing_stays_visible() -> None:
-    deployment, shelf = make_deployment()
+    deployment, source = make_deployment()
     task = deployment.submit(NAME)
     copy = deployment.store.copy
     done: list[str] = []
@@ -346,7 +346,7 @@ def test_cancelled_while_it_is_laid_out_nothing_stays_visible() -> None:
     assert done
     assert deployment.find_task(task.id).stage is Stage.CANCELLED
     deployment.sweep_until_quiet()
-    deployment.check_promises(expect(shelf))
+    deployment.check_promises(expect(source))
 
 
 def test_unknown_tasks_cannot_be_cancelled() -> None:
@@ -366,8 +366,8 @@ def test_a_message_that_kills_every_function_ends_the_task() -> None:
 
 
 def test_an_unforeseen_error_is_retried_then_told_without_its_trace() -> None:
-    deployment, shelf = make_deployment()
-    shelf.on_list = lambda: (_ for _ in ()).throw(KeyError("secret-token"))
+    deployment, source = make_deployment()
+    source.on_list = lambda: (_ for _ in ()).throw(KeyError("secret-token"))
     task = import_model(deployment)
     assert task.error is not None
     assert "KeyError" in task.error.detail
@@ -376,14 +376,14 @@ def test_an_unforeseen_error_is_retried_then_told_without_its_trace() -> None:
 
 
 def test_a_lost_plan_message_is_sent_by_the_sweep() -> None:
-    deployment, shelf = make_deployment()
+    deployment, source = make_deployment()
     deployment.queue.count_deliveries = lambda _: 0
     task = deployment.submit(NAME)
     deployment.queue.count_deliveries = lambda _: 1
     deployment.sweep_until_quiet()
     assert deployment.find_task(task.id).status is TaskStatus.DONE
     assert deployment.meter.values["SweepRecoveries"] >= 1
-    deployment.check_promises(expect(shelf))
+    deployment.check_promises(expect(source))
 
 
 def test_a_submit_whose_message_cannot_be_sent_is_accepted_and_swept() -> None:
@@ -401,28 +401,28 @@ def test_a_submit_whose_message_cannot_be_sent_is_accepted_and_swept() -> None:
 
 
 def test_a_stored_blob_that_vanished_is_fetched_again() -> None:
-    deployment, shelf = make_deployment()
+    deployment, source = make_deployment()
     import_model(deployment)
-    deployment.store.delete([shelf.prefix(NAME) + "model.safetensors"])
-    shelf.models[NAME]["next"] = {**FILES, "config.json": b"{}"}
+    deployment.store.delete([source.prefix(NAME) + "model.safetensors"])
+    source.models[NAME]["next"] = {**FILES, "config.json": b"{}"}
     task = import_model(deployment, "next")
     assert task.status is TaskStatus.DONE
-    assert deployment.read(shelf.prefix(NAME, "next") + "model.safetensors") == WEIGHTS
+    assert deployment.read(source.prefix(NAME, "next") + "model.safetensors") == WEIGHTS
 
 
 def test_a_stored_blob_that_was_replaced_is_not_copied() -> None:
-    deployment, shelf = make_deployment()
+    deployment, source = make_deployment()
     import_model(deployment)
     forged = b"x" * len(WEIGHTS)
-    deployment.store.put(shelf.prefix(NAME) + "model.safetensors", forged, sha256=hashlib.sha256(forged).hexdigest())
-    shelf.models[NAME]["next"] = {**FILES, "config.json": b"{}"}
+    deployment.store.put(source.prefix(NAME) + "model.safetensors", forged, sha256=hashlib.sha256(forged).hexdigest())
+    source.models[NAME]["next"] = {**FILES, "config.json": b"{}"}
     import_model(deployment, "next")
-    assert deployment.read(shelf.prefix(NAME, "next") + "model.safetensors") == WEIGHTS
+    assert deployment.read(source.prefix(NAME, "next") + "model.safetensors") == WEIGHTS
 
 
 def test_publishing_goes_on_in_other_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publishing, "_BATCH_FILES", 2)
-    deployment, shelf = make_deployment({f"file-{number}.txt": b"%d" % number for number in range(9)})
+    deployment, source = make_deployment({f"file-{number}.txt": b"%d" % number for number in range(9)})
     task = deployment.submit(NAME)
     while deployment.find_task(task.id).stage is not Stage.VERIFIED:
         for message in deployment.receive():
@@ -436,17 +436,17 @@ def test_publishing_goes_on_in_other_functions(monkeypatch: pytest.MonkeyPatch) 
             deployment.deliver(message)
     assert handed_on == ["", "file-1.txt", "file-3.txt", "file-5.txt", "file-7.txt"], "two files a function"
     assert deployment.find_task(task.id).status is TaskStatus.DONE
-    deployment.check_promises(expect(shelf))
+    deployment.check_promises(expect(source))
     # What other functions copied is known to be reusable as well.
-    shelf.models[NAME]["next"] = {**shelf.models[NAME]["main"], "new.txt": b"new"}
+    source.models[NAME]["next"] = {**source.models[NAME]["main"], "new.txt": b"new"}
     deployment.remaining = lambda: 300.0
-    shelf.bytes_read.clear()
+    source.bytes_read.clear()
     assert import_model(deployment, "next").status is TaskStatus.DONE
-    assert list(shelf.bytes_read) == ["new.txt"]
+    assert list(source.bytes_read) == ["new.txt"]
 
 
 def test_a_verified_file_that_vanished_before_publishing_fails_with_words() -> None:
-    deployment, shelf = make_deployment()
+    deployment, source = make_deployment()
     task = deployment.submit(NAME)
     while deployment.find_task(task.id).stage is not Stage.VERIFIED:
         for message in deployment.receive():
@@ -457,17 +457,17 @@ def test_a_verified_file_that_vanished_before_publishing_fails_with_words() -> N
     assert error is not None
     assert "config.json: the verified file was removed" in error.detail
     deployment.sweep_until_quiet()
-    deployment.check_promises(expect(shelf))
+    deployment.check_promises(expect(source))
     assert import_model(deployment).status is TaskStatus.DONE
 
 
 def test_large_files_of_equal_content_are_fetched_once() -> None:
-    deployment, shelf = make_deployment({"a.bin": WEIGHTS, "b.bin": WEIGHTS, "config.json": b"{}"})
+    deployment, source = make_deployment({"a.bin": WEIGHTS, "b.bin": WEIGHTS, "config.json": b"{}"})
     task = import_model(deployment)
     assert task.status is TaskStatus.DONE
-    assert shelf.bytes_read["a.bin"] + shelf.bytes_read["b.bin"] == len(WEIGHTS)
+    assert source.bytes_read["a.bin"] + source.bytes_read["b.bin"] == len(WEIGHTS)
     assert task.progress.bytes_reused == len(WEIGHTS)
-    deployment.check_promises(expect(shelf))
+    deployment.check_promises(expect(source))
 
 
 def bring_to(deployment: Deployment, task: Task, stage: Stage) -> None:
@@ -493,7 +493,7 @@ def hold_copy(deployment: Deployment, then: Callable[[], None]) -> None:
 
 def test_what_is_being_withdrawn_cannot_be_claimed_before_it_is_gone() -> None:
     """Else the end of one import could remove the objects of the next, or leave some that nobody removes."""
-    deployment, shelf = make_deployment()
+    deployment, source = make_deployment()
     task = deployment.submit(NAME)
     bring_to(deployment, task, Stage.VERIFIED)
 
@@ -512,19 +512,19 @@ def test_what_is_being_withdrawn_cannot_be_claimed_before_it_is_gone() -> None:
     assert "withdrawn" in refused[0]
     # The publisher that was at work has copied on meanwhile; the sweep's last look removes that too.
     deployment.sweep_until_quiet()
-    deployment.check_promises(expect(shelf))
+    deployment.check_promises(expect(source))
     assert import_model(deployment).status is TaskStatus.DONE
-    deployment.check_promises(expect(shelf))
+    deployment.check_promises(expect(source))
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
 def test_a_publisher_killed_in_a_copy_leaves_no_upload(cancelled: bool) -> None:
-    deployment, shelf = make_deployment()
+    deployment, source = make_deployment()
     task = deployment.submit(NAME)
     bring_to(deployment, task, Stage.VERIFIED)
 
     def die_in_a_copy_of_parts() -> None:
-        deployment.store.create_upload(shelf.prefix(NAME) + "model.safetensors")
+        deployment.store.create_upload(source.prefix(NAME) + "model.safetensors")
         raise KilledError
 
     hold_copy(deployment, die_in_a_copy_of_parts)
@@ -535,11 +535,11 @@ def test_a_publisher_killed_in_a_copy_leaves_no_upload(cancelled: bool) -> None:
         deployment.closer.cancel(task.id)
     deployment.sweep_until_quiet()
     assert (deployment.find_task(task.id).status is TaskStatus.DONE) is not cancelled
-    deployment.check_promises(expect(shelf))
+    deployment.check_promises(expect(source))
 
 
 def test_a_last_try_that_did_its_work_and_comes_again_fails_nothing() -> None:
-    deployment, shelf = make_deployment()
+    deployment, source = make_deployment()
     task = deployment.submit(NAME)
     (plan,) = deployment.receive()
     deployment.deliver(plan, deliveries=4)
@@ -553,11 +553,11 @@ def test_a_last_try_that_did_its_work_and_comes_again_fails_nothing() -> None:
     deployment.deliver(publish, deliveries=4)
     deployment.deliver(publish, deliveries=5)
     assert deployment.find_task(task.id).status is TaskStatus.DONE
-    deployment.check_promises(expect(shelf))
+    deployment.check_promises(expect(source))
 
 
 def test_a_small_file_stored_by_a_try_that_died_is_not_copied_onto_itself() -> None:
-    deployment, shelf = make_deployment({"config.json": b"{}"})
+    deployment, source = make_deployment({"config.json": b"{}"})
     task = deployment.submit(NAME)
     bring_to(deployment, task, Stage.TRANSFERRING)
     finish = deployment.ledger.finish_files
@@ -582,19 +582,19 @@ def test_a_small_file_stored_by_a_try_that_died_is_not_copied_onto_itself() -> N
     ended = deployment.find_task(task.id)
     assert ended.status is TaskStatus.DONE
     assert ended.progress.bytes_reused == 0, "it was this task itself that moved it"
-    assert shelf.bytes_read == {"config.json": 2}
+    assert source.bytes_read == {"config.json": 2}
     assert copied == [f"staging/{task.id}/config.json"], "only the copy that publishes"
 
 
 def test_small_files_of_a_slow_source_go_on_in_other_functions() -> None:
     files = {f"file-{number:02}.json": b"%d" % number for number in range(40)}
-    deployment, shelf = make_deployment(files)
+    deployment, source = make_deployment(files)
     seconds = [300.0]
 
     def read_slowly(path: str, offset: int) -> None:
         seconds[0] -= 25
 
-    shelf.on_read = read_slowly
+    source.on_read = read_slowly
     deployment.remaining = lambda: seconds[0]
     task = deployment.submit(NAME)
     functions = 0
@@ -605,12 +605,12 @@ def test_small_files_of_a_slow_source_go_on_in_other_functions() -> None:
             deployment.deliver(message)
     assert deployment.find_task(task.id).status is TaskStatus.DONE
     assert functions > 1
-    assert shelf.bytes_read.total() == sum(map(len, files.values())), "no file was fetched twice"
+    assert source.bytes_read.total() == sum(map(len, files.values())), "no file was fetched twice"
 
 
 def test_a_published_blob_is_not_replaced_by_one_that_expires() -> None:
-    deployment, shelf = make_deployment()
-    shelf.models["other/name"] = {"main": {"model.safetensors": WEIGHTS}}
+    deployment, source = make_deployment()
+    source.models["other/name"] = {"main": {"model.safetensors": WEIGHTS}}
     other = deployment.submit("other/name")
     bring_to(deployment, other, Stage.TRANSFERRING)
     waiting = deployment.receive()
@@ -624,7 +624,7 @@ def test_a_published_blob_is_not_replaced_by_one_that_expires() -> None:
     deployment.clock.now += 30 * 86_400
     blob = deployment.ledger.find_blob(f"sha256:{hashlib.sha256(WEIGHTS).hexdigest()}")
     assert blob is not None
-    assert blob.key == shelf.prefix(NAME) + "model.safetensors"
+    assert blob.key == source.prefix(NAME) + "model.safetensors"
 
 
 @pytest.mark.parametrize(
@@ -632,9 +632,9 @@ def test_a_published_blob_is_not_replaced_by_one_that_expires() -> None:
 )
 def test_a_second_large_file_that_fails_is_retried_at_once(error: Exception, times: int) -> None:
     """Its lease is given back as well, so that the retry does not take it for another function's."""
-    deployment, shelf = make_deployment({"a.bin": WEIGHTS, "b.bin": WEIGHTS})
+    deployment, source = make_deployment({"a.bin": WEIGHTS, "b.bin": WEIGHTS})
     deployment.ledger.find_blob = lambda _: None  # type: ignore[method-assign,assignment]
-    shelf.on_read = fail_times(error, times, "b.bin")
+    source.on_read = fail_times(error, times, "b.bin")
     started = deployment.clock.now
     assert import_model(deployment).status is TaskStatus.DONE
     assert deployment.clock.now - started < 60
@@ -642,7 +642,7 @@ def test_a_second_large_file_that_fails_is_retried_at_once(error: Exception, tim
 
 
 def test_what_cannot_be_tidied_up_at_once_is_left_to_the_sweep() -> None:
-    deployment, shelf = make_deployment()
+    deployment, source = make_deployment()
     task = deployment.submit(NAME)
     list_uploads = deployment.store.list_uploads
 
@@ -657,7 +657,7 @@ def test_what_cannot_be_tidied_up_at_once_is_left_to_the_sweep() -> None:
     assert deployment.ledger.list_due(float("inf"), 10) != [], "one that could not be done is done later"
     deployment.store.list_uploads = list_uploads  # type: ignore[method-assign]
     deployment.sweep_until_quiet()
-    deployment.check_promises(expect(shelf))
+    deployment.check_promises(expect(source))
 
 
 def test_a_task_that_nothing_can_move_ends_after_about_a_day() -> None:
@@ -674,7 +674,7 @@ def test_a_task_that_nothing_can_move_ends_after_about_a_day() -> None:
 
 def test_an_empty_model_fails_with_words() -> None:
     deployment, _ = make_deployment()
-    deployment.source = ShelfSource({NAME: {"main": {}}})
+    deployment.source = InMemoryModelSource({NAME: {"main": {}}})
     task = import_model(deployment)
     assert task.error is not None
     assert "has no files" in task.error.detail
@@ -682,11 +682,11 @@ def test_an_empty_model_fails_with_words() -> None:
 
 @pytest.mark.parametrize("path", ["../up", "a//b", "/abs", "a/./b", "nul\0", "back\\slash", "x" * 1100])
 def test_unsafe_paths_are_refused_before_a_byte_moves(path: str) -> None:
-    deployment, shelf = make_deployment({"config.json": b"{}", path: b"x"})
+    deployment, source = make_deployment({"config.json": b"{}", path: b"x"})
     task = import_model(deployment)
     assert task.error is not None
     assert task.error.type == "invalid-reference"
-    assert shelf.bytes_read.total() == 0
+    assert source.bytes_read.total() == 0
 
 
 @given(sizes=st.lists(st.integers(0, 20 * 1024 * 1024), max_size=300))

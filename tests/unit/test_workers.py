@@ -13,7 +13,7 @@ from modelhaul.logs import create_logger
 from modelhaul.messages import Message, PlanImport, PublishModels, TransferFiles, parse_message
 from modelhaul.task import TaskStatus
 from tests.fakes.deployment import Deployment
-from tests.fakes.shelf_source import ShelfSource
+from tests.fakes.model_source import InMemoryModelSource
 from tests.lambda_functions import Context, load_handler, read_event
 
 NAME = "org/tiny"
@@ -26,7 +26,9 @@ FUNCTIONS: dict[type[Message], str] = {
 
 @pytest.fixture
 def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
-    deployment = Deployment(ShelfSource({NAME: {"main": {"config.json": b"{}", "model.bin": b"w" * 9_000_000}}}))
+    deployment = Deployment(
+        InMemoryModelSource({NAME: {"main": {"config.json": b"{}", "model.bin": b"w" * 9_000_000}}})
+    )
     for name in ("planner", "transferrer", "publisher", "runner", "closer", "sweeper", "meter"):
         monkeypatch.setattr(wiring, f"create_{name}", lambda name=name: getattr(deployment, name))
     return deployment
@@ -91,9 +93,9 @@ def test_a_message_whose_outcome_cannot_be_recorded_comes_again(
     def refuse(*_: object, **__: object) -> None:
         raise StorageUnavailableError("SQS SendMessage failed: ServiceUnavailable")
 
-    shelf = deployment.source
-    assert isinstance(shelf, ShelfSource)
-    shelf.on_list = refuse
+    source = deployment.source
+    assert isinstance(source, InMemoryModelSource)
+    source.on_list = refuse
     monkeypatch.setattr(deployment.queue, "send", refuse)
     assert invoke("plan_import", message.model_dump_json()) == ["id-0"]
 

@@ -1,15 +1,32 @@
-"""GET /v1/upload/tasks/{task_id}"""
+"""GET /v1/upload/tasks, /v1/upload/tasks/{task_id} and /v1/upload/local/{model_id}"""
+
+from typing import Annotated
 
 from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.openapi.params import Query
 
 from modelhaul import wiring
 from modelhaul.closing import describe_missing_task
-from modelhaul.errors import TaskNotFoundError
-from modelhaul.http import answer_json, create_app, create_handler, present_task
+from modelhaul.errors import ModelNotFoundError, TaskNotFoundError
+from modelhaul.http import answer_json, create_app, create_handler
+from modelhaul.model import Source
+from modelhaul.presentation import present_model, present_task, present_whole_task
 from modelhaul.settings import StoreSettings
+from modelhaul.task import TaskStatus
 
 app = create_app()
 handler = create_handler(app)
+
+
+@app.get("/upload/tasks")
+def list_tasks(
+    source: Annotated[Source | None, Query()] = None,
+    status: Annotated[TaskStatus | None, Query()] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query(min_length=1, max_length=1000)] = None,
+) -> Response[str]:
+    page = wiring.create_ledger().list_tasks(source=source, status=status, limit=limit, cursor=cursor)
+    return answer_json({"tasks": [present_task(task) for task in page.tasks], "cursor": page.cursor})
 
 
 @app.get("/upload/tasks/<task_id>")
@@ -19,4 +36,12 @@ def read_task(task_id: str) -> Response[str]:
     if task is None:
         raise TaskNotFoundError(describe_missing_task(task_id))
     bucket = StoreSettings.read().models_bucket
-    return answer_json(present_task(task, ledger.find_model(task.model_id), bucket=bucket))
+    return answer_json(present_whole_task(task, ledger.find_models(task.model_ids), bucket=bucket))
+
+
+@app.get("/upload/local/<model_id>")
+def read_local_model(model_id: str) -> Response[str]:
+    model = wiring.create_ledger().find_model(model_id)
+    if model is None or model.resolved.source is not Source.LOCAL:
+        raise ModelNotFoundError(f"There is no model {model_id[:64]!r} from an archive.")
+    return answer_json(present_model(model, bucket=StoreSettings.read().models_bucket))

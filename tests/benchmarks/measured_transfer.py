@@ -22,7 +22,7 @@ from tests.benchmarks.usage import measure
 
 def move_file(file: SourceFile, commit: str, settings: StreamSettings, store: ObjectStore) -> None:
     """Raises AssertionError unless the whole file was stored and its digest verified."""
-    source = wiring.open_source(Source.HUGGINGFACE)
+    source = wiring.open_hub()
     model = ResolvedModel(Source.HUGGINGFACE, NAME, "main", commit)
     key = f"staging/task/{file.path}"
     outcome = FileStream(

@@ -5,24 +5,35 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from modelhaul.archive import ArchiveLimits
+from modelhaul.archive_intake import ArchiveAcceptor, ArchiveIntake, ArchiveRules, ArrivalRecorder
+from modelhaul.archive_reading import ArchiveSource
 from modelhaul.closing import TaskCloser
 from modelhaul.intake import Intake
-from modelhaul.messages import Message, PlanImport, PublishModels, TransferFiles
+from modelhaul.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
 from modelhaul.model import Source
+from modelhaul.outcomes import OutcomeWriter
 from modelhaul.planning import Planner
 from modelhaul.ports import ModelSource
 from modelhaul.publishing import Publisher
+from modelhaul.required_files import RequiredFiles
 from modelhaul.retrying import StepRunner
 from modelhaul.streaming import StreamSettings
 from modelhaul.sweeping import Sweeper
 from modelhaul.task import Task, TaskStatus
 from modelhaul.transfer import Transferrer
+from tests.fakes.archive_store import InMemoryArchiveStore
 from tests.fakes.clock import ManualClock
 from tests.fakes.ledger import InMemoryLedger
 from tests.fakes.message_queue import InMemoryMessageQueue
+from tests.fakes.model_source import InMemoryModelSource
 from tests.fakes.object_store import InMemoryObjectStore
 
 PART_SIZE = 1024 * 1024
+RULES = ArchiveRules(
+    ArchiveLimits(max_entries=100_000, max_entry_bytes=10**9, max_total_bytes=10**10, max_ratio=200),
+    RequiredFiles.EQUIVALENTS,
+)
 
 
 @dataclass
@@ -39,28 +50,45 @@ class RecordingMeter:
 class Deployment:
     """`remaining` is what each step sees as its function's seconds left."""
 
-    source: ModelSource
+    source: InMemoryModelSource = field(default_factory=InMemoryModelSource)
     clock: ManualClock = field(default_factory=ManualClock)
     meter: RecordingMeter = field(default_factory=RecordingMeter)
     remaining: Callable[[], float] = lambda: 300.0
     submitted: list[str] = field(default_factory=list)
+    rules: ArchiveRules = RULES
 
     def __post_init__(self) -> None:
         self.ledger = InMemoryLedger(clock=self.clock)
-        self.store = InMemoryObjectStore(min_part_size=1)
+        self.archives = InMemoryArchiveStore(clock=self.clock)
+        self.store = InMemoryObjectStore(min_part_size=1, archives=self.archives)
         self.queue = InMemoryMessageQueue(self.clock)
         quick = StreamSettings(
             part_size=lambda _: PART_SIZE, reconnect_delay=0, checkpoint_bytes=2 * PART_SIZE, rate_window=1e9
         )
 
-        def open_source(_: Source) -> ModelSource:
-            return self.source
+        def open_source(task: Task) -> ModelSource:
+            return self.source if task.archive is None else self.open_archive(task)
 
-        self.intake = Intake(self.ledger, self.queue, open_source, self.meter, self.clock)
-        self.closer = TaskCloser(self.ledger, self.store, self.meter, self.clock)
+        self.intake = Intake(self.ledger, self.queue, lambda _: self.source, self.meter, self.clock)
+        self.archive_intake = ArchiveIntake(self.ledger, self.archives, self.queue, self.meter, self.clock, self.rules)
+        self.arrivals = ArrivalRecorder(self.ledger, self.archives, self.clock)
+        outcomes = OutcomeWriter(self.ledger, self.archives, "models-bucket")
+        self.acceptor = ArchiveAcceptor(
+            self.ledger, self.archives, self.queue, self.clock, self.rules, outcomes=outcomes
+        )
+        self.closer = TaskCloser(self.ledger, self.store, self.archives, self.meter, self.clock, outcomes=outcomes)
         self.planner = Planner(self.ledger, self.queue, open_source, self.clock)
         self.transferrer = Transferrer(self.ledger, self.store, self.queue, open_source, self.meter, self.clock, quick)
-        self.publisher = Publisher(self.ledger, self.store, self.queue, self.meter, self.clock, closer=self.closer)
+        self.publisher = Publisher(
+            self.ledger,
+            self.store,
+            self.archives,
+            self.queue,
+            self.meter,
+            self.clock,
+            closer=self.closer,
+            outcomes=outcomes,
+        )
         self.sweeper = Sweeper(self.ledger, self.queue, self.closer, self.meter, self.clock)
         self.runner = StepRunner(self.ledger, self.queue, self.closer, self.meter, self.clock)
 
@@ -69,12 +97,32 @@ class Deployment:
         self.submitted.append(task.id)
         return task
 
+    def open_archive(self, task: Task) -> ArchiveSource:
+        assert task.archive is not None
+        return ArchiveSource(self.archives, task.archive, self.rules.limits)
+
+    def post(self, archive: bytes, model_name: str | None = None, *, file_name: str = "archive.zip") -> Task:
+        task = self.archive_intake.submit_archive(archive, file_name, model_name)
+        self.submitted.append(task.id)
+        return task
+
+    def drop(self, archive: bytes, key: str = "incoming/archive.zip", *, event_id: str = "1") -> str:
+        """Stores the archive and handles the event of its arrival; returns the task's id."""
+        etag = self.archives.put_archive(key, archive)
+        task_id = self.arrivals.record_arrival(key, size=len(archive), etag=etag, event_id=event_id)
+        assert task_id is not None
+        self.queue.send([AcceptArchive(task_id=task_id)])
+        self.submitted.append(task_id)
+        return task_id
+
     def deliver(self, message: Message, *, deliveries: int = 1) -> None:
         """What a worker function does with a message."""
         self.runner.run(message, lambda: self._step(message), deliveries=deliveries)
 
     def _step(self, message: Message) -> None:
         match message:
+            case AcceptArchive():
+                self.acceptor.accept_archive(message)
             case PlanImport():
                 self.planner.plan_import(message)
             case TransferFiles():
@@ -124,11 +172,12 @@ class Deployment:
                 assert task.error is not None
                 assert task.error.detail
             else:
-                model = self.ledger.find_model(task.model_id)
-                assert model is not None
-                if model.task_id == task.id:
-                    for path, content in expected[model.resolved.prefix].items():
-                        published[model.resolved.prefix + path] = content
+                models = self.ledger.find_models(task.model_ids)
+                assert len(models) == len(task.model_ids) > 0
+                for model in models:
+                    if model.task_id == task.id:
+                        for path, content in expected[model.resolved.prefix].items():
+                            published[model.resolved.prefix + path] = content
         visible = {key for key in self.store.keys if key.startswith("models/")}
         assert visible == set(published), "whole models are visible, and nothing else"
         for key, content in published.items():

@@ -90,6 +90,9 @@ class InMemoryModelSource:
             raise FileMissingError(f"{file.path} is no longer there")
         return InMemoryStream(self, file.path, self.served(file.path, content), start, end)
 
+    def locate(self, model: ResolvedModel, file: SourceFile) -> None:
+        return
+
     def prefix(self, name: str, revision: str = "main") -> str:
         return self.resolve(name, revision).prefix
 

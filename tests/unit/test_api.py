@@ -7,8 +7,8 @@ from typing import Any, Literal
 import pytest
 
 from modelhaul import errors, wiring
-from modelhaul.http import present_task
 from modelhaul.model import Source
+from modelhaul.presentation import present_whole_task
 from modelhaul.task import Task, TaskStatus
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
@@ -228,7 +228,8 @@ def test_a_model_that_another_task_took_over_is_not_this_tasks_success() -> None
     second = deployment.submit(NAME)
     deployment.run()
     assert deployment.find_task(second.id).status is TaskStatus.DONE
-    shown = present_task(deployment.find_task(first.id), deployment.ledger.find_model(first.model_id), bucket="b")
+    models = deployment.ledger.find_models(first.model_ids)
+    shown = present_whole_task(deployment.find_task(first.id), models, bucket="b")
     assert shown["models"][0]["status"] == "FAILED"
-    alone = present_task(Task("id", Source.HUGGINGFACE, "n@main", "m", moment, moment), None, bucket="b")
+    alone = present_whole_task(Task("id", Source.HUGGINGFACE, "n@main", ("m",), moment, moment), [], bucket="b")
     assert alone["models"] == []

@@ -60,8 +60,7 @@ def test_a_model_is_imported_whole_and_staging_is_given_up() -> None:
     assert (task.status, task.stage) == (TaskStatus.DONE, Stage.DONE)
     assert task.progress.files_done == task.progress.files_total == len(FILES)
     assert task.progress.bytes_done == task.progress.bytes_total == sum(map(len, FILES.values()))
-    model = deployment.ledger.find_model(task.model_id)
-    assert model is not None
+    (model,) = deployment.ledger.find_models(task.model_ids)
     assert model.status is ModelStatus.READY
     deployment.check_promises(expect(source))
     assert [k for k in deployment.store.keys if k.startswith("staging/")] == []
@@ -84,7 +83,7 @@ def test_the_same_version_is_refused_and_a_moved_branch_is_not() -> None:
     first = import_model(deployment)
     with pytest.raises(ModelExistsError) as exists:
         deployment.submit(NAME)
-    assert exists.value.model_id == first.model_id
+    assert exists.value.models == {first.model_ids[0]: NAME}
     source.models[NAME]["next"] = {**FILES, "config.json": b'{"a": 2}'}
     source.bytes_read.clear()
     second = import_model(deployment, "next")

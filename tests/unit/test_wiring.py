@@ -1,26 +1,33 @@
 """Each function can build all that it uses from the variables that the template gives it, and from no others."""
 
 import os
+from datetime import UTC, datetime
 from functools import _lru_cache_wrapper
 
 import pytest
 
 from modelhaul import wiring
 from modelhaul.adapters.s3 import S3ObjectStore
+from modelhaul.archive import ArchiveLimits
+from modelhaul.archive_reading import ArchiveSource
 from modelhaul.errors import CredentialsRefusedError
-from modelhaul.model import Source
+from modelhaul.model import Archive, Source
+from modelhaul.required_files import RequiredFiles
 from modelhaul.settings import HuggingFaceSettings, LedgerSettings
+from modelhaul.task import Task
 from modelhaul_sources.huggingface import HuggingFaceSource
 from tests.template.transformed import read_template
 
 BUILT = {
     "submit_huggingface": ["create_intake"],
+    "submit_local": ["create_archive_intake"],
+    "accept_archive": ["create_arrival_recorder", "create_acceptor", "create_runner"],
     "read_catalog": ["create_ledger"],
     "cancel_task": ["create_closer"],
     "plan_import": ["create_planner", "create_runner"],
     "transfer_files": ["create_transferrer", "create_runner"],
     "publish_models": ["create_publisher", "create_runner"],
-    "record_failure": ["create_runner", "create_meter"],
+    "record_failure": ["create_runner", "create_meter", "create_arrival_recorder"],
     "sweep_stale": ["create_sweeper"],
 }
 
@@ -45,6 +52,11 @@ def set_variables(monkeypatch: pytest.MonkeyPatch, name: str, **values: str) -> 
         "LOCAL_MODE": "false",
         "HUGGINGFACE_ENDPOINT": "https://huggingface.co",
         "ALLOWED_HOSTS": "a.example, b.example",
+        "ARCHIVE_MAX_ENTRIES": "10",
+        "ARCHIVE_MAX_ENTRY_BYTES": "1000",
+        "ARCHIVE_MAX_TOTAL_BYTES": "2000",
+        "ARCHIVE_MAX_RATIO": "100",
+        "REQUIRED_FILES": "strict",
     }
     for variable in variables:
         monkeypatch.setenv(variable, values.get(variable, known.get(variable, f"the-{variable.lower()}")))
@@ -63,7 +75,7 @@ def test_a_function_can_build_what_it_uses(monkeypatch: pytest.MonkeyPatch, func
 @pytest.mark.parametrize("function", ["submit_huggingface", "plan_import", "transfer_files"])
 def test_those_that_reach_the_hub_can_open_it(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
     set_variables(monkeypatch, function, HUGGINGFACE_TOKEN_SECRET="")
-    assert isinstance(wiring.open_source(Source.HUGGINGFACE), HuggingFaceSource)
+    assert isinstance(wiring.open_resolver(Source.HUGGINGFACE), HuggingFaceSource)
     assert HuggingFaceSettings.read().allowed_hosts == ("a.example", "b.example")
 
 
@@ -77,7 +89,7 @@ def test_the_token_comes_from_secrets_manager_each_time_it_is_needed(monkeypatch
 
     set_variables(monkeypatch, "submit_huggingface", HUGGINGFACE_TOKEN_SECRET="arn:secret")
     monkeypatch.setattr(wiring, "create_secrets", Secrets)
-    source = wiring.open_source(Source.HUGGINGFACE)
+    source = wiring.open_resolver(Source.HUGGINGFACE)
     assert asked == [], "not before it is needed"
     with pytest.raises(CredentialsRefusedError):
         source.resolve("org/model", "main")
@@ -101,4 +113,15 @@ def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_other_sources_do_not_exist_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     set_variables(monkeypatch, "plan_import")
     with pytest.raises(ValueError, match="GITHUB"):
-        wiring.open_source(Source.GITHUB)
+        wiring.open_resolver(Source.GITHUB)
+
+
+@pytest.mark.parametrize("function", ["plan_import", "transfer_files"])
+def test_those_that_read_archives_have_the_limits(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    set_variables(monkeypatch, function)
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    archive = Archive("incoming/a.zip", "a.zip", None, 100, "etag")
+    source = wiring.open_source(Task("id", Source.LOCAL, "a.zip", (), moment, moment, archive=archive))
+    assert isinstance(source, ArchiveSource)
+    assert source.limits == ArchiveLimits(max_entries=10, max_entry_bytes=1000, max_total_bytes=2000, max_ratio=100)
+    assert wiring.read_archive_rules().required_files is RequiredFiles.STRICT

@@ -4,14 +4,16 @@ import logging
 from dataclasses import dataclass
 
 from modelhaul.errors import (
+    ArchiveRefusedError,
     ImportCancelledError,
     ModelhaulError,
     StorageUnavailableError,
     TaskEndedError,
     TaskNotFoundError,
 )
-from modelhaul.model import ModelStatus
-from modelhaul.ports import Clock, Ledger, Meter, ObjectStore
+from modelhaul.model import Model, ModelStatus
+from modelhaul.outcomes import UPLOADED, OutcomeWriter
+from modelhaul.ports import ArchiveStore, Clock, Ledger, Meter, ObjectStore
 from modelhaul.task import Stage, Task, TaskError, TaskStatus
 
 logger = logging.getLogger(__name__)
@@ -26,8 +28,10 @@ class TaskCloser:
 
     ledger: Ledger
     store: ObjectStore
+    archives: ArchiveStore
     meter: Meter
     clock: Clock
+    outcomes: OutcomeWriter
 
     def fail(self, task_id: str, error: ModelhaulError) -> None:
         """Ends the task FAILED and tidies up; without effect if it has ended before."""
@@ -42,24 +46,34 @@ class TaskCloser:
             raise TaskEndedError(f"Task {task_id} has ended already.")
 
     def tidy(self, task: Task) -> None:
-        """Leaves no multipart upload and no published object of a task that ended FAILED.
+        """Leaves no multipart upload and no published object of a task that ended FAILED, and says how it ended where
+        an archive was dropped.
 
-        Verified files stay in staging, where a new import of the same content finds them.
+        Verified files stay in staging, where a new import of the same content finds them; those of an archive that
+        was refused do not.
         """
         self._abort_uploads(f"staging/{task.id}/")
-        model = self.ledger.find_model(task.model_id)
-        # Only a WITHDRAWING model is the task's to remove: it cannot be claimed by another until it is released.
-        if model is None or model.task_id != task.id or model.status is not ModelStatus.WITHDRAWING:
-            return
-        prefix = model.resolved.prefix
-        self._abort_uploads(prefix)
-        self.store.delete(prefix + record.file.path for record in self.ledger.list_files(task.id))
+        if task.archive is not None:
+            if task.archive.key.startswith(UPLOADED):
+                self.archives.abort_uploads(task.archive.key)
+            if task.error is not None and task.error.type == ArchiveRefusedError.type:
+                self.store.delete(record.staging_key for record in self.ledger.list_files(task.id))
+        for model in self.ledger.find_models(task.model_ids):
+            # Only a WITHDRAWING model is the task's to remove: no other can claim it until it is released.
+            if model.task_id == task.id and model.status is ModelStatus.WITHDRAWING:
+                self._withdraw(model)
+        self.outcomes.write_outcome(task)
+
+    def _withdraw(self, model: Model) -> None:
+        self._abort_uploads(model.resolved.prefix)
+        records = self.ledger.list_files(model.task_id)
+        self.store.delete(key for key in map(model.resolved.locate, (r.file.path for r in records)) if key is not None)
         self.store.delete([manifest_key(model.model_id)])
 
     def close(self, task: Task) -> None:
         """The sweep's last look, when no function can still be at work for the task."""
         self.tidy(task)
-        self.ledger.release_model(task.id)
+        self.ledger.release_models(task.id)
         self.ledger.unwatch_task(task.id)
 
     def _abort_uploads(self, prefix: str) -> None:

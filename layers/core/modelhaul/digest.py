@@ -7,7 +7,11 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, ClassVar, Protocol, Self
 
-from modelhaul.errors import DigestMismatchError
+from isal import isal_zlib
+
+from modelhaul.errors import ArchiveRefusedError, DigestMismatchError
+
+_SHA256_STATE = 112  # sizeof(SHA256_CTX), openssl/sha.h
 
 type Bytes = bytes | bytearray | memoryview
 
@@ -17,11 +21,17 @@ class Algorithm(StrEnum):
     GIT_SHA1 = (
         "git-sha1"  # sha1 of b"blob <size>\0" + content: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
     )
+    CRC32 = "crc32"  # what a ZIP publishes of an entry: finds damage, does not tell contents apart
+
+    @property
+    def identifies(self) -> bool:
+        """Whether equal digests mean equal content."""
+        return self is not Algorithm.CRC32
 
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """A published digest; `str()` gives `sha256:<64 hex>` or `git-sha1:<40 hex>`."""
+    """A published digest; `str()` gives `sha256:<64 hex>`, `git-sha1:<40 hex>` or `crc32:<8 hex>`."""
 
     algorithm: Algorithm
     value: str
@@ -33,7 +43,7 @@ class Digest:
     def parse(cls, text: str) -> Self:
         """Raises ValueError for anything but `str()`'s own form."""
         algorithm, _, value = text.partition(":")
-        length = {"sha256": 64, "git-sha1": 40}.get(algorithm)
+        length = {"sha256": 64, "git-sha1": 40, "crc32": 8}.get(algorithm)
         if len(value) != length or value.strip("0123456789abcdef"):
             raise ValueError(f"not a digest: {text!r}")
         return cls(Algorithm(algorithm), value)
@@ -118,6 +128,20 @@ def _load_libcrypto() -> ctypes.CDLL | None:
     return library
 
 
+class _Crc32:
+    def __init__(self, state: bytes | None = None) -> None:
+        self._value = int.from_bytes(state) if state is not None else 0
+
+    def update(self, data: Bytes) -> None:
+        self._value = isal_zlib.crc32(data, self._value)
+
+    def hexdigest(self) -> str:
+        return f"{self._value:08x}"
+
+    def export_state(self) -> bytes:
+        return self._value.to_bytes(4)
+
+
 def _start_hash(name: str, state: bytes | None) -> _ResumableHash:
     library = _load_libcrypto()
     if library is not None:
@@ -128,7 +152,7 @@ def _start_hash(name: str, state: bytes | None) -> _ResumableHash:
 
 
 class FileHasher:
-    """Hashes one file in order: always sha256, and git's sha1 when that is what the source published.
+    """Hashes one file in order: always sha256, and beside it git's sha1 or CRC-32 if that is what the source published.
 
     `export_state()` gives at most 208 bytes, from which `FileHasher(expected, size, state)` goes on in
     another process; None where the platform cannot store a state.
@@ -136,28 +160,43 @@ class FileHasher:
 
     def __init__(self, expected: Digest, size: int, state: bytes | None = None) -> None:
         self.expected = expected
-        git = expected.algorithm is Algorithm.GIT_SHA1
-        self._sha256 = _start_hash("sha256", state[:112] if state is not None else None)
-        self._sha1 = _start_hash("sha1", state[112:] if state is not None else None) if git else None
-        if self._sha1 is not None and state is None:
-            self._sha1.update(b"blob %d\0" % size)
+        beside = state[_SHA256_STATE:] if state is not None else None
+        self._sha256 = _start_hash("sha256", state[:_SHA256_STATE] if state is not None else None)
+        self._beside: _ResumableHash | None = None
+        if expected.algorithm is Algorithm.GIT_SHA1:
+            self._beside = _start_hash("sha1", beside)
+            if state is None:
+                self._beside.update(b"blob %d\0" % size)
+        elif expected.algorithm is Algorithm.CRC32:
+            self._beside = _Crc32(beside)
 
     def update(self, data: Bytes) -> None:
         self._sha256.update(data)
-        if self._sha1 is not None:
-            self._sha1.update(data)
+        if self._beside is not None:
+            self._beside.update(data)
 
     def export_state(self) -> bytes | None:
-        states = [h.export_state() for h in (self._sha256, self._sha1) if h is not None]
+        states = [h.export_state() for h in (self._sha256, self._beside) if h is not None]
         return None if None in states else b"".join(s for s in states if s is not None)
 
     def verify(self, path: str) -> str:
-        """The sha256 in hex, once what was published is met. Raises DigestMismatchError."""
+        """The sha256 in hex, once what was published is met.
+
+        Raises DigestMismatchError; ArchiveRefusedError for a CRC-32, as what lies in an archive will not be another
+        the next time it is read.
+        """
         sha256 = self._sha256.hexdigest()
-        found = sha256 if self._sha1 is None else self._sha1.hexdigest()
-        if found != self.expected.value:
-            raise DigestMismatchError(
-                f"{path}: the bytes received have {self.expected.algorithm} {found}, "
-                f"the source published {self.expected.value}"
+        found = sha256 if self._beside is None else self._beside.hexdigest()
+        if found == self.expected.value:
+            return sha256
+        if not self.expected.algorithm.identifies:
+            raise ArchiveRefusedError(
+                f"{path[:80]!r}: the content has CRC-32 {found}, the archive says {self.expected.value}: "
+                "the archive is damaged",
+                reason="crc-mismatch",
+                entry=path,
             )
-        return sha256
+        raise DigestMismatchError(
+            f"{path}: the bytes received have {self.expected.algorithm} {found}, "
+            f"the source published {self.expected.value}"
+        )

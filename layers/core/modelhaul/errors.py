@@ -3,6 +3,7 @@
 ModelhaulError
 ├── PermanentError                 trying again cannot help: the request is refused or the task ends FAILED
 │   ├── InvalidReferenceError      a name, revision or path that cannot be
+│   ├── InvalidFormError           a form that cannot be read, or has no file
 │   ├── ModelNotFoundError         the source has no such model, or hides it from us
 │   ├── RevisionNotFoundError      the model is there, the revision is not
 │   ├── AccessRequiredError        gated: somebody must grant access first
@@ -15,6 +16,11 @@ ModelhaulError
 │   ├── FileMissingError           a listed file is gone at its source
 │   ├── FileTooLargeError
 │   ├── EmptyModelError            nothing to import
+│   ├── ArchiveRefusedError        not a ZIP, damaged, or not to be trusted
+│   ├── NoModelInArchiveError      a sound archive without one valid model
+│   ├── ArchiveTooLargeError       more bytes than can be taken this way
+│   ├── ArchiveReplacedError       its object was overwritten or deleted while it was being read
+│   ├── UploadExpiredError         the archive did not come while its upload was open
 │   ├── CredentialsRefusedError    the configured token is not accepted
 │   ├── UntrustedHostError         a redirect or link leads where we do not go
 │   ├── RetriesExhaustedError      a step failed four times
@@ -36,6 +42,7 @@ ModelhaulError
 `test_errors.py` holds this drawing against the classes below.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 
@@ -58,13 +65,27 @@ class PermanentError(ModelhaulError):
 
 
 class InvalidReferenceError(PermanentError):
-    """`part` says what of a request is at fault, if it is one's: the model's `name` or its `revision`."""
+    """`part` says what of a request is at fault, if it is one's: the model's `name` at its source, its
+    `revision`, the `model_name` that it is to have here, or an archive's `file_name`.
+    """
 
     type = "invalid-reference"
 
-    def __init__(self, detail: str, *, part: Literal["name", "revision"] | None = None) -> None:
+    def __init__(
+        self, detail: str, *, part: Literal["name", "revision", "model_name", "file_name"] | None = None
+    ) -> None:
         super().__init__(detail)
         self.part = part
+
+
+class InvalidFormError(PermanentError):
+    """`field` is the one that is missing, if the form can be read."""
+
+    type = "invalid-form"
+
+    def __init__(self, detail: str, *, field: str | None = None) -> None:
+        super().__init__(detail)
+        self.field = field
 
 
 class ModelNotFoundError(PermanentError):
@@ -84,13 +105,13 @@ class ModelDisabledError(PermanentError):
 
 
 class ModelExistsError(PermanentError):
-    """`model_id` names the READY model."""
+    """`models` maps the ids of the READY models to their names; at least one."""
 
     type = "model-exists"
 
-    def __init__(self, detail: str, *, model_id: str) -> None:
+    def __init__(self, detail: str, *, models: Mapping[str, str]) -> None:
         super().__init__(detail)
-        self.model_id = model_id
+        self.models = dict(models)
 
 
 class ImportInProgressError(PermanentError):
@@ -127,6 +148,41 @@ class FileTooLargeError(PermanentError):
 
 class EmptyModelError(PermanentError):
     type = "empty-model"
+
+
+class ArchiveRefusedError(PermanentError):
+    """`reason` is a stable slug (`path-escape`, `overlap`, …), `entry` the name of the entry at fault, if it is one."""
+
+    type = "archive-refused"
+
+    def __init__(self, detail: str, *, reason: str, entry: str | None = None) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.entry = entry
+
+
+class NoModelInArchiveError(PermanentError):
+    """`lacking` maps each directory (`""` for the archive's root) to what it would need to be a model."""
+
+    type = "no-model-in-archive"
+
+    def __init__(self, detail: str, *, lacking: Mapping[str, Sequence[str]]) -> None:
+        super().__init__(detail)
+        self.lacking = dict(lacking)
+
+
+class ArchiveTooLargeError(PermanentError):
+    type = "archive-too-large"
+
+
+class ArchiveReplacedError(PermanentError):
+    type = "archive-replaced"
+    retryable = True
+
+
+class UploadExpiredError(PermanentError):
+    type = "upload-expired"
+    retryable = True
 
 
 class CredentialsRefusedError(PermanentError):

@@ -1,21 +1,24 @@
 """The edge for functions behind the API: requests in, RFC 9457 problems out."""
 
+import base64
 import json
 import math
 from collections.abc import Callable
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
+from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from pydantic import BaseModel, ValidationError
 
 from modelhaul import errors
 from modelhaul.logs import create_logger
-from modelhaul.model import Model, ModelStatus
-from modelhaul.task import Task, TaskStatus
+from modelhaul.model import UploadTicket
+from modelhaul.presentation import format_time
+from modelhaul.task import Task
 
 _STATUS: dict[type[errors.ModelhaulError], HTTPStatus] = {
     errors.InvalidReferenceError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -24,6 +27,10 @@ _STATUS: dict[type[errors.ModelhaulError], HTTPStatus] = {
     errors.TaskNotFoundError: HTTPStatus.NOT_FOUND,
     errors.AccessRequiredError: HTTPStatus.FORBIDDEN,
     errors.ModelDisabledError: HTTPStatus.FORBIDDEN,
+    errors.InvalidFormError: HTTPStatus.BAD_REQUEST,
+    errors.ArchiveRefusedError: HTTPStatus.BAD_REQUEST,
+    errors.NoModelInArchiveError: HTTPStatus.NOT_FOUND,
+    errors.ArchiveTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.ModelExistsError: HTTPStatus.CONFLICT,
     errors.ImportInProgressError: HTTPStatus.CONFLICT,
     errors.TaskEndedError: HTTPStatus.CONFLICT,
@@ -41,6 +48,10 @@ _TITLES = {
     "task-not-found": "No such task",
     "access-required": "Access must be granted first",
     "model-disabled": "The model is disabled at its source",
+    "invalid-form": "Not a form with a file",
+    "archive-refused": "The archive is refused",
+    "no-model-in-archive": "No valid model in the archive",
+    "archive-too-large": "The archive is too large",
     "model-exists": "The model is here already",
     "import-in-progress": "The model is being imported",
     "task-ended": "The task has ended",
@@ -49,7 +60,7 @@ _TITLES = {
     "source-unavailable": "The source does not answer",
     "storage-unavailable": "Storage does not answer",
 }
-_FIELDS = {"name": "model_tag", "revision": "revision"}
+_FIELDS = {"name": "model_tag", "revision": "revision", "model_name": "model_name", "file_name": "file_name"}
 _RETRY_AFTER = 30  # seconds, where the other side said nothing
 
 
@@ -87,7 +98,11 @@ def answer_request(app: APIGatewayRestResolver, event: dict[str, Any], context: 
 
 
 def _read_body_as_json(event: dict[str, Any]) -> dict[str, Any]:
-    """Bodies are JSON, whatever they are labelled: `curl -d` without a header calls them a form."""
+    """Bodies are JSON, whatever they are labelled: `curl -d` without a header calls them a form. A form with parts
+    is one.
+    """
+    if read_form_type(APIGatewayProxyEvent(event)) is not None:
+        return event
     headers = {name: value for name, value in (event.get("headers") or {}).items() if name.lower() != "content-type"}
     many = {n: v for n, v in (event.get("multiValueHeaders") or {}).items() if n.lower() != "content-type"}
     return {
@@ -95,6 +110,26 @@ def _read_body_as_json(event: dict[str, Any]) -> dict[str, Any]:
         "headers": {**headers, "content-type": "application/json"},
         "multiValueHeaders": {**many, "content-type": ["application/json"]},
     }
+
+
+def read_form_type(event: APIGatewayProxyEvent) -> str | None:
+    """The Content-Type of a `multipart/form-data` body; None for any other."""
+    content_type = event.headers.get("content-type", "")
+    return content_type if content_type.lower().startswith("multipart/form-data") else None
+
+
+def read_body(event: APIGatewayProxyEvent) -> bytes:
+    body = event.body or ""
+    return base64.b64decode(body) if event.is_base64_encoded else body.encode()
+
+
+def read_json[M: BaseModel](model: type[M], event: APIGatewayProxyEvent) -> M:
+    """The body as `model`, for routes that take other bodies as well. Raises RequestValidationError."""
+    try:
+        return model.model_validate_json(read_body(event))
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        raise RequestValidationError([{**e, "loc": ("body", *e["loc"])} for e in found]) from None
 
 
 def create_problem(
@@ -122,9 +157,20 @@ def _answer_error(error: errors.ModelhaulError) -> Response[str]:
     headers: dict[str, str] = {}
     if isinstance(error, errors.InvalidReferenceError) and error.part is not None:
         extra["fields"] = [{"field": _FIELDS[error.part], "message": error.detail}]
-    if isinstance(error, errors.ModelExistsError | errors.ImportInProgressError):
-        extra["model_id"] = error.model_id
+    if isinstance(error, errors.InvalidFormError) and error.field is not None:
+        status = HTTPStatus.UNPROCESSABLE_ENTITY
+        extra["fields"] = [{"field": error.field, "message": error.detail}]
+    if isinstance(error, errors.ModelExistsError):
+        extra["models"] = [{"model_id": model_id, "name": name} for model_id, name in error.models.items()]
+        extra["model_id"] = next(iter(error.models))
+    if isinstance(error, errors.ArchiveRefusedError):
+        extra["reason"] = error.reason
+        if error.entry is not None:
+            extra["entry"] = error.entry[:1000]
+    if isinstance(error, errors.NoModelInArchiveError):
+        extra["directories"] = [{"name": d or "/", "lacks": list(lacks)} for d, lacks in error.lacking.items()][:100]
     if isinstance(error, errors.ImportInProgressError):
+        extra["model_id"] = error.model_id
         extra["task_id"] = error.task_id
         extra["task"] = locate_task(error.task_id)
         headers["Link"] = f'<{extra["task"]}>; rel="status"'
@@ -163,55 +209,52 @@ def accept_task(task: Task) -> Response[str]:
     )
 
 
+def accept_models(task: Task) -> Response[str]:
+    """201 with the Location of the task's first model, a link to the task, and an empty body."""
+    return Response(
+        status_code=HTTPStatus.CREATED.value,
+        content_type="application/json",
+        body="",
+        headers={
+            "Location": f"/v1/upload/local/{task.model_ids[0]}",
+            "Link": f'<{locate_task(task.id)}>; rel="status"',
+        },
+    )
+
+
+def accept_upload(task: Task, ticket: UploadTicket) -> Response[str]:
+    """201 with the task's Location, and in the body where to send the bytes and until when."""
+    if ticket.put_url is not None:
+        upload: dict[str, Any] = {"method": "PUT", "url": ticket.put_url}
+    else:
+        upload = {
+            "parts": [
+                {"number": part.number, "method": "PUT", "url": part.url, "start": part.start, "end": part.end}
+                for part in ticket.parts
+            ],
+            "complete": {
+                "method": "POST",
+                "url": ticket.complete_url,
+                "body": "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>the ETag that part 1 was "
+                "answered with</ETag></Part>…</CompleteMultipartUpload>",
+            },
+            "abort": {"method": "DELETE", "url": ticket.abort_url},
+        }
+    body = {"task_id": task.id, "expires_at": format_time(ticket.expires_at), "upload": upload}
+    return Response(
+        status_code=HTTPStatus.CREATED.value,
+        content_type="application/json",
+        body=json.dumps(body, ensure_ascii=False),
+        headers={"Location": locate_task(task.id)},
+    )
+
+
 def answer_json(body: dict[str, Any]) -> Response[str]:
     return Response(
         status_code=HTTPStatus.OK.value,
         content_type="application/json",
         body=json.dumps(body, ensure_ascii=False),
     )
-
-
-def format_time(moment: datetime) -> str:
-    """`2025-06-22T12:00:00Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def present_task(task: Task, model: Model | None, *, bucket: str) -> dict[str, Any]:
-    """A task as clients see it. `model` is the record of the model that the task claimed."""
-    progress = task.progress
-    shown: dict[str, Any] = {
-        "id": task.id,
-        "model_tag": task.model_tag,
-        "task_status": task.status.value,
-        "source": task.source.value,
-        "created_at": format_time(task.created_at),
-        "updated_at": format_time(task.updated_at),
-        "stage": task.stage.value,
-        "progress": {
-            "files_done": progress.files_done,
-            "files_total": progress.files_total,
-            "bytes_done": progress.bytes_done,
-            "bytes_total": progress.bytes_total,
-            "bytes_reused": progress.bytes_reused,
-        },
-        "models": [],
-    }
-    if model is not None:
-        # After a failure another task may have taken the model over; its success is not this task's.
-        ours = model.task_id == task.id
-        entry: dict[str, Any] = {
-            "model_id": model.model_id,
-            "name": model.resolved.name,
-            "commit": model.resolved.commit,
-            "status": (model.status if ours else ModelStatus.FAILED).value,
-        }
-        if task.status is TaskStatus.DONE:
-            entry["location"] = f"s3://{bucket}/{model.resolved.prefix}"
-        shown["models"].append(entry)
-    if task.error is not None:
-        shown["error_msg"] = task.error.detail
-        shown["error"] = {"type": task.error.type, "retryable": task.error.retryable}
-    return shown
 
 
 type Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]

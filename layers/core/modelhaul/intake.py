@@ -10,7 +10,7 @@ from modelhaul.errors import StorageUnavailableError
 from modelhaul.messages import PlanImport
 from modelhaul.model import Model, ModelStatus, Source
 from modelhaul.planning import CHECK_AFTER
-from modelhaul.ports import Clock, Ledger, MessageQueue, Meter, ModelSource
+from modelhaul.ports import Clock, Ledger, MessageQueue, Meter, ModelResolver
 from modelhaul.task import Task
 
 logger = logging.getLogger(__name__)
@@ -18,30 +18,30 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """The way in: what POST routes call."""
+    """The way in for models that a hub has: what its POST routes call."""
 
     ledger: Ledger
     queue: MessageQueue
-    open_source: Callable[[Source], ModelSource]
+    open_resolver: Callable[[Source], ModelResolver]
     meter: Meter
     clock: Clock
 
     def submit(self, source: Source, name: str, revision: str) -> Task:
-        """Accepts one model. Raises what ModelSource.resolve and Ledger.claim_import raise."""
-        resolved = self.open_source(source).resolve(name, revision)
+        """Accepts one model. Raises what ModelResolver.resolve and Ledger.claim_import raise."""
+        resolved = self.open_resolver(source).resolve(name, revision)
         now = self.clock()
         moment = datetime.fromtimestamp(now, UTC)
         task = Task(
             id=str(uuid.uuid4()),
             source=source,
             model_tag=f"{name}@{revision}",
-            model_id=resolved.model_id,
+            model_ids=(resolved.model_id,),
             created_at=moment,
             updated_at=moment,
             check_at=now + CHECK_AFTER,
         )
         model = Model(resolved.model_id, resolved, ModelStatus.IMPORTING, task.id, moment, moment)
-        self.ledger.claim_import(task, model)
+        self.ledger.claim_import(task, [model])
         self.meter.count("ImportsAccepted", source=source)
         context = {
             "task_id": task.id,

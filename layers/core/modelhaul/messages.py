@@ -16,6 +16,12 @@ class _Message(BaseModel):
     waited: float = Field(default=0, ge=0)
 
 
+class AcceptArchive(_Message):
+    """Find out which models are in the task's archive, and claim them."""
+
+    kind: Literal["accept_archive"] = "accept_archive"
+
+
 class PlanImport(_Message):
     kind: Literal["plan_import"] = "plan_import"
 
@@ -35,11 +41,44 @@ class PublishModels(_Message):
     after: str = ""
 
 
-type Message = PlanImport | TransferFiles | PublishModels
+class _Object(BaseModel):
+    key: str
+    size: int = 0
+    etag: str
+    sequencer: str = ""
+
+
+class _Bucket(BaseModel):
+    name: str
+
+
+class _ObjectCreatedDetail(BaseModel):
+    bucket: _Bucket
+    object: _Object
+
+
+class ObjectCreated(BaseModel):
+    """S3's event of a stored object, as EventBridge puts it into ArchiveQueue; the key is not URL-encoded.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
+    """
+
+    id: str
+    detail_type: Literal["Object Created"] = Field(alias="detail-type")
+    detail: _ObjectCreatedDetail
+
+
+type Message = AcceptArchive | PlanImport | TransferFiles | PublishModels
 
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
+_ARCHIVE_ADAPTER: TypeAdapter[AcceptArchive | ObjectCreated] = TypeAdapter(AcceptArchive | ObjectCreated)
 
 
 def parse_message(body: str | bytes) -> Message:
     """Raises pydantic.ValidationError for anything but a message of this version."""
     return _ADAPTER.validate_json(body)
+
+
+def parse_archive_message(body: str | bytes) -> AcceptArchive | ObjectCreated:
+    """What ArchiveQueue holds. Raises pydantic.ValidationError for anything else."""
+    return _ARCHIVE_ADAPTER.validate_json(body)

@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -34,23 +35,35 @@ class ModelStatus(StrEnum):
 class ResolvedModel:
     """One immutable version of a model at its source.
 
-    `name` is the source's canonical name, `commit` what `revision` stood for when it was asked.
+    `name` is the source's canonical name, `commit` what `revision` stood for when it was asked. A model from an
+    archive has no upstream commit: there it is the task's id. `root` says where among its task's files the model's
+    own lie: `""`, or a directory with the trailing slash.
     """
 
     source: Source
     name: str
     revision: str
     commit: str
+    root: str = ""
 
     @property
     def model_id(self) -> str:
-        """UUIDv5 of `source:name@commit`: aliases of one version meet, a moved branch is another model."""
+        """UUIDv5 of `source:name@commit`: aliases of one version meet, a moved branch is another model.
+
+        For a model from an archive, of `local:name` in lower case.
+        """
+        if self.source is Source.LOCAL:
+            return str(uuid.uuid5(_MODEL_NAMESPACE, f"local:{self.name.lower()}"))
         return str(uuid.uuid5(_MODEL_NAMESPACE, f"{self.source.lower()}:{self.name}@{self.commit}"))
 
     @property
     def prefix(self) -> str:
         """Where the files lie in the models bucket, with the trailing slash."""
         return f"models/{self.source.lower()}/{self.name}/{self.commit}/"
+
+    def locate(self, path: str) -> str | None:
+        """The key of the task's file `path` in the models bucket; None if it is not this model's."""
+        return self.prefix + path.removeprefix(self.root) if path.startswith(self.root) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +80,29 @@ class Model:
     size: int = 0
 
 
+class ModelRoots:
+    """Tells which of a task's models a file belongs to, by its path in the task."""
+
+    def __init__(self, models: Iterable[Model]) -> None:
+        self._by_root = {model.resolved.root: model for model in models}
+
+    def find_owner(self, path: str) -> Model:
+        directory = path.partition("/")[0]
+        return self._by_root.get(f"{directory}/") or self._by_root[""]
+
+
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file as its source lists it: POSIX path relative to the model, bytes, published digest."""
+    """One file as its source lists it: POSIX path, bytes, published digest.
+
+    The path is relative to the model, with the model's `root` before it: unique within a task. `locator` is the
+    source's own note of where it finds the file, kept with the record and given back.
+    """
 
     path: str
     size: int
     digest: Digest
+    locator: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +150,71 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
-    """A file that is stored and verified. `reused`: no byte of it passed through a function."""
+    """A file that is stored and verified. `reused`: its content was stored before, and was copied inside S3."""
 
     file: SourceFile
     sha256: str
     etag: str
     reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRange:
+    """Bytes `start` to `end` (excluded) of an S3 object, as long as its ETag is `etag`."""
+
+    bucket: str
+    key: str
+    etag: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A ZIP in the incoming bucket. `size` (bytes) and `etag` are None until it has arrived.
+
+    `file_name` is what its owner calls it, `model_name` the name asked for the model or models in it.
+    """
+
+    key: str
+    file_name: str
+    model_name: str | None = None
+    size: int | None = None
+    etag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedDirectory:
+    """A directory of an archive that is no valid model, and what it lacks."""
+
+    directory: str
+    lacks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UploadPart:
+    """`method` PUT on `url` with bytes `start` to `end` (excluded) of the file."""
+
+    number: int
+    url: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class UploadTicket:
+    """Presigned leave to store one object: `put_url` for all of it, or `parts` and then `complete_url`.
+
+    `complete_url` takes S3's CompleteMultipartUpload by POST, `abort_url` a DELETE. `upload_id` is S3's, of a
+    multipart upload.
+    """
+
+    expires_at: datetime
+    put_url: str | None = None
+    parts: tuple[UploadPart, ...] = ()
+    complete_url: str | None = None
+    abort_url: str | None = None
+    upload_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +241,7 @@ class FileList:
         segments = path.split("/")
         if _UNFIT.search(path) or "\\" in path or any(s in ("", ".", "..") for s in segments):
             raise InvalidReferenceError(f"the model has a file with an unsafe path: {path!r}")
-        if len(f"{self.model.prefix}{path}".encode()) > _MAX_KEY_BYTES:
+        if len((self.model.locate(path) or path).encode()) > _MAX_KEY_BYTES:
             raise InvalidReferenceError(f"the path is too long for an S3 key (1,024 bytes): {path[:80]!r}…")
         if path in self._seen:
             raise InvalidReferenceError(f"the source lists the file twice: {path!r}")

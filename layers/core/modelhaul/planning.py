@@ -7,7 +7,7 @@ from itertools import batched
 
 from modelhaul.errors import EmptyModelError
 from modelhaul.messages import PlanImport, PublishModels, TransferFiles
-from modelhaul.model import FileList, Source, SourceFile
+from modelhaul.model import FileList, SourceFile
 from modelhaul.ports import Clock, Ledger, MessageQueue, ModelSource
 from modelhaul.task import Progress, Stage, Task, TaskStatus
 
@@ -27,7 +27,7 @@ def group_files(files: Iterable[SourceFile]) -> list[tuple[str, ...]]:
     """
     by_digest: dict[str, list[SourceFile]] = {}
     for file in sorted(files, key=lambda f: (-f.size, f.path)):
-        by_digest.setdefault(str(file.digest), []).append(file)
+        by_digest.setdefault(f"{file.digest} {file.size}", []).append(file)
     groups: list[tuple[str, ...]] = []
     small: list[SourceFile] = []
 
@@ -61,11 +61,11 @@ class Planner:
 
     ledger: Ledger
     queue: MessageQueue
-    open_source: Callable[[Source], ModelSource]
+    open_source: Callable[[Task], ModelSource]
     clock: Clock
 
     def plan_import(self, message: PlanImport) -> None:
-        """Lists the model's files, records them and sends the transfer messages.
+        """Lists the models' files, records them and sends the transfer messages.
 
         Raises what ModelSource.list_files raises, EmptyModelError, InvalidReferenceError, FileTooLargeError.
         """
@@ -99,15 +99,16 @@ class Planner:
         )
 
     def _list_files(self, task: Task) -> list[SourceFile]:
-        model = self.ledger.find_model(task.model_id)
-        if model is None:
-            raise EmptyModelError("The model's record is gone.")
-        collected = FileList(model.resolved)
-        for file in self.open_source(task.source).list_files(model.resolved):
-            collected.add(file)
-        if not collected.files:
+        source = self.open_source(task)
+        files: list[SourceFile] = []
+        for model in self.ledger.find_models(task.model_ids):
+            collected = FileList(model.resolved)
+            for file in source.list_files(model.resolved):
+                collected.add(file)
+            files += collected.files
+        if not files:
             raise EmptyModelError(f"{task.model_tag} has no files.")
-        return collected.files
+        return files
 
 
 def publish_if_complete(

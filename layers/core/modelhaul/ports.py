@@ -1,11 +1,24 @@
 """What the pipeline needs of the world. Adapters and fakes implement these; each has one contract suite."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, Self
 
 from modelhaul.messages import Message
-from modelhaul.model import Blob, Checkpoint, FileRecord, FileResult, Model, Part, ResolvedModel, SourceFile
-from modelhaul.task import Progress, Stage, Task, TaskError
+from modelhaul.model import (
+    Blob,
+    Checkpoint,
+    FileRecord,
+    FileResult,
+    Model,
+    ObjectRange,
+    Part,
+    ResolvedModel,
+    SkippedDirectory,
+    Source,
+    SourceFile,
+    UploadTicket,
+)
+from modelhaul.task import Progress, Stage, Task, TaskError, TaskPage, TaskStatus
 
 type Clock = Callable[[], float]
 """Epoch seconds."""
@@ -21,7 +34,7 @@ class ByteStream(Protocol):
     """Where in the file its first byte belongs. It is below what was asked for if the source ignores ranges."""
     etag: str | None
     ranged: bool
-    """False if the source answered a request for a range with the whole file."""
+    """False if the source answered a request for a range with the whole file, which then comes to its end."""
 
     def readinto(self, buffer: memoryview) -> int:
         """Fills at most `len(buffer)` bytes and returns how many (0 only at the end of what was asked for).
@@ -35,24 +48,39 @@ class ByteStream(Protocol):
     def __exit__(self, *args: object) -> None: ...
 
 
+class ModelResolver(Protocol):
+    """What finds a model by its name."""
+
+    def resolve(self, name: str, revision: str) -> ResolvedModel:
+        """Raises InvalidReferenceError, ModelNotFoundError, RevisionNotFoundError, AccessRequiredError,
+        ModelDisabledError, CredentialsRefusedError, RateLimitedError (with `retry_after`), SourceUnavailableError.
+        """
+
+
 class ModelSource(Protocol):
     """Where models come from. It does not retry and does not wait: that is the pipeline's to decide.
 
     Every method raises RateLimitedError (with `retry_after`) and SourceUnavailableError.
     """
 
-    def resolve(self, name: str, revision: str) -> ResolvedModel:
-        """Raises InvalidReferenceError, ModelNotFoundError, RevisionNotFoundError, AccessRequiredError,
-        ModelDisabledError, CredentialsRefusedError.
-        """
-
     def list_files(self, model: ResolvedModel) -> Iterator[SourceFile]:
-        """All files of the model's commit, each with the digest that the source publishes. Raises as `resolve`."""
+        """All files of the model's commit, each with the digest that the source publishes and a path below the
+        model's root.
+
+        Raises what ModelResolver.resolve raises, ArchiveRefusedError, ArchiveReplacedError.
+        """
 
     def open_range(self, model: ResolvedModel, file: SourceFile, start: int, end: int) -> ByteStream:
         """Opens bytes `start` (included) to `end` (excluded, > start) of the file.
 
-        Raises FileMissingError, AccessRequiredError, UntrustedHostError, UnexpectedAnswerError.
+        Raises FileMissingError, AccessRequiredError, UntrustedHostError, UnexpectedAnswerError,
+        ArchiveRefusedError, ArchiveReplacedError.
+        """
+
+    def locate(self, model: ResolvedModel, file: SourceFile) -> ObjectRange | None:
+        """Where in S3 the file's bytes lie as they are, so that S3 can copy them; None if they do not.
+
+        Raises ArchiveRefusedError, ArchiveReplacedError.
         """
 
 
@@ -67,6 +95,13 @@ class ObjectStore(Protocol):
 
     def upload_part(self, key: str, upload_id: str, number: int, body: memoryview, *, crc32: int) -> Part:
         """Uploads a part, which S3 checks against `crc32`. Raises UploadGoneError."""
+
+    def copy_part(self, key: str, upload_id: str, number: int, source: ObjectRange, *, crc32: int) -> Part:
+        """Has S3 copy the range, which may be another bucket's, as a part. `crc32` is what its bytes have; S3 holds
+        them against it when the upload is completed.
+
+        Raises UploadGoneError, ArchiveReplacedError if the source is gone or its ETag is not `source.etag`.
+        """
 
     def complete_upload(self, key: str, upload_id: str, parts: Sequence[Part], *, size: int) -> str:
         """Makes the object of exactly these parts and returns its ETag.
@@ -98,8 +133,43 @@ class ObjectStore(Protocol):
         """Deletes objects, in batches; missing ones are deleted already."""
 
 
+class ArchiveStore(Protocol):
+    """The incoming bucket. Every method raises StorageUnavailableError."""
+
+    bucket: str
+
+    def find_archive(self, key: str) -> tuple[int, str] | None:
+        """The archive's (size in bytes, ETag), None if there is none."""
+
+    def open_range(self, key: str, start: int, end: int, *, etag: str) -> ByteStream:
+        """Opens bytes `start` to `end` (excluded, > start). A connection that breaks is mended by asking for the rest,
+        at most three times in a row.
+
+        Raises ArchiveReplacedError if the object is gone or its ETag is not `etag`; so do the stream's reads.
+        """
+
+    def put_archive(self, key: str, body: bytes) -> str:
+        """Stores an archive that fits in memory and returns its ETag."""
+
+    def delete_archive(self, key: str) -> None:
+        """One that is not there is deleted already."""
+
+    def open_upload(self, key: str, size: int, *, seconds: float) -> UploadTicket:
+        """Leave for somebody else to store exactly `size` bytes at `key` within `seconds`: one PUT up to 5 GB, at
+        most 1,000 parts above.
+        """
+
+    def abort_uploads(self, key: str) -> None:
+        """Ends unfinished multipart uploads of exactly this key."""
+
+    def write_outcome(self, key: str, outcome: Mapping[str, Any]) -> None:
+        """Stores `outcome` as JSON at `outcomes/{key}.json`, unless one is there whose `created_at` (ISO 8601 text,
+        UTC) is later. A key too long for that (over 1,010 bytes) gets none.
+        """
+
+
 class MessageQueue(Protocol):
-    """The three work queues; the message's type says which one."""
+    """The work queues; the message's type says which one."""
 
     def send(self, messages: Iterable[Message], *, delay: float = 0) -> None:
         """Sends all, at the earliest after `delay` seconds (at most 900). May deliver twice.
@@ -114,18 +184,46 @@ class Ledger(Protocol):
     Every method raises StorageUnavailableError. A task is *watched* from its claim until `unwatch_task`.
     """
 
-    def claim_import(self, task: Task, model: Model) -> None:
-        """Writes the task and claims the model for it, both or neither. A FAILED model can be taken over.
+    def claim_import(self, task: Task, models: Sequence[Model]) -> None:
+        """Writes the task (whose `model_ids` are the models') and claims the models for it, all or nothing.
+        A FAILED model can be taken over. At most 90 models.
 
-        Raises ModelExistsError if it is READY, ImportInProgressError if another task is bringing it in or it is
-        WITHDRAWING.
+        Raises ModelExistsError with all that are READY; if none is, ImportInProgressError for the first that another
+        task is bringing in or that is WITHDRAWING.
         Of simultaneous claims exactly one succeeds. Repeating one's own claim succeeds.
+        """
+
+    def record_task(self, task: Task) -> None:
+        """Writes a task that claims nothing yet; one with this id that is there already is left as it is."""
+
+    def record_arrival(self, task_id: str, *, size: int, etag: str, check_at: float) -> Task | None:
+        """Moves a PENDING task from UPLOADING to INSPECTING and notes its archive's size and ETag; a task at any
+        other stage is left alone. Returns the task as it then is.
+        """
+
+    def claim_models(
+        self, task_id: str, models: Sequence[Model], skipped: Sequence[SkippedDirectory], *, check_at: float
+    ) -> Task | None:
+        """Moves a PENDING task from INSPECTING to PLANNING with these models, claimed as by `claim_import`, and these
+        skipped directories; all or nothing. A task at any other stage is left alone. Returns the task as it then is.
+
+        Raises as `claim_import`. Repeating one's own claim succeeds.
         """
 
     def find_task(self, task_id: str) -> Task | None:
         """Strongly consistent; None for an id of any shape that is not there."""
 
+    def list_tasks(
+        self, *, source: Source | None = None, status: TaskStatus | None = None, limit: int, cursor: str | None = None
+    ) -> TaskPage:
+        """A page of at most `limit` tasks, newest first, eventually consistent. A page may be short, or empty, and
+        still have a cursor. Raises InvalidReferenceError for a cursor that it did not give.
+        """
+
     def find_model(self, model_id: str) -> Model | None: ...
+
+    def find_models(self, model_ids: Sequence[str]) -> list[Model]:
+        """Those that are there, in the order asked for, strongly consistent. At most 90."""
 
     def put_files(self, task_id: str, files: Iterable[SourceFile]) -> None:
         """Records the planned files; one that is there already is left as it is."""
@@ -182,16 +280,18 @@ class Ledger(Protocol):
         Raises TaskEndedError if the task is no longer PENDING.
         """
 
-    def finish_import(self, task_id: str, *, files: int, size: int, check_at: float) -> bool:
-        """Task DONE and its model READY, both or neither. False if the task has ended otherwise before."""
-
-    def fail_import(self, task_id: str, error: TaskError, *, stage: Stage = Stage.FAILED, check_at: float) -> bool:
-        """Task FAILED with `error` and its model FAILED, or WITHDRAWING if the task was PUBLISHING; both or neither.
-        False if the task has ended before.
+    def finish_import(self, task_id: str, *, totals: Mapping[str, tuple[int, int]], check_at: float) -> bool:
+        """Task DONE and its models READY, all or nothing. `totals`: (files, bytes) of each model, by its id. False if
+        the task has ended otherwise before.
         """
 
-    def release_model(self, task_id: str) -> None:
-        """What the task had published is removed: its model goes from WITHDRAWING to FAILED, and can be claimed."""
+    def fail_import(self, task_id: str, error: TaskError, *, stage: Stage = Stage.FAILED, check_at: float) -> bool:
+        """Task FAILED with `error` and its models, if it has any, FAILED, or WITHDRAWING if the task was PUBLISHING;
+        all or nothing. False if the task has ended before.
+        """
+
+    def release_models(self, task_id: str) -> None:
+        """What the task had published is removed: its models go from WITHDRAWING to FAILED, and can be claimed."""
 
     def unwatch_task(self, task_id: str) -> None:
         """The task has ended and nothing is left to tidy up; without effect on a PENDING task."""

@@ -1,6 +1,6 @@
-"""The third step: a model whose files are all verified becomes visible, whole.
+"""The third step: models whose files are all verified become visible, whole.
 
-Files are laid out under `models/` by copies inside S3, then the manifest is written, then the record says READY.
+Files are laid out under `models/` by copies inside S3, then the manifests are written, then the records say READY.
 What lies under `models/` without being READY is removed if the task ends otherwise.
 """
 
@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from modelhaul.closing import TaskCloser, manifest_key
 from modelhaul.errors import ObjectGoneError, RetriesExhaustedError
 from modelhaul.messages import PublishModels
-from modelhaul.model import Blob, FileRecord, Model
+from modelhaul.model import Blob, FileRecord, Model, ModelRoots
+from modelhaul.outcomes import OutcomeWriter, is_ours
 from modelhaul.planning import CHECK_AFTER
-from modelhaul.ports import Clock, Ledger, MessageQueue, Meter, ObjectStore
+from modelhaul.ports import ArchiveStore, Clock, Ledger, MessageQueue, Meter, ObjectStore
 from modelhaul.task import Stage, Task, TaskStatus
 from modelhaul.transfer import digests_of, estimate_copy_time
 
@@ -36,32 +37,34 @@ class Publisher:
 
     ledger: Ledger
     store: ObjectStore
+    archives: ArchiveStore
     queue: MessageQueue
     meter: Meter
     clock: Clock
     closer: TaskCloser
+    outcomes: OutcomeWriter
 
     def publish_models(self, message: PublishModels, remaining: Callable[[], float]) -> None:
-        """Publishes the task's model, or goes on with it in a new message when `remaining()` seconds run out.
+        """Publishes the task's models, or goes on with it in a new message when `remaining()` seconds run out.
 
         A task that is DONE is only tidied up, which is what a duplicate or the sweep's message comes to.
         """
         task = self.ledger.find_task(message.task_id)
-        model = self.ledger.find_model(task.model_id) if task is not None else None
-        if task is None or model is None or task.stage not in (Stage.VERIFIED, Stage.PUBLISHING, Stage.DONE):
+        models = self.ledger.find_models(task.model_ids) if task is not None else []
+        if task is None or not models or task.stage not in (Stage.VERIFIED, Stage.PUBLISHING, Stage.DONE):
             logger.info(
                 "nothing to publish: the task has not come to it, or ended",
                 extra={"task_id": message.task_id},
             )
             return
         records = list(self.ledger.list_files(task.id))
-        layout = _Layout(self.store, model, records)
+        layout = _Layout(self.store, models, records)
         if task.status is TaskStatus.PENDING:
             # From here on the task's end, if it is another one, includes the removal of what became visible.
             self.ledger.start_stage(task.id, Stage.PUBLISHING, check_at=self.clock() + CHECK_AFTER)
             if not self._lay_out(task, layout, message, remaining):
                 return
-            self._finish(task, model, layout)
+            self._finish(task, layout)
         self._tidy(task, layout)
 
     def _lay_out(self, task: Task, layout: "_Layout", message: PublishModels, remaining: Callable[[], float]) -> bool:
@@ -83,13 +86,15 @@ class Publisher:
             after = batch[-1].file.path
         return True
 
-    def _finish(self, task: Task, model: Model, layout: "_Layout") -> None:
-        manifest = _write_manifest(task, model, layout.records)
-        sha256 = hashlib.sha256(manifest).hexdigest()
-        self.store.put(manifest_key(model.model_id), manifest, sha256=sha256)
-        size = sum(r.file.size for r in layout.records)
+    def _finish(self, task: Task, layout: "_Layout") -> None:
+        totals: dict[str, tuple[int, int]] = {}
+        for model, records in layout.list_models():
+            manifest = _write_manifest(task, model, records)
+            sha256 = hashlib.sha256(manifest).hexdigest()
+            self.store.put(manifest_key(model.model_id), manifest, sha256=sha256)
+            totals[model.model_id] = (len(records), sum(r.file.size for r in records))
         check_at = self.clock() + CHECK_AFTER
-        if not self.ledger.finish_import(task.id, files=len(layout.records), size=size, check_at=check_at):
+        if not self.ledger.finish_import(task.id, totals=totals, check_at=check_at):
             ended = self.ledger.find_task(task.id)
             if ended is not None and ended.status is TaskStatus.FAILED:
                 self.closer.tidy(ended)
@@ -98,40 +103,54 @@ class Publisher:
         self.meter.count("ImportsSucceeded", source=task.source)
         self.meter.count("ImportSeconds", seconds, source=task.source)
         logger.info(
-            "import done; the model is ready",
+            "import done; ready to be read",
             extra={
                 "task_id": task.id,
-                "model_id": model.model_id,
-                "prefix": model.resolved.prefix,
+                "model_ids": list(totals),
+                "prefixes": [model.resolved.prefix for model in layout.models],
                 "files": len(layout.records),
-                "bytes": size,
+                "bytes": sum(size for _, size in totals.values()),
                 "bytes_reused": task.progress.bytes_reused,
                 "seconds": round(seconds, 1),
             },
         )
 
     def _tidy(self, task: Task, layout: "_Layout") -> None:
-        """From here on the published objects are what others copy from; staging is given up."""
+        """From here on the published objects are what others copy from; staging is given up, and the archive."""
         task_now = self.ledger.find_task(task.id)
         if task_now is None or task_now.status is not TaskStatus.DONE:
             return
         self.ledger.put_blobs(layout.list_blobs(), expires_at=None)
         self.store.delete(r.staging_key for r in layout.records)
         # What a function that died while it copied has left; a READY model has no uploads of anybody's under way.
-        for prefix in (f"staging/{task.id}/", layout.model.resolved.prefix):
+        for prefix in (f"staging/{task.id}/", *(model.resolved.prefix for model in layout.models)):
             for key, upload_id in list(self.store.list_uploads(prefix)):
                 self.store.abort_upload(key, upload_id)
+        if task.archive is not None and is_ours(task.archive):
+            self.archives.delete_archive(task.archive.key)
+        self.outcomes.write_outcome(task_now)
         self.ledger.unwatch_task(task.id)
 
 
 @dataclass(slots=True)
 class _Layout:
-    """The model's files on their way from staging to where they stay."""
+    """The models' files on their way from staging to where they stay."""
 
     store: ObjectStore
-    model: Model
+    models: Sequence[Model]
     records: Sequence[FileRecord]
+    _roots: ModelRoots = field(init=False)
     _etags: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._roots = ModelRoots(self.models)
+
+    def list_models(self) -> Iterator[tuple[Model, list[FileRecord]]]:
+        """Each model with its files."""
+        records: dict[str, list[FileRecord]] = {model.model_id: [] for model in self.models}
+        for record in self.records:
+            records[self._roots.find_owner(record.file.path).model_id].append(record)
+        return ((model, records[model.model_id]) for model in self.models)
 
     def copy(self, batch: Iterable[FileRecord]) -> None:
         """Raises RetriesExhaustedError if a verified file is no longer what it was when it was verified."""
@@ -167,7 +186,8 @@ class _Layout:
         return found[1] if found is not None and found[0] == record.file.size else None
 
     def _key(self, record: FileRecord) -> str:
-        return self.model.resolved.prefix + record.file.path
+        model = self._roots.find_owner(record.file.path).resolved
+        return model.prefix + record.file.path.removeprefix(model.root)
 
 
 def _batch_records(records: Iterable[FileRecord]) -> Iterator[list[FileRecord]]:
@@ -198,7 +218,7 @@ def _write_manifest(task: Task, model: Model, records: Sequence[FileRecord]) -> 
             "task_id": task.id,
             "files": [
                 {
-                    "path": r.file.path,
+                    "path": r.file.path.removeprefix(resolved.root),
                     "size": r.file.size,
                     "sha256": r.sha256,
                     "source_digest": str(r.file.digest),

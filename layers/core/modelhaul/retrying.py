@@ -37,12 +37,14 @@ _BASE_DELAY = 5.0
 _FACTOR = 4.0
 _DEFAULT_RATE_LIMIT_DELAY = 60.0
 _STEP_NAMES = {
+    "accept_archive": "inspecting the archive",
     "plan_import": "listing the model's files",
     "transfer_files": "transferring files",
     "publish_models": "publishing the model",
 }
 
 _STAGES = {
+    "accept_archive": {Stage.UPLOADING, Stage.INSPECTING},
     "plan_import": {Stage.PLANNING},
     "transfer_files": {Stage.TRANSFERRING},
     "publish_models": {Stage.VERIFIED, Stage.PUBLISHING},

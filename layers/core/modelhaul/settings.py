@@ -5,6 +5,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from modelhaul.required_files import RequiredFiles
+
 
 class RegionSettings(BaseModel):
     # The input is the whole environment, in which Lambda keeps the function's credentials.
@@ -34,9 +36,24 @@ class StoreSettings(RegionSettings):
     models_bucket: str
 
 
+class IncomingSettings(RegionSettings):
+    incoming_bucket: str
+
+
+class ArchiveSettings(RegionSettings):
+    """Sizes in bytes, inflated; see the template's parameters."""
+
+    archive_max_entries: int
+    archive_max_entry_bytes: int
+    archive_max_total_bytes: int
+    archive_max_ratio: int
+    required_files: RequiredFiles
+
+
 class QueueSettings(RegionSettings):
     """A function has the addresses of the queues that it may send to, and no others."""
 
+    archive_queue_url: str | None = None
     plan_queue_url: str | None = None
     transfer_queue_url: str | None = None
     publish_queue_url: str | None = None

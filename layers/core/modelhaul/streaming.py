@@ -14,10 +14,11 @@ import math
 import mmap
 import threading
 import time
-import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from isal import isal_zlib
 
 from modelhaul.digest import FileHasher
 from modelhaul.errors import (
@@ -31,7 +32,7 @@ from modelhaul.errors import (
     UnexpectedAnswerError,
     UploadGoneError,
 )
-from modelhaul.model import Checkpoint, Part, SourceFile
+from modelhaul.model import Checkpoint, ObjectRange, Part, SourceFile
 from modelhaul.ports import ByteStream, ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -119,6 +120,7 @@ class FileStream:
 
     `save` stores a checkpoint (None discards it) and may raise LeaseLostError or TaskEndedError, which end the
     move; `beat` is called between checkpoints to keep the lease; `remaining` gives the function's seconds left.
+    If the file's bytes lie in S3 as they are, at `origin`, they are read to be verified, and S3 copies the parts.
     """
 
     file: SourceFile
@@ -129,6 +131,7 @@ class FileStream:
     beat: Callable[[], None]
     remaining: Callable[[], float]
     checkpoint: Checkpoint | None = None
+    origin: ObjectRange | None = None
     settings: StreamSettings = field(default_factory=StreamSettings)
 
     _upload_id: str = ""
@@ -358,8 +361,10 @@ class FileStream:
                     self._etag = stream.etag
                 elif stream.etag is not None and stream.etag != self._etag:
                     raise SourceChangedError(f"{self.file.path} changed at its source while it was being read")
-                if not stream.ranged and index == 0:
-                    self._limit = self._wanted = 1
+                if not stream.ranged:
+                    end = self.file.size
+                    if index == 0:
+                        self._limit = self._wanted = 1
             if stream.offset > start:
                 raise UnexpectedAnswerError(f"{self.file.path}: the source sent bytes from beyond what was asked for")
             if stream.offset < start and index > 0:
@@ -389,7 +394,7 @@ class FileStream:
                 while slot.hashed < filled:
                     piece = slot.buffer[slot.hashed : min(slot.hashed + MIB, filled)]
                     self._hasher.update(piece)
-                    slot.crc32 = zlib.crc32(piece, slot.crc32)
+                    slot.crc32 = isal_zlib.crc32(piece, slot.crc32)
                     slot.hashed += len(piece)
                 if slot.hashed < slot.size:
                     return
@@ -399,8 +404,7 @@ class FileStream:
 
     def _upload(self, slot: _Slot) -> None:
         try:
-            body = slot.buffer[: slot.size]
-            part = self.store.upload_part(self.key, self._upload_id, slot.number, body, crc32=slot.crc32)
+            part = self._store_part(slot)
         except BaseException as error:  # noqa: BLE001 - handed to the waiting thread, which raises it
             self._fail(error)
             return
@@ -412,6 +416,14 @@ class FileStream:
             del self._window[slot.number]
             self._free.append(slot.buffer)
             self._changed.notify_all()
+
+    def _store_part(self, slot: _Slot) -> Part:
+        if self.origin is None:
+            body = slot.buffer[: slot.size]
+            return self.store.upload_part(self.key, self._upload_id, slot.number, body, crc32=slot.crc32)
+        start = self.origin.start + slot.start
+        source = replace(self.origin, start=start, end=start + slot.size)
+        return self.store.copy_part(self.key, self._upload_id, slot.number, source, crc32=slot.crc32)
 
     def _fail(self, error: BaseException) -> None:
         with self._changed:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from modelhaul.closing import TaskCloser
 from modelhaul.errors import ImportStalledError, ModelhaulError
-from modelhaul.messages import PlanImport, PublishModels
+from modelhaul.messages import AcceptArchive, PlanImport, PublishModels
 from modelhaul.planning import CHECK_AFTER, publish_if_complete, send_transfers
 from modelhaul.ports import Clock, Ledger, MessageQueue, Meter
 from modelhaul.task import Stage, Task, TaskStatus
@@ -80,6 +80,8 @@ class Sweeper:
     def _send_again(self, task: Task) -> None:
         if task.status is TaskStatus.DONE or task.stage in (Stage.VERIFIED, Stage.PUBLISHING):
             self.queue.send([PublishModels(task_id=task.id)])
+        elif task.stage in (Stage.UPLOADING, Stage.INSPECTING):
+            self.queue.send([AcceptArchive(task_id=task.id)])
         elif task.stage is Stage.PLANNING:
             self.queue.send([PlanImport(task_id=task.id)])
         else:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from modelhaul.model import Source
+from modelhaul.model import Archive, SkippedDirectory, Source
 
 
 class TaskStatus(StrEnum):
@@ -16,6 +16,8 @@ class TaskStatus(StrEnum):
 class Stage(StrEnum):
     """Where a task stands, in this order; the last three are ends."""
 
+    UPLOADING = "UPLOADING"  # the archive's bytes are awaited
+    INSPECTING = "INSPECTING"  # the archive is there; which models are in it is being found out
     PLANNING = "PLANNING"
     TRANSFERRING = "TRANSFERRING"
     VERIFIED = "VERIFIED"  # every file is; nothing is visible yet
@@ -45,7 +47,8 @@ class TaskError:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """`model_tag` is what was asked for (`name@revision`), `model_id` the one model that it claims.
+    """`model_tag` is what was asked for (`name@revision`, or an archive's name), `model_ids` the models it claims,
+    at most 90; none before an archive was inspected. `skipped` are an archive's directories that are no models.
 
     `check_at` (epoch seconds) is when the sweep looks after the task if nothing else touched it before,
     `sweeps` how often it did so since something last moved.
@@ -54,7 +57,7 @@ class Task:
     id: str
     source: Source
     model_tag: str
-    model_id: str
+    model_ids: tuple[str, ...]
     created_at: datetime
     updated_at: datetime
     status: TaskStatus = TaskStatus.PENDING
@@ -63,3 +66,13 @@ class Task:
     error: TaskError | None = None
     check_at: float = 0.0
     sweeps: int = 0
+    archive: Archive | None = None
+    skipped: tuple[SkippedDirectory, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPage:
+    """Tasks, newest first; `cursor` asks for those that follow, None at the end."""
+
+    tasks: tuple[Task, ...]
+    cursor: str | None

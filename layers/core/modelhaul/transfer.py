@@ -23,9 +23,9 @@ from modelhaul.errors import (
     TaskEndedError,
 )
 from modelhaul.messages import TransferFiles
-from modelhaul.model import Blob, Checkpoint, FileRecord, FileResult, Model, Source, SourceFile
+from modelhaul.model import Blob, Checkpoint, FileRecord, FileResult, ModelRoots, SourceFile
 from modelhaul.planning import CHECK_AFTER, GROUP_FILES, SMALL_FILE, publish_if_complete
-from modelhaul.ports import Clock, Ledger, MessageQueue, Meter, ModelSource, ObjectStore
+from modelhaul.ports import ByteStream, Clock, Ledger, MessageQueue, Meter, ModelSource, ObjectStore
 from modelhaul.streaming import FileStream, Paused, StreamSettings
 from modelhaul.task import Stage, Task, TaskStatus
 
@@ -35,6 +35,7 @@ LEASE = 90.0  # seconds: several heartbeats
 STAGED_BLOB_LIFE = 6 * 86_400.0  # seconds: a day less than the bucket keeps what lies under staging/
 _SMALL_AT_ONCE = 8
 _PASSING = 2  # the gravity of an error that concerns one file, and may be gone at the next try
+_READ_RATE = 30e6  # bytes per second of a file that is read and inflated, and not stored; cautious
 _COPY_RATE = 1e9  # bytes per second of a copy inside S3, by many parallel parts; cautious
 
 
@@ -54,7 +55,7 @@ class Transferrer:
     ledger: Ledger
     store: ObjectStore
     queue: MessageQueue
-    open_source: Callable[[Source], ModelSource]
+    open_source: Callable[[Task], ModelSource]
     meter: Meter
     clock: Clock
     settings: StreamSettings = field(default_factory=StreamSettings)
@@ -69,9 +70,9 @@ class Transferrer:
         if task is None or task.status is not TaskStatus.PENDING or task.stage is not Stage.TRANSFERRING:
             logger.info("nothing to transfer: the task has moved on", extra={"task_id": message.task_id})
             return
-        model = self.ledger.find_model(task.model_id)
+        models = self.ledger.find_models(task.model_ids)
         pending = self._find_pending(message)
-        if model is None or not pending:
+        if not models or not pending:
             # The function that did the work may have died before it handed the task on.
             publish_if_complete(self.ledger, self.queue, task.id, task.progress, check_at=self._check_at())
             return
@@ -81,7 +82,16 @@ class Transferrer:
         if head is None:
             logger.info("another function has these files", extra={"task_id": task.id, "path": pending[0].file.path})
             return
-        visit = _Visit(self, task, model, owner, remaining, self.open_source(task.source), [head.file.path])
+        visit = _Visit(
+            step=self,
+            task=task,
+            models=ModelRoots(models),
+            owner=owner,
+            remaining=remaining,
+            source=self.open_source(task),
+            leased=[head.file.path],
+            first_try=message.attempt == 1,
+        )
         try:
             visit.move([head, *pending[1:]])
         except (LeaseLostError, TaskEndedError):
@@ -126,11 +136,12 @@ class _Visit:
 
     step: Transferrer
     task: Task
-    model: Model
+    models: ModelRoots
     owner: str
     remaining: Callable[[], float]
     source: ModelSource
     leased: list[str]
+    first_try: bool
     advanced: bool = False
     paused: bool = False
     _errors: list[ModelhaulError] = field(default_factory=list)
@@ -186,7 +197,9 @@ class _Visit:
             return None
         try:
             self._check_time()
-            return self._reuse(record) or self._store_small(record)
+            # What an archive publishes does not tell contents apart: there a small file is looked for once it is read.
+            known = self._reuse(record) if record.file.digest.algorithm.identifies else None
+            return known or self._store_small(record)
         except _OutOfTimeError:
             self.paused = True
             return None
@@ -207,7 +220,7 @@ class _Visit:
         body = bytearray(file.size)
         view, filled = memoryview(body), 0
         if file.size:
-            with self.source.open_range(self.model.resolved, file, 0, file.size) as stream:
+            with self._open_range(file, 0, file.size) as stream:
                 while filled < file.size:
                     self._check_time()
                     received = stream.readinto(view[filled:])
@@ -217,6 +230,10 @@ class _Visit:
         hasher = FileHasher(file.digest, file.size)
         hasher.update(view)
         sha256 = hasher.verify(file.path)
+        if not file.digest.algorithm.identifies:
+            blob = self.step.ledger.find_blob(str(Digest(Algorithm.SHA256, sha256)))
+            if blob is not None and (copied := self._copy_blob(record, blob)) is not None:
+                return copied
         etag = self.step.store.put(record.staging_key, view, sha256=sha256)
         return self._record(record, sha256, etag)
 
@@ -245,12 +262,13 @@ class _Visit:
         stream = FileStream(
             file=file,
             key=record.staging_key,
-            open_range=lambda start, end: self.source.open_range(self.model.resolved, file, start, end),
+            open_range=lambda start, end: self._open_range(file, start, end),
             store=step.store,
             save=lambda checkpoint: self._save(file.path, checkpoint),
             beat=lambda: step.ledger.renew_lease(self.task.id, file.path, owner=self.owner, until=step.clock() + LEASE),
             remaining=self.remaining,
             checkpoint=record.checkpoint,
+            origin=self.source.locate(self.models.find_owner(file.path).resolved, file),
             settings=step.settings,
         )
         try:
@@ -264,22 +282,60 @@ class _Visit:
 
     def _reuse(self, record: FileRecord) -> FileResult | None:
         """A copy inside S3 if the content is stored already, under whichever model and source."""
-        step, digest = self.step, str(record.file.digest)
-        blob = step.ledger.find_blob(digest)
-        if blob is None or blob.size != record.file.size:
+        file = record.file
+        blob = self.step.ledger.find_blob(str(file.digest))
+        if blob is None or blob.size != file.size:
             return None
+        if blob.key != record.staging_key and not file.digest.algorithm.identifies and not self._is_same(file, blob):
+            return None
+        return self._copy_blob(record, blob)
+
+    def _copy_blob(self, record: FileRecord, blob: Blob) -> FileResult | None:
+        """None if the blob's content is no longer there."""
+        step, file = self.step, record.file
         if blob.key == record.staging_key:
             # An earlier try stored it here and died before it could say so.
             is_there = step.store.find_object(blob.key) == (blob.size, blob.etag)
-            return FileResult(record.file, blob.sha256, blob.etag, reused=False) if is_there else None
+            return FileResult(file, blob.sha256, blob.etag, reused=False) if is_there else None
         if blob.size > SMALL_FILE:
-            self._announce_copy(record.file)
+            self._announce_copy(file)
         try:
             etag = step.store.copy(blob.key, record.staging_key, size=blob.size, etag=blob.etag)
         except ObjectGoneError:
-            step.ledger.forget_blob(digest, blob.key)
+            for digest in digests_of(file, blob.sha256):
+                step.ledger.forget_blob(digest, blob.key)
             return None
         return self._record(record, blob.sha256, etag, reused=True)
+
+    def _is_same(self, file: SourceFile, blob: Blob) -> bool:
+        """Whether a large file's content is the blob's, told by reading it through; nothing is stored.
+
+        False without a look where the function's time may not be enough, or a try has failed before: the file is
+        then moved like any other.
+        """
+        step = self.step
+        if not self.first_try or self.remaining() < step.settings.stop_before + file.size / _READ_RATE:
+            return False
+        hasher = FileHasher(file.digest, file.size)
+        buffer = memoryview(bytearray(step.settings.chunk))
+        position, beaten = 0, time.monotonic()
+        with self._open_range(file, 0, file.size) as stream:
+            while position < file.size:
+                received = stream.readinto(buffer)
+                if received == 0:
+                    raise SourceUnavailableError(f"{file.path}: the source's answer ended early")
+                hasher.update(buffer[:received])
+                position += received
+                if time.monotonic() - beaten >= step.settings.heartbeat:
+                    if self.remaining() < step.settings.stop_before:
+                        return False
+                    now, beaten = step.clock(), time.monotonic()
+                    step.ledger.renew_lease(self.task.id, file.path, owner=self.owner, until=now + LEASE)
+                    step.ledger.postpone_check(self.task.id, check_at=now + CHECK_AFTER)
+        return hasher.verify(file.path) == blob.sha256
+
+    def _open_range(self, file: SourceFile, start: int, end: int) -> ByteStream:
+        return self.source.open_range(self.models.find_owner(file.path).resolved, file, start, end)
 
     def _announce_copy(self, file: SourceFile) -> None:
         """A copy inside S3 gives no sign of life: neither the lease nor the sweep may miss one meanwhile."""

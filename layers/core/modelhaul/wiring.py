@@ -8,16 +8,29 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from modelhaul.model import Source
-from modelhaul.ports import Ledger, MessageQueue, Meter, ModelSource, ObjectStore, SecretStore
+from modelhaul.ports import (
+    ArchiveStore,
+    Ledger,
+    MessageQueue,
+    Meter,
+    ModelResolver,
+    ModelSource,
+    ObjectStore,
+    SecretStore,
+)
+from modelhaul.task import Task
 
 if TYPE_CHECKING:
+    from modelhaul.archive_intake import ArchiveAcceptor, ArchiveIntake, ArchiveRules, ArrivalRecorder
     from modelhaul.closing import TaskCloser
     from modelhaul.intake import Intake
+    from modelhaul.outcomes import OutcomeWriter
     from modelhaul.planning import Planner
     from modelhaul.publishing import Publisher
     from modelhaul.retrying import StepRunner
     from modelhaul.sweeping import Sweeper
     from modelhaul.transfer import Transferrer
+    from modelhaul_sources.huggingface import HuggingFaceSource
 
 
 @cache
@@ -45,13 +58,24 @@ def create_store() -> ObjectStore:
 
 
 @cache
+def create_archives() -> ArchiveStore:
+    from modelhaul.adapters.archives import S3ArchiveStore
+    from modelhaul.adapters.s3 import create_s3_client
+    from modelhaul.settings import IncomingSettings
+
+    settings = IncomingSettings.read()
+    return S3ArchiveStore(create_s3_client(settings.aws_region), settings.incoming_bucket)
+
+
+@cache
 def create_queue() -> MessageQueue:
     from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
-    from modelhaul.messages import Message, PlanImport, PublishModels, TransferFiles
+    from modelhaul.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
     from modelhaul.settings import QueueSettings
 
     settings = QueueSettings.read()
     urls: dict[type[Message], str | None] = {
+        AcceptArchive: settings.archive_queue_url,
         PlanImport: settings.plan_queue_url,
         TransferFiles: settings.transfer_queue_url,
         PublishModels: settings.publish_queue_url,
@@ -67,10 +91,22 @@ def create_meter() -> Meter:
     return PowertoolsMeter()
 
 
-@cache
-def open_source(source: Source) -> ModelSource:
+def open_resolver(source: Source) -> ModelResolver:
     if source is not Source.HUGGINGFACE:
-        raise ValueError(f"no source {source}")
+        raise ValueError(f"no names are resolved at {source}")
+    return open_hub()
+
+
+def open_source(task: Task) -> ModelSource:
+    if task.archive is None:
+        return open_hub()
+    from modelhaul.archive_reading import ArchiveSource
+
+    return ArchiveSource(create_archives(), task.archive, read_archive_rules().limits)
+
+
+@cache
+def open_hub() -> "HuggingFaceSource":
     from modelhaul.settings import HuggingFaceSettings
     from modelhaul_sources.hosts import HostPolicy
     from modelhaul_sources.huggingface import HuggingFaceSource
@@ -98,14 +134,65 @@ def create_secrets() -> SecretStore:
 def create_intake() -> "Intake":
     from modelhaul.intake import Intake
 
-    return Intake(create_ledger(), create_queue(), open_source, create_meter(), time.time)
+    return Intake(create_ledger(), create_queue(), open_resolver, create_meter(), time.time)
+
+
+@cache
+def read_archive_rules() -> "ArchiveRules":
+    from modelhaul.archive import ArchiveLimits
+    from modelhaul.archive_intake import ArchiveRules
+    from modelhaul.settings import ArchiveSettings
+
+    settings = ArchiveSettings.read()
+    limits = ArchiveLimits(
+        max_entries=settings.archive_max_entries,
+        max_entry_bytes=settings.archive_max_entry_bytes,
+        max_total_bytes=settings.archive_max_total_bytes,
+        max_ratio=settings.archive_max_ratio,
+    )
+    return ArchiveRules(limits, settings.required_files)
+
+
+@cache
+def create_archive_intake() -> "ArchiveIntake":
+    from modelhaul.archive_intake import ArchiveIntake
+
+    rules = read_archive_rules()
+    return ArchiveIntake(create_ledger(), create_archives(), create_queue(), create_meter(), time.time, rules)
+
+
+@cache
+def create_arrival_recorder() -> "ArrivalRecorder":
+    from modelhaul.archive_intake import ArrivalRecorder
+
+    return ArrivalRecorder(create_ledger(), create_archives(), time.time)
+
+
+@cache
+def create_acceptor() -> "ArchiveAcceptor":
+    from modelhaul.archive_intake import ArchiveAcceptor
+
+    rules = read_archive_rules()
+    return ArchiveAcceptor(
+        create_ledger(), create_archives(), create_queue(), time.time, rules, outcomes=create_outcomes()
+    )
+
+
+@cache
+def create_outcomes() -> "OutcomeWriter":
+    from modelhaul.outcomes import OutcomeWriter
+    from modelhaul.settings import StoreSettings
+
+    return OutcomeWriter(create_ledger(), create_archives(), StoreSettings.read().models_bucket)
 
 
 @cache
 def create_closer() -> "TaskCloser":
     from modelhaul.closing import TaskCloser
 
-    return TaskCloser(create_ledger(), create_store(), create_meter(), time.time)
+    return TaskCloser(
+        create_ledger(), create_store(), create_archives(), create_meter(), time.time, outcomes=create_outcomes()
+    )
 
 
 @cache
@@ -133,7 +220,16 @@ def create_transferrer() -> "Transferrer":
 def create_publisher() -> "Publisher":
     from modelhaul.publishing import Publisher
 
-    return Publisher(create_ledger(), create_store(), create_queue(), create_meter(), time.time, closer=create_closer())
+    return Publisher(
+        create_ledger(),
+        create_store(),
+        create_archives(),
+        create_queue(),
+        create_meter(),
+        time.time,
+        closer=create_closer(),
+        outcomes=create_outcomes(),
+    )
 
 
 @cache

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from modelhaul import wiring
 from modelhaul.logs import create_logger
-from modelhaul.messages import Message, parse_message
+from modelhaul.messages import AcceptArchive, Message, ObjectCreated, parse_archive_message, parse_message
 
 type Remaining = Callable[[], float]
 """Seconds that the function has left."""
@@ -24,20 +24,25 @@ def run_step[M: Message](
     That is only a message whose outcome could not be recorded, or which is no message of ours: retries and waits are
     new messages (see `modelhaul.retrying`).
     """
-    logger = create_logger()
-    logger.set_correlation_id(context.aws_request_id)
 
     def handle_record(record: SQSRecord) -> None:
         message = parse_message(record.body)
         if not isinstance(message, kind):
             raise TypeError(f"a message {message.kind!r} in the queue of {kind.__name__}")
-        deliveries = int(record.attributes.approximate_receive_count)
-        with logger.append_context_keys(task_id=message.task_id, attempt=message.attempt, deliveries=deliveries):
-            wiring.create_runner().run(
-                message,
-                lambda: step(message, lambda: context.get_remaining_time_in_millis() / 1000),
-                deliveries=deliveries,
-            )
+        _run(record, context, message, step)
+
+    return _process(event, context, handle_record)
+
+
+def run_archive_step(
+    event: dict[str, Any], context: LambdaContext, step: Callable[[AcceptArchive, Remaining], None]
+) -> dict[str, Any]:
+    """As `run_step`, for a queue in which S3's own events are as well."""
+
+    def handle_record(record: SQSRecord) -> None:
+        message = _read_archive_message(record.body)
+        if message is not None:
+            _run(record, context, message, step)
 
     return _process(event, context, handle_record)
 
@@ -45,14 +50,15 @@ def run_step[M: Message](
 def record_dead_letters(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Ends the task of each dead letter; one that cannot be read is counted and logged."""
     logger = create_logger()
-    logger.set_correlation_id(context.aws_request_id)
 
     def handle_record(record: SQSRecord) -> None:
         try:
-            message = parse_message(record.body)
+            message = _read_dead_letter(record.body)
         except ValidationError:
             wiring.create_meter().count("UnreadableMessages")
             logger.exception("dead letter that is no message of this version; dropped", body=record.body[:1000])
+            return
+        if message is None:
             return
         with logger.append_context_keys(task_id=message.task_id, attempt=message.attempt):
             wiring.create_runner().record_crash(message)
@@ -63,8 +69,41 @@ def record_dead_letters(event: dict[str, Any], context: LambdaContext) -> dict[s
 def _process(
     event: dict[str, Any], context: LambdaContext, handle_record: Callable[[SQSRecord], None]
 ) -> dict[str, Any]:
+    create_logger().set_correlation_id(context.aws_request_id)
     # Without the exception for a batch that failed whole: SQS is told which messages to deliver again either way.
     processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
     return dict(
         process_partial_response(event=event, record_handler=handle_record, processor=processor, context=context)
     )
+
+
+def _run[M: Message](
+    record: SQSRecord, context: LambdaContext, message: M, step: Callable[[M, Remaining], None]
+) -> None:
+    deliveries = int(record.attributes.approximate_receive_count)
+    context_keys = {"task_id": message.task_id, "attempt": message.attempt, "deliveries": deliveries}
+    with create_logger().append_context_keys(**context_keys):
+        wiring.create_runner().run(
+            message,
+            lambda: step(message, lambda: context.get_remaining_time_in_millis() / 1000),
+            deliveries=deliveries,
+        )
+
+
+def _read_archive_message(body: str) -> AcceptArchive | None:
+    """The message itself, or the one that an arrived object comes to; None if it belongs to no task."""
+    found = parse_archive_message(body)
+    if not isinstance(found, ObjectCreated):
+        return found
+    arrived = found.detail.object
+    task_id = wiring.create_arrival_recorder().record_arrival(
+        arrived.key, size=arrived.size, etag=arrived.etag, event_id=arrived.sequencer or found.id
+    )
+    return AcceptArchive(task_id=task_id) if task_id is not None else None
+
+
+def _read_dead_letter(body: str) -> Message | None:
+    try:
+        return parse_message(body)
+    except ValidationError:
+        return _read_archive_message(body)

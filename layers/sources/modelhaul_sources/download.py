@@ -67,17 +67,15 @@ class HttpByteStream:
         span: range,
         etag: str | None,
         ranged: bool,
-        must_end: bool,
         timeouts: Timeouts,
     ) -> None:
-        """`span` are the positions in the file to hand out; `must_end` if the body must end with them."""
+        """`span` are the positions in the file to hand out, with which the body must end."""
         self.offset = span.start
         self.etag = etag
         self.ranged = ranged
         self._response = response
         self._place = describe_url(response.url)
         self._left = len(span)
-        self._must_end = must_end
         self._timeouts = timeouts
         self._reading_since: float | None = None
         self._stalled = False
@@ -93,7 +91,7 @@ class HttpByteStream:
             raise SourceUnavailableError(f"{self._place} ended {self._left:,} bytes early")
         buffer[: len(data)] = data
         self._left -= len(data)
-        if not self._left and self._must_end and self._read(1):
+        if not self._left and self._read(1):
             raise UnexpectedAnswerError(f"{self._place} sent more than the file has")
         return len(data)
 
@@ -281,10 +279,9 @@ def _open_body(
     etag = linked_etag or headers.get("ETag")
     return HttpByteStream(
         response,
-        span=range(start if ranged else 0, end),
+        span=range(start, end) if ranged else range(size),
         etag=etag.removeprefix("W/").strip('"') if etag else None,
         ranged=ranged,
-        must_end=ranged or end == size,
         timeouts=timeouts,
     )
 

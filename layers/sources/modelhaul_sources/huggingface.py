@@ -47,6 +47,9 @@ class HuggingFaceSource:
                 "secret of the parameter HuggingFaceTokenSecret, if there is one, has no access to it"
             ) from None
 
+    def locate(self, model: ResolvedModel, file: SourceFile) -> None:
+        """The Hub's files do not lie in S3 where it could copy them from."""
+
     def _open_api(self) -> "HubApi":
         # huggingface_hub takes 0.2 s to import, and a transfer does not need it. It reads the variable then;
         # with telemetry on, its first call fetches and stores a list that is of no use here.

@@ -1,0 +1,12 @@
+"""Finds the models in an archive that has arrived, and claims them. Invoked by ArchiveQueue."""
+
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from modelhaul import wiring
+from modelhaul.worker import run_archive_step
+
+
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    return run_archive_step(event, context, lambda message, _: wiring.create_acceptor().accept_archive(message))

@@ -1,0 +1,297 @@
+"""Reads a ZIP archive where it lies, by ranges: its directory, its entries, and as a source of models."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Self
+
+from modelhaul.archive import (
+    LOCAL_HEADER_SIZE,
+    TAIL_SIZE,
+    ArchiveLimits,
+    Entry,
+    Method,
+    ShortHeaderError,
+    check_local_header,
+    find_directory,
+    is_junk,
+    read_directory,
+)
+from modelhaul.digest import Algorithm, Digest, FileHasher
+from modelhaul.errors import SourceUnavailableError
+from modelhaul.inflating import InflatingStream
+from modelhaul.model import Archive, ObjectRange, ResolvedModel, SourceFile
+from modelhaul.ports import ArchiveStore, ByteStream
+
+type OpenRange = Callable[[int, int], ByteStream]
+"""Opens bytes `start` to `end` (excluded) of an archive."""
+
+_CHUNK = 256 * 1024
+_HEADER_SLACK = 512  # bytes of extra fields that one request for a local header brings along
+# Local headers that are near each other are read together; a run stays below what may be in memory 8 times over.
+_RUN_GAP = 64 * 1024
+_RUN_SIZE = 4 * 1024 * 1024
+_RUNS_AT_ONCE = 8
+
+
+class ArchiveReader:
+    """One archive of `size` bytes. Every method raises ArchiveRefusedError and what `open_range` raises."""
+
+    def __init__(self, open_range: OpenRange, size: int, limits: ArchiveLimits) -> None:
+        self._open_range = open_range
+        self._size = size
+        self._limits = limits
+
+    @cached_property
+    def entries(self) -> Sequence[Entry]:
+        """All of the central directory, in order of their place in the archive; one request, or two."""
+        start = max(0, self._size - TAIL_SIZE)
+        tail = self._read(start, self._size)
+        location = find_directory(tail, self._size)
+        end = location.offset + location.size
+        data = self._read(location.offset, end) if location.offset < start else tail[location.offset - start :]
+        return read_directory(data[: location.size], location, self._size, self._limits)
+
+    @property
+    def files(self) -> Iterator[Entry]:
+        """The entries that are files, and not some operating system's litter."""
+        return (e for e in self.entries if not e.is_directory and not is_junk(e.name))
+
+    def check_local_headers(self) -> None:
+        """Holds every entry's local header against the directory, reading neighbouring ones together."""
+        with ThreadPoolExecutor(_RUNS_AT_ONCE, thread_name_prefix="headers") as pool:
+            for _ in pool.map(self._check_run, _group_neighbours(self.entries)):
+                pass
+
+    def open_entry(self, entry: Entry) -> ByteStream:
+        """The entry's content from its first byte; one request."""
+        stream = self._open_range(entry.header_offset, entry.end)
+        try:
+            self._skip_header(stream, entry)
+            if entry.method is Method.DEFLATED:
+                return InflatingStream(_Window(stream, entry.compressed_size), entry, self._limits)
+            return _Window(stream, entry.size)
+        except BaseException:
+            stream.close()
+            raise
+
+    def find_data(self, entry: Entry) -> int:
+        """Where in the archive the entry's data begins; one small request."""
+        wanted = LOCAL_HEADER_SIZE + len(entry.raw_name) + _HEADER_SLACK
+        while True:
+            header = self._read(entry.header_offset, min(entry.header_offset + wanted, entry.end))
+            try:
+                return entry.header_offset + check_local_header(header, entry)
+            except ShortHeaderError as error:
+                wanted = error.needed
+
+    def verify_entry(self, entry: Entry) -> str:
+        """Reads the entry through, keeping nothing, and returns its sha256 in hex."""
+        hasher = FileHasher(Digest(Algorithm.CRC32, f"{entry.crc32:08x}"), entry.size)
+        buffer = memoryview(bytearray(_CHUNK))
+        with self.open_entry(entry) as stream:
+            while received := stream.readinto(buffer):
+                hasher.update(buffer[:received])
+        return hasher.verify(entry.name)
+
+    def read_entry(self, entry: Entry) -> bytes:
+        """The entry's verified content, which must fit in memory."""
+        body = bytearray(entry.size)
+        with self.open_entry(entry) as stream:
+            _fill(stream, memoryview(body), entry.name)
+        hasher = FileHasher(Digest(Algorithm.CRC32, f"{entry.crc32:08x}"), entry.size)
+        hasher.update(body)
+        hasher.verify(entry.name)
+        return bytes(body)
+
+    def _check_run(self, run: Sequence[Entry]) -> None:
+        start = run[0].header_offset
+        data = memoryview(self._read(start, _end_of_header(run[-1])))
+        for entry in run:
+            try:
+                check_local_header(bytes(data[entry.header_offset - start : _end_of_header(entry) - start]), entry)
+            except ShortHeaderError:
+                self.find_data(entry)
+
+    def _skip_header(self, stream: ByteStream, entry: Entry) -> None:
+        header = b""
+        needed = min(LOCAL_HEADER_SIZE + len(entry.raw_name), entry.end - entry.header_offset)
+        while True:
+            header += self._take(stream, needed - len(header))
+            try:
+                length = check_local_header(header, entry)
+            except ShortHeaderError as error:
+                needed = error.needed
+            else:
+                self._take(stream, length - len(header))
+                return
+
+    def _read(self, start: int, end: int) -> bytes:
+        if start >= end:
+            return b""
+        with self._open_range(start, end) as stream:
+            return self._take(stream, end - start)
+
+    @staticmethod
+    def _take(stream: ByteStream, size: int) -> bytes:
+        body = bytearray(size)
+        _fill(stream, memoryview(body), "the archive")
+        return bytes(body)
+
+
+def _fill(stream: ByteStream, view: memoryview, name: str) -> None:
+    filled = 0
+    while filled < len(view):
+        received = stream.readinto(view[filled:])
+        if received == 0:
+            raise SourceUnavailableError(f"{name[:80]}: the answer ended early")
+        filled += received
+
+
+def _end_of_header(entry: Entry) -> int:
+    return min(entry.header_offset + LOCAL_HEADER_SIZE + len(entry.raw_name) + _HEADER_SLACK, entry.end)
+
+
+def _group_neighbours(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    run: list[Entry] = []
+    for entry in entries:
+        if run and (
+            entry.header_offset - _end_of_header(run[-1]) > _RUN_GAP
+            or _end_of_header(entry) - run[0].header_offset > _RUN_SIZE
+        ):
+            yield run
+            run = []
+        run.append(entry)
+    if run:
+        yield run
+
+
+class _Window:
+    """The next `size` bytes of a stream, as a stream whose first byte is at 0."""
+
+    ranged = False
+    offset = 0
+
+    def __init__(self, stream: ByteStream, size: int) -> None:
+        self.etag = stream.etag
+        self._stream = stream
+        self._left = size
+
+    def readinto(self, buffer: memoryview) -> int:
+        if not self._left:
+            return 0
+        received = self._stream.readinto(buffer[: self._left])
+        self._left -= received
+        return received
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+
+class MemoryStream:
+    """Bytes `start` to `end` (excluded) of what is in memory already."""
+
+    ranged = True
+
+    def __init__(self, data: bytes, start: int, end: int) -> None:
+        self.offset = start
+        self.etag: str | None = None
+        self._rest = memoryview(data)[start:end]
+
+    def readinto(self, buffer: memoryview) -> int:
+        piece = self._rest[: len(buffer)]
+        buffer[: len(piece)] = piece
+        self._rest = self._rest[len(piece) :]
+        return len(piece)
+
+    def close(self) -> None:
+        self._rest = memoryview(b"")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+
+def open_memory(data: bytes) -> OpenRange:
+    return lambda start, end: MemoryStream(data, start, end)
+
+
+def open_stored(store: ArchiveStore, archive: Archive) -> OpenRange:
+    """Ranges of an archive that has arrived, as long as it is the one that arrived."""
+    return lambda start, end: store.open_range(archive.key, start, end, etag=archive.etag or "")
+
+
+@dataclass(slots=True)
+class ArchiveSource:
+    """The models in one archive, as `modelhaul.ports.ModelSource`.
+
+    A file's locator is its entry as the archive's directory has it, so that a function which moves a few files need
+    not read the directory.
+    """
+
+    store: ArchiveStore
+    archive: Archive
+    limits: ArchiveLimits
+    _reader: ArchiveReader = field(init=False)
+    _data_offsets: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._reader = ArchiveReader(open_stored(self.store, self.archive), self.archive.size or 0, self.limits)
+
+    def list_files(self, model: ResolvedModel) -> Iterator[SourceFile]:
+        for entry in self._reader.files:
+            if entry.name.startswith(model.root):
+                digest = Digest(Algorithm.CRC32, f"{entry.crc32:08x}")
+                yield SourceFile(entry.name, entry.size, digest, _write_locator(entry))
+
+    def open_range(self, model: ResolvedModel, file: SourceFile, start: int, end: int) -> ByteStream:  # noqa: ARG002 - the locator says where
+        entry = _read_locator(file)
+        if entry.method is Method.DEFLATED or (start, end) == (0, file.size):
+            return self._reader.open_entry(entry)
+        offset = self._find_data(entry)
+        stream = self.store.open_range(self.archive.key, offset + start, offset + end, etag=self.archive.etag or "")
+        stream.offset = start
+        return stream
+
+    def locate(self, model: ResolvedModel, file: SourceFile) -> ObjectRange | None:  # noqa: ARG002 - the locator says where
+        entry = _read_locator(file)
+        if entry.method is not Method.STORED:
+            return None
+        offset = self._find_data(entry)
+        return ObjectRange(self.store.bucket, self.archive.key, self.archive.etag or "", offset, offset + file.size)
+
+    def _find_data(self, entry: Entry) -> int:
+        if entry.name not in self._data_offsets:
+            self._data_offsets[entry.name] = self._reader.find_data(entry)
+        return self._data_offsets[entry.name]
+
+
+def _write_locator(entry: Entry) -> str:
+    numbers = (entry.header_offset, entry.end, entry.method, entry.flags, entry.compressed_size)
+    raw_name = "" if entry.raw_name == entry.name.encode() else entry.raw_name.hex()
+    return ",".join((*(str(int(n)) for n in numbers), raw_name))
+
+
+def _read_locator(file: SourceFile) -> Entry:
+    *numbers, raw_name = file.locator.split(",")
+    header_offset, end, method, flags, compressed_size = map(int, numbers)
+    return Entry(
+        name=file.path,
+        raw_name=bytes.fromhex(raw_name) or file.path.encode(),
+        method=Method(method),
+        flags=flags,
+        crc32=int(file.digest.value, 16),
+        compressed_size=compressed_size,
+        size=file.size,
+        header_offset=header_offset,
+        end=end,
+    )

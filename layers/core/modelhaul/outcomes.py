@@ -1,0 +1,33 @@
+"""What became of an archive that somebody dropped into the incoming bucket, written beside it."""
+
+from dataclasses import dataclass
+
+from modelhaul.model import Archive
+from modelhaul.ports import ArchiveStore, Ledger
+from modelhaul.presentation import present_whole_task
+from modelhaul.task import Task
+
+DROPPED = "incoming/"
+UPLOADED = "uploads/"
+POSTED = "posted/"
+
+
+def is_ours(archive: Archive) -> bool:
+    """Whether the object was stored for its task alone, and is of no use to anybody after it."""
+    return archive.key.startswith((UPLOADED, POSTED))
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeWriter:
+    """`bucket` is the models bucket, for the models' addresses."""
+
+    ledger: Ledger
+    archives: ArchiveStore
+    bucket: str
+
+    def write_outcome(self, task: Task) -> None:
+        """Stores how the task stands at `outcomes/{key}.json`, if its archive was dropped."""
+        if task.archive is None or not task.archive.key.startswith(DROPPED):
+            return
+        models = self.ledger.find_models(task.model_ids)
+        self.archives.write_outcome(task.archive.key, present_whole_task(task, models, bucket=self.bucket))

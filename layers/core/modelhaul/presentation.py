@@ -1,0 +1,83 @@
+"""Tasks and models as people and programs outside see them: in answers of the API and in outcomes."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from modelhaul.model import Model, ModelStatus
+from modelhaul.task import Task, TaskStatus
+
+
+def format_time(moment: datetime) -> str:
+    """`2025-06-22T12:00:00Z`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def present_task(task: Task) -> dict[str, Any]:
+    """A task without its models."""
+    progress = task.progress
+    shown: dict[str, Any] = {
+        "id": task.id,
+        "model_tag": task.model_tag,
+        "task_status": task.status.value,
+        "source": task.source.value,
+        "created_at": format_time(task.created_at),
+        "updated_at": format_time(task.updated_at),
+        "stage": task.stage.value,
+        "progress": {
+            "files_done": progress.files_done,
+            "files_total": progress.files_total,
+            "bytes_done": progress.bytes_done,
+            "bytes_total": progress.bytes_total,
+            "bytes_reused": progress.bytes_reused,
+        },
+    }
+    if task.error is not None:
+        shown["error_msg"] = task.error.detail
+        shown["error"] = {"type": task.error.type, "retryable": task.error.retryable}
+    return shown
+
+
+def present_whole_task(task: Task, models: Sequence[Model], *, bucket: str) -> dict[str, Any]:
+    """A task with what became of each of its models, and of each directory of its archive that is none.
+
+    `models` are the records of those that the task claimed.
+    """
+    entries = [_present_result(task, model, bucket) for model in models]
+    entries += [{"name": s.directory or "/", "status": "SKIPPED", "lacks": list(s.lacks)} for s in task.skipped]
+    return {**present_task(task), "models": entries}
+
+
+def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
+    """A model's record."""
+    shown: dict[str, Any] = {
+        "model_id": model.model_id,
+        "name": model.resolved.name,
+        "source": model.resolved.source.value,
+        "commit": model.resolved.commit,
+        "status": model.status.value,
+        "task_id": model.task_id,
+        "created_at": format_time(model.created_at),
+        "updated_at": format_time(model.updated_at),
+    }
+    if model.status is ModelStatus.READY:
+        shown |= {"files": model.files, "size": model.size, "location": _locate(model, bucket)}
+    return shown
+
+
+def _present_result(task: Task, model: Model, bucket: str) -> dict[str, Any]:
+    # After a failure another task may have taken the model over; its success is not this task's.
+    ours = model.task_id == task.id
+    entry: dict[str, Any] = {
+        "model_id": model.model_id,
+        "name": model.resolved.name,
+        "commit": model.resolved.commit,
+        "status": (model.status if ours else ModelStatus.FAILED).value,
+    }
+    if task.status is TaskStatus.DONE:
+        entry["location"] = _locate(model, bucket)
+    return entry
+
+
+def _locate(model: Model, bucket: str) -> str:
+    return f"s3://{bucket}/{model.resolved.prefix}"

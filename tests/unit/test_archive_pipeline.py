@@ -21,7 +21,12 @@ from modelhaul.model import ModelStatus
 from modelhaul.task import Stage, Task, TaskStatus
 from tests.fakes.deployment import PART_SIZE, Deployment
 
-SMALL = {"config.json": b'{"a": 1}', "tokenizer.json": b"{}", "model.safetensors": b"weights" * 5000, "sub/vocab.txt": b"v"}
+SMALL = {
+    "config.json": b'{"a": 1}',
+    "tokenizer.json": b"{}",
+    "model.safetensors": b"weights" * 5000,
+    "sub/vocab.txt": b"v",
+}
 LARGE = {**SMALL, "model.safetensors": bytes(range(256)) * 40_000}  # 10 MB: a large file of ten parts
 UPLOAD_SECONDS = 12 * 3600
 

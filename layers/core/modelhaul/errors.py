@@ -66,13 +66,14 @@ class PermanentError(ModelhaulError):
 
 class InvalidReferenceError(PermanentError):
     """`part` says what of a request is at fault, if it is one's: the model's `name` at its source, its
-    `revision`, the `model_name` that it is to have here, or an archive's `file_name`.
+    `revision`, the `model_name` that it is to have here, an archive's `file_name`, a list's
+    `cursor`.
     """
 
     type = "invalid-reference"
 
     def __init__(
-        self, detail: str, *, part: Literal["name", "revision", "model_name", "file_name"] | None = None
+        self, detail: str, *, part: Literal["name", "revision", "model_name", "file_name", "cursor"] | None = None
     ) -> None:
         super().__init__(detail)
         self.part = part

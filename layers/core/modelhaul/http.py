@@ -60,7 +60,13 @@ _TITLES = {
     "source-unavailable": "The source does not answer",
     "storage-unavailable": "Storage does not answer",
 }
-_FIELDS = {"name": "model_tag", "revision": "revision", "model_name": "model_name", "file_name": "file_name"}
+_FIELDS = {
+    "name": "model_tag",
+    "revision": "revision",
+    "model_name": "model_name",
+    "file_name": "file_name",
+    "cursor": "cursor",
+}
 _RETRY_AFTER = 30  # seconds, where the other side said nothing
 
 

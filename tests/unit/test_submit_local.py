@@ -1,0 +1,260 @@
+"""POST /v1/upload/local and what is read of it afterwards, over the in-memory deployment."""
+
+import base64
+import io
+import json
+import zipfile
+from typing import Any
+
+import pytest
+import requests
+
+from modelhaul import wiring
+from modelhaul.archive_intake import MAX_POSTED
+from modelhaul.forms import read_upload_form
+from tests.fakes.deployment import Deployment
+from tests.lambda_functions import Answer, call_api, read_event
+
+FILES = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b"w" * 1000}
+
+
+def make_archive(*directories: str, **others: bytes) -> bytes:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED) as archive:
+        for directory in directories:
+            for path, content in FILES.items():
+                archive.writestr(f"{directory}/{path}", content)
+        for path, content in others.items():
+            archive.writestr(path, content)
+    return body.getvalue()
+
+
+@pytest.fixture
+def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
+    deployment = Deployment()
+    monkeypatch.setattr(wiring, "create_archive_intake", lambda: deployment.archive_intake)
+    monkeypatch.setattr(wiring, "create_ledger", lambda: deployment.ledger)
+    monkeypatch.setenv("MODELS_BUCKET", "models-bucket")
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    return deployment
+
+
+def make_event(body: bytes, content_type: str, **query: str) -> dict[str, Any]:
+    return {
+        **read_event("submit_local"),
+        "headers": {"Content-Type": content_type},
+        "multiValueHeaders": {"Content-Type": [content_type]},
+        "queryStringParameters": query or None,
+        "multiValueQueryStringParameters": {name: [value] for name, value in query.items()} or None,
+        "body": base64.b64encode(body).decode(),
+        "isBase64Encoded": True,
+    }
+
+
+def post_form(files: dict[str, Any], fields: dict[str, str] | None = None, **query: str) -> Answer:
+    """As `requests` sends it."""
+    sent = requests.Request("POST", "http://example.invalid/", files=files, data=fields).prepare()
+    assert isinstance(sent.body, bytes)
+    return call_api("submit_local", make_event(sent.body, sent.headers["Content-Type"], **query))
+
+
+def post(archive: bytes, file_name: str = "models.zip", **query: str) -> Answer:
+    return post_form({"file": (file_name, archive, "application/zip")}, **query)
+
+
+def post_json(body: object, **query: str) -> Answer:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return call_api("submit_local", make_event(raw, "application/json", **query))
+
+
+def get(path: str, **query: str) -> Answer:
+    event = read_event("read_task")
+    return call_api("read_catalog", {**event, "path": path, "queryStringParameters": query or None,
+                    "multiValueQueryStringParameters": {n: [v] for n, v in query.items()} or None})  # fmt: skip
+
+
+def check_problem(answer: Answer, status: int, kind: str) -> dict[str, Any]:
+    assert answer.status == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.body["type"] == f"urn:modelhaul:problem:{kind}"
+    assert answer.body["title"]
+    return answer.body
+
+
+def follow(answer: Answer) -> dict[str, Any]:
+    link = answer.headers["link"]
+    assert link.endswith('>; rel="status"')
+    return get(link.removeprefix("</v1").partition(">")[0]).body
+
+
+def test_a_form_with_an_archive_is_answered_with_the_first_model_and_the_task(deployment: Deployment) -> None:
+    answer = post(make_archive("b", "a"), model_name="mine")
+    assert (answer.status, answer.text) == (201, "")
+    assert follow(answer)["task_status"] == "PENDING"
+    deployment.run()
+    task = follow(answer)
+    assert (task["task_status"], task["source"], task["model_tag"]) == ("DONE", "LOCAL", "mine")
+    assert [m["name"] for m in task["models"]] == ["mine/a", "mine/b"]
+    model = get(answer.headers["location"].removeprefix("/v1")).body
+    assert (model["name"], model["status"], model["files"]) == ("mine/a", "READY", 3)
+    assert model["location"] == f"s3://models-bucket/models/local/mine/a/{task['id']}/"
+
+
+def test_the_name_may_be_a_field_of_the_form(deployment: Deployment) -> None:
+    answer = post_form({"file": ("x.zip", make_archive("a"))}, {"model_name": "from-the-form"})
+    assert follow(answer)["models"][0]["name"] == "from-the-form"
+
+
+def test_a_directory_that_is_no_model_is_reported(deployment: Deployment) -> None:
+    task = follow(post(make_archive("a", **{"docs/readme.md": b"x"})))
+    assert [(m["name"], m["status"]) for m in task["models"]] == [("a", "IMPORTING"), ("docs", "SKIPPED")]
+    assert task["models"][1]["lacks"][0] == "config.json"
+
+
+@pytest.mark.parametrize(
+    ("archive", "reason"), [(b"", "empty"), (b"PK, but no more", "not-a-zip"), (make_archive(), "empty")]
+)
+def test_no_archive_is_400(deployment: Deployment, archive: bytes, reason: str) -> None:
+    assert check_problem(post(archive), 400, "archive-refused")["reason"] == reason
+
+
+def test_a_hostile_archive_is_400_with_the_entry(deployment: Deployment) -> None:
+    problem = check_problem(post(make_archive("a", **{"../x": b""})), 400, "archive-refused")
+    assert problem["entry"] == "../x"
+    assert "../x" in problem["detail"]
+    assert deployment.archives.keys == []
+
+
+def test_no_model_is_404_with_what_lacks(deployment: Deployment) -> None:
+    problem = check_problem(post(make_archive(**{"a/config.json": b""})), 404, "no-model-in-archive")
+    assert problem["directories"][0]["name"] == "a"
+    assert problem["directories"][0]["lacks"][0] == "tokenizer.json"
+
+
+def test_models_that_exist_are_409_by_name(deployment: Deployment) -> None:
+    post(make_archive("a", "b"))
+    check_problem(post(make_archive("b", "c")), 409, "import-in-progress")
+    deployment.run()
+    problem = check_problem(post(make_archive("a", "b", "c")), 409, "model-exists")
+    assert [m["name"] for m in problem["models"]] == ["a", "b"]
+
+
+def test_too_large_for_a_post_is_413_with_the_way_to_go(deployment: Deployment) -> None:
+    problem = check_problem(post(bytes(MAX_POSTED + 1)), 413, "archive-too-large")
+    assert "file_name" in problem["detail"]
+
+
+@pytest.mark.parametrize("name", ["a b", "../x", "", "x" * 400])
+def test_a_name_that_cannot_be_is_422(deployment: Deployment, name: str) -> None:
+    answer = post(make_archive("a"), model_name=name)
+    assert answer.status == 422
+    assert answer.body["fields"][0]["field"] == "model_name"
+
+
+def test_a_form_without_the_file_is_422(deployment: Deployment) -> None:
+    assert check_problem(post_form({"other": ("x.zip", b"")}), 422, "invalid-form")["fields"][0]["field"] == "file"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("multipart/form-data", b"--x--\r\n"),
+        ("multipart/form-data; boundary=x", b"no parts"),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nPK',
+        ),
+        ("Multipart/Form-Data; boundary=x", b"--x\r\nnonsense\r\n\r\n--x--\r\n"),
+    ],
+)
+def test_a_form_that_cannot_be_read_is_400(deployment: Deployment, content_type: str, body: bytes) -> None:
+    check_problem(call_api("submit_local", make_event(body, content_type)), 400, "invalid-form")
+
+
+def test_a_large_form_is_read_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a temporary file was opened")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    content = bytes(4_400_000)
+    sent = requests.Request("POST", "http://example.invalid/", files={"file": ("C:\\dir\\x.zip", content)}).prepare()
+    assert isinstance(sent.body, bytes)
+    form = read_upload_form(sent.headers["Content-Type"], sent.body)
+    assert (form.content, form.file_name, form.model_name) == (content, "x.zip", None)
+
+
+def test_json_is_answered_with_where_to_send_the_bytes(deployment: Deployment) -> None:
+    answer = post_json({"file_name": "big.zip", "size": 4 * 1024**3, "model_name": "mine"})
+    assert answer.status == 201
+    task = get(answer.headers["location"].removeprefix("/v1")).body
+    assert (task["stage"], task["task_status"], task["model_tag"]) == ("UPLOADING", "PENDING", "mine")
+    assert task["id"] == answer.body["task_id"]
+    assert answer.body["upload"]["method"] == "PUT"
+    assert answer.body["upload"]["url"]
+    assert answer.body["expires_at"].endswith("Z")
+
+
+def test_above_5_gb_there_are_parts(deployment: Deployment) -> None:
+    size = 6 * 1024**3
+    upload = post_json({"file_name": "big.zip", "size": size}).body["upload"]
+    assert [part["number"] for part in upload["parts"]] == list(range(1, len(upload["parts"]) + 1))
+    assert upload["parts"][-1]["end"] == size
+    assert all(one["end"] == two["start"] for one, two in zip(upload["parts"], upload["parts"][1:], strict=False))
+    assert upload["complete"]["method"] == "POST"
+    assert upload["abort"]["url"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "file_name"),
+        ({"file_name": "a.zip"}, "size"),
+        ({"file_name": "a.zip", "size": "1"}, "size"),
+        ({"file_name": "a.zip", "size": 0}, "size"),
+        ({"file_name": "a.tar", "size": 1}, "file_name"),
+        ({"file_name": "a.zip", "size": 1, "model_name": "a b"}, "model_name"),
+        ({"file_name": "a.zip", "size": 1, "extra": 1}, "extra"),
+    ],
+)
+def test_wrong_fields_are_422(deployment: Deployment, body: object, field: str) -> None:
+    answer = post_json(body)
+    assert answer.status == 422
+    assert answer.body["fields"][0]["field"] == field
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff"])
+def test_no_json_is_400(deployment: Deployment, body: bytes) -> None:
+    check_problem(post_json(body), 400, "invalid-json")
+
+
+def test_an_upload_over_the_limit_is_413(deployment: Deployment) -> None:
+    check_problem(post_json({"file_name": "a.zip", "size": 10**12}), 413, "archive-too-large")
+
+
+def test_an_unknown_local_model_is_404(deployment: Deployment) -> None:
+    check_problem(get("/upload/local/nothing"), 404, "model-not-found")
+
+
+def test_tasks_are_listed_newest_first_by_source_and_status(deployment: Deployment) -> None:
+    for name in ("a", "b", "c"):
+        post(make_archive(name))
+        deployment.clock.now += 10
+    page = get("/upload/tasks", source="LOCAL", limit="2").body
+    assert [task["model_tag"] for task in page["tasks"]] == ["models.zip", "models.zip"]
+    assert page["tasks"][0]["created_at"] > page["tasks"][1]["created_at"]
+    rest = get("/upload/tasks", source="LOCAL", limit="2", cursor=page["cursor"]).body
+    assert len(rest["tasks"]) == 1
+    assert get("/upload/tasks", source="HUGGINGFACE").body["tasks"] == []
+    assert get("/upload/tasks", status="DONE").body["tasks"] == []
+    assert len(get("/upload/tasks", status="PENDING").body["tasks"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [({"source": "X"}, "source"), ({"status": "X"}, "status"), ({"limit": "0"}, "limit"), ({"limit": "x"}, "limit"),
+     ({"cursor": "garbage"}, "cursor")],
+)  # fmt: skip
+def test_wrong_queries_are_422(deployment: Deployment, query: dict[str, str], field: str) -> None:
+    answer = get("/upload/tasks", **query)
+    assert answer.status == 422
+    assert answer.body["fields"][0]["field"] == field

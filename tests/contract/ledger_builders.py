@@ -40,7 +40,7 @@ def make_task(model: Model, **changes: object) -> Task:
         id=str(uuid.uuid4()),
         source=model.resolved.source,
         model_tag="bert-base-uncased@main",
-        model_id=model.model_id,
+        model_ids=(model.model_id,),
         created_at=at(START),
         updated_at=at(START),
         check_at=START + 300,
@@ -51,7 +51,7 @@ def make_task(model: Model, **changes: object) -> Task:
 def claim(ledger: Ledger, model: Model | None = None, **changes: object) -> Task:
     model = model or make_model()
     task = make_task(model, **changes)
-    ledger.claim_import(task, replace(model, task_id=task.id))
+    ledger.claim_import(task, [replace(model, task_id=task.id)])
     return task
 
 

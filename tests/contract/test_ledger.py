@@ -80,7 +80,7 @@ class TestClaim:
             sweeps=3,
             check_at=START + 0.25,
         )
-        ledger.claim_import(task, replace(model, task_id=task.id))
+        ledger.claim_import(task, [replace(model, task_id=task.id)])
         assert ledger.find_task(task.id) == task
         assert ledger.find_model(model.model_id) == replace(model, task_id=task.id)
 
@@ -88,7 +88,7 @@ class TestClaim:
         model = make_model()
         first, second = claim(ledger, model), make_task(model)
         with pytest.raises(ImportInProgressError) as caught:
-            ledger.claim_import(second, replace(model, task_id=second.id))
+            ledger.claim_import(second, [replace(model, task_id=second.id)])
         assert (caught.value.task_id, caught.value.model_id) == (first.id, model.model_id)
         assert first.id in caught.value.detail
         assert ledger.find_task(second.id) is None
@@ -97,10 +97,10 @@ class TestClaim:
     def test_of_a_ready_model_names_it(self, ledger: Ledger) -> None:
         model = make_model()
         first = claim(ledger, model)
-        ledger.finish_import(first.id, files=1, size=1, check_at=START)
+        ledger.finish_import(first.id, totals={first.model_ids[0]: (1, 1)}, check_at=START)
         with pytest.raises(ModelExistsError) as caught:
             claim(ledger, model)
-        assert caught.value.model_id == model.model_id
+        assert caught.value.models == {model.model_id: model.resolved.name}
         assert model.resolved.name in caught.value.detail
 
     def test_takes_a_failed_model_over(self, ledger: Ledger) -> None:
@@ -114,11 +114,11 @@ class TestClaim:
         model = make_model()
         task = claim(ledger, model)
         if end == "done":
-            ledger.finish_import(task.id, files=1, size=1, check_at=START)
+            ledger.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=START)
         elif end == "failed":
             ledger.fail_import(task.id, GATED, check_at=START)
         before = read_task(ledger, task.id), read_model(ledger, model.model_id)
-        ledger.claim_import(task, replace(model, task_id=task.id))
+        ledger.claim_import(task, [replace(model, task_id=task.id)])
         assert (read_task(ledger, task.id), read_model(ledger, model.model_id)) == before
 
 
@@ -397,9 +397,9 @@ class TestFinishFiles:
 class TestEnd:
     def test_done_makes_the_model_ready(self, ledger: Ledger, clock: ManualClock) -> None:
         task = plan(ledger, make_file())
-        model = read_model(ledger, task.model_id)
+        model = read_model(ledger, task.model_ids[0])
         clock.now = START + 60
-        assert ledger.finish_import(task.id, files=5, size=500_000_000_001, check_at=START + 900)
+        assert ledger.finish_import(task.id, totals={task.model_ids[0]: (5, 500_000_000_001)}, check_at=START + 900)
         assert read_task(ledger, task.id) == replace(
             task,
             status=TaskStatus.DONE,
@@ -407,14 +407,14 @@ class TestEnd:
             updated_at=at(START + 60),
             check_at=START + 900,
         )
-        assert read_model(ledger, task.model_id) == replace(
+        assert read_model(ledger, task.model_ids[0]) == replace(
             model, status=ModelStatus.READY, files=5, size=500_000_000_001, updated_at=at(START + 60)
         )
 
     @pytest.mark.parametrize("stage", [Stage.FAILED, Stage.CANCELLED])
     def test_failed_says_why_and_frees_the_model(self, ledger: Ledger, clock: ManualClock, stage: Stage) -> None:
         task = plan(ledger, make_file())
-        model = read_model(ledger, task.model_id)
+        model = read_model(ledger, task.model_ids[0])
         clock.now = START + 60
         assert ledger.fail_import(task.id, GATED, stage=stage, check_at=START + 900)
         assert read_task(ledger, task.id) == replace(
@@ -425,23 +425,23 @@ class TestEnd:
             updated_at=at(START + 60),
             check_at=START + 900,
         )
-        assert read_model(ledger, task.model_id) == replace(model, status=ModelStatus.FAILED, updated_at=at(START + 60))
+        assert read_model(ledger, task.model_ids[0]) == replace(model, status=ModelStatus.FAILED, updated_at=at(START + 60))
 
     def test_comes_once(self, ledger: Ledger) -> None:
         done, failed = claim(ledger), claim(ledger)
-        assert ledger.finish_import(done.id, files=1, size=1, check_at=START)
+        assert ledger.finish_import(done.id, totals={done.model_ids[0]: (1, 1)}, check_at=START)
         assert ledger.fail_import(failed.id, GATED, check_at=START)
         before = [read_task(ledger, task.id) for task in (done, failed)]
-        assert ledger.finish_import(done.id, files=2, size=2, check_at=START + 1)
+        assert ledger.finish_import(done.id, totals={done.model_ids[0]: (2, 2)}, check_at=START + 1)
         assert not ledger.fail_import(done.id, GATED, check_at=START + 1)
-        assert not ledger.finish_import(failed.id, files=1, size=1, check_at=START + 1)
+        assert not ledger.finish_import(failed.id, totals={failed.model_ids[0]: (1, 1)}, check_at=START + 1)
         assert not ledger.fail_import(failed.id, replace(GATED, detail="again"), check_at=START + 1)
         assert [read_task(ledger, task.id) for task in (done, failed)] == before
-        assert read_model(ledger, done.model_id).files == 1
-        assert read_model(ledger, failed.model_id).status is ModelStatus.FAILED
+        assert read_model(ledger, done.model_ids[0]).files == 1
+        assert read_model(ledger, failed.model_ids[0]).status is ModelStatus.FAILED
 
     def test_of_an_unknown_task_does_nothing(self, ledger: Ledger) -> None:
-        assert not ledger.finish_import("unknown", files=1, size=1, check_at=START)
+        assert not ledger.finish_import("unknown", totals={}, check_at=START)
         assert not ledger.fail_import("unknown", GATED, check_at=START)
         assert ledger.find_task("unknown") is None
 
@@ -451,7 +451,7 @@ class TestEnd:
         ledger.fail_import(first.id, GATED, check_at=START)
         second = claim(ledger, model)
         assert not ledger.fail_import(first.id, GATED, check_at=START)
-        assert not ledger.finish_import(first.id, files=1, size=1, check_at=START)
+        assert not ledger.finish_import(first.id, totals={first.model_ids[0]: (1, 1)}, check_at=START)
         assert read_model(ledger, model.model_id).status is ModelStatus.IMPORTING
         assert read_task(ledger, second.id) == second
 
@@ -462,16 +462,16 @@ class TestWithdrawal:
         first = claim(ledger, model)
         ledger.start_stage(first.id, Stage.PUBLISHING, check_at=START)
         assert ledger.fail_import(first.id, GATED, check_at=START)
-        assert read_model(ledger, first.model_id).status is ModelStatus.WITHDRAWING
+        assert read_model(ledger, first.model_ids[0]).status is ModelStatus.WITHDRAWING
         with pytest.raises(ImportInProgressError, match="withdrawn") as caught:
             claim(ledger, model)
         assert caught.value.task_id == first.id
         for _ in range(2):
-            ledger.release_model(first.id)
-        assert read_model(ledger, first.model_id).status is ModelStatus.FAILED
+            ledger.release_models(first.id)
+        assert read_model(ledger, first.model_ids[0]).status is ModelStatus.FAILED
         second = claim(ledger, model)
-        ledger.release_model(first.id)
-        assert read_model(ledger, second.model_id).status is ModelStatus.IMPORTING
+        ledger.release_models(first.id)
+        assert read_model(ledger, second.model_ids[0]).status is ModelStatus.IMPORTING
 
     @pytest.mark.parametrize("stage", [None, Stage.TRANSFERRING, Stage.VERIFIED])
     def test_before_that_nothing_is_to_be_withdrawn(self, ledger: Ledger, stage: Stage | None) -> None:
@@ -479,13 +479,13 @@ class TestWithdrawal:
         if stage is not None:
             ledger.start_stage(task.id, stage, check_at=START)
         ledger.fail_import(task.id, GATED, check_at=START)
-        assert read_model(ledger, task.model_id).status is ModelStatus.FAILED
+        assert read_model(ledger, task.model_ids[0]).status is ModelStatus.FAILED
 
     def test_only_a_withdrawing_model_is_released(self, ledger: Ledger) -> None:
         task = claim(ledger)
-        ledger.release_model(task.id)
-        ledger.release_model("unknown")
-        assert read_model(ledger, task.model_id).status is ModelStatus.IMPORTING
+        ledger.release_models(task.id)
+        ledger.release_models("unknown")
+        assert read_model(ledger, task.model_ids[0]).status is ModelStatus.IMPORTING
 
 
 class TestWatch:
@@ -497,7 +497,7 @@ class TestWatch:
 
     def test_ends_with_unwatch_and_not_with_the_task(self, ledger: Ledger) -> None:
         done, failed, pending = claim(ledger), claim(ledger), claim(ledger)
-        ledger.finish_import(done.id, files=1, size=1, check_at=START + 1)
+        ledger.finish_import(done.id, totals={done.model_ids[0]: (1, 1)}, check_at=START + 1)
         ledger.fail_import(failed.id, GATED, check_at=START + 2)
         ledger.postpone_check(pending.id, check_at=START + 3)
         assert {t.id for t in ledger.list_due(START + 999, 10)} == {done.id, failed.id, pending.id}
@@ -527,7 +527,7 @@ class TestWatch:
 
     def test_is_not_postponed_once_it_has_ended(self, ledger: Ledger) -> None:
         task = claim(ledger)
-        ledger.finish_import(task.id, files=1, size=1, check_at=START)
+        ledger.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=START)
         ledger.unwatch_task(task.id)
         before = read_task(ledger, task.id)
         ledger.postpone_check(task.id, check_at=START + 1, sweeps=5)

@@ -3,15 +3,18 @@ import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from modelhaul.adapters.archives import S3ArchiveStore
 from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
-from modelhaul.errors import ObjectGoneError, StorageUnavailableError, UploadGoneError
-from modelhaul.model import Part
-from modelhaul.ports import ObjectStore
+from modelhaul.errors import ArchiveReplacedError, ObjectGoneError, StorageUnavailableError, UploadGoneError
+from modelhaul.model import ObjectRange, Part
+from modelhaul.ports import ArchiveStore, ObjectStore
 from tests.contract.backends import BACKENDS, REGION, open_aws
+from tests.fakes.archive_store import InMemoryArchiveStore
 from tests.fakes.object_store import InMemoryObjectStore
 
 if TYPE_CHECKING:
@@ -36,9 +39,19 @@ def client(backend: str) -> "Iterator[S3Client | None]":
 
 
 @pytest.fixture
-def store(client: "S3Client | None") -> ObjectStore:
+def archives(client: "S3Client | None") -> ArchiveStore:
+    bucket = f"incoming-{uuid.uuid4().hex}"
     if client is None:
-        return InMemoryObjectStore()
+        return InMemoryArchiveStore(bucket)
+    client.create_bucket(Bucket=bucket)
+    return S3ArchiveStore(client, bucket)
+
+
+@pytest.fixture
+def store(client: "S3Client | None", archives: ArchiveStore) -> ObjectStore:
+    if client is None:
+        assert isinstance(archives, InMemoryArchiveStore)
+        return InMemoryObjectStore(archives=archives)
     bucket = f"contract-{uuid.uuid4().hex}"
     client.create_bucket(Bucket=bucket)
     return S3ObjectStore(client, bucket, single_copy_limit=7 * MIB, copy_part_size=PART_SIZE)
@@ -278,6 +291,93 @@ def test_copy_of_a_changed_object_is_refused(store: ObjectStore, backend: str, s
         store.copy("source", "target", size=size, etag=etag)
     assert store.find_object("target") is None
     assert list(store.list_uploads("")) == []
+
+
+ARCHIVE_KEY = "incoming/a b+ä%2F.zip"
+ARCHIVE = make_bytes(PART_SIZE + 1001, 1) + make_bytes(2 * MIB, 2)
+
+
+def test_copied_parts_become_an_object(store: ObjectStore, archives: ArchiveStore) -> None:
+    source_etag = archives.put_archive(ARCHIVE_KEY, ARCHIVE)
+
+    def copy(number: int, start: int, end: int) -> Part:
+        source = ObjectRange(archives.bucket, ARCHIVE_KEY, source_etag, start, end)
+        return store.copy_part("key", upload_id, number, source, crc32=zlib.crc32(ARCHIVE[start:end]))
+
+    spans = [(7, PART_SIZE + 7), (100, PART_SIZE + 100), (len(ARCHIVE) - 1, len(ARCHIVE))]
+    upload_id = store.create_upload("key")
+    copied = [copy(n, *span) for n, span in zip((1, 3, 4), spans, strict=True)]
+    uploaded = upload(store, "key", upload_id, 2, make_bytes(PART_SIZE, 3))
+    assert copied == [
+        Part(n, hashlib.md5(ARCHIVE[start:end]).hexdigest(), zlib.crc32(ARCHIVE[start:end]))
+        for n, (start, end) in zip((1, 3, 4), spans, strict=True)
+    ]
+    bodies = [ARCHIVE[slice(*spans[0])], make_bytes(PART_SIZE, 3), *(ARCHIVE[slice(*span)] for span in spans[1:])]
+    store.complete_upload("key", upload_id, [copied[0], uploaded, *copied[1:]], size=sum(map(len, bodies)))
+    assert read_all(store, "key") == b"".join(bodies)
+    assert archives.find_archive(ARCHIVE_KEY) == (len(ARCHIVE), source_etag)
+
+
+@pytest.mark.parametrize("change", ["overwritten", "deleted"])
+def test_a_part_is_copied_only_from_the_very_object(store: ObjectStore, archives: ArchiveStore, change: str) -> None:
+    etag = archives.put_archive(ARCHIVE_KEY, ARCHIVE)
+    source = ObjectRange(archives.bucket, ARCHIVE_KEY, etag, 0, PART_SIZE)
+    upload_id = store.create_upload("key")
+    store.copy_part("key", upload_id, 1, source, crc32=zlib.crc32(ARCHIVE[:PART_SIZE]))
+    if change == "deleted":
+        archives.delete_archive(ARCHIVE_KEY)
+    else:
+        archives.put_archive(ARCHIVE_KEY, ARCHIVE[:-1] + b"!")
+    with pytest.raises(ArchiveReplacedError):
+        store.copy_part("key", upload_id, 2, source, crc32=zlib.crc32(ARCHIVE[:PART_SIZE]))
+
+
+def test_a_part_is_not_copied_into_a_gone_upload(store: ObjectStore, archives: ArchiveStore) -> None:
+    etag = archives.put_archive(ARCHIVE_KEY, ARCHIVE)
+    upload_id = store.create_upload("key")
+    store.abort_upload("key", upload_id)
+    source = ObjectRange(archives.bucket, ARCHIVE_KEY, etag, 0, PART_SIZE)
+    with pytest.raises(UploadGoneError):
+        store.copy_part("key", upload_id, 1, source, crc32=zlib.crc32(ARCHIVE[:PART_SIZE]))
+
+
+def test_a_copied_part_with_other_bytes_is_refused(store: ObjectStore, archives: ArchiveStore, backend: str) -> None:
+    if backend == "moto":
+        pytest.skip("moto does not check the checksum")
+    etag = archives.put_archive(ARCHIVE_KEY, ARCHIVE)
+    source = ObjectRange(archives.bucket, ARCHIVE_KEY, etag, 0, PART_SIZE)
+    upload_id = store.create_upload("key")
+
+    def copy_and_complete() -> None:
+        part = store.copy_part("key", upload_id, 1, source, crc32=zlib.crc32(ARCHIVE[1 : PART_SIZE + 1]))
+        store.complete_upload("key", upload_id, [part], size=PART_SIZE)
+
+    with pytest.raises((StorageUnavailableError, UploadGoneError)):
+        copy_and_complete()
+    assert store.find_object("key") is None
+
+
+def test_a_copied_part_is_completed_with_its_own_checksum(
+    store: ObjectStore, archives: ArchiveStore, backend: str
+) -> None:
+    if backend == "moto":
+        pytest.skip("moto does not check the checksum")
+    etag = archives.put_archive(ARCHIVE_KEY, ARCHIVE)
+    source = ObjectRange(archives.bucket, ARCHIVE_KEY, etag, 0, PART_SIZE)
+    upload_id = store.create_upload("key")
+    part = store.copy_part("key", upload_id, 1, source, crc32=zlib.crc32(ARCHIVE[:PART_SIZE]))
+    with pytest.raises(UploadGoneError):
+        store.complete_upload("key", upload_id, [replace(part, crc32=part.crc32 ^ 1)], size=PART_SIZE)
+    store.complete_upload("key", upload_id, [part], size=PART_SIZE)
+    assert read_all(store, "key") == ARCHIVE[:PART_SIZE]
+
+
+@pytest.mark.parametrize(("number", "end"), [(0, 9), (10_001, 9), (1, 0)])
+def test_copied_parts_have_bounds(store: ObjectStore, archives: ArchiveStore, number: int, end: int) -> None:
+    etag = archives.put_archive(ARCHIVE_KEY, ARCHIVE)
+    upload_id = store.create_upload("key")
+    with pytest.raises(ValueError, match="part"):
+        store.copy_part("key", upload_id, number, ObjectRange(archives.bucket, ARCHIVE_KEY, etag, 0, end), crc32=0)
 
 
 def test_read_gives_a_range(store: ObjectStore) -> None:

@@ -1,19 +1,32 @@
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from modelhaul.errors import (
     ImportInProgressError,
+    InvalidReferenceError,
     LeaseLostError,
     ModelExistsError,
     TaskEndedError,
 )
-from modelhaul.model import Blob, Checkpoint, FileRecord, FileResult, Model, ModelStatus, SourceFile
+from modelhaul.model import (
+    Blob,
+    Checkpoint,
+    FileRecord,
+    FileResult,
+    Model,
+    ModelStatus,
+    SkippedDirectory,
+    Source,
+    SourceFile,
+)
 from modelhaul.ports import Clock, Ledger
-from modelhaul.task import Progress, Stage, Task, TaskError, TaskStatus
+from modelhaul.task import Progress, Stage, Task, TaskError, TaskPage, TaskStatus
 
+_UPLOADING = (TaskStatus.PENDING, Stage.UPLOADING)
+_INSPECTING = (TaskStatus.PENDING, Stage.INSPECTING)
 _STAGE_ORDER = (Stage.PLANNING, Stage.TRANSFERRING, Stage.VERIFIED, Stage.PUBLISHING)
 
 
@@ -42,24 +55,75 @@ class InMemoryLedger(Ledger):
         self._lock = threading.RLock()
         self._tables = _Tables()
 
-    def claim_import(self, task: Task, model: Model) -> None:
+    def claim_import(self, task: Task, models: Sequence[Model]) -> None:
         with self._lock:
-            holder = self._tables.models.get(model.model_id)
-            if holder is not None and holder.task_id == task.id:
+            if task.id in self._tables.tasks:
                 return
-            name = f"{model.resolved.name} at commit {model.resolved.commit[:12]}"
-            if holder is not None and holder.status is ModelStatus.READY:
-                raise ModelExistsError(f"{name} is here already.", model_id=model.model_id)
-            if holder is not None and holder.status is not ModelStatus.FAILED:
-                doing = "imported" if holder.status is ModelStatus.IMPORTING else "withdrawn"
+            self._claim(task.id, models)
+            self._record(task)
+
+    def record_task(self, task: Task) -> None:
+        with self._lock:
+            if task.id not in self._tables.tasks:
+                self._record(task)
+
+    def record_arrival(self, task_id: str, *, size: int, etag: str, check_at: float) -> Task | None:
+        with self._lock:
+            task = self._tables.tasks.get(task_id)
+            if task is None or task.archive is None or (task.status, task.stage) != _UPLOADING:
+                return task
+            archive = replace(task.archive, size=size, etag=etag)
+            return self._write_task(task, stage=Stage.INSPECTING, archive=archive, check_at=check_at, sweeps=0)
+
+    def claim_models(
+        self, task_id: str, models: Sequence[Model], skipped: Sequence[SkippedDirectory], *, check_at: float
+    ) -> Task | None:
+        with self._lock:
+            task = self._tables.tasks.get(task_id)
+            if task is None or (task.status, task.stage) != _INSPECTING:
+                return task
+            self._claim(task_id, models)
+            return self._write_task(
+                task,
+                stage=Stage.PLANNING,
+                model_ids=tuple(model.model_id for model in models),
+                skipped=tuple(skipped),
+                check_at=check_at,
+                sweeps=0,
+            )
+
+    def _claim(self, task_id: str, models: Sequence[Model]) -> None:
+        held = self.find_models([model.model_id for model in models])
+        ready = {model.model_id: model.resolved.name for model in held if model.status is ModelStatus.READY}
+        if ready:
+            raise ModelExistsError(f"{', '.join(ready.values())}: here already.", models=ready)
+        for model in held:
+            if model.status is not ModelStatus.FAILED:
+                doing = "imported" if model.status is ModelStatus.IMPORTING else "withdrawn"
                 raise ImportInProgressError(
-                    f"{name} is being {doing} by task {holder.task_id}.",
+                    f"{model.resolved.name} is being {doing} by task {model.task_id}.",
                     model_id=model.model_id,
-                    task_id=holder.task_id,
+                    task_id=model.task_id,
                 )
-            self._tables.tasks[task.id] = task
-            self._tables.watched.add(task.id)
-            self._tables.models[model.model_id] = model
+        self._tables.models |= {model.model_id: model for model in models}
+
+    def _record(self, task: Task) -> None:
+        self._tables.tasks[task.id] = task
+        self._tables.watched.add(task.id)
+
+    def list_tasks(
+        self, *, source: Source | None = None, status: TaskStatus | None = None, limit: int, cursor: str | None = None
+    ) -> TaskPage:
+        """The cursor is the last listed task's id."""
+        with self._lock:
+            tasks = sorted(self._tables.tasks.values(), key=lambda t: (t.created_at, t.id), reverse=True)
+            if cursor is not None:
+                if cursor not in self._tables.tasks:
+                    raise InvalidReferenceError("The cursor is none that a list was answered with.", part="cursor")
+                tasks = tasks[tasks.index(self._tables.tasks[cursor]) + 1 :]
+            fitting = [t for t in tasks if source in (None, t.source) and status in (None, t.status)]
+            page = fitting[:limit]
+            return TaskPage(tuple(page), page[-1].id if len(fitting) > limit else None)
 
     def find_task(self, task_id: str) -> Task | None:
         with self._lock:
@@ -68,6 +132,10 @@ class InMemoryLedger(Ledger):
     def find_model(self, model_id: str) -> Model | None:
         with self._lock:
             return self._tables.models.get(model_id)
+
+    def find_models(self, model_ids: Sequence[str]) -> list[Model]:
+        with self._lock:
+            return [self._tables.models[model_id] for model_id in model_ids if model_id in self._tables.models]
 
     def put_files(self, task_id: str, files: Iterable[SourceFile]) -> None:
         with self._lock:
@@ -174,13 +242,14 @@ class InMemoryLedger(Ledger):
                 self._write_task(task, progress=progress, check_at=check_at, sweeps=0)
             return progress
 
-    def finish_import(self, task_id: str, *, files: int, size: int, check_at: float) -> bool:
+    def finish_import(self, task_id: str, *, totals: Mapping[str, tuple[int, int]], check_at: float) -> bool:
         with self._lock:
             task = self._tables.tasks.get(task_id)
             if task is None or task.status is not TaskStatus.PENDING:
                 return task is not None and task.status is TaskStatus.DONE
             self._write_task(task, status=TaskStatus.DONE, stage=Stage.DONE, check_at=check_at)
-            self._write_model(task.model_id, status=ModelStatus.READY, files=files, size=size)
+            for model_id, (files, size) in totals.items():
+                self._write_model(model_id, status=ModelStatus.READY, files=files, size=size)
             return True
 
     def fail_import(self, task_id: str, error: TaskError, *, stage: Stage = Stage.FAILED, check_at: float) -> bool:
@@ -190,15 +259,16 @@ class InMemoryLedger(Ledger):
                 return False
             self._write_task(task, status=TaskStatus.FAILED, stage=stage, error=error, check_at=check_at)
             published = task.stage is Stage.PUBLISHING
-            self._write_model(task.model_id, status=ModelStatus.WITHDRAWING if published else ModelStatus.FAILED)
+            for model_id in task.model_ids:
+                self._write_model(model_id, status=ModelStatus.WITHDRAWING if published else ModelStatus.FAILED)
             return True
 
-    def release_model(self, task_id: str) -> None:
+    def release_models(self, task_id: str) -> None:
         with self._lock:
             task = self._tables.tasks.get(task_id)
-            model = self._tables.models.get(task.model_id) if task is not None else None
-            if model is not None and model.task_id == task_id and model.status is ModelStatus.WITHDRAWING:
-                self._write_model(model.model_id, status=ModelStatus.FAILED)
+            for model in self.find_models(task.model_ids if task is not None else ()):
+                if model.task_id == task_id and model.status is ModelStatus.WITHDRAWING:
+                    self._write_model(model.model_id, status=ModelStatus.FAILED)
 
     def unwatch_task(self, task_id: str) -> None:
         with self._lock:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from modelhaul.errors import ObjectGoneError, StorageUnavailableError, UploadGoneError
-from modelhaul.model import Part
+from modelhaul.model import ObjectRange, Part
+from tests.fakes.archive_store import InMemoryArchiveStore
 
 _MAX_PARTS = 10_000
 
@@ -24,10 +25,14 @@ class _Upload:
 
 
 class InMemoryObjectStore:
-    """Behaves as S3 does, with its ETags and part rules; `min_part_size` (bytes) may be lowered."""
+    """Behaves as S3 does, with its ETags and part rules; `min_part_size` (bytes) may be lowered.
 
-    def __init__(self, *, min_part_size: int = 5 * 1024 * 1024) -> None:
+    `copy_part` copies from `archives`.
+    """
+
+    def __init__(self, *, min_part_size: int = 5 * 1024 * 1024, archives: InMemoryArchiveStore | None = None) -> None:
         self._min_part_size = min_part_size
+        self._archives = archives or InMemoryArchiveStore()
         self._lock = threading.RLock()
         self._objects: dict[str, _StoredObject] = {}
         self._uploads: dict[str, _Upload] = {}
@@ -62,6 +67,14 @@ class InMemoryObjectStore:
         with self._lock:
             self._find_upload(key, upload_id).parts[number] = (part, content)
         return part
+
+    def copy_part(self, key: str, upload_id: str, number: int, source: ObjectRange, *, crc32: int) -> Part:
+        if source.start >= source.end:
+            raise ValueError("a part has 1 byte or more")
+        with self._lock:
+            self._find_upload(key, upload_id)
+        body = self._archives.read_range(source)
+        return self.upload_part(key, upload_id, number, memoryview(body), crc32=crc32)
 
     def complete_upload(self, key: str, upload_id: str, parts: Sequence[Part], *, size: int) -> str:
         if [part.number for part in parts] != list(range(1, len(parts) + 1)):

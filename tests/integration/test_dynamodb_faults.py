@@ -95,17 +95,17 @@ class TestLostReply:
         task = builders.claim(ledger)
         dynamodb.reset()
         dynamodb.inject(TRANSACTION, fault)
-        assert ledger.finish_import(task.id, files=1, size=2, check_at=builders.START)
+        assert ledger.finish_import(task.id, totals={task.model_ids[0]: (1, 2)}, check_at=builders.START)
         assert dynamodb.count(TRANSACTION) == 2
         assert builders.read_task(ledger, task.id).status is TaskStatus.DONE
-        assert builders.read_model(ledger, task.model_id).status is ModelStatus.READY
+        assert builders.read_model(ledger, task.model_ids[0]).status is ModelStatus.READY
 
     def test_of_fail_import(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any) -> None:
         task = builders.claim(ledger)
         dynamodb.inject(TRANSACTION, fault)
         ledger.fail_import(task.id, builders.GATED, check_at=builders.START)
         assert builders.read_task(ledger, task.id).error == builders.GATED
-        assert builders.read_model(ledger, task.model_id).status is ModelStatus.FAILED
+        assert builders.read_model(ledger, task.model_ids[0]).status is ModelStatus.FAILED
 
     @pytest.mark.parametrize(("offset", "total"), [(900, 900), (None, 0)])
     def test_of_save_checkpoint(
@@ -154,11 +154,11 @@ class TestLostReply:
         file, model = builders.make_file(size=1000), builders.make_model()
         task = builders.make_task(model)
         steps: list[Callable[[], object]] = [
-            lambda: ledger.claim_import(task, replace(model, task_id=task.id)),
+            lambda: ledger.claim_import(task, [replace(model, task_id=task.id)]),
             lambda: ledger.put_files(task.id, [file]),
             lambda: builders.save(ledger, task.id, builders.make_checkpoint(400)),
             lambda: ledger.finish_files(task.id, [builders.make_result(file)], check_at=builders.START),
-            lambda: ledger.finish_import(task.id, files=1, size=1000, check_at=builders.START),
+            lambda: ledger.finish_import(task.id, totals={task.model_ids[0]: (1, 1000)}, check_at=builders.START),
         ]
         results = []
         for step in steps:
@@ -192,7 +192,7 @@ class TestConflict:
         dynamodb.inject(TRANSACTION, conflict, times=3)
         assert ledger.finish_files(task.id, [builders.make_result(file)], check_at=builders.START).bytes_done == 1000
         dynamodb.inject(TRANSACTION, conflict, times=3)
-        assert ledger.finish_import(task.id, files=1, size=1000, check_at=builders.START)
+        assert ledger.finish_import(task.id, totals={task.model_ids[0]: (1, 1000)}, check_at=builders.START)
 
     def test_of_a_single_write_is_tried_again(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
         task = builders.plan(ledger, builders.make_file())
@@ -273,12 +273,12 @@ class TestRace:
     def test_of_two_ends(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
         task = builders.claim(ledger)
         after(dynamodb, "GetItem", lambda: ledger.fail_import(task.id, builders.GATED, check_at=builders.START))
-        assert not ledger.finish_import(task.id, files=1, size=1, check_at=builders.START)
+        assert not ledger.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=builders.START)
         assert builders.read_task(ledger, task.id).error == builders.GATED
         task = builders.claim(ledger)
-        after(dynamodb, "GetItem", lambda: ledger.finish_import(task.id, files=1, size=1, check_at=builders.START))
+        after(dynamodb, "GetItem", lambda: ledger.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=builders.START))
         assert not ledger.fail_import(task.id, builders.GATED, check_at=builders.START)
-        assert builders.read_model(ledger, task.model_id).status is ModelStatus.READY
+        assert builders.read_model(ledger, task.model_ids[0]).status is ModelStatus.READY
 
 
 def after(dynamodb: MotoDynamoDB, operation: str, step: Callable[[], object]) -> None:
@@ -309,7 +309,7 @@ def test_of_fifty_simultaneous_claims_one_wins(contended: Ledger) -> None:
         task = tasks[number]
         start.wait()
         try:
-            contended.claim_import(task, replace(model, task_id=task.id))
+            contended.claim_import(task, [replace(model, task_id=task.id)])
         except ImportInProgressError as error:
             return error.task_id
         return task.id
@@ -358,9 +358,9 @@ CALLS: dict[str, Callable[[Ledger], object]] = {
     "release_lease": lambda ledger: ledger.release_lease("a", "b", owner="c"),
     "save_checkpoint": lambda ledger: builders.save(ledger, "a", None),
     "finish_files": lambda ledger: ledger.finish_files("a", [builders.make_result(builders.make_file())], check_at=1),
-    "finish_import": lambda ledger: ledger.finish_import("a", files=1, size=1, check_at=1),
+    "finish_import": lambda ledger: ledger.finish_import("a", totals={}, check_at=1),
     "fail_import": lambda ledger: ledger.fail_import("a", builders.GATED, check_at=1),
-    "release_model": lambda ledger: ledger.release_model("a"),
+    "release_models": lambda ledger: ledger.release_models("a"),
     "unwatch_task": lambda ledger: ledger.unwatch_task("a"),
     "list_due": lambda ledger: ledger.list_due(1, 1),
     "find_blob": lambda ledger: ledger.find_blob("a"),
@@ -403,7 +403,7 @@ def test_records_expire(ledger: DynamoDBLedger, monkeypatch: pytest.MonkeyPatch)
     task, failed = builders.plan(ledger, builders.make_file()), builders.claim(ledger)
     assert ledger._tasks.get(task.id).expires_at is None
     assert ledger._files.get(task.id, "model.safetensors").expires_at.timestamp() == builders.START + 14 * 86_400
-    ledger.finish_import(task.id, files=1, size=1, check_at=builders.START)
+    ledger.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=builders.START)
     ledger.fail_import(failed.id, builders.GATED, check_at=builders.START)
     for ended in (task, failed):
         assert ledger._tasks.get(ended.id).expires_at.timestamp() == builders.START + 90 * 86_400
@@ -444,7 +444,7 @@ def test_calls_to_dynamodb_are_few(ledger: DynamoDBLedger, dynamodb: MotoDynamoD
     results = [builders.make_result(file) for file in files]
     measure("finish_files", lambda: ledger.finish_files(task.id, results, check_at=builders.START))
     measure("start_stage", lambda: ledger.start_stage(task.id, Stage.PUBLISHING, check_at=builders.START))
-    measure("finish_import", lambda: ledger.finish_import(task.id, files=1, size=1, check_at=builders.START))
+    measure("finish_import", lambda: ledger.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=builders.START))
     pairs = [("sha256:aa", BLOB), ("git-sha1:aa", BLOB)]
     measure("put_blobs", lambda: ledger.put_blobs(pairs, expires_at=None))
     measure("put_blobs that expire", lambda: ledger.put_blobs(pairs, expires_at=1))

@@ -1,6 +1,8 @@
 """S3 fails, or does what it was told and its reply is lost: what the adapter makes of it."""
 
+import base64
 import hashlib
+import re
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,8 +17,14 @@ from moto.core.botocore_stubber import MockRawResponse
 from moto.core.models import botocore_stubber
 
 from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
-from modelhaul.errors import ObjectGoneError, StorageUnavailableError, UploadGoneError
-from modelhaul.model import Part
+from modelhaul.errors import (
+    ArchiveReplacedError,
+    ModelhaulError,
+    ObjectGoneError,
+    StorageUnavailableError,
+    UploadGoneError,
+)
+from modelhaul.model import ObjectRange, Part
 from tests.contract.backends import REGION, open_aws
 
 if TYPE_CHECKING:
@@ -145,6 +153,15 @@ def store(client: "S3Client", request: pytest.FixtureRequest) -> S3ObjectStore:
     return S3ObjectStore(client, bucket, single_copy_limit=7 * MIB, copy_part_size=PART_SIZE)
 
 
+@pytest.fixture
+def source(client: "S3Client", request: pytest.FixtureRequest) -> ObjectRange:
+    """A range of an object in another bucket; it is `BODY`."""
+    bucket = f"incoming-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:40]}"
+    client.create_bucket(Bucket=bucket)
+    etag = client.put_object(Bucket=bucket, Key="incoming/a b.zip", Body=b"before" + BODY + b"after")["ETag"]
+    return ObjectRange(bucket, "incoming/a b.zip", etag.strip('"'), 6, 6 + len(BODY))
+
+
 def put(store: S3ObjectStore, key: str, body: bytes) -> str:
     return store.put(key, body, sha256=hashlib.sha256(body).hexdigest())
 
@@ -260,6 +277,97 @@ def test_copy_in_parts_is_repeated(store: S3ObjectStore, faults: Faults, fault: 
     assert list(store.list_uploads("")) == []
 
 
+def tell_checksum(crc32: int) -> Fault:
+    """Copies, and answers as S3 does for an upload that was created with CRC32; moto and MiniStack leave it out."""
+    checksum = base64.b64encode(crc32.to_bytes(4)).decode()
+
+    def copy_and_tell(request: AWSPreparedRequest) -> AWSResponse:
+        etag = re.search(b"<ETag>.*</ETag>", act(request).content)
+        assert etag is not None
+        told = f"{etag[0].decode()}<ChecksumCRC32>{checksum}</ChecksumCRC32>"
+        return answer(request, 200, f"<CopyPartResult>{told}</CopyPartResult>")
+
+    return copy_and_tell
+
+
+@recoverable
+def test_a_copied_part_is_copied_again_and_not_uploaded(
+    store: S3ObjectStore, faults: Faults, source: ObjectRange, fault: Fault
+) -> None:
+    def check_conditions(request: AWSPreparedRequest) -> AWSResponse | None:
+        assert request.headers["x-amz-copy-source-if-match"] == f'"{source.etag}"'.encode()
+        assert request.headers["x-amz-copy-source-range"] == f"bytes=6-{len(BODY) + 5}".encode()
+        return tell_checksum(zlib.crc32(BODY))(request)
+
+    upload_id = store.create_upload("key")
+    waiting = faults.add("UploadPartCopy", fault, LATE_ERROR, check_conditions)
+    unused = [faults.add("UploadPart", SLOW_DOWN), faults.add("GetObject", SLOW_DOWN)]
+    part = store.copy_part("key", upload_id, 1, source, crc32=zlib.crc32(BODY))
+    assert not waiting
+    assert unused == [[SLOW_DOWN], [SLOW_DOWN]]
+    assert part == Part(1, hashlib.md5(BODY).hexdigest(), zlib.crc32(BODY))
+    unused[1].clear()
+    store.complete_upload("key", upload_id, [part], size=len(BODY))
+    assert store.read("key", 0, len(BODY)) == BODY
+
+
+@pytest.mark.parametrize("told", [None, zlib.crc32(BODY) ^ 1])
+def test_bytes_that_s3_does_not_vouch_for_are_uploaded(
+    store: S3ObjectStore, faults: Faults, source: ObjectRange, told: int | None
+) -> None:
+    def cut_short(request: AWSPreparedRequest) -> AWSResponse:
+        return answer(request, 206, "01234", {"Content-Length": str(len(BODY))})
+
+    seen: list[str] = []
+
+    def look(request: AWSPreparedRequest) -> None:
+        seen.append(request.headers["x-amz-checksum-crc32"])
+
+    upload_id = store.create_upload("key")
+    if told is not None:
+        faults.add("UploadPartCopy", tell_checksum(told))
+    waiting = faults.add("GetObject", cut_short)
+    faults.add("UploadPart", look)
+    part = store.copy_part("key", upload_id, 1, source, crc32=zlib.crc32(BODY))
+    assert not waiting
+    assert [base64.b64decode(checksum) for checksum in seen] == [zlib.crc32(BODY).to_bytes(4)]
+    assert part == Part(1, hashlib.md5(BODY).hexdigest(), zlib.crc32(BODY))
+
+
+def test_another_archive_is_not_uploaded_instead_of_the_copied_one(
+    store: S3ObjectStore, faults: Faults, client: "S3Client", source: ObjectRange
+) -> None:
+    def copy_and_overwrite(request: AWSPreparedRequest) -> None:
+        act(request)
+        client.put_object(Bucket=source.bucket, Key=source.key, Body=bytes(2 * len(BODY)))
+
+    upload_id = store.create_upload("key")
+    faults.add("UploadPartCopy", copy_and_overwrite)
+    unused = faults.add("UploadPart", SLOW_DOWN)
+    with pytest.raises(ArchiveReplacedError):
+        store.copy_part("key", upload_id, 1, source, crc32=zlib.crc32(BODY))
+    assert unused
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [
+        (412, "PreconditionFailed", ArchiveReplacedError),
+        (404, "NoSuchKey", ArchiveReplacedError),
+        (404, "NoSuchUpload", UploadGoneError),
+        (404, "NoSuchBucket", StorageUnavailableError),
+        (400, "InvalidRequest", StorageUnavailableError),
+    ],
+)
+def test_what_a_refused_copy_of_a_part_means(
+    store: S3ObjectStore, faults: Faults, source: ObjectRange, status: int, code: str, error: type[ModelhaulError]
+) -> None:
+    faults.add("UploadPartCopy", answer_error(status, code))
+    with pytest.raises(error) as caught:
+        store.copy_part("key", "id", 1, source, crc32=0)
+    assert "arn:" not in caught.value.detail
+
+
 @pytest.mark.parametrize("operation", ["UploadPartCopy", "CompleteMultipartUpload"])
 def test_a_failed_copy_in_parts_leaves_no_upload(store: S3ObjectStore, faults: Faults, operation: str) -> None:
     etag = put(store, "source", BODY * 6)
@@ -322,10 +430,12 @@ def test_keys_that_could_not_be_deleted_are_told(store: S3ObjectStore, faults: F
 
 def call_each(store: S3ObjectStore) -> dict[str, Callable[[], object]]:
     part = Part(1, "0" * 32, 0)
+    source = ObjectRange("another-bucket", "key", "0" * 32, 0, 1)
     return {
         "PutObject": lambda: put(store, "key", b"x"),
         "CreateMultipartUpload": lambda: store.create_upload("key"),
         "UploadPart": lambda: upload(store, "id", 1, b"x"),
+        "UploadPartCopy": lambda: store.copy_part("key", "id", 1, source, crc32=0),
         "CompleteMultipartUpload": lambda: store.complete_upload("key", "id", [part], size=1),
         "AbortMultipartUpload": lambda: store.abort_upload("key", "id"),
         "ListMultipartUploads": lambda: list(store.list_uploads("")),

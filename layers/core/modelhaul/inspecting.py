@@ -12,7 +12,9 @@ from modelhaul.naming import name_models
 from modelhaul.required_files import MAX_INDEX_SIZE, RequiredFiles, find_lacking
 
 MAX_MODELS = 90  # of one archive: they are claimed in one DynamoDB transaction (100 actions)
+# What is kept of the others: enough to act on, and no more than a record holds.
 _MAX_SKIPPED = 100
+_MAX_LACKS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def inspect_archive(reader: ArchiveReader, archive: Archive, rule: RequiredFiles
             f"The archive holds {len(valid):,} models; the limit is {MAX_MODELS}.", reason="too-many-models"
         )
     names = name_models(valid, model_name=archive.model_name, file_name=archive.file_name)
-    skipped = tuple(SkippedDirectory(d, lacks) for d, lacks in lacking.items() if lacks)
+    skipped = tuple(SkippedDirectory(d, lacks[:_MAX_LACKS]) for d, lacks in lacking.items() if lacks)
     return Inspection(names, skipped[:_MAX_SKIPPED])
 
 

@@ -1,12 +1,16 @@
 """The ledger in four DynamoDB tables, whose keys and TTL `template.yaml` has."""
 
+import base64
+import json
 import random
+import re
 import struct
 import time
 import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import batched
 from typing import Any
@@ -15,6 +19,7 @@ from botocore.exceptions import ClientError
 from pynamodb.attributes import (
     BinaryAttribute,
     BooleanAttribute,
+    ListAttribute,
     MapAttribute,
     NumberAttribute,
     TTLAttribute,
@@ -34,19 +39,21 @@ from pynamodb.exceptions import (
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.operand import Path
 from pynamodb.expressions.update import Action
-from pynamodb.indexes import AllProjection, GlobalSecondaryIndex
+from pynamodb.indexes import AllProjection, GlobalSecondaryIndex, KeysOnlyProjection
 from pynamodb.models import Model as Item
 from pynamodb.transactions import TransactWrite
 
 from modelhaul.digest import Digest
 from modelhaul.errors import (
     ImportInProgressError,
+    InvalidReferenceError,
     LeaseLostError,
     ModelExistsError,
     StorageUnavailableError,
     TaskEndedError,
 )
 from modelhaul.model import (
+    Archive,
     Blob,
     Checkpoint,
     FileRecord,
@@ -55,15 +62,19 @@ from modelhaul.model import (
     ModelStatus,
     Part,
     ResolvedModel,
+    SkippedDirectory,
     Source,
     SourceFile,
 )
 from modelhaul.ports import Clock, Ledger
-from modelhaul.task import Progress, Stage, Task, TaskError, TaskStatus
+from modelhaul.task import Progress, Stage, Task, TaskError, TaskPage, TaskStatus
 
 _TASK_TTL = 90 * 86_400  # seconds after the task's end
 _FILE_TTL = 14 * 86_400  # seconds after planning
 _WATCHED = "1"
+_KIND = "task"  # the one partition of the index by creation
+_LIST_PAGES = 10  # of the index, looked through for one page of a list
+_CURSOR = re.compile(r"[0-9T:.+-]{20,40} [0-9a-f-]{36}")
 
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
 _TRANSACTION_LIMIT = 100
@@ -95,13 +106,38 @@ class TasksByCheck(GlobalSecondaryIndex["TaskItem"]):  # type: ignore[no-untyped
     check_at = NumberAttribute(range_key=True)
 
 
+class TasksByCreation(GlobalSecondaryIndex["TaskItem"]):  # type: ignore[no-untyped-call]
+    """All tasks, by keys that never change: nothing that a task goes through writes to it."""
+
+    class Meta:
+        index_name = "tasks-by-creation"
+        projection = KeysOnlyProjection()
+
+    kind = UnicodeAttribute(hash_key=True)
+    created_at = UTCDateTimeAttribute(range_key=True)
+
+
+class ArchiveMap(MapAttribute[str, Any]):
+    key = UnicodeAttribute()
+    file_name = UnicodeAttribute()
+    model_name = UnicodeAttribute(null=True)
+    size = NumberAttribute(null=True)
+    etag = UnicodeAttribute(null=True)
+
+
 class TaskItem(Item):
+    """`skipped` is JSON: a list of [directory, what it lacks]."""
+
     by_check = TasksByCheck()
+    by_creation = TasksByCreation()
 
     id = UnicodeAttribute(hash_key=True)
     source = UnicodeAttribute()
     model_tag = UnicodeAttribute()
-    model_id = UnicodeAttribute()
+    kind = UnicodeAttribute(default=_KIND)
+    model_ids: ListAttribute[str] = ListAttribute(of=UnicodeAttribute)  # type: ignore[arg-type]
+    archive = ArchiveMap(null=True)  # type: ignore[no-untyped-call]
+    skipped = UnicodeAttribute(null=True)
     created_at = UTCDateTimeAttribute()
     updated_at = UTCDateTimeAttribute()
     status = UnicodeAttribute()
@@ -124,6 +160,7 @@ class ModelItem(Item):
     name = UnicodeAttribute()
     revision = UnicodeAttribute()
     commit = UnicodeAttribute()
+    root = UnicodeAttribute(null=True)
     status = UnicodeAttribute()
     task_id = UnicodeAttribute()
     created_at = UTCDateTimeAttribute()
@@ -150,6 +187,7 @@ class FileItem(Item):
     path = UnicodeAttribute(range_key=True)
     size = NumberAttribute()
     digest = UnicodeAttribute()
+    locator = UnicodeAttribute(null=True)
     done = BooleanAttribute(null=True)
     sha256 = UnicodeAttribute(null=True)
     etag = UnicodeAttribute(null=True)
@@ -174,7 +212,7 @@ def _to_task(item: TaskItem) -> Task:
         id=item.id,
         source=Source(item.source),
         model_tag=item.model_tag,
-        model_id=item.model_id,
+        model_ids=tuple(item.model_ids),
         created_at=item.created_at,
         updated_at=item.updated_at,
         status=TaskStatus(item.status),
@@ -189,7 +227,24 @@ def _to_task(item: TaskItem) -> Task:
         error=_to_task_error(item.error),
         check_at=float(item.check_at),
         sweeps=int(item.sweeps),
+        archive=_to_archive(item.archive),
+        skipped=tuple(SkippedDirectory(name, tuple(lacks)) for name, lacks in json.loads(item.skipped or "[]")),
     )
+
+
+def _to_archive(item: ArchiveMap | None) -> Archive | None:
+    if item is None:
+        return None
+    size: float | None = item.size
+    return Archive(item.key, item.file_name, item.model_name, None if size is None else int(size), item.etag)
+
+
+def _from_archive(archive: Archive) -> ArchiveMap:
+    return ArchiveMap(**asdict(archive))  # type: ignore[no-untyped-call]
+
+
+def _write_skipped(skipped: Sequence[SkippedDirectory]) -> str:
+    return json.dumps([(one.directory, one.lacks) for one in skipped], ensure_ascii=False)
 
 
 def _to_task_error(error: TaskErrorMap | None) -> TaskError | None:
@@ -203,7 +258,7 @@ def _from_task_error(error: TaskError) -> dict[str, object]:
 def _to_model(item: ModelItem) -> Model:
     return Model(
         model_id=item.model_id,
-        resolved=ResolvedModel(Source(item.source), item.name, item.revision, item.commit),
+        resolved=ResolvedModel(Source(item.source), item.name, item.revision, item.commit, item.root or ""),
         status=ModelStatus(item.status),
         task_id=item.task_id,
         created_at=item.created_at,
@@ -216,7 +271,7 @@ def _to_model(item: ModelItem) -> Model:
 def _to_file(item: FileItem) -> FileRecord:
     return FileRecord(
         task_id=item.task_id,
-        file=SourceFile(item.path, int(item.size), Digest.parse(item.digest)),
+        file=SourceFile(item.path, int(item.size), Digest.parse(item.digest), item.locator or ""),
         done=bool(item.done),
         sha256=item.sha256,
         etag=item.etag,
@@ -404,46 +459,103 @@ class DynamoDBLedger(Ledger):
         ]
 
     @_translate_errors()
-    def claim_import(self, task: Task, model: Model) -> None:
-        task_item, model_item = self._from_task(task), self._from_model(model)
-        is_free = ModelItem.model_id.does_not_exist() | (ModelItem.status == ModelStatus.FAILED)
+    def claim_import(self, task: Task, models: Sequence[Model]) -> None:
+        task_item = self._from_task(task)
 
         def claim() -> None:
             try:
                 with self._transaction() as transaction:
                     transaction.save(task_item, condition=TaskItem.id.does_not_exist())
-                    transaction.save(model_item, condition=is_free)
+                    self._save_claims(transaction, models)
             except _CancelledError:
-                match self.find_model(model.model_id):
-                    case Model(task_id=task.id):
-                        return
-                    case Model(status=ModelStatus.READY):
-                        raise ModelExistsError(
-                            f"{_describe(model)} is here already.", model_id=model.model_id
-                        ) from None
-                    case Model(status=ModelStatus.WITHDRAWING, task_id=holder):
-                        raise ImportInProgressError(
-                            f"An import of {_describe(model)} failed while it was being published, and is being "
-                            "withdrawn. Submit again in half an hour.",
-                            model_id=model.model_id,
-                            task_id=holder,
-                        ) from None
-                    case Model(status=ModelStatus.IMPORTING, task_id=holder):
-                        raise ImportInProgressError(
-                            f"{_describe(model)} is being imported by task {holder}: follow that one.",
-                            model_id=model.model_id,
-                            task_id=holder,
-                        ) from None
-                raise
+                if not self._is_claimed(task.id, models):
+                    raise
 
         _retry(claim)
+
+    @_translate_errors()
+    def claim_models(
+        self, task_id: str, models: Sequence[Model], skipped: Sequence[SkippedDirectory], *, check_at: float
+    ) -> Task | None:
+        def claim() -> Task | None:
+            task = self.find_task(task_id)
+            if task is None or task.status is not TaskStatus.PENDING or task.stage is not Stage.INSPECTING:
+                return task
+            try:
+                with self._transaction() as transaction:
+                    transaction.update(
+                        self._tasks(task_id),
+                        actions=[
+                            *self._progress_actions(check_at),
+                            TaskItem.stage.set(Stage.PLANNING),
+                            TaskItem.model_ids.set([model.model_id for model in models]),
+                            *([TaskItem.skipped.set(_write_skipped(skipped))] if skipped else []),
+                        ],
+                        condition=(TaskItem.status == TaskStatus.PENDING) & (TaskItem.stage == Stage.INSPECTING),
+                    )
+                    self._save_claims(transaction, models)
+            except _CancelledError:
+                if not self._is_claimed(task_id, models):
+                    raise
+            return self.find_task(task_id)
+
+        return _retry(claim)
+
+    def _save_claims(self, transaction: TransactWrite, models: Sequence[Model]) -> None:
+        is_free = ModelItem.model_id.does_not_exist() | (ModelItem.status == ModelStatus.FAILED)
+        for model in models:
+            transaction.save(self._from_model(model), condition=is_free)
+
+    def _is_claimed(self, task_id: str, models: Sequence[Model]) -> bool:
+        """Whether all are the task's. Raises ModelExistsError, ImportInProgressError for what is another's."""
+        found = self.find_models([model.model_id for model in models])
+        if len(found) == len(models) and all(model.task_id == task_id for model in found):
+            return True
+        ready = [model for model in found if model.status is ModelStatus.READY]
+        if ready:
+            names = ", ".join(map(_describe, ready))
+            raise ModelExistsError(
+                f"{names} {'is' if len(ready) == 1 else 'are'} here already.",
+                models={model.model_id: model.resolved.name for model in ready},
+            ) from None
+        for model in found:
+            if model.status is not ModelStatus.FAILED and model.task_id != task_id:
+                raise ImportInProgressError(
+                    _describe_import(model), model_id=model.model_id, task_id=model.task_id
+                ) from None
+        return False
+
+    @_translate_errors()
+    def record_task(self, task: Task) -> None:
+        try:
+            self._from_task(task).save(condition=TaskItem.id.does_not_exist())
+        except PutError as error:
+            if _find_code(error) != f"{_CONDITION_FAILED}Exception":
+                raise
+
+    @_translate_errors()
+    def record_arrival(self, task_id: str, *, size: int, etag: str, check_at: float) -> Task | None:
+        task = self.find_task(task_id)
+        if task is None or task.archive is None:
+            return task
+        item = self._tasks(task_id)
+        arrived = _from_archive(replace(task.archive, size=size, etag=etag))
+        actions = [
+            *self._progress_actions(check_at),
+            TaskItem.stage.set(Stage.INSPECTING),
+            TaskItem.archive.set(arrived),
+        ]
+        is_awaited = (TaskItem.status == TaskStatus.PENDING) & (TaskItem.stage == Stage.UPLOADING)
+        return _to_task(item) if _update(item, actions, is_awaited) else self.find_task(task_id)
 
     def _from_task(self, task: Task) -> TaskItem:
         return self._tasks(
             id=task.id,
             source=task.source,
             model_tag=task.model_tag,
-            model_id=task.model_id,
+            model_ids=list(task.model_ids),
+            archive=_from_archive(task.archive) if task.archive else None,
+            skipped=_write_skipped(task.skipped) if task.skipped else None,
             created_at=task.created_at,
             updated_at=task.updated_at,
             status=task.status,
@@ -466,6 +578,7 @@ class DynamoDBLedger(Ledger):
             name=model.resolved.name,
             revision=model.resolved.revision,
             commit=model.resolved.commit,
+            root=model.resolved.root or None,
             status=model.status,
             task_id=model.task_id,
             created_at=model.created_at,
@@ -485,6 +598,33 @@ class DynamoDBLedger(Ledger):
         return None if item is None else _to_model(item)
 
     @_translate_errors()
+    def find_models(self, model_ids: Sequence[str]) -> list[Model]:
+        found = {item.model_id: _to_model(item) for item in self._models.batch_get(model_ids, consistent_read=True)}
+        return [found[model_id] for model_id in model_ids if model_id in found]
+
+    @_translate_errors()
+    def list_tasks(
+        self, *, source: Source | None = None, status: TaskStatus | None = None, limit: int, cursor: str | None = None
+    ) -> TaskPage:
+        start = None if cursor is None else _read_cursor(cursor)
+        tasks: list[Task] = []
+        for _ in range(_LIST_PAGES):
+            keys = self._tasks.by_creation.query(
+                _KIND, scan_index_forward=False, limit=limit - len(tasks), last_evaluated_key=start
+            )
+            ids = [item.id for item in keys]
+            found = {item.id: _to_task(item) for item in self._tasks.batch_get(ids)}
+            tasks += [
+                found[i]
+                for i in ids
+                if i in found and source in (None, found[i].source) and status in (None, found[i].status)
+            ]
+            start = keys.last_evaluated_key
+            if start is None or len(tasks) == limit:
+                break
+        return TaskPage(tuple(tasks), None if start is None else _write_cursor(start))
+
+    @_translate_errors()
     def put_files(self, task_id: str, files: Iterable[SourceFile]) -> None:
         expires_at = self._now(later=_FILE_TTL)
 
@@ -500,6 +640,7 @@ class DynamoDBLedger(Ledger):
                                 FileItem.size.set(FileItem.size | file.size),
                                 FileItem.digest.set(FileItem.digest | str(file.digest)),
                                 FileItem.expires_at.set(FileItem.expires_at | expires_at),
+                                *([FileItem.locator.set(file.locator)] if file.locator else []),
                             ],
                         )
 
@@ -660,7 +801,7 @@ class DynamoDBLedger(Ledger):
         )
 
     @_translate_errors()
-    def finish_import(self, task_id: str, *, files: int, size: int, check_at: float) -> bool:
+    def finish_import(self, task_id: str, *, totals: Mapping[str, tuple[int, int]], check_at: float) -> bool:
         def finish() -> bool:
             task = self.find_task(task_id)
             if task is None or task.status is not TaskStatus.PENDING:
@@ -668,11 +809,14 @@ class DynamoDBLedger(Ledger):
             self._end(
                 task,
                 [TaskItem.status.set(TaskStatus.DONE), TaskItem.stage.set(Stage.DONE)],
-                [
-                    ModelItem.status.set(ModelStatus.READY),
-                    ModelItem.files.set(files),
-                    ModelItem.size.set(size),
-                ],
+                {
+                    model_id: [
+                        ModelItem.status.set(ModelStatus.READY),
+                        ModelItem.files.set(files),
+                        ModelItem.size.set(size),
+                    ]
+                    for model_id, (files, size) in totals.items()
+                },
                 check_at,
             )
             return True
@@ -686,6 +830,7 @@ class DynamoDBLedger(Ledger):
             task = self.find_task(task_id)
             if task is None or task.status is not TaskStatus.PENDING:
                 return False
+            failed = ModelItem.status.set(_find_failed_status(task))
             self._end(
                 task,
                 [
@@ -693,7 +838,7 @@ class DynamoDBLedger(Ledger):
                     TaskItem.stage.set(stage),
                     TaskItem.error.set(_from_task_error(error)),
                 ],
-                [ModelItem.status.set(_find_failed_status(task))],
+                {model_id: [failed] for model_id in task.model_ids},
                 check_at,
             )
             return True
@@ -701,7 +846,7 @@ class DynamoDBLedger(Ledger):
         return _retry(fail)
 
     def _end(
-        self, task: Task, task_actions: Sequence[Action], model_actions: Sequence[Action], check_at: float
+        self, task: Task, task_actions: Sequence[Action], model_actions: Mapping[str, Sequence[Action]], check_at: float
     ) -> None:
         now = self._now()
         with self._transaction() as transaction:
@@ -715,19 +860,20 @@ class DynamoDBLedger(Ledger):
                 ],
                 condition=(TaskItem.status == TaskStatus.PENDING) & (TaskItem.stage == task.stage),
             )
-            transaction.update(
-                self._models(task.model_id),
-                actions=[*model_actions, ModelItem.updated_at.set(now)],
-                condition=ModelItem.task_id == task.id,
-            )
+            for model_id, actions in model_actions.items():
+                transaction.update(
+                    self._models(model_id),
+                    actions=[*actions, ModelItem.updated_at.set(now)],
+                    condition=ModelItem.task_id == task.id,
+                )
 
     @_translate_errors()
-    def release_model(self, task_id: str) -> None:
+    def release_models(self, task_id: str) -> None:
         task = self.find_task(task_id)
-        if task is not None:
-            is_ours = (ModelItem.task_id == task_id) & (ModelItem.status == ModelStatus.WITHDRAWING)
-            actions = [ModelItem.status.set(ModelStatus.FAILED), ModelItem.updated_at.set(self._now())]
-            _update(self._models(task.model_id), actions, is_ours)
+        is_ours = (ModelItem.task_id == task_id) & (ModelItem.status == ModelStatus.WITHDRAWING)
+        actions = [ModelItem.status.set(ModelStatus.FAILED), ModelItem.updated_at.set(self._now())]
+        for model_id in task.model_ids if task is not None else ():
+            _update(self._models(model_id), actions, is_ours)
 
     @_translate_errors()
     def unwatch_task(self, task_id: str) -> None:
@@ -806,7 +952,35 @@ def _has_expired(expires_at: datetime | None, now: float) -> bool:
 
 
 def _describe(model: Model) -> str:
+    if model.resolved.source is Source.LOCAL:
+        return model.resolved.name
     return f"{model.resolved.name} at commit {model.resolved.commit[:12]}"
+
+
+def _describe_import(model: Model) -> str:
+    if model.status is ModelStatus.WITHDRAWING:
+        return (
+            f"An import of {_describe(model)} failed while it was being published, and is being withdrawn. "
+            "Submit again in half an hour."
+        )
+    return f"{_describe(model)} is being imported by task {model.task_id}: follow that one."
+
+
+def _write_cursor(key: Mapping[str, Any]) -> str:
+    text = f"{key['created_at']['S']} {key['id']['S']}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str) -> dict[str, dict[str, str]]:
+    """The index's key after which a page begins. Raises InvalidReferenceError."""
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
+    except ValueError:
+        text = ""
+    if not _CURSOR.fullmatch(text):
+        raise InvalidReferenceError("The cursor is none that a list was answered with.", part="cursor")
+    created_at, task_id = text.split(" ")
+    return {"kind": {"S": _KIND}, "created_at": {"S": created_at}, "id": {"S": task_id}}
 
 
 def _lost_lease(path: str) -> LeaseLostError:

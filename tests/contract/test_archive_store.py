@@ -1,0 +1,407 @@
+import hashlib
+import json
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+from xml.etree.ElementTree import fromstring
+
+import pytest
+import requests
+
+from modelhaul.adapters.archives import S3ArchiveStore
+from modelhaul.adapters.s3 import create_s3_client
+from modelhaul.errors import ArchiveReplacedError, SourceUnavailableError, TransientError
+from modelhaul.ports import ArchiveStore, ByteStream
+from tests.contract.backends import BACKENDS, REGION, open_aws
+from tests.fakes.archive_store import InMemoryArchiveStore
+from tests.fakes.clock import ManualClock
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+BODY = hashlib.sha256(b"seed").digest() * (3 * MIB // 32) + b"the end"
+KEYS = [
+    "incoming/model.zip",
+    "incoming/a folder/my model (1).zip",
+    "incoming/a+b & c=d;e,f.zip",
+    "incoming/模型/ä́ß.ZIP",
+    "incoming/100%/%41%2F%.zip",
+    "incoming/what?x=1#y'\"<z>*~!$@:|^`{}[].zip",
+    "incoming/a//b.zip",
+]
+keys = pytest.mark.parametrize("key", KEYS)
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def client(backend: str) -> "Iterator[S3Client | None]":
+    if backend == "fake":
+        yield None
+        return
+    with open_aws(backend), closing(create_s3_client(REGION)) as client:
+        yield client
+
+
+@pytest.fixture
+def bucket(client: "S3Client | None") -> str:
+    bucket = f"incoming-{uuid.uuid4().hex}"
+    if client is not None:
+        client.create_bucket(Bucket=bucket)
+    return bucket
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def store(client: "S3Client | None", bucket: str, clock: ManualClock) -> ArchiveStore:
+    if client is None:
+        return InMemoryArchiveStore(bucket, clock=clock)
+    return S3ArchiveStore(client, bucket, clock=clock)
+
+
+@pytest.fixture
+def remote(client: "S3Client | None", bucket: str) -> S3ArchiveStore:
+    """One to which addresses lead, and which asks for parts above 5 MiB."""
+    if client is None:
+        pytest.skip("nothing listens at the fake's addresses")
+    return S3ArchiveStore(client, bucket, max_put_size=5 * MIB, min_part_size=5 * MIB)
+
+
+def read_on(stream: ByteStream, size: int = 1 << 30, step: int = 64 * 1024) -> bytes:
+    received = bytearray()
+    buffer = memoryview(bytearray(step))
+    while len(received) < size and (count := stream.readinto(buffer[: size - len(received)])):
+        received += buffer[:count]
+    return bytes(received)
+
+
+def read_outcome(store: ArchiveStore, client: "S3Client | None", key: str) -> Any:
+    if isinstance(store, InMemoryArchiveStore):
+        return store.outcomes[f"outcomes/{key}.json"]
+    assert client is not None
+    answer = client.get_object(Bucket=store.bucket, Key=f"outcomes/{key}.json")
+    assert answer["ContentType"] == "application/json"
+    with closing(answer["Body"]) as body:
+        return json.load(body)
+
+
+def list_uploads(store: ArchiveStore, client: "S3Client | None") -> list[tuple[str, str]]:
+    if isinstance(store, InMemoryArchiveStore):
+        return store.uploads
+    assert client is not None
+    answer = client.list_multipart_uploads(Bucket=store.bucket)
+    return sorted((upload["Key"], upload["UploadId"]) for upload in answer.get("Uploads", []))
+
+
+@keys
+def test_an_archive_is_found_and_read(store: ArchiveStore, key: str) -> None:
+    assert store.find_archive(key) is None
+    etag = store.put_archive(key, BODY)
+    assert etag == hashlib.md5(BODY).hexdigest()
+    assert store.find_archive(key) == (len(BODY), etag)
+    with store.open_range(key, 0, len(BODY), etag=etag) as stream:
+        assert read_on(stream) == BODY
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [(0, 1), (0, 100_000), (5, 6), (12_345, 2 * MIB + 1), (len(BODY) - 22, len(BODY))]
+)
+def test_a_range_is_exactly_what_was_asked_for(store: ArchiveStore, start: int, end: int) -> None:
+    etag = store.put_archive("key", BODY)
+    with store.open_range("key", start, end, etag=etag) as stream:
+        assert (stream.offset, stream.etag, stream.ranged) == (start, etag, True)
+        assert read_on(stream, step=70_001) == BODY[start:end]
+        assert stream.readinto(memoryview(bytearray(10))) == 0
+
+
+def test_a_large_buffer_takes_all_there_is(store: ArchiveStore) -> None:
+    etag = store.put_archive("key", BODY)
+    with store.open_range("key", 0, len(BODY), etag=etag) as stream:
+        assert read_on(stream, step=2 * len(BODY)) == BODY
+
+
+def test_many_ranges_are_open_at_once(store: ArchiveStore) -> None:
+    etag = store.put_archive("key", BODY)
+    streams = [store.open_range("key", start, len(BODY), etag=etag) for start in range(40)]
+    for start, stream in enumerate(streams):
+        assert read_on(stream, 1000) == BODY[start : start + 1000]
+        stream.close()
+
+
+@pytest.mark.parametrize("end", [len(BODY) + 1, len(BODY) + 10 * MIB])
+@pytest.mark.parametrize("start", [0, len(BODY)])
+def test_a_range_beyond_the_end_is_an_error(store: ArchiveStore, start: int, end: int) -> None:
+    etag = store.put_archive("key", BODY)
+    with pytest.raises(TransientError):
+        store.open_range("key", start, end, etag=etag)
+
+
+@pytest.mark.parametrize("etag", ["0" * 32, "", f"{'0' * 32}-7"])
+def test_another_archive_is_not_read(store: ArchiveStore, etag: str) -> None:
+    store.put_archive("key", BODY)
+    with pytest.raises(ArchiveReplacedError):
+        store.open_range("key", 0, 1, etag=etag)
+
+
+def test_an_overwritten_archive_is_not_read(store: ArchiveStore) -> None:
+    etag = store.put_archive("key", BODY)
+    later = store.put_archive("key", BODY[::-1])
+    with pytest.raises(ArchiveReplacedError):
+        store.open_range("key", 0, 10, etag=etag)
+    with store.open_range("key", 0, 10, etag=later) as stream:
+        assert read_on(stream) == BODY[::-1][:10]
+
+
+def test_a_deleted_archive_is_not_read(store: ArchiveStore) -> None:
+    etag = store.put_archive("key", BODY)
+    store.delete_archive("key")
+    store.delete_archive("key")
+    assert store.find_archive("key") is None
+    with pytest.raises(ArchiveReplacedError):
+        store.open_range("key", 0, 10, etag=etag)
+
+
+def test_a_closed_stream_gives_nothing_more(store: ArchiveStore) -> None:
+    etag = store.put_archive("key", BODY)
+    stream = store.open_range("key", 0, len(BODY), etag=etag)
+    assert read_on(stream, 10) == BODY[:10]
+    stream.close()
+    stream.close()
+    with pytest.raises(SourceUnavailableError):
+        stream.readinto(memoryview(bytearray(10)))
+
+
+def test_delete_takes_that_archive_only(store: ArchiveStore) -> None:
+    for key in ("a.zip", "a.zip/b.zip"):
+        store.put_archive(key, b"x")
+    store.delete_archive("a.zip")
+    assert store.find_archive("a.zip") is None
+    assert store.find_archive("a.zip/b.zip") is not None
+
+
+@pytest.mark.parametrize("size", [0, 1, 5 * GIB])
+def test_up_to_5_gib_are_one_put(store: ArchiveStore, client: "S3Client | None", clock: ManualClock, size: int) -> None:
+    ticket = store.open_upload("uploads/1.zip", size, seconds=3600)
+    assert ticket.put_url
+    assert (ticket.parts, ticket.complete_url, ticket.abort_url, ticket.upload_id) == ((), None, None, None)
+    assert ticket.expires_at == datetime.fromtimestamp(clock.now, UTC) + timedelta(hours=1)
+    assert list_uploads(store, client) == []
+    assert store.find_archive("uploads/1.zip") is None
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "part_size"),
+    [
+        (5 * GIB + 1, 52, 100 * MIB),
+        (1000 * 100 * MIB, 1000, 100 * MIB),
+        (1000 * 100 * MIB + 1, 991, 101 * MIB),
+        (1000 * 5 * GIB, 1000, 5 * GIB),
+    ],
+    ids=str,
+)
+def test_more_than_5_gib_are_parts(
+    store: ArchiveStore, client: "S3Client | None", clock: ManualClock, size: int, count: int, part_size: int
+) -> None:
+    ticket = store.open_upload("uploads/1.zip", size, seconds=3600)
+    assert ticket.put_url is None
+    assert ticket.expires_at == datetime.fromtimestamp(clock.now, UTC) + timedelta(hours=1)
+    assert [part.number for part in ticket.parts] == list(range(1, count + 1))
+    assert [part.start for part in ticket.parts] == list(range(0, size, part_size))
+    assert [part.end for part in ticket.parts] == [*(part.start for part in ticket.parts[1:]), size]
+    assert len({part.url for part in ticket.parts}) == count
+    assert ticket.complete_url
+    assert ticket.abort_url
+    assert list_uploads(store, client) == [("uploads/1.zip", ticket.upload_id)]
+
+
+@keys
+def test_a_put_of_the_announced_size_is_taken(remote: S3ArchiveStore, key: str) -> None:
+    ticket = remote.open_upload(key, 1000, seconds=60)
+    assert ticket.put_url
+    answer = requests.put(ticket.put_url, data=BODY[:1000], timeout=10)
+    assert answer.status_code == 200, answer.text
+    assert remote.find_archive(key) == (1000, hashlib.md5(BODY[:1000]).hexdigest())
+    # A second time is an overwriting, which S3 allows.
+    assert requests.put(ticket.put_url, data=BODY[1000:2000], timeout=10).status_code == 200
+
+
+@pytest.mark.parametrize("sent", [0, 999, 1001])
+def test_a_put_of_another_size_is_refused(remote: S3ArchiveStore, backend: str, sent: int) -> None:
+    if backend == "moto":
+        pytest.skip("moto does not check signatures")
+    ticket = remote.open_upload("uploads/1.zip", 1000, seconds=60)
+    assert ticket.put_url
+    answer = requests.put(ticket.put_url, data=BODY[:sent], timeout=10)
+    assert answer.status_code == 403
+    assert fromstring(answer.content).findtext("Code") == "SignatureDoesNotMatch"
+    assert remote.find_archive("uploads/1.zip") is None
+
+
+def test_an_address_is_good_for_its_key_only(remote: S3ArchiveStore, backend: str) -> None:
+    if backend == "moto":
+        pytest.skip("moto does not check signatures")
+    ticket = remote.open_upload("uploads/1.zip", 4, seconds=60)
+    assert ticket.put_url
+    answer = requests.put(ticket.put_url.replace("/1.zip", "/2.zip"), data=b"1234", timeout=10)
+    assert answer.status_code == 403
+    assert remote.find_archive("uploads/2.zip") is None
+
+
+@keys
+def test_parts_are_taken_and_completed(remote: S3ArchiveStore, client: "S3Client | None", key: str) -> None:
+    body = BODY * 2
+    ticket = remote.open_upload(key, len(body), seconds=60)
+    assert [(part.start, part.end) for part in ticket.parts] == [(0, 5 * MIB), (5 * MIB, len(body))]
+    etags: list[tuple[int, str]] = []
+    for part in reversed(ticket.parts):
+        answer = requests.put(part.url, data=body[part.start : part.end], timeout=10)
+        assert answer.status_code == 200, answer.text
+        etags.insert(0, (part.number, answer.headers["ETag"]))
+    assert ticket.complete_url
+    document = "".join(f"<Part><PartNumber>{n}</PartNumber><ETag>{etag}</ETag></Part>" for n, etag in etags)
+    document = f"<CompleteMultipartUpload>{document}</CompleteMultipartUpload>"
+    answer = requests.post(ticket.complete_url, data=document, timeout=10)
+    assert answer.status_code == 200, answer.text
+    found = remote.find_archive(key)
+    assert found is not None
+    assert found[0] == len(body)
+    assert found[1].endswith("-2")
+    with remote.open_range(key, 0, len(body), etag=found[1]) as stream:
+        assert read_on(stream) == body
+    assert list_uploads(remote, client) == []
+
+
+@pytest.mark.parametrize("sent", [5 * MIB - 1, 5 * MIB + 1])
+def test_a_part_of_another_size_is_refused(remote: S3ArchiveStore, backend: str, sent: int) -> None:
+    if backend == "moto":
+        pytest.skip("moto does not check signatures")
+    ticket = remote.open_upload("uploads/1.zip", 9 * MIB, seconds=60)
+    assert requests.put(ticket.parts[0].url, data=bytes(sent), timeout=10).status_code == 403
+
+
+def test_the_uploader_can_abort(remote: S3ArchiveStore, client: "S3Client | None") -> None:
+    ticket = remote.open_upload("uploads/1.zip", 9 * MIB, seconds=60)
+    assert ticket.abort_url
+    assert requests.delete(ticket.abort_url, timeout=10).status_code == 204
+    assert list_uploads(remote, client) == []
+
+
+@pytest.mark.parametrize(
+    ("region", "endpoint"),
+    [
+        ("us-east-1", "s3.amazonaws.com"),
+        ("eu-central-1", "s3.eu-central-1.amazonaws.com"),
+        ("cn-north-1", "s3.cn-north-1.amazonaws.com.cn"),
+    ],
+)
+def test_every_region_signs_the_length_at_its_own_endpoint(
+    monkeypatch: pytest.MonkeyPatch, region: str, endpoint: str
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    with closing(create_s3_client(region)) as client:
+        ticket = S3ArchiveStore(client, "a-bucket").open_upload("uploads/1.zip", 1000, seconds=43_200.9)
+    assert ticket.put_url
+    address = urlsplit(ticket.put_url)
+    query = parse_qs(address.query)
+    assert address.netloc == f"a-bucket.{endpoint}"
+    assert query["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
+    assert query["X-Amz-SignedHeaders"] == ["content-length;host"]
+    assert query["X-Amz-Expires"] == ["43200"]
+    assert not [name for name in query if "checksum" in name.lower()]
+
+
+def test_abort_uploads_ends_those_of_exactly_this_key(store: ArchiveStore, client: "S3Client | None") -> None:
+    kept = []
+    for key in ("uploads/1.zip", "uploads/1.zip", "uploads/1.zip.zip", "uploads/1.zi", "x/uploads/1.zip"):
+        ticket = store.open_upload(key, 5 * GIB + 1, seconds=60)
+        if key != "uploads/1.zip":
+            kept.append((key, ticket.upload_id))
+    store.abort_uploads("uploads/1.zip")
+    assert list_uploads(store, client) == sorted(kept)
+    store.abort_uploads("uploads/1.zip")
+    store.abort_uploads("nothing")
+
+
+@keys
+def test_an_outcome_lies_beside_its_archive(store: ArchiveStore, client: "S3Client | None", key: str) -> None:
+    outcome = {"id": "1", "created_at": "2026-11-23T12:00:00Z", "models": [{"name": "模型", "lacks": []}], "n": None}
+    store.write_outcome(key, outcome)
+    assert read_outcome(store, client, key) == outcome
+
+
+def test_the_outcome_of_the_later_task_stays(store: ArchiveStore, client: "S3Client | None") -> None:
+    def write(created_at: str, status: str) -> None:
+        store.write_outcome("incoming/a.zip", {"created_at": created_at, "task_status": status})
+
+    def read() -> Any:
+        return read_outcome(store, client, "incoming/a.zip")["task_status"]
+
+    write("2026-11-23T12:00:00Z", "PENDING")
+    write("2026-11-23T12:00:00Z", "DONE")
+    assert read() == "DONE"
+    write("2026-11-23T11:59:59Z", "FAILED")
+    assert read() == "DONE"
+    write("2026-11-23T12:00:01Z", "PENDING")
+    assert read() == "PENDING"
+    write("2026-11-23T12:00:00Z", "DONE")
+    assert read() == "PENDING"
+
+
+def test_simultaneous_outcomes_leave_the_latest(store: ArchiveStore, client: "S3Client | None", backend: str) -> None:
+    if backend == "moto":
+        pytest.skip("moto's conditional writes are not atomic")
+    writers = 4
+    for turn in range(5):
+        key = f"incoming/{turn}.zip"
+        together = threading.Barrier(writers)
+
+        def write(second: int, key: str = key, together: threading.Barrier = together) -> None:
+            together.wait()
+            store.write_outcome(key, {"created_at": f"2026-11-23T12:00:0{second}Z"})
+
+        with ThreadPoolExecutor(writers) as pool:
+            for done in [pool.submit(write, second) for second in range(writers)]:
+                done.result()
+        assert read_outcome(store, client, key) == {"created_at": "2026-11-23T12:00:03Z"}
+
+
+@pytest.mark.parametrize("letter", ["a", "ä"])
+def test_a_key_that_is_too_long_has_no_outcome(
+    store: ArchiveStore, client: "S3Client | None", caplog: pytest.LogCaptureFixture, letter: str
+) -> None:
+    longest = "incoming/" + letter * ((1010 - 9) // len(letter.encode()))
+    longest += "x" * (1010 - len(longest.encode()))
+    outcome = {"created_at": "2026-11-23T12:00:00Z"}
+    store.write_outcome(longest, outcome)
+    assert read_outcome(store, client, longest) == outcome
+    assert not caplog.records
+    store.write_outcome(longest + "x", outcome)
+    if client is None:
+        assert isinstance(store, InMemoryArchiveStore)
+        assert len(store.outcomes) == 1
+    else:
+        assert client.list_objects_v2(Bucket=store.bucket)["KeyCount"] == 1
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_the_fake_tells_what_it_holds() -> None:
+    store = InMemoryArchiveStore()
+    for key in ("b", "a"):
+        store.put_archive(key, b"x")
+    assert store.keys == ["a", "b"]

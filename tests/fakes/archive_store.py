@@ -1,0 +1,137 @@
+import hashlib
+import itertools
+import json
+import math
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Self
+from urllib.parse import quote
+
+from modelhaul.errors import ArchiveReplacedError, SourceUnavailableError, UnexpectedAnswerError
+from modelhaul.model import ObjectRange, UploadPart, UploadTicket
+from modelhaul.ports import Clock
+from tests.fakes.clock import ManualClock
+
+_MIB = 1024 * 1024
+
+
+class InMemoryArchiveStore:
+    """Behaves as S3 does, with its ETags. `outcomes` has them by their key; its tickets lead to `memory://`, where
+    nothing listens: what somebody uploads is put by `put_archive`, and so is what overwrites.
+    """
+
+    def __init__(self, bucket: str = "incoming-bucket", *, clock: Clock | None = None) -> None:
+        self.bucket = bucket
+        self.outcomes: dict[str, dict[str, Any]] = {}
+        self._clock = clock or ManualClock()
+        self._lock = threading.RLock()
+        self._archives: dict[str, bytes] = {}
+        self._uploads: dict[str, str] = {}
+        self._upload_ids = (f"archive-upload-{number}" for number in itertools.count(1))
+
+    @property
+    def keys(self) -> list[str]:
+        """Of the archives; outcomes are not among them."""
+        with self._lock:
+            return sorted(self._archives)
+
+    @property
+    def uploads(self) -> list[tuple[str, str]]:
+        """(key, upload id) of the unfinished multipart uploads."""
+        with self._lock:
+            return sorted((key, upload_id) for upload_id, key in self._uploads.items())
+
+    def find_archive(self, key: str) -> tuple[int, str] | None:
+        with self._lock:
+            body = self._archives.get(key)
+        return None if body is None else (len(body), _make_etag(body))
+
+    def open_range(self, key: str, start: int, end: int, *, etag: str) -> "InMemoryRange":
+        body = self.read_range(ObjectRange(self.bucket, key, etag, start, end))
+        return InMemoryRange(body, start, etag)
+
+    def read_range(self, source: ObjectRange) -> bytes:
+        """What S3 copies from. Raises ArchiveReplacedError."""
+        with self._lock:
+            body = self._archives.get(source.key)
+        if source.bucket != self.bucket or body is None or _make_etag(body) != source.etag:
+            raise ArchiveReplacedError("the archive is gone, or another")
+        if not 0 <= source.start < source.end <= len(body):
+            raise UnexpectedAnswerError(f"{source} is not within {len(body):,} bytes")
+        return body[source.start : source.end]
+
+    def put_archive(self, key: str, body: bytes) -> str:
+        with self._lock:
+            self._archives[key] = bytes(body)
+        return _make_etag(body)
+
+    def delete_archive(self, key: str) -> None:
+        with self._lock:
+            self._archives.pop(key, None)
+
+    def open_upload(self, key: str, size: int, *, seconds: float) -> UploadTicket:
+        expires_at = datetime.fromtimestamp(self._clock() + seconds, UTC)
+        url = f"memory://{self.bucket}/{quote(key)}"
+        if size <= 5 * 1024 * _MIB:
+            return UploadTicket(expires_at, put_url=url)
+        part_size = max(100 * _MIB, math.ceil(size / 1000 / _MIB) * _MIB)
+        with self._lock:
+            upload_id = next(self._upload_ids)
+            self._uploads[upload_id] = key
+        return UploadTicket(
+            expires_at,
+            parts=tuple(
+                UploadPart(
+                    number, f"{url}?partNumber={number}&uploadId={upload_id}", start, min(start + part_size, size)
+                )
+                for number, start in enumerate(range(0, size, part_size), 1)
+            ),
+            complete_url=f"{url}?uploadId={upload_id}",
+            abort_url=f"{url}?uploadId={upload_id}",
+            upload_id=upload_id,
+        )
+
+    def abort_uploads(self, key: str) -> None:
+        with self._lock:
+            self._uploads = {upload_id: k for upload_id, k in self._uploads.items() if k != key}
+
+    def write_outcome(self, key: str, outcome: Mapping[str, Any]) -> None:
+        if len(key.encode()) > 1010:
+            return
+        place = f"outcomes/{key}.json"
+        with self._lock:
+            found = self.outcomes.get(place)
+            if found is None or found["created_at"] <= outcome["created_at"]:
+                self.outcomes[place] = json.loads(json.dumps(outcome))
+
+
+class InMemoryRange:
+    ranged = True
+
+    def __init__(self, body: bytes, offset: int, etag: str) -> None:
+        self.offset = offset
+        self.etag: str | None = etag
+        self._rest = memoryview(body)
+        self._closed = False
+
+    def readinto(self, buffer: memoryview) -> int:
+        if self._closed:
+            raise SourceUnavailableError("the archive's reading was given up")
+        piece = self._rest[: len(buffer)]
+        buffer[: len(piece)] = piece
+        self._rest = self._rest[len(piece) :]
+        return len(piece)
+
+    def close(self) -> None:
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+
+def _make_etag(body: bytes) -> str:
+    return hashlib.md5(body).hexdigest()

@@ -425,7 +425,9 @@ class TestEnd:
             updated_at=at(START + 60),
             check_at=START + 900,
         )
-        assert read_model(ledger, task.model_ids[0]) == replace(model, status=ModelStatus.FAILED, updated_at=at(START + 60))
+        assert read_model(ledger, task.model_ids[0]) == replace(
+            model, status=ModelStatus.FAILED, updated_at=at(START + 60)
+        )
 
     def test_comes_once(self, ledger: Ledger) -> None:
         done, failed = claim(ledger), claim(ledger)

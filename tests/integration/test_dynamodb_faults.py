@@ -276,7 +276,11 @@ class TestRace:
         assert not ledger.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=builders.START)
         assert builders.read_task(ledger, task.id).error == builders.GATED
         task = builders.claim(ledger)
-        after(dynamodb, "GetItem", lambda: ledger.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=builders.START))
+        after(
+            dynamodb,
+            "GetItem",
+            lambda: ledger.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=builders.START),
+        )
         assert not ledger.fail_import(task.id, builders.GATED, check_at=builders.START)
         assert builders.read_model(ledger, task.model_ids[0]).status is ModelStatus.READY
 
@@ -444,7 +448,10 @@ def test_calls_to_dynamodb_are_few(ledger: DynamoDBLedger, dynamodb: MotoDynamoD
     results = [builders.make_result(file) for file in files]
     measure("finish_files", lambda: ledger.finish_files(task.id, results, check_at=builders.START))
     measure("start_stage", lambda: ledger.start_stage(task.id, Stage.PUBLISHING, check_at=builders.START))
-    measure("finish_import", lambda: ledger.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=builders.START))
+    measure(
+        "finish_import",
+        lambda: ledger.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=builders.START),
+    )
     pairs = [("sha256:aa", BLOB), ("git-sha1:aa", BLOB)]
     measure("put_blobs", lambda: ledger.put_blobs(pairs, expires_at=None))
     measure("put_blobs that expire", lambda: ledger.put_blobs(pairs, expires_at=1))

@@ -19,7 +19,16 @@ FREE_RESOURCES = {
 """Actions for which AWS accepts nothing but `*` as the resource."""
 
 TABLES_WITHOUT_EXPIRY = {"ModelsTable": "models stay until somebody deletes them"}
-OBJECT_PREFIXES = {"staging/*", "models/*", "manifests/*"}
+OBJECT_PREFIXES = {"staging/*", "models/*", "manifests/*", "incoming/*", "uploads/*", "posted/*", "outcomes/*"}
+INCOMING_LIFE = {"incoming/": 7, "uploads/": 7, "posted/": 7, "outcomes/": 90}
+ARCHIVE_VARIABLES = {
+    "ARCHIVE_MAX_ENTRIES": "ArchiveMaxEntries",
+    "ARCHIVE_MAX_ENTRY_BYTES": "ArchiveMaxEntryBytes",
+    "ARCHIVE_MAX_TOTAL_BYTES": "ArchiveMaxTotalBytes",
+    "ARCHIVE_MAX_RATIO": "ArchiveMaxRatio",
+    "REQUIRED_FILES": "RequiredFiles",
+}
+"""Environment variable to parameter, of every function that reads archives."""
 TRANSPORT_ACTIONS = {"AWS::S3::BucketPolicy": "s3:*", "AWS::SQS::QueuePolicy": "sqs:*"}
 CONSUMER_ACTIONS = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
 ENVIRONMENT_TYPES = {
@@ -298,7 +307,8 @@ def _find_protected(kind: str, policy: Resource) -> set[str]:
     """Buckets or queues that this policy closes to plain http, as a whole."""
     owners = [find_target(owner) or "" for owner in policy.get("Queues", [policy.get("Bucket")])]
     denied: list[Any] = []
-    for statement in as_list(policy["PolicyDocument"]["Statement"]):
+    statements = as_list(policy["PolicyDocument"]["Statement"])
+    for statement in (choice for one in statements for choice in list_choices(one)):
         if (
             statement["Effect"] == "Deny"
             and statement["Principal"] == "*"
@@ -318,19 +328,77 @@ def _find_protected(kind: str, policy: Resource) -> set[str]:
 def check_buckets(template: Template) -> list[str]:
     """Unfinished multipart uploads end by themselves; so does what only passes through."""
     faults = []
-    expiring: dict[str, set[str]] = {}
+    expiring: dict[str, dict[str, int]] = {}
     for name, bucket in list_resources(template, "AWS::S3::Bucket"):
         rules = bucket.get("LifecycleConfiguration", {}).get("Rules", [])
         rules = [rule for rule in rules if rule["Status"] == "Enabled"]
         if not any("AbortIncompleteMultipartUpload" in rule and "Prefix" not in rule for rule in rules):
             faults.append(f"{name}: unfinished uploads stay")
-        expiring[name] = {rule.get("Prefix", "") for rule in rules if "ExpirationInDays" in rule}
+        expiring[name] = {
+            rule.get("Prefix", ""): rule["ExpirationInDays"] for rule in rules if "ExpirationInDays" in rule
+        }
         if "VersioningConfiguration" in bucket:
             faults.append(f"{name}: has versions, so that nothing is ever deleted")
-    if expiring.get("ModelsBucket") != {"staging/"}:
+    if expiring.get("ModelsBucket") != {"staging/": 7}:
         faults.append("ModelsBucket: staging/, and nothing else, must expire")
-    if expiring.get("IncomingBucket") != {""}:
-        faults.append("IncomingBucket: objects stay")
+    if expiring.get("IncomingBucket") != INCOMING_LIFE:
+        faults.append("IncomingBucket: objects stay, or not long enough")
+    return faults
+
+
+def check_arrivals(template: Template) -> list[str]:
+    """Every archive that arrives is told to ArchiveQueue, by this template's rule and nobody else."""
+    resources = template["Resources"]
+    faults = []
+    notifications = resources["IncomingBucket"]["Properties"].get("NotificationConfiguration", {})
+    if notifications.get("EventBridgeConfiguration") != {"EventBridgeEnabled": True}:
+        faults.append("IncomingBucket: tells nobody what arrives")
+    rules = dict(list_resources(template, "AWS::Events::Rule"))
+    for name, rule in rules.items():
+        if rule.get("EventPattern", {}).get("source") != ["aws.s3"]:
+            continue
+        detail = rule["EventPattern"]["detail"]
+        if detail["bucket"] != {"name": [{"Ref": "IncomingBucket"}]}:
+            faults.append(f"{name}: listens to other buckets")
+        patterns = {key["wildcard"] for key in detail["object"]["key"]}
+        if patterns != {f"incoming/*.{suffix}" for suffix in ("zip", "ZIP", "Zip")} | {"uploads/*.zip"}:
+            faults.append(f"{name}: listens to {sorted(patterns)}")
+        for target in rule["Targets"]:
+            if find_target(target["Arn"]) != "ArchiveQueue":
+                faults.append(f"{name}: sends to {target['Arn']}")
+            if (
+                target.get("RetryPolicy", {}).get("MaximumEventAgeInSeconds") != 86400
+                or "DeadLetterConfig" not in target
+            ):
+                faults.append(f"{name}: loses what cannot be sent at once")
+    for name, policy in list_resources(template, "AWS::SQS::QueuePolicy"):
+        for statement in policy["PolicyDocument"]["Statement"]:
+            for choice in list_choices(statement):
+                source = choice.get("Condition", {}).get("ArnEquals", {}).get("aws:SourceArn")
+                if choice["Effect"] == "Allow" and find_target(source) not in rules:
+                    faults.append(f"{name}: lets others send")
+    if not any(rule.get("EventPattern", {}).get("source") == ["aws.s3"] for rule in rules.values()):
+        faults.append("no rule for what arrives")
+    return faults
+
+
+def check_archive_readers(template: Template) -> list[str]:
+    """Who may read archives knows their limits, who stores them too; and who ends tasks can say so beside them."""
+    faults = []
+    for name, function in list_resources(template, "AWS::Lambda::Function"):
+        variables = function.get("Environment", {}).get("Variables", {})
+        role = find_target(function["Role"]) or ""
+        resources = json.dumps([s["Resource"] for s in list_statements(template, role) if s["Effect"] == "Allow"])
+        reads = any(f"IncomingBucket.Arn}}/{prefix}" in resources for prefix in ("incoming/", "posted/"))
+        if reads and name != "PublishModelsFunction":
+            faults += [
+                f"{name}: no {variable}"
+                for variable, parameter in ARCHIVE_VARIABLES.items()
+                if variables.get(variable) != {"Ref": parameter}
+            ]
+        ends_tasks = "FILES_TABLE" in variables
+        if ends_tasks != ("IncomingBucket.Arn}/outcomes/" in resources):
+            faults.append(f"{name}: may write outcomes if, and only if, it ends tasks")
     return faults
 
 
@@ -483,6 +551,8 @@ RULES: tuple[Rule, ...] = (
     check_public_access,
     check_transport,
     check_buckets,
+    check_arrivals,
+    check_archive_readers,
     check_tables,
     check_retention,
     check_logs,
@@ -533,7 +603,7 @@ def check_layers(template: Template, root: Path = ROOT) -> list[str]:
 
 def check_readme(template: Template, readme: str) -> list[str]:
     """The README's table names the routes that are there, as ``| `POST /v1/...` |``."""
-    named = set(re.findall(r"^\|\s*`([A-Z]+) /v1(/\S*?)`", readme, re.MULTILINE))
+    named = set(re.findall(r"^\|\s*`([A-Z]+) /v1(/[^\s?`]*)[^`]*`", readme, re.MULTILINE))
     routes = list_routes(template)
     missing = [f"README.md: no {method} /v1{path}" for method, path in sorted(routes - named)]
     return missing + [f"README.md: {method} /v1{path} is no route" for method, path in sorted(named - routes)]

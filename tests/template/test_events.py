@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modelhaul.messages import parse_message
+from modelhaul.messages import ObjectCreated, parse_archive_message, parse_message
 from tests.template.rules import list_consumers, list_dead_letter_queues, list_routes
 from tests.template.transformed import ROOT, Template, read_template, transform_template
 
@@ -49,6 +49,11 @@ def test_delivery_carries_a_message(name: str, template: Template) -> None:
         queue = record["eventSourceARN"].split("-")[-2]
         assert queue in queues
         assert hashlib.md5(record["body"].encode(), usedforsecurity=False).hexdigest() == record["md5OfBody"]
+        if queue == "ArchiveQueue":
+            arrived = parse_archive_message(record["body"])
+            assert isinstance(arrived, ObjectCreated)
+            assert arrived.detail.object.key.startswith("incoming/")
+            continue
         message = parse_message(record["body"])
         if queue not in list_dead_letter_queues(template).values():
             assert message.kind == name

@@ -41,7 +41,7 @@ def set_property(name: str, path: str, value: object) -> Mutation:
 def drop_property(name: str, path: str) -> Mutation:
     def mutate(resources: dict[str, Any]) -> None:
         target = resources[name]
-        *parents, last = path.split(".")
+        *parents, last = [int(key) if key.isdigit() else key for key in path.split(".")]
         for key in parents:
             target = target[key]
         del target[last]
@@ -74,6 +74,7 @@ def drop_statement(role: str, sid: str) -> Mutation:
 ROUTE = "Properties.Body.paths./upload/huggingface.post"
 RESPONSES = "Properties.Body.x-amazon-apigateway-gateway-responses"
 VARIABLES = "Properties.Environment.Variables"
+ARRIVAL = "Properties.EventPattern.detail"
 LIFECYCLE = "Properties.LifecycleConfiguration.Rules"
 ESM = "TransferFilesFunctionTransferQueue"
 
@@ -182,6 +183,25 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
         rules.check_buckets,
         set_property("ModelsBucket", "Properties.VersioningConfiguration", {"Status": "Enabled"}),
     ),
+    (rules.check_arrivals, drop_property("IncomingBucket", "Properties.NotificationConfiguration")),
+    (rules.check_arrivals, drop_resource("ArchiveArrivedRule")),
+    (rules.check_arrivals, set_property("ArchiveArrivedRule", f"{ARRIVAL}.bucket", {"name": [{"prefix": ""}]})),
+    (rules.check_arrivals, set_property("ArchiveArrivedRule", f"{ARRIVAL}.object.key.0.wildcard", "*.zip")),
+    (rules.check_arrivals, set_property("ArchiveArrivedRule", "Properties.Targets.0.RetryPolicy", {})),
+    (
+        rules.check_arrivals,
+        set_property("ArchiveArrivedRule", "Properties.Targets.0.Arn", {"Fn::GetAtt": ["PlanQueue", "Arn"]}),
+    ),
+    (
+        rules.check_arrivals,
+        drop_property("ArchiveQueuePolicy", "Properties.PolicyDocument.Statement.0.Condition"),
+    ),
+    (rules.check_archive_readers, drop_property("TransferFilesFunction", f"{VARIABLES}.ARCHIVE_MAX_RATIO")),
+    (
+        rules.check_archive_readers,
+        set_property("SubmitLocalFunction", f"{VARIABLES}.REQUIRED_FILES", {"Ref": "ArchiveMaxRatio"}),
+    ),
+    (rules.check_archive_readers, set_property("CancelTaskRole", "Properties.ManagedPolicyArns", [])),
     (rules.check_tables, drop_property("BlobsTable", "Properties.TimeToLiveSpecification")),
     (rules.check_tables, drop_property("ModelsTable", "Properties.PointInTimeRecoverySpecification")),
     (rules.check_tables, set_property("FilesTable", "Properties.BillingMode", "PROVISIONED")),

@@ -65,6 +65,7 @@ class Refusal(StrEnum):
     METHOD = "method"
     ENCRYPTED = "encrypted"
     DAMAGED = "damaged"
+    CRC_MISMATCH = "crc-mismatch"
 
 
 class Method(IntEnum):

@@ -1,0 +1,149 @@
+"""Builds ZIP archives byte by byte, so that each of them can lie in one field."""
+
+import json
+import struct
+import zlib
+from dataclasses import dataclass, field, replace
+
+UTF8 = 0x800
+DESCRIPTOR = 0x8
+
+
+def make_model_files(seed: int = 1) -> dict[str, bytes]:
+    """A tiny model whose files are what they say: safetensors of one float32 tensor."""
+    values = struct.pack("<256f", *((seed * 7919 + n) % 997 / 997 for n in range(256)))
+    header = json.dumps({"weight": {"dtype": "F32", "shape": [16, 16], "data_offsets": [0, len(values)]}}).encode()
+    header += b" " * (-len(header) % 8)
+    return {
+        "config.json": json.dumps({"model_type": "bert", "seed": seed}).encode(),
+        "tokenizer.json": json.dumps({"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0}}}).encode(),
+        "model.safetensors": struct.pack("<Q", len(header)) + header + values,
+    }
+
+
+def deflate(data: bytes) -> bytes:
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return compressor.compress(data) + compressor.flush()
+
+
+@dataclass(frozen=True)
+class Member:
+    """One entry. What is None is what it truly is; `local` has what only the local header says."""
+
+    name: bytes
+    content: bytes = b""
+    method: int = 8
+    flags: int = 0
+    crc32: int | None = None
+    size: int | None = None
+    compressed_size: int | None = None
+    data: bytes | None = None
+    extra: bytes = b""
+    local_extra: bytes | None = None
+    attributes: int = 0o100644 << 16
+    host: int = 3
+    comment: bytes = b""
+    descriptor: bytes = b""
+    offset: int | None = None
+    after: bytes = b""
+    local: dict[str, int | bytes] = field(default_factory=dict)
+
+    def encode_data(self) -> bytes:
+        if self.data is not None:
+            return self.data
+        return deflate(self.content) if self.method == 8 else self.content
+
+    def list_fields(self) -> dict[str, int]:
+        return {
+            "crc32": zlib.crc32(self.content) if self.crc32 is None else self.crc32,
+            "compressed_size": len(self.encode_data()) if self.compressed_size is None else self.compressed_size,
+            "size": len(self.content) if self.size is None else self.size,
+        }
+
+    def encode_local(self) -> bytes:
+        fields = {"name": self.name, "flags": self.flags, "method": self.method, **self.list_fields(), **self.local}
+        extra = self.extra if self.local_extra is None else self.local_extra
+        name = fields["name"]
+        assert isinstance(name, bytes)
+        header = struct.pack(
+            "<4s5H3L2H", b"PK\x03\x04", 20, fields["flags"], fields["method"], 0, 0x21, fields["crc32"],
+            fields["compressed_size"], fields["size"], len(name), len(extra),
+        )  # fmt: skip
+        return header + name + extra + self.encode_data() + self.descriptor + self.after
+
+    def encode_central(self, offset: int) -> bytes:
+        fields = self.list_fields()
+        header = struct.pack(
+            "<4s4B4H3L5H2L", b"PK\x01\x02", 20, self.host, 20, 0, self.flags, self.method, 0, 0x21, fields["crc32"],
+            fields["compressed_size"], fields["size"], len(self.name), len(self.extra), len(self.comment), 0, 0,
+            self.attributes, offset if self.offset is None else self.offset,
+        )  # fmt: skip
+        return header + self.name + self.extra + self.comment
+
+
+def list_members(directory: str = "model", *, method: int = 8, seed: int = 1) -> list[Member]:
+    """A valid model in a directory."""
+    return [
+        Member(f"{directory}/{path}".encode(), content, method) for path, content in make_model_files(seed).items()
+    ]
+
+
+def build(
+    members: list[Member],
+    *,
+    prefix: bytes = b"",
+    between: bytes = b"",
+    comment: bytes = b"",
+    entries: int | None = None,
+    size: int | None = None,
+    offset: int | None = None,
+    disk: int = 0,
+    zip64: bytes | None = None,
+) -> bytes:
+    """`between` stands between the directory and its end; `zip64` is used as the zip64 end records."""
+    body = bytearray(prefix)
+    central = b""
+    for member in members:
+        central += member.encode_central(len(body) - len(prefix))
+        body += member.encode_local()
+    start = len(body)
+    count = len(members) if entries is None else entries
+    end = struct.pack(
+        "<4s4H2LH", b"PK\x05\x06", disk, disk, count, count, len(central) if size is None else size,
+        start if offset is None else offset, len(comment),
+    )  # fmt: skip
+    return bytes(body) + central + between + (zip64 or b"") + end + comment
+
+
+def make_zip64_end(position: int, count: int, size: int, offset: int, *, disks: int = 1) -> bytes:
+    """The zip64 end record, which stands at `position`, and its locator."""
+    record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, size, offset)
+    return record + struct.pack("<4sLQL", b"PK\x06\x07", 0, position, disks)
+
+
+def build_zip64(members: list[Member], *, shift: int = 0, count: int | None = None) -> bytes:
+    """With zip64 end records, of which the plain end only has all ones; `shift` misplaces them, `count` lies."""
+    plain = build(members)
+    end = plain.rindex(b"PK\x05\x06")
+    size, offset = struct.unpack_from("<2L", plain, end + 12)
+    number = len(members) if count is None else count
+    return build(
+        members,
+        entries=0xFFFF,
+        size=0xFFFFFFFF,
+        offset=0xFFFFFFFF,
+        zip64=make_zip64_end(end + shift, number, size, offset),
+    )
+
+
+def make_zip64_extra(*values: int) -> bytes:
+    return struct.pack(f"<HH{len(values)}Q", 1, 8 * len(values), *values)
+
+
+def make_unicode_extra(raw_name: bytes, name: str) -> bytes:
+    body = b"\1" + struct.pack("<L", zlib.crc32(raw_name)) + name.encode()
+    return struct.pack("<HH", 0x7075, len(body)) + body
+
+
+def alter(member: Member, **changes: object) -> Member:
+    return replace(member, **changes)  # type: ignore[arg-type]

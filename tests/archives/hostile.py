@@ -1,0 +1,239 @@
+"""Archives that must be refused, each by one lie beside a valid model, and the reason that must be given."""
+
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from modelhaul.archive import Refusal
+from tests.archives.building import (
+    DESCRIPTOR,
+    UTF8,
+    Member,
+    alter,
+    build,
+    build_zip64,
+    deflate,
+    list_members,
+    make_model_files,
+    make_unicode_extra,
+    make_zip64_end,
+    make_zip64_extra,
+)
+
+MIB = 1024 * 1024
+MODEL = list_members()
+SOUND = build(MODEL)
+WEIGHTS = make_model_files()["model.safetensors"]
+
+
+@dataclass(frozen=True)
+class HostileArchive:
+    """`reason` of the refusal, or a set where it depends on where the archive was cut, and the `entry` at fault."""
+
+    make: Callable[[], bytes]
+    reason: str
+    entry: str | None = None
+
+    @property
+    def data(self) -> bytes:
+        return self.make()
+
+
+def named(name: str | bytes, reason: Refusal, *, shown: str | None = None, **fields: object) -> HostileArchive:
+    """The model, and an entry of that name."""
+    raw = name if isinstance(name, bytes) else name.encode()
+    flags = UTF8 if not raw.isascii() else 0
+    member = alter(Member(raw, b"content", flags=flags), **fields)
+    entry = shown if shown is not None else raw.decode()
+    return HostileArchive(lambda: build([*MODEL, member]), reason, entry)
+
+
+def pair(one: str, other: str, *, shown: str | None = None) -> HostileArchive:
+    members = [Member(name.encode(), b"" if name.endswith("/") else b"x", flags=UTF8) for name in (one, other)]
+    return HostileArchive(lambda: build([*MODEL, *members]), Refusal.COLLISION, shown or other)
+
+
+def changed(reason: Refusal, *, of: Member = MODEL[-1], **fields: object) -> HostileArchive:
+    """The model with its last entry changed."""
+    member = alter(of, **fields)
+    return HostileArchive(lambda: build([*MODEL[:-1], member]), reason, member.name.decode())
+
+
+def whole(reason: Refusal, make: Callable[[], bytes], entry: str | None = None) -> HostileArchive:
+    return HostileArchive(make, reason, entry)
+
+
+def _overlap_directory() -> bytes:
+    """An entry that says that its data goes on into the directory."""
+    last = MODEL[-1]
+    return build([*MODEL[:-1], alter(last, method=0, size=len(WEIGHTS) + 10, compressed_size=len(WEIGHTS) + 10)])
+
+
+def _share_data() -> bytes:
+    """Two names for one local entry, as in a bomb of overlapping files."""
+    return build([*MODEL, Member(b"model/again.bin", WEIGHTS, data=b"", offset=0, compressed_size=5)])
+
+
+def _quote_entry() -> bytes:
+    """An entry whose data holds another one's local header, which the directory names too (Fifield's bomb)."""
+    inner = Member(b"model/inner.bin", b"inner", 0).encode_local()
+    outer = Member(b"model/outer.bin", inner, 0)
+    at = len(build([])) and sum(len(m.encode_local()) for m in MODEL) + 30 + len(outer.name)
+    return build([*MODEL, outer, Member(b"model/inner.bin", b"inner", 0, data=b"", compressed_size=5, offset=at)])
+
+
+def _misplace(member: Member) -> bytes:
+    return build([*MODEL[:-1], alter(member, offset=1)])
+
+
+_BOMB = deflate(bytes(64 * MIB))
+LIAR = b"model/liar.bin"
+
+HOSTILE: dict[str, HostileArchive] = {
+    # Paths
+    "parent": named("../escape", Refusal.PATH_ESCAPE),
+    "parent-inside": named("model/../../escape", Refusal.PATH_ESCAPE),
+    "dot": named("model/./file", Refusal.PATH_ESCAPE),
+    "empty-segment": named("model//file", Refusal.PATH_ESCAPE),
+    "absolute": named("/etc/passwd", Refusal.PATH_ESCAPE),
+    "drive": named("C:/windows/file", Refusal.PATH_ESCAPE),
+    "drive-relative": named("c:file", Refusal.PATH_ESCAPE),
+    "backslash": named("model\\..\\file", Refusal.PATH_ESCAPE),
+    "control": named("model/a\nb", Refusal.UNFIT_NAME),
+    "escape-sequence": named("model/\x1b[2J", Refusal.UNFIT_NAME),
+    "delete-character": named("model/a\x7f", Refusal.UNFIT_NAME),
+    "nul": named(b"model/file.txt\0.exe", Refusal.UNFIT_NAME),
+    "empty-name": named("", Refusal.PATH_ESCAPE),
+    "windows-device": named("model/con", Refusal.UNFIT_NAME),
+    "windows-device-suffix": named("model/NUL.txt", Refusal.UNFIT_NAME),
+    "windows-port": named("model/com1.bin", Refusal.UNFIT_NAME),
+    "trailing-dot": named("model/file.", Refusal.UNFIT_NAME),
+    "trailing-space": named("model/dir /file", Refusal.UNFIT_NAME),
+    "alternate-stream": named("model/file:stream", Refusal.UNFIT_NAME),
+    "long-name": named("model/" + "x" * 1000, Refusal.UNFIT_NAME),
+    "junk-escape": named("__MACOSX/../../._x", Refusal.PATH_ESCAPE),
+    # Collisions
+    "twice": pair("model/twice", "model/twice"),
+    "case": pair("model/Case", "model/case"),
+    "normalization": pair("model/é", "model/e\u0301"),
+    "case-and-normalization": pair("model/É", "model/e\u0301"),
+    "sharp-s": pair("model/straße", "model/STRASSE"),
+    "file-and-directory": pair("model/x", "model/x/y", shown="model/x"),
+    "file-and-directory-entry": pair("model/x/", "model/x", shown="model/x"),
+    "file-above-model": pair("model", "other/x", shown="model"),
+    # Links and devices
+    "symlink": named("model/link", Refusal.SPECIAL_FILE, attributes=0o120777 << 16),
+    "symlink-macos": named("model/link", Refusal.SPECIAL_FILE, attributes=0o120777 << 16, host=19),
+    "block-device": named("model/disk", Refusal.SPECIAL_FILE, attributes=0o060644 << 16),
+    "character-device": named("model/tty", Refusal.SPECIAL_FILE, attributes=0o020644 << 16),
+    "socket": named("model/socket", Refusal.SPECIAL_FILE, attributes=0o140644 << 16),
+    # Names
+    "unmarked-utf8": named("model/é".encode(), Refusal.NAME_ENCODING, flags=0),
+    "marked-latin1": named(b"model/\xe9", Refusal.NAME_ENCODING, shown="model/\\xe9"),
+    "overlong-utf8": named(b"model/\xc0\xae\xc0\xae/x", Refusal.NAME_ENCODING, shown="model/\\xc0\\xae\\xc0\\xae/x"),
+    "surrogate": named(b"model/\xed\xa0\x80", Refusal.NAME_ENCODING, shown="model/\\xed\\xa0\\x80"),
+    "two-names": named("model/a", Refusal.NAME_ENCODING, extra=make_unicode_extra(b"model/a", "model/b")),
+    "unicode-name-of-another": named(
+        "model/a", Refusal.NAME_ENCODING, extra=make_unicode_extra(b"model/b", "model/a")
+    ),
+    "unicode-name-twice": named(
+        "model/a", Refusal.NAME_ENCODING, extra=2 * make_unicode_extra(b"model/a", "model/a")
+    ),
+    # Overlaps
+    "shared-data": whole(Refusal.OVERLAP, _share_data, "model/config.json"),
+    "quoted-entry": whole(Refusal.OVERLAP, _quote_entry, "model/outer.bin"),
+    "into-directory": whole(Refusal.OVERLAP, _overlap_directory, "model/model.safetensors"),
+    "offset-in-the-middle": whole(Refusal.OVERLAP, lambda: _misplace(MODEL[-1]), "model/config.json"),
+    "hidden-between": changed(Refusal.HIDDEN_DATA, after=b"hidden"),
+    "hidden-entry": changed(Refusal.HIDDEN_DATA, after=Member(b"model/hidden", b"x").encode_local()),
+    "hidden-behind-deflate": changed(Refusal.HIDDEN_DATA, data=deflate(WEIGHTS) + b"hidden"),
+    # Bombs
+    "bomb": named(LIAR.decode(), Refusal.BOMB, data=_BOMB, size=64 * MIB, crc32=zlib.crc32(bytes(64 * MIB))),
+    "bomb-that-lies": named(LIAR.decode(), Refusal.BOMB, data=_BOMB, size=1000),
+    "impossible-ratio": named(LIAR.decode(), Refusal.BOMB, data=b"\3\0", size=MIB),
+    "bomb-of-many": whole(
+        Refusal.BOMB,
+        lambda: build([*MODEL, *(Member(b"model/%d" % n, bytes(MIB)) for n in range(64))]),
+    ),
+    "larger-than-any": named(LIAR.decode(), Refusal.TOO_LARGE, data=bytes(5_000), size=0xFFFFFFFF, compressed_size=5_000, extra=make_zip64_extra(10**12)),  # fmt: skip  # noqa: E501
+    "too-many": whole(Refusal.TOO_MANY_ENTRIES, lambda: build_zip64(MODEL, count=100_001)),
+    # The directory and the local headers
+    "other-name": changed(Refusal.HEADER_MISMATCH, local={"name": b"model/model.safetensorz"}),
+    "other-method": changed(Refusal.HEADER_MISMATCH, local={"method": 0}),
+    "other-flags": changed(Refusal.HEADER_MISMATCH, local={"flags": UTF8}),
+    "other-crc": changed(Refusal.HEADER_MISMATCH, local={"crc32": 1}),
+    "other-size": changed(Refusal.HEADER_MISMATCH, local={"size": 1}),
+    "other-compressed-size": changed(Refusal.HEADER_MISMATCH, local={"compressed_size": 1}),
+    "descriptor-with-another-crc": changed(
+        Refusal.HEADER_MISMATCH, flags=DESCRIPTOR, local={"crc32": 1}, descriptor=bytes(12)
+    ),
+    "no-local-header": whole(
+        Refusal.HEADER_MISMATCH, lambda: b"XX" + SOUND[2:], "model/config.json"
+    ),
+    "stored-in-two-sizes": changed(Refusal.MALFORMED, method=0, data=WEIGHTS, size=len(WEIGHTS) - 1),
+    "directory-with-content": named("model/dir/", Refusal.MALFORMED),
+    "broken-extra": named("model/x", Refusal.MALFORMED, extra=b"\1\0\xff\xff1"),
+    # Methods, flags and encryption
+    "deflate64": named("model/x", Refusal.METHOD, method=9, data=b"x"),
+    "bzip2": named("model/x", Refusal.METHOD, method=12, data=b"x"),
+    "zstandard": named("model/x", Refusal.METHOD, method=93, data=b"x"),
+    "encrypted": named("model/x", Refusal.ENCRYPTED, flags=0x1),
+    "strongly-encrypted": named("model/x", Refusal.ENCRYPTED, flags=0x41),
+    "masked-headers": named("model/x", Refusal.ENCRYPTED, flags=0x2000),
+    "patch-data": named("model/x", Refusal.METHOD, flags=0x20),
+    # Zip64
+    "zip64-extra-missing": named("model/x", Refusal.ZIP64, size=0xFFFFFFFF),
+    "zip64-extra-short": named("model/x", Refusal.ZIP64, size=0xFFFFFFFF, extra=b"\1\0\4\0abcd"),
+    "zip64-extra-twice": named("model/x", Refusal.ZIP64, extra=2 * make_zip64_extra(7)),
+    "zip64-end-missing": whole(Refusal.ZIP64, lambda: build(MODEL, offset=0xFFFFFFFF)),
+    "zip64-end-misplaced": whole(Refusal.ZIP64, lambda: build_zip64(MODEL, shift=-1)),
+    "zip64-end-cut": whole(Refusal.ZIP64, lambda: build(MODEL, zip64=make_zip64_end(0, 3, 1, 1)[56:])),
+    "two-ends-disagree": whole(
+        Refusal.ZIP64,
+        lambda: build(MODEL, zip64=make_zip64_end(SOUND.rindex(b"PK\5\6"), 2, *struct.unpack("<2L", SOUND[-10:-2]))),
+    ),
+    "several-disks": whole(Refusal.MULTIPLE_DISKS, lambda: build(MODEL, disk=1)),
+    # Prepended, concatenated, cut
+    "prepended": whole(Refusal.PREPENDED, lambda: build(MODEL, prefix=b"#!/bin/sh\n")),
+    "prepended-and-adjusted": whole(
+        Refusal.PREPENDED,
+        lambda: build([Member(b"model/lost", b"x"), *MODEL])[len(Member(b"model/lost", b"x").encode_local()) :],
+    ),
+    "gap-at-the-start": whole(Refusal.PREPENDED, lambda: _prepend_inside(b"hidden"), "model/config.json"),
+    "between-directory-and-end": whole(Refusal.PREPENDED, lambda: build(MODEL, between=b"signed")),
+    "concatenated": whole(Refusal.PREPENDED, lambda: SOUND + build(list_members("other"))),
+    "appended": whole(Refusal.NOT_A_ZIP, lambda: SOUND + b"appended"),
+    "two-ends": whole(
+        Refusal.AMBIGUOUS_END, lambda: build(MODEL, comment=struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0, 0, 0, 0, 0))
+    ),
+    "directory-longer-than-said": whole(Refusal.MALFORMED, lambda: build(MODEL, entries=2)),
+    "directory-shorter-than-said": whole(Refusal.MALFORMED, lambda: build(MODEL, entries=4)),
+    "directory-behind-the-end": whole(Refusal.TRUNCATED, lambda: build(MODEL, offset=len(SOUND))),
+    "cut-in-the-data": whole(Refusal.TRUNCATED, lambda: SOUND[:200]),
+    "cut-in-the-directory": whole(Refusal.TRUNCATED, lambda: SOUND[:-60]),
+    "cut-in-the-end": whole(Refusal.TRUNCATED, lambda: SOUND[:-1]),
+    # Content
+    "wrong-crc-deflated": changed(Refusal.CRC_MISMATCH, crc32=1),
+    "wrong-crc-stored": changed(Refusal.CRC_MISMATCH, method=0, crc32=1),
+    "inflates-to-more": changed(Refusal.BOMB, size=len(WEIGHTS) - 1),
+    "inflates-to-less": changed(Refusal.DAMAGED, size=len(WEIGHTS) + 1),
+    "deflate-cut": changed(Refusal.DAMAGED, data=deflate(WEIGHTS)[:-3]),
+    "deflate-garbage": changed(Refusal.DAMAGED, data=b"\xff" * 200),
+    "deflate-empty": changed(Refusal.DAMAGED, data=b""),
+    # Nothing
+    "nothing": whole(Refusal.EMPTY, lambda: b""),
+    "no-entries": whole(Refusal.EMPTY, lambda: build([])),
+    "text": whole(Refusal.NOT_A_ZIP, lambda: b"this is not a ZIP archive"),
+    "tar": whole(Refusal.NOT_A_ZIP, lambda: b"model/config.json".ljust(257, b"\0") + b"ustar\x0000" + bytes(1000)),
+}  # fmt: skip
+
+
+def _prepend_inside(hidden: bytes) -> bytes:
+    """Bytes before the first entry, which the directory's offsets allow for."""
+    offset = len(hidden)
+    members = []
+    for member in MODEL:
+        members.append(alter(member, offset=offset))
+        offset += len(member.encode_local())
+    return build(members, prefix=hidden)

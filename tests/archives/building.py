@@ -83,9 +83,7 @@ class Member:
 
 def list_members(directory: str = "model", *, method: int = 8, seed: int = 1) -> list[Member]:
     """A valid model in a directory."""
-    return [
-        Member(f"{directory}/{path}".encode(), content, method) for path, content in make_model_files(seed).items()
-    ]
+    return [Member(f"{directory}/{path}".encode(), content, method) for path, content in make_model_files(seed).items()]
 
 
 def build(
@@ -107,7 +105,7 @@ def build(
         central += member.encode_central(len(body) - len(prefix))
         body += member.encode_local()
     start = len(body)
-    count = len(members) if entries is None else entries
+    count = min(len(members), 0xFFFF) if entries is None else entries
     end = struct.pack(
         "<4s4H2LH", b"PK\x05\x06", disk, disk, count, count, len(central) if size is None else size,
         start if offset is None else offset, len(comment),

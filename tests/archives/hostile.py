@@ -134,12 +134,8 @@ HOSTILE: dict[str, HostileArchive] = {
     "overlong-utf8": named(b"model/\xc0\xae\xc0\xae/x", Refusal.NAME_ENCODING, shown="model/\\xc0\\xae\\xc0\\xae/x"),
     "surrogate": named(b"model/\xed\xa0\x80", Refusal.NAME_ENCODING, shown="model/\\xed\\xa0\\x80"),
     "two-names": named("model/a", Refusal.NAME_ENCODING, extra=make_unicode_extra(b"model/a", "model/b")),
-    "unicode-name-of-another": named(
-        "model/a", Refusal.NAME_ENCODING, extra=make_unicode_extra(b"model/b", "model/a")
-    ),
-    "unicode-name-twice": named(
-        "model/a", Refusal.NAME_ENCODING, extra=2 * make_unicode_extra(b"model/a", "model/a")
-    ),
+    "unicode-name-of-another": named("model/a", Refusal.NAME_ENCODING, extra=make_unicode_extra(b"model/b", "model/a")),
+    "unicode-name-twice": named("model/a", Refusal.NAME_ENCODING, extra=2 * make_unicode_extra(b"model/a", "model/a")),
     # Overlaps
     "shared-data": whole(Refusal.OVERLAP, _share_data, "model/config.json"),
     "quoted-entry": whole(Refusal.OVERLAP, _quote_entry, "model/outer.bin"),
@@ -156,7 +152,14 @@ HOSTILE: dict[str, HostileArchive] = {
         Refusal.BOMB,
         lambda: build([*MODEL, *(Member(b"model/%d" % n, bytes(MIB)) for n in range(64))]),
     ),
-    "larger-than-any": named(LIAR.decode(), Refusal.TOO_LARGE, data=bytes(5_000), size=0xFFFFFFFF, compressed_size=5_000, extra=make_zip64_extra(10**12)),  # fmt: skip  # noqa: E501
+    "larger-than-any": named(
+        LIAR.decode(),
+        Refusal.TOO_LARGE,
+        data=bytes(5_000),
+        size=0xFFFFFFFF,
+        compressed_size=5_000,
+        extra=make_zip64_extra(10**12),
+    ),  # fmt: skip  # noqa: E501
     "too-many": whole(Refusal.TOO_MANY_ENTRIES, lambda: build_zip64(MODEL, count=100_001)),
     # The directory and the local headers
     "other-name": changed(Refusal.HEADER_MISMATCH, local={"name": b"model/model.safetensorz"}),
@@ -168,9 +171,7 @@ HOSTILE: dict[str, HostileArchive] = {
     "descriptor-with-another-crc": changed(
         Refusal.HEADER_MISMATCH, flags=DESCRIPTOR, local={"crc32": 1}, descriptor=bytes(12)
     ),
-    "no-local-header": whole(
-        Refusal.HEADER_MISMATCH, lambda: b"XX" + SOUND[2:], "model/config.json"
-    ),
+    "no-local-header": whole(Refusal.HEADER_MISMATCH, lambda: b"XX" + SOUND[2:], "model/config.json"),
     "stored-in-two-sizes": changed(Refusal.MALFORMED, method=0, data=WEIGHTS, size=len(WEIGHTS) - 1),
     "directory-with-content": named("model/dir/", Refusal.MALFORMED),
     "broken-extra": named("model/x", Refusal.MALFORMED, extra=b"\1\0\xff\xff1"),
@@ -195,15 +196,11 @@ HOSTILE: dict[str, HostileArchive] = {
     ),
     "several-disks": whole(Refusal.MULTIPLE_DISKS, lambda: build(MODEL, disk=1)),
     # Prepended, concatenated, cut
-    "prepended": whole(Refusal.PREPENDED, lambda: build(MODEL, prefix=b"#!/bin/sh\n")),
-    "prepended-and-adjusted": whole(
-        Refusal.PREPENDED,
-        lambda: build([Member(b"model/lost", b"x"), *MODEL])[len(Member(b"model/lost", b"x").encode_local()) :],
-    ),
+    "prepended": whole(Refusal.PREPENDED, lambda: _prepend(b"#!/bin/sh\n")),
     "gap-at-the-start": whole(Refusal.PREPENDED, lambda: _prepend_inside(b"hidden"), "model/config.json"),
     "between-directory-and-end": whole(Refusal.PREPENDED, lambda: build(MODEL, between=b"signed")),
     "concatenated": whole(Refusal.PREPENDED, lambda: SOUND + build(list_members("other"))),
-    "appended": whole(Refusal.NOT_A_ZIP, lambda: SOUND + b"appended"),
+    "appended": whole(Refusal.APPENDED, lambda: SOUND + b"appended"),
     "two-ends": whole(
         Refusal.AMBIGUOUS_END, lambda: build(MODEL, comment=struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0, 0, 0, 0, 0))
     ),
@@ -220,13 +217,19 @@ HOSTILE: dict[str, HostileArchive] = {
     "inflates-to-less": changed(Refusal.DAMAGED, size=len(WEIGHTS) + 1),
     "deflate-cut": changed(Refusal.DAMAGED, data=deflate(WEIGHTS)[:-3]),
     "deflate-garbage": changed(Refusal.DAMAGED, data=b"\xff" * 200),
-    "deflate-empty": changed(Refusal.DAMAGED, data=b""),
+    "deflate-empty": changed(Refusal.BOMB, data=b""),
     # Nothing
     "nothing": whole(Refusal.EMPTY, lambda: b""),
     "no-entries": whole(Refusal.EMPTY, lambda: build([])),
     "text": whole(Refusal.NOT_A_ZIP, lambda: b"this is not a ZIP archive"),
     "tar": whole(Refusal.NOT_A_ZIP, lambda: b"model/config.json".ljust(257, b"\0") + b"ustar\x0000" + bytes(1000)),
-}  # fmt: skip
+}
+
+
+def _prepend(prefix: bytes) -> bytes:
+    """As a self-extracting archive: its offsets count from behind the program."""
+    start = sum(len(member.encode_local()) for member in MODEL)
+    return build(MODEL, prefix=prefix, offset=start)
 
 
 def _prepend_inside(hidden: bytes) -> bytes:

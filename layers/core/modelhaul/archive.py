@@ -18,6 +18,7 @@ from modelhaul.model import MAX_FILE_SIZE
 
 TAIL_SIZE = 1024 * 1024  # bytes of the archive's end that callers read first
 LOCAL_HEADER_SIZE = 30
+_END = b"PK\x05\x06"
 _EOCD = struct.Struct("<4s4H2LH")  # 4.3.16
 _LOCATOR = struct.Struct("<4sLQL")  # 4.3.15
 _EOCD64 = struct.Struct("<4sQ2H2L4Q")  # 4.3.14
@@ -50,6 +51,7 @@ class Refusal(StrEnum):
     AMBIGUOUS_END = "ambiguous-end"
     MULTIPLE_DISKS = "multiple-disks"
     PREPENDED = "prepended"
+    APPENDED = "appended"
     ZIP64 = "zip64"
     PATH_ESCAPE = "path-escape"
     UNFIT_NAME = "unfit-name"
@@ -135,9 +137,7 @@ def find_directory(tail: bytes, archive_size: int) -> DirectoryLocation:
         raise ArchiveRefusedError("The file is empty.", reason=Refusal.EMPTY)
     candidates = list(_find_ends(tail))
     if not candidates:
-        if not tail.startswith(b"PK\x03\x04") or archive_size > len(tail):
-            raise ArchiveRefusedError("The file is not a ZIP archive.", reason=Refusal.NOT_A_ZIP)
-        raise ArchiveRefusedError("The archive ends before its directory: it was cut off.", reason=Refusal.TRUNCATED)
+        raise _describe_missing_end(tail, archive_size)
     if len(candidates) > 1:
         raise ArchiveRefusedError(
             "The archive has more than one end, so that it can be read in two ways.", reason=Refusal.AMBIGUOUS_END
@@ -158,15 +158,28 @@ def find_directory(tail: bytes, archive_size: int) -> DirectoryLocation:
     return location
 
 
+def _describe_missing_end(tail: bytes, archive_size: int) -> ArchiveRefusedError:
+    position = tail.rfind(_END)
+    if 0 <= position <= len(tail) - _EOCD.size:
+        end = position + _EOCD.size + _EOCD.unpack_from(tail, position)[7]
+        if end < len(tail):
+            return ArchiveRefusedError(
+                f"{len(tail) - end:,} bytes stand behind the archive's end.", reason=Refusal.APPENDED
+            )
+    if position >= 0 or (archive_size == len(tail) and tail.startswith(b"PK\x03\x04")):
+        return ArchiveRefusedError("The archive was cut off before its end.", reason=Refusal.TRUNCATED)
+    return ArchiveRefusedError("The file is not a ZIP archive, or was cut off.", reason=Refusal.NOT_A_ZIP)
+
+
 def _find_ends(tail: bytes) -> Iterator[int]:
     """Positions of end records whose comment ends with the file."""
-    position = tail.rfind(b"PK\x05\x06")
+    position = tail.rfind(_END)
     while position >= 0 and len(tail) - position <= _EOCD.size + 0xFFFF:
         if len(tail) - position >= _EOCD.size:
             comment = _EOCD.unpack_from(tail, position)[7]
             if position + _EOCD.size + comment == len(tail):
                 yield position
-        position = tail.rfind(b"PK\x05\x06", 0, position)
+        position = tail.rfind(_END, 0, position)
 
 
 def _find_zip64(tail: bytes, position: int, end: int, short: tuple[int, ...]) -> DirectoryLocation | None:

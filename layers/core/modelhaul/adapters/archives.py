@@ -277,11 +277,8 @@ class S3ByteStream:
         return data
 
     def _reopen(self) -> None:
-        self._body.close()
         body = self._open_body(self._position)
         with self._replacing:
             self._body = body
-            if not self._closed:
-                return
-        body.close()
-        raise SourceUnavailableError("the archive's reading was given up")
+            if self._closed:  # which closed the one before
+                body.close()

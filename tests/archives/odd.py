@@ -1,0 +1,182 @@
+"""Archives that are legal, if unusual, and what is in them."""
+
+import io
+import struct
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.archives.building import (
+    DESCRIPTOR,
+    UTF8,
+    Member,
+    alter,
+    build,
+    build_zip64,
+    list_members,
+    make_model_files,
+    make_unicode_extra,
+    make_zip64_extra,
+)
+
+MODEL = list_members()
+FILES = {f"model/{path}": content for path, content in make_model_files().items()}
+_MADE = Path(__file__).parent / "made"
+_MADE_FILES = FILES | {"model/sub/empty.txt": b""}
+
+
+@dataclass(frozen=True)
+class OddArchive:
+    """`files`: all that is in it but directories and what operating systems add."""
+
+    make: Callable[[], bytes]
+    files: dict[str, bytes]
+
+    @property
+    def data(self) -> bytes:
+        return self.make()
+
+
+def beside(*members: Member, files: dict[str, bytes] | None = None) -> OddArchive:
+    return OddArchive(lambda: build([*MODEL, *members]), FILES | (files or {}))
+
+
+def described(signature: bytes, layout: str) -> OddArchive:
+    """With data descriptors: APPNOTE 4.3.9."""
+
+    def describe(member: Member) -> Member:
+        fields = member.list_fields()
+        values = (fields["crc32"], fields["compressed_size"], fields["size"])
+        later = {"crc32": 0, "compressed_size": 0, "size": 0}
+        return alter(member, flags=DESCRIPTOR, descriptor=signature + struct.pack(layout, *values), local=later)
+
+    return OddArchive(lambda: build([describe(member) for member in MODEL]), FILES)
+
+
+def made(name: str, files: dict[str, bytes]) -> OddArchive:
+    return OddArchive((_MADE / name).read_bytes, files)
+
+
+def made_by_python(*, force_zip64: bool = False, streamed: bool = False) -> OddArchive:
+    def make() -> bytes:
+        body = io.BytesIO()
+        target = _Pipe(body) if streamed else body
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in FILES.items():
+                with archive.open(name, "w", force_zip64=force_zip64) as entry:
+                    entry.write(content)
+        return body.getvalue()
+
+    return OddArchive(make, FILES)
+
+
+class _Pipe(io.RawIOBase):
+    """Can only be written to, in order."""
+
+    def __init__(self, body: io.BytesIO) -> None:
+        self._body = body
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: object) -> int:
+        return self._body.write(data)  # type: ignore[arg-type]
+
+
+def _list_many(count: int) -> list[Member]:
+    return [*MODEL, *(Member(b"model/many/%d" % n, b"%d" % n, 0) for n in range(count - len(MODEL)))]
+
+
+def make_many(count: int) -> OddArchive:
+    files = FILES | {f"model/many/{n}": b"%d" % n for n in range(count - len(MODEL))}
+    return OddArchive(lambda: (build if count <= 0xFFFF else build_zip64)(_list_many(count)), files)
+
+
+def _widen(member: Member) -> Member:
+    """With sizes in the zip64 field, of the directory and of the local header."""
+    fields = member.list_fields()
+    extra = make_zip64_extra(fields["size"], fields["compressed_size"])
+    ones = {"size": 0xFFFFFFFF, "compressed_size": 0xFFFFFFFF}
+    return alter(member, data=member.encode_data(), content=b"", crc32=fields["crc32"], extra=extra, **ones)
+
+
+def _swap_directory() -> bytes:
+    """The directory lists the entries in another order than they lie in."""
+    offsets = [sum(len(m.encode_local()) for m in MODEL[:n]) for n in range(len(MODEL))]
+    body = b"".join(m.encode_local() for m in MODEL)
+    central = b"".join(m.encode_central(offset) for m, offset in reversed(list(zip(MODEL, offsets, strict=True))))
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, len(MODEL), len(MODEL), len(central), len(body), 0)
+    return body + central + end
+
+
+ODD: dict[str, OddArchive] = {
+    "plain": OddArchive(lambda: build(MODEL), FILES),
+    "stored": OddArchive(lambda: build(list_members(method=0)), FILES),
+    "zip64-end": OddArchive(lambda: build_zip64(MODEL), FILES),
+    "zip64-sizes": OddArchive(lambda: build([_widen(member) for member in MODEL]), FILES),
+    "zip64-by-python": made_by_python(force_zip64=True),
+    "streamed-by-python": made_by_python(streamed=True),
+    "descriptors": described(b"PK\x07\x08", "<3L"),
+    "descriptors-without-signature": described(b"", "<3L"),
+    "descriptors-64": described(b"PK\x07\x08", "<LQQ"),
+    "descriptors-64-without-signature": described(b"", "<LQQ"),
+    "entries-65535": make_many(65_535),
+    "entries-65536": make_many(65_536),
+    "empty-file": beside(
+        Member(b"model/empty", b"", 0),
+        Member(b"model/empty-deflated", b""),
+        files={"model/empty": b"", "model/empty-deflated": b""},
+    ),
+    "directory-entries": OddArchive(
+        lambda: build(
+            [
+                Member(b"model/", method=0, attributes=0o40755 << 16),
+                *MODEL,
+                Member(b"model/empty/", method=0),
+                Member(b"model/deflated/"),
+            ]
+        ),
+        FILES,
+    ),
+    "unicode-names": beside(Member("model/模型-é.txt".encode(), b"x", flags=UTF8), files={"model/模型-é.txt": b"x"}),
+    "unicode-path-field": beside(
+        Member(b"model/caf\x82", b"x", extra=make_unicode_extra(b"model/caf\x82", "model/café")),
+        files={"model/café": b"x"},
+    ),
+    "comments": OddArchive(
+        lambda: build(
+            [alter(member, comment=b"PK\x01\x02 of an entry") for member in MODEL], comment=b"of all " * 9000
+        ),
+        FILES,
+    ),
+    "extra-fields": OddArchive(
+        lambda: build(
+            [
+                alter(m, extra=struct.pack("<HHL", 0xCAFE, 4, 7), local_extra=struct.pack("<HH", 0x5455, 5) + b"\3time")
+                for m in MODEL
+            ]
+        ),
+        FILES,
+    ),
+    "padded-extra-field": OddArchive(lambda: build([alter(m, local_extra=bytes(3)) for m in MODEL]), FILES),
+    "from-a-pipe": OddArchive(lambda: build([alter(m, attributes=0o010600 << 16) for m in MODEL]), FILES),
+    "from-windows": OddArchive(lambda: build([alter(m, attributes=0x20, host=0) for m in MODEL]), FILES),
+    "compression-levels": OddArchive(lambda: build([alter(m, flags=0x6) for m in MODEL]), FILES),
+    "other-order": OddArchive(_swap_directory, FILES),
+    "signatures-inside": beside(
+        Member(b"model/zip", b"PK\x05\x06PK\x01\x02PK\x03\x04" * 9, 0),
+        files={"model/zip": b"PK\x05\x06PK\x01\x02PK\x03\x04" * 9},
+    ),
+    "zip-in-zip": beside(Member(b"model/inner.zip", build(MODEL), 0), files={"model/inner.zip": build(MODEL)}),
+    "macos": beside(
+        Member(b"__MACOSX/model/._config.json", b"resource fork"),
+        Member(b"model/.DS_Store", b"litter"),
+        Member(b".DS_Store", b"litter"),
+        Member(b"model/._model.safetensors", b"resource fork"),
+    ),
+    "7-zip": made("7zip.zip", _MADE_FILES | {"model/vocabulaire é/ü.txt": b"x"}),
+    "jar": made("jar.zip", _MADE_FILES | {"model/vocabulaire é/ü.txt": b"x"}),
+    "zip": made("zip.zip", _MADE_FILES),
+    "zip-to-a-pipe": made("streamed.zip", _MADE_FILES),
+}

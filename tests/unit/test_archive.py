@@ -1,0 +1,145 @@
+"""The strict ZIP reader: what it refuses and why, and what it takes."""
+
+import io
+import math
+import zipfile
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modelhaul.archive import ArchiveLimits, Refusal
+from modelhaul.archive_reading import ArchiveReader, MemoryStream, open_memory
+from modelhaul.errors import ArchiveRefusedError
+from modelhaul.ports import ByteStream
+from tests.archives.building import Member, build, list_members
+from tests.archives.hostile import HOSTILE, SOUND
+from tests.archives.odd import ODD
+
+LIMITS = ArchiveLimits(max_entries=100_000, max_entry_bytes=10**9, max_total_bytes=10**10, max_ratio=200)
+
+
+def read_whole(data: bytes, limits: ArchiveLimits = LIMITS) -> dict[str, bytes]:
+    """As a POST does it: structure, every local header, every entry's content."""
+    reader = ArchiveReader(open_memory(data), len(data), limits)
+    reader.check_local_headers()
+    for entry in reader.entries:
+        reader.verify_entry(entry)
+    return {entry.name: reader.read_entry(entry) for entry in reader.files}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_archive_is_refused_with_its_reason_and_entry(name: str) -> None:
+    hostile = HOSTILE[name]
+    with pytest.raises(ArchiveRefusedError) as refused:
+        read_whole(hostile.data)
+    assert (refused.value.reason, refused.value.entry) == (hostile.reason, hostile.entry)
+    assert refused.value.detail.endswith(".") or refused.value.detail.endswith("damaged")
+    if hostile.entry is not None:
+        assert repr(hostile.entry[:80]) in refused.value.detail
+    assert refused.value.detail.isprintable(), "what an attacker wrote does not reach a terminal as it is"
+
+
+def test_every_reason_has_an_archive() -> None:
+    assert {hostile.reason for hostile in HOSTILE.values()} == set(Refusal)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_but_legal_archive_is_read_byte_for_byte(name: str) -> None:
+    odd = ODD[name]
+    assert read_whole(odd.data) == odd.files
+
+
+@pytest.mark.parametrize("cut", range(0, len(SOUND), 7))
+def test_a_cut_archive_is_never_taken(cut: int) -> None:
+    with pytest.raises(ArchiveRefusedError):
+        read_whole(SOUND[:cut])
+
+
+NAMES = st.lists(
+    st.text("abcé模", min_size=1, max_size=8).map(lambda name: f"model/{name}"), unique_by=str.casefold, max_size=6
+)
+
+
+@given(NAMES, st.data())
+def test_whatever_pythons_zipfile_writes_is_read_to_the_same(names: list[str], data: st.DataObject) -> None:
+    files = {name: data.draw(st.binary(max_size=3000)) for name in names} | {"model/last": b"x"}
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content, data.draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])))
+    assert read_whole(body.getvalue()) == files
+
+
+@settings(max_examples=400)
+@given(st.sampled_from(["plain", "stored", "descriptors", "zip64-end", "zip64-sizes", "jar"]), st.data())
+def test_a_changed_byte_is_refused_or_changes_no_content(name: str, data: st.DataObject) -> None:
+    odd = ODD[name]
+    changed = bytearray(odd.data)
+    for _ in range(data.draw(st.integers(1, 3))):
+        changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        found = read_whole(bytes(changed))
+    except ArchiveRefusedError:
+        return
+    assert sorted(found.values()) == sorted(odd.files.values()), "names may have changed, CRC-32 covers what they hold"
+
+
+@given(st.binary(max_size=400), st.sampled_from([b"", b"PK\x03\x04", SOUND]))
+def test_any_bytes_are_refused_by_nothing_but_a_refusal(garbage: bytes, start: bytes) -> None:
+    with pytest.raises(ArchiveRefusedError):
+        read_whole(start + garbage + b"!")
+
+
+def test_the_limits_are_the_callers() -> None:
+    def refuse(limits: ArchiveLimits) -> str:
+        with pytest.raises(ArchiveRefusedError) as refused:
+            read_whole(build([*list_members(), Member(b"model/zeros", bytes(2_000_000))]), limits)
+        return refused.value.reason
+
+    assert refuse(ArchiveLimits(3, 10**9, 10**9, 1032)) == Refusal.TOO_MANY_ENTRIES
+    assert refuse(ArchiveLimits(4, 1_999_999, 10**9, 1032)) == Refusal.TOO_LARGE
+    assert refuse(ArchiveLimits(4, 10**9, 2_000_000, 1032)) == Refusal.TOO_LARGE
+    assert refuse(ArchiveLimits(4, 10**9, 10**9, 900)) == Refusal.BOMB
+    assert read_whole(build([Member(b"model/zeros", bytes(2_000_000))]), ArchiveLimits(1, 2_000_000, 2_000_000, 1032))
+
+
+def test_requests_do_not_grow_with_small_entries() -> None:
+    """The directory by one or two, local headers of neighbours together, each file by one."""
+    data = ODD["entries-65536"].data
+    asked: Counter[str] = Counter()
+
+    def open_range(start: int, end: int) -> ByteStream:
+        asked["requests"] += 1
+        asked["bytes"] += end - start
+        return MemoryStream(data, start, end)
+
+    reader = ArchiveReader(open_range, len(data), LIMITS)
+    assert len(reader.entries) == 65_536
+    assert asked["requests"] == 2, "the directory is larger than the tail"
+    reader.check_local_headers()
+    assert asked["requests"] <= 3 + math.ceil(len(data) / (4 * 1024 * 1024))
+    asked.clear()
+    some = list(reader.files)[100:110]
+    for entry in some:
+        assert reader.read_entry(entry)
+    assert asked["requests"] == len(some)
+
+
+def test_large_entries_are_not_read_for_their_headers() -> None:
+    data = build([Member(b"model/%d" % n, bytes(3_000_000), 0) for n in range(4)])
+    asked: Counter[str] = Counter()
+
+    def open_range(start: int, end: int) -> ByteStream:
+        asked["bytes"] += end - start
+        return MemoryStream(data, start, end)
+
+    ArchiveReader(open_range, len(data), LIMITS).check_local_headers()
+    assert asked["bytes"] < 2 * 1024 * 1024
+
+
+def test_a_header_longer_than_foreseen_is_read_again() -> None:
+    extra = b"\xfe\xca\xf8\xff" + bytes(0xFFF8)
+    data = build([Member(b"model/x", b"content", local_extra=extra), *list_members()])
+    assert read_whole(data)["model/x"] == b"content"

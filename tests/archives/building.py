@@ -100,7 +100,7 @@ def build(
 ) -> bytes:
     """`between` stands between the directory and its end; `zip64` is used as the zip64 end records."""
     body = bytearray(prefix)
-    central = b""
+    central = bytearray()
     for member in members:
         central += member.encode_central(len(body) - len(prefix))
         body += member.encode_local()
@@ -110,7 +110,7 @@ def build(
         "<4s4H2LH", b"PK\x05\x06", disk, disk, count, count, len(central) if size is None else size,
         start if offset is None else offset, len(comment),
     )  # fmt: skip
-    return bytes(body) + central + between + (zip64 or b"") + end + comment
+    return bytes(body + central) + between + (zip64 or b"") + end + comment
 
 
 def make_zip64_end(position: int, count: int, size: int, offset: int, *, disks: int = 1) -> bytes:

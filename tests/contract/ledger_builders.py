@@ -7,6 +7,7 @@ from itertools import count
 
 from modelhaul.digest import Algorithm, Digest
 from modelhaul.model import (
+    Archive,
     Checkpoint,
     FileRecord,
     FileResult,
@@ -52,6 +53,30 @@ def claim(ledger: Ledger, model: Model | None = None, **changes: object) -> Task
     model = model or make_model()
     task = make_task(model, **changes)
     ledger.claim_import(task, [replace(model, task_id=task.id)])
+    return task
+
+
+def make_local_model(name: str, task_id: str = "") -> Model:
+    """As an archive's: it has no commit, and lies in a directory of its task's files."""
+    resolved = ResolvedModel(Source.LOCAL, name, task_id, task_id, f"{name}/")
+    return Model(resolved.model_id, resolved, ModelStatus.IMPORTING, task_id, at(START), at(START))
+
+
+def drop(ledger: Ledger, **changes: object) -> Task:
+    """A task for an archive that is there, before its models are known."""
+    task = Task(
+        id=str(uuid.uuid4()),
+        source=Source.LOCAL,
+        model_tag="incoming/a b+é.zip",
+        model_ids=(),
+        created_at=at(START),
+        updated_at=at(START),
+        stage=Stage.INSPECTING,
+        check_at=START + 300,
+        archive=Archive("incoming/a b+é.zip", "a b+é.zip", None, 500_000_000_001, "etag"),
+    )
+    task = replace(task, **changes)  # type: ignore[arg-type]
+    ledger.record_task(task)
     return task
 
 

@@ -228,6 +228,12 @@ def test_more_than_5_gib_are_parts(
     assert list_uploads(store, client) == [("uploads/1.zip", ticket.upload_id)]
 
 
+def test_more_than_1_000_parts_are_refused(store: ArchiveStore, client: "S3Client | None") -> None:
+    with pytest.raises(ValueError, match="1,000 parts"):
+        store.open_upload("uploads/1.zip", 1000 * 5 * GIB + 1, seconds=3600)
+    assert list_uploads(store, client) == []
+
+
 @keys
 def test_a_put_of_the_announced_size_is_taken(remote: S3ArchiveStore, key: str) -> None:
     ticket = remote.open_upload(key, 1000, seconds=60)

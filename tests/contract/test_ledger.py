@@ -3,23 +3,28 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from modelhaul.adapters.dynamodb import DynamoDBLedger
 from modelhaul.errors import (
     ImportInProgressError,
+    InvalidReferenceError,
     LeaseLostError,
     ModelExistsError,
     TaskEndedError,
 )
 from modelhaul.model import (
+    Archive,
     Blob,
     FileRecord,
     ModelStatus,
+    SkippedDirectory,
+    Source,
 )
 from modelhaul.ports import Ledger
-from modelhaul.task import Progress, Stage, TaskStatus
+from modelhaul.task import Progress, Stage, Task, TaskStatus
 from tests.contract.backends import BACKENDS, open_aws
 from tests.contract.dynamodb import clear_tables, control_moto, open_ledger
 from tests.contract.ledger_builders import (
@@ -27,9 +32,11 @@ from tests.contract.ledger_builders import (
     START,
     at,
     claim,
+    drop,
     lease,
     make_checkpoint,
     make_file,
+    make_local_model,
     make_model,
     make_result,
     make_task,
@@ -584,3 +591,153 @@ class TestBlobs:
         for _ in range(2):
             ledger.forget_blob("sha256:aa", "models/a")
         assert ledger.find_blob("sha256:aa") is None
+
+
+class TestClaimOfSeveral:
+    def claim(self, ledger: Ledger, *names: str) -> Task:
+        task_id = str(uuid.uuid4())
+        models = [make_local_model(name, task_id) for name in names]
+        task = make_task(models[0], id=task_id, model_ids=tuple(m.model_id for m in models))
+        ledger.claim_import(task, models)
+        return task
+
+    def test_writes_them_all_in_their_order(self, ledger: Ledger) -> None:
+        names = [f"m{number:02d}" for number in range(90)]
+        task = self.claim(ledger, *names)
+        assert read_task(ledger, task.id) == task
+        found = ledger.find_models(task.model_ids)
+        assert [model.resolved.name for model in found] == names
+        assert found[0].resolved.root == "m00/"
+        assert ledger.find_models([task.model_ids[1], "unknown", task.model_ids[0]]) == [found[1], found[0]]
+        assert ledger.find_models([]) == []
+
+    def test_is_refused_whole_for_one_that_is_here(self, ledger: Ledger) -> None:
+        first = self.claim(ledger, "a", "b")
+        totals = dict.fromkeys(first.model_ids, (1, 1))
+        ledger.finish_import(first.id, totals=totals, check_at=START)
+        second = self.claim(ledger, "c")
+        with pytest.raises(ModelExistsError) as caught:
+            self.claim(ledger, "d", "c", "B", "a")
+        assert sorted(caught.value.models.values()) == ["a", "b"]
+        assert "commit" not in caught.value.detail
+        with pytest.raises(ImportInProgressError) as running:
+            self.claim(ledger, "d", "c")
+        assert running.value.task_id == second.id
+        assert ledger.find_model(make_local_model("d").model_id) is None
+
+    def test_ends_for_all_at_once(self, ledger: Ledger) -> None:
+        done, failed = self.claim(ledger, "a", "b"), self.claim(ledger, "c", "d")
+        totals = {done.model_ids[0]: (1, 10), done.model_ids[1]: (2, 500_000_000_001)}
+        assert ledger.finish_import(done.id, totals=totals, check_at=START)
+        found = ledger.find_models(done.model_ids)
+        assert [(m.status, m.files, m.size) for m in found] == [
+            (ModelStatus.READY, 1, 10),
+            (ModelStatus.READY, 2, 500_000_000_001),
+        ]
+        ledger.start_stage(failed.id, Stage.PUBLISHING, check_at=START)
+        assert ledger.fail_import(failed.id, GATED, check_at=START)
+        assert {m.status for m in ledger.find_models(failed.model_ids)} == {ModelStatus.WITHDRAWING}
+        ledger.release_models(failed.id)
+        assert {m.status for m in ledger.find_models(failed.model_ids)} == {ModelStatus.FAILED}
+        again = self.claim(ledger, "d", "c")
+        assert {m.task_id for m in ledger.find_models(again.model_ids)} == {again.id}
+
+
+class TestArrival:
+    def test_a_recorded_task_is_watched_and_not_written_again(self, ledger: Ledger) -> None:
+        task = drop(ledger)
+        assert read_task(ledger, task.id) == task
+        assert task in ledger.list_due(START + 300, 10)
+        ledger.record_task(replace(task, stage=Stage.UPLOADING))
+        assert read_task(ledger, task.id) == task
+
+    def test_an_upload_arrives_once(self, ledger: Ledger, clock: ManualClock) -> None:
+        asked = drop(ledger, stage=Stage.UPLOADING, archive=Archive("uploads/x.zip", "x.zip", "name"))
+        clock.now += 60
+        arrived = ledger.record_arrival(asked.id, size=7, etag="e1", check_at=START + 500)
+        assert arrived == replace(
+            asked,
+            stage=Stage.INSPECTING,
+            archive=Archive("uploads/x.zip", "x.zip", "name", 7, "e1"),
+            check_at=START + 500,
+            updated_at=at(START + 60),
+        )
+        assert ledger.record_arrival(asked.id, size=8, etag="e2", check_at=START + 900) == arrived
+        assert read_task(ledger, asked.id) == arrived
+        assert ledger.record_arrival("unknown", size=8, etag="e2", check_at=START) is None
+
+    def test_an_ended_task_does_not_wait_for_its_upload(self, ledger: Ledger) -> None:
+        asked = drop(ledger, stage=Stage.UPLOADING)
+        ledger.fail_import(asked.id, GATED, check_at=START)
+        arrived = ledger.record_arrival(asked.id, size=8, etag="e2", check_at=START)
+        assert arrived is not None
+        assert arrived.status is TaskStatus.FAILED
+
+    def test_its_models_are_claimed_with_what_was_skipped(self, ledger: Ledger, clock: ManualClock) -> None:
+        task = drop(ledger)
+        models = [make_local_model("a", task.id), make_local_model("b", task.id)]
+        skipped = [SkippedDirectory("é", ("config.json", "weights")), SkippedDirectory("", ())]
+        clock.now += 60
+        claimed = ledger.claim_models(task.id, models, skipped, check_at=START + 500)
+        assert claimed == replace(
+            task,
+            stage=Stage.PLANNING,
+            model_ids=tuple(m.model_id for m in models),
+            skipped=tuple(skipped),
+            check_at=START + 500,
+            updated_at=at(START + 60),
+        )
+        assert ledger.find_models(claimed.model_ids) == models
+        assert ledger.claim_models(task.id, models[:1], [], check_at=START + 900) == claimed
+        assert ledger.claim_models("unknown", models, [], check_at=START) is None
+
+    def test_another_tasks_models_are_not_claimed(self, ledger: Ledger) -> None:
+        first, second = drop(ledger), drop(ledger)
+        ledger.claim_models(first.id, [make_local_model("a", first.id)], [], check_at=START)
+        with pytest.raises(ImportInProgressError) as running:
+            ledger.claim_models(
+                second.id, [make_local_model(name, second.id) for name in ("b", "a")], [], check_at=START
+            )
+        assert running.value.task_id == first.id
+        assert read_task(ledger, second.id) == second
+        assert ledger.find_model(make_local_model("b").model_id) is None
+        ledger.fail_import(second.id, GATED, check_at=START)
+        assert ledger.claim_models(second.id, [make_local_model("b", second.id)], [], check_at=START) is not None
+        assert ledger.find_model(make_local_model("b").model_id) is None
+
+    def test_a_files_locator_is_given_back(self, ledger: Ledger) -> None:
+        file = replace(make_file("a/x"), locator="0,100,8,0,50,")
+        task = plan(ledger, file)
+        assert read_file(ledger, task.id, "a/x").file == file
+
+
+class TestList:
+    def list_all(self, ledger: Ledger, limit: int, **filters: Any) -> list[str]:
+        found: list[str] = []
+        cursor = None
+        for _ in range(50):
+            page = ledger.list_tasks(limit=limit, cursor=cursor, **filters)
+            assert len(page.tasks) <= limit
+            found += [task.id for task in page.tasks]
+            cursor = page.cursor
+            if cursor is None:
+                return found
+        raise AssertionError("the list does not end")
+
+    @pytest.mark.parametrize("limit", [1, 3, 100])
+    def test_is_newest_first_by_source_and_status(self, ledger: Ledger, limit: int) -> None:
+        dropped = [drop(ledger, created_at=at(START + number)) for number in range(7)]
+        imported = [claim(ledger, created_at=at(START + number + 0.5)) for number in range(3)]
+        ledger.fail_import(dropped[2].id, GATED, check_at=START)
+        newest = sorted([*dropped, *imported], key=lambda task: task.created_at, reverse=True)
+        assert self.list_all(ledger, limit) == [task.id for task in newest]
+        assert self.list_all(ledger, limit, source=Source.HUGGINGFACE) == [t.id for t in reversed(imported)]
+        assert self.list_all(ledger, limit, status=TaskStatus.FAILED) == [dropped[2].id]
+        assert self.list_all(ledger, limit, source=Source.GITHUB) == []
+        assert ledger.list_tasks(limit=100).tasks[0] == newest[0]
+
+    @pytest.mark.parametrize("cursor", ["", "x", "é", "bm90aGluZw", "a" * 500, "{}"])
+    def test_a_cursor_of_nobodys_is_refused(self, ledger: Ledger, cursor: str) -> None:
+        with pytest.raises(InvalidReferenceError) as refused:
+            ledger.list_tasks(limit=1, cursor=cursor)
+        assert refused.value.part == "cursor"

@@ -76,6 +76,8 @@ class InMemoryArchiveStore:
         if size <= 5 * 1024 * _MIB:
             return UploadTicket(expires_at, put_url=url)
         part_size = max(100 * _MIB, math.ceil(size / 1000 / _MIB) * _MIB)
+        if part_size > 5 * 1024 * _MIB:
+            raise ValueError(f"{size:,} bytes do not fit into 1,000 parts")
         with self._lock:
             upload_id = next(self._upload_ids)
             self._uploads[upload_id] = key

@@ -78,6 +78,31 @@ class TestLostReply:
         assert ledger.find_task(task.id) == task
         assert builders.read_model(ledger, model.model_id).task_id == task.id
 
+    def test_of_claim_models(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any) -> None:
+        task = builders.drop(ledger)
+        models = [builders.make_local_model(name, task.id) for name in ("a", "b")]
+        dynamodb.inject(TRANSACTION, fault)
+        claimed = ledger.claim_models(task.id, models, [], check_at=builders.START)
+        assert dynamodb.count(TRANSACTION) == 2
+        assert claimed is not None
+        assert claimed.stage is Stage.PLANNING
+        assert {model.task_id for model in ledger.find_models(claimed.model_ids)} == {task.id}
+
+    def test_of_record_task(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any) -> None:
+        dynamodb.inject("PutItem", fault)
+        task = builders.drop(ledger)
+        assert dynamodb.count("PutItem") == 2
+        assert builders.read_task(ledger, task.id) == task
+
+    def test_of_record_arrival(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any) -> None:
+        task = builders.drop(ledger, stage=Stage.UPLOADING)
+        dynamodb.inject("UpdateItem", fault)
+        arrived = ledger.record_arrival(task.id, size=7, etag="e", check_at=builders.START)
+        assert dynamodb.count("UpdateItem") == 2
+        assert arrived is not None
+        assert arrived.archive is not None
+        assert (arrived.stage, arrived.archive.size) == (Stage.INSPECTING, 7)
+
     def test_of_finish_files(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any) -> None:
         large, small = builders.make_file(size=1000), builders.make_file("small", 20)
         task = builders.plan(ledger, large, small)
@@ -350,6 +375,11 @@ def test_simultaneous_workers_and_duplicates_count_exactly(contended: Ledger) ->
 
 CALLS: dict[str, Callable[[Ledger], object]] = {
     "claim_import": builders.claim,
+    "record_task": builders.drop,
+    "record_arrival": lambda ledger: ledger.record_arrival("a", size=1, etag="b", check_at=1),
+    "claim_models": lambda ledger: ledger.claim_models("a", [builders.make_local_model("b", "a")], [], check_at=1),
+    "list_tasks": lambda ledger: ledger.list_tasks(limit=1),
+    "find_models": lambda ledger: ledger.find_models(["a"]),
     "find_task": lambda ledger: ledger.find_task("a"),
     "find_model": lambda ledger: ledger.find_model("a"),
     "put_files": lambda ledger: ledger.put_files("a", [builders.make_file()]),

@@ -20,6 +20,7 @@ FREE_RESOURCES = {
 
 TABLES_WITHOUT_EXPIRY = {"ModelsTable": "models stay until somebody deletes them"}
 OBJECT_PREFIXES = {"staging/*", "models/*", "manifests/*", "incoming/*", "uploads/*", "posted/*", "outcomes/*"}
+ARRIVAL_AGE = 86_400  # seconds; the longest that EventBridge tries
 INCOMING_LIFE = {"incoming/": 7, "uploads/": 7, "posted/": 7, "outcomes/": 90}
 ARCHIVE_VARIABLES = {
     "ARCHIVE_MAX_ENTRIES": "ArchiveMaxEntries",
@@ -353,33 +354,38 @@ def check_arrivals(template: Template) -> list[str]:
     notifications = resources["IncomingBucket"]["Properties"].get("NotificationConfiguration", {})
     if notifications.get("EventBridgeConfiguration") != {"EventBridgeEnabled": True}:
         faults.append("IncomingBucket: tells nobody what arrives")
-    rules = dict(list_resources(template, "AWS::Events::Rule"))
-    for name, rule in rules.items():
-        if rule.get("EventPattern", {}).get("source") != ["aws.s3"]:
-            continue
-        detail = rule["EventPattern"]["detail"]
-        if detail["bucket"] != {"name": [{"Ref": "IncomingBucket"}]}:
-            faults.append(f"{name}: listens to other buckets")
-        patterns = {key["wildcard"] for key in detail["object"]["key"]}
-        if patterns != {f"incoming/*.{suffix}" for suffix in ("zip", "ZIP", "Zip")} | {"uploads/*.zip"}:
-            faults.append(f"{name}: listens to {sorted(patterns)}")
-        for target in rule["Targets"]:
-            if find_target(target["Arn"]) != "ArchiveQueue":
-                faults.append(f"{name}: sends to {target['Arn']}")
-            if (
-                target.get("RetryPolicy", {}).get("MaximumEventAgeInSeconds") != 86400
-                or "DeadLetterConfig" not in target
-            ):
-                faults.append(f"{name}: loses what cannot be sent at once")
-    for name, policy in list_resources(template, "AWS::SQS::QueuePolicy"):
-        for statement in policy["PolicyDocument"]["Statement"]:
-            for choice in list_choices(statement):
-                source = choice.get("Condition", {}).get("ArnEquals", {}).get("aws:SourceArn")
-                if choice["Effect"] == "Allow" and find_target(source) not in rules:
-                    faults.append(f"{name}: lets others send")
-    if not any(rule.get("EventPattern", {}).get("source") == ["aws.s3"] for rule in rules.values()):
+    rules = {
+        name: rule
+        for name, rule in list_resources(template, "AWS::Events::Rule")
+        if rule.get("EventPattern", {}).get("source") == ["aws.s3"]
+    }
+    if not rules:
         faults.append("no rule for what arrives")
+    for name, rule in rules.items():
+        faults += [f"{name}: {fault}" for fault in _find_arrival_faults(rule)]
+    for name, policy in list_resources(template, "AWS::SQS::QueuePolicy"):
+        statements = [c for s in as_list(policy["PolicyDocument"]["Statement"]) for c in list_choices(s)]
+        for statement in statements:
+            source = statement.get("Condition", {}).get("ArnEquals", {}).get("aws:SourceArn")
+            if statement["Effect"] == "Allow" and find_target(source) not in rules:
+                faults.append(f"{name}: lets others send")
     return faults
+
+
+def _find_arrival_faults(rule: Resource) -> Iterator[str]:
+    detail = rule["EventPattern"]["detail"]
+    if detail["bucket"] != {"name": [{"Ref": "IncomingBucket"}]}:
+        yield "listens to other buckets"
+    patterns = {key["wildcard"] for key in detail["object"]["key"]}
+    if patterns != {f"incoming/*.{suffix}" for suffix in ("zip", "ZIP", "Zip")} | {"uploads/*.zip"}:
+        yield f"listens to {sorted(patterns)}"
+    for target in rule["Targets"]:
+        if find_target(target["Arn"]) != "ArchiveQueue":
+            yield f"sends to {target['Arn']}"
+        if target.get("RetryPolicy", {}).get("MaximumEventAgeInSeconds") != ARRIVAL_AGE:
+            yield "gives up too early"
+        if "DeadLetterConfig" not in target:
+            yield "loses what cannot be sent"
 
 
 def check_archive_readers(template: Template) -> list[str]:

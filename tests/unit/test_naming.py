@@ -13,9 +13,29 @@ def test_a_legal_name_stays_as_it_is(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "/", "a/", "/a", "a//b", "..", "a/../b", "a..b", ".hidden", "-x", "x-", "a b", "modèle", "a\\b", "a\n", "a/b/c/d",
-     "x" * 97, "a%2fb", "a?b", "a\x00"],
-)  # fmt: skip
+    [
+        "",
+        "/",
+        "a/",
+        "/a",
+        "a//b",
+        "..",
+        "a/../b",
+        "a..b",
+        ".hidden",
+        "-x",
+        "x-",
+        "a b",
+        "modèle",
+        "a\\b",
+        "a\n",
+        "a/b/c/d",
+        "x" * 97,
+        "a%2fb",
+        "a?b",
+        "a\x00",
+    ],
+)
 def test_an_illegal_name_is_refused_with_the_field(name: str) -> None:
     with pytest.raises(InvalidReferenceError) as refused:
         check_model_name(name)

@@ -613,7 +613,7 @@ class DynamoDBLedger(Ledger):
                 _KIND, scan_index_forward=False, limit=limit - len(tasks), last_evaluated_key=start
             )
             ids = [item.id for item in keys]
-            found = {item.id: _to_task(item) for item in self._tasks.batch_get(ids)}
+            found = {item.id: _to_task(item) for item in self._tasks.batch_get(ids, consistent_read=True)}
             tasks += [
                 found[i]
                 for i in ids

@@ -9,7 +9,7 @@ import psutil
 from rich.console import Console
 
 from local.errors import LocalStackError
-from local.importing import import_sample, print_commands, print_function_errors, say
+from local.importing import import_samples, print_commands, print_function_errors, say
 from local.stack import DEFAULT_NAME, LocalStack, StackState
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -45,7 +45,7 @@ def take_down(stack: LocalStack, console: Console) -> None:
 
 def try_import(state: StackState, console: Console) -> bool:
     try:
-        done = import_sample(state, console)
+        done = import_samples(state, console)
     except LocalStackError as error:
         say(console, str(error))
         done = False

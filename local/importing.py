@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from local.errors import LocalStackError
+from local.sample import build_sample_archive
 from local.stack import CLIENT_CONFIG, SAMPLE_MODEL, StackState, open_session
 
 POLL_SECONDS = 0.3
 REQUEST_SECONDS = 30
+SAMPLE_ARCHIVE = "sample.zip"
 FAILURE = re.compile(r'"level": ?"(ERROR|CRITICAL)"|\[ERROR\]|Traceback|Error:')
 
 type Task = dict[str, Any]
@@ -26,7 +28,7 @@ def say(console: Console, text: str) -> None:
 
 
 class ImportApi:
-    """The routes of the deployed API that an import needs."""
+    """The routes of the deployed API that imports need."""
 
     def __init__(self, state: StackState) -> None:
         self._url = state.api_url
@@ -47,6 +49,20 @@ class ImportApi:
         if response.status_code != requests.codes.created:
             raise LocalStackError(f"The API refused {model_tag}: {describe_problem(response)}")
         return response.headers["Location"].rpartition("/")[2]
+
+    def submit_archive(self, archive: bytes, file_name: str, model_name: str) -> str | None:
+        """As `submit`, for a ZIP."""
+        response = self._session.post(
+            f"{self._url}/upload/local",
+            params={"model_name": model_name},
+            files={"file": (file_name, archive, "application/zip")},
+            timeout=REQUEST_SECONDS,
+        )
+        if response.status_code == requests.codes.conflict:
+            return None
+        if response.status_code != requests.codes.created:
+            raise LocalStackError(f"The API refused {file_name}: {describe_problem(response)}")
+        return response.links["status"]["url"].rpartition("/")[2]
 
     def read_task(self, task_id: str) -> Task:
         response = self._session.get(f"{self._url}/upload/tasks/{task_id}", timeout=REQUEST_SECONDS)
@@ -120,30 +136,52 @@ def print_function_errors(state: StackState, console: Console, newest: int = 10)
 
 
 def print_commands(state: StackState, console: Console, task_id: str | None = None) -> None:
-    key = f"-H 'x-api-key: {state.api_key}'"
+    url, key = state.api_url, f"-H 'x-api-key: {state.api_key}'"
     content_type = "-H 'content-type: application/json'"
     body = json.dumps({"model_tag": SAMPLE_MODEL, "revision": "main"})
+    aws = f"AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION={state.region} aws"
+    s3 = f"{aws} --endpoint-url {state.aws_endpoint_url} s3 cp"
+    bucket = f"s3://{state.incoming_bucket}"
+    size = '"{\\"file_name\\": \\"models.zip\\", \\"size\\": $(stat -c %s models.zip)}"'
     lines = [
-        "Import a model from the Hub, then follow the task that Location names:",
-        f"  curl -si {state.api_url}/upload/huggingface {key} {content_type} -d '{body}'",
-        f"  curl -s {state.api_url}/upload/tasks/{task_id or 'TASK_ID'} {key}",
+        "Import the models in a ZIP (one or more directories with config.json, tokenizer.json and weights):",
+        f"  curl -si '{url}/upload/local?model_name=mine' {key} -F file=@models.zip",
+        "One above 4.5 MB: ask where to send it, then send it there (curl -T models.zip 'URL'), or drop it:",
+        f"  curl -s {url}/upload/local {key} {content_type} -d {size}",
+        f"  {s3} models.zip {bucket}/incoming/models.zip",
+        f"  {s3} {bucket}/outcomes/incoming/models.zip.json -",
+        "Import a model from the Hub:",
+        f"  curl -si {url}/upload/huggingface {key} {content_type} -d '{body}'",
+        "Follow the task that Location or Link names, and list all:",
+        f"  curl -s {url}/upload/tasks/{task_id or 'TASK_ID'} {key}",
+        f"  curl -s {url}/upload/tasks {key}",
     ]
     say(console, "\n".join(lines))
 
 
-def import_sample(state: StackState, console: Console) -> bool:
-    """Import the sample model, list the bucket, print the commands. False if the import failed."""
+def import_samples(state: StackState, console: Console) -> bool:
+    """Import a ZIP of two tiny models, then the Hub's sample model; list the bucket, print the commands. False if an
+    import failed.
+    """
     api = ImportApi(state)
-    say(console, f"Importing {SAMPLE_MODEL} through {state.api_url}")
-    task_id = api.submit(SAMPLE_MODEL)
-    done = True
-    if task_id is None:
-        say(console, "The stack has this model already (409); nothing to import.")
-    else:
-        task = follow_task(lambda: api.read_task(task_id), console)
-        done = task["task_status"] == "DONE"
-        if not done:
-            say(console, f"The import failed: {task.get('error_msg')}")
+    say(console, f"Sending {SAMPLE_ARCHIVE} with two tiny models to {state.api_url}/upload/local")
+    archive_done, _ = follow(api, api.submit_archive(build_sample_archive(), SAMPLE_ARCHIVE, "sample"), console)
+    say(console, f"Importing {SAMPLE_MODEL} through {state.api_url}/upload/huggingface")
+    model_done, task_id = follow(api, api.submit(SAMPLE_MODEL), console)
     print_objects(state, console)
     print_commands(state, console, task_id)
-    return done
+    return archive_done and model_done
+
+
+def follow(api: ImportApi, task_id: str | None, console: Console) -> tuple[bool, str | None]:
+    """Follow a task to its end, if there is one. (False if it failed, its id)."""
+    if task_id is None:
+        say(console, "The stack has it already (409); nothing to import.")
+        return True, None
+    task = follow_task(lambda: api.read_task(task_id), console)
+    if task["task_status"] != "DONE":
+        say(console, f"The import failed: {task.get('error_msg')}")
+        return False, task_id
+    for model in task["models"]:
+        say(console, f"{model['name']}: {model.get('location') or model['status']}")
+    return True, task_id

@@ -143,6 +143,7 @@ HOSTILE: dict[str, HostileArchive] = {
     "offset-in-the-middle": whole(Refusal.OVERLAP, lambda: _misplace(MODEL[-1]), "model/config.json"),
     "hidden-between": changed(Refusal.HIDDEN_DATA, after=b"hidden"),
     "hidden-entry": changed(Refusal.HIDDEN_DATA, after=Member(b"model/hidden", b"x").encode_local()),
+    "hidden-in-nothing": named("model/x", Refusal.HIDDEN_DATA, data=deflate(b"") + bytes(100), content=b""),
     "hidden-behind-deflate": changed(Refusal.HIDDEN_DATA, data=deflate(WEIGHTS) + b"hidden"),
     # Bombs
     "bomb": named(LIAR.decode(), Refusal.BOMB, data=_BOMB, size=64 * MIB, crc32=zlib.crc32(bytes(64 * MIB))),

@@ -68,6 +68,7 @@ def _build_environment(hub: str, store: str, folder: str) -> dict[str, str]:
         "FILES_TABLE": "files",
         "BLOBS_TABLE": "blobs",
         "MODELS_BUCKET": "models",
+        "INCOMING_BUCKET": "incoming",
         "TRANSFER_QUEUE_URL": f"{store}/queue",
         "HUGGINGFACE_ENDPOINT": hub,
         "HUGGINGFACE_TOKEN_SECRET": "",

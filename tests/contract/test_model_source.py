@@ -14,10 +14,10 @@ from modelhaul.errors import (
     RevisionNotFoundError,
 )
 from modelhaul.model import FileList, ResolvedModel, Source, SourceFile
-from modelhaul.ports import ByteStream, ModelSource
+from modelhaul.ports import ByteStream
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.huggingface import HuggingFaceSource
-from tests.fakes.model_source import InMemoryModelSource
+from tests.fakes.model_source import HubSource, InMemoryModelSource
 from tests.upstream.hub import LoopbackHub
 from tests.upstream.hub_repository import HubFile, HubRepository
 
@@ -31,7 +31,7 @@ MAIN = {
 NEXT = MAIN | {"config.json": b'{"model_type": "gpt2"}'}
 
 
-def make_fake() -> ModelSource:
+def make_fake() -> HubSource:
     return InMemoryModelSource(
         {"owner/model": {"main": MAIN, "feature/x": NEXT}},
         old_names={"model": "owner/model"},
@@ -50,7 +50,7 @@ def fill_hub(hub: LoopbackHub) -> None:
 
 
 @pytest.fixture(params=["fake", "huggingface"])
-def source(request: pytest.FixtureRequest) -> Iterator[ModelSource]:
+def source(request: pytest.FixtureRequest) -> Iterator[HubSource]:
     if request.param == "fake":
         yield make_fake()
         return
@@ -59,7 +59,7 @@ def source(request: pytest.FixtureRequest) -> Iterator[ModelSource]:
         yield HuggingFaceSource(HostPolicy.for_hub(hub.endpoint, local_mode=True))
 
 
-def find_file(source: ModelSource, model: ResolvedModel, path: str) -> SourceFile:
+def find_file(source: HubSource, model: ResolvedModel, path: str) -> SourceFile:
     return next(file for file in source.list_files(model) if file.path == path)
 
 
@@ -70,7 +70,7 @@ def read_all(stream: ByteStream, buffer_size: int = 4096) -> bytes:
     return bytes(received)
 
 
-def test_a_branch_is_resolved_to_its_commit(source: ModelSource) -> None:
+def test_a_branch_is_resolved_to_its_commit(source: HubSource) -> None:
     main = source.resolve("owner/model", "main")
     other = source.resolve("owner/model", "feature/x")
     assert (main.source, main.name, main.revision) == (Source.HUGGINGFACE, "owner/model", "main")
@@ -79,7 +79,7 @@ def test_a_branch_is_resolved_to_its_commit(source: ModelSource) -> None:
     assert source.resolve("owner/model", main.commit).model_id == main.model_id
 
 
-def test_an_old_name_is_resolved_to_the_canonical_one(source: ModelSource) -> None:
+def test_an_old_name_is_resolved_to_the_canonical_one(source: HubSource) -> None:
     assert source.resolve("model", "main") == source.resolve("owner/model", "main")
 
 
@@ -100,14 +100,14 @@ def test_an_old_name_is_resolved_to_the_canonical_one(source: ModelSource) -> No
     ],
 )
 def test_what_cannot_be_resolved_is_refused(
-    source: ModelSource, name: str, revision: str, error: type[Exception]
+    source: HubSource, name: str, revision: str, error: type[Exception]
 ) -> None:
     with pytest.raises(error) as caught:
         source.resolve(name, revision)
     assert type(caught.value) is error
 
 
-def test_all_files_are_listed_with_digests_of_their_content(source: ModelSource) -> None:
+def test_all_files_are_listed_with_digests_of_their_content(source: HubSource) -> None:
     model = source.resolve("owner/model", "main")
     listed = FileList(model)
     for file in source.list_files(model):
@@ -118,12 +118,12 @@ def test_all_files_are_listed_with_digests_of_their_content(source: ModelSource)
     assert {file.path: file.size for file in listed.files} == {path: len(data) for path, data in MAIN.items()}
 
 
-def test_a_commit_that_is_not_there_has_no_files(source: ModelSource) -> None:
+def test_a_commit_that_is_not_there_has_no_files(source: HubSource) -> None:
     with pytest.raises(RevisionNotFoundError):
         list(source.list_files(ResolvedModel(Source.HUGGINGFACE, "owner/model", "main", "0" * 40)))
 
 
-def test_files_are_those_of_the_commit(source: ModelSource) -> None:
+def test_files_are_those_of_the_commit(source: HubSource) -> None:
     for revision, files in (("main", MAIN), ("feature/x", NEXT)):
         model = source.resolve("owner/model", revision)
         file = find_file(source, model, "config.json")
@@ -133,7 +133,7 @@ def test_files_are_those_of_the_commit(source: ModelSource) -> None:
 
 @pytest.mark.parametrize(("start", "end"), [(0, 300_000), (0, 1), (299_999, 300_000), (1, 200_000), (131_072, 262_144)])
 @pytest.mark.parametrize("buffer_size", [1000, 1 << 20])
-def test_a_range_is_exact(source: ModelSource, start: int, end: int, buffer_size: int) -> None:
+def test_a_range_is_exact(source: HubSource, start: int, end: int, buffer_size: int) -> None:
     model = source.resolve("owner/model", "main")
     file = find_file(source, model, "model.safetensors")
     with source.open_range(model, file, start, end) as stream:
@@ -142,14 +142,14 @@ def test_a_range_is_exact(source: ModelSource, start: int, end: int, buffer_size
         assert stream.readinto(memoryview(bytearray(8))) == 0
 
 
-def test_names_with_special_characters_are_read(source: ModelSource) -> None:
+def test_names_with_special_characters_are_read(source: HubSource) -> None:
     model = source.resolve("owner/model", "main")
     file = find_file(source, model, "onnx/näme with space #1?.json")
     with source.open_range(model, file, 1, 2) as stream:
         assert read_all(stream) == b"}"
 
 
-def test_ranges_of_one_content_have_one_etag(source: ModelSource) -> None:
+def test_ranges_of_one_content_have_one_etag(source: HubSource) -> None:
     model = source.resolve("owner/model", "main")
     etags = []
     for path in ("model.safetensors", "model.safetensors", "config.json"):
@@ -158,7 +158,7 @@ def test_ranges_of_one_content_have_one_etag(source: ModelSource) -> None:
     assert etags[0] == etags[1] != etags[2]
 
 
-def test_a_stream_can_be_given_up_early(source: ModelSource) -> None:
+def test_a_stream_can_be_given_up_early(source: HubSource) -> None:
     model = source.resolve("owner/model", "main")
     file = find_file(source, model, "model.safetensors")
     for _ in range(3):
@@ -170,7 +170,7 @@ def test_a_stream_can_be_given_up_early(source: ModelSource) -> None:
         stream.close()
 
 
-def test_a_file_that_is_gone_is_missing(source: ModelSource) -> None:
+def test_a_file_that_is_gone_is_missing(source: HubSource) -> None:
     model = source.resolve("owner/model", "main")
     config = find_file(source, model, "config.json")
     with pytest.raises(FileMissingError):

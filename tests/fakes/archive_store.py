@@ -104,7 +104,7 @@ class InMemoryArchiveStore:
         place = f"outcomes/{key}.json"
         with self._lock:
             found = self.outcomes.get(place)
-            if found is None or found["created_at"] <= outcome["created_at"]:
+            if found is None or _rank(found) <= _rank(outcome):
                 self.outcomes[place] = json.loads(json.dumps(outcome))
 
 
@@ -137,3 +137,7 @@ class InMemoryRange:
 
 def _make_etag(body: bytes) -> str:
     return hashlib.md5(body).hexdigest()
+
+
+def _rank(outcome: Mapping[str, Any]) -> tuple[str, bool]:
+    return outcome["created_at"], outcome["task_status"] != "PENDING"

@@ -26,7 +26,7 @@ from tests.fakes.archive_store import InMemoryArchiveStore
 from tests.fakes.clock import ManualClock
 from tests.fakes.ledger import InMemoryLedger
 from tests.fakes.message_queue import InMemoryMessageQueue
-from tests.fakes.model_source import InMemoryModelSource
+from tests.fakes.model_source import HubSource, InMemoryModelSource
 from tests.fakes.object_store import InMemoryObjectStore
 
 PART_SIZE = 1024 * 1024
@@ -50,7 +50,7 @@ class RecordingMeter:
 class Deployment:
     """`remaining` is what each step sees as its function's seconds left."""
 
-    source: InMemoryModelSource = field(default_factory=InMemoryModelSource)
+    source: HubSource = field(default_factory=InMemoryModelSource)
     clock: ManualClock = field(default_factory=ManualClock)
     meter: RecordingMeter = field(default_factory=RecordingMeter)
     remaining: Callable[[], float] = lambda: 300.0

@@ -3,16 +3,22 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from modelhaul.digest import Algorithm, Digest
 from modelhaul.errors import FileMissingError, InvalidReferenceError, ModelNotFoundError, RevisionNotFoundError
 from modelhaul.model import ResolvedModel, Source, SourceFile
+from modelhaul.ports import ModelResolver, ModelSource
 from modelhaul_sources.references import check_revision
 
 type Files = dict[str, bytes]
 
 _NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
 _LARGE = 256 * 1024
+
+
+class HubSource(ModelResolver, ModelSource, Protocol):
+    """A source that also finds models by name."""
 
 
 class InMemoryStream:

@@ -299,7 +299,7 @@ def test_an_ignored_range_is_the_whole_file(hub: LoopbackHub, framing: Any) -> N
     hub.add_fault(Fault(kind=FaultKind.IGNORE_RANGE, origin="cdn", framing=framing))
     stream = source.open_range(model, weights, 500, 1000)
     assert (stream.ranged, stream.offset) == (False, 0)
-    assert read_all(stream) == WEIGHTS[:1000]
+    assert read_all(stream) == WEIGHTS
 
 
 def test_a_changed_file_has_another_etag(hub: LoopbackHub) -> None:

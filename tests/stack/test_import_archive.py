@@ -176,8 +176,11 @@ def test_the_real_model_dropped_in_parts(stack: Stack, minilm: dict[str, bytes],
     ]
     assert outcome["id"] in [task["id"] for task in tasks]
     # Copied to another name it is another drop, of models that are here already.
-    source = {"Bucket": stack.state.incoming_bucket, "Key": key}
-    stack.s3.copy_object(Bucket=stack.state.incoming_bucket, Key="incoming/copy.ZIP", CopySource=source)
+    stack.s3.copy_object(
+        Bucket=stack.state.incoming_bucket,
+        Key="incoming/copy.ZIP",
+        CopySource={"Bucket": stack.state.incoming_bucket, "Key": key},
+    )
     copied = find_outcome(stack, "incoming/copy.ZIP")
     assert (copied["task_status"], copied["error"]["type"]) == ("FAILED", "model-exists")
     assert "deflated" in copied["error_msg"]
@@ -249,7 +252,8 @@ def test_hostile_archives_are_refused_at_the_drop_and_leave_nothing(stack: Stack
         drop(stack, key, HOSTILE[name].data)
     for key in keys.values():
         outcome = find_outcome(stack, key)
-        assert (outcome["task_status"], outcome["error"]["type"]) == ("FAILED", "archive-refused"), (key, outcome)
+        assert outcome["task_status"] == "FAILED", (key, outcome)
+        assert outcome["error"]["type"] == "archive-refused", (key, outcome)
     assert set(stack.list_keys("")) == before
     check_nothing_is_left(stack)
 

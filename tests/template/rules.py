@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,19 @@ FREE_RESOURCES = {
 """Actions for which AWS accepts nothing but `*` as the resource."""
 
 TABLES_WITHOUT_EXPIRY = {"ModelsTable": "models stay until somebody deletes them"}
-OBJECT_PREFIXES = {"staging/*", "models/*", "manifests/*", "incoming/*", "uploads/*", "posted/*", "outcomes/*"}
+OBJECT_PREFIXES = {
+    "ModelsBucket": {"staging/*", "models/*", "manifests/*"},
+    "IncomingBucket": {"incoming/*", "uploads/*", "posted/*", "outcomes/*"},
+}
 ARRIVAL_AGE = 86_400  # seconds; the longest that EventBridge tries
+ARRIVALS = {"incoming/*.zip", "incoming/*.ZIP", "incoming/*.Zip", "uploads/*.zip"}
+ARCHIVES = {"incoming/*", "uploads/*", "posted/*"}
 INCOMING_LIFE = {"incoming/": 7, "uploads/": 7, "posted/": 7, "outcomes/": 90}
+"""Days that an object lives, by the beginning of its key."""
+
+MIN_UPLOAD_LIFE = 2
+"""Days. An upload in parts by presigned addresses may go on for twelve hours."""
+
 ARCHIVE_VARIABLES = {
     "ARCHIVE_MAX_ENTRIES": "ArchiveMaxEntries",
     "ARCHIVE_MAX_ENTRY_BYTES": "ArchiveMaxEntryBytes",
@@ -30,6 +40,20 @@ ARCHIVE_VARIABLES = {
     "REQUIRED_FILES": "RequiredFiles",
 }
 """Environment variable to parameter, of every function that reads archives."""
+
+CLOSING_GRANTS = {
+    ("IncomingBucket", "outcomes/*"): {"s3:PutObject", "s3:GetObject"},
+    ("IncomingBucket", "uploads/*"): {"s3:AbortMultipartUpload"},
+    ("IncomingBucket", ""): {"s3:ListBucket", "s3:ListBucketMultipartUploads"},
+    ("ModelsBucket", "staging/*"): {"s3:DeleteObject"},
+}
+"""Of every function that can end the task of an archive (see `modelhaul.closing`), by bucket and prefix."""
+
+DROP_GRANTS = {
+    ("IncomingBucket", "incoming/*"): {"s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"},
+    ("IncomingBucket", "outcomes/*"): {"s3:GetObject"},
+}
+MAX_EXACT_NUMBER = 2**31 - 1
 TRANSPORT_ACTIONS = {"AWS::S3::BucketPolicy": "s3:*", "AWS::SQS::QueuePolicy": "sqs:*"}
 CONSUMER_ACTIONS = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
 ENVIRONMENT_TYPES = {
@@ -39,6 +63,8 @@ ENVIRONMENT_TYPES = {
 }
 MAX_RECEIVES = 4
 API_TIMEOUT = 29
+REFUSED_BODIES = {"REQUEST_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE"}
+WAYS_FOR_LARGE_ARCHIVES = ("/v1/upload/local", '{"file_name"', "incoming/")
 HTTP_METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "x-amazon-apigateway-any-method"}
 
 
@@ -81,6 +107,24 @@ def list_statements(template: Template, role: str) -> Iterator[dict[str, Any]]:
             name = find_target(choice)
             if name in template["Resources"]:
                 yield from as_list(template["Resources"][name]["Properties"]["PolicyDocument"]["Statement"])
+
+
+def map_object_grants(statements: Iterable[dict[str, Any]]) -> dict[tuple[str, str], set[str]]:
+    """Allowed actions by (bucket, prefix) for `${Bucket.Arn}/prefix`, and by (resource, "") for everything else."""
+    granted: dict[tuple[str, str], set[str]] = {}
+    for statement in statements:
+        if statement["Effect"] != "Allow":
+            continue
+        for resource in as_list(statement["Resource"]):
+            match resource:
+                case {"Fn::GetAtt": [str(name), "Arn"]}:
+                    place = (name, "")
+                case {"Fn::Sub": str(text)} if found := re.fullmatch(r"\$\{(\w+)\.Arn\}/(.+)", text):
+                    place = (found[1], found[2])
+                case _:
+                    place = (json.dumps(resource), "")
+            granted.setdefault(place, set()).update(as_list(statement["Action"]))
+    return granted
 
 
 def list_consumers(template: Template) -> Iterator[tuple[str, str, Resource]]:
@@ -190,8 +234,8 @@ def _find_wildcards(statement: dict[str, Any]) -> list[str]:
         if resource == "*" and set(actions) <= FREE_RESOURCES:
             continue
         text = resource if isinstance(resource, str) else json.dumps(resource)
-        prefix = re.fullmatch(r"\$\{\w+\.Arn\}/(.+)", resource.get("Fn::Sub", "")) if text != resource else None
-        if "*" in text and (prefix is None or prefix[1] not in OBJECT_PREFIXES):
+        place = re.fullmatch(r"\$\{(\w+)\.Arn\}/(.+)", resource.get("Fn::Sub", "")) if text != resource else None
+        if "*" in text and (place is None or place[2] not in OBJECT_PREFIXES.get(place[1], ())):
             faults.append(f"resource {text}")
     return faults
 
@@ -262,6 +306,16 @@ def check_environment(template: Template) -> list[str]:
     return faults
 
 
+def check_numbers(template: Template) -> list[str]:
+    """CloudFormation may write a large number as 4.0E10, which no function takes for a whole one."""
+    return [
+        f"{name}: {key} must be a text"
+        for name, parameter in template["Parameters"].items()
+        for key in ("Default", "MinValue", "MaxValue")
+        if isinstance(parameter.get(key), int | float) and parameter[key] > MAX_EXACT_NUMBER
+    ]
+
+
 def check_encryption(template: Template) -> list[str]:
     """Tables are always encrypted; buckets and queues say how."""
     faults = []
@@ -304,12 +358,20 @@ def check_transport(template: Template) -> list[str]:
     return faults
 
 
+def _choose_aws(value: Any) -> Any:
+    """The branch that AWS is deployed with."""
+    match value:
+        case {"Fn::If": ["IsAws", chosen, _]} | {"Fn::If": ["IsLocal", _, chosen]}:
+            return chosen
+    return value
+
+
 def _find_protected(kind: str, policy: Resource) -> set[str]:
     """Buckets or queues that this policy closes to plain http, as a whole."""
     owners = [find_target(owner) or "" for owner in policy.get("Queues", [policy.get("Bucket")])]
     denied: list[Any] = []
     statements = as_list(policy["PolicyDocument"]["Statement"])
-    for statement in (choice for one in statements for choice in list_choices(one)):
+    for statement in (choice for one in statements for choice in list_choices(_choose_aws(one))):
         if (
             statement["Effect"] == "Deny"
             and statement["Principal"] == "*"
@@ -326,6 +388,44 @@ def _find_protected(kind: str, policy: Resource) -> set[str]:
     }
 
 
+def check_queue_policies(template: Template) -> list[str]:
+    """One policy a queue, since the second replaces the first; and it lets nobody in but a rule that has the queue as
+    its target, or for what it could not send.
+
+    https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-resource-based.html#eb-sqs-permissions
+    """
+    faults = []
+    owners: dict[str, str] = {}
+    allowed: set[tuple[str, str]] = set()
+    for name, policy in list_resources(template, "AWS::SQS::QueuePolicy"):
+        for queue in map(find_target, policy["Queues"]):
+            if queue in owners:
+                faults.append(f"{queue}: the policies {owners[queue]} and {name} replace each other")
+            owners[queue or ""] = name
+        statements = [s for choice in as_list(policy["PolicyDocument"]["Statement"]) for s in list_choices(choice)]
+        for statement in (s for s in statements if s["Effect"] == "Allow"):
+            source = find_target(statement.get("Condition", {}).get("ArnEquals", {}).get("aws:SourceArn")) or ""
+            who, what = statement["Principal"], statement["Action"]
+            if who != {"Service": "events.amazonaws.com"} or what != "sqs:SendMessage":
+                faults.append(f"{name}: lets {who} {what}")
+            allowed |= {(source, find_target(queue) or "") for queue in as_list(statement["Resource"])}
+    needed = _list_event_queues(template)
+    faults += [f"{rule}: may not send to {queue}" for rule, queue in sorted(needed - allowed)]
+    return faults + [f"{queue}: lets {rule or 'everybody'} send" for rule, queue in sorted(allowed - needed)]
+
+
+def _list_event_queues(template: Template) -> set[tuple[str, str]]:
+    """(rule, queue) of each queue into which a rule puts its events, or those that it could not send."""
+    queues = dict(list_resources(template, "AWS::SQS::Queue"))
+    return {
+        (name, queue)
+        for name, rule in list_resources(template, "AWS::Events::Rule")
+        for target in rule["Targets"]
+        for arn in (target["Arn"], target.get("DeadLetterConfig", {}).get("Arn"))
+        if (queue := find_target(arn)) in queues and queue is not None
+    }
+
+
 def check_buckets(template: Template) -> list[str]:
     """Unfinished multipart uploads end by themselves; so does what only passes through."""
     faults = []
@@ -333,8 +433,11 @@ def check_buckets(template: Template) -> list[str]:
     for name, bucket in list_resources(template, "AWS::S3::Bucket"):
         rules = bucket.get("LifecycleConfiguration", {}).get("Rules", [])
         rules = [rule for rule in rules if rule["Status"] == "Enabled"]
-        if not any("AbortIncompleteMultipartUpload" in rule and "Prefix" not in rule for rule in rules):
+        uploads = [rule for rule in rules if "AbortIncompleteMultipartUpload" in rule and "Prefix" not in rule]
+        if not uploads:
             faults.append(f"{name}: unfinished uploads stay")
+        days = [rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] for rule in uploads]
+        faults += [f"{name}: uploads under way are aborted" for life in days if life < MIN_UPLOAD_LIFE]
         expiring[name] = {
             rule.get("Prefix", ""): rule["ExpirationInDays"] for rule in rules if "ExpirationInDays" in rule
         }
@@ -348,10 +451,9 @@ def check_buckets(template: Template) -> list[str]:
 
 
 def check_arrivals(template: Template) -> list[str]:
-    """Every archive that arrives is told to ArchiveQueue, by this template's rule and nobody else."""
-    resources = template["Resources"]
+    """Every archive that arrives is told to ArchiveQueue, and none is lost while that cannot be done."""
     faults = []
-    notifications = resources["IncomingBucket"]["Properties"].get("NotificationConfiguration", {})
+    notifications = template["Resources"]["IncomingBucket"]["Properties"].get("NotificationConfiguration", {})
     if notifications.get("EventBridgeConfiguration") != {"EventBridgeEnabled": True}:
         faults.append("IncomingBucket: tells nobody what arrives")
     rules = {
@@ -363,48 +465,71 @@ def check_arrivals(template: Template) -> list[str]:
         faults.append("no rule for what arrives")
     for name, rule in rules.items():
         faults += [f"{name}: {fault}" for fault in _find_arrival_faults(rule)]
-    for name, policy in list_resources(template, "AWS::SQS::QueuePolicy"):
-        statements = [c for s in as_list(policy["PolicyDocument"]["Statement"]) for c in list_choices(s)]
-        for statement in statements:
-            source = statement.get("Condition", {}).get("ArnEquals", {}).get("aws:SourceArn")
-            if statement["Effect"] == "Allow" and find_target(source) not in rules:
-                faults.append(f"{name}: lets others send")
     return faults
 
 
 def _find_arrival_faults(rule: Resource) -> Iterator[str]:
-    detail = rule["EventPattern"]["detail"]
-    if detail["bucket"] != {"name": [{"Ref": "IncomingBucket"}]}:
+    pattern = rule["EventPattern"]
+    if pattern.keys() != {"source", "detail-type", "detail"} or pattern["detail-type"] != ["Object Created"]:
+        yield "listens to other events, or to none"
+    if pattern["detail"]["bucket"] != {"name": [{"Ref": "IncomingBucket"}]}:
         yield "listens to other buckets"
-    patterns = {key["wildcard"] for key in detail["object"]["key"]}
-    if patterns != {f"incoming/*.{suffix}" for suffix in ("zip", "ZIP", "Zip")} | {"uploads/*.zip"}:
-        yield f"listens to {sorted(patterns)}"
+    keys = {key.get("wildcard") for key in pattern["detail"]["object"]["key"]}
+    if keys != ARRIVALS:
+        yield f"listens to {keys}"
+    if rule.get("State", "ENABLED") != "ENABLED":
+        yield "is off"
     for target in rule["Targets"]:
         if find_target(target["Arn"]) != "ArchiveQueue":
             yield f"sends to {target['Arn']}"
+        if not target.keys().isdisjoint({"Input", "InputPath", "InputTransformer"}):
+            yield "sends something else than the event"
         if target.get("RetryPolicy", {}).get("MaximumEventAgeInSeconds") != ARRIVAL_AGE:
             yield "gives up too early"
-        if "DeadLetterConfig" not in target:
+        if find_target(target.get("DeadLetterConfig", {}).get("Arn")) != "ArchiveDeadLetterQueue":
             yield "loses what cannot be sent"
 
 
-def check_archive_readers(template: Template) -> list[str]:
-    """Who may read archives knows their limits, who stores them too; and who ends tasks can say so beside them."""
+def check_archive_parameters(template: Template) -> list[str]:
+    """Every function that reads archives, from S3 or from a form, knows what is refused."""
     faults = []
     for name, function in list_resources(template, "AWS::Lambda::Function"):
-        variables = function.get("Environment", {}).get("Variables", {})
-        role = find_target(function["Role"]) or ""
-        resources = json.dumps([s["Resource"] for s in list_statements(template, role) if s["Effect"] == "Allow"])
-        reads = any(f"IncomingBucket.Arn}}/{prefix}" in resources for prefix in ("incoming/", "posted/"))
-        if reads and name != "PublishModelsFunction":
+        variables = function["Environment"]["Variables"]
+        granted = map_object_grants(list_statements(template, find_target(function["Role"]) or ""))
+        readable = {prefix for prefix in ARCHIVES if "s3:GetObject" in granted.get(("IncomingBucket", prefix), ())}
+        takes_forms = "s3:PutObject" in granted.get(("IncomingBucket", "posted/*"), ())
+        wanted = ARCHIVE_VARIABLES if readable or takes_forms else {}
+        told = {variable: find_target(variables[variable]) for variable in ARCHIVE_VARIABLES if variable in variables}
+        if told != wanted:
+            faults.append(f"{name}: reads {readable or 'no archives'}, and knows {told}")
+    return faults
+
+
+def check_closing(template: Template) -> list[str]:
+    """What can end a task can tidy up after an archive and say how it ended beside it; what cannot, may not."""
+    faults = []
+    for name, function in list_resources(template, "AWS::Lambda::Function"):
+        granted = map_object_grants(list_statements(template, find_target(function["Role"]) or ""))
+        # Only these have the files of a task at hand.
+        if "FILES_TABLE" in function["Environment"]["Variables"]:
             faults += [
-                f"{name}: no {variable}"
-                for variable, parameter in ARCHIVE_VARIABLES.items()
-                if variables.get(variable) != {"Ref": parameter}
+                f"{name}: may not {action} at {place}"
+                for place, actions in CLOSING_GRANTS.items()
+                for action in sorted(actions - granted.get(place, set()))
             ]
-        ends_tasks = "FILES_TABLE" in variables
-        if ends_tasks != ("IncomingBucket.Arn}/outcomes/" in resources):
-            faults.append(f"{name}: may write outcomes if, and only if, it ends tasks")
+        elif ("IncomingBucket", "outcomes/*") in granted:
+            faults.append(f"{name}: writes outcomes, but ends no tasks")
+    return faults
+
+
+def check_drops(template: Template) -> list[str]:
+    """Who drops archives may do that and read what became of them, and no function writes where they do."""
+    documents = template["Resources"]["DropArchivesPolicy"]["Properties"]["PolicyDocument"]
+    granted = map_object_grants(as_list(documents["Statement"]))
+    faults = [] if granted == DROP_GRANTS else [f"DropArchivesPolicy: allows {granted}"]
+    for name, _ in list_resources(template, "AWS::IAM::Role"):
+        actions = map_object_grants(list_statements(template, name)).get(("IncomingBucket", "incoming/*"), set())
+        faults += [f"{name}: may {action} at incoming/" for action in sorted(actions - {"s3:GetObject"})]
     return faults
 
 
@@ -499,6 +624,15 @@ def check_api_timeouts(template: Template) -> list[str]:
     return faults
 
 
+def check_media_types(template: Template) -> list[str]:
+    """A form with an archive in it reaches its function byte for byte; everything else is text."""
+    return [
+        f"{name}: {types} are binary"
+        for name, api in list_resources(template, "AWS::ApiGateway::RestApi")
+        if (types := api["Body"].get("x-amazon-apigateway-binary-media-types")) != ["multipart/form-data"]
+    ]
+
+
 def check_gateway_responses(template: Template) -> list[str]:
     """What API Gateway answers by itself is a problem document (RFC 9457), too."""
     faults = []
@@ -516,6 +650,8 @@ def check_gateway_responses(template: Template) -> list[str]:
                 faults.append(f"{kind}: not a problem document")
             if str(problem.get("status", "")) != response.get("statusCode", ""):
                 faults.append(f"{kind}: its status is not the answer's")
+            if kind in REFUSED_BODIES and not all(way in problem["detail"] for way in WAYS_FOR_LARGE_ARCHIVES):
+                faults.append(f"{kind}: does not say how to send a larger archive")
     return faults
 
 
@@ -533,6 +669,8 @@ def check_outputs(template: Template) -> list[str]:
         for name, resource in template["Resources"].items()
         if resource["Type"] in kinds and outputs.get(name + kinds[resource["Type"]], {}).get("Value") != {"Ref": name}
     ]
+    if outputs.get("DropArchivesPolicy", {}).get("Value") != {"Ref": "DropArchivesPolicy"}:
+        faults.append("DropArchivesPolicy: no output")
     stages = [stage["StageName"] for _, stage in list_resources(template, "AWS::ApiGateway::Stage")]
     address = outputs.get("ApiUrl", {}).get("Value", {}).get("Fn::Sub", "")
     if stages != ["v1"] or not address.endswith(".${AWS::URLSuffix}/v1"):
@@ -553,18 +691,23 @@ RULES: tuple[Rule, ...] = (
     check_roles,
     check_grants,
     check_environment,
+    check_numbers,
     check_encryption,
     check_public_access,
     check_transport,
+    check_queue_policies,
     check_buckets,
     check_arrivals,
-    check_archive_readers,
+    check_archive_parameters,
+    check_closing,
+    check_drops,
     check_tables,
     check_retention,
     check_logs,
     check_tracing,
     check_api_keys,
     check_api_timeouts,
+    check_media_types,
     check_gateway_responses,
     check_outputs,
 )

@@ -74,7 +74,9 @@ def drop_statement(role: str, sid: str) -> Mutation:
 ROUTE = "Properties.Body.paths./upload/huggingface.post"
 RESPONSES = "Properties.Body.x-amazon-apigateway-gateway-responses"
 VARIABLES = "Properties.Environment.Variables"
-ARRIVAL = "Properties.EventPattern.detail"
+PATTERN = "Properties.EventPattern"
+TARGET = "Properties.Targets.0"
+STATEMENT = "Properties.PolicyDocument.Statement.0"
 LIFECYCLE = "Properties.LifecycleConfiguration.Rules"
 ESM = "TransferFilesFunctionTransferQueue"
 
@@ -106,6 +108,7 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
         rules.check_wildcards,
         allow("ReadCatalogRole", "s3:GetObject", {"Fn::Sub": "${ModelsBucket.Arn}*/models/*"}),
     ),
+    (rules.check_wildcards, allow("ReadCatalogRole", "s3:GetObject", {"Fn::Sub": "${ModelsBucket.Arn}/incoming/*"})),
     (
         rules.check_wildcards,
         allow("ReadCatalogRole", "s3:GetObject", {"Fn::Join": ["", ["arn:aws:s3:::x", "*"]]}),
@@ -140,6 +143,11 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     (rules.check_grants, drop_statement("TransferFilesRole", "RegisterBlobs")),
     (rules.check_grants, drop_property("TransferFilesFunction", f"{VARIABLES}.BLOBS_TABLE")),
     (rules.check_grants, allow("ReadCatalogRole", "dynamodb:Query", {"Fn::GetAtt": ["BlobsTable", "Arn"]})),
+    (rules.check_grants, drop_property("CancelTaskFunction", f"{VARIABLES}.INCOMING_BUCKET")),
+    (
+        rules.check_grants,
+        set_property("ReadCatalogFunction", f"{VARIABLES}.INCOMING_BUCKET", {"Ref": "IncomingBucket"}),
+    ),
     (
         rules.check_environment,
         set_property("ReadCatalogFunction", f"{VARIABLES}.TASKS_TABLE", {"Ref": "Nothing"}),
@@ -172,6 +180,11 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
         set_property("QueuePolicy", "Properties.PolicyDocument.Statement.0.Effect", "Allow"),
     ),
     (rules.check_transport, lambda resources: resources["QueuePolicy"]["Properties"]["Queues"].pop()),
+    (rules.check_transport, drop_property("ArchiveQueuePolicy", "Properties.PolicyDocument.Statement.1")),
+    (
+        rules.check_transport,
+        set_property("ArchiveQueuePolicy", "Properties.PolicyDocument.Statement.1.Fn::If.0", "IsLocal"),
+    ),
     (
         rules.check_buckets,
         lambda resources: resources["ModelsBucket"]["Properties"].pop("LifecycleConfiguration"),
@@ -183,25 +196,101 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
         rules.check_buckets,
         set_property("ModelsBucket", "Properties.VersioningConfiguration", {"Status": "Enabled"}),
     ),
+    (rules.check_buckets, drop_property("IncomingBucket", f"{LIFECYCLE}.3")),
+    (rules.check_buckets, set_property("IncomingBucket", f"{LIFECYCLE}.3.ExpirationInDays", 7)),
+    (
+        rules.check_buckets,
+        set_property("IncomingBucket", f"{LIFECYCLE}.4.AbortIncompleteMultipartUpload", {"DaysAfterInitiation": 1}),
+    ),
+    (rules.check_queue_policies, drop_property("ArchiveQueuePolicy", f"{STATEMENT}.Condition")),
+    (
+        rules.check_queue_policies,
+        set_property("ArchiveQueuePolicy", f"{STATEMENT}.Condition", {"ArnEquals": {"aws:SourceArn": "arn:aws:*"}}),
+    ),
+    (rules.check_queue_policies, set_property("ArchiveQueuePolicy", f"{STATEMENT}.Principal", "*")),
+    (rules.check_queue_policies, set_property("ArchiveQueuePolicy", f"{STATEMENT}.Action", "sqs:*")),
+    (
+        rules.check_queue_policies,
+        set_property("ArchiveQueuePolicy", f"{STATEMENT}.Resource", {"Fn::GetAtt": ["ArchiveQueue", "Arn"]}),
+    ),
+    (
+        rules.check_queue_policies,
+        set_property("ArchiveQueuePolicy", f"{STATEMENT}.Resource.1", {"Fn::GetAtt": ["PlanQueue", "Arn"]}),
+    ),
+    (
+        rules.check_queue_policies,
+        lambda resources: resources["QueuePolicy"]["Properties"]["Queues"].append({"Ref": "ArchiveQueue"}),
+    ),
     (rules.check_arrivals, drop_property("IncomingBucket", "Properties.NotificationConfiguration")),
+    (
+        rules.check_arrivals,
+        set_property(
+            "IncomingBucket",
+            "Properties.NotificationConfiguration.EventBridgeConfiguration.EventBridgeEnabled",
+            value=False,
+        ),
+    ),
     (rules.check_arrivals, drop_resource("ArchiveArrivedRule")),
-    (rules.check_arrivals, set_property("ArchiveArrivedRule", f"{ARRIVAL}.bucket", {"name": [{"prefix": ""}]})),
-    (rules.check_arrivals, set_property("ArchiveArrivedRule", f"{ARRIVAL}.object.key.0.wildcard", "*.zip")),
-    (rules.check_arrivals, set_property("ArchiveArrivedRule", "Properties.Targets.0.RetryPolicy", {})),
+    (rules.check_arrivals, set_property("ArchiveArrivedRule", "Properties.State", "DISABLED")),
+    (rules.check_arrivals, set_property("ArchiveArrivedRule", f"{PATTERN}.detail-type", ["Object Deleted"])),
+    (rules.check_arrivals, set_property("ArchiveArrivedRule", f"{PATTERN}.account", ["123456789012"])),
     (
         rules.check_arrivals,
-        set_property("ArchiveArrivedRule", "Properties.Targets.0.Arn", {"Fn::GetAtt": ["PlanQueue", "Arn"]}),
+        set_property("ArchiveArrivedRule", f"{PATTERN}.detail.bucket", {"name": [{"prefix": ""}]}),
     ),
     (
         rules.check_arrivals,
-        drop_property("ArchiveQueuePolicy", "Properties.PolicyDocument.Statement.0.Condition"),
+        set_property("ArchiveArrivedRule", f"{PATTERN}.detail.object.key.0", {"wildcard": "*.zip"}),
     ),
-    (rules.check_archive_readers, drop_property("TransferFilesFunction", f"{VARIABLES}.ARCHIVE_MAX_RATIO")),
+    (rules.check_arrivals, set_property("ArchiveArrivedRule", f"{PATTERN}.detail.object.key.0", {"prefix": ""})),
+    (rules.check_arrivals, drop_property("ArchiveArrivedRule", f"{PATTERN}.detail.object.key.3")),
+    (rules.check_arrivals, drop_property("ArchiveArrivedRule", f"{TARGET}.RetryPolicy")),
+    (rules.check_arrivals, set_property("ArchiveArrivedRule", f"{TARGET}.RetryPolicy.MaximumEventAgeInSeconds", 60)),
+    (rules.check_arrivals, drop_property("ArchiveArrivedRule", f"{TARGET}.DeadLetterConfig")),
     (
-        rules.check_archive_readers,
+        rules.check_arrivals,
+        set_property("ArchiveArrivedRule", f"{TARGET}.DeadLetterConfig.Arn", {"Fn::GetAtt": ["ArchiveQueue", "Arn"]}),
+    ),
+    (
+        rules.check_arrivals,
+        set_property("ArchiveArrivedRule", f"{TARGET}.Arn", {"Fn::GetAtt": ["PlanQueue", "Arn"]}),
+    ),
+    (rules.check_arrivals, set_property("ArchiveArrivedRule", f"{TARGET}.InputPath", "$.detail")),
+    (rules.check_archive_parameters, drop_property("TransferFilesFunction", f"{VARIABLES}.ARCHIVE_MAX_RATIO")),
+    (rules.check_archive_parameters, drop_property("AcceptArchiveFunction", f"{VARIABLES}.ARCHIVE_MAX_ENTRIES")),
+    (rules.check_archive_parameters, drop_property("PlanImportFunction", f"{VARIABLES}.ARCHIVE_MAX_TOTAL_BYTES")),
+    (
+        rules.check_archive_parameters,
         set_property("SubmitLocalFunction", f"{VARIABLES}.REQUIRED_FILES", {"Ref": "ArchiveMaxRatio"}),
     ),
-    (rules.check_archive_readers, set_property("CancelTaskRole", "Properties.ManagedPolicyArns", [])),
+    (
+        rules.check_archive_parameters,
+        set_property("CancelTaskFunction", f"{VARIABLES}.REQUIRED_FILES", {"Ref": "RequiredFiles"}),
+    ),
+    (
+        rules.check_archive_parameters,
+        allow("SweepStaleRole", "s3:GetObject", {"Fn::Sub": "${IncomingBucket.Arn}/posted/*"}),
+    ),
+    (rules.check_closing, set_property("CancelTaskRole", "Properties.ManagedPolicyArns", [])),
+    *(
+        (rules.check_closing, drop_property("EndArchiveTasksPolicy", f"Properties.PolicyDocument.Statement.{number}"))
+        for number in range(5)
+    ),
+    (
+        rules.check_closing,
+        set_property("ReadCatalogRole", "Properties.ManagedPolicyArns.0", {"Ref": "EndArchiveTasksPolicy"}),
+    ),
+    (rules.check_drops, set_property("DropArchivesPolicy", f"{STATEMENT}.Action", "s3:PutObject")),
+    (
+        rules.check_drops,
+        lambda resources: resources["DropArchivesPolicy"]["Properties"]["PolicyDocument"]["Statement"].append(
+            {"Effect": "Allow", "Action": "s3:ListBucket", "Resource": {"Fn::GetAtt": ["IncomingBucket", "Arn"]}}
+        ),
+    ),
+    (
+        rules.check_drops,
+        allow("PublishModelsRole", "s3:DeleteObject", {"Fn::Sub": "${IncomingBucket.Arn}/incoming/*"}),
+    ),
     (rules.check_tables, drop_property("BlobsTable", "Properties.TimeToLiveSpecification")),
     (rules.check_tables, drop_property("ModelsTable", "Properties.PointInTimeRecoverySpecification")),
     (rules.check_tables, set_property("FilesTable", "Properties.BillingMode", "PROVISIONED")),
@@ -229,6 +318,19 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     (rules.check_api_keys, drop_property("ApiUsagePlan", "Properties.Quota")),
     (rules.check_api_keys, drop_resource("ApiUsagePlanKey")),
     (rules.check_api_timeouts, set_property("SubmitHuggingfaceFunction", "Properties.Timeout", 29)),
+    (rules.check_media_types, drop_property("Api", "Properties.Body.x-amazon-apigateway-binary-media-types")),
+    (
+        rules.check_media_types,
+        set_property("Api", "Properties.Body.x-amazon-apigateway-binary-media-types", ["multipart~1form-data"]),
+    ),
+    (
+        rules.check_gateway_responses,
+        set_property(
+            "Api",
+            f"{RESPONSES}.REQUEST_TOO_LARGE.responseTemplates",
+            {"application/json": '{"type": "urn:x", "title": "Too large", "status": 413, "detail": "At most 10 MB."}'},
+        ),
+    ),
     (rules.check_gateway_responses, drop_property("Api", f"{RESPONSES}.DEFAULT_5XX")),
     (rules.check_gateway_responses, set_property("Api", f"{RESPONSES}.THROTTLED.responseParameters", {})),
     (rules.check_gateway_responses, set_property("Api", f"{RESPONSES}.THROTTLED.statusCode", "503")),
@@ -249,7 +351,15 @@ def test_transport_rule_refuses_local_mode_by_default(template: Template) -> Non
     assert rules.check_transport(broken)
 
 
-@pytest.mark.parametrize("name", ["ApiUrl", "ApiKeyId", "ModelsBucket", "PlanQueueUrl", "TasksTable"])
+def test_numbers_rule_refuses_large_number(template: Template) -> None:
+    broken = copy.deepcopy(template)
+    broken["Parameters"]["ArchiveMaxEntryBytes"]["Default"] = 40_000_000_000
+    assert rules.check_numbers(broken)
+
+
+@pytest.mark.parametrize(
+    "name", ["ApiUrl", "ApiKeyId", "ModelsBucket", "PlanQueueUrl", "TasksTable", "DropArchivesPolicy"]
+)
 def test_output_rule_refuses_missing_output(name: str, template: Template) -> None:
     broken = copy.deepcopy(template)
     del broken["Outputs"][name]
@@ -257,7 +367,7 @@ def test_output_rule_refuses_missing_output(name: str, template: Template) -> No
 
 
 def test_every_rule_is_shown_to_refuse() -> None:
-    assert set(rules.RULES) == {rule for rule, _ in MUTATIONS} | {rules.check_outputs}
+    assert set(rules.RULES) == {rule for rule, _ in MUTATIONS} | {rules.check_outputs, rules.check_numbers}
 
 
 def test_functions_and_folders_match(template: Template) -> None:

@@ -292,8 +292,8 @@ def test_an_upload_over_the_limit_is_refused() -> None:
 def test_an_archive_overwritten_in_the_middle_is_never_published(moment: str) -> None:
     deployment = Deployment()
     task_id = deployment.drop(make_archive(place("a", LARGE), stored=("a",)))
-    stop_at = {"inspected": PlanImport, "planned": TransferFiles}[moment]
-    while not isinstance(message := deployment.receive()[0], stop_at):
+    stop_at = {"inspected": "plan_import", "planned": "transfer_files"}[moment]
+    while (message := deployment.receive()[0]).kind != stop_at:
         deployment.deliver(message)
     other = make_archive(place("a", {**LARGE, "model.safetensors": b"\1" * 10_000_000}), stored=("a",))
     deployment.archives.put_archive("incoming/archive.zip", other)
@@ -371,18 +371,25 @@ def test_an_entry_too_large_for_one_functions_time_goes_on_in_the_next(stored: t
         return original(*arguments, **options)
 
     setattr(deployment.store, operation, count)
-    # Each function has time for three parts more than the one before it.
-    deployment.remaining = lambda: 300.0 if parts % 4 != 3 else 0.0
+    # A function has time for three parts, and sees it at once where the one before it stopped.
+    functions = 0
+
+    def look_at_the_clock() -> float:
+        return 300.0 if parts < 3 * functions else 0.0
+
+    deployment.remaining = look_at_the_clock
     while deployment.queue.next_due is not None:
-        parts += 1 if parts % 4 == 3 else 0
-        deployment.run(most=10_000) if parts > 12 else [deployment.deliver(m) for m in deployment.receive()]
-        deployment.clock.now = max(deployment.clock.now, deployment.queue.next_due or 0)
+        deployment.clock.now = max(deployment.clock.now, deployment.queue.next_due)
+        for following in deployment.receive():
+            functions += 1 + isinstance(following, AcceptArchive | PlanImport)
+            deployment.deliver(following)
+    deployment.remaining = lambda: 300.0
     deployment.sweep_until_quiet()
     assert parts >= len(LARGE["model.safetensors"]) // PART_SIZE
     deployment.check_promises(expect(deployment.find_task(task_id), a=LARGE))
 
 
-def test_a_claim_whose_reply_is_lost_keeps_the_archive() -> None:
+def test_a_claim_whose_reply_is_lost_keeps_the_archive(monkeypatch: pytest.MonkeyPatch) -> None:
     deployment = Deployment()
     claim = deployment.ledger.claim_import
 
@@ -390,7 +397,7 @@ def test_a_claim_whose_reply_is_lost_keeps_the_archive() -> None:
         claim(*arguments)  # type: ignore[arg-type]
         raise StorageUnavailableError("no reply")
 
-    deployment.ledger.claim_import = claim_and_lose_the_reply  # type: ignore[method-assign]
+    monkeypatch.setattr(deployment.ledger, "claim_import", claim_and_lose_the_reply)
     with pytest.raises(StorageUnavailableError):
         deployment.post(make_archive(place("a", SMALL)))
     (model_task,) = (task for task in deployment.ledger.list_due(float("inf"), 10))

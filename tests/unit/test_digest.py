@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import subprocess
+import zlib
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ from hypothesis import strategies as st
 
 from modelhaul import digest
 from modelhaul.digest import Algorithm, Digest, FileHasher
-from modelhaul.errors import DigestMismatchError
+from modelhaul.errors import ArchiveRefusedError, DigestMismatchError
 
 
 def publish(content: bytes, algorithm: Algorithm) -> Digest:
+    if algorithm is Algorithm.CRC32:
+        return Digest(algorithm, f"{zlib.crc32(content):08x}")
     plain = content if algorithm is Algorithm.SHA256 else b"blob %d\0" % len(content) + content
     name = "sha256" if algorithm is Algorithm.SHA256 else "sha1"
     return Digest(algorithm, hashlib.new(name, plain).hexdigest())
@@ -44,13 +47,21 @@ def test_git_agrees_on_the_blob_id(tmp_path: Path) -> None:
     assert hasher.verify("file") == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("algorithm", Algorithm)
+@pytest.mark.parametrize("algorithm", [Algorithm.SHA256, Algorithm.GIT_SHA1])
 def test_other_bytes_are_told_with_both_digests(algorithm: Algorithm) -> None:
     expected = publish(b"right", algorithm)
     hasher = FileHasher(expected, 5)
     hasher.update(b"wrong")
     with pytest.raises(DigestMismatchError, match=f"f.bin: .*{publish(b'wrong', algorithm).value}.*{expected.value}"):
         hasher.verify("f.bin")
+
+
+def test_other_bytes_in_an_archive_are_its_damage_for_good() -> None:
+    hasher = FileHasher(publish(b"right", Algorithm.CRC32), 5)
+    hasher.update(b"wrong")
+    with pytest.raises(ArchiveRefusedError, match=publish(b"wrong", Algorithm.CRC32).value) as refused:
+        hasher.verify("a/f.bin")
+    assert (refused.value.reason, refused.value.entry) == ("crc-mismatch", "a/f.bin")
 
 
 @pytest.mark.parametrize("algorithm", Algorithm)

@@ -5,6 +5,7 @@ import hashlib
 import mmap
 import threading
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -41,6 +42,8 @@ def make_content(size: int) -> bytes:
 
 
 def describe(content: bytes, algorithm: Algorithm = Algorithm.SHA256) -> SourceFile:
+    if algorithm is Algorithm.CRC32:
+        return SourceFile("model.bin", len(content), Digest(algorithm, f"{zlib.crc32(content):08x}"))
     if algorithm is Algorithm.SHA256:
         value = hashlib.sha256(content).hexdigest()
     else:

@@ -59,7 +59,7 @@ def post_form(files: dict[str, Any], fields: dict[str, str] | None = None, **que
 
 
 def post(archive: bytes, file_name: str = "models.zip", **query: str) -> Answer:
-    return post_form({"file": (file_name, archive, "application/zip")}, **query)
+    return post_form({"file": (file_name, archive, "application/zip")}, None, **query)
 
 
 def post_json(body: object, **query: str) -> Answer:

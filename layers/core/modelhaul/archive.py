@@ -35,6 +35,7 @@ _ALL_ONES = {"Q": 0xFFFFFFFF, "L": 0xFFFF}  # what stands for a value that the z
 _UNIX_HOSTS = (3, 19)
 _MAX_DEFLATE_RATIO = 1032
 _RATIO_FROM = 1024 * 1024  # bytes inflated
+_EMPTY_DEFLATED = 16  # bytes: more than any compressor makes of nothing
 _RATIO_SLACK = 1032  # bytes: the last symbol of a deflate stream may begin in the byte before
 _DESCRIPTOR_SIZES = (12, 16, 20, 24)  # 4.3.9: with a signature or without, of 32 or 64 bits
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -270,6 +271,8 @@ def _read_central(data: bytes, position: int) -> tuple[Entry, int]:
         raise _refuse(name, "is a directory with content", Refusal.MALFORMED)
     if method == Method.STORED and compressed != size:
         raise _refuse(name, "is stored, and has two sizes", Refusal.MALFORMED)
+    if not size and compressed > _EMPTY_DEFLATED:
+        raise _refuse(name, f"is empty, and has {compressed:,} compressed bytes", Refusal.HIDDEN_DATA)
     return Entry(name, raw_name, Method(method), flags, crc32, compressed, size, offset, 0), following
 
 

@@ -36,6 +36,9 @@ class InflatingStream:
             if piece:
                 buffer[: len(piece)] = piece
                 self._left -= len(piece)
+                if not self._left:
+                    # Now, since who knows the size reads no further.
+                    self._finish()
                 return len(piece)
         self._check_end()
         return 0
@@ -63,6 +66,12 @@ class InflatingStream:
         if not piece and not compressed and not self._inflater.eof:
             raise self._refuse("ends before its compressed data does: the archive is damaged", Refusal.DAMAGED)
         return piece
+
+    def _finish(self) -> None:
+        while not self._inflater.eof:
+            if self._inflate(1):
+                raise self._refuse(f"inflates to more than its {self._entry.size:,} bytes", Refusal.BOMB)
+        self._check_end()
 
     def _check_end(self) -> None:
         if self._left:

@@ -164,7 +164,8 @@ class ArchiveStore(Protocol):
 
     def write_outcome(self, key: str, outcome: Mapping[str, Any]) -> None:
         """Stores `outcome` as JSON at `outcomes/{key}.json`, unless one is there whose `created_at` (ISO 8601 text,
-        UTC) is later. A key too long for that (over 1,010 bytes) gets none.
+        UTC) is later, or one of the same time that has ended (`task_status`) while this one is PENDING. A key too long
+        for that (over 1,010 bytes) gets none.
         """
 
 

@@ -150,14 +150,14 @@ class S3ArchiveStore:
         body = json.dumps(outcome, indent=2).encode()
         for _ in range(_OUTCOME_TRIES):
             found = self._read_outcome(place)
-            if found is not None and found[0] > outcome["created_at"]:
+            if found is not None and found[0] > _rank_outcome(outcome):
                 return
             if self._put_outcome(place, body, None if found is None else found[1]):
                 return
         raise StorageUnavailableError("S3 PutObject failed: others wrote the same outcome each time")
 
-    def _read_outcome(self, place: str) -> tuple[str, str] | None:
-        """Its `created_at` and its ETag, None if there is none."""
+    def _read_outcome(self, place: str) -> tuple[tuple[str, bool], str] | None:
+        """Its rank and its ETag, None if there is none."""
         try:
             answer = self._client.get_object(Bucket=self.bucket, Key=place)
             with contextlib.closing(answer["Body"]) as body:
@@ -167,11 +167,10 @@ class S3ArchiveStore:
                 return None
             raise StorageUnavailableError(f"S3 GetObject failed: {code}") from error
         try:
-            created_at = json.loads(content)["created_at"]
+            rank = _rank_outcome(json.loads(content))
         except (ValueError, KeyError, TypeError):
-            created_at = None
-        # One that is not ours is replaced.
-        return created_at if isinstance(created_at, str) else "", answer["ETag"]
+            rank = ("", False)  # one that is not ours is replaced
+        return rank, answer["ETag"]
 
     def _put_outcome(self, place: str, body: bytes, etag: str | None) -> bool:
         """False if the outcome there is no longer the one with this ETag (None: if there is one)."""
@@ -282,3 +281,8 @@ class S3ByteStream:
             self._body = body
             if self._closed:  # which closed the one before
                 body.close()
+
+
+def _rank_outcome(outcome: Mapping[str, Any]) -> tuple[str, bool]:
+    """What may not be replaced by one of a lower rank."""
+    return str(outcome["created_at"]), outcome["task_status"] != "PENDING"

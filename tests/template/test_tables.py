@@ -1,0 +1,49 @@
+"""The tables are those that the ledger reads and writes, whose tests create theirs by themselves."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from pynamodb.attributes import Attribute, TTLAttribute
+from pynamodb.indexes import Index
+from pynamodb.models import Model
+
+from modelhaul.adapters.dynamodb import BlobItem, FileItem, ModelItem, TaskItem
+from tests.template.transformed import read_template
+
+TABLES: dict[str, type[Model]] = {
+    "TasksTable": TaskItem,
+    "ModelsTable": ModelItem,
+    "FilesTable": FileItem,
+    "BlobsTable": BlobItem,
+}
+
+
+def list_keys(attributes: Iterable[Any]) -> list[dict[str, str]]:
+    """As a KeySchema."""
+    keys = [a for a in attributes if isinstance(a, Attribute) and (a.is_hash_key or a.is_range_key)]
+    return sorted(
+        [{"AttributeName": a.attr_name, "KeyType": "HASH" if a.is_hash_key else "RANGE"} for a in keys],
+        key=lambda key: key["KeyType"],
+    )
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_table_is_the_ledgers(name: str) -> None:
+    item = TABLES[name]
+    table: dict[str, Any] = read_template()["Resources"][name]["Properties"]
+    attributes = item.get_attributes().values()
+    assert table["KeySchema"] == list_keys(attributes)
+    indexes = {index.Meta.index_name: index for index in vars(item).values() if isinstance(index, Index)}
+    assert {
+        index["IndexName"]: (index["KeySchema"], index["Projection"])
+        for index in table.get("GlobalSecondaryIndexes", [])
+    } == {
+        found: (list_keys(vars(type(index)).values()), {"ProjectionType": index.Meta.projection.projection_type})
+        for found, index in indexes.items()
+    }
+    types = {a.attr_name: a.attr_type for a in attributes}
+    defined = {one["AttributeName"]: one["AttributeType"] for one in table["AttributeDefinitions"]}
+    assert defined == {key: types[key] for key in defined}
+    expiring = next((a.attr_name for a in attributes if isinstance(a, TTLAttribute)), None)
+    assert table.get("TimeToLiveSpecification", {}).get("AttributeName") == expiring

@@ -369,6 +369,16 @@ def test_the_outcome_of_the_later_task_stays(store: ArchiveStore, client: "S3Cli
     assert read() == "PENDING"
 
 
+def test_a_late_beginning_does_not_replace_the_end_of_the_same_task(
+    store: ArchiveStore, client: "S3Client | None"
+) -> None:
+    ended = {"created_at": "2026-11-23T12:00:00Z", "task_status": "DONE"}
+    store.write_outcome("incoming/a.zip", {**ended, "task_status": "PENDING"})
+    store.write_outcome("incoming/a.zip", ended)
+    store.write_outcome("incoming/a.zip", {**ended, "task_status": "PENDING"})
+    assert read_outcome(store, client, "incoming/a.zip") == ended
+
+
 def test_simultaneous_outcomes_leave_the_latest(store: ArchiveStore, client: "S3Client | None", backend: str) -> None:
     if backend == "moto":
         pytest.skip("moto's conditional writes are not atomic")

@@ -140,4 +140,4 @@ def _make_etag(body: bytes) -> str:
 
 
 def _rank(outcome: Mapping[str, Any]) -> tuple[str, bool]:
-    return outcome["created_at"], outcome["task_status"] != "PENDING"
+    return outcome["created_at"], outcome.get("task_status") != "PENDING"

@@ -1,19 +1,25 @@
 """The sample events are what AWS would send for this template, with messages that the pipeline reads."""
 
+import base64
 import hashlib
+import io
 import json
+import zipfile
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from modelhaul.forms import read_upload_form
 from modelhaul.messages import ObjectCreated, parse_archive_message, parse_message
-from tests.template.rules import list_consumers, list_dead_letter_queues, list_routes
+from tests.template.rules import ARRIVALS, list_consumers, list_dead_letter_queues, list_routes
 from tests.template.transformed import ROOT, Template, read_template, transform_template
 
 EVENTS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "events").glob("*.json"))}
 REQUESTS = {name: event for name, event in EVENTS.items() if "httpMethod" in event}
 DELIVERIES = {name: event for name, event in EVENTS.items() if "Records" in event}
+SMALLEST_MODEL = ("config.json", "tokenizer.json", "model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -34,26 +40,58 @@ def test_request_is_consistent(name: str) -> None:
     assert event["multiValueHeaders"] == {key: [value] for key, value in event["headers"].items()}
 
 
-def test_every_consumer_has_an_event(template: Template) -> None:
-    folders = {
-        Path(template["Resources"][function]["Properties"]["Code"]["S3Key"]).name
-        for function, _, _ in list_consumers(template)
+def test_posted_archive_is_one() -> None:
+    event: dict[str, Any] = REQUESTS["submit_local"]
+    assert event["isBase64Encoded"]
+    form = read_upload_form(event["headers"]["Content-Type"], base64.b64decode(event["body"]))
+    assert form.file_name == "tiny.zip"
+    with zipfile.ZipFile(io.BytesIO(form.content)) as archive:
+        assert archive.testzip() is None
+        assert set(archive.namelist()) == {f"tiny/{name}" for name in SMALLEST_MODEL}
+
+
+def find_queue(record: dict[str, Any]) -> str:
+    """The logical name of the queue that a record comes from."""
+    queue: str = record["eventSourceARN"].split("-")[-2]
+    return queue
+
+
+def map_consumers(template: Template) -> dict[str, str]:
+    """Folder of the function by the queue that it consumes."""
+    return {
+        queue: Path(template["Resources"][function]["Properties"]["Code"]["S3Key"]).name
+        for function, queue, _ in list_consumers(template)
     }
-    assert set(DELIVERIES) == folders
+
+
+def test_every_consumer_has_an_event(template: Template) -> None:
+    consumers = map_consumers(template)
+    queues = {find_queue(record) for event in DELIVERIES.values() for record in event["Records"]}
+    assert {consumers[queue] for queue in queues} == set(consumers.values())
 
 
 @pytest.mark.parametrize("name", DELIVERIES)
 def test_delivery_carries_a_message(name: str, template: Template) -> None:
-    queues = {queue for _, queue, _ in list_consumers(template)}
+    consumers = map_consumers(template)
     for record in DELIVERIES[name]["Records"]:
-        queue = record["eventSourceARN"].split("-")[-2]
-        assert queue in queues
+        queue = find_queue(record)
+        assert queue in consumers
         assert hashlib.md5(record["body"].encode(), usedforsecurity=False).hexdigest() == record["md5OfBody"]
-        if queue == "ArchiveQueue":
-            arrived = parse_archive_message(record["body"])
-            assert isinstance(arrived, ObjectCreated)
-            assert arrived.detail.object.key.startswith("incoming/")
+        if queue.startswith("Archive"):
+            check_arrival(record["body"])
             continue
         message = parse_message(record["body"])
         if queue not in list_dead_letter_queues(template).values():
-            assert message.kind == name
+            assert message.kind == consumers[queue]
+
+
+def check_arrival(body: str) -> None:
+    """An event as the rule lets through, whose key needs no decoding."""
+    message = parse_archive_message(body)
+    assert isinstance(message, ObjectCreated)
+    assert {" ", "+", "%", "è"} <= set(message.detail.object.key)
+    assert any(fnmatchcase(message.detail.object.key, pattern) for pattern in ARRIVALS)
+    assert message.detail.object.sequencer
+    event = json.loads(body)
+    assert event["source"] == "aws.s3"
+    assert event["resources"] == [f"arn:aws:s3:::{message.detail.bucket.name}"]

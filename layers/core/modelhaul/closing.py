@@ -52,6 +52,7 @@ class TaskCloser:
         Verified files stay in staging, where a new import of the same content finds them; those of an archive that
         was refused do not.
         """
+        self.outcomes.write_outcome(task)
         self._abort_uploads(f"staging/{task.id}/")
         if task.archive is not None:
             if task.archive.key.startswith(UPLOADED):
@@ -62,7 +63,6 @@ class TaskCloser:
             # Only a WITHDRAWING model is the task's to remove: no other can claim it until it is released.
             if model.task_id == task.id and model.status is ModelStatus.WITHDRAWING:
                 self._withdraw(model)
-        self.outcomes.write_outcome(task)
 
     def _withdraw(self, model: Model) -> None:
         self._abort_uploads(model.resolved.prefix)

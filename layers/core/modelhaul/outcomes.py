@@ -1,6 +1,7 @@
 """What became of an archive that somebody dropped into the incoming bucket, written beside it."""
 
 from dataclasses import dataclass
+from datetime import UTC
 
 from modelhaul.model import Archive
 from modelhaul.ports import ArchiveStore, Ledger
@@ -30,4 +31,7 @@ class OutcomeWriter:
         if task.archive is None or not task.archive.key.startswith(DROPPED):
             return
         models = self.ledger.find_models(task.model_ids)
-        self.archives.write_outcome(task.archive.key, present_whole_task(task, models, bucket=self.bucket))
+        outcome = present_whole_task(task, models, bucket=self.bucket)
+        # To the microsecond: two drops of one key may come within a second.
+        outcome["created_at"] = task.created_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        self.archives.write_outcome(task.archive.key, outcome)

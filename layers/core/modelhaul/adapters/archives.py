@@ -285,4 +285,5 @@ class S3ByteStream:
 
 def _rank_outcome(outcome: Mapping[str, Any]) -> tuple[str, bool]:
     """What may not be replaced by one of a lower rank."""
-    return str(outcome["created_at"]), outcome["task_status"] != "PENDING"
+    created_at = outcome["created_at"]
+    return created_at if isinstance(created_at, str) else "", outcome.get("task_status") != "PENDING"

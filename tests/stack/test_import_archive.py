@@ -250,8 +250,12 @@ def test_hostile_archives_are_refused_at_the_drop_and_leave_nothing(stack: Stack
     keys = {name: f"incoming/hostile/{name}.zip" for name in HOSTILE}
     for name, key in keys.items():
         drop(stack, key, HOSTILE[name].data)
-    for key in keys.values():
+    for name, key in keys.items():
         outcome = find_outcome(stack, key)
+        if outcome["task_status"] == "FAILED" and outcome["error"]["type"] == "import-in-progress":
+            # Those that only show when they are inflated hold the model's name until then, one after the other.
+            drop(stack, f"incoming/again/{name}.zip", HOSTILE[name].data)
+            outcome = find_outcome(stack, f"incoming/again/{name}.zip")
         assert outcome["task_status"] == "FAILED", (key, outcome)
         assert outcome["error"]["type"] == "archive-refused", (key, outcome)
     assert set(stack.list_keys("")) == before

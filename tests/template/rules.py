@@ -45,9 +45,13 @@ CLOSING_GRANTS = {
     ("IncomingBucket", "outcomes/*"): {"s3:PutObject", "s3:GetObject"},
     ("IncomingBucket", "uploads/*"): {"s3:AbortMultipartUpload"},
     ("IncomingBucket", ""): {"s3:ListBucket", "s3:ListBucketMultipartUploads"},
-    ("ModelsBucket", "staging/*"): {"s3:DeleteObject"},
+    ("ModelsBucket", "staging/*"): {"s3:DeleteObject", "s3:AbortMultipartUpload"},
+    ("ModelsBucket", ""): {"s3:ListBucketMultipartUploads"},
+    ("TasksTable", ""): {"dynamodb:GetItem", "dynamodb:UpdateItem"},
+    ("ModelsTable", ""): {"dynamodb:BatchGetItem", "dynamodb:UpdateItem"},
+    ("FilesTable", ""): {"dynamodb:Query"},
 }
-"""Of every function that can end the task of an archive (see `modelhaul.closing`), by bucket and prefix."""
+"""Of every function that can end the task of an archive (see `modelhaul.closing`), as `map_grants` has them."""
 
 DROP_GRANTS = {
     ("IncomingBucket", "incoming/*"): {"s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"},
@@ -109,7 +113,7 @@ def list_statements(template: Template, role: str) -> Iterator[dict[str, Any]]:
                 yield from as_list(template["Resources"][name]["Properties"]["PolicyDocument"]["Statement"])
 
 
-def map_object_grants(statements: Iterable[dict[str, Any]]) -> dict[tuple[str, str], set[str]]:
+def map_grants(statements: Iterable[dict[str, Any]]) -> dict[tuple[str, str], set[str]]:
     """Allowed actions by (bucket, prefix) for `${Bucket.Arn}/prefix`, and by (resource, "") for everything else."""
     granted: dict[tuple[str, str], set[str]] = {}
     for statement in statements:
@@ -495,7 +499,7 @@ def check_archive_parameters(template: Template) -> list[str]:
     faults = []
     for name, function in list_resources(template, "AWS::Lambda::Function"):
         variables = function["Environment"]["Variables"]
-        granted = map_object_grants(list_statements(template, find_target(function["Role"]) or ""))
+        granted = map_grants(list_statements(template, find_target(function["Role"]) or ""))
         readable = {prefix for prefix in ARCHIVES if "s3:GetObject" in granted.get(("IncomingBucket", prefix), ())}
         takes_forms = "s3:PutObject" in granted.get(("IncomingBucket", "posted/*"), ())
         wanted = ARCHIVE_VARIABLES if readable or takes_forms else {}
@@ -509,7 +513,7 @@ def check_closing(template: Template) -> list[str]:
     """What can end a task can tidy up after an archive and say how it ended beside it; what cannot, may not."""
     faults = []
     for name, function in list_resources(template, "AWS::Lambda::Function"):
-        granted = map_object_grants(list_statements(template, find_target(function["Role"]) or ""))
+        granted = map_grants(list_statements(template, find_target(function["Role"]) or ""))
         # Only these have the files of a task at hand.
         if "FILES_TABLE" in function["Environment"]["Variables"]:
             faults += [
@@ -525,10 +529,10 @@ def check_closing(template: Template) -> list[str]:
 def check_drops(template: Template) -> list[str]:
     """Who drops archives may do that and read what became of them, and no function writes where they do."""
     documents = template["Resources"]["DropArchivesPolicy"]["Properties"]["PolicyDocument"]
-    granted = map_object_grants(as_list(documents["Statement"]))
+    granted = map_grants(as_list(documents["Statement"]))
     faults = [] if granted == DROP_GRANTS else [f"DropArchivesPolicy: allows {granted}"]
     for name, _ in list_resources(template, "AWS::IAM::Role"):
-        actions = map_object_grants(list_statements(template, name)).get(("IncomingBucket", "incoming/*"), set())
+        actions = map_grants(list_statements(template, name)).get(("IncomingBucket", "incoming/*"), set())
         faults += [f"{name}: may {action} at incoming/" for action in sorted(actions - {"s3:GetObject"})]
     return faults
 

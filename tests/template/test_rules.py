@@ -272,6 +272,9 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
         allow("SweepStaleRole", "s3:GetObject", {"Fn::Sub": "${IncomingBucket.Arn}/posted/*"}),
     ),
     (rules.check_closing, set_property("CancelTaskRole", "Properties.ManagedPolicyArns", [])),
+    (rules.check_closing, drop_statement("AcceptArchiveRole", "AbortUploads")),
+    (rules.check_closing, drop_statement("TransferFilesRole", "UpdateFiles")),
+    (rules.check_closing, drop_statement("SweepStaleRole", "ReadModels")),
     *(
         (rules.check_closing, drop_property("EndArchiveTasksPolicy", f"Properties.PolicyDocument.Statement.{number}"))
         for number in range(5)

@@ -38,6 +38,10 @@ _RATIO_FROM = 1024 * 1024  # bytes inflated
 _EMPTY_DEFLATED = 16  # bytes: more than any compressor makes of nothing
 _RATIO_SLACK = 1032  # bytes: the last symbol of a deflate stream may begin in the byte before
 _DESCRIPTOR_SIZES = (12, 16, 20, 24)  # 4.3.9: with a signature or without, of 32 or 64 bits
+_UNMARKED = (
+    "has a name in an unknown encoding, as it is not marked as UTF-8: zip it with another tool (7-Zip, Python, jar), "
+    "or in ASCII"
+)
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
 
@@ -252,9 +256,9 @@ def _refuse(name: str, what: str, reason: Refusal) -> ArchiveRefusedError:
 def _read_central(data: bytes, position: int) -> tuple[Entry, int]:
     if len(data) - position < _CENTRAL.size or data[position : position + 4] != b"PK\x01\x02":
         raise ArchiveRefusedError("The archive's directory is cut off or malformed.", reason=Refusal.MALFORMED)
-    head, tail = _CENTRAL.unpack_from(data, position)[:9], _CENTRAL.unpack_from(data, position)[9:]
-    host, flags, method = head[2], head[5], head[6]
-    crc32, compressed, size, name_size, extra_size, comment_size, disk, _, attributes, offset = tail
+    record = _CENTRAL.unpack_from(data, position)
+    host, flags, method = record[2], record[5], record[6]
+    crc32, compressed, size, name_size, extra_size, comment_size, disk, _, attributes, offset = record[9:]
     start = position + _CENTRAL.size
     raw_name = data[start : start + name_size]
     extra = data[start + name_size : start + name_size + extra_size]
@@ -311,7 +315,7 @@ def _read_name(raw_name: bytes, flags: int, fields: dict[int, bytes]) -> str:
             raise _refuse(shown, "has two names", Refusal.NAME_ENCODING)
         name = other
     if name is None:
-        raise _refuse(shown, "has a name in an unknown encoding: it is not marked as UTF-8", Refusal.NAME_ENCODING)
+        raise _refuse(shown, _UNMARKED, Refusal.NAME_ENCODING)
     return name
 
 

@@ -7,6 +7,7 @@ import re
 import struct
 import time
 import types
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -74,7 +75,7 @@ _FILE_TTL = 14 * 86_400  # seconds after planning
 _WATCHED = "1"
 _KIND = "task"  # the one partition of the index by creation
 _LIST_PAGES = 10  # of the index, looked through for one page of a list
-_CURSOR = re.compile(r"[0-9T:.+-]{20,40} [0-9a-f-]{36}")
+_CURSOR = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{6}\+0000 [0-9a-f-]{36}")
 
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
 _TRANSACTION_LIMIT = 100
@@ -126,7 +127,9 @@ class ArchiveMap(MapAttribute[str, Any]):
 
 
 class TaskItem(Item):
-    """`skipped` is JSON: a list of [directory, what it lacks]."""
+    """`skipped` is zlib's, of JSON: a list of [directory, what it lacks]. Every count of progress writes the whole
+    item, and is paid for by its size.
+    """
 
     by_check = TasksByCheck()
     by_creation = TasksByCreation()
@@ -137,7 +140,7 @@ class TaskItem(Item):
     kind = UnicodeAttribute(default=_KIND)
     model_ids: ListAttribute[str] = ListAttribute(of=UnicodeAttribute)  # type: ignore[arg-type]
     archive = ArchiveMap(null=True)  # type: ignore[no-untyped-call]
-    skipped = UnicodeAttribute(null=True)
+    skipped = BinaryAttribute(null=True, legacy_encoding=False)
     created_at = UTCDateTimeAttribute()
     updated_at = UTCDateTimeAttribute()
     status = UnicodeAttribute()
@@ -228,7 +231,7 @@ def _to_task(item: TaskItem) -> Task:
         check_at=float(item.check_at),
         sweeps=int(item.sweeps),
         archive=_to_archive(item.archive),
-        skipped=tuple(SkippedDirectory(name, tuple(lacks)) for name, lacks in json.loads(item.skipped or "[]")),
+        skipped=_unpack_skipped(item.skipped),
     )
 
 
@@ -243,8 +246,20 @@ def _from_archive(archive: Archive) -> ArchiveMap:
     return ArchiveMap(**asdict(archive))  # type: ignore[no-untyped-call]
 
 
-def _write_skipped(skipped: Sequence[SkippedDirectory]) -> str:
-    return json.dumps([(one.directory, one.lacks) for one in skipped], ensure_ascii=False)
+def _unpack_skipped(packed: bytes | None) -> tuple[SkippedDirectory, ...]:
+    if packed is None:
+        return ()
+    pairs = json.loads(zlib.decompress(packed).decode("utf-8", "surrogatepass"))
+    return tuple(SkippedDirectory(directory, tuple(lacks)) for directory, lacks in pairs)
+
+
+def _pack_skipped(skipped: Sequence[SkippedDirectory]) -> bytes:
+    """100 directories of 900 bytes that lack 10 files of 80 characters each take at most 320 KB, whatever these are.
+
+    Text out of an archive may hold half a surrogate pair, which UTF-8 has no form for.
+    """
+    pairs = [(one.directory, one.lacks) for one in skipped]
+    return zlib.compress(json.dumps(pairs, ensure_ascii=False).encode("utf-8", "surrogatepass"), level=9)
 
 
 def _to_task_error(error: TaskErrorMap | None) -> TaskError | None:
@@ -468,7 +483,9 @@ class DynamoDBLedger(Ledger):
                     transaction.save(task_item, condition=TaskItem.id.does_not_exist())
                     self._save_claims(transaction, models)
             except _CancelledError:
-                if not self._is_claimed(task.id, models):
+                # If the task is there, so are its claims: an earlier reply was lost.
+                if self.find_task(task.id) is None:
+                    self._refuse_held(task.id, models)
                     raise
 
         _retry(claim)
@@ -489,14 +506,15 @@ class DynamoDBLedger(Ledger):
                             *self._progress_actions(check_at),
                             TaskItem.stage.set(Stage.PLANNING),
                             TaskItem.model_ids.set([model.model_id for model in models]),
-                            *([TaskItem.skipped.set(_write_skipped(skipped))] if skipped else []),
+                            *([TaskItem.skipped.set(_pack_skipped(skipped))] if skipped else []),
                         ],
                         condition=(TaskItem.status == TaskStatus.PENDING) & (TaskItem.stage == Stage.INSPECTING),
                     )
                     self._save_claims(transaction, models)
             except _CancelledError:
-                if not self._is_claimed(task_id, models):
-                    raise
+                # Tried again, this finds the task moved on if an earlier reply was lost.
+                self._refuse_held(task_id, models)
+                raise
             return self.find_task(task_id)
 
         return _retry(claim)
@@ -506,24 +524,22 @@ class DynamoDBLedger(Ledger):
         for model in models:
             transaction.save(self._from_model(model), condition=is_free)
 
-    def _is_claimed(self, task_id: str, models: Sequence[Model]) -> bool:
-        """Whether all are the task's. Raises ModelExistsError, ImportInProgressError for what is another's."""
+    def _refuse_held(self, task_id: str, models: Sequence[Model]) -> None:
+        """Raises ModelExistsError or ImportInProgressError if another task has one of them."""
         found = self.find_models([model.model_id for model in models])
-        if len(found) == len(models) and all(model.task_id == task_id for model in found):
-            return True
-        ready = [model for model in found if model.status is ModelStatus.READY]
+        held = [model for model in found if model.task_id != task_id and model.status is not ModelStatus.FAILED]
+        ready = [model for model in held if model.status is ModelStatus.READY]
         if ready:
             names = ", ".join(map(_describe, ready))
             raise ModelExistsError(
                 f"{names} {'is' if len(ready) == 1 else 'are'} here already.",
                 models={model.model_id: model.resolved.name for model in ready},
             ) from None
-        for model in found:
-            if model.status is not ModelStatus.FAILED and model.task_id != task_id:
-                raise ImportInProgressError(
-                    _describe_import(model), model_id=model.model_id, task_id=model.task_id
-                ) from None
-        return False
+        if held:
+            first = held[0]
+            raise ImportInProgressError(
+                _describe_import(first), model_id=first.model_id, task_id=first.task_id
+            ) from None
 
     @_translate_errors()
     def record_task(self, task: Task) -> None:
@@ -555,7 +571,7 @@ class DynamoDBLedger(Ledger):
             model_tag=task.model_tag,
             model_ids=list(task.model_ids),
             archive=_from_archive(task.archive) if task.archive else None,
-            skipped=_write_skipped(task.skipped) if task.skipped else None,
+            skipped=_pack_skipped(task.skipped) if task.skipped else None,
             created_at=task.created_at,
             updated_at=task.updated_at,
             status=task.status,
@@ -640,7 +656,7 @@ class DynamoDBLedger(Ledger):
                                 FileItem.size.set(FileItem.size | file.size),
                                 FileItem.digest.set(FileItem.digest | str(file.digest)),
                                 FileItem.expires_at.set(FileItem.expires_at | expires_at),
-                                *([FileItem.locator.set(file.locator)] if file.locator else []),
+                                *([FileItem.locator.set(FileItem.locator | file.locator)] if file.locator else []),
                             ],
                         )
 

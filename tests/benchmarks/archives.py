@@ -50,16 +50,17 @@ def _draw_weights(size: int) -> bytes:
 
 def _write_archive(path: Path, size: int, entries: int) -> None:
     """Four deflated entries of together `size` bytes, and `entries` of a few hundred, in one model."""
+    directory = "large" if size else "small"  # which names the model
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.writestr("model/config.json", "{}")
-        archive.writestr("model/tokenizer.json", "{}")
-        archive.writestr("model/model.safetensors", b"weights")
+        archive.writestr(f"{directory}/config.json", "{}")
+        archive.writestr(f"{directory}/tokenizer.json", "{}")
+        archive.writestr(f"{directory}/model.safetensors", b"weights")
         for number in range(4 if size else 0):
-            with archive.open(f"model/shard-{number}.bin", "w", force_zip64=True) as entry:
+            with archive.open(f"{directory}/shard-{number}.bin", "w", force_zip64=True) as entry:
                 for _ in range(size // 4 // _PIECE):
                     entry.write(_draw_weights(_PIECE))
         for number in range(entries):
-            archive.writestr(f"model/{number % 100:02d}/{number}.txt", f"{number} " * 40)
+            archive.writestr(f"{directory}/{number % 100:02d}/{number}.txt", f"{number} " * 40)
 
 
 def _list_workers(state: StackState) -> Iterator[tuple[str, psutil.Process]]:

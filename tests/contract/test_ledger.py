@@ -1,11 +1,16 @@
+import base64
+import re
 import uuid
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from modelhaul.adapters.dynamodb import DynamoDBLedger
 from modelhaul.errors import (
@@ -24,7 +29,7 @@ from modelhaul.model import (
     Source,
 )
 from modelhaul.ports import Ledger
-from modelhaul.task import Progress, Stage, Task, TaskStatus
+from modelhaul.task import Progress, Stage, Task, TaskPage, TaskStatus
 from tests.contract.backends import BACKENDS, open_aws
 from tests.contract.dynamodb import clear_tables, control_moto, open_ledger
 from tests.contract.ledger_builders import (
@@ -158,13 +163,13 @@ class TestFiles:
         assert ledger.find_files("unknown", []) == []
 
     def test_planned_again_keep_what_became_of_them(self, ledger: Ledger) -> None:
-        done, moving, waiting = make_file("done"), make_file(), make_file("waiting")
+        done, moving, waiting = replace(make_file("done"), locator="1"), make_file(), make_file("waiting")
         task = plan(ledger, done, moving)
         ledger.finish_files(task.id, [make_result(done)], check_at=START)
         lease(ledger, task.id)
         save(ledger, task.id, make_checkpoint(10))
         before = list(ledger.list_files(task.id))
-        ledger.put_files(task.id, [replace(done, size=1), moving, waiting])
+        ledger.put_files(task.id, [replace(done, size=1, locator="2"), moving, waiting])
         assert list(ledger.list_files(task.id)) == [*before, FileRecord(task.id, waiting)]
 
 
@@ -199,6 +204,12 @@ class TestStage:
         ledger.fail_import(task.id, GATED, check_at=START)
         before = read_task(ledger, task.id)
         assert ledger.start_stage(task.id, Stage.PUBLISHING, check_at=START + 900) == before
+
+    @pytest.mark.parametrize("stage", [Stage.UPLOADING, Stage.INSPECTING])
+    def test_of_a_task_without_its_models_is_left_alone(self, ledger: Ledger, stage: Stage) -> None:
+        task = drop(ledger, stage=stage)
+        assert ledger.start_stage(task.id, Stage.TRANSFERRING, check_at=START + 900) == task
+        assert read_task(ledger, task.id) == task
 
     def test_of_an_unknown_task_is_none(self, ledger: Ledger) -> None:
         assert ledger.start_stage("unknown", Stage.PUBLISHING, check_at=START) is None
@@ -611,19 +622,45 @@ class TestClaimOfSeveral:
         assert ledger.find_models([task.model_ids[1], "unknown", task.model_ids[0]]) == [found[1], found[0]]
         assert ledger.find_models([]) == []
 
-    def test_is_refused_whole_for_one_that_is_here(self, ledger: Ledger) -> None:
-        first = self.claim(ledger, "a", "b")
-        totals = dict.fromkeys(first.model_ids, (1, 1))
-        ledger.finish_import(first.id, totals=totals, check_at=START)
-        second = self.claim(ledger, "c")
+    def test_is_refused_whole_for_those_that_are_here(self, ledger: Ledger) -> None:
+        first, running = self.claim(ledger, "alpha", "beta"), self.claim(ledger, "gamma")
+        ledger.finish_import(first.id, totals=dict.fromkeys(first.model_ids, (1, 1)), check_at=START)
         with pytest.raises(ModelExistsError) as caught:
-            self.claim(ledger, "d", "c", "B", "a")
-        assert sorted(caught.value.models.values()) == ["a", "b"]
-        assert "commit" not in caught.value.detail
-        with pytest.raises(ImportInProgressError) as running:
-            self.claim(ledger, "d", "c")
-        assert running.value.task_id == second.id
-        assert ledger.find_model(make_local_model("d").model_id) is None
+            self.claim(ledger, "new", "gamma", "Beta", "alpha")
+        assert caught.value.models == dict(zip(first.model_ids, ("alpha", "beta"), strict=True))
+        assert "alpha" in caught.value.detail
+        assert "beta" in caught.value.detail
+        assert ledger.find_model(make_local_model("new").model_id) is None
+        assert read_model(ledger, running.model_ids[0]).task_id == running.id
+
+    def test_is_refused_whole_for_the_first_in_flight(self, ledger: Ledger) -> None:
+        withdrawing, running = self.claim(ledger, "b"), self.claim(ledger, "c")
+        ledger.start_stage(withdrawing.id, Stage.PUBLISHING, check_at=START)
+        ledger.fail_import(withdrawing.id, GATED, check_at=START)
+        for names, holder in ((("a", "b", "c"), withdrawing), (("c", "a", "b"), running)):
+            with pytest.raises(ImportInProgressError) as caught:
+                self.claim(ledger, *names)
+            assert (caught.value.task_id, caught.value.model_id) == (holder.id, holder.model_ids[0])
+        assert ledger.find_model(make_local_model("a").model_id) is None
+        assert [task.id for task in ledger.list_tasks(limit=100).tasks if task.stage is Stage.PLANNING] == [running.id]
+
+    def test_takes_failed_ones_over_beside_new_ones(self, ledger: Ledger) -> None:
+        failed = self.claim(ledger, "a", "b")
+        ledger.fail_import(failed.id, GATED, check_at=START)
+        task = self.claim(ledger, "new", "b")
+        assert [model.task_id for model in ledger.find_models(task.model_ids)] == [task.id] * 2
+        assert read_model(ledger, failed.model_ids[0]).task_id == failed.id
+        ledger.fail_import(failed.id, GATED, check_at=START)
+        assert {model.status for model in ledger.find_models(task.model_ids)} == {ModelStatus.IMPORTING}
+
+    def test_repeated_succeeds_also_once_others_have_taken_some_over(self, ledger: Ledger) -> None:
+        first = self.claim(ledger, "a", "b")
+        ledger.fail_import(first.id, GATED, check_at=START)
+        second = self.claim(ledger, "b")
+        before = read_task(ledger, first.id), ledger.find_models(first.model_ids)
+        ledger.claim_import(first, [make_local_model(name, first.id) for name in ("a", "b")])
+        assert (read_task(ledger, first.id), ledger.find_models(first.model_ids)) == before
+        assert before[1][1].task_id == second.id
 
     def test_ends_for_all_at_once(self, ledger: Ledger) -> None:
         done, failed = self.claim(ledger, "a", "b"), self.claim(ledger, "c", "d")
@@ -691,6 +728,53 @@ class TestArrival:
         assert ledger.claim_models(task.id, models[:1], [], check_at=START + 900) == claimed
         assert ledger.claim_models("unknown", models, [], check_at=START) is None
 
+    def test_its_models_are_claimed_at_no_other_stage(self, ledger: Ledger) -> None:
+        awaited, ended = drop(ledger, stage=Stage.UPLOADING), drop(ledger)
+        ledger.fail_import(ended.id, GATED, check_at=START)
+        for task in (awaited, read_task(ledger, ended.id)):
+            models = [make_local_model("a", task.id)]
+            assert ledger.claim_models(task.id, models, [SkippedDirectory("b", ())], check_at=START + 900) == task
+            assert read_task(ledger, task.id) == task
+        assert ledger.find_model(make_local_model("a").model_id) is None
+
+    def test_its_models_are_not_claimed_if_one_is_here(self, ledger: Ledger) -> None:
+        first, second = drop(ledger), drop(ledger)
+        claimed = ledger.claim_models(first.id, [make_local_model("a", first.id)], [], check_at=START)
+        assert claimed is not None
+        ledger.finish_import(first.id, totals={claimed.model_ids[0]: (1, 1)}, check_at=START)
+        with pytest.raises(ModelExistsError) as caught:
+            ledger.claim_models(
+                second.id, [make_local_model(name, second.id) for name in ("b", "A")], [], check_at=START
+            )
+        assert caught.value.models == {claimed.model_ids[0]: "a"}
+        assert read_task(ledger, second.id) == second
+        assert ledger.find_model(make_local_model("b").model_id) is None
+
+    @pytest.mark.parametrize("characters", ["a", "ä", "😀", "\ud800", "\x00"])
+    def test_a_record_has_room_for_ninety_models_and_a_hundred_skipped(self, ledger: Ledger, characters: str) -> None:
+        """As much as inspecting keeps: directories of 900 bytes, 10 names of 80 characters and the index's."""
+        random = Random(7)
+        if characters == "😀":
+            characters = "".join(map(chr, range(0x1_0000, 0x2_0000)))
+
+        def write(length: int) -> str:
+            return "".join(random.choices(characters, k=length))
+
+        index = "(named by pytorch_model.bin.index.json)"
+        skipped = [
+            SkippedDirectory(f"{number} {write(220)}", tuple(f"{write(80)} {index}" for _ in range(10)))
+            for number in range(100)
+        ]
+        task = drop(ledger)
+        models = [make_local_model(f"m{number:02d}", task.id) for number in range(90)]
+        claimed = ledger.claim_models(task.id, models, skipped, check_at=START)
+        assert claimed is not None
+        assert claimed.skipped == tuple(skipped)
+        ledger.fail_import(task.id, GATED, check_at=START)
+        posted = replace(claimed, id=str(uuid.uuid4()))
+        ledger.claim_import(posted, [replace(model, task_id=posted.id) for model in models])
+        assert read_task(ledger, posted.id) == posted
+
     def test_another_tasks_models_are_not_claimed(self, ledger: Ledger) -> None:
         first, second = drop(ledger), drop(ledger)
         ledger.claim_models(first.id, [make_local_model("a", first.id)], [], check_at=START)
@@ -709,6 +793,20 @@ class TestArrival:
         file = replace(make_file("a/x"), locator="0,100,8,0,50,")
         task = plan(ledger, file)
         assert read_file(ledger, task.id, "a/x").file == file
+
+
+# Of the right parts, but not as they are written.
+FOREIGN_CURSORS = [
+    base64.urlsafe_b64encode(text.encode()).decode()
+    for text in (
+        f"2026-01-01T00:00:00.000000+0000 {uuid.UUID(int=7)}\n",
+        f"2026-01-01T00:00:00.000000+0100 {uuid.UUID(int=7)}",
+        f"2026-01-01T00:00:00+0000 {uuid.UUID(int=7)}",
+        f"{uuid.UUID(int=7)} 2026-01-01T00:00:00.000000+0000",
+        "2026-01-01T00:00:00.000000+0000 7",
+        '{"kind": {"S": "other"}}',
+    )
+]
 
 
 class TestList:
@@ -736,7 +834,36 @@ class TestList:
         assert self.list_all(ledger, limit, source=Source.GITHUB) == []
         assert ledger.list_tasks(limit=100).tasks[0] == newest[0]
 
-    @pytest.mark.parametrize("cursor", ["", "x", "é", "bm90aGluZw", "a" * 500, "{}"])
+    def test_goes_on_below_what_was_listed_whatever_comes_in_above(self, ledger: Ledger) -> None:
+        tasks = [drop(ledger, created_at=at(START + number)) for number in range(4)]
+        first = ledger.list_tasks(limit=2)
+        assert list(first.tasks) == [tasks[3], tasks[2]]
+        assert first.cursor is not None
+        assert re.fullmatch(r"[A-Za-z0-9_-]+", first.cursor)
+        drop(ledger, created_at=at(START + 9))
+        ledger.fail_import(tasks[2].id, GATED, check_at=START)
+        assert list(ledger.list_tasks(limit=2, cursor=first.cursor).tasks) == [tasks[1], tasks[0]]
+        assert list(ledger.list_tasks(limit=2, cursor=first.cursor, status=TaskStatus.FAILED).tasks) == []
+
+    def test_of_nothing_ends_at_once(self, ledger: Ledger) -> None:
+        assert ledger.list_tasks(limit=20) == TaskPage((), None)
+
+    @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(position=st.integers(0, 200), character=st.characters())
+    @example(position=0, character="\ud800")
+    @example(position=0, character="=")
+    def test_a_cursor_that_was_changed_is_refused_or_means_another_place(
+        self, ledger: Ledger, position: int, character: str
+    ) -> None:
+        for number in range(2):
+            drop(ledger, created_at=at(START + number))
+        cursor = ledger.list_tasks(limit=1).cursor
+        assert cursor is not None
+        cut = position % len(cursor)
+        with suppress(InvalidReferenceError):
+            assert len(ledger.list_tasks(limit=1, cursor=cursor[:cut] + character + cursor[cut + 1 :]).tasks) <= 1
+
+    @pytest.mark.parametrize("cursor", ["", "x", "é", "bm90aGluZw", "a" * 500, "{}", *FOREIGN_CURSORS])
     def test_a_cursor_of_nobodys_is_refused(self, ledger: Ledger, cursor: str) -> None:
         with pytest.raises(InvalidReferenceError) as refused:
             ledger.list_tasks(limit=1, cursor=cursor)

@@ -12,12 +12,19 @@ from typing import Any
 
 import botocore.session
 import pytest
+from botocore.retries.quota import RetryQuota
 
 from modelhaul.adapters.dynamodb import DynamoDBLedger
-from modelhaul.errors import ImportInProgressError, LeaseLostError, StorageUnavailableError, TaskEndedError
-from modelhaul.model import Blob, ModelStatus
+from modelhaul.errors import (
+    ImportInProgressError,
+    LeaseLostError,
+    ModelExistsError,
+    StorageUnavailableError,
+    TaskEndedError,
+)
+from modelhaul.model import Archive, Blob, Model, ModelStatus, SkippedDirectory
 from modelhaul.ports import Ledger
-from modelhaul.task import Progress, Stage, TaskStatus
+from modelhaul.task import Progress, Stage, Task, TaskStatus
 from tests.contract import ledger_builders as builders
 from tests.contract.backends import open_aws
 from tests.contract.dynamodb import (
@@ -36,12 +43,19 @@ from tests.fakes.ledger import InMemoryLedger
 
 TRANSACTION = "TransactWriteItems"
 BLOB = Blob("aa", "models/a", 1, "etag")
+ARCHIVE = Archive("uploads/a.zip", "a.zip")
 
 
 @pytest.fixture(autouse=True)
 def _shorten_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     sleep = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds / 20))
+
+
+@pytest.fixture(autouse=True)
+def _allow_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests share a client, which gives retrying up after about 35 in vain."""
+    monkeypatch.setattr(RetryQuota, "acquire", lambda *_: True)
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +210,49 @@ class TestLostReply:
         assert builders.read_task(ledger, task.id).progress == Progress(1, 0, 1000, 0, 0)
         assert builders.read_model(ledger, model.model_id).status is ModelStatus.READY
 
+    def test_for_good_of_what_an_archive_brings_can_be_repeated(
+        self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any
+    ) -> None:
+        task = builders.make_task(
+            builders.make_local_model("a"),
+            model_ids=(),
+            stage=Stage.UPLOADING,
+            archive=ARCHIVE,
+        )
+        models = [builders.make_local_model(name, task.id) for name in ("a", "b")]
+        skipped = [SkippedDirectory("c", ("config.json",))]
+        steps: list[tuple[str, Callable[[], Task | None]]] = [
+            ("PutItem", lambda: ledger.record_task(task)),
+            ("UpdateItem", lambda: ledger.record_arrival(task.id, size=7, etag="e", check_at=builders.START)),
+            (TRANSACTION, lambda: ledger.claim_models(task.id, models, skipped, check_at=builders.START)),
+        ]
+        for operation, step in steps:
+            dynamodb.inject(operation, fault, times=3)
+            with pytest.raises(StorageUnavailableError):
+                step()
+            written = builders.read_task(ledger, task.id)
+            assert step() in (written, None)
+            assert builders.read_task(ledger, task.id) == written
+        assert written.stage is Stage.PLANNING
+        assert written.archive == replace(ARCHIVE, size=7, etag="e")
+        assert written.skipped == tuple(skipped)
+        assert ledger.find_models(written.model_ids) == models
+
+    def test_of_release_models(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any) -> None:
+        task = builders.drop(ledger)
+        models = [builders.make_local_model(name, task.id) for name in ("a", "b")]
+        ledger.claim_models(task.id, models, [], check_at=builders.START)
+        ledger.start_stage(task.id, Stage.PUBLISHING, check_at=builders.START)
+        dynamodb.inject(TRANSACTION, fault)
+        ledger.fail_import(task.id, builders.GATED, check_at=builders.START)
+        dynamodb.reset()
+        dynamodb.inject("UpdateItem", fault, times=3)
+        with pytest.raises(StorageUnavailableError):
+            ledger.release_models(task.id)
+        ledger.release_models(task.id)
+        found = ledger.find_models([model.model_id for model in models])
+        assert [model.status for model in found] == [ModelStatus.FAILED] * 2
+
 
 def test_retries_of_a_transaction_carry_one_token(ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
     dynamodb.inject(TRANSACTION, lose_reply)
@@ -242,6 +299,15 @@ class TestConflict:
             builders.claim(ledger, model)
         assert caught.value.task_id == winner.id
         assert dynamodb.count(TRANSACTION) == 1
+
+    def test_is_no_success_of_a_claim(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
+        for names in (["a"], []):
+            task = builders.drop(ledger)
+            models = [builders.make_local_model(name, task.id) for name in names]
+            dynamodb.inject(TRANSACTION, conflict, times=3)
+            claimed = ledger.claim_models(task.id, models, [], check_at=builders.START)
+            assert claimed is not None
+            assert claimed.stage is Stage.PLANNING
 
 
 class TestRace:
@@ -309,6 +375,22 @@ class TestRace:
         assert not ledger.fail_import(task.id, builders.GATED, check_at=builders.START)
         assert builders.read_model(ledger, task.model_ids[0]).status is ModelStatus.READY
 
+    def test_of_an_archive_s_claim_with_its_task_s_end(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
+        task = builders.drop(ledger)
+        after(dynamodb, "GetItem", lambda: ledger.fail_import(task.id, builders.GATED, check_at=builders.START))
+        models = [builders.make_local_model("a", task.id)]
+        ended = ledger.claim_models(task.id, models, [], check_at=builders.START)
+        assert ended == builders.read_task(ledger, task.id)
+        assert ended.status is TaskStatus.FAILED
+        assert ledger.find_models([models[0].model_id]) == []
+
+    def test_of_an_arrival_with_its_task_s_end(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
+        task = builders.drop(ledger, stage=Stage.UPLOADING)
+        after(dynamodb, "GetItem", lambda: ledger.fail_import(task.id, builders.GATED, check_at=builders.START))
+        ended = ledger.record_arrival(task.id, size=7, etag="other", check_at=builders.START)
+        assert ended == builders.read_task(ledger, task.id)
+        assert (ended.status, ended.archive) == (TaskStatus.FAILED, task.archive)
+
 
 def after(dynamodb: MotoDynamoDB, operation: str, step: Callable[[], object]) -> None:
     def fault(_: Call, do: Callable[[], Answer]) -> Answer:
@@ -348,6 +430,61 @@ def test_of_fifty_simultaneous_claims_one_wins(contended: Ledger) -> None:
     assert len(winners) == 1
     assert [task.id for task in tasks if contended.find_task(task.id)] == list(winners)
     assert {builders.read_model(contended, model.model_id).task_id} == winners
+
+
+def test_of_simultaneous_claims_that_overlap_one_wins_whole(contended: Ledger) -> None:
+    tasks = [builders.drop(contended) if number % 2 else builders.make_task(shared()) for number in range(16)]
+    start = threading.Barrier(len(tasks))
+
+    def claim(number: int) -> str:
+        task = tasks[number]
+        models = [replace(shared(), task_id=task.id), builders.make_local_model(f"own-{number}", task.id)]
+        if number % 4 > 1:
+            models.reverse()
+        start.wait()
+        try:
+            if task.stage is Stage.INSPECTING:
+                contended.claim_models(task.id, models, [], check_at=builders.START)
+            else:
+                model_ids = tuple(model.model_id for model in models)
+                contended.claim_import(replace(task, model_ids=model_ids), models)
+        except ImportInProgressError as error:
+            return error.task_id if error.model_id == shared().model_id else error.model_id
+        return task.id
+
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        [winner] = set(pool.map(claim, range(len(tasks))))
+    for number, task in enumerate(tasks):
+        own = contended.find_model(builders.make_local_model(f"own-{number}").model_id)
+        assert (own is not None) == (task.id == winner)
+        found = contended.find_task(task.id)
+        if task.id == winner:
+            assert found is not None
+            assert len(found.model_ids) == 2
+        else:
+            assert found == (task if task.stage is Stage.INSPECTING else None)
+    assert builders.read_model(contended, shared().model_id).task_id == winner
+
+
+def shared() -> Model:
+    return builders.make_local_model("shared")
+
+
+def test_simultaneous_deliveries_of_one_archive_all_succeed(contended: Ledger) -> None:
+    task = builders.drop(contended)
+    models = [builders.make_local_model(name, task.id) for name in ("a", "b", "c")]
+    start = threading.Barrier(8)
+
+    def accept(_: int) -> Task | None:
+        start.wait()
+        return contended.claim_models(task.id, models, [], check_at=builders.START + 500)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(accept, range(8)))
+    claimed = builders.read_task(contended, task.id)
+    assert answers == [claimed] * 8
+    assert (claimed.stage, claimed.check_at) == (Stage.PLANNING, builders.START + 500)
+    assert contended.find_models(claimed.model_ids) == models
 
 
 def test_simultaneous_workers_and_duplicates_count_exactly(contended: Ledger) -> None:
@@ -443,6 +580,58 @@ def test_records_expire(ledger: DynamoDBLedger, monkeypatch: pytest.MonkeyPatch)
         assert ledger._tasks.get(ended.id).expires_at.timestamp() == builders.START + 90 * 86_400
 
 
+def test_refusals_say_which_models_and_why(ledger: DynamoDBLedger) -> None:
+    hub, local = builders.make_model(), builders.make_local_model("My-Model")
+    first = builders.make_task(hub, model_ids=(hub.model_id, local.model_id))
+    claims = [replace(hub, task_id=first.id), replace(local, task_id=first.id)]
+    ledger.claim_import(first, claims)
+    second = builders.make_task(hub)
+    for models, words in (
+        ([hub], f"{hub.resolved.name} at commit {hub.resolved.commit[:12]} is being imported by task {first.id}"),
+        ([local, hub], f"My-Model is being imported by task {first.id}"),
+    ):
+        with pytest.raises(ImportInProgressError) as running:
+            ledger.claim_import(second, models)
+        assert running.value.detail == f"{words}: follow that one."
+    ledger.finish_import(first.id, totals=dict.fromkeys(first.model_ids, (1, 1)), check_at=builders.START)
+    for models, words in (
+        ([local], "My-Model is here already."),
+        ([local, hub], f"My-Model, {hub.resolved.name} at commit {hub.resolved.commit[:12]} are here already."),
+    ):
+        with pytest.raises(ModelExistsError) as ready:
+            ledger.claim_import(second, models)
+        assert ready.value.detail == words
+
+
+def test_a_list_reads_a_bounded_number_of_tasks(ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
+    tasks = [builders.drop(ledger, created_at=builders.at(builders.START + number)) for number in range(25)]
+    ledger.fail_import(tasks[0].id, builders.GATED, check_at=builders.START)
+    dynamodb.reset()
+    first = ledger.list_tasks(status=TaskStatus.FAILED, limit=2)
+    assert first.tasks == ()
+    assert first.cursor is not None
+    assert dynamodb.count("Query") == 10
+    second = ledger.list_tasks(status=TaskStatus.FAILED, limit=2, cursor=first.cursor)
+    assert [task.id for task in second.tasks] == [tasks[0].id]
+    assert second.cursor is None
+
+
+def test_a_list_leaves_out_tasks_that_are_in_the_index_only(ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
+    gone, *_ = [builders.drop(ledger, created_at=builders.at(builders.START + number)) for number in range(3)]
+
+    def expire(call: Call, do: Callable[[], Answer]) -> Answer:
+        status, _, body = do()  # the headers have the checksum of this body
+        answer = json.loads(body)
+        for table, items in answer["Responses"].items():
+            answer["Responses"][table] = [item for item in items if item["id"]["S"] != gone.id]
+        return status, {}, json.dumps(answer)
+
+    dynamodb.inject("BatchGetItem", expire)
+    page = ledger.list_tasks(limit=3)
+    assert len(page.tasks) == 2
+    assert gone not in page.tasks
+
+
 def test_items_that_dynamodb_keeps_back_are_sent_again(ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
     def keep_back(call: Call, _: Callable[[], Answer]) -> Answer:
         return 200, {}, json.dumps({"UnprocessedItems": call.body["RequestItems"]})
@@ -485,6 +674,16 @@ def test_calls_to_dynamodb_are_few(ledger: DynamoDBLedger, dynamodb: MotoDynamoD
     pairs = [("sha256:aa", BLOB), ("git-sha1:aa", BLOB)]
     measure("put_blobs", lambda: ledger.put_blobs(pairs, expires_at=None))
     measure("put_blobs that expire", lambda: ledger.put_blobs(pairs, expires_at=1))
+    asked = builders.make_task(builders.make_local_model("a"), model_ids=(), stage=Stage.UPLOADING, archive=ARCHIVE)
+    models = [builders.make_local_model(f"m{number}", asked.id) for number in range(90)]
+    measure("record_task", lambda: ledger.record_task(asked))
+    measure("record_arrival", lambda: ledger.record_arrival(asked.id, size=1, etag="e", check_at=builders.START))
+    measure("claim_models", lambda: ledger.claim_models(asked.id, models, [], check_at=builders.START))
+    model_ids = [model.model_id for model in models]
+    measure("find_models", lambda: ledger.find_models(model_ids))
+    measure("list_tasks", lambda: ledger.list_tasks(limit=20))
+    totals = dict.fromkeys(model_ids, (1, 1))
+    measure("finish_import of many", lambda: ledger.finish_import(asked.id, totals=totals, check_at=builders.START))
     assert counted == {
         "claim_import": 1,
         "put_files": 1,
@@ -498,6 +697,12 @@ def test_calls_to_dynamodb_are_few(ledger: DynamoDBLedger, dynamodb: MotoDynamoD
         "finish_import": 2,
         "put_blobs": 1,
         "put_blobs that expire": 2,
+        "record_task": 1,
+        "record_arrival": 2,
+        "claim_models": 3,
+        "find_models": 1,
+        "list_tasks": 2,
+        "finish_import of many": 2,
     }
 
 

@@ -64,12 +64,14 @@ def test_the_real_model_arrives_byte_for_byte(stack: Stack, imported: dict[str, 
     git = hashlib.sha1(b"blob %d\0" % len(source["config.json"]) + source["config.json"]).hexdigest()
     assert listed["config.json"]["source_digest"] == f"git-sha1:{git}"
     assert listed["model.safetensors"]["source_digest"] == f"sha256:{listed['model.safetensors']['sha256']}"
-    assert imported["progress"] == {
+    progress = dict(imported["progress"])
+    # An archive of another test may have brought the same files before.
+    assert progress.pop("bytes_reused") <= sum(map(len, source.values()))
+    assert progress == {
         "files_done": len(source),
         "files_total": len(source),
         "bytes_done": sum(map(len, source.values())),
         "bytes_total": sum(map(len, source.values())),
-        "bytes_reused": 0,
     }
     assert stack.list_keys("staging/") == []
     assert stack.list_uploads() == []

@@ -25,13 +25,13 @@ help: ## this list
 	@echo
 	@echo "Options of run, up and down: STACK=name (a second stack beside the first)."
 	@echo "Options of run and up: UPSTREAM=auto|internet|loopback, HF_ENDPOINT=url (any Hub-compatible server), STACK_PORT=number."
-	@echo "Option of run: RUN_EXIT=1 (stop after the import)."
+	@echo "Option of run: RUN_EXIT=1 (stop after the imports)."
 	@echo "Option of build and deploy: ARCHITECTURE=arm64|x86_64."
 
 setup: ## the environments in .venv and .local/venvs (everything else calls this)
 	@$(if $(PYTHON),"$(PYTHON)" requirements/install.py,echo '$(NO_PYTHON)' >&2; exit 1)
 
-run: setup ## start the local stack, import a model, stay up until Ctrl-C
+run: setup ## start the local stack, import a sample ZIP and a model, stay up until Ctrl-C
 	@exec $(LOCAL) run $(LOCAL_OPTIONS) $(if $(RUN_EXIT),--once)
 
 up: setup ## start the local stack in the background

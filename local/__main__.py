@@ -4,12 +4,14 @@ import argparse
 import signal
 import sys
 from functools import partial
+from pathlib import Path
 
 import psutil
 from rich.console import Console
 
 from local.errors import LocalStackError
 from local.importing import import_samples, print_commands, print_function_errors, say
+from local.sample import write_sample_archive
 from local.stack import DEFAULT_NAME, LocalStack, StackState
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -21,14 +23,14 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, summary in (
         ("up", "start in the background"),
-        ("run", "start, import a model, stay until Ctrl-C"),
+        ("run", "start, import a ZIP and a model, stay until Ctrl-C"),
     ):
         command = commands.add_parser(name, help=summary)
         command.add_argument("--upstream", choices=("auto", "internet", "loopback"), default="auto")
         command.add_argument("--hf-endpoint", default="", help="any server that speaks the Hub's protocol")
         command.add_argument("--port", type=int, default=0, help="MiniStack's port; 0 takes a free one")
         if name == "run":
-            command.add_argument("--once", action="store_true", help="stop after the import")
+            command.add_argument("--once", action="store_true", help="stop after the imports")
     commands.add_parser("down", help="stop and remove")
     return parser.parse_args(arguments)
 
@@ -36,16 +38,16 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 def bring_up(stack: LocalStack, options: argparse.Namespace, console: Console) -> None:
     state = stack.start(options.upstream, options.hf_endpoint, options.port, partial(say, console))
     say(console, f"Up: {state.api_url} ({stack.state_path})")
-    print_commands(state, console)
+    print_commands(state, write_sample_archive(stack.folder), console)
 
 
 def take_down(stack: LocalStack, console: Console) -> None:
     console.print("Stopped." if stack.stop() else "Nothing to stop.")
 
 
-def try_import(state: StackState, console: Console) -> bool:
+def try_import(state: StackState, sample: Path, console: Console) -> bool:
     try:
-        done = import_samples(state, console)
+        done = import_samples(state, sample, console)
     except LocalStackError as error:
         say(console, str(error))
         done = False
@@ -57,7 +59,7 @@ def try_import(state: StackState, console: Console) -> bool:
 def run_in_foreground(stack: LocalStack, options: argparse.Namespace, console: Console) -> int:
     try:
         state = stack.start(options.upstream, options.hf_endpoint, options.port, partial(say, console))
-        done = try_import(state, console)
+        done = try_import(state, write_sample_archive(stack.folder), console)
         if options.once:
             return 0 if done else 1
         say(console, "Up until Ctrl-C.")

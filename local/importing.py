@@ -1,9 +1,10 @@
-"""Import one model through the stack's API and show what comes of it."""
+"""Import samples through the stack's API and show what comes of them."""
 
 import json
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -11,12 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from local.errors import LocalStackError
-from local.sample import build_sample_archive
-from local.stack import CLIENT_CONFIG, SAMPLE_MODEL, StackState, open_session
+from local.stack import CLIENT_CONFIG, CREDENTIALS, ROOT, SAMPLE_MODEL, StackState, open_session
 
 POLL_SECONDS = 0.3
 REQUEST_SECONDS = 30
-SAMPLE_ARCHIVE = "sample.zip"
 FAILURE = re.compile(r'"level": ?"(ERROR|CRITICAL)"|\[ERROR\]|Traceback|Error:')
 
 type Task = dict[str, Any]
@@ -51,7 +50,7 @@ class ImportApi:
         return response.headers["Location"].rpartition("/")[2]
 
     def submit_archive(self, archive: bytes, file_name: str, model_name: str) -> str | None:
-        """As `submit`, for a ZIP."""
+        """As `submit`, for a ZIP; None also when the stack has only some of its models."""
         response = self._session.post(
             f"{self._url}/upload/local",
             params={"model_name": model_name},
@@ -135,41 +134,46 @@ def print_function_errors(state: StackState, console: Console, newest: int = 10)
         say(console, event["message"].rstrip())
 
 
-def print_commands(state: StackState, console: Console, task_id: str | None = None) -> None:
+def print_commands(state: StackState, sample: Path, console: Console, task_id: str | None = None) -> None:
+    """Lines for a shell in the repository's folder; `sample` is the ZIP that they send."""
     url, key = state.api_url, f"-H 'x-api-key: {state.api_key}'"
-    content_type = "-H 'content-type: application/json'"
-    body = json.dumps({"model_tag": SAMPLE_MODEL, "revision": "main"})
-    aws = f"AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION={state.region} aws"
-    s3 = f"{aws} --endpoint-url {state.aws_endpoint_url} s3 cp"
-    bucket = f"s3://{state.incoming_bucket}"
-    size = '"{\\"file_name\\": \\"models.zip\\", \\"size\\": $(stat -c %s models.zip)}"'
+    json_type = "-H 'content-type: application/json'"
+    path = sample.relative_to(ROOT, walk_up=True)
+    upload = json.dumps({"file_name": sample.name, "size": sample.stat().st_size, "model_name": "my-larger-models"})
+    model = json.dumps({"model_tag": SAMPLE_MODEL, "revision": "main"})
+    credentials = " ".join(f"{name}={value}" for name, value in CREDENTIALS.items())
+    copy, endpoint = f"{credentials} aws s3 cp", f"--endpoint-url {state.aws_endpoint_url}"
+    bucket, dropped = f"s3://{state.incoming_bucket}", f"incoming/{sample.name}"
+    ask = f"curl -s {url}/upload/local {key} {json_type} -d '{upload}'"
+    find_address = """tee /dev/stderr | sed -n 's/.*"url": "\\([^"]*\\)".*/\\1/p'"""
     lines = [
-        "Import the models in a ZIP (one or more directories with config.json, tokenizer.json and weights):",
-        f"  curl -si '{url}/upload/local?model_name=mine' {key} -F file=@models.zip",
-        "One above 4.5 MB: ask where to send it, then send it there (curl -T models.zip 'URL'), or drop it:",
-        f"  curl -s {url}/upload/local {key} {content_type} -d {size}",
-        f"  {s3} models.zip {bucket}/incoming/models.zip",
-        f"  {s3} {bucket}/outcomes/incoming/models.zip.json -",
+        "Import the models in a ZIP (directories with config.json, tokenizer.json and weights) of up to 4.5 MB:",
+        f"  curl -si '{url}/upload/local?model_name=my-models' {key} -F file=@{path}",
+        "A larger one, up to 5 GB: ask where to send it (file_name, size in bytes), and send it there:",
+        f'  curl -sSi -T {path} "$({ask} | {find_address})"',
+        "Any ZIP: drop it into the incoming bucket, and read what became of it:",
+        f"  {copy} {path} {bucket}/{dropped} {endpoint}",
+        f"  {copy} {bucket}/outcomes/{dropped}.json - {endpoint}",
         "Import a model from the Hub:",
-        f"  curl -si {url}/upload/huggingface {key} {content_type} -d '{body}'",
-        "Follow the task that Location or Link names, and list all:",
+        f"  curl -si {url}/upload/huggingface {key} {json_type} -d '{model}'",
+        "Follow the task that Location or Link names, and list those of ZIPs:",
         f"  curl -s {url}/upload/tasks/{task_id or 'TASK_ID'} {key}",
-        f"  curl -s {url}/upload/tasks {key}",
+        f"  curl -s '{url}/upload/tasks?source=LOCAL' {key}",
     ]
     say(console, "\n".join(lines))
 
 
-def import_samples(state: StackState, console: Console) -> bool:
-    """Import a ZIP of two tiny models, then the Hub's sample model; list the bucket, print the commands. False if an
-    import failed.
+def import_samples(state: StackState, sample: Path, console: Console) -> bool:
+    """Import the ZIP `sample`, then the Hub's sample model; list the bucket, print the commands. False if an import
+    failed.
     """
     api = ImportApi(state)
-    say(console, f"Sending {SAMPLE_ARCHIVE} with two tiny models to {state.api_url}/upload/local")
-    archive_done, _ = follow(api, api.submit_archive(build_sample_archive(), SAMPLE_ARCHIVE, "sample"), console)
+    say(console, f"Sending {sample.name} through {state.api_url}/upload/local")
+    archive_done, _ = follow(api, api.submit_archive(sample.read_bytes(), sample.name, "sample"), console)
     say(console, f"Importing {SAMPLE_MODEL} through {state.api_url}/upload/huggingface")
     model_done, task_id = follow(api, api.submit(SAMPLE_MODEL), console)
     print_objects(state, console)
-    print_commands(state, console, task_id)
+    print_commands(state, sample, console, task_id)
     return archive_done and model_done
 
 
@@ -183,5 +187,12 @@ def follow(api: ImportApi, task_id: str | None, console: Console) -> tuple[bool,
         say(console, f"The import failed: {task.get('error_msg')}")
         return False, task_id
     for model in task["models"]:
-        say(console, f"{model['name']}: {model.get('location') or model['status']}")
+        say(console, describe_result(model))
     return True, task_id
+
+
+def describe_result(model: dict[str, Any]) -> str:
+    """What a task says of a model, or of a directory that is none."""
+    if "lacks" in model:
+        return f"{model['name']}: {model['status']}, lacks {', '.join(model['lacks'])}"
+    return f"{model['name']}: {model.get('location') or model['status']}"

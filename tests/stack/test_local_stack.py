@@ -35,6 +35,7 @@ def test_a_second_stack_runs_beside_the_first_until_ctrl_c(stack: Stack, tmp_pat
     try:
         wait_for_line(log, "Up until Ctrl-C", process)
         assert "DONE 13/13 files" in log.read_text()
+        assert "sample/tiny-bert: s3://" in log.read_text()
         state = json.loads(second.state_path.read_text())
         assert state["api_url"].endswith("/v1")
         assert state["aws_endpoint_url"] != stack.state.aws_endpoint_url

@@ -1,14 +1,37 @@
 """What a person sees of an import through the local stack."""
 
+import email
+import email.policy
 import io
+import json
+import os
+import shutil
+import subprocess
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from rich.console import Console
 
-from local.importing import describe_progress, follow_task
+from local.errors import LocalStackError
+from local.importing import (
+    ImportApi,
+    describe_progress,
+    describe_result,
+    follow_task,
+    import_samples,
+    print_commands,
+)
+from local.sample import write_sample_archive
+from local.stack import ROOT, SAMPLE_MODEL, StackState
 
+API = "/_aws/execute-api/api1/v1"
+UPLOAD = "/incoming-bucket/uploads/1.zip"
 PLANNED = {"task_status": "PENDING", "stage": "PLANNING"}
 HALF = {
     "task_status": "PENDING",
@@ -20,6 +43,164 @@ DONE = {
     "stage": "DONE",
     "progress": {"files_done": 3, "files_total": 3, "bytes_done": 100, "bytes_total": 100, "bytes_reused": 1200},
 }
+FAILED = {"task_status": "FAILED", "error_msg": "the ZIP is [damaged]"}
+BERT = {
+    "model_id": "1",
+    "name": "sample/tiny-bert",
+    "status": "READY",
+    "location": "s3://models-bucket/models/local/sample/tiny-bert/zip-task/",
+}
+SKIPPED = {"name": "notes", "status": "SKIPPED", "lacks": ["config.json", "tokenizer.json"]}
+MINILM = {"model_id": "2", "name": SAMPLE_MODEL, "status": "READY", "location": "s3://models-bucket/models/hub/"}
+OBJECTS = b"""<?xml version="1.0" encoding="UTF-8"?>
+<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>models-bucket</Name><KeyCount>1</KeyCount>
+<IsTruncated>false</IsTruncated><Contents><Key>models/local/sample/tiny-bert/zip-task/config.json</Key><Size>1274</Size>
+</Contents></ListBucketResult>"""
+
+
+@dataclass
+class Answer:
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def answer_json(status: int, body: object) -> Answer:
+    return Answer(status, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    headers: dict[str, str]
+    """Names in lower case."""
+    body: bytes
+
+    def read_form(self) -> dict[str, tuple[str | None, bytes]]:
+        """(file name, content) of each field, by the standard library's reading of MIME."""
+        head = f"Content-Type: {self.headers['content-type']}\r\n\r\n".encode()
+        message = email.message_from_bytes(head + self.body, policy=email.policy.HTTP)
+        assert message.get_content_type() == "multipart/form-data"
+        assert message.is_multipart()
+        assert not message.defects
+        form = {}
+        for part in message.iter_parts():
+            assert part.get_content_disposition() == "form-data"
+            content = part.get_payload(decode=True)
+            assert isinstance(content, bytes)
+            form[str(part.get_param("name", header="content-disposition"))] = (part.get_filename(), content)
+        return form
+
+
+@dataclass
+class FakeStack:
+    """The API's routes and S3's, as far as imports use them. `tasks` are each task's answers; the last one stays."""
+
+    endpoint: str = ""
+    requests: list[Request] = field(default_factory=list)
+    archive_answer: Answer = field(
+        default_factory=lambda: Answer(
+            201,
+            headers={
+                "location": "/v1/upload/local/1",
+                "link": '</v1/upload/tasks/zip-task>; rel="status"',
+            },
+        )
+    )
+    model_answer: Answer = field(default_factory=lambda: Answer(201, headers={"location": "/v1/upload/tasks/hub-task"}))
+    tasks: dict[str, list[dict[str, Any]]] = field(
+        default_factory=lambda: {
+            "zip-task": [PLANNED, HALF, {**DONE, "models": [BERT, SKIPPED]}],
+            "hub-task": [PLANNED, {**DONE, "models": [MINILM]}],
+        }
+    )
+
+    @property
+    def state(self) -> StackState:
+        return StackState(
+            api_url=f"{self.endpoint}{API}",
+            api_key="the-key",
+            aws_endpoint_url=self.endpoint,
+            region="us-east-1",
+            incoming_bucket="incoming-bucket",
+            models_bucket="models-bucket",
+            stack_name="modelhaul",
+            hub_endpoint="http://127.0.0.1:1",
+            ministack_pid=1,
+            outputs={},
+        )
+
+    def answer(self, request: Request) -> Answer:
+        self.requests.append(request)
+        route = request.path.removeprefix(API)
+        if route != request.path and request.headers.get("x-api-key") != self.state.api_key:
+            return answer_json(403, {"message": "Forbidden"})
+        match request.method, route.rpartition("/")[::2]:
+            case "POST", ("/upload", "local"):
+                is_form = request.headers["content-type"] != "application/json"
+                return self.archive_answer if is_form else self._open_upload()
+            case "GET", ("/upload/tasks", task_id):
+                answers = self.tasks[task_id]
+                return answer_json(200, answers.pop(0) if len(answers) > 1 else answers[0])
+        others = {
+            ("POST", "/upload/huggingface"): self.model_answer,
+            ("GET", "/upload/tasks"): answer_json(200, {"tasks": []}),
+            ("GET", "/models-bucket"): Answer(200, OBJECTS, {"Content-Type": "application/xml"}),
+            ("PUT", UPLOAD): Answer(200),
+        }
+        return others.get((request.method, route), answer_json(404, {}))
+
+    def _open_upload(self) -> Answer:
+        address = f"{self.endpoint}{UPLOAD}?X-Amz-Expires=9&X-Amz-Signature=a%2Fb"
+        return answer_json(201, {"task_id": "put-task", "upload": {"method": "PUT", "url": address}})
+
+
+@pytest.fixture
+def stack() -> Iterator[FakeStack]:
+    stack = FakeStack()
+
+    class Handler(BaseHTTPRequestHandler):
+        def serve(self) -> None:
+            target = urlsplit(self.path)
+            answer = stack.answer(
+                Request(
+                    self.command,
+                    target.path,
+                    parse_qs(target.query),
+                    {name.lower(): value for name, value in self.headers.items()},
+                    self.rfile.read(int(self.headers.get("Content-Length", 0))),
+                )
+            )
+            self.send_response(answer.status)
+            for name, value in {**answer.headers, "Content-Length": str(len(answer.body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(answer.body)
+
+        do_GET = do_POST = do_PUT = serve  # noqa: N815 - names that the base class looks up
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        stack.endpoint = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield stack
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Path:
+    return write_sample_archive(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def do_not_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.importing.POLL_SECONDS", 0)
 
 
 @pytest.mark.parametrize(
@@ -34,8 +215,7 @@ def test_progress_in_words(task: dict[str, object], expected: tuple[str, int, in
     assert describe_progress(task) == expected
 
 
-def test_without_a_terminal_each_change_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("local.importing.POLL_SECONDS", 0)
+def test_without_a_terminal_each_change_is_one_line() -> None:
     answers: Iterator[dict[str, Any]] = iter([PLANNED, PLANNED, HALF, DONE])
     output = io.StringIO()
 
@@ -47,3 +227,174 @@ def test_without_a_terminal_each_change_is_one_line(monkeypatch: pytest.MonkeyPa
         "PENDING transferring 1/3 files 50 %",
         "DONE 3/3 files 100 % 1,200 bytes reused",
     ]
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (BERT, f"sample/tiny-bert: {BERT['location']}"),
+        ({"name": "a", "status": "IMPORTING"}, "a: IMPORTING"),
+        (SKIPPED, "notes: SKIPPED, lacks config.json, tokenizer.json"),
+    ],
+)
+def test_results_in_words(model: dict[str, Any], expected: str) -> None:
+    assert describe_result(model) == expected
+
+
+def test_an_archive_is_sent_as_a_form_and_its_link_names_the_task(stack: FakeStack) -> None:
+    content = bytes(range(256)) + b"\r\n--\r\n"
+
+    assert ImportApi(stack.state).submit_archive(content, "some models.zip", "team/mine") == "zip-task"
+
+    (request,) = stack.requests
+    assert request.query == {"model_name": ["team/mine"]}
+    assert request.read_form() == {"file": ("some models.zip", content)}
+
+
+def test_archives_that_are_here_already_have_no_task(stack: FakeStack) -> None:
+    stack.archive_answer = answer_json(409, {"type": "urn:modelhaul:problem:model-exists"})
+    assert ImportApi(stack.state).submit_archive(b"PK", "models.zip", "mine") is None
+
+
+def test_a_refusal_is_told_in_the_words_of_the_api(stack: FakeStack) -> None:
+    stack.archive_answer = answer_json(400, {"title": "The archive is refused", "detail": "a.bin leads outside."})
+    with pytest.raises(LocalStackError, match=r"refused models\.zip: 400 a\.bin leads outside\."):
+        ImportApi(stack.state).submit_archive(b"PK", "models.zip", "mine")
+
+
+def run_import(stack: FakeStack, sample: Path) -> tuple[bool, list[str]]:
+    output = io.StringIO()
+    done = import_samples(stack.state, sample, Console(file=output))
+    return done, output.getvalue().splitlines()
+
+
+def test_the_archive_is_followed_to_its_end_before_the_hub_is_asked(stack: FakeStack, sample: Path) -> None:
+    done, lines = run_import(stack, sample)
+
+    assert done
+    url = stack.state.api_url
+    assert lines[:12] == [
+        f"Sending sample.zip through {url}/upload/local",
+        "PENDING planning",
+        "PENDING transferring 1/3 files 50 %",
+        "DONE 3/3 files 100 % 1,200 bytes reused",
+        f"sample/tiny-bert: {BERT['location']}",
+        "notes: SKIPPED, lacks config.json, tokenizer.json",
+        f"Importing {SAMPLE_MODEL} through {url}/upload/huggingface",
+        "PENDING planning",
+        "DONE 3/3 files 100 % 1,200 bytes reused",
+        f"{SAMPLE_MODEL}: {MINILM['location']}",
+        "Bytes and keys in s3://models-bucket:",
+        "         1,274  models/local/sample/tiny-bert/zip-task/config.json",
+    ]
+    assert any("upload/tasks/hub-task" in line for line in lines[12:])
+    assert stack.requests[0].read_form() == {"file": ("sample.zip", sample.read_bytes())}
+    assert stack.requests[0].query == {"model_name": ["sample"]}
+    asked = [(request.method, request.path.rpartition("/")[2]) for request in stack.requests]
+    assert asked == [
+        ("POST", "local"),
+        *[("GET", "zip-task")] * 3,
+        ("POST", "huggingface"),
+        *[("GET", "hub-task")] * 2,
+        ("GET", "models-bucket"),
+    ]
+
+
+def test_what_is_here_already_is_said_and_the_hub_is_asked_all_the_same(stack: FakeStack, sample: Path) -> None:
+    stack.archive_answer = answer_json(409, {"type": "urn:modelhaul:problem:model-exists"})
+
+    done, lines = run_import(stack, sample)
+
+    assert done
+    assert lines[1] == "The stack has it already (409); nothing to import."
+    assert f"{SAMPLE_MODEL}: {MINILM['location']}" in lines
+
+
+def test_a_failed_archive_is_a_failure_although_the_hub_does_well(stack: FakeStack, sample: Path) -> None:
+    stack.tasks["zip-task"] = [FAILED]
+
+    done, lines = run_import(stack, sample)
+
+    assert not done
+    assert lines[2] == "The import failed: the ZIP is [damaged]"
+    assert f"{SAMPLE_MODEL}: {MINILM['location']}" in lines
+
+
+def test_a_hub_that_does_not_answer_is_told_in_the_words_of_the_api(stack: FakeStack, sample: Path) -> None:
+    stack.model_answer = answer_json(503, {"detail": "The Hub does not answer."})
+    with pytest.raises(LocalStackError, match=rf"refused {SAMPLE_MODEL}: 503 The Hub does not answer\."):
+        run_import(stack, sample)
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Runs the printed commands as a person who pastes them in the repository's folder."""
+
+    commands: list[str]
+    programs: Path
+
+    def run(self, *words: str) -> str:
+        """Runs the one command that has all these words in it, and returns what it prints."""
+        (command,) = [line for line in self.commands if all(word in line for word in words)]
+        environment = {"PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}", "HOME": str(self.programs)}
+        finished = subprocess.run(
+            ["sh", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert finished.returncode == 0, finished.stderr
+        return finished.stdout
+
+
+@pytest.fixture
+def shell(stack: FakeStack, sample: Path, tmp_path: Path) -> Shell:
+    output = io.StringIO()
+    print_commands(stack.state, sample, Console(file=output), "hub-task")
+    return Shell([line for line in output.getvalue().splitlines() if line.startswith("  ")], tmp_path)
+
+
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+
+
+@needs_curl
+def test_the_printed_post_sends_the_sample(stack: FakeStack, sample: Path, shell: Shell) -> None:
+    assert shell.run("-F file=").startswith("HTTP/1.0 201")
+    (request,) = stack.requests
+    assert request.query == {"model_name": ["my-models"]}
+    assert request.read_form() == {"file": ("sample.zip", sample.read_bytes())}
+
+
+@needs_curl
+def test_the_printed_upload_asks_for_an_address_and_sends_the_sample_there(
+    stack: FakeStack, sample: Path, shell: Shell
+) -> None:
+    assert shell.run("curl", "-T").startswith("HTTP/1.0 200")
+    asked, sent = stack.requests
+    assert json.loads(asked.body) == {
+        "file_name": "sample.zip",
+        "size": sample.stat().st_size,
+        "model_name": "my-larger-models",
+    }
+    assert (sent.method, sent.path) == ("PUT", UPLOAD)
+    assert sent.query == {"X-Amz-Expires": ["9"], "X-Amz-Signature": ["a/b"]}
+    assert sent.body == sample.read_bytes()
+
+
+@needs_curl
+def test_the_printed_rest_asks_the_hub_and_for_tasks(stack: FakeStack, shell: Shell) -> None:
+    assert shell.run("upload/huggingface").startswith("HTTP/1.0 201")
+    assert json.loads(shell.run("upload/tasks/hub-task"))["task_status"] == "PENDING"
+    assert json.loads(shell.run("upload/tasks?")) == {"tasks": []}
+    assert json.loads(stack.requests[0].body) == {"model_tag": SAMPLE_MODEL, "revision": "main"}
+    assert stack.requests[-1].query == {"source": ["LOCAL"]}
+
+
+def test_the_printed_drop_and_the_look_at_its_outcome(stack: FakeStack, sample: Path, shell: Shell) -> None:
+    program = shell.programs / "aws"
+    program.write_text('#!/bin/sh\necho "$AWS_ACCESS_KEY_ID $AWS_SECRET_ACCESS_KEY $AWS_DEFAULT_REGION $*"\n')
+    program.chmod(0o755)
+    path, endpoint = sample.relative_to(ROOT, walk_up=True), f"--endpoint-url {stack.endpoint}"
+    assert (ROOT / path).samefile(sample)
+    bucket = "s3://incoming-bucket"
+    dropped = shell.run("aws", f"{bucket}/incoming/")
+    assert dropped == f"test test us-east-1 s3 cp {path} {bucket}/incoming/sample.zip {endpoint}\n"
+    outcome = shell.run("aws", f"{bucket}/outcomes/")
+    assert outcome == f"test test us-east-1 s3 cp {bucket}/outcomes/incoming/sample.zip.json - {endpoint}\n"

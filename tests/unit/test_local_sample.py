@@ -5,33 +5,72 @@ import json
 import math
 import struct
 import zipfile
+from pathlib import Path
 
 import pytest
 
-from local.sample import build_sample_archive
+from local.sample import build_sample_archive, write_sample_archive
 from tests.fakes.deployment import Deployment
+
+
+def open_sample() -> zipfile.ZipFile:
+    return zipfile.ZipFile(io.BytesIO(build_sample_archive()))
+
+
+def refuse_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)
 
 
 @pytest.mark.parametrize("name", ["tiny-bert", "tiny-gpt2"])
 def test_its_weights_are_safetensors(name: str) -> None:
-    with zipfile.ZipFile(io.BytesIO(build_sample_archive())) as archive:
+    """By the format's own words: https://github.com/huggingface/safetensors#format."""
+    with open_sample() as archive:
         weights = archive.read(f"{name}/model.safetensors")
-        assert json.loads(archive.read(f"{name}/config.json"))["model_type"] == name.removeprefix("tiny-")
-        assert json.loads(archive.read(f"{name}/tokenizer.json"))["model"]["vocab"]
     (length,) = struct.unpack_from("<Q", weights)
-    header = json.loads(weights[8 : 8 + length])
-    tensors = [tensor for key, tensor in header.items() if key != "__metadata__"]
+    text = weights[8 : 8 + length]
+    assert text.startswith(b"{")
+    assert length % 8 == 0
+    header = json.loads(text, object_pairs_hook=refuse_duplicates)
+    assert header.pop("__metadata__") == {"format": "pt"}
     end = 0
-    for tensor in tensors:
+    for tensor in header.values():
         assert tensor["dtype"] == "F32"
         assert tensor["data_offsets"] == [end, end + 4 * math.prod(tensor["shape"])]
         end = tensor["data_offsets"][1]
     assert len(weights) == 8 + length + end
-    assert length % 8 == 0
+    values = struct.unpack_from(f"<{end // 4}f", weights, 8 + length)
+    assert len(set(values)) > 50
+    assert all(-1 < value < 1 for value in values)
 
 
-def test_it_is_always_the_same_and_gives_two_models() -> None:
-    assert build_sample_archive() == build_sample_archive()
+@pytest.mark.parametrize("name", ["tiny-bert", "tiny-gpt2"])
+def test_its_tokenizer_and_configuration_speak_of_one_vocabulary(name: str) -> None:
+    with open_sample() as archive:
+        config = json.loads(archive.read(f"{name}/config.json"))
+        model = json.loads(archive.read(f"{name}/tokenizer.json"))["model"]
+    assert config["model_type"] == name.removeprefix("tiny-")
+    assert sorted(model["vocab"].values()) == list(range(config["vocab_size"]))
+    assert model["unk_token"] in model["vocab"]
+
+
+def test_one_model_is_deflated_and_one_stored() -> None:
+    with open_sample() as archive:
+        assert archive.testzip() is None
+        methods = {(i.filename.partition("/")[0], i.compress_type) for i in archive.infolist()}
+    assert methods == {("tiny-bert", zipfile.ZIP_DEFLATED), ("tiny-gpt2", zipfile.ZIP_STORED)}
+
+
+def test_its_bytes_are_always_the_same(tmp_path: Path) -> None:
+    with open_sample() as archive:
+        dates = {entry.date_time for entry in archive.infolist()}
+    assert dates == {(2026, 1, 1, 0, 0, 0)}
+    path = write_sample_archive(tmp_path)
+    assert path == tmp_path / "sample.zip"
+    assert path.read_bytes() == build_sample_archive()
+
+
+def test_the_pipeline_finds_two_models_in_it() -> None:
     deployment = Deployment()
     task = deployment.post(build_sample_archive(), "sample")
     deployment.run()

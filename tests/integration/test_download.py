@@ -26,8 +26,9 @@ from modelhaul.errors import (
     UnexpectedAnswerError,
     UntrustedHostError,
 )
-from modelhaul_sources.download import HttpByteStream, HttpDownloader, Timeouts, read_retry_after
+from modelhaul_sources.download import HttpByteStream, HttpDownloader
 from modelhaul_sources.hosts import HostPolicy
+from modelhaul_sources.http_client import Timeouts, read_retry_after
 
 BODY = bytes(range(256)) * 1000  # 256,000 bytes
 SIZE = len(BODY)
@@ -505,7 +506,7 @@ def open_tls(server: RawServer, certificate: Path | None, *, local_mode: bool) -
     endpoint = f"https://hub.example:{server.port}"
     downloader = HttpDownloader(HostPolicy.for_hub(endpoint, local_mode=local_mode), timeouts=QUICK)
     if certificate:
-        downloader._session.verify = str(certificate)
+        downloader._client._session.verify = str(certificate)
     return read_all(downloader.open_range(f"{endpoint}/file", 100, 200_000, SIZE))
 
 
@@ -530,7 +531,7 @@ def test_a_stalled_tls_transfer_yields_no_ciphertext(tmp_path: Path, monkeypatch
     with RawServer(trickle, context) as server:
         policy = HostPolicy.for_hub(f"https://localhost:{server.port}", local_mode=True)
         downloader = HttpDownloader(policy, timeouts=QUICK)
-        downloader._session.verify = str(certificate)
+        downloader._client._session.verify = str(certificate)
         stream = downloader.open_range(f"{policy.endpoint}/file", 100, 200_000, SIZE)
         received = bytearray()
         with pytest.raises(StalledTransferError):

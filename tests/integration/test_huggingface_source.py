@@ -31,8 +31,8 @@ from modelhaul.errors import (
 )
 from modelhaul.model import ResolvedModel, Source, SourceFile
 from modelhaul.ports import ByteStream
-from modelhaul_sources.download import Timeouts
 from modelhaul_sources.hosts import HostPolicy
+from modelhaul_sources.http_client import Timeouts
 from modelhaul_sources.huggingface import HuggingFaceSource
 from tests.upstream.faults import Fault, FaultKind
 from tests.upstream.hub import LoopbackHub

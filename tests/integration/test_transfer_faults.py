@@ -9,8 +9,8 @@ import pytest
 
 from modelhaul.model import Source
 from modelhaul.task import Task, TaskStatus
-from modelhaul_sources.download import Timeouts
 from modelhaul_sources.hosts import HostPolicy
+from modelhaul_sources.http_client import Timeouts
 from modelhaul_sources.huggingface import HuggingFaceSource
 from tests.fakes.deployment import PART_SIZE, Deployment
 from tests.upstream.content import GeneratedContent, read_all

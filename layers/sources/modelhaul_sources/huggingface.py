@@ -8,8 +8,9 @@ from urllib.parse import quote
 from modelhaul.errors import AccessRequiredError, CredentialsRefusedError
 from modelhaul.model import ResolvedModel, SourceFile
 from modelhaul.ports import ByteStream
-from modelhaul_sources.download import DEFAULT_TIMEOUTS, HttpDownloader, Timeouts
+from modelhaul_sources.download import HttpDownloader
 from modelhaul_sources.hosts import HostPolicy
+from modelhaul_sources.http_client import DEFAULT_TIMEOUTS, Timeouts
 
 if TYPE_CHECKING:
     from modelhaul_sources.huggingface_api import HubApi

@@ -28,8 +28,8 @@ from modelhaul.errors import (
     UnexpectedAnswerError,
 )
 from modelhaul.model import ResolvedModel, Source, SourceFile
-from modelhaul_sources.download import describe_url, describe_waiting
 from modelhaul_sources.hosts import HostPolicy, parse_origin
+from modelhaul_sources.http_client import describe_url, describe_waiting
 from modelhaul_sources.references import check_revision
 
 _TIMEOUT = 10.0  # seconds to connect, and for the next bytes

@@ -12,11 +12,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
+GIT_LFS = ROOT / ".local/tools/git-lfs"
 UV_ENVIRONMENT = ROOT / ".local/venvs/uv"
 ENVIRONMENTS = {
     ".venv": ("dev.txt", "sample_model.txt"),
     ".local/venvs/ministack": ("ministack.txt",),
     ".local/venvs/sam": ("sam.txt",),
+    ".local/venvs/giftless": ("giftless.txt",),
 }
 
 
@@ -59,8 +61,36 @@ def install_environment(environment: Path, requirements: list[Path]) -> None:
     stamp.write_text(wanted)
 
 
+def provide_git_lfs() -> None:
+    """git-lfs for the loopback GitHub: the system's, else Debian's, unpacked here and not installed (apt checks its
+    signature, and nobody need be root). Without it everything but GitHub's tests and samples works.
+    """
+    if shutil.which("git-lfs") or (GIT_LFS / "usr/bin/git-lfs").is_file():
+        return
+    words = "git-lfs is missing: install it (https://git-lfs.com) for the tests and the sample of GitHub."
+    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+        print(words, file=sys.stderr)
+        return
+    print(f"Unpacking {GIT_LFS.relative_to(ROOT)}", flush=True)
+    folder = GIT_LFS.with_suffix(".apt")
+    shutil.rmtree(folder, ignore_errors=True)
+    for needed in ("lists/partial", "cache/archives/partial"):
+        (folder / needed).mkdir(parents=True)
+    apt = ["apt-get", "-qq", "-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache"]
+    apt += ["-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User="]
+    steps = [[*apt, "update"], [*apt, "download", "git-lfs"]]
+    if all(subprocess.run(step, cwd=folder, check=False).returncode == 0 for step in steps):
+        (package,) = folder.glob("git-lfs_*.deb")
+        subprocess.run(["dpkg-deb", "-x", package, folder / "unpacked"], check=True)
+        (folder / "unpacked").rename(GIT_LFS)
+    else:
+        print(words, file=sys.stderr)
+    shutil.rmtree(folder)
+
+
 if __name__ == "__main__":
     if sys.version_info[:2] != (3, 13):
         sys.exit("Python 3.13 is needed, as in .python-version.")
     for name, files in ENVIRONMENTS.items():
         install_environment(ROOT / name, [REQUIREMENTS / file for file in files])
+    provide_git_lfs()

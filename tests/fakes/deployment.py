@@ -77,7 +77,7 @@ class Deployment:
             self.ledger, self.archives, self.queue, self.clock, self.rules, outcomes=outcomes
         )
         self.closer = TaskCloser(self.ledger, self.store, self.archives, self.meter, self.clock, outcomes=outcomes)
-        self.planner = Planner(self.ledger, self.queue, open_source, self.clock)
+        self.planner = Planner(self.ledger, self.queue, open_source, self.clock, self.rules.required_files)
         self.transferrer = Transferrer(self.ledger, self.store, self.queue, open_source, self.meter, self.clock, quick)
         self.publisher = Publisher(
             self.ledger,

@@ -14,6 +14,7 @@ from modelhaul.errors import (
 from modelhaul.model import (
     Blob,
     Checkpoint,
+    FileKind,
     FileRecord,
     FileResult,
     Model,
@@ -140,7 +141,9 @@ class InMemoryLedger(Ledger):
     def put_files(self, task_id: str, files: Iterable[SourceFile]) -> None:
         with self._lock:
             for file in files:
-                self._tables.files.setdefault((task_id, file.path), _File(FileRecord(task_id, file)))
+                self._tables.files.setdefault(
+                    (task_id, file.path), _File(FileRecord(task_id, file, done=file.kind is not FileKind.FILE))
+                )
 
     def list_files(self, task_id: str) -> Iterator[FileRecord]:
         with self._lock:

@@ -1,7 +1,7 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -66,6 +66,7 @@ class InMemoryModelSource:
     on_read: Callable[[str, int], None] = lambda _path, _offset: None
     served: Callable[[str, bytes], bytes] = lambda _path, content: content
     bytes_read: Counter[str] = field(default_factory=Counter)
+    announced: list[str] = field(default_factory=list)
 
     def resolve(self, name: str, revision: str) -> ResolvedModel:
         if not _NAME.fullmatch(name):
@@ -95,6 +96,9 @@ class InMemoryModelSource:
         if content is None:
             raise FileMissingError(f"{file.path} is no longer there")
         return InMemoryStream(self, file.path, self.served(file.path, content), start, end)
+
+    def announce_files(self, files: Sequence[SourceFile]) -> None:
+        self.announced += [file.path for file in files]
 
     def locate(self, model: ResolvedModel, file: SourceFile) -> None:
         return

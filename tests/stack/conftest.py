@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from local.stack import CLIENT_CONFIG, LocalStack, StackState, open_session
-from tests.upstream.remote import RemoteLoopbackHub
+from tests.upstream.remote import RemoteUpstream
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -188,8 +188,8 @@ def stack() -> Iterator[Stack]:
 
 
 @pytest.fixture
-def hub(stack: Stack) -> Iterator[RemoteLoopbackHub]:
-    hub = RemoteLoopbackHub(stack.state.hub_endpoint)
+def hub(stack: Stack) -> Iterator[RemoteUpstream]:
+    hub = RemoteUpstream(stack.state.hub_endpoint)
     hub.clear_faults()
     hub.clear_requests()
     yield hub

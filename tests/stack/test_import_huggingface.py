@@ -15,7 +15,7 @@ import requests
 
 from tests.stack.conftest import Stack
 from tests.upstream.faults import Fault, FaultKind
-from tests.upstream.remote import RemoteLoopbackHub
+from tests.upstream.remote import RemoteUpstream
 from tests.upstream.repositories import (
     DISABLED,
     GATED,
@@ -87,7 +87,7 @@ def test_submitted_again_it_is_there_already(stack: Stack, imported: dict[str, A
 
 
 def test_a_moved_branch_moves_only_the_changed_file(
-    stack: Stack, hub: RemoteLoopbackHub, imported: dict[str, Any]
+    stack: Stack, hub: RemoteUpstream, imported: dict[str, Any]
 ) -> None:
     repository = build_minilm()
     main, following = (repository.commits[repository.branches[name]].files for name in ("main", "next"))
@@ -167,7 +167,7 @@ def find_transfer_processes(stack: Stack) -> list[psutil.Process]:
     return [child for child in ministack.children(recursive=True) if any(function in word for word in child.cmdline())]
 
 
-def test_a_killed_transfer_goes_on_where_its_checkpoint_was(stack: Stack, hub: RemoteLoopbackHub) -> None:
+def test_a_killed_transfer_goes_on_where_its_checkpoint_was(stack: Stack, hub: RemoteUpstream) -> None:
     repository = build_large()
     files = dict(repository.commits[repository.branches["main"]].files)
     content = files.pop("model.safetensors")
@@ -203,7 +203,7 @@ def test_a_killed_transfer_goes_on_where_its_checkpoint_was(stack: Stack, hub: R
     assert stack.list_uploads() == []
 
 
-def test_a_cancelled_import_leaves_nothing(stack: Stack, hub: RemoteLoopbackHub) -> None:
+def test_a_cancelled_import_leaves_nothing(stack: Stack, hub: RemoteUpstream) -> None:
     hub.add_fault(Fault(kind=FaultKind.STALL, origin="cdn", after_bytes=20 * 1024 * 1024, times=1))
     task_id = stack.accept(LARGE, "next")
     hub.wait_for_requests(lambda requests: any(r.state == "stalled" for r in requests), timeout=60)
@@ -220,7 +220,7 @@ def test_a_cancelled_import_leaves_nothing(stack: Stack, hub: RemoteLoopbackHub)
     stack.import_model(LARGE, "next")
 
 
-def test_a_rate_limit_waits_in_the_queue(stack: Stack, hub: RemoteLoopbackHub) -> None:
+def test_a_rate_limit_waits_in_the_queue(stack: Stack, hub: RemoteUpstream) -> None:
     hub.add_fault(Fault(kind=FaultKind.RATE_LIMIT, origin="cdn", retry_after=2, times=1))
     stack.import_model(SMALL, "second")
     assert hub.faults == []
@@ -236,7 +236,7 @@ def test_a_lost_message_is_sent_by_the_sweep(stack: Stack) -> None:
     assert stack.wait_for_end(task_id)["task_status"] == "DONE"
 
 
-def test_every_message_twice_and_in_any_order_changes_nothing(stack: Stack, hub: RemoteLoopbackHub) -> None:
+def test_every_message_twice_and_in_any_order_changes_nothing(stack: Stack, hub: RemoteUpstream) -> None:
     repository = build_small()
     files = repository.commits[repository.branches["fourth"]].files
     with stack.pause_consumer("TransferQueue"):

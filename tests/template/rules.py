@@ -19,6 +19,7 @@ FREE_RESOURCES = {
 """Actions for which AWS accepts nothing but `*` as the resource."""
 
 TABLES_WITHOUT_EXPIRY = {"ModelsTable": "models stay until somebody deletes them"}
+TABLES_TO_LOSE = {"RateLimitsTable": "what is lost there a source says again"}
 OBJECT_PREFIXES = {
     "ModelsBucket": {"staging/*", "models/*", "manifests/*"},
     "IncomingBucket": {"incoming/*", "uploads/*", "posted/*", "outcomes/*"},
@@ -540,7 +541,8 @@ def check_drops(template: Template) -> list[str]:
 def check_tables(template: Template) -> list[str]:
     faults = []
     for name, table in list_resources(template, "AWS::DynamoDB::Table"):
-        if not table.get("PointInTimeRecoverySpecification", {}).get("PointInTimeRecoveryEnabled"):
+        recovery = table.get("PointInTimeRecoverySpecification", {}).get("PointInTimeRecoveryEnabled")
+        if name not in TABLES_TO_LOSE and not recovery:
             faults.append(f"{name}: no point-in-time recovery")
         if table.get("BillingMode") != "PAY_PER_REQUEST":
             faults.append(f"{name}: costs while nobody uploads")
@@ -557,7 +559,9 @@ def check_retention(template: Template) -> list[str]:
         f"{name}: {policy} is not Retain"
         for name, resource in template["Resources"].items()
         for policy in ("DeletionPolicy", "UpdateReplacePolicy")
-        if resource["Type"] in {"AWS::DynamoDB::Table", "AWS::S3::Bucket"} and resource.get(policy) != "Retain"
+        if resource["Type"] in {"AWS::DynamoDB::Table", "AWS::S3::Bucket"}
+        and name not in TABLES_TO_LOSE
+        and resource.get(policy) != "Retain"
     ]
 
 

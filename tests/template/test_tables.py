@@ -9,6 +9,7 @@ from pynamodb.indexes import Index
 from pynamodb.models import Model
 
 from modelhaul.adapters.dynamodb import BlobItem, FileItem, ModelItem, TaskItem
+from modelhaul.adapters.rate_limits import RateLimitItem
 from tests.template.transformed import read_template
 
 TABLES: dict[str, type[Model]] = {
@@ -16,6 +17,7 @@ TABLES: dict[str, type[Model]] = {
     "ModelsTable": ModelItem,
     "FilesTable": FileItem,
     "BlobsTable": BlobItem,
+    "RateLimitsTable": RateLimitItem,
 }
 
 

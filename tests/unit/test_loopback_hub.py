@@ -24,7 +24,7 @@ from tests.upstream.content import CHUNK_SIZE, GeneratedContent, read_all
 from tests.upstream.faults import Fault, FaultKind
 from tests.upstream.hub import LoopbackHub
 from tests.upstream.hub_repository import FileSource, HubFile, HubRepository
-from tests.upstream.remote import RemoteLoopbackHub
+from tests.upstream.remote import RemoteUpstream
 from tests.upstream.repositories import (
     DISABLED,
     GATED,
@@ -625,7 +625,7 @@ class TestProcess:
                 assert process.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
-            hub = RemoteLoopbackHub(json.loads(ready_file.read_text())["hub"])
+            hub = RemoteUpstream(json.loads(ready_file.read_text())["hub"])
             for repo_id in (MINILM, SHARDED, GATED):
                 assert fetch(f"{hub.endpoint}/api/models/{repo_id}")[0].status == 200
 

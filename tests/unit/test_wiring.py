@@ -13,13 +13,15 @@ from modelhaul.archive_reading import ArchiveSource
 from modelhaul.errors import CredentialsRefusedError
 from modelhaul.model import Archive, Source
 from modelhaul.required_files import RequiredFiles
-from modelhaul.settings import HuggingFaceSettings, LedgerSettings
+from modelhaul.settings import GitHubSettings, HuggingFaceSettings, LedgerSettings
 from modelhaul.task import Task
+from modelhaul_sources.github import GitHubSource
 from modelhaul_sources.huggingface import HuggingFaceSource
 from tests.template.transformed import read_template
 
 BUILT = {
     "submit_huggingface": ["create_intake"],
+    "submit_github": ["create_intake"],
     "submit_local": ["create_archive_intake"],
     "accept_archive": ["create_arrival_recorder", "create_acceptor", "create_runner"],
     "read_catalog": ["create_ledger"],
@@ -35,7 +37,9 @@ BUILT = {
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.endswith(("_TABLE", "_URL", "_BUCKET", "_HOSTS")) or name.startswith(("AWS_", "HUGGINGFACE", "LOCAL_")):
+        if name.endswith(("_TABLE", "_URL", "_BUCKET", "_HOSTS")) or name.startswith(
+            ("AWS_", "HUGGINGFACE", "GITHUB_", "LOCAL_")
+        ):
             monkeypatch.delenv(name)
     for made in vars(wiring).values():
         if isinstance(made, _lru_cache_wrapper):
@@ -51,6 +55,9 @@ def set_variables(monkeypatch: pytest.MonkeyPatch, name: str, **values: str) -> 
     known = {
         "LOCAL_MODE": "false",
         "HUGGINGFACE_ENDPOINT": "https://huggingface.co",
+        "GITHUB_API_URL": "https://api.github.com",
+        "GITHUB_URL": "https://github.com",
+        "GITHUB_RAW_URL": "https://raw.githubusercontent.com",
         "ALLOWED_HOSTS": "a.example, b.example",
         "ARCHIVE_MAX_ENTRIES": "10",
         "ARCHIVE_MAX_ENTRY_BYTES": "1000",
@@ -110,10 +117,20 @@ def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "secret" not in str(caught.value), "the environment holds credentials"
 
 
-def test_other_sources_do_not_exist_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_archives_are_not_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     set_variables(monkeypatch, "plan_import")
-    with pytest.raises(ValueError, match="GITHUB"):
-        wiring.open_resolver(Source.GITHUB)
+    with pytest.raises(ValueError, match="LOCAL"):
+        wiring.open_resolver(Source.LOCAL)
+
+
+@pytest.mark.parametrize("function", ["submit_github", "plan_import", "transfer_files"])
+def test_those_that_reach_github_can_open_it(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    set_variables(monkeypatch, function)
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    source = wiring.open_source(Task("id", Source.GITHUB, "o/r@main", (), moment, moment))
+    assert isinstance(source, GitHubSource)
+    assert wiring.open_resolver(Source.GITHUB) is source
+    assert GitHubSettings.read().github_raw_url == "https://raw.githubusercontent.com"
 
 
 @pytest.mark.parametrize("function", ["plan_import", "transfer_files"])

@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Origin = Literal["api", "resolve", "cdn"]
+Origin = Literal["api", "resolve", "cdn", "lfs", "raw", "media"]
+"""The Hub's are `api`, `resolve` and `cdn`, GitHub's `api`, `lfs` (the batch API), `raw` and `media` (LFS links)."""
 
 
 class FaultKind(StrEnum):
@@ -19,7 +20,9 @@ class FaultKind(StrEnum):
     SLOW = "slow"
     """Send `bytes_per_second` at most, on each connection."""
     RATE_LIMIT = "rate_limit"
-    """429 with `Retry-After: retry_after` and spent rate-limit headers."""
+    """429 with `Retry-After: retry_after` and spent rate-limit headers. GitHub's API: 403 with spent headers alone."""
+    SECONDARY_LIMIT = "secondary_limit"
+    """GitHub's API: 403 with `Retry-After: retry_after`, or without it if there is none."""
     SERVER_ERROR = "server_error"
     """Answer `status`, with `Retry-After` when `retry_after` is given."""
     WRONG_BYTES = "wrong_bytes"
@@ -54,7 +57,7 @@ class Fault(BaseModel):
     origin: Origin
     path: str = ""
     """Regular expression searched in the decoded path without the query; a plain file name will do."""
-    method: Literal["GET", "HEAD"] | None = None
+    method: Literal["GET", "HEAD", "POST"] | None = None
     holding_byte: int | None = Field(default=None, ge=0)
     """Only answers whose body holds the byte at this position of the file."""
     skip: int = Field(default=0, ge=0)

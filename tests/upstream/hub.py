@@ -16,8 +16,7 @@ from collections.abc import Callable
 from typing import Any, Literal, Self
 from urllib.parse import quote, unquote, urlencode
 
-from pydantic import TypeAdapter, ValidationError
-
+from tests.upstream.control import answer_control
 from tests.upstream.faults import ActiveFaults, Fault, Origin
 from tests.upstream.hub_repository import Commit, HubFile, HubRepository, describe_file
 from tests.upstream.request_log import RequestLog, RequestRecord
@@ -39,8 +38,6 @@ _RESOLVE_ROUTE = re.compile(r"/(?P<repo>[^/]+(?:/[^/]+)?)/resolve/(?P<revision>[
 _CDN_ROUTE = re.compile(r"/(?P<repo>[^/]+(?:/[^/]+)?)/(?P<sha>[0-9a-f]{40})/(?P<path>.+)")
 _EXPANDED_PAGE_SIZE = 50
 _CREATED_AT = "2025-01-01T00:00:00.000Z"
-_FAULTS = TypeAdapter(list[Fault])
-_BRANCH_MOVE = TypeAdapter(dict[str, str])
 
 
 class _RefusedError(Exception):
@@ -181,7 +178,7 @@ class LoopbackHub:
     def _answer_hub(self, request: Request) -> Answer:
         origin = _find_hub_origin(request.path)
         if origin is None:
-            return self._control(request)
+            return answer_control(self, request)
         window = self._windows[origin]
         allowed, limits = window.take()
 
@@ -342,32 +339,6 @@ class LoopbackHub:
             restricted += " and you are not in the authorized list"
             raise _RefusedError(403, "GatedRepo", f"{restricted}. {message}")
         return repository
-
-    def _control(self, request: Request) -> Answer:
-        """Return the answer of a control route; see RemoteLoopbackHub for what each is sent."""
-        value: object = None
-        try:
-            match request.method, request.path:
-                case "GET", "/_requests":
-                    value = [record.model_dump(mode="json") for record in self.requests]
-                case "DELETE", "/_requests":
-                    self.clear_requests()
-                case "GET", "/_faults":
-                    value = [fault.model_dump(mode="json") for fault in self.faults]
-                case "POST", "/_faults":
-                    self.add_fault(*_FAULTS.validate_json(request.body))
-                case "DELETE", "/_faults":
-                    self.clear_faults()
-                case "POST", "/_branches":
-                    move = _BRANCH_MOVE.validate_json(request.body)
-                    value = {"sha": self.move_branch(move["repo_id"], move["branch"], move["revision"])}
-                case _:
-                    return answer_json(404, {"error": "no such control route"})
-        except ValidationError as error:
-            return answer_json(422, {"error": str(error)})
-        except KeyError as error:
-            return answer_json(404, {"error": f"unknown: {error}"})
-        return answer_json(200, value)
 
 
 def _find_hub_origin(path: str) -> Origin | None:

@@ -1,4 +1,4 @@
-"""Control of a loopback Hub that runs in another process, through its control routes."""
+"""Control of a loopback upstream (the Hub, GitHub) that runs in another process, through its control routes."""
 
 import json
 import time
@@ -13,8 +13,8 @@ from tests.upstream.faults import Fault
 from tests.upstream.request_log import RequestRecord
 
 
-class RemoteLoopbackHub:
-    """The part of LoopbackHub that tests need, over HTTP. Raises RuntimeError when the Hub refuses."""
+class RemoteUpstream:
+    """The part of LoopbackHub and LoopbackGitHub that tests need, over HTTP. Raises RuntimeError when it is refused."""
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint

@@ -67,6 +67,8 @@ class Answer:
     """Positions of the file that this answer, or the one that it redirects to, holds."""
     if_limited: Callable[[int], "Answer"] | None = None
     """The answer when the rate limit is spent for so many seconds."""
+    if_abused: Callable[[int | None], "Answer"] | None = None
+    """The answer of a secondary rate limit, with or without the seconds to wait."""
     if_expired: Callable[[], "Answer"] | None = None
     """The answer when the signature of the URL has expired."""
     framing: Literal["length", "chunked", "until_close"] = "length"
@@ -169,6 +171,8 @@ def harm(answer: Answer, fault: Fault) -> Answer:  # noqa: C901, PLR0912 - one c
             if answer.if_limited:
                 return answer.if_limited(seconds)
             return answer_bytes(429, b"Too Many Requests", {"Retry-After": str(seconds)})
+        case FaultKind.SECONDARY_LIMIT if answer.if_abused:
+            return answer.if_abused(fault.retry_after)
         case FaultKind.SERVER_ERROR:
             retry_after = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
             return answer_bytes(fault.status, b"upstream failure", retry_after)
@@ -306,7 +310,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(request, self.server.answer(request), record)
             return
         self.server.log.add(record)
-        if request.method not in ("GET", "HEAD"):
+        if request.method not in (("POST",) if origin == "lfs" else ("GET", "HEAD")):
             self._send(request, answer_json(405, {"error": "Method not allowed"}), record)
             return
         # Read before the faults, so that a stall taken just before they are cleared is let go as well.

@@ -262,6 +262,9 @@ class ArchiveSource:
         stream.offset = start
         return stream
 
+    def announce_files(self, files: Sequence[SourceFile]) -> None:
+        """Their places are known."""
+
     def locate(self, model: ResolvedModel, file: SourceFile) -> ObjectRange | None:  # noqa: ARG002 - the locator says where
         entry = _read_locator(file)
         if entry.method is not Method.STORED:

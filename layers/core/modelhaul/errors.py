@@ -3,6 +3,7 @@
 ModelhaulError
 ├── PermanentError                 trying again cannot help: the request is refused or the task ends FAILED
 │   ├── InvalidReferenceError      a name, revision or path that cannot be
+│   │   └── InvalidRepositoryError an owner, repository or revision that GitHub cannot have
 │   ├── InvalidFormError           a form that cannot be read, or has no file
 │   ├── ModelNotFoundError         the source has no such model, or hides it from us
 │   ├── RevisionNotFoundError      the model is there, the revision is not
@@ -16,6 +17,9 @@ ModelhaulError
 │   ├── FileMissingError           a listed file is gone at its source
 │   ├── FileTooLargeError
 │   ├── EmptyModelError            nothing to import
+│   ├── RequiredFilesError         without the files that make a model
+│   ├── ListingTooLongError        more files than the source can list
+│   ├── SourceQuotaError           the source gives no more out until its owner pays
 │   ├── ArchiveRefusedError        not a ZIP, damaged, or not to be trusted
 │   ├── NoModelInArchiveError      a sound archive without one valid model
 │   ├── ArchiveTooLargeError       more bytes than can be taken this way
@@ -64,19 +68,24 @@ class PermanentError(ModelhaulError):
     retryable: ClassVar[bool] = False
 
 
+type Part = Literal["name", "owner", "repo_name", "revision", "model_name", "file_name", "cursor"]
+
+
 class InvalidReferenceError(PermanentError):
-    """`part` says what of a request is at fault, if it is one's: the model's `name` at its source, its
-    `revision`, the `model_name` that it is to have here, an archive's `file_name`, a list's
+    """`part` says what of a request is at fault, if it is one's: the model's `name` at its source (on GitHub `owner`
+    and `repo_name`), its `revision`, the `model_name` that it is to have here, an archive's `file_name`, a list's
     `cursor`.
     """
 
     type = "invalid-reference"
 
-    def __init__(
-        self, detail: str, *, part: Literal["name", "revision", "model_name", "file_name", "cursor"] | None = None
-    ) -> None:
+    def __init__(self, detail: str, *, part: Part | None = None) -> None:
         super().__init__(detail)
         self.part = part
+
+
+class InvalidRepositoryError(InvalidReferenceError):
+    type = "invalid-repository"
 
 
 class InvalidFormError(PermanentError):
@@ -149,6 +158,19 @@ class FileTooLargeError(PermanentError):
 
 class EmptyModelError(PermanentError):
     type = "empty-model"
+
+
+class RequiredFilesError(PermanentError):
+    type = "required-files-missing"
+
+
+class ListingTooLongError(PermanentError):
+    type = "listing-too-long"
+
+
+class SourceQuotaError(PermanentError):
+    type = "source-quota-exceeded"
+    retryable = True
 
 
 class ArchiveRefusedError(PermanentError):

@@ -22,6 +22,7 @@ from modelhaul.task import Task
 
 _STATUS: dict[type[errors.ModelhaulError], HTTPStatus] = {
     errors.InvalidReferenceError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.InvalidRepositoryError: HTTPStatus.BAD_REQUEST,
     errors.ModelNotFoundError: HTTPStatus.NOT_FOUND,
     errors.RevisionNotFoundError: HTTPStatus.NOT_FOUND,
     errors.TaskNotFoundError: HTTPStatus.NOT_FOUND,
@@ -43,6 +44,7 @@ _STATUS: dict[type[errors.ModelhaulError], HTTPStatus] = {
 }
 _TITLES = {
     "invalid-reference": "Not a model's name or revision",
+    "invalid-repository": "Not a repository on GitHub",
     "model-not-found": "No such model",
     "revision-not-found": "No such revision",
     "task-not-found": "No such task",
@@ -62,6 +64,8 @@ _TITLES = {
 }
 _FIELDS = {
     "name": "model_tag",
+    "owner": "owner",
+    "repo_name": "repo_name",
     "revision": "revision",
     "model_name": "model_name",
     "file_name": "file_name",

@@ -91,9 +91,18 @@ class ModelRoots:
         return self._by_root.get(f"{directory}/") or self._by_root[""]
 
 
+class FileKind(StrEnum):
+    """What a path of a model is. Only files are moved; the others are recorded and not followed."""
+
+    FILE = "file"
+    SYMLINK = "symlink"
+    SUBMODULE = "submodule"
+
+
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file as its source lists it: POSIX path, bytes, published digest.
+    """One file as its source lists it: POSIX path, bytes, published digest (a symlink's is its blob's, a submodule's
+    its commit).
 
     The path is relative to the model, with the model's `root` before it: unique within a task. `locator` is the
     source's own note of where it finds the file, kept with the record and given back.
@@ -103,6 +112,7 @@ class SourceFile:
     size: int
     digest: Digest
     locator: str = ""
+    kind: FileKind = FileKind.FILE
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import batched
 
-from modelhaul.errors import EmptyModelError
+from modelhaul.digest import FileHasher
+from modelhaul.errors import EmptyModelError, RequiredFilesError, SourceUnavailableError
 from modelhaul.messages import PlanImport, PublishModels, TransferFiles
-from modelhaul.model import FileList, SourceFile
+from modelhaul.model import FileKind, FileList, ResolvedModel, Source, SourceFile
 from modelhaul.ports import Clock, Ledger, MessageQueue, ModelSource
+from modelhaul.required_files import MAX_INDEX_SIZE, RequiredFiles, find_lacking
 from modelhaul.task import Progress, Stage, Task, TaskStatus
 
 logger = logging.getLogger(__name__)
@@ -63,19 +65,22 @@ class Planner:
     queue: MessageQueue
     open_source: Callable[[Task], ModelSource]
     clock: Clock
+    required_files: RequiredFiles
 
     def plan_import(self, message: PlanImport) -> None:
         """Lists the models' files, records them and sends the transfer messages.
 
-        Raises what ModelSource.list_files raises, EmptyModelError, InvalidReferenceError, FileTooLargeError.
+        Raises what ModelSource.list_files raises, EmptyModelError, RequiredFilesError, InvalidReferenceError,
+        FileTooLargeError.
         """
         task = self.ledger.find_task(message.task_id)
         if task is None or task.status is not TaskStatus.PENDING:
             logger.info("nothing to plan: the task has ended", extra={"task_id": message.task_id})
             return
         if task.stage is Stage.PLANNING:
-            files = self._list_files(task)
-            for some in batched(files, _RECORDED_AT_ONCE, strict=False):
+            listed = self._list_files(task)
+            files = [file for file in listed if file.kind is FileKind.FILE]
+            for some in batched(listed, _RECORDED_AT_ONCE, strict=False):
                 self.ledger.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER)
                 self.ledger.put_files(task.id, some)
             totals = Progress(files_total=len(files), bytes_total=sum(f.size for f in files))
@@ -106,9 +111,37 @@ class Planner:
             for file in source.list_files(model.resolved):
                 collected.add(file)
             files += collected.files
-        if not files:
+            if model.resolved.source is Source.GITHUB:
+                self._check_required(source, model.resolved, collected.files)
+        if not any(file.kind is FileKind.FILE for file in files):
             raise EmptyModelError(f"{task.model_tag} has no files.")
         return files
+
+    def _check_required(self, source: ModelSource, model: ResolvedModel, files: Iterable[SourceFile]) -> None:
+        """Nobody vouches that a repository is a model."""
+        by_path = {file.path: file for file in files}
+        paths = {path for path, file in by_path.items() if file.kind is FileKind.FILE}
+        lacking = find_lacking(paths, lambda path: _read_index(source, model, by_path[path]), self.required_files)
+        if lacking:
+            named = [f"{name} (which is a {by_path[name].kind} there)" if name in by_path else name for name in lacking]
+            raise RequiredFilesError(f"{model.name} at {model.commit} is no model, it lacks: {', '.join(named[:10])}.")
+
+
+def _read_index(source: ModelSource, model: ResolvedModel, file: SourceFile) -> bytes | None:
+    if file.size > MAX_INDEX_SIZE or not file.size:
+        return None
+    body = bytearray(file.size)
+    view, filled = memoryview(body), 0
+    with source.open_range(model, file, 0, file.size) as stream:
+        while filled < file.size:
+            received = stream.readinto(view[filled:])
+            if received == 0:
+                raise SourceUnavailableError(f"{file.path}: the source's answer ended early")
+            filled += received
+    hasher = FileHasher(file.digest, file.size)
+    hasher.update(view)
+    hasher.verify(file.path)
+    return bytes(body)
 
 
 def publish_if_complete(

@@ -65,15 +65,20 @@ class ModelSource(Protocol):
 
     def list_files(self, model: ResolvedModel) -> Iterator[SourceFile]:
         """All files of the model's commit, each with the digest that the source publishes and a path below the
-        model's root.
+        model's root; and what is recorded only, by its kind.
 
-        Raises what ModelResolver.resolve raises, ArchiveRefusedError, ArchiveReplacedError.
+        Raises what ModelResolver.resolve raises, FileMissingError, ListingTooLongError, SourceQuotaError,
+        ArchiveRefusedError, ArchiveReplacedError.
         """
+
+    def announce_files(self, files: Sequence[SourceFile]) -> None:
+        """Some of these will be opened soon: a source that must ask for their addresses may ask for many at once."""
 
     def open_range(self, model: ResolvedModel, file: SourceFile, start: int, end: int) -> ByteStream:
         """Opens bytes `start` (included) to `end` (excluded, > start) of the file.
 
-        Raises FileMissingError, AccessRequiredError, UntrustedHostError, UnexpectedAnswerError,
+        Raises FileMissingError, FileTooLargeError, AccessRequiredError, SourceQuotaError, UntrustedHostError,
+        UnexpectedAnswerError,
         ArchiveRefusedError, ArchiveReplacedError.
         """
 
@@ -227,7 +232,9 @@ class Ledger(Protocol):
         """Those that are there, in the order asked for, strongly consistent. At most 90."""
 
     def put_files(self, task_id: str, files: Iterable[SourceFile]) -> None:
-        """Records the planned files; one that is there already is left as it is."""
+        """Records the planned files; one that is there already is left as it is. What is not
+        followed is done at once.
+        """
 
     def list_files(self, task_id: str) -> Iterator[FileRecord]:
         """All files of the task in path order, strongly consistent."""
@@ -317,6 +324,18 @@ class SecretStore(Protocol):
         """The secret's text. Raises CredentialsRefusedError if it is not there or not ours to read,
         StorageUnavailableError if there is no answer.
         """
+
+
+class RateLimitStore(Protocol):
+    """What all functions know of the sources' limits. Every method raises StorageUnavailableError."""
+
+    def find_pause(self, limit: str) -> float:
+        """Epoch seconds until which nothing is to be asked under this limit; 0 if there is no pause. Strongly
+        consistent.
+        """
+
+    def record_pause(self, limit: str, until: float) -> None:
+        """Without effect if a longer pause is recorded already."""
 
 
 class Meter(Protocol):

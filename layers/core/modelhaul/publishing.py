@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from modelhaul.closing import TaskCloser, manifest_key
 from modelhaul.errors import ObjectGoneError, RetriesExhaustedError
 from modelhaul.messages import PublishModels
-from modelhaul.model import Blob, FileRecord, Model, ModelRoots
+from modelhaul.model import Blob, FileKind, FileRecord, Model, ModelRoots, SourceFile
 from modelhaul.outcomes import OutcomeWriter, is_ours
 from modelhaul.planning import CHECK_AFTER
 from modelhaul.ports import ArchiveStore, Clock, Ledger, MessageQueue, Meter, ObjectStore
@@ -57,8 +57,13 @@ class Publisher:
                 extra={"task_id": message.task_id},
             )
             return
-        records = list(self.ledger.list_files(task.id))
-        layout = _Layout(self.store, models, records)
+        listed = list(self.ledger.list_files(task.id))
+        layout = _Layout(
+            self.store,
+            models,
+            [r for r in listed if r.file.kind is FileKind.FILE],
+            [r.file for r in listed if r.file.kind is not FileKind.FILE],
+        )
         if task.status is TaskStatus.PENDING:
             # From here on the task's end, if it is another one, includes the removal of what became visible.
             self.ledger.start_stage(task.id, Stage.PUBLISHING, check_at=self.clock() + CHECK_AFTER)
@@ -89,7 +94,7 @@ class Publisher:
     def _finish(self, task: Task, layout: "_Layout") -> None:
         totals: dict[str, tuple[int, int]] = {}
         for model, records in layout.list_models():
-            manifest = _write_manifest(task, model, records)
+            manifest = _write_manifest(task, model, records, layout.list_not_followed(model))
             sha256 = hashlib.sha256(manifest).hexdigest()
             self.store.put(manifest_key(model.model_id), manifest, sha256=sha256)
             totals[model.model_id] = (len(records), sum(r.file.size for r in records))
@@ -139,6 +144,7 @@ class _Layout:
     store: ObjectStore
     models: Sequence[Model]
     records: Sequence[FileRecord]
+    not_followed: Sequence[SourceFile]
     _roots: ModelRoots = field(init=False)
     _etags: dict[str, str] = field(default_factory=dict)
 
@@ -151,6 +157,9 @@ class _Layout:
         for record in self.records:
             records[self._roots.find_owner(record.file.path).model_id].append(record)
         return ((model, records[model.model_id]) for model in self.models)
+
+    def list_not_followed(self, model: Model) -> list[SourceFile]:
+        return [file for file in self.not_followed if self._roots.find_owner(file.path) is model]
 
     def copy(self, batch: Iterable[FileRecord]) -> None:
         """Raises RetriesExhaustedError if a verified file is no longer what it was when it was verified."""
@@ -203,8 +212,12 @@ def _batch_records(records: Iterable[FileRecord]) -> Iterator[list[FileRecord]]:
         yield batch
 
 
-def _write_manifest(task: Task, model: Model, records: Sequence[FileRecord]) -> bytes:
-    """The manifest's JSON: the model, and of each file path, size, sha256 and the digest its source published."""
+def _write_manifest(
+    task: Task, model: Model, records: Sequence[FileRecord], not_followed: Sequence[SourceFile]
+) -> bytes:
+    """The manifest's JSON: the model, of each file path, size, sha256 and the digest its source published, and what
+    was not followed: symlinks with their blob, submodules with their commit.
+    """
     resolved = model.resolved
     return json.dumps(
         {
@@ -224,6 +237,10 @@ def _write_manifest(task: Task, model: Model, records: Sequence[FileRecord]) -> 
                     "source_digest": str(r.file.digest),
                 }
                 for r in records
+            ],
+            "not_followed": [
+                {"path": f.path.removeprefix(resolved.root), "kind": f.kind, "object": f.digest.value}
+                for f in not_followed
             ],
         },
         ensure_ascii=False,

@@ -59,11 +59,9 @@ class QueueSettings(RegionSettings):
     publish_queue_url: str | None = None
 
 
-class HuggingFaceSettings(RegionSettings):
+class SourceSettings(RegionSettings):
     """`allowed_hosts`: further hosts that redirects may lead to, separated by commas."""
 
-    huggingface_endpoint: str
-    huggingface_token_secret: str
     allowed_hosts: tuple[str, ...]
     local_mode: bool
 
@@ -71,3 +69,18 @@ class HuggingFaceSettings(RegionSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(h.strip() for h in value.split(",") if h.strip()) if isinstance(value, str) else value
+
+
+class HuggingFaceSettings(SourceSettings):
+    huggingface_endpoint: str
+    huggingface_token_secret: str
+
+
+class GitHubSettings(SourceSettings):
+    """`github_raw_url` may be empty: files then come from the API."""
+
+    github_api_url: str
+    github_url: str
+    github_raw_url: str
+    github_token_secret: str
+    rate_limits_table: str

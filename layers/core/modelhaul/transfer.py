@@ -150,6 +150,7 @@ class _Visit:
 
     def move(self, records: Sequence[FileRecord]) -> None:
         """The first one is leased already. Its lease stands for all small files; every large file has its own."""
+        self.source.announce_files([r.file for r in records])
         small = [r for r in records if r.file.size <= SMALL_FILE]
         for start in range(0, len(small), GROUP_FILES):
             self._move_small(small[start : start + GROUP_FILES])

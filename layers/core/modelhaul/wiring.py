@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from modelhaul.retrying import StepRunner
     from modelhaul.sweeping import Sweeper
     from modelhaul.transfer import Transferrer
+    from modelhaul_sources.github import GitHubSource
     from modelhaul_sources.huggingface import HuggingFaceSource
 
 
@@ -92,14 +93,14 @@ def create_meter() -> Meter:
 
 
 def open_resolver(source: Source) -> ModelResolver:
-    if source is not Source.HUGGINGFACE:
+    if source is Source.LOCAL:
         raise ValueError(f"no names are resolved at {source}")
-    return open_hub()
+    return open_github() if source is Source.GITHUB else open_hub()
 
 
 def open_source(task: Task) -> ModelSource:
     if task.archive is None:
-        return open_hub()
+        return open_github() if task.source is Source.GITHUB else open_hub()
     from modelhaul.archive_reading import ArchiveSource
 
     return ArchiveSource(create_archives(), task.archive, read_archive_rules().limits)
@@ -120,6 +121,29 @@ def open_hub() -> "HuggingFaceSource":
         return HuggingFaceSource(policy)
     secrets = create_secrets()
     return HuggingFaceSource(policy, token=lambda: secrets.read_secret(secret_id).strip())
+
+
+@cache
+def open_github() -> "GitHubSource":
+    from modelhaul.adapters.rate_limits import DynamoDBRateLimitStore
+    from modelhaul.settings import GitHubSettings
+    from modelhaul_sources.github import GitHubSource
+    from modelhaul_sources.hosts import HostPolicy
+
+    settings = GitHubSettings.read()
+    urls = [url for url in (settings.github_url, settings.github_raw_url) if url]
+    policy = HostPolicy.for_github(
+        settings.github_api_url, *urls, allowed_hosts=settings.allowed_hosts, local_mode=settings.local_mode
+    )
+    limits = DynamoDBRateLimitStore(settings.rate_limits_table, region=settings.aws_region)
+    secret_id = settings.github_token_secret
+    return GitHubSource(
+        policy,
+        limits,
+        site_url=settings.github_url,
+        raw_url=settings.github_raw_url,
+        token=(lambda: create_secrets().read_secret(secret_id).strip()) if secret_id else None,
+    )
 
 
 @cache
@@ -206,7 +230,8 @@ def create_runner() -> "StepRunner":
 def create_planner() -> "Planner":
     from modelhaul.planning import Planner
 
-    return Planner(create_ledger(), create_queue(), open_source, time.time)
+    rules = read_archive_rules()
+    return Planner(create_ledger(), create_queue(), open_source, time.time, rules.required_files)
 
 
 @cache

@@ -11,6 +11,9 @@ from modelhaul.errors import UntrustedHostError
 HUGGINGFACE_HOSTS = frozenset({"huggingface.co", "hf.co"})
 """The Hub, its LFS and Xet storage and its CDNs: https://huggingface.co/.well-known/meta.json"""
 
+GITHUB_HOSTS = frozenset({"github.com", "githubusercontent.com", "github-cloud.s3.amazonaws.com"})
+"""GitHub, its raw host and where its LFS links lead: https://api.github.com/meta"""
+
 # So narrow that all URL parsers agree on the host: no user name, no backslash, no space, nothing but ASCII.
 _URL = re.compile(r"(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(?:[/?#][!-\[\]-~]*)?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -55,6 +58,16 @@ class HostPolicy:
         """`allowed_hosts` as an operator writes them: in any case, `*.` before them or not."""
         extra_hosts = frozenset(host.lower().removeprefix("*.") for host in allowed_hosts)
         return cls(endpoint.rstrip("/"), HUGGINGFACE_HOSTS, extra_hosts, local_mode)
+
+    @classmethod
+    def for_github(
+        cls, api_url: str, *other_urls: str, allowed_hosts: Iterable[str] = (), local_mode: bool = False
+    ) -> Self:
+        """`other_urls`: the site's own, and that of its raw host, if an operator has others than github.com's."""
+        extra_hosts = {host.lower().removeprefix("*.") for host in allowed_hosts}
+        own_hosts = {parse_origin(url).host for url in other_urls}
+        extra_hosts |= {host for host in own_hosts if not _is_within(host, GITHUB_HOSTS)}
+        return cls(api_url.rstrip("/"), GITHUB_HOSTS, frozenset(extra_hosts), local_mode)
 
     def check_url(self, url: str) -> Origin:
         """Raises UntrustedHostError."""

@@ -1,7 +1,7 @@
 """The Hugging Face Hub as a `modelhaul.ports.ModelSource`."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -47,6 +47,9 @@ class HuggingFaceSource:
                 f"the Hub refuses the files of {model.name}: it is gated or private, and the token in the "
                 "secret of the parameter HuggingFaceTokenSecret, if there is one, has no access to it"
             ) from None
+
+    def announce_files(self, files: Sequence[SourceFile]) -> None:
+        """Each file has an address that needs no asking."""
 
     def locate(self, model: ResolvedModel, file: SourceFile) -> None:
         """The Hub's files do not lie in S3 where it could copy them from."""

@@ -57,6 +57,7 @@ from modelhaul.model import (
     Archive,
     Blob,
     Checkpoint,
+    FileKind,
     FileRecord,
     FileResult,
     Model,
@@ -184,13 +185,14 @@ class CheckpointMap(MapAttribute[str, Any]):
 
 
 class FileItem(Item):
-    """`done` is absent until the file is done, the lease's attributes while nobody has it."""
+    """`done` is absent until the file is done, the lease's attributes while nobody has it, `kind` of a file."""
 
     task_id = UnicodeAttribute(hash_key=True)
     path = UnicodeAttribute(range_key=True)
     size = NumberAttribute()
     digest = UnicodeAttribute()
     locator = UnicodeAttribute(null=True)
+    kind = UnicodeAttribute(null=True)
     done = BooleanAttribute(null=True)
     sha256 = UnicodeAttribute(null=True)
     etag = UnicodeAttribute(null=True)
@@ -286,7 +288,13 @@ def _to_model(item: ModelItem) -> Model:
 def _to_file(item: FileItem) -> FileRecord:
     return FileRecord(
         task_id=item.task_id,
-        file=SourceFile(item.path, int(item.size), Digest.parse(item.digest), item.locator or ""),
+        file=SourceFile(
+            item.path,
+            int(item.size),
+            Digest.parse(item.digest),
+            item.locator or "",
+            FileKind(item.kind or FileKind.FILE),
+        ),
         done=bool(item.done),
         sha256=item.sha256,
         etag=item.etag,
@@ -356,7 +364,7 @@ def _find_code(error: PynamoDBException) -> str | None:
 
 
 @contextmanager
-def _translate_errors() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     try:
         yield
     except PynamoDBException as error:
@@ -375,7 +383,7 @@ def _retry[T](write: Callable[[], T]) -> T:
     raise StorageUnavailableError("The database is too busy with other writes to the same record.")
 
 
-def _bind[I: Item](item: type[I], table_name: str, connection: Connection) -> type[I]:
+def bind_item[I: Item](item: type[I], table_name: str, connection: Connection) -> type[I]:
     """The model for one table. All share a connection, since each client costs 120 ms of a cold start."""
     meta = type("Meta", (), {"table_name": table_name})
     bound: type[I] = types.new_class(item.__name__, (item,), exec_body=lambda body: body.update(Meta=meta))
@@ -392,7 +400,7 @@ def _is_key(text: str) -> bool:
         return False
 
 
-def _find[I: Item](item: type[I], key: str) -> I | None:
+def find_item[I: Item](item: type[I], key: str) -> I | None:
     if not _is_key(key):
         return None
     try:
@@ -401,7 +409,7 @@ def _find[I: Item](item: type[I], key: str) -> I | None:
         return None
 
 
-def _update(item: Item, actions: Sequence[Action], condition: Condition) -> bool:
+def update_item(item: Item, actions: Sequence[Action], condition: Condition) -> bool:
     """False if the condition does not hold; else the item has all attributes as they are after it."""
 
     def update() -> bool:
@@ -444,10 +452,10 @@ class DynamoDBLedger(Ledger):
         self._connection = Connection(
             region=region, connect_timeout_seconds=2, read_timeout_seconds=5, max_retry_attempts=2
         )
-        self._tasks = _bind(TaskItem, tasks_table, self._connection)
-        self._models = _bind(ModelItem, models_table, self._connection)
-        self._files = _bind(FileItem, files_table, self._connection)
-        self._blobs = _bind(BlobItem, blobs_table, self._connection)
+        self._tasks = bind_item(TaskItem, tasks_table, self._connection)
+        self._models = bind_item(ModelItem, models_table, self._connection)
+        self._files = bind_item(FileItem, files_table, self._connection)
+        self._blobs = bind_item(BlobItem, blobs_table, self._connection)
         self._clock = clock
 
     # botocore's own retries of a transaction carry one token, by which DynamoDB knows a repetition. Calls
@@ -473,7 +481,7 @@ class DynamoDBLedger(Ledger):
             TaskItem.sweeps.set(0),
         ]
 
-    @_translate_errors()
+    @translate_errors()
     def claim_import(self, task: Task, models: Sequence[Model]) -> None:
         task_item = self._from_task(task)
 
@@ -490,7 +498,7 @@ class DynamoDBLedger(Ledger):
 
         _retry(claim)
 
-    @_translate_errors()
+    @translate_errors()
     def claim_models(
         self, task_id: str, models: Sequence[Model], skipped: Sequence[SkippedDirectory], *, check_at: float
     ) -> Task | None:
@@ -541,7 +549,7 @@ class DynamoDBLedger(Ledger):
                 _describe_import(first), model_id=first.model_id, task_id=first.task_id
             ) from None
 
-    @_translate_errors()
+    @translate_errors()
     def record_task(self, task: Task) -> None:
         try:
             self._from_task(task).save(condition=TaskItem.id.does_not_exist())
@@ -549,7 +557,7 @@ class DynamoDBLedger(Ledger):
             if _find_code(error) != f"{_CONDITION_FAILED}Exception":
                 raise
 
-    @_translate_errors()
+    @translate_errors()
     def record_arrival(self, task_id: str, *, size: int, etag: str, check_at: float) -> Task | None:
         task = self.find_task(task_id)
         if task is None or task.archive is None:
@@ -562,7 +570,7 @@ class DynamoDBLedger(Ledger):
             TaskItem.archive.set(arrived),
         ]
         is_awaited = (TaskItem.status == TaskStatus.PENDING) & (TaskItem.stage == Stage.UPLOADING)
-        return _to_task(item) if _update(item, actions, is_awaited) else self.find_task(task_id)
+        return _to_task(item) if update_item(item, actions, is_awaited) else self.find_task(task_id)
 
     def _from_task(self, task: Task) -> TaskItem:
         return self._tasks(
@@ -603,22 +611,22 @@ class DynamoDBLedger(Ledger):
             size=model.size,
         )
 
-    @_translate_errors()
+    @translate_errors()
     def find_task(self, task_id: str) -> Task | None:
-        item = _find(self._tasks, task_id)
+        item = find_item(self._tasks, task_id)
         return None if item is None else _to_task(item)
 
-    @_translate_errors()
+    @translate_errors()
     def find_model(self, model_id: str) -> Model | None:
-        item = _find(self._models, model_id)
+        item = find_item(self._models, model_id)
         return None if item is None else _to_model(item)
 
-    @_translate_errors()
+    @translate_errors()
     def find_models(self, model_ids: Sequence[str]) -> list[Model]:
         found = {item.model_id: _to_model(item) for item in self._models.batch_get(model_ids, consistent_read=True)}
         return [found[model_id] for model_id in model_ids if model_id in found]
 
-    @_translate_errors()
+    @translate_errors()
     def list_tasks(
         self, *, source: Source | None = None, status: TaskStatus | None = None, limit: int, cursor: str | None = None
     ) -> TaskPage:
@@ -640,7 +648,7 @@ class DynamoDBLedger(Ledger):
                 break
         return TaskPage(tuple(tasks), None if start is None else _write_cursor(start))
 
-    @_translate_errors()
+    @translate_errors()
     def put_files(self, task_id: str, files: Iterable[SourceFile]) -> None:
         expires_at = self._now(later=_FILE_TTL)
 
@@ -657,6 +665,11 @@ class DynamoDBLedger(Ledger):
                                 FileItem.digest.set(FileItem.digest | str(file.digest)),
                                 FileItem.expires_at.set(FileItem.expires_at | expires_at),
                                 *([FileItem.locator.set(FileItem.locator | file.locator)] if file.locator else []),
+                                *(
+                                    [FileItem.kind.set(file.kind), FileItem.done.set(value=True)]
+                                    if file.kind is not FileKind.FILE
+                                    else []
+                                ),
                             ],
                         )
 
@@ -665,15 +678,15 @@ class DynamoDBLedger(Ledger):
         _write_parallel(write, {file.path: file for file in files}.values(), _TRANSACTION_LIMIT)
 
     def list_files(self, task_id: str) -> Iterator[FileRecord]:
-        with _translate_errors():
+        with translate_errors():
             yield from map(_to_file, self._files.query(task_id, consistent_read=True))
 
-    @_translate_errors()
+    @translate_errors()
     def find_files(self, task_id: str, paths: Sequence[str]) -> list[FileRecord]:
         keys = [(task_id, path) for path in paths]
         return [_to_file(item) for item in self._files.batch_get(keys, consistent_read=True)]
 
-    @_translate_errors()
+    @translate_errors()
     def start_stage(
         self, task_id: str, stage: Stage, *, check_at: float, totals: Progress | None = None
     ) -> Task | None:
@@ -684,42 +697,42 @@ class DynamoDBLedger(Ledger):
             actions.append(TaskItem.bytes_total.set(totals.bytes_total))
         earlier = _STAGE_ORDER[: _STAGE_ORDER.index(stage)]
         is_before = (TaskItem.status == TaskStatus.PENDING) & TaskItem.stage.is_in(*earlier)
-        if _update(item, actions, is_before):
+        if update_item(item, actions, is_before):
             return _to_task(item)
         return self.find_task(task_id)
 
-    @_translate_errors()
+    @translate_errors()
     def postpone_check(self, task_id: str, *, check_at: float, sweeps: int | None = None) -> None:
         actions = [TaskItem.updated_at.set(self._now()), TaskItem.check_at.set(check_at)]
         if sweeps is not None:
             actions.append(TaskItem.sweeps.set(sweeps))
-        _update(self._tasks(task_id), actions, TaskItem.watch.exists() & (TaskItem.check_at < check_at))
+        update_item(self._tasks(task_id), actions, TaskItem.watch.exists() & (TaskItem.check_at < check_at))
 
-    @_translate_errors()
+    @translate_errors()
     def lease_file(self, task_id: str, path: str, *, owner: str, now: float, until: float) -> FileRecord | None:
         item = self._files(task_id, path)
         is_free = (
             FileItem.lease_owner.does_not_exist() | (FileItem.lease_owner == owner) | (FileItem.lease_until <= now)
         )
-        leased = _update(
+        leased = update_item(
             item,
             [FileItem.lease_owner.set(owner), FileItem.lease_until.set(until)],
             FileItem.size.exists() & FileItem.done.does_not_exist() & is_free,
         )
         return _to_file(item) if leased else None
 
-    @_translate_errors()
+    @translate_errors()
     def renew_lease(self, task_id: str, path: str, *, owner: str, until: float) -> None:
         item = self._files(task_id, path)
-        if not _update(item, [FileItem.lease_until.set(until)], FileItem.lease_owner == owner):
+        if not update_item(item, [FileItem.lease_until.set(until)], FileItem.lease_owner == owner):
             raise _lost_lease(path)
 
-    @_translate_errors()
+    @translate_errors()
     def release_lease(self, task_id: str, path: str, *, owner: str) -> None:
         actions = [FileItem.lease_owner.remove(), FileItem.lease_until.remove()]
-        _update(self._files(task_id, path), actions, FileItem.lease_owner == owner)
+        update_item(self._files(task_id, path), actions, FileItem.lease_owner == owner)
 
-    @_translate_errors()
+    @translate_errors()
     def save_checkpoint(
         self,
         task_id: str,
@@ -765,7 +778,7 @@ class DynamoDBLedger(Ledger):
             condition=TaskItem.status == TaskStatus.PENDING,
         )
 
-    @_translate_errors()
+    @translate_errors()
     def finish_files(self, task_id: str, results: Sequence[FileResult], *, check_at: float) -> Progress:
         if len(results) > _FINISH_LIMIT:
             raise ValueError(f"{len(results)} files at once; the limit is {_FINISH_LIMIT}")
@@ -816,7 +829,7 @@ class DynamoDBLedger(Ledger):
             condition=FileItem.done.does_not_exist() & _match_offset(offset),
         )
 
-    @_translate_errors()
+    @translate_errors()
     def finish_import(self, task_id: str, *, totals: Mapping[str, tuple[int, int]], check_at: float) -> bool:
         def finish() -> bool:
             task = self.find_task(task_id)
@@ -839,7 +852,7 @@ class DynamoDBLedger(Ledger):
 
         return _retry(finish)
 
-    @_translate_errors()
+    @translate_errors()
     def fail_import(self, task_id: str, error: TaskError, *, stage: Stage = Stage.FAILED, check_at: float) -> bool:
 
         def fail() -> bool:
@@ -883,32 +896,32 @@ class DynamoDBLedger(Ledger):
                     condition=ModelItem.task_id == task.id,
                 )
 
-    @_translate_errors()
+    @translate_errors()
     def release_models(self, task_id: str) -> None:
         task = self.find_task(task_id)
         is_ours = (ModelItem.task_id == task_id) & (ModelItem.status == ModelStatus.WITHDRAWING)
         actions = [ModelItem.status.set(ModelStatus.FAILED), ModelItem.updated_at.set(self._now())]
         for model_id in task.model_ids if task is not None else ():
-            _update(self._models(model_id), actions, is_ours)
+            update_item(self._models(model_id), actions, is_ours)
 
-    @_translate_errors()
+    @translate_errors()
     def unwatch_task(self, task_id: str) -> None:
         has_ended = TaskItem.status.is_in(TaskStatus.DONE, TaskStatus.FAILED)
-        _update(self._tasks(task_id), [TaskItem.watch.remove()], has_ended)
+        update_item(self._tasks(task_id), [TaskItem.watch.remove()], has_ended)
 
-    @_translate_errors()
+    @translate_errors()
     def list_due(self, now: float, limit: int) -> list[Task]:
         due = self._tasks.by_check.query(_WATCHED, TasksByCheck.check_at <= now, limit=limit)
         return [_to_task(item) for item in due]
 
-    @_translate_errors()
+    @translate_errors()
     def find_blob(self, digest: str) -> Blob | None:
-        item = _find(self._blobs, digest)
+        item = find_item(self._blobs, digest)
         if item is None or _has_expired(item.expires_at, self._clock()):
             return None
         return Blob(item.sha256, item.key, int(item.size), item.etag)
 
-    @_translate_errors()
+    @translate_errors()
     def put_blobs(self, blobs: Iterable[tuple[str, Blob]], *, expires_at: float | None) -> None:
         if expires_at is not None:
             self._put_expiring_blobs(blobs, datetime.fromtimestamp(expires_at, UTC))
@@ -949,7 +962,7 @@ class DynamoDBLedger(Ledger):
             expires_at=expires_at,
         )
 
-    @_translate_errors()
+    @translate_errors()
     def forget_blob(self, digest: str, key: str) -> None:
         try:
             self._blobs(digest).delete(condition=BlobItem.key == key)

@@ -81,7 +81,7 @@ def provide_git_lfs() -> None:
     steps = [[*apt, "update"], [*apt, "download", "git-lfs"]]
     if all(subprocess.run(step, cwd=folder, check=False).returncode == 0 for step in steps):
         (package,) = folder.glob("git-lfs_*.deb")
-        subprocess.run(["dpkg-deb", "-x", package, folder / "unpacked"], check=True)
+        run("dpkg-deb", "-x", package, folder / "unpacked")
         (folder / "unpacked").rename(GIT_LFS)
     else:
         print(words, file=sys.stderr)

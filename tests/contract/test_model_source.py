@@ -9,15 +9,20 @@ from modelhaul.errors import (
     AccessRequiredError,
     FileMissingError,
     InvalidReferenceError,
+    InvalidRepositoryError,
     ModelDisabledError,
     ModelNotFoundError,
     RevisionNotFoundError,
 )
-from modelhaul.model import FileList, ResolvedModel, Source, SourceFile
+from modelhaul.model import FileList, ResolvedModel, SourceFile
 from modelhaul.ports import ByteStream
+from modelhaul_sources.github import GitHubSource
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.huggingface import HuggingFaceSource
 from tests.fakes.model_source import HubSource, InMemoryModelSource
+from tests.upstream.git_repository import RepositoryMaker
+from tests.upstream.github import LoopbackGitHub
+from tests.upstream.github_source import open_github
 from tests.upstream.hub import LoopbackHub
 from tests.upstream.hub_repository import HubFile, HubRepository
 
@@ -49,10 +54,23 @@ def fill_hub(hub: LoopbackHub) -> None:
     hub.add_repository(HubRepository("owner/disabled", {"main": prepare(MAIN)}, disabled=True))
 
 
-@pytest.fixture(params=["fake", "huggingface"])
+def fill_github(github: LoopbackGitHub, maker: RepositoryMaker) -> None:
+    branches = {"main": MAIN, "feature/x": NEXT}
+    repository = maker.make("owner/model", branches, lfs=["*.safetensors"], old_names=["model/old"])
+    github.add_repository(repository)
+    github.add_repository(maker.make("owner/gated", {"main": {"a": b"b"}}, sso=True))
+    github.add_repository(maker.make("owner/disabled", {"main": {"a": b"b"}}, blocked=451))
+
+
+@pytest.fixture(params=["fake", "huggingface", "github"])
 def source(request: pytest.FixtureRequest) -> Iterator[HubSource]:
     if request.param == "fake":
         yield make_fake()
+        return
+    if request.param == "github":
+        with LoopbackGitHub(request.getfixturevalue("lfs_server")) as github:
+            fill_github(github, request.getfixturevalue("repository_maker"))
+            yield open_github(github)
         return
     with LoopbackHub(page_size=2) as hub:
         fill_hub(hub)
@@ -73,14 +91,15 @@ def read_all(stream: ByteStream, buffer_size: int = 4096) -> bytes:
 def test_a_branch_is_resolved_to_its_commit(source: HubSource) -> None:
     main = source.resolve("owner/model", "main")
     other = source.resolve("owner/model", "feature/x")
-    assert (main.source, main.name, main.revision) == (Source.HUGGINGFACE, "owner/model", "main")
+    assert (main.name, main.revision) == ("owner/model", "main")
     assert len(main.commit) == 40
     assert main.commit != other.commit
     assert source.resolve("owner/model", main.commit).model_id == main.model_id
 
 
 def test_an_old_name_is_resolved_to_the_canonical_one(source: HubSource) -> None:
-    assert source.resolve("model", "main") == source.resolve("owner/model", "main")
+    old_name = "model/old" if isinstance(source, GitHubSource) else "model"
+    assert source.resolve(old_name, "main") == source.resolve("owner/model", "main")
 
 
 @pytest.mark.parametrize(
@@ -104,13 +123,16 @@ def test_what_cannot_be_resolved_is_refused(
 ) -> None:
     with pytest.raises(error) as caught:
         source.resolve(name, revision)
-    assert type(caught.value) is error
+    is_ours = error is InvalidReferenceError and isinstance(source, GitHubSource)
+    assert type(caught.value) is (InvalidRepositoryError if is_ours else error)
 
 
 def test_all_files_are_listed_with_digests_of_their_content(source: HubSource) -> None:
     model = source.resolve("owner/model", "main")
     listed = FileList(model)
     for file in source.list_files(model):
+        if file.path == ".gitattributes":
+            continue
         listed.add(file)
         hasher = FileHasher(file.digest, file.size)
         hasher.update(MAIN[file.path])
@@ -120,7 +142,11 @@ def test_all_files_are_listed_with_digests_of_their_content(source: HubSource) -
 
 def test_a_commit_that_is_not_there_has_no_files(source: HubSource) -> None:
     with pytest.raises(RevisionNotFoundError):
-        list(source.list_files(ResolvedModel(Source.HUGGINGFACE, "owner/model", "main", "0" * 40)))
+        list(
+            source.list_files(
+                ResolvedModel(source.resolve("owner/model", "main").source, "owner/model", "main", "0" * 40)
+            )
+        )
 
 
 def test_files_are_those_of_the_commit(source: HubSource) -> None:

@@ -92,8 +92,8 @@ class Deployment:
         self.sweeper = Sweeper(self.ledger, self.queue, self.closer, self.meter, self.clock)
         self.runner = StepRunner(self.ledger, self.queue, self.closer, self.meter, self.clock)
 
-    def submit(self, name: str, revision: str = "main") -> Task:
-        task = self.intake.submit(Source.HUGGINGFACE, name, revision)
+    def submit(self, name: str, revision: str = "main", *, source: Source = Source.HUGGINGFACE) -> Task:
+        task = self.intake.submit(source, name, revision)
         self.submitted.append(task.id)
         return task
 

@@ -1,6 +1,6 @@
 """The control routes of a loopback upstream that runs in another process; see RemoteUpstream for what each is sent."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,8 +19,7 @@ class Upstream(Protocol):
     @property
     def faults(self) -> Sequence[Fault]: ...
 
-    add_fault: Callable[..., None]
-
+    def add_fault(self, *faults: Fault) -> None: ...
     def clear_faults(self) -> None: ...
     def clear_requests(self) -> None: ...
     def move_branch(self, repo_id: str, branch: str, revision: str) -> str: ...

@@ -26,7 +26,9 @@ type Entry = bytes | Path | Symlink | Submodule
 
 @dataclass
 class GitRepository:
-    """A bare repository at `folder`. `old_names` are those that it had before; `blocked` is GitHub's 403 or 451."""
+    """A bare repository at `folder`. `old_names` are those that it had before; `blocked` is GitHub's 403 or 451;
+    `sso`: its organization asks for a token that was authorized for single sign-on.
+    """
 
     full_name: str
     folder: Path
@@ -34,6 +36,7 @@ class GitRepository:
     private: bool = False
     old_names: Sequence[str] = ()
     blocked: int | None = None
+    sso: bool = False
     shas: dict[str, str] = field(default_factory=dict)
     """The commit of each branch that it was made with."""
 
@@ -103,7 +106,7 @@ class RepositoryMaker:
         push_objects: bool = True,
         **properties: Any,
     ) -> GitRepository:
-        """`lfs`: patterns of what goes into Git LFS; `tags`: name to branch, annotated. Without branches it is empty."""
+        """`lfs`: patterns of what goes into Git LFS; `tags`: name to branch, annotated. No branches: an empty one."""
         self._number += 1
         bare = self._folder / f"{self._number}.git"
         bare.mkdir(parents=True)

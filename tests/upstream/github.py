@@ -227,6 +227,8 @@ class LoopbackGitHub:
         if repository.blocked:
             block = {"reason": "dmca", "created_at": "2026-01-01T00:00:00Z", "html_url": f"{_DOCUMENTATION}/dmca"}
             raise _RefusedError(repository.blocked, "Repository access blocked", block=block)
+        if repository.sso:
+            raise _RefusedError(403, "Resource protected by organization SAML enforcement.")
         if match["ref"]:
             return self._answer_commit(request, repository, unquote(match["ref"]))
         if match["tree"]:
@@ -319,6 +321,10 @@ class LoopbackGitHub:
             timeout=30,
         )
         answer = asked.json()
+        if asked.status_code in (404, 422):
+            # giftless says it once for all where GitHub says it of each object.
+            error = {"code": asked.status_code, "message": answer["message"]}
+            answer = {"transfer": "basic", "objects": [entry | {"error": error} for entry in question["objects"]]}
         for entry in answer.get("objects", []):
             if entry["oid"] in self.object_errors:
                 code, message = self.object_errors[entry["oid"]]
@@ -329,7 +335,7 @@ class LoopbackGitHub:
                 lifetime = max(int(self.link_lifetime), 1)
                 entry["actions"] = {"download": {"href": link, "header": {}, "expires_in": lifetime}}
         assert question["operation"] == "download"
-        return answer_json(asked.status_code, answer, {"Content-Type": "application/vnd.git-lfs+json"})
+        return answer_json(200, answer, {"Content-Type": "application/vnd.git-lfs+json"})
 
     def _answer_media(self, request: Request) -> Answer:
         if "authorization" in request.headers:

@@ -23,7 +23,7 @@ def match_lfs_paths(attributes: Mapping[str, bytes]) -> Callable[[str], bool]:
         for directory, words in lines
         if not words[0].startswith("[attr]") and (_is_lfs(words) or macros & set(words[1:]))
     ]
-    spec = PathSpec.from_lines("gitwildmatch", [p for p in patterns if not p.lstrip("/").startswith("!")])
+    spec = PathSpec.from_lines("gitignore", [p for p in patterns if not p.lstrip("/").startswith("!")])
     return spec.match_file
 
 

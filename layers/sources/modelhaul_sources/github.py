@@ -1,5 +1,6 @@
 """GitHub repositories, Git LFS included, as a `modelhaul.ports.ModelSource`; without git."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
@@ -10,7 +11,7 @@ import requests
 from modelhaul.digest import Algorithm, Digest, FileHasher
 from modelhaul.errors import CredentialsRefusedError, FileMissingError, SourceUnavailableError, UnexpectedAnswerError
 from modelhaul.model import FileKind, ResolvedModel, Source, SourceFile
-from modelhaul.ports import ByteStream, RateLimitStore
+from modelhaul.ports import ByteStream, Clock, RateLimitStore
 from modelhaul_sources.download import HttpDownloader
 from modelhaul_sources.github_api import TOKEN_SECRET, GitHubApi, TreeEntry, check_reference, parse_name
 from modelhaul_sources.hosts import HostPolicy
@@ -43,6 +44,7 @@ class GitHubSource:
         raw_url: str,
         token: Callable[[], str | None] | None = None,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        clock: Clock = time.time,
     ) -> None:
         self._raw_url = raw_url.rstrip("/")
         self._find_secret = token
@@ -54,12 +56,14 @@ class GitHubSource:
             else " A token in the secret of the parameter GitHubTokenSecret raises it from 60 to 5,000 an hour."
         )
         who = "with the token" if token else "without a token"
-        self._raw_budget = RateBudget(rate_limits, "GitHub's raw host")
-        self._api = GitHubApi(
-            policy.endpoint, client, RateBudget(rate_limits, f"GitHub's API {who}", advice=advice), self._find_token
-        )
-        lfs_budget = RateBudget(rate_limits, f"GitHub's LFS server {who}")
-        self._lfs = LfsStore(site_url, client, self._downloader, lfs_budget, self._find_token)
+
+        def open_budget(name: str, advice: str = "") -> RateBudget:
+            return RateBudget(rate_limits, name, advice=advice, clock=clock)
+
+        self._raw_budget = open_budget("GitHub's raw host")
+        self._api = GitHubApi(policy.endpoint, client, open_budget(f"GitHub's API {who}", advice), self._find_token)
+        lfs_budget = open_budget(f"GitHub's LFS server {who}")
+        self._lfs = LfsStore(site_url, client, self._downloader, lfs_budget, self._find_token, clock=clock)
         # Contents of blobs that were read as perhaps pointers: a listing that is tried again does not read them again.
         self._looked_into: dict[str, Pointer | None] = {}
 

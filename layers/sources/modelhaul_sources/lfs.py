@@ -33,8 +33,8 @@ from modelhaul_sources.download import HttpDownloader
 from modelhaul_sources.http_client import HttpClient, describe_url, describe_waiting
 from modelhaul_sources.rate_budget import RateBudget
 
-POINTER_SIZES = range(126, 1024)
-"""Bytes that a pointer can have: its three lines, and less than 1,024."""
+POINTER_SIZES = range(115, 1024)
+"""Bytes that a pointer can have: three lines, of which the oldest form's are the shortest, and less than 1,024."""
 
 _POINTER = re.compile(
     rb"version (?:https://git-lfs\.github\.com/spec/v1|https://hawser\.github\.com/spec/v1|http://git-media\.io/v/2)\r?\n"

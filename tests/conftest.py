@@ -1,0 +1,21 @@
+"""What several suites share: servers that take long to start."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.upstream.git_repository import RepositoryMaker
+from tests.upstream.git_tools import LfsServer, find_missing_tools
+
+
+@pytest.fixture(scope="session")
+def lfs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LfsServer]:
+    if missing := find_missing_tools():
+        pytest.skip(f"not installed: {', '.join(missing)} (`make setup` says why)")
+    with LfsServer(tmp_path_factory.mktemp("lfs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def repository_maker(lfs_server: LfsServer, tmp_path_factory: pytest.TempPathFactory) -> RepositoryMaker:
+    return RepositoryMaker(tmp_path_factory.mktemp("repositories"), lfs_server)

@@ -13,10 +13,14 @@ NO_PYTHON = Python 3.13 was not found. Install it, for example with "uv python i
 STACK ?= local
 UPSTREAM ?= auto
 HF_ENDPOINT ?=
+GITHUB_API_URL ?=
+GITHUB_URL ?=
+GITHUB_RAW_URL ?=
 STACK_PORT ?= 0
 ARCHITECTURE ?= arm64
 LOCAL = python -m local --stack "$(STACK)"
-LOCAL_OPTIONS = --upstream "$(UPSTREAM)" --hf-endpoint "$(HF_ENDPOINT)" --port "$(STACK_PORT)"
+LOCAL_OPTIONS = --upstream "$(UPSTREAM)" --port "$(STACK_PORT)" --hf-endpoint "$(HF_ENDPOINT)" \
+	--github-api-url "$(GITHUB_API_URL)" --github-url "$(GITHUB_URL)" --github-raw-url "$(GITHUB_RAW_URL)"
 
 .PHONY: help setup run up down test check format bench build deploy lock clean
 
@@ -24,14 +28,15 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 	@echo
 	@echo "Options of run, up and down: STACK=name (a second stack beside the first)."
-	@echo "Options of run and up: UPSTREAM=auto|internet|loopback, HF_ENDPOINT=url (any Hub-compatible server), STACK_PORT=number."
+	@echo "Options of run and up: UPSTREAM=auto|internet|loopback, HF_ENDPOINT=url (any Hub-compatible server),"
+	@echo "  GITHUB_API_URL=url GITHUB_URL=url GITHUB_RAW_URL=url (any GitHub-compatible server), STACK_PORT=number."
 	@echo "Option of run: RUN_EXIT=1 (stop after the imports)."
 	@echo "Option of build and deploy: ARCHITECTURE=arm64|x86_64."
 
 setup: ## the environments in .venv and .local/venvs (everything else calls this)
 	@$(if $(PYTHON),"$(PYTHON)" requirements/install.py,echo '$(NO_PYTHON)' >&2; exit 1)
 
-run: setup ## start the local stack, import a sample ZIP and a model, stay up until Ctrl-C
+run: setup ## start the local stack, import a sample ZIP and models, stay up until Ctrl-C
 	@exec $(LOCAL) run $(LOCAL_OPTIONS) $(if $(RUN_EXIT),--once)
 
 up: setup ## start the local stack in the background

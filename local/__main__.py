@@ -12,6 +12,7 @@ from rich.console import Console
 from local.errors import LocalStackError
 from local.importing import import_samples, print_commands, print_function_errors, say
 from local.sample import write_sample_archive
+from local.sources import Addresses
 from local.stack import DEFAULT_NAME, LocalStack, StackState
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -23,11 +24,14 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, summary in (
         ("up", "start in the background"),
-        ("run", "start, import a ZIP and a model, stay until Ctrl-C"),
+        ("run", "start, import a ZIP and models, stay until Ctrl-C"),
     ):
         command = commands.add_parser(name, help=summary)
         command.add_argument("--upstream", choices=("auto", "internet", "loopback"), default="auto")
         command.add_argument("--hf-endpoint", default="", help="any server that speaks the Hub's protocol")
+        command.add_argument("--github-api-url", default="", help="any server that speaks GitHub's REST API")
+        command.add_argument("--github-url", default="", help="the site that belongs to it, with the LFS server")
+        command.add_argument("--github-raw-url", default="", help="its raw host; without it files come from the API")
         command.add_argument("--port", type=int, default=0, help="MiniStack's port; 0 takes a free one")
         if name == "run":
             command.add_argument("--once", action="store_true", help="stop after the imports")
@@ -35,8 +39,13 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def start(stack: LocalStack, options: argparse.Namespace, console: Console) -> StackState:
+    asked = Addresses(options.hf_endpoint, options.github_api_url, options.github_url, options.github_raw_url)
+    return stack.start(options.upstream, asked, options.port, partial(say, console))
+
+
 def bring_up(stack: LocalStack, options: argparse.Namespace, console: Console) -> None:
-    state = stack.start(options.upstream, options.hf_endpoint, options.port, partial(say, console))
+    state = start(stack, options, console)
     say(console, f"Up: {state.api_url} ({stack.state_path})")
     print_commands(state, write_sample_archive(stack.folder), console)
 
@@ -58,7 +67,7 @@ def try_import(state: StackState, sample: Path, console: Console) -> bool:
 
 def run_in_foreground(stack: LocalStack, options: argparse.Namespace, console: Console) -> int:
     try:
-        state = stack.start(options.upstream, options.hf_endpoint, options.port, partial(say, console))
+        state = start(stack, options, console)
         done = try_import(state, write_sample_archive(stack.folder), console)
         if options.once:
             return 0 if done else 1

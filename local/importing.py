@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from local.errors import LocalStackError
-from local.stack import CLIENT_CONFIG, CREDENTIALS, ROOT, SAMPLE_MODEL, StackState, open_session
+from local.sources import SAMPLE_MODEL
+from local.stack import CLIENT_CONFIG, CREDENTIALS, ROOT, StackState, open_session
 
 POLL_SECONDS = 0.3
 REQUEST_SECONDS = 30
@@ -35,18 +36,17 @@ class ImportApi:
         self._session.trust_env = False
         self._session.headers["x-api-key"] = state.api_key
 
-    def submit(self, model_tag: str) -> str | None:
-        """The new task's id, or None when the stack has the model already (409).
+    def submit(self, source: str, model: dict[str, str]) -> str | None:
+        """`source` is the route's last part, `model` its body. The new task's id, or None when the stack has the model
+        already (409).
 
         Raises LocalStackError with the API's own words for any other answer.
         """
-        response = self._session.post(
-            f"{self._url}/upload/huggingface", json={"model_tag": model_tag}, timeout=REQUEST_SECONDS
-        )
+        response = self._session.post(f"{self._url}/upload/{source}", json=model, timeout=REQUEST_SECONDS)
         if response.status_code == requests.codes.conflict:
             return None
         if response.status_code != requests.codes.created:
-            raise LocalStackError(f"The API refused {model_tag}: {describe_problem(response)}")
+            raise LocalStackError(f"The API refused {'/'.join(model.values())}: {describe_problem(response)}")
         return response.headers["Location"].rpartition("/")[2]
 
     def submit_archive(self, archive: bytes, file_name: str, model_name: str) -> str | None:
@@ -156,6 +156,8 @@ def print_commands(state: StackState, sample: Path, console: Console, task_id: s
         f"  {copy} {bucket}/outcomes/{dropped}.json - {endpoint}",
         "Import a model from the Hub:",
         f"  curl -si {url}/upload/huggingface {key} {json_type} -d '{model}'",
+        "Import a model from a repository on GitHub, Git LFS included:",
+        f"  curl -si {url}/upload/github {key} {json_type} -d '{json.dumps(name_repository(state))}'",
         "Follow the task that Location or Link names, and list those of ZIPs:",
         f"  curl -s {url}/upload/tasks/{task_id or 'TASK_ID'} {key}",
         f"  curl -s '{url}/upload/tasks?source=LOCAL' {key}",
@@ -163,15 +165,25 @@ def print_commands(state: StackState, sample: Path, console: Console, task_id: s
     say(console, "\n".join(lines))
 
 
+def name_repository(state: StackState) -> dict[str, str]:
+    """The body for GitHub's sample, or one to fill in."""
+    owner, _, name = (state.sample_repository or "OWNER/REPOSITORY").partition("/")
+    return {"owner": owner, "repo_name": name}
+
+
 def import_samples(state: StackState, sample: Path, console: Console) -> bool:
-    """Import the ZIP `sample`, then the Hub's sample model; list the bucket, print the commands. False if an import
-    failed.
+    """Import the ZIP `sample`, the Hub's sample model and GitHub's, if one is known; list the bucket, print the
+    commands. False if an import failed.
     """
     api = ImportApi(state)
     say(console, f"Sending {sample.name} through {state.api_url}/upload/local")
     archive_done, _ = follow(api, api.submit_archive(sample.read_bytes(), sample.name, "sample"), console)
     say(console, f"Importing {SAMPLE_MODEL} through {state.api_url}/upload/huggingface")
-    model_done, task_id = follow(api, api.submit(SAMPLE_MODEL), console)
+    model_done, task_id = follow(api, api.submit("huggingface", {"model_tag": SAMPLE_MODEL}), console)
+    if state.sample_repository:
+        say(console, f"Importing {state.sample_repository} through {state.api_url}/upload/github")
+        repository_done, _ = follow(api, api.submit("github", name_repository(state)), console)
+        model_done = model_done and repository_done
     print_objects(state, console)
     print_commands(state, sample, console, task_id)
     return archive_done and model_done

@@ -14,14 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import boto3
-import requests
 from botocore.config import Config
 
 from local.errors import LocalStackError
 from local.processes import ProcessRecord, RecordedProcess
+from local.sources import Addresses, Sources, Upstream, answers, choose_sources
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL = ROOT / ".local"
@@ -32,10 +31,7 @@ DEFAULT_NAME = "local"
 REGION = "us-east-1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": REGION}
 STACK_NAME = "modelhaul"
-HUGGING_FACE = "https://huggingface.co"
-SAMPLE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 START_SECONDS = 60
-HUB_ANSWER_SECONDS = 3
 # What a function needs to reach the internet from a machine behind a proxy.
 NETWORK_VARIABLES = (
     "HTTP_PROXY",
@@ -46,18 +42,12 @@ NETWORK_VARIABLES = (
     "REQUESTS_CA_BUNDLE",
 )
 
-Upstream = Literal["auto", "internet", "loopback"]
-
-
-@dataclass(frozen=True)
-class Hub:
-    endpoint: str
-    description: str
-
 
 @dataclass(frozen=True)
 class StackState:
-    """Where a deployed stack is found; written to `stack.json`. `outputs` are the template's."""
+    """Where a deployed stack is found; written to `stack.json`. `outputs` are the template's.
+    `sample_repository` is one on GitHub that can be imported, "" if none is known.
+    """
 
     api_url: str
     api_key: str
@@ -67,6 +57,8 @@ class StackState:
     models_bucket: str
     stack_name: str
     hub_endpoint: str
+    github_api_url: str
+    sample_repository: str
     ministack_pid: int
     outputs: dict[str, str]
 
@@ -91,7 +83,7 @@ class LocalStack:
     def start(
         self,
         upstream: Upstream,
-        hub_endpoint: str,
+        asked: Addresses,
         port: int,
         say: Callable[[str], None],
         *,
@@ -99,12 +91,13 @@ class LocalStack:
     ) -> StackState:
         """Start what does not run yet, then build and deploy the code as it is now.
 
+        `asked` has the sources' addresses that are not to be chosen.
         `port` 0 takes a free one. `enforce_iam` holds every function to its role's policies. Raises
         LocalStackError; what it started is stopped then.
         """
         was_up = self.is_up()
         try:
-            return self._start(upstream, hub_endpoint, port, say, enforce_iam)
+            return self._start(upstream, asked, port, say, enforce_iam)
         except BaseException:
             if not was_up:
                 self.processes.stop_all()
@@ -119,47 +112,46 @@ class LocalStack:
         return existed
 
     def _start(
-        self, upstream: Upstream, hub_endpoint: str, port: int, say: Callable[[str], None], enforce_iam: bool
+        self, upstream: Upstream, asked: Addresses, port: int, say: Callable[[str], None], enforce_iam: bool
     ) -> StackState:
         if not self.is_up():
             self.stop()
             self.folder.mkdir(parents=True)
-        hub = self._choose_hub(upstream, hub_endpoint)
-        say(f"Hub: {hub.description} ({hub.endpoint})")
+        sources = choose_sources(upstream, asked, self._start_loopback)
+        for line in sources.describe():
+            say(line)
         ministack, endpoint = self._start_ministack(port, enforce_iam)
         say(f"MiniStack: {endpoint}")
         say("Building and deploying")
-        self._build_and_deploy(endpoint, hub)
-        state = self._read_state(endpoint, hub, ministack)
+        self._build_and_deploy(endpoint, sources.addresses)
+        state = self._read_state(endpoint, sources, ministack)
         # Whole or not there: others wait for this file.
         partial = self.state_path.with_suffix(".partial")
         partial.write_text(json.dumps(asdict(state), indent=2) + "\n")
         partial.replace(self.state_path)
         return state
 
-    def _choose_hub(self, upstream: Upstream, hub_endpoint: str) -> Hub:
-        if hub_endpoint:
-            if not re.match(r"https?://[^/]", hub_endpoint):
-                raise LocalStackError(f"HF_ENDPOINT must be an http or https address, not {hub_endpoint!r}")
-            return Hub(hub_endpoint.rstrip("/"), "the one asked for")
-        if upstream == "internet":
-            return Hub(HUGGING_FACE, "the real one")
-        if upstream == "auto" and answers(f"{HUGGING_FACE}/api/models/{SAMPLE_MODEL}"):
-            return Hub(HUGGING_FACE, "the real one, which answers")
-        reason = " (the real one does not answer)" if upstream == "auto" else ""
-        return Hub(self._start_loopback_hub(), f"the loopback one of the tests{reason}")
-
-    def _start_loopback_hub(self) -> str:
-        ready = self.folder / "hub.json"
-        process = self.processes.find_alive("hub")
+    def _start_loopback(self) -> dict[str, str]:
+        """The addresses of the Hub and the GitHub of the tests."""
+        ready = self.folder / "upstream.json"
+        process = self.processes.find_alive("upstream")
         if process is None:
             ready.unlink(missing_ok=True)
-            log = self.folder / "hub.log"
-            command = [sys.executable, "-m", "tests.upstream", "--ready-file", str(ready)]
-            process = self.processes.start("hub", command, environment=os.environ, folder=ROOT, log=log)
-            wait_until_ready("the loopback Hub", process, log, ready.is_file)
-        endpoint: str = json.loads(ready.read_text())["hub"]
-        return endpoint
+            log, repositories = self.folder / "upstream.log", self.folder / "github"
+            repositories.mkdir(exist_ok=True)
+            command = [
+                sys.executable,
+                "-m",
+                "tests.upstream",
+                "--ready-file",
+                str(ready),
+                "--folder",
+                str(repositories),
+            ]
+            process = self.processes.start("upstream", command, environment=os.environ, folder=ROOT, log=log)
+            wait_until_ready("the loopback Hub and GitHub", process, log, ready.is_file)
+        addresses: dict[str, str] = json.loads(ready.read_text())
+        return addresses
 
     def _start_ministack(self, port: int, enforce_iam: bool) -> tuple[RecordedProcess, str]:
         """MiniStack's process and address."""
@@ -192,7 +184,7 @@ class LocalStack:
         wait_until_ready("MiniStack", process, log, lambda: answers(f"{endpoint}/_ministack/health"))
         return process, endpoint
 
-    def _build_and_deploy(self, endpoint: str, hub: Hub) -> None:
+    def _build_and_deploy(self, endpoint: str, addresses: Addresses) -> None:
         """All stacks share one build: its cache belongs to one build folder (build.toml beside it)."""
         # The SAM CLI notices changes of a layer's folder, not of the script that builds it.
         digest = hashlib.sha256((ROOT / "layers" / "build_layer.py").read_bytes()).hexdigest()
@@ -201,7 +193,10 @@ class LocalStack:
         parameters = [
             "--parameter-overrides",
             f"Architecture={read_architecture()}",
-            f"HuggingFaceEndpoint={hub.endpoint}",
+            f"HuggingFaceEndpoint={addresses.hub}",
+            f"GitHubApiUrl={addresses.github_api}",
+            f"GitHubUrl={addresses.github}",
+            f"GitHubRawUrl={addresses.github_raw}",
             "LocalMode=true",
         ]
         with lock_file(folder / "lock"):
@@ -240,7 +235,7 @@ class LocalStack:
         if status:
             raise LocalStackError(f"sam {command} failed:\n{read_tail(log)}")
 
-    def _read_state(self, endpoint: str, hub: Hub, ministack: RecordedProcess) -> StackState:
+    def _read_state(self, endpoint: str, sources: Sources, ministack: RecordedProcess) -> StackState:
         session = open_session()
         cloudformation = session.client("cloudformation", endpoint_url=endpoint, config=CLIENT_CONFIG)
         stack = cloudformation.describe_stacks(StackName=STACK_NAME)["Stacks"][0]
@@ -257,7 +252,9 @@ class LocalStack:
             incoming_bucket=outputs["IncomingBucket"],
             models_bucket=outputs["ModelsBucket"],
             stack_name=STACK_NAME,
-            hub_endpoint=hub.endpoint,
+            hub_endpoint=sources.addresses.hub,
+            github_api_url=sources.addresses.github_api,
+            sample_repository=sources.sample_repository,
             ministack_pid=ministack.pid,
             outputs=outputs,
         )
@@ -276,13 +273,6 @@ def open_session() -> boto3.Session:
 
 def read_architecture() -> str:
     return "arm64" if platform.machine() in {"arm64", "aarch64"} else "x86_64"
-
-
-def answers(url: str) -> bool:
-    try:
-        return requests.get(url, timeout=HUB_ANSWER_SECONDS).ok
-    except requests.RequestException:
-        return False
 
 
 def find_port(port: int) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from local.sources import Addresses
 from local.stack import CLIENT_CONFIG, LocalStack, StackState, open_session
 from tests.benchmarks.servers import PYTHONPATH
 from tests.benchmarks.usage import Usage
@@ -150,7 +151,7 @@ def describe_archives(size: int, entries: int) -> str:
     """Import two archives on a stack of their own, and extract the same ones the plain way; in Markdown."""
     local = LocalStack("bench")
     try:
-        state = local.start("loopback", "", 0, lambda _: None)
+        state = local.start("loopback", Addresses(), 0, lambda _: None)
         s3 = open_session().client("s3", endpoint_url=state.aws_endpoint_url, config=CLIENT_CONFIG)
         rows: list[str] = []
         with tempfile.TemporaryDirectory() as folder:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
+from local.sources import Addresses
 from local.stack import CLIENT_CONFIG, LocalStack, StackState, open_session
 from tests.upstream.remote import RemoteUpstream
 
@@ -54,6 +55,17 @@ class Stack:
     def submit(self, model_tag: str, revision: str = "main") -> requests.Response:
         body = {"model_tag": model_tag, "revision": revision}
         return self.http.post(f"{self.state.api_url}/upload/huggingface", json=body, timeout=120)
+
+    def submit_repository(self, name: str, revision: str = "main") -> requests.Response:
+        """`name`: owner/repository on GitHub."""
+        owner, _, repo_name = name.partition("/")
+        body = {"owner": owner, "repo_name": repo_name, "revision": revision}
+        return self.http.post(f"{self.state.api_url}/upload/github", json=body, timeout=120)
+
+    def import_repository(self, name: str, revision: str = "main") -> dict[str, Any]:
+        answer = self.submit_repository(name, revision)
+        assert answer.status_code == 201, answer.text
+        return self.wait_for_end(answer.headers["Location"].removeprefix("/v1/upload/tasks/"))
 
     def accept(self, model_tag: str, revision: str = "main") -> str:
         """Submits and returns the task's id."""
@@ -180,7 +192,7 @@ def allow_batches(state: StackState) -> None:
 def stack() -> Iterator[Stack]:
     local = LocalStack(f"test-{os.getpid()}")
     try:
-        state = local.start("loopback", "", 0, print, enforce_iam=True)
+        state = local.start("loopback", Addresses(), 0, print, enforce_iam=True)
         allow_batches(state)
         yield Stack(state)
     finally:
@@ -194,3 +206,12 @@ def hub(stack: Stack) -> Iterator[RemoteUpstream]:
     hub.clear_requests()
     yield hub
     hub.clear_faults()
+
+
+@pytest.fixture
+def github(stack: Stack) -> Iterator[RemoteUpstream]:
+    github = RemoteUpstream(stack.state.github_api_url)
+    github.clear_faults()
+    github.clear_requests()
+    yield github
+    github.clear_faults()

@@ -28,7 +28,8 @@ from local.importing import (
     print_commands,
 )
 from local.sample import write_sample_archive
-from local.stack import ROOT, SAMPLE_MODEL, StackState
+from local.sources import SAMPLE_MODEL
+from local.stack import ROOT, StackState
 
 API = "/_aws/execute-api/api1/v1"
 UPLOAD = "/incoming-bucket/uploads/1.zip"
@@ -128,6 +129,8 @@ class FakeStack:
             models_bucket="models-bucket",
             stack_name="modelhaul",
             hub_endpoint="http://127.0.0.1:1",
+            github_api_url="http://127.0.0.1:2",
+            sample_repository="samples/model",
             ministack_pid=1,
             outputs={},
         )

@@ -7,6 +7,7 @@ import pytest
 
 from local import stack
 from local.errors import LocalStackError
+from local.sources import Addresses
 from local.stack import LocalStack, find_port
 
 
@@ -36,14 +37,16 @@ def test_a_taken_port_is_said() -> None:
 
 def test_an_endpoint_that_is_no_address_is_refused_and_leaves_nothing(own_folder: Path) -> None:
     with pytest.raises(LocalStackError, match="HF_ENDPOINT must be an http or https address"):
-        LocalStack().start("auto", "hub.example", 0, lambda _: None)
+        LocalStack().start("auto", Addresses(hub="hub.example"), 0, lambda _: None)
     assert not (own_folder / "stack.json").exists()
 
 
 def test_a_hub_that_cannot_start_is_said_with_the_end_of_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("local.stack.ROOT", Path("/"))
-    with pytest.raises(LocalStackError, match=r"the loopback Hub ended while it started:\n.*No module named"):
-        LocalStack().start("loopback", "", 0, lambda _: None)
+    with pytest.raises(
+        LocalStackError, match=r"the loopback Hub and GitHub ended while it started:\n.*No module named"
+    ):
+        LocalStack().start("loopback", Addresses(), 0, lambda _: None)
 
 
 def test_stopping_what_was_never_started_is_harmless() -> None:

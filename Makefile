@@ -64,7 +64,7 @@ format: setup ## mend what ruff can mend
 	ruff format
 
 bench: setup ## benchmarks
-	python -m tests.benchmarks
+	PYTHONPATH=.:layers/core:layers/sources python -m tests.benchmarks
 
 # The cache does not know for which architecture a layer was built.
 build: setup ## build for AWS

@@ -14,7 +14,7 @@ from modelhaul.messages import AcceptArchive, Message, PlanImport, PublishModels
 from modelhaul.model import Source
 from modelhaul.outcomes import OutcomeWriter
 from modelhaul.planning import Planner
-from modelhaul.ports import ModelSource
+from modelhaul.ports import Ledger, MessageQueue, ModelSource, ObjectStore
 from modelhaul.publishing import Publisher
 from modelhaul.required_files import RequiredFiles
 from modelhaul.retrying import StepRunner
@@ -30,6 +30,9 @@ from tests.fakes.model_source import HubSource, InMemoryModelSource
 from tests.fakes.object_store import InMemoryObjectStore
 
 PART_SIZE = 1024 * 1024
+QUICK = StreamSettings(
+    part_size=lambda _: PART_SIZE, reconnect_delay=0, checkpoint_bytes=2 * PART_SIZE, rate_window=1e9
+)
 RULES = ArchiveRules(
     ArchiveLimits(max_entries=100_000, max_entry_bytes=10**9, max_total_bytes=10**10, max_ratio=200),
     RequiredFiles.EQUIVALENTS,
@@ -62,35 +65,34 @@ class Deployment:
         self.archives = InMemoryArchiveStore(clock=self.clock)
         self.store = InMemoryObjectStore(min_part_size=1, archives=self.archives)
         self.queue = InMemoryMessageQueue(self.clock)
-        quick = StreamSettings(
-            part_size=lambda _: PART_SIZE, reconnect_delay=0, checkpoint_bytes=2 * PART_SIZE, rate_window=1e9
-        )
+        self.connect(self.ledger, self.store, self.queue, QUICK)
+
+    def connect(self, ledger: Ledger, store: ObjectStore, queue: MessageQueue, stream_settings: StreamSettings) -> None:
+        """Builds the steps over these adapters."""
 
         def open_source(task: Task) -> ModelSource:
             return self.source if task.archive is None else self.open_archive(task)
 
-        self.intake = Intake(self.ledger, self.queue, lambda _: self.source, self.meter, self.clock)
-        self.archive_intake = ArchiveIntake(self.ledger, self.archives, self.queue, self.meter, self.clock, self.rules)
-        self.arrivals = ArrivalRecorder(self.ledger, self.archives, self.clock)
-        outcomes = OutcomeWriter(self.ledger, self.archives, "models-bucket")
-        self.acceptor = ArchiveAcceptor(
-            self.ledger, self.archives, self.queue, self.clock, self.rules, outcomes=outcomes
-        )
-        self.closer = TaskCloser(self.ledger, self.store, self.archives, self.meter, self.clock, outcomes=outcomes)
-        self.planner = Planner(self.ledger, self.queue, open_source, self.clock, self.rules.required_files)
-        self.transferrer = Transferrer(self.ledger, self.store, self.queue, open_source, self.meter, self.clock, quick)
+        self.intake = Intake(ledger, queue, lambda _: self.source, self.meter, self.clock)
+        self.archive_intake = ArchiveIntake(ledger, self.archives, queue, self.meter, self.clock, self.rules)
+        self.arrivals = ArrivalRecorder(ledger, self.archives, self.clock)
+        outcomes = OutcomeWriter(ledger, self.archives, "models-bucket")
+        self.acceptor = ArchiveAcceptor(ledger, self.archives, queue, self.clock, self.rules, outcomes=outcomes)
+        self.closer = TaskCloser(ledger, store, self.archives, self.meter, self.clock, outcomes=outcomes)
+        self.planner = Planner(ledger, queue, open_source, self.clock, self.rules.required_files)
+        self.transferrer = Transferrer(ledger, store, queue, open_source, self.meter, self.clock, stream_settings)
         self.publisher = Publisher(
-            self.ledger,
-            self.store,
+            ledger,
+            store,
             self.archives,
-            self.queue,
+            queue,
             self.meter,
             self.clock,
             closer=self.closer,
             outcomes=outcomes,
         )
-        self.sweeper = Sweeper(self.ledger, self.queue, self.closer, self.meter, self.clock)
-        self.runner = StepRunner(self.ledger, self.queue, self.closer, self.meter, self.clock)
+        self.sweeper = Sweeper(ledger, queue, self.closer, self.meter, self.clock)
+        self.runner = StepRunner(ledger, queue, self.closer, self.meter, self.clock)
 
     def submit(self, name: str, revision: str = "main", *, source: Source = Source.HUGGINGFACE) -> Task:
         task = self.intake.submit(source, name, revision)

@@ -32,6 +32,10 @@ def submit(body: object = None, raw: str | None = None) -> Answer:
     return call_api("submit_huggingface", read_event("submit_huggingface"), body=body, raw=raw)
 
 
+def submit_repository(body: object) -> Answer:
+    return call_api("submit_github", read_event("submit_github"), body=body)
+
+
 def read_task(task_id: str) -> Answer:
     event = read_event("read_task")
     return call_api(
@@ -233,3 +237,40 @@ def test_a_model_that_another_task_took_over_is_not_this_tasks_success() -> None
     assert shown["models"][0]["status"] == "FAILED"
     alone = present_whole_task(Task("id", Source.HUGGINGFACE, "n@main", ("m",), moment, moment), [], bucket="b")
     assert alone["models"] == []
+
+
+def test_a_repository_is_accepted(deployment: Deployment) -> None:
+    assert isinstance(deployment.source, InMemoryModelSource)
+    deployment.source.models["owner/model"] = {"main": {"config.json": b"{}"}}
+    answer = submit_repository({"owner": "owner", "repo_name": "model"})
+    assert (answer.status, answer.text) == (201, "")
+    task_id = answer.headers["location"].removeprefix("/v1/upload/tasks/")
+    task = read_task(task_id).body
+    assert (task["source"], task["model_tag"]) == ("GITHUB", "owner/model@main")
+    problem = check_problem(submit_repository({"owner": "owner", "repo_name": "model"}), 409, "import-in-progress")
+    assert problem["task_id"] == task_id
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ({}, ["owner", "repo_name"]),
+        ({"owner": "o"}, ["repo_name"]),
+        ({"owner": 5, "repo_name": "r"}, ["owner"]),
+        ({"owner": "o", "repo_name": "r", "revision": None}, ["revision"]),
+        ({"owner": "o", "repo_name": "r", "branch": "main"}, ["branch"]),
+    ],
+)
+def test_fields_of_a_repository_at_fault_are_named(deployment: Deployment, body: object, fields: list[str]) -> None:
+    problem = check_problem(submit_repository(body), 422, "invalid-fields")
+    assert [field["field"] for field in problem["fields"]] == fields
+
+
+@pytest.mark.parametrize("part", ["owner", "repo_name", "revision"])
+def test_what_github_cannot_have_is_a_bad_request(
+    deployment: Deployment, part: Literal["owner", "repo_name", "revision"]
+) -> None:
+    assert isinstance(deployment.source, InMemoryModelSource)
+    deployment.source.refusals["owner/model"] = errors.InvalidRepositoryError("cannot be", part=part)
+    problem = check_problem(submit_repository({"owner": "owner", "repo_name": "model"}), 400, "invalid-repository")
+    assert problem["fields"] == [{"field": part, "message": "cannot be"}]

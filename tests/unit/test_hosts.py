@@ -100,6 +100,55 @@ def test_all_other_addresses_are_refused(policy: HostPolicy, url: str) -> None:
     assert "secret" not in caught.value.detail
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.github.com/repos/o/r",
+        "https://github.com/o/r.git/info/lfs/objects/batch",
+        "https://raw.githubusercontent.com/o/r/c/f",
+        "https://github-cloud.githubusercontent.com/alambic/media/1?X-Amz-Signature=a",
+        "https://github-cloud.s3.amazonaws.com/alambic/media/1?X-Amz-Signature=a",
+        "https://objects.githubusercontent.com/x",
+    ],
+)
+def test_github_and_where_its_links_lead_may_be_fetched(url: str) -> None:
+    policy = HostPolicy.for_github("https://api.github.com", "https://github.com", "https://raw.githubusercontent.com")
+    policy.check_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://github.com/x",
+        "https://github.com.evil.example/x",
+        "https://github.com@evil.example/x",
+        "https://evil-github.com/x",
+        "https://s3.amazonaws.com/github-cloud/x",
+        "https://other.s3.amazonaws.com/x",
+        "https://github.io/x",
+        "https://huggingface.co/x",
+        "https://localhost/x",
+        "https://169.254.169.254/x",
+        "https://git.corp.example:8443/x",
+    ],
+)
+def test_elsewhere_github_does_not_lead(url: str) -> None:
+    policy = HostPolicy.for_github("https://api.github.com", "https://github.com", "https://raw.githubusercontent.com")
+    with pytest.raises(UntrustedHostError):
+        policy.check_url(url)
+
+
+def test_an_enterprise_servers_site_is_the_operators_own() -> None:
+    policy = HostPolicy.for_github(
+        "https://api.git.corp.example", "https://git.corp.example", allowed_hosts=["*.store.corp"]
+    )
+    for url in ("https://api.git.corp.example/x", "https://git.corp.example/x", "https://lfs.store.corp/x"):
+        policy.check_url(url)
+    policy.check_address("git.corp.example", "10.1.2.3")
+    with pytest.raises(UntrustedHostError):
+        policy.check_address("github.com", "10.1.2.3")
+
+
 def test_the_words_say_what_to_do() -> None:
     with pytest.raises(UntrustedHostError, match=r"https://evil\.example is not among .* AllowedHosts$"):
         HUB.check_url("https://evil.example/path?token=1")

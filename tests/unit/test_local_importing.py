@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ BERT = {
 }
 SKIPPED = {"name": "notes", "status": "SKIPPED", "lacks": ["config.json", "tokenizer.json"]}
 MINILM = {"model_id": "2", "name": SAMPLE_MODEL, "status": "READY", "location": "s3://models-bucket/models/hub/"}
+REPOSITORY = {**MINILM, "name": "samples/model", "location": "s3://models-bucket/models/github/"}
 OBJECTS = b"""<?xml version="1.0" encoding="UTF-8"?>
 <ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>models-bucket</Name><KeyCount>1</KeyCount>
 <IsTruncated>false</IsTruncated><Contents><Key>models/local/sample/tiny-bert/zip-task/config.json</Key><Size>1274</Size>
@@ -111,10 +112,14 @@ class FakeStack:
         )
     )
     model_answer: Answer = field(default_factory=lambda: Answer(201, headers={"location": "/v1/upload/tasks/hub-task"}))
+    repository_answer: Answer = field(
+        default_factory=lambda: Answer(201, headers={"location": "/v1/upload/tasks/git-task"})
+    )
     tasks: dict[str, list[dict[str, Any]]] = field(
         default_factory=lambda: {
             "zip-task": [PLANNED, HALF, {**DONE, "models": [BERT, SKIPPED]}],
             "hub-task": [PLANNED, {**DONE, "models": [MINILM]}],
+            "git-task": [{**DONE, "models": [REPOSITORY]}],
         }
     )
 
@@ -149,6 +154,7 @@ class FakeStack:
                 return answer_json(200, answers.pop(0) if len(answers) > 1 else answers[0])
         others = {
             ("POST", "/upload/huggingface"): self.model_answer,
+            ("POST", "/upload/github"): self.repository_answer,
             ("GET", "/upload/tasks"): answer_json(200, {"tasks": []}),
             ("GET", "/models-bucket"): Answer(200, OBJECTS, {"Content-Type": "application/xml"}),
             ("PUT", UPLOAD): Answer(200),
@@ -276,7 +282,7 @@ def test_the_archive_is_followed_to_its_end_before_the_hub_is_asked(stack: FakeS
 
     assert done
     url = stack.state.api_url
-    assert lines[:12] == [
+    assert lines[:15] == [
         f"Sending sample.zip through {url}/upload/local",
         "PENDING planning",
         "PENDING transferring 1/3 files 50 %",
@@ -287,10 +293,13 @@ def test_the_archive_is_followed_to_its_end_before_the_hub_is_asked(stack: FakeS
         "PENDING planning",
         "DONE 3/3 files 100 % 1,200 bytes reused",
         f"{SAMPLE_MODEL}: {MINILM['location']}",
+        f"Importing samples/model through {url}/upload/github",
+        "DONE 3/3 files 100 % 1,200 bytes reused",
+        f"samples/model: {REPOSITORY['location']}",
         "Bytes and keys in s3://models-bucket:",
         "         1,274  models/local/sample/tiny-bert/zip-task/config.json",
     ]
-    assert any("upload/tasks/hub-task" in line for line in lines[12:])
+    assert any("upload/tasks/hub-task" in line for line in lines[15:])
     assert stack.requests[0].read_form() == {"file": ("sample.zip", sample.read_bytes())}
     assert stack.requests[0].query == {"model_name": ["sample"]}
     asked = [(request.method, request.path.rpartition("/")[2]) for request in stack.requests]
@@ -299,6 +308,8 @@ def test_the_archive_is_followed_to_its_end_before_the_hub_is_asked(stack: FakeS
         *[("GET", "zip-task")] * 3,
         ("POST", "huggingface"),
         *[("GET", "hub-task")] * 2,
+        ("POST", "github"),
+        ("GET", "git-task"),
         ("GET", "models-bucket"),
     ]
 
@@ -321,6 +332,20 @@ def test_a_failed_archive_is_a_failure_although_the_hub_does_well(stack: FakeSta
     assert not done
     assert lines[2] == "The import failed: the ZIP is [damaged]"
     assert f"{SAMPLE_MODEL}: {MINILM['location']}" in lines
+
+
+def test_without_a_known_repository_github_is_not_asked(stack: FakeStack, sample: Path) -> None:
+    output = io.StringIO()
+    state = replace(stack.state, sample_repository="")
+    assert import_samples(state, sample, Console(file=output))
+    assert not [request for request in stack.requests if request.path.endswith("/github")]
+    assert '"owner": "OWNER", "repo_name": "REPOSITORY"' in output.getvalue(), "the command is there to be filled in"
+
+
+def test_a_repository_that_fails_is_a_failure(stack: FakeStack, sample: Path) -> None:
+    stack.tasks["git-task"] = [FAILED]
+    done, _ = run_import(stack, sample)
+    assert not done
 
 
 def test_a_hub_that_does_not_answer_is_told_in_the_words_of_the_api(stack: FakeStack, sample: Path) -> None:
@@ -387,6 +412,8 @@ def test_the_printed_rest_asks_the_hub_and_for_tasks(stack: FakeStack, shell: Sh
     assert json.loads(shell.run("upload/tasks/hub-task"))["task_status"] == "PENDING"
     assert json.loads(shell.run("upload/tasks?")) == {"tasks": []}
     assert json.loads(stack.requests[0].body) == {"model_tag": SAMPLE_MODEL, "revision": "main"}
+    assert shell.run("upload/github").startswith("HTTP/1.0 201")
+    assert json.loads(stack.requests.pop().body) == {"owner": "samples", "repo_name": "model"}
     assert stack.requests[-1].query == {"source": ["LOCAL"]}
 
 

@@ -442,15 +442,20 @@ def test_of_simultaneous_claims_that_overlap_one_wins_whole(contended: Ledger) -
         if number % 4 > 1:
             models.reverse()
         start.wait()
-        try:
-            if task.stage is Stage.INSPECTING:
-                contended.claim_models(task.id, models, [], check_at=builders.START)
-            else:
-                model_ids = tuple(model.model_id for model in models)
-                contended.claim_import(replace(task, model_ids=model_ids), models)
-        except ImportInProgressError as error:
-            return error.task_id if error.model_id == shared().model_id else error.model_id
-        return task.id
+        while True:
+            try:
+                if task.stage is Stage.INSPECTING:
+                    contended.claim_models(task.id, models, [], check_at=builders.START)
+                else:
+                    model_ids = tuple(model.model_id for model in models)
+                    contended.claim_import(replace(task, model_ids=model_ids), models)
+            except StorageUnavailableError:
+                # Every transaction that meets another call is refused here, on a busy machine more often than it is
+                # tried again.
+                continue
+            except ImportInProgressError as error:
+                return error.task_id if error.model_id == shared().model_id else error.model_id
+            return task.id
 
     with ThreadPoolExecutor(len(tasks)) as pool:
         [winner] = set(pool.map(claim, range(len(tasks))))
@@ -477,7 +482,11 @@ def test_simultaneous_deliveries_of_one_archive_all_succeed(contended: Ledger) -
 
     def accept(_: int) -> Task | None:
         start.wait()
-        return contended.claim_models(task.id, models, [], check_at=builders.START + 500)
+        while True:
+            try:
+                return contended.claim_models(task.id, models, [], check_at=builders.START + 500)
+            except StorageUnavailableError:
+                continue
 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(accept, range(8)))

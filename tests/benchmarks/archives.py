@@ -19,6 +19,7 @@ from local.sources import Addresses
 from local.stack import CLIENT_CONFIG, LocalStack, StackState, open_session
 from tests.benchmarks.servers import PYTHONPATH
 from tests.benchmarks.usage import Usage
+from tests.weights import wrap_weights
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -55,7 +56,7 @@ def _write_archive(path: Path, size: int, entries: int) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr(f"{directory}/config.json", "{}")
         archive.writestr(f"{directory}/tokenizer.json", "{}")
-        archive.writestr(f"{directory}/model.safetensors", b"weights")
+        archive.writestr(f"{directory}/model.safetensors", wrap_weights(b"weights"))
         for number in range(4 if size else 0):
             with archive.open(f"{directory}/shard-{number}.bin", "w", force_zip64=True) as entry:
                 for _ in range(size // 4 // _PIECE):

@@ -9,6 +9,7 @@ from modelhaul.archive import ArchiveLimits
 from modelhaul.archive_intake import ArchiveAcceptor, ArchiveIntake, ArchiveRules, ArrivalRecorder
 from modelhaul.archive_reading import ArchiveSource
 from modelhaul.closing import TaskCloser
+from modelhaul.gate import Gate, PicklePolicy
 from modelhaul.intake import Intake
 from modelhaul.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
 from modelhaul.model import Source
@@ -59,6 +60,7 @@ class Deployment:
     remaining: Callable[[], float] = lambda: 300.0
     submitted: list[str] = field(default_factory=list)
     rules: ArchiveRules = RULES
+    pickle_policy: PicklePolicy = PicklePolicy.BLOCK
 
     def __post_init__(self) -> None:
         self.ledger = InMemoryLedger(clock=self.clock)
@@ -69,6 +71,7 @@ class Deployment:
 
     def connect(self, ledger: Ledger, store: ObjectStore, queue: MessageQueue, stream_settings: StreamSettings) -> None:
         """Builds the steps over these adapters."""
+        self.ledger_in_use = ledger
 
         def open_source(task: Task) -> ModelSource:
             return self.source if task.archive is None else self.open_archive(task)
@@ -90,6 +93,7 @@ class Deployment:
             self.clock,
             closer=self.closer,
             outcomes=outcomes,
+            gate=Gate(store, self.pickle_policy),
         )
         self.sweeper = Sweeper(ledger, queue, self.closer, self.meter, self.clock)
         self.runner = StepRunner(ledger, queue, self.closer, self.meter, self.clock)

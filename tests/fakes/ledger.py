@@ -3,6 +3,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 from modelhaul.errors import (
     ImportInProgressError,
@@ -17,6 +18,7 @@ from modelhaul.model import (
     FileKind,
     FileRecord,
     FileResult,
+    GateReport,
     Model,
     ModelStatus,
     SkippedDirectory,
@@ -245,14 +247,21 @@ class InMemoryLedger(Ledger):
                 self._write_task(task, progress=progress, check_at=check_at, sweeps=0)
             return progress
 
-    def finish_import(self, task_id: str, *, totals: Mapping[str, tuple[int, int]], check_at: float) -> bool:
+    def finish_import(
+        self,
+        task_id: str,
+        *,
+        totals: Mapping[str, tuple[int, int]],
+        check_at: float,
+        gates: Mapping[str, GateReport] = MappingProxyType({}),
+    ) -> bool:
         with self._lock:
             task = self._tables.tasks.get(task_id)
             if task is None or task.status is not TaskStatus.PENDING:
                 return task is not None and task.status is TaskStatus.DONE
             self._write_task(task, status=TaskStatus.DONE, stage=Stage.DONE, check_at=check_at)
             for model_id, (files, size) in totals.items():
-                self._write_model(model_id, status=ModelStatus.READY, files=files, size=size)
+                self._write_model(model_id, status=ModelStatus.READY, files=files, size=size, gate=gates.get(model_id))
             return True
 
     def fail_import(self, task_id: str, error: TaskError, *, stage: Stage = Stage.FAILED, check_at: float) -> bool:

@@ -41,13 +41,14 @@ from tests.upstream.git_tools import LfsServer
 from tests.upstream.github import LoopbackGitHub
 from tests.upstream.github_source import open_github
 from tests.upstream.server import Answer, Request, answer_json
+from tests.weights import wrap_weights
 
-WEIGHTS = random.Random("github").randbytes(9 * 1024 * 1024)
+WEIGHTS = wrap_weights(random.Random("github").randbytes(9 * 1024 * 1024))
 SMALL_WEIGHTS = random.Random("small").randbytes(300_000)
 TOKEN = "github_pat_reader"
 SUBMODULE = "1" * 40
 CONFIG = b'{"model_type": "bert"}'
-TOKENIZER = b'{"version": "1.0", "model": {}}' * 20
+TOKENIZER = b'{"version": "1.0", "model": {"vocab": "' + b"x" * 1000 + b'"}}'
 MODEL: dict[str, Entry] = {
     "config.json": CONFIG,
     "tokenizer.json": TOKENIZER,

@@ -13,13 +13,13 @@ from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.http_client import Timeouts
 from modelhaul_sources.huggingface import HuggingFaceSource
 from tests.fakes.deployment import PART_SIZE, Deployment
-from tests.upstream.content import GeneratedContent, read_all
+from tests.upstream.content import GeneratedContent, SafetensorsContent, read_all
 from tests.upstream.faults import Fault, FaultKind
 from tests.upstream.hub import LoopbackHub
 from tests.upstream.hub_repository import HubFile, HubRepository
 
 NAME = "tests/faulty-model"
-CONTENT = GeneratedContent(20 * PART_SIZE + 77, seed=3)
+CONTENT = SafetensorsContent(GeneratedContent(20 * PART_SIZE + 77, seed=3))
 CONFIGURATION = b'{"model_type": "test"}'
 MIDDLE = 9 * PART_SIZE + 1234
 

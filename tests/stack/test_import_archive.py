@@ -17,10 +17,11 @@ from modelhaul.transfer import WORTH_FINDING
 from tests.archives.hostile import HOSTILE
 from tests.archives.odd import ODD
 from tests.stack.conftest import Stack
+from tests.weights import wrap_weights
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
-SMALL = {"config.json": b'{"a": 1}', "tokenizer.json": b"{}", "model.safetensors": b"weights" * 50_000}
+SMALL = {"config.json": b'{"a": 1}', "tokenizer.json": b"{}", "model.safetensors": wrap_weights(b"weights" * 50_000)}
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +227,7 @@ def test_an_archive_replaced_in_the_middle_is_not_published(stack: Stack) -> Non
             return bool(tasks)
 
         stack.wait_until(is_planned, tasks)
-        other = {**SMALL, "model.safetensors": b"another" * 50_000}
+        other = {**SMALL, "model.safetensors": wrap_weights(b"another" * 50_000)}
         stack.s3.put_object(
             Bucket=stack.state.incoming_bucket, Key=key, Body=make_archive(("replaced", other, zipfile.ZIP_STORED))
         )

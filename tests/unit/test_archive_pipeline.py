@@ -21,15 +21,19 @@ from modelhaul.messages import AcceptArchive, PlanImport, PublishModels, Transfe
 from modelhaul.model import ModelStatus
 from modelhaul.task import Stage, Task, TaskStatus
 from tests.fakes.deployment import PART_SIZE, Deployment
+from tests.weights import wrap_weights
 
 SMALL = {
     "config.json": b'{"a": 1}',
     "tokenizer.json": b"{}",
-    "model.safetensors": b"weights" * 5000,
+    "model.safetensors": wrap_weights(b"weights" * 5000),
     "sub/vocab.txt": b"v",
 }
-LARGE = {**SMALL, "model.safetensors": hashlib.shake_256(b"w").digest(10_240_000)}  # a large file of ten parts
-OTHER = {**SMALL, "model.safetensors": b"other" * 100_000}
+LARGE = {
+    **SMALL,
+    "model.safetensors": wrap_weights(hashlib.shake_256(b"w").digest(10_240_000)),
+}  # a large file of ten parts
+OTHER = {**SMALL, "model.safetensors": wrap_weights(b"other" * 100_000)}
 UPLOAD_SECONDS = 12 * 3600
 
 

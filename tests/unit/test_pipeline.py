@@ -27,9 +27,10 @@ from modelhaul.planning import group_files
 from modelhaul.task import Stage, Task, TaskStatus
 from tests.fakes.deployment import PART_SIZE, Deployment
 from tests.fakes.model_source import InMemoryModelSource
+from tests.weights import wrap_weights
 
 NAME = "org/tiny"
-WEIGHTS = random.Random(1).randbytes(9 * 1024 * 1024 + 5)
+WEIGHTS = wrap_weights(random.Random(1).randbytes(9 * 1024 * 1024 + 5))
 FILES = {
     "config.json": b'{"a": 1}',
     "empty.txt": b"",

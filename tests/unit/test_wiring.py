@@ -64,6 +64,7 @@ def set_variables(monkeypatch: pytest.MonkeyPatch, name: str, **values: str) -> 
         "ARCHIVE_MAX_TOTAL_BYTES": "2000",
         "ARCHIVE_MAX_RATIO": "100",
         "REQUIRED_FILES": "strict",
+        "PICKLE_POLICY": "block",
     }
     for variable in variables:
         monkeypatch.setenv(variable, values.get(variable, known.get(variable, f"the-{variable.lower()}")))

@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from tests.weights import build_header
+
 CHUNK_SIZE = 1024 * 1024
 
 
@@ -94,6 +96,27 @@ class GeneratedContent:
             chunk = block[position : position + stop - start]
             start += len(chunk)
             yield chunk
+
+
+class SafetensorsContent:
+    """The content as the one tensor of a safetensors file."""
+
+    def __init__(self, tensor: Content) -> None:
+        self._header = BytesContent(build_header(tensor.size))
+        self._tensor = tensor
+        self.size = self._header.size + tensor.size
+
+    @cached_property
+    def sha256(self) -> str:
+        digest = hashlib.sha256()
+        for chunk in self.read(0, self.size):
+            digest.update(chunk)
+        return digest.hexdigest()
+
+    def read(self, start: int, stop: int) -> Iterator[memoryview]:
+        offset = self._header.size
+        yield from self._header.read(start, min(stop, offset))
+        yield from self._tensor.read(max(start - offset, 0), max(stop - offset, 0))
 
 
 def read_all(content: Content) -> bytes:

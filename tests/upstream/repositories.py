@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from tests.upstream.content import GeneratedContent
+from tests.upstream.content import GeneratedContent, SafetensorsContent
 from tests.upstream.git_repository import Entry, RepositoryMaker, Submodule, Symlink
 from tests.upstream.github import LoopbackGitHub
 from tests.upstream.hub import LoopbackHub
@@ -79,7 +79,7 @@ def build_large() -> HubRepository:
         {
             branch: {
                 **_build_configuration(),
-                "model.safetensors": HubFile(GeneratedContent(size, seed=size)),
+                "model.safetensors": HubFile(SafetensorsContent(GeneratedContent(size, seed=size))),
             }
             for branch, size in (("main", 400 * 1024 * 1024), ("next", 40 * 1024 * 1024))
         },

@@ -10,6 +10,7 @@ from modelhaul.errors import (
     StorageUnavailableError,
     TaskEndedError,
     TaskNotFoundError,
+    UnsafeModelError,
 )
 from modelhaul.model import Model, ModelStatus
 from modelhaul.outcomes import UPLOADED, OutcomeWriter
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 # Seconds until the sweep's last look: no function that was at work when its task ended is alive after this.
 _GRACE = 1200.0
+# What nobody should find in staging and copy.
+_WITHOUT_STAGING = {ArchiveRefusedError.type, UnsafeModelError.type}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +53,14 @@ class TaskCloser:
         an archive was dropped.
 
         Verified files stay in staging, where a new import of the same content finds them; those of an archive that
-        was refused do not.
+        was refused, or of a model that is not safe, do not.
         """
         self.outcomes.write_outcome(task)
         self._abort_uploads(f"staging/{task.id}/")
-        if task.archive is not None:
-            if task.archive.key.startswith(UPLOADED):
-                self.archives.abort_uploads(task.archive.key)
-            if task.error is not None and task.error.type == ArchiveRefusedError.type:
-                self.store.delete(record.staging_key for record in self.ledger.list_files(task.id))
+        if task.archive is not None and task.archive.key.startswith(UPLOADED):
+            self.archives.abort_uploads(task.archive.key)
+        if task.error is not None and task.error.type in _WITHOUT_STAGING:
+            self.store.delete(record.staging_key for record in self.ledger.list_files(task.id))
         for model in self.ledger.find_models(task.model_ids):
             # Only a WITHDRAWING model is the task's to remove: no other can claim it until it is released.
             if model.task_id == task.id and model.status is ModelStatus.WITHDRAWING:

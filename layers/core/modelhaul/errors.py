@@ -18,6 +18,8 @@ ModelhaulError
 │   ├── FileTooLargeError
 │   ├── EmptyModelError            nothing to import
 │   ├── RequiredFilesError         without the files that make a model
+│   ├── InvalidModelError          weights, an index or JSON that are not what their name says
+│   ├── UnsafeModelError           a pickle in it could run code
 │   ├── ListingTooLongError        more files than the source can list
 │   ├── SourceQuotaError           the source gives no more out until its owner pays
 │   ├── ArchiveRefusedError        not a ZIP, damaged, or not to be trusted
@@ -162,6 +164,14 @@ class EmptyModelError(PermanentError):
 
 class RequiredFilesError(PermanentError):
     type = "required-files-missing"
+
+
+class InvalidModelError(PermanentError):
+    type = "invalid-model"
+
+
+class UnsafeModelError(PermanentError):
+    type = "unsafe-model"
 
 
 class ListingTooLongError(PermanentError):

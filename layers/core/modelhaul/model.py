@@ -66,6 +66,24 @@ class ResolvedModel:
         return self.prefix + path.removeprefix(self.root) if path.startswith(self.root) else None
 
 
+class GateVerdict(StrEnum):
+    CLEAN = "clean"  # no pickle in it, or none that could run anything
+    UNSAFE = "unsafe"  # published all the same, since the policy only warns
+    UNSCANNED = "unscanned"  # the policy is off
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """What the gate found in a model that was published: at most 20 reasons, 100 flags (what a reader should know of:
+    code, chat templates), 100 scanned pickles with their sha256.
+    """
+
+    verdict: GateVerdict
+    reasons: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    scanned: tuple[tuple[str, str], ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """A model's record: the claim of one task while it is IMPORTING, the catalog's entry once it is READY."""
@@ -78,6 +96,7 @@ class Model:
     updated_at: datetime
     files: int = 0
     size: int = 0
+    gate: GateReport | None = None
 
 
 class ModelRoots:

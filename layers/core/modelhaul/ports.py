@@ -1,6 +1,7 @@
 """What the pipeline needs of the world. Adapters and fakes implement these; each has one contract suite."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol, Self
 
 from modelhaul.messages import Message
@@ -9,6 +10,7 @@ from modelhaul.model import (
     Checkpoint,
     FileRecord,
     FileResult,
+    GateReport,
     Model,
     ObjectRange,
     Part,
@@ -288,9 +290,16 @@ class Ledger(Protocol):
         Raises TaskEndedError if the task is no longer PENDING.
         """
 
-    def finish_import(self, task_id: str, *, totals: Mapping[str, tuple[int, int]], check_at: float) -> bool:
-        """Task DONE and its models READY, all or nothing. `totals`: (files, bytes) of each model, by its id. False if
-        the task has ended otherwise before.
+    def finish_import(
+        self,
+        task_id: str,
+        *,
+        totals: Mapping[str, tuple[int, int]],
+        check_at: float,
+        gates: Mapping[str, GateReport] = MappingProxyType({}),
+    ) -> bool:
+        """Task DONE and its models READY, all or nothing. `totals`: (files, bytes) of each model, by its id;
+        `gates`: what the gate found in it. False if the task has ended otherwise before.
         """
 
     def fail_import(self, task_id: str, error: TaskError, *, stage: Stage = Stage.FAILED, check_at: float) -> bool:

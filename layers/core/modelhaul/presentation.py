@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from modelhaul.model import Model, ModelStatus
+from modelhaul.model import GateReport, Model, ModelStatus
 from modelhaul.task import Task, TaskStatus
 
 
@@ -62,7 +62,19 @@ def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
     }
     if model.status is ModelStatus.READY:
         shown |= {"files": model.files, "size": model.size, "location": _locate(model, bucket)}
+        if model.gate is not None:
+            shown["gate"] = present_gate(model.gate)
     return shown
+
+
+def present_gate(report: GateReport) -> dict[str, Any]:
+    """As in a model's record and in its manifest."""
+    return {
+        "verdict": report.verdict.value,
+        "reasons": list(report.reasons),
+        "flags": list(report.flags),
+        "scanned": [{"path": path, "sha256": sha256} for path, sha256 in report.scanned],
+    }
 
 
 def _present_result(task: Task, model: Model, bucket: str) -> dict[str, Any]:

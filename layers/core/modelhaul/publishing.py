@@ -7,17 +7,19 @@ What lies under `models/` without being READY is removed if the task ends otherw
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from modelhaul.closing import TaskCloser, manifest_key
-from modelhaul.errors import ObjectGoneError, RetriesExhaustedError
+from modelhaul.errors import ObjectGoneError
+from modelhaul.gate import Gate, describe_lost_file
 from modelhaul.messages import PublishModels
-from modelhaul.model import Blob, FileKind, FileRecord, Model, ModelRoots, SourceFile
+from modelhaul.model import Blob, FileKind, FileRecord, GateReport, Model, ModelRoots, SourceFile
 from modelhaul.outcomes import OutcomeWriter, is_ours
 from modelhaul.planning import CHECK_AFTER
 from modelhaul.ports import ArchiveStore, Clock, Ledger, MessageQueue, Meter, ObjectStore
+from modelhaul.presentation import present_gate
 from modelhaul.task import Stage, Task, TaskStatus
 from modelhaul.transfer import digests_of, estimate_copy_time
 
@@ -43,11 +45,13 @@ class Publisher:
     clock: Clock
     closer: TaskCloser
     outcomes: OutcomeWriter
+    gate: Gate
 
     def publish_models(self, message: PublishModels, remaining: Callable[[], float]) -> None:
         """Publishes the task's models, or goes on with it in a new message when `remaining()` seconds run out.
 
-        A task that is DONE is only tidied up, which is what a duplicate or the sweep's message comes to.
+        A task that is DONE is only tidied up, which is what a duplicate or the sweep's message comes to. Raises what
+        Gate.inspect raises.
         """
         task = self.ledger.find_task(message.task_id)
         models = self.ledger.find_models(task.model_ids) if task is not None else []
@@ -65,11 +69,14 @@ class Publisher:
             [r.file for r in listed if r.file.kind is not FileKind.FILE],
         )
         if task.status is TaskStatus.PENDING:
+            # Before anything can be seen. The function that ends the import may be another one, and looks again for the
+            # manifests: a few ranges of the weights.
+            gates = {m.model_id: self.gate.inspect(m.resolved, records) for m, records in layout.list_models()}
             # From here on the task's end, if it is another one, includes the removal of what became visible.
             self.ledger.start_stage(task.id, Stage.PUBLISHING, check_at=self.clock() + CHECK_AFTER)
             if not self._lay_out(task, layout, message, remaining):
                 return
-            self._finish(task, layout)
+            self._finish(task, layout, gates)
         self._tidy(task, layout)
 
     def _lay_out(self, task: Task, layout: "_Layout", message: PublishModels, remaining: Callable[[], float]) -> bool:
@@ -91,15 +98,15 @@ class Publisher:
             after = batch[-1].file.path
         return True
 
-    def _finish(self, task: Task, layout: "_Layout") -> None:
+    def _finish(self, task: Task, layout: "_Layout", gates: Mapping[str, GateReport]) -> None:
         totals: dict[str, tuple[int, int]] = {}
         for model, records in layout.list_models():
-            manifest = _write_manifest(task, model, records, layout.list_not_followed(model))
+            manifest = _write_manifest(task, model, records, layout.list_not_followed(model), gates[model.model_id])
             sha256 = hashlib.sha256(manifest).hexdigest()
             self.store.put(manifest_key(model.model_id), manifest, sha256=sha256)
             totals[model.model_id] = (len(records), sum(r.file.size for r in records))
         check_at = self.clock() + CHECK_AFTER
-        if not self.ledger.finish_import(task.id, totals=totals, check_at=check_at):
+        if not self.ledger.finish_import(task.id, totals=totals, check_at=check_at, gates=gates):
             ended = self.ledger.find_task(task.id)
             if ended is not None and ended.status is TaskStatus.FAILED:
                 self.closer.tidy(ended)
@@ -173,9 +180,7 @@ class _Layout:
         try:
             etag = self.store.copy(record.staging_key, self._key(record), size=record.file.size, etag=record.etag or "")
         except ObjectGoneError:
-            raise RetriesExhaustedError(
-                f"{path}: the verified file was removed or changed before it could be published. Submit again."
-            ) from None
+            raise describe_lost_file(record) from None
         return path, etag
 
     def list_blobs(self) -> Iterable[tuple[str, Blob]]:
@@ -213,10 +218,10 @@ def _batch_records(records: Iterable[FileRecord]) -> Iterator[list[FileRecord]]:
 
 
 def _write_manifest(
-    task: Task, model: Model, records: Sequence[FileRecord], not_followed: Sequence[SourceFile]
+    task: Task, model: Model, records: Sequence[FileRecord], not_followed: Sequence[SourceFile], gate: GateReport
 ) -> bytes:
-    """The manifest's JSON: the model, of each file path, size, sha256 and the digest its source published, and what
-    was not followed: symlinks with their blob, submodules with their commit.
+    """The manifest's JSON: the model, of each file path, size, sha256 and the digest its source published, what
+    the gate found, and what was not followed: symlinks with their blob, submodules with their commit.
     """
     resolved = model.resolved
     return json.dumps(
@@ -229,6 +234,7 @@ def _write_manifest(
             "commit": resolved.commit,
             "prefix": resolved.prefix,
             "task_id": task.id,
+            "gate": present_gate(gate),
             "files": [
                 {
                     "path": r.file.path.removeprefix(resolved.root),

@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from modelhaul.gate import PicklePolicy
 from modelhaul.required_files import RequiredFiles
 
 
@@ -48,6 +49,10 @@ class ArchiveSettings(RegionSettings):
     archive_max_total_bytes: int
     archive_max_ratio: int
     required_files: RequiredFiles
+
+
+class GateSettings(RegionSettings):
+    pickle_policy: PicklePolicy
 
 
 class QueueSettings(RegionSettings):

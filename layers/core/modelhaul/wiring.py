@@ -243,7 +243,9 @@ def create_transferrer() -> "Transferrer":
 
 @cache
 def create_publisher() -> "Publisher":
+    from modelhaul.gate import Gate
     from modelhaul.publishing import Publisher
+    from modelhaul.settings import GateSettings
 
     return Publisher(
         create_ledger(),
@@ -254,6 +256,7 @@ def create_publisher() -> "Publisher":
         time.time,
         closer=create_closer(),
         outcomes=create_outcomes(),
+        gate=Gate(create_store(), GateSettings.read().pickle_policy),
     )
 
 

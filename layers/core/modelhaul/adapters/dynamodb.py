@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import batched
+from types import MappingProxyType
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -60,6 +61,8 @@ from modelhaul.model import (
     FileKind,
     FileRecord,
     FileResult,
+    GateReport,
+    GateVerdict,
     Model,
     ModelStatus,
     Part,
@@ -159,6 +162,8 @@ class TaskItem(Item):
 
 
 class ModelItem(Item):
+    """`gate` is zlib's, of JSON: the fields of GateReport."""
+
     model_id = UnicodeAttribute(hash_key=True)
     source = UnicodeAttribute()
     name = UnicodeAttribute()
@@ -171,6 +176,7 @@ class ModelItem(Item):
     updated_at = UTCDateTimeAttribute()
     files = NumberAttribute()
     size = NumberAttribute()
+    gate = BinaryAttribute(legacy_encoding=False, null=True)
 
 
 class CheckpointMap(MapAttribute[str, Any]):
@@ -282,6 +288,23 @@ def _to_model(item: ModelItem) -> Model:
         updated_at=item.updated_at,
         files=int(item.files),
         size=int(item.size),
+        gate=_unpack_gate(item.gate),
+    )
+
+
+def _pack_gate(report: GateReport) -> bytes:
+    return zlib.compress(json.dumps(asdict(report), ensure_ascii=False).encode())
+
+
+def _unpack_gate(packed: bytes | None) -> GateReport | None:
+    if packed is None:
+        return None
+    found = json.loads(zlib.decompress(packed))
+    return GateReport(
+        GateVerdict(found["verdict"]),
+        tuple(found["reasons"]),
+        tuple(found["flags"]),
+        tuple((path, sha256) for path, sha256 in found["scanned"]),
     )
 
 
@@ -830,7 +853,14 @@ class DynamoDBLedger(Ledger):
         )
 
     @translate_errors()
-    def finish_import(self, task_id: str, *, totals: Mapping[str, tuple[int, int]], check_at: float) -> bool:
+    def finish_import(
+        self,
+        task_id: str,
+        *,
+        totals: Mapping[str, tuple[int, int]],
+        check_at: float,
+        gates: Mapping[str, GateReport] = MappingProxyType({}),
+    ) -> bool:
         def finish() -> bool:
             task = self.find_task(task_id)
             if task is None or task.status is not TaskStatus.PENDING:
@@ -843,6 +873,7 @@ class DynamoDBLedger(Ledger):
                         ModelItem.status.set(ModelStatus.READY),
                         ModelItem.files.set(files),
                         ModelItem.size.set(size),
+                        *([ModelItem.gate.set(_pack_gate(gates[model_id]))] if model_id in gates else []),
                     ]
                     for model_id, (files, size) in totals.items()
                 },

@@ -1,0 +1,238 @@
+"""One import for each fault at each call of AWS, through the real adapters on moto.
+
+`python -m tests.benchmarks.call_faults` writes `docs/faults.md`.
+The faults are answered or raised where botocore sends its request, so that its own retries are
+part of what is tried.
+"""
+
+import hashlib
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from threading import RLock
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import boto3
+import pytest
+from botocore.awsrequest import AWSPreparedRequest
+from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
+from moto.core.botocore_stubber import BotocoreStubber
+
+from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
+from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
+from modelhaul.errors import ImportInProgressError, StorageUnavailableError
+from modelhaul.messages import AcceptArchive, PlanImport, PublishModels, TransferFiles
+from modelhaul.streaming import StreamSettings
+from modelhaul.task import TaskStatus
+from tests.benchmarks.counted_import import CountedQueue
+from tests.benchmarks.servers import ROOT
+from tests.contract.backends import REGION, open_aws
+from tests.contract.dynamodb import clear_tables, open_ledger
+from tests.fakes.deployment import Deployment
+from tests.fakes.model_source import InMemoryModelSource
+from tests.weights import wrap_weights
+
+_NAME = "org/model"
+_PART = 5 * 1024 * 1024
+# One file of two parts, small ones, and the same content twice.
+FILES = {
+    "config.json": b"{}",
+    "copy/config.json": b"{}",
+    "model.safetensors": wrap_weights(bytes(range(256)) * (9 * 4096)),
+    "vocab.txt": b"words" * 100,
+}
+
+
+class CallFault(StrEnum):
+    THROTTLE = "throttled once"
+    SERVER_ERROR = "500 once"
+    RESET = "connection reset"
+    LOST_REPLY = "done, reply lost"
+    OUTAGE = "down for 30 requests"
+
+
+@dataclass
+class FaultyAws:
+    """Counts requests to moto by operation, and harms the `at`-th of `operation` as `fault` says."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    operation: str = ""
+    at: int = 0
+    fault: CallFault | None = None
+    struck: int = 0
+    _lock: RLock = field(default_factory=RLock)
+
+    def aim(self, operation: str, at: int, fault: CallFault) -> None:
+        self.calls.clear()
+        self.operation, self.at, self.fault, self.struck = operation, at, fault, 0
+
+    def process(self, request: AWSPreparedRequest, do: Callable[[], Any]) -> Any:
+        operation = name_operation(request)
+        # moto's transactions are not safe among threads.
+        with self._lock:
+            number = self.calls[operation]
+            self.calls[operation] += 1
+            most = 30 if self.fault is CallFault.OUTAGE else 1
+            if self.fault is None or operation != self.operation or number < self.at or self.struck >= most:
+                return do()
+            self.struck += 1
+            return self._harm(operation, do)
+
+    def _harm(self, operation: str, do: Callable[[], Any]) -> Any:
+        match self.fault:
+            case CallFault.THROTTLE:
+                return _refuse(operation, 400 if operation.startswith("dynamodb") else 503, "Throttling")
+            case CallFault.SERVER_ERROR | CallFault.OUTAGE:
+                return _refuse(operation, 500, "InternalError")
+            case CallFault.RESET:
+                raise ConnectionClosedError(endpoint_url="https://aws")
+        do()
+        raise ReadTimeoutError(endpoint_url="https://aws")
+
+
+def name_operation(request: AWSPreparedRequest) -> str:
+    """`dynamodb PutItem`; S3's by method and query: `s3 PUT ?partNumber&uploadId`."""
+    target = request.headers.get("X-Amz-Target")
+    if target is not None:
+        name = _decode(target)
+        service = "sqs" if "SQS" in name else "dynamodb"
+        return f"{service} {name.rpartition('.')[2]}"
+    query = "&".join(sorted(parse_qs(urlsplit(str(request.url)).query, keep_blank_values=True)))
+    copied = " (copy)" if "x-amz-copy-source" in request.headers else ""
+    return re.sub(r"\?$", "", f"s3 {request.method}{copied} ?{query}").rstrip()
+
+
+def _decode(header: object) -> str:
+    return header.decode() if isinstance(header, bytes) else str(header)
+
+
+def _refuse(operation: str, status: int, code: str) -> Any:
+    if operation.startswith("s3"):
+        code = "SlowDown" if code == "Throttling" else code
+        return status, {}, f"<Error><Code>{code}</Code><Message>harmed</Message></Error>"
+    kind = {"Throttling": "ThrottlingException", "InternalError": "InternalServerError"}[code]
+    return status, {"Content-Type": "application/x-amz-json-1.0"}, f'{{"__type": "aws#{kind}", "message": "harmed"}}'
+
+
+@dataclass
+class Bench:
+    """A deployment over moto that can be used again and again."""
+
+    aws: FaultyAws
+    deployment: Deployment
+    store: S3ObjectStore
+    source: InMemoryModelSource
+    _runs: int = 0
+
+    def run(self) -> str:
+        """Imports a model that nobody had before, and returns how it went; AssertionError if it went wrong."""
+        self._runs += 1
+        salt = str(self._runs).encode()
+        files = {path: content + (salt if path.endswith(".txt") else b"") for path, content in FILES.items()}
+        self.source.models = {_NAME: {"main": files}}
+        attempts = self._submit()
+        deployment = self.deployment
+        deployment.run()
+        for _ in range(20):
+            if not deployment.ledger_in_use.list_due(float("inf"), 1):
+                break
+            deployment.clock.now += 600
+            deployment.sweeper.sweep_stale(lambda: 300.0)
+            deployment.run()
+        task = deployment.ledger_in_use.find_task(deployment.submitted[-1])
+        assert task is not None
+        assert task.status is TaskStatus.DONE, task.error
+        prefix = self.source.prefix(_NAME)
+        for path, content in files.items():
+            found = self.store.read(prefix + path, 0, len(content) + 1)
+            assert hashlib.sha256(found).digest() == hashlib.sha256(content).digest(), path
+        assert list(self.store.list_uploads("")) == []
+        return "DONE" if not attempts else "refused with 503, DONE when submitted again"
+
+    def _submit(self) -> int:
+        """How often the submit was refused before it was accepted."""
+        for refused in range(5):
+            try:
+                self.deployment.submit(_NAME)
+            except StorageUnavailableError:
+                continue
+            except ImportInProgressError as held:
+                # The first try was accepted, and its reply lost.
+                self.deployment.submitted.append(held.task_id)
+            return refused
+        raise AssertionError("never accepted")
+
+
+@contextmanager
+def open_bench() -> Iterator[Bench]:
+    aws = FaultyAws()
+    original = BotocoreStubber.process_request
+
+    def process_request(stubber: BotocoreStubber, request: AWSPreparedRequest) -> Any:
+        return aws.process(request, lambda: original(stubber, request))
+
+    with open_aws("moto"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BotocoreStubber, "process_request", process_request)
+        # botocore's and our own pauses between tries.
+        patch.setattr(time, "sleep", lambda _: None)
+        with open_ledger() as ledger:
+            boto3.client("s3", region_name=REGION).create_bucket(Bucket="models")
+            sqs = create_sqs_client(REGION)
+            url = sqs.create_queue(QueueName="work")["QueueUrl"]
+            kinds = (AcceptArchive, PlanImport, TransferFiles, PublishModels)
+            source = InMemoryModelSource()
+            deployment = Deployment(source)
+            deployment.clock.now = time.time()
+            queue = CountedQueue(SQSMessageQueue(sqs, dict.fromkeys(kinds, url)), deployment.queue)
+            store = S3ObjectStore(create_s3_client(REGION), "models")
+            settings = StreamSettings(part_size=lambda _: _PART, reconnect_delay=0, checkpoint_bytes=_PART)
+            deployment.connect(ledger, store, queue, settings)
+            yield Bench(aws, deployment, store, source)
+            aws.fault = None
+            clear_tables(ledger)
+
+
+def list_calls(bench: Bench) -> dict[str, int]:
+    """Requests of an import without faults, by operation."""
+    bench.run()
+    bench.aws.calls.clear()
+    bench.run()
+    return dict(sorted(bench.aws.calls.items()))
+
+
+def describe_faults() -> str:
+    """In Markdown: each operation by each fault."""
+    with open_bench() as bench:
+        calls = list_calls(bench)
+        rows = []
+        for operation, count in calls.items():
+            cells = []
+            for fault in CallFault:
+                outcomes = Counter[str]()
+                for at in range(count):
+                    bench.aws.aim(operation, at, fault)
+                    outcomes[bench.run()] += bool(bench.aws.struck)
+                cells.append("; ".join(f"{outcome} ({times})" for outcome, times in outcomes.items() if times))
+            rows.append(f"| {operation} | {count} | {' | '.join(cells)} |")
+    faults = list(CallFault)
+    return f"""\
+# Faults between Modelhaul and AWS
+
+Generated by `python -m tests.benchmarks.call_faults`; `tests/integration/test_call_faults.py` tries the same. An import
+of {len(FILES)} files (one of two parts, one of equal content) through the real adapters over moto; each request of it
+is harmed once in each way, one import a request. A number in brackets is that of imports which ended so: whole, byte
+for byte, once, with no multipart upload left.
+
+| Request | per import | {" | ".join(faults)} |
+|:---|---:|{":---|" * len(faults)}
+{"\n".join(rows)}
+"""
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "faults.md").write_text(describe_faults())

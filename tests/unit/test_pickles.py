@@ -1,0 +1,331 @@
+"""Hostile and ordinary pickles of every form. Nothing here is ever unpickled either."""
+
+import bz2
+import collections
+import gzip
+import io
+import lzma
+import pickle
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelhaul.pickles import PickleReport, PickleVerdict, inspect_pickle, is_pickle_name
+from tests.weights import wrap_weights
+
+
+def assemble(module: str, name: str, *, form: str = "global") -> bytes:  # noqa: PLR0911 - one for each form
+    """A pickle that calls `module.name('x')`."""
+    call = b"\x8c\x01x\x85R."
+    text = [b"\x8c" + bytes([len(t)]) + t.encode() for t in (module, name)]
+    match form:
+        case "global":
+            return b"\x80\x02c" + f"{module}\n{name}\n".encode() + b"X\x01\x00\x00\x00x\x85R."
+        case "stack":
+            return b"\x80\x04" + text[0] + text[1] + b"\x93" + call
+        case "memoized":
+            return b"\x80\x04" + text[0] + b"\x94" + text[1] + b"\x94\x93\x94" + call
+        case "by-memo":
+            return b"\x80\x04" + text[0] + b"\x940" + text[1] + b"\x940" + b"h\x00h\x01\x93" + call
+        case "frame":
+            body = text[0] + text[1] + b"\x93" + call
+            return b"\x80\x04\x95" + struct.pack("<Q", len(body)) + body
+        case "text":
+            return b"c" + f"{module}\n{name}\n".encode() + b"(S'x'\ntR."
+        case "inst":
+            return b"(S'x'\ni" + f"{module}\n{name}\n".encode() + b"."
+        case "obj":
+            return b"(c" + f"{module}\n{name}\n".encode() + b"S'x'\no."
+    raise ValueError(form)
+
+
+FORMS = ["global", "stack", "memoized", "by-memo", "frame", "text", "inst", "obj"]
+SYSTEM = assemble("os", "system")
+PLAIN = pickle.dumps({"a": [1, 2.5, "x", None, True, b"bytes"], "b": collections.OrderedDict(c=(1, 2))})
+
+
+def inspect(content: bytes) -> PickleReport | None:
+    return inspect_pickle(lambda start, end: content[start:end], len(content))
+
+
+def check_blocked(content: bytes, *words: str) -> None:
+    report = inspect(content)
+    assert report is not None
+    assert report.verdict is PickleVerdict.BLOCKED
+    assert 0 < len(report.reasons) <= 20
+    assert all(reason.isprintable() and len(reason) <= 200 for reason in report.reasons)
+    for word in words:
+        assert any(word in reason for reason in report.reasons), report.reasons
+
+
+def check_clean(content: bytes) -> None:
+    assert inspect(content) == PickleReport(PickleVerdict.CLEAN)
+
+
+def zip_files(files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w", method) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return body.getvalue()
+
+
+def build_state_dict(kind: str = "FloatStorage") -> bytes:
+    """As torch.save writes a state dict of two tied tensors: protocol 2, storages by persistent id."""
+
+    def text(value: str) -> bytes:
+        return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+    storage = (
+        b"(" + text("storage") + b"ctorch\n" + kind.encode() + b"\nq\x03" + text("0") + text("cpu") + b"K\x04tq\x04Q"
+    )
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\nq\x02(" + storage + b"K\x00K\x02K\x02\x86q\x05K\x02K\x01\x86q\x06"
+    tensor += b"\x89ccollections\nOrderedDict\nq\x07)Rq\x08tq\x09Rq\x0a"
+    body = b"ccollections\nOrderedDict\nq\x00)Rq\x01(" + text("weight") + tensor + text("tied") + b"h\x0au"
+    return b"\x80\x02" + body + b"."
+
+
+def build_torch_zip(pickled: bytes, **more: bytes) -> bytes:
+    files = {"data.pkl": pickled, "byteorder": b"little", "data/0": bytes(64), "version": b"3\n"}
+    files |= {".data/serialization_id": b"0" * 40, **more}
+    return zip_files({f"model/{name}": content for name, content in files.items()})
+
+
+def build_legacy(pickled: bytes, keys: bytes = pickle.dumps(["0"], 2)) -> bytes:
+    magic = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
+    system = pickle.dumps({"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2}}, 2)
+    return magic + pickle.dumps(1001, 2) + system + pickled + keys + bytes(range(256))
+
+
+def build_array(descr: str, data: bytes) -> bytes:
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': (2,), }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + data
+
+
+DANGEROUS = [
+    ("os", "system"),
+    ("posix", "system"),
+    ("nt", "system"),
+    ("subprocess", "Popen"),
+    ("builtins", "eval"),
+    ("builtins", "exec"),
+    ("builtins", "getattr"),
+    ("builtins", "__import__"),
+    ("__builtin__", "apply"),
+    ("runpy", "run_path"),
+    ("importlib", "import_module"),
+    ("operator", "attrgetter"),
+    ("functools", "partial"),
+    ("pickle", "loads"),
+    ("torch.storage", "_load_from_bytes"),
+    ("torch", "load"),
+    ("torch.hub", "load"),
+    ("numpy.testing._private.utils", "runstring"),
+    ("collections", "OrderedDict.fromkeys"),
+    ("torch._utils", "_rebuild_tensor_v2.__globals__"),
+    ("socket", "socket"),
+    ("webbrowser", "open"),
+]
+
+
+@pytest.mark.parametrize(("module", "name"), DANGEROUS)
+@pytest.mark.parametrize("form", FORMS)
+def test_an_import_that_no_tensor_needs_is_blocked(module: str, name: str, form: str) -> None:
+    check_blocked(assemble(module, name, form=form), f"imports {module}.{name}")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_in_a_torch_archive_it_is_blocked(form: str) -> None:
+    check_blocked(build_torch_zip(assemble("os", "system", form=form)), "imports os.system")
+
+
+HOSTILE: dict[str, tuple[bytes, str]] = {
+    "hidden name": (b"\x80\x04\x8c\x02os(\x8c\x06system0\x93.", "hidden"),
+    "name from a number": (b"\x80\x04K\x01\x8c\x06system\x93.", "hidden"),
+    "name from an unknown memo": (b"\x80\x04h\x05\x8c\x06system\x93.", "hidden"),
+    "name joined by DUP": (b"\x80\x04\x8c\x02os2\x93.", "hidden"),
+    "name by a call": (b"\x80\x04\x8c\x02osc_codecs\nencode\n\x8c\x01x\x85R\x93.", "hidden"),
+    "memo overwritten": (b"\x80\x04\x8c\x02os\x940\x8c\x01xr\x00\x00\x00\x000K\x01q\x000h\x00h\x00\x93.", "hidden"),
+    "extension": (b"\x80\x02\x82\x01.", "EXT1"),
+    "extension 2": (b"\x80\x02\x83\x01\x00.", "EXT2"),
+    "extension 4": (b"\x80\x02\x84\x01\x00\x00\x00.", "EXT4"),
+    "text persistent id": (b"Pevil\n.", "PERSID"),
+    "truncated after its call": (SYSTEM[:-1], "imports os.system"),
+    "unknown opcode after its call": (SYSTEM[:-1] + b"\xff", "imports os.system"),
+    "garbage behind": (PLAIN + b"garbage", "not a pickle to its end"),
+    "a second one behind": (PLAIN + SYSTEM, "imports os.system"),
+    "a third one behind": (PLAIN * 2 + SYSTEM, "imports os.system"),
+    "truncated": (PLAIN[:-1], "not a pickle to its end"),
+    "in a legacy checkpoint": (build_legacy(SYSTEM), "imports os.system"),
+    "in the magic number's place": (SYSTEM + build_legacy(PLAIN), "imports os.system"),
+    "in a legacy checkpoint's keys": (build_legacy(PLAIN, keys=SYSTEM), "imports os.system"),
+    "an archive behind it": (PLAIN + zip_files({"data.pkl": PLAIN}), "ZIP archive lies behind"),
+    "behind an archive": (zip_files({"data.pkl": PLAIN}) + SYSTEM, ""),
+    "an array of objects": (build_array("'|O'", SYSTEM), "imports os.system"),
+    "a field of objects": (build_array("[('a', '<f4'), ('b', '|O')]", SYSTEM), "imports os.system"),
+    "an array with a strange header": (b"\x93NUMPY\x01\x00\x10\x00{'descr': __x__}" + SYSTEM, "header"),
+    "a cut-off array": (b"\x93NUMPY\x01\x00\xff\xff{}", "header"),
+    "an array in an archive": (zip_files({"a.npy": build_array("'|O'", SYSTEM)}), "imports os.system"),
+    "no array in an archive": (zip_files({"a.npy": SYSTEM}), "imports os.system"),
+    "a nested archive": (zip_files({"x.pkl": build_torch_zip(SYSTEM)}), "imports os.system"),
+    "another pickle in an archive": (build_torch_zip(PLAIN, **{"extra.pkl": SYSTEM}), "imports os.system"),
+    "deflated in an archive": (zip_files({"a/data.pkl": SYSTEM}, zipfile.ZIP_DEFLATED), "imports os.system"),
+    "gzip": (gzip.compress(SYSTEM), "compressed"),
+    "bzip2": (bz2.compress(SYSTEM), "compressed"),
+    "xz": (lzma.compress(SYSTEM), "compressed"),
+    "lzma": (lzma.compress(SYSTEM, lzma.FORMAT_ALONE), "compressed"),
+    "zlib": (zlib.compress(SYSTEM), "compressed"),
+    "joblib's array": (b"\x80\x03cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81." + bytes(100), "joblib.numpy_pickle"),
+    "far too many in a row": (pickle.dumps(None) * 1001, "too many"),
+    "one that is too large": (b"\x80\x04B" + struct.pack("<I", 80_000_000) + bytes(80_000_000) + b".", "too large"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_hides_is_blocked(name: str) -> None:
+    content, words = HOSTILE[name]
+    check_blocked(content, words)
+
+
+def test_two_pickles_of_one_name_in_an_archive_are_blocked() -> None:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        archive.writestr("a/data.pkl", SYSTEM)
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("a/data.pkl", PLAIN)
+    check_blocked(body.getvalue(), "not to be trusted")
+
+
+def test_a_wrong_checksum_in_an_archive_is_blocked() -> None:
+    content = build_torch_zip(build_state_dict())
+    check_blocked(content.replace(b"_rebuild_tensor_v2", b"_rebuild_tensor_v3"), "not to be trusted")
+
+
+def test_a_tar_archive_is_blocked() -> None:
+    body = io.BytesIO()
+    with tarfile.open(fileobj=body, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("pickle"), io.BytesIO())
+    check_blocked(body.getvalue(), "tar archive")
+
+
+def test_all_that_is_not_allowed_is_named_up_to_a_number() -> None:
+    body = b"".join(b"cmodule%d\nname\n0" % number for number in range(100))
+    report = inspect(b"\x80\x02" + body + b"N.")
+    assert report is not None
+    assert report.reasons == tuple(f"imports module{number}.name" for number in range(20))
+
+
+def test_names_are_shown_as_text() -> None:
+    check_blocked(assemble("os\x1b[31m", "x" * 250, form="stack"), "imports os?[31m.xxx")
+
+
+@pytest.mark.parametrize(
+    "kind", ["FloatStorage", "HalfStorage", "BFloat16Storage", "LongStorage", "Float8_e4m3fnStorage"]
+)
+@pytest.mark.parametrize("build", [build_torch_zip, build_legacy, lambda pickled: pickled])
+def test_state_dicts_are_clean(kind: str, build: Callable[[bytes], bytes]) -> None:
+    check_clean(build(build_state_dict(kind)))
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": [1, 2.5, "ü", None, True, b"bytes", bytearray(b"x")], "b": collections.OrderedDict(c=(1, 2))},
+        [],
+        {1, 2},
+        frozenset("ab"),
+        collections.Counter("abc"),
+        complex(1, 2),
+        range(3),
+        "x" * 100_000,
+    ],
+)
+def test_plain_containers_are_clean(value: Any, protocol: int) -> None:
+    check_clean(pickle.dumps(value, protocol))
+
+
+def test_arrays_of_plain_objects_are_clean() -> None:
+    check_clean(build_array("'|O'", PLAIN))
+    check_clean(zip_files({"a.npy": build_array("'|O'", PLAIN), "b.npy": build_array("'<f4'", bytes(8))}))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b'{"model_type": "bert"}',
+        b"version https://git-lfs.github.com/spec/v1\n",
+        b"#!/bin/sh\necho\n",
+        b"GGUF\x03\x00\x00\x00" + bytes(100),
+        wrap_weights(bytes(1000)),
+        bytes(1000),
+        b"\xff" * 1000,
+        build_array("'<f4'", bytes(8)),
+        build_array("[('a', '<f4'), ('b', '<i8', (3,))]", bytes(56)),
+        zip_files({"a.npy": build_array("'<f4'", bytes(8))}),
+        zip_files({"readme.txt": b"text"}),
+    ],
+)
+def test_what_is_no_pickle_is_none(content: bytes) -> None:
+    assert inspect(content) is None
+
+
+def test_only_what_is_needed_is_read_of_a_torch_archive() -> None:
+    content = build_torch_zip(build_state_dict(), **{f"data/{number}": bytes(1_000_000) for number in range(1, 20)})
+    ranges: list[int] = []
+
+    def read(start: int, end: int) -> bytes:
+        ranges.append(end - start)
+        return content[start:end]
+
+    report = inspect_pickle(read, len(content))
+    assert report is not None
+    assert report.verdict is PickleVerdict.CLEAN
+    assert sum(ranges) < 2_000_000
+    assert len(ranges) < 7
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("pytorch_model.bin", True),
+        ("sub/MODEL.PT", True),
+        ("a.pth", True),
+        ("a.joblib", True),
+        ("a.npz", True),
+        ("model.safetensors", False),
+        ("config.json", False),
+        ("bin", False),
+    ],
+)
+def test_files_are_looked_into_by_their_names(path: str, expected: bool) -> None:
+    assert is_pickle_name(path) is expected
+
+
+@given(
+    st.binary(max_size=300),
+    st.sampled_from([b"", b"\x80\x04", b"PK\x03\x04", b"\x93NUMPY\x01\x00", PLAIN[:-1], SYSTEM]),
+)
+def test_whatever_comes_is_judged(content: bytes, prefix: bytes) -> None:
+    report = inspect(prefix + content)
+    if prefix == SYSTEM:
+        assert report is not None
+        assert report.verdict is PickleVerdict.BLOCKED
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text() | st.binary(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
+    )
+)
+def test_whatever_plain_data_is_clean(value: Any) -> None:
+    check_clean(pickle.dumps(value))

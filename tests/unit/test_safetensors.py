@@ -1,0 +1,123 @@
+import json
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelhaul.safetensors import check_json_object, check_safetensors, check_shard_index
+from tests.weights import wrap_weights
+
+TENSORS: dict[str, Any] = {
+    "__metadata__": {"format": "pt"},
+    "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
+    "b": {"dtype": "BF16", "shape": [0, 7], "data_offsets": [24, 24]},
+    "c": {"dtype": "F4", "shape": [4], "data_offsets": [24, 26]},
+    "d": {"dtype": "I64", "shape": [], "data_offsets": [26, 34]},
+}
+SIZE = 34
+
+
+def build(tensors: Any, data: bytes = bytes(SIZE)) -> bytes:
+    header = tensors if isinstance(tensors, bytes) else json.dumps(tensors).encode()
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def check(content: bytes) -> str | None:
+    return check_safetensors(lambda start, end: content[start:end], len(content))
+
+
+def change(name: str, **fields: Any) -> dict[str, Any]:
+    return TENSORS | {name: TENSORS[name] | fields}
+
+
+def test_a_file_by_the_format_is_sound() -> None:
+    assert check(build(TENSORS)) is None
+    assert check(build({}, b"")) is None
+    assert check(build({"__metadata__": {}}, b"")) is None
+    assert check(build(json.dumps(TENSORS).encode() + b"   ")) is None
+    assert check(build(dict(reversed(TENSORS.items())))) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"1234567",
+        bytes(8),
+        struct.pack("<Q", 100) + b"{}",
+        struct.pack("<Q", 100_000_001) + bytes(100),
+        struct.pack("<Q", 2**63) + b"{}",
+        build(b"[]", b""),
+        build(b" {}", b""),
+        build(b"{", b""),
+        build(b'{"a": 1}', b""),
+        build(b"\xff{}", b""),
+        build(b"{" * 100_000, b""),
+        build(b'{"a": {"dtype": "U8", "dtype": "U8", "shape": [0], "data_offsets": [0, 0]}}', b""),
+        build(b'{"__metadata__": {}, "__metadata__": {}}', b""),
+        build({"__metadata__": {"a": 1}}, b""),
+        build({"__metadata__": []}, b""),
+        build({}, b"x"),
+        build(TENSORS, bytes(SIZE + 1)),
+        build(TENSORS, bytes(SIZE - 1)),
+        build(change("a", dtype="F31")),
+        build(change("a", dtype=["F32"])),
+        build(change("a", shape=[2, 2])),
+        build(change("a", shape=[-2, -3])),
+        build(change("a", shape=[2.0, 3])),
+        build(change("a", shape=[True, 6])),
+        build(change("a", shape=[2**40, 2**40])),
+        build(change("a", shape="23")),
+        build(change("a", data_offsets=[0])),
+        build(change("a", data_offsets=[24, 0])),
+        build(change("a", data_offsets=[0, 24, 0])),
+        build(change("a", data_offsets=[1, 25])),
+        build(change("d", data_offsets=[25, 33])),
+        build(change("d", data_offsets=[0, 8])),
+        build(change("c", shape=[3])),
+        build(change("a", more=1)),
+        build({name: tensor for name, tensor in TENSORS.items() if name != "a"}),
+    ],
+)
+def test_what_is_not_by_the_format_is_said_in_a_line(content: bytes) -> None:
+    wrong = check(content)
+    assert wrong
+    assert wrong.isprintable()
+    assert len(wrong) < 200
+
+
+@given(st.binary(max_size=200))
+def test_whatever_comes_is_judged(content: bytes) -> None:
+    check(content)
+    check(struct.pack("<Q", len(content)) + content)
+    check_json_object(content)
+    check_shard_index(content, [])
+
+
+@given(st.binary(max_size=1000))
+def test_any_bytes_can_be_a_tensor(data: bytes) -> None:
+    assert check(wrap_weights(data)) is None
+
+
+@given(st.data())
+def test_each_byte_too_many_or_too_few_is_noticed(data: st.DataObject) -> None:
+    content = build(TENSORS)
+    cut = data.draw(st.integers(0, len(content) - 1))
+    assert check(content[:cut])
+    assert check(content + bytes(data.draw(st.integers(1, 50))))
+
+
+def test_an_index_must_have_its_shards() -> None:
+    index = json.dumps({"metadata": {}, "weight_map": {"x": "a.bin", "y": "b.bin", "z": "a.bin"}}).encode()
+    assert check_shard_index(index, ["a.bin", "b.bin", "c.bin"]) is None
+    assert check_shard_index(index, ["a.bin"]) == "1 of its shards are missing: 'b.bin'"
+    for wrong in (b"", b"[]", b"{}", b'{"weight_map": []}', b'{"weight_map": {"x": 1}}'):
+        assert check_shard_index(wrong, ["a.bin"])
+
+
+def test_json_must_be_one_object() -> None:
+    assert check_json_object(b'{"a": [1, NaN], "a": 2}') is None
+    for wrong in (b"", b"null", b"[]", b"{} {}", b"\xff", b'{"a":' * 100_000):
+        assert check_json_object(wrong)

@@ -10,7 +10,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from threading import RLock
@@ -28,7 +28,7 @@ from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
 from modelhaul.errors import ImportInProgressError, StorageUnavailableError
 from modelhaul.messages import AcceptArchive, PlanImport, PublishModels, TransferFiles
 from modelhaul.streaming import StreamSettings
-from modelhaul.task import TaskStatus
+from modelhaul.task import Task, TaskStatus
 from tests.benchmarks.counted_import import CountedQueue
 from tests.benchmarks.servers import ROOT
 from tests.contract.backends import REGION, open_aws
@@ -135,28 +135,57 @@ class Bench:
         salt = str(self._runs).encode()
         files = {path: content + (salt if path.endswith(".txt") else b"") for path, content in FILES.items()}
         self.source.models = {_NAME: {"main": files}}
-        attempts = self._submit()
-        deployment = self.deployment
-        deployment.run()
-        for _ in range(20):
-            if not deployment.ledger_in_use.list_due(float("inf"), 1):
-                break
-            deployment.clock.now += 600
-            deployment.sweeper.sweep_stale(lambda: 300.0)
-            deployment.run()
-        task = deployment.ledger_in_use.find_task(deployment.submitted[-1])
-        assert task is not None
+        refused = self._submit()
+        task = self._finish()
+        failed = task.status is TaskStatus.FAILED
+        if failed:
+            assert task.error is not None
+            assert task.error.retryable, task.error
+            prefix = self.source.prefix(_NAME)
+            assert all(self.store.find_object(prefix + path) is None for path in files)
+            self._submit()
+            task = self._finish()
         assert task.status is TaskStatus.DONE, task.error
         prefix = self.source.prefix(_NAME)
         for path, content in files.items():
             found = self.store.read(prefix + path, 0, len(content) + 1)
             assert hashlib.sha256(found).digest() == hashlib.sha256(content).digest(), path
         assert list(self.store.list_uploads("")) == []
-        return "DONE" if not attempts else "refused with 503, DONE when submitted again"
+        if failed:
+            return "FAILED with nothing left, DONE when submitted again"
+        return "refused with 503, DONE when submitted again" if refused else "DONE"
+
+    def _finish(self) -> Task:
+        """Delivers and sweeps until nothing is watched any more."""
+        deployment = self.deployment
+        self._deliver()
+        for _ in range(200):
+            with suppress(StorageUnavailableError):
+                if not deployment.ledger_in_use.list_due(float("inf"), 1):
+                    break
+                deployment.clock.now += 1500
+                deployment.sweeper.sweep_stale(lambda: 300.0)
+            self._deliver()
+        # What is looked at from here on is not the import's.
+        self.aws.fault = None
+        task = deployment.ledger_in_use.find_task(deployment.submitted[-1])
+        assert task is not None
+        return task
+
+    def _deliver(self) -> None:
+        """As SQS: a message whose outcome could not be recorded comes again, four times at most."""
+        deployment = self.deployment
+        while (due := deployment.queue.next_due) is not None:
+            deployment.clock.now = max(deployment.clock.now, due)
+            for message in deployment.receive():
+                for deliveries in range(1, 5):
+                    with suppress(StorageUnavailableError):
+                        deployment.deliver(message, deliveries=deliveries)
+                        break
 
     def _submit(self) -> int:
         """How often the submit was refused before it was accepted."""
-        for refused in range(5):
+        for refused in range(40):
             try:
                 self.deployment.submit(_NAME)
             except StorageUnavailableError:

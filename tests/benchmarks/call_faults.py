@@ -65,6 +65,8 @@ class FaultyAws:
     at: int = 0
     fault: CallFault | None = None
     struck: int = 0
+    is_watched: bool = True
+    """False while what the import has come to is looked at."""
     _lock: RLock = field(default_factory=RLock)
 
     def aim(self, operation: str, at: int, fault: CallFault) -> None:
@@ -75,6 +77,8 @@ class FaultyAws:
         operation = name_operation(request)
         # moto's transactions are not safe among threads.
         with self._lock:
+            if not self.is_watched:
+                return do()
             number = self.calls[operation]
             self.calls[operation] += 1
             most = 30 if self.fault is CallFault.OUTAGE else 1
@@ -132,6 +136,7 @@ class Bench:
     def run(self) -> str:
         """Imports a model that nobody had before, and returns how it went; AssertionError if it went wrong."""
         self._runs += 1
+        self.aws.is_watched = True
         salt = str(self._runs).encode()
         files = {path: content + (salt if path.endswith(".txt") else b"") for path, content in FILES.items()}
         self.source.models = {_NAME: {"main": files}}
@@ -143,6 +148,7 @@ class Bench:
             assert task.error.retryable, task.error
             prefix = self.source.prefix(_NAME)
             assert all(self.store.find_object(prefix + path) is None for path in files)
+            self.aws.fault, self.aws.is_watched = None, True
             self._submit()
             task = self._finish()
         assert task.status is TaskStatus.DONE, task.error
@@ -166,8 +172,7 @@ class Bench:
                 deployment.clock.now += 1500
                 deployment.sweeper.sweep_stale(lambda: 300.0)
             self._deliver()
-        # What is looked at from here on is not the import's.
-        self.aws.fault = None
+        self.aws.is_watched = False
         task = deployment.ledger_in_use.find_task(deployment.submitted[-1])
         assert task is not None
         return task

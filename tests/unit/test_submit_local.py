@@ -14,8 +14,9 @@ from modelhaul.archive_intake import MAX_POSTED
 from modelhaul.forms import read_upload_form
 from tests.fakes.deployment import Deployment
 from tests.lambda_functions import Answer, call_api, read_event
+from tests.weights import wrap_weights
 
-FILES = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b"w" * 1000}
+FILES = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": wrap_weights(b"w" * 1000)}
 
 
 def make_archive(*directories: str, **others: bytes) -> bytes:

@@ -19,10 +19,10 @@ from modelhaul.archive import (
     read_directory,
 )
 from modelhaul.digest import Algorithm, Digest, FileHasher
-from modelhaul.errors import SourceUnavailableError
 from modelhaul.inflating import InflatingStream
 from modelhaul.model import Archive, ObjectRange, ResolvedModel, SourceFile
 from modelhaul.ports import ArchiveStore, ByteStream
+from modelhaul.reading import fill_buffer
 
 type OpenRange = Callable[[int, int], ByteStream]
 """Opens bytes `start` to `end` (excluded) of an archive."""
@@ -99,7 +99,7 @@ class ArchiveReader:
         """The entry's verified content, which must fit in memory."""
         body = bytearray(entry.size)
         with self.open_entry(entry) as stream:
-            _fill(stream, memoryview(body), entry.name)
+            fill_buffer(stream, memoryview(body), entry.name)
         hasher = FileHasher(Digest(Algorithm.CRC32, f"{entry.crc32:08x}"), entry.size)
         hasher.update(body)
         hasher.verify(entry.name)
@@ -136,17 +136,8 @@ class ArchiveReader:
     @staticmethod
     def _take(stream: ByteStream, size: int) -> bytes:
         body = bytearray(size)
-        _fill(stream, memoryview(body), "the archive")
+        fill_buffer(stream, memoryview(body), "the archive")
         return bytes(body)
-
-
-def _fill(stream: ByteStream, view: memoryview, name: str) -> None:
-    filled = 0
-    while filled < len(view):
-        received = stream.readinto(view[filled:])
-        if received == 0:
-            raise SourceUnavailableError(f"{name[:80]}: the answer ended early")
-        filled += received
 
 
 def _end_of_header(entry: Entry) -> int:

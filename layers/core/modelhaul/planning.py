@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import batched
 
-from modelhaul.digest import FileHasher
-from modelhaul.errors import EmptyModelError, RequiredFilesError, SourceUnavailableError
+from modelhaul.errors import EmptyModelError, RequiredFilesError
 from modelhaul.messages import PlanImport, PublishModels, TransferFiles
 from modelhaul.model import FileKind, FileList, ResolvedModel, Source, SourceFile
 from modelhaul.ports import Clock, Ledger, MessageQueue, ModelSource
+from modelhaul.reading import read_verified
 from modelhaul.required_files import MAX_INDEX_SIZE, RequiredFiles, find_lacking
 from modelhaul.task import Progress, Stage, Task, TaskStatus
 
@@ -130,18 +130,8 @@ class Planner:
 def _read_index(source: ModelSource, model: ResolvedModel, file: SourceFile) -> bytes | None:
     if file.size > MAX_INDEX_SIZE or not file.size:
         return None
-    body = bytearray(file.size)
-    view, filled = memoryview(body), 0
     with source.open_range(model, file, 0, file.size) as stream:
-        while filled < file.size:
-            received = stream.readinto(view[filled:])
-            if received == 0:
-                raise SourceUnavailableError(f"{file.path}: the source's answer ended early")
-            filled += received
-    hasher = FileHasher(file.digest, file.size)
-    hasher.update(view)
-    hasher.verify(file.path)
-    return bytes(body)
+        return read_verified(stream, file)
 
 
 def publish_if_complete(

@@ -8,10 +8,11 @@ from urllib.parse import quote
 
 import requests
 
-from modelhaul.digest import Algorithm, Digest, FileHasher
-from modelhaul.errors import CredentialsRefusedError, FileMissingError, SourceUnavailableError, UnexpectedAnswerError
+from modelhaul.digest import Algorithm, Digest
+from modelhaul.errors import CredentialsRefusedError, FileMissingError, UnexpectedAnswerError
 from modelhaul.model import FileKind, ResolvedModel, Source, SourceFile
 from modelhaul.ports import ByteStream, Clock, RateLimitStore
+from modelhaul.reading import read_verified
 from modelhaul_sources.download import HttpDownloader
 from modelhaul_sources.github_api import TOKEN_SECRET, GitHubApi, TreeEntry, check_reference, parse_name
 from modelhaul_sources.hosts import HostPolicy
@@ -25,6 +26,7 @@ _RAW, _BLOB, _LFS = "raw", "blob", "lfs"
 _READ_AT_ONCE = 16
 # Above so many files of a pointer's size, only those are looked into that are likely to be one.
 _MOST_LOOKED_INTO = 500
+_MOST_REMEMBERED = 20_000
 _WEIGHTS = {".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".npz", ".onnx", ".pt", ".pth", ".safetensors", ".tflite"}
 
 
@@ -131,6 +133,8 @@ class GitHubSource:
         if len(candidates) > _MOST_LOOKED_INTO:
             is_declared = self._read_attributes(model, files)
             candidates = [f for f in candidates if is_declared(f.path) or PurePosixPath(f.path).suffix in _WEIGHTS]
+        if len(self._looked_into) > _MOST_REMEMBERED:
+            self._looked_into.clear()
         unread = {f.digest.value: f for f in candidates if f.digest.value not in self._looked_into}
         with ThreadPoolExecutor(_READ_AT_ONCE, thread_name_prefix="pointers") as pool:
             for sha, content in zip(unread, pool.map(lambda f: self._read(model, f), unread.values()), strict=True):
@@ -148,18 +152,8 @@ class GitHubSource:
 
     def _read(self, model: ResolvedModel, file: SourceFile) -> bytes:
         """A small file's verified content."""
-        body = bytearray(file.size)
-        view, filled = memoryview(body), 0
         with self.open_range(model, file, 0, file.size) as stream:
-            while filled < file.size:
-                received = stream.readinto(view[filled:])
-                if received == 0:
-                    raise SourceUnavailableError(f"{file.path}: GitHub's answer ended early")
-                filled += received
-        hasher = FileHasher(file.digest, file.size)
-        hasher.update(body)
-        hasher.verify(file.path)
-        return bytes(body)
+            return read_verified(stream, file)
 
     def _find_token(self) -> str | None:
         token = ((self._find_secret() if self._find_secret else None) or "").strip()

@@ -277,7 +277,14 @@ class LoopbackGitHub:
             headers = {"Content-Type": "application/vnd.github.raw+json; charset=utf-8", "ETag": f'W/"{sha}"'}
             return answer_file(content, None, headers)
         data = b"".join(bytes(chunk) for chunk in content.read(0, content.size))
-        value = {"sha": sha, "size": content.size, "content": base64.b64encode(data).decode(), "encoding": "base64"}
+        value = {
+            "sha": sha,
+            "node_id": f"B_{sha}",
+            "url": f"{self.api_url}/repos/{repository.full_name}/git/blobs/{sha}",
+            "size": content.size,
+            "content": base64.b64encode(data).decode(),
+            "encoding": "base64",
+        }
         return answer_json(200, value)
 
     def _answer_raw(self, request: Request) -> Answer:

@@ -700,3 +700,28 @@ def test_groups_hold_every_file_once_and_stay_small(sizes: list[int]) -> None:
         assert len(group) <= 90
         assert not large or len(group) == 1
         assert large or sum(by_path[p] for p in group) <= 64 * 1024 * 1024
+
+
+def test_a_function_held_up_until_its_import_was_done_leaves_no_upload(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It finds what it was about to copy gone, begins to move the file, and learns only then that it is too late."""
+    deployment, source = make_deployment()
+    source.models["other/name"] = {"main": {"model.safetensors": WEIGHTS}}
+    import_model(deployment)
+    copy = deployment.store.copy
+    held = [True]
+
+    def hold(source_key: str, key: str, *, size: int, etag: str) -> str:
+        if key.startswith("staging/") and held:
+            held.clear()
+            deployment.clock.now += 4000
+            deployment.store.delete([source_key])
+            deployment.sweeper.sweep_stale(deployment.remaining)
+            deployment.run()
+        return copy(source_key, key, size=size, etag=etag)
+
+    monkeypatch.setattr(deployment.store, "copy", hold)
+    task = deployment.submit("other/name")
+    deployment.run()
+    assert held == []
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+    assert list(deployment.store.list_uploads("")) == []

@@ -120,7 +120,7 @@ class Transferrer:
     def _drop_uploads(self, task: Task) -> None:
         """If the task has ended, it was tidied while we were still uploading."""
         now = self.ledger.find_task(task.id)
-        if now is not None and now.status is TaskStatus.FAILED:
+        if now is not None and now.status is not TaskStatus.PENDING:
             for key, upload_id in list(self.store.list_uploads(f"staging/{task.id}/")):
                 self.store.abort_upload(key, upload_id)
 

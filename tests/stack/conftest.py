@@ -15,6 +15,7 @@ import requests
 from local.sources import Addresses
 from local.stack import CLIENT_CONFIG, LocalStack, StackState, open_session
 from tests.upstream.remote import RemoteUpstream
+from tests.upstream.repositories import MINILM
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -197,6 +198,12 @@ def stack() -> Iterator[Stack]:
         yield Stack(state)
     finally:
         local.stop()
+
+
+@pytest.fixture(scope="session")
+def minilm(stack: Stack) -> dict[str, Any]:
+    """The task that brought the Hub's real model, whose files others have as well."""
+    return stack.import_model(MINILM)
 
 
 @pytest.fixture

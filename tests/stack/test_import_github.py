@@ -16,7 +16,6 @@ from tests.upstream.repositories import (
     GITHUB_NO_MODEL,
     GITHUB_PRIVATE,
     GITHUB_SMALL,
-    MINILM,
     build_github_minilm,
     build_github_small,
     list_minilm_files,
@@ -42,13 +41,11 @@ def forget_limits(stack: Stack) -> None:
 
 
 @pytest.fixture(scope="module")
-def imported(stack: Stack) -> dict[str, Any]:
-    """The Hub's model first, whose files the repository has as well."""
+def imported(stack: Stack, minilm: dict[str, Any]) -> dict[str, Any]:
+    """After the Hub's model, whose files the repository has as well."""
+    assert minilm["task_status"] == "DONE"
     if not stack.state.sample_repository:
         pytest.skip("the loopback GitHub needs git and git-lfs (`make setup` says why)")
-    first = stack.submit(MINILM)
-    if first.status_code == 201:
-        stack.wait_for_end(first.headers["Location"].removeprefix("/v1/upload/tasks/"))
     github = RemoteUpstream(stack.state.github_api_url)
     github.clear_requests()
     task = stack.import_repository(GITHUB_MINILM)
@@ -172,6 +169,7 @@ def test_a_rate_limit_is_kept_by_all_functions(stack: Stack, github: RemoteUpstr
     task = stack.wait_for_end(answer.headers["Location"].removeprefix("/v1/upload/tasks/"))
     assert task["task_status"] == "DONE", task
     assert 403 not in [record.status for record in github.requests], "nobody asked while the limit held"
+    stack.wait_until(lambda: stack.submit_repository("nobody/nothing").status_code == 404)
 
 
 def test_wrong_bytes_are_fetched_again(stack: Stack, github: RemoteUpstream) -> None:

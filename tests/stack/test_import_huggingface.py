@@ -40,15 +40,10 @@ def list_model_files() -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-@pytest.fixture(scope="module")
-def imported(stack: Stack) -> dict[str, Any]:
-    return stack.import_model(MINILM)
-
-
-def test_the_real_model_arrives_byte_for_byte(stack: Stack, imported: dict[str, Any]) -> None:
+def test_the_real_model_arrives_byte_for_byte(stack: Stack, minilm: dict[str, Any]) -> None:
     source = list_model_files()
     assert len(source["model.safetensors"]) > 90_000_000
-    model = imported["models"][0]
+    model = minilm["models"][0]
     assert model["status"] == "READY"
     prefix = model["location"].removeprefix(f"s3://{stack.state.models_bucket}/")
     assert prefix == f"models/huggingface/{MINILM}/{build_minilm().branches['main']}/"
@@ -64,7 +59,7 @@ def test_the_real_model_arrives_byte_for_byte(stack: Stack, imported: dict[str, 
     git = hashlib.sha1(b"blob %d\0" % len(source["config.json"]) + source["config.json"]).hexdigest()
     assert listed["config.json"]["source_digest"] == f"git-sha1:{git}"
     assert listed["model.safetensors"]["source_digest"] == f"sha256:{listed['model.safetensors']['sha256']}"
-    progress = dict(imported["progress"])
+    progress = dict(minilm["progress"])
     # An archive of another test may have brought the same files before.
     assert progress.pop("bytes_reused") <= sum(map(len, source.values()))
     assert progress == {
@@ -78,17 +73,15 @@ def test_the_real_model_arrives_byte_for_byte(stack: Stack, imported: dict[str, 
 
 
 @pytest.mark.parametrize("name", [MINILM, "all-MiniLM-L6-v2"])
-def test_submitted_again_it_is_there_already(stack: Stack, imported: dict[str, Any], name: str) -> None:
+def test_submitted_again_it_is_there_already(stack: Stack, minilm: dict[str, Any], name: str) -> None:
     answer = stack.submit(name)
     assert answer.status_code == 409
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.json()["type"] == "urn:modelhaul:problem:model-exists"
-    assert answer.json()["model_id"] == imported["models"][0]["model_id"]
+    assert answer.json()["model_id"] == minilm["models"][0]["model_id"]
 
 
-def test_a_moved_branch_moves_only_the_changed_file(
-    stack: Stack, hub: RemoteUpstream, imported: dict[str, Any]
-) -> None:
+def test_a_moved_branch_moves_only_the_changed_file(stack: Stack, hub: RemoteUpstream, minilm: dict[str, Any]) -> None:
     repository = build_minilm()
     main, following = (repository.commits[repository.branches[name]].files for name in ("main", "next"))
     (changed,) = [path for path in following if following[path].oid != main[path].oid]

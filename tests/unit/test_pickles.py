@@ -6,6 +6,7 @@ import gzip
 import io
 import lzma
 import pickle
+import random
 import struct
 import tarfile
 import zipfile
@@ -269,6 +270,9 @@ def test_arrays_of_plain_objects_are_clean() -> None:
         wrap_weights(bytes(1000)),
         bytes(1000),
         b"\xff" * 1000,
+        b"\x80\xf3" + bytes(1000),
+        b"\x82H\x18\xec" + bytes(1000),
+        b"\x93\xff" + bytes(1000),
         build_array("'<f4'", bytes(8)),
         build_array("[('a', '<f4'), ('b', '<i8', (3,))]", bytes(56)),
         zip_files({"a.npy": build_array("'<f4'", bytes(8))}),
@@ -329,3 +333,10 @@ def test_whatever_comes_is_judged(content: bytes, prefix: bytes) -> None:
 )
 def test_whatever_plain_data_is_clean(value: Any) -> None:
     check_clean(pickle.dumps(value))
+
+
+@pytest.mark.parametrize("first", range(256))
+def test_raw_weights_are_hardly_ever_taken_for_a_pickle(first: int) -> None:
+    generator = random.Random(first)
+    found = [inspect(bytes([first]) + generator.randbytes(500)) for _ in range(20)]
+    assert sum(report is not None for report in found) <= 1

@@ -35,6 +35,7 @@ _TAIL = 66_000  # bytes: a ZIP's end record, and the longest comment behind it
 _ZIP_LIMITS = ArchiveLimits(max_entries=100_000, max_entry_bytes=10**12, max_total_bytes=10**13, max_ratio=1032)
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py
 _PICKLES_BEFORE_STORAGES = 5  # magic number, protocol, system, the object, the storages' keys
+_BEGINNINGS = {b"\x80" + bytes([protocol]) for protocol in range(6)}
 _NPY_MAGIC = b"\x93NUMPY"
 _LONGEST_NPY_HEADER = 1024 * 1024
 _TAR_MAGIC = slice(257, 262)
@@ -95,7 +96,7 @@ _ALLOWED: dict[str, set[str]] = {
 _STRINGS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "STRING", "BINSTRING", "SHORT_BINSTRING"}
 _GETS = {"GET", "BINGET", "LONG_BINGET"}
 _PUTS = {"PUT", "BINPUT", "LONG_BINPUT"}
-_IMPORTS = {"GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"}
+_IMPORTS = {"GLOBAL", "INST"}
 _WITHOUT_EFFECT = {"PROTO", "FRAME"}
 # Nothing of these is written by torch, and they only help to hide what is called.
 _REFUSED = {"EXT1", "EXT2", "EXT4", "PERSID", "NEXT_BUFFER", "READONLY_BUFFER"}
@@ -193,11 +194,12 @@ class _Walk:
         for number, (opcode, argument, _) in enumerate(pickletools.genops(source)):
             if number >= _MOST_OPCODES:
                 raise _LimitError
+            # On a stack without two values it fails, as do extensions that nobody registered: bytes that are no pickle
+            # may well begin like that.
+            self.imported |= opcode.name in _IMPORTS or (opcode.name == "STACK_GLOBAL" and number > 1)
             self._step(opcode.name, argument)
 
     def _step(self, name: str, argument: object) -> None:  # noqa: C901 - one case for each kind of opcode
-        if name in _IMPORTS:
-            self.imported = True
         if name in _REFUSED:
             self._add(f"uses the opcode {name}")
         if name in _STRINGS:
@@ -250,7 +252,7 @@ def _inspect_stream(window: _RangeReader) -> PickleReport | None:
             return _judge(reasons)
         walk, first = _Walk(), b""
         try:
-            first = stream.peek(1)[:1]
+            first = stream.peek(2)[:2]
             if not first:
                 return _judge(reasons) if number else None
             walk.run(stream)
@@ -258,7 +260,7 @@ def _inspect_stream(window: _RangeReader) -> PickleReport | None:
             return _block(*reasons, *walk.reasons, "is too large to be looked through")
         except (ValueError, EOFError, IndexError, KeyError, OverflowError, RecursionError, SyntaxError, MemoryError):
             # What comes before the fault is run all the same when it is loaded.
-            if not number and not walk.imported and first != b"\x80":
+            if not number and not walk.imported and first not in _BEGINNINGS:
                 return None
             return _block(*reasons, *walk.reasons, "is not a pickle to its end")
         reasons += walk.reasons

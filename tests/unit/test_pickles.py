@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from modelhaul.pickles import PickleReport, PickleVerdict, inspect_pickle, is_pickle_name
@@ -332,7 +332,9 @@ def test_whatever_comes_is_judged(content: bytes, prefix: bytes) -> None:
     )
 )
 def test_whatever_plain_data_is_clean(value: Any) -> None:
-    check_clean(pickle.dumps(value))
+    content = pickle.dumps(value)
+    assume(b"PK\x05\x06" not in content)
+    check_clean(content)
 
 
 @pytest.mark.parametrize("first", range(256))

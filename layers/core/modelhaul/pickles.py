@@ -8,6 +8,7 @@ https://docs.python.org/3/library/pickletools.html
 import ast
 import io
 import pickletools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -194,12 +195,14 @@ class _Walk:
         for number, (opcode, argument, _) in enumerate(pickletools.genops(source)):
             if number >= _MOST_OPCODES:
                 raise _LimitError
+            if not number and opcode.name == "STOP":
+                raise ValueError("ends before it begins")
             # On a stack without two values it fails, as do extensions that nobody registered: bytes that are no pickle
             # may well begin like that.
             self.imported |= opcode.name in _IMPORTS or (opcode.name == "STACK_GLOBAL" and number > 1)
             self._step(opcode.name, argument)
 
-    def _step(self, name: str, argument: object) -> None:  # noqa: C901 - one case for each kind of opcode
+    def _step(self, name: str, argument: object) -> None:
         if name in _REFUSED:
             self._add(f"uses the opcode {name}")
         if name in _STRINGS:
@@ -255,7 +258,10 @@ def _inspect_stream(window: _RangeReader) -> PickleReport | None:
             first = stream.peek(2)[:2]
             if not first:
                 return _judge(reasons) if number else None
-            walk.run(stream)
+            with warnings.catch_warnings():
+                # Of texts whose escapes are none.
+                warnings.simplefilter("ignore")
+                walk.run(stream)
         except _LimitError:
             return _block(*reasons, *walk.reasons, "is too large to be looked through")
         except (ValueError, EOFError, IndexError, KeyError, OverflowError, RecursionError, SyntaxError, MemoryError):

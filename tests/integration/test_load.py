@@ -89,6 +89,14 @@ class Burst:
                     # The first try was accepted, and its reply lost.
                     return self.deployment.find_task(held.task_id)
 
+    def is_done(self, task: Task) -> bool:
+        """If it is not, it failed with words, and can be submitted again."""
+        ended = self.deployment.find_task(task.id)
+        if ended.status is TaskStatus.FAILED:
+            assert ended.error is not None
+            assert ended.error.retryable, ended.error
+        return ended.status is TaskStatus.DONE
+
     def run(self) -> None:
         """Until nothing is watched any more; what a function does takes no time, waits do."""
         deployment, clock = self.deployment, self.deployment.clock
@@ -122,8 +130,15 @@ def test_five_hundred_imports_in_a_burst_all_end_right(capsys: pytest.CaptureFix
     assert len({task.id for task in tasks}) == IMPORTS
     burst.run()
     deployment = burst.deployment
-    ended = [deployment.find_task(task.id) for task in tasks]
-    assert [task.error for task in ended if task.status is not TaskStatus.DONE] == []
+    failed = [name for name, task in zip(burst.source.models, tasks, strict=True) if not burst.is_done(task)]
+    assert len(failed) < IMPORTS / 20, "four tries of a step with some thirty calls each fail now and then"
+    while failed:
+        again = {name: burst.submit(name) for name in failed}
+        burst.run()
+        tasks += again.values()
+        failed = [name for name, task in again.items() if not burst.is_done(task)]
+    ended = [task for task in map(deployment.find_task, (task.id for task in tasks)) if burst.is_done(task)]
+    assert len(ended) == IMPORTS
     expected = {burst.source.prefix(name): branches["main"] for name, branches in burst.source.models.items()}
     deployment.submitted = [task.id for task in tasks]
     deployment.check_promises(expected)

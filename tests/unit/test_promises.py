@@ -1,0 +1,837 @@
+"""What must always hold, whatever is lost, duplicated, reordered, killed or cancelled: random histories.
+
+The promises of the design, and where each is proven:
+
+1. A READY model's bytes are those that its source published, with a sha256 in the manifest: after every step here.
+2. Of simultaneous submits of one model exactly one is accepted: here one call between another's; threads and DynamoDB
+   itself in test_pipeline and the ledger's contract.
+3. Every accepted task ends DONE, or FAILED with words and for a reason that was given: at each history's end here.
+4. Duplicate deliveries change nothing: in the middle, and at the end with every message that ever was.
+5. Memory does not grow with the file, the temp folder stays empty: not here, measured by the benchmarks.
+6. A failed or cancelled import leaves no upload and no visible object, and submitted again re-uses what was verified.
+7. A function can do its job and nothing else: not here, held by the tests of the template.
+"""
+
+import io
+import itertools
+import json
+import threading
+import uuid
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import md5, sha256, shake_256
+from typing import Any, cast
+from unittest.mock import patch
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from modelhaul import planning, publishing, transfer
+from modelhaul.closing import manifest_key
+from modelhaul.errors import (
+    ImportInProgressError,
+    ModelExistsError,
+    ModelhaulError,
+    RateLimitedError,
+    SourceUnavailableError,
+    StorageUnavailableError,
+    TaskEndedError,
+)
+from modelhaul.messages import AcceptArchive, Message
+from modelhaul.model import FileRecord, Model, ModelStatus, Source
+from modelhaul.retrying import MAX_ATTEMPTS
+from modelhaul.streaming import StreamSettings
+from modelhaul.task import Stage, Task, TaskStatus
+from modelhaul.transfer import TransferError
+from tests.fakes import model_source
+from tests.fakes.archive_store import InMemoryArchiveStore
+from tests.fakes.deployment import Deployment
+from tests.fakes.model_source import InMemoryModelSource
+from tests.weights import wrap_weights
+
+type Files = dict[str, bytes]
+
+# Everything a thousandth of its size, so that a history with many imports takes milliseconds.
+PART = 4096
+LARGE = 4096
+STREAM = StreamSettings(
+    part_size=lambda _: PART,
+    chunk=PART // 2,
+    buffers=3,
+    uploaders=1,
+    reconnect_delay=0,
+    reconnects=1,
+    checkpoint_bytes=2 * PART,
+    rate_window=1e9,
+)
+
+
+def make_bytes(name: str, size: int) -> bytes:
+    return shake_256(name.encode()).digest(size)
+
+
+WEIGHTS = wrap_weights(make_bytes("weights", 6 * PART + 100))
+OTHER_WEIGHTS = wrap_weights(make_bytes("other weights", 4 * PART))
+VERSIONS: list[Files] = [
+    {"config.json": b'{"a": 1}', "model.safetensors": WEIGHTS, "vocab.txt": b"vocab" * 100, "sub/empty.txt": b""},
+    {"config.json": b'{"a": 2}', "model.safetensors": WEIGHTS, "vocab.txt": b"vocab" * 100},
+    {
+        "config.json": b'{"a": 1}',
+        "model.safetensors": OTHER_WEIGHTS,
+        "copy/model.safetensors": OTHER_WEIGHTS,
+        "copy/config.json": b'{"a": 1}',
+    },
+    {"config.json": b"{}", "merges.txt": make_bytes("merges", 3000)},
+]
+NAMES = ["org/one", "org/two"]
+ALIAS = "one"
+BRANCHES = ["main", "next"]
+
+
+def make_model(weights: bytes) -> Files:
+    return {"config.json": b'{"a": 1}', "tokenizer.json": b"{}", "model.safetensors": weights}
+
+
+@dataclass(frozen=True)
+class Zip:
+    """`models`: directory (`""` is the root) to its files."""
+
+    models: dict[str, Files]
+    method: int
+
+    def build(self) -> bytes:
+        body = io.BytesIO()
+        with zipfile.ZipFile(body, "w") as archive:
+            for directory, files in self.models.items():
+                for path, content in files.items():
+                    archive.writestr(zipfile.ZipInfo(f"{directory}/{path}".lstrip("/")), content, self.method)
+        return body.getvalue()
+
+
+ZIPS = [
+    Zip({"a": make_model(WEIGHTS), "b": make_model(wrap_weights(b"tiny"))}, zipfile.ZIP_STORED),
+    Zip({"a": make_model(OTHER_WEIGHTS)}, zipfile.ZIP_DEFLATED),
+    Zip({"": {**make_model(WEIGHTS), "onnx/config.json": b"{}"}}, zipfile.ZIP_DEFLATED),
+]
+ARCHIVES = [archive.build() for archive in ZIPS]
+ZIP_BY_ETAG = {md5(body).hexdigest(): archive for body, archive in zip(ARCHIVES, ZIPS, strict=True)}
+KEYS = ["incoming/archive.zip", "incoming/team/archive.zip"]
+
+
+class KilledError(BaseException):
+    """The function's process is gone."""
+
+
+class Kind(StrEnum):
+    KILL = "kill"
+    STORAGE = "storage"  # one call is not answered
+    OUTAGE = "outage"  # nor is any after it
+    SOURCE = "source"
+    LIMIT = "limit"
+    WRONG = "wrong"  # bytes
+    LATE = "late"  # the function's time is nearly over
+    # What others do while the function is held up in a call.
+    CANCEL = "cancel"
+    TAKE_OVER = "take over"
+    DUPLICATE = "duplicate"
+    RESUBMIT = "resubmit"
+
+
+class Effect(StrEnum):
+    """How much of the call comes about before the trouble."""
+
+    NONE = "none"
+    HALF = "half"  # of a batch
+    ALL = "all"  # only its reply is lost
+
+
+FROM_SOURCE = {Kind.SOURCE, Kind.LIMIT}
+FROM_STORAGE = {Kind.STORAGE, Kind.OUTAGE}
+BATCHES = {"send", "delete", "put_files", "put_blobs"}
+OPERATIONS = [
+    "claim_import",
+    "claim_models",
+    "complete_upload",
+    "copy",
+    "copy_part",
+    "create_upload",
+    "delete",
+    "fail_import",
+    "find_task",
+    "finish_files",
+    "finish_import",
+    "lease_file",
+    "list_files",
+    "open_range",
+    "postpone_check",
+    "put",
+    "put_blobs",
+    "put_files",
+    "readinto",
+    "record_arrival",
+    "record_task",
+    "release_models",
+    "save_checkpoint",
+    "send",
+    "start_stage",
+    "unwatch_task",
+    "upload_part",
+    "write_outcome",
+]
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """At the `at`-th call of a function, or of its calls of `operation`."""
+
+    kind: Kind
+    at: int
+    effect: Effect
+    operation: str | None = None
+
+    def concerns(self, port: str, operation: str) -> bool:
+        if self.operation not in (None, operation):
+            return False
+        if self.kind in FROM_SOURCE:
+            return port == "source"
+        return port != "source" if self.kind in FROM_STORAGE else True
+
+
+TROUBLE = st.one_of(
+    st.builds(Trouble, st.sampled_from(Kind), st.integers(1, 40), st.sampled_from(Effect)),
+    st.builds(Trouble, st.sampled_from(Kind), st.integers(1, 3), st.sampled_from(Effect), st.sampled_from(OPERATIONS)),
+)
+TROUBLES = st.lists(TROUBLE, min_size=1, max_size=2)
+ANY = st.integers(0, 11)  # taken modulo what there is, as that is not for threads to change
+
+
+class Troublemaker:
+    """Stands between the pipeline and its ports, and strikes as planned."""
+
+    def __init__(self, meanwhile: Callable[[Kind], None]) -> None:
+        self.wrong = False
+        self.late = False
+        self.hits: list[Kind] = []
+        self._meanwhile = meanwhile
+        self._lock = threading.Lock()
+        self._planned: list[Trouble] = []
+        self._counts: Counter[Trouble] = Counter()
+        self._held_up = False
+        self._dead = False
+        self._down = False
+
+    @contextmanager
+    def plan(self, troubles: list[Trouble]) -> Iterator[None]:
+        """One function's life; `hits` has what struck."""
+        self._planned, self.hits = list(troubles), []
+        self._counts.clear()
+        try:
+            yield
+        finally:
+            self._planned = []
+            self._dead = self._down = self.wrong = self.late = False
+
+    def call(self, port: str, operation: str, effect: Callable[[Effect], Any]) -> Any:
+        if self._held_up:
+            return effect(Effect.ALL)
+        self._check_life(port)
+        trouble = self._count(port, operation)
+        result = None
+        if trouble is None or trouble.kind not in (FROM_SOURCE | FROM_STORAGE | {Kind.KILL}):
+            if trouble is not None:
+                self._strike(trouble)
+            result = effect(Effect.ALL)
+        else:
+            if trouble.effect is not Effect.NONE and trouble.kind not in FROM_SOURCE:
+                effect(trouble.effect)
+            self._strike(trouble)
+        self._check_life(port)
+        return result
+
+    def _check_life(self, port: str) -> None:
+        if self._dead:
+            raise KilledError
+        if self._down and port != "source":
+            raise StorageUnavailableError("The storage is down.")
+
+    def _count(self, port: str, operation: str) -> Trouble | None:
+        with self._lock:
+            for trouble in self._planned:
+                if trouble.concerns(port, operation):
+                    self._counts[trouble] += 1
+                    if self._counts[trouble] == trouble.at:
+                        self._planned.remove(trouble)
+                        return trouble
+        return None
+
+    def _strike(self, trouble: Trouble) -> None:
+        self.hits.append(trouble.kind)
+        match trouble.kind:
+            case Kind.KILL:
+                self._dead = True
+                raise KilledError
+            case Kind.STORAGE:
+                raise StorageUnavailableError("The storage did not answer.")
+            case Kind.OUTAGE:
+                self._down = True
+                raise StorageUnavailableError("The storage is down.")
+            case Kind.SOURCE:
+                raise SourceUnavailableError("The source answered 503.")
+            case Kind.LIMIT:
+                raise RateLimitedError("The source's budget is spent.", retry_after=120)
+            case Kind.WRONG:
+                self.wrong = True
+            case Kind.LATE:
+                self.late = True
+            case _:
+                self._held_up = True
+                try:
+                    self._meanwhile(trouble.kind)
+                finally:
+                    self._held_up = False
+
+
+class Guarded:
+    """A port whose calls, and those of the streams that it opens, go by the troublemaker."""
+
+    def __init__(self, port: str, target: object, trouble: Troublemaker) -> None:
+        self._port = port
+        self._target = target
+        self._trouble = trouble
+
+    def __getattr__(self, operation: str) -> Any:
+        found = getattr(self._target, operation)
+        if not callable(found) or operation in ("close", "prefix"):
+            return found
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            given = [list(a) if isinstance(a, Iterator) else a for a in arguments]
+
+            def take_effect(effect: Effect) -> Any:
+                if effect is Effect.HALF and operation in BATCHES:
+                    batch = list(given[-1])
+                    return found(*given[:-1], batch[: len(batch) // 2], **options)
+                result = found(*given, **options)
+                return iter(list(result)) if isinstance(result, Iterator) else result
+
+            result = self._trouble.call(self._port, operation, take_effect)
+            return Guarded(self._port, result, self._trouble) if hasattr(result, "readinto") else result
+
+        return call
+
+    def __enter__(self) -> "Guarded":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """S3's event of an archive that was dropped."""
+
+    key: str
+    size: int
+    etag: str
+    sequencer: str
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """A message, and how often SQS has delivered it once it is delivered."""
+
+    content: Message | Arrival
+    deliveries: int = 1
+
+
+@dataclass
+class WatchedDeployment(Deployment):
+    """Remembers every message, and what no step may raise."""
+
+    delivered: dict[str, Message] = field(default_factory=dict)
+    unexpected: list[Exception] = field(default_factory=list)
+
+    def deliver(self, message: Message, *, deliveries: int = 1) -> None:
+        self.delivered[message.model_dump_json()] = message
+        super().deliver(message, deliveries=deliveries)
+
+    def _step(self, message: Message) -> None:
+        try:
+            super()._step(message)
+        except (ModelhaulError, TransferError):
+            raise
+        except Exception as error:
+            self.unexpected.append(error)
+            raise
+
+
+class Promises(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = ExitStack()
+        numbers = itertools.count(1)
+        for target, name, value in (
+            (planning, "SMALL_FILE", LARGE),
+            (transfer, "SMALL_FILE", LARGE),
+            (planning, "GROUP_FILES", 2),
+            (transfer, "GROUP_FILES", 2),
+            (transfer, "WORTH_FINDING", LARGE // 2),
+            (publishing, "_BATCH_FILES", 2),
+            (model_source, "_LARGE", LARGE),
+            (uuid, "uuid4", lambda: uuid.UUID(int=next(numbers), version=4)),
+        ):
+            self.patches.enter_context(patch.object(target, name, value))
+        self.trouble = Troublemaker(self.act_meanwhile)
+        self.source = InMemoryModelSource(
+            {name: {} for name in NAMES}, old_names={ALIAS: NAMES[0]}, served=self.serve_bytes
+        )
+        guarded = cast("InMemoryModelSource", Guarded("source", self.source, self.trouble))
+        self.deployment = WatchedDeployment(guarded, remaining=self.tell_remaining)
+        self.clock = self.deployment.clock
+        self.ledger, self.store, self.queue = self.deployment.ledger, self.deployment.store, self.deployment.queue
+        self.archives = self.deployment.archives
+        self.deployment.archives = cast("InMemoryArchiveStore", Guarded("archives", self.archives, self.trouble))
+        self.deployment.connect(
+            cast("Any", Guarded("ledger", self.ledger, self.trouble)),
+            cast("Any", Guarded("store", self.store, self.trouble)),
+            cast("Any", Guarded("queue", self.queue, self.trouble)),
+            STREAM,
+        )
+        self.waiting: list[Envelope] = []
+        self.current: Message | None = None
+        self.published: dict[str, Files] = {}
+        self.suffered: Counter[str] = Counter()
+        self.cancelled: set[str] = set()
+        self.replaced: set[str] = set()
+        self.vanished: set[str] = set()
+        self.sequencer = itertools.count(1)
+
+    # The world
+
+    @initialize(versions=st.lists(st.integers(0, len(VERSIONS) - 1), min_size=4, max_size=4))
+    def fill_source(self, versions: list[int]) -> None:
+        for (name, branch), version in zip(itertools.product(NAMES, BRANCHES), versions, strict=True):
+            self.set_branch(name, branch, VERSIONS[version])
+
+    def set_branch(self, name: str, branch: str, files: Files) -> None:
+        self.source.models[name][branch] = files
+        self.published[self.source.prefix(name, branch)] = files
+
+    def serve_bytes(self, path: str, content: bytes) -> bytes:
+        if not self.trouble.wrong or not content:
+            return content
+        at = len(content) * 2 // 3
+        return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+    def tell_remaining(self) -> float:
+        return 0.0 if self.trouble.late else 300.0
+
+    @rule(name=st.sampled_from(NAMES), branch=st.sampled_from(BRANCHES), version=ANY, vanish=st.booleans())
+    def move_branch(self, name: str, branch: str, version: int, vanish: bool) -> None:
+        """The commit that the branch had stays to be had, unless somebody rewrote the history."""
+        old = self.source.prefix(name, branch)
+        if not vanish:
+            self.source.models[name][f"was-{next(self.sequencer)}"] = self.source.models[name][branch]
+        self.set_branch(name, branch, VERSIONS[version % len(VERSIONS)])
+        if old not in {self.source.prefix(name, b) for b in self.source.models[name]}:
+            self.vanished.add(old)
+        self.vanished.discard(self.source.prefix(name, branch))
+
+    @rule(seconds=st.sampled_from([1, 20, 100, 310, 1300, 4000]))
+    def pass_time(self, seconds: int) -> None:
+        self.clock.now += seconds
+
+    # Who asks for something
+
+    @rule(name=st.sampled_from([*NAMES, ALIAS]), branch=st.sampled_from(BRANCHES))
+    def submit(self, name: str, branch: str) -> None:
+        resolved = self.source.resolve(name, branch)
+        held = self.ledger.find_model(resolved.model_id)
+        try:
+            task = self.deployment.submit(name, branch)
+        except ModelExistsError as refused:
+            assert held is not None
+            assert held.status is ModelStatus.READY
+            assert refused.models == {held.model_id: held.resolved.name}  # noqa: PT017 - the other ways are looked at as well
+        except ImportInProgressError as refused:
+            assert held is not None
+            assert held.status in (ModelStatus.IMPORTING, ModelStatus.WITHDRAWING)
+            assert refused.task_id == held.task_id  # noqa: PT017 - as above
+        else:
+            assert held is None or held.status is ModelStatus.FAILED
+            assert task.model_ids == (resolved.model_id,)
+
+    @rule(name=st.sampled_from([*NAMES, ALIAS]), branch=st.sampled_from(BRANCHES), troubles=TROUBLES)
+    def submit_in_trouble(self, name: str, branch: str, troubles: list[Trouble]) -> None:
+        with self.endure(troubles):
+            self.deployment.submit(name, branch)
+
+    @rule(which=ANY)
+    def post(self, which: int) -> None:
+        with self.endure([]):
+            self.deployment.post(ARCHIVES[which % len(ARCHIVES)])
+
+    @rule(which=ANY, troubles=TROUBLES)
+    def post_in_trouble(self, which: int, troubles: list[Trouble]) -> None:
+        with self.endure(troubles):
+            self.deployment.post(ARCHIVES[which % len(ARCHIVES)])
+
+    @rule(which=ANY, key=st.sampled_from(KEYS), times=st.integers(1, 2))
+    def drop(self, which: int, key: str, times: int) -> None:
+        archive = ARCHIVES[which % len(ARCHIVES)]
+        if self.archives.find_archive(key) not in (None, (len(archive), md5(archive).hexdigest())):
+            self.replaced.add(key)
+        etag = self.archives.put_archive(key, archive)
+        self.waiting += [Envelope(Arrival(key, len(archive), etag, str(next(self.sequencer))))] * times
+
+    @rule(which=ANY)
+    def cancel(self, which: int) -> None:
+        tasks = self.list_tasks()
+        if tasks:
+            self.cancel_task(tasks[which % len(tasks)].id)
+
+    @rule(which=ANY, troubles=TROUBLES)
+    def cancel_in_trouble(self, which: int, troubles: list[Trouble]) -> None:
+        tasks = self.list_tasks()
+        if tasks:
+            with self.endure(troubles):
+                self.cancel_task(tasks[which % len(tasks)].id)
+
+    def cancel_task(self, task_id: str) -> None:
+        pending = self.deployment.find_task(task_id).status is TaskStatus.PENDING
+        if pending:
+            self.cancelled.add(task_id)
+        try:
+            self.deployment.closer.cancel(task_id)
+        except TaskEndedError:
+            assert not pending or self.trouble.hits
+
+    # What the queues and functions do
+
+    @rule(which=ANY)
+    def deliver(self, which: int) -> None:
+        self.deliver_one(which, [])
+
+    @rule(which=ANY, troubles=TROUBLES)
+    def deliver_in_trouble(self, which: int, troubles: list[Trouble]) -> None:
+        self.deliver_one(which, troubles)
+
+    @rule(which=ANY, more=st.booleans())
+    def duplicate(self, which: int, more: bool) -> None:
+        """By whoever sent it, or by SQS, which then counts one delivery more."""
+        self.receive()
+        if self.waiting:
+            envelope = self.waiting[which % len(self.waiting)]
+            self.waiting.append(self.count_delivery(envelope) if more else envelope)
+
+    @rule(which=ANY)
+    def lose(self, which: int) -> None:
+        self.receive()
+        if self.waiting:
+            self.waiting.pop(which % len(self.waiting))
+
+    @rule()
+    def deliver_all(self) -> None:
+        self.deliver_waiting()
+
+    @rule()
+    def sweep(self) -> None:
+        self.deployment.sweeper.sweep_stale(self.deployment.remaining)
+
+    @rule(troubles=TROUBLES)
+    def sweep_in_trouble(self, troubles: list[Trouble]) -> None:
+        with self.endure(troubles):
+            self.deployment.sweeper.sweep_stale(self.deployment.remaining)
+
+    def receive(self) -> None:
+        """All that is due comes to those that wait; if nothing does, time passes until something is."""
+        if not self.waiting and self.queue.next_due is not None:
+            self.clock.now = max(self.clock.now, self.queue.next_due)
+        for message in self.deployment.receive():
+            assert message.attempt <= MAX_ATTEMPTS, "at most three retries"
+            self.waiting.append(Envelope(message))
+
+    def deliver_one(self, which: int, troubles: list[Trouble]) -> None:
+        self.receive()
+        if self.waiting:
+            envelope = self.waiting.pop(which % len(self.waiting))
+            if not self.hand_over(envelope, troubles):
+                self.waiting.append(self.count_delivery(envelope))
+
+    def deliver_waiting(self) -> None:
+        """Until nothing is due."""
+        for _ in range(100):
+            self.waiting += map(Envelope, self.deployment.receive())
+            if not self.waiting:
+                return
+            self.hand_over(self.waiting.pop(0), None)
+        raise AssertionError("messages never end")
+
+    def count_delivery(self, envelope: Envelope) -> Envelope:
+        if not isinstance(envelope.content, Arrival):
+            self.suffered[envelope.content.task_id] += 1
+        return Envelope(envelope.content, min(envelope.deliveries + 1, MAX_ATTEMPTS + 1))
+
+    def hand_over(self, envelope: Envelope, troubles: list[Trouble] | None) -> bool:
+        """What a worker function does; False if SQS is to deliver the message again. Without troubles (None) it may
+        run while another one is held up.
+        """
+        if troubles is None:
+            self.run_function(envelope)
+            return True
+        done = False
+        with self.endure(troubles):
+            self.run_function(envelope)
+            done = True
+        return bool(done)
+
+    def run_function(self, envelope: Envelope) -> None:
+        content = envelope.content
+        if isinstance(content, Arrival):
+            self.clock.now += 1
+            task_id = self.deployment.arrivals.record_arrival(
+                content.key, size=content.size, etag=content.etag, event_id=content.sequencer
+            )
+            assert task_id is not None
+            content = AcceptArchive(task_id=task_id)
+        before, self.current = self.current, content
+        try:
+            self.deployment.deliver(content, deliveries=envelope.deliveries)
+        finally:
+            self.current = before
+            if before is None and self.trouble.hits:
+                self.suffered[content.task_id] += 1
+
+    @contextmanager
+    def endure(self, troubles: list[Trouble]) -> Iterator[None]:
+        """A function's life, which may end early; what its caller sees must be something that is told."""
+        with self.trouble.plan(troubles):
+            try:
+                yield
+            except KilledError:
+                assert Kind.KILL in self.trouble.hits
+            except (StorageUnavailableError, SourceUnavailableError, RateLimitedError):
+                assert self.trouble.hits
+            except (ModelExistsError, ImportInProgressError):
+                pass
+            self.trouble.hits.clear()
+
+    def act_meanwhile(self, kind: Kind) -> None:
+        """Others' doings, all within the time that a held up function still has to live."""
+        message = self.current
+        if kind is Kind.TAKE_OVER:
+            self.clock.now += 400
+            self.deployment.sweeper.sweep_stale(lambda: 300.0)
+            self.deliver_waiting()
+        if message is None:
+            return
+        if kind is Kind.DUPLICATE:
+            self.run_function(Envelope(message))
+        if kind in (Kind.CANCEL, Kind.RESUBMIT):
+            self.cancel_task(message.task_id)
+        if kind is Kind.RESUBMIT:
+            for model in self.ledger.find_models(self.deployment.find_task(message.task_id).model_ids):
+                if model.resolved.source is Source.HUGGINGFACE and model.resolved.prefix not in self.vanished:
+                    try:
+                        self.deployment.submit(model.resolved.name, model.resolved.commit)
+                    except (ModelExistsError, ImportInProgressError):
+                        continue
+            self.deliver_waiting()
+
+    # What must hold
+
+    def list_tasks(self) -> list[Task]:
+        """Oldest first."""
+        return list(reversed(self.ledger.list_tasks(limit=10_000).tasks))
+
+    def list_models(self) -> list[Model]:
+        model_ids = dict.fromkeys(model_id for task in self.list_tasks() for model_id in task.model_ids)
+        return [model for model_id in model_ids for model in self.ledger.find_models([model_id])]
+
+    def expect_files(self, model: Model) -> Files:
+        if model.resolved.source is Source.HUGGINGFACE:
+            return self.published[model.resolved.prefix]
+        archive = self.deployment.find_task(model.task_id).archive
+        assert archive is not None
+        return ZIP_BY_ETAG[archive.etag or ""].models[model.resolved.root.rstrip("/")]
+
+    def may_be_seen(self, model: Model) -> bool:
+        if model.status is ModelStatus.IMPORTING:
+            return self.deployment.find_task(model.task_id).stage is Stage.PUBLISHING
+        return model.status is not ModelStatus.FAILED
+
+    @invariant()
+    def what_is_visible_is_published(self) -> None:
+        whole: Files = {}
+        manifests: set[str] = set()
+        required: set[str] = set()
+        for model in self.list_models():
+            if self.may_be_seen(model):
+                keys = {model.resolved.prefix + path: body for path, body in self.expect_files(model).items()}
+                manifest = manifest_key(model.model_id)
+                whole |= keys
+                manifests.add(manifest)
+                if model.status is ModelStatus.READY:
+                    required |= {*keys, manifest}
+        visible = {key for key in self.store.keys if not key.startswith("staging/")}
+        assert visible <= {*whole, *manifests}, "nothing else can be seen"
+        assert required <= visible, "a READY model is whole"
+        for key in visible & set(whole):
+            assert self.deployment.read(key) == whole[key], "every byte is its source's"
+
+    @invariant()
+    def manifests_tell_what_is_there(self) -> None:
+        for model in self.list_models():
+            if model.status is ModelStatus.READY:
+                files = self.expect_files(model)
+                manifest = json.loads(self.deployment.read(manifest_key(model.model_id)))
+                told = {file["path"]: (file["size"], file["sha256"]) for file in manifest["files"]}
+                assert told == {path: (len(body), sha256(body).hexdigest()) for path, body in files.items()}
+                assert manifest["task_id"] == model.task_id
+                assert (model.files, model.size) == (len(files), sum(map(len, files.values())))
+
+    @invariant()
+    def one_task_holds_a_model(self) -> None:
+        models = {model.model_id: model for model in self.list_models()}
+        for task in self.list_tasks():
+            if task.status is not TaskStatus.FAILED:
+                wanted = ModelStatus.READY if task.status is TaskStatus.DONE else ModelStatus.IMPORTING
+                for model_id in task.model_ids:
+                    assert (models[model_id].task_id, models[model_id].status) == (task.id, wanted)
+
+    @invariant()
+    def progress_is_not_overstated(self) -> None:
+        for task in self.list_tasks():
+            progress = task.progress
+            assert 0 <= progress.files_done <= progress.files_total
+            assert 0 <= progress.bytes_done <= progress.bytes_total
+            assert progress.bytes_reused <= progress.bytes_done
+            if task.status is TaskStatus.DONE:
+                assert (progress.files_done, progress.bytes_done) == (progress.files_total, progress.bytes_total)
+
+    @invariant()
+    def no_step_raises_what_nobody_foresaw(self) -> None:
+        assert self.deployment.unexpected == []
+
+    # The end
+
+    def teardown(self) -> None:
+        try:
+            self.settle()
+            for task in self.list_tasks():
+                self.check_end(task)
+            self.check_outcomes()
+            self.check_duplicates()
+            self.check_submitting_again()
+        finally:
+            self.patches.close()
+
+    def settle(self) -> None:
+        """No more trouble: all that waits arrives, and the sweep does the rest."""
+        for envelope in self.waiting:
+            self.run_function(envelope)
+        self.waiting = []
+        self.deployment.sweep_until_quiet()
+        self.deployment.submitted[:] = [task.id for task in self.list_tasks()]
+        self.deployment.check_promises({m.resolved.prefix: self.expect_files(m) for m in self.list_models()})
+        self.what_is_visible_is_published()
+        self.manifests_tell_what_is_there()
+        self.one_task_holds_a_model()
+        self.progress_is_not_overstated()
+        self.no_step_raises_what_nobody_foresaw()
+        assert all(model.status in (ModelStatus.READY, ModelStatus.FAILED) for model in self.list_models())
+        assert self.archives.uploads == []
+
+    def check_end(self, task: Task) -> None:
+        """It ended, and if it failed then for a reason that was given."""
+        if task.error is None:
+            assert task.status is TaskStatus.DONE
+            return
+        assert task.error.detail
+        match task.error.type:
+            case "import-cancelled":
+                given = task.id in self.cancelled
+            case "retries-exhausted" | "step-crashed":
+                given = self.suffered[task.id] >= MAX_ATTEMPTS
+            case "revision-not-found":
+                given = any(m.resolved.prefix in self.vanished for m in self.ledger.find_models(task.model_ids))
+            case "archive-replaced":
+                given = task.archive is not None and task.archive.key in self.replaced
+            case "model-exists" | "import-in-progress":
+                given = task.source is Source.LOCAL
+            case "import-stalled":
+                given = task.sweeps >= 8
+            case _:
+                given = False
+        assert given, f"{task.error} after {self.suffered[task.id]} troubles"
+
+    def check_outcomes(self) -> None:
+        """Whoever dropped an archive reads beside it how its task ended."""
+        latest = {task.archive.key: task for task in self.list_tasks() if task.archive is not None}
+        for key in latest.keys() & set(KEYS):
+            outcome = self.archives.outcomes[f"outcomes/{key}.json"]
+            assert (outcome["id"], outcome["task_status"]) == (latest[key].id, latest[key].status)
+
+    def check_duplicates(self) -> None:
+        """Every message that ever was, once more."""
+        before = self.describe()
+        for message, deliveries in itertools.product(list(self.deployment.delivered.values()), (1, MAX_ATTEMPTS + 1)):
+            self.deployment.deliver(message, deliveries=deliveries)
+        assert len(self.queue) == 0
+        assert self.describe() == before
+
+    def describe(self) -> object:
+        tasks = [(t.id, t.status, t.stage, t.progress, t.error, t.model_ids) for t in self.list_tasks()]
+        models = [(m.model_id, m.status, m.task_id, m.files, m.size) for m in self.list_models()]
+        objects = {key: self.deployment.read(key) for key in self.store.keys}
+        return tasks, models, objects, self.archives.keys, self.archives.outcomes
+
+    def check_submitting_again(self) -> None:
+        for model in self.list_models():
+            now = self.ledger.find_model(model.model_id)
+            if now is None or now.status is not ModelStatus.FAILED:
+                continue
+            failed = self.deployment.find_task(now.task_id)
+            if now.resolved.source is Source.HUGGINGFACE:
+                if now.resolved.prefix in self.vanished:
+                    continue
+                again = self.deployment.submit(now.resolved.name, now.resolved.commit)
+            else:
+                assert failed.archive is not None
+                body = next(a for a in ARCHIVES if md5(a).hexdigest() == failed.archive.etag)
+                try:
+                    again = self.deployment.post(body)
+                except ModelExistsError:
+                    continue
+            self.check_reuse(failed, again)
+
+    def check_reuse(self, failed: Task, again: Task) -> None:
+        verified = [record for record in self.ledger.list_files(failed.id) if record.done]
+        recent = self.clock.now - failed.created_at.timestamp() < transfer.STAGED_BLOB_LIFE
+        self.deployment.sweep_until_quiet()
+        assert self.deployment.find_task(again.id).status is TaskStatus.DONE
+        self.settle()
+        records = {record.file.path: record for record in self.ledger.list_files(again.id)}
+        for record in verified if recent else []:
+            if is_found_again(record):
+                assert records[record.file.path].reused, f"{record.file.path} was verified already"
+
+
+def is_found_again(record: FileRecord) -> bool:
+    """A small file of an archive is read anyway, and stored sooner than it is looked for."""
+    return record.file.digest.algorithm.identifies or record.file.size >= LARGE // 2
+
+
+TestPromises = Promises.TestCase
+TestPromises.settings = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)

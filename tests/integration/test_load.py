@@ -142,7 +142,9 @@ def test_five_hundred_imports_in_a_burst_all_end_right(capsys: pytest.CaptureFix
     expected = {burst.source.prefix(name): branches["main"] for name, branches in burst.source.models.items()}
     deployment.submitted = [task.id for task in tasks]
     deployment.check_promises(expected)
-    assert [key for key in deployment.store.keys if key.startswith("staging/")] == []
+    # A failed import keeps its verified files there, for the next one to use.
+    kept = {key.split("/")[1] for key in deployment.store.keys if key.startswith("staging/")}
+    assert kept <= {task.id for task in tasks if not burst.is_done(task)}
     assert len({model for task in ended for model in task.model_ids}) == IMPORTS
     waits = sorted(burst.ended_at[task.id] - task.created_at.timestamp() for task in ended)
     with capsys.disabled():

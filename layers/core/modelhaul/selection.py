@@ -33,7 +33,7 @@ class Selection:
 
     def __post_init__(self) -> None:
         allowed = _sort_patterns(self.allow_patterns)
-        if any(not pattern.strip("*") for pattern in allowed):
+        if any(set(pattern) == {"*"} for pattern in allowed):
             allowed = ()
         object.__setattr__(self, "allow_patterns", allowed)
         object.__setattr__(self, "ignore_patterns", _sort_patterns(self.ignore_patterns))

@@ -102,6 +102,7 @@ def test_what_torch_stores_while_it_trains_is_no_weights() -> None:
             ["model.safetensors", "pytorch_model.bin", "2_Dense/pytorch_model.bin"],
             "2_Dense/pytorch_model.bin would be left out",
         ),
+        (SAFETENSORS, ["model.safetensors", "flax/flax_model.msgpack"], "flax/flax_model.msgpack would be left out"),
         (PYTORCH, ["original/consolidated.00.pth", "model.safetensors"], "model.safetensors would be left out"),
     ],
 )

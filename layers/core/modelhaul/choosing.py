@@ -1,7 +1,7 @@
 """Applies a selection to what a source lists: by patterns, then by the format of weights."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import Enum, auto
 from pathlib import PurePosixPath
 
@@ -32,15 +32,21 @@ _FORMATS = {
 }
 _PATTERNS = {kind: re.compile(pattern) for kind, pattern in _FORMATS.items()}
 _WANTED = {Weights.SAFETENSORS: _Format.SAFETENSORS, Weights.PYTORCH: _Format.PYTORCH}
-_LOADED_BY_NAME = (".bin", ".safetensors")
+_LEFT_OUT = {
+    Weights.SAFETENSORS: (_Format.PYTORCH, _Format.TRAINING, _Format.OTHER),
+    Weights.PYTORCH: (_Format.SAFETENSORS, _Format.OTHER),
+}
+# The others are loaded by their names, from their folders. These may have their equal anywhere: Llama's
+# original/consolidated.00.pth lies below the folder of its safetensors.
+_OF_ANY_NAME = (".pt", ".pth", ".ckpt")
 
 
 def choose_files(model: ResolvedModel, files: Sequence[SourceFile]) -> list[SourceFile]:
     """Those of the model's `files`, paths below its root, that its selection takes.
 
-    Weights of the other format, and those of TensorFlow, Flax and Rust by the names that transformers and diffusers
-    give them, are left out only where what stays replaces them. Raises EmptyModelError if no file is left,
-    RequiredFilesError if the weights are not there in the format that is wanted.
+    The patterns come first. Weights of the other format, and those of TensorFlow, Flax and Rust by the names that
+    transformers and diffusers give them, are left out only where what stays replaces them. Raises EmptyModelError if no
+    file is left, RequiredFilesError if the weights are not there in the format that is wanted.
     """
     selection = model.selection
     if selection.is_whole:
@@ -57,25 +63,14 @@ def choose_files(model: ResolvedModel, files: Sequence[SourceFile]) -> list[Sour
 
 def _choose_weights(model: ResolvedModel, weights: Weights, paths: Iterable[str]) -> list[str]:
     formats = {path: _find_format(path) for path in paths}
-    wanted = _WANTED[weights]
-    weighty = [path for path, kind in formats.items() if kind is wanted and not _is_index(path)]
-    left_out = {
-        path: kind
-        for path, kind in formats.items()
-        if kind not in (None, wanted) and not (kind is _Format.TRAINING and wanted is _Format.PYTORCH)
+    left_out = {path for path, kind in formats.items() if kind in _LEFT_OUT[weights]}
+    replaced = [path for path in left_out if formats[path] is not _Format.TRAINING and not _is_index(path)]
+    folders = {
+        PurePosixPath(path).parent for path, kind in formats.items() if kind is _WANTED[weights] and not _is_index(path)
     }
-    if not weighty:
-        raise RequiredFilesError(_describe_missing(model, left_out))
-    folders = {PurePosixPath(path).parent for path in weighty}
-    # What a library loads by its name has its equal in the same folder. Files with a suffix of their own may have it
-    # anywhere: original/consolidated.00.pth of a model whose safetensors lie at the root.
-    alone = [
-        path
-        for path, kind in left_out.items()
-        if kind in (_Format.SAFETENSORS, _Format.PYTORCH)
-        and path.endswith(_LOADED_BY_NAME)
-        and PurePosixPath(path).parent not in folders
-    ]
+    if not folders:
+        raise RequiredFilesError(_describe_missing(model, replaced))
+    alone = [p for p in replaced if not p.endswith(_OF_ANY_NAME) and PurePosixPath(p).parent not in folders]
     if alone:
         raise RequiredFilesError(
             f"{model.describe()}: {_list_paths(alone)} would be left out, and no {weights} weights are in its folder. "
@@ -95,15 +90,15 @@ def _is_index(path: str) -> bool:
 
 def _describe_nothing(model: ResolvedModel, paths: Collection[str]) -> str:
     selection = model.selection
-    if any(Selection(selection.allow_patterns).takes(path) for path in paths):
+    allowed = Selection(selection.allow_patterns)
+    if any(map(allowed.takes, paths)):
         why = f"The ignore_patterns {describe_patterns(selection.ignore_patterns)} leave no file"
     else:
         why = f"No file matches the allow_patterns {describe_patterns(selection.allow_patterns)}"
     return f"{why} of {model.name}, which has {_list_paths(paths)}."
 
 
-def _describe_missing(model: ResolvedModel, left_out: Mapping[str, _Format | None]) -> str:
-    others = [path for path, kind in left_out.items() if kind is not _Format.TRAINING and not _is_index(path)]
+def _describe_missing(model: ResolvedModel, others: Collection[str]) -> str:
     only = f", only {_list_paths(others)}" if others else ""
     return (
         f"{model.describe()}: no {model.selection.weights} weights are there{only}. "

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
 from modelhaul.digest import Digest
 from modelhaul.errors import FileTooLargeError, InvalidReferenceError
@@ -58,8 +59,7 @@ class ResolvedModel:
         """
         if self.source is Source.LOCAL:
             return str(uuid.uuid5(_MODEL_NAMESPACE, f"local:{self.name.lower()}"))
-        part = "" if self.selection.is_whole else f"+{json.dumps(asdict(self.selection))}"
-        return str(uuid.uuid5(_MODEL_NAMESPACE, f"{self.source.lower()}:{self.name}@{self.commit}{part}"))
+        return _identify(self.source, self.name, self.commit, self.selection)
 
     @property
     def prefix(self) -> str:
@@ -77,6 +77,12 @@ class ResolvedModel:
             return self.name
         part = "" if self.selection.is_whole else f" ({self.selection.describe()})"
         return f"{self.name} at commit {self.commit[:12]}{part}"
+
+
+@lru_cache(maxsize=128)  # each file of a part is located by it
+def _identify(source: Source, name: str, commit: str, selection: Selection) -> str:
+    part = "" if selection.is_whole else f"+{json.dumps(asdict(selection))}"
+    return str(uuid.uuid5(_MODEL_NAMESPACE, f"{source.lower()}:{name}@{commit}{part}"))
 
 
 class GateVerdict(StrEnum):

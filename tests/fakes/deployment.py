@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from modelhaul.archive import ArchiveLimits
 from modelhaul.archive_intake import ArchiveAcceptor, ArchiveIntake, ArchiveRules, ArrivalRecorder
 from modelhaul.archive_reading import ArchiveSource
+from modelhaul.catalog import Catalog
 from modelhaul.closing import TaskCloser
+from modelhaul.deleting import ModelDeleter
 from modelhaul.gate import Gate, PicklePolicy
 from modelhaul.intake import Intake
 from modelhaul.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
@@ -95,7 +97,9 @@ class Deployment:
             outcomes=outcomes,
             gate=Gate(store, self.pickle_policy),
         )
-        self.sweeper = Sweeper(ledger, queue, self.closer, self.meter, self.clock)
+        self.deleter = ModelDeleter(ledger, store, self.meter, self.clock)
+        self.catalog = Catalog(ledger, store)
+        self.sweeper = Sweeper(ledger, queue, self.closer, self.deleter, self.meter, self.clock)
         self.runner = StepRunner(ledger, queue, self.closer, self.meter, self.clock)
 
     def submit(self, name: str, revision: str = "main", *, source: Source = Source.HUGGINGFACE) -> Task:

@@ -50,6 +50,8 @@ class Task:
     """`model_tag` is what was asked for (`name@revision`, or an archive's name), `model_ids` the models it claims,
     at most 90; none before an archive was inspected. `skipped` are an archive's directories that are no models.
 
+    `transfer_began_at` is when its first byte could move, `bytes_counted_at` when `progress.bytes_done` last changed.
+
     `check_at` (epoch seconds) is when the sweep looks after the task if nothing else touched it before,
     `sweeps` how often it did so since something last moved.
     """
@@ -68,6 +70,8 @@ class Task:
     sweeps: int = 0
     archive: Archive | None = None
     skipped: tuple[SkippedDirectory, ...] = ()
+    transfer_began_at: datetime | None = None
+    bytes_counted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from tests.fakes.model_source import InMemoryModelSource
 from tests.lambda_functions import Answer, Context, call_api, load_handler, read_event
 from tests.template.transformed import read_template
 from tests.unit.test_deleting import make_archive
+from tests.unit.test_submit_local import make_event as make_upload
 
 NAME, OTHER = "org/model", "org/other"
 FILES = {"config.json": b"{}"}
@@ -256,16 +257,7 @@ def test_a_store_that_does_not_answer_costs_no_import_twice(
 
 
 def make_event(body: bytes, content_type: str, key: str, **query: str) -> dict[str, Any]:
-    event = {
-        **read_event("submit_local"),
-        "headers": {"Content-Type": content_type},
-        "multiValueHeaders": {"Content-Type": [content_type]},
-        "queryStringParameters": query or None,
-        "multiValueQueryStringParameters": {name: [value] for name, value in query.items()} or None,
-        "body": base64.b64encode(body).decode(),
-        "isBase64Encoded": True,
-    }
-    return add_header(event, key)
+    return add_header(make_upload(body, content_type, **query), key)
 
 
 def post(archive: bytes, key: str, **query: str) -> tuple[Answer, str]:
@@ -315,11 +307,8 @@ def test_the_largest_form_costs_little_memory(deployment: Deployment, monkeypatc
     monkeypatch.setattr(deployment.archive_intake.__class__, "submit_archive", refuse_archive)
     body = b"--b\r\n" + bytes(MAX_POSTED)
     peaks = {}
-    for name, prepare in (("without", lambda event: event), ("with", lambda event: add_header(event, "a"))):
-        event = make_event(body, "multipart/form-data; boundary=b", "x")
-        for headers in (event["headers"], event["multiValueHeaders"]):
-            del headers["Idempotency-Key"]
-        event = prepare(event)
+    bare = make_upload(body, "multipart/form-data; boundary=b")
+    for name, event in (("without", bare), ("with", add_header(bare, "a"))):
         tracemalloc.start()
         call_api("submit_local", event)
         peaks[name] = tracemalloc.get_traced_memory()[1]

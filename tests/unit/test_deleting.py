@@ -5,6 +5,7 @@ import itertools
 import json
 import zipfile
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -140,6 +141,20 @@ def test_it_is_hidden_at_once_and_the_sweep_goes_on(deployment: Deployment) -> N
     assert deployment.ledger.find_model(task.model_ids[0]) is None
     assert deployment.store.keys == []
     import_model(deployment)
+
+
+def test_the_sweep_believes_no_index_that_lags(deployment: Deployment) -> None:
+    """The model was deleted, and is here again, or is not."""
+    task = import_model(deployment)
+    (model,) = deployment.ledger.find_models(task.model_ids)
+    deployment.ledger.list_deleting = lambda now, limit: [  # type: ignore[method-assign]
+        replace(model, status=ModelStatus.DELETING),
+        replace(model, model_id="gone", status=ModelStatus.DELETING),
+    ]
+    before = deployment.store.keys
+    deployment.sweeper.sweep_stale(lambda: 300)
+    assert deployment.ledger.find_model(model.model_id) == model
+    assert deployment.store.keys == before
 
 
 def test_deleting_again_takes_over_once_the_lease_has_run_out(deployment: Deployment) -> None:

@@ -21,8 +21,8 @@ from modelhaul.ports import Clock, Ledger, Meter, ObjectStore
 
 logger = logging.getLogger(__name__)
 
-_BATCH = 1000  # files, between two looks at the clock: what S3 deletes at once
-_STOP_BEFORE = 8.0  # seconds kept at the end: what one batch may take
+_BATCH = 250  # files, between two looks at the clock: at most a second or two
+_STOP_BEFORE = 8.0  # seconds kept at the end
 _MARGIN = 60.0  # seconds after a function's end when nothing that it sent can still be on its way
 _AT_ONCE = 100
 _MAX_MANIFEST = 1 << 40  # bytes; more than there can be
@@ -57,15 +57,18 @@ class ModelDeleter:
 
     def resume(self, remaining: Callable[[], float]) -> None:
         """Goes on with deletions that nobody is at. One's trouble does not keep the others from it."""
-        for model in self.ledger.list_deleting(self.clock(), _AT_ONCE):
+        for listed in self.ledger.list_deleting(self.clock(), _AT_ONCE):
             if remaining() < _STOP_BEFORE:
                 return
             try:
-                self.delete_model(model.model_id, remaining)
+                # The list comes from an index, which may lag behind.
+                model = self.ledger.find_model(listed.model_id)
+                if model is not None and model.status is ModelStatus.DELETING:
+                    self.delete_model(model.model_id, remaining)
             except ModelhaulError as error:
                 logger.warning(
                     "could not delete the model; the next sweep will",
-                    extra={"model_id": model.model_id, "reason": error.type, "detail": error.detail},
+                    extra={"model_id": listed.model_id, "reason": error.type, "detail": error.detail},
                 )
 
     def _delete(self, model: Model, owner: str, remaining: Callable[[], float]) -> bool:

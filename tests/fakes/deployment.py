@@ -14,7 +14,7 @@ from modelhaul.deleting import ModelDeleter
 from modelhaul.gate import Gate, PicklePolicy
 from modelhaul.intake import Intake
 from modelhaul.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
-from modelhaul.model import Source
+from modelhaul.model import ModelStatus, Source
 from modelhaul.outcomes import OutcomeWriter
 from modelhaul.planning import Planner
 from modelhaul.ports import Ledger, MessageQueue, ModelSource, ObjectStore
@@ -54,13 +54,14 @@ class RecordingMeter:
 
 @dataclass
 class Deployment:
-    """`remaining` is what each step sees as its function's seconds left."""
+    """`remaining` is what each step sees as its function's seconds left; `deleted` has models that may be gone."""
 
     source: HubSource = field(default_factory=InMemoryModelSource)
     clock: ManualClock = field(default_factory=ManualClock)
     meter: RecordingMeter = field(default_factory=RecordingMeter)
     remaining: Callable[[], float] = lambda: 300.0
     submitted: list[str] = field(default_factory=list)
+    deleted: set[str] = field(default_factory=set)
     rules: ArchiveRules = RULES
     pickle_policy: PicklePolicy = PicklePolicy.BLOCK
 
@@ -159,7 +160,8 @@ class Deployment:
         for _ in range(most):
             self.run()
             self.clock.now += 300
-            if not self.sweeper.sweep_stale(self.remaining) and not self.ledger.list_due(float("inf"), 1):
+            due = self.sweeper.sweep_stale(self.remaining)
+            if not due and not self.ledger.list_due(float("inf"), 1) and not self.ledger.list_deleting(float("inf"), 1):
                 return
         raise AssertionError("tasks are watched for ever")
 
@@ -183,9 +185,10 @@ class Deployment:
                 assert task.error.detail
             else:
                 models = self.ledger.find_models(task.model_ids)
-                assert len(models) == len(task.model_ids) > 0
+                assert {model.model_id for model in models} >= set(task.model_ids) - self.deleted
+                assert task.model_ids
                 for model in models:
-                    if model.task_id == task.id:
+                    if model.task_id == task.id and model.status is ModelStatus.READY:
                         for path, content in expected[model.resolved.prefix].items():
                             published[model.resolved.prefix + path] = content
         visible = {key for key in self.store.keys if key.startswith("models/")}

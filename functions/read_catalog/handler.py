@@ -1,4 +1,4 @@
-"""GET /v1/upload/tasks, /v1/upload/tasks/{task_id} and /v1/upload/local/{model_id}"""
+"""GET /v1/upload/tasks, /v1/upload/tasks/{task_id}, /v1/upload/local/{model_id}, /v1/models and what is below it"""
 
 from typing import Annotated
 
@@ -7,9 +7,9 @@ from aws_lambda_powertools.event_handler.openapi.params import Query
 
 from modelhaul import wiring
 from modelhaul.closing import describe_missing_task
-from modelhaul.errors import ModelNotFoundError, TaskNotFoundError
-from modelhaul.http import answer_json, create_app, create_handler
-from modelhaul.model import Source
+from modelhaul.errors import TaskNotFoundError
+from modelhaul.http import answer_json, create_app, create_handler, read_greedy_path, redirect
+from modelhaul.model import ModelStatus, Source
 from modelhaul.presentation import present_model, present_task, present_whole_task
 from modelhaul.settings import StoreSettings
 from modelhaul.task import TaskStatus
@@ -41,7 +41,37 @@ def read_task(task_id: str) -> Response[str]:
 
 @app.get("/upload/local/<model_id>")
 def read_local_model(model_id: str) -> Response[str]:
-    model = wiring.create_ledger().find_model(model_id)
-    if model is None or model.resolved.source is not Source.LOCAL:
-        raise ModelNotFoundError(f"There is no model {model_id[:64]!r} from an archive.")
+    model = wiring.create_catalog().find_model(model_id, source=Source.LOCAL)
     return answer_json(present_model(model, bucket=StoreSettings.read().models_bucket))
+
+
+@app.get("/models")
+def list_models(
+    source: Annotated[Source | None, Query()] = None,
+    name: Annotated[str | None, Query(min_length=1, max_length=300)] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query(min_length=1, max_length=1000)] = None,
+) -> Response[str]:
+    page = wiring.create_ledger().list_models(source=source, name=name, limit=limit, cursor=cursor)
+    bucket = StoreSettings.read().models_bucket
+    return answer_json(
+        {"models": [present_model(model, bucket=bucket) for model in page.models], "cursor": page.cursor}
+    )
+
+
+@app.get("/models/<model_id>")
+def read_model(model_id: str) -> Response[str]:
+    catalog = wiring.create_catalog()
+    model = catalog.find_model(model_id)
+    shown = present_model(model, bucket=StoreSettings.read().models_bucket)
+    if model.status is ModelStatus.READY:
+        shown["manifest_url"] = catalog.sign_manifest(model)
+        if (manifest := catalog.read_manifest(model)) is not None:
+            shown["manifest"] = manifest
+    return answer_json(shown)
+
+
+@app.get("/models/<model_id>/files/.+")
+def read_file(model_id: str) -> Response[str]:
+    path = read_greedy_path(app.current_event, "path")
+    return redirect(wiring.create_catalog().sign_file(model_id, path))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from modelhaul.adapters.dynamodb import DynamoDBLedger
 from modelhaul.errors import (
+    DeletionInProgressError,
     ImportInProgressError,
     InvalidReferenceError,
     LeaseLostError,
@@ -24,6 +25,7 @@ from modelhaul.model import (
     Archive,
     Blob,
     FileRecord,
+    Model,
     ModelStatus,
     SkippedDirectory,
     Source,
@@ -210,6 +212,7 @@ class TestStage:
             check_at=START + 500,
             updated_at=at(START + 7),
             sweeps=0,
+            transfer_began_at=at(START + 7),
         )
         assert ledger.find_task(task.id) == started
         published = ledger.start_stage(task.id, Stage.PUBLISHING, check_at=START + 600)
@@ -303,6 +306,7 @@ class TestCheckpoint:
             progress=replace(task.progress, bytes_done=400),
             check_at=START + 700,
             updated_at=at(START + 5),
+            bytes_counted_at=at(START + 5),
             sweeps=0,
         )
 
@@ -370,7 +374,12 @@ class TestFinishFiles:
         progress = ledger.finish_files(task.id, results, check_at=START + 800)
         assert progress == Progress(2, 3, bytes_done=210, bytes_total=3210, bytes_reused=200)
         assert read_task(ledger, task.id) == replace(
-            task, progress=progress, check_at=START + 800, updated_at=at(START + 5), sweeps=0
+            task,
+            progress=progress,
+            check_at=START + 800,
+            updated_at=at(START + 5),
+            bytes_counted_at=at(START + 5),
+            sweeps=0,
         )
         assert list(ledger.list_files(task.id)) == [
             FileRecord(task.id, r.file, done=True, sha256=r.sha256, etag=r.etag, reused=r.reused)
@@ -617,6 +626,19 @@ class TestBlobs:
         clock.now = START + 15
         assert ledger.find_blob("sha256:bb") == newer
         assert ledger.find_blob("sha256:aa") == published
+
+    def test_any_number_is_forgotten_only_at_the_keys_given(self, ledger: Ledger) -> None:
+        blobs = [(f"sha256:{n:064x}", Blob(f"{n:064x}", f"models/a/{n}", 1, "etag")) for n in range(250)]
+        others = [(f"git-sha1:{n:040x}", Blob(f"{n:064x}", f"models/b/{n}", 1, "etag")) for n in range(5)]
+        ledger.put_blobs([*blobs, *others], expires_at=None)
+        unknown = [(f"git-sha1:{n:040x}", "models/a/0") for n in range(300)]
+        twice = [(digest, "models/a/copy") for digest, _ in blobs[:3]]
+        references = [*((digest, blob.key) for digest, blob in blobs[:-1]), *twice, *unknown]
+        for _ in range(2):
+            ledger.forget_blobs(iter(references))
+        assert [digest for digest, _ in blobs if ledger.find_blob(digest)] == [blobs[-1][0]]
+        assert all(ledger.find_blob(digest) == blob for digest, blob in others)
+        ledger.forget_blobs([])
 
     def test_are_forgotten_only_at_the_key_given(self, ledger: Ledger) -> None:
         blob = Blob("aa", "models/a", 1, "etag")
@@ -889,6 +911,124 @@ class TestList:
 
     @pytest.mark.parametrize("cursor", ["", "x", "é", "bm90aGluZw", "a" * 500, "{}", *FOREIGN_CURSORS])
     def test_a_cursor_of_nobodys_is_refused(self, ledger: Ledger, cursor: str) -> None:
-        with pytest.raises(InvalidReferenceError) as refused:
-            ledger.list_tasks(limit=1, cursor=cursor)
-        assert refused.value.part == "cursor"
+        for refuse in (ledger.list_tasks, ledger.list_models):
+            with pytest.raises(InvalidReferenceError) as refused:
+                refuse(limit=1, cursor=cursor)
+            assert refused.value.part == "cursor"
+
+
+def make_ready(ledger: Ledger, name: str, age: float = 0, source: Source = Source.HUGGINGFACE) -> Model:
+    """A READY model, created so many seconds before the others."""
+    resolved = replace(make_model().resolved, source=source, name=name)
+    model = replace(make_model(), model_id=resolved.model_id, resolved=resolved, created_at=at(START - age))
+    task = claim(ledger, model)
+    ledger.finish_import(task.id, totals={model.model_id: (3, 500)}, check_at=START)
+    return read_model(ledger, model.model_id)
+
+
+class TestModels:
+    def list_all(self, ledger: Ledger, limit: int, **filters: Any) -> list[Model]:
+        found: list[Model] = []
+        cursor = None
+        for _ in range(50):
+            page = ledger.list_models(limit=limit, cursor=cursor, **filters)
+            assert len(page.models) <= limit
+            found += page.models
+            cursor = page.cursor
+            if cursor is None:
+                return found
+        raise AssertionError("the list does not end")
+
+    @pytest.mark.parametrize("limit", [1, 2, 3, 100])
+    def test_are_listed_newest_first_by_source_and_name(self, ledger: Ledger, limit: int) -> None:
+        bert = make_ready(ledger, "google-bert/BERT-base-uncased", 30)
+        gpt = make_ready(ledger, "openai-community/gpt2", 20)
+        local = make_ready(ledger, "team/tiny-bert", 10, Source.LOCAL)
+        robert = make_ready(ledger, "x/RoBERTa", 0)
+        assert self.list_all(ledger, limit) == [robert, local, gpt, bert]
+        assert self.list_all(ledger, limit, name="bErT") == [robert, local, bert]
+        assert self.list_all(ledger, limit, name="bert", source=Source.HUGGINGFACE) == [robert, bert]
+        assert self.list_all(ledger, limit, source=Source.LOCAL) == [local]
+        assert self.list_all(ledger, limit, source=Source.GITHUB) == []
+        assert self.list_all(ledger, limit, name="no such") == []
+
+    def test_are_listed_only_when_ready(self, ledger: Ledger) -> None:
+        claim(ledger)
+        ledger.fail_import(claim(ledger).id, GATED, check_at=START)
+        again = make_model()
+        ledger.fail_import(claim(ledger, again).id, GATED, check_at=START)
+        assert self.list_all(ledger, 10) == []
+        ledger.finish_import(claim(ledger, again).id, totals={again.model_id: (1, 1)}, check_at=START)
+        assert [model.model_id for model in self.list_all(ledger, 10)] == [again.model_id]
+        ledger.lease_deletion(again.model_id, owner="a", now=START, until=START + 60)
+        assert self.list_all(ledger, 10) == []
+
+    def test_the_list_goes_on_below_what_was_listed(self, ledger: Ledger) -> None:
+        models = [make_ready(ledger, f"org/m{age}", age) for age in range(6)]
+        first = ledger.list_models(limit=2, name="org")
+        assert list(first.models) == models[:2]
+        assert first.cursor is not None
+        make_ready(ledger, "org/newer", -10)
+        ledger.lease_deletion(models[2].model_id, owner="a", now=START, until=START + 60)
+        assert list(ledger.list_models(limit=2, name="org", cursor=first.cursor).models) == models[3:5]
+
+
+class TestDeletion:
+    def test_hides_the_model_and_is_one_owners(self, ledger: Ledger, clock: ManualClock) -> None:
+        model = make_ready(ledger, "org/m")
+        clock.now = START + 5
+        leased = ledger.lease_deletion(model.model_id, owner="a", now=START, until=START + 60)
+        assert leased == replace(model, status=ModelStatus.DELETING, updated_at=at(START + 5))
+        assert ledger.find_model(model.model_id) == leased
+        assert ledger.lease_deletion(model.model_id, owner="b", now=START + 59.5, until=START + 99) is None
+        assert ledger.list_deleting(START + 59.5, 10) == []
+        assert ledger.list_deleting(START + 60, 10) == [leased]
+        assert ledger.lease_deletion(model.model_id, owner="a", now=START, until=START + 70) == leased
+        assert ledger.lease_deletion(model.model_id, owner="b", now=START + 70, until=START + 99) == leased
+        ledger.remove_model(model.model_id, owner="a")
+        assert ledger.find_model(model.model_id) == leased
+        for _ in range(2):
+            ledger.remove_model(model.model_id, owner="b")
+        assert ledger.find_model(model.model_id) is None
+        assert ledger.list_deleting(START + 1000, 10) == []
+
+    def test_is_not_of_what_a_task_has_or_of_nothing(self, ledger: Ledger) -> None:
+        importing, withdrawing = claim(ledger), claim(ledger)
+        ledger.start_stage(withdrawing.id, Stage.PUBLISHING, check_at=START)
+        ledger.fail_import(withdrawing.id, GATED, check_at=START)
+        for model_id in (importing.model_ids[0], withdrawing.model_ids[0], "unknown", "", "\ud800", "x" * 3000):
+            before = ledger.find_model(model_id)
+            assert ledger.lease_deletion(model_id, owner="a", now=START, until=START + 60) is None
+            assert ledger.find_model(model_id) == before
+        ready = make_ready(ledger, "org/m")
+        ledger.remove_model(ready.model_id, owner="a")
+        assert ledger.find_model(ready.model_id) == ready
+
+    def test_of_a_failed_model_removes_its_record(self, ledger: Ledger) -> None:
+        task = claim(ledger)
+        ledger.fail_import(task.id, GATED, check_at=START)
+        assert ledger.lease_deletion(task.model_ids[0], owner="a", now=START, until=START + 60) is not None
+        ledger.remove_model(task.model_ids[0], owner="a")
+        assert ledger.find_model(task.model_ids[0]) is None
+        assert read_task(ledger, task.id).error == GATED
+
+    def test_stands_before_a_claim_until_it_is_done(self, ledger: Ledger) -> None:
+        model = make_ready(ledger, "org/m")
+        other = make_ready(ledger, "org/other")
+        again = replace(model, status=ModelStatus.IMPORTING, files=0, size=0)
+        ledger.lease_deletion(model.model_id, owner="a", now=START, until=START + 60)
+        with pytest.raises(DeletionInProgressError) as caught:
+            claim(ledger, again)
+        assert caught.value.model_id == model.model_id
+        assert "org/m" in caught.value.detail
+        assert "deleted" in caught.value.detail
+        archive = drop(ledger)
+        with pytest.raises(DeletionInProgressError):
+            ledger.claim_models(archive.id, [replace(again, task_id=archive.id)], [], check_at=START)
+        ledger.remove_model(model.model_id, owner="a")
+        task = claim(ledger, again)
+        assert read_model(ledger, model.model_id) == replace(again, task_id=task.id)
+        assert ledger.lease_deletion(model.model_id, owner="a", now=START, until=START + 60) is None
+        ledger.remove_model(model.model_id, owner="a")
+        assert read_model(ledger, model.model_id).task_id == task.id
+        assert ledger.find_model(other.model_id) == other

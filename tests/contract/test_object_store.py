@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+import requests
 
 from modelhaul.adapters.archives import S3ArchiveStore
 from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
@@ -410,3 +412,17 @@ def test_delete_takes_any_number_of_keys_and_missing_ones(store: ObjectStore) ->
     assert store.find_object("a & <b>") is None
     assert read_all(store, "kept") == b"3"
     store.delete([])
+
+
+def test_a_signed_address_gives_the_object_to_anybody(store: ObjectStore, backend: str) -> None:
+    key = "models/a/ü é/100%+&?#=.json"
+    put(store, key, b"0123456789")
+    url = store.sign_read(key, seconds=60)
+    assert url.isascii()
+    if backend == "fake":
+        assert unquote(urlsplit(url).path) == "/" + key.partition("/")[2]
+        return
+    answer = requests.get(url, headers={"Range": "bytes=2-4"}, timeout=30)
+    assert (answer.status_code, answer.content) == (206, b"234")
+    assert {"X-Amz-Signature", "X-Amz-Expires"} <= parse_qs(urlsplit(url).query).keys()
+    assert requests.get(store.sign_read("models/missing", seconds=60), timeout=30).status_code == 404

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from modelhaul.archive import ArchiveLimits
 from modelhaul.archive_intake import ArchiveAcceptor, ArchiveIntake, ArchiveRules, ArrivalRecorder
 from modelhaul.archive_reading import ArchiveSource
+from modelhaul.catalog import Catalog
 from modelhaul.closing import TaskCloser
+from modelhaul.deleting import ModelDeleter
 from modelhaul.gate import Gate, PicklePolicy
 from modelhaul.intake import Intake
 from modelhaul.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
-from modelhaul.model import Source
+from modelhaul.model import ModelStatus, Source
 from modelhaul.outcomes import OutcomeWriter
 from modelhaul.planning import Planner
 from modelhaul.ports import Ledger, MessageQueue, ModelSource, ObjectStore
@@ -53,13 +55,14 @@ class RecordingMeter:
 
 @dataclass
 class Deployment:
-    """`remaining` is what each step sees as its function's seconds left."""
+    """`remaining` is what each step sees as its function's seconds left; `deleted` has models that may be gone."""
 
     source: HubSource = field(default_factory=InMemoryModelSource)
     clock: ManualClock = field(default_factory=ManualClock)
     meter: RecordingMeter = field(default_factory=RecordingMeter)
     remaining: Callable[[], float] = lambda: 300.0
     submitted: list[str] = field(default_factory=list)
+    deleted: set[str] = field(default_factory=set)
     rules: ArchiveRules = RULES
     pickle_policy: PicklePolicy = PicklePolicy.BLOCK
 
@@ -96,7 +99,9 @@ class Deployment:
             outcomes=outcomes,
             gate=Gate(store, self.pickle_policy),
         )
-        self.sweeper = Sweeper(ledger, queue, self.closer, self.meter, self.clock)
+        self.deleter = ModelDeleter(ledger, store, self.meter, self.clock)
+        self.catalog = Catalog(ledger, store)
+        self.sweeper = Sweeper(ledger, queue, self.closer, self.deleter, self.meter, self.clock)
         self.runner = StepRunner(ledger, queue, self.closer, self.meter, self.clock)
 
     def submit(
@@ -163,7 +168,8 @@ class Deployment:
         for _ in range(most):
             self.run()
             self.clock.now += 300
-            if not self.sweeper.sweep_stale(self.remaining) and not self.ledger.list_due(float("inf"), 1):
+            due = self.sweeper.sweep_stale(self.remaining)
+            if not due and not self.ledger.list_due(float("inf"), 1) and not self.ledger.list_deleting(float("inf"), 1):
                 return
         raise AssertionError("tasks are watched for ever")
 
@@ -187,9 +193,10 @@ class Deployment:
                 assert task.error.detail
             else:
                 models = self.ledger.find_models(task.model_ids)
-                assert len(models) == len(task.model_ids) > 0
+                assert {model.model_id for model in models} >= set(task.model_ids) - self.deleted
+                assert task.model_ids
                 for model in models:
-                    if model.task_id == task.id:
+                    if model.task_id == task.id and model.status is ModelStatus.READY:
                         for path, content in expected[model.resolved.prefix].items():
                             published[model.resolved.prefix + path] = content
         visible = {key for key in self.store.keys if key.startswith("models/")}

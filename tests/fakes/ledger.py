@@ -1,3 +1,4 @@
+import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -6,6 +7,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from modelhaul.errors import (
+    DeletionInProgressError,
     ImportInProgressError,
     InvalidReferenceError,
     LeaseLostError,
@@ -20,6 +22,7 @@ from modelhaul.model import (
     FileResult,
     GateReport,
     Model,
+    ModelPage,
     ModelStatus,
     SkippedDirectory,
     Source,
@@ -31,6 +34,14 @@ from modelhaul.task import Progress, Stage, Task, TaskError, TaskPage, TaskStatu
 _UPLOADING = (TaskStatus.PENDING, Stage.UPLOADING)
 _INSPECTING = (TaskStatus.PENDING, Stage.INSPECTING)
 _STAGE_ORDER = (Stage.PLANNING, Stage.TRANSFERRING, Stage.VERIFIED, Stage.PUBLISHING)
+
+
+_CURSOR = re.compile(r"[0-9-]{10}T[0-9:]{8}\.[0-9]{6} [0-9a-f-]{36}")
+
+
+def _rank(model: Model) -> str:
+    """Of equal length for all, so that texts compare as times do."""
+    return f"{model.created_at.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%S.%f')} {model.model_id}"
 
 
 @dataclass(slots=True)
@@ -50,6 +61,7 @@ class _Tables:
     models: dict[str, Model] = field(default_factory=dict)
     files: dict[tuple[str, str], _File] = field(default_factory=dict)
     blobs: dict[str, tuple[Blob, float | None]] = field(default_factory=dict)
+    deletions: dict[str, tuple[str, float]] = field(default_factory=dict)  # owner, lease until
 
 
 class InMemoryLedger(Ledger):
@@ -104,6 +116,8 @@ class InMemoryLedger(Ledger):
                 models={model.model_id: model.name for model in ready},
             )
         for model in held:
+            if model.status is ModelStatus.DELETING:
+                raise DeletionInProgressError(f"{model.resolved.name} is being deleted.", model_id=model.model_id)
             if model.status is not ModelStatus.FAILED:
                 doing = "imported" if model.status is ModelStatus.IMPORTING else "withdrawn"
                 raise ImportInProgressError(
@@ -143,6 +157,48 @@ class InMemoryLedger(Ledger):
         with self._lock:
             return [self._tables.models[model_id] for model_id in model_ids if model_id in self._tables.models]
 
+    def list_models(
+        self, *, source: Source | None = None, name: str | None = None, limit: int, cursor: str | None = None
+    ) -> ModelPage:
+        """The cursor is the last listed model's time and id."""
+        with self._lock:
+            ready = {_rank(m): m for m in self._tables.models.values() if m.status is ModelStatus.READY}
+            if cursor is not None:
+                if not _CURSOR.fullmatch(cursor):
+                    raise InvalidReferenceError("The cursor is none that a list was answered with.", part="cursor")
+                ready = {rank: model for rank, model in ready.items() if rank < cursor}
+            fitting = [
+                model
+                for _, model in sorted(ready.items(), reverse=True)
+                if source in (None, model.resolved.source)
+                and (name is None or name.lower() in model.resolved.name.lower())
+            ]
+            page = fitting[:limit]
+            return ModelPage(tuple(page), _rank(page[-1]) if len(fitting) > limit else None)
+
+    def lease_deletion(self, model_id: str, *, owner: str, now: float, until: float) -> Model | None:
+        with self._lock:
+            model = self._tables.models.get(model_id)
+            if model is None or model.status not in (ModelStatus.READY, ModelStatus.FAILED, ModelStatus.DELETING):
+                return None
+            holder, leased_until = self._tables.deletions.get(model_id, (owner, 0.0))
+            if holder != owner and leased_until > now:
+                return None
+            self._tables.deletions[model_id] = (owner, until)
+            self._write_model(model_id, status=ModelStatus.DELETING)
+            return self._tables.models[model_id]
+
+    def remove_model(self, model_id: str, *, owner: str) -> None:
+        with self._lock:
+            holder, _ = self._tables.deletions.get(model_id, (None, 0.0))
+            if holder == owner:
+                del self._tables.deletions[model_id], self._tables.models[model_id]
+
+    def list_deleting(self, now: float, limit: int) -> list[Model]:
+        with self._lock:
+            free = [model_id for model_id, (_, until) in self._tables.deletions.items() if until <= now]
+            return [self._tables.models[model_id] for model_id in free[:limit]]
+
     def put_files(self, task_id: str, files: Iterable[SourceFile]) -> None:
         with self._lock:
             for file in files:
@@ -168,10 +224,14 @@ class InMemoryLedger(Ledger):
             task = self._tables.tasks.get(task_id)
             if task is None or task.status is not TaskStatus.PENDING or task.stage not in earlier:
                 return task
-            progress = task.progress
+            progress, began_at = task.progress, task.transfer_began_at
             if totals is not None:
                 progress = replace(progress, files_total=totals.files_total, bytes_total=totals.bytes_total)
-            return self._write_task(task, stage=stage, progress=progress, check_at=check_at, sweeps=0)
+            if stage is Stage.TRANSFERRING:
+                began_at = self._now()
+            return self._write_task(
+                task, stage=stage, progress=progress, transfer_began_at=began_at, check_at=check_at, sweeps=0
+            )
 
     def postpone_check(self, task_id: str, *, check_at: float, sweeps: int | None = None) -> None:
         with self._lock:
@@ -218,7 +278,7 @@ class InMemoryLedger(Ledger):
             moved = (checkpoint.offset if checkpoint else 0) - file.offset
             file.record = replace(file.record, checkpoint=checkpoint, lease_until=until)
             progress = replace(task.progress, bytes_done=task.progress.bytes_done + moved)
-            self._write_task(task, progress=progress, check_at=check_at, sweeps=0)
+            self._write_task(task, progress=progress, bytes_counted_at=self._now(), check_at=check_at, sweeps=0)
 
     def finish_files(self, task_id: str, results: Sequence[FileResult], *, check_at: float) -> Progress:
         if len(results) > 90:
@@ -247,7 +307,7 @@ class InMemoryLedger(Ledger):
                 )
             task = self._tables.tasks[task_id]
             if progress != task.progress:
-                self._write_task(task, progress=progress, check_at=check_at, sweeps=0)
+                self._write_task(task, progress=progress, bytes_counted_at=self._now(), check_at=check_at, sweeps=0)
             return progress
 
     def finish_import(
@@ -313,6 +373,10 @@ class InMemoryLedger(Ledger):
             blob, _ = self._tables.blobs.get(digest, (None, None))
             if blob is not None and blob.key == key:
                 del self._tables.blobs[digest]
+
+    def forget_blobs(self, references: Iterable[tuple[str, str]]) -> None:
+        for digest, key in references:
+            self.forget_blob(digest, key)
 
     def _find_leased(self, task_id: str, path: str, owner: str) -> _File:
         file = self._tables.files.get((task_id, path))

@@ -4,6 +4,7 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from modelhaul.errors import ObjectGoneError, StorageUnavailableError, UploadGoneError
 from modelhaul.model import ObjectRange, Part
@@ -129,6 +130,9 @@ class InMemoryObjectStore:
         with self._lock:
             for key in keys:
                 self._objects.pop(key, None)
+
+    def sign_read(self, key: str, *, seconds: int) -> str:
+        return f"memory://{quote(key)}?seconds={seconds}"
 
     def _store(self, key: str, content: bytes, etag: str) -> str:
         with self._lock:

@@ -14,6 +14,7 @@ import botocore.session
 import pytest
 from botocore.retries.quota import RetryQuota
 
+from modelhaul.adapters import dynamodb as adapter
 from modelhaul.adapters.dynamodb import DynamoDBLedger
 from modelhaul.errors import (
     ImportInProgressError,
@@ -186,6 +187,22 @@ class TestLostReply:
         dynamodb.inject("DeleteItem", fault)
         ledger.forget_blob("sha256:aa", BLOB.key)
         assert ledger.find_blob("sha256:aa") is None
+
+    def test_of_a_deletion(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any) -> None:
+        task = builders.claim(ledger)
+        (model_id,) = task.model_ids
+        ledger.finish_import(task.id, totals={model_id: (1, 1)}, check_at=builders.START)
+        ledger.put_blobs([("sha256:aa", BLOB)], expires_at=None)
+        dynamodb.inject("UpdateItem", fault)
+        leased = ledger.lease_deletion(model_id, owner="a", now=builders.START, until=builders.START + 60)
+        assert leased is not None
+        assert leased.status is ModelStatus.DELETING
+        dynamodb.inject("DeleteItem", fault)
+        ledger.forget_blobs([("sha256:aa", BLOB.key)])
+        assert ledger.find_blob("sha256:aa") is None
+        dynamodb.inject("DeleteItem", fault)
+        ledger.remove_model(model_id, owner="a")
+        assert ledger.find_model(model_id) is None
 
     def test_for_good_is_an_error_and_the_call_can_be_repeated(
         self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any
@@ -526,6 +543,10 @@ CALLS: dict[str, Callable[[Ledger], object]] = {
     "claim_models": lambda ledger: ledger.claim_models("a", [builders.make_local_model("b", "a")], [], check_at=1),
     "list_tasks": lambda ledger: ledger.list_tasks(limit=1),
     "find_models": lambda ledger: ledger.find_models(["a"]),
+    "list_models": lambda ledger: ledger.list_models(limit=1),
+    "lease_deletion": lambda ledger: ledger.lease_deletion("a", owner="b", now=1, until=2),
+    "remove_model": lambda ledger: ledger.remove_model("a", owner="b"),
+    "list_deleting": lambda ledger: ledger.list_deleting(1, 1),
     "find_task": lambda ledger: ledger.find_task("a"),
     "find_model": lambda ledger: ledger.find_model("a"),
     "put_files": lambda ledger: ledger.put_files("a", [builders.make_file()]),
@@ -546,6 +567,7 @@ CALLS: dict[str, Callable[[Ledger], object]] = {
     "find_blob": lambda ledger: ledger.find_blob("a"),
     "put_blobs": lambda ledger: ledger.put_blobs([("sha256:aa", BLOB)], expires_at=None),
     "forget_blob": lambda ledger: ledger.forget_blob("a", "b"),
+    "forget_blobs": lambda ledger: ledger.forget_blobs([("a", "b")]),
 }
 
 
@@ -623,6 +645,30 @@ def test_a_list_reads_a_bounded_number_of_tasks(ledger: DynamoDBLedger, dynamodb
     second = ledger.list_tasks(status=TaskStatus.FAILED, limit=2, cursor=first.cursor)
     assert [task.id for task in second.tasks] == [tasks[0].id]
     assert second.cursor is None
+
+
+def test_a_list_looks_at_a_bounded_number_of_models(
+    ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "_FILTERED_PAGE", 2)
+    names = ["org/first", *(f"org/m{number}" for number in range(24))]
+    for number, name in enumerate(names):
+        resolved = replace(builders.make_model().resolved, name=name)
+        moment = builders.at(builders.START + number)
+        model = replace(builders.make_model(), model_id=resolved.model_id, resolved=resolved, created_at=moment)
+        task = builders.claim(ledger, model)
+        ledger.finish_import(task.id, totals={model.model_id: (1, 1)}, check_at=builders.START)
+    dynamodb.reset()
+    first = ledger.list_models(name="FIRST", limit=20)
+    assert first.models == ()
+    assert first.cursor is not None
+    assert dynamodb.count("Query") == 10
+    second = ledger.list_models(name="FIRST", limit=20, cursor=first.cursor)
+    assert [model.resolved.name for model in second.models] == ["org/first"]
+    assert second.cursor is None
+    dynamodb.reset()
+    assert len(ledger.list_models(limit=20).models) == 20
+    assert [call.operation for call in dynamodb.calls] == ["Query"], "without a filter nothing is read in vain"
 
 
 def test_a_list_leaves_out_tasks_that_are_in_the_index_only(ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:

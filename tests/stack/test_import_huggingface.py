@@ -59,7 +59,7 @@ def test_the_real_model_arrives_byte_for_byte(stack: Stack, minilm: dict[str, An
     git = hashlib.sha1(b"blob %d\0" % len(source["config.json"]) + source["config.json"]).hexdigest()
     assert listed["config.json"]["source_digest"] == f"git-sha1:{git}"
     assert listed["model.safetensors"]["source_digest"] == f"sha256:{listed['model.safetensors']['sha256']}"
-    progress = dict(minilm["progress"])
+    progress = {name: value for name, value in minilm["progress"].items() if name != "bytes_per_second"}
     # An archive of another test may have brought the same files before.
     assert progress.pop("bytes_reused") <= sum(map(len, source.values()))
     assert progress == {

@@ -19,7 +19,10 @@ FREE_RESOURCES = {
 """Actions for which AWS accepts nothing but `*` as the resource."""
 
 TABLES_WITHOUT_EXPIRY = {"ModelsTable": "models stay until somebody deletes them"}
-TABLES_TO_LOSE = {"RateLimitsTable": "what is lost there a source says again"}
+TABLES_TO_LOSE = {
+    "RateLimitsTable": "what is lost there a source says again",
+    "IdempotencyTable": "who lost an answer asks the API what became of it",
+}
 OBJECT_PREFIXES = {
     "ModelsBucket": {"staging/*", "models/*", "manifests/*"},
     "IncomingBucket": {"incoming/*", "uploads/*", "posted/*", "outcomes/*"},
@@ -259,12 +262,6 @@ def check_roles(template: Template) -> list[str]:
     return faults
 
 
-# Told, but not to use it.
-NAMED_ONLY = {
-    ("ReadCatalogFunction", "ModelsBucket"): "says in which bucket a model lies, and reads nothing there",
-}
-
-
 def check_grants(template: Template) -> list[str]:
     """A function may use what its variables name and what it consumes, and nothing else."""
     faults = []
@@ -286,11 +283,7 @@ def check_grants(template: Template) -> list[str]:
             for queue in sorted(consumed.get(function, set()))
             if not granted.get(queue, set()) >= CONSUMER_ACTIONS
         ]
-        faults += [
-            f"{function}: is told of {name} but may not use it"
-            for name in sorted(told - usable)
-            if (function, name) not in NAMED_ONLY
-        ]
+        faults += [f"{function}: is told of {name} but may not use it" for name in sorted(told - usable)]
         unknown = usable - told - consumed.get(function, set())
         faults += [f"{function}: may use {name} but is not told of it" for name in sorted(unknown)]
     return faults

@@ -34,7 +34,7 @@ def test_every_route_has_an_event(template: Template) -> None:
 @pytest.mark.parametrize("name", REQUESTS)
 def test_request_is_consistent(name: str) -> None:
     event: dict[str, Any] = REQUESTS[name]
-    assert event["path"] == event["resource"].format(**event["pathParameters"] or {})
+    assert event["path"] == event["resource"].replace("+}", "}").format(**event["pathParameters"] or {})
     assert event["requestContext"]["path"] == "/v1" + event["path"]
     assert event["requestContext"]["resourcePath"] == event["resource"]
     assert event["multiValueHeaders"] == {key: [value] for key, value in event["headers"].items()}

@@ -1,18 +1,23 @@
 """The API's handlers: contract statuses, headers and problems, over the in-memory deployment."""
 
+import json
 import re
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 
-from modelhaul import errors, wiring
+from modelhaul import catalog, errors, wiring
+from modelhaul.closing import manifest_key
 from modelhaul.model import Source
-from modelhaul.presentation import present_whole_task
-from modelhaul.task import Task, TaskStatus
+from modelhaul.presentation import present_task, present_whole_task
+from modelhaul.task import Progress, Stage, Task, TaskStatus
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
-from tests.lambda_functions import Answer, call_api, read_event
+from tests.lambda_functions import Answer, Context, call_api, load_handler, read_event
+from tests.weights import wrap_weights
 
 NAME = "google-bert/bert-base-uncased"
 
@@ -23,6 +28,8 @@ def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
     monkeypatch.setattr(wiring, "create_intake", lambda: deployment.intake)
     monkeypatch.setattr(wiring, "create_ledger", lambda: deployment.ledger)
     monkeypatch.setattr(wiring, "create_closer", lambda: deployment.closer)
+    monkeypatch.setattr(wiring, "create_catalog", lambda: deployment.catalog)
+    monkeypatch.setattr(wiring, "create_deleter", lambda: deployment.deleter)
     monkeypatch.setenv("MODELS_BUCKET", "models-bucket")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     return deployment
@@ -49,6 +56,42 @@ def cancel(task_id: str) -> Answer:
     return call_api(
         "cancel_task", {**event, "path": f"/upload/tasks/{task_id}", "pathParameters": {"task_id": task_id}}
     )
+
+
+def call_catalog(function: str, name: str, address: str, **parameters: str) -> Answer:
+    """Sends the sample event `name` for `address`, whose parameters API Gateway leaves percent-encoded."""
+    event = {**read_event(name), "path": address, "pathParameters": parameters}
+    return call_api(function, event)
+
+
+def read_model(model_id: str) -> Answer:
+    return call_catalog("read_catalog", "read_model", f"/models/{model_id}", model_id=model_id)
+
+
+def read_file(model_id: str, path: str) -> Answer:
+    """`path` as it stands in the address."""
+    return call_catalog("read_catalog", "read_file", f"/models/{model_id}/files/{path}", model_id=model_id, path=path)
+
+
+def delete_model(model_id: str) -> Answer:
+    return call_catalog("delete_model", "delete_model", f"/models/{model_id}", model_id=model_id)
+
+
+def list_models(**query: str) -> Answer:
+    event = {**read_event("list_models"), "queryStringParameters": query or None}
+    event["multiValueQueryStringParameters"] = {name: [value] for name, value in query.items()} or None
+    return call_api("read_catalog", event)
+
+
+def import_model(deployment: Deployment, files: dict[str, bytes] | None = None, name: str = NAME) -> str:
+    """The id of a READY model."""
+    assert isinstance(deployment.source, InMemoryModelSource)
+    deployment.source.models[name] = {"main": files or {"config.json": b"{}"}}
+    task_id = submit({"model_tag": name}).headers["location"].rpartition("/")[2]
+    deployment.run()
+    task = deployment.find_task(task_id)
+    assert task.status is TaskStatus.DONE
+    return task.model_ids[0]
 
 
 def check_problem(answer: Answer, status: int, kind: str) -> dict[str, Any]:
@@ -106,6 +149,8 @@ def test_a_failed_task_says_why(deployment: Deployment) -> None:
     body = read_task(task_id).body
     assert body["task_status"] == "FAILED"
     assert body["error_msg"] == "The model is gone."
+    remedy = body["error"].pop("remedy")
+    assert "configure a token" in remedy
     assert body["error"] == {"type": "model-not-found", "retryable": False}
     assert body["models"][0]["status"] == "FAILED"
 
@@ -274,7 +319,7 @@ def test_a_task_is_cancelled_once(deployment: Deployment) -> None:
     check_problem(cancel(task_id), 409, "task-ended")
     body = read_task(task_id).body
     assert (body["task_status"], body["stage"]) == ("FAILED", "CANCELLED")
-    assert body["error"] == {"type": "import-cancelled", "retryable": True}
+    assert (body["error"]["type"], body["error"]["retryable"]) == ("import-cancelled", True)
 
 
 def test_an_unknown_route_is_a_problem(deployment: Deployment) -> None:
@@ -332,3 +377,232 @@ def test_what_github_cannot_have_is_a_bad_request(
     deployment.source.refusals["owner/model"] = errors.InvalidRepositoryError("cannot be", part=part)
     problem = check_problem(submit_repository({"owner": "owner", "repo_name": "model"}), 400, "invalid-repository")
     assert problem["fields"] == [{"field": part, "message": "cannot be"}]
+
+
+UNKNOWN_IDS = ["x", "0" * 36, "%20", "é", "a" * 3000, "..", "7f000000-0000-4000-8000-000000000000"]
+
+
+def test_a_model_is_read_with_its_manifest(deployment: Deployment) -> None:
+    model_id = import_model(deployment)
+    body = read_model(model_id).body
+    manifest = body.pop("manifest")
+    assert manifest["model_id"] == model_id
+    assert [file["path"] for file in manifest["files"]] == ["config.json"]
+    assert body.pop("manifest_url") == f"memory://manifests/{model_id}.json?seconds=3600"
+    assert (body["name"], body["source"], body["revision"], body["status"]) == (NAME, "HUGGINGFACE", "main", "READY")
+    assert (body["files"], body["size"], body["gate"]["verdict"]) == (1, 2, "clean")
+    assert body["location"].startswith("s3://models-bucket/models/huggingface/")
+
+
+@pytest.mark.parametrize("character", ["x", '"', "é", "😀"])
+def test_a_manifest_that_fits_into_no_answer_is_left_out(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, character: str
+) -> None:
+    """Lambda carries the answer's body as a text in JSON: 6 MB, escapes included."""
+    model_id = import_model(deployment, {f"{character * 50}{number}.json": b"{}" for number in range(300)})
+    key = manifest_key(model_id)
+    escaped = len(json.dumps(deployment.read(key).decode()))
+    assert "manifest" in read_model(model_id).body
+    monkeypatch.setattr(catalog, "_INLINE_BYTES", escaped)
+    assert "manifest" in read_model(model_id).body
+    monkeypatch.setattr(catalog, "_INLINE_BYTES", escaped - 1)
+    body = read_model(model_id).body
+    assert "manifest" not in body
+    assert key in body["manifest_url"]
+
+
+def test_a_model_at_other_stages_is_read_as_it_stands(deployment: Deployment) -> None:
+    running = check_problem_of_another(deployment)
+    body = read_model(running).body
+    assert body["status"] == "IMPORTING"
+    assert not {"manifest", "manifest_url", "files"} & body.keys()
+    check_problem(read_file(running, "config.json"), 404, "model-not-found")
+    assert list_models().body == {"models": [], "cursor": None}
+
+
+def check_problem_of_another(deployment: Deployment) -> str:
+    """The id of a model that is being imported, as a second submit is told."""
+    submit({"model_tag": NAME})
+    model_id: str = check_problem(submit({"model_tag": NAME}), 409, "import-in-progress")["model_id"]
+    return model_id
+
+
+@pytest.mark.parametrize("model_id", UNKNOWN_IDS)
+def test_an_unknown_model_is_404_whatever_its_shape(deployment: Deployment, model_id: str) -> None:
+    for answer in (read_model(model_id), read_file(model_id, "a"), delete_model(model_id)):
+        check_problem(answer, 404, "model-not-found")
+
+
+def test_models_are_listed_page_by_page(deployment: Deployment) -> None:
+    names = [f"org/{word}-{number}" for number, word in enumerate(["Bert", "gpt", "roBERTa"])]
+    for name in names:
+        import_model(deployment, name=name)
+        deployment.clock.now += 1
+    everything = list_models().body
+    assert [model["name"] for model in everything["models"]] == names[::-1]
+    assert everything["cursor"] is None
+    assert everything["models"][0].keys() >= {"model_id", "location", "files", "size", "commit", "created_at"}
+    first = list_models(limit="1", name="bert").body
+    assert [model["name"] for model in first["models"]] == names[2:]
+    second = list_models(limit="1", name="bert", cursor=first["cursor"]).body
+    assert [model["name"] for model in second["models"]] == names[:1]
+    assert list_models(source="LOCAL").body["models"] == []
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"limit": "0"}, "limit"),
+        ({"limit": "101"}, "limit"),
+        ({"limit": "x"}, "limit"),
+        ({"source": "HUB"}, "source"),
+        ({"name": ""}, "name"),
+        ({"name": "x" * 301}, "name"),
+    ],
+)
+def test_what_no_list_can_be_asked_for_is_named(deployment: Deployment, query: dict[str, str], field: str) -> None:
+    problem = check_problem(list_models(**query), 422, "invalid-fields")
+    assert [entry["field"] for entry in problem["fields"]] == [field]
+
+
+def test_a_cursor_of_nobodys_is_refused(deployment: Deployment) -> None:
+    problem = check_problem(list_models(cursor="nobody's"), 422, "invalid-reference")
+    assert [entry["field"] for entry in problem["fields"]] == ["cursor"]
+
+
+ODD_PATHS = [
+    "config.json",
+    "1_Pooling/config.json",
+    "a b/ü+é&c=d?.json",
+    "100%.json",
+    "%41.json",
+    "literal%20space.json",
+    "日本語/😀.json",
+    "a;b,c:d@e!f$g'h(i)*~[j]{k}|l^m`n#o\"p.json",
+    ".hidden",
+    "a.b/..c",
+]
+
+
+@pytest.mark.parametrize("path", ODD_PATHS)
+def test_a_file_is_found_by_its_encoded_path(deployment: Deployment, path: str) -> None:
+    model_id = import_model(deployment, {"config.json": b"{}", path: b"{}"})
+    answer = read_file(model_id, quote(path))
+    assert (answer.status, answer.text) == (302, "")
+    assert answer.headers["cache-control"] == "no-store"
+    signed = urlsplit(answer.headers["location"])
+    assert signed.query == "seconds=3600"
+    model = deployment.ledger.find_model(model_id)
+    assert model is not None
+    assert unquote(signed.netloc + signed.path) == model.resolved.prefix + path
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["CONFIG.json", "1_Pooling", "1_Pooling/", "%2e%2e/config.json", "..%2Fx", ".", "a//b", "%00", "%C3", "%ED%A0%80",
+     "a%5Cb", "x" * 3000, "%F0%9F%98%80" * 400, "config.json%20", "%2Fconfig.json", "\ud800"],
+)  # fmt: skip
+def test_a_path_that_is_not_in_the_model_is_404(deployment: Deployment, path: str) -> None:
+    model_id = import_model(deployment, {"config.json": b"{}", "1_Pooling/config.json": b"{}"})
+    check_problem(read_file(model_id, path), 404, "file-not-found")
+
+
+def test_a_model_is_deleted_and_can_come_again(deployment: Deployment) -> None:
+    model_id = import_model(deployment)
+    answer = delete_model(model_id)
+    assert (answer.status, answer.text) == (204, "")
+    assert deployment.store.keys == []
+    check_problem(read_model(model_id), 404, "model-not-found")
+    check_problem(delete_model(model_id), 404, "model-not-found")
+    assert import_model(deployment) == model_id
+
+
+def test_what_takes_longer_is_deleted_in_the_background(deployment: Deployment) -> None:
+    model_id = import_model(deployment)
+    context = Context(seconds=2)
+    event = {**read_event("delete_model"), "path": f"/models/{model_id}", "pathParameters": {"model_id": model_id}}
+    answer = load_handler("delete_model")(event, context)
+    assert (answer["statusCode"], answer["body"]) == (202, "")
+    check_problem(read_model(model_id), 404, "model-not-found")
+    check_problem(read_file(model_id, "config.json"), 404, "model-not-found")
+    assert delete_model(model_id).status == 202
+    refused = submit({"model_tag": NAME})
+    problem = check_problem(refused, 409, "deletion-in-progress")
+    assert (problem["model_id"], problem["retry_after"], refused.headers["retry-after"]) == (model_id, 60, "60")
+    deployment.clock.now += 300
+    deployment.sweeper.sweep_stale(lambda: 300)
+    check_problem(delete_model(model_id), 404, "model-not-found")
+
+
+def test_a_model_is_not_deleted_while_it_is_imported(deployment: Deployment) -> None:
+    model_id = check_problem_of_another(deployment)
+    problem = check_problem(delete_model(model_id), 409, "import-in-progress")
+    assert problem["task"] == f"/v1/upload/tasks/{problem['task_id']}"
+    assert "cancel" in problem["detail"]
+
+
+def test_a_task_shows_that_its_model_was_deleted(deployment: Deployment) -> None:
+    model_id = import_model(deployment)
+    (task_id,) = deployment.submitted or [deployment.ledger.list_tasks(limit=1).tasks[0].id]
+    assert read_task(task_id).body["models"][0]["status"] == "READY"
+    deployment.deleter.delete_model(model_id, lambda: 1)
+    (hidden,) = read_task(task_id).body["models"]
+    assert (hidden["status"], "location" in hidden) == ("DELETING", False)
+    deployment.clock.now += 300
+    deployment.sweeper.sweep_stale(lambda: 300)
+    assert read_task(task_id).body["models"] == [{"model_id": model_id, "status": "DELETED"}]
+    import_model(deployment)
+    (again,) = read_task(task_id).body["models"]
+    assert (again["model_id"], again["status"], "location" in again) == (model_id, "DELETED", False)
+
+
+@pytest.mark.parametrize(
+    ("done", "reused", "seconds", "stage", "expected"),
+    [
+        (0, 0, None, Stage.TRANSFERRING, {}),
+        (400, 0, 10, Stage.TRANSFERRING, {"bytes_per_second": 40, "seconds_left": 15}),
+        (401, 0, 10, Stage.TRANSFERRING, {"bytes_per_second": 40, "seconds_left": 15}),
+        (400, 300, 10, Stage.TRANSFERRING, {"bytes_per_second": 10, "seconds_left": 60}),
+        (400, 400, 10, Stage.TRANSFERRING, {}),
+        (400, 500, 10, Stage.TRANSFERRING, {}),
+        (400, 0, 0, Stage.TRANSFERRING, {}),
+        (400, 0, 0.9, Stage.TRANSFERRING, {}),
+        (400, 0, -5, Stage.TRANSFERRING, {}),
+        (1, 0, 100, Stage.TRANSFERRING, {"bytes_per_second": 0, "seconds_left": 99_900}),
+        (1000, 0, 10, Stage.TRANSFERRING, {"bytes_per_second": 100, "seconds_left": 0}),
+        (1000, 0, 10, Stage.VERIFIED, {"bytes_per_second": 100}),
+        (1000, 500, 10, Stage.DONE, {"bytes_per_second": 50}),
+        (400, 0, 10, Stage.FAILED, {"bytes_per_second": 40}),
+    ],
+)
+def test_progress_says_how_fast_it_is_and_what_remains(
+    done: int, reused: int, seconds: float | None, stage: Stage, expected: dict[str, int]
+) -> None:
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    status = TaskStatus(stage) if stage in (Stage.DONE, Stage.FAILED) else TaskStatus.PENDING
+    progress = Progress(1, 2, bytes_done=done, bytes_total=1000, bytes_reused=reused)
+    counted = None if seconds is None else began + timedelta(seconds=seconds)
+    task = Task("id", Source.HUGGINGFACE, "n@main", (), began, began, status, stage, progress)
+    shown = present_task(replace(task, transfer_began_at=began, bytes_counted_at=counted))["progress"]
+    assert {name: value for name, value in shown.items() if name in ("bytes_per_second", "seconds_left")} == expected
+    assert not {"bytes_per_second", "seconds_left"} & present_task(task)["progress"].keys()
+
+
+def test_progress_moves_while_a_large_file_does(deployment: Deployment) -> None:
+    """Each checkpoint counts, and the clock that runs beside it makes a rate of it."""
+    source = deployment.source
+    assert isinstance(source, InMemoryModelSource)
+    source.models[NAME] = {"main": {"model.safetensors": wrap_weights(b"w" * 12 * 1024 * 1024)}}
+    task_id = submit({"model_tag": NAME}).headers["location"].rpartition("/")[2]
+    seen: list[dict[str, int]] = []
+
+    def watch(_path: str, _offset: int) -> None:
+        deployment.clock.now += 0.1
+        seen.append(read_task(task_id).body["progress"])
+
+    source.on_read = watch
+    deployment.run()
+    moving = [progress for progress in seen if "seconds_left" in progress]
+    assert len({progress["bytes_done"] for progress in moving}) > 3
+    assert all(0 < progress["bytes_done"] <= progress["bytes_total"] for progress in moving)
+    assert all(progress["bytes_per_second"] > 0 for progress in moving)

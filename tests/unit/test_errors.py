@@ -5,6 +5,7 @@ import re
 import pytest
 
 from modelhaul import errors, http
+from modelhaul.remedies import REMEDIES
 
 
 def list_classes(base: type[errors.ModelhaulError] = errors.ModelhaulError) -> list[type[errors.ModelhaulError]]:
@@ -35,3 +36,24 @@ def test_slugs_are_unique_and_legal() -> None:
 @pytest.mark.parametrize("kind", list_classes())
 def test_every_error_has_a_status(kind: type[errors.ModelhaulError]) -> None:
     assert any(base in http._STATUS for base in kind.__mro__)
+
+
+# What is answered to a request, and ends no task.
+REFUSALS = {
+    errors.InvalidRepositoryError,
+    errors.InvalidFormError,
+    errors.ModelFileNotFoundError,
+    errors.TaskNotFoundError,
+    errors.TaskEndedError,
+    errors.InvalidIdempotencyKeyError,
+    errors.IdempotencyKeyReusedError,
+    errors.RequestInProgressError,
+}
+
+
+def test_every_error_that_ends_a_task_has_a_remedy() -> None:
+    """A step's transient error comes to RetriesExhaustedError."""
+    ending = {kind.type for kind in list_classes(errors.PermanentError)[1:] if kind not in REFUSALS}
+    assert set(REMEDIES) == ending
+    assert all(re.fullmatch(r"[A-Z].*[^.]\.", remedy) for remedy in REMEDIES.values())
+    assert len(set(REMEDIES.values())) == len(REMEDIES)

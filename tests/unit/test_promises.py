@@ -20,7 +20,7 @@ import uuid
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import md5, sha256, shake_256
@@ -34,9 +34,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from modelhaul import planning, publishing, transfer
 from modelhaul.closing import manifest_key
 from modelhaul.errors import (
+    DeletionInProgressError,
     ImportInProgressError,
     ModelExistsError,
     ModelhaulError,
+    ModelNotFoundError,
     RateLimitedError,
     SourceUnavailableError,
     StorageUnavailableError,
@@ -140,6 +142,7 @@ class Kind(StrEnum):
     TAKE_OVER = "take over"
     DUPLICATE = "duplicate"
     RESUBMIT = "resubmit"
+    DELETE = "delete"
 
 
 class Effect(StrEnum):
@@ -152,7 +155,7 @@ class Effect(StrEnum):
 
 FROM_SOURCE = {Kind.SOURCE, Kind.LIMIT}
 FROM_STORAGE = {Kind.STORAGE, Kind.OUTAGE}
-BATCHES = {"send", "delete", "put_files", "put_blobs"}
+BATCHES = {"send", "delete", "put_files", "put_blobs", "forget_blobs"}
 OPERATIONS = [
     "claim_import",
     "claim_models",
@@ -165,6 +168,8 @@ OPERATIONS = [
     "find_task",
     "finish_files",
     "finish_import",
+    "forget_blobs",
+    "lease_deletion",
     "lease_file",
     "list_files",
     "open_range",
@@ -176,6 +181,7 @@ OPERATIONS = [
     "record_arrival",
     "record_task",
     "release_models",
+    "remove_model",
     "save_checkpoint",
     "send",
     "start_stage",
@@ -409,6 +415,7 @@ class Promises(RuleBasedStateMachine):
         self.cancelled: set[str] = set()
         self.replaced: set[str] = set()
         self.vanished: set[str] = set()
+        self.deleted = self.deployment.deleted
         self.sequencer = itertools.count(1)
 
     # The world
@@ -462,6 +469,10 @@ class Promises(RuleBasedStateMachine):
             assert held is not None
             assert held.status in (ModelStatus.IMPORTING, ModelStatus.WITHDRAWING)
             assert refused.task_id == held.task_id  # noqa: PT017 - as above
+        except DeletionInProgressError as refused:
+            assert held is not None
+            assert held.status is ModelStatus.DELETING
+            assert refused.model_id == held.model_id  # noqa: PT017 - as above
         else:
             assert held is None or held.status is ModelStatus.FAILED
             assert task.model_ids == (resolved.model_id,)
@@ -510,6 +521,27 @@ class Promises(RuleBasedStateMachine):
             self.deployment.closer.cancel(task_id)
         except TaskEndedError:
             assert not pending or self.trouble.hits
+
+    @rule(which=ANY)
+    def delete(self, which: int) -> None:
+        with self.endure([]):
+            self.delete_one(which)
+
+    @rule(which=ANY, troubles=TROUBLES)
+    def delete_in_trouble(self, which: int, troubles: list[Trouble]) -> None:
+        with self.endure(troubles):
+            self.delete_one(which)
+
+    def delete_one(self, which: int) -> None:
+        models = [m for m in self.list_models() if m.status in (ModelStatus.READY, ModelStatus.DELETING)]
+        if models:
+            self.delete_model(models[which % len(models)].model_id)
+
+    def delete_model(self, model_id: str) -> None:
+        self.deleted.add(model_id)
+        gone = self.deployment.deleter.delete_model(model_id, self.deployment.remaining)
+        found = self.ledger.find_model(model_id)
+        assert found is None or not gone or self.trouble.hits
 
     # What the queues and functions do
 
@@ -617,7 +649,7 @@ class Promises(RuleBasedStateMachine):
                 assert Kind.KILL in self.trouble.hits
             except (StorageUnavailableError, SourceUnavailableError, RateLimitedError):
                 assert self.trouble.hits
-            except (ModelExistsError, ImportInProgressError):
+            except (ModelExistsError, ImportInProgressError, DeletionInProgressError, ModelNotFoundError):
                 pass
             self.trouble.hits.clear()
 
@@ -634,14 +666,19 @@ class Promises(RuleBasedStateMachine):
             self.run_function(Envelope(message))
         if kind in (Kind.CANCEL, Kind.RESUBMIT):
             self.cancel_task(message.task_id)
-        if kind is Kind.RESUBMIT:
+        if kind is Kind.DELETE:
             for model in self.ledger.find_models(self.deployment.find_task(message.task_id).model_ids):
-                if model.resolved.source is Source.HUGGINGFACE and model.resolved.prefix not in self.vanished:
-                    try:
-                        self.deployment.submit(model.resolved.name, model.resolved.commit)
-                    except (ModelExistsError, ImportInProgressError):
-                        continue
-            self.deliver_waiting()
+                if model.status is ModelStatus.READY:
+                    self.delete_model(model.model_id)
+        if kind is Kind.RESUBMIT:
+            self.submit_again(message.task_id)
+
+    def submit_again(self, task_id: str) -> None:
+        for model in self.ledger.find_models(self.deployment.find_task(task_id).model_ids):
+            if model.resolved.source is Source.HUGGINGFACE and model.resolved.prefix not in self.vanished:
+                with suppress(ModelExistsError, ImportInProgressError, DeletionInProgressError):
+                    self.deployment.submit(model.resolved.name, model.resolved.commit)
+        self.deliver_waiting()
 
     # What must hold
 
@@ -701,8 +738,12 @@ class Promises(RuleBasedStateMachine):
         for task in self.list_tasks():
             if task.status is not TaskStatus.FAILED:
                 wanted = ModelStatus.READY if task.status is TaskStatus.DONE else ModelStatus.IMPORTING
-                for model_id in task.model_ids:
+                for model_id in task.model_ids if task.status is TaskStatus.PENDING else self.list_kept(task):
                     assert (models[model_id].task_id, models[model_id].status) == (task.id, wanted)
+
+    def list_kept(self, task: Task) -> list[str]:
+        """Of the models that a task brought in those that nobody wanted to delete."""
+        return [model_id for model_id in task.model_ids if model_id not in self.deleted]
 
     @invariant()
     def progress_is_not_overstated(self) -> None:
@@ -762,7 +803,7 @@ class Promises(RuleBasedStateMachine):
                 given = any(m.resolved.prefix in self.vanished for m in self.ledger.find_models(task.model_ids))
             case "archive-replaced":
                 given = task.archive is not None and task.archive.key in self.replaced
-            case "model-exists" | "import-in-progress":
+            case "model-exists" | "import-in-progress" | "deletion-in-progress":
                 given = task.source is Source.LOCAL
             case "import-stalled":
                 given = task.sweeps >= 8
@@ -789,7 +830,12 @@ class Promises(RuleBasedStateMachine):
         tasks = [(t.id, t.status, t.stage, t.progress, t.error, t.model_ids) for t in self.list_tasks()]
         models = [(m.model_id, m.status, m.task_id, m.files, m.size) for m in self.list_models()]
         objects = {key: self.deployment.read(key) for key in self.store.keys}
-        return tasks, models, objects, self.archives.keys, self.archives.outcomes
+        # A model that was deleted is told to be so from then on.
+        outcomes = {
+            key: [entry for entry in outcome["models"] if entry.get("model_id") not in self.deleted]
+            for key, outcome in self.archives.outcomes.items()
+        }
+        return tasks, models, objects, self.archives.keys, outcomes
 
     def check_submitting_again(self) -> None:
         for model in self.list_models():
@@ -817,7 +863,8 @@ class Promises(RuleBasedStateMachine):
         assert self.deployment.find_task(again.id).status is TaskStatus.DONE
         self.settle()
         records = {record.file.path: record for record in self.ledger.list_files(again.id)}
-        for record in verified if recent else []:
+        # What is found by its digest may have been found in a model that was deleted.
+        for record in verified if recent and not self.deleted else []:
             if is_found_again(record):
                 assert records[record.file.path].reused, f"{record.file.path} was verified already"
 

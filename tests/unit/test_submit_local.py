@@ -35,6 +35,7 @@ def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
     deployment = Deployment()
     monkeypatch.setattr(wiring, "create_archive_intake", lambda: deployment.archive_intake)
     monkeypatch.setattr(wiring, "create_ledger", lambda: deployment.ledger)
+    monkeypatch.setattr(wiring, "create_catalog", lambda: deployment.catalog)
     monkeypatch.setenv("MODELS_BUCKET", "models-bucket")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     return deployment

@@ -20,12 +20,13 @@ from modelhaul_sources.huggingface import HuggingFaceSource
 from tests.template.transformed import read_template
 
 BUILT = {
-    "submit_huggingface": ["create_intake"],
-    "submit_github": ["create_intake"],
-    "submit_local": ["create_archive_intake"],
+    "submit_huggingface": ["create_intake", "create_answer_store"],
+    "submit_github": ["create_intake", "create_answer_store"],
+    "submit_local": ["create_archive_intake", "create_answer_store"],
     "accept_archive": ["create_arrival_recorder", "create_acceptor", "create_runner"],
-    "read_catalog": ["create_ledger"],
+    "read_catalog": ["create_ledger", "create_catalog"],
     "cancel_task": ["create_closer"],
+    "delete_model": ["create_deleter"],
     "plan_import": ["create_planner", "create_runner"],
     "transfer_files": ["create_transferrer", "create_runner"],
     "publish_models": ["create_publisher", "create_runner"],
@@ -112,8 +113,8 @@ def test_the_store_is_the_configured_bucket(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     set_variables(monkeypatch, "transfer_files")
-    monkeypatch.delenv("TASKS_TABLE")
-    with pytest.raises(ValueError, match="TASKS_TABLE") as caught:
+    monkeypatch.delenv("MODELS_TABLE")
+    with pytest.raises(ValueError, match="MODELS_TABLE") as caught:
         LedgerSettings.read()
     assert "secret" not in str(caught.value), "the environment holds credentials"
 

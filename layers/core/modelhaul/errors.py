@@ -6,13 +6,18 @@ ModelhaulError
 │   │   └── InvalidRepositoryError an owner, repository or revision that GitHub cannot have
 │   ├── InvalidFormError           a form that cannot be read, or has no file
 │   ├── ModelNotFoundError         the source has no such model, or hides it from us
+│   ├── ModelFileNotFoundError     the model is here, the file is not in it
 │   ├── RevisionNotFoundError      the model is there, the revision is not
 │   ├── AccessRequiredError        gated: somebody must grant access first
 │   ├── ModelDisabledError         taken down at its source
 │   ├── ModelExistsError           already READY here
 │   ├── ImportInProgressError      another task is bringing it in
+│   ├── DeletionInProgressError    it is being deleted
 │   ├── TaskNotFoundError
 │   ├── TaskEndedError             the task is DONE, FAILED or cancelled already
+│   ├── InvalidIdempotencyKeyError an Idempotency-Key that is none
+│   ├── IdempotencyKeyReusedError  one that came with another request before
+│   ├── RequestInProgressError     one whose first request has no answer yet
 │   ├── ImportCancelledError
 │   ├── FileMissingError           a listed file is gone at its source
 │   ├── FileTooLargeError
@@ -104,6 +109,10 @@ class ModelNotFoundError(PermanentError):
     type = "model-not-found"
 
 
+class ModelFileNotFoundError(PermanentError):
+    type = "file-not-found"
+
+
 class RevisionNotFoundError(PermanentError):
     type = "revision-not-found"
 
@@ -137,12 +146,36 @@ class ImportInProgressError(PermanentError):
         self.task_id = task_id
 
 
+class DeletionInProgressError(PermanentError):
+    """`model_id` names the model, which is free again once it is gone."""
+
+    type = "deletion-in-progress"
+    retryable = True
+
+    def __init__(self, detail: str, *, model_id: str) -> None:
+        super().__init__(detail)
+        self.model_id = model_id
+
+
 class TaskNotFoundError(PermanentError):
     type = "task-not-found"
 
 
 class TaskEndedError(PermanentError):
     type = "task-ended"
+
+
+class InvalidIdempotencyKeyError(PermanentError):
+    type = "invalid-idempotency-key"
+
+
+class IdempotencyKeyReusedError(PermanentError):
+    type = "idempotency-key-reused"
+
+
+class RequestInProgressError(PermanentError):
+    type = "request-in-progress"
+    retryable = True
 
 
 class ImportCancelledError(PermanentError):

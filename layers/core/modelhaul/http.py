@@ -1,11 +1,14 @@
 """The edge for functions behind the API: requests in, RFC 9457 problems out."""
 
 import base64
+import hashlib
 import json
 import math
+import re
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
@@ -14,7 +17,7 @@ from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import BaseModel, ValidationError
 
-from modelhaul import errors
+from modelhaul import errors, wiring
 from modelhaul.logs import create_logger
 from modelhaul.model import UploadTicket
 from modelhaul.presentation import format_time
@@ -25,6 +28,7 @@ _STATUS: dict[type[errors.ModelhaulError], HTTPStatus] = {
     errors.InvalidRepositoryError: HTTPStatus.BAD_REQUEST,
     errors.ModelNotFoundError: HTTPStatus.NOT_FOUND,
     errors.RevisionNotFoundError: HTTPStatus.NOT_FOUND,
+    errors.ModelFileNotFoundError: HTTPStatus.NOT_FOUND,
     errors.TaskNotFoundError: HTTPStatus.NOT_FOUND,
     errors.AccessRequiredError: HTTPStatus.FORBIDDEN,
     errors.ModelDisabledError: HTTPStatus.FORBIDDEN,
@@ -34,6 +38,10 @@ _STATUS: dict[type[errors.ModelhaulError], HTTPStatus] = {
     errors.ArchiveTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.ModelExistsError: HTTPStatus.CONFLICT,
     errors.ImportInProgressError: HTTPStatus.CONFLICT,
+    errors.DeletionInProgressError: HTTPStatus.CONFLICT,
+    errors.InvalidIdempotencyKeyError: HTTPStatus.BAD_REQUEST,
+    errors.IdempotencyKeyReusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.RequestInProgressError: HTTPStatus.CONFLICT,
     errors.TaskEndedError: HTTPStatus.CONFLICT,
     errors.CredentialsRefusedError: HTTPStatus.BAD_GATEWAY,
     errors.UntrustedHostError: HTTPStatus.BAD_GATEWAY,
@@ -47,6 +55,7 @@ _TITLES = {
     "invalid-repository": "Not a repository on GitHub",
     "model-not-found": "No such model",
     "revision-not-found": "No such revision",
+    "file-not-found": "No such file in the model",
     "task-not-found": "No such task",
     "access-required": "Access must be granted first",
     "model-disabled": "The model is disabled at its source",
@@ -56,7 +65,11 @@ _TITLES = {
     "archive-too-large": "The archive is too large",
     "model-exists": "The model is here already",
     "import-in-progress": "The model is being imported",
+    "deletion-in-progress": "The model is being deleted",
     "task-ended": "The task has ended",
+    "invalid-idempotency-key": "Not an Idempotency-Key",
+    "idempotency-key-reused": "The Idempotency-Key came with another request",
+    "request-in-progress": "The first request with this Idempotency-Key has no answer yet",
     "credentials-refused": "The configured token was refused",
     "rate-limited": "Rate-limited by the source",
     "source-unavailable": "The source does not answer",
@@ -71,7 +84,11 @@ _FIELDS = {
     "file_name": "file_name",
     "cursor": "cursor",
 }
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
+_BOUNDARY = re.compile(r'boundary="?([^";,\s]+)', re.IGNORECASE)
 _RETRY_AFTER = 30  # seconds, where the other side said nothing
+_DELETED_AFTER = 60  # seconds: what most deletions take
+_ANSWERED_AFTER = 2  # seconds: what most requests take
 
 
 def create_app() -> APIGatewayRestResolver:
@@ -88,7 +105,7 @@ def answer_request(app: APIGatewayRestResolver, event: dict[str, Any], context: 
     logger = create_logger()
     logger.set_correlation_id(context.aws_request_id)
     try:
-        answer = app.resolve(_read_body_as_json(event), context)
+        answer = _answer_once(app, event, context)
     except Exception:
         logger.exception("unexpected error")
         problem = create_problem(
@@ -97,14 +114,66 @@ def answer_request(app: APIGatewayRestResolver, event: dict[str, Any], context: 
             "Something went wrong that should not have. Try again; if it stays, look in the log for the request "
             f"{context.aws_request_id}.",
         )
-        return {
-            "statusCode": problem.status_code,
-            "multiValueHeaders": {"Content-Type": [problem.content_type]},
-            "body": problem.body,
-            "isBase64Encoded": False,
-        }
+        return _write_answer(problem)
     logger.info("answered", path=event.get("path"), method=event.get("httpMethod"), status=answer["statusCode"])
     return answer
+
+
+def _answer_once(app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """A POST with an Idempotency-Key is answered as it was before, if it was.
+
+    https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+    """
+
+    def resolve() -> dict[str, Any]:
+        return app.resolve(_read_body_as_json(event), context)
+
+    request = APIGatewayProxyEvent(event)
+    key = request.headers.get("idempotency-key")
+    if key is None or request.http_method != "POST":
+        return resolve()
+    try:
+        if not _IDEMPOTENCY_KEY.fullmatch(key):
+            raise errors.InvalidIdempotencyKeyError("An Idempotency-Key has 1 to 255 visible characters of ASCII.")
+        # What keeps answers is loaded (a quarter of a second) by those who ask for it.
+        return wiring.create_answer_store().answer_once(
+            resolve,
+            scope=[request.resource, _find_caller(event)],
+            key=key,
+            digest=_digest_request(request),
+            context=context,
+        )
+    except errors.ModelhaulError as error:
+        return _write_answer(_answer_error(error))
+
+
+def _find_caller(event: dict[str, Any]) -> str:
+    """Who asks: the id of the API key, or of who signed."""
+    identity = event.get("requestContext", {}).get("identity") or {}
+    return identity.get("apiKeyId") or identity.get("caller") or ""
+
+
+def _digest_request(request: APIGatewayProxyEvent) -> str:
+    """SHA-256 of the query and the body; without a form's boundary, which most clients choose anew for each try."""
+    body = read_body(request)
+    boundary = _BOUNDARY.search(read_form_type(request) or "")
+    if boundary is not None:
+        body = body.replace(boundary[1].encode(), b"")
+    query = json.dumps(request.multi_value_query_string_parameters, sort_keys=True)
+    hasher = hashlib.sha256(query.encode())
+    hasher.update(body)
+    return hasher.hexdigest()
+
+
+def _write_answer(response: Response[str]) -> dict[str, Any]:
+    """As Lambda gives it to API Gateway, for what is answered without a route."""
+    headers = {name: value if isinstance(value, list) else [value] for name, value in response.headers.items()}
+    return {
+        "statusCode": response.status_code,
+        "multiValueHeaders": {**headers, "Content-Type": [response.content_type]},
+        "body": response.body,
+        "isBase64Encoded": False,
+    }
 
 
 def _read_body_as_json(event: dict[str, Any]) -> dict[str, Any]:
@@ -184,10 +253,24 @@ def _answer_error(error: errors.ModelhaulError) -> Response[str]:
         extra["task_id"] = error.task_id
         extra["task"] = locate_task(error.task_id)
         headers["Link"] = f'<{extra["task"]}>; rel="status"'
-    if isinstance(error, errors.TransientError) and status is HTTPStatus.SERVICE_UNAVAILABLE:
-        extra["retry_after"] = math.ceil(error.retry_after or _RETRY_AFTER)
-        headers["Retry-After"] = str(extra["retry_after"])
+    if isinstance(error, errors.DeletionInProgressError):
+        extra["model_id"] = error.model_id
+    if (seconds := _find_pause(error, status)) is not None:
+        extra["retry_after"] = seconds
+        headers["Retry-After"] = str(seconds)
     return create_problem(error.type, status, error.detail, headers=headers, **extra)
+
+
+def _find_pause(error: errors.ModelhaulError, status: HTTPStatus) -> int | None:
+    """Seconds after which it is worth asking again, if that is known."""
+    match error:
+        case errors.DeletionInProgressError():
+            return _DELETED_AFTER
+        case errors.RequestInProgressError():
+            return _ANSWERED_AFTER
+        case errors.TransientError() if status is HTTPStatus.SERVICE_UNAVAILABLE:
+            return math.ceil(error.retry_after or _RETRY_AFTER)
+    return None
 
 
 def _answer_invalid(error: RequestValidationError) -> Response[str]:
@@ -256,6 +339,21 @@ def accept_upload(task: Task, ticket: UploadTicket) -> Response[str]:
         content_type="application/json",
         body=json.dumps(body, ensure_ascii=False),
         headers={"Location": locate_task(task.id)},
+    )
+
+
+def read_greedy_path(event: APIGatewayProxyEvent, name: str) -> str:
+    """What `{name+}` stands for, which API Gateway leaves percent-encoded."""
+    return unquote(event.path_parameters.get(name, ""))
+
+
+def redirect(url: str) -> Response[str]:
+    """302, for this one request only: the address does not hold for long."""
+    return Response(
+        status_code=HTTPStatus.FOUND.value,
+        content_type="application/json",
+        body="",
+        headers={"Location": url, "Cache-Control": "no-store"},
     )
 
 

@@ -12,6 +12,7 @@ UNITS = {
     "ImportSeconds": "Seconds",
     "BytesTransferred": "Bytes",
     "BytesReused": "Bytes",
+    "ModelsDeleted": "Count",
     "Retries": "Count",
     "RateLimitWaits": "Count",
     "SweepRecoveries": "Count",

@@ -16,7 +16,7 @@ from modelhaul.selection import WHOLE, Selection
 _MODEL_NAMESPACE = uuid.UUID("6f1c9f3e-6d0c-5d61-9a3c-0f6a4b1f7c55")
 
 MAX_FILE_SIZE = 500_000_000_000  # bytes; the Hub's own limit for one file
-_MAX_KEY_BYTES = 1024  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
+MAX_KEY_BYTES = 1024  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 # Control characters, and what neither UTF-8 nor an SQS message can carry.
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
@@ -32,6 +32,7 @@ class ModelStatus(StrEnum):
     READY = "READY"
     WITHDRAWING = "WITHDRAWING"  # failed while it was being published: what became visible is removed first
     FAILED = "FAILED"
+    DELETING = "DELETING"  # nobody is shown it any more; its objects go, and then its record
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,14 @@ class Model:
     files: int = 0
     size: int = 0
     gate: GateReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPage:
+    """Models, newest first; `cursor` asks for those that follow, None at the end."""
+
+    models: tuple[Model, ...]
+    cursor: str | None
 
 
 class ModelRoots:
@@ -275,6 +284,12 @@ class Blob:
     etag: str
 
 
+def is_path(path: str) -> bool:
+    """Whether a file may be stored under this path: relative, POSIX, without `..` or what a key cannot carry."""
+    segments = path.split("/")
+    return not (_UNFIT.search(path) or "\\" in path or any(s in ("", ".", "..") for s in segments))
+
+
 @dataclass(slots=True)
 class FileList:
     """Collects a model's files and refuses what cannot be stored."""
@@ -286,10 +301,9 @@ class FileList:
     def add(self, file: SourceFile) -> None:
         """Raises InvalidReferenceError for a path that is unsafe or twice there, FileTooLargeError above 500 GB."""
         path = file.path
-        segments = path.split("/")
-        if _UNFIT.search(path) or "\\" in path or any(s in ("", ".", "..") for s in segments):
+        if not is_path(path):
             raise InvalidReferenceError(f"the model has a file with an unsafe path: {path!r}")
-        if len((self.model.locate(path) or path).encode()) > _MAX_KEY_BYTES:
+        if len((self.model.locate(path) or path).encode()) > MAX_KEY_BYTES:
             raise InvalidReferenceError(f"the path is too long for an S3 key (1,024 bytes): {path[:80]!r}…")
         if path in self._seen:
             raise InvalidReferenceError(f"the source lists the file twice: {path!r}")

@@ -12,6 +12,7 @@ from modelhaul.model import (
     FileResult,
     GateReport,
     Model,
+    ModelPage,
     ObjectRange,
     Part,
     ResolvedModel,
@@ -139,6 +140,9 @@ class ObjectStore(Protocol):
     def delete(self, keys: Iterable[str]) -> None:
         """Deletes objects, in batches; missing ones are deleted already."""
 
+    def sign_read(self, key: str, *, seconds: int) -> str:
+        """An address from which anybody can GET the object for so long, whole or by ranges. It is not looked for."""
+
 
 class ArchiveStore(Protocol):
     """The incoming bucket. Every method raises StorageUnavailableError."""
@@ -196,8 +200,8 @@ class Ledger(Protocol):
         """Writes the task (whose `model_ids` are the models') and claims the models for it, all or nothing.
         A FAILED model can be taken over. At most 90 models.
 
-        Raises ModelExistsError with all that are READY; if none is, ImportInProgressError for the first that another
-        task is bringing in or that is WITHDRAWING.
+        Raises ModelExistsError with all that are READY; if none is, for the first that is not free
+        ImportInProgressError, if another task is bringing it in or it is WITHDRAWING, or DeletionInProgressError.
         Of simultaneous claims exactly one succeeds. Repeating one's own claim succeeds.
         """
 
@@ -233,6 +237,28 @@ class Ledger(Protocol):
     def find_models(self, model_ids: Sequence[str]) -> list[Model]:
         """Those that are there, in the order asked for, strongly consistent. At most 90."""
 
+    def list_models(
+        self, *, source: Source | None = None, name: str | None = None, limit: int, cursor: str | None = None
+    ) -> ModelPage:
+        """A page of at most `limit` READY models, newest first, eventually consistent; `name`: those in whose name it
+        is, in any case of letters. A page may be short, or empty, and still have a cursor. Raises
+        InvalidReferenceError for a cursor that it did not give.
+        """
+
+    def lease_deletion(self, model_id: str, *, owner: str, now: float, until: float) -> Model | None:
+        """Moves a READY or FAILED model to DELETING and leases it to `owner`, or leases one that is DELETING already.
+
+        None if it is unknown, IMPORTING or WITHDRAWING, or another owner's lease runs at `now`.
+        """
+
+    def remove_model(self, model_id: str, *, owner: str) -> None:
+        """Removes the record of a DELETING model, so that the model can be claimed again; without effect if the lease
+        is another's.
+        """
+
+    def list_deleting(self, now: float, limit: int) -> list[Model]:
+        """DELETING models whose lease does not run at `now`. Eventually consistent."""
+
     def put_files(self, task_id: str, files: Iterable[SourceFile]) -> None:
         """Records the planned files; one that is there already is left as it is. What is not
         followed is done at once.
@@ -247,7 +273,8 @@ class Ledger(Protocol):
     def start_stage(
         self, task_id: str, stage: Stage, *, check_at: float, totals: Progress | None = None
     ) -> Task | None:
-        """Moves a PENDING task forward to `stage` (TRANSFERRING with the totals, VERIFIED or PUBLISHING).
+        """Moves a PENDING task forward to `stage` (TRANSFERRING with the totals, VERIFIED or PUBLISHING), and notes
+        when TRANSFERRING began.
 
         A task that is at that stage or further is left alone. Returns the task as it then is.
         """
@@ -326,6 +353,9 @@ class Ledger(Protocol):
 
     def forget_blob(self, digest: str, key: str) -> None:
         """Forgets the digest if it is recorded at `key`."""
+
+    def forget_blobs(self, references: Iterable[tuple[str, str]]) -> None:
+        """Forgets any number of (digest, key) pairs, as `forget_blob` does, of which most are not recorded."""
 
 
 class SecretStore(Protocol):

@@ -15,7 +15,7 @@ from modelhaul.closing import TaskCloser, manifest_key
 from modelhaul.errors import ObjectGoneError
 from modelhaul.gate import Gate, describe_lost_file
 from modelhaul.messages import PublishModels
-from modelhaul.model import Blob, FileKind, FileRecord, GateReport, Model, ModelRoots, SourceFile
+from modelhaul.model import Blob, FileKind, FileRecord, GateReport, Model, ModelRoots, ModelStatus, SourceFile
 from modelhaul.outcomes import OutcomeWriter, is_ours
 from modelhaul.planning import CHECK_AFTER
 from modelhaul.ports import ArchiveStore, Clock, Ledger, MessageQueue, Meter, ObjectStore
@@ -55,7 +55,7 @@ class Publisher:
         """
         task = self.ledger.find_task(message.task_id)
         models = self.ledger.find_models(task.model_ids) if task is not None else []
-        if task is None or not models or task.stage not in (Stage.VERIFIED, Stage.PUBLISHING, Stage.DONE):
+        if task is None or task.stage not in (Stage.VERIFIED, Stage.PUBLISHING, Stage.DONE):
             logger.info(
                 "nothing to publish: the task has not come to it, or ended",
                 extra={"task_id": message.task_id},
@@ -74,9 +74,8 @@ class Publisher:
             gates = {m.model_id: self.gate.inspect(m.resolved, records) for m, records in layout.list_models()}
             # From here on the task's end, if it is another one, includes the removal of what became visible.
             self.ledger.start_stage(task.id, Stage.PUBLISHING, check_at=self.clock() + CHECK_AFTER)
-            if not self._lay_out(task, layout, message, remaining):
-                return
-            self._finish(task, layout, gates)
+            if self._lay_out(task, layout, message, remaining):
+                self._finish(task, layout, gates)
         self._tidy(task, layout)
 
     def _lay_out(self, task: Task, layout: "_Layout", message: PublishModels, remaining: Callable[[], float]) -> bool:
@@ -129,14 +128,22 @@ class Publisher:
         )
 
     def _tidy(self, task: Task, layout: "_Layout") -> None:
-        """From here on the published objects are what others copy from; staging is given up, and the archive."""
+        """From here on the published objects are what others copy from; staging is given up, and the archive.
+
+        A task that is not DONE is left alone.
+        """
         task_now = self.ledger.find_task(task.id)
         if task_now is None or task_now.status is not TaskStatus.DONE:
             return
-        self.ledger.put_blobs(layout.list_blobs(), expires_at=None)
+        found = {model.model_id: model for model in self.ledger.find_models(task.model_ids)}
+        # What a duplicate of the message has laid out once more after it was deleted.
+        deleted = layout.keep([m for m in layout.models if _is_deleted(found.get(m.model_id))])
+        self.store.delete([*deleted.list_keys(), *(manifest_key(model.model_id) for model in deleted.models)])
+        kept = layout.keep([m for m in found.values() if m.status is ModelStatus.READY and m.task_id == task.id])
+        self.ledger.put_blobs(kept.list_blobs(), expires_at=None)
         self.store.delete(r.staging_key for r in layout.records)
         # What a function that died while it copied has left; a READY model has no uploads of anybody's under way.
-        for prefix in (f"staging/{task.id}/", *(model.resolved.prefix for model in layout.models)):
+        for prefix in (f"staging/{task.id}/", *(model.resolved.prefix for model in kept.models)):
             for key, upload_id in list(self.store.list_uploads(prefix)):
                 self.store.abort_upload(key, upload_id)
         if task.archive is not None and is_ours(task.archive):
@@ -168,6 +175,14 @@ class _Layout:
 
     def list_not_followed(self, model: Model) -> list[SourceFile]:
         return [file for file in self.not_followed if self._roots.find_owner(file.path) is model]
+
+    def keep(self, models: Sequence[Model]) -> "_Layout":
+        """That of some of its models."""
+        records = [r for r in self.records if any(model.resolved.locate(r.file.path) for model in models)]
+        return _Layout(self.store, models, records, (), self._etags)
+
+    def list_keys(self) -> list[str]:
+        return [self._key(record) for record in self.records]
 
     def copy(self, batch: Iterable[FileRecord]) -> None:
         """Raises RetriesExhaustedError if a verified file is no longer what it was when it was verified."""
@@ -203,6 +218,10 @@ class _Layout:
     def _key(self, record: FileRecord) -> str:
         model = self._roots.find_owner(record.file.path).resolved
         return model.prefix + record.file.path.removeprefix(model.root)
+
+
+def _is_deleted(model: Model | None) -> bool:
+    return model is None or model.status is ModelStatus.DELETING
 
 
 def _batch_records(records: Iterable[FileRecord]) -> Iterator[list[FileRecord]]:

@@ -22,15 +22,19 @@ class RegionSettings(BaseModel):
 
 
 class LedgerSettings(RegionSettings):
-    """A function has the names of the tables that it may use; every function uses the first two.
+    """A function has the names of the tables that it may use; every function uses the first.
 
     What stands for the others is no legal name, so that a call fails with what is missing.
     """
 
-    tasks_table: str
     models_table: str
+    tasks_table: str = "TASKS_TABLE is not set"
     files_table: str = "FILES_TABLE is not set"
     blobs_table: str = "BLOBS_TABLE is not set"
+
+
+class IdempotencySettings(RegionSettings):
+    idempotency_table: str
 
 
 class StoreSettings(RegionSettings):

@@ -1,6 +1,7 @@
 """Looks after tasks of which nothing was heard for a while: a message was lost, or a function died.
 
-It only sends messages again, which is always safe, since every step finds out for itself what is left to do.
+It only sends messages again, which is always safe, since every step finds out for itself what is left to do. And it
+goes on with what was being deleted.
 """
 
 import logging
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from modelhaul.closing import TaskCloser
+from modelhaul.deleting import ModelDeleter
 from modelhaul.errors import ImportStalledError, ModelhaulError
 from modelhaul.messages import AcceptArchive, PlanImport, PublishModels
 from modelhaul.planning import CHECK_AFTER, publish_if_complete, send_transfers
@@ -29,11 +31,13 @@ class Sweeper:
     ledger: Ledger
     queue: MessageQueue
     closer: TaskCloser
+    deleter: ModelDeleter
     meter: Meter
     clock: Clock
 
     def sweep_stale(self, remaining: Callable[[], float]) -> int:
-        """Looks after as many tasks as `remaining()` seconds allow, and returns how many were due.
+        """Looks after as many tasks as `remaining()` seconds allow, then after deletions, and returns how many tasks
+        were due.
 
         One task's trouble does not keep the others from being looked after.
         """
@@ -52,6 +56,7 @@ class Sweeper:
                     "could not look after the task; the next sweep will",
                     extra={"task_id": listed.id, "reason": error.type, "detail": error.detail},
                 )
+        self.deleter.resume(lambda: remaining() - _STOP_BEFORE)
         return len(due)
 
     def _look_after(self, task: Task) -> None:

@@ -52,6 +52,8 @@ class Task:
     at most 90; none before an archive was inspected. `skipped` are an archive's directories that are no models,
     `selection` says which files of the model were asked for.
 
+    `transfer_began_at` is when its first byte could move, `bytes_counted_at` when `progress.bytes_done` last changed.
+
     `check_at` (epoch seconds) is when the sweep looks after the task if nothing else touched it before,
     `sweeps` how often it did so since something last moved.
     """
@@ -71,6 +73,8 @@ class Task:
     archive: Archive | None = None
     skipped: tuple[SkippedDirectory, ...] = ()
     selection: Selection = WHOLE
+    transfer_began_at: datetime | None = None
+    bytes_counted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,11 @@ from modelhaul.ports import (
 from modelhaul.task import Task
 
 if TYPE_CHECKING:
+    from modelhaul.adapters.idempotency import DynamoDBAnswerStore
     from modelhaul.archive_intake import ArchiveAcceptor, ArchiveIntake, ArchiveRules, ArrivalRecorder
+    from modelhaul.catalog import Catalog
     from modelhaul.closing import TaskCloser
+    from modelhaul.deleting import ModelDeleter
     from modelhaul.intake import Intake
     from modelhaul.outcomes import OutcomeWriter
     from modelhaul.planning import Planner
@@ -155,6 +158,15 @@ def create_secrets() -> SecretStore:
 
 
 @cache
+def create_answer_store() -> "DynamoDBAnswerStore":
+    from modelhaul.adapters.idempotency import DynamoDBAnswerStore
+    from modelhaul.settings import IdempotencySettings
+
+    settings = IdempotencySettings.read()
+    return DynamoDBAnswerStore(settings.idempotency_table, region=settings.aws_region)
+
+
+@cache
 def create_intake() -> "Intake":
     from modelhaul.intake import Intake
 
@@ -220,6 +232,20 @@ def create_closer() -> "TaskCloser":
 
 
 @cache
+def create_catalog() -> "Catalog":
+    from modelhaul.catalog import Catalog
+
+    return Catalog(create_ledger(), create_store())
+
+
+@cache
+def create_deleter() -> "ModelDeleter":
+    from modelhaul.deleting import ModelDeleter
+
+    return ModelDeleter(create_ledger(), create_store(), create_meter(), time.time)
+
+
+@cache
 def create_runner() -> "StepRunner":
     from modelhaul.retrying import StepRunner
 
@@ -264,4 +290,4 @@ def create_publisher() -> "Publisher":
 def create_sweeper() -> "Sweeper":
     from modelhaul.sweeping import Sweeper
 
-    return Sweeper(create_ledger(), create_queue(), create_closer(), create_meter(), time.time)
+    return Sweeper(create_ledger(), create_queue(), create_closer(), create_deleter(), create_meter(), time.time)

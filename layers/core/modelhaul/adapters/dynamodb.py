@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from itertools import batched
+from itertools import batched, islice
 from types import MappingProxyType
 from typing import Any
 
@@ -47,6 +47,7 @@ from pynamodb.transactions import TransactWrite
 
 from modelhaul.digest import Digest
 from modelhaul.errors import (
+    DeletionInProgressError,
     ImportInProgressError,
     InvalidReferenceError,
     LeaseLostError,
@@ -64,6 +65,7 @@ from modelhaul.model import (
     GateReport,
     GateVerdict,
     Model,
+    ModelPage,
     ModelStatus,
     Part,
     ResolvedModel,
@@ -80,11 +82,14 @@ _FILE_TTL = 14 * 86_400  # seconds after planning
 _WATCHED = "1"
 _KIND = "task"  # the one partition of the index by creation
 _LIST_PAGES = 10  # of the index, looked through for one page of a list
+_FILTERED_PAGE = 1000  # models that are looked at by one query for those that fit
+_READY, _DELETING = "ready", "deleting"  # shelves
 _CURSOR = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{6}\+0000 [0-9a-f-]{36}")
 
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
 _TRANSACTION_LIMIT = 100
 _BATCH_LIMIT = 25
+_BATCH_GET_LIMIT = 100
 _KEY_LIMIT = 2048  # bytes of a partition key
 
 _FINISH_LIMIT = 90
@@ -147,6 +152,8 @@ class TaskItem(Item):
     archive = ArchiveMap(null=True)  # type: ignore[no-untyped-call]
     skipped = BinaryAttribute(null=True, legacy_encoding=False)
     selection = BinaryAttribute(null=True, legacy_encoding=False)
+    transfer_began_at = UTCDateTimeAttribute(null=True)
+    bytes_counted_at = UTCDateTimeAttribute(null=True)
     created_at = UTCDateTimeAttribute()
     updated_at = UTCDateTimeAttribute()
     status = UnicodeAttribute()
@@ -163,8 +170,24 @@ class TaskItem(Item):
     expires_at = TTLAttribute(null=True)
 
 
+class ModelsByShelf(GlobalSecondaryIndex["ModelItem"]):  # type: ignore[no-untyped-call]
+    """Sparse: the models that can be listed, and those that are being deleted. An import writes to it once."""
+
+    class Meta:
+        index_name = "models-by-shelf"
+        projection = AllProjection()
+
+    shelf = UnicodeAttribute(hash_key=True)
+    created_at = UTCDateTimeAttribute(range_key=True)
+
+
 class ModelItem(Item):
-    """`gate` and `selection` are zlib's, of JSON: the fields of GateReport, and of a Selection that is not all."""
+    """`gate` and `selection` are zlib's, of JSON: the fields of GateReport, and of a Selection that is not all.
+    `lower_name` is what names are looked for in, `shelf` is absent unless the model is READY or DELETING, the lease's
+    attributes unless it is DELETING.
+    """
+
+    by_shelf = ModelsByShelf()
 
     model_id = UnicodeAttribute(hash_key=True)
     source = UnicodeAttribute()
@@ -180,6 +203,10 @@ class ModelItem(Item):
     files = NumberAttribute()
     size = NumberAttribute()
     gate = BinaryAttribute(legacy_encoding=False, null=True)
+    shelf = UnicodeAttribute(null=True)
+    lower_name = UnicodeAttribute()
+    lease_owner = UnicodeAttribute(null=True)
+    lease_until = NumberAttribute(null=True)
 
 
 class CheckpointMap(MapAttribute[str, Any]):
@@ -244,6 +271,8 @@ def _to_task(item: TaskItem) -> Task:
         archive=_to_archive(item.archive),
         skipped=_unpack_skipped(item.skipped),
         selection=_unpack_selection(item.selection),
+        transfer_began_at=item.transfer_began_at,
+        bytes_counted_at=item.bytes_counted_at,
     )
 
 
@@ -472,6 +501,15 @@ def update_item(item: Item, actions: Sequence[Action], condition: Condition) -> 
     return _retry(update)
 
 
+def delete_item(item: Item, condition: Condition) -> None:
+    """Without effect if the condition does not hold, as it does not once the item is gone."""
+    try:
+        item.delete(condition=condition)
+    except DeleteError as error:
+        if _find_code(error) != f"{_CONDITION_FAILED}Exception":
+            raise
+
+
 def _write_parallel[T](write: Callable[[tuple[T, ...]], None], items: Iterable[T], batch_size: int) -> None:
     with ThreadPoolExecutor(_PARALLEL_WRITES) as pool:
         for _ in pool.map(write, batched(items, batch_size, strict=False)):
@@ -578,7 +616,7 @@ class DynamoDBLedger(Ledger):
             transaction.save(self._from_model(model), condition=is_free)
 
     def _refuse_held(self, task_id: str, models: Sequence[Model]) -> None:
-        """Raises ModelExistsError or ImportInProgressError if another task has one of them."""
+        """Raises ModelExistsError, ImportInProgressError or DeletionInProgressError if one of them is not free."""
         found = self.find_models([model.model_id for model in models])
         held = [model for model in found if model.task_id != task_id and model.status is not ModelStatus.FAILED]
         ready = [model for model in held if model.status is ModelStatus.READY]
@@ -590,6 +628,11 @@ class DynamoDBLedger(Ledger):
             ) from None
         if held:
             first = held[0]
+            if first.status is ModelStatus.DELETING:
+                raise DeletionInProgressError(
+                    f"{first.resolved.describe()} is being deleted. Submit again in some minutes, when it is gone.",
+                    model_id=first.model_id,
+                ) from None
             raise ImportInProgressError(
                 _describe_import(first), model_id=first.model_id, task_id=first.task_id
             ) from None
@@ -626,6 +669,8 @@ class DynamoDBLedger(Ledger):
             archive=_from_archive(task.archive) if task.archive else None,
             skipped=_pack_skipped(task.skipped) if task.skipped else None,
             selection=_pack_selection(task.selection),
+            transfer_began_at=task.transfer_began_at,
+            bytes_counted_at=task.bytes_counted_at,
             created_at=task.created_at,
             updated_at=task.updated_at,
             status=task.status,
@@ -646,6 +691,7 @@ class DynamoDBLedger(Ledger):
             model_id=model.model_id,
             source=model.resolved.source,
             name=model.resolved.name,
+            lower_name=model.resolved.name.lower(),
             revision=model.resolved.revision,
             commit=model.resolved.commit,
             root=model.resolved.root or None,
@@ -674,10 +720,65 @@ class DynamoDBLedger(Ledger):
         return [found[model_id] for model_id in model_ids if model_id in found]
 
     @translate_errors()
+    def list_models(
+        self, *, source: Source | None = None, name: str | None = None, limit: int, cursor: str | None = None
+    ) -> ModelPage:
+        start = None if cursor is None else {"shelf": {"S": _READY}, **_read_cursor(cursor, "model_id")}
+        fits: Condition | None = None if source is None else ModelItem.source == source
+        if name is not None:
+            has_name = ModelItem.lower_name.contains(name.lower())
+            fits = has_name if fits is None else fits & has_name
+        pages = self._models.by_shelf.query(
+            _READY,
+            filter_condition=fits,
+            scan_index_forward=False,
+            page_size=limit if fits is None else _FILTERED_PAGE,
+            last_evaluated_key=start,
+        ).page_iter
+        found: list[dict[str, Any]] = []
+        for page in islice(pages, _LIST_PAGES):
+            found += page["Items"]
+            start = page.get("LastEvaluatedKey")
+            if start is None or len(found) >= limit:
+                break
+        if len(found) > limit:
+            start = found[limit - 1]
+        models = [_to_model(self._models.from_raw_data(item)) for item in found[:limit]]
+        return ModelPage(tuple(models), None if start is None else _write_cursor(start, "model_id"))
+
+    @translate_errors()
+    def lease_deletion(self, model_id: str, *, owner: str, now: float, until: float) -> Model | None:
+        if not _is_key(model_id):
+            return None
+        item = self._models(model_id)
+        is_free = ModelItem.status.is_in(ModelStatus.READY, ModelStatus.FAILED) | (
+            (ModelItem.status == ModelStatus.DELETING)
+            & ((ModelItem.lease_owner == owner) | (ModelItem.lease_until <= now))
+        )
+        actions = [
+            ModelItem.status.set(ModelStatus.DELETING),
+            ModelItem.shelf.set(_DELETING),
+            ModelItem.lease_owner.set(owner),
+            ModelItem.lease_until.set(until),
+            ModelItem.updated_at.set(self._now()),
+        ]
+        return _to_model(item) if update_item(item, actions, is_free) else None
+
+    @translate_errors()
+    def remove_model(self, model_id: str, *, owner: str) -> None:
+        is_ours = (ModelItem.status == ModelStatus.DELETING) & (ModelItem.lease_owner == owner)
+        delete_item(self._models(model_id), is_ours)
+
+    @translate_errors()
+    def list_deleting(self, now: float, limit: int) -> list[Model]:
+        free = ModelItem.lease_until <= now
+        return [_to_model(item) for item in self._models.by_shelf.query(_DELETING, filter_condition=free, limit=limit)]
+
+    @translate_errors()
     def list_tasks(
         self, *, source: Source | None = None, status: TaskStatus | None = None, limit: int, cursor: str | None = None
     ) -> TaskPage:
-        start = None if cursor is None else _read_cursor(cursor)
+        start = None if cursor is None else {"kind": {"S": _KIND}, **_read_cursor(cursor, "id")}
         tasks: list[Task] = []
         for _ in range(_LIST_PAGES):
             keys = self._tasks.by_creation.query(
@@ -693,7 +794,7 @@ class DynamoDBLedger(Ledger):
             start = keys.last_evaluated_key
             if start is None or len(tasks) == limit:
                 break
-        return TaskPage(tuple(tasks), None if start is None else _write_cursor(start))
+        return TaskPage(tuple(tasks), None if start is None else _write_cursor(start, "id"))
 
     @translate_errors()
     def put_files(self, task_id: str, files: Iterable[SourceFile]) -> None:
@@ -742,6 +843,8 @@ class DynamoDBLedger(Ledger):
         if totals is not None:
             actions.append(TaskItem.files_total.set(totals.files_total))
             actions.append(TaskItem.bytes_total.set(totals.bytes_total))
+        if stage is Stage.TRANSFERRING:
+            actions.append(TaskItem.transfer_began_at.set(self._now()))
         earlier = _STAGE_ORDER[: _STAGE_ORDER.index(stage)]
         is_before = (TaskItem.status == TaskStatus.PENDING) & TaskItem.stage.is_in(*earlier)
         if update_item(item, actions, is_before):
@@ -821,7 +924,7 @@ class DynamoDBLedger(Ledger):
     def _count(self, transaction: TransactWrite, task_id: str, check_at: float, counts: Sequence[Action]) -> None:
         transaction.update(
             self._tasks(task_id),
-            actions=[*self._progress_actions(check_at), *counts],
+            actions=[*self._progress_actions(check_at), TaskItem.bytes_counted_at.set(self._now()), *counts],
             condition=TaskItem.status == TaskStatus.PENDING,
         )
 
@@ -895,6 +998,7 @@ class DynamoDBLedger(Ledger):
                 {
                     model_id: [
                         ModelItem.status.set(ModelStatus.READY),
+                        ModelItem.shelf.set(_READY),
                         ModelItem.files.set(files),
                         ModelItem.size.set(size),
                         *([ModelItem.gate.set(_pack_gate(gates[model_id]))] if model_id in gates else []),
@@ -1019,11 +1123,21 @@ class DynamoDBLedger(Ledger):
 
     @translate_errors()
     def forget_blob(self, digest: str, key: str) -> None:
-        try:
-            self._blobs(digest).delete(condition=BlobItem.key == key)
-        except DeleteError as error:
-            if _find_code(error) != f"{_CONDITION_FAILED}Exception":
-                raise
+        delete_item(self._blobs(digest), BlobItem.key == key)
+
+    @translate_errors()
+    def forget_blobs(self, references: Iterable[tuple[str, str]]) -> None:
+        keys: dict[str, set[str]] = {}
+        for digest, key in references:
+            keys.setdefault(digest, set()).add(key)
+
+        def forget(digests: tuple[str, ...]) -> None:
+            found = self._blobs.batch_get(digests, consistent_read=True, attributes_to_get=["digest", "key"])
+            for item in found:
+                if item.key in keys[item.digest]:
+                    self.forget_blob(item.digest, item.key)
+
+        _write_parallel(forget, keys, _BATCH_GET_LIMIT)
 
 
 def _find_failed_status(task: Task) -> ModelStatus:
@@ -1044,21 +1158,21 @@ def _describe_import(model: Model) -> str:
     return f"{model.resolved.describe()} is being imported by task {model.task_id}: follow that one."
 
 
-def _write_cursor(key: Mapping[str, Any]) -> str:
-    text = f"{key['created_at']['S']} {key['id']['S']}"
+def _write_cursor(key: Mapping[str, Any], id_name: str) -> str:
+    text = f"{key['created_at']['S']} {key[id_name]['S']}"
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _read_cursor(cursor: str) -> dict[str, dict[str, str]]:
-    """The index's key after which a page begins. Raises InvalidReferenceError."""
+def _read_cursor(cursor: str, id_name: str) -> dict[str, dict[str, str]]:
+    """The key after which a page begins, without the index's own. Raises InvalidReferenceError."""
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
     except ValueError:
         text = ""
     if not _CURSOR.fullmatch(text):
         raise InvalidReferenceError("The cursor is none that a list was answered with.", part="cursor")
-    created_at, task_id = text.split(" ")
-    return {"kind": {"S": _KIND}, "created_at": {"S": created_at}, "id": {"S": task_id}}
+    created_at, item_id = text.split(" ")
+    return {"created_at": {"S": created_at}, id_name: {"S": item_id}}
 
 
 def _lost_lease(path: str) -> LeaseLostError:

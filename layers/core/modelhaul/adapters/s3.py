@@ -231,6 +231,12 @@ class S3ObjectStore:
                 codes = ", ".join(sorted({error.get("Code", "Unknown") for error in errors}))
                 raise StorageUnavailableError(f"S3 DeleteObjects failed for {len(errors)} objects: {codes}")
 
+    def sign_read(self, key: str, *, seconds: int) -> str:
+        with translate_errors("presigning GetObject"):
+            return self._client.generate_presigned_url(
+                "get_object", Params={"Bucket": self._bucket, "Key": key}, ExpiresIn=seconds
+            )
+
     def _complete(self, key: str, upload_id: str, parts: "Sequence[CompletedPartTypeDef]", size: int) -> str:
         try:
             answer = self._client.complete_multipart_upload(

@@ -1,0 +1,119 @@
+"""Answers by Idempotency-Key, kept in a DynamoDB table by Powertools.
+
+https://docs.aws.amazon.com/powertools/python/latest/utilities/idempotency/
+"""
+
+import base64
+import json
+import logging
+import zlib
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from aws_lambda_powertools.utilities.idempotency import (
+    DynamoDBPersistenceLayer,
+    IdempotencyConfig,
+    idempotent_function,
+)
+from aws_lambda_powertools.utilities.idempotency.exceptions import (
+    IdempotencyAlreadyInProgressError,
+    IdempotencyInconsistentStateError,
+    IdempotencyPersistenceLayerError,
+    IdempotencyValidationError,
+)
+from aws_lambda_powertools.utilities.idempotency.serialization.base import BaseIdempotencySerializer
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.config import Config
+
+from modelhaul.errors import IdempotencyKeyReusedError, RequestInProgressError, StorageUnavailableError
+
+logger = logging.getLogger(__name__)
+
+type Answer = dict[str, Any]
+"""As Lambda gives it to API Gateway."""
+
+KEPT_FOR = 24 * 3600  # seconds
+
+
+class DynamoDBAnswerStore:
+    """A table with the key `id`, whose items expire by `expires_at`."""
+
+    def __init__(self, table_name: str, *, region: str) -> None:
+        self._layer = DynamoDBPersistenceLayer(
+            table_name=table_name,
+            expiry_attr="expires_at",
+            boto_config=Config(
+                region_name=region,
+                connect_timeout=2,
+                read_timeout=5,
+                retries={"mode": "standard", "total_max_attempts": 3},
+            ),
+        )
+
+    def answer_once(
+        self, resolve: Callable[[], Answer], *, scope: list[str], key: str, digest: str, context: LambdaContext
+    ) -> Answer:
+        """What `resolve` answers, or what it answered to `key` within `scope` in the last 24 hours. An answer that asks
+        to come again later (429, 5xx) is not kept, so that coming again is of use.
+
+        `digest` stands for the rest of the request. Raises IdempotencyKeyReusedError if the first one had another,
+        RequestInProgressError while that is being answered, StorageUnavailableError, and what `resolve` raises.
+        """
+        given: list[Answer] = []
+
+        @idempotent_function(  # type: ignore[untyped-decorator]
+            data_keyword_argument="request",
+            persistence_store=self._layer,
+            config=IdempotencyConfig(
+                event_key_jmespath="[scope, key]",
+                payload_validation_jmespath="digest",
+                expires_after_seconds=KEPT_FOR,
+                hash_function="sha256",
+                lambda_context=context,
+            ),
+            output_serializer=_AnswerSerializer(),
+            key_prefix="modelhaul",
+        )
+        def answer(*, request: dict[str, Any]) -> Answer:  # noqa: ARG001 - what Powertools compares
+            given.append(resolve())
+            if _is_passing(given[0]["statusCode"]):
+                raise _PassingAnswerError
+            return given[0]
+
+        try:
+            answered: Answer = answer(request={"scope": scope, "key": key, "digest": digest})
+        except _PassingAnswerError:
+            return given[0]
+        except IdempotencyAlreadyInProgressError:
+            raise RequestInProgressError("The first request with this Idempotency-Key is being answered.") from None
+        except IdempotencyValidationError:
+            raise IdempotencyKeyReusedError(
+                "This Idempotency-Key came with another request before: give each request a key of its own."
+            ) from None
+        except (IdempotencyPersistenceLayerError, IdempotencyInconsistentStateError) as error:
+            if given:
+                # What was done is done, and said; the key is in progress until this function's time would have ended.
+                logger.warning("the answer is not kept under its key", exc_info=error)
+                return given[0]
+            raise StorageUnavailableError("The database that keeps answers did not do what it was asked to.") from error
+        return answered
+
+
+class _PassingAnswerError(Exception):
+    """The answer holds for now only."""
+
+
+def _is_passing(status: int) -> bool:
+    return status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+class _AnswerSerializer(BaseIdempotencySerializer):
+    """Compressed: a thousand presigned addresses take 1.5 MB as they are, and an item may have 400 KB."""
+
+    def to_dict(self, data: Answer) -> dict[str, str]:
+        return {"answer": base64.b64encode(zlib.compress(json.dumps(data).encode())).decode()}
+
+    def from_dict(self, data: dict[str, str]) -> Answer:
+        answer: Answer = json.loads(zlib.decompress(base64.b64decode(data["answer"])))
+        return answer

@@ -1,0 +1,163 @@
+"""Models on the deployed stack: found, read, fetched and deleted; and POSTs by Idempotency-Key."""
+
+import io
+import uuid
+import zipfile
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import requests
+
+from tests.stack.conftest import Stack
+from tests.weights import wrap_weights
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+
+FILES = {
+    "config.json": b'{"catalog": 1}',
+    "tokenizer.json": b"{}",
+    "model.safetensors": wrap_weights(b"catalog" * 60_000),
+    "nested/a b+ü é&c=d.txt": "naïve".encode(),
+}
+
+
+def make_archive() -> bytes:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, content in FILES.items():
+            archive.writestr(path, content)
+    return body.getvalue()
+
+
+def import_archive(stack: Stack, name: str) -> tuple[str, dict[str, Any]]:
+    """The model's id, and the task that brought it."""
+    files = {"file": ("models.zip", make_archive(), "application/zip")}
+    answer = stack.http.post(
+        f"{stack.state.api_url}/upload/local", params={"model_name": name}, files=files, timeout=120
+    )
+    assert answer.status_code == 201, answer.text
+    task = stack.wait_for_end(answer.links["status"]["url"].rpartition("/")[2])
+    assert task["task_status"] == "DONE", task
+    return answer.headers["Location"].rpartition("/")[2], task
+
+
+def send(stack: Stack, method: str, path: str) -> requests.Response:
+    return stack.http.request(method, f"{stack.state.api_url}{path}", timeout=60, allow_redirects=False)
+
+
+def read_file(stack: Stack, model_id: str, path: str) -> requests.Response:
+    return send(stack, "GET", f"/models/{model_id}/files/{quote(path)}")
+
+
+def list_models(stack: Stack, **query: str) -> list[dict[str, Any]]:
+    answer = stack.http.get(f"{stack.state.api_url}/models", params=query, timeout=60)
+    assert answer.status_code == 200, answer.text
+    models: list[dict[str, Any]] = answer.json()["models"]
+    return models
+
+
+def list_objects(stack: Stack, model: dict[str, Any]) -> list[str]:
+    return stack.list_keys(model["location"].removeprefix(f"s3://{stack.state.models_bucket}/"))
+
+
+def test_a_model_is_found_read_and_deleted_and_its_copy_stays(stack: Stack) -> None:
+    first_id, _ = import_archive(stack, "catalog/First")
+    second_id, second_task = import_archive(stack, "catalog/second")
+    assert second_task["progress"]["bytes_reused"] == len(FILES["model.safetensors"])
+
+    assert [model["model_id"] for model in list_models(stack, name="CATALOG/", source="LOCAL")] == [second_id, first_id]
+    assert [model["model_id"] for model in list_models(stack, name="/first")] == [first_id]
+
+    model = send(stack, "GET", f"/models/{first_id}").json()
+    assert (model["name"], model["status"], model["files"]) == ("catalog/First", "READY", len(FILES))
+    assert sorted(entry["path"] for entry in model["manifest"]["files"]) == sorted(FILES)
+    assert requests.get(model["manifest_url"], timeout=30).json() == model["manifest"]
+    for path, content in FILES.items():
+        answer = read_file(stack, first_id, path)
+        assert answer.status_code == 302, answer.text
+        assert requests.get(answer.headers["Location"], timeout=30).content == content
+    assert read_file(stack, first_id, "no such").json()["type"] == "urn:modelhaul:problem:file-not-found"
+    address = f"{stack.state.api_url}/models/{first_id}"
+    assert requests.delete(address, timeout=30).status_code == 403, "not without a key"
+
+    deleted = send(stack, "DELETE", f"/models/{first_id}")
+    assert (deleted.status_code, deleted.text) == (204, "")
+    assert list_objects(stack, model) == []
+    assert stack.list_keys(f"manifests/{first_id}") == []
+    for answer in (send(stack, "GET", f"/models/{first_id}"), send(stack, "DELETE", f"/models/{first_id}")):
+        assert (answer.status_code, answer.json()["type"]) == (404, "urn:modelhaul:problem:model-not-found")
+    second = send(stack, "GET", f"/models/{second_id}").json()
+    assert len(list_objects(stack, second)) == len(FILES)
+    for path, content in FILES.items():
+        assert requests.get(read_file(stack, second_id, path).headers["Location"], timeout=30).content == content
+    again_id, again = import_archive(stack, "catalog/First")
+    assert again_id == first_id
+    assert again["progress"]["bytes_reused"] == len(FILES["model.safetensors"]), "from the copy that stayed"
+
+
+def test_what_was_being_deleted_the_sweep_deletes(stack: Stack) -> None:
+    model_id, task = import_archive(stack, "catalog/large")
+    model = send(stack, "GET", f"/models/{model_id}").json()
+    # As a function leaves it that died at once.
+    stack.dynamodb.update_item(
+        TableName=stack.state.outputs["ModelsTable"],
+        Key={"model_id": {"S": model_id}},
+        UpdateExpression="SET #status = :deleting, shelf = :shelf, lease_owner = :owner, lease_until = :zero",
+        ExpressionAttributeNames={"#status": "status"},
+        ExpressionAttributeValues={
+            ":deleting": {"S": "DELETING"},
+            ":shelf": {"S": "deleting"},
+            ":owner": {"S": "nobody"},
+            ":zero": {"N": "0"},
+        },
+    )
+    assert send(stack, "GET", f"/models/{model_id}").status_code == 404
+    files = {"file": ("models.zip", make_archive(), "application/zip")}
+    refused = stack.http.post(
+        f"{stack.state.api_url}/upload/local", params={"model_name": "catalog/large"}, files=files, timeout=120
+    )
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:modelhaul:problem:deletion-in-progress")
+    stack.sweep()
+    assert list_objects(stack, model) == []
+    assert stack.list_keys(f"manifests/{model_id}") == []
+    assert stack.read_task(task["id"])["models"] == [{"model_id": model_id, "status": "DELETED"}]
+
+
+def test_a_post_is_answered_once_to_its_key(stack: Stack) -> None:
+    headers = {"Idempotency-Key": str(uuid.uuid4())}
+
+    def post(model_tag: str) -> requests.Response:
+        return stack.http.post(
+            f"{stack.state.api_url}/upload/huggingface", json={"model_tag": model_tag}, headers=headers, timeout=120
+        )
+
+    def post_archive(key: str, name: str) -> requests.Response:
+        files = {"file": ("models.zip", make_archive(), "application/zip")}
+        return stack.http.post(
+            f"{stack.state.api_url}/upload/local",
+            params={"model_name": name},
+            files=files,
+            headers={"Idempotency-Key": key},
+            timeout=120,
+        )
+
+    first, again = post_archive("key", "catalog/once"), post_archive("key", "catalog/once")
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert (again.headers["Location"], again.links) == (first.headers["Location"], first.links)
+    assert post_archive("key", "catalog/twice").status_code == 422
+    assert post_archive("key-2", "catalog/once").status_code == 409
+    stack.wait_for_end(first.links["status"]["url"].rpartition("/")[2])
+
+    assert [post("nobody/nothing").status_code for _ in range(2)] == [404, 404]
+    reused = post("nobody/else")
+    assert (reused.status_code, reused.json()["type"]) == (422, "urn:modelhaul:problem:idempotency-key-reused")
+    headers["Idempotency-Key"] = "no key"
+    assert post("nobody/nothing").json()["type"] == "urn:modelhaul:problem:invalid-idempotency-key"
+    repository = stack.http.post(
+        f"{stack.state.api_url}/upload/github",
+        json={"owner": "-", "repo_name": "x"},
+        headers={"Idempotency-Key": "key"},
+        timeout=120,
+    )
+    assert repository.status_code == 400

@@ -1,0 +1,393 @@
+"""Models are deleted whole, whatever dies in between, and nobody else loses anything by it."""
+
+import io
+import itertools
+import json
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from modelhaul import deleting
+from modelhaul.closing import manifest_key
+from modelhaul.errors import (
+    DeletionInProgressError,
+    ImportInProgressError,
+    InternalError,
+    ModelNotFoundError,
+    StorageUnavailableError,
+)
+from modelhaul.messages import PublishModels
+from modelhaul.model import ModelStatus
+from modelhaul.task import Stage, Task, TaskStatus
+from tests.fakes.deployment import Deployment
+from tests.fakes.model_source import InMemoryModelSource
+from tests.weights import wrap_weights
+
+NAME = "org/tiny"
+WEIGHTS = wrap_weights(b"w" * 5_000_000)
+FILES = {"config.json": b'{"a": 1}', "copy/config.json": b'{"a": 1}', "model.safetensors": WEIGHTS}
+
+
+@pytest.fixture
+def source() -> InMemoryModelSource:
+    return InMemoryModelSource({NAME: {"main": dict(FILES), "next": {**FILES, "config.json": b'{"a": 2}'}}})
+
+
+@pytest.fixture
+def deployment(source: InMemoryModelSource) -> Deployment:
+    return Deployment(source)
+
+
+def import_model(deployment: Deployment, revision: str = "main") -> Task:
+    task = deployment.submit(NAME, revision)
+    deployment.run()
+    ended = deployment.find_task(task.id)
+    assert ended.status is TaskStatus.DONE, ended.error
+    return ended
+
+
+def make_archive(*directories: str) -> bytes:
+    """`directories`: with the trailing slash; "" for the archive's root."""
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        for directory in directories:
+            archive.writestr(f"{directory}config.json", b"{}")
+            archive.writestr(f"{directory}tokenizer.json", b"{}")
+            archive.writestr(f"{directory}model.safetensors", wrap_weights(b"tiny"))
+    return body.getvalue()
+
+
+def delete(deployment: Deployment, task: Task, *, seconds: float = 28) -> bool:
+    return deployment.deleter.delete_model(task.model_ids[0], lambda: seconds)
+
+
+def find_dangling(deployment: Deployment) -> list[str]:
+    """Digests that are recorded at objects that are not there."""
+    blobs = deployment.ledger._tables.blobs
+    return [digest for digest, (blob, _) in blobs.items() if deployment.store.find_object(blob.key) is None]
+
+
+def test_all_of_a_model_goes_and_its_task_stays(deployment: Deployment) -> None:
+    task = import_model(deployment)
+    assert delete(deployment, task)
+    assert deployment.ledger.find_model(task.model_ids[0]) is None
+    assert deployment.store.keys == []
+    assert deployment.ledger._tables.blobs == {}
+    assert deployment.find_task(task.id) == task
+    assert len(list(deployment.ledger.list_files(task.id))) == len(FILES)
+    assert deployment.meter.values["ModelsDeleted"] == 1
+    with pytest.raises(ModelNotFoundError):
+        delete(deployment, task)
+
+
+def test_a_model_that_was_copied_from_it_stays_whole(deployment: Deployment, source: InMemoryModelSource) -> None:
+    first = import_model(deployment)
+    second = import_model(deployment, "next")
+    assert second.progress.bytes_reused > len(WEIGHTS)
+    assert delete(deployment, first)
+    assert find_dangling(deployment) == []
+    prefix = source.prefix(NAME, "next")
+    for path, content in source.models[NAME]["next"].items():
+        assert deployment.read(prefix + path) == content
+    assert set(deployment.store.keys) == {manifest_key(second.model_ids[0]), *(prefix + path for path in FILES)}
+    source.bytes_read.clear()
+    third = import_model(deployment)
+    assert third.status is TaskStatus.DONE
+    assert "model.safetensors" not in source.bytes_read, "the other's weights were found and copied"
+
+
+def test_only_references_to_its_own_objects_are_forgotten(deployment: Deployment) -> None:
+    first, second = import_model(deployment), import_model(deployment, "next")
+    before = dict(deployment.ledger._tables.blobs)
+    assert delete(deployment, first)
+    kept = deployment.ledger._tables.blobs
+    (model,) = deployment.ledger.find_models(second.model_ids)
+    assert kept == {d: entry for d, entry in before.items() if entry[0].key.startswith(model.resolved.prefix)}
+    assert len(kept) > 0
+
+
+def test_a_model_below_its_prefix_stays() -> None:
+    """`name` and `name/part` are two models of archives, of which one may lie below the other."""
+    deployment = Deployment()
+    archive = make_archive("")
+    outer = deployment.post(archive, "name")
+    deployment.run()
+    inner = deployment.post(archive, f"name/{outer.id}")
+    deployment.run()
+    models = deployment.ledger.find_models([*outer.model_ids, *inner.model_ids])
+    assert models[1].resolved.prefix.startswith(models[0].resolved.prefix)
+    kept = [key for key in deployment.store.keys if key.startswith(models[1].resolved.prefix)]
+    assert len(kept) == 3
+    assert delete(deployment, outer)
+    assert deployment.store.keys == sorted([*kept, manifest_key(models[1].model_id)])
+
+
+def test_it_is_hidden_at_once_and_the_sweep_goes_on(deployment: Deployment) -> None:
+    task = import_model(deployment)
+    assert not delete(deployment, task, seconds=1)
+    assert deployment.ledger.list_models(limit=10).models == ()
+    with pytest.raises(ModelNotFoundError):
+        deployment.catalog.find_model(task.model_ids[0])
+    with pytest.raises(DeletionInProgressError):
+        deployment.submit(NAME)
+    assert not delete(deployment, task), "its lease may still be somebody's"
+    deployment.sweeper.sweep_stale(lambda: 300)
+    assert deployment.ledger.find_model(task.model_ids[0]) is not None
+    deployment.clock.now += 300
+    deployment.sweeper.sweep_stale(lambda: 300)
+    assert deployment.ledger.find_model(task.model_ids[0]) is None
+    assert deployment.store.keys == []
+    import_model(deployment)
+
+
+def test_the_sweep_believes_no_index_that_lags(deployment: Deployment) -> None:
+    """The model was deleted, and is here again, or is not."""
+    task = import_model(deployment)
+    (model,) = deployment.ledger.find_models(task.model_ids)
+    deployment.ledger.list_deleting = lambda now, limit: [  # type: ignore[method-assign]
+        replace(model, status=ModelStatus.DELETING),
+        replace(model, model_id="gone", status=ModelStatus.DELETING),
+    ]
+    before = deployment.store.keys
+    deployment.sweeper.sweep_stale(lambda: 300)
+    assert deployment.ledger.find_model(model.model_id) == model
+    assert deployment.store.keys == before
+
+
+def test_deleting_again_takes_over_once_the_lease_has_run_out(deployment: Deployment) -> None:
+    task = import_model(deployment)
+    assert not delete(deployment, task, seconds=1)
+    deployment.clock.now += 62
+    assert delete(deployment, task)
+    assert deployment.store.keys == []
+
+
+class KilledError(BaseException):
+    """The function's process is gone."""
+
+
+STEPS = ("lease_deletion", "forget_blobs", "delete", "remove_model", "read")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("at", [1, 2, 3])
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    "trouble", [KilledError, lambda: StorageUnavailableError("no answer")], ids=["kill", "storage"]
+)
+def test_whatever_ends_it_the_sweep_goes_on(
+    deployment: Deployment,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    at: int,
+    after: bool,
+    trouble: Callable[[], BaseException],
+) -> None:
+    monkeypatch.setattr(deleting, "_BATCH", 2)
+    task, other = import_model(deployment), import_model(deployment, "next")
+    port: Any = deployment.store if hasattr(deployment.store, step) else deployment.ledger
+    original = getattr(port, step)
+    calls = itertools.count(1)
+
+    def strike(*arguments: Any, **options: Any) -> Any:
+        if next(calls) != at:
+            return original(*arguments, **options)
+        if after:
+            original(*arguments, **options)
+        raise trouble()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(port, step, strike)
+        try:
+            ended = delete(deployment, task)
+        except (KilledError, StorageUnavailableError):
+            ended = False
+    found = deployment.ledger.find_model(task.model_ids[0])
+    if found is not None and found.status is ModelStatus.READY:
+        assert not ended
+        assert all(deployment.store.find_object(found.resolved.prefix + path) for path in FILES), "nothing has begun"
+        return
+    deployment.clock.now += 300
+    deployment.sweeper.sweep_stale(lambda: 300)
+    assert deployment.ledger.find_model(task.model_ids[0]) is None
+    (kept,) = deployment.ledger.find_models(other.model_ids)
+    expected = {kept.resolved.prefix + path for path in FILES} | {manifest_key(kept.model_id)}
+    assert set(deployment.store.keys) == expected
+    assert find_dangling(deployment) == []
+    import_model(deployment)
+
+
+def test_a_large_one_is_deleted_in_batches_by_several_functions(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deleting, "_BATCH", 1)
+    task = import_model(deployment)
+    seconds = iter([28.0, 28.0, 1.0])
+    assert not deployment.deleter.delete_model(task.model_ids[0], lambda: next(seconds))
+    assert len([key for key in deployment.store.keys if key.startswith("models/")]) == len(FILES) - 1
+    assert manifest_key(task.model_ids[0]) in deployment.store.keys, "it says what is left"
+    deployment.clock.now += 300
+    deployment.sweeper.sweep_stale(lambda: 300)
+    assert deployment.store.keys == []
+
+
+def test_a_transfer_that_copies_from_it_fetches_the_file(deployment: Deployment, source: InMemoryModelSource) -> None:
+    """It is deleted between the look for its content and the copy."""
+    first = import_model(deployment)
+    source.bytes_read.clear()
+    copy = deployment.store.copy
+    deleted: list[bool] = []
+
+    def delete_first(source_key: str, key: str, *, size: int, etag: str) -> str:
+        if not deleted and key.startswith("staging/"):
+            deleted.append(True)
+            assert delete(deployment, first)
+        return copy(source_key, key, size=size, etag=etag)
+
+    deployment.store.copy = delete_first  # type: ignore[method-assign]
+    second = import_model(deployment, "next")
+    assert deleted
+    assert second.progress.bytes_reused < len(WEIGHTS)
+    assert source.bytes_read["model.safetensors"] == len(WEIGHTS)
+    prefix = source.prefix(NAME, "next")
+    for path, content in source.models[NAME]["next"].items():
+        assert deployment.read(prefix + path) == content
+    assert find_dangling(deployment) == []
+
+
+def test_what_a_task_has_is_not_deleted(deployment: Deployment) -> None:
+    task = deployment.submit(NAME)
+    with pytest.raises(ImportInProgressError) as running:
+        delete(deployment, task)
+    assert running.value.task_id == task.id
+    assert "cancel" in running.value.detail
+    deployment.ledger.start_stage(task.id, Stage.PUBLISHING, check_at=0)
+    deployment.closer.cancel(task.id)
+    with pytest.raises(ImportInProgressError) as withdrawing:
+        delete(deployment, task)
+    assert "withdrawn" in withdrawing.value.detail
+
+
+def test_a_failed_model_is_forgotten(deployment: Deployment) -> None:
+    task = deployment.submit(NAME)
+    deployment.closer.cancel(task.id)
+    assert delete(deployment, task)
+    assert deployment.ledger.find_model(task.model_ids[0]) is None
+    deployment.sweep_until_quiet()
+    import_model(deployment)
+
+
+def test_what_takes_its_place_meanwhile_is_not_touched(deployment: Deployment) -> None:
+    """Another function deletes it first, and it is imported again before this one looks."""
+    task = import_model(deployment)
+    lease = deployment.ledger.lease_deletion
+    seen: list[Task] = []
+
+    def lose(model_id: str, **options: Any) -> Any:
+        deployment.ledger.lease_deletion = lease  # type: ignore[method-assign]
+        assert delete(deployment, task)
+        seen.append(deployment.submit(NAME))
+        return lease(model_id, **options)
+
+    deployment.ledger.lease_deletion = lose  # type: ignore[method-assign]
+    with pytest.raises(ImportInProgressError) as running:
+        delete(deployment, task)
+    assert running.value.task_id == seen[0].id
+    deployment.run()
+    assert deployment.find_task(seen[0].id).status is TaskStatus.DONE
+
+
+def test_a_late_duplicate_of_the_last_message_brings_nothing_back(deployment: Deployment) -> None:
+    task = import_model(deployment)
+    assert delete(deployment, task)
+    deployment.deliver(PublishModels(task_id=task.id))
+    assert deployment.store.keys == []
+    assert deployment.ledger._tables.blobs == {}
+    again = import_model(deployment)
+    deployment.deliver(PublishModels(task_id=task.id))
+    assert find_dangling(deployment) == []
+    (model,) = deployment.ledger.find_models(again.model_ids)
+    assert len(deployment.store.keys) == len(FILES) + 1
+    assert model.status is ModelStatus.READY
+
+
+def test_it_is_deleted_while_a_duplicate_publishes_it(deployment: Deployment) -> None:
+    """Two functions have the last message; the slower one still copies when the model is READY, and is deleted."""
+    task = deployment.submit(NAME)
+    while deployment.find_task(task.id).stage is not Stage.VERIFIED:
+        for message in deployment.receive():
+            if not isinstance(message, PublishModels):
+                deployment.deliver(message)
+    copy, delete_objects = deployment.store.copy, deployment.store.delete
+    copies = itertools.count(1)
+
+    def delete_later(keys: Iterable[str]) -> None:
+        """The faster one has not come to giving up staging yet."""
+        delete_objects(key for key in keys if not key.startswith("staging/"))
+
+    def overtake(source_key: str, key: str, *, size: int, etag: str) -> str:
+        if next(copies) == len(FILES):
+            deployment.store.copy = copy  # type: ignore[method-assign]
+            deployment.store.delete = delete_later  # type: ignore[method-assign]
+            deployment.deliver(PublishModels(task_id=task.id))
+            deployment.store.delete = delete_objects  # type: ignore[method-assign]
+            assert delete(deployment, task)
+        return copy(source_key, key, size=size, etag=etag)
+
+    deployment.store.copy = overtake  # type: ignore[method-assign]
+    deployment.deliver(PublishModels(task_id=task.id))
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+    assert deployment.store.keys == []
+    assert find_dangling(deployment) == []
+    assert deployment.ledger.list_due(float("inf"), 10) == [], "nothing is left to watch"
+
+
+def test_a_task_whose_model_is_gone_is_not_watched_for_ever(deployment: Deployment) -> None:
+    """The function that ended the import died before it had tidied up, and the model is deleted before the sweep."""
+    task = deployment.submit(NAME)
+    unwatch = deployment.ledger.unwatch_task
+    deployment.ledger.unwatch_task = lambda task_id: None  # type: ignore[method-assign]
+    deployment.run()
+    deployment.ledger.unwatch_task = unwatch  # type: ignore[method-assign]
+    assert deployment.ledger.list_due(float("inf"), 10) != []
+    assert delete(deployment, task)
+    deployment.sweep_until_quiet()
+    assert deployment.store.keys == []
+
+
+def test_one_of_an_archives_models_is_deleted_before_it_is_tidied_up() -> None:
+    deployment = Deployment()
+    unwatch = deployment.ledger.unwatch_task
+    deployment.ledger.unwatch_task = lambda task_id: None  # type: ignore[method-assign]
+    task = deployment.post(make_archive("a/", "b/"))
+    deployment.run()
+    deployment.ledger.unwatch_task = unwatch  # type: ignore[method-assign]
+    ended = deployment.find_task(task.id)
+    assert delete(deployment, ended)
+    deployment.sweep_until_quiet()
+    (kept,) = deployment.ledger.find_models(ended.model_ids)
+    assert kept.model_id == ended.model_ids[1]
+    assert len([key for key in deployment.store.keys if key.startswith(kept.resolved.prefix)]) == 3
+    assert len(deployment.store.keys) == 4
+    assert find_dangling(deployment) == []
+
+
+def test_a_manifest_that_is_gone_is_no_hindrance_and_a_broken_one_is_named(deployment: Deployment) -> None:
+    task, other = import_model(deployment), import_model(deployment, "next")
+    key = manifest_key(other.model_ids[0])
+    sound = deployment.read(key)
+    for broken in (b"", b"{", b"[]", b"{}", json.dumps({"files": [{"path": "a"}]}).encode(), b'{"files": 3}', b"\xff"):
+        deployment.store._store(key, broken, "etag")
+        with pytest.raises(InternalError, match=other.model_ids[0]):
+            delete(deployment, other)
+        deployment.clock.now += 300
+    deployment.sweeper.sweep_stale(lambda: 300)  # goes on to others
+    deployment.store._store(key, sound, "etag")
+    deployment.clock.now += 600
+    deployment.sweeper.sweep_stale(lambda: 300)
+    assert deployment.ledger.find_model(other.model_ids[0]) is None
+    deployment.store.delete([manifest_key(task.model_ids[0])])
+    assert delete(deployment, task)

@@ -62,6 +62,11 @@ class Publisher:
             )
             return
         listed = list(self.ledger.list_files(task.id))
+        # The first message of its kind, and no sweep was needed since: it can only be a duplicate if publishing began.
+        is_first = message.attempt == 1 and not message.after and not task.sweeps
+        if is_first and task.stage is Stage.PUBLISHING:
+            logger.info("another function is publishing this", extra={"task_id": task.id})
+            return
         layout = _Layout(
             self.store,
             models,
@@ -73,7 +78,10 @@ class Publisher:
             # manifests: a few ranges of the weights.
             gates = {m.model_id: self.gate.inspect(m.resolved, records) for m, records in layout.list_models()}
             # From here on the task's end, if it is another one, includes the removal of what became visible.
-            self.ledger.start_stage(task.id, Stage.PUBLISHING, check_at=self.clock() + CHECK_AFTER)
+            began = self.ledger.start_stage(task.id, Stage.PUBLISHING, check_at=self.clock() + CHECK_AFTER)
+            if is_first and not began:
+                logger.info("another function has begun to publish this", extra={"task_id": task.id})
+                return
             if not self._lay_out(task, layout, message, remaining):
                 return
             self._finish(task, layout, gates)

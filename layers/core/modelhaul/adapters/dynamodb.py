@@ -7,6 +7,7 @@ import re
 import struct
 import time
 import types
+import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,7 @@ from modelhaul.task import Progress, Stage, Task, TaskError, TaskPage, TaskStatu
 _TASK_TTL = 90 * 86_400  # seconds after the task's end
 _FILE_TTL = 14 * 86_400  # seconds after planning
 _WATCHED = "1"
+_STAGED = "staged:"
 _KIND = "task"  # the one partition of the index by creation
 _LIST_PAGES = 10  # of the index, looked through for one page of a list
 _CURSOR = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{6}\+0000 [0-9a-f-]{36}")
@@ -149,6 +151,7 @@ class TaskItem(Item):
     updated_at = UTCDateTimeAttribute()
     status = UnicodeAttribute()
     stage = UnicodeAttribute()
+    moved_by = UnicodeAttribute(null=True)  # the call that brought it to its stage: how that knows itself again
     files_done = NumberAttribute()
     files_total = NumberAttribute()
     bytes_done = NumberAttribute()
@@ -210,6 +213,8 @@ class FileItem(Item):
 
 
 class BlobItem(Item):
+    """`digest` has `_STAGED` before it where the blob expires: neither takes the other's place, without a condition."""
+
     digest = UnicodeAttribute(hash_key=True)
     sha256 = UnicodeAttribute()
     key = UnicodeAttribute()
@@ -710,19 +715,20 @@ class DynamoDBLedger(Ledger):
         return [_to_file(item) for item in self._files.batch_get(keys, consistent_read=True)]
 
     @translate_errors()
-    def start_stage(
-        self, task_id: str, stage: Stage, *, check_at: float, totals: Progress | None = None
-    ) -> Task | None:
+    def start_stage(self, task_id: str, stage: Stage, *, check_at: float, totals: Progress | None = None) -> bool:
         item = self._tasks(task_id)
-        actions = [*self._progress_actions(check_at), TaskItem.stage.set(stage)]
+        token = str(uuid.uuid4())
+        actions = [*self._progress_actions(check_at), TaskItem.stage.set(stage), TaskItem.moved_by.set(token)]
         if totals is not None:
             actions.append(TaskItem.files_total.set(totals.files_total))
             actions.append(TaskItem.bytes_total.set(totals.bytes_total))
         earlier = _STAGE_ORDER[: _STAGE_ORDER.index(stage)]
         is_before = (TaskItem.status == TaskStatus.PENDING) & TaskItem.stage.is_in(*earlier)
         if update_item(item, actions, is_before):
-            return _to_task(item)
-        return self.find_task(task_id)
+            return True
+        # It was this call if only its reply was lost.
+        moved = find_item(self._tasks, task_id)
+        return moved is not None and moved.moved_by == token
 
     @translate_errors()
     def postpone_check(self, task_id: str, *, check_at: float, sweeps: int | None = None) -> None:
@@ -946,24 +952,29 @@ class DynamoDBLedger(Ledger):
         return [_to_task(item) for item in due]
 
     @translate_errors()
-    def find_blob(self, digest: str) -> Blob | None:
-        item = find_item(self._blobs, digest)
-        if item is None or _has_expired(item.expires_at, self._clock()):
-            return None
-        return Blob(item.sha256, item.key, int(item.size), item.etag)
+    def find_blobs(self, digests: Iterable[str]) -> dict[str, Blob]:
+        wanted = dict.fromkeys(digests)
+        keys = [prefix + digest for digest in wanted for prefix in ("", _STAGED)]
+        now = self._clock()
+        found = {
+            item.digest: Blob(item.sha256, item.key, int(item.size), item.etag)
+            for item in self._blobs.batch_get(keys, consistent_read=True)
+            if not _has_expired(item.expires_at, now)
+        }
+        blobs = {digest: found.get(digest) or found.get(_STAGED + digest) for digest in wanted}
+        return {digest: blob for digest, blob in blobs.items() if blob is not None}
 
     @translate_errors()
     def put_blobs(self, blobs: Iterable[tuple[str, Blob]], *, expires_at: float | None) -> None:
-        if expires_at is not None:
-            self._put_expiring_blobs(blobs, datetime.fromtimestamp(expires_at, UTC))
-            return
+        prefix = "" if expires_at is None else _STAGED
+        expiry = None if expires_at is None else datetime.fromtimestamp(expires_at, UTC)
 
         def write(batch: tuple[tuple[str, Blob], ...]) -> None:
             def put() -> None:
                 try:
                     with self._blobs.batch_write() as batch_write:
                         for digest, blob in batch:
-                            batch_write.save(self._from_blob(digest, blob))
+                            batch_write.save(self._from_blob(prefix + digest, blob, expiry))
                 except PutError as error:
                     # Without a cause: DynamoDB kept back some of the items.
                     if error.cause is None:
@@ -974,16 +985,7 @@ class DynamoDBLedger(Ledger):
 
         _write_parallel(write, dict(blobs).items(), _BATCH_LIMIT)
 
-    def _put_expiring_blobs(self, blobs: Iterable[tuple[str, Blob]], expires_at: datetime) -> None:
-        is_free = BlobItem.digest.does_not_exist() | BlobItem.expires_at.exists()
-        for digest, blob in blobs:
-            try:
-                self._from_blob(digest, blob, expires_at).save(condition=is_free)
-            except PutError as error:
-                if _find_code(error) != f"{_CONDITION_FAILED}Exception":
-                    raise
-
-    def _from_blob(self, digest: str, blob: Blob, expires_at: datetime | None = None) -> BlobItem:
+    def _from_blob(self, digest: str, blob: Blob, expires_at: datetime | None) -> BlobItem:
         return self._blobs(
             digest=digest,
             sha256=blob.sha256,
@@ -995,11 +997,12 @@ class DynamoDBLedger(Ledger):
 
     @translate_errors()
     def forget_blob(self, digest: str, key: str) -> None:
-        try:
-            self._blobs(digest).delete(condition=BlobItem.key == key)
-        except DeleteError as error:
-            if _find_code(error) != f"{_CONDITION_FAILED}Exception":
-                raise
+        for prefix in ("", _STAGED):
+            try:
+                self._blobs(prefix + digest).delete(condition=BlobItem.key == key)
+            except DeleteError as error:
+                if _find_code(error) != f"{_CONDITION_FAILED}Exception":
+                    raise
 
 
 def _find_failed_status(task: Task) -> ModelStatus:

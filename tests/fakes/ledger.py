@@ -295,10 +295,12 @@ class InMemoryLedger(Ledger):
 
     def find_blobs(self, digests: Iterable[str]) -> dict[str, Blob]:
         with self._lock:
-            now = self._clock()
-            expiring = {digest: blob for digest, (blob, end) in self._tables.expiring_blobs.items() if end > now}
-            found = expiring | self._tables.blobs
-            return {digest: found[digest] for digest in digests if digest in found}
+            found = {digest: self._find_blob(digest) for digest in digests}
+            return {digest: blob for digest, blob in found.items() if blob is not None}
+
+    def _find_blob(self, digest: str) -> Blob | None:
+        blob, expires_at = self._tables.expiring_blobs.get(digest, (None, 0.0))
+        return self._tables.blobs.get(digest) or (blob if expires_at > self._clock() else None)
 
     def put_blobs(self, blobs: Iterable[tuple[str, Blob]], *, expires_at: float | None) -> None:
         with self._lock:

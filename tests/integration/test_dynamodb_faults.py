@@ -283,6 +283,26 @@ class TestConflict:
         with pytest.raises(StorageUnavailableError, match="too busy"):
             ledger.start_stage(task.id, Stage.PUBLISHING, check_at=builders.START)
 
+    @pytest.mark.parametrize("code", ["ThrottlingError", "ProvisionedThroughputExceededException"])
+    def test_with_the_partition_s_limit_is_waited_out(
+        self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, code: str
+    ) -> None:
+        """All files of a task are in one partition, and many functions may write at once."""
+
+        def throttle(call: Call, _: Callable[[], Answer]) -> Answer:
+            if code != "ThrottlingError":
+                return refuse(400, code)
+            reasons = [{"Code": code}] * len(call.body["TransactItems"])
+            return refuse(400, "TransactionCanceledException", CancellationReasons=reasons)
+
+        file = builders.make_file(size=1000)
+        task = builders.plan(ledger, file)
+        dynamodb.inject(TRANSACTION, throttle, times=50)
+        assert ledger.finish_files(task.id, [builders.make_result(file)], check_at=builders.START).files_done == 1
+        dynamodb.inject(TRANSACTION, throttle, times=1000)
+        with pytest.raises(StorageUnavailableError, match="too busy"):
+            builders.claim(ledger)
+
     def test_without_end_is_an_error(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
         dynamodb.inject(TRANSACTION, conflict, times=100)
         with pytest.raises(StorageUnavailableError, match="too busy"):

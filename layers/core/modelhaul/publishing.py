@@ -26,6 +26,7 @@ from modelhaul.transfer import digests_of, estimate_copy_time
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 16
+_LARGE_AT_ONCE = 4  # each in as many requests as it has half gigabytes
 # Between two looks at the clock and at whether the task was cancelled.
 _BATCH_FILES = 256
 _BATCH_BYTES = 64_000_000_000
@@ -181,7 +182,8 @@ class _Layout:
         records = list(batch)
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="publish") as pool:
             self._etags.update(pool.map(self._copy_one, (r for r in records if r.file.size <= _LARGE)))
-        self._etags.update(map(self._copy_one, (r for r in records if r.file.size > _LARGE)))
+        with ThreadPoolExecutor(_LARGE_AT_ONCE, thread_name_prefix="publish") as pool:
+            self._etags.update(pool.map(self._copy_one, (r for r in records if r.file.size > _LARGE)))
 
     def _copy_one(self, record: FileRecord) -> tuple[str, str]:
         path = record.file.path

@@ -11,7 +11,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import batched
@@ -31,7 +31,6 @@ from pynamodb.attributes import (
 )
 from pynamodb.connection import Connection
 from pynamodb.exceptions import (
-    CancellationReason,
     DeleteError,
     DoesNotExist,
     PutError,
@@ -90,6 +89,10 @@ _KEY_LIMIT = 2048  # bytes of a partition key
 
 _FINISH_LIMIT = 90
 _TRIES = 8
+# Of a write that meets the limit of its partition: all files of a task are in one, which takes 1,000 units a second, 5
+# groups of files. Every function that waits gets its turn.
+_THROTTLED_TRIES = 60
+_THROTTLES = {"ThrottlingError", "ThrottlingException", "ProvisionedThroughputExceededException"}
 _PARALLEL_WRITES = 4
 _CONDITION_FAILED = "ConditionalCheckFailed"  # in a transaction; a single write's code adds "Exception"
 _PART = struct.Struct(">16sI")  # ETag and CRC-32: 10,000 parts take 200 KB of the 400 KB an item may have
@@ -376,14 +379,18 @@ def _match_offset(offset: int | None) -> Condition:
 class _CancelledError(Exception):
     """A write that was not done, but could be if it is tried again on what is there now."""
 
-    def __init__(self, reasons: Sequence[CancellationReason | None] = ()) -> None:
+    def __init__(self, codes: Sequence[str | None] = ()) -> None:
         super().__init__()
-        self._codes = [reason.code if reason else None for reason in reasons]
+        self._codes = codes
 
     @property
     def last_condition_failed(self) -> bool:
         """Whether the condition of the transaction's last action did not hold."""
-        return self._codes[-1:] == [_CONDITION_FAILED]
+        return list(self._codes[-1:]) == [_CONDITION_FAILED]
+
+    @property
+    def throttled(self) -> bool:
+        return not _THROTTLES.isdisjoint(self._codes)
 
 
 def _find_code(error: PynamoDBException) -> str | None:
@@ -402,12 +409,16 @@ def translate_errors() -> Iterator[None]:
 
 
 def _retry[T](write: Callable[[], T]) -> T:
-    """Tries until `write` is not cancelled, at most eight times with less than five seconds of pauses."""
-    for attempt in range(_TRIES):
-        if attempt:
-            time.sleep(random.uniform(0, min(1.0, 0.05 * 2**attempt)))  # noqa: S311 - spreads the writers
-        with suppress(_CancelledError):
+    """Tries until `write` is not cancelled: at most eight times with less than five seconds of pauses; for about half a
+    minute if it is throttled.
+    """
+    for attempt in range(1, _THROTTLED_TRIES + 1):
+        try:
             return write()
+        except _CancelledError as cancelled:
+            if attempt >= _TRIES and not cancelled.throttled:
+                break
+        time.sleep(random.uniform(0, min(1.0, 0.05 * 2**attempt)))  # noqa: S311 - spreads the writers
     raise StorageUnavailableError("The database is too busy with other writes to the same record.")
 
 
@@ -495,8 +506,11 @@ class DynamoDBLedger(Ledger):
             with TransactWrite(connection=self._connection) as transaction:
                 yield transaction
         except TransactWriteError as error:
-            if _find_code(error) == "TransactionCanceledException":
-                raise _CancelledError(error.cancellation_reasons) from error
+            code = _find_code(error)
+            if code == "TransactionCanceledException":
+                raise _CancelledError([r.code if r else None for r in error.cancellation_reasons]) from error
+            if code in _THROTTLES:
+                raise _CancelledError([code]) from error
             raise
 
     def _now(self, *, later: float = 0) -> datetime:

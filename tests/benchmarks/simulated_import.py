@@ -17,6 +17,7 @@ import pytest
 
 from modelhaul import publishing, transfer
 from modelhaul.adapters.s3 import COPY_PART_SIZE, PARALLEL_COPIES, SINGLE_COPY_LIMIT
+from modelhaul.archive_reading import MemoryStream
 from modelhaul.digest import Algorithm, Digest
 from modelhaul.messages import Message, TransferFiles
 from modelhaul.model import Checkpoint, Part, ResolvedModel, Source, SourceFile
@@ -72,29 +73,6 @@ class SimulatedImport:
     swept: int = 0  # how often the sweep thought that something was lost
 
 
-class _Stream:
-    ranged = True
-    etag: str | None = None
-
-    def __init__(self, body: bytes) -> None:
-        self.offset = 0
-        self._body = body
-
-    def readinto(self, buffer: memoryview) -> int:
-        piece, self._body = self._body[: len(buffer)], self._body[len(buffer) :]
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-    def close(self) -> None:
-        return
-
-    def __enter__(self) -> "_Stream":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return
-
-
 def _write_body(number: int, size: int) -> bytes:
     return (b'{"number": %d}' % number).ljust(size)[:size]
 
@@ -134,7 +112,7 @@ class VirtualSource:
     def open_range(self, _: ResolvedModel, file: SourceFile, start: int, end: int) -> ByteStream:
         self.time.pass_time(self.pace.source_answer + (end - start) / self.pace.rate, cpu=self.pace.fetch_cpu)
         number = int(file.path.rpartition("/")[2].removesuffix(".json"))
-        return _Stream(_write_body(number, file.size))
+        return MemoryStream(_write_body(number, file.size), start, end)
 
 
 class _VirtualStore(InMemoryObjectStore):

@@ -301,7 +301,11 @@ class TestConflict:
         assert ledger.finish_files(task.id, [builders.make_result(file)], check_at=builders.START).files_done == 1
         dynamodb.inject(TRANSACTION, throttle, times=1000)
         with pytest.raises(StorageUnavailableError, match="too busy"):
+            ledger.put_files(task.id, [builders.make_file("other")])
+        dynamodb.calls.clear()
+        with pytest.raises(StorageUnavailableError, match="too busy"):
             builders.claim(ledger)
+        assert dynamodb.count(TRANSACTION) <= 3 * 8, "whoever submits does not wait that long"
 
     def test_without_end_is_an_error(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
         dynamodb.inject(TRANSACTION, conflict, times=100)

@@ -408,15 +408,15 @@ def translate_errors() -> Iterator[None]:
         raise StorageUnavailableError(f"The database did not do what it was asked to ({reason}).") from error
 
 
-def _retry[T](write: Callable[[], T]) -> T:
-    """Tries until `write` is not cancelled: at most eight times with less than five seconds of pauses; for about half a
-    minute if it is throttled.
+def _retry[T](write: Callable[[], T], *, to_files: bool = False) -> T:
+    """Tries until `write` is not cancelled, at most eight times with less than five seconds of pauses; one that goes
+    `to_files` and is throttled for about half a minute.
     """
     for attempt in range(1, _THROTTLED_TRIES + 1):
         try:
             return write()
         except _CancelledError as cancelled:
-            if attempt >= _TRIES and not cancelled.throttled:
+            if attempt >= _TRIES and not (to_files and cancelled.throttled):
                 break
         time.sleep(random.uniform(0, min(1.0, 0.05 * 2**attempt)))  # noqa: S311 - spreads the writers
     raise StorageUnavailableError("The database is too busy with other writes to the same record.")
@@ -715,7 +715,7 @@ class DynamoDBLedger(Ledger):
                             ],
                         )
 
-            _retry(put)
+            _retry(put, to_files=True)
 
         _write_parallel(write, {file.path: file for file in files}.values(), _TRANSACTION_LIMIT)
 
@@ -812,7 +812,7 @@ class DynamoDBLedger(Ledger):
                     raise _ended_task(task_id) from None
                 raise
 
-        _retry(save)
+        _retry(save, to_files=True)
 
     def _count(self, transaction: TransactWrite, task_id: str, check_at: float, counts: Sequence[Action]) -> None:
         transaction.update(
@@ -851,7 +851,7 @@ class DynamoDBLedger(Ledger):
                     raise _ended_task(task_id) from None
                 raise
 
-        _retry(finish)
+        _retry(finish, to_files=True)
         task = self.find_task(task_id)
         if task is None or task.status is not TaskStatus.PENDING:
             raise _ended_task(task_id)

@@ -22,7 +22,7 @@ LOCAL = python -m local --stack "$(STACK)"
 LOCAL_OPTIONS = --upstream "$(UPSTREAM)" --port "$(STACK_PORT)" --hf-endpoint "$(HF_ENDPOINT)" \
 	--github-api-url "$(GITHUB_API_URL)" --github-url "$(GITHUB_URL)" --github-raw-url "$(GITHUB_RAW_URL)"
 
-.PHONY: help setup run up down test check format bench build deploy lock clean
+.PHONY: help setup run up down test check format counts bench build deploy lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -62,6 +62,9 @@ check: setup ## lint, format, types, template
 format: setup ## mend what ruff can mend
 	ruff check --fix
 	ruff format
+
+counts: setup ## write docs/calls.md again: the calls of AWS that an import makes
+	PYTHONPATH=.:layers/core:layers/sources python -m tests.benchmarks.call_counts
 
 bench: setup ## benchmarks
 	PYTHONPATH=.:layers/core:layers/sources python -m tests.benchmarks

@@ -1,4 +1,4 @@
-"""Run the benchmarks and write docs/benchmarks.md: python -m tests.benchmarks [--sizes MB ...]."""
+"""Run the benchmarks; write docs/benchmarks.md, calls.md, scale.md: python -m tests.benchmarks [--sizes MB ...]."""
 
 import argparse
 import os
@@ -6,6 +6,7 @@ import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tests.benchmarks import call_counts, scale
 from tests.benchmarks.archives import describe_archives
 from tests.benchmarks.repositories import describe_repositories
 from tests.benchmarks.servers import ROOT
@@ -44,6 +45,8 @@ def main() -> None:
     ]
     report = "\n\n".join(sections) + "\n"
     (ROOT / "docs" / "benchmarks.md").write_text(report)
+    call_counts.write()
+    scale.write()
     print(report, end="")
 
 

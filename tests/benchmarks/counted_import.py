@@ -2,27 +2,34 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import boto3
 import moto.dynamodb.models
 import pytest
 from botocore.client import BaseClient
 
+from modelhaul.adapters.archives import S3ArchiveStore
 from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
 from modelhaul.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
 from modelhaul.model import Source
 from modelhaul.streaming import StreamSettings
 from modelhaul.task import Task
+from tests.benchmarks.request_units import charge_call
 from tests.contract.backends import REGION, open_aws
 from tests.contract.dynamodb import open_ledger
+from tests.fakes.archive_store import InMemoryArchiveStore
 from tests.fakes.deployment import Deployment
 from tests.fakes.message_queue import InMemoryMessageQueue
 from tests.fakes.model_source import HubSource
+
+# Nothing that depends on how fast this machine is: no heartbeat, no second connection.
+_TIMELESS = {"heartbeat": 1e9, "rate_window": 1e9}
 
 
 class CountedQueue:
@@ -40,43 +47,78 @@ class CountedQueue:
         self._kept.send(messages, delay=delay)
 
 
+@dataclass(slots=True)
+class Usage:
+    """Of all clients of this process, pynamodb's included: calls by `service Operation`, DynamoDB's request units."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    read_units: float = 0
+    write_units: float = 0
+
+
 @contextmanager
-def count_calls() -> Iterator[Counter[str]]:
-    """Calls by `service Operation`, of all clients of this process, pynamodb's included."""
-    calls: Counter[str] = Counter()
+def count_calls() -> Iterator[Usage]:
+    usage = Usage()
     counting = threading.Lock()
     original = BaseClient._make_api_call  # type: ignore[attr-defined]
 
     def make_api_call(client: BaseClient, operation: str, arguments: dict[str, Any]) -> Any:
         service = client.meta.service_model.service_name
         with counting:
-            calls[f"{service} {operation}"] += 1
+            usage.calls[f"{service} {operation}"] += 1
             if service == "dynamodb":
                 # moto's transactions are not safe among threads.
-                return original(client, operation, arguments)
+                answer, units = charge_call(operation, arguments, lambda: original(client, operation, arguments))
+                usage.read_units += units.read
+                usage.write_units += units.write
+                return answer
         return original(client, operation, arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BaseClient, "_make_api_call", make_api_call)
         # For each transaction moto copies the whole table, to go back to; none fails here.
         patch.setattr(moto.dynamodb.models, "copy", SimpleNamespace(deepcopy=lambda table: table))
-        yield calls
+        yield usage
 
 
-def count_import(source: HubSource, kind: Source, name: str) -> tuple[Task, Counter[str], Counter[str]]:
-    """(the ended task, calls of AWS by `service Operation`, messages by kind) of one import by the whole pipeline."""
+@dataclass(slots=True)
+class CountedImport:
+    """`messages` by kind."""
+
+    task: Task
+    usage: Usage
+    messages: Counter[str]
+
+
+def count_import(
+    source: HubSource,
+    start: Callable[[Deployment], str],
+    *,
+    stream_settings: Callable[..., StreamSettings] = StreamSettings,
+    **store_options: int,
+) -> CountedImport:
+    """One import by the whole pipeline, which `start` begins and of which it returns the task's id. `store_options` are
+    S3ObjectStore's.
+    """
     with open_aws("moto"), open_ledger() as ledger:
-        boto3.client("s3", region_name=REGION).create_bucket(Bucket="models")
+        for bucket in ("models", "incoming"):
+            boto3.client("s3", region_name=REGION).create_bucket(Bucket=bucket)
         sqs = create_sqs_client(REGION)
         url = sqs.create_queue(QueueName="work")["QueueUrl"]
         kinds = (AcceptArchive, PlanImport, TransferFiles, PublishModels)
         deployment = Deployment(source)
         queue = CountedQueue(SQSMessageQueue(sqs, dict.fromkeys(kinds, url)), deployment.queue)
-        store = S3ObjectStore(create_s3_client(REGION), "models")
-        deployment.connect(ledger, store, queue, StreamSettings())
-        with count_calls() as calls:
-            task = deployment.submit(name, source=kind)
+        client = create_s3_client(REGION)
+        deployment.archives = cast("InMemoryArchiveStore", S3ArchiveStore(client, "incoming"))
+        store = S3ObjectStore(client, "models", **store_options)
+        deployment.connect(ledger, store, queue, stream_settings(**_TIMELESS))
+        with count_calls() as usage:
+            task_id = start(deployment)
             deployment.run()
-        ended = ledger.find_task(task.id)
+        ended = ledger.find_task(task_id)
         assert ended is not None
-        return ended, calls, queue.sent
+        return CountedImport(ended, usage, queue.sent)
+
+
+def submit(kind: Source, name: str) -> Callable[[Deployment], str]:
+    return lambda deployment: deployment.submit(name, source=kind).id

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from modelhaul.model import Source
 from modelhaul.task import TaskStatus
-from tests.benchmarks.counted_import import count_import
+from tests.benchmarks.counted_import import count_import, submit
 from tests.upstream.git_repository import Entry, RepositoryMaker
 from tests.upstream.git_tools import LfsServer
 from tests.upstream.github import LoopbackGitHub
@@ -31,17 +31,18 @@ def count_repository(count: int) -> dict[str, int]:
     ):
         maker = RepositoryMaker(Path(folder) / "repositories", lfs)
         github.add_repository(maker.make(_NAME, {"main": _build_files(count)}, lfs=["*.bin"]))
-        task, calls, messages = count_import(open_github(github), Source.GITHUB, _NAME)
-        if task.status is not TaskStatus.DONE:
-            raise RuntimeError(f"the import failed: {task.error}")
+        counted = count_import(open_github(github), submit(Source.GITHUB, _NAME))
+        if counted.task.status is not TaskStatus.DONE:
+            raise RuntimeError(f"the import failed: {counted.task.error}")
         origins = Counter(record.origin for record in github.requests)
+    calls = counted.usage.calls
     services = {name: {c: n for c, n in calls.items() if c.startswith(name)} for name in ("sqs", "dynamodb", "s3")}
     return {
         "GitHub REST calls": origins["api"],
         "raw host, files": origins["raw"],
         "LFS batch calls": origins["lfs"],
         "LFS downloads": origins["media"],
-        "queue messages": messages.total(),
+        "queue messages": counted.messages.total(),
         **{call: number for found in services.values() for call, number in sorted(found.items())},
     }
 

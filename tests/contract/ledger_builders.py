@@ -8,6 +8,7 @@ from itertools import count
 from modelhaul.digest import Algorithm, Digest
 from modelhaul.model import (
     Archive,
+    Blob,
     Checkpoint,
     FileRecord,
     FileResult,
@@ -91,9 +92,8 @@ def plan(ledger: Ledger, *files: SourceFile) -> Task:
     task = claim(ledger)
     ledger.put_files(task.id, files)
     totals = Progress(files_total=len(files), bytes_total=sum(f.size for f in files))
-    started = ledger.start_stage(task.id, Stage.TRANSFERRING, check_at=START + 300, totals=totals)
-    assert started is not None
-    return started
+    assert ledger.start_stage(task.id, Stage.TRANSFERRING, check_at=START + 300, totals=totals)
+    return read_task(ledger, task.id)
 
 
 def make_result(file: SourceFile, *, reused: bool = False) -> FileResult:
@@ -126,6 +126,10 @@ def read_model(ledger: Ledger, model_id: str) -> Model:
 def read_file(ledger: Ledger, task_id: str, path: str = "model.safetensors") -> FileRecord:
     [record] = ledger.find_files(task_id, [path])
     return record
+
+
+def find_blob(ledger: Ledger, digest: str) -> Blob | None:
+    return ledger.find_blobs([digest]).get(digest)
 
 
 def lease(ledger: Ledger, task_id: str, path: str = "model.safetensors", owner: str = "a") -> FileRecord:

@@ -2,6 +2,7 @@ import base64
 import re
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -41,6 +42,7 @@ from tests.contract.ledger_builders import (
     at,
     claim,
     drop,
+    find_blob,
     lease,
     make_checkpoint,
     make_file,
@@ -204,7 +206,8 @@ class TestStage:
         task = claim(ledger, sweeps=4)
         clock.now = START + 7
         totals = Progress(files_done=9, files_total=2, bytes_done=9, bytes_total=30, bytes_reused=9)
-        started = ledger.start_stage(task.id, Stage.TRANSFERRING, check_at=START + 500, totals=totals)
+        assert ledger.start_stage(task.id, Stage.TRANSFERRING, check_at=START + 500, totals=totals)
+        started = read_task(ledger, task.id)
         assert started == replace(
             task,
             stage=Stage.TRANSFERRING,
@@ -214,32 +217,38 @@ class TestStage:
             sweeps=0,
             transfer_began_at=at(START + 7),
         )
-        assert ledger.find_task(task.id) == started
-        published = ledger.start_stage(task.id, Stage.PUBLISHING, check_at=START + 600)
-        assert published == replace(started, stage=Stage.PUBLISHING, check_at=START + 600)
+        assert ledger.start_stage(task.id, Stage.PUBLISHING, check_at=START + 600)
+        assert read_task(ledger, task.id) == replace(started, stage=Stage.PUBLISHING, check_at=START + 600)
 
     @pytest.mark.parametrize("stage", [Stage.TRANSFERRING, Stage.PUBLISHING])
     def test_that_is_reached_or_passed_is_left_alone(self, ledger: Ledger, stage: Stage) -> None:
         task = claim(ledger)
         ledger.start_stage(task.id, Stage.PUBLISHING, check_at=START + 500)
         before = read_task(ledger, task.id)
-        after = ledger.start_stage(task.id, stage, check_at=START + 900, totals=Progress(files_total=7))
-        assert after == before == ledger.find_task(task.id)
+        assert not ledger.start_stage(task.id, stage, check_at=START + 900, totals=Progress(files_total=7))
+        assert read_task(ledger, task.id) == before
+
+    def test_is_begun_by_one_of_many(self, ledger: Ledger) -> None:
+        task = claim(ledger)
+        with ThreadPoolExecutor(8) as pool:
+            began = list(pool.map(lambda _: ledger.start_stage(task.id, Stage.VERIFIED, check_at=START), range(8)))
+        assert began.count(True) == 1
 
     def test_of_an_ended_task_is_left_alone(self, ledger: Ledger) -> None:
         task = claim(ledger)
         ledger.fail_import(task.id, GATED, check_at=START)
         before = read_task(ledger, task.id)
-        assert ledger.start_stage(task.id, Stage.PUBLISHING, check_at=START + 900) == before
+        assert not ledger.start_stage(task.id, Stage.PUBLISHING, check_at=START + 900)
+        assert read_task(ledger, task.id) == before
 
     @pytest.mark.parametrize("stage", [Stage.UPLOADING, Stage.INSPECTING])
     def test_of_a_task_without_its_models_is_left_alone(self, ledger: Ledger, stage: Stage) -> None:
         task = drop(ledger, stage=stage)
-        assert ledger.start_stage(task.id, Stage.TRANSFERRING, check_at=START + 900) == task
+        assert not ledger.start_stage(task.id, Stage.TRANSFERRING, check_at=START + 900)
         assert read_task(ledger, task.id) == task
 
-    def test_of_an_unknown_task_is_none(self, ledger: Ledger) -> None:
-        assert ledger.start_stage("unknown", Stage.PUBLISHING, check_at=START) is None
+    def test_of_an_unknown_task_is_not_begun(self, ledger: Ledger) -> None:
+        assert not ledger.start_stage("unknown", Stage.PUBLISHING, check_at=START)
         assert ledger.find_task("unknown") is None
 
 
@@ -597,35 +606,44 @@ class TestBlobs:
             for n in range(60)
         ]
         ledger.put_blobs(iter(blobs), expires_at=None)
-        for digest, blob in blobs:
-            assert ledger.find_blob(digest) == blob
-        assert ledger.find_blob(f"git-sha1:{0:040x}") is None
+        absent = f"git-sha1:{0:040x}"
+        assert ledger.find_blobs([*dict(blobs), absent, blobs[0][0]]) == dict(blobs)
+        assert ledger.find_blobs([absent]) == ledger.find_blobs([]) == {}
         ledger.put_blobs([], expires_at=None)
 
     def test_are_forgotten_when_they_expire(self, ledger: Ledger, clock: ManualClock) -> None:
         blob = Blob("aa", "staging/task/a", 1, "etag")
         ledger.put_blobs([("sha256:aa", blob)], expires_at=START + 10)
         clock.now = START + 9
-        assert ledger.find_blob("sha256:aa") == blob
+        assert find_blob(ledger, "sha256:aa") == blob
         clock.now = START + 10
-        assert ledger.find_blob("sha256:aa") is None
+        assert find_blob(ledger, "sha256:aa") is None
 
     def test_are_recorded_over_what_was_there(self, ledger: Ledger, clock: ManualClock) -> None:
         staged, published = Blob("aa", "staging/task/a", 1, "one"), Blob("aa", "models/a", 1, "two")
         ledger.put_blobs([("sha256:aa", staged)], expires_at=START + 10)
         ledger.put_blobs([("sha256:aa", staged), ("sha256:aa", published)], expires_at=None)
         clock.now = START + 1000
-        assert ledger.find_blob("sha256:aa") == published
+        assert find_blob(ledger, "sha256:aa") == published
 
     def test_that_expire_do_not_take_the_place_of_one_that_stays(self, ledger: Ledger, clock: ManualClock) -> None:
         published, staged, newer = (Blob("aa", key, 1, "etag") for key in ("models/a", "staging/t/a", "staging/u/a"))
         ledger.put_blobs([("sha256:aa", published)], expires_at=None)
         ledger.put_blobs([("sha256:aa", staged), ("sha256:bb", staged)], expires_at=START + 10)
         ledger.put_blobs([("sha256:bb", newer)], expires_at=START + 20)
-        assert ledger.find_blob("sha256:bb") == newer
+        assert find_blob(ledger, "sha256:bb") == newer
         clock.now = START + 15
-        assert ledger.find_blob("sha256:bb") == newer
-        assert ledger.find_blob("sha256:aa") == published
+        assert find_blob(ledger, "sha256:bb") == newer
+        assert find_blob(ledger, "sha256:aa") == published
+
+    def test_that_expire_are_found_once_the_one_that_stays_is_forgotten(self, ledger: Ledger) -> None:
+        published, staged = Blob("aa", "models/a", 1, "one"), Blob("aa", "staging/t/a", 1, "two")
+        ledger.put_blobs([("sha256:aa", published)], expires_at=None)
+        ledger.put_blobs([("sha256:aa", staged)], expires_at=START + 1e9)
+        ledger.forget_blob("sha256:aa", "models/a")
+        assert find_blob(ledger, "sha256:aa") == staged
+        ledger.forget_blob("sha256:aa", "staging/t/a")
+        assert find_blob(ledger, "sha256:aa") is None
 
     def test_any_number_is_forgotten_only_at_the_keys_given(self, ledger: Ledger) -> None:
         blobs = [(f"sha256:{n:064x}", Blob(f"{n:064x}", f"models/a/{n}", 1, "etag")) for n in range(250)]
@@ -636,18 +654,18 @@ class TestBlobs:
         references = [*((digest, blob.key) for digest, blob in blobs[:-1]), *twice, *unknown]
         for _ in range(2):
             ledger.forget_blobs(iter(references))
-        assert [digest for digest, _ in blobs if ledger.find_blob(digest)] == [blobs[-1][0]]
-        assert all(ledger.find_blob(digest) == blob for digest, blob in others)
+        assert [digest for digest, _ in blobs if find_blob(ledger, digest)] == [blobs[-1][0]]
+        assert all(find_blob(ledger, digest) == blob for digest, blob in others)
         ledger.forget_blobs([])
 
     def test_are_forgotten_only_at_the_key_given(self, ledger: Ledger) -> None:
         blob = Blob("aa", "models/a", 1, "etag")
         ledger.put_blobs([("sha256:aa", blob)], expires_at=None)
         ledger.forget_blob("sha256:aa", "staging/task/a")
-        assert ledger.find_blob("sha256:aa") == blob
+        assert find_blob(ledger, "sha256:aa") == blob
         for _ in range(2):
             ledger.forget_blob("sha256:aa", "models/a")
-        assert ledger.find_blob("sha256:aa") is None
+        assert find_blob(ledger, "sha256:aa") is None
 
 
 class TestClaimOfSeveral:

@@ -60,7 +60,8 @@ class _Tables:
     watched: set[str] = field(default_factory=set)
     models: dict[str, Model] = field(default_factory=dict)
     files: dict[tuple[str, str], _File] = field(default_factory=dict)
-    blobs: dict[str, tuple[Blob, float | None]] = field(default_factory=dict)
+    blobs: dict[str, Blob] = field(default_factory=dict)
+    expiring_blobs: dict[str, tuple[Blob, float]] = field(default_factory=dict)
     deletions: dict[str, tuple[str, float]] = field(default_factory=dict)  # owner, lease until
 
 
@@ -216,22 +217,21 @@ class InMemoryLedger(Ledger):
             found = (self._tables.files.get((task_id, path)) for path in set(paths))
             return [file.record for file in found if file is not None]
 
-    def start_stage(
-        self, task_id: str, stage: Stage, *, check_at: float, totals: Progress | None = None
-    ) -> Task | None:
+    def start_stage(self, task_id: str, stage: Stage, *, check_at: float, totals: Progress | None = None) -> bool:
         earlier = _STAGE_ORDER[: _STAGE_ORDER.index(stage)]
         with self._lock:
             task = self._tables.tasks.get(task_id)
             if task is None or task.status is not TaskStatus.PENDING or task.stage not in earlier:
-                return task
+                return False
             progress, began_at = task.progress, task.transfer_began_at
             if totals is not None:
                 progress = replace(progress, files_total=totals.files_total, bytes_total=totals.bytes_total)
             if stage is Stage.TRANSFERRING:
                 began_at = self._now()
-            return self._write_task(
+            self._write_task(
                 task, stage=stage, progress=progress, transfer_began_at=began_at, check_at=check_at, sweeps=0
             )
+            return True
 
     def postpone_check(self, task_id: str, *, check_at: float, sweeps: int | None = None) -> None:
         with self._lock:
@@ -356,23 +356,30 @@ class InMemoryLedger(Ledger):
             watched = (self._tables.tasks[task_id] for task_id in self._tables.watched)
             return sorted((t for t in watched if t.check_at <= now), key=lambda t: t.check_at)[:limit]
 
-    def find_blob(self, digest: str) -> Blob | None:
+    def find_blobs(self, digests: Iterable[str]) -> dict[str, Blob]:
         with self._lock:
-            blob, expires_at = self._tables.blobs.get(digest, (None, None))
-            return None if expires_at is not None and expires_at <= self._clock() else blob
+            found = {digest: self._find_blob(digest) for digest in digests}
+            return {digest: blob for digest, blob in found.items() if blob is not None}
+
+    def _find_blob(self, digest: str) -> Blob | None:
+        blob, expires_at = self._tables.expiring_blobs.get(digest, (None, 0.0))
+        return self._tables.blobs.get(digest) or (blob if expires_at > self._clock() else None)
 
     def put_blobs(self, blobs: Iterable[tuple[str, Blob]], *, expires_at: float | None) -> None:
         with self._lock:
             for digest, blob in blobs:
-                stays = digest in self._tables.blobs and self._tables.blobs[digest][1] is None
-                if expires_at is None or not stays:
-                    self._tables.blobs[digest] = (blob, expires_at)
+                if expires_at is None:
+                    self._tables.blobs[digest] = blob
+                else:
+                    self._tables.expiring_blobs[digest] = (blob, expires_at)
 
     def forget_blob(self, digest: str, key: str) -> None:
         with self._lock:
-            blob, _ = self._tables.blobs.get(digest, (None, None))
-            if blob is not None and blob.key == key:
+            stays, expiring = self._tables.blobs.get(digest), self._tables.expiring_blobs.get(digest)
+            if stays is not None and stays.key == key:
                 del self._tables.blobs[digest]
+            if expiring is not None and expiring[0].key == key:
+                del self._tables.expiring_blobs[digest]
 
     def forget_blobs(self, references: Iterable[tuple[str, str]]) -> None:
         for digest, key in references:

@@ -171,9 +171,8 @@ class TestLostReply:
     def test_of_single_writes(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any) -> None:
         task = builders.plan(ledger, builders.make_file())
         dynamodb.inject("UpdateItem", fault)
-        started = ledger.start_stage(task.id, Stage.PUBLISHING, check_at=builders.START)
-        assert started is not None
-        assert started.stage is Stage.PUBLISHING
+        assert ledger.start_stage(task.id, Stage.PUBLISHING, check_at=builders.START), "it knows itself again"
+        assert builders.read_task(ledger, task.id).stage is Stage.PUBLISHING
         dynamodb.inject("UpdateItem", fault)
         assert builders.lease(ledger, task.id).lease_until == builders.START + 90
         dynamodb.inject("UpdateItem", fault)
@@ -183,10 +182,10 @@ class TestLostReply:
         assert builders.read_file(ledger, task.id).lease_until == 0
         dynamodb.inject("BatchWriteItem", fault)
         ledger.put_blobs([("sha256:aa", BLOB)], expires_at=None)
-        assert ledger.find_blob("sha256:aa") == BLOB
+        assert builders.find_blob(ledger, "sha256:aa") == BLOB
         dynamodb.inject("DeleteItem", fault)
         ledger.forget_blob("sha256:aa", BLOB.key)
-        assert ledger.find_blob("sha256:aa") is None
+        assert builders.find_blob(ledger, "sha256:aa") is None
 
     def test_of_a_deletion(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, fault: Any) -> None:
         task = builders.claim(ledger)
@@ -199,7 +198,7 @@ class TestLostReply:
         assert leased.status is ModelStatus.DELETING
         dynamodb.inject("DeleteItem", fault)
         ledger.forget_blobs([("sha256:aa", BLOB.key)])
-        assert ledger.find_blob("sha256:aa") is None
+        assert ledger.find_blobs(["sha256:aa"]) == {}
         dynamodb.inject("DeleteItem", fault)
         ledger.remove_model(model_id, owner="a")
         assert ledger.find_model(model_id) is None
@@ -300,6 +299,30 @@ class TestConflict:
         dynamodb.inject("UpdateItem", lambda *_: refuse(400, "TransactionConflictException"), times=100)
         with pytest.raises(StorageUnavailableError, match="too busy"):
             ledger.start_stage(task.id, Stage.PUBLISHING, check_at=builders.START)
+
+    @pytest.mark.parametrize("code", ["ThrottlingError", "ProvisionedThroughputExceededException"])
+    def test_with_the_partition_s_limit_is_waited_out(
+        self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB, code: str
+    ) -> None:
+        """All files of a task are in one partition, and many functions may write at once."""
+
+        def throttle(call: Call, _: Callable[[], Answer]) -> Answer:
+            if code != "ThrottlingError":
+                return refuse(400, code)
+            reasons = [{"Code": code}] * len(call.body["TransactItems"])
+            return refuse(400, "TransactionCanceledException", CancellationReasons=reasons)
+
+        file = builders.make_file(size=1000)
+        task = builders.plan(ledger, file)
+        dynamodb.inject(TRANSACTION, throttle, times=50)
+        assert ledger.finish_files(task.id, [builders.make_result(file)], check_at=builders.START).files_done == 1
+        dynamodb.inject(TRANSACTION, throttle, times=1000)
+        with pytest.raises(StorageUnavailableError, match="too busy"):
+            ledger.put_files(task.id, [builders.make_file("other")])
+        dynamodb.calls.clear()
+        with pytest.raises(StorageUnavailableError, match="too busy"):
+            builders.claim(ledger)
+        assert dynamodb.count(TRANSACTION) <= 3 * 8, "whoever submits does not wait that long"
 
     def test_without_end_is_an_error(self, ledger: DynamoDBLedger, dynamodb: MotoDynamoDB) -> None:
         dynamodb.inject(TRANSACTION, conflict, times=100)
@@ -564,7 +587,7 @@ CALLS: dict[str, Callable[[Ledger], object]] = {
     "release_models": lambda ledger: ledger.release_models("a"),
     "unwatch_task": lambda ledger: ledger.unwatch_task("a"),
     "list_due": lambda ledger: ledger.list_due(1, 1),
-    "find_blob": lambda ledger: ledger.find_blob("a"),
+    "find_blobs": lambda ledger: ledger.find_blobs(["a"]),
     "put_blobs": lambda ledger: ledger.put_blobs([("sha256:aa", BLOB)], expires_at=None),
     "forget_blob": lambda ledger: ledger.forget_blob("a", "b"),
     "forget_blobs": lambda ledger: ledger.forget_blobs([("a", "b")]),
@@ -693,7 +716,7 @@ def test_items_that_dynamodb_keeps_back_are_sent_again(ledger: DynamoDBLedger, d
 
     dynamodb.inject("BatchWriteItem", keep_back, times=5)
     ledger.put_blobs([("sha256:aa", BLOB)], expires_at=None)
-    assert ledger.find_blob("sha256:aa") == BLOB
+    assert builders.find_blob(ledger, "sha256:aa") == BLOB
     dynamodb.inject("BatchWriteItem", keep_back, times=100)
     with pytest.raises(StorageUnavailableError):
         ledger.put_blobs([("sha256:bb", BLOB)], expires_at=None)
@@ -729,6 +752,8 @@ def test_calls_to_dynamodb_are_few(ledger: DynamoDBLedger, dynamodb: MotoDynamoD
     pairs = [("sha256:aa", BLOB), ("git-sha1:aa", BLOB)]
     measure("put_blobs", lambda: ledger.put_blobs(pairs, expires_at=None))
     measure("put_blobs that expire", lambda: ledger.put_blobs(pairs, expires_at=1))
+    measure("find_blobs", lambda: ledger.find_blobs(["sha256:aa"]))
+    measure("find_blobs of a group", lambda: ledger.find_blobs(str(file.digest) for file in files))
     asked = builders.make_task(builders.make_local_model("a"), model_ids=(), stage=Stage.UPLOADING, archive=ARCHIVE)
     models = [builders.make_local_model(f"m{number}", asked.id) for number in range(90)]
     measure("record_task", lambda: ledger.record_task(asked))
@@ -751,7 +776,9 @@ def test_calls_to_dynamodb_are_few(ledger: DynamoDBLedger, dynamodb: MotoDynamoD
         "start_stage": 1,
         "finish_import": 2,
         "put_blobs": 1,
-        "put_blobs that expire": 2,
+        "put_blobs that expire": 1,
+        "find_blobs": 1,
+        "find_blobs of a group": 2,
         "record_task": 1,
         "record_arrival": 2,
         "claim_models": 3,

@@ -20,6 +20,7 @@ from modelhaul.errors import (
 from modelhaul.messages import AcceptArchive, PlanImport, PublishModels, TransferFiles
 from modelhaul.model import ModelStatus
 from modelhaul.task import Stage, Task, TaskStatus
+from tests.fakes.archive_store import InMemoryRange
 from tests.fakes.deployment import PART_SIZE, Deployment
 from tests.weights import wrap_weights
 
@@ -136,6 +137,52 @@ def test_an_earlier_tasks_outcome_does_not_replace_a_later_ones() -> None:
     outcome = deployment.archives.outcomes["outcomes/incoming/archive.zip.json"]
     assert (outcome["id"], outcome["task_status"]) == (second, "DONE")
     assert deployment.find_task(first).status is TaskStatus.FAILED
+
+
+def test_small_entries_that_are_neighbours_are_read_together() -> None:
+    small = {f"{number % 5}/{number:03}.json": b"%d " % number * 50 for number in range(300)}
+    files = {**small, **SMALL, "equal.json": b"0 " * 50}
+    deployment = Deployment()
+    task = deployment.drop(make_archive(place("a", files), stored=("a/1/",)))
+    while deployment.find_task(task).stage is not Stage.TRANSFERRING:
+        for message in deployment.receive():
+            deployment.deliver(message)
+    asked: list[int] = []
+    open_range = deployment.archives.open_range
+
+    def watch(key: str, start: int, end: int, *, etag: str) -> InMemoryRange:
+        asked.append(end - start)
+        return open_range(key, start, end, etag=etag)
+
+    deployment.archives.open_range = watch  # type: ignore[method-assign]
+    messages = deployment.receive()
+    for message in messages:
+        deployment.deliver(message)
+    assert len(asked) == len(messages) == 4, "one request for each group"
+    deployment.run()
+    deployment.check_promises(expect(deployment.find_task(task), a=files))
+
+
+def test_a_run_of_neighbours_that_breaks_off_is_read_again() -> None:
+    deployment = Deployment()
+    task = deployment.drop(make_archive(place("a", SMALL)))
+    while deployment.find_task(task).stage is not Stage.TRANSFERRING:
+        for message in deployment.receive():
+            deployment.deliver(message)
+    open_range = deployment.archives.open_range
+    broken: list[int] = []
+
+    def break_once(key: str, start: int, end: int, *, etag: str) -> InMemoryRange:
+        if not broken:
+            broken.append(start)
+            raise StorageUnavailableError("S3 GetObject failed: SlowDown")
+        return open_range(key, start, end, etag=etag)
+
+    deployment.archives.open_range = break_once  # type: ignore[method-assign]
+    deployment.run()
+    assert broken
+    assert deployment.find_task(task).status is TaskStatus.DONE
+    deployment.check_promises(expect(deployment.find_task(task), a=SMALL))
 
 
 def test_equal_weights_are_stored_once() -> None:

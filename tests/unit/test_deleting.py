@@ -67,7 +67,7 @@ def delete(deployment: Deployment, task: Task, *, seconds: float = 28) -> bool:
 def find_dangling(deployment: Deployment) -> list[str]:
     """Digests that are recorded at objects that are not there."""
     blobs = deployment.ledger._tables.blobs
-    return [digest for digest, (blob, _) in blobs.items() if deployment.store.find_object(blob.key) is None]
+    return [digest for digest, blob in blobs.items() if deployment.store.find_object(blob.key) is None]
 
 
 def test_all_of_a_model_goes_and_its_task_stays(deployment: Deployment) -> None:
@@ -105,7 +105,7 @@ def test_only_references_to_its_own_objects_are_forgotten(deployment: Deployment
     assert delete(deployment, first)
     kept = deployment.ledger._tables.blobs
     (model,) = deployment.ledger.find_models(second.model_ids)
-    assert kept == {d: entry for d, entry in before.items() if entry[0].key.startswith(model.resolved.prefix)}
+    assert kept == {d: entry for d, entry in before.items() if entry.key.startswith(model.resolved.prefix)}
     assert len(kept) > 0
 
 

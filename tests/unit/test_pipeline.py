@@ -3,13 +3,15 @@
 import hashlib
 import random
 from collections.abc import Callable
-from threading import Thread
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Thread
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelhaul import publishing
+from modelhaul import gate, publishing
 from modelhaul.digest import Algorithm, Digest
 from modelhaul.errors import (
     FileMissingError,
@@ -24,7 +26,7 @@ from modelhaul.errors import (
 from modelhaul.messages import PlanImport, PublishModels, TransferFiles
 from modelhaul.model import ModelStatus, SourceFile
 from modelhaul.planning import group_files
-from modelhaul.task import Stage, Task, TaskStatus
+from modelhaul.task import Progress, Stage, Task, TaskStatus
 from tests.fakes.deployment import PART_SIZE, Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.weights import wrap_weights
@@ -445,6 +447,78 @@ def test_publishing_goes_on_in_other_functions(monkeypatch: pytest.MonkeyPatch) 
     assert list(source.bytes_read) == ["new.txt"]
 
 
+def test_of_functions_that_finish_the_last_files_at_once_one_hands_the_task_on() -> None:
+    deployment, source = make_deployment({f"{number}.bin": WEIGHTS + b"%d" % number for number in range(4)})
+    task = deployment.submit(NAME)
+    bring_to(deployment, task, Stage.TRANSFERRING)
+    finish = deployment.ledger.finish_files
+    together = Barrier(4, timeout=30)
+
+    def finish_together(*arguments: Any, **options: Any) -> Progress:
+        finish(*arguments, **options)
+        together.wait()
+        return deployment.find_task(task.id).progress
+
+    deployment.ledger.finish_files = finish_together  # type: ignore[method-assign]
+    with ThreadPoolExecutor(4) as functions:
+        list(functions.map(deployment.deliver, deployment.receive()))
+    assert deployment.receive() == [PublishModels(task_id=task.id)]
+    deployment.sweep_until_quiet()
+    deployment.check_promises(expect(source))
+
+
+@pytest.mark.parametrize("moment", ["inspect", "copy"])
+def test_a_second_publisher_leaves_it_to_the_first(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment, source = make_deployment()
+    task = deployment.submit(NAME)
+    bring_to(deployment, task, Stage.VERIFIED)
+    (message,) = deployment.receive()
+    copied: list[str] = []
+    copy, inspect = deployment.store.copy, gate.Gate.inspect
+    met: list[str] = []
+
+    def meet(where: str) -> None:
+        if where == moment and not met:
+            met.append(where)
+            deployment.deliver(message)
+
+    def copy_and_meet(source_key: str, key: str, *, size: int, etag: str) -> str:
+        copied.append(key)
+        etag = copy(source_key, key, size=size, etag=etag)
+        meet("copy")
+        return etag
+
+    def inspect_and_meet(*arguments: Any) -> Any:
+        meet("inspect")
+        return inspect(*arguments)
+
+    deployment.store.copy = copy_and_meet  # type: ignore[method-assign]
+    monkeypatch.setattr(gate.Gate, "inspect", inspect_and_meet)
+    deployment.deliver(message)
+    assert sorted(copied) == sorted(source.prefix(NAME) + path for path in FILES), "each once"
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+    deployment.check_promises(expect(source))
+
+
+def test_a_publisher_that_died_is_followed_by_the_sweeps() -> None:
+    deployment, source = make_deployment()
+    task = deployment.submit(NAME)
+    bring_to(deployment, task, Stage.VERIFIED)
+    (message,) = deployment.receive()
+
+    def die() -> None:
+        raise KilledError
+
+    hold_copy(deployment, die)
+    with pytest.raises(KilledError):
+        deployment.deliver(message)
+    deployment.deliver(message)
+    assert deployment.find_task(task.id).stage is Stage.PUBLISHING, "a duplicate takes the first for alive"
+    deployment.sweep_until_quiet()
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+    deployment.check_promises(expect(source))
+
+
 def test_a_verified_file_that_vanished_before_publishing_fails_with_words() -> None:
     deployment, source = make_deployment()
     task = deployment.submit(NAME)
@@ -614,16 +688,15 @@ def test_a_published_blob_is_not_replaced_by_one_that_expires() -> None:
     other = deployment.submit("other/name")
     bring_to(deployment, other, Stage.TRANSFERRING)
     waiting = deployment.receive()
-    find_blob = deployment.ledger.find_blob
-    deployment.ledger.find_blob = lambda _: None  # type: ignore[method-assign,assignment]
+    find_blobs = deployment.ledger.find_blobs
+    deployment.ledger.find_blobs = lambda _: {}  # type: ignore[method-assign,assignment]
     import_model(deployment)
     for message in waiting:
         deployment.deliver(message)
-    deployment.ledger.find_blob = find_blob  # type: ignore[method-assign]
+    deployment.ledger.find_blobs = find_blobs  # type: ignore[method-assign]
     deployment.closer.cancel(other.id)
     deployment.clock.now += 30 * 86_400
-    blob = deployment.ledger.find_blob(f"sha256:{hashlib.sha256(WEIGHTS).hexdigest()}")
-    assert blob is not None
+    (blob,) = deployment.ledger.find_blobs([f"sha256:{hashlib.sha256(WEIGHTS).hexdigest()}"]).values()
     assert blob.key == source.prefix(NAME) + "model.safetensors"
 
 
@@ -633,7 +706,7 @@ def test_a_published_blob_is_not_replaced_by_one_that_expires() -> None:
 def test_a_second_large_file_that_fails_is_retried_at_once(error: Exception, times: int) -> None:
     """Its lease is given back as well, so that the retry does not take it for another function's."""
     deployment, source = make_deployment({"a.bin": WEIGHTS, "b.bin": WEIGHTS})
-    deployment.ledger.find_blob = lambda _: None  # type: ignore[method-assign,assignment]
+    deployment.ledger.find_blobs = lambda _: {}  # type: ignore[method-assign,assignment]
     source.on_read = fail_times(error, times, "b.bin")
     started = deployment.clock.now
     assert import_model(deployment).status is TaskStatus.DONE

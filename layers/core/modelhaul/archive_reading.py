@@ -1,5 +1,6 @@
 """Reads a ZIP archive where it lies, by ranges: its directory, its entries, and as a source of models."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -29,10 +30,12 @@ type OpenRange = Callable[[int, int], ByteStream]
 
 _CHUNK = 256 * 1024
 _HEADER_SLACK = 512  # bytes of extra fields that one request for a local header brings along
-# Local headers that are near each other are read together; a run stays below what may be in memory 8 times over.
+# What is near each other, local headers or small entries, is read together; a run stays below what may be in memory 8
+# times over.
 _RUN_GAP = 64 * 1024
 _RUN_SIZE = 4 * 1024 * 1024
 _RUNS_AT_ONCE = 8
+_SMALL_ENTRY = 512 * 1024  # bytes in the archive; above, a request of its own costs little beside the transfer
 
 
 class ArchiveReader:
@@ -61,7 +64,7 @@ class ArchiveReader:
     def check_local_headers(self) -> None:
         """Holds every entry's local header against the directory, reading neighbouring ones together."""
         with ThreadPoolExecutor(_RUNS_AT_ONCE, thread_name_prefix="headers") as pool:
-            for _ in pool.map(self._check_run, _group_neighbours(self.entries)):
+            for _ in pool.map(self._check_run, _group_neighbours(self.entries, _end_of_header)):
                 pass
 
     def open_entry(self, entry: Entry) -> ByteStream:
@@ -118,38 +121,40 @@ class ArchiveReader:
         header = b""
         needed = min(LOCAL_HEADER_SIZE + len(entry.raw_name), entry.end - entry.header_offset)
         while True:
-            header += self._take(stream, needed - len(header))
+            header += _take(stream, needed - len(header))
             try:
                 length = check_local_header(header, entry)
             except ShortHeaderError as error:
                 needed = error.needed
             else:
-                self._take(stream, length - len(header))
+                _take(stream, length - len(header))
                 return
 
     def _read(self, start: int, end: int) -> bytes:
-        if start >= end:
-            return b""
-        with self._open_range(start, end) as stream:
-            return self._take(stream, end - start)
+        return _read_range(self._open_range, start, end) if start < end else b""
 
-    @staticmethod
-    def _take(stream: ByteStream, size: int) -> bytes:
-        body = bytearray(size)
-        fill_buffer(stream, memoryview(body), "the archive")
-        return bytes(body)
+
+def _read_range(open_range: OpenRange, start: int, end: int) -> bytes:
+    with open_range(start, end) as stream:
+        return _take(stream, end - start)
+
+
+def _take(stream: ByteStream, size: int) -> bytes:
+    body = bytearray(size)
+    fill_buffer(stream, memoryview(body), "the archive")
+    return bytes(body)
 
 
 def _end_of_header(entry: Entry) -> int:
     return min(entry.header_offset + LOCAL_HEADER_SIZE + len(entry.raw_name) + _HEADER_SLACK, entry.end)
 
 
-def _group_neighbours(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+def _group_neighbours(entries: Sequence[Entry], find_end: Callable[[Entry], int]) -> Iterator[list[Entry]]:
+    """Runs of entries, given in their order in the archive, of each of which what ends at `find_end` is to be read."""
     run: list[Entry] = []
     for entry in entries:
         if run and (
-            entry.header_offset - _end_of_header(run[-1]) > _RUN_GAP
-            or _end_of_header(entry) - run[0].header_offset > _RUN_SIZE
+            entry.header_offset - find_end(run[-1]) > _RUN_GAP or find_end(entry) - run[0].header_offset > _RUN_SIZE
         ):
             yield run
             run = []
@@ -184,6 +189,48 @@ class _Window:
 
     def __exit__(self, *args: object) -> None:
         self.close()
+
+
+@dataclass(slots=True)
+class _Run:
+    """Neighbouring entries, from the first's start to the last's end; read by whoever needs one of them first."""
+
+    start: int
+    end: int
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    data: bytes | None = None
+
+
+class _NeighbourReader:
+    """Opens ranges of an archive, and reads small entries that were announced and lie near each other together.
+
+    Each of them is given out of memory once, and a run forgotten with its last one: what is in memory stays below
+    what was announced.
+    """
+
+    def __init__(self, open_range: OpenRange) -> None:
+        self._open_range = open_range
+        self._lock = threading.Lock()
+        self._runs: dict[tuple[int, int], _Run] = {}
+
+    def announce(self, entries: Sequence[Entry]) -> None:
+        small = [e for e in entries if e.end - e.header_offset <= _SMALL_ENTRY]
+        small.sort(key=lambda e: e.header_offset)
+        for group in _group_neighbours(small, lambda e: e.end):
+            if len(group) > 1:
+                run = _Run(group[0].header_offset, group[-1].end)
+                with self._lock:
+                    self._runs |= {(e.header_offset, e.end): run for e in group}
+
+    def open_range(self, start: int, end: int) -> ByteStream:
+        with self._lock:
+            run = self._runs.pop((start, end), None)
+        if run is None:
+            return self._open_range(start, end)
+        with run.lock:
+            if run.data is None:
+                run.data = _read_range(self._open_range, run.start, run.end)
+        return MemoryStream(run.data, start - run.start, end - run.start)
 
 
 class MemoryStream:
@@ -232,11 +279,13 @@ class ArchiveSource:
     store: ArchiveStore
     archive: Archive
     limits: ArchiveLimits
+    _neighbours: _NeighbourReader = field(init=False)
     _reader: ArchiveReader = field(init=False)
     _data_offsets: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._reader = ArchiveReader(open_stored(self.store, self.archive), self.archive.size or 0, self.limits)
+        self._neighbours = _NeighbourReader(open_stored(self.store, self.archive))
+        self._reader = ArchiveReader(self._neighbours.open_range, self.archive.size or 0, self.limits)
 
     def list_files(self, model: ResolvedModel) -> Iterator[SourceFile]:
         for entry in self._reader.files:
@@ -254,7 +303,8 @@ class ArchiveSource:
         return stream
 
     def announce_files(self, files: Sequence[SourceFile]) -> None:
-        """Their places are known."""
+        """Their places are known; small ones that lie near each other are read together."""
+        self._neighbours.announce([_read_locator(file) for file in files])
 
     def locate(self, model: ResolvedModel, file: SourceFile) -> ObjectRange | None:  # noqa: ARG002 - the locator says where
         entry = _read_locator(file)

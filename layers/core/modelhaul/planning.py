@@ -24,12 +24,13 @@ CHECK_AFTER = 300.0  # seconds without a sign of life after which the sweep look
 
 
 def group_files(files: Iterable[SourceFile]) -> list[tuple[str, ...]]:
-    """Paths for each transfer message: a large file each, small files together, largest first.
+    """Paths for each transfer message: a large file each, largest first, then small files together, in the order
+    given: neighbours in an archive are read by one request.
 
     Files of equal content go into one message, behind the first of them, so that only that one is moved.
     """
     by_digest: dict[str, list[SourceFile]] = {}
-    for file in sorted(files, key=lambda f: (-f.size, f.path)):
+    for file in sorted(files, key=lambda f: -f.size if f.size > SMALL_FILE else 0):
         by_digest.setdefault(f"{file.digest} {file.size}", []).append(file)
     groups: list[tuple[str, ...]] = []
     small: list[SourceFile] = []
@@ -85,11 +86,12 @@ class Planner:
                 self.ledger.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER)
                 self.ledger.put_files(task.id, some)
             totals = Progress(files_total=len(files), bytes_total=sum(f.size for f in files))
-            started = self.ledger.start_stage(
-                task.id, Stage.TRANSFERRING, totals=totals, check_at=self.clock() + CHECK_AFTER
-            )
-            if started is None or started.status is not TaskStatus.PENDING:
-                return
+            check_at = self.clock() + CHECK_AFTER
+            if not self.ledger.start_stage(task.id, Stage.TRANSFERRING, totals=totals, check_at=check_at):
+                # Another delivery of this message was quicker and sends what this one does, or the task has ended.
+                now = self.ledger.find_task(task.id)
+                if now is None or now.status is not TaskStatus.PENDING:
+                    return
         else:
             # An earlier delivery died between the plan and its last message.
             files = [record.file for record in self.ledger.list_files(task.id) if not record.done]
@@ -150,11 +152,13 @@ def _read_index(source: ModelSource, model: ResolvedModel, file: SourceFile) -> 
 def publish_if_complete(
     ledger: Ledger, queue: MessageQueue, task_id: str, progress: Progress, *, check_at: float
 ) -> bool:
-    """Hands the task on to publishing once its last file is done. Safe to call twice."""
+    """Hands the task on to publishing once its last file is done.
+
+    Of functions that finish the last files at once only one sends the message. If that is lost, the sweep sends it.
+    """
     if progress.files_done < progress.files_total:
         return False
-    task = ledger.start_stage(task_id, Stage.VERIFIED, check_at=check_at)
-    if task is None or task.status is not TaskStatus.PENDING:
+    if not ledger.start_stage(task_id, Stage.VERIFIED, check_at=check_at):
         return False
     queue.send([PublishModels(task_id=task_id)])
     return True

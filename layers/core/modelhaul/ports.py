@@ -270,13 +270,12 @@ class Ledger(Protocol):
     def find_files(self, task_id: str, paths: Sequence[str]) -> list[FileRecord]:
         """Those of `paths` that are recorded, strongly consistent, in no order."""
 
-    def start_stage(
-        self, task_id: str, stage: Stage, *, check_at: float, totals: Progress | None = None
-    ) -> Task | None:
+    def start_stage(self, task_id: str, stage: Stage, *, check_at: float, totals: Progress | None = None) -> bool:
         """Moves a PENDING task forward to `stage` (TRANSFERRING with the totals, VERIFIED or PUBLISHING), and notes
         when TRANSFERRING began.
 
-        A task that is at that stage or further is left alone. Returns the task as it then is.
+        A task that is at that stage or further is left alone. Of any number of calls one is told True: that it moved
+        the task.
         """
 
     def postpone_check(self, task_id: str, *, check_at: float, sweeps: int | None = None) -> None:
@@ -343,12 +342,12 @@ class Ledger(Protocol):
     def list_due(self, now: float, limit: int) -> list[Task]:
         """Watched tasks whose `check_at` is not after `now`, longest due first. Eventually consistent."""
 
-    def find_blob(self, digest: str) -> Blob | None:
-        """The stored content with this digest (`sha256:…` or `git-sha1:…`)."""
+    def find_blobs(self, digests: Iterable[str]) -> dict[str, Blob]:
+        """The stored contents with these digests (`sha256:…` or `git-sha1:…`), by digest; strongly consistent."""
 
     def put_blobs(self, blobs: Iterable[tuple[str, Blob]], *, expires_at: float | None) -> None:
-        """Records (digest, blob) pairs. With `expires_at` they are forgotten then, and do not take the place of one
-        that stays; without it they take any place.
+        """Records (digest, blob) pairs in the place of earlier ones. With `expires_at` they are forgotten then, and are
+        found only where there is none that stays.
         """
 
     def forget_blob(self, digest: str, key: str) -> None:

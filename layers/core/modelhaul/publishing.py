@@ -26,6 +26,7 @@ from modelhaul.transfer import digests_of, estimate_copy_time
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 16
+_LARGE_AT_ONCE = 4  # each in as many requests as it has half gigabytes
 # Between two looks at the clock and at whether the task was cancelled.
 _BATCH_FILES = 256
 _BATCH_BYTES = 64_000_000_000
@@ -62,6 +63,11 @@ class Publisher:
             )
             return
         listed = list(self.ledger.list_files(task.id))
+        # The first message of its kind, and no sweep was needed since: it can only be a duplicate if publishing began.
+        is_first = message.attempt == 1 and not message.after and not task.sweeps
+        if is_first and task.stage is Stage.PUBLISHING:
+            logger.info("another function is publishing this", extra={"task_id": task.id})
+            return
         layout = _Layout(
             self.store,
             models,
@@ -73,7 +79,10 @@ class Publisher:
             # manifests: a few ranges of the weights.
             gates = {m.model_id: self.gate.inspect(m.resolved, records) for m, records in layout.list_models()}
             # From here on the task's end, if it is another one, includes the removal of what became visible.
-            self.ledger.start_stage(task.id, Stage.PUBLISHING, check_at=self.clock() + CHECK_AFTER)
+            began = self.ledger.start_stage(task.id, Stage.PUBLISHING, check_at=self.clock() + CHECK_AFTER)
+            if is_first and not began:
+                logger.info("another function has begun to publish this", extra={"task_id": task.id})
+                return
             if self._lay_out(task, layout, message, remaining):
                 self._finish(task, layout, gates)
         self._tidy(task, layout)
@@ -189,7 +198,8 @@ class _Layout:
         records = list(batch)
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="publish") as pool:
             self._etags.update(pool.map(self._copy_one, (r for r in records if r.file.size <= _LARGE)))
-        self._etags.update(map(self._copy_one, (r for r in records if r.file.size > _LARGE)))
+        with ThreadPoolExecutor(_LARGE_AT_ONCE, thread_name_prefix="publish") as pool:
+            self._etags.update(pool.map(self._copy_one, (r for r in records if r.file.size > _LARGE)))
 
     def _copy_one(self, record: FileRecord) -> tuple[str, str]:
         path = record.file.path

@@ -65,6 +65,7 @@ class StreamSettings:
     reconnects: int = 3  # for each part, before the failure is the pipeline's to retry
     reconnect_delay: float = 0.5
     checkpoint_bytes: int = 256 * MIB
+    checkpoints: int = 32  # of a file, but for the heartbeat's: each writes the list of all its parts anew
     heartbeat: float = 20.0
     stop_before: float = 75.0  # time kept at the end for what is in flight: a connection that opens, the uploads
 
@@ -239,6 +240,7 @@ class FileStream:
 
     def _watch(self) -> bool:
         saved = beaten = measured = time.monotonic()
+        spacing = max(self.settings.checkpoint_bytes, self.file.size // self.settings.checkpoints)
         received = self._received
         while True:
             with self._changed:
@@ -249,9 +251,7 @@ class FileStream:
             if self.remaining() < self.settings.stop_before:
                 return True
             new_parts = len(self._parts) - self._saved_parts
-            if new_parts and (
-                new_parts * self._part_size >= self.settings.checkpoint_bytes or now - saved >= self.settings.heartbeat
-            ):
+            if new_parts and (new_parts * self._part_size >= spacing or now - saved >= self.settings.heartbeat):
                 self._save()
                 saved = beaten = now
             elif now - beaten >= self.settings.heartbeat:

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from modelhaul.digest import Algorithm, Digest, FileHasher
 from modelhaul.errors import (
@@ -32,7 +33,8 @@ from modelhaul.task import Stage, Task, TaskStatus
 logger = logging.getLogger(__name__)
 
 LEASE = 90.0  # seconds: several heartbeats
-# Bytes below which an archive's entry, which is read in any case, is stored sooner than it is looked for.
+# Bytes below which content is not looked for under another name than its source's. What is read in any case, an
+# archive's entry, is stored as soon.
 WORTH_FINDING = 256 * 1024
 STAGED_BLOB_LIFE = 6 * 86_400.0  # seconds: a day less than the bucket keeps what lies under staging/
 _SMALL_AT_ONCE = 8
@@ -176,8 +178,14 @@ class _Visit:
             firsts.setdefault(str(record.file.digest), record)
         waves = [list(firsts.values()), [r for r in records if firsts[str(r.file.digest)] is not r]]
         with ThreadPoolExecutor(_SMALL_AT_ONCE, thread_name_prefix="small") as pool:
-            for wave in waves:
-                self._finish_as_they_come(pool.map(self._try_small, wave))
+            for wave in filter(None, waves):
+                # What an archive publishes does not tell contents apart: there a file is looked for once it is read.
+                blobs = self._find_blobs(r.file.digest for r in wave if r.file.digest.algorithm.identifies)
+                self._finish_as_they_come(pool.map(partial(self._try_small, blobs=blobs), wave))
+
+    def _find_blobs(self, digests: Iterable[Digest]) -> dict[str, Blob]:
+        wanted = [str(digest) for digest in digests]
+        return self.step.ledger.find_blobs(wanted) if wanted else {}
 
     def _finish_as_they_come(self, outcomes: Iterable[FileResult | None]) -> None:
         """Records results together, but none much later than it is known: a slow source must not cost them."""
@@ -195,14 +203,12 @@ class _Visit:
             if results:
                 self._finish(results)
 
-    def _try_small(self, record: FileRecord) -> FileResult | None:
+    def _try_small(self, record: FileRecord, blobs: dict[str, Blob]) -> FileResult | None:
         if self.paused or self._is_hopeless():
             return None
         try:
             self._check_time()
-            # What an archive publishes does not tell contents apart: there a small file is looked for once it is read.
-            known = self._reuse(record) if record.file.digest.algorithm.identifies else None
-            return known or self._store_small(record)
+            return self._reuse(record, blobs) or self._store_small(record)
         except _OutOfTimeError:
             self.paused = True
             return None
@@ -234,11 +240,11 @@ class _Visit:
         hasher.update(view)
         sha256 = hasher.verify(file.path)
         if not file.digest.algorithm.identifies and file.size >= WORTH_FINDING:
-            blob = self.step.ledger.find_blob(str(Digest(Algorithm.SHA256, sha256)))
-            if blob is not None and (copied := self._copy_blob(record, blob)) is not None:
-                return copied
+            for blob in self._find_blobs([Digest(Algorithm.SHA256, sha256)]).values():
+                if (copied := self._copy_blob(record, blob)) is not None:
+                    return copied
         etag = self.step.store.put(record.staging_key, view, sha256=sha256)
-        return self._record(record, sha256, etag)
+        return FileResult(file, sha256, etag, reused=False)
 
     def _move_large(self, record: FileRecord) -> FileResult | None:
         """None if it is paused, or if another function has it."""
@@ -250,9 +256,10 @@ class _Visit:
                 return None
             record = leased
             self.leased.append(file.path)
-        reused = self._reuse(record) if record.checkpoint is None else None
-        if reused is not None:
-            return reused
+        if record.checkpoint is None:
+            reused = self._reuse(record, self._find_blobs([file.digest]))
+            if reused is not None:
+                return reused
         logger.info(
             "transferring",
             extra={
@@ -281,12 +288,12 @@ class _Visit:
         if isinstance(outcome, Paused):
             self.paused = True
             return None
-        return self._record(record, outcome.sha256, outcome.etag)
+        return FileResult(file, outcome.sha256, outcome.etag, reused=False)
 
-    def _reuse(self, record: FileRecord) -> FileResult | None:
-        """A copy inside S3 if the content is stored already, under whichever model and source."""
+    def _reuse(self, record: FileRecord, blobs: dict[str, Blob]) -> FileResult | None:
+        """A copy inside S3 if the content is among the `blobs`, under whichever model and source."""
         file = record.file
-        blob = self.step.ledger.find_blob(str(file.digest))
+        blob = blobs.get(str(file.digest))
         if blob is None or blob.size != file.size:
             return None
         if blob.key != record.staging_key and not file.digest.algorithm.identifies and not self._is_same(file, blob):
@@ -308,7 +315,7 @@ class _Visit:
             for digest in digests_of(file, blob.sha256):
                 step.ledger.forget_blob(digest, blob.key)
             return None
-        return self._record(record, blob.sha256, etag, reused=True)
+        return FileResult(file, blob.sha256, etag, reused=True)
 
     def _is_same(self, file: SourceFile, blob: Blob) -> bool:
         """Whether a large file's content is the blob's, told by reading it through; nothing is stored.
@@ -346,16 +353,6 @@ class _Visit:
         self.step.ledger.renew_lease(self.task.id, file.path, owner=self.owner, until=until + LEASE)
         self.step.ledger.postpone_check(self.task.id, check_at=until + CHECK_AFTER)
 
-    def _record(self, record: FileRecord, sha256: str, etag: str, *, reused: bool = False) -> FileResult:
-        file = record.file
-        if not reused and (file.digest.algorithm.identifies or file.size >= WORTH_FINDING):
-            blob = Blob(sha256, record.staging_key, file.size, etag)
-            self.step.ledger.put_blobs(
-                [(digest, blob) for digest in digests_of(file, sha256)],
-                expires_at=self.step.clock() + STAGED_BLOB_LIFE,
-            )
-        return FileResult(file, sha256, etag, reused)
-
     def _save(self, path: str, checkpoint: Checkpoint | None) -> None:
         now = self.step.clock()
         self.step.ledger.save_checkpoint(
@@ -368,7 +365,18 @@ class _Visit:
             )
 
     def _finish(self, results: Sequence[FileResult]) -> None:
+        """Files are recorded as content that can be found before they are done: an import that fails then has left
+        all of its verified files to the next.
+        """
         step = self.step
+        blobs = [
+            (digest, Blob(r.sha256, FileRecord(self.task.id, r.file).staging_key, r.file.size, r.etag))
+            for r in results
+            if not r.reused
+            for digest in digests_of(r.file, r.sha256)
+        ]
+        if blobs:
+            step.ledger.put_blobs(blobs, expires_at=step.clock() + STAGED_BLOB_LIFE)
         progress = step.ledger.finish_files(self.task.id, results, check_at=step.clock() + CHECK_AFTER)
         self.advanced = True
         moved = sum(r.file.size for r in results if not r.reused)
@@ -394,10 +402,12 @@ class _Visit:
 
 
 def digests_of(file: SourceFile, sha256: str) -> Iterable[str]:
-    """What the content can be found by: its sha256, and what its source calls it if that helps."""
-    own = str(Digest(Algorithm.SHA256, sha256))
-    helps = file.digest.algorithm.identifies or file.size >= WORTH_FINDING
-    return dict.fromkeys((own, str(file.digest))) if helps else (own,)
+    """What the content can be found by: what its source calls it, and its sha256 if another source's import is worth
+    that much. Each costs as much to write as the file's record.
+    """
+    if file.size >= WORTH_FINDING:
+        return dict.fromkeys((str(Digest(Algorithm.SHA256, sha256)), str(file.digest)))
+    return (str(file.digest),) if file.digest.algorithm.identifies else ()
 
 
 def estimate_copy_time(size: int) -> float:

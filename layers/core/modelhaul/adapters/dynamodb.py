@@ -7,10 +7,11 @@ import re
 import struct
 import time
 import types
+import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import batched, islice
@@ -30,7 +31,6 @@ from pynamodb.attributes import (
 )
 from pynamodb.connection import Connection
 from pynamodb.exceptions import (
-    CancellationReason,
     DeleteError,
     DoesNotExist,
     PutError,
@@ -80,6 +80,7 @@ from modelhaul.task import Progress, Stage, Task, TaskError, TaskPage, TaskStatu
 _TASK_TTL = 90 * 86_400  # seconds after the task's end
 _FILE_TTL = 14 * 86_400  # seconds after planning
 _WATCHED = "1"
+_STAGED = "staged:"
 _KIND = "task"  # the one partition of the index by creation
 _LIST_PAGES = 10  # of the index, looked through for one page of a list
 _FILTERED_PAGE = 1000  # models that are looked at by one query for those that fit
@@ -94,6 +95,10 @@ _KEY_LIMIT = 2048  # bytes of a partition key
 
 _FINISH_LIMIT = 90
 _TRIES = 8
+# Of a write that meets the limit of its partition: all files of a task are in one, which takes 1,000 units a second, 5
+# groups of files. Every function that waits gets its turn.
+_THROTTLED_TRIES = 60
+_THROTTLES = {"ThrottlingError", "ThrottlingException", "ProvisionedThroughputExceededException"}
 _PARALLEL_WRITES = 4
 _CONDITION_FAILED = "ConditionalCheckFailed"  # in a transaction; a single write's code adds "Exception"
 _PART = struct.Struct(">16sI")  # ETag and CRC-32: 10,000 parts take 200 KB of the 400 KB an item may have
@@ -158,6 +163,7 @@ class TaskItem(Item):
     updated_at = UTCDateTimeAttribute()
     status = UnicodeAttribute()
     stage = UnicodeAttribute()
+    moved_by = UnicodeAttribute(null=True)  # the call that brought it to its stage: how that knows itself again
     files_done = NumberAttribute()
     files_total = NumberAttribute()
     bytes_done = NumberAttribute()
@@ -240,6 +246,8 @@ class FileItem(Item):
 
 
 class BlobItem(Item):
+    """`digest` has `_STAGED` before it where the blob expires: neither takes the other's place, without a condition."""
+
     digest = UnicodeAttribute(hash_key=True)
     sha256 = UnicodeAttribute()
     key = UnicodeAttribute()
@@ -422,14 +430,18 @@ def _match_offset(offset: int | None) -> Condition:
 class _CancelledError(Exception):
     """A write that was not done, but could be if it is tried again on what is there now."""
 
-    def __init__(self, reasons: Sequence[CancellationReason | None] = ()) -> None:
+    def __init__(self, codes: Sequence[str | None] = ()) -> None:
         super().__init__()
-        self._codes = [reason.code if reason else None for reason in reasons]
+        self._codes = codes
 
     @property
     def last_condition_failed(self) -> bool:
         """Whether the condition of the transaction's last action did not hold."""
-        return self._codes[-1:] == [_CONDITION_FAILED]
+        return list(self._codes[-1:]) == [_CONDITION_FAILED]
+
+    @property
+    def throttled(self) -> bool:
+        return not _THROTTLES.isdisjoint(self._codes)
 
 
 def _find_code(error: PynamoDBException) -> str | None:
@@ -447,13 +459,17 @@ def translate_errors() -> Iterator[None]:
         raise StorageUnavailableError(f"The database did not do what it was asked to ({reason}).") from error
 
 
-def _retry[T](write: Callable[[], T]) -> T:
-    """Tries until `write` is not cancelled, at most eight times with less than five seconds of pauses."""
-    for attempt in range(_TRIES):
-        if attempt:
-            time.sleep(random.uniform(0, min(1.0, 0.05 * 2**attempt)))  # noqa: S311 - spreads the writers
-        with suppress(_CancelledError):
+def _retry[T](write: Callable[[], T], *, to_files: bool = False) -> T:
+    """Tries until `write` is not cancelled, at most eight times with less than five seconds of pauses; one that goes
+    `to_files` and is throttled for about half a minute.
+    """
+    for attempt in range(1, _THROTTLED_TRIES + 1):
+        try:
             return write()
+        except _CancelledError as cancelled:
+            if attempt >= _TRIES and not (to_files and cancelled.throttled):
+                break
+        time.sleep(random.uniform(0, min(1.0, 0.05 * 2**attempt)))  # noqa: S311 - spreads the writers
     raise StorageUnavailableError("The database is too busy with other writes to the same record.")
 
 
@@ -550,8 +566,11 @@ class DynamoDBLedger(Ledger):
             with TransactWrite(connection=self._connection) as transaction:
                 yield transaction
         except TransactWriteError as error:
-            if _find_code(error) == "TransactionCanceledException":
-                raise _CancelledError(error.cancellation_reasons) from error
+            code = _find_code(error)
+            if code == "TransactionCanceledException":
+                raise _CancelledError([r.code if r else None for r in error.cancellation_reasons]) from error
+            if code in _THROTTLES:
+                raise _CancelledError([code]) from error
             raise
 
     def _now(self, *, later: float = 0) -> datetime:
@@ -821,7 +840,7 @@ class DynamoDBLedger(Ledger):
                             ],
                         )
 
-            _retry(put)
+            _retry(put, to_files=True)
 
         _write_parallel(write, {file.path: file for file in files}.values(), _TRANSACTION_LIMIT)
 
@@ -835,11 +854,10 @@ class DynamoDBLedger(Ledger):
         return [_to_file(item) for item in self._files.batch_get(keys, consistent_read=True)]
 
     @translate_errors()
-    def start_stage(
-        self, task_id: str, stage: Stage, *, check_at: float, totals: Progress | None = None
-    ) -> Task | None:
+    def start_stage(self, task_id: str, stage: Stage, *, check_at: float, totals: Progress | None = None) -> bool:
         item = self._tasks(task_id)
-        actions = [*self._progress_actions(check_at), TaskItem.stage.set(stage)]
+        token = str(uuid.uuid4())
+        actions = [*self._progress_actions(check_at), TaskItem.stage.set(stage), TaskItem.moved_by.set(token)]
         if totals is not None:
             actions.append(TaskItem.files_total.set(totals.files_total))
             actions.append(TaskItem.bytes_total.set(totals.bytes_total))
@@ -848,8 +866,10 @@ class DynamoDBLedger(Ledger):
         earlier = _STAGE_ORDER[: _STAGE_ORDER.index(stage)]
         is_before = (TaskItem.status == TaskStatus.PENDING) & TaskItem.stage.is_in(*earlier)
         if update_item(item, actions, is_before):
-            return _to_task(item)
-        return self.find_task(task_id)
+            return True
+        # It was this call if only its reply was lost.
+        moved = find_item(self._tasks, task_id)
+        return moved is not None and moved.moved_by == token
 
     @translate_errors()
     def postpone_check(self, task_id: str, *, check_at: float, sweeps: int | None = None) -> None:
@@ -919,7 +939,7 @@ class DynamoDBLedger(Ledger):
                     raise _ended_task(task_id) from None
                 raise
 
-        _retry(save)
+        _retry(save, to_files=True)
 
     def _count(self, transaction: TransactWrite, task_id: str, check_at: float, counts: Sequence[Action]) -> None:
         transaction.update(
@@ -958,7 +978,7 @@ class DynamoDBLedger(Ledger):
                     raise _ended_task(task_id) from None
                 raise
 
-        _retry(finish)
+        _retry(finish, to_files=True)
         task = self.find_task(task_id)
         if task is None or task.status is not TaskStatus.PENDING:
             raise _ended_task(task_id)
@@ -1074,24 +1094,29 @@ class DynamoDBLedger(Ledger):
         return [_to_task(item) for item in due]
 
     @translate_errors()
-    def find_blob(self, digest: str) -> Blob | None:
-        item = find_item(self._blobs, digest)
-        if item is None or _has_expired(item.expires_at, self._clock()):
-            return None
-        return Blob(item.sha256, item.key, int(item.size), item.etag)
+    def find_blobs(self, digests: Iterable[str]) -> dict[str, Blob]:
+        wanted = dict.fromkeys(digests)
+        keys = [prefix + digest for digest in wanted for prefix in ("", _STAGED)]
+        now = self._clock()
+        found = {
+            item.digest: Blob(item.sha256, item.key, int(item.size), item.etag)
+            for item in self._blobs.batch_get(keys, consistent_read=True)
+            if not _has_expired(item.expires_at, now)
+        }
+        blobs = {digest: found.get(digest) or found.get(_STAGED + digest) for digest in wanted}
+        return {digest: blob for digest, blob in blobs.items() if blob is not None}
 
     @translate_errors()
     def put_blobs(self, blobs: Iterable[tuple[str, Blob]], *, expires_at: float | None) -> None:
-        if expires_at is not None:
-            self._put_expiring_blobs(blobs, datetime.fromtimestamp(expires_at, UTC))
-            return
+        prefix = "" if expires_at is None else _STAGED
+        expiry = None if expires_at is None else datetime.fromtimestamp(expires_at, UTC)
 
         def write(batch: tuple[tuple[str, Blob], ...]) -> None:
             def put() -> None:
                 try:
                     with self._blobs.batch_write() as batch_write:
                         for digest, blob in batch:
-                            batch_write.save(self._from_blob(digest, blob))
+                            batch_write.save(self._from_blob(prefix + digest, blob, expiry))
                 except PutError as error:
                     # Without a cause: DynamoDB kept back some of the items.
                     if error.cause is None:
@@ -1102,16 +1127,7 @@ class DynamoDBLedger(Ledger):
 
         _write_parallel(write, dict(blobs).items(), _BATCH_LIMIT)
 
-    def _put_expiring_blobs(self, blobs: Iterable[tuple[str, Blob]], expires_at: datetime) -> None:
-        is_free = BlobItem.digest.does_not_exist() | BlobItem.expires_at.exists()
-        for digest, blob in blobs:
-            try:
-                self._from_blob(digest, blob, expires_at).save(condition=is_free)
-            except PutError as error:
-                if _find_code(error) != f"{_CONDITION_FAILED}Exception":
-                    raise
-
-    def _from_blob(self, digest: str, blob: Blob, expires_at: datetime | None = None) -> BlobItem:
+    def _from_blob(self, digest: str, blob: Blob, expires_at: datetime | None) -> BlobItem:
         return self._blobs(
             digest=digest,
             sha256=blob.sha256,
@@ -1123,7 +1139,8 @@ class DynamoDBLedger(Ledger):
 
     @translate_errors()
     def forget_blob(self, digest: str, key: str) -> None:
-        delete_item(self._blobs(digest), BlobItem.key == key)
+        for prefix in ("", _STAGED):
+            delete_item(self._blobs(prefix + digest), BlobItem.key == key)
 
     @translate_errors()
     def forget_blobs(self, references: Iterable[tuple[str, str]]) -> None:
@@ -1135,7 +1152,7 @@ class DynamoDBLedger(Ledger):
             found = self._blobs.batch_get(digests, consistent_read=True, attributes_to_get=["digest", "key"])
             for item in found:
                 if item.key in keys[item.digest]:
-                    self.forget_blob(item.digest, item.key)
+                    delete_item(self._blobs(item.digest), BlobItem.key == item.key)
 
         _write_parallel(forget, keys, _BATCH_GET_LIMIT)
 

@@ -34,9 +34,9 @@ _MIN_PART_SIZE = 5 * _MIB
 MAX_PART_SIZE = 5 * 1024 * _MIB
 
 # S3 copies up to 5 GB by one call, but parts that are copied side by side are done sooner than any read timeout.
-_SINGLE_COPY_LIMIT = 1024 * _MIB
-_COPY_PART_SIZE = 512 * _MIB
-_PARALLEL_COPIES = 32
+SINGLE_COPY_LIMIT = 1024 * _MIB
+COPY_PART_SIZE = 512 * _MIB
+PARALLEL_COPIES = 32
 _MAX_DELETE_KEYS = 1000
 _READ_ATTEMPTS = 3
 
@@ -88,8 +88,8 @@ class S3ObjectStore:
         client: "S3Client",
         bucket: str,
         *,
-        single_copy_limit: int = _SINGLE_COPY_LIMIT,
-        copy_part_size: int = _COPY_PART_SIZE,
+        single_copy_limit: int = SINGLE_COPY_LIMIT,
+        copy_part_size: int = COPY_PART_SIZE,
     ) -> None:
         self._client = client
         self._bucket = bucket
@@ -274,7 +274,7 @@ class S3ObjectStore:
 
         starts = range(0, size, part_size)
         try:
-            with ThreadPoolExecutor(_PARALLEL_COPIES) as pool:
+            with ThreadPoolExecutor(PARALLEL_COPIES) as pool:
                 parts = list(pool.map(copy_part, range(1, len(starts) + 1), starts))
             return self._complete(key, upload_id, parts, size)
         except BaseException:

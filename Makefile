@@ -64,7 +64,7 @@ format: setup ## mend what ruff can mend
 	ruff format
 
 bench: setup ## benchmarks
-	PYTHONPATH=.:layers/core:layers/sources python -m tests.benchmarks
+	PYTHONPATH=.:layers/core:layers/sources:layers/scanner python -m tests.benchmarks
 
 # The cache does not know for which architecture a layer was built.
 build: setup ## build for AWS
@@ -81,6 +81,7 @@ lock: setup ## newest versions of everything, pinned and hashed
 	$(COMPILE) layers/core/requirements.in -o layers/core/requirements.txt
 	$(COMPILE) layers/sources/requirements.in -o layers/sources/requirements.txt -c layers/core/requirements.txt \
 		$$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' layers/core/requirements.txt) --no-emit-package hf-xet
+	$(COMPILE) layers/scanner/requirements.in -o layers/scanner/requirements.txt
 	$(COMPILE) requirements/dev.in -o requirements/dev.txt
 	$(COMPILE) requirements/ministack.in -o requirements/ministack.txt
 	$(COMPILE) requirements/sam.in -o requirements/sam.txt

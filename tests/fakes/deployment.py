@@ -15,7 +15,7 @@ from modelhaul.messages import AcceptArchive, Message, PlanImport, PublishModels
 from modelhaul.model import Source
 from modelhaul.outcomes import OutcomeWriter
 from modelhaul.planning import Planner
-from modelhaul.ports import Ledger, MessageQueue, ModelSource, ObjectStore
+from modelhaul.ports import Ledger, MessageQueue, ModelSource, ObjectStore, PickleScanner
 from modelhaul.publishing import Publisher
 from modelhaul.required_files import RequiredFiles
 from modelhaul.retrying import StepRunner
@@ -29,6 +29,7 @@ from tests.fakes.ledger import InMemoryLedger
 from tests.fakes.message_queue import InMemoryMessageQueue
 from tests.fakes.model_source import HubSource, InMemoryModelSource
 from tests.fakes.object_store import InMemoryObjectStore
+from tests.fakes.pickle_scanner import InMemoryPickleScanner
 
 PART_SIZE = 1024 * 1024
 QUICK = StreamSettings(
@@ -61,6 +62,7 @@ class Deployment:
     submitted: list[str] = field(default_factory=list)
     rules: ArchiveRules = RULES
     pickle_policy: PicklePolicy = PicklePolicy.BLOCK
+    pickle_scanner: PickleScanner = field(default_factory=InMemoryPickleScanner)
 
     def __post_init__(self) -> None:
         self.ledger = InMemoryLedger(clock=self.clock)
@@ -93,7 +95,7 @@ class Deployment:
             self.clock,
             closer=self.closer,
             outcomes=outcomes,
-            gate=Gate(store, self.pickle_policy),
+            gate=Gate(store, self.pickle_policy, self.pickle_scanner),
         )
         self.sweeper = Sweeper(ledger, queue, self.closer, self.meter, self.clock)
         self.runner = StepRunner(ledger, queue, self.closer, self.meter, self.clock)

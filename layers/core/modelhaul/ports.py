@@ -14,6 +14,7 @@ from modelhaul.model import (
     Model,
     ObjectRange,
     Part,
+    PickleOpinion,
     ResolvedModel,
     SkippedDirectory,
     Source,
@@ -326,6 +327,16 @@ class Ledger(Protocol):
 
     def forget_blob(self, digest: str, key: str) -> None:
         """Forgets the digest if it is recorded at `key`."""
+
+
+class PickleScanner(Protocol):
+    """Another judge of pickles than the gate's own reader."""
+
+    def scan(self, pickles: Sequence[bytes], *, seconds: float) -> list[PickleOpinion]:
+        """An opinion on each, in order, within about `seconds` for all. Each may be several, one behind the other.
+
+        Raises nothing: what it cannot judge, or not in time, is UNVERIFIED.
+        """
 
 
 class SecretStore(Protocol):

@@ -212,7 +212,9 @@ def list_functions(template: Template) -> dict[str, str]:
 
 
 def open_clients(endpoint: str, session: boto3.Session) -> dict[str, Any]:
-    config = Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}, max_pool_connections=8)
+    config = Config(
+        s3={"addressing_style": "path"}, signature_version="v4", retries={"max_attempts": 1}, max_pool_connections=8
+    )
     # mypy's stubs know literal names only.
     client: Callable[..., Any] = session.client
     return {service: client(service, endpoint_url=endpoint, config=config) for service in SERVICES}

@@ -19,6 +19,8 @@ from tests.contract.backends import REGION, open_aws
 from tests.contract.dynamodb import open_ledger
 from tests.unit.test_promises import Promises
 
+pytestmark = pytest.mark.timeout(300)
+
 MODELS, INCOMING = "models-bucket", "incoming-bucket"
 
 
@@ -71,8 +73,8 @@ class PromisesOnAws(Promises):
 
 TestPromisesOnAws = PromisesOnAws.TestCase
 TestPromisesOnAws.settings = settings(
-    max_examples=3,
-    stateful_step_count=10,
+    max_examples=6,
+    stateful_step_count=25,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],

@@ -38,6 +38,8 @@ from tests.template.transformed import Template, read_template, transform_templa
 from tests.unit.test_pickles import zip_files
 from tests.weights import wrap_weights
 
+pytestmark = pytest.mark.timeout(300)
+
 type Use = tuple[str, str, str, str]
 """Function, action, resource of the template, prefix of a bucket or index of a table."""
 
@@ -170,10 +172,10 @@ class AuditedDeployment(Deployment):
         self.limits = DynamoDBRateLimitStore("RateLimitsTable", region=REGION)
         self.limits._limits.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
 
-    def submit(self, name: str, revision: str = "main", *, source: Source = Source.HUGGINGFACE) -> Task:
+    def submit(self, name: str, revision: str = "main", *, source: Source = Source.HUGGINGFACE, **options: Any) -> Task:
         function = "SubmitGithubFunction" if source is Source.GITHUB else "SubmitHuggingfaceFunction"
         with self.auditor.act(function):
-            return super().submit(name, revision, source=source)
+            return super().submit(name, revision, source=source, **options)
 
     def deliver(self, message: Message, *, deliveries: int = 1) -> None:
         with self.auditor.act(WORKERS[type(message)]):

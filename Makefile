@@ -67,7 +67,7 @@ counts: setup ## write docs/calls.md again: the calls of AWS that an import make
 	PYTHONPATH=.:layers/core:layers/sources python -m tests.benchmarks.call_counts
 
 bench: setup ## benchmarks
-	PYTHONPATH=.:layers/core:layers/sources python -m tests.benchmarks
+	PYTHONPATH=.:layers/core:layers/sources:layers/scanner python -m tests.benchmarks
 
 # The cache does not know for which architecture a layer was built.
 build: setup ## build for AWS
@@ -84,6 +84,7 @@ lock: setup ## newest versions of everything, pinned and hashed
 	$(COMPILE) layers/core/requirements.in -o layers/core/requirements.txt
 	$(COMPILE) layers/sources/requirements.in -o layers/sources/requirements.txt -c layers/core/requirements.txt \
 		$$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' layers/core/requirements.txt) --no-emit-package hf-xet
+	$(COMPILE) layers/scanner/requirements.in -o layers/scanner/requirements.txt
 	$(COMPILE) requirements/dev.in -o requirements/dev.txt
 	$(COMPILE) requirements/ministack.in -o requirements/ministack.txt
 	$(COMPILE) requirements/sam.in -o requirements/sam.txt

@@ -1,4 +1,4 @@
-"""Build one layer: `build_layer.py core|sources ARTIFACTS_DIR`, run by the layer's Makefile for `sam build`.
+"""Build one layer: `build_layer.py core|sources|scanner ARTIFACTS_DIR`, run by the layer's Makefile for `sam build`.
 
 The layer holds what its requirements.txt pins and its own package, all compiled: a cold start without .pyc
 files takes twice as long. MODELHAUL_ARCHITECTURE says what it is for: arm64 (unless told) or x86_64 for
@@ -14,7 +14,7 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 
 LAYERS = Path(__file__).resolve().parent
-PACKAGES = {"core": "modelhaul", "sources": "modelhaul_sources"}
+PACKAGES = {"core": "modelhaul", "sources": "modelhaul_sources", "scanner": "modelhaul_scanner"}
 MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}
 # 22 MB of service descriptions, of which the functions use five.
 BOTOCORE_SERVICES = {"dynamodb", "s3", "secretsmanager", "sqs", "sts"}

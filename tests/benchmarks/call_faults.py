@@ -206,15 +206,22 @@ class Bench:
 
 
 @contextmanager
-def open_bench() -> Iterator[Bench]:
-    aws = FaultyAws()
+def stand_before_moto(aws: FaultyAws) -> Iterator[None]:
+    """All requests to moto go by `aws`, one at a time."""
     original = BotocoreStubber.process_request
 
     def process_request(stubber: BotocoreStubber, request: AWSPreparedRequest) -> Any:
         return aws.process(request, lambda: original(stubber, request))
 
-    with open_aws("moto"), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BotocoreStubber, "process_request", process_request)
+        yield
+
+
+@contextmanager
+def open_bench() -> Iterator[Bench]:
+    aws = FaultyAws()
+    with open_aws("moto"), stand_before_moto(aws), pytest.MonkeyPatch.context() as patch:
         # botocore's and our own pauses between tries.
         patch.setattr(time, "sleep", lambda _: None)
         with open_ledger() as ledger:

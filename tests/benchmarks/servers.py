@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PYTHONPATH = os.pathsep.join(str(ROOT / folder) for folder in ("", "layers/core", "layers/sources"))
+PYTHONPATH = os.pathsep.join(str(ROOT / folder) for folder in ("", "layers/core", "layers/sources", "layers/scanner"))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from moto.core.botocore_stubber import BotocoreStubber
 from pynamodb.models import Model as Item
 
 from modelhaul.adapters.dynamodb import DynamoDBLedger
+from modelhaul.ports import Clock
 from tests.contract.backends import REGION
 
 type Answer = tuple[int, dict[str, str], Any]
@@ -109,7 +111,7 @@ def control_moto() -> Iterator[MotoDynamoDB]:
 
 
 @contextmanager
-def open_ledger() -> Iterator[DynamoDBLedger]:
+def open_ledger(clock: Clock = time.time) -> Iterator[DynamoDBLedger]:
     suffix = uuid.uuid4().hex
     ledger = DynamoDBLedger(
         tasks_table=f"tasks-{suffix}",
@@ -117,6 +119,7 @@ def open_ledger() -> Iterator[DynamoDBLedger]:
         files_table=f"files-{suffix}",
         blobs_table=f"blobs-{suffix}",
         region=REGION,
+        clock=clock,
     )
     try:
         for table in _list_tables(ledger):

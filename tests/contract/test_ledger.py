@@ -26,8 +26,11 @@ from modelhaul.model import (
     Archive,
     Blob,
     FileRecord,
+    GateReport,
+    GateVerdict,
     Model,
     ModelStatus,
+    SecondOpinion,
     SkippedDirectory,
     Source,
 )
@@ -470,6 +473,20 @@ class TestEnd:
         assert read_model(ledger, task.model_ids[0]) == replace(
             model, status=ModelStatus.READY, files=5, size=500_000_000_001, updated_at=at(START + 60)
         )
+
+    @pytest.mark.parametrize("opinion", [None, *SecondOpinion])
+    def test_what_the_gate_found_is_kept(self, ledger: Ledger, opinion: SecondOpinion | None) -> None:
+        report = GateReport(
+            GateVerdict.UNSAFE,
+            ("a.bin: imports os.system", "ü.bin: imports os.system"),
+            ("code: modeling.py",),
+            (("a.bin", "0" * 64), ("ü.bin", "1" * 64)),
+            opinion,
+        )
+        task = plan(ledger, make_file())
+        (model_id,) = task.model_ids
+        ledger.finish_import(task.id, totals={model_id: (1, 1)}, check_at=START, gates={model_id: report})
+        assert read_model(ledger, model_id).gate == report
 
     @pytest.mark.parametrize("stage", [Stage.FAILED, Stage.CANCELLED])
     def test_failed_says_why_and_frees_the_model(self, ledger: Ledger, clock: ManualClock, stage: Stage) -> None:

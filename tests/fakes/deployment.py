@@ -17,7 +17,7 @@ from modelhaul.messages import AcceptArchive, Message, PlanImport, PublishModels
 from modelhaul.model import ModelStatus, Source
 from modelhaul.outcomes import OutcomeWriter
 from modelhaul.planning import Planner
-from modelhaul.ports import Ledger, MessageQueue, ModelSource, ObjectStore
+from modelhaul.ports import Ledger, MessageQueue, ModelSource, ObjectStore, PickleScanner
 from modelhaul.publishing import Publisher
 from modelhaul.required_files import RequiredFiles
 from modelhaul.retrying import StepRunner
@@ -32,6 +32,7 @@ from tests.fakes.ledger import InMemoryLedger
 from tests.fakes.message_queue import InMemoryMessageQueue
 from tests.fakes.model_source import HubSource, InMemoryModelSource
 from tests.fakes.object_store import InMemoryObjectStore
+from tests.fakes.pickle_scanner import InMemoryPickleScanner
 
 PART_SIZE = 1024 * 1024
 QUICK = StreamSettings(
@@ -65,6 +66,7 @@ class Deployment:
     deleted: set[str] = field(default_factory=set)
     rules: ArchiveRules = RULES
     pickle_policy: PicklePolicy = PicklePolicy.BLOCK
+    pickle_scanner: PickleScanner = field(default_factory=InMemoryPickleScanner)
 
     def __post_init__(self) -> None:
         self.ledger = InMemoryLedger(clock=self.clock)
@@ -97,7 +99,7 @@ class Deployment:
             self.clock,
             closer=self.closer,
             outcomes=outcomes,
-            gate=Gate(store, self.pickle_policy),
+            gate=Gate(store, self.pickle_policy, self.pickle_scanner),
         )
         self.deleter = ModelDeleter(ledger, store, self.meter, self.clock)
         self.catalog = Catalog(ledger, store)

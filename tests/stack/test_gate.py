@@ -35,6 +35,6 @@ def test_a_models_record_says_what_the_gate_found(stack: Stack) -> None:
     assert task["task_status"] == "DONE", task
     url = f"{stack.state.api_url}/upload/local/{task['models'][0]['model_id']}"
     gate = stack.http.get(url, timeout=30).json()["gate"]
-    assert gate["verdict"] == "clean"
+    assert (gate["verdict"], gate["second_opinion"]) == ("clean", "clean"), "the scanner is there and was asked"
     assert gate["flags"] == ["code: modeling.py"]
     assert [entry["path"] for entry in gate["scanned"]] == ["pytorch_model.bin"]

@@ -415,7 +415,7 @@ def test_layers_have_pinned_requirements(template: Template) -> None:
     ids=["missing", "empty", "comment", "unpinned", "unhashed"],
 )
 def test_layer_rule_refuses(text: str | None, template: Template, tmp_path: Path) -> None:
-    for layer in ("core", "sources"):
+    for layer in ("core", "sources", "scanner"):
         folder = tmp_path / "layers" / layer
         folder.mkdir(parents=True)
         (folder / "Makefile").touch()

@@ -17,6 +17,8 @@ FORBIDDEN = {
     "requests",
     "huggingface_hub",
     "modelhaul_sources",
+    "modelhaul_scanner",
+    "modelaudit_picklescan",
 }
 
 

@@ -1,7 +1,9 @@
 """What may be published, over the whole pipeline: nothing that could run, nothing that is not what it says."""
 
+import bz2
 import io
 import json
+import pickle
 import struct
 import zipfile
 from typing import Any
@@ -9,19 +11,30 @@ from typing import Any
 import pytest
 
 from modelhaul.gate import PicklePolicy
-from modelhaul.model import GateVerdict
+from modelhaul.model import GateVerdict, PickleOpinion, SecondOpinion
 from modelhaul.task import Task, TaskStatus
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
-from tests.unit.test_pickles import PLAIN, SYSTEM, build_torch_zip
+from tests.fakes.pickle_scanner import InMemoryPickleScanner
+from tests.unit.test_pickles import PLAIN, SYSTEM, build_array, build_legacy, build_torch_zip
 from tests.weights import wrap_weights
 
 NAME = "org/model"
 MODEL = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": wrap_weights(bytes(1000))}
 
 
-def import_files(files: dict[str, bytes], policy: PicklePolicy = PicklePolicy.BLOCK) -> tuple[Deployment, Task]:
-    deployment = Deployment(InMemoryModelSource({NAME: {"main": files}}), pickle_policy=policy)
+def import_files(
+    files: dict[str, bytes],
+    policy: PicklePolicy = PicklePolicy.BLOCK,
+    scanner: InMemoryPickleScanner | None = None,
+    seconds: float = 300.0,
+) -> tuple[Deployment, Task]:
+    deployment = Deployment(
+        InMemoryModelSource({NAME: {"main": files}}),
+        pickle_policy=policy,
+        pickle_scanner=scanner or InMemoryPickleScanner(),
+        remaining=lambda: seconds,
+    )
     task = deployment.submit(NAME)
     deployment.run()
     return deployment, deployment.find_task(task.id)
@@ -121,6 +134,88 @@ def test_a_model_of_the_hub_may_lack_shards_of_an_index() -> None:
     index = json.dumps({"weight_map": {"a": "missing.safetensors"}}).encode()
     _, task = import_files(MODEL | {"model.safetensors.index.json": index})
     assert task.status is TaskStatus.DONE
+
+
+def read_opinion(deployment: Deployment, task: Task) -> tuple[SecondOpinion | None, str | None]:
+    """Of the model's record, and of its manifest."""
+    (model,) = deployment.ledger.find_models(task.model_ids)
+    assert model.gate is not None
+    return model.gate.second_opinion, read_manifest(deployment, task)["gate"]["second_opinion"]
+
+
+@pytest.mark.parametrize("opinion", [SecondOpinion.CLEAN, SecondOpinion.UNVERIFIED])
+def test_another_scanner_is_asked_and_its_doubts_are_recorded(opinion: SecondOpinion) -> None:
+    scanner = InMemoryPickleScanner(opinions={PLAIN: PickleOpinion(opinion)})
+    files = {"a.bin": build_torch_zip(PLAIN), "b.npy": build_array("'|O'", PLAIN), "c.bin": bytes(100)}
+    deployment, task = import_files(MODEL | files, scanner=scanner)
+    assert task.status is TaskStatus.DONE
+    assert read_opinion(deployment, task) == (opinion, opinion.value)
+    assert scanner.asked == [([PLAIN, PLAIN], 60.0)], "once for all, and only of the pickles themselves"
+
+
+def test_one_doubt_is_a_doubt_about_the_model() -> None:
+    legacy = build_legacy(PLAIN)
+    scanner = InMemoryPickleScanner(opinions={PLAIN: PickleOpinion(SecondOpinion.UNVERIFIED)})
+    deployment, task = import_files(MODEL | {"a.bin": PLAIN, "b.bin": legacy}, scanner=scanner)
+    assert read_opinion(deployment, task) == (SecondOpinion.UNVERIFIED, "unverified")
+    assert scanner.asked[0][0] == [PLAIN, legacy.removesuffix(bytes(range(256)))], "without the storages"
+
+
+FOUND = PickleOpinion(SecondOpinion.MALICIOUS, ("Found REDUCE opcode invoking dangerous global: os.system",))
+
+
+def test_what_another_scanner_finds_malicious_is_removed_and_named() -> None:
+    deployment, task = import_files(MODEL | {"a.bin": PLAIN}, scanner=InMemoryPickleScanner(opinions={PLAIN: FOUND}))
+    assert task.error is not None
+    assert task.error.type == "unsafe-model"
+    assert task.error.detail.startswith("a.bin: Found REDUCE opcode invoking dangerous global: os.system")
+    assert deployment.store.keys == []
+
+
+def test_with_a_warning_what_another_scanner_finds_is_said() -> None:
+    scanner = InMemoryPickleScanner(SecondOpinion.UNVERIFIED, {PLAIN: FOUND})
+    files = {"a.bin": SYSTEM, "b.bin": PLAIN}
+    deployment, task = import_files(MODEL | files, PicklePolicy.WARN, scanner)
+    (model,) = deployment.ledger.find_models(task.model_ids)
+    assert model.gate is not None
+    assert model.gate.verdict is GateVerdict.UNSAFE
+    assert model.gate.reasons == ("a.bin: imports os.system", f"b.bin: {FOUND.reasons[0]}")
+    assert read_opinion(deployment, task) == (SecondOpinion.MALICIOUS, "malicious")
+
+
+def test_a_clean_opinion_does_not_pass_what_ours_refuses() -> None:
+    scanner = InMemoryPickleScanner(SecondOpinion.CLEAN)
+    _, task = import_files(MODEL | {"a.bin": SYSTEM}, scanner=scanner)
+    assert task.status is TaskStatus.FAILED
+    assert scanner.asked == []
+
+
+@pytest.mark.parametrize(
+    ("files", "policy", "seconds", "opinion"),
+    [
+        ({}, PicklePolicy.BLOCK, 300.0, None),
+        ({"a.bin": PLAIN}, PicklePolicy.OFF, 300.0, None),
+        ({"a.bin": PLAIN}, PicklePolicy.BLOCK, 240.0, SecondOpinion.UNVERIFIED),
+        ({"a.bin": pickle.dumps(bytes(4_200_000))}, PicklePolicy.BLOCK, 300.0, SecondOpinion.UNVERIFIED),
+        ({"a.bin": bz2.compress(PLAIN)}, PicklePolicy.WARN, 300.0, SecondOpinion.UNVERIFIED),
+    ],
+    ids=["no pickle", "switched off", "no time", "too large", "cannot be looked through"],
+)
+def test_nobody_is_asked_where_there_is_nothing_to_show_or_no_time(
+    files: dict[str, bytes], policy: PicklePolicy, seconds: float, opinion: SecondOpinion | None
+) -> None:
+    scanner = InMemoryPickleScanner()
+    deployment, task = import_files(MODEL | files, policy, scanner, seconds)
+    assert read_opinion(deployment, task) == (opinion, opinion)
+    assert scanner.asked == []
+
+
+def test_all_that_is_shown_of_a_model_is_bounded() -> None:
+    scanner = InMemoryPickleScanner()
+    files = {f"{number}.bin": pickle.dumps(bytes([number]) * 4_000_000) for number in range(6)}
+    deployment, task = import_files(MODEL | files, scanner=scanner)
+    assert read_opinion(deployment, task) == (SecondOpinion.UNVERIFIED, "unverified")
+    assert scanner.asked == [(list(files.values())[:4], 60.0)]
 
 
 def test_all_models_of_an_archive_are_looked_at() -> None:

@@ -46,6 +46,7 @@ from modelhaul.errors import (
 )
 from modelhaul.messages import AcceptArchive, Message
 from modelhaul.model import FileRecord, Model, ModelStatus, Source
+from modelhaul.ports import MessageQueue
 from modelhaul.retrying import MAX_ATTEMPTS
 from modelhaul.streaming import StreamSettings
 from modelhaul.task import Stage, Task, TaskStatus
@@ -398,6 +399,7 @@ class Promises(RuleBasedStateMachine):
         )
         guarded = cast("InMemoryModelSource", Guarded("source", self.source, self.trouble))
         self.deployment = WatchedDeployment(guarded, remaining=self.tell_remaining)
+        queue = self.open_adapters()
         self.clock = self.deployment.clock
         self.ledger, self.store, self.queue = self.deployment.ledger, self.deployment.store, self.deployment.queue
         self.archives = self.deployment.archives
@@ -405,7 +407,7 @@ class Promises(RuleBasedStateMachine):
         self.deployment.connect(
             cast("Any", Guarded("ledger", self.ledger, self.trouble)),
             cast("Any", Guarded("store", self.store, self.trouble)),
-            cast("Any", Guarded("queue", self.queue, self.trouble)),
+            cast("Any", Guarded("queue", queue, self.trouble)),
             STREAM,
         )
         self.waiting: list[Envelope] = []
@@ -417,6 +419,10 @@ class Promises(RuleBasedStateMachine):
         self.vanished: set[str] = set()
         self.deleted = self.deployment.deleted
         self.sequencer = itertools.count(1)
+
+    def open_adapters(self) -> MessageQueue:
+        """May give the deployment others than those in memory; returns the queue that it is to send to."""
+        return self.deployment.queue
 
     # The world
 

@@ -6,15 +6,15 @@ Nothing is ever unpickled. Files are read where they are staged, by ranges, and 
 import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import PurePosixPath
 
 from modelhaul.errors import InvalidModelError, ObjectGoneError, RetriesExhaustedError, UnsafeModelError
 from modelhaul.flags import flag_files
-from modelhaul.model import FileRecord, GateReport, GateVerdict, ResolvedModel, Source
-from modelhaul.pickles import PickleVerdict, inspect_pickle, is_pickle_name
-from modelhaul.ports import ObjectStore
+from modelhaul.model import FileRecord, GateReport, GateVerdict, ResolvedModel, SecondOpinion, Source
+from modelhaul.pickles import PickleReport, inspect_pickle, is_pickle_name
+from modelhaul.ports import ObjectStore, PickleScanner
 from modelhaul.required_files import MAX_INDEX_SIZE
 from modelhaul.safetensors import check_json_object, check_safetensors, check_shard_index
 from modelhaul.selection import WHOLE, Selection
@@ -26,6 +26,9 @@ _MOST_REASONS = 20
 _LONGEST = 300  # characters of a flag or a reason
 _INDEXES = (".safetensors.index.json", ".bin.index.json")
 _PARSED = ("config.json", "tokenizer.json")
+_MOST_SHOWN = 16 * 1024 * 1024  # bytes of a model's pickles that the other scanner is shown
+_LONGEST_OPINION = 60.0  # seconds
+_KEPT_SECONDS = 240.0  # of the function's time, for publishing
 _LARGEST_JSON = 256 * 1024 * 1024  # bytes; tokenizers have a few tens of millions
 
 
@@ -43,18 +46,25 @@ class Gate:
 
     store: ObjectStore
     policy: PicklePolicy
+    scanner: PickleScanner
 
-    def inspect(self, model: ResolvedModel, records: Sequence[FileRecord]) -> GateReport:
-        """`records` are the model's own.
+    def inspect(
+        self, model: ResolvedModel, records: Sequence[FileRecord], remaining: Callable[[], float]
+    ) -> GateReport:
+        """`records` are the model's own; `remaining()` the function's seconds left.
 
         Raises InvalidModelError for weights, indexes or JSON that are not what they should be, UnsafeModelError for a
         pickle that the policy blocks.
         """
         files = {record.file.path.removeprefix(model.root): record for record in records}
         self._check_formats(model, files)
-        reasons, scanned = self._scan_pickles(files)
-        if reasons and self.policy is PicklePolicy.BLOCK:
-            raise UnsafeModelError(f"{'; '.join(reasons[:_MOST_REASONS])}. Loading the model could run code.")
+        pickles = self._scan_pickles(files)
+        reasons = [f"{path}: {reason}" for path, report in pickles.items() for reason in report.reasons]
+        self._refuse(reasons)
+        opinion, more = self._ask_for_opinion(pickles, remaining)
+        reasons += more
+        self._refuse(reasons)
+        scanned = [(path, files[path].sha256 or "") for path in pickles]
         flags = (
             *self._flag_incomplete(model, files),
             *flag_files(sorted(files), lambda path: self._read_json(files[path])),
@@ -68,7 +78,12 @@ class Gate:
             tuple(reason[:_LONGEST] for reason in reasons[:_MOST_REASONS]),
             tuple(flag[:_LONGEST] for flag in flags[:_MOST_KEPT]),
             tuple(scanned[:_MOST_KEPT]),
+            opinion,
         )
+
+    def _refuse(self, reasons: Sequence[str]) -> None:
+        if reasons and self.policy is PicklePolicy.BLOCK:
+            raise UnsafeModelError(f"{'; '.join(reasons[:_MOST_REASONS])}. Loading the model could run code.")
 
     def _check_formats(self, model: ResolvedModel, files: dict[str, FileRecord]) -> None:
         for path, record in files.items():
@@ -105,22 +120,36 @@ class Gate:
         content = self._open(record)(0, record.file.size)
         return check_shard_index(content, beside, is_wanted=lambda shard: selection.takes(directory + shard))
 
-    def _scan_pickles(self, files: dict[str, FileRecord]) -> tuple[list[str], list[tuple[str, str]]]:
-        """(what is wrong, with the path before it; path and sha256 of what was looked into)."""
-        reasons: list[str] = []
-        scanned: list[tuple[str, str]] = []
+    def _scan_pickles(self, files: dict[str, FileRecord]) -> dict[str, PickleReport]:
+        """By the paths of what was looked into."""
+        reports: dict[str, PickleReport] = {}
         if self.policy is PicklePolicy.OFF:
-            return reasons, scanned
+            return reports
+        shown = 0
         for path, record in files.items():
             if not is_pickle_name(path) or not record.file.size:
                 continue
             report = inspect_pickle(self._open(record), record.file.size)
             if report is None:
                 continue
-            scanned.append((path, record.sha256 or ""))
-            if report.verdict is not PickleVerdict.CLEAN:
-                reasons += [f"{path}: {reason}" for reason in report.reasons]
-        return reasons, scanned
+            shown += len(report.content or b"")
+            reports[path] = report if shown <= _MOST_SHOWN else replace(report, content=None)
+        return reports
+
+    def _ask_for_opinion(
+        self, reports: dict[str, PickleReport], remaining: Callable[[], float]
+    ) -> tuple[SecondOpinion | None, list[str]]:
+        """Another scanner's opinion on all of them, and what is malicious, with the path before it."""
+        shown = {path: report.content for path, report in reports.items() if report.content is not None}
+        seconds = min(_LONGEST_OPINION, remaining() - _KEPT_SECONDS)
+        opinions = self.scanner.scan(list(shown.values()), seconds=seconds) if shown and seconds > 0 else []
+        reasons = [f"{path}: {reason}" for path, o in zip(shown, opinions, strict=False) for reason in o.reasons]
+        verdicts = {opinion.verdict for opinion in opinions}
+        if SecondOpinion.MALICIOUS in verdicts:
+            return SecondOpinion.MALICIOUS, reasons
+        if SecondOpinion.UNVERIFIED in verdicts or len(opinions) < len(reports):
+            return SecondOpinion.UNVERIFIED, []
+        return (SecondOpinion.CLEAN if reports else None), []
 
     def _read_json(self, record: FileRecord) -> object | None:
         if record.file.size > MAX_INDEX_SIZE:

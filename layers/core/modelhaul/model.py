@@ -92,16 +92,34 @@ class GateVerdict(StrEnum):
     UNSCANNED = "unscanned"  # the policy is off
 
 
+class SecondOpinion(StrEnum):
+    """Another scanner's, on the pickles that the gate has read."""
+
+    CLEAN = "clean"
+    UNVERIFIED = "unverified"  # it could not tell, of one at least, or did not answer
+    MALICIOUS = "malicious"
+
+
+@dataclass(frozen=True, slots=True)
+class PickleOpinion:
+    """At most 20 `reasons`, of what is MALICIOUS."""
+
+    verdict: SecondOpinion
+    reasons: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class GateReport:
     """What the gate found in a model that was published: at most 20 reasons, 100 flags (what a reader should know of:
-    code, chat templates), 100 scanned pickles with their sha256.
+    code, chat templates), 100 scanned pickles with their sha256. `second_opinion` is None if there was no pickle to
+    ask about.
     """
 
     verdict: GateVerdict
     reasons: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     scanned: tuple[tuple[str, str], ...] = ()
+    second_opinion: SecondOpinion | None = None
 
 
 @dataclass(frozen=True, slots=True)

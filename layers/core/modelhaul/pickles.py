@@ -9,11 +9,10 @@ import ast
 import io
 import pickletools
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import PurePosixPath
-from types import SimpleNamespace
 from typing import Any
 
 from modelhaul.archive import ArchiveLimits, Entry
@@ -27,6 +26,7 @@ _SUFFIXES = {
     ".bin", ".ckpt", ".dat", ".dill", ".joblib", ".npy", ".npz", ".p", ".pickle", ".pkl", ".pt", ".pth", ".pyt", ".th",
 }  # fmt: skip
 _MOST_BYTES = 64 * 1024 * 1024  # of one pickle
+_MOST_KEPT = 4 * 1024 * 1024  # bytes of a file's pickles, for a second opinion
 _MOST_OPCODES = 4_000_000
 _MOST_PICKLES = 1_000  # in a row
 _MOST_REASONS = 20
@@ -62,13 +62,23 @@ _STORAGES = {
         "Float8_e4m3fn", "Float8_e4m3fnuz", "Float8_e5m2", "Float8_e5m2fnuz", "UInt16", "UInt32", "UInt64",
     )
 }  # fmt: skip
+_TENSORS = {
+    f"{kind}Tensor"
+    for kind in ("BFloat16", "Bool", "Byte", "Char", "Double", "Float", "Half", "Int", "Long", "Short")
+}  # fmt: skip
 _DTYPES = {
-    "bfloat16", "bool", "complex128", "complex32", "complex64", "double", "float", "float16", "float32", "float64",
-    "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu", "half", "int", "int16",
-    "int32", "int64", "int8", "long", "qint32", "qint8", "quint2x4", "quint4x2", "quint8", "short", "uint16", "uint32",
-    "uint64", "uint8",
+    "bfloat16", "bits16", "bits1x8", "bits2x4", "bits4x2", "bits8", "bool", "complex128", "complex32", "complex64",
+    "double", "float", "float16", "float32", "float4_e2m1fn_x2", "float64", "float8_e4m3fn", "float8_e4m3fnuz",
+    "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu", "half", "int", "int16", "int32", "int64", "int8", "long",
+    "qint32", "qint8", "quint2x4", "quint4x2", "quint8", "short", "uint16", "uint32", "uint64", "uint8",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in range(1, 8)),
+}  # fmt: skip
+_QUANTIZATIONS = {
+    "per_channel_affine", "per_channel_affine_float_qparams", "per_channel_symmetric", "per_tensor_affine",
+    "per_tensor_symmetric",
 }  # fmt: skip
 _REBUILDERS = {
+    "_rebuild_device_tensor_from_cpu_tensor", "_rebuild_device_tensor_from_numpy",
     "_rebuild_meta_tensor_no_storage", "_rebuild_nested_tensor", "_rebuild_parameter",
     "_rebuild_parameter_with_state", "_rebuild_qtensor", "_rebuild_sparse_csr_tensor", "_rebuild_sparse_tensor",
     "_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_wrapper_subclass",
@@ -78,9 +88,11 @@ _ALLOWED: dict[str, set[str]] = {
     "__builtin__": _CONTAINERS | {"long", "unicode", "xrange"},
     "collections": {"Counter", "OrderedDict", "defaultdict", "deque"},
     "_codecs": {"encode"},  # how protocol 2 writes bytes: encode(text, "latin1")
-    "torch": _STORAGES | _DTYPES | {"Size", "Tensor", "device"},
+    "torch": _STORAGES | _TENSORS | _DTYPES | _QUANTIZATIONS | {"Size", "Tensor", "device"},
     "torch.storage": {"TypedStorage", "UntypedStorage", "_TypedStorage", "_UntypedStorage"},
-    "torch.cuda": _STORAGES,
+    "torch.cuda": _STORAGES | _TENSORS,
+    "torch.sparse": _TENSORS,
+    "torch.cuda.sparse": _TENSORS,
     "torch._utils": _REBUILDERS,
     "torch._tensor": {"_rebuild_from_type_v2"},
     "torch.nn.parameter": {"Buffer", "Parameter"},
@@ -110,10 +122,13 @@ class PickleVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PickleReport:
-    """At most 20 `reasons`, such as `imports os.system`; none if it is clean."""
+    """At most 20 `reasons`, such as `imports os.system`; none if it is clean. `content`: the pickles themselves, one
+    behind the other, without what lies around them; None above 4 MiB, or where there is no telling.
+    """
 
     verdict: PickleVerdict
     reasons: tuple[str, ...] = ()
+    content: bytes | None = field(default=None, compare=False, repr=False)
 
 
 class _LimitError(Exception):
@@ -176,6 +191,34 @@ class _RangeReader(io.RawIOBase):
         return len(data)
 
 
+class _Recorder:
+    """Hands out what is read of a file, and keeps it. It has no `tell`, which a stream of ranges does not have."""
+
+    def __init__(self, window: _RangeReader) -> None:
+        self._stream: io.BufferedReader[Any] = io.BufferedReader(window, _WINDOW)
+        self._kept: bytearray | None = bytearray()
+
+    @property
+    def content(self) -> bytes | None:
+        return None if self._kept is None else bytes(self._kept)
+
+    def peek(self, size: int) -> bytes:
+        return self._stream.peek(size)[:size]
+
+    def read(self, size: int) -> bytes:
+        return self._keep(self._stream.read(size))
+
+    def readline(self) -> bytes:
+        return self._keep(self._stream.readline())
+
+    def _keep(self, data: bytes) -> bytes:
+        if self._kept is not None and len(self._kept) + len(data) > _MOST_KEPT:
+            self._kept = None
+        elif self._kept is not None:
+            self._kept += data
+        return data
+
+
 @dataclass(slots=True)
 class _Walk:
     """One pickle's opcodes."""
@@ -188,11 +231,9 @@ class _Walk:
     _top: list[str | None] = field(default_factory=lambda: [None, None])
     """The two topmost values of the stack, as far as they are plain texts."""
 
-    def run(self, stream: "io.BufferedReader[Any]") -> None:
+    def run(self, source: "_Recorder") -> None:
         """Raises ValueError and others where it is no pickle, _LimitError."""
-        # Without `tell`, which a stream of ranges does not have.
-        source: Any = SimpleNamespace(read=stream.read, readline=stream.readline)
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(source)):
+        for number, (opcode, argument, _) in enumerate(pickletools.genops(source)):  # type: ignore[arg-type]
             if number >= _MOST_OPCODES:
                 raise _LimitError
             if not number and opcode.name == "STOP":
@@ -247,7 +288,12 @@ def _read_index(argument: object) -> int:
 
 def _inspect_stream(window: _RangeReader) -> PickleReport | None:
     """Pickles, one behind the other to the end; None if not even the first can be one."""
-    stream: io.BufferedReader[Any] = io.BufferedReader(window, _WINDOW)
+    source = _Recorder(window)
+    report = _inspect_pickles(source)
+    return replace(report, content=source.content) if report is not None else None
+
+
+def _inspect_pickles(source: _Recorder) -> PickleReport | None:
     reasons: list[str] = []
     most = _MOST_PICKLES
     for number in range(_MOST_PICKLES):
@@ -255,13 +301,13 @@ def _inspect_stream(window: _RangeReader) -> PickleReport | None:
             return _judge(reasons)
         walk, first = _Walk(), b""
         try:
-            first = stream.peek(2)[:2]
+            first = source.peek(2)
             if not first:
                 return _judge(reasons) if number else None
             with warnings.catch_warnings():
                 # Of texts whose escapes are none.
                 warnings.simplefilter("ignore")
-                walk.run(stream)
+                walk.run(source)
         except _LimitError:
             return _block(*reasons, *walk.reasons, "is too large to be looked through")
         except (ValueError, EOFError, IndexError, KeyError, OverflowError, RecursionError, SyntaxError, MemoryError):
@@ -297,7 +343,14 @@ def _inspect_zip(read: ReadRange, size: int) -> PickleReport | None:
         return _block(f"its ZIP archive is not to be trusted: {error.detail}")
     if not reports:
         return None
-    return _judge([reason for report in reports for reason in report.reasons])
+    judged = _judge([reason for report in reports for reason in report.reasons])
+    return replace(judged, content=_join_contents(reports))
+
+
+def _join_contents(reports: Sequence[PickleReport]) -> bytes | None:
+    contents = [report.content for report in reports if report.content is not None]
+    whole = len(contents) == len(reports) and sum(map(len, contents)) <= _MOST_KEPT
+    return b"".join(contents) if whole else None
 
 
 def _inspect_array(read: ReadRange, size: int) -> PickleReport | None:

@@ -15,6 +15,7 @@ from modelhaul.model import (
     ModelPage,
     ObjectRange,
     Part,
+    PickleOpinion,
     ResolvedModel,
     SkippedDirectory,
     Source,
@@ -355,6 +356,16 @@ class Ledger(Protocol):
 
     def forget_blobs(self, references: Iterable[tuple[str, str]]) -> None:
         """Forgets any number of (digest, key) pairs, as `forget_blob` does, of which most are not recorded."""
+
+
+class PickleScanner(Protocol):
+    """Another judge of pickles than the gate's own reader."""
+
+    def scan(self, pickles: Sequence[bytes], *, seconds: float) -> list[PickleOpinion]:
+        """An opinion on each, in order, within about `seconds` for all. Each may be several, one behind the other.
+
+        Raises nothing: what it cannot judge, or not in time, is UNVERIFIED.
+        """
 
 
 class SecretStore(Protocol):

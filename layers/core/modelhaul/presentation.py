@@ -108,6 +108,7 @@ def present_gate(report: GateReport) -> dict[str, Any]:
     """As in a model's record and in its manifest."""
     return {
         "verdict": report.verdict.value,
+        "second_opinion": report.second_opinion,
         "reasons": list(report.reasons),
         "flags": list(report.flags),
         "scanned": [{"path": path, "sha256": sha256} for path, sha256 in report.scanned],

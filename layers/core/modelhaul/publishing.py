@@ -77,7 +77,10 @@ class Publisher:
         if task.status is TaskStatus.PENDING:
             # Before anything can be seen. The function that ends the import may be another one, and looks again for the
             # manifests: a few ranges of the weights.
-            gates = {m.model_id: self.gate.inspect(m.resolved, records) for m, records in layout.list_models()}
+            gates = {
+                model.model_id: self.gate.inspect(model.resolved, records, remaining)
+                for model, records in layout.list_models()
+            }
             # From here on the task's end, if it is another one, includes the removal of what became visible.
             began = self.ledger.start_stage(task.id, Stage.PUBLISHING, check_at=self.clock() + CHECK_AFTER)
             if is_first and not began:

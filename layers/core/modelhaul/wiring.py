@@ -16,6 +16,7 @@ from modelhaul.ports import (
     ModelResolver,
     ModelSource,
     ObjectStore,
+    PickleScanner,
     SecretStore,
 )
 from modelhaul.task import Task
@@ -282,8 +283,15 @@ def create_publisher() -> "Publisher":
         time.time,
         closer=create_closer(),
         outcomes=create_outcomes(),
-        gate=Gate(create_store(), GateSettings.read().pickle_policy),
+        gate=Gate(create_store(), GateSettings.read().pickle_policy, create_pickle_scanner()),
     )
+
+
+@cache
+def create_pickle_scanner() -> PickleScanner:
+    from modelhaul_scanner.process import ModelauditPickleScanner
+
+    return ModelauditPickleScanner()
 
 
 @cache

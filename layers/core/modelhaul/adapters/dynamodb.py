@@ -69,6 +69,7 @@ from modelhaul.model import (
     ModelStatus,
     Part,
     ResolvedModel,
+    SecondOpinion,
     SkippedDirectory,
     Source,
     SourceFile,
@@ -359,11 +360,13 @@ def _unpack_gate(packed: bytes | None) -> GateReport | None:
     if packed is None:
         return None
     found = json.loads(zlib.decompress(packed))
+    opinion = found.get("second_opinion")
     return GateReport(
         GateVerdict(found["verdict"]),
         tuple(found["reasons"]),
         tuple(found["flags"]),
         tuple((path, sha256) for path, sha256 in found["scanned"]),
+        SecondOpinion(opinion) if opinion else None,
     )
 
 

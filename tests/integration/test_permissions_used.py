@@ -1,0 +1,490 @@
+"""No permission is given that nothing needs: what the template grants a function is used here, by the real adapters.
+
+Each request to moto is put down to the function that acts, as the action and the resource that IAM would be asked for.
+What is asked for must be granted, and what is granted must be asked for at least once, or stand in `NOT_SHOWN`.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, cast
+from unittest.mock import patch
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.etree import ElementTree as ET
+
+import pytest
+from botocore.awsrequest import AWSPreparedRequest
+
+from modelhaul import planning, publishing, transfer
+from modelhaul.adapters.archives import S3ArchiveStore
+from modelhaul.adapters.rate_limits import DynamoDBRateLimitStore
+from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
+from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
+from modelhaul.errors import SourceUnavailableError, StepCrashedError, UnsafeModelError
+from modelhaul.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
+from modelhaul.model import Source
+from modelhaul.streaming import StreamSettings
+from modelhaul.task import Stage, Task, TaskError, TaskStatus
+from tests.benchmarks.call_faults import FaultyAws, stand_before_moto
+from tests.benchmarks.counted_import import CountedQueue
+from tests.contract.backends import REGION, open_aws
+from tests.contract.dynamodb import open_ledger
+from tests.fakes.deployment import Deployment
+from tests.fakes.model_source import InMemoryModelSource
+from tests.template import rules
+from tests.template.transformed import Template, read_template, transform_template
+from tests.unit.test_pickles import zip_files
+from tests.weights import wrap_weights
+
+pytestmark = pytest.mark.timeout(300)
+
+type Use = tuple[str, str, str, str]
+"""Function, action, resource of the template, prefix of a bucket or index of a table."""
+
+SERVICES = ("s3:", "dynamodb:", "sqs:", "secretsmanager:")
+BUCKETS = {"models-bucket": "ModelsBucket", "incoming-bucket": "IncomingBucket"}
+QUEUES = {
+    AcceptArchive: "ArchiveQueue",
+    PlanImport: "PlanQueue",
+    TransferFiles: "TransferQueue",
+    PublishModels: "PublishQueue",
+}
+WORKERS = {
+    AcceptArchive: "AcceptArchiveFunction",
+    PlanImport: "PlanImportFunction",
+    TransferFiles: "TransferFilesFunction",
+    PublishModels: "PublishModelsFunction",
+}
+PUBLISHER = WORKERS[PublishModels]
+TRANSACTION = {"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem", "ConditionCheck": "ConditionCheckItem"}
+NOT_SHOWN = {
+    "sqs:ReceiveMessage": "Lambda's poller takes messages with the function's role",
+    "sqs:DeleteMessage": "as above",
+    "sqs:GetQueueAttributes": "as above",
+    "secretsmanager:GetSecretValue": "granted to those with a token only; see tests.contract.test_secret_store",
+}
+PART = 5 * 1024 * 1024
+
+
+@dataclass
+class Auditor(FaultyAws):
+    """Puts every request down to `acting`; what nobody of ours does is not looked at."""
+
+    acting: str = ""
+    uses: set[Use] = field(default_factory=set)
+
+    def process(self, request: AWSPreparedRequest, do: Callable[[], Any]) -> Any:
+        answer = super().process(request, do)
+        if self.acting:
+            asked = (
+                list_s3_uses(request, answer[0]) if "X-Amz-Target" not in request.headers else list_json_uses(request)
+            )
+            self.uses |= {(self.acting, *use) for use in asked}
+        return answer
+
+    @contextmanager
+    def act(self, function: str) -> Iterator[None]:
+        before, self.acting = self.acting, function
+        try:
+            yield
+        finally:
+            self.acting = before
+
+
+def list_json_uses(request: AWSPreparedRequest) -> Iterator[tuple[str, str, str]]:
+    operation = _decode(request.headers["X-Amz-Target"]).rpartition(".")[2]
+    body = json.loads(cast("bytes", request.body))
+    if "QueueUrl" in body:
+        yield f"sqs:{operation.removesuffix('Batch')}", body["QueueUrl"].rpartition("/")[2], ""
+    elif operation == "TransactWriteItems":
+        for kind, item in (pair for entry in body["TransactItems"] for pair in entry.items()):
+            yield f"dynamodb:{TRANSACTION[kind]}", name_table(item["TableName"]), ""
+    else:
+        index = f"index/{body['IndexName']}" if "IndexName" in body else ""
+        for table in body.get("RequestItems", [body.get("TableName")]):
+            yield f"dynamodb:{operation}", name_table(table), index
+
+
+def name_table(physical: str) -> str:
+    """`tasks-0123` is what a test has for TasksTable."""
+    return "RateLimitsTable" if physical == "RateLimitsTable" else f"{physical.partition('-')[0].title()}Table"
+
+
+def list_s3_uses(request: AWSPreparedRequest, status: int) -> Iterator[tuple[str, str, str]]:
+    url = urlsplit(str(request.url))
+    query = parse_qs(url.query, keep_blank_values=True)
+    bucket, key = BUCKETS[url.netloc.partition(".")[0]], unquote(url.path.lstrip("/"))
+    place = f"{key.partition('/')[0]}/*" if key else ""
+    match request.method:
+        case "GET" if not key:
+            yield "s3:ListBucketMultipartUploads" if "uploads" in query else "s3:ListBucket", bucket, ""
+        case "GET" | "HEAD":
+            yield "s3:GetObject", bucket, place
+            if status == HTTPStatus.NOT_FOUND:
+                # Without it S3 would have answered 403.
+                yield "s3:ListBucket", bucket, ""
+        case "POST" if "delete" in query:
+            for found in ET.fromstring(cast("bytes", request.body)).findall(".//{*}Key"):
+                yield "s3:DeleteObject", bucket, f"{(found.text or '').partition('/')[0]}/*"
+        case "DELETE":
+            yield "s3:AbortMultipartUpload" if "uploadId" in query else "s3:DeleteObject", bucket, place
+        case _:
+            yield "s3:PutObject", bucket, place
+            if (copied := request.headers.get("x-amz-copy-source")) is not None:
+                source = unquote(_decode(copied)).lstrip("/")
+                source_bucket, _, source_key = source.partition("/")
+                yield "s3:GetObject", BUCKETS[source_bucket], f"{source_key.partition('/')[0]}/*"
+                if status == HTTPStatus.NOT_FOUND:
+                    yield "s3:ListBucket", BUCKETS[source_bucket], ""
+
+
+def _decode(header: object) -> str:
+    return header.decode() if isinstance(header, bytes) else str(header)
+
+
+class AuditedDeployment(Deployment):
+    """Over moto, with each step put down to its function."""
+
+    is_late = False
+    """The function that runs is out of time."""
+
+    def open(self, patches: ExitStack) -> None:
+        self.auditor = Auditor()
+        patches.enter_context(open_aws("moto"))
+        patches.enter_context(stand_before_moto(self.auditor))
+        self.s3 = create_s3_client(REGION)
+        for bucket in BUCKETS:
+            self.s3.create_bucket(Bucket=bucket)
+        self.ledger = cast("Any", patches.enter_context(open_ledger(self.clock)))
+        # Copies in parts, and uploads in parts, of what a test can hold.
+        self.store = cast("Any", S3ObjectStore(self.s3, "models-bucket", single_copy_limit=PART, copy_part_size=PART))
+        self.archives = cast(
+            "Any",
+            S3ArchiveStore(self.s3, "incoming-bucket", clock=self.clock, max_put_size=10 * PART, min_part_size=PART),
+        )
+        sqs = create_sqs_client(REGION)
+        urls = {kind: sqs.create_queue(QueueName=name)["QueueUrl"] for kind, name in QUEUES.items()}
+        queue = CountedQueue(SQSMessageQueue(sqs, cast("Any", urls)), self.queue)
+        stream = StreamSettings(part_size=lambda _: PART, reconnect_delay=0, checkpoint_bytes=PART)
+        self.connect(self.ledger, self.store, queue, stream)
+        self.limits = DynamoDBRateLimitStore("RateLimitsTable", region=REGION)
+        self.limits._limits.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
+
+    def submit(self, name: str, revision: str = "main", *, source: Source = Source.HUGGINGFACE, **options: Any) -> Task:
+        function = "SubmitGithubFunction" if source is Source.GITHUB else "SubmitHuggingfaceFunction"
+        with self.auditor.act(function):
+            return super().submit(name, revision, source=source, **options)
+
+    def deliver(self, message: Message, *, deliveries: int = 1) -> None:
+        with self.auditor.act(WORKERS[type(message)]):
+            super().deliver(message, deliveries=deliveries)
+        self.is_late = False
+
+    def run_until(self, stage: Stage, task: Task) -> Task:
+        """Delivers messages until the task is at the stage."""
+        while (now := self.find_task(task.id)).stage is not stage:
+            due = self.queue.next_due
+            assert due is not None, now
+            self.clock.now = max(self.clock.now, due)
+            for message in self.receive():
+                self.deliver(message)
+        return now
+
+    def send_archive(self, body: bytes) -> Task:
+        """By the address that somebody asked for."""
+        with self.auditor.act("SubmitLocalFunction"):
+            task, _ = self.archive_intake.open_upload("archive.zip", len(body), None)
+            assert task.archive is not None
+            # Its signature is submit_local's.
+            self.s3.put_object(Bucket="incoming-bucket", Key=task.archive.key, Body=body)
+        self.submitted.append(task.id)
+        self.arrive(task.archive.key, body)
+        return task
+
+    def drop_archive(self, body: bytes) -> Task:
+        key = f"incoming/{len(self.submitted)}.zip"
+        self.archives.put_archive(key, body)
+        self.submitted.append(self.arrive(key, body))
+        return self.find_task(self.submitted[-1])
+
+    def forget_outcomes(self) -> None:
+        """So that the next is the first, for which there is nothing to be read."""
+        for entry in self.s3.list_objects_v2(Bucket="incoming-bucket", Prefix="outcomes/").get("Contents", []):
+            self.s3.delete_object(Bucket="incoming-bucket", Key=entry["Key"])
+
+    def arrive(self, key: str, body: bytes) -> str:
+        found = self.archives.find_archive(key)
+        assert found is not None
+        with self.auditor.act("AcceptArchiveFunction"):
+            task_id = self.arrivals.record_arrival(key, size=len(body), etag=found[1], event_id=key)
+        assert task_id is not None
+        self.queue.send([AcceptArchive(task_id=task_id)])
+        return task_id
+
+    def leave_upload(self, bucket: str, key: str) -> None:
+        """As a function that died has."""
+        self.s3.create_multipart_upload(Bucket=bucket, Key=key)
+
+
+WEIGHTS = wrap_weights(bytes(range(256)) * (6 * 4096))
+OTHER_WEIGHTS = wrap_weights(bytes(range(255, -1, -1)) * (6 * 4096))
+MODEL = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": WEIGHTS}
+NAME = "org/model"
+
+
+def build_archive(name: str, size: int = 6 * 1024 * 1024) -> bytes:
+    """Of a model of this name, with weights of its own."""
+    weights = wrap_weights(name.encode() * (size // len(name)))
+    return zip_files({f"{name}/{path}": body for path, body in (MODEL | {"model.safetensors": weights}).items()})
+
+
+def import_again(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """From the Hub, from GitHub, and what is stored already: the same content is copied, or missing there."""
+    source.models = {
+        NAME: {"main": MODEL},
+        "org/other": {"main": MODEL | {"a": b"a"}},
+        "org/third": {"main": MODEL | {"b": b"b"}},
+    }
+    for name, kind in ((NAME, Source.HUGGINGFACE), ("org/other", Source.GITHUB)):
+        task = deployment.submit(name, source=kind)
+        deployment.run()
+        assert deployment.find_task(task.id).status is TaskStatus.DONE
+        with pytest.raises(Exception, match="already"):
+            deployment.submit(name, source=kind)
+    for name in (NAME, "org/other"):
+        deployment.store.delete([source.prefix(name) + path for path in source.models[name]["main"]])
+    task = deployment.submit("org/third")
+    deployment.run()
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+
+
+def pause_and_resume(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """Out of time in each step, which another function goes on with; and a source that does not answer at first."""
+    source.models = {NAME: {"next": MODEL | {"model.safetensors": OTHER_WEIGHTS, "c": b"c"}}}
+    troubles = iter([SourceUnavailableError("down")])
+
+    def fail_once() -> None:
+        for trouble in troubles:
+            raise trouble
+
+    def be_late_once(_path: str, offset: int) -> None:
+        if offset >= PART and not late:
+            late.append(offset)
+            deployment.is_late = True
+
+    late: list[int] = []
+    source.on_list, source.on_read = fail_once, be_late_once
+    deployment.remaining = lambda: 0.0 if deployment.is_late or deployment.auditor.acting == PUBLISHER else 300.0
+    task = deployment.submit(NAME, "next")
+    deployment.run()
+    deployment.remaining = lambda: 300.0
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+    assert late
+
+
+def give_up(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """A transfer that fails with its upload begun, time and again."""
+    source.models = {NAME: {"broken": MODEL | {"model.safetensors": OTHER_WEIGHTS[:-1]}}}
+    source.served = lambda _path, content: bytes(len(content))
+    task = deployment.submit(NAME, "broken")
+    deployment.run()
+    source.served = lambda _path, content: content
+    assert deployment.find_task(task.id).status is TaskStatus.FAILED
+
+
+def send_archives(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """Posted, by an address, dropped; and dropped again, which is refused. One posted that is no longer needed."""
+    with deployment.auditor.act("SubmitLocalFunction"):
+        deployment.post(build_archive("posted", 1000))
+        with pytest.raises(Exception, match=r"already|being"):
+            deployment.post(build_archive("posted", 1000))
+    deployment.run()
+    deployment.send_archive(build_archive("sent"))
+    deployment.run()
+    for _ in range(2):
+        deployment.drop_archive(build_archive("dropped"))
+        deployment.run()
+
+
+def abort_sending(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """By the address for it."""
+    with deployment.auditor.act("SubmitLocalFunction"):
+        task, ticket = deployment.archive_intake.open_upload("archive.zip", 60 * 1024 * 1024, None)
+        assert task.archive is not None
+        assert ticket.upload_id is not None
+        deployment.s3.abort_multipart_upload(Bucket="incoming-bucket", Key=task.archive.key, UploadId=ticket.upload_id)
+
+
+def end_tasks(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """By each function that can, with all that a dead one may have left: the code is the same, whatever the error."""
+
+    def fail(task_id: str) -> None:
+        deployment.closer.fail(task_id, UnsafeModelError("It could run code."))
+
+    def record_crash(task_id: str) -> None:
+        deployment.runner.record_crash(PublishModels(task_id=task_id))
+
+    def close(task_id: str) -> None:
+        fail(task_id)
+        deployment.closer.close(deployment.find_task(task_id))
+
+    ends: dict[str, tuple[Stage, Callable[[str], None]]] = {
+        "AcceptArchiveFunction": (Stage.VERIFIED, fail),
+        "PlanImportFunction": (Stage.VERIFIED, fail),
+        "TransferFilesFunction": (Stage.VERIFIED, fail),
+        "PublishModelsFunction": (Stage.PUBLISHING, fail),
+        "CancelTaskFunction": (Stage.PUBLISHING, deployment.closer.cancel),
+        "RecordFailureFunction": (Stage.PUBLISHING, record_crash),
+        "SweepStaleFunction": (Stage.PUBLISHING, close),
+    }
+    for function, (stage, end) in ends.items():
+        for send in (deployment.send_archive, deployment.drop_archive):
+            task = send(build_archive(function))
+            deployment.run_until(Stage.VERIFIED, task)
+            deployment.receive()
+            deployment.leave_upload("models-bucket", f"staging/{task.id}/x")
+            deployment.leave_upload("incoming-bucket", f"uploads/{task.id}.zip")
+            if stage is Stage.PUBLISHING:
+                deployment.ledger.start_stage(task.id, stage, check_at=deployment.clock())
+                (model,) = deployment.ledger.find_models(deployment.find_task(task.id).model_ids)
+                deployment.leave_upload("models-bucket", f"{model.resolved.prefix}model.safetensors")
+            deployment.forget_outcomes()
+            with deployment.auditor.act(function):
+                end(task.id)
+            deployment.closer.close(deployment.find_task(task.id))
+
+
+def end_what_ended_meanwhile(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """Another function has found the model unsafe just before, and died."""
+    error = UnsafeModelError("It could run code.")
+    for function in ("CancelTaskFunction", "RecordFailureFunction"):
+        task = deployment.send_archive(build_archive(function))
+        deployment.run_until(Stage.VERIFIED, task)
+        deployment.receive()
+        told = TaskError(error.type, error.detail, retryable=False)
+        deployment.ledger.fail_import(task.id, told, check_at=deployment.clock())
+        with deployment.auditor.act(function):
+            deployment.closer.fail(task.id, StepCrashedError("The function died."))
+        assert not list_staged(deployment, task)
+
+
+def list_staged(deployment: AuditedDeployment, task: Task) -> list[Any]:
+    return deployment.s3.list_objects_v2(Bucket="models-bucket", Prefix=f"staging/{task.id}/").get("Contents", [])
+
+
+def retry_archive(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    def fail() -> None:
+        raise SourceUnavailableError("The archive could not be read.")
+
+    task = deployment.send_archive(build_archive("retried"))
+    (message,) = deployment.receive()
+    with deployment.auditor.act("AcceptArchiveFunction"):
+        deployment.runner.run(message, fail, deliveries=1)
+    deployment.run()
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+
+
+def lose_what_is_staged(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    task = deployment.send_archive(build_archive("removed"))
+    deployment.run_until(Stage.VERIFIED, task)
+    deployment.store.delete([record.staging_key for record in deployment.ledger.list_files(task.id)])
+    deployment.run()
+    assert deployment.find_task(task.id).status is TaskStatus.FAILED
+
+
+def record_lost_arrival(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """Of an archive whose event became a dead letter."""
+    body = build_archive("lost")
+    deployment.archives.put_archive("incoming/lost.zip", body)
+    found = deployment.archives.find_archive("incoming/lost.zip")
+    assert found is not None
+    with deployment.auditor.act("RecordFailureFunction"):
+        task_id = deployment.arrivals.record_arrival("incoming/lost.zip", size=len(body), etag=found[1], event_id="1")
+        assert task_id is not None
+        deployment.runner.record_crash(AcceptArchive(task_id=task_id))
+
+
+def sweep_at_each_stage(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """A message lost at each stage, the arrival's included, is sent again."""
+    task = deployment.send_archive(build_archive("swept"))
+    for stage in (Stage.INSPECTING, Stage.PLANNING, Stage.TRANSFERRING, Stage.VERIFIED):
+        deployment.run_until(stage, task)
+        deployment.receive()
+        deployment.clock.now += 86_400 / 4
+        with deployment.auditor.act("SweepStaleFunction"):
+            deployment.sweeper.sweep_stale(deployment.remaining)
+    deployment.run()
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+
+
+def read_catalog(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    with deployment.auditor.act("ReadCatalogFunction"):
+        task = deployment.ledger.list_tasks(limit=1).tasks[0]
+        assert deployment.ledger.find_task(task.id) == task
+        assert deployment.ledger.find_models(task.model_ids)
+        assert deployment.ledger.find_model(task.model_ids[0])
+
+
+def keep_rate_limits(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """As the source does in each function that asks GitHub (tests.integration.test_github_source)."""
+    for function in ("SubmitGithubFunction", "PlanImportFunction", "TransferFilesFunction"):
+        with deployment.auditor.act(function):
+            deployment.limits.find_pause("api")
+            deployment.limits.record_pause("api", 1.0)
+
+
+@pytest.fixture(scope="module")
+def uses() -> Iterator[set[Use]]:
+    source = InMemoryModelSource()
+    deployment = AuditedDeployment(source)
+    with ExitStack() as patches:
+        deployment.open(patches)
+        # So that a few megabytes are a large file, and two files a batch too many.
+        for target, name, value in (
+            (planning, "SMALL_FILE", 1024 * 1024),
+            (transfer, "SMALL_FILE", 1024 * 1024),
+            (publishing, "_BATCH_FILES", 1),
+        ):
+            patches.enter_context(patch.object(target, name, value))
+        for scenario in (
+            import_again,
+            pause_and_resume,
+            give_up,
+            send_archives,
+            abort_sending,
+            end_tasks,
+            end_what_ended_meanwhile,
+            retry_archive,
+            lose_what_is_staged,
+            record_lost_arrival,
+            sweep_at_each_stage,
+            read_catalog,
+            keep_rate_limits,
+        ):
+            scenario(deployment, source)
+        yield deployment.auditor.uses
+
+
+@pytest.fixture(scope="module")
+def granted() -> set[Use]:
+    template: Template = transform_template(read_template())
+    return {
+        (function, action, name, place)
+        for function, properties in rules.list_resources(template, "AWS::Lambda::Function")
+        for (name, place), actions in rules.map_grants(
+            rules.list_statements(template, rules.find_target(properties["Role"]) or "")
+        ).items()
+        for action in actions
+        if action.startswith(SERVICES)
+    }
+
+
+def test_what_a_function_asks_for_is_granted(uses: set[Use], granted: set[Use]) -> None:
+    assert uses - granted == set()
+
+
+def test_what_is_granted_is_asked_for(uses: set[Use], granted: set[Use]) -> None:
+    unused = {use for use in granted - uses if use[1] not in NOT_SHOWN}
+    assert not unused, "\n".join(map(" ".join, sorted(unused)))

@@ -1,0 +1,72 @@
+"""Files as torch and numpy really write them: ordinary ones pass the gate, the same with a call in them do not."""
+
+from pathlib import Path
+
+import pytest
+
+from modelhaul.gate import PicklePolicy
+from modelhaul.model import GateVerdict
+from modelhaul.pickles import PickleReport, PickleVerdict, inspect_pickle, is_pickle_name
+from modelhaul.task import TaskStatus
+from tests.fakes.deployment import Deployment
+from tests.fakes.model_source import InMemoryModelSource
+
+CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+HOSTILE = CHECKPOINTS / "hostile"
+NAMES = sorted(
+    path.relative_to(HOSTILE).as_posix() for path in HOSTILE.rglob("*") if path.is_file() and is_pickle_name(path.name)
+)
+CALLED = [name for name in NAMES if not name.startswith("sharded/") or name.endswith("00004-of-00004.bin")]
+"""Of the shards only the last one has the call."""
+
+NAME = "org/model"
+CONFIGURATION = {"config.json": b"{}", "tokenizer.json": b"{}"}
+
+
+def inspect(path: Path) -> PickleReport | None:
+    content = path.read_bytes()
+    return inspect_pickle(lambda start, end: content[start:end], len(content))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ordinary_weights_pass(name: str) -> None:
+    assert inspect(CHECKPOINTS / name) == PickleReport(PickleVerdict.CLEAN)
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_the_same_with_a_call_is_blocked(name: str) -> None:
+    assert inspect(HOSTILE / name) == PickleReport(PickleVerdict.BLOCKED, ("imports posix.system",))
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """All of a folder in one model, the shards with their index at its root."""
+    names = [*NAMES, "sharded/pytorch_model.bin.index.json"]
+    return CONFIGURATION | {name.removeprefix("sharded/"): (folder / name).read_bytes() for name in names}
+
+
+def test_a_model_of_them_is_published_as_clean() -> None:
+    deployment = Deployment(InMemoryModelSource({NAME: {"main": read_files(CHECKPOINTS)}}))
+    task = deployment.submit(NAME)
+    deployment.run()
+    assert deployment.find_task(task.id).status is TaskStatus.DONE, deployment.find_task(task.id).error
+    (model,) = deployment.ledger.find_models(task.model_ids)
+    assert model.gate is not None
+    assert (model.gate.verdict, model.gate.reasons, len(model.gate.scanned)) == (GateVerdict.CLEAN, (), len(NAMES))
+
+
+def test_each_file_with_a_call_in_a_model_is_named() -> None:
+    source = InMemoryModelSource({NAME: {"main": read_files(HOSTILE)}})
+    deployment = Deployment(source, pickle_policy=PicklePolicy.WARN)
+    task = deployment.submit(NAME)
+    deployment.run()
+    (model,) = deployment.ledger.find_models(task.model_ids)
+    assert model.gate is not None
+    named = {reason.partition(": ")[0] for reason in model.gate.reasons if reason.endswith("imports posix.system")}
+    assert named == {name.removeprefix("sharded/") for name in CALLED}
+
+
+@pytest.mark.parametrize("allowed", (CHECKPOINTS / "weights_only.txt").read_text().split())
+def test_what_torchs_own_loader_lets_a_checkpoint_import_is_clean(allowed: str) -> None:
+    module, _, name = allowed.rpartition(".")
+    pickled = b"\x80\x02c" + f"{module}\n{name}\n".encode() + b"."
+    assert inspect_pickle(lambda start, end: pickled[start:end], len(pickled)) == PickleReport(PickleVerdict.CLEAN)

@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedd
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
 
-from modelhaul.metrics import UNITS
+from modelhaul.metrics import CATALOG
 
 
 class PowertoolsMeter:
@@ -16,7 +16,7 @@ class PowertoolsMeter:
 
     def count(self, name: str, value: float = 1, **dimensions: str) -> None:
         metric = AmazonCloudWatchEMFProvider()
-        metric.add_metric(name, MetricUnit(UNITS[name]), value)
+        metric.add_metric(name, MetricUnit(CATALOG[name].unit), value)
         for key, text in dimensions.items():
             metric.add_dimension(key, str(text))
         # CloudWatch adds nothing up over dimensions, and alarms cannot search: so the total is a metric of its own.

@@ -72,7 +72,7 @@ MAX_RECEIVES = 4
 MAX_RETENTION = 1_209_600  # seconds
 STREAM_LIFE = 86_400  # seconds that DynamoDB keeps a record
 MIN_STREAM_AGE = 900  # seconds; an outage that is no news
-ENDS = {
+ENDS: dict[str, Any] = {
     "eventName": ["MODIFY"],
     "dynamodb": {
         "OldImage": {"status": {"S": ["PENDING"]}},
@@ -805,7 +805,9 @@ def check_cors(template: Template) -> list[str]:
                 answer = preflight.get("x-amazon-apigateway-integration", {}).get("responses", {}).get("default", {})
                 if _find_origin(answer.get("responseParameters", {}), "method.response", origin) != wanted:
                     faults.append(f"OPTIONS {path}: not for {origin or 'none'}")
-                headers = answer.get("responseParameters", {}).get("method.response.header.Access-Control-Allow-Headers")
+                headers = answer.get("responseParameters", {}).get(
+                    "method.response.header.Access-Control-Allow-Headers"
+                )
                 if not ASKED_HEADERS <= set((headers or "").strip("'").split(",")):
                     faults.append(f"OPTIONS {path}: allows {headers}")
                 if preflight.get("security"):
@@ -843,7 +845,9 @@ def check_topics(template: Template) -> list[str]:
             faults += [f"{name}: {fault}" for fault in _find_publisher_faults(statement, set(rules))]
         if address and not any(s["Effect"] == "Deny" for _, s in granted):
             faults.append("the topic accepts plain http")
-        actions = {json.dumps(alarm.get("AlarmActions")) for _, alarm in list_resources(chosen, "AWS::CloudWatch::Alarm")}
+        actions = {
+            json.dumps(alarm.get("AlarmActions")) for _, alarm in list_resources(chosen, "AWS::CloudWatch::Alarm")
+        }
         if actions != ({'[{"Ref": "NotificationsTopic"}]'} if address else {"null"}):
             faults.append(f"alarms with the address {address!r} go to {actions}")
     return faults

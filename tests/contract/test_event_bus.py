@@ -47,10 +47,8 @@ def set_up_eventbridge() -> Iterator[Setup]:
             received: list[Event] = []
             deadline = time.monotonic() + 20
             while len(received) < count and time.monotonic() < deadline:
-                messages = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1).get(
-                    "Messages", []
-                )
-                received += [read_event(json.loads(message["Body"])) for message in messages]
+                answer = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1)
+                received += [read_event(json.loads(message["Body"])) for message in answer.get("Messages", [])]
             return received
 
         yield Setup(EventBridgeEventBus(events), receive)

@@ -252,7 +252,7 @@ def check_concurrency(template: Template) -> list[str]:
 
 
 def check_dead_letter_queues(template: Template) -> list[str]:
-    faults = []
+    faults: list[str] = []
     queues = dict(list_resources(template, "AWS::SQS::Queue"))
     served = list_dead_letter_queues(template)
     consumed = {queue for _, queue, _ in list_consumers(template)}
@@ -288,7 +288,7 @@ def _find_destination_faults(template: Template, name: str, queue: Resource) -> 
 
 def check_streams(template: Template) -> list[str]:
     """What ended is announced once it can be, and does not hold up the others for ever."""
-    faults = []
+    faults: list[str] = []
     for function, table, mapping in list_streams(template):
         stream = template["Resources"][table]["Properties"].get("StreamSpecification", {})
         if stream.get("StreamViewType") != "NEW_AND_OLD_IMAGES":
@@ -789,8 +789,8 @@ def _find_response_faults(kind: str, response: Resource) -> Iterator[str]:
 
 
 def check_cors(template: Template) -> list[str]:
-    """Without CorsAllowOrigin no answer has an origin. With it every answer of API Gateway's own has, and every path has
-    a preflight that asks for no key.
+    """Without CorsAllowOrigin no answer has an origin. With it every answer of API Gateway's own has, and every path
+    has a preflight that asks for no key.
     """
     faults = []
     for origin in ("", ORIGIN):
@@ -803,13 +803,12 @@ def check_cors(template: Template) -> list[str]:
             for path, methods in api["Body"]["paths"].items():
                 preflight = methods.get("options", {})
                 answer = preflight.get("x-amazon-apigateway-integration", {}).get("responses", {}).get("default", {})
-                if _find_origin(answer.get("responseParameters", {}), "method.response", origin) != wanted:
+                sent = answer.get("responseParameters", {})
+                if _find_origin(sent, "method.response", origin) != wanted:
                     faults.append(f"OPTIONS {path}: not for {origin or 'none'}")
-                headers = answer.get("responseParameters", {}).get(
-                    "method.response.header.Access-Control-Allow-Headers"
-                )
-                if not ASKED_HEADERS <= set((headers or "").strip("'").split(",")):
-                    faults.append(f"OPTIONS {path}: allows {headers}")
+                allowed = sent.get("method.response.header.Access-Control-Allow-Headers", "").strip("'").split(",")
+                if not set(allowed) >= ASKED_HEADERS:
+                    faults.append(f"OPTIONS {path}: allows {allowed}")
                 if preflight.get("security"):
                     faults.append(f"OPTIONS {path}: browsers send no key there")
     return faults
@@ -845,9 +844,8 @@ def check_topics(template: Template) -> list[str]:
             faults += [f"{name}: {fault}" for fault in _find_publisher_faults(statement, set(rules))]
         if address and not any(s["Effect"] == "Deny" for _, s in granted):
             faults.append("the topic accepts plain http")
-        actions = {
-            json.dumps(alarm.get("AlarmActions")) for _, alarm in list_resources(chosen, "AWS::CloudWatch::Alarm")
-        }
+        alarms = [alarm for _, alarm in list_resources(chosen, "AWS::CloudWatch::Alarm")]
+        actions = {json.dumps(alarm.get("AlarmActions")) for alarm in alarms}
         if actions != ({'[{"Ref": "NotificationsTopic"}]'} if address else {"null"}):
             faults.append(f"alarms with the address {address!r} go to {actions}")
     return faults

@@ -83,7 +83,8 @@ def list_widget_metrics(template: Template) -> Iterator[Watched]:
 
 def _read_searches(place: str, expression: str) -> Iterator[Watched]:
     """`SEARCH('{Namespace,dimension,…} MetricName="…" dimension="…"', …)`."""
-    assert expression.count("SEARCH") == len(searches := re.findall(r"SEARCH\('\{([^}]+)\} ([^']+)'", expression))
+    searches = re.findall(r"SEARCH\('\{([^}]+)\} ([^']+)'", expression)
+    assert expression.count("SEARCH") == len(searches)
     for schema, terms in searches:
         namespace, *dimensions = schema.split(",")
         asked = dict(re.findall(r'(\w+)="([^"]+)"', terms))
@@ -136,11 +137,10 @@ def test_what_is_emitted_is_watched(template: Template) -> None:
 
 
 def test_catalog_is_what_the_code_counts() -> None:
-    counted = {name: dimensions for name, dimensions in list_counted()}
-    assert counted == {name: set(metric.dimensions) for name, metric in CATALOG.items()}
+    assert set(list_counted()) == {(name, frozenset(metric.dimensions)) for name, metric in CATALOG.items()}
 
 
-def list_counted() -> Iterator[tuple[str, set[str]]]:
+def list_counted() -> Iterator[tuple[str, frozenset[str]]]:
     """(metric, dimensions) of each `….count(name, …, dimension=…)`. Where the name is worked out, it is any name of the
     catalog that the function around it mentions.
     """
@@ -157,12 +157,10 @@ def list_counted() -> Iterator[tuple[str, set[str]]]:
                         pass
                     case _:
                         continue
-                named = call.args[0] if isinstance(call.args[0], ast.Constant) else function
-                if isinstance(call.args[0], ast.IfExp):
-                    named = call.args[0]
+                named = call.args[0] if isinstance(call.args[0], ast.Constant | ast.IfExp) else function
                 for constant in ast.walk(named):
                     if isinstance(constant, ast.Constant) and constant.value in CATALOG:
-                        yield str(constant.value), {str(keyword.arg) for keyword in call.keywords}
+                        yield str(constant.value), frozenset(str(keyword.arg) for keyword in call.keywords)
 
 
 @pytest.mark.parametrize("name", CATALOG)
@@ -312,6 +310,7 @@ def test_queries_look_where_the_lines_are(template: Template) -> None:
 
 
 FIELDS = {"message", "level", "task_id", "attempt"}
+QUERY_WORDS = set(re.findall(r"\w+", "fields filter stats sort limit by as asc desc in like count latest and"))
 
 
 def test_queries_ask_for_fields_that_are_logged(template: Template) -> None:
@@ -322,6 +321,3 @@ def test_queries_ask_for_fields_that_are_logged(template: Template) -> None:
         for part in re.split(r"\s*\n?\| ", text):
             words = set(re.findall(r"[a-z_]+", re.sub(r'"[^"]*"|@\w+|/\^.*?/', "", part)))
             assert words - QUERY_WORDS - made <= logged, (name, part)
-
-
-QUERY_WORDS = set("fields filter stats sort limit by as asc desc in like count latest and".split())

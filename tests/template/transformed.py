@@ -48,24 +48,10 @@ def apply_parameters(template: Template, **parameters: str) -> Template:
     values = {name: parameter.get("Default") for name, parameter in template["Parameters"].items()} | parameters
     conditions = template["Conditions"]
 
-    def holds(test: Any) -> bool:
-        match test:
-            case {"Fn::Equals": [left, right]}:
-                return str(_read_value(left, values)) == str(_read_value(right, values))
-            case {"Fn::Not": [inner]}:
-                return not holds(inner)
-            case {"Fn::And": inner}:
-                return all(holds(one) for one in inner)
-            case {"Fn::Or": inner}:
-                return any(holds(one) for one in inner)
-            case {"Condition": name}:
-                return holds(conditions[name])
-        raise ValueError(f"no condition: {test}")
-
     def choose(value: Any) -> Any:
         match value:
             case {"Fn::If": [name, yes, no]}:
-                return choose(yes if holds(conditions[name]) else no)
+                return choose(yes if _holds(conditions[name], conditions, values) else no)
             case dict():
                 chosen = {key: choose(one) for key, one in value.items()}
                 return {key: one for key, one in chosen.items() if one != NO_VALUE}
@@ -76,10 +62,23 @@ def apply_parameters(template: Template, **parameters: str) -> Template:
     kept = {
         name: resource
         for name, resource in template["Resources"].items()
-        if "Condition" not in resource or holds(conditions[resource["Condition"]])
+        if "Condition" not in resource or _holds(conditions[resource["Condition"]], conditions, values)
     }
     return {**template, "Resources": choose(kept)}
 
 
 def _read_value(value: Any, parameters: dict[str, Any]) -> Any:
     return parameters[value["Ref"]] if isinstance(value, dict) else value
+
+
+def _holds(test: Any, conditions: dict[str, Any], values: dict[str, Any]) -> bool:
+    match test:
+        case {"Fn::Equals": [left, right]}:
+            return str(_read_value(left, values)) == str(_read_value(right, values))
+        case {"Fn::Not": [inner]}:
+            return not _holds(inner, conditions, values)
+        case {"Fn::And": inner}:
+            return all(_holds(one, conditions, values) for one in inner)
+        case {"Condition": name}:
+            return _holds(conditions[name], conditions, values)
+    raise ValueError(f"no condition: {test}")

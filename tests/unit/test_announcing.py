@@ -1,12 +1,9 @@
 """What is told of a task's end, and when: by the function behind the tasks' stream, held to docs/events.md."""
 
 import json
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from modelhaul import wiring
@@ -16,19 +13,14 @@ from modelhaul.model import Model, ModelStatus, ResolvedModel, SkippedDirectory,
 from modelhaul.presentation import format_time
 from modelhaul.task import Event, Task, TaskError, TaskStatus
 from tests.archives.building import Member, build
+from tests.documented_events import EXAMPLES, SCHEMA, VALIDATOR
 from tests.fakes.deployment import Deployment
 from tests.fakes.event_bus import InMemoryEventBus
 from tests.fakes.model_source import InMemoryModelSource
 from tests.lambda_functions import Context, load_handler, read_event
 
 NAME = "org/tiny"
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
-*EXAMPLES, SCHEMA = [
-    json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
-]
-VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 MAX_ENTRY = 256 * 1024  # bytes; https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html
-IDS = ("TaskEnded", "TaskEndedAgain")
 
 
 @pytest.fixture
@@ -92,7 +84,7 @@ def end(deployment: Deployment) -> str:
 
 
 def test_examples_are_as_documented() -> None:
-    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    VALIDATOR.check_schema(SCHEMA)
     assert [example["detail-type"] for example in EXAMPLES] == ["ImportSucceeded", "ImportFailed"]
     for example in EXAMPLES:
         VALIDATOR.validate(example)

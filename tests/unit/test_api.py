@@ -274,3 +274,18 @@ def test_what_github_cannot_have_is_a_bad_request(
     deployment.source.refusals["owner/model"] = errors.InvalidRepositoryError("cannot be", part=part)
     problem = check_problem(submit_repository({"owner": "owner", "repo_name": "model"}), 400, "invalid-repository")
     assert problem["fields"] == [{"field": part, "message": "cannot be"}]
+
+
+@pytest.mark.parametrize("origin", ["", "https://models.example.com", "*"])
+def test_only_pages_of_the_allowed_origin_may_read_answers(
+    origin: str, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CORS_ALLOW_ORIGIN", origin)
+    monkeypatch.setattr(deployment.ledger, "find_task", lambda _: 1 / 0)
+    answers = [submit({"model_tag": NAME}), submit(raw="no JSON"), read_task("an unexpected error")]
+    assert [answer.status for answer in answers] == [201, 400, 500]
+    for answer in answers:
+        assert answer.headers.get("access-control-allow-origin", "") == origin
+        assert ("access-control-expose-headers" in answer.headers) is bool(origin)
+    if origin:
+        assert "Location" in answers[0].headers["access-control-expose-headers"]

@@ -78,9 +78,14 @@ def announce_ended_tasks(event: dict[str, Any], context: LambdaContext) -> dict[
 
     def handle_record(record: DynamoDBRecord) -> None:
         task_id = _find_ended_task(record)
-        if task_id is not None:
-            with create_logger().append_context_keys(task_id=task_id):
+        if task_id is None:
+            return
+        with create_logger().append_context_keys(task_id=task_id):
+            try:
                 wiring.create_announcer().announce_end(task_id)
+            except Exception:
+                create_logger().exception("end not announced; the stream delivers it again")
+                raise
 
     return _process(event, context, handle_record, EventType.DynamoDBStreams)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.template.transformed import CODE_BUCKET, ROOT, Template
+from tests.template.transformed import CODE_BUCKET, ROOT, Template, apply_parameters
 
 type Rule = Callable[[Template], list[str]]
 type Resource = dict[str, Any]
@@ -24,6 +24,8 @@ TABLES_TO_LOSE = {
     "IdempotencyTable": "who lost an answer asks the API what became of it",
 }
 OBJECT_PREFIXES = {
+    # One table's stream, whose name has the time of its creation in it.
+    "TasksTable": {"stream/*"},
     "ModelsBucket": {"staging/*", "models/*", "manifests/*"},
     "IncomingBucket": {"incoming/*", "uploads/*", "posted/*", "outcomes/*"},
 }
@@ -70,10 +72,61 @@ ENVIRONMENT_TYPES = {
     "_QUEUE_URL": "AWS::SQS::Queue",
 }
 MAX_RECEIVES = 4
+MAX_RETENTION = 1_209_600  # seconds
+STREAM_LIFE = 86_400  # seconds that DynamoDB keeps a record
+MIN_STREAM_AGE = 900  # seconds; an outage that is no news
+ENDS: dict[str, Any] = {
+    "eventName": ["MODIFY"],
+    "dynamodb": {
+        "OldImage": {"status": {"S": ["PENDING"]}},
+        "NewImage": {"status": {"S": ["DONE", "FAILED"]}},
+    },
+}
+"""The one change of a task that is announced: not what is written after it, nor that the record expires."""
+
 API_TIMEOUT = 29
 REFUSED_BODIES = {"REQUEST_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE"}
 WAYS_FOR_LARGE_ARCHIVES = ("/v1/upload/local", '{"file_name"', "incoming/")
-HTTP_METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "x-amazon-apigateway-any-method"}
+HTTP_METHODS = {"get", "put", "post", "delete", "head", "patch", "x-amazon-apigateway-any-method"}
+"""But OPTIONS, which is no route of ours: API Gateway answers the preflight."""
+
+GATEWAY_STATUS = {
+    "ACCESS_DENIED": 403,
+    "API_CONFIGURATION_ERROR": 500,
+    "AUTHORIZER_CONFIGURATION_ERROR": 500,
+    "AUTHORIZER_FAILURE": 500,
+    "BAD_REQUEST_BODY": 400,
+    "BAD_REQUEST_PARAMETERS": 400,
+    "DEFAULT_4XX": None,
+    "DEFAULT_5XX": None,
+    "EXPIRED_TOKEN": 403,
+    "INTEGRATION_FAILURE": 504,
+    "INTEGRATION_TIMEOUT": 504,
+    "INVALID_API_KEY": 403,
+    "INVALID_SIGNATURE": 403,
+    "MISSING_AUTHENTICATION_TOKEN": 404,
+    "QUOTA_EXCEEDED": 429,
+    "REQUEST_TOO_LARGE": 413,
+    "RESOURCE_NOT_FOUND": 404,
+    "THROTTLED": 429,
+    "UNAUTHORIZED": 401,
+    "UNSUPPORTED_MEDIA_TYPE": 415,
+    "WAF_FILTERED": 403,
+}
+"""Every answer that API Gateway can give by itself.
+
+https://docs.aws.amazon.com/apigateway/latest/developerguide/supported-gateway-response-types.html
+"""
+
+IAM_STATUS = {**GATEWAY_STATUS, "MISSING_AUTHENTICATION_TOKEN": 403}
+"""With AuthMode=IAM a request that is not signed looks to API Gateway like a route that is not there."""
+
+ASKED_HEADERS = {"content-type", "x-api-key", "idempotency-key", "authorization", "x-amz-date", "x-amz-security-token"}
+RETRIED = {"INTEGRATION_FAILURE", "INTEGRATION_TIMEOUT", "QUOTA_EXCEEDED", "THROTTLED"}
+ORIGIN = "https://models.example.com"
+SIGV4 = {"type": "apiKey", "in": "header", "name": "Authorization", "x-amazon-apigateway-authtype": "awsSigv4"}
+API_KEY = {"type": "apiKey", "in": "header", "name": "x-api-key"}
+STREAM_ACTIONS = {"dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"}
 
 
 def list_resources(template: Template, kind: str) -> Iterator[tuple[str, Resource]]:
@@ -135,14 +188,22 @@ def map_grants(statements: Iterable[dict[str, Any]]) -> dict[tuple[str, str], se
     return granted
 
 
-def list_consumers(template: Template) -> Iterator[tuple[str, str, Resource]]:
-    """(function, queue, mapping) of each event source mapping."""
+def list_consumers(template: Template, kind: str = "AWS::SQS::Queue") -> Iterator[tuple[str, str, Resource]]:
+    """(function, queue, mapping) of each event source mapping; with `kind` AWS::DynamoDB::Table those of streams."""
     for _, mapping in list_resources(template, "AWS::Lambda::EventSourceMapping"):
-        yield (
-            find_target(mapping["FunctionName"]) or "",
-            find_target(mapping["EventSourceArn"]) or "",
-            mapping,
-        )
+        source = find_target(mapping["EventSourceArn"]) or ""
+        if template["Resources"].get(source, {}).get("Type", "AWS::SQS::Queue") == kind:
+            yield find_target(mapping["FunctionName"]) or "", source, mapping
+
+
+def list_streams(template: Template) -> Iterator[tuple[str, str, Resource]]:
+    """(function, table, mapping) of each mapping of a stream."""
+    yield from list_consumers(template, "AWS::DynamoDB::Table")
+
+
+def find_destination(mapping: Resource) -> str:
+    """The queue that says what a mapping gave up."""
+    return find_target(mapping.get("DestinationConfig", {}).get("OnFailure", {}).get("Destination")) or ""
 
 
 def list_dead_letter_queues(template: Template) -> dict[str, str]:
@@ -178,8 +239,8 @@ def check_visibility(template: Template) -> list[str]:
 
 def check_partial_batches(template: Template) -> list[str]:
     return [
-        f"{function}: no ReportBatchItemFailures for {queue}"
-        for function, queue, mapping in list_consumers(template)
+        f"{function}: no ReportBatchItemFailures for {source}"
+        for function, source, mapping in [*list_consumers(template), *list_streams(template)]
         if "ReportBatchItemFailures" not in mapping.get("FunctionResponseTypes", [])
     ]
 
@@ -194,11 +255,15 @@ def check_concurrency(template: Template) -> list[str]:
 
 
 def check_dead_letter_queues(template: Template) -> list[str]:
-    faults = []
+    faults: list[str] = []
     queues = dict(list_resources(template, "AWS::SQS::Queue"))
     served = list_dead_letter_queues(template)
     consumed = {queue for _, queue, _ in list_consumers(template)}
+    destinations = {find_destination(mapping) for _, _, mapping in list_streams(template)}
     for name, queue in queues.items():
+        if name in destinations:
+            faults += _find_destination_faults(template, name, queue)
+            continue
         if name not in consumed:
             faults.append(f"{name}: nothing reads it")
         if name in served.values():
@@ -212,6 +277,38 @@ def check_dead_letter_queues(template: Template) -> list[str]:
             faults.append(f"{served[name]}: keeps messages no longer than {name}, from which they bring their age")
     if len(set(served.values())) != len(served):
         faults.append("two queues share a dead-letter queue")
+    return faults
+
+
+def _find_destination_faults(template: Template, name: str, queue: Resource) -> Iterator[str]:
+    """People read these, told by an alarm."""
+    if queue.get("MessageRetentionPeriod") != MAX_RETENTION:
+        yield f"{name}: forgets what somebody has to look at"
+    alarms = json.dumps([alarm for _, alarm in list_resources(template, "AWS::CloudWatch::Alarm")])
+    if f'"{name}"' not in alarms:
+        yield f"{name}: nobody is told of what is in it"
+
+
+def check_streams(template: Template) -> list[str]:
+    """What ended is announced once it can be, and does not hold up the others for ever."""
+    faults: list[str] = []
+    for function, table, mapping in list_streams(template):
+        stream = template["Resources"][table]["Properties"].get("StreamSpecification", {})
+        if stream.get("StreamViewType") != "NEW_AND_OLD_IMAGES":
+            faults.append(f"{table}: its stream does not tell what a change was")
+        patterns = [json.loads(one["Pattern"]) for one in mapping.get("FilterCriteria", {}).get("Filters", [])]
+        if patterns != [ENDS]:
+            faults.append(f"{function}: is invoked for {patterns}")
+        if mapping.get("StartingPosition") != "TRIM_HORIZON":
+            faults.append(f"{function}: misses what is written before it listens")
+        if mapping.get("BisectBatchOnFunctionError") is not True:
+            faults.append(f"{function}: a record that fails holds up its batch")
+        if not MIN_STREAM_AGE <= mapping.get("MaximumRecordAgeInSeconds", -1) < STREAM_LIFE:
+            faults.append(f"{function}: gives up too early, or after the stream has forgotten")
+        if mapping.get("MaximumRetryAttempts", -1) != -1:
+            faults.append(f"{function}: gives up after a number of tries, however fast they were")
+        if template["Resources"].get(find_destination(mapping), {}).get("Type") != "AWS::SQS::Queue":
+            faults.append(f"{function}: loses what it gave up")
     return faults
 
 
@@ -262,6 +359,12 @@ def check_roles(template: Template) -> list[str]:
     return faults
 
 
+# Told, but not to use it.
+NAMED_ONLY = {
+    ("AnnounceEndsFunction", "ModelsBucket"): "says in which bucket a model lies, and reads nothing there",
+}
+
+
 def check_grants(template: Template) -> list[str]:
     """A function may use what its variables name and what it consumes, and nothing else."""
     faults = []
@@ -269,6 +372,7 @@ def check_grants(template: Template) -> list[str]:
     consumed: dict[str, set[str]] = {}
     for function, queue, _ in list_consumers(template):
         consumed.setdefault(function, set()).add(queue)
+    streams = {function: (table, find_destination(mapping)) for function, table, mapping in list_streams(template)}
     for function, properties in list_resources(template, "AWS::Lambda::Function"):
         granted: dict[str, set[str]] = {}
         for statement in list_statements(template, find_target(properties["Role"]) or ""):
@@ -283,8 +387,16 @@ def check_grants(template: Template) -> list[str]:
             for queue in sorted(consumed.get(function, set()))
             if not granted.get(queue, set()) >= CONSUMER_ACTIONS
         ]
-        faults += [f"{function}: is told of {name} but may not use it" for name in sorted(told - usable)]
-        unknown = usable - told - consumed.get(function, set())
+        faults += [
+            f"{function}: is told of {name} but may not use it"
+            for name in sorted(told - usable)
+            if (function, name) not in NAMED_ONLY
+        ]
+        if function in streams:
+            table, destination = streams[function]
+            if not granted.get(table, set()) >= STREAM_ACTIONS or granted.get(destination) != {"sqs:SendMessage"}:
+                faults.append(f"{function}: may not read the stream of {table}, or say what it gave up")
+        unknown = usable - told - consumed.get(function, set()) - set(streams.get(function, ()))
         faults += [f"{function}: may use {name} but is not told of it" for name in sorted(unknown)]
     return faults
 
@@ -295,7 +407,7 @@ def check_environment(template: Template) -> list[str]:
     for function, properties in list_resources(template, "AWS::Lambda::Function"):
         for variable, value in properties["Environment"]["Variables"].items():
             target = find_target(value)
-            if target is None and isinstance(value, str):
+            if (target is None and isinstance(value, str)) or value == {"Ref": "AWS::StackName"}:
                 continue
             kind = template["Resources"].get(target, {}).get("Type")
             wanted = next((kind for end, kind in ENVIRONMENT_TYPES.items() if variable.endswith(end)), None)
@@ -593,14 +705,26 @@ def check_tracing(template: Template) -> list[str]:
     return faults + [f"{name}: no tracing" for name, stage in stages if stage.get("TracingEnabled") is not True]
 
 
-def check_api_keys(template: Template) -> list[str]:
+def check_callers(template: Template) -> list[str]:
+    """Every route asks who calls: by an API key, or with AuthMode=IAM by a signature and then by no key."""
     faults = [
-        f"{method.upper()} {path}: no API key required"
+        f"{method.upper()} {path}: open to everybody"
         for _, api in list_resources(template, "AWS::ApiGateway::RestApi")
         for path, methods in api["Body"]["paths"].items()
         for method, operation in methods.items()
         if method in HTTP_METHODS and {"api_key": []} not in operation.get("security", [])
     ]
+    for mode, scheme in (("API_KEY", API_KEY), ("IAM", SIGV4)):
+        chosen = apply_parameters(template, AuthMode=mode)
+        faults += [
+            f"{name}: {mode} is {body['securityDefinitions']}"
+            for name, api in list_resources(chosen, "AWS::ApiGateway::RestApi")
+            if (body := api["Body"])["securityDefinitions"] != {"api_key": scheme}
+        ]
+        for name, stage in list_resources(chosen, "AWS::ApiGateway::Stage"):
+            (settings,) = stage["MethodSettings"]
+            if ("ThrottlingRateLimit" in settings) is not (mode == "IAM"):
+                faults.append(f"{name}: its throttle with {mode} is {settings}")
     plans = [
         plan
         for _, plan in list_resources(template, "AWS::ApiGateway::UsagePlan")
@@ -637,23 +761,111 @@ def check_media_types(template: Template) -> list[str]:
 def check_gateway_responses(template: Template) -> list[str]:
     """What API Gateway answers by itself is a problem document (RFC 9457), too."""
     faults = []
-    for name, api in list_resources(template, "AWS::ApiGateway::RestApi"):
-        responses = api["Body"].get("x-amazon-apigateway-gateway-responses", {})
-        faults += [f"{name}: no {kind}" for kind in ("DEFAULT_4XX", "DEFAULT_5XX") if kind not in responses]
-        for kind, response in responses.items():
-            kind_of_body = response.get("responseParameters", {}).get("gatewayresponse.header.Content-Type")
-            problem = json.loads(response["responseTemplates"]["application/json"])
-            if kind_of_body != "'application/problem+json'" or not problem.keys() >= {
-                "type",
-                "title",
-                "detail",
-            }:
-                faults.append(f"{kind}: not a problem document")
-            if str(problem.get("status", "")) != response.get("statusCode", ""):
-                faults.append(f"{kind}: its status is not the answer's")
-            if kind in REFUSED_BODIES and not all(way in problem["detail"] for way in WAYS_FOR_LARGE_ARCHIVES):
-                faults.append(f"{kind}: does not say how to send a larger archive")
+    for mode, statuses in (("API_KEY", GATEWAY_STATUS), ("IAM", IAM_STATUS)):
+        chosen = apply_parameters(template, AuthMode=mode)
+        for _, api in list_resources(chosen, "AWS::ApiGateway::RestApi"):
+            responses = api["Body"].get("x-amazon-apigateway-gateway-responses", {})
+            if responses.keys() != statuses.keys():
+                faults.append(f"{mode}: {sorted(responses.keys() ^ statuses.keys())}")
+            for kind in responses.keys() & statuses.keys():
+                faults += [f"{mode}, {kind}: {fault}" for fault in _find_response_faults(kind, responses[kind])]
+                if responses[kind].get("statusCode") != (str(statuses[kind]) if statuses[kind] else None):
+                    faults.append(f"{mode}, {kind}: answers {responses[kind].get('statusCode')}")
     return faults
+
+
+def _find_response_faults(kind: str, response: Resource) -> Iterator[str]:
+    headers = response.get("responseParameters", {})
+    problem = json.loads(response["responseTemplates"]["application/json"])
+    if headers.get("gatewayresponse.header.Content-Type") != "'application/problem+json'":
+        yield "not a problem document"
+    if not problem.keys() >= {"type", "title", "detail"} or not problem["type"].startswith("urn:modelhaul:problem:"):
+        yield "its problem lacks something"
+    if str(problem.get("status", "")) != response.get("statusCode", ""):
+        yield "its status is not the answer's"
+    retry_after = f"'{problem['retry_after']}'" if "retry_after" in problem else None
+    if headers.get("gatewayresponse.header.Retry-After") != retry_after or (kind in RETRIED) is (retry_after is None):
+        yield "does not say when to try again, or says it twice"
+    if kind in REFUSED_BODIES and not all(way in problem["detail"] for way in WAYS_FOR_LARGE_ARCHIVES):
+        yield "does not say how to send a larger archive"
+
+
+def check_cors(template: Template) -> list[str]:
+    """Without CorsAllowOrigin no answer has an origin. With it every answer of API Gateway's own has, and every path
+    has a preflight that asks for no key.
+    """
+    faults = []
+    for origin in ("", ORIGIN):
+        wanted = f"'{ORIGIN}'" if origin else None
+        chosen = apply_parameters(template, CorsAllowOrigin=origin)
+        for _, api in list_resources(chosen, "AWS::ApiGateway::RestApi"):
+            for kind, response in api["Body"]["x-amazon-apigateway-gateway-responses"].items():
+                if _find_origin(response["responseParameters"], "gatewayresponse", origin) != wanted:
+                    faults.append(f"{kind}: not for {origin or 'none'}")
+            for path, methods in api["Body"]["paths"].items():
+                preflight = methods.get("options", {})
+                answer = preflight.get("x-amazon-apigateway-integration", {}).get("responses", {}).get("default", {})
+                sent = answer.get("responseParameters", {})
+                if _find_origin(sent, "method.response", origin) != wanted:
+                    faults.append(f"OPTIONS {path}: not for {origin or 'none'}")
+                allowed = sent.get("method.response.header.Access-Control-Allow-Headers", "").strip("'").split(",")
+                if not set(allowed) >= ASKED_HEADERS:
+                    faults.append(f"OPTIONS {path}: allows {allowed}")
+                if preflight.get("security"):
+                    faults.append(f"OPTIONS {path}: browsers send no key there")
+    return faults
+
+
+def _find_origin(headers: dict[str, Any], part: str, origin: str) -> str | None:
+    match headers.get(f"{part}.header.Access-Control-Allow-Origin"):
+        case {"Fn::Sub": str(text)}:
+            return text.replace("${CorsAllowOrigin}", origin)
+        case found:
+            return None if found is None else str(found)
+
+
+def check_topics(template: Template) -> list[str]:
+    """Mail goes out for ends and alarms, by nobody else's doing; without an address there is nothing of it."""
+    faults = []
+    for address in ("", "a@example.com"):
+        chosen = apply_parameters(template, NotificationEmail=address)
+        kinds = {resource["Type"] for resource in chosen["Resources"].values()}
+        if bool(address) is not ("AWS::SNS::Topic" in kinds):
+            faults.append(f"a topic with the address {address!r}, or none")
+        rules = {
+            name: rule
+            for name, rule in list_resources(chosen, "AWS::Events::Rule")
+            if rule.get("EventPattern", {}).get("source") == ["Modelhaul"]
+        }
+        told = {kind for rule in rules.values() for kind in rule["EventPattern"]["detail-type"]}
+        if told != ({"ImportSucceeded", "ImportFailed"} if address else set()):
+            faults.append(f"mail with the address {address!r} for {told}")
+        policies = list(list_resources(chosen, "AWS::SNS::TopicPolicy"))
+        granted = [(name, s) for name, policy in policies for s in as_list(policy["PolicyDocument"]["Statement"])]
+        for name, statement in granted:
+            faults += [f"{name}: {fault}" for fault in _find_publisher_faults(statement, set(rules))]
+        if address and not any(s["Effect"] == "Deny" for _, s in granted):
+            faults.append("the topic accepts plain http")
+        alarms = [alarm for _, alarm in list_resources(chosen, "AWS::CloudWatch::Alarm")]
+        actions = {json.dumps(alarm.get("AlarmActions")) for alarm in alarms}
+        if actions != ({'[{"Ref": "NotificationsTopic"}]'} if address else {"null"}):
+            faults.append(f"alarms with the address {address!r} go to {actions}")
+    return faults
+
+
+def _find_publisher_faults(statement: dict[str, Any], rules: set[str]) -> Iterator[str]:
+    match statement["Effect"], statement["Principal"], statement.get("Condition"):
+        case "Deny", "*", {"Bool": {"aws:SecureTransport": "false"}}:
+            return
+        case "Allow", {"Service": "events.amazonaws.com"}, {"ArnEquals": {"aws:SourceArn": sources}}:
+            if {find_target(source) for source in as_list(sources)} != rules:
+                yield f"lets {sources} publish"
+        case "Allow", {"Service": "cloudwatch.amazonaws.com"}, {
+            "StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
+        }:
+            return
+        case _:
+            yield f"lets {statement['Principal']} publish"
 
 
 def check_outputs(template: Template) -> list[str]:
@@ -688,6 +900,7 @@ RULES: tuple[Rule, ...] = (
     check_partial_batches,
     check_concurrency,
     check_dead_letter_queues,
+    check_streams,
     check_wildcards,
     check_roles,
     check_grants,
@@ -706,10 +919,12 @@ RULES: tuple[Rule, ...] = (
     check_retention,
     check_logs,
     check_tracing,
-    check_api_keys,
+    check_callers,
     check_api_timeouts,
     check_media_types,
     check_gateway_responses,
+    check_cors,
+    check_topics,
     check_outputs,
 )
 

@@ -13,12 +13,14 @@ import pytest
 
 from modelhaul.forms import read_upload_form
 from modelhaul.messages import ObjectCreated, parse_archive_message, parse_message
-from tests.template.rules import ARRIVALS, list_consumers, list_dead_letter_queues, list_routes
+from tests.template.rules import ARRIVALS, ENDS, list_consumers, list_dead_letter_queues, list_routes, list_streams
 from tests.template.transformed import ROOT, Template, read_template, transform_template
 
 EVENTS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "events").glob("*.json"))}
 REQUESTS = {name: event for name, event in EVENTS.items() if "httpMethod" in event}
-DELIVERIES = {name: event for name, event in EVENTS.items() if "Records" in event}
+RECORDS = {name: event["Records"] for name, event in EVENTS.items() if "Records" in event}
+DELIVERIES = {name: EVENTS[name] for name, records in RECORDS.items() if records[0]["eventSource"] == "aws:sqs"}
+STREAMED = {name: records for name, records in RECORDS.items() if records[0]["eventSource"] == "aws:dynamodb"}
 SMALLEST_MODEL = ("config.json", "tokenizer.json", "model.safetensors")
 
 
@@ -95,3 +97,16 @@ def check_arrival(body: str) -> None:
     event = json.loads(body)
     assert event["source"] == "aws.s3"
     assert event["resources"] == [f"arn:aws:s3:::{message.detail.bucket.name}"]
+
+
+def test_streamed_records_are_what_the_filter_lets_through(template: Template) -> None:
+    assert set(STREAMED) == {
+        Path(template["Resources"][function]["Properties"]["Code"]["S3Key"]).name
+        for function, _, _ in list_streams(template)
+    }
+    for (record,) in STREAMED.values():
+        change, wanted = record["dynamodb"], ENDS["dynamodb"]
+        assert record["eventName"] in ENDS["eventName"]
+        for image, attributes in wanted.items():
+            assert all(change[image][name]["S"] in values["S"] for name, values in attributes.items())
+            assert change[image]["id"] == change["Keys"]["id"]

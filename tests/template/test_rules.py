@@ -25,12 +25,18 @@ def test_template_keeps_rule(rule: rules.Rule, template: Template) -> None:
     assert rule(template) == []
 
 
+def split_path(path: str) -> list[Any]:
+    """Fn::If has a colon of its own."""
+    keys = [key if key.startswith("Fn::") else key.replace(":", ".") for key in path.split(".")]
+    return [int(key) if key.isdigit() else key for key in keys]
+
+
 def set_property(name: str, path: str, value: object) -> Mutation:
-    """`path` has dots between keys and positions."""
+    """`path` has dots between keys and positions; a colon stands for a dot within a key."""
 
     def mutate(resources: dict[str, Any]) -> None:
         target = resources[name]
-        *parents, last = [int(key) if key.isdigit() else key for key in path.split(".")]
+        *parents, last = split_path(path)
         for key in parents:
             target = target[key]
         target[last] = value
@@ -41,7 +47,7 @@ def set_property(name: str, path: str, value: object) -> Mutation:
 def drop_property(name: str, path: str) -> Mutation:
     def mutate(resources: dict[str, Any]) -> None:
         target = resources[name]
-        *parents, last = [int(key) if key.isdigit() else key for key in path.split(".")]
+        *parents, last = split_path(path)
         for key in parents:
             target = target[key]
         del target[last]
@@ -72,6 +78,10 @@ def drop_statement(role: str, sid: str) -> Mutation:
 
 
 ROUTE = "Properties.Body.paths./upload/huggingface.post"
+PATHS = "Properties.Body.paths"
+SCHEME = "Properties.Body.securityDefinitions.api_key"
+STREAM = "AnnounceEndsFunctionTasksStream"
+GATEWAY_ORIGIN = "gatewayresponse:header:Access-Control-Allow-Origin"
 RESPONSES = "Properties.Body.x-amazon-apigateway-gateway-responses"
 VARIABLES = "Properties.Environment.Variables"
 PATTERN = "Properties.EventPattern"
@@ -317,9 +327,39 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     (rules.check_tracing, drop_property("SweepStaleFunction", "Properties.TracingConfig")),
     (rules.check_tracing, set_property("SweepStaleRole", "Properties.ManagedPolicyArns", [])),
     (rules.check_tracing, drop_property("Apiv1Stage", "Properties.TracingEnabled")),
-    (rules.check_api_keys, drop_property("Api", f"{ROUTE}.security")),
-    (rules.check_api_keys, drop_property("ApiUsagePlan", "Properties.Quota")),
-    (rules.check_api_keys, drop_resource("ApiUsagePlanKey")),
+    (rules.check_callers, drop_property("Api", f"{ROUTE}.security")),
+    (rules.check_callers, drop_property("ApiUsagePlan", "Properties.Quota")),
+    (rules.check_callers, drop_resource("ApiUsagePlanKey")),
+    (rules.check_callers, set_property("Api", f"{SCHEME}.name", "x-api-key")),
+    (rules.check_callers, set_property("Api", f"{SCHEME}.x-amazon-apigateway-authtype.Fn::If.0", "HasCors")),
+    (rules.check_callers, drop_property("Apiv1Stage", "Properties.MethodSettings.0.ThrottlingRateLimit")),
+    (rules.check_streams, drop_property("TasksTable", "Properties.StreamSpecification")),
+    (rules.check_streams, drop_property(STREAM, "Properties.FilterCriteria")),
+    (
+        rules.check_streams,
+        set_property(STREAM, "Properties.FilterCriteria.Filters.0.Pattern", '{"eventName": ["MODIFY", "REMOVE"]}'),
+    ),
+    (rules.check_streams, set_property(STREAM, "Properties.StartingPosition", "LATEST")),
+    (rules.check_streams, drop_property(STREAM, "Properties.BisectBatchOnFunctionError")),
+    (rules.check_streams, drop_property(STREAM, "Properties.MaximumRecordAgeInSeconds")),
+    (rules.check_streams, set_property(STREAM, "Properties.MaximumRetryAttempts", 3)),
+    (rules.check_streams, drop_property(STREAM, "Properties.DestinationConfig")),
+    (rules.check_partial_batches, drop_property(STREAM, "Properties.FunctionResponseTypes")),
+    (rules.check_dead_letter_queues, drop_property("UnannouncedEndsQueue", "Properties.MessageRetentionPeriod")),
+    (rules.check_dead_letter_queues, drop_resource("UnannouncedEndsAlarm")),
+    (rules.check_grants, drop_statement("AnnounceEndsRole", "ReadStream")),
+    (rules.check_grants, drop_statement("AnnounceEndsRole", "KeepUnannounced")),
+    (rules.check_wildcards, allow("AnnounceEndsRole", "dynamodb:GetItem", {"Fn::Sub": "${TasksTable.Arn}/*"})),
+    (rules.check_cors, drop_property("Api", f"{RESPONSES}.THROTTLED.responseParameters.{GATEWAY_ORIGIN}")),
+    (rules.check_cors, set_property("Api", f"{RESPONSES}.WAF_FILTERED.responseParameters.{GATEWAY_ORIGIN}", "'*'")),
+    (rules.check_cors, drop_property("Api", f"{PATHS}./upload/github.options")),
+    (rules.check_cors, set_property("Api", f"{PATHS}./upload/github.options.security", [{"api_key": []}])),
+    (rules.check_topics, drop_property("ImportFailedRule", "Condition")),
+    (rules.check_topics, drop_resource("ImportSucceededRule")),
+    (rules.check_topics, drop_property("NotificationsTopicPolicy", f"{STATEMENT}.Condition")),
+    (rules.check_topics, set_property("NotificationsTopicPolicy", f"{STATEMENT}.Principal", "*")),
+    (rules.check_topics, drop_property("NotificationsTopicPolicy", "Properties.PolicyDocument.Statement.2")),
+    (rules.check_topics, drop_property("DeadLettersAlarm", "Properties.AlarmActions")),
     (rules.check_api_timeouts, set_property("SubmitHuggingfaceFunction", "Properties.Timeout", 29)),
     (rules.check_media_types, drop_property("Api", "Properties.Body.x-amazon-apigateway-binary-media-types")),
     (
@@ -335,6 +375,13 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
         ),
     ),
     (rules.check_gateway_responses, drop_property("Api", f"{RESPONSES}.DEFAULT_5XX")),
+    (rules.check_gateway_responses, drop_property("Api", f"{RESPONSES}.WAF_FILTERED")),
+    (rules.check_gateway_responses, set_property("Api", f"{RESPONSES}.EXPIRED_TOKEN.statusCode", "404")),
+    (rules.check_gateway_responses, set_property("Api", f"{RESPONSES}.MISSING_AUTHENTICATION_TOKEN.statusCode", "404")),
+    (
+        rules.check_gateway_responses,
+        set_property("Api", f"{RESPONSES}.THROTTLED.responseParameters.gatewayresponse:header:Retry-After", "'5'"),
+    ),
     (rules.check_gateway_responses, set_property("Api", f"{RESPONSES}.THROTTLED.responseParameters", {})),
     (rules.check_gateway_responses, set_property("Api", f"{RESPONSES}.THROTTLED.statusCode", "503")),
 ]
@@ -346,6 +393,10 @@ def test_rule_refuses_broken_template(rule: rules.Rule, mutate: Mutation, templa
     mutate(broken["Resources"])
     assert broken != template
     assert rule(broken)
+
+
+def test_api_is_deployed_anew_when_only_a_parameter_changes() -> None:
+    assert read_template()["Resources"]["Api"]["Properties"]["AlwaysDeploy"] is True
 
 
 def test_transport_rule_refuses_local_mode_by_default(template: Template) -> None:

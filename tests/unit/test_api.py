@@ -606,3 +606,18 @@ def test_progress_moves_while_a_large_file_does(deployment: Deployment) -> None:
     assert len({progress["bytes_done"] for progress in moving}) > 3
     assert all(0 < progress["bytes_done"] <= progress["bytes_total"] for progress in moving)
     assert all(progress["bytes_per_second"] > 0 for progress in moving)
+
+
+@pytest.mark.parametrize("origin", ["", "https://models.example.com", "*"])
+def test_only_pages_of_the_allowed_origin_may_read_answers(
+    origin: str, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CORS_ALLOW_ORIGIN", origin)
+    monkeypatch.setattr(deployment.ledger, "find_task", lambda _: 1 / 0)
+    answers = [submit({"model_tag": NAME}), submit(raw="no JSON"), read_task("an unexpected error")]
+    assert [answer.status for answer in answers] == [201, 400, 500]
+    for answer in answers:
+        assert answer.headers.get("access-control-allow-origin", "") == origin
+        assert ("access-control-expose-headers" in answer.headers) is bool(origin)
+    if origin:
+        assert "Location" in answers[0].headers["access-control-expose-headers"]

@@ -32,6 +32,7 @@ BUILT = {
     "publish_models": ["create_publisher", "create_runner"],
     "record_failure": ["create_runner", "create_meter", "create_arrival_recorder"],
     "sweep_stale": ["create_sweeper"],
+    "announce_ends": ["create_announcer"],
 }
 
 

@@ -48,7 +48,7 @@ ModelhaulError
     ├── UploadGoneError            a multipart upload was completed or aborted by someone else
     ├── LeaseLostError             another worker has the file now
     ├── InternalError              a defect of ours: its trace is in the log
-    └── StorageUnavailableError    S3, SQS or DynamoDB did not answer in time
+    └── StorageUnavailableError    S3, SQS, DynamoDB or EventBridge did not answer in time
 
 `test_errors.py` holds this drawing against the classes below.
 """

@@ -21,6 +21,7 @@ from modelhaul import errors, wiring
 from modelhaul.logs import create_logger
 from modelhaul.model import UploadTicket
 from modelhaul.presentation import format_time
+from modelhaul.settings import CorsSettings
 from modelhaul.task import Task
 
 _STATUS: dict[type[errors.ModelhaulError], HTTPStatus] = {
@@ -89,6 +90,7 @@ _BOUNDARY = re.compile(r'boundary="?([^";,\s]+)', re.IGNORECASE)
 _RETRY_AFTER = 30  # seconds, where the other side said nothing
 _DELETED_AFTER = 60  # seconds: what most deletions take
 _ANSWERED_AFTER = 2  # seconds: what most requests take
+_EXPOSED = "Link, Location, Retry-After"  # to pages of another origin, beyond what browsers always show
 
 
 def create_app() -> APIGatewayRestResolver:
@@ -365,6 +367,17 @@ def answer_json(body: dict[str, Any]) -> Response[str]:
     )
 
 
+def _allow_origin(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer with what lets pages of the allowed origin read it. The preflight, and the answers that API Gateway
+    gives itself, are the template's.
+    """
+    origin = CorsSettings.read().cors_allow_origin
+    if not origin:
+        return answer
+    allowed = {"Access-Control-Allow-Origin": [origin], "Access-Control-Expose-Headers": [_EXPOSED]}
+    return {**answer, "multiValueHeaders": {**answer["multiValueHeaders"], **allowed}}
+
+
 type Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 
 
@@ -372,6 +385,6 @@ def create_handler(app: APIGatewayRestResolver) -> Handler:
     """A Lambda handler for the app."""
 
     def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-        return answer_request(app, event, context)
+        return _allow_origin(answer_request(app, event, context))
 
     return handler

@@ -22,7 +22,7 @@ from modelhaul.model import (
     SourceFile,
     UploadTicket,
 )
-from modelhaul.task import Progress, Stage, Task, TaskError, TaskPage, TaskStatus
+from modelhaul.task import Event, Progress, Stage, Task, TaskError, TaskPage, TaskStatus
 
 type Clock = Callable[[], float]
 """Epoch seconds."""
@@ -188,6 +188,13 @@ class MessageQueue(Protocol):
         """Sends all, at the earliest after `delay` seconds (at most 900). May deliver twice.
 
         Raises StorageUnavailableError; some may then have been sent.
+        """
+
+
+class EventBus(Protocol):
+    def publish(self, event: Event) -> None:
+        """Hands the event to all who listen, at least once. Raises StorageUnavailableError; it may then have come
+        through.
         """
 
 

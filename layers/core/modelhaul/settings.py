@@ -9,16 +9,24 @@ from modelhaul.gate import PicklePolicy
 from modelhaul.required_files import RequiredFiles
 
 
-class RegionSettings(BaseModel):
+class Settings(BaseModel):
     # The input is the whole environment, in which Lambda keeps the function's credentials.
     model_config = ConfigDict(frozen=True, alias_generator=str.upper, hide_input_in_errors=True)
-
-    aws_region: str
 
     @classmethod
     def read(cls) -> Self:
         """Raises pydantic.ValidationError that names the variables which are missing or wrong."""
         return cls.model_validate(dict(os.environ))
+
+
+class CorsSettings(Settings):
+    """The origin whose pages may read answers in a browser; none if it is empty."""
+
+    cors_allow_origin: str = ""
+
+
+class RegionSettings(Settings):
+    aws_region: str
 
 
 class LedgerSettings(RegionSettings):

@@ -78,6 +78,15 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """That a task ended, for whoever wants to know: `detail` is a JSON object."""
+
+    type: str
+    time: datetime
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class TaskPage:
     """Tasks, newest first; `cursor` asks for those that follow, None at the end."""
 

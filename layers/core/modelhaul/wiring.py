@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from modelhaul.model import Source
 from modelhaul.ports import (
     ArchiveStore,
+    EventBus,
     Ledger,
     MessageQueue,
     Meter,
@@ -23,6 +24,7 @@ from modelhaul.task import Task
 
 if TYPE_CHECKING:
     from modelhaul.adapters.idempotency import DynamoDBAnswerStore
+    from modelhaul.announcing import EndAnnouncer
     from modelhaul.archive_intake import ArchiveAcceptor, ArchiveIntake, ArchiveRules, ArrivalRecorder
     from modelhaul.catalog import Catalog
     from modelhaul.closing import TaskCloser
@@ -87,6 +89,14 @@ def create_queue() -> MessageQueue:
     }
     client = create_sqs_client(settings.aws_region)
     return SQSMessageQueue(client, {kind: url for kind, url in urls.items() if url})
+
+
+@cache
+def create_event_bus() -> EventBus:
+    from modelhaul.adapters.eventbridge import EventBridgeEventBus, create_events_client
+    from modelhaul.settings import RegionSettings
+
+    return EventBridgeEventBus(create_events_client(RegionSettings.read().aws_region))
 
 
 @cache
@@ -299,3 +309,11 @@ def create_sweeper() -> "Sweeper":
     from modelhaul.sweeping import Sweeper
 
     return Sweeper(create_ledger(), create_queue(), create_closer(), create_deleter(), create_meter(), time.time)
+
+
+@cache
+def create_announcer() -> "EndAnnouncer":
+    from modelhaul.announcing import EndAnnouncer
+    from modelhaul.settings import StoreSettings
+
+    return EndAnnouncer(create_ledger(), create_event_bus(), StoreSettings.read().models_bucket)

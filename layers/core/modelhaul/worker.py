@@ -1,9 +1,13 @@
-"""The edge for functions that a queue invokes."""
+"""The edge for functions that a queue or a stream invokes."""
 
 from collections.abc import Callable
 from typing import Any
 
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
+from aws_lambda_powertools.utilities.data_classes.dynamo_db_stream_event import (
+    DynamoDBRecord,
+    DynamoDBRecordEventName,
+)
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import ValidationError
@@ -11,6 +15,7 @@ from pydantic import ValidationError
 from modelhaul import wiring
 from modelhaul.logs import create_logger
 from modelhaul.messages import AcceptArchive, Message, ObjectCreated, parse_archive_message, parse_message
+from modelhaul.task import TaskStatus
 
 type Remaining = Callable[[], float]
 """Seconds that the function has left."""
@@ -66,12 +71,47 @@ def record_dead_letters(event: dict[str, Any], context: LambdaContext) -> dict[s
     return _process(event, context, handle_record)
 
 
-def _process(
-    event: dict[str, Any], context: LambdaContext, handle_record: Callable[[SQSRecord], None]
+def announce_ended_tasks(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Announces the end of each task that ended by a record of the tasks' stream, and answers with the records to
+    deliver again: from the first of them on, those behind it as well.
+    """
+
+    def handle_record(record: DynamoDBRecord) -> None:
+        task_id = _find_ended_task(record)
+        if task_id is None:
+            return
+        with create_logger().append_context_keys(task_id=task_id):
+            try:
+                wiring.create_announcer().announce_end(task_id)
+            except Exception:
+                create_logger().exception("end not announced; the stream delivers it again")
+                raise
+
+    return _process(event, context, handle_record, EventType.DynamoDBStreams)
+
+
+def _find_ended_task(record: DynamoDBRecord) -> str | None:
+    """The id of the task that ended by this change; None for what was written before or after that, and for what
+    DynamoDB deletes when it expires. (The mapping's filter lets nothing else through.)
+    """
+    change = record.dynamodb
+    if record.event_name is not DynamoDBRecordEventName.MODIFY or change is None:
+        return None
+    before, after = change.old_image.get("status"), change.new_image.get("status")
+    if before != TaskStatus.PENDING or after not in (TaskStatus.DONE, TaskStatus.FAILED):
+        return None
+    return str(change.keys["id"])
+
+
+def _process[R](
+    event: dict[str, Any],
+    context: LambdaContext,
+    handle_record: Callable[[R], None],
+    event_type: EventType = EventType.SQS,
 ) -> dict[str, Any]:
     create_logger().set_correlation_id(context.aws_request_id)
-    # Without the exception for a batch that failed whole: SQS is told which messages to deliver again either way.
-    processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
+    # Without the exception for a batch that failed whole: Lambda is told what to deliver again either way.
+    processor = BatchProcessor(event_type=event_type, raise_on_entire_batch_failure=False)
     return dict(
         process_partial_response(event=event, record_handler=handle_record, processor=processor, context=context)
     )

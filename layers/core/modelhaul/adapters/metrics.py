@@ -3,15 +3,23 @@
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
 
-from aws_lambda_powertools.metrics import MetricUnit, single_metric
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
 
-from modelhaul.metrics import UNITS
+from modelhaul.metrics import CATALOG
 
 
 class PowertoolsMeter:
-    """Implements `modelhaul.ports.Meter`. The namespace comes from POWERTOOLS_METRICS_NAMESPACE."""
+    """Implements `modelhaul.ports.Meter`. The namespace comes from POWERTOOLS_METRICS_NAMESPACE, the dimension
+    `service` from POWERTOOLS_SERVICE_NAME.
+    """
 
     def count(self, name: str, value: float = 1, **dimensions: str) -> None:
-        with single_metric(name=name, unit=MetricUnit(UNITS[name]), value=value) as metric:
-            for key, text in dimensions.items():
-                metric.add_dimension(name=key, value=str(text))
+        metric = AmazonCloudWatchEMFProvider()
+        metric.add_metric(name, MetricUnit(CATALOG[name].unit), value)
+        for key, text in dimensions.items():
+            metric.add_dimension(key, str(text))
+        # CloudWatch adds nothing up over dimensions, and alarms cannot search: so the total is a metric of its own.
+        if dimensions and metric.service:
+            metric.add_dimensions(service=metric.service)
+        metric.flush_metrics()

@@ -1,0 +1,11 @@
+"""Tells EventBridge which tasks have ended. Invoked by the stream of the table Tasks."""
+
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from modelhaul.worker import announce_ended_tasks
+
+
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    return announce_ended_tasks(event, context)

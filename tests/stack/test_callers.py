@@ -1,0 +1,131 @@
+"""AuthMode=IAM, by a change of the parameter alone: signatures instead of keys, and what a policy allows."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import requests
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from local.sources import Addresses
+from local.stack import CLIENT_CONFIG, CREDENTIALS, LocalStack, StackState, open_session
+from tests.stack.conftest import END_WITHIN
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+
+ORIGIN = "https://models.example.com"
+READ_ONLY = "/v1/GET/*"
+ROOT = Credentials(CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"])
+
+
+@dataclass
+class IamStack:
+    state: StackState
+    api_id: str
+
+    @property
+    def url(self) -> str:
+        return f"{self.state.aws_endpoint_url}/_aws/execute-api/{self.api_id}/v1"
+
+    def send(
+        self, caller: Credentials | None, method: str, path: str, body: str | None = None, **headers: str
+    ) -> requests.Response:
+        request = AWSRequest(method=method, url=self.url + path, data=body, headers=headers)
+        if caller is not None:
+            SigV4Auth(caller, "execute-api", self.state.region).add_auth(request)
+        return requests.request(method, self.url + path, data=body, headers=dict(request.headers), timeout=30)
+
+    def create_caller(self, name: str, resource: str | None) -> Credentials:
+        """A user of the account, who may call what `resource` names of the API."""
+        iam = open_client(self.state, "iam")
+        iam.create_user(UserName=name)
+        if resource is not None:
+            arn = f"arn:aws:execute-api:{self.state.region}:000000000000:{self.api_id}{resource}"
+            statement = {"Effect": "Allow", "Action": "execute-api:Invoke", "Resource": arn}
+            document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+            iam.put_user_policy(UserName=name, PolicyName="call", PolicyDocument=document)
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        return Credentials(key["AccessKeyId"], key["SecretAccessKey"])
+
+
+def open_client(state: StackState, service: Any) -> Any:
+    return open_session().client(service, endpoint_url=state.aws_endpoint_url, config=CLIENT_CONFIG)
+
+
+def change_parameters(state: StackState, **parameters: str) -> None:
+    cloudformation = open_client(state, "cloudformation")
+
+    def describe() -> Any:
+        return cloudformation.describe_stacks(StackName=state.stack_name)["Stacks"][0]
+
+    values = {p["ParameterKey"]: p["ParameterValue"] for p in describe()["Parameters"]} | parameters
+    cloudformation.update_stack(
+        StackName=state.stack_name,
+        UsePreviousTemplate=True,
+        Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()],
+        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+    )
+    deadline = time.monotonic() + END_WITHIN
+    while (status := describe()["StackStatus"]).endswith("IN_PROGRESS"):
+        assert time.monotonic() < deadline, status
+        time.sleep(0.2)
+    assert status == "UPDATE_COMPLETE"
+
+
+@pytest.fixture(scope="module")
+def iam_stack() -> Iterator[IamStack]:
+    local = LocalStack(f"callers-{os.getpid()}")
+    try:
+        state = local.start("loopback", Addresses(), 0, print, enforce_iam=True)
+        change_parameters(state, AuthMode="IAM", CorsAllowOrigin=ORIGIN, NotificationEmail="a@example.com")
+        cloudformation = open_client(state, "cloudformation")
+        found = cloudformation.describe_stack_resource(StackName=state.stack_name, LogicalResourceId="Api")
+        yield IamStack(state, found["StackResourceDetail"]["PhysicalResourceId"])
+    finally:
+        local.stop()
+
+
+def test_key_is_not_enough(iam_stack: IamStack) -> None:
+    answer = iam_stack.send(None, "GET", "/upload/tasks", **{"x-api-key": iam_stack.state.api_key})
+    assert answer.status_code == 403
+
+
+def test_signature_needs_no_key_and_answers_pages_of_the_origin(iam_stack: IamStack) -> None:
+    answer = iam_stack.send(ROOT, "GET", "/upload/tasks", Origin=ORIGIN)
+    assert answer.status_code == 200
+    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert answer.headers["Access-Control-Expose-Headers"] == "Link, Location, Retry-After"
+
+
+def test_problems_are_for_pages_of_the_origin_too(iam_stack: IamStack) -> None:
+    answer = iam_stack.send(ROOT, "POST", "/upload/huggingface", "no JSON")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (400, "application/problem+json")
+    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+
+
+def test_caller_may_do_what_a_policy_allows(iam_stack: IamStack) -> None:
+    stranger = iam_stack.create_caller("stranger", None)
+    reader = iam_stack.create_caller("reader", READ_ONLY)
+    assert iam_stack.send(stranger, "GET", "/upload/tasks").status_code == 403
+    assert iam_stack.send(reader, "GET", "/upload/tasks").status_code == 200
+    assert iam_stack.send(reader, "POST", "/upload/huggingface", "{}").status_code == 403
+
+
+def test_altered_request_is_refused(iam_stack: IamStack) -> None:
+    reader = iam_stack.create_caller("another", READ_ONLY)
+    forged = Credentials(reader.access_key, "not the secret")
+    assert iam_stack.send(forged, "GET", "/upload/tasks").status_code == 403
+
+
+def test_address_is_subscribed_to_ends(iam_stack: IamStack) -> None:
+    (topic,) = open_client(iam_stack.state, "sns").list_topics()["Topics"]
+    subscriptions = open_client(iam_stack.state, "sns").list_subscriptions_by_topic(TopicArn=topic["TopicArn"])
+    assert [(s["Protocol"], s["Endpoint"]) for s in subscriptions["Subscriptions"]] == [("email", "a@example.com")]
+    rules = open_client(iam_stack.state, "events").list_rule_names_by_target(TargetArn=topic["TopicArn"])
+    assert len(rules["RuleNames"]) == 2

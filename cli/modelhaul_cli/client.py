@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import requests
+import urllib3
 
 from modelhaul_cli.configuration import Configuration
 from modelhaul_cli.errors import ConflictError, NotFoundError, UnavailableError
@@ -39,11 +40,10 @@ class ApiClient:
 
     def submit_archive(self, file_name: str, content: bytes, model_name: str | None) -> str:
         """A ZIP that fits into a POST. The task's id."""
-        answer = self._post(
-            "upload/local",
-            params={"model_name": model_name} if model_name else None,
-            files={"file": (file_name, content, "application/zip")},
-        )
+        # Once for all attempts: with another boundary it would be another body for the same Idempotency-Key.
+        form, content_type = urllib3.encode_multipart_formdata({"file": (file_name, content, "application/zip")})
+        params = {"model_name": model_name} if model_name else None
+        answer = self._post("upload/local", params=params, data=form, content_type=content_type)
         return self._read_task_id(answer.links.get("status", {}).get("url"))
 
     def open_upload(self, file_name: str, size: int, model_name: str | None) -> Json:
@@ -108,8 +108,9 @@ class ApiClient:
                 break
         return found, cursor is not None
 
-    def _post(self, route: str, **content: Any) -> requests.Response:
-        return self._request("POST", route, headers={"Idempotency-Key": str(uuid.uuid4())}, **content)
+    def _post(self, route: str, *, content_type: str = "application/json", **content: Any) -> requests.Response:
+        headers = {"Idempotency-Key": str(uuid.uuid4()), "Content-Type": content_type}
+        return self._request("POST", route, headers=headers, **content)
 
     def _request(self, method: str, route: str, **content: Any) -> requests.Response:
         for attempt in open_attempts(self._say):

@@ -10,7 +10,7 @@ CommandError
 ├── ImportFailedError    1    the task ended FAILED (4 if that is because the model is here already)
 └── StoppedError         130  Ctrl-C
 
-`test_command_line_errors.py` holds this drawing against the classes below.
+`test_configuration.py` holds this drawing against the classes below.
 """
 
 from enum import IntEnum

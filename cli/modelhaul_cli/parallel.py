@@ -30,6 +30,7 @@ def run_parallel[J, R](
             try:
                 done.put((work(job, stopped), None))
             except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+                stopped.set()
                 done.put((None, error))
 
     try:

@@ -125,7 +125,7 @@ class ApiClient:
                 method, f"{self._url}/{route}", timeout=TIMEOUT, allow_redirects=False, **content
             )
         if answer.status_code >= HTTPStatus.BAD_REQUEST:
-            raise create_error(answer, repeatable_post=method == "POST")
+            raise create_error(answer)
         return answer
 
     def _read_json(self, answer: requests.Response) -> Json:

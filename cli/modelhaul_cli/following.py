@@ -95,6 +95,8 @@ def describe_result(model: Json) -> str:
     if "lacks" in model:
         return f"{model['name']}: skipped, lacks {', '.join(model['lacks'])}"
     where = model.get("location") or str(model["status"]).lower()
+    if "name" not in model:  # it was deleted since
+        return f"{model['model_id']}: {where}"
     return f"{model['name']}: {where} ({model['model_id']})"
 
 

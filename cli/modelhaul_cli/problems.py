@@ -15,7 +15,9 @@ from modelhaul_cli.errors import (
 )
 
 _PREFIX = "urn:modelhaul:problem:"
-EXISTS, IN_PROGRESS, ENDED = "model-exists", "import-in-progress", "task-ended"
+EXISTS, IN_PROGRESS = "model-exists", "import-in-progress"
+# The first request with this Idempotency-Key, whose answer was lost, has no answer yet.
+_UNDER_WAY = "request-in-progress"
 # An archive that is refused is a failed import, whether its POST or its task says so.
 _FAILURES = {"archive-refused", "no-model-in-archive"}
 # Trying again cannot help before somebody changes the configuration.
@@ -36,18 +38,16 @@ _TRANSIENT = {
 }
 
 
-def create_error(response: requests.Response, *, repeatable_post: bool = False) -> CommandError:
-    """The error for an answer that is no success. `repeatable_post`: it has an Idempotency-Key."""
+def create_error(response: requests.Response) -> CommandError:
+    """The error for an answer that is no success."""
     problem = read_problem(response)
     kind = read_kind(problem)
     status = response.status_code
     title = str(problem.get("title") or response.reason or f"Answer {status}")
     detail, remedy = str(problem.get("detail") or ""), str(problem.get("remedy") or "")
     retry_after = read_retry_after(response)
-    # The first request of this Idempotency-Key, whose answer was lost, is still under way.
-    under_way = repeatable_post and status == HTTPStatus.CONFLICT and kind not in (EXISTS, IN_PROGRESS)
-    if status in _TRANSIENT or under_way or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        transient = kind not in _LASTING and (status in _TRANSIENT or under_way)
+    if status in _TRANSIENT or kind == _UNDER_WAY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        transient = kind not in _LASTING and (status in _TRANSIENT or kind == _UNDER_WAY)
         return UnavailableError(
             title, detail, remedy=remedy, problem=problem, transient=transient, retry_after=retry_after
         )
@@ -66,12 +66,9 @@ def read_problem(response: requests.Response) -> dict[str, Any]:
     if isinstance(body, dict) and ("title" in body or "detail" in body):
         return body
     if response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        # API Gateway's own words are "Forbidden".
-        return {
-            "title": "The API refuses the key",
-            "status": response.status_code,
-            "detail": "It wants the key of this stack in this stage.",
-        }
+        # API Gateway's own words are "Forbidden", for a route that it does not have as well.
+        detail = "The key must be that of this stack, and the stack must have this route."
+        return {"title": "The API refuses the request", "status": response.status_code, "detail": detail}
     return {"title": response.reason or "", "status": response.status_code}
 
 

@@ -90,11 +90,12 @@ class _PaceColumn(ProgressColumn):
 class _Bar:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._bar = progress.add_task("", total=None, rate=None, seconds_left=None)
+        self._bar = progress.add_task("", total=None, visible=False, rate=None, seconds_left=None)
 
     def update(self, position: Position) -> None:
         self._progress.update(
             self._bar,
+            visible=True,
             description=position.words,
             completed=position.done,
             total=position.total or None,

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import zipfile
@@ -51,6 +52,8 @@ class CommandLine:
         return Outcome(code, captured.out, captured.err)
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        # A shell's background job has it ignored, and so would the program.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         return subprocess.Popen(
             [COMMAND, *map(str, arguments)],
             cwd=self.folder,

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,15 +61,15 @@ def test_an_api_that_takes_less_by_post_is_sent_it_otherwise(
 
 
 @pytest.mark.parametrize(
-    "fault", [None, "cut", "lost", store_error(503, "SlowDown"), store_error(500, "InternalError")]
+    "faults",
+    [
+        [],
+        [Fault("PUT", "", "cut", times=2)],
+        [Fault("PUT", "", answer=store_error(503, "SlowDown")), Fault("PUT", "", answer=Answer(500))],
+    ],
 )
-def test_a_larger_one_is_put(
-    api: ApiServer, command_line: CommandLine, archive: Path, fault: Answer | str | None
-) -> None:
-    if isinstance(fault, Answer):
-        api.faults = [Fault("PUT", "", answer=fault)]
-    elif fault == "cut":
-        api.faults = [Fault("PUT", "", "cut", times=2)]
+def test_a_larger_one_is_put(api: ApiServer, command_line: CommandLine, archive: Path, faults: list[Fault]) -> None:
+    api.faults = [replace(fault) for fault in faults]
     outcome = command_line.run("zip", archive, "--name", "mine")
     assert outcome.code == 0, outcome.err
     assert api.archives == [archive.read_bytes()]
@@ -162,17 +163,11 @@ def test_a_network_that_stays_away_ends_it_and_the_next_run_goes_on(
 
 def break_off_after_two_parts(api: ApiServer, command_line: CommandLine, archive: Path) -> None:
     """The third PUT and those after it are cut until the program gives up."""
-    real = api.take_fault
-
-    def take_fault(request: object) -> Fault | None:
-        number = getattr(request, "query", {}).get("partNumber")
-        return Fault("PUT", "", "cut") if number == "3" else real(request)  # type: ignore[arg-type]
-
-    api.take_fault = take_fault  # type: ignore[method-assign,assignment]
+    api.faults = [Fault("PUT", "", "cut", query={"partNumber": "3"}, times=100)]
     outcome = command_line.run("zip", archive, "--parallel", "1")
-    api.take_fault = real  # type: ignore[method-assign]
     assert outcome.code == 6
     assert "2 of 6 parts have arrived. Run the same command again to go on." in outcome.err
+    api.faults.clear()
     api.requests.clear()
 
 

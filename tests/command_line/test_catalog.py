@@ -28,18 +28,26 @@ def test_models_are_listed(api: ApiServer, command_line: CommandLine) -> None:
     outcome = command_line.run("ls", "--name", "BERT", "--source", "huggingface")
     assert outcome.code == 0
     head, row = outcome.out.splitlines()
-    assert head.split() == ["MODEL", "NAME", "SOURCE", "SIZE", "FILES", "CREATED"]
+    assert head.split() == ["MODEL", "CREATED", "SIZE", "FILES", "SOURCE", "NAME"]
     assert row.split() == [
         MODEL_ID,
-        "google-bert/bert-base-uncased",
-        "huggingface",
+        "2026-11-24T12:00:00Z",
         "2.2",
         "MB",
         "4",
-        "2026-11-24T12:00:00Z",
+        "huggingface",
+        "google-bert/bert-base-uncased",
     ]
     assert head.index("SOURCE") == row.index("huggingface")
     assert api.requests[0].query == {"name": "BERT", "source": "HUGGINGFACE", "limit": "20"}
+
+
+def test_a_part_of_a_model_does_not_pass_for_the_whole(api: ApiServer, command_line: CommandLine) -> None:
+    selection = {"allow_patterns": ["*.json"], "ignore_patterns": ["onnx/*"], "weights": "safetensors"}
+    api.add_model(FILES, selection=selection)
+    words = "--allow *.json --ignore onnx/* --weights safetensors"
+    assert f"bert-base-uncased (only {words})\n" in command_line.run("ls").out
+    assert f"part      {words}\n" in command_line.run("show", MODEL_ID).out
 
 
 def test_long_lists_come_page_by_page(api: ApiServer, command_line: CommandLine) -> None:

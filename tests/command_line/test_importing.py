@@ -165,7 +165,7 @@ def test_an_import_under_way_is_named_and_can_be_followed(api: ApiServer, comman
         (refuse(404, "model-not-found", "No such model", "There is no model 'x'."), 3, ["No such model."]),
         (refuse(404, "revision-not-found", "No such revision"), 3, ["No such revision."]),
         (refuse(403, "access-required", "Access must be granted first", "Ask at https://hf.co/x."), 5, ["Ask at"]),
-        (Answer(403, b'{"message":"Forbidden"}'), 5, ["The API refuses the key."]),
+        (Answer(403, b'{"message":"Forbidden"}'), 5, ["The API refuses the request."]),
         (refuse(400, "invalid-repository", "Not a repository on GitHub"), 2, ["Not a repository on GitHub."]),
         (
             refuse(
@@ -212,10 +212,16 @@ def test_a_submit_that_does_not_get_through_is_repeated_and_starts_one_import(
 
 
 def test_the_first_request_still_under_way_is_waited_for(api: ApiServer, command_line: CommandLine) -> None:
-    busy = refuse(409, "request-in-progress", "The same request is being answered")
+    busy = refuse(409, "request-in-progress", "The first request has no answer yet")
     api.faults = [Fault("POST", "huggingface", answer=busy)]
     assert command_line.run("hf", "bert-base-uncased").code == 0
     assert api.imports == 1
+
+
+def test_a_model_that_is_being_deleted_is_a_conflict(api: ApiServer, command_line: CommandLine) -> None:
+    api.submits = [refuse(409, "deletion-in-progress", "The model is being deleted", remedy="Wait.")]
+    outcome = command_line.run("hf", "bert-base-uncased", "--exist-ok")
+    assert (outcome.code, outcome.err.splitlines()[-1]) == (4, "Wait.")
 
 
 def test_the_other_side_says_when_to_try_again(api: ApiServer, command_line: CommandLine) -> None:

@@ -38,9 +38,10 @@ def test_a_status_is_shown_once(api: ApiServer, command_line: CommandLine) -> No
 
 def test_the_status_of_what_ended_is_its_end(api: ApiServer, command_line: CommandLine) -> None:
     done = {**MODEL, "status": "READY", "location": "s3://models/a/"}
-    api.tasks[TASK_ID] = [make_task("DONE", models=[done])]
+    deleted = {"model_id": "5", "status": "DELETED"}
+    api.tasks[TASK_ID] = [make_task("DONE", models=[done, deleted])]
     outcome = command_line.run("status", TASK_ID)
-    assert (outcome.code, outcome.out.splitlines()[-1]) == (0, f"a/b: s3://models/a/ ({MODEL_ID})")
+    assert (outcome.code, outcome.out.splitlines()[-2:]) == (0, [f"a/b: s3://models/a/ ({MODEL_ID})", "5: deleted"])
     failed = make_task("FAILED", error_msg="the ZIP is damaged", error={"type": "archive-refused", "retryable": True})
     api.tasks[TASK_ID] = [failed]
     outcome = command_line.run("status", TASK_ID)

@@ -62,9 +62,9 @@ class Request:
 
 @dataclass
 class Fault:
-    """What happens to the next `times` requests of `method` on paths that match: `answer` instead of the real one, the
-    connection cut before anything is done or after it was (`lost`), `keep` bytes of the answer's body and then the
-    cut, or nothing until the test sets `released`.
+    """What happens to the next `times` requests of `method` on paths that match, with this in their query: `answer`
+    instead of the real one, the connection cut before anything is done or after it was (`lost`), `keep` bytes of the
+    answer's body and then the cut, or nothing until the test sets `released`.
     """
 
     method: str
@@ -73,7 +73,12 @@ class Fault:
     answer: Answer = field(default_factory=lambda: refuse(503, "storage-unavailable", "Storage does not answer"))
     keep: int = 0
     times: int = 1
+    query: dict[str, str] = field(default_factory=dict)
     released: threading.Event = field(default_factory=threading.Event)
+
+    def matches(self, request: Request) -> bool:
+        found = self.method == request.method and re.search(self.path, request.path)
+        return bool(found) and self.query.items() <= request.query.items()
 
 
 def make_task(stage: str = "DONE", **more: Any) -> dict[str, Any]:
@@ -164,7 +169,7 @@ class ApiServer:
     def take_fault(self, request: Request) -> Fault | None:
         with self._lock:
             for fault in self.faults:
-                if fault.times and fault.method == request.method and re.search(fault.path, request.path):
+                if fault.times and fault.matches(request):
                     fault.times -= 1
                     return fault
         return None

@@ -26,13 +26,28 @@ def list_models(
     with open_session(api_url, api_key_file, as_json=as_json) as session:
         models, more = session.api.list_models(limit, name=name, source=source and source.upper())
         session.screen.print_document({"models": models, "more": more})
-        rows = [
-            [m["model_id"], m["name"], m["source"].lower(), format_size(m["size"]), str(m["files"]), m["created_at"]]
-            for m in models
-        ]
-        session.screen.show_table(["MODEL", "NAME", "SOURCE", "SIZE", "FILES", "CREATED"], rows)
+        rows = []
+        for model in models:
+            size = format_size(model["size"])
+            source, files = model["source"].lower(), str(model["files"])
+            rows.append([model["model_id"], model["created_at"], size, files, source, name_model(model)])
+        session.screen.show_table(["MODEL", "CREATED", "SIZE", "FILES", "SOURCE", "NAME"], rows)
         if more:
             session.screen.say("There are more: --limit shows them.")
+
+
+def name_model(record: Json) -> str:
+    part = describe_selection(record)
+    return f"{record['name']} (only {part})" if part else str(record["name"])
+
+
+def describe_selection(record: Json) -> str:
+    """Which of the model's files these are, as they were asked for; "" for all."""
+    selection = record.get("selection") or {}
+    words = [f"--allow {pattern}" for pattern in selection.get("allow_patterns") or []]
+    words += [f"--ignore {pattern}" for pattern in selection.get("ignore_patterns") or []]
+    weights = selection.get("weights", "all")
+    return " ".join([*words, *([f"--weights {weights}"] if weights != "all" else [])])
 
 
 def show_model(
@@ -47,7 +62,8 @@ def show_model(
 
 def describe_model(screen: Screen, record: Json, manifest: Json) -> None:
     lines = [(key, record.get(key)) for key in ("model_id", "name", "source", "revision", "commit", "location")]
-    lines += [("created", record.get("created_at")), ("size", format_size(int(record.get("size") or 0)))]
+    lines += [("part", describe_selection(record)), ("created", record.get("created_at"))]
+    lines.append(("size", format_size(int(record.get("size") or 0))))
     for name, value in lines:
         if value:
             screen.show(f"{name:<9} {value}")

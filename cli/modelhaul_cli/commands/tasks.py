@@ -35,9 +35,9 @@ def list_tasks(
             position = read_position(task)
             size = format_size(position.total) if position.total else ""
             rows.append(
-                [task["id"], task["model_tag"], task["source"].lower(), position.stage, size, task["created_at"]]
+                [task["id"], task["created_at"], position.stage, size, task["source"].lower(), task["model_tag"]]
             )
-        session.screen.show_table(["TASK", "MODEL", "SOURCE", "STAGE", "SIZE", "CREATED"], rows)
+        session.screen.show_table(["TASK", "CREATED", "STAGE", "SIZE", "SOURCE", "MODEL"], rows)
         if more:
             session.screen.say("There are more: --limit shows them.")
 

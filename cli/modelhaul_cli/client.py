@@ -60,11 +60,11 @@ class ApiClient:
         return self._list("upload/tasks", "tasks", limit, filters)
 
     def cancel_task(self, task_id: str) -> None:
-        """Raises ConflictError if it has ended otherwise."""
+        """Also one that is cancelled already. Raises ConflictError if it has ended otherwise."""
         try:
             self._request("DELETE", f"upload/tasks/{quote(task_id, safe='')}")
         except ConflictError:
-            # Perhaps by this very request, whose first answer was lost.
+            # Perhaps it was this very request, whose first answer was lost.
             if self.read_task(task_id).get("stage") != "CANCELLED":
                 raise
 

@@ -154,7 +154,9 @@ def test_ctrl_c_leaves_the_import_which_can_be_cancelled(stack: Stack, terminal:
         terminal.run("cancel", task_id)
     ended = terminal.read_document("status", task_id, code=1)
     assert ended["stage"] == "CANCELLED"
-    terminal.run("cancel", task_id, code=4)
+    terminal.run("cancel", task_id)
+    done = terminal.read("zip", archive)[-1]
+    terminal.run("cancel", done["id"], code=4)
 
 
 def test_a_model_is_found_shown_fetched_and_removed(stack: Stack, terminal: Terminal) -> None:

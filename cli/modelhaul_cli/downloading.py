@@ -1,5 +1,6 @@
 """Brings a model's files here: verified, several at once, each visible only when it is whole."""
 
+import contextlib
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
@@ -35,7 +36,7 @@ def read_manifest(api: ApiClient, model_id: str, say: Callable[[str], None]) -> 
     if manifest is None and record.get("manifest_url"):
         for attempt in open_attempts(say):
             with attempt:
-                manifest = ObjectStore(record["manifest_url"]).read_json(record["manifest_url"])
+                manifest = ObjectStore().read_json(record["manifest_url"])
     if not isinstance(manifest, dict):
         raise NotFoundError("The model has no manifest", f"{model_id} is {str(record.get('status', '')).lower()}.")
     return record, manifest
@@ -64,6 +65,7 @@ def _matches(path: str, pattern: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class Downloader:
     api: ApiClient
+    store: ObjectStore
     screen: Screen
     workers: int
 
@@ -84,10 +86,11 @@ class Downloader:
             def show() -> None:
                 display.update(counter.read_position("downloading", f"{checked}/{len(files)} files"))
 
-            for file in run_parallel(files, fetch, workers=self.workers, tick=show):
-                checked += 1
-                came += [file] if file is not None else []
-                show()
+            with contextlib.closing(run_parallel(files, fetch, workers=self.workers, tick=show)) as results:
+                for file in results:
+                    checked += 1
+                    came += [file] if file is not None else []
+            show()
         return {"fetched": len(came), "kept": len(files) - len(came), "bytes": sum(file.size for file in came)}
 
     def _fetch(
@@ -115,7 +118,7 @@ class Downloader:
             partial.restart()
         if partial.size < file.size:
             url = self.api.locate_file(model_id, file.path)
-            with ObjectStore(url).open(url, partial.size) as answer, translate_network_errors("The store"):
+            with self.store.open(url, partial.size) as answer, translate_network_errors("The store"):
                 if answer.status_code != HTTPStatus.PARTIAL_CONTENT:
                     partial.restart()
                 for chunk in answer.raw.stream(CHUNK, decode_content=False):

@@ -2,15 +2,16 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 TICK = 0.2  # seconds
 
 
 def run_parallel[J, R](
     jobs: Sequence[J], work: Callable[[J, threading.Event], R], *, workers: int, tick: Callable[[], None]
-) -> Iterator[R]:
-    """Results as they come; the first error of a job is raised and ends it all. `tick` is called all along, here.
+) -> Generator[R]:
+    """Results as they come; the first error of a job is raised and ends it all, as closing this does. `tick` is called
+    all along, here.
 
     `work` looks at its event now and then, which says that nobody waits any more. The threads are daemons: at Ctrl-C
     the process ends at once, also if one of them hangs in a network call.

@@ -9,7 +9,7 @@ from typing import Any
 
 import requests
 
-from modelhaul_cli.addresses import check_address
+from modelhaul_cli.addresses import check_address, is_loopback
 from modelhaul_cli.errors import CommandError, ExpiredError, NotFoundError, UnavailableError, UsageError
 from modelhaul_cli.http_session import TIMEOUT, open_session, translate_network_errors
 
@@ -63,10 +63,10 @@ class FileSlice:
 
 
 class ObjectStore:
-    """One try each: who calls decides about more. Thread-safe. `like` is an address like those to come."""
+    """One try each: who calls decides about more. Thread-safe."""
 
-    def __init__(self, like: str) -> None:
-        self._session = open_session(like)
+    def __init__(self) -> None:
+        self._local, self._remote = open_session("http://localhost"), open_session("https://s3.amazonaws.com")
 
     def put(self, url: str, body: FileSlice) -> str:
         """The ETag, as sent. Raises ExpiredError, UnavailableError, CommandError."""
@@ -102,8 +102,9 @@ class ObjectStore:
 
     def _send(self, method: str, url: str, **content: Any) -> requests.Response:
         check_address(url, "An address that the API gave")
+        session = self._local if is_loopback(url) else self._remote
         with translate_network_errors("The store"):
-            answer = self._session.request(method, url, timeout=TIMEOUT, allow_redirects=False, **content)
+            answer = session.request(method, url, timeout=TIMEOUT, allow_redirects=False, **content)
             if answer.status_code < HTTPStatus.MULTIPLE_CHOICES:
                 return answer
             with answer:

@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 import zipfile
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +43,7 @@ class ArchiveUploader:
 
     api: ApiClient
     api_url: str
+    store: ObjectStore
     screen: Screen
     follower: Follower
     workers: int
@@ -127,67 +129,64 @@ class ArchiveUploader:
         return "Nothing of it has arrived"
 
     def _send_whole(self, archive: Archive, journal: UploadJournal) -> None:
-        url = journal.upload["url"]
-        whole = {"url": url, "start": 0, "end": archive.size}
-        store, counter = ObjectStore(url), ByteCounter(archive.size)
-        with open_display(self.screen) as display:
-
-            def send(part: dict[str, Any], stopped: threading.Event) -> str:
-                return self._send_part(store, archive, part, counter, stopped)
-
-            for _ in run_parallel(
-                [whole], send, workers=1, tick=lambda: display.update(counter.read_position("sending"))
-            ):
-                display.update(counter.read_position("sending"))
+        whole = {"number": 1, "url": journal.upload["url"], "start": 0, "end": archive.size}
+        with contextlib.closing(self._send_each(archive, [whole], lambda: "")) as sent:
+            for _ in sent:
+                pass
 
     def _send_parts(self, archive: Archive, journal: UploadJournal) -> None:
         parts = journal.upload["parts"]
         missing = [part for part in parts if part["number"] not in journal.etags]
         if len(missing) < len(parts):
             self.screen.say(f"Going on: {len(parts) - len(missing)} of {len(parts)} parts have arrived before")
-        here = archive.size - sum(part["end"] - part["start"] for part in missing)
-        store, counter = ObjectStore(journal.upload["complete"]["url"]), ByteCounter(archive.size, here)
-        with open_display(self.screen) as display:
 
-            def send(part: dict[str, Any], stopped: threading.Event) -> tuple[int, str]:
-                return part["number"], self._send_part(store, archive, part, counter, stopped)
+        def count() -> str:
+            return f"{len(journal.etags)}/{len(parts)} parts"
 
-            def show() -> None:
-                display.update(counter.read_position("sending", f"{len(journal.etags)}/{len(parts)} parts"))
-
-            for number, etag in run_parallel(missing, send, workers=self.workers, tick=show):
+        with contextlib.closing(self._send_each(archive, missing, count)) as sent:
+            for number, etag in sent:
                 journal.add_part(number, etag)
-                show()
         if archive.has_changed():
             self._give_up(journal)
             raise UsageError(
                 "The file changed while it was being sent", f"{archive.path} is not what it was; nothing was imported."
             )
-        self._complete(store, journal)
+        self._complete(journal)
 
-    def _send_part(
-        self,
-        store: ObjectStore,
-        archive: Archive,
-        part: dict[str, Any],
-        counter: ByteCounter,
-        stopped: threading.Event,
-    ) -> str:
+    def _send_each(
+        self, archive: Archive, parts: Sequence[dict[str, Any]], describe: Callable[[], str]
+    ) -> Generator[tuple[int, str]]:
+        """Number and ETag of each part as it arrives, several on their way at once."""
+        here = archive.size - sum(part["end"] - part["start"] for part in parts)
+        counter = ByteCounter(archive.size, here)
+        with open_display(self.screen) as display:
+
+            def send(part: dict[str, Any], stopped: threading.Event) -> tuple[int, str]:
+                return part["number"], self._send_part(archive, part, counter, stopped)
+
+            def show() -> None:
+                display.update(counter.read_position("sending", describe()))
+
+            yield from run_parallel(parts, send, workers=self.workers, tick=show)
+            show()
+
+    def _send_part(self, archive: Archive, part: dict[str, Any], counter: ByteCounter, stopped: threading.Event) -> str:
+        """The ETag of bytes `start` to `end` (excluded) of the file, once they are at `url`."""
         for attempt in open_attempts(self.screen.say):
             body = FileSlice(archive.path, part["start"], part["end"], count=counter.add, stopped=stopped)
             with attempt, contextlib.closing(body):
                 try:
-                    etag = store.put(part["url"], body)
+                    etag = self.store.put(part["url"], body)
                 except BaseException:
                     counter.add(-body.sent)
                     raise
         return etag
 
-    def _complete(self, store: ObjectStore, journal: UploadJournal) -> None:
+    def _complete(self, journal: UploadJournal) -> None:
         try:
             for attempt in open_attempts(self.screen.say):
                 with attempt:
-                    store.complete(journal.upload["complete"]["url"], journal.etags)
+                    self.store.complete(journal.upload["complete"]["url"], journal.etags)
         except ExpiredError:
             # Perhaps it is complete, and the answer that said so was lost.
             deadline = time.monotonic() + ARRIVAL_SECONDS

@@ -12,6 +12,7 @@ from modelhaul_cli.commands.session import open_session
 from modelhaul_cli.downloading import Downloader, read_manifest, select_files
 from modelhaul_cli.errors import StoppedError, UsageError
 from modelhaul_cli.output import Screen, format_size
+from modelhaul_cli.store import ObjectStore
 
 
 def list_models(
@@ -98,7 +99,7 @@ def get_files(
         files = select_files(manifest, paths or [])
         folder = to if to is not None else Path(str(record["name"]).rpartition("/")[2])
         try:
-            result = Downloader(session.api, session.screen, parallel).download(model_id, files, folder)
+            result = Downloader(session.api, ObjectStore(), session.screen, parallel).download(model_id, files, folder)
         except KeyboardInterrupt:
             raise StoppedError("Stopped downloading", "Run the same command again to go on.") from None
         session.screen.print_document({"folder": str(folder.resolve()), **result})

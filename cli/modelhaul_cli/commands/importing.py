@@ -24,6 +24,7 @@ from modelhaul_cli.commands.session import Session, open_session
 from modelhaul_cli.errors import CommandError, ConflictError
 from modelhaul_cli.problems import EXISTS, IN_PROGRESS, read_kind
 from modelhaul_cli.references import read_github, read_huggingface
+from modelhaul_cli.store import ObjectStore
 from modelhaul_cli.uploading import ArchiveUploader, find_archive
 
 
@@ -80,7 +81,9 @@ def import_archive(
     """Import the models in a ZIP archive of any size. Cut off, the same command goes on where it was."""
     with open_session(api_url, api_key_file, as_json=as_json) as session:
         found = find_archive(archive, name)
-        uploader = ArchiveUploader(session.api, session.configuration.url, session.screen, session.follower, parallel)
+        uploader = ArchiveUploader(
+            session.api, session.configuration.url, ObjectStore(), session.screen, session.follower, parallel
+        )
         run_import(session, lambda: uploader.send(found), no_wait=no_wait)
 
 

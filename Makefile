@@ -56,7 +56,7 @@ test: check ## checks and all tests, those on the local stack included
 check: setup ## lint, format, types, template
 	ruff check
 	ruff format --check
-	mypy functions layers local tests
+	mypy cli functions layers local tests
 	cfn-lint template.yaml
 
 format: setup ## mend what ruff can mend
@@ -85,7 +85,7 @@ lock: setup ## newest versions of everything, pinned and hashed
 	$(COMPILE) layers/sources/requirements.in -o layers/sources/requirements.txt -c layers/core/requirements.txt \
 		$$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' layers/core/requirements.txt) --no-emit-package hf-xet
 	$(COMPILE) layers/scanner/requirements.in -o layers/scanner/requirements.txt
-	$(COMPILE) requirements/dev.in -o requirements/dev.txt
+	$(COMPILE) pyproject.toml requirements/dev.in -o requirements/dev.txt
 	$(COMPILE) requirements/ministack.in -o requirements/ministack.txt
 	$(COMPILE) requirements/sam.in -o requirements/sam.txt
 	$(COMPILE) requirements/giftless.in -o requirements/giftless.txt

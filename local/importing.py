@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -144,6 +145,7 @@ def print_commands(state: StackState, sample: Path, console: Console, task_id: s
     credentials = " ".join(f"{name}={value}" for name, value in CREDENTIALS.items())
     copy, endpoint = f"{credentials} aws s3 cp", f"--endpoint-url {state.aws_endpoint_url}"
     bucket, dropped = f"s3://{state.incoming_bucket}", f"incoming/{sample.name}"
+    command = Path(sys.executable).with_name("modelhaul").relative_to(ROOT, walk_up=True)
     ask = f"curl -s {url}/upload/local {key} {json_type} -d '{upload}'"
     find_address = """tee /dev/stderr | sed -n 's/.*"url": "\\([^"]*\\)".*/\\1/p'"""
     lines = [
@@ -161,6 +163,11 @@ def print_commands(state: StackState, sample: Path, console: Console, task_id: s
         "Follow the task that Location or Link names, and list those of ZIPs:",
         f"  curl -s {url}/upload/tasks/{task_id or 'TASK_ID'} {key}",
         f"  curl -s '{url}/upload/tasks?source=LOCAL' {key}",
+        "Or all of it by the command line (docs/command-line.md):",
+        f"  export MODELHAUL_API_URL={url} MODELHAUL_API_KEY={state.api_key}",
+        f"  {command} zip {path} --name by-command-line",
+        f"  {command} tasks",
+        f"  {command} --help",
     ]
     say(console, "\n".join(lines))
 

@@ -61,6 +61,19 @@ def install_environment(environment: Path, requirements: list[Path]) -> None:
     stamp.write_text(wanted)
 
 
+def install_command_line() -> None:
+    """Put `modelhaul` into .venv, from the working tree. What it needs to be built and run is in dev.txt."""
+    environment, project = ROOT / ".venv", ROOT / "pyproject.toml"
+    stamp = environment / ".modelhaul.stamp"
+    wanted = compute_stamp([project, REQUIREMENTS / "dev.txt"])
+    if (environment / "bin/modelhaul").is_file() and stamp.is_file() and stamp.read_text() == wanted:
+        return
+    python = environment / "bin/python"
+    options = ("--quiet", "--offline", "--no-deps", "--no-build-isolation", "--python", python)
+    run(find_uv(), "pip", "install", *options, "--editable", ROOT)
+    stamp.write_text(wanted)
+
+
 def provide_git_lfs() -> None:
     """git-lfs for the loopback GitHub: the system's, else Debian's, unpacked here and not installed (apt checks its
     signature, and nobody need be root). Without it everything but GitHub's tests and samples works.
@@ -93,4 +106,5 @@ if __name__ == "__main__":
         sys.exit("Python 3.13 is needed, as in .python-version.")
     for name, files in ENVIRONMENTS.items():
         install_environment(ROOT / name, [REQUIREMENTS / file for file in files])
+    install_command_line()
     provide_git_lfs()

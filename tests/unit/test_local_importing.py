@@ -428,3 +428,11 @@ def test_the_printed_drop_and_the_look_at_its_outcome(stack: FakeStack, sample: 
     assert dropped == f"test test us-east-1 s3 cp {path} {bucket}/incoming/sample.zip {endpoint}\n"
     outcome = shell.run("aws", f"{bucket}/outcomes/")
     assert outcome == f"test test us-east-1 s3 cp {bucket}/outcomes/incoming/sample.zip.json - {endpoint}\n"
+
+
+def test_the_printed_command_line_is_installed_and_finds_the_stack(stack: FakeStack, shell: Shell) -> None:
+    (configure,) = [line for line in shell.commands if "export" in line]
+    (ask,) = [line for line in shell.commands if line.endswith("modelhaul tasks")]
+    printed = replace(shell, commands=[f"{configure}; {ask}"]).run("tasks")
+    assert printed.split() == ["TASK", "CREATED", "STAGE", "SIZE", "SOURCE", "MODEL"]
+    assert [request.path for request in stack.requests] == [f"{API}/upload/tasks"]

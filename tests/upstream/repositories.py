@@ -24,6 +24,8 @@ PRIVATE = "tests/private-model"
 DISABLED = "tests/disabled-model"
 LARGE = "tests/large-model"
 SMALL = "tests/small-model"
+COMMAND_LINE = "tests/command-line"
+"""For the tests of the command line, on the Hub and on GitHub."""
 
 GITHUB_MINILM = "samples/all-MiniLM-L6-v2"
 GITHUB_SMALL = "tests/small-model"
@@ -106,6 +108,7 @@ def add_standard_repositories(hub: LoopbackHub) -> None:
     hub.add_repository(build_sharded())
     hub.add_repository(build_large())
     hub.add_repository(build_small())
+    hub.add_repository(HubRepository(COMMAND_LINE, {"main": build_small_files(COMMAND_LINE)}))
     hub.add_repository(HubRepository(GATED, {"main": build_small_files(GATED)}, gated="manual"))
     hub.add_repository(HubRepository(PRIVATE, {"main": build_small_files(PRIVATE)}, private=True))
     hub.add_repository(HubRepository(DISABLED, {"main": build_small_files(DISABLED)}, disabled=True))
@@ -135,6 +138,7 @@ def add_github_repositories(github: LoopbackGitHub, maker: RepositoryMaker) -> N
     add(GITHUB_MINILM, {"main": build_github_minilm()}, old_names=["samples/old-name"], tags={"v1": "main"})
     branches = ("main", "feature/second", "third", "fourth", "fifth", "sixth")
     add(GITHUB_SMALL, {branch: build_github_small(branch) for branch in branches})
+    add(COMMAND_LINE, {"feature/x": build_github_small(COMMAND_LINE)})
     add(GITHUB_PRIVATE, {"main": build_github_small(GITHUB_PRIVATE)}, private=True)
     add(GITHUB_LOST, {"main": build_github_small(GITHUB_LOST)}, push_objects=False)
     add(GITHUB_EMPTY, {})

@@ -1,0 +1,1 @@
+"""`modelhaul`: the command line. It knows the API and presigned addresses, and nothing of AWS or of the layers."""

@@ -1,0 +1,7 @@
+"""`python -m modelhaul_cli`"""
+
+import sys
+
+from modelhaul_cli.application import main
+
+sys.exit(main())

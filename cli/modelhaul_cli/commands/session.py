@@ -1,0 +1,44 @@
+"""What every command begins and ends with."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from modelhaul_cli.client import ApiClient
+from modelhaul_cli.configuration import Configuration, find_configuration
+from modelhaul_cli.errors import CommandError, StoppedError
+from modelhaul_cli.following import Follower
+from modelhaul_cli.output import Screen
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    configuration: Configuration
+    screen: Screen
+    api: ApiClient
+    follower: Follower
+
+
+@contextmanager
+def open_session(api_url: str | None, api_key_file: Path | None, *, as_json: bool) -> Iterator[Session]:
+    """Errors of the command are printed, and become the process's exit code."""
+    screen = Screen(as_json=as_json)
+    try:
+        try:
+            configuration = find_configuration(api_url, api_key_file, os.environ, Path.cwd())
+            api = ApiClient(configuration, screen.say)
+            yield Session(configuration, screen, api, Follower(api, screen, configuration.options))
+        except KeyboardInterrupt:
+            raise StoppedError("Stopped") from None
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise CommandError("This machine does not do it", f"{where}{error.strerror or error}.") from error
+    except CommandError as error:
+        screen.fail(error)
+        raise typer.Exit(error.code) from None

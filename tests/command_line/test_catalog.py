@@ -1,0 +1,266 @@
+"""ls, show, get, rm"""
+
+import hashlib
+import os
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.command_line.conftest import CommandLine
+from tests.fakes.api_server import MODEL_ID, Answer, ApiServer, Fault, store_error
+
+FILES = {
+    "config.json": b'{"a": 1}',
+    "onnx/model.onnx": random.Random(1).randbytes(700_000),
+    "model.safetensors": random.Random(2).randbytes(1_500_000),
+    "empty.txt": b"",
+}
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_models_are_listed(api: ApiServer, command_line: CommandLine) -> None:
+    api.add_model(FILES)
+    outcome = command_line.run("ls", "--name", "BERT", "--source", "huggingface")
+    assert outcome.code == 0
+    head, row = outcome.out.splitlines()
+    assert head.split() == ["MODEL", "CREATED", "SIZE", "FILES", "SOURCE", "NAME"]
+    assert row.split() == [
+        MODEL_ID,
+        "2026-11-24T12:00:00Z",
+        "2.2",
+        "MB",
+        "4",
+        "huggingface",
+        "google-bert/bert-base-uncased",
+    ]
+    assert head.index("SOURCE") == row.index("huggingface")
+    assert api.requests[0].query == {"name": "BERT", "source": "HUGGINGFACE", "limit": "20"}
+
+
+def test_a_part_of_a_model_does_not_pass_for_the_whole(api: ApiServer, command_line: CommandLine) -> None:
+    selection = {"allow_patterns": ["*.json"], "ignore_patterns": ["onnx/*"], "weights": "safetensors"}
+    api.add_model(FILES, selection=selection)
+    words = "--allow *.json --ignore onnx/* --weights safetensors"
+    assert f"bert-base-uncased (only {words})\n" in command_line.run("ls").out
+    assert f"part      {words}\n" in command_line.run("show", MODEL_ID).out
+
+
+def test_long_lists_come_page_by_page(api: ApiServer, command_line: CommandLine) -> None:
+    record = api.add_model(FILES)
+    api.models = {str(n): {**record, "model_id": str(n)} for n in range(250)}
+    outcome = command_line.run("ls", "--limit", "220", "--json")
+    assert [m["model_id"] for m in outcome.json["models"]] == [str(n) for n in range(220)]
+    assert outcome.json["more"] is True
+    assert [r.query["limit"] for r in api.requests] == ["100", "100", "20"]
+    assert "There are more" in outcome.err
+    whole = command_line.run("ls", "--limit", "1000", "--json").json
+    assert (len(whole["models"]), whole["more"]) == (250, False)
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_model_is_shown_with_its_files(api: ApiServer, command_line: CommandLine, inline: bool) -> None:
+    record = api.add_model(FILES, inline=inline)
+    outcome = command_line.run("show", MODEL_ID)
+    assert outcome.code == 0
+    assert f"location  {record['location']}" in outcome.out
+    assert "gate      clean" in outcome.out
+    assert "chat template" in outcome.out
+    assert hashlib.sha256(FILES["config.json"]).hexdigest() in outcome.out
+    shown = command_line.run("show", MODEL_ID, "--json").json
+    assert [f["path"] for f in shown["manifest"]["files"]] == list(FILES)
+    assert {k: shown[k] for k in record} == record
+
+
+def test_an_unknown_model_is_not_found(command_line: CommandLine) -> None:
+    for command in (["show", "x"], ["get", "x"], ["rm", "x", "--yes"]):
+        outcome = command_line.run(*command)
+        assert (outcome.code, outcome.out) == (3, "")
+        assert "No such model." in outcome.err
+
+
+def test_a_model_without_a_manifest_cannot_be_had(api: ApiServer, command_line: CommandLine) -> None:
+    api.add_model(FILES)
+    api.models[MODEL_ID] = {"model_id": MODEL_ID, "name": "a", "status": "IMPORTING"}
+    assert command_line.run("get", MODEL_ID).code == 3
+
+
+def test_files_are_downloaded_and_verified(api: ApiServer, command_line: CommandLine) -> None:
+    api.add_model(FILES)
+    outcome = command_line.run("get", MODEL_ID)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out == "bert-base-uncased: 4 files, 2.2 MB, verified\n"
+    assert read_folder(command_line.folder / "bert-base-uncased") == FILES
+    again = command_line.run("get", MODEL_ID, "--json")
+    assert again.json == {
+        "folder": str(command_line.folder / "bert-base-uncased"),
+        "fetched": 0,
+        "kept": 4,
+        "bytes": 0,
+    }
+    assert len(api.find("GET", "/store/")) == 3, "an empty file needs no bytes, and nothing is fetched twice"
+
+
+def test_some_files_are_chosen_by_name_or_pattern(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
+    api.add_model(FILES)
+    outcome = command_line.run("get", MODEL_ID, "config.json", "onnx/*", "--to", tmp_path / "here" / "model")
+    assert outcome.code == 0
+    assert sorted(read_folder(tmp_path / "here" / "model")) == ["config.json", "onnx/model.onnx"]
+    none = command_line.run("get", MODEL_ID, "config.json", "*.bin", "--to", tmp_path / "none")
+    assert none.code == 3
+    assert "'*.bin'" in none.err
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("kind", ["short", "cut", "answer"])
+def test_a_download_that_breaks_off_goes_on_where_it_was(
+    api: ApiServer, command_line: CommandLine, tmp_path: Path, kind: str
+) -> None:
+    api.add_model(FILES)
+    slow = store_error(503, "SlowDown")
+    api.faults = [Fault("GET", "safetensors$", kind, answer=slow, keep=1_000_000, times=3)]  # type: ignore[arg-type]
+    outcome = command_line.run("get", MODEL_ID, "--to", tmp_path / "m", "--parallel", "1")
+    assert outcome.code == 0, outcome.err
+    assert read_folder(tmp_path / "m") == FILES
+    assert "100 %, 2.2 MB of 2.2 MB" in outcome.err, "what was fetched twice counts once"
+    if kind == "short":
+        ranges = [r.headers.get("range") for r in api.find("GET", "/store/model.safetensors")]
+        assert ranges[0] is None
+        assert all(r and r > "bytes=0-" for r in ranges[1:])
+
+
+def test_what_a_run_left_is_gone_on_with_by_the_next(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
+    api.add_model(FILES)
+    folder = tmp_path / "m"
+    content = FILES["model.safetensors"]
+    folder.mkdir()
+    partial = folder / f".model.safetensors.{hashlib.sha256(content).hexdigest()[:16]}.partial"
+    partial.write_bytes(content[:400_000])
+    other = folder / ".model.safetensors.0123456789abcdef.partial"
+    other.write_bytes(b"of another content")
+    outcome = command_line.run("get", MODEL_ID, "model.safetensors", "--to", folder)
+    assert outcome.code == 0, outcome.err
+    assert (folder / "model.safetensors").read_bytes() == content
+    assert api.find("GET", "/store/")[0].headers["range"] == "bytes=400000-"
+    assert not partial.exists()
+
+
+def test_wrong_bytes_are_never_kept(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
+    api.add_model(FILES)
+    api.files["config.json"] = b'{"a": 2}'
+    folder = tmp_path / "m"
+    outcome = command_line.run("get", MODEL_ID, "config.json", "--to", folder)
+    assert outcome.code == 6
+    assert "The sha256 of config.json differs." in outcome.err
+    assert all(content == b"" for content in read_folder(folder).values())
+    assert not (folder / "config.json").exists()
+
+
+def test_a_damaged_partial_file_is_fetched_anew(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
+    api.add_model(FILES)
+    content = FILES["model.safetensors"]
+    (tmp_path / "m").mkdir()
+    partial = tmp_path / "m" / f".model.safetensors.{hashlib.sha256(content).hexdigest()[:16]}.partial"
+    for left in (b"x" * 1000, content + b"more"):
+        partial.write_bytes(left)
+        assert command_line.run("get", MODEL_ID, "model.safetensors", "--to", tmp_path / "m").code == 0
+        assert (tmp_path / "m" / "model.safetensors").read_bytes() == content
+        (tmp_path / "m" / "model.safetensors").unlink()
+
+
+def test_a_changed_file_is_replaced(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
+    api.add_model(FILES)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_bytes(b'{"a": 3}')
+    assert command_line.run("get", MODEL_ID, "config.json", "--to", tmp_path / "m").code == 0
+    assert (tmp_path / "m" / "config.json").read_bytes() == FILES["config.json"]
+
+
+@pytest.mark.parametrize("path", ["../evil", "/etc/evil", "a/../../evil", "C:\\evil", "a\\b"])
+def test_a_path_that_leads_elsewhere_is_refused(
+    api: ApiServer, command_line: CommandLine, tmp_path: Path, path: str
+) -> None:
+    api.add_model({"config.json": b"{}", path: b"evil"})
+    outcome = command_line.run("get", MODEL_ID, "--to", tmp_path / "m")
+    assert outcome.code == 2
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_link_in_the_folder_is_not_followed_out_of_it(
+    api: ApiServer, command_line: CommandLine, tmp_path: Path
+) -> None:
+    api.add_model(FILES)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "m" / "onnx").symlink_to(tmp_path / "elsewhere")
+    assert command_line.run("get", MODEL_ID, "onnx/model.onnx", "--to", tmp_path / "m").code == 2
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_bytes_are_not_fetched_from_an_address_that_others_can_read(
+    api: ApiServer, command_line: CommandLine, tmp_path: Path
+) -> None:
+    api.add_model(FILES)
+    api.faults = [Fault("GET", "/files/", answer=Answer(302, headers={"Location": "http://example.com/x"}), times=100)]
+    outcome = command_line.run("get", MODEL_ID, "config.json", "--to", tmp_path / "m")
+    assert outcome.code == 2
+    assert "example.com" in outcome.err
+
+
+def test_a_folder_that_cannot_be_written_has_a_clear_end(
+    api: ApiServer, command_line: CommandLine, tmp_path: Path
+) -> None:
+    api.add_model(FILES)
+    (tmp_path / "file").write_bytes(b"")
+    outcome = command_line.run("get", MODEL_ID, "--to", tmp_path / "file")
+    assert outcome.code == 1
+    assert "This machine does not do it." in outcome.err
+
+
+def test_a_model_is_deleted(api: ApiServer, command_line: CommandLine) -> None:
+    api.add_model(FILES)
+    outcome = command_line.run("rm", MODEL_ID, "--yes")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", f"Deleted {MODEL_ID}.\n")
+    assert api.models == {}
+    api.add_model(FILES)
+    api.deletion = Answer(202)
+    large = command_line.run("rm", MODEL_ID, "--yes", "--json")
+    assert large.json == {"model_id": MODEL_ID, "deleted": True, "in_background": True}
+    assert "in the background" in large.err
+
+
+def test_a_deletion_whose_answer_is_lost_is_done(api: ApiServer, command_line: CommandLine) -> None:
+    api.add_model(FILES)
+    api.faults = [Fault("DELETE", "", "lost")]
+    assert command_line.run("rm", MODEL_ID, "--yes").code == 0
+
+
+def test_nothing_is_deleted_without_a_yes(api: ApiServer, command_line: CommandLine) -> None:
+    api.add_model(FILES)
+    process = command_line.start("rm", MODEL_ID)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "--yes is needed" in err
+    assert list(api.models) == [MODEL_ID]
+
+
+@pytest.mark.parametrize(("typed", "code"), [("y\n", 0), ("n\n", 130), ("", 130)])
+def test_a_person_is_asked(
+    api: ApiServer, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, typed: str, code: int
+) -> None:
+    api.add_model(FILES)
+    leader, follower = os.openpty()
+    try:
+        os.write(leader, typed.encode() or b"\x04")
+        with os.fdopen(follower, "r") as terminal:
+            monkeypatch.setattr(sys, "stdin", terminal)
+            outcome = command_line.run("rm", MODEL_ID)
+    finally:
+        os.close(leader)
+    assert outcome.code == code
+    assert "Delete google-bert/bert-base-uncased (2.2 MB) and its files for good?" in outcome.err
+    assert bool(api.models) == bool(code)

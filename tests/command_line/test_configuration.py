@@ -1,0 +1,208 @@
+"""How the API is found, and the program itself."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from modelhaul_cli import errors
+from modelhaul_cli.addresses import check_address
+from modelhaul_cli.configuration import find_configuration
+from tests.command_line.conftest import CommandLine
+from tests.fakes.api_server import KEY, ApiServer, Fault, answer_json
+
+NOWHERE = Path("/nonexistent")
+AWS = "https://abc.execute-api.eu-central-1.amazonaws.com/v1"
+LOCAL = "http://127.0.0.1:4566/_aws/execute-api/abc/v1"
+
+
+def write_state(folder: Path, **state: object) -> None:
+    (folder / ".local").mkdir(parents=True)
+    (folder / ".local" / "stack.json").write_text(json.dumps(state))
+
+
+def find(environment: dict[str, str], folder: Path, url: str | None = None, key: Path | None = None) -> tuple[str, str]:
+    found = find_configuration(url, key, environment, folder)
+    return found.url, found.key
+
+
+def test_the_environment_configures(tmp_path: Path) -> None:
+    write_state(tmp_path, api_url=LOCAL, api_key="local")
+    environment = {"MODELHAUL_API_URL": f"{AWS}/", "MODELHAUL_API_KEY": "k"}
+    assert find(environment, tmp_path) == (AWS, "k")
+
+
+def test_options_come_first_and_are_repeated_in_hints(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text(" from-file\n")
+    environment = {"MODELHAUL_API_URL": "https://other/v1", "MODELHAUL_API_KEY": "k"}
+    found = find_configuration(AWS, file, environment, tmp_path)
+    assert (found.url, found.key) == (AWS, "from-file")
+    assert found.options == ("--api-key-file", str(file), "--api-url", AWS)
+    assert "from-file" not in repr(found)
+
+
+def test_a_local_stack_is_found_in_the_folders_above(tmp_path: Path) -> None:
+    write_state(tmp_path, api_url=LOCAL, api_key="local")
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    assert find({}, deep) == (LOCAL, "local")
+    assert find({"MODELHAUL_API_URL": LOCAL}, deep) == (LOCAL, "local")
+    assert find({"MODELHAUL_API_KEY": "for AWS"}, deep) == (LOCAL, "local"), "a key goes nowhere by itself"
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({}, "address and key are not configured"),
+        ({"MODELHAUL_API_KEY": "k"}, "address is not configured"),
+        ({"MODELHAUL_API_URL": AWS}, "key is not configured"),
+    ],
+)
+def test_what_lacks_is_said_with_all_ways(environment: dict[str, str], words: str) -> None:
+    with pytest.raises(errors.UsageError) as raised:
+        find_configuration(None, None, environment, NOWHERE)
+    assert words in raised.value.title
+    for way in ("MODELHAUL_API_URL", "--api-key-file", "make run", "describe-stacks", "get-api-key"):
+        assert way in raised.value.detail
+
+
+def test_a_key_without_an_address_goes_nowhere(tmp_path: Path) -> None:
+    write_state(tmp_path, api_url=LOCAL, api_key="local")
+    (tmp_path / "key").write_text("k")
+    with pytest.raises(errors.UsageError, match="address is not configured"):
+        find({}, tmp_path, key=tmp_path / "key")
+
+
+def test_the_key_of_a_local_stack_goes_nowhere_else(tmp_path: Path) -> None:
+    write_state(tmp_path, api_url=LOCAL, api_key="local")
+    with pytest.raises(errors.UsageError, match="key is not configured"):
+        find({"MODELHAUL_API_URL": AWS}, tmp_path)
+
+
+def test_a_file_in_a_checkout_cannot_lead_elsewhere(tmp_path: Path) -> None:
+    write_state(tmp_path, api_url="https://evil.example/v1", api_key="bait")
+    with pytest.raises(errors.UsageError, match="not on this machine"):
+        find({"MODELHAUL_API_KEY": "k"}, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"api_url": "http://127.0.0.1/v1"}'])
+def test_a_state_that_is_none_is_said(tmp_path: Path, text: str) -> None:
+    (tmp_path / ".local").mkdir()
+    (tmp_path / ".local" / "stack.json").write_text(text)
+    with pytest.raises(errors.UsageError, match="cannot be read"):
+        find({}, tmp_path)
+
+
+@pytest.mark.parametrize("key", [b"", b"two words", b"line\nline", b"\xff", "schlüssel".encode()])
+def test_a_key_that_is_none_is_refused(tmp_path: Path, key: bytes) -> None:
+    (tmp_path / "key").write_bytes(key)
+    with pytest.raises(errors.UsageError):
+        find({"MODELHAUL_API_URL": AWS}, NOWHERE, key=tmp_path / "key")
+    with pytest.raises(errors.UsageError):
+        find({"MODELHAUL_API_URL": AWS}, NOWHERE, key=tmp_path / "missing")
+
+
+@pytest.mark.parametrize("url", [AWS, LOCAL, "http://localhost:1/v1", "http://[::1]:1/v1"])
+def test_https_and_this_machine_are_spoken_to(url: str) -> None:
+    assert check_address(url, "It") == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/v1",
+        "http://127.0.0.1.example.com/v1",
+        "http://10.0.0.1/v1",
+        "ftp://example.com",
+        "example.com/v1",
+        "https://",
+        "https://user:secret@example.com/v1",
+        "https://exa mple.com/v1",
+        "https://example.com:99999/v1",
+        "https://[::1/v1",
+    ],
+)
+def test_other_addresses_are_refused(url: str) -> None:
+    with pytest.raises(errors.UsageError):
+        check_address(url, "It")
+
+
+def test_what_is_not_configured_ends_with_2(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MODELHAUL_API_URL")
+    monkeypatch.delenv("MODELHAUL_API_KEY")
+    outcome = command_line.run("ls")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert command_line.run("ls", "--json").json["error"]["exit_code"] == 2
+
+
+def test_options_of_the_command_line_lead_to_the_api(
+    api: ApiServer, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("MODELHAUL_API_URL")
+    monkeypatch.delenv("MODELHAUL_API_KEY")
+    (tmp_path / "key").write_text(KEY)
+    outcome = command_line.run("hf", "x", "--no-wait", "--api-url", api.api_url, "--api-key-file", "key")
+    assert outcome.code == 0
+    assert f"--follow --api-key-file key --api-url {api.api_url}" in outcome.err
+
+
+@pytest.mark.parametrize("arguments", [["hf"], ["nothing"], ["ls", "--limit", "0"], ["hf", "x", "--weights", "tf"]])
+def test_wrong_use_ends_with_2(command_line: CommandLine, arguments: list[str]) -> None:
+    outcome = command_line.run(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+
+
+def test_another_service_is_told_from_ours(api: ApiServer, command_line: CommandLine) -> None:
+    for answer in (answer_json(200, []), answer_json(302, {}, Location="/login")):
+        api.faults = [Fault("GET", "", answer=answer)]
+        outcome = command_line.run("ls")
+        assert outcome.code == 6
+        assert "This is not Modelhaul's API." in outcome.err
+
+
+def test_no_key_is_sent_where_a_redirect_leads(api: ApiServer, command_line: CommandLine) -> None:
+    api.faults = [Fault("POST", "", answer=answer_json(302, {}, Location=f"{api.endpoint}/elsewhere"))]
+    command_line.run("hf", "x")
+    assert api.find("", "elsewhere") == []
+
+
+def test_a_netrc_is_not_read(api: ApiServer, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = command_line.folder / ".netrc"
+    netrc.write_text("default login a password b\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setattr("modelhaul_cli.http_session.is_loopback", lambda _: False)
+    assert command_line.run("ls").code == 0
+    assert "authorization" not in api.requests[0].headers
+
+
+def test_the_installed_program_says_what_it_is(command_line: CommandLine) -> None:
+    out, err = command_line.start("--version").communicate(timeout=60)
+    assert re.fullmatch(r"modelhaul \d+\.\d+\.\d+\n", out), err
+
+
+def test_the_help_names_commands_and_exit_codes(command_line: CommandLine) -> None:
+    shown = command_line.run("--help").out
+    assert "\x1b" not in shown, "no colours where there is no terminal"
+    for code in errors.ExitCode:
+        assert f" {code.value} " in shown
+    for command in ("hf", "github", "zip", "ls", "show", "status", "tasks", "cancel", "rm", "get"):
+        assert f" {command} " in shown
+        assert "--json" in command_line.run(command, "--help").out
+
+
+def test_the_drawing_of_the_errors_is_true() -> None:
+    drawn = re.findall(r"[├└]── (\w+) +(\d+)", errors.__doc__ or "")
+    classes = {
+        name: int(kind.exit_code)
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, errors.CommandError) and kind is not errors.CommandError
+    }
+    assert {name: int(code) for name, code in drawn} == classes
+
+
+def test_the_exit_codes_in_the_documentation_are_those_of_the_program() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)] == [*errors.ExitCode]

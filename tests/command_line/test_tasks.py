@@ -1,0 +1,76 @@
+"""tasks, status, cancel"""
+
+from tests.command_line.conftest import CommandLine
+from tests.fakes.api_server import MODEL_ID, TASK_ID, ApiServer, Fault, make_progress, make_task
+
+MODEL = {"model_id": MODEL_ID, "name": "a/b", "status": "IMPORTING"}
+MOVING = make_task("TRANSFERRING", progress=make_progress(500, 1000, bytes_reused=200), models=[MODEL])
+
+
+def test_tasks_are_listed(api: ApiServer, command_line: CommandLine) -> None:
+    api.tasks = {TASK_ID: [MOVING], "2": [{**make_task("FAILED"), "id": "2"}]}
+    outcome = command_line.run("tasks", "--status", "pending", "--source", "github", "--limit", "1")
+    assert outcome.code == 0
+    assert [line.split()[0] for line in outcome.out.splitlines()] == ["TASK", TASK_ID]
+    assert "transferring" in outcome.out
+    assert "There are more" in outcome.err
+    assert api.requests[0].query == {"status": "PENDING", "source": "GITHUB", "limit": "1"}
+    assert command_line.run("tasks", "--json").json["tasks"] == [answers[0] for answers in api.tasks.values()]
+
+
+def test_a_status_is_shown_once(api: ApiServer, command_line: CommandLine) -> None:
+    api.tasks[TASK_ID] = [MOVING]
+    outcome = command_line.run("status", TASK_ID)
+    assert outcome.code == 0
+    assert outcome.out.splitlines() == [
+        f"task     {TASK_ID}",
+        "model    bert-base-uncased@main",
+        "source   huggingface",
+        "status   PENDING, transferring 5/10 files",
+        "created  2026-11-24T12:00:00Z",
+        "updated  2026-11-24T12:00:07Z",
+        "bytes    500 bytes of 1.0 kB, 200 bytes of it was here already",
+        f"a/b: importing ({MODEL_ID})",
+    ]
+    assert len(api.requests) == 1
+    assert command_line.run("status", TASK_ID, "--json").json == MOVING
+
+
+def test_the_status_of_what_ended_is_its_end(api: ApiServer, command_line: CommandLine) -> None:
+    done = {**MODEL, "status": "READY", "location": "s3://models/a/"}
+    deleted = {"model_id": "5", "status": "DELETED"}
+    api.tasks[TASK_ID] = [make_task("DONE", models=[done, deleted])]
+    outcome = command_line.run("status", TASK_ID)
+    assert (outcome.code, outcome.out.splitlines()[-2:]) == (0, [f"a/b: s3://models/a/ ({MODEL_ID})", "5: deleted"])
+    failed = make_task("FAILED", error_msg="the ZIP is damaged", error={"type": "archive-refused", "retryable": True})
+    api.tasks[TASK_ID] = [failed]
+    outcome = command_line.run("status", TASK_ID)
+    assert outcome.code == 1
+    assert outcome.err.splitlines()[-2:] == ["the ZIP is damaged", "Submitting it again may help."]
+    as_json = command_line.run("status", TASK_ID, "--json")
+    assert (as_json.code, as_json.json) == (1, failed), "one document, which holds the error"
+
+
+def test_an_unknown_task_is_not_found(command_line: CommandLine) -> None:
+    for command in (["status", "x/../y"], ["status", "x", "--follow"], ["cancel", "x"]):
+        outcome = command_line.run(*command)
+        assert outcome.code == 3
+        assert "No such task." in outcome.err
+
+
+def test_a_task_is_cancelled(api: ApiServer, command_line: CommandLine) -> None:
+    api.tasks[TASK_ID] = [MOVING]
+    assert command_line.run("cancel", TASK_ID, "--json").json == {"task_id": TASK_ID, "cancelled": True}
+
+
+def test_a_cancel_whose_answer_is_lost_is_done(api: ApiServer, command_line: CommandLine) -> None:
+    api.tasks[TASK_ID] = [MOVING]
+    api.faults = [Fault("DELETE", "", "lost")]
+    outcome = command_line.run("cancel", TASK_ID)
+    assert (outcome.code, outcome.err.splitlines()[-1]) == (0, f"Cancelled {TASK_ID}.")
+
+
+def test_what_has_ended_cannot_be_cancelled(api: ApiServer, command_line: CommandLine) -> None:
+    outcome = command_line.run("cancel", TASK_ID)
+    assert outcome.code == 4
+    assert "The task has ended." in outcome.err

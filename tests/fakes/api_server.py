@@ -1,0 +1,380 @@
+"""The API and the store behind it on 127.0.0.1, as the command line meets them over real HTTP.
+
+Tasks go through states that the test gives; the store takes presigned PUTs and multipart uploads, holds them to their
+sizes and ETags as S3 does, and gives objects out by ranges. Faults are asked for by method and path.
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Literal
+from urllib.parse import parse_qs, unquote, urlsplit
+
+KEY = "the-key"
+PROBLEM = "urn:modelhaul:problem:"
+TASK_ID = "0b0cfd55-0000-4000-8000-000000000001"
+MODEL_ID = "6f1c9f3e-0000-5000-8000-000000000001"
+
+
+@dataclass
+class Answer:
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def answer_json(status: int, body: object, **headers: str) -> Answer:
+    return Answer(status, json.dumps(body).encode(), {"Content-Type": "application/json", **headers})
+
+
+def refuse(status: int, kind: str, title: str, detail: str = "", **more: Any) -> Answer:
+    headers = {"Retry-After": str(more["retry_after"])} if "retry_after" in more else {}
+    body = {"type": PROBLEM + kind, "title": title, "status": status, "detail": detail, **more}
+    answer = answer_json(status, body, **headers)
+    answer.headers["Content-Type"] = "application/problem+json"
+    return answer
+
+
+def store_error(status: int, code: str) -> Answer:
+    return Answer(status, f"<Error><Code>{code}</Code><Message>words</Message></Error>".encode())
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        body: dict[str, Any] = json.loads(self.body)
+        return body
+
+
+@dataclass
+class Fault:
+    """What happens to the next `times` requests of `method` on paths that match, with this in their query: `answer`
+    instead of the real one, the connection cut before anything is done or after it was (`lost`), `keep` bytes of the
+    answer's body and then the cut, or nothing until the test sets `released`.
+    """
+
+    method: str
+    path: str
+    kind: Literal["answer", "cut", "lost", "short", "hold"] = "answer"
+    answer: Answer = field(default_factory=lambda: refuse(503, "storage-unavailable", "Storage does not answer"))
+    keep: int = 0
+    times: int = 1
+    query: dict[str, str] = field(default_factory=dict)
+    released: threading.Event = field(default_factory=threading.Event)
+
+    def matches(self, request: Request) -> bool:
+        found = self.method == request.method and re.search(self.path, request.path)
+        return bool(found) and self.query.items() <= request.query.items()
+
+
+def make_task(stage: str = "DONE", **more: Any) -> dict[str, Any]:
+    status = stage if stage in ("DONE", "FAILED") else "PENDING"
+    return {
+        "id": TASK_ID,
+        "model_tag": "bert-base-uncased@main",
+        "task_status": "FAILED" if stage == "CANCELLED" else status,
+        "source": "HUGGINGFACE",
+        "created_at": "2026-11-24T12:00:00Z",
+        "updated_at": "2026-11-24T12:00:07Z",
+        "stage": stage,
+        "progress": {"files_done": 0, "files_total": 0, "bytes_done": 0, "bytes_total": 0, "bytes_reused": 0},
+        **more,
+    }
+
+
+def make_progress(done: int, total: int, **more: Any) -> dict[str, Any]:
+    return {
+        "files_done": done // 100,
+        "files_total": total // 100,
+        "bytes_done": done,
+        "bytes_total": total,
+        "bytes_reused": 0,
+        **more,
+    }
+
+
+@dataclass
+class ApiServer:
+    """`tasks` are each task's answers, the last of which stays; `submits` the answers of the POSTs, which else start
+    TASK_ID. `imports` counts what was started. Archives above `most_put` bytes are sent in parts of `part_size`.
+    """
+
+    endpoint: str = ""
+    requests: list[Request] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    tasks: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {TASK_ID: [make_task()]})
+    submits: list[Answer] = field(default_factory=list)
+    imports: int = 0
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    deletion: Answer = field(default_factory=lambda: Answer(204))
+    most_put: int = 10**9
+    part_size: int = 1_000_000
+    expires_at: str = "2126-11-24T12:00:00Z"
+    archives: list[bytes] = field(default_factory=list)
+    parts: dict[int, bytes] = field(default_factory=dict)
+    upload_size: int = 0
+    upload_id: int = 0
+    _answered: dict[str, tuple[bytes, Answer]] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def api_url(self) -> str:
+        return f"{self.endpoint}/stage/v1"
+
+    def find(self, method: str, path: str) -> list[Request]:
+        return [r for r in self.requests if r.method == method and re.search(path, r.path)]
+
+    def add_model(self, files: dict[str, bytes], *, inline: bool = True, **more: Any) -> dict[str, Any]:
+        listed = [
+            {"path": p, "size": len(c), "sha256": hashlib.sha256(c).hexdigest(), "source_digest": "sha256:…"}
+            for p, c in files.items()
+        ]
+        manifest = {"version": 1, "model_id": MODEL_ID, "files": listed, "not_followed": []}
+        record = {
+            "model_id": MODEL_ID,
+            "name": "google-bert/bert-base-uncased",
+            "source": "HUGGINGFACE",
+            "commit": "86b5e0934494bd15c9632b12f734a8a67f723594",
+            "revision": "main",
+            "status": "READY",
+            "task_id": TASK_ID,
+            "created_at": "2026-11-24T12:00:00Z",
+            "updated_at": "2026-11-24T12:00:09Z",
+            "files": len(files),
+            "size": sum(map(len, files.values())),
+            "location": "s3://models/models/huggingface/google-bert/bert-base-uncased/86b5/",
+            "gate": {"verdict": "clean", "reasons": [], "flags": ["chat template"], "scanned": []},
+            **more,
+        }
+        self.files = {**files, "manifest.json": json.dumps(manifest).encode()}
+        whole = {**record, "manifest_url": f"{self.endpoint}/store/manifest.json?X-Amz-Signature=secret"}
+        self.models[MODEL_ID] = {**whole, "manifest": manifest} if inline else whole
+        return record
+
+    def take_fault(self, request: Request) -> Fault | None:
+        with self._lock:
+            for fault in self.faults:
+                if fault.times and fault.matches(request):
+                    fault.times -= 1
+                    return fault
+        return None
+
+    def answer(self, request: Request) -> Answer:
+        if request.path.startswith("/store/"):
+            with self._lock:
+                return self._answer_store(request)
+        route = request.path.removeprefix("/stage/v1")
+        if request.headers.get("x-api-key") != KEY:
+            return Answer(403, b'{"message":"Forbidden"}', {"Content-Type": "application/json"})
+        with self._lock:
+            if request.method == "POST":
+                return self._answer_once(request, route)
+            return self._answer_route(request, route)
+
+    def _answer_once(self, request: Request, route: str) -> Answer:
+        key = request.headers["idempotency-key"]
+        body, answer = self._answered.get(key, (b"", None))
+        if answer is None:
+            answer = self._answer_post(request, route)
+            self._answered[key] = (request.body, answer)
+        elif body != request.body:
+            return refuse(422, "idempotency-key-reused", "Another body with the same key")
+        return answer
+
+    def _answer_post(self, request: Request, route: str) -> Answer:
+        if self.submits:
+            return self.submits.pop(0)
+        self.imports += 1
+        location = f"/v1/upload/tasks/{TASK_ID}"
+        if route != "/upload/local":
+            return Answer(201, headers={"Location": location})
+        if request.headers["content-type"].startswith("multipart/form-data"):
+            self.archives.append(request.body)
+            return Answer(201, headers={"Location": "/v1/upload/local/1", "Link": f'<{location}>; rel="status"'})
+        return answer_json(201, self._open_upload(request.json["size"]), Location=location)
+
+    def _open_upload(self, size: int) -> dict[str, Any]:
+        self.upload_size, self.parts = size, {}
+        self.upload_id += 1
+        self.tasks[TASK_ID] = [make_task("UPLOADING"), *self.tasks[TASK_ID]]
+        base = f"{self.endpoint}/store/upload-{self.upload_id}?X-Amz-Signature=secret"
+        upload: dict[str, Any] = {"method": "PUT", "url": base}
+        if size > self.most_put:
+            starts = range(0, size, self.part_size)
+            upload = {
+                "parts": [
+                    {
+                        "number": n,
+                        "method": "PUT",
+                        "url": f"{base}&partNumber={n}",
+                        "start": s,
+                        "end": min(s + self.part_size, size),
+                    }
+                    for n, s in enumerate(starts, 1)
+                ],
+                "complete": {"method": "POST", "url": f"{base}&complete=1"},
+                "abort": {"method": "DELETE", "url": base},
+            }
+        return {"task_id": TASK_ID, "expires_at": self.expires_at, "upload": upload}
+
+    def _answer_route(self, request: Request, route: str) -> Answer:  # noqa: PLR0911 - one case for each route
+        match request.method, route.split("/")[1:]:
+            case "GET", ["upload", "tasks"]:
+                return self._answer_page("tasks", [answers[0] for answers in self.tasks.values()], request)
+            case "GET", ["upload", "tasks", task_id] if task_id in self.tasks:
+                answers = self.tasks[task_id]
+                waits = answers[0]["stage"] == "UPLOADING"
+                return answer_json(200, answers.pop(0) if len(answers) > 1 and not waits else answers[0])
+            case "DELETE", ["upload", "tasks", task_id] if task_id in self.tasks:
+                if self.tasks[task_id][0]["task_status"] != "PENDING":
+                    return refuse(409, "task-ended", "The task has ended")
+                self.tasks[task_id] = [make_task("CANCELLED")]
+                return Answer(204)
+            case "GET", ["models"]:
+                return self._answer_page("models", list(self.models.values()), request)
+            case "GET", ["models", model_id] if model_id in self.models:
+                return answer_json(200, self.models[model_id])
+            case "DELETE", ["models", model_id] if model_id in self.models:
+                del self.models[model_id]
+                return self.deletion
+            case "GET", ["models", model_id, "files", *path] if model_id in self.models:
+                location = f"{self.endpoint}/store/{'/'.join(path)}?X-Amz-Signature=secret"
+                return Answer(302, headers={"Location": location})
+        kind = "task-not-found" if "tasks" in route else "model-not-found"
+        return refuse(404, kind, "No such task" if "tasks" in route else "No such model", "It is not there.")
+
+    def _answer_page(self, what: str, entries: list[dict[str, Any]], request: Request) -> Answer:
+        start, limit = int(request.query.get("cursor", "0")), int(request.query["limit"])
+        end = start + limit
+        return answer_json(200, {what: entries[start:end], "cursor": str(end) if end < len(entries) else None})
+
+    def _answer_store(self, request: Request) -> Answer:
+        name = request.path.removeprefix("/store/")
+        if "x-api-key" in request.headers or "authorization" in request.headers:
+            return store_error(400, "InvalidArgument")
+        if request.method == "GET":
+            return self._answer_object(request, self.files.get(name))
+        if name != f"upload-{self.upload_id}":
+            return store_error(404, "NoSuchUpload")
+        if request.method == "POST":
+            return self._complete(request)
+        number = int(request.query.get("partNumber", "0"))
+        wanted = self.upload_size
+        if number:
+            wanted = min(self.part_size, self.upload_size - (number - 1) * self.part_size)
+        if len(request.body) != wanted:
+            return store_error(403, "SignatureDoesNotMatch")
+        if number:
+            self.parts[number] = request.body
+        else:
+            self._arrive(request.body)
+        return Answer(200, headers={"ETag": f'"{hashlib.md5(request.body).hexdigest()}"'})
+
+    def _complete(self, request: Request) -> Answer:
+        found = re.findall(rb'<PartNumber>(\d+)</PartNumber><ETag>"(\w+)"</ETag>', request.body)
+        kept = [(b"%d" % n, hashlib.md5(p).hexdigest().encode()) for n, p in sorted(self.parts.items())]
+        if found != kept or sum(map(len, self.parts.values())) != self.upload_size:
+            return store_error(400, "InvalidPart")
+        self._arrive(b"".join(part for _, part in sorted(self.parts.items())))
+        return Answer(200, b"<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")
+
+    def _arrive(self, content: bytes) -> None:
+        self.archives.append(content)
+        self.tasks[TASK_ID] = [answer for answer in self.tasks[TASK_ID] if answer["stage"] != "UPLOADING"]
+        self.upload_id += 1
+
+    def _answer_object(self, request: Request, content: bytes | None) -> Answer:
+        if content is None:
+            return store_error(404, "NoSuchKey")
+        start = int(request.headers.get("range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        return Answer(206 if "range" in request.headers else 200, content[start:])
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    served: ApiServer
+
+    def serve(self) -> None:
+        target = urlsplit(self.path)
+        query = {name: values[-1] for name, values in parse_qs(target.query).items()}
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        body = self.rfile.read(int(headers.get("content-length", 0)))
+        request = Request(self.command, unquote(target.path), query, headers, body)
+        self.served.requests.append(request)
+        fault = self.served.take_fault(request)
+        kind = fault.kind if fault else None
+        if fault and kind == "hold":
+            fault.released.wait(60)
+        if kind == "cut":
+            self._cut()
+            return
+        answer = fault.answer if fault and kind == "answer" else self.served.answer(request)
+        if kind == "lost":
+            self._cut()
+            return
+        self.send_response(answer.status)
+        for name, value in {**answer.headers, "Content-Length": str(len(answer.body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(answer.body[: fault.keep] if fault and kind == "short" else answer.body)
+        if kind == "short":
+            self._cut()
+
+    do_GET = do_POST = do_PUT = do_DELETE = serve  # noqa: N815 - names that the base class looks up
+
+    def _cut(self) -> None:
+        self.close_connection = True
+        self.wfile.flush()
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        pass
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that was killed: expected here."""
+
+
+@contextlib.contextmanager
+def serve_api() -> Iterator[ApiServer]:
+    served = ApiServer()
+    handler = type("Handler", (_Handler,), {"served": served})
+    with _Server(("127.0.0.1", 0), handler) as server:
+        served.endpoint = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield served
+        finally:
+            for fault in served.faults:
+                fault.released.set()
+            server.shutdown()
+            thread.join()
+
+
+def wait_until(reached: Any, within: float = 60.0) -> None:
+    """Only so that a broken program does not hang the tests."""
+    deadline = time.monotonic() + within
+    while not reached():
+        if time.monotonic() > deadline:
+            raise AssertionError("it did not come")
+        time.sleep(0.02)

@@ -6,8 +6,11 @@ The environment is the function's, as `modelhaul.wiring` reads it.
 
 import json
 import math
+import os
 import sys
 from dataclasses import asdict, replace
+
+import requests
 
 # What the function loads besides: it is part of the process's memory.
 import modelhaul.worker  # noqa: F401
@@ -37,10 +40,12 @@ def move_file(file: SourceFile, commit: str, settings: StreamSettings, store: Ob
     ).run()
     assert isinstance(outcome, Moved), outcome
     assert outcome.sha256 == file.digest.value
-    assert store.find_object(key) == (file.size, f"{0:032x}")
 
 
 def main() -> None:
+    if bundle := os.environ.get("AWS_CA_BUNDLE"):
+        # The sources' client takes no certificates from the environment.
+        requests.adapters.DEFAULT_CA_BUNDLE_PATH = bundle
     order = json.loads(sys.argv[1])
     file = SourceFile(PATH, order["size"], Digest(Algorithm.SHA256, order["sha256"]))
     transferrer = wiring.create_transferrer()

@@ -1,0 +1,75 @@
+"""How a file is brought from the Hub into S3 without Modelhaul, measured.
+
+python -m tests.benchmarks.plain_transfers WAY HUB STORE COMMIT, where WAY is one of WAYS. The CA comes from
+AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE and SSL_CERT_FILE, and everything else is left as the libraries have it.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import boto3
+import huggingface_hub
+import requests
+from botocore.config import Config
+
+from tests.benchmarks.loopback import NAME, PATH
+from tests.benchmarks.usage import measure
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+class _HashedBody:
+    """What is read of an answer, with its sha256."""
+
+    def __init__(self, response: requests.Response) -> None:
+        self._raw = response.raw
+        self.sha256 = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._raw.read(size)
+        self.sha256.update(data)
+        return data
+
+
+def _open_file(hub: str, commit: str) -> requests.Response:
+    response = requests.get(f"{hub}/{NAME}/resolve/{commit}/{PATH}", stream=True, timeout=60)
+    response.raise_for_status()
+    return response
+
+
+def move_over_disk(s3: "S3Client", hub: str, commit: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = huggingface_hub.snapshot_download(NAME, revision=commit, endpoint=hub, cache_dir=folder)
+        s3.upload_file(f"{path}/{PATH}", "models", PATH)
+
+
+def move_unverified(s3: "S3Client", hub: str, commit: str) -> None:
+    with _open_file(hub, commit) as response:
+        s3.upload_fileobj(response.raw, "models", PATH)
+
+
+def move_verified(s3: "S3Client", hub: str, commit: str) -> None:
+    with _open_file(hub, commit) as response:
+        body = _HashedBody(response)
+        s3.upload_fileobj(body, "models", PATH)
+        assert body.sha256.hexdigest() == response.headers["ETag"].strip('"')
+
+
+WAYS = {"disk": move_over_disk, "unverified": move_unverified, "verified": move_verified}
+
+
+def main() -> None:
+    way, hub, store, commit = sys.argv[1:]
+    s3 = boto3.client("s3", endpoint_url=store, config=Config(s3={"addressing_style": "path"}))
+    print(json.dumps(asdict(measure(lambda: WAYS[way](s3, hub, commit)))))
+
+
+if __name__ == "__main__":
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    main()

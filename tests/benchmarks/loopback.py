@@ -19,7 +19,7 @@ NAME = "acme/generated"
 PATH = "model.safetensors"
 COMMIT = "c" * 40
 _SOURCES = Path(__file__).parent / "native"
-_BUILT = ROOT / ".local" / "benchmarks"
+BUILT = ROOT / ".local" / "benchmarks"
 
 
 class ProgramMissingError(Exception):
@@ -56,8 +56,8 @@ def build_program(name: str) -> Path:
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         raise ProgramMissingError("This needs a C compiler (on Debian: apt install gcc libssl-dev).")
-    _BUILT.mkdir(parents=True, exist_ok=True)
-    built = _BUILT / name
+    BUILT.mkdir(parents=True, exist_ok=True)
+    built = BUILT / name
     command = [compiler, "-O2", "-o", built, _SOURCES / f"{name}.c", "-lssl", "-lcrypto", "-pthread"]
     compiled = subprocess.run(command, capture_output=True, text=True, check=False)
     if compiled.returncode:
@@ -69,10 +69,10 @@ def build_program(name: str) -> Path:
 @cache
 def make_certificates() -> tuple[Path, Path, Path]:
     """(the CA's certificate, the server's, its key) as PEM files. They are good for this run."""
-    _BUILT.mkdir(parents=True, exist_ok=True)
+    BUILT.mkdir(parents=True, exist_ok=True)
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
-    files = (_BUILT / "ca.pem", _BUILT / "server.pem", _BUILT / "server.key")
+    files = (BUILT / "ca.pem", BUILT / "server.pem", BUILT / "server.key")
     authority.cert_pem.write_to_path(str(files[0]))
     certificate.cert_chain_pems[0].write_to_path(str(files[1]))
     certificate.private_key_pem.write_to_path(str(files[2]))
@@ -93,7 +93,7 @@ def start_loopback(size: int, shape: Shape = FAST) -> Iterator[Loopback]:
     """
     program = build_program("loopback")
     _, certificate, key = make_certificates()
-    block = _BUILT / "block"
+    block = BUILT / "block"
     if not block.is_file():
         block.write_bytes(read_all(GeneratedContent(CHUNK_SIZE)))
     digest = compute_digest(size)

@@ -1,15 +1,13 @@
 """How a file is brought from the Hub into S3 without Modelhaul, measured.
 
-python -m tests.benchmarks.plain_transfers WAY HUB STORE COMMIT, where WAY is one of WAYS. The CA comes from
-AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE and SSL_CERT_FILE, and everything else is left as the libraries have it.
+python -m tests.benchmarks.plain_transfers WAY HUB COMMIT, where WAY is one of WAYS. Where S3 is, and whom to trust, is
+in the environment; everything else is left as the libraries have it.
 """
 
 import hashlib
-import json
 import os
 import sys
 import tempfile
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import boto3
@@ -18,7 +16,7 @@ import requests
 from botocore.config import Config
 
 from tests.benchmarks.loopback import NAME, PATH
-from tests.benchmarks.usage import measure
+from tests.benchmarks.usage import measure_when_told
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -65,9 +63,9 @@ WAYS = {"disk": move_over_disk, "unverified": move_unverified, "verified": move_
 
 
 def main() -> None:
-    way, hub, store, commit = sys.argv[1:]
-    s3 = boto3.client("s3", endpoint_url=store, config=Config(s3={"addressing_style": "path"}))
-    print(json.dumps(asdict(measure(lambda: WAYS[way](s3, hub, commit)))))
+    way, hub, commit = sys.argv[1:]
+    s3 = boto3.client("s3", config=Config(s3={"addressing_style": "path"}))
+    measure_when_told(lambda: WAYS[way](s3, hub, commit))
 
 
 if __name__ == "__main__":

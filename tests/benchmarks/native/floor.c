@@ -1,8 +1,8 @@
 /* The least that this machine can do: read a file over TLS, sha256 it, write it over TLS, in one thread.
 
-   floor CA SOURCE_PORT PATH SINK_PORT SIZE
+   floor CA SOURCE_PORT PATH SINK_PORT SIZE SHA256
 
-   The parts have 16 MiB, each an HTTP PUT. Prints one line of JSON: the digest, and what it used. */
+   The parts have 16 MiB, each an HTTP PUT. Prints "ready", waits for a line, and prints what it used as JSON. */
 
 #include <arpa/inet.h>
 #include <inttypes.h>
@@ -70,7 +70,10 @@ static long read_peak(void) {
 }
 
 int main(int count, char **arguments) {
-    if (count != 6) return 2;
+    if (count != 7) return 2;
+    puts("ready");
+    fflush(stdout);
+    getchar();
     uint64_t size = strtoull(arguments[5], NULL, 10), position = 0;
     double started = now();
     long before = read_peak();
@@ -112,13 +115,14 @@ int main(int count, char **arguments) {
     }
     unsigned char digest[EVP_MAX_MD_SIZE];
     EVP_DigestFinal_ex(hash, digest, NULL);
+    char found[65];
+    for (int i = 0; i < 32; i++) sprintf(found + 2 * i, "%02x", digest[i]);
+    if (strcmp(found, arguments[6])) stop("the digest is another");
 
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    printf("{\"sha256\": \"");
-    for (int i = 0; i < 32; i++) printf("%02x", digest[i]);
-    printf("\", \"usage\": {\"seconds\": %f, \"user_seconds\": %f, \"system_seconds\": %f, \"rss_before\": %ld, "
-           "\"peak_rss\": %ld, \"written\": 0}}\n",
+    printf("{\"seconds\": %f, \"user_seconds\": %f, \"system_seconds\": %f, \"rss_before\": %ld, "
+           "\"peak_rss\": %ld, \"written\": 0, \"disk\": 0}\n",
            now() - started, usage.ru_utime.tv_sec + usage.ru_utime.tv_usec / 1e6,
            usage.ru_stime.tv_sec + usage.ru_stime.tv_usec / 1e6, before, read_peak());
     return 0;

@@ -63,7 +63,7 @@ static void pass(Shaper *shaper, size_t count) {
     if (shaper->rate <= 0) return;
     pthread_mutex_lock(&shaper->lock);
     double at = now();
-    if (shaper->next < at - 0.01) shaper->next = at - 0.01; /* what a late wake-up lost is made good */
+    if (shaper->next < at - 0.05) shaper->next = at - 0.05; /* what a late wake-up lost is made good */
     shaper->next += count / shaper->rate;
     double wait = shaper->next - at;
     pthread_mutex_unlock(&shaper->lock);

@@ -42,10 +42,13 @@ class Result:
 
 def measure_way(way: str, size: int, shape: Shape = FAST, *, share: float | None = None) -> Result:
     """Raises RuntimeError unless all bytes arrived, for those ways that verify also the right ones."""
-    with start_loopback(size, shape) as source, start_loopback(size, shape) as store:
-        with start_way(way, size, compute_digest(size), source, store) as mover:
-            usage = move(mover, share=share)
-            left = mover.list_files() if way == MODELHAUL else []
+    with (
+        start_loopback(size, shape) as source,
+        start_loopback(size, shape) as store,
+        start_way(way, size, compute_digest(size), source, store) as mover,
+    ):
+        usage = move(mover, share=share)
+        left = mover.list_files() if way == MODELHAUL else []
     if store.counts["received"] != size or left:
         raise RuntimeError(f"{way}: {store.counts['received']:,} of {size:,} bytes arrived, {left} stayed")
     return Result(size, usage, source.counts["requests"], store.counts["requests"])
@@ -81,7 +84,7 @@ def describe_data_path(run: Run) -> str:
 ## Moving one file
 
 {size / MB:,.0f} MB from a Hub over TLS into S3 over TLS (1.3, AES-128-GCM), each way in a process of its own, by turns;
-medians of {_ROUNDS} rounds and (lowest–highest). Both servers are small C programs on the same processors: they
+medians of {_ROUNDS} rounds and (lowest to highest). Both servers are small C programs on the same processors: they
 count what arrives and drop it. The C program does no more than has to be done, in one thread: read, sha256, write.
 snapshot_download and the first of the two with requests do not look at the digest. The libraries have their defaults.
 Time depends on what else the machine does, CPU time hardly.

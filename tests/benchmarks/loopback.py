@@ -58,7 +58,7 @@ def build_program(name: str) -> Path:
         raise ProgramMissingError("This needs a C compiler (on Debian: apt install gcc libssl-dev).")
     BUILT.mkdir(parents=True, exist_ok=True)
     built = BUILT / name
-    command = [compiler, "-O2", "-o", built, _SOURCES / f"{name}.c", "-lssl", "-lcrypto", "-pthread"]
+    command = [compiler, "-O2", "-o", str(built), str(_SOURCES / f"{name}.c"), "-lssl", "-lcrypto", "-pthread"]
     compiled = subprocess.run(command, capture_output=True, text=True, check=False)
     if compiled.returncode:
         print(compiled.stderr)
@@ -98,8 +98,8 @@ def start_loopback(size: int, shape: Shape = FAST) -> Iterator[Loopback]:
         block.write_bytes(read_all(GeneratedContent(CHUNK_SIZE)))
     digest = compute_digest(size)
     model = {"id": NAME, "sha": COMMIT, "private": False, "siblings": [{"rfilename": PATH}]}
-    tree = [{"type": "file", "path": PATH, "size": size, "oid": "0" * 40, "lfs": {"oid": digest, "size": size}}]
-    tree[0]["lfs"]["pointerSize"] = 134
+    lfs = {"oid": digest, "size": size, "pointerSize": 134}
+    tree = [{"type": "file", "path": PATH, "size": size, "oid": "0" * 40, "lfs": lfs}]
     answers = [json.dumps(model), json.dumps(tree)]
     command = [program, certificate, key, block, size, digest, COMMIT, *answers]
     command += [shape.latency * 1000, shape.rate, shape.connection_rate]

@@ -1,7 +1,7 @@
 """Moves one file as transfer_files does, in a process that does nothing else, and prints what that took.
 
-python -m tests.benchmarks.measured_transfer ORDER, where ORDER is JSON: commit, sha256, size, settings (of StreamSettings,
-those that are not the engine's own; part_size is a number).
+python -m tests.benchmarks.measured_transfer ORDER, where ORDER is JSON: commit, sha256, size, settings
+(of StreamSettings, those that are not the engine's own; part_size is a number).
 The environment is the function's, as `modelhaul.wiring` reads it.
 """
 

@@ -7,10 +7,10 @@ from contextlib import ExitStack, contextmanager
 
 from tests.benchmarks.loopback import Loopback, Shape, compute_digest, start_loopback
 from tests.benchmarks.movers import MODELHAUL, Mover, move, start_way
-from tests.benchmarks.report import MB, Run, draw_lines, format_spread, format_table
+from tests.benchmarks.report import MB, MIB, Run, draw_lines, format_spread, format_table
 
 _FUNCTIONS = [1, 2, 4, 8, 16]
-_FUNCTION_SIZE = 100 * MB
+_FUNCTION_SIZE = 64 * MIB  # four parts
 _FUNCTION_RATE = 5 * MB
 _ROUNDS = 2
 _LINEAR_TO = 8
@@ -29,18 +29,16 @@ def _start_servers(size: int, rate: float) -> Iterator[tuple[Loopback, Loopback]
 
 def measure_functions(count: int, size: int) -> float:
     """Bytes per second of `count` processes together, each of which moves `size` bytes, all from one moment on."""
-    with _start_servers(size, _FUNCTION_RATE) as (source, store):
-        with ExitStack() as stack:
-            movers: list[Mover] = [
-                stack.enter_context(start_way(MODELHAUL, size, compute_digest(size), source, store))
-                for _ in range(count)
-            ]
-            started = time.monotonic()
-            for mover in movers:
-                mover.tell()
-            for mover in movers:
-                mover.finish()
-            seconds = time.monotonic() - started
+    with _start_servers(size, _FUNCTION_RATE) as (source, store), ExitStack() as stack:
+        movers: list[Mover] = [
+            stack.enter_context(start_way(MODELHAUL, size, compute_digest(size), source, store)) for _ in range(count)
+        ]
+        started = time.monotonic()
+        for mover in movers:
+            mover.tell()
+        for mover in movers:
+            mover.finish()
+        seconds = time.monotonic() - started
     if store.counts["received"] != count * size:
         raise RuntimeError(f"{store.counts['received']:,} of {count * size:,} bytes arrived")
     return count * size / seconds

@@ -8,7 +8,7 @@ import hashlib
 import os
 import sys
 import tempfile
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 import boto3
 import huggingface_hub
@@ -49,13 +49,13 @@ def move_over_disk(s3: "S3Client", hub: str, commit: str) -> None:
 
 def move_unverified(s3: "S3Client", hub: str, commit: str) -> None:
     with _open_file(hub, commit) as response:
-        s3.upload_fileobj(response.raw, "models", PATH)
+        s3.upload_fileobj(cast("IO[bytes]", response.raw), "models", PATH)
 
 
 def move_verified(s3: "S3Client", hub: str, commit: str) -> None:
     with _open_file(hub, commit) as response:
         body = _HashedBody(response)
-        s3.upload_fileobj(body, "models", PATH)
+        s3.upload_fileobj(cast("IO[bytes]", body), "models", PATH)
         assert body.sha256.hexdigest() == response.headers["ETag"].strip('"')
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pygal
+from pygal.graph.base import BaseGraph
 from pygal.style import Style
 
 MB = 1_000_000
@@ -55,7 +56,13 @@ def draw_lines(
     """Writes benchmarks/NAME.svg, with y from 0 and if asked for x by its logarithm; the Markdown that shows it."""
     xs = sorted({x for points in lines.values() for x, _ in points})
     top = max(y for points in lines.values() for _, y in points)
-    options = {"range": (0, top * 1.05), "x_title": x_title, "y_title": y_title, "title": title, "legend_at_bottom": True}
+    options = {
+        "range": (0, top * 1.05),
+        "x_title": x_title,
+        "y_title": y_title,
+        "title": title,
+        "legend_at_bottom": True,
+    }
     if logarithmic:
         # pygal's own logarithm takes y along.
         chart = pygal.Line(style=_STYLE, width=800, height=420, js=[], **options)
@@ -78,15 +85,16 @@ def draw_bars(run: Run, name: str, title: str, bars: Mapping[str, Mapping[str, f
         style=_STYLE, width=800, height=height, js=[], title=title, x_title=x_title, legend_at_bottom=True
     )
     # pygal draws the first at the bottom.
-    bars = dict(reversed(bars.items()))
-    chart.x_labels = list(bars)
-    for part in next(iter(bars.values())):
-        chart.add(part, [values[part] for values in bars.values()])
+    labels = list(bars)[::-1]
+    chart.x_labels = labels
+    for part in bars[labels[0]]:
+        chart.add(part, [bars[label][part] for label in labels])
     return _write(run, name, title, chart)
 
 
-def _write(run: Run, name: str, title: str, chart: pygal.Line | pygal.XY | pygal.HorizontalStackedBar) -> str:
+def _write(run: Run, name: str, title: str, chart: BaseGraph) -> str:
     path = run.folder / "benchmarks" / f"{name}.svg"
+    chart.uuid = name  # which else is random, and shows in the file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(chart.render())
     return f"![{title}](benchmarks/{name}.svg)"
@@ -103,4 +111,4 @@ def format_spread(values: Sequence[float], digits: int = 2) -> str:
     median, low, high = statistics.median(values), min(values), max(values)
     if len(values) == 1:
         return f"{median:.{digits}f}"
-    return f"{median:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
+    return f"{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"

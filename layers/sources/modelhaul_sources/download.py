@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
-from typing import Self
+from typing import Self, cast
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -54,7 +54,7 @@ class HttpByteStream:
         self.ranged = ranged
         self._response = response
         # http.client's answer below urllib3's, which would make bytes of all that it reads: a copy, and pages to clear.
-        self._body: HTTPResponse = response.raw._fp  # noqa: SLF001
+        self._body = cast("HTTPResponse", response.raw._fp)  # noqa: SLF001
         self._place = describe_url(response.url)
         self._left = len(span)
         self._timeouts = timeouts

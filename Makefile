@@ -17,6 +17,7 @@ GITHUB_API_URL ?=
 GITHUB_URL ?=
 GITHUB_RAW_URL ?=
 STACK_PORT ?= 0
+PARTS ?=
 ARCHITECTURE ?= arm64
 LOCAL = python -m local --stack "$(STACK)"
 LOCAL_OPTIONS = --upstream "$(UPSTREAM)" --port "$(STACK_PORT)" --hf-endpoint "$(HF_ENDPOINT)" \
@@ -31,6 +32,7 @@ help: ## this list
 	@echo "Options of run and up: UPSTREAM=auto|internet|loopback, HF_ENDPOINT=url (any Hub-compatible server),"
 	@echo "  GITHUB_API_URL=url GITHUB_URL=url GITHUB_RAW_URL=url (any GitHub-compatible server), STACK_PORT=number."
 	@echo "Option of run: RUN_EXIT=1 (stop after the imports)."
+	@echo "Option of bench: PARTS=\"data-path memory\" (these alone; their sections of docs/benchmarks.md are replaced)."
 	@echo "Option of build and deploy: ARCHITECTURE=arm64|x86_64."
 
 setup: ## the environments in .venv and .local/venvs (everything else calls this)
@@ -63,8 +65,8 @@ format: setup ## mend what ruff can mend
 	ruff check --fix
 	ruff format
 
-bench: setup ## benchmarks
-	PYTHONPATH=.:layers/core:layers/sources python -m tests.benchmarks
+bench: setup ## benchmarks, into docs/benchmarks.md
+	PYTHONPATH=.:layers/core:layers/sources python -m tests.benchmarks $(PARTS)
 
 # The cache does not know for which architecture a layer was built.
 build: setup ## build for AWS

@@ -11,9 +11,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Usage:
-    """Sizes in bytes, times in seconds; `seconds` and CPU times are those of the transfer alone.
+    """Sizes in bytes, times in seconds, all of the transfer alone but `peak_rss`, which is the process's from its start.
 
-    `peak_rss` is the process's from its start. `written` is what it handed to write calls, which sends on
+    `written` is what it handed to write calls, which sends on
     sockets are not (but those of OpenSSL are), or what it caused to be written to a disk if that is more; `disk` the
     latter alone, which does not see memory file systems.
     """
@@ -33,10 +33,11 @@ class Usage:
 
 def measure(move: Callable[[], None]) -> Usage:
     rss_before = _read_memory("VmRSS")
+    io_before = _read_io()
     cpu, started = os.times(), time.monotonic()
     move()
     seconds, cpu_after = time.monotonic() - started, os.times()
-    counts = _read_io()
+    io = {name: count - io_before[name] for name, count in _read_io().items()}
     return Usage(
         seconds=seconds,
         user_seconds=cpu_after.user - cpu.user,
@@ -45,8 +46,8 @@ def measure(move: Callable[[], None]) -> Usage:
         # Not ru_maxrss of getrusage: that starts with the peak of the process that started this one.
         peak_rss=_read_memory("VmHWM"),
         # wchar sees tmpfs too, write_bytes mapped files.
-        written=max(counts["wchar"], counts["write_bytes"]),
-        disk=counts["write_bytes"],
+        written=max(io["wchar"], io["write_bytes"]),
+        disk=io["write_bytes"],
     )
 
 

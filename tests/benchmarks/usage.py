@@ -11,11 +11,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Usage:
-    """Sizes in bytes, times in seconds, all of the transfer alone but `peak_rss`, which is the process's from its start.
+    """Sizes in bytes, times in seconds: all of the transfer alone, but `peak_rss` is the process's from its start.
 
-    `written` is what it handed to write calls, which sends on
-    sockets are not (but those of OpenSSL are), or what it caused to be written to a disk if that is more; `disk` the
-    latter alone, which does not see memory file systems.
+    `written` is what it handed to write calls, which sends on sockets are not (but those of OpenSSL are), or what it
+    caused to be written to a disk if that is more; `disk` the latter alone, which does not see memory file systems.
     """
 
     seconds: float

@@ -12,11 +12,9 @@ from pathlib import Path
 
 import trustme
 
-from tests.benchmarks.servers import ROOT
+from tests.benchmarks.servers import NAME, PATH, ROOT
 from tests.upstream.content import CHUNK_SIZE, GeneratedContent, read_all
 
-NAME = "acme/generated"
-PATH = "model.safetensors"
 COMMIT = "c" * 40
 _SOURCES = Path(__file__).parent / "native"
 BUILT = ROOT / ".local" / "benchmarks"

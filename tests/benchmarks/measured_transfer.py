@@ -20,7 +20,7 @@ from modelhaul.digest import Algorithm, Digest
 from modelhaul.model import ResolvedModel, Source, SourceFile
 from modelhaul.ports import ObjectStore
 from modelhaul.streaming import FileStream, Moved, StreamSettings
-from tests.benchmarks.generated_hub import NAME, PATH
+from tests.benchmarks.servers import NAME, PATH
 from tests.benchmarks.usage import measure_when_told
 
 
@@ -41,6 +41,7 @@ def move_file(file: SourceFile, commit: str, settings: StreamSettings, store: Ob
     ).run()
     assert isinstance(outcome, Moved), outcome
     assert outcome.sha256 == file.digest.value
+    assert store.find_object(key) == (file.size, f"{0:032x}")
 
 
 def main() -> None:

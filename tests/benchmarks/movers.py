@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tests.benchmarks.loopback import BUILT, COMMIT, NAME, PATH, Loopback, build_program, make_certificates
+from tests.benchmarks.loopback import BUILT, COMMIT, Loopback, build_program, make_certificates
 from tests.benchmarks.processor_share import limit_processor
-from tests.benchmarks.servers import PYTHONPATH
+from tests.benchmarks.servers import NAME, PATH, PYTHONPATH
 from tests.benchmarks.usage import Usage
 
 MODELHAUL = "Modelhaul"

@@ -15,7 +15,7 @@ import huggingface_hub
 import requests
 from botocore.config import Config
 
-from tests.benchmarks.loopback import NAME, PATH
+from tests.benchmarks.servers import NAME, PATH
 from tests.benchmarks.usage import measure_when_told
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@
 
    It announces its port in one line of JSON, serves until its standard input ends, and then prints what it counted in
    a second one. The file is the 1 MiB of the file BLOCK repeated to SIZE bytes, with each block's number in its first
-   8 bytes. What is uploaded is counted and dropped; signatures and checksums are not looked at. Every answer waits
-   LATENCY_MS, a new connection twice that. RATE is bytes per second over all connections and each way,
+   8 bytes. What is uploaded is counted and dropped, all as one object; signatures and checksums are not looked at.
+   Every answer waits LATENCY_MS, a new connection twice that. RATE is bytes per second over all connections and each way,
    CONNECTION_RATE those of each connection; 0 is as fast as it can.
 
    TLS 1.3 with AES-128-GCM, as S3 and CloudFront choose. */
@@ -194,7 +194,7 @@ static int serve_request(Connection *c, size_t head_size) {
                                ? "<CompleteMultipartUploadResult><ETag>&quot;0-1&quot;</ETag>"
                                  "</CompleteMultipartUploadResult>"
                                : "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>");
-    return answer(c, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+    return answer(c, "HTTP/1.1 200 OK\r\nETag: \"%032d\"\r\nContent-Length: %llu\r\n\r\n", 0, received);
 }
 
 static void *serve_connection(void *argument) {

@@ -17,6 +17,7 @@ GITHUB_API_URL ?=
 GITHUB_URL ?=
 GITHUB_RAW_URL ?=
 STACK_PORT ?= 0
+PARTS ?=
 ARCHITECTURE ?= arm64
 LOCAL = python -m local --stack "$(STACK)"
 LOCAL_OPTIONS = --upstream "$(UPSTREAM)" --port "$(STACK_PORT)" --hf-endpoint "$(HF_ENDPOINT)" \
@@ -31,6 +32,7 @@ help: ## this list
 	@echo "Options of run and up: UPSTREAM=auto|internet|loopback, HF_ENDPOINT=url (any Hub-compatible server),"
 	@echo "  GITHUB_API_URL=url GITHUB_URL=url GITHUB_RAW_URL=url (any GitHub-compatible server), STACK_PORT=number."
 	@echo "Option of run: RUN_EXIT=1 (stop after the imports)."
+	@echo "Option of bench: PARTS=\"data-path memory\" (these alone; their sections of docs/benchmarks.md are replaced)."
 	@echo "Option of build and deploy: ARCHITECTURE=arm64|x86_64."
 
 setup: ## the environments in .venv and .local/venvs (everything else calls this)
@@ -63,11 +65,12 @@ format: setup ## mend what ruff can mend
 	ruff check --fix
 	ruff format
 
+BENCHMARKS = PYTHONPATH=.:layers/core:layers/sources:layers/scanner python -m tests.benchmarks
 counts: setup ## write docs/calls.md again: the calls of AWS that an import makes
-	PYTHONPATH=.:layers/core:layers/sources python -m tests.benchmarks.call_counts
+	$(BENCHMARKS) calls
 
-bench: setup ## benchmarks
-	PYTHONPATH=.:layers/core:layers/sources:layers/scanner python -m tests.benchmarks
+bench: setup ## benchmarks, into docs/benchmarks.md, docs/calls.md and docs/scale.md
+	$(BENCHMARKS) $(PARTS)
 
 # The cache does not know for which architecture a layer was built.
 build: setup ## build for AWS

@@ -2,13 +2,10 @@
 
 import sys
 
-from tests.benchmarks.servers import announce
+from tests.benchmarks.servers import NAME, PATH, announce
 from tests.upstream.content import GeneratedContent
 from tests.upstream.hub import LoopbackHub
 from tests.upstream.hub_repository import HubFile, HubRepository
-
-NAME = "acme/generated"
-PATH = "model.safetensors"
 
 
 def main() -> None:

@@ -1,13 +1,17 @@
 """Moves one file as transfer_files does, in a process that does nothing else, and prints what that took.
 
-python -m tests.benchmarks.measured_transfer ORDER, where ORDER is JSON: commit, sha256, size, part_size (or null).
+python -m tests.benchmarks.measured_transfer ORDER, where ORDER is JSON: commit, sha256, size, settings
+(of StreamSettings, those that are not the engine's own; part_size is a number).
 The environment is the function's, as `modelhaul.wiring` reads it.
 """
 
 import json
 import math
+import os
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
+
+import requests
 
 # What the function loads besides: it is part of the process's memory.
 import modelhaul.worker  # noqa: F401
@@ -16,8 +20,8 @@ from modelhaul.digest import Algorithm, Digest
 from modelhaul.model import ResolvedModel, Source, SourceFile
 from modelhaul.ports import ObjectStore
 from modelhaul.streaming import FileStream, Moved, StreamSettings
-from tests.benchmarks.generated_hub import NAME, PATH
-from tests.benchmarks.usage import measure
+from tests.benchmarks.servers import NAME, PATH
+from tests.benchmarks.usage import measure_when_told
 
 
 def move_file(file: SourceFile, commit: str, settings: StreamSettings, store: ObjectStore) -> None:
@@ -41,15 +45,19 @@ def move_file(file: SourceFile, commit: str, settings: StreamSettings, store: Ob
 
 
 def main() -> None:
+    if bundle := os.environ.get("AWS_CA_BUNDLE"):
+        # The sources' client takes no certificates from the environment.
+        requests.adapters.DEFAULT_CA_BUNDLE_PATH = bundle
     order = json.loads(sys.argv[1])
     file = SourceFile(PATH, order["size"], Digest(Algorithm.SHA256, order["sha256"]))
     transferrer = wiring.create_transferrer()
     wiring.create_runner()
-    settings = transferrer.settings
-    if part_size := order["part_size"]:
-        settings = replace(settings, part_size=lambda _: part_size)
-    usage = measure(lambda: move_file(file, order["commit"], settings, transferrer.store))
-    print(json.dumps(asdict(usage)))
+    changed = order["settings"]
+    if "part_size" in changed:
+        part_size = changed["part_size"]
+        changed["part_size"] = lambda _: part_size
+    settings = replace(transferrer.settings, **changed)
+    measure_when_told(lambda: move_file(file, order["commit"], settings, transferrer.store))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+NAME = "acme/generated"
+PATH = "model.safetensors"
+"""The file that the servers have."""
+
 ROOT = Path(__file__).parents[2]
 PYTHONPATH = os.pathsep.join(str(ROOT / folder) for folder in ("", "layers/core", "layers/sources", "layers/scanner"))
 

@@ -6,11 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from http.client import HTTPException
-from typing import Self
+from http.client import HTTPException, HTTPResponse
+from typing import Self, cast
 
 import requests
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.exceptions import HTTPError
 
 from modelhaul.errors import (
     AccessRequiredError,
@@ -53,6 +53,8 @@ class HttpByteStream:
         self.etag = etag
         self.ranged = ranged
         self._response = response
+        # http.client's answer below urllib3's, which would make bytes of all that it reads: a copy, and pages to clear.
+        self._body = cast("HTTPResponse", response.raw._fp)  # noqa: SLF001
         self._place = describe_url(response.url)
         self._left = len(span)
         self._timeouts = timeouts
@@ -65,14 +67,15 @@ class HttpByteStream:
         size = min(len(buffer), self._left, _READ_SIZE)
         if not size:
             return 0
-        data = self._read(size)
-        if not data:
+        count = self._read(buffer[:size])
+        if not count:
             raise SourceUnavailableError(f"{self._place} ended {self._left:,} bytes early")
-        buffer[: len(data)] = data
-        self._left -= len(data)
-        if not self._left and self._read(1):
-            raise UnexpectedAnswerError(f"{self._place} sent more than the file has")
-        return len(data)
+        self._left -= count
+        if not self._left:
+            if self._read(memoryview(bytearray(1))):
+                raise UnexpectedAnswerError(f"{self._place} sent more than the file has")
+            self._response.raw.release_conn()
+        return count
 
     def close(self) -> None:
         self._closed.set()
@@ -86,24 +89,24 @@ class HttpByteStream:
     def __exit__(self, *args: object) -> None:
         self.close()
 
-    def _read(self, size: int) -> bytes:
-        """Up to `size` bytes, fewer only where the body ends."""
+    def _read(self, buffer: memoryview) -> int:
+        """Fills the buffer, less of it only where the body ends, and returns how many bytes came."""
         self._reading_since = time.monotonic()
         failure: Exception | None = None
-        data = b""
+        count = 0
         try:
-            data = self._response.raw.read(size, decode_content=False)
+            count = self._body.readinto(buffer)
         except (HTTPError, HTTPException, OSError, ValueError, AttributeError) as error:
             # The last two: the connection was closed, by another thread, under a read.
             failure = error
         finally:
             self._reading_since = None
         # First, since a TLS connection that was shut down under a read can yield ciphertext.
-        if self._stalled or isinstance(failure, ReadTimeoutError):
+        if self._stalled or isinstance(failure, TimeoutError):
             raise StalledTransferError(f"{self._place} sends nothing, or next to nothing")
         if failure is not None or self._closed.is_set():
             raise SourceUnavailableError(f"the connection to {self._place} broke")
-        return data
+        return count
 
     def _watch(self) -> None:
         """The socket's own timeout starts again with every byte, so a trickle needs another one."""

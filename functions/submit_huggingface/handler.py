@@ -12,6 +12,7 @@ from modelhaul.model import Source
 
 app = create_app()
 handler = create_handler(app)
+wiring.build_early(wiring.create_intake, wiring.load_hub_client)
 
 
 class HuggingFaceImport(BaseModel):

@@ -9,10 +9,10 @@ from modelhaul.archive import ArchiveLimits
 from modelhaul.archive_intake import ArchiveAcceptor, ArchiveIntake, ArchiveRules, ArrivalRecorder
 from modelhaul.archive_reading import ArchiveSource
 from modelhaul.closing import TaskCloser
-from modelhaul.gate import Gate, PicklePolicy
+from modelhaul.gate import Gate
 from modelhaul.intake import Intake
 from modelhaul.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
-from modelhaul.model import Source
+from modelhaul.model import PicklePolicy, Source
 from modelhaul.outcomes import OutcomeWriter
 from modelhaul.planning import Planner
 from modelhaul.ports import Ledger, MessageQueue, ModelSource, ObjectStore

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from modelhaul.gate import PicklePolicy
-from modelhaul.model import GateVerdict
+from modelhaul.model import GateVerdict, PicklePolicy
 from modelhaul.task import Task, TaskStatus
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource

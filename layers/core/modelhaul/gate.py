@@ -7,12 +7,11 @@ import json
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import PurePosixPath
 
 from modelhaul.errors import InvalidModelError, ObjectGoneError, RetriesExhaustedError, UnsafeModelError
 from modelhaul.flags import flag_files
-from modelhaul.model import FileRecord, GateReport, GateVerdict, ResolvedModel, Source
+from modelhaul.model import FileRecord, GateReport, GateVerdict, PicklePolicy, ResolvedModel, Source
 from modelhaul.pickles import PickleVerdict, inspect_pickle, is_pickle_name
 from modelhaul.ports import ObjectStore
 from modelhaul.required_files import MAX_INDEX_SIZE
@@ -25,14 +24,6 @@ _MOST_REASONS = 20
 _LONGEST = 300  # characters of a flag or a reason
 _PARSED = ("config.json", "tokenizer.json")
 _LARGEST_JSON = 256 * 1024 * 1024  # bytes; tokenizers have a few tens of millions
-
-
-class PicklePolicy(StrEnum):
-    """What becomes of a model with a pickle that could run something when it is loaded."""
-
-    BLOCK = "block"  # it fails, and is removed
-    WARN = "warn"  # it is published, and its record says so
-    OFF = "off"  # pickles are not looked into
 
 
 @dataclass(frozen=True, slots=True)

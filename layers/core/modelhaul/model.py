@@ -66,6 +66,14 @@ class ResolvedModel:
         return self.prefix + path.removeprefix(self.root) if path.startswith(self.root) else None
 
 
+class PicklePolicy(StrEnum):
+    """What becomes of a model with a pickle that could run something when it is loaded."""
+
+    BLOCK = "block"  # it fails, and is removed
+    WARN = "warn"  # it is published, and its record says so
+    OFF = "off"  # pickles are not looked into
+
+
 class GateVerdict(StrEnum):
     CLEAN = "clean"  # no pickle in it, or none that could run anything
     UNSAFE = "unsafe"  # published all the same, since the policy only warns

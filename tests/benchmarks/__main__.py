@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.benchmarks.archives import describe_archives
+from tests.benchmarks.cold_start import describe_cold_starts
 from tests.benchmarks.repositories import describe_repositories
 from tests.benchmarks.servers import ROOT
 from tests.benchmarks.transfer_memory import describe_transfers
+from tests.benchmarks.unzipping import describe_unzipping
 
 
 def describe_machine() -> str:
@@ -30,8 +32,8 @@ def describe_machine() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 2000], help="of the files, in MB (10⁶ bytes)")
-    parser.add_argument("--archive-size", type=int, default=1000, help="of the large archive's content, in MB")
-    parser.add_argument("--archive-entries", type=int, default=50_000, help="of the archive of small files")
+    parser.add_argument("--archive-size", type=int, default=200, help="of the large archive's content, in MB")
+    parser.add_argument("--archive-entries", type=int, default=500, help="of the archive of small files")
     parser.add_argument("--repository-files", type=int, nargs="+", default=[1000, 10_000], help="small files on GitHub")
     options = parser.parse_args()
     sections = [
@@ -40,7 +42,9 @@ def main() -> None:
         describe_machine(),
         describe_transfers([size * 1_000_000 for size in options.sizes]),
         describe_repositories(options.repository_files),
+        describe_unzipping(),
         describe_archives(options.archive_size * 1_000_000, options.archive_entries),
+        describe_cold_starts(),
     ]
     report = "\n\n".join(sections) + "\n"
     (ROOT / "docs" / "benchmarks.md").write_text(report)

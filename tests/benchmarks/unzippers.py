@@ -1,6 +1,5 @@
 """Ways to bring an archive's files from one bucket into another, or to list them, each in a process of its own.
 
-
 python -m tests.benchmarks.unzippers unzip|list NAME BYTES, with the archive's size; the environment says where S3 is.
 """
 

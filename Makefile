@@ -92,6 +92,7 @@ lock: setup ## newest versions of everything, pinned and hashed
 	$(COMPILE) requirements/ministack.in -o requirements/ministack.txt
 	$(COMPILE) requirements/sam.in -o requirements/sam.txt
 	$(COMPILE) requirements/giftless.in -o requirements/giftless.txt
+	$(COMPILE) requirements/contenders.in -o requirements/contenders.txt
 	$(COMPILE) requirements/uv.in -o requirements/uv.txt
 	$(COMPILE) --no-deps requirements/sample_model.in -o requirements/sample_model.txt
 

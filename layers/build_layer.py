@@ -6,12 +6,15 @@ Lambda, host for the local stack, whose functions run on this machine's Python.
 """
 
 import compileall
+import gzip
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from py_compile import PycInvalidationMode
+from typing import Any
 
 LAYERS = Path(__file__).resolve().parent
 PACKAGES = {"core": "modelhaul", "sources": "modelhaul_sources", "scanner": "modelhaul_scanner"}
@@ -53,6 +56,35 @@ def drop_unused(target: Path) -> None:
             shutil.rmtree(service)
     for folder in [target / "bin", *target.glob("*/tests/")]:
         shutil.rmtree(folder, ignore_errors=True)
+    if (data := target / "botocore" / "data").is_dir():
+        shorten_descriptions(data)
+
+
+def shorten_descriptions(data: Path) -> None:
+    """Leave of botocore's descriptions what a client reads. Each is parsed at a cold start, and most of it is prose."""
+    for path in [*data.glob("*/*/*.json"), *data.glob("*/*/*.json.gz")]:
+        text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        path.unlink()
+        if not path.name.startswith("examples-"):
+            write_json(path.with_name(path.name.removesuffix(".gz")), drop_documentation(json.loads(text)))
+    endpoints = json.loads((data / "endpoints.json").read_bytes())
+    for partition in endpoints["partitions"]:
+        partition["services"] = {s: v for s, v in partition["services"].items() if s in BOTOCORE_SERVICES}
+    write_json(data / "endpoints.json", endpoints)
+
+
+def drop_documentation(description: Any) -> Any:
+    """With the texts empty, since botocore looks for some; what is called so and has a description of its own stays."""
+    if isinstance(description, dict):
+        return {
+            key: "" if key == "documentation" and isinstance(value, str) else drop_documentation(value)
+            for key, value in description.items()
+        }
+    return [drop_documentation(value) for value in description] if isinstance(description, list) else description
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, separators=(",", ":"), ensure_ascii=False))
 
 
 def build_layer(layer: str, artifacts: Path, architecture: str) -> None:

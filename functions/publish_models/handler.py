@@ -8,6 +8,8 @@ from modelhaul import wiring
 from modelhaul.messages import PublishModels
 from modelhaul.worker import run_step
 
+wiring.build_early(wiring.create_runner, wiring.create_publisher)
+
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return run_step(event, context, PublishModels, wiring.create_publisher().publish_models)

@@ -16,6 +16,7 @@ from modelhaul.task import TaskStatus
 
 app = create_app()
 handler = create_handler(app)
+wiring.build_early(wiring.create_ledger)
 
 
 @app.get("/upload/tasks")

@@ -13,6 +13,7 @@ from modelhaul.submission import HubImport
 
 app = create_app()
 handler = create_handler(app)
+wiring.build_early(wiring.create_intake, wiring.load_hub_client)
 
 
 class HuggingFaceImport(HubImport):

@@ -20,6 +20,7 @@ from modelhaul.http import (
 
 app = create_app()
 handler = create_handler(app)
+wiring.build_early(wiring.create_archive_intake)
 
 
 class LargeUpload(BaseModel):

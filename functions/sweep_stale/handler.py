@@ -7,6 +7,8 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from modelhaul import wiring
 from modelhaul.logs import create_logger
 
+wiring.build_early(wiring.create_sweeper)
+
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
     create_logger().set_correlation_id(context.aws_request_id)

@@ -8,6 +8,8 @@ from modelhaul import wiring
 from modelhaul.messages import TransferFiles
 from modelhaul.worker import run_step
 
+wiring.build_early(wiring.create_runner, wiring.create_transferrer)
+
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return run_step(event, context, TransferFiles, wiring.create_transferrer().transfer_files)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.benchmarks import call_counts, scale
 from tests.benchmarks.archives import describe_archives
+from tests.benchmarks.cold_start import describe_cold_starts
 from tests.benchmarks.data_path import describe_data_path, describe_function
 from tests.benchmarks.loopback import BUILT, ProgramMissingError
 from tests.benchmarks.parallel import describe_connections, describe_functions
@@ -22,6 +23,7 @@ from tests.benchmarks.report import MB, Run
 from tests.benchmarks.repositories import describe_repositories
 from tests.benchmarks.servers import ROOT
 from tests.benchmarks.transfer_memory import describe_memory
+from tests.benchmarks.unzipping import describe_unzipping
 
 PARTS: dict[str, Callable[[Run], str]] = {
     "data-path": describe_data_path,
@@ -30,7 +32,9 @@ PARTS: dict[str, Callable[[Run], str]] = {
     "functions": describe_functions,
     "connections": describe_connections,
     "repositories": lambda run: describe_repositories([run.scale_count(1000), run.scale_count(10_000)]),
+    "unzipping": lambda run: describe_unzipping(),
     "archives": lambda run: describe_archives(run.scale_size(400 * MB), run.scale_count(2000)),
+    "cold-start": lambda run: describe_cold_starts(),
 }
 """In the report's order. Each measures, and gives its section: Markdown that starts with its heading."""
 
@@ -81,11 +85,12 @@ def write_sections(sections: dict[str, str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join((*PARTS, *PAGES))}; all if none is named")
+    names = [*PARTS, *PAGES]
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(names)}; all if none is named")
     parser.add_argument("--scale", type=float, default=1, help="times the sizes of everything")
     options = parser.parse_args()
     asked = options.parts or [*PARTS, *(PAGES if options.scale == 1 else ())]
-    if unknown := set(asked) - set(PARTS) - set(PAGES):
+    if unknown := set(asked) - set(names):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     run = Run(options.scale, ROOT / "docs" if options.scale == 1 else BUILT)
     run.folder.mkdir(parents=True, exist_ok=True)

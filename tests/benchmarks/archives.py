@@ -41,7 +41,7 @@ class Work:
     written: int
 
 
-def _draw_weights(size: int) -> bytes:
+def draw_weights(size: int) -> bytes:
     """As float32 weights deflate: three bytes of noise, and one that is nearly always one of a few."""
     count = size // 4
     weights = bytearray(os.urandom(count * 4))
@@ -60,7 +60,7 @@ def _write_archive(path: Path, size: int, entries: int) -> None:
         for number in range(4 if size else 0):
             with archive.open(f"{directory}/shard-{number}.bin", "w", force_zip64=True) as entry:
                 for _ in range(size // 4 // _PIECE):
-                    entry.write(_draw_weights(_PIECE))
+                    entry.write(draw_weights(_PIECE))
         for number in range(entries):
             archive.writestr(f"{directory}/{number % 100:02d}/{number}.txt", f"{number} " * 40)
 

@@ -15,6 +15,8 @@ from moto.s3.exceptions import MissingKey, NoSuchUpload
 from moto.s3.models import S3Backend
 from moto.s3.responses import S3Response
 
+from modelhaul.adapters.aws import open_session
+
 REGION = "us-east-1"
 
 ENDPOINT = os.environ.get("MODELHAUL_CONTRACT_ENDPOINT")
@@ -25,6 +27,8 @@ BACKENDS = ["fake", "moto", *(["endpoint"] if ENDPOINT else [])]
 def open_aws(backend: str) -> Iterator[None]:
     """Clients that are created inside speak to `backend` (`moto` or `endpoint`)."""
     with pytest.MonkeyPatch.context() as patch:
+        # A session keeps the credentials that it found, and is moto's only if it was opened after moto was loaded.
+        open_session.cache_clear()
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         patch.delenv("AWS_PROFILE", raising=False)

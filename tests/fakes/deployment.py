@@ -11,10 +11,10 @@ from modelhaul.archive_reading import ArchiveSource
 from modelhaul.catalog import Catalog
 from modelhaul.closing import TaskCloser
 from modelhaul.deleting import ModelDeleter
-from modelhaul.gate import Gate, PicklePolicy
+from modelhaul.gate import Gate
 from modelhaul.intake import Intake
 from modelhaul.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
-from modelhaul.model import ModelStatus, Source
+from modelhaul.model import ModelStatus, PicklePolicy, Source
 from modelhaul.outcomes import OutcomeWriter
 from modelhaul.planning import Planner
 from modelhaul.ports import Ledger, MessageQueue, ModelSource, ObjectStore, PickleScanner

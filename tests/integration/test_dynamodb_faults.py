@@ -798,22 +798,26 @@ class TestClient:
             region=region,
         )
 
-    def test_is_built_on_first_use_and_shared_by_the_tables(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        built = []
+    @pytest.fixture
+    def built(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The services that clients were built for."""
+        services: list[str] = []
         create_client = botocore.session.Session.create_client
 
-        def count(session: botocore.session.Session, *args: Any, **kwargs: Any) -> Any:
-            built.append(args)
-            return create_client(session, *args, **kwargs)
+        def record(session: botocore.session.Session, service: str, *args: Any, **kwargs: Any) -> Any:
+            services.append(service)
+            return create_client(session, service, *args, **kwargs)
 
-        monkeypatch.setattr(botocore.session.Session, "create_client", count)
+        monkeypatch.setattr(botocore.session.Session, "create_client", record)
+        return services
+
+    def test_is_built_before_the_first_call_and_shared_by_the_tables(self, built: list[str]) -> None:
         with open_aws("moto"), open_ledger() as ledger:
-            other = self.make_ledger()
+            assert built == ["dynamodb"]
             builders.claim(ledger)
             ledger.put_files("task", [builders.make_file()])
             ledger.put_blobs([("sha256:aa", BLOB)], expires_at=None)
-            assert len(built) == 1
-        assert other is not ledger
+        assert built == ["dynamodb"]
 
     def test_goes_to_the_endpoint_of_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         targets: list[str] = []

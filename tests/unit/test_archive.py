@@ -127,6 +127,23 @@ def test_requests_do_not_grow_with_small_entries() -> None:
     assert asked["requests"] == len(some)
 
 
+def test_ten_thousand_entries_are_listed_by_one_request() -> None:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        for number in range(10_000):
+            archive.writestr(f"model/data/{number % 100:02d}/part-{number:06d}.json", b"{}" * 200)
+    data = body.getvalue()
+    asked: list[int] = []
+
+    def open_range(start: int, end: int) -> ByteStream:
+        asked.append(end - start)
+        return MemoryStream(data, start, end)
+
+    assert len(ArchiveReader(open_range, len(data), LIMITS).entries) == 10_000
+    assert len(asked) == 1
+    assert asked[0] < len(data) / 2
+
+
 def test_large_entries_are_not_read_for_their_headers() -> None:
     data = build([Member(b"model/%d" % n, bytes(3_000_000), 0) for n in range(4)])
     asked: Counter[str] = Counter()

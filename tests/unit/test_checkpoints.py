@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from modelhaul.gate import PicklePolicy
-from modelhaul.model import GateVerdict
+from modelhaul.model import GateVerdict, PicklePolicy
 from modelhaul.pickles import PickleReport, PickleVerdict, inspect_pickle, is_pickle_name
 from modelhaul.task import TaskStatus
 from tests.fakes.deployment import Deployment

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from modelhaul.gate import PicklePolicy
-from modelhaul.model import GateVerdict, PickleOpinion, SecondOpinion
+from modelhaul.model import GateVerdict, PickleOpinion, PicklePolicy, SecondOpinion
 from modelhaul.task import Task, TaskStatus
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource

@@ -7,12 +7,11 @@ import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import PurePosixPath
 
 from modelhaul.errors import InvalidModelError, ObjectGoneError, RetriesExhaustedError, UnsafeModelError
 from modelhaul.flags import flag_files
-from modelhaul.model import FileRecord, GateReport, GateVerdict, ResolvedModel, SecondOpinion, Source
+from modelhaul.model import FileRecord, GateReport, GateVerdict, PicklePolicy, ResolvedModel, SecondOpinion, Source
 from modelhaul.pickles import PickleReport, inspect_pickle, is_pickle_name
 from modelhaul.ports import ObjectStore, PickleScanner
 from modelhaul.required_files import MAX_INDEX_SIZE
@@ -30,14 +29,6 @@ _MOST_SHOWN = 16 * 1024 * 1024  # bytes of a model's pickles that the other scan
 _LONGEST_OPINION = 60.0  # seconds
 _KEPT_SECONDS = 240.0  # of the function's time, for publishing
 _LARGEST_JSON = 256 * 1024 * 1024  # bytes; tokenizers have a few tens of millions
-
-
-class PicklePolicy(StrEnum):
-    """What becomes of a model with a pickle that could run something when it is loaded."""
-
-    BLOCK = "block"  # it fails, and is removed
-    WARN = "warn"  # it is published, and its record says so
-    OFF = "off"  # pickles are not looked into
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,14 @@ def _identify(source: Source, name: str, commit: str, selection: Selection) -> s
     return str(uuid.uuid5(_MODEL_NAMESPACE, f"{source.lower()}:{name}@{commit}{part}"))
 
 
+class PicklePolicy(StrEnum):
+    """What becomes of a model with a pickle that could run something when it is loaded."""
+
+    BLOCK = "block"  # it fails, and is removed
+    WARN = "warn"  # it is published, and its record says so
+    OFF = "off"  # pickles are not looked into
+
+
 class GateVerdict(StrEnum):
     CLEAN = "clean"  # no pickle in it, or none that could run anything
     UNSAFE = "unsafe"  # published all the same, since the policy only warns

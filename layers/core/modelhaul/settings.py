@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from modelhaul.gate import PicklePolicy
+from modelhaul.model import PicklePolicy
 from modelhaul.required_files import RequiredFiles
 
 

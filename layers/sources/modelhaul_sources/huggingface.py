@@ -30,6 +30,10 @@ class HuggingFaceSource:
         self._find_secret = token
         self._downloader = HttpDownloader(policy, timeouts=timeouts)
 
+    def load_client(self) -> None:
+        """Loads now what the first question would."""
+        self._open_api()
+
     def resolve(self, name: str, revision: str) -> ResolvedModel:
         return self._open_api().resolve(name, revision, self._find_token())
 

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from botocore.exceptions import ClientError
+from botocore.session import Session
 from pynamodb.attributes import (
     BinaryAttribute,
     BooleanAttribute,
@@ -45,6 +46,7 @@ from pynamodb.indexes import AllProjection, GlobalSecondaryIndex, KeysOnlyProjec
 from pynamodb.models import Model as Item
 from pynamodb.transactions import TransactWrite
 
+from modelhaul.adapters.aws import open_session
 from modelhaul.digest import Digest
 from modelhaul.errors import (
     DeletionInProgressError,
@@ -476,6 +478,23 @@ def _retry[T](write: Callable[[], T], *, to_files: bool = False) -> T:
     raise StorageUnavailableError("The database is too busy with other writes to the same record.")
 
 
+class _Connection(Connection):
+    """Over the session that all clients share, instead of one for each thread."""
+
+    @property
+    def session(self) -> Session:
+        return open_session()
+
+
+def open_connection(region: str | None) -> Connection:
+    """With its client, which pynamodb would build at the first call: too late for a function's init phase, and perhaps
+    in two threads at once.
+    """
+    connection = _Connection(region=region, connect_timeout_seconds=2, read_timeout_seconds=5, max_retry_attempts=2)
+    _ = connection.client
+    return connection
+
+
 def bind_item[I: Item](item: type[I], table_name: str, connection: Connection) -> type[I]:
     """The model for one table. All share a connection, since each client costs 120 ms of a cold start."""
     meta = type("Meta", (), {"table_name": table_name})
@@ -551,9 +570,7 @@ class DynamoDBLedger(Ledger):
         region: str | None = None,
         clock: Clock = time.time,
     ) -> None:
-        self._connection = Connection(
-            region=region, connect_timeout_seconds=2, read_timeout_seconds=5, max_retry_attempts=2
-        )
+        self._connection = open_connection(region)
         self._tasks = bind_item(TaskItem, tasks_table, self._connection)
         self._models = bind_item(ModelItem, models_table, self._connection)
         self._files = bind_item(FileItem, files_table, self._connection)

@@ -3,10 +3,9 @@
 from datetime import UTC, datetime
 
 from pynamodb.attributes import NumberAttribute, TTLAttribute, UnicodeAttribute
-from pynamodb.connection import Connection
 from pynamodb.models import Model as Item
 
-from modelhaul.adapters.dynamodb import bind_item, find_item, translate_errors, update_item
+from modelhaul.adapters.dynamodb import bind_item, find_item, open_connection, translate_errors, update_item
 
 
 class RateLimitItem(Item):
@@ -19,8 +18,7 @@ class RateLimitItem(Item):
 
 class DynamoDBRateLimitStore:
     def __init__(self, table: str, *, region: str | None = None) -> None:
-        connection = Connection(region=region, connect_timeout_seconds=2, read_timeout_seconds=5, max_retry_attempts=2)
-        self._limits = bind_item(RateLimitItem, table, connection)
+        self._limits = bind_item(RateLimitItem, table, open_connection(region))
 
     @translate_errors()
     def find_pause(self, limit: str) -> float:

@@ -9,11 +9,10 @@ from contextlib import closing, contextmanager, suppress
 from itertools import batched
 from typing import IO, TYPE_CHECKING, cast
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
 
-from modelhaul.adapters.aws import CALL_ERRORS, read_error_code
+from modelhaul.adapters.aws import CALL_ERRORS, create_client, read_error_code
 from modelhaul.errors import (
     ArchiveReplacedError,
     ObjectGoneError,
@@ -56,10 +55,10 @@ def create_s3_client(region: str) -> "S3Client":
 
     S3 still checks every part and object against the checksum that the adapter sends along.
     """
-    return boto3.client(
+    client: S3Client = create_client(
         "s3",
-        region_name=region,
-        config=Config(
+        region,
+        Config(
             # Without this, the addresses that are presigned for some regions have the old signature, which covers
             # neither the length of what is sent nor any other header.
             signature_version="s3v4",
@@ -78,6 +77,7 @@ def create_s3_client(region: str) -> "S3Client":
             tcp_keepalive=True,
         ),
     )
+    return client
 
 
 class S3ObjectStore:
@@ -367,7 +367,7 @@ def _translate(operation: str, error: Exception) -> TransientError:
 
 @contextmanager
 def translate_errors(operation: str) -> Iterator[None]:
-    """Turns what boto3 raises into TransientError, with the service's code and never its message."""
+    """Turns what a client raises into TransientError, with the service's code and never its message."""
     try:
         yield
     except CALL_ERRORS as error:

@@ -4,10 +4,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import boto3
 from botocore.config import Config
 
-from modelhaul.adapters.aws import CALL_ERRORS, read_error_code
+from modelhaul.adapters.aws import CALL_ERRORS, create_client, read_error_code
 from modelhaul.errors import CredentialsRefusedError, StorageUnavailableError
 
 if TYPE_CHECKING:
@@ -29,11 +28,12 @@ _REFUSALS = frozenset(
 
 
 def create_secrets_client(region: str) -> "SecretsManagerClient":
-    return boto3.client(
+    client: SecretsManagerClient = create_client(
         "secretsmanager",
-        region_name=region,
-        config=Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=3, read_timeout=5),
+        region,
+        Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=3, read_timeout=5),
     )
+    return client
 
 
 class SecretsManagerSecretStore:

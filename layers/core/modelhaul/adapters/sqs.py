@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-import boto3
 from botocore.config import Config
 
-from modelhaul.adapters.aws import CALL_ERRORS, read_error_code
+from modelhaul.adapters.aws import CALL_ERRORS, create_client, read_error_code
 from modelhaul.errors import StorageUnavailableError
 from modelhaul.messages import Message, PlanImport, PublishModels, TransferFiles
 
@@ -33,11 +32,12 @@ _SETTINGS: dict[type[Message], str] = {
 
 
 def create_sqs_client(region: str) -> "SQSClient":
-    return boto3.client(
+    client: SQSClient = create_client(
         "sqs",
-        region_name=region,
-        config=Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=3, read_timeout=10),
+        region,
+        Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=3, read_timeout=10),
     )
+    return client
 
 
 class SQSMessageQueue:

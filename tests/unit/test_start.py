@@ -1,0 +1,106 @@
+"""What a function loads and builds while Lambda starts it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Collection
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.cold_start import Function, list_functions
+from tests.template.transformed import ROOT, read_template
+
+PROGRAM = """
+import json, sys
+import handler
+from modelhaul import wiring
+built = [name for name, made in vars(wiring).items() if hasattr(made, "cache_info") and made.cache_info().currsize]
+print(json.dumps({"modules": list(sys.modules), "built": built}))
+"""
+BUILT = {
+    "submit_huggingface": {"create_intake", "load_hub_client"},
+    "submit_github": {"create_intake", "open_github"},
+    "submit_local": {"create_archive_intake"},
+    "accept_archive": {"create_arrival_recorder", "create_acceptor", "create_runner"},
+    "read_catalog": {"create_ledger"},
+    "cancel_task": {"create_closer"},
+    "plan_import": {"create_planner", "create_runner"},
+    "transfer_files": {"create_transferrer", "create_runner"},
+    "publish_models": {"create_publisher", "create_runner"},
+    "record_failure": {"create_runner"},
+    "sweep_stale": {"create_sweeper"},
+}
+WORK = {"modelhaul.streaming", "modelhaul.transfer", "modelhaul.publishing", "modelhaul.gate", "modelhaul.pickles"}
+QUEUES = {"modelhaul.worker", "aws_lambda_powertools.utilities.batch"}
+ARCHIVES = {"modelhaul.archive", "modelhaul.archive_reading", "modelhaul.inflating"}
+HUB = {"huggingface_hub.hf_api"}
+SOURCES = {*HUB, "modelhaul_sources", "requests"}
+NOWHERE = {"boto3", "s3transfer", "aws_xray_sdk", "hf_xet"}
+API_LACKS = {
+    "submit_huggingface": {*ARCHIVES, "modelhaul.adapters.s3", "modelhaul_sources.github"},
+    "submit_github": {*ARCHIVES, *HUB, "modelhaul.adapters.s3"},
+    "submit_local": SOURCES,
+    "read_catalog": {*SOURCES, *ARCHIVES, "modelhaul.adapters.sqs"},
+    "cancel_task": {*SOURCES, *ARCHIVES, "modelhaul.adapters.sqs"},
+}
+
+
+@pytest.fixture(scope="module")
+def functions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Function]:
+    layers = {"CoreLayer": ROOT / "layers" / "core", "SourcesLayer": ROOT / "layers" / "sources"}
+    found = list_functions(read_template(), layers, tmp_path_factory.mktemp("functions"), "http://127.0.0.1:9")
+    return {function.name: function for function in found}
+
+
+@cache
+def start(folders: tuple[Path, ...], settings: tuple[tuple[str, str], ...]) -> dict[str, list[str]]:
+    """A fresh interpreter's modules, and the parts that are built, once the handler is imported as Lambda does."""
+    aws = {"AWS_REGION": "eu-west-1", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    child = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={
+            **dict(settings),
+            **aws,
+            "AWS_LAMBDA_FUNCTION_NAME": "function",
+            "PYTHONPATH": os.pathsep.join(map(str, folders)),
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    found: dict[str, list[str]] = json.loads(child.stdout)
+    return found
+
+
+def start_function(function: Function) -> dict[str, list[str]]:
+    return start(tuple(function.folders), tuple(sorted(function.environment.items())))
+
+
+def test_every_function_is_looked_at(functions: dict[str, Function]) -> None:
+    assert set(functions) == set(BUILT)
+    assert {name for name, function in functions.items() if function.answers_requests} == set(API_LACKS)
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_all_that_a_request_needs_is_built_before_it_comes(name: str, functions: dict[str, Function]) -> None:
+    assert set(start_function(functions[name])["built"]) >= BUILT[name]
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_no_function_loads_what_none_needs(name: str, functions: dict[str, Function]) -> None:
+    check_absent(NOWHERE, start_function(functions[name])["modules"])
+
+
+@pytest.mark.parametrize("name", API_LACKS)
+def test_functions_behind_the_api_load_nothing_of_the_work(name: str, functions: dict[str, Function]) -> None:
+    check_absent(WORK | QUEUES | API_LACKS[name], start_function(functions[name])["modules"])
+
+
+def check_absent(unwanted: set[str], modules: Collection[str]) -> None:
+    assert not set(unwanted) & set(modules)
+    for name in unwanted - {"aws_xray_sdk", "hf_xet"}:
+        assert find_spec(name) is not None, f"{name} is no module"

@@ -161,8 +161,16 @@ def create_problem(
     )
 
 
+def find_status(kind: type[errors.ModelhaulError]) -> HTTPStatus:
+    return next(_STATUS[base] for base in kind.__mro__ if base in _STATUS)
+
+
+def find_title(kind: type[errors.ModelhaulError]) -> str:
+    return _TITLES.get(kind.type, find_status(kind).phrase)
+
+
 def _answer_error(error: errors.ModelhaulError) -> Response[str]:
-    status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+    status = find_status(type(error))
     extra: dict[str, Any] = {}
     headers: dict[str, str] = {}
     if isinstance(error, errors.InvalidReferenceError) and error.part is not None:

@@ -75,6 +75,7 @@ def build_document() -> dict[str, Any]:
     for name in _ADDED_BY_POWERTOOLS:
         components["schemas"].pop(name, None)
     components["schemas"] |= describe_bodies()
+    components["schemas"]["Document"] = {"type": "object", "required": ["openapi", "info", "paths"]}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             _complete(operation, method, path)

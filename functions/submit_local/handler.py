@@ -21,7 +21,7 @@ from modelhaul.http import (
 )
 
 app = create_app()
-handler = create_handler(app)
+handler = create_handler(app, takes_forms=True)
 
 
 class LargeUpload(BaseModel):

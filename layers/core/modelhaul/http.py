@@ -83,12 +83,19 @@ def create_app() -> APIGatewayRestResolver:
     return app
 
 
-def answer_request(app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Resolves an API Gateway REST event. What nobody foresaw is logged and answered as 500."""
+def answer_request(
+    app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext, *, takes_forms: bool = False
+) -> dict[str, Any]:
+    """Resolves an API Gateway REST event. What nobody foresaw is logged and answered as 500.
+
+    Bodies are JSON, whatever they are labelled (`curl -d` without a header calls them a form), but for a form with parts
+    where the app `takes_forms`.
+    """
     logger = create_logger()
     logger.set_correlation_id(context.aws_request_id)
     try:
-        answer = app.resolve(_read_body_as_json(event), context)
+        is_form = takes_forms and read_form_type(APIGatewayProxyEvent(event)) is not None
+        answer = app.resolve(event if is_form else _label_as_json(event), context)
     except Exception:
         logger.exception("unexpected error")
         problem = create_problem(
@@ -107,16 +114,14 @@ def answer_request(app: APIGatewayRestResolver, event: dict[str, Any], context: 
     return answer
 
 
-def _read_body_as_json(event: dict[str, Any]) -> dict[str, Any]:
-    """Bodies are JSON, whatever they are labelled: `curl -d` without a header calls them a form. A form with parts
-    is one.
-    """
-    if read_form_type(APIGatewayProxyEvent(event)) is not None:
-        return event
+def _label_as_json(event: dict[str, Any]) -> dict[str, Any]:
     headers = {name: value for name, value in (event.get("headers") or {}).items() if name.lower() != "content-type"}
     many = {n: v for n, v in (event.get("multiValueHeaders") or {}).items() if n.lower() != "content-type"}
+    # API Gateway gives what is labelled a form in base64. Bytes that are no text are no JSON either.
+    body = read_body(APIGatewayProxyEvent(event)).decode("utf-8", "replace") if event.get("isBase64Encoded") else None
     return {
         **event,
+        **({} if body is None else {"body": body, "isBase64Encoded": False}),
         "headers": {**headers, "content-type": "application/json"},
         "multiValueHeaders": {**many, "content-type": ["application/json"]},
     }
@@ -278,10 +283,10 @@ def answer_json(body: dict[str, Any]) -> Response[str]:
 type Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 
 
-def create_handler(app: APIGatewayRestResolver) -> Handler:
-    """A Lambda handler for the app."""
+def create_handler(app: APIGatewayRestResolver, *, takes_forms: bool = False) -> Handler:
+    """A Lambda handler for the app, as `answer_request`."""
 
     def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-        return answer_request(app, event, context)
+        return answer_request(app, event, context, takes_forms=takes_forms)
 
     return handler

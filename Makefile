@@ -22,7 +22,7 @@ LOCAL = python -m local --stack "$(STACK)"
 LOCAL_OPTIONS = --upstream "$(UPSTREAM)" --port "$(STACK_PORT)" --hf-endpoint "$(HF_ENDPOINT)" \
 	--github-api-url "$(GITHUB_API_URL)" --github-url "$(GITHUB_URL)" --github-raw-url "$(GITHUB_RAW_URL)"
 
-.PHONY: help setup run up down test check format bench build deploy lock clean
+.PHONY: help setup run up down test check format openapi bench build deploy lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -56,12 +56,15 @@ test: check ## checks and all tests, those on the local stack included
 check: setup ## lint, format, types, template
 	ruff check
 	ruff format --check
-	mypy functions layers local tests
+	mypy functions layers local openapi tests
 	cfn-lint template.yaml
 
 format: setup ## mend what ruff can mend
 	ruff check --fix
 	ruff format
+
+openapi: setup ## the API's document, written from the handlers
+	PYTHONPATH=.:layers/core:layers/sources python -m openapi
 
 bench: setup ## benchmarks
 	PYTHONPATH=.:layers/core:layers/sources python -m tests.benchmarks

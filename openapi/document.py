@@ -86,6 +86,8 @@ def build_document() -> dict[str, Any]:
 def _complete(operation: dict[str, Any], method: str, path: str) -> None:
     # The function's name alone is unique here.
     operation["operationId"] = operation["operationId"].removesuffix(re.sub(r"\W", "_", path) + f"_{method}")
+    for parameter in operation.get("parameters", []):
+        parameter["schema"] = _without_null(parameter["schema"])
     responses = operation["responses"]
     # Powertools adds an answer of its own form to what it validates, and a text to what has no body.
     if "application/json" in responses.get("422", {}).get("content", {}):
@@ -102,6 +104,14 @@ def _complete(operation: dict[str, Any], method: str, path: str) -> None:
         (content,) = responses[status]["content"].values()
         content["example"] = example
     operation["responses"] = dict(sorted(responses.items()))
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter in an address may be left out, but not be null."""
+    kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
+    if len(kinds) != 1:
+        return schema
+    return {**{key: value for key, value in schema.items() if key != "anyOf"}, **kinds[0]}
 
 
 def render_document() -> str:

@@ -1,11 +1,8 @@
 """Examples of answers, shown by the same code as real ones."""
 
 from datetime import UTC, datetime
-from typing import Any
 
-from modelhaul.model import GateReport, GateVerdict, Model, ModelStatus, ResolvedModel, Source
-from modelhaul.presentation import present_model, present_task, present_whole_task
-from modelhaul.task import Progress, Stage, Task, TaskError, TaskStatus
+from modelhaul.model import Model, ModelStatus, ResolvedModel, Source
 
 BUCKET = "modelhaul-modelsbucket-1a2b3c"
 CREATED = datetime(2025, 6, 22, 12, 0, 0, tzinfo=UTC)
@@ -23,4 +20,4 @@ HUB_MODEL = Model(
     created_at=CREATED,
     updated_at=UPDATED,
 )
-EXAMPLES = {}
+EXAMPLES: dict[str, dict[str, Any]] = {}

@@ -7,8 +7,8 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Query
 
 from modelhaul import wiring
-from modelhaul.documenting import describe_answers
 from modelhaul.closing import describe_missing_task
+from modelhaul.documenting import describe_answers
 from modelhaul.errors import InvalidReferenceError, ModelNotFoundError, TaskNotFoundError
 from modelhaul.http import answer_json, create_app, create_handler
 from modelhaul.model import Source

@@ -3,8 +3,10 @@
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
+from typing import Annotated
 
 from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.openapi.params import Query
 
 from modelhaul.documenting import describe_answers
 from modelhaul.http import create_app, create_handler
@@ -32,6 +34,8 @@ def read_openapi() -> Response[str]:
 
 
 @app.get("/docs", include_in_schema=False)
-def read_page() -> Response[str]:
+def read_page(format: Annotated[str, Query()] = "html") -> Response[str]:  # noqa: A002 - the page's own link says so
+    if format == "json":
+        return read_openapi()
     page, policy = render_page(read_document())
     return Response(HTTPStatus.OK.value, "text/html; charset=utf-8", page, {"Content-Security-Policy": policy})

@@ -51,8 +51,8 @@ def describe_upload() -> dict[str, Any]:
 @app.post(
     "/upload/local",
     summary="Import the models of a ZIP archive",
-    description="A form with the archive in the field `file`, up to 4.5 MB; or, for larger ones, JSON with its size, which is "
-    f"answered with presigned addresses for the bytes. {IMPORTING}",
+    description="A form with the archive in the field `file`, up to 4.5 MB; or, for larger ones, JSON with its size, "
+    f"which is answered with presigned addresses for the bytes. {IMPORTING}",
     tags=["Uploads"],
     openapi_extensions={"requestBody": describe_upload()},
     responses=describe_answers(

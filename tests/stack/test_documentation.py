@@ -75,12 +75,13 @@ def test_the_page_is_used_in_a_browser(stack: Stack, browser: Chrome) -> None:
     click(f"{OPERATION}//button[contains(@class, 'opblock-summary-control')]")
     click(f"{OPERATION}//button[contains(@class, 'try-out__btn')]")
     click(f"{OPERATION}//button[contains(@class, 'execute')]")
-    live = f"{OPERATION}//table[contains(@class, 'live-responses-table')]/tbody//td[contains(@class, 'response-col_status')]"
-    status = wait.until(presence_of_element_located((By.XPATH, live))).text
+    live = "//table[contains(@class, 'live-responses-table')]/tbody//td[contains(@class, 'response-col_status')]"
+    status = wait.until(presence_of_element_located((By.XPATH, OPERATION + live))).text
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
     browser.save_screenshot(str(ARTIFACTS / "docs.png"))
     assert status.split()[0] == "200"
-    assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    log = browser.get_log("browser")  # type: ignore[no-untyped-call]
+    assert [entry["message"] for entry in log if entry["level"] == "SEVERE"] == []
 
 
 @pytest.mark.timeout(300)

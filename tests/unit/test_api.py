@@ -36,7 +36,7 @@ def submit(body: object = None, raw: str | None = None) -> Answer:
 def test_a_form_is_not_json(deployment: Deployment) -> None:
     event = read_event("submit_huggingface")
     labelled = {**event, "headers": {"content-type": "multipart/form-data"}, "multiValueHeaders": {}}
-    answer = call_api("submit_huggingface", labelled, raw='--x\r\n')
+    answer = call_api("submit_huggingface", labelled, raw="--x\r\n")
     check_problem(answer, 400, "invalid-json")
     assert call_api("submit_huggingface", labelled, body={"model_tag": NAME}).status == 201
 

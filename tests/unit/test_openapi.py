@@ -34,7 +34,8 @@ def test_the_document_is_that_of_the_code() -> None:
 
 
 def test_it_names_the_routes_of_the_template(document: dict[str, Any]) -> None:
-    deployed = {f"{method} {path.replace('+}', '}')}" for method, path in list_routes(transform_template(read_template()))}
+    routes = list_routes(transform_template(read_template()))
+    deployed = {f"{method} {path.replace('+}', '}')}" for method, path in routes}
     assert set(list_operations(document)) == deployed - {"GET /docs"}
 
 
@@ -79,5 +80,5 @@ def test_the_page_is_whole_and_asks_nobody_else() -> None:
     assert "unsafe-inline" not in policy.partition("script-src")[2].partition(";")[0]
 
 
-def test_the_readme_is_of_this_version(document: dict[str, Any]) -> None:
+def test_it_is_of_the_projects_version(document: dict[str, Any]) -> None:
     assert document["info"]["version"] in (ROOT / "pyproject.toml").read_text()

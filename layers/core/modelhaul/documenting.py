@@ -50,7 +50,7 @@ def describe_answers(
     words: dict[int, list[str]] = {}
     if validates:
         words[HTTPStatus.BAD_REQUEST] = ["`invalid-json`: The body is not a JSON object"]
-        words[HTTPStatus.UNPROCESSABLE_ENTITY] = ["`invalid-fields`: Fields are missing or wrong, and named in `fields`"]
+        words[HTTPStatus.UNPROCESSABLE_ENTITY] = ["`invalid-fields`: Fields are missing or wrong, as `fields` says"]
     for kind in problems:
         words.setdefault(find_status(kind), []).append(f"`{kind.type}`: {find_title(kind)}")
     return {

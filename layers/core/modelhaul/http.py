@@ -88,8 +88,8 @@ def answer_request(
 ) -> dict[str, Any]:
     """Resolves an API Gateway REST event. What nobody foresaw is logged and answered as 500.
 
-    Bodies are JSON, whatever they are labelled (`curl -d` without a header calls them a form), but for a form with parts
-    where the app `takes_forms`.
+    Bodies are JSON, whatever they are labelled (`curl -d` without a header calls them a form), but for a form with
+    parts where the app `takes_forms`.
     """
     logger = create_logger()
     logger.set_correlation_id(context.aws_request_id)

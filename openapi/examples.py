@@ -1,6 +1,7 @@
 """Examples of answers, shown by the same code as real ones."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from modelhaul.model import Model, ModelStatus, ResolvedModel, Source
 

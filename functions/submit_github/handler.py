@@ -5,21 +5,20 @@ from typing import Annotated
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from modelhaul import wiring
 from modelhaul.documenting import IMPORTING, SUBMIT_PROBLEMS, describe_answers
 from modelhaul.errors import InvalidRepositoryError
 from modelhaul.http import accept_task, create_app, create_handler
 from modelhaul.model import Source
+from modelhaul.submission import HubImport
 
 app = create_app()
 handler = create_handler(app)
 
 
-class GitHubImport(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
+class GitHubImport(HubImport):
     owner: str = Field(max_length=1000, examples=["openai-community"])
     repo_name: str = Field(max_length=1000, examples=["gpt2"])
     revision: str = Field(default="main", max_length=1000)
@@ -40,4 +39,5 @@ class GitHubImport(BaseModel):
 )
 def submit_github(request: Annotated[GitHubImport, Body()]) -> Response[str]:
     name = f"{request.owner}/{request.repo_name}"
-    return accept_task(wiring.create_intake().submit(Source.GITHUB, name, request.revision))
+    task = wiring.create_intake().submit(Source.GITHUB, name, request.revision, request.selection)
+    return accept_task(task)

@@ -5,21 +5,20 @@ from typing import Annotated
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from modelhaul import wiring
 from modelhaul.documenting import IMPORTING, SUBMIT_PROBLEMS, describe_answers
 from modelhaul.errors import InvalidReferenceError
 from modelhaul.http import accept_task, create_app, create_handler
 from modelhaul.model import Source
+from modelhaul.submission import HubImport
 
 app = create_app()
 handler = create_handler(app)
 
 
-class HuggingFaceImport(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
+class HuggingFaceImport(HubImport):
     model_tag: str = Field(min_length=1, max_length=200, examples=["google-bert/bert-base-uncased"])
     revision: str = Field(default="main", min_length=1, max_length=255)
 
@@ -38,5 +37,5 @@ class HuggingFaceImport(BaseModel):
     ),
 )
 def submit_huggingface(request: Annotated[HuggingFaceImport, Body()]) -> Response[str]:
-    task = wiring.create_intake().submit(Source.HUGGINGFACE, request.model_tag, request.revision)
+    task = wiring.create_intake().submit(Source.HUGGINGFACE, request.model_tag, request.revision, request.selection)
     return accept_task(task)

@@ -19,6 +19,7 @@ from modelhaul.model import (
     SourceFile,
 )
 from modelhaul.ports import Ledger
+from modelhaul.selection import WHOLE, Selection
 from modelhaul.task import Progress, Stage, Task, TaskError
 
 START = 1_750_593_600.0
@@ -30,9 +31,10 @@ def at(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def make_model() -> Model:
-    commit = f"{next(_numbers):040x}"
-    resolved = ResolvedModel(Source.HUGGINGFACE, "google-bert/bert-base-uncased", "main", commit)
+def make_model(selection: Selection = WHOLE, *, commit: str = "") -> Model:
+    commit = commit or f"{next(_numbers):040x}"
+    name = "google-bert/bert-base-uncased"
+    resolved = ResolvedModel(Source.HUGGINGFACE, name, "main", commit, selection=selection)
     return Model(resolved.model_id, resolved, ModelStatus.IMPORTING, "", at(START), at(START))
 
 
@@ -45,6 +47,7 @@ def make_task(model: Model, **changes: object) -> Task:
         created_at=at(START),
         updated_at=at(START),
         check_at=START + 300,
+        selection=model.resolved.selection,
     )
     return replace(task, **changes)  # type: ignore[arg-type]
 

@@ -29,6 +29,7 @@ from modelhaul.model import (
     Source,
 )
 from modelhaul.ports import Ledger
+from modelhaul.selection import Selection, Weights
 from modelhaul.task import Progress, Stage, Task, TaskPage, TaskStatus
 from tests.contract.backends import BACKENDS, open_aws
 from tests.contract.dynamodb import clear_tables, control_moto, open_ledger
@@ -114,6 +115,29 @@ class TestClaim:
             claim(ledger, model)
         assert caught.value.models == {model.model_id: model.resolved.name}
         assert model.resolved.name in caught.value.detail
+
+    def test_of_a_part_is_one_of_its_own(self, ledger: Ledger) -> None:
+        whole = make_model()
+        commit = whole.resolved.commit
+        patterns = tuple(f"{number:03}-ä😀*" for number in range(100))
+        part = make_model(Selection(patterns, ("*.bin",), Weights.SAFETENSORS), commit=commit)
+        other = make_model(Selection(ignore_patterns=("*.bin",)), commit=commit)
+        tasks = {model.model_id: claim(ledger, model) for model in (whole, part, other)}
+        assert len(tasks) == 3
+        for model in (whole, part, other):
+            task = tasks[model.model_id]
+            assert read_model(ledger, model.model_id) == replace(model, task_id=task.id)
+            assert read_task(ledger, task.id).selection == model.resolved.selection
+            with pytest.raises(ImportInProgressError) as running:
+                claim(ledger, model)
+            assert running.value.task_id == task.id
+            assert model.resolved.describe() in running.value.detail
+            ledger.finish_import(task.id, totals={model.model_id: (1, 1)}, check_at=START)
+            with pytest.raises(ModelExistsError) as caught:
+                claim(ledger, model)
+            assert caught.value.models == {model.model_id: model.resolved.name}
+            assert model.resolved.describe() in caught.value.detail
+        assert read_model(ledger, part.model_id).resolved == part.resolved
 
     def test_takes_a_failed_model_over(self, ledger: Ledger) -> None:
         model = make_model()

@@ -19,6 +19,7 @@ from modelhaul.ports import Ledger, MessageQueue, ModelSource, ObjectStore
 from modelhaul.publishing import Publisher
 from modelhaul.required_files import RequiredFiles
 from modelhaul.retrying import StepRunner
+from modelhaul.selection import WHOLE, Selection
 from modelhaul.streaming import StreamSettings
 from modelhaul.sweeping import Sweeper
 from modelhaul.task import Task, TaskStatus
@@ -98,8 +99,15 @@ class Deployment:
         self.sweeper = Sweeper(ledger, queue, self.closer, self.meter, self.clock)
         self.runner = StepRunner(ledger, queue, self.closer, self.meter, self.clock)
 
-    def submit(self, name: str, revision: str = "main", *, source: Source = Source.HUGGINGFACE) -> Task:
-        task = self.intake.submit(source, name, revision)
+    def submit(
+        self,
+        name: str,
+        revision: str = "main",
+        *,
+        source: Source = Source.HUGGINGFACE,
+        selection: Selection = WHOLE,
+    ) -> Task:
+        task = self.intake.submit(source, name, revision, selection)
         self.submitted.append(task.id)
         return task
 

@@ -97,14 +97,17 @@ class InMemoryLedger(Ledger):
 
     def _claim(self, task_id: str, models: Sequence[Model]) -> None:
         held = self.find_models([model.model_id for model in models])
-        ready = {model.model_id: model.resolved.name for model in held if model.status is ModelStatus.READY}
+        ready = [model.resolved for model in held if model.status is ModelStatus.READY]
         if ready:
-            raise ModelExistsError(f"{', '.join(ready.values())}: here already.", models=ready)
+            raise ModelExistsError(
+                f"{', '.join(model.describe() for model in ready)}: here already.",
+                models={model.model_id: model.name for model in ready},
+            )
         for model in held:
             if model.status is not ModelStatus.FAILED:
                 doing = "imported" if model.status is ModelStatus.IMPORTING else "withdrawn"
                 raise ImportInProgressError(
-                    f"{model.resolved.name} is being {doing} by task {model.task_id}.",
+                    f"{model.resolved.describe()} is being {doing} by task {model.task_id}.",
                     model_id=model.model_id,
                     task_id=model.task_id,
                 )

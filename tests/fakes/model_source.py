@@ -67,6 +67,7 @@ class InMemoryModelSource:
     served: Callable[[str, bytes], bytes] = lambda _path, content: content
     bytes_read: Counter[str] = field(default_factory=Counter)
     announced: list[str] = field(default_factory=list)
+    kind: Source = Source.HUGGINGFACE
 
     def resolve(self, name: str, revision: str) -> ResolvedModel:
         if not _NAME.fullmatch(name):
@@ -77,7 +78,7 @@ class InMemoryModelSource:
             raise self.refusals[name]
         branch = self.models.get(name, {}).get(revision)
         commit = revision if branch is None else _hash_files(branch)
-        model = ResolvedModel(Source.HUGGINGFACE, name, revision, commit)
+        model = ResolvedModel(self.kind, name, revision, commit)
         self._find_files(model)
         return model
 

@@ -28,6 +28,7 @@ from modelhaul.errors import (
     UntrustedHostError,
 )
 from modelhaul.model import FileKind, ResolvedModel, Source, SourceFile
+from modelhaul.selection import Selection
 from modelhaul.task import Task, TaskStatus
 from modelhaul_sources import github as github_module
 from modelhaul_sources.github import GitHubSource
@@ -670,6 +671,29 @@ def test_a_pointer_without_its_object_fails_before_a_byte_moves(source: GitHubSo
     assert (task.status, task.error.type) == (TaskStatus.FAILED, "file-missing")
     assert "pytorch_model.bin" in task.error.detail
     assert deployment.store.keys == []
+
+
+def test_what_is_left_out_may_be_missing(source: GitHubSource) -> None:
+    deployment = Deployment(source)
+    task = deployment.submit("Owner/lost", source=Source.GITHUB, selection=Selection((), ("*.bin",)))
+    deployment.run()
+    assert deployment.find_task(task.id).status is TaskStatus.DONE, deployment.find_task(task.id).error
+    published = {key.rpartition("/")[2] for key in list_published(deployment)}
+    assert published == {".gitattributes", "config.json", "tokenizer.json"}
+
+
+def test_a_part_has_the_links_that_its_patterns_take(source: GitHubSource) -> None:
+    deployment = Deployment(source)
+    selection = Selection(("*.json", "latest", "onnx/"), ("config.json",))
+    task = deployment.submit("Owner/Model.v1", source=Source.GITHUB, selection=selection)
+    deployment.run()
+    assert deployment.find_task(task.id).status is TaskStatus.DONE, deployment.find_task(task.id).error
+    manifest = json.loads(deployment.read(f"manifests/{task.model_ids[0]}.json"))
+    assert [file["path"] for file in manifest["files"]] == ["onnx/näme with space #1?%41.bin", "tokenizer.json"]
+    assert [file["path"] for file in manifest["not_followed"]] == ["latest"]
+    model = source.resolve("Owner/Model.v1", "main")
+    assert manifest["commit"] == model.commit
+    assert manifest["prefix"] == f"models/github/{model.name}/{model.commit}-partial-{task.model_ids[0]}/"
 
 
 def test_what_is_no_model_fails_before_a_byte_moves(github: LoopbackGitHub, source: GitHubSource) -> None:

@@ -53,24 +53,24 @@ class Stack:
     def functions(self) -> "LambdaClient":
         return open_session().client("lambda", endpoint_url=self.state.aws_endpoint_url, config=CLIENT_CONFIG)
 
-    def submit(self, model_tag: str, revision: str = "main") -> requests.Response:
-        body = {"model_tag": model_tag, "revision": revision}
+    def submit(self, model_tag: str, revision: str = "main", **selection: object) -> requests.Response:
+        body = {"model_tag": model_tag, "revision": revision, **selection}
         return self.http.post(f"{self.state.api_url}/upload/huggingface", json=body, timeout=120)
 
-    def submit_repository(self, name: str, revision: str = "main") -> requests.Response:
+    def submit_repository(self, name: str, revision: str = "main", **selection: object) -> requests.Response:
         """`name`: owner/repository on GitHub."""
         owner, _, repo_name = name.partition("/")
-        body = {"owner": owner, "repo_name": repo_name, "revision": revision}
+        body = {"owner": owner, "repo_name": repo_name, "revision": revision, **selection}
         return self.http.post(f"{self.state.api_url}/upload/github", json=body, timeout=120)
 
-    def import_repository(self, name: str, revision: str = "main") -> dict[str, Any]:
-        answer = self.submit_repository(name, revision)
+    def import_repository(self, name: str, revision: str = "main", **selection: object) -> dict[str, Any]:
+        answer = self.submit_repository(name, revision, **selection)
         assert answer.status_code == 201, answer.text
         return self.wait_for_end(answer.headers["Location"].removeprefix("/v1/upload/tasks/"))
 
-    def accept(self, model_tag: str, revision: str = "main") -> str:
+    def accept(self, model_tag: str, revision: str = "main", **selection: object) -> str:
         """Submits and returns the task's id."""
-        answer = self.submit(model_tag, revision)
+        answer = self.submit(model_tag, revision, **selection)
         assert answer.status_code == 201, answer.text
         assert answer.text == ""
         return answer.headers["Location"].removeprefix("/v1/upload/tasks/")
@@ -100,8 +100,8 @@ class Stack:
             assert time.monotonic() < deadline, f"nothing moves any more: {told}"
             time.sleep(0.2)
 
-    def import_model(self, model_tag: str, revision: str = "main") -> dict[str, Any]:
-        task = self.wait_for_end(self.accept(model_tag, revision))
+    def import_model(self, model_tag: str, revision: str = "main", **selection: object) -> dict[str, Any]:
+        task = self.wait_for_end(self.accept(model_tag, revision, **selection))
         assert task["task_status"] == "DONE", task
         return task
 

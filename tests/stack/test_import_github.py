@@ -144,6 +144,14 @@ def test_a_branch_with_a_slash_arrives_from_lfs(stack: Stack, github: RemoteUpst
     assert sum(record.bytes_sent for record in github.requests if record.origin == "media") == 700_000
 
 
+def test_a_part_of_a_repository_arrives(stack: Stack, github: RemoteUpstream) -> None:
+    task = stack.import_repository(GITHUB_SMALL, "main", allow_patterns=["*.json"], ignore_patterns=["config.*"])
+    assert task["task_status"] == "DONE", task
+    assert read_model(stack, task) == {"tokenizer.json": build_github_small("main")["tokenizer.json"]}
+    assert read_manifest(stack, task)["selection"] == task["selection"]
+    assert [record for record in github.requests if record.origin == "media"] == []
+
+
 def test_a_branch_that_moves_after_the_submit_changes_nothing(stack: Stack, github: RemoteUpstream) -> None:
     with stack.pause_consumer("PlanQueue"):
         answer = stack.submit_repository(GITHUB_SMALL, "third")

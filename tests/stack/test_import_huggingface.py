@@ -101,6 +101,81 @@ def test_a_moved_branch_moves_only_the_changed_file(stack: Stack, hub: RemoteUps
     assert hashlib.sha256(stack.read_object(prefix + changed)).hexdigest() == following[changed].sha256
 
 
+def check_part(stack: Stack, task: dict[str, Any], files: list[str], selection: dict[str, Any]) -> str:
+    """Returns the prefix."""
+    (model,) = task["models"]
+    assert task["selection"] == selection
+    prefix: str = model["location"].removeprefix(f"s3://{stack.state.models_bucket}/")
+    assert prefix.endswith(f"/{model['commit']}-partial-{model['model_id']}/")
+    assert sorted(stack.list_keys(prefix)) == [prefix + path for path in files]
+    manifest = json.loads(stack.read_object(f"manifests/{model['model_id']}.json"))
+    assert manifest["selection"] == selection
+    assert sorted(entry["path"] for entry in manifest["files"]) == files
+    return prefix
+
+
+def test_a_part_by_patterns_moves_nothing_that_the_whole_has(
+    stack: Stack, hub: RemoteUpstream, minilm: dict[str, Any]
+) -> None:
+    asked: dict[str, Any] = {"allow_patterns": ["1_Pooling/", "*.txt", "model.*"], "ignore_patterns": ["README.*"]}
+    task = stack.import_model(MINILM, **asked)
+    source = list_model_files()
+    files = sorted(path for path in source if path.endswith(".txt") or path.startswith(("1_Pooling/", "model.")))
+    assert {"1_Pooling/config.json", "model.safetensors", "vocab.txt"} <= set(files) < set(source)
+    selection = {
+        "allow_patterns": ["*.txt", "1_Pooling/*", "model.*"],
+        "ignore_patterns": ["README.*"],
+        "weights": "all",
+    }
+    prefix = check_part(stack, task, files, selection)
+    assert {path: stack.read_object(prefix + path) for path in files} == {path: source[path] for path in files}
+    assert task["progress"]["bytes_reused"] == task["progress"]["bytes_total"] == sum(len(source[p]) for p in files)
+    assert [r for r in hub.requests if r.origin in {"resolve", "cdn"} and r.bytes_sent] == []
+    again = stack.submit(MINILM, allow_patterns=["model.*", "*.txt", "1_Pooling/*"], ignore_patterns=["README.*"])
+    assert again.status_code == 409
+    assert "allow_patterns '*.txt' '1_Pooling/*' 'model.*', ignore_patterns 'README.*'" in again.json()["detail"]
+    assert again.json()["model_id"] == task["models"][0]["model_id"] != minilm["models"][0]["model_id"]
+
+
+def test_weights_come_in_one_format_and_the_whole_takes_them_over(stack: Stack, hub: RemoteUpstream) -> None:
+    repository = build_small()
+    files = repository.commits[repository.branches["formats"]].files
+    part = stack.import_model(SMALL, "formats", weights="safetensors", ignore_patterns=["onnx/"])
+    taken = sorted(set(files) - {"onnx/model.onnx", "pytorch_model.bin", "tf_model.h5"})
+    selection = {"allow_patterns": [], "ignore_patterns": ["onnx/*"], "weights": "safetensors"}
+    prefix = check_part(stack, part, taken, selection)
+    whole = stack.import_model(SMALL, "formats")
+    assert "selection" not in whole
+    assert whole["progress"]["bytes_reused"] == sum(files[path].size for path in taken)
+    moved = [r.path.rpartition("/")[2] for r in hub.requests if r.origin == "cdn" and r.bytes_sent]
+    assert len(moved) == 4, "each file with weights once"
+    place = whole["models"][0]["location"].removeprefix(f"s3://{stack.state.models_bucket}/")
+    assert sorted(stack.list_keys(place)) == sorted(place + path for path in files)
+    assert sorted(stack.list_keys(prefix)) == [prefix + path for path in taken], "the part stays as it was"
+
+
+@pytest.mark.parametrize(
+    ("selection", "kind", "words"),
+    [
+        ({"weights": "pytorch"}, "required-files-missing", "no pytorch weights are there, only model.safetensors"),
+        ({"allow_patterns": ["*.gguf"]}, "empty-model", "No file matches the allow_patterns '*.gguf'"),
+    ],
+)
+def test_a_part_that_cannot_be_fails_before_a_byte_moves(
+    stack: Stack, hub: RemoteUpstream, selection: dict[str, Any], kind: str, words: str
+) -> None:
+    task = stack.wait_for_end(stack.accept(SMALL, "main", **selection))
+    assert (task["task_status"], task["error"]["type"]) == ("FAILED", kind)
+    assert words in task["error_msg"]
+    assert [r for r in hub.requests if r.origin in {"resolve", "cdn"}] == []
+
+
+def test_fields_of_a_part_at_fault_are_named(stack: Stack) -> None:
+    answer = stack.submit(SMALL, allow_patterns=["ok", "a\nb"], weights="gguf")
+    assert answer.status_code == 422
+    assert sorted(entry["field"] for entry in answer.json()["fields"]) == ["allow_patterns.1", "weights"]
+
+
 def test_fifty_simultaneous_posts_start_one_import(stack: Stack) -> None:
     with concurrent.futures.ThreadPoolExecutor(50) as pool:
         # Fifty workers that all start at once on a few cores would take longer than a function's timeout.

@@ -158,6 +158,64 @@ def test_fields_at_fault_are_named(deployment: Deployment, body: dict[str, objec
     assert field in problem["detail"]
 
 
+SUBMITS = {
+    "submit_huggingface": {"model_tag": NAME},
+    "submit_github": {"owner": "google-bert", "repo_name": "bert-base-uncased"},
+}
+
+
+@pytest.mark.parametrize("function", SUBMITS)
+def test_a_part_is_accepted_and_told_by_its_task(deployment: Deployment, function: str) -> None:
+    body = SUBMITS[function] | {"allow_patterns": ["x/", "*.json"], "ignore_patterns": ["b"], "weights": "all"}
+    answer = call_api(function, read_event(function), body=body)
+    assert answer.status == 201, answer.text
+    shown = {"allow_patterns": ["*.json", "x/*"], "ignore_patterns": ["b"], "weights": "all"}
+    task = read_task(answer.headers["location"].rpartition("/")[2]).body
+    assert task["selection"] == shown
+    again = check_problem(call_api(function, read_event(function), body=body), 409, "import-in-progress")
+    assert "allow_patterns '*.json' 'x/*', ignore_patterns 'b'" in again["detail"]
+    assert call_api(function, read_event(function), body=SUBMITS[function]).status == 201, "the whole is another model"
+
+
+def test_the_sample_of_a_part_is_accepted(deployment: Deployment) -> None:
+    assert isinstance(deployment.source, InMemoryModelSource)
+    deployment.source.old_names["bert-base-uncased"] = NAME
+    answer = call_api("submit_huggingface", read_event("submit_partial"))
+    assert answer.status == 201, answer.text
+    assert read_task(answer.headers["location"].rpartition("/")[2]).body["selection"]["weights"] == "safetensors"
+
+
+@pytest.mark.parametrize("function", SUBMITS)
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"allow_patterns": "*.json"}, "allow_patterns"),
+        ({"allow_patterns": None}, "allow_patterns"),
+        ({"allow_patterns": ["a"] * 101}, "allow_patterns"),
+        ({"allow_patterns": [f"{number:0500}" for number in range(21)]}, "allow_patterns"),
+        ({"allow_patterns": ["a", ""]}, "allow_patterns.1"),
+        ({"ignore_patterns": ["a", "b", 7]}, "ignore_patterns.2"),
+        ({"ignore_patterns": ["x" * 501]}, "ignore_patterns.0"),
+        ({"ignore_patterns": ["a\nb"]}, "ignore_patterns.0"),
+        ({"ignore_patterns": ["a\x7f"]}, "ignore_patterns.0"),
+        ({"ignore_patterns": ["\ud800"]}, "ignore_patterns.0"),
+        ({"weights": "gguf"}, "weights"),
+        ({"weights": None}, "weights"),
+    ],
+)
+def test_fields_of_a_part_at_fault_are_named(
+    deployment: Deployment, function: str, fields: dict[str, object], field: str
+) -> None:
+    answer = call_api(function, read_event(function), body=SUBMITS[function] | fields)
+    problem = check_problem(answer, 422, "invalid-fields")
+    assert [entry["field"] for entry in problem["fields"]] == [field]
+
+
+def test_as_many_patterns_as_may_be_are_accepted(deployment: Deployment) -> None:
+    body = {"model_tag": NAME, "allow_patterns": [f"{n:0100}" for n in range(100)], "ignore_patterns": ["y" * 500]}
+    assert submit(body).status == 201
+
+
 def test_an_existing_model_and_one_in_flight_are_409(deployment: Deployment) -> None:
     task_id = submit({"model_tag": NAME}).headers["location"].rpartition("/")[2]
     running = check_problem(submit({"model_tag": NAME}), 409, "import-in-progress")

@@ -87,8 +87,11 @@ def build_large() -> HubRepository:
 
 
 def build_small() -> HubRepository:
-    """Four revisions, each a small model of its own."""
-    return HubRepository(SMALL, {branch: build_small_files(branch) for branch in ("main", "second", "third", "fourth")})
+    """Four revisions, each a small model of its own, and one that has its weights in several formats."""
+    branches = {branch: build_small_files(branch) for branch in ("main", "second", "third", "fourth", "formats")}
+    others = ("onnx/model.onnx", "pytorch_model.bin", "tf_model.h5")
+    branches["formats"] |= {path: HubFile(random.Random(path).randbytes(700_000), lfs=True) for path in others}
+    return HubRepository(SMALL, branches)
 
 
 def build_small_files(seed: str) -> dict[str, FileSource]:

@@ -5,7 +5,7 @@ Nothing is ever unpickled. Files are read where they are staged, by ranges, and 
 
 import json
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -17,12 +17,14 @@ from modelhaul.pickles import PickleVerdict, inspect_pickle, is_pickle_name
 from modelhaul.ports import ObjectStore
 from modelhaul.required_files import MAX_INDEX_SIZE
 from modelhaul.safetensors import check_json_object, check_safetensors, check_shard_index
+from modelhaul.selection import WHOLE, Selection
 
 logger = logging.getLogger(__name__)
 
 _MOST_KEPT = 100  # scanned files and flags in a model's record
 _MOST_REASONS = 20
 _LONGEST = 300  # characters of a flag or a reason
+_INDEXES = (".safetensors.index.json", ".bin.index.json")
 _PARSED = ("config.json", "tokenizer.json")
 _LARGEST_JSON = 256 * 1024 * 1024  # bytes; tokenizers have a few tens of millions
 
@@ -53,7 +55,10 @@ class Gate:
         reasons, scanned = self._scan_pickles(files)
         if reasons and self.policy is PicklePolicy.BLOCK:
             raise UnsafeModelError(f"{'; '.join(reasons[:_MOST_REASONS])}. Loading the model could run code.")
-        flags = flag_files(sorted(files), lambda path: self._read_json(files[path]))
+        flags = (
+            *self._flag_incomplete(model, files),
+            *flag_files(sorted(files), lambda path: self._read_json(files[path])),
+        )
         if self.policy is PicklePolicy.OFF:
             verdict = GateVerdict.UNSCANNED
         else:
@@ -71,10 +76,8 @@ class Gate:
                 wrong = check_safetensors(self._open(record), record.file.size)
             elif path in _PARSED:
                 wrong = self._check_json(record)
-            elif (
-                path.endswith((".safetensors.index.json", ".bin.index.json")) and model.source is not Source.HUGGINGFACE
-            ):
-                wrong = self._check_index(path, record, files)
+            elif path.endswith(_INDEXES) and model.source is not Source.HUGGINGFACE:
+                wrong = self._check_index(path, record, files, model.selection)
             else:
                 continue
             if wrong is not None:
@@ -85,12 +88,22 @@ class Gate:
             return f"has {record.file.size:,} bytes, which is too much for JSON"
         return check_json_object(self._open(record)(0, record.file.size))
 
-    def _check_index(self, path: str, record: FileRecord, files: Collection[str]) -> str | None:
+    def _flag_incomplete(self, model: ResolvedModel, files: dict[str, FileRecord]) -> Iterator[str]:
+        """Indexes whose shards are not all here, in a part of a model: that was asked for."""
+        for path, record in files.items() if not model.selection.is_whole else ():
+            if path.endswith(_INDEXES) and (wrong := self._check_index(path, record, files)) is not None:
+                yield f"incomplete: {path}: {wrong}"
+
+    def _check_index(
+        self, path: str, record: FileRecord, files: Collection[str], selection: Selection = WHOLE
+    ) -> str | None:
+        """Shards that the selection leaves out are not missed."""
         if record.file.size > MAX_INDEX_SIZE:
             return f"has {record.file.size:,} bytes, which is too much for an index"
         directory = f"{PurePosixPath(path).parent}/".removeprefix("./")
         beside = {name.removeprefix(directory) for name in files if name.startswith(directory)}
-        return check_shard_index(self._open(record)(0, record.file.size), beside)
+        content = self._open(record)(0, record.file.size)
+        return check_shard_index(content, beside, is_wanted=lambda shard: selection.takes(directory + shard))
 
     def _scan_pickles(self, files: dict[str, FileRecord]) -> tuple[list[str], list[tuple[str, str]]]:
         """(what is wrong, with the path before it; path and sha256 of what was looked into)."""

@@ -3,7 +3,7 @@
 import logging
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from modelhaul.errors import StorageUnavailableError
@@ -11,6 +11,7 @@ from modelhaul.messages import PlanImport
 from modelhaul.model import Model, ModelStatus, Source
 from modelhaul.planning import CHECK_AFTER
 from modelhaul.ports import Clock, Ledger, MessageQueue, Meter, ModelResolver
+from modelhaul.selection import WHOLE, Selection
 from modelhaul.task import Task
 
 logger = logging.getLogger(__name__)
@@ -26,9 +27,12 @@ class Intake:
     meter: Meter
     clock: Clock
 
-    def submit(self, source: Source, name: str, revision: str) -> Task:
-        """Accepts one model. Raises what ModelResolver.resolve and Ledger.claim_import raise."""
-        resolved = self.open_resolver(source).resolve(name, revision)
+    def submit(self, source: Source, name: str, revision: str, selection: Selection = WHOLE) -> Task:
+        """Accepts one model, or a part of it, which is a model of its own.
+
+        Raises what ModelResolver.resolve and Ledger.claim_import raise.
+        """
+        resolved = replace(self.open_resolver(source).resolve(name, revision), selection=selection)
         now = self.clock()
         moment = datetime.fromtimestamp(now, UTC)
         task = Task(
@@ -39,6 +43,7 @@ class Intake:
             created_at=moment,
             updated_at=moment,
             check_at=now + CHECK_AFTER,
+            selection=selection,
         )
         model = Model(resolved.model_id, resolved, ModelStatus.IMPORTING, task.id, moment, moment)
         self.ledger.claim_import(task, [model])
@@ -48,6 +53,7 @@ class Intake:
             "model_id": model.model_id,
             "model": resolved.name,
             "commit": resolved.commit,
+            "selection": selection.describe(),
         }
         try:
             self.queue.send([PlanImport(task_id=task.id)])

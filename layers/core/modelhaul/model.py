@@ -1,14 +1,17 @@
 """Models, their files and the blobs that files share."""
 
+import json
 import re
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
 from modelhaul.digest import Digest
 from modelhaul.errors import FileTooLargeError, InvalidReferenceError
+from modelhaul.selection import WHOLE, Selection
 
 _MODEL_NAMESPACE = uuid.UUID("6f1c9f3e-6d0c-5d61-9a3c-0f6a4b1f7c55")
 
@@ -33,7 +36,7 @@ class ModelStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
-    """One immutable version of a model at its source.
+    """One immutable version of a model at its source, or the part of it that `selection` takes.
 
     `name` is the source's canonical name, `commit` what `revision` stood for when it was asked. A model from an
     archive has no upstream commit: there it is the task's id. `root` says where among its task's files the model's
@@ -45,25 +48,41 @@ class ResolvedModel:
     revision: str
     commit: str
     root: str = ""
+    selection: Selection = WHOLE
 
     @property
     def model_id(self) -> str:
-        """UUIDv5 of `source:name@commit`: aliases of one version meet, a moved branch is another model.
+        """UUIDv5 of `source:name@commit`: aliases of one version meet, a moved branch is another model,
+        and so is each selection of a part.
 
         For a model from an archive, of `local:name` in lower case.
         """
         if self.source is Source.LOCAL:
             return str(uuid.uuid5(_MODEL_NAMESPACE, f"local:{self.name.lower()}"))
-        return str(uuid.uuid5(_MODEL_NAMESPACE, f"{self.source.lower()}:{self.name}@{self.commit}"))
+        return _identify(self.source, self.name, self.commit, self.selection)
 
     @property
     def prefix(self) -> str:
-        """Where the files lie in the models bucket, with the trailing slash."""
-        return f"models/{self.source.lower()}/{self.name}/{self.commit}/"
+        """Where the files lie in the models bucket, with the trailing slash. A part lies beside the whole."""
+        part = "" if self.selection.is_whole else f"-partial-{self.model_id}"
+        return f"models/{self.source.lower()}/{self.name}/{self.commit}{part}/"
 
     def locate(self, path: str) -> str | None:
         """The key of the task's file `path` in the models bucket; None if it is not this model's."""
         return self.prefix + path.removeprefix(self.root) if path.startswith(self.root) else None
+
+    def describe(self) -> str:
+        """As people are told, so that versions and parts of a model can be told apart."""
+        if self.source is Source.LOCAL:
+            return self.name
+        part = "" if self.selection.is_whole else f" ({self.selection.describe()})"
+        return f"{self.name} at commit {self.commit[:12]}{part}"
+
+
+@lru_cache(maxsize=128)  # each file of a part is located by it
+def _identify(source: Source, name: str, commit: str, selection: Selection) -> str:
+    part = "" if selection.is_whole else f"+{json.dumps(asdict(selection))}"
+    return str(uuid.uuid5(_MODEL_NAMESPACE, f"{source.lower()}:{name}@{commit}{part}"))
 
 
 class GateVerdict(StrEnum):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import batched
 
+from modelhaul.choosing import choose_files
 from modelhaul.errors import EmptyModelError, RequiredFilesError
 from modelhaul.messages import PlanImport, PublishModels, TransferFiles
 from modelhaul.model import FileKind, FileList, ResolvedModel, Source, SourceFile
@@ -107,18 +108,30 @@ class Planner:
         source = self.open_source(task)
         files: list[SourceFile] = []
         for model in self.ledger.find_models(task.model_ids):
-            collected = FileList(model.resolved)
-            for file in source.list_files(model.resolved):
-                collected.add(file)
-            files += collected.files
+            listed = list(source.list_files(model.resolved))
             if model.resolved.source is Source.GITHUB:
-                self._check_required(source, model.resolved, collected.files)
+                self._check_required(source, model.resolved, listed)
+            chosen = FileList(model.resolved)
+            for file in choose_files(model.resolved, listed):
+                chosen.add(file)
+            files += chosen.files
+            if not model.resolved.selection.is_whole:
+                logger.info(
+                    "what was not asked for is left out",
+                    extra={
+                        "task_id": task.id,
+                        "model_id": model.model_id,
+                        "selection": model.resolved.selection.describe(),
+                        "files_left_out": len(listed) - len(chosen.files),
+                        "bytes_left_out": sum(f.size for f in listed) - sum(f.size for f in chosen.files),
+                    },
+                )
         if not any(file.kind is FileKind.FILE for file in files):
             raise EmptyModelError(f"{task.model_tag} has no files.")
         return files
 
     def _check_required(self, source: ModelSource, model: ResolvedModel, files: Iterable[SourceFile]) -> None:
-        """Nobody vouches that a repository is a model."""
+        """Nobody vouches that a repository is a model. A part of it may then be anything: it was asked for."""
         by_path = {file.path: file for file in files}
         paths = {path for path, file in by_path.items() if file.kind is FileKind.FILE}
         lacking = find_lacking(paths, lambda path: _read_index(source, model, by_path[path]), self.required_files)

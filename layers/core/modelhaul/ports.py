@@ -66,8 +66,8 @@ class ModelSource(Protocol):
     """
 
     def list_files(self, model: ResolvedModel) -> Iterator[SourceFile]:
-        """All files of the model's commit, each with the digest that the source publishes and a path below the
-        model's root; and what is recorded only, by its kind.
+        """All files of the model's commit, whatever its selection, each with the digest that the source publishes and a
+        path below the model's root; and what is recorded only, by its kind.
 
         Raises what ModelResolver.resolve raises, FileMissingError, ListingTooLongError, SourceQuotaError,
         ArchiveRefusedError, ArchiveReplacedError.

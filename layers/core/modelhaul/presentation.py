@@ -1,6 +1,7 @@
 """Tasks and models as people and programs outside see them: in answers of the API and in outcomes."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,6 +33,8 @@ def present_task(task: Task) -> dict[str, Any]:
             "bytes_reused": progress.bytes_reused,
         },
     }
+    if not task.selection.is_whole:
+        shown["selection"] = asdict(task.selection)
     if task.error is not None:
         shown["error_msg"] = task.error.detail
         shown["error"] = {"type": task.error.type, "retryable": task.error.retryable}
@@ -60,6 +63,8 @@ def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
         "created_at": format_time(model.created_at),
         "updated_at": format_time(model.updated_at),
     }
+    if not model.resolved.selection.is_whole:
+        shown["selection"] = asdict(model.resolved.selection)
     if model.status is ModelStatus.READY:
         shown |= {"files": model.files, "size": model.size, "location": _locate(model, bucket)}
         if model.gate is not None:

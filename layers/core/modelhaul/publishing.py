@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from modelhaul.closing import TaskCloser, manifest_key
 from modelhaul.errors import ObjectGoneError
@@ -119,6 +119,7 @@ class Publisher:
             extra={
                 "task_id": task.id,
                 "model_ids": list(totals),
+                "selection": task.selection.describe(),
                 "prefixes": [model.resolved.prefix for model in layout.models],
                 "files": len(layout.records),
                 "bytes": sum(size for _, size in totals.values()),
@@ -222,6 +223,7 @@ def _write_manifest(
 ) -> bytes:
     """The manifest's JSON: the model, of each file path, size, sha256 and the digest its source published, what
     the gate found, and what was not followed: symlinks with their blob, submodules with their commit.
+    `selection` is there if these are not all of the model's files.
     """
     resolved = model.resolved
     return json.dumps(
@@ -232,6 +234,7 @@ def _write_manifest(
             "name": resolved.name,
             "revision": resolved.revision,
             "commit": resolved.commit,
+            **({} if resolved.selection.is_whole else {"selection": asdict(resolved.selection)}),
             "prefix": resolved.prefix,
             "task_id": task.id,
             "gate": present_gate(gate),

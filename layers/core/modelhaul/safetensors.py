@@ -64,8 +64,10 @@ def check_safetensors(read: ReadRange, size: int) -> str | None:
     return None
 
 
-def check_shard_index(content: bytes, paths: Collection[str]) -> str | None:
-    """What is wrong with a `*.index.json`, whose shards must be among `paths`; None if nothing is."""
+def check_shard_index(
+    content: bytes, paths: Collection[str], *, is_wanted: Callable[[str], bool] = lambda _: True
+) -> str | None:
+    """What is wrong with a `*.index.json`, whose shards must be among `paths` if they are wanted; None if nothing."""
     try:
         index = _parse_object(content)
         weight_map = index.get("weight_map")
@@ -73,7 +75,7 @@ def check_shard_index(content: bytes, paths: Collection[str]) -> str | None:
             raise _FormatError("has no weight_map of names")
     except _FormatError as error:
         return str(error)
-    missing = sorted(set(weight_map.values()) - set(paths))
+    missing = sorted(filter(is_wanted, set(weight_map.values()) - set(paths)))
     if missing:
         return f"{len(missing):,} of its shards are missing: {', '.join(name[:_SHOWN] for name in missing[:3])!r}"
     return None

@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from modelhaul.model import Archive, SkippedDirectory, Source
+from modelhaul.selection import WHOLE, Selection
 
 
 class TaskStatus(StrEnum):
@@ -48,7 +49,8 @@ class TaskError:
 @dataclass(frozen=True, slots=True)
 class Task:
     """`model_tag` is what was asked for (`name@revision`, or an archive's name), `model_ids` the models it claims,
-    at most 90; none before an archive was inspected. `skipped` are an archive's directories that are no models.
+    at most 90; none before an archive was inspected. `skipped` are an archive's directories that are no models,
+    `selection` says which files of the model were asked for.
 
     `check_at` (epoch seconds) is when the sweep looks after the task if nothing else touched it before,
     `sweeps` how often it did so since something last moved.
@@ -68,6 +70,7 @@ class Task:
     sweeps: int = 0
     archive: Archive | None = None
     skipped: tuple[SkippedDirectory, ...] = ()
+    selection: Selection = WHOLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,9 @@ class GitHubSource:
             else:
                 yield file
         pointers = self._find_pointers(model, blobs)
-        self._lfs.check_objects(model.name, pointers)
+        # What is not asked for may be missing.
+        taken = {path: pointer for path, pointer in pointers.items() if model.selection.takes(path)}
+        self._lfs.check_objects(model.name, taken)
         for file in blobs:
             pointer = pointers.get(file.path)
             if pointer is None:

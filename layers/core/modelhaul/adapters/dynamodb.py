@@ -72,6 +72,7 @@ from modelhaul.model import (
     SourceFile,
 )
 from modelhaul.ports import Clock, Ledger
+from modelhaul.selection import WHOLE, Selection, Weights
 from modelhaul.task import Progress, Stage, Task, TaskError, TaskPage, TaskStatus
 
 _TASK_TTL = 90 * 86_400  # seconds after the task's end
@@ -131,8 +132,8 @@ class ArchiveMap(MapAttribute[str, Any]):
 
 
 class TaskItem(Item):
-    """`skipped` is zlib's, of JSON: a list of [directory, what it lacks]. Every count of progress writes the whole
-    item, and is paid for by its size.
+    """`skipped` is zlib's, of JSON: a list of [directory, what it lacks]; `selection` as in ModelItem. Every count of
+    progress writes the whole item, and is paid for by its size.
     """
 
     by_check = TasksByCheck()
@@ -145,6 +146,7 @@ class TaskItem(Item):
     model_ids: ListAttribute[str] = ListAttribute(of=UnicodeAttribute)  # type: ignore[arg-type]
     archive = ArchiveMap(null=True)  # type: ignore[no-untyped-call]
     skipped = BinaryAttribute(null=True, legacy_encoding=False)
+    selection = BinaryAttribute(null=True, legacy_encoding=False)
     created_at = UTCDateTimeAttribute()
     updated_at = UTCDateTimeAttribute()
     status = UnicodeAttribute()
@@ -162,7 +164,7 @@ class TaskItem(Item):
 
 
 class ModelItem(Item):
-    """`gate` is zlib's, of JSON: the fields of GateReport."""
+    """`gate` and `selection` are zlib's, of JSON: the fields of GateReport, and of a Selection that is not all."""
 
     model_id = UnicodeAttribute(hash_key=True)
     source = UnicodeAttribute()
@@ -170,6 +172,7 @@ class ModelItem(Item):
     revision = UnicodeAttribute()
     commit = UnicodeAttribute()
     root = UnicodeAttribute(null=True)
+    selection = BinaryAttribute(null=True, legacy_encoding=False)
     status = UnicodeAttribute()
     task_id = UnicodeAttribute()
     created_at = UTCDateTimeAttribute()
@@ -240,6 +243,7 @@ def _to_task(item: TaskItem) -> Task:
         sweeps=int(item.sweeps),
         archive=_to_archive(item.archive),
         skipped=_unpack_skipped(item.skipped),
+        selection=_unpack_selection(item.selection),
     )
 
 
@@ -281,7 +285,14 @@ def _from_task_error(error: TaskError) -> dict[str, object]:
 def _to_model(item: ModelItem) -> Model:
     return Model(
         model_id=item.model_id,
-        resolved=ResolvedModel(Source(item.source), item.name, item.revision, item.commit, item.root or ""),
+        resolved=ResolvedModel(
+            Source(item.source),
+            item.name,
+            item.revision,
+            item.commit,
+            item.root or "",
+            _unpack_selection(item.selection),
+        ),
         status=ModelStatus(item.status),
         task_id=item.task_id,
         created_at=item.created_at,
@@ -290,6 +301,17 @@ def _to_model(item: ModelItem) -> Model:
         size=int(item.size),
         gate=_unpack_gate(item.gate),
     )
+
+
+def _pack_selection(selection: Selection) -> bytes | None:
+    return None if selection.is_whole else zlib.compress(json.dumps(asdict(selection), ensure_ascii=False).encode())
+
+
+def _unpack_selection(packed: bytes | None) -> Selection:
+    if packed is None:
+        return WHOLE
+    found = json.loads(zlib.decompress(packed))
+    return Selection(tuple(found["allow_patterns"]), tuple(found["ignore_patterns"]), Weights(found["weights"]))
 
 
 def _pack_gate(report: GateReport) -> bytes:
@@ -561,7 +583,7 @@ class DynamoDBLedger(Ledger):
         held = [model for model in found if model.task_id != task_id and model.status is not ModelStatus.FAILED]
         ready = [model for model in held if model.status is ModelStatus.READY]
         if ready:
-            names = ", ".join(map(_describe, ready))
+            names = ", ".join(model.resolved.describe() for model in ready)
             raise ModelExistsError(
                 f"{names} {'is' if len(ready) == 1 else 'are'} here already.",
                 models={model.model_id: model.resolved.name for model in ready},
@@ -603,6 +625,7 @@ class DynamoDBLedger(Ledger):
             model_ids=list(task.model_ids),
             archive=_from_archive(task.archive) if task.archive else None,
             skipped=_pack_skipped(task.skipped) if task.skipped else None,
+            selection=_pack_selection(task.selection),
             created_at=task.created_at,
             updated_at=task.updated_at,
             status=task.status,
@@ -626,6 +649,7 @@ class DynamoDBLedger(Ledger):
             revision=model.resolved.revision,
             commit=model.resolved.commit,
             root=model.resolved.root or None,
+            selection=_pack_selection(model.resolved.selection),
             status=model.status,
             task_id=model.task_id,
             created_at=model.created_at,
@@ -1011,19 +1035,13 @@ def _has_expired(expires_at: datetime | None, now: float) -> bool:
     return expires_at is not None and expires_at.timestamp() <= now
 
 
-def _describe(model: Model) -> str:
-    if model.resolved.source is Source.LOCAL:
-        return model.resolved.name
-    return f"{model.resolved.name} at commit {model.resolved.commit[:12]}"
-
-
 def _describe_import(model: Model) -> str:
     if model.status is ModelStatus.WITHDRAWING:
         return (
-            f"An import of {_describe(model)} failed while it was being published, and is being withdrawn. "
+            f"An import of {model.resolved.describe()} failed while it was being published, and is being withdrawn. "
             "Submit again in half an hour."
         )
-    return f"{_describe(model)} is being imported by task {model.task_id}: follow that one."
+    return f"{model.resolved.describe()} is being imported by task {model.task_id}: follow that one."
 
 
 def _write_cursor(key: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ LOCAL = python -m local --stack "$(STACK)"
 LOCAL_OPTIONS = --upstream "$(UPSTREAM)" --port "$(STACK_PORT)" --hf-endpoint "$(HF_ENDPOINT)" \
 	--github-api-url "$(GITHUB_API_URL)" --github-url "$(GITHUB_URL)" --github-raw-url "$(GITHUB_RAW_URL)"
 
-.PHONY: help setup run up down test check format counts bench build deploy lock clean
+.PHONY: help setup run up down test check format openapi counts bench build deploy lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -58,12 +58,15 @@ test: check ## checks and all tests, those on the local stack included
 check: setup ## lint, format, types, template
 	ruff check
 	ruff format --check
-	mypy cli functions layers local tests
+	mypy cli functions layers local openapi tests
 	cfn-lint template.yaml
 
 format: setup ## mend what ruff can mend
 	ruff check --fix
 	ruff format
+
+openapi: setup ## write the API's document again, from the handlers
+	PYTHONPATH=.:layers/core:layers/sources python -m openapi
 
 BENCHMARKS = PYTHONPATH=.:layers/core:layers/sources:layers/scanner python -m tests.benchmarks
 counts: setup ## write docs/calls.md again: the calls of AWS that an import makes

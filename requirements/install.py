@@ -5,6 +5,7 @@ interpreter changed. uv does the work; where it is missing, it is installed besi
 """
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -101,6 +102,25 @@ def provide_git_lfs() -> None:
     shutil.rmtree(folder)
 
 
+def provide_chromium() -> None:
+    """Chromium and its driver for the test of the API's page: Debian's, where this is a machine of root's that lacks
+    them, such as a container. Without them that one test is skipped.
+    """
+    if shutil.which("chromium") and shutil.which("chromedriver"):
+        return
+    if shutil.which("apt-get") and os.geteuid() == 0:
+        print("Installing Chromium for the tests", flush=True)
+        install = ["install", "--yes", "--no-install-recommends", "chromium", "chromium-driver"]
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        steps = (["apt-get", "-qq", *arguments] for arguments in (["update"], install))
+        if all(
+            subprocess.run(step, check=False, env=environment, stdout=subprocess.DEVNULL).returncode == 0
+            for step in steps
+        ):
+            return
+    print("Chromium and its driver are missing: install both for the test of the API's page.", file=sys.stderr)
+
+
 if __name__ == "__main__":
     if sys.version_info[:2] != (3, 13):
         sys.exit("Python 3.13 is needed, as in .python-version.")
@@ -108,3 +128,4 @@ if __name__ == "__main__":
         install_environment(ROOT / name, [REQUIREMENTS / file for file in files])
     install_command_line()
     provide_git_lfs()
+    provide_chromium()

@@ -5,6 +5,8 @@ from http import HTTPStatus
 from aws_lambda_powertools.event_handler import Response
 
 from modelhaul import wiring
+from modelhaul.documenting import describe_answers
+from modelhaul.errors import TaskEndedError, TaskNotFoundError
 from modelhaul.http import create_app, create_handler
 
 app = create_app()
@@ -12,7 +14,13 @@ handler = create_handler(app)
 wiring.build_early(wiring.create_closer)
 
 
-@app.delete("/upload/tasks/<task_id>")
+@app.delete(
+    "/upload/tasks/<task_id>",
+    summary="Cancel an import",
+    description="Nothing of it becomes visible; verified files are used again by the next import of the same content.",
+    tags=["Tasks"],
+    responses=describe_answers(HTTPStatus.NO_CONTENT, "Cancelled.", problems=[TaskNotFoundError, TaskEndedError]),
+)
 def cancel_task(task_id: str) -> Response[str]:
     wiring.create_closer().cancel(task_id)
     return Response(status_code=HTTPStatus.NO_CONTENT.value, body="")

@@ -5,13 +5,24 @@ from http import HTTPStatus
 from aws_lambda_powertools.event_handler import Response
 
 from modelhaul import wiring
+from modelhaul.documenting import describe_answers
+from modelhaul.errors import ImportInProgressError, ModelNotFoundError
 from modelhaul.http import create_app, create_handler
 
 app = create_app()
 handler = create_handler(app)
 
 
-@app.delete("/models/<model_id>")
+@app.delete(
+    "/models/<model_id>",
+    summary="Delete a model",
+    description="Its files, manifest and record; it is 404 from the first moment on. What was copied from it stays.",
+    tags=["Models"],
+    responses={
+        **describe_answers(HTTPStatus.NO_CONTENT, "Gone.", problems=[ModelNotFoundError, ImportInProgressError]),
+        **describe_answers(HTTPStatus.ACCEPTED, "There is so much that the rest is deleted in the background."),
+    },
+)
 def delete_model(model_id: str) -> Response[str]:
     context = app.lambda_context
     gone = wiring.create_deleter().delete_model(model_id, lambda: context.get_remaining_time_in_millis() / 1000)

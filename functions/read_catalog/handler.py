@@ -1,5 +1,6 @@
 """GET /v1/upload/tasks, /v1/upload/tasks/{task_id}, /v1/upload/local/{model_id}, /v1/models and what is below it"""
 
+from http import HTTPStatus
 from typing import Annotated
 
 from aws_lambda_powertools.event_handler import Response
@@ -7,7 +8,8 @@ from aws_lambda_powertools.event_handler.openapi.params import Query
 
 from modelhaul import wiring
 from modelhaul.closing import describe_missing_task
-from modelhaul.errors import TaskNotFoundError
+from modelhaul.documenting import describe_answers
+from modelhaul.errors import InvalidReferenceError, ModelFileNotFoundError, ModelNotFoundError, TaskNotFoundError
 from modelhaul.http import answer_json, create_app, create_handler, read_greedy_path, redirect
 from modelhaul.model import ModelStatus, Source
 from modelhaul.presentation import present_model, present_task, present_whole_task
@@ -19,7 +21,15 @@ handler = create_handler(app)
 wiring.build_early(wiring.create_ledger)
 
 
-@app.get("/upload/tasks")
+@app.get(
+    "/upload/tasks",
+    summary="List imports, newest first",
+    description="A page may be short, or empty, and still have a cursor.",
+    tags=["Tasks"],
+    responses=describe_answers(
+        HTTPStatus.OK, "A page.", body="TaskList", problems=[InvalidReferenceError], validates=True
+    ),
+)
 def list_tasks(
     source: Annotated[Source | None, Query()] = None,
     status: Annotated[TaskStatus | None, Query()] = None,
@@ -30,7 +40,12 @@ def list_tasks(
     return answer_json({"tasks": [present_task(task) for task in page.tasks], "cursor": page.cursor})
 
 
-@app.get("/upload/tasks/<task_id>")
+@app.get(
+    "/upload/tasks/<task_id>",
+    summary="How far an import is",
+    tags=["Tasks"],
+    responses=describe_answers(HTTPStatus.OK, "The task.", body="Task", problems=[TaskNotFoundError]),
+)
 def read_task(task_id: str) -> Response[str]:
     ledger = wiring.create_ledger()
     task = ledger.find_task(task_id)
@@ -40,13 +55,27 @@ def read_task(task_id: str) -> Response[str]:
     return answer_json(present_whole_task(task, ledger.find_models(task.model_ids), bucket=bucket))
 
 
-@app.get("/upload/local/<model_id>")
+@app.get(
+    "/upload/local/<model_id>",
+    summary="A model from an archive",
+    tags=["Models"],
+    responses=describe_answers(HTTPStatus.OK, "The model's record.", body="ModelRecord", problems=[ModelNotFoundError]),
+)
 def read_local_model(model_id: str) -> Response[str]:
     model = wiring.create_catalog().find_model(model_id, source=Source.LOCAL)
     return answer_json(present_model(model, bucket=StoreSettings.read().models_bucket))
 
 
-@app.get("/models")
+@app.get(
+    "/models",
+    summary="List models, newest first",
+    description="Those that are READY. `name`: in whose name this is, whatever the case of its letters. A page may be "
+    "short, or empty, and still have a cursor.",
+    tags=["Models"],
+    responses=describe_answers(
+        HTTPStatus.OK, "A page.", body="ModelList", problems=[InvalidReferenceError], validates=True
+    ),
+)
 def list_models(
     source: Annotated[Source | None, Query()] = None,
     name: Annotated[str | None, Query(min_length=1, max_length=300)] = None,
@@ -60,7 +89,18 @@ def list_models(
     )
 
 
-@app.get("/models/<model_id>")
+@app.get(
+    "/models/<model_id>",
+    summary="A model, with its manifest",
+    tags=["Models"],
+    responses=describe_answers(
+        HTTPStatus.OK,
+        "The model's record; if it is READY with its manifest, and an address from which to fetch that for an hour. A "
+        "manifest of more than 4 MB is only there.",
+        body="WholeModel",
+        problems=[ModelNotFoundError],
+    ),
+)
 def read_model(model_id: str) -> Response[str]:
     catalog = wiring.create_catalog()
     model = catalog.find_model(model_id)
@@ -72,7 +112,18 @@ def read_model(model_id: str) -> Response[str]:
     return answer_json(shown)
 
 
-@app.get("/models/<model_id>/files/.+")
+@app.get(
+    "/models/<model_id>/files/.+",
+    summary="Download a file",
+    description="`path` as in the manifest.",
+    tags=["Models"],
+    responses=describe_answers(
+        HTTPStatus.FOUND,
+        "Where to GET the file within an hour, without the API key.",
+        headers=["Location"],
+        problems=[ModelNotFoundError, ModelFileNotFoundError],
+    ),
+)
 def read_file(model_id: str) -> Response[str]:
     path = read_greedy_path(app.current_event, "path")
     return redirect(wiring.create_catalog().sign_file(model_id, path))

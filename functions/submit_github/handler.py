@@ -1,5 +1,6 @@
 """POST /v1/upload/github"""
 
+from http import HTTPStatus
 from typing import Annotated
 
 from aws_lambda_powertools.event_handler import Response
@@ -7,6 +8,8 @@ from aws_lambda_powertools.event_handler.openapi.params import Body
 from pydantic import Field
 
 from modelhaul import wiring
+from modelhaul.documenting import IMPORTING, SUBMIT_PROBLEMS, describe_answers
+from modelhaul.errors import InvalidRepositoryError
 from modelhaul.http import accept_task, create_app, create_handler
 from modelhaul.model import Source
 from modelhaul.submission import HubImport
@@ -22,7 +25,19 @@ class GitHubImport(HubImport):
     revision: str = Field(default="main", max_length=1000)
 
 
-@app.post("/upload/github")
+@app.post(
+    "/upload/github",
+    summary="Import a model from a GitHub repository",
+    description=IMPORTING,
+    tags=["Uploads"],
+    responses=describe_answers(
+        HTTPStatus.CREATED,
+        "Accepted; no body.",
+        headers=["Location"],
+        problems=[*SUBMIT_PROBLEMS, InvalidRepositoryError],
+        validates=True,
+    ),
+)
 def submit_github(request: Annotated[GitHubImport, Body()]) -> Response[str]:
     name = f"{request.owner}/{request.repo_name}"
     task = wiring.create_intake().submit(Source.GITHUB, name, request.revision, request.selection)

@@ -1,5 +1,6 @@
 """POST /v1/upload/huggingface"""
 
+from http import HTTPStatus
 from typing import Annotated
 
 from aws_lambda_powertools.event_handler import Response
@@ -7,6 +8,8 @@ from aws_lambda_powertools.event_handler.openapi.params import Body
 from pydantic import Field
 
 from modelhaul import wiring
+from modelhaul.documenting import IMPORTING, SUBMIT_PROBLEMS, describe_answers
+from modelhaul.errors import InvalidReferenceError
 from modelhaul.http import accept_task, create_app, create_handler
 from modelhaul.model import Source
 from modelhaul.submission import HubImport
@@ -21,7 +24,19 @@ class HuggingFaceImport(HubImport):
     revision: str = Field(default="main", min_length=1, max_length=255)
 
 
-@app.post("/upload/huggingface")
+@app.post(
+    "/upload/huggingface",
+    summary="Import a model from the Hugging Face Hub",
+    description=IMPORTING,
+    tags=["Uploads"],
+    responses=describe_answers(
+        HTTPStatus.CREATED,
+        "Accepted; no body.",
+        headers=["Location"],
+        problems=[*SUBMIT_PROBLEMS, InvalidReferenceError],
+        validates=True,
+    ),
+)
 def submit_huggingface(request: Annotated[HuggingFaceImport, Body()]) -> Response[str]:
     task = wiring.create_intake().submit(Source.HUGGINGFACE, request.model_tag, request.revision, request.selection)
     return accept_task(task)

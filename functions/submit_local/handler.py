@@ -1,12 +1,14 @@
 """POST /v1/upload/local"""
 
-from typing import Annotated
+from http import HTTPStatus
+from typing import Annotated, Any
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from modelhaul import wiring
+from modelhaul import errors, wiring
+from modelhaul.documenting import IMPORTING, describe_answers
 from modelhaul.forms import read_upload_form
 from modelhaul.http import (
     accept_models,
@@ -19,7 +21,7 @@ from modelhaul.http import (
 )
 
 app = create_app()
-handler = create_handler(app)
+handler = create_handler(app, takes_forms=True)
 wiring.build_early(wiring.create_archive_intake)
 
 
@@ -31,7 +33,47 @@ class LargeUpload(BaseModel):
     model_name: str | None = Field(default=None, min_length=1, max_length=300)
 
 
-@app.post("/upload/local")
+def describe_upload() -> dict[str, Any]:
+    """The body of the request, which Powertools does not read."""
+    form = {
+        "type": "object",
+        "properties": {"file": {"type": "string", "format": "binary"}, "model_name": {"type": "string"}},
+        "required": ["file"],
+    }
+    return {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": form},
+            "application/json": {"schema": LargeUpload.model_json_schema()},
+        },
+    }
+
+
+@app.post(
+    "/upload/local",
+    summary="Import the models of a ZIP archive",
+    description="A form with the archive in the field `file`, up to 4.5 MB; or, for larger ones, JSON with its size, "
+    f"which is answered with presigned addresses for the bytes. {IMPORTING}",
+    tags=["Uploads"],
+    openapi_extensions={"requestBody": describe_upload()},
+    responses=describe_answers(
+        HTTPStatus.CREATED,
+        "Accepted. For a form no body, and the Location of the first model; for JSON where to send the bytes, and the "
+        "Location of the task.",
+        body="Upload",
+        headers=["Location", "Link"],
+        problems=[
+            errors.InvalidReferenceError,
+            errors.InvalidFormError,
+            errors.ArchiveRefusedError,
+            errors.NoModelInArchiveError,
+            errors.ArchiveTooLargeError,
+            errors.ModelExistsError,
+            errors.ImportInProgressError,
+        ],
+        validates=True,
+    ),
+)
 def submit_local(model_name: Annotated[str | None, Query(min_length=1, max_length=300)] = None) -> Response[str]:
     intake = wiring.create_archive_intake()
     form_type = read_form_type(app.current_event)

@@ -705,14 +705,18 @@ def check_tracing(template: Template) -> list[str]:
     return faults + [f"{name}: no tracing" for name, stage in stages if stage.get("TracingEnabled") is not True]
 
 
+# What a browser opens; nothing of the account is told there.
+OPEN_PATHS = {"/openapi.json", "/docs"}
+
+
 def check_callers(template: Template) -> list[str]:
-    """Every route asks who calls: by an API key, or with AuthMode=IAM by a signature and then by no key."""
+    """Every route but the documentation's asks who calls: by an API key, or with AuthMode=IAM by a signature."""
     faults = [
-        f"{method.upper()} {path}: open to everybody"
+        f"{method.upper()} {path}: open to everybody, or closed and should not be"
         for _, api in list_resources(template, "AWS::ApiGateway::RestApi")
         for path, methods in api["Body"]["paths"].items()
         for method, operation in methods.items()
-        if method in HTTP_METHODS and {"api_key": []} not in operation.get("security", [])
+        if method in HTTP_METHODS and ({"api_key": []} in operation.get("security", [])) == (path in OPEN_PATHS)
     ]
     for mode, scheme in (("API_KEY", API_KEY), ("IAM", SIGV4)):
         chosen = apply_parameters(template, AuthMode=mode)

@@ -1,5 +1,6 @@
 """The API's handlers: contract statuses, headers and problems, over the in-memory deployment."""
 
+import base64
 import json
 import re
 from dataclasses import replace
@@ -37,6 +38,20 @@ def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
 
 def submit(body: object = None, raw: str | None = None) -> Answer:
     return call_api("submit_huggingface", read_event("submit_huggingface"), body=body, raw=raw)
+
+
+def test_a_form_is_not_json(deployment: Deployment) -> None:
+    event = read_event("submit_huggingface")
+    labelled = {**event, "headers": {"content-type": "multipart/form-data"}, "multiValueHeaders": {}}
+    answer = call_api("submit_huggingface", labelled, raw="--x\r\n")
+    check_problem(answer, 400, "invalid-json")
+    assert call_api("submit_huggingface", labelled, body={"model_tag": NAME}).status == 201
+
+
+@pytest.mark.parametrize(("body", "status"), [(b"\xff\xfe{", 400), (b'{"model_tag": "%s"}' % NAME.encode(), 201)])
+def test_a_body_in_base64_is_decoded(deployment: Deployment, body: bytes, status: int) -> None:
+    event = {**read_event("submit_huggingface"), "isBase64Encoded": True}
+    assert call_api("submit_huggingface", event, raw=base64.b64encode(body).decode()).status == status
 
 
 def submit_repository(body: object) -> Answer:

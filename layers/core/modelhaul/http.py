@@ -96,18 +96,24 @@ _EXPOSED = "Link, Location, Retry-After"  # to pages of another origin, beyond w
 def create_app() -> APIGatewayRestResolver:
     """A resolver whose every error is a problem; routes validate by pydantic."""
     app = APIGatewayRestResolver(enable_validation=True)
-    app.exception_handler(errors.ModelhaulError)(_answer_error)
+    app.exception_handler(errors.ModelhaulError)(answer_error)
     app.exception_handler(RequestValidationError)(_answer_invalid)
     app.not_found(_answer_no_route)
     return app
 
 
-def answer_request(app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Resolves an API Gateway REST event. What nobody foresaw is logged and answered as 500."""
+def answer_request(
+    app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext, *, takes_forms: bool = False
+) -> dict[str, Any]:
+    """Resolves an API Gateway REST event. What nobody foresaw is logged and answered as 500.
+
+    Bodies are JSON, whatever they are labelled (`curl -d` without a header calls them a form), but for a form with
+    parts where the app `takes_forms`.
+    """
     logger = create_logger()
     logger.set_correlation_id(context.aws_request_id)
     try:
-        answer = _answer_once(app, event, context)
+        answer = _answer_once(app, event, context, takes_forms=takes_forms)
     except Exception:
         logger.exception("unexpected error")
         problem = create_problem(
@@ -121,16 +127,20 @@ def answer_request(app: APIGatewayRestResolver, event: dict[str, Any], context: 
     return answer
 
 
-def _answer_once(app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def _answer_once(
+    app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext, *, takes_forms: bool
+) -> dict[str, Any]:
     """A POST with an Idempotency-Key is answered as it was before, if it was.
 
     https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
     """
 
-    def resolve() -> dict[str, Any]:
-        return app.resolve(_read_body_as_json(event), context)
-
     request = APIGatewayProxyEvent(event)
+
+    def resolve() -> dict[str, Any]:
+        is_form = takes_forms and read_form_type(request) is not None
+        return app.resolve(event if is_form else _label_as_json(event), context)
+
     key = request.headers.get("idempotency-key")
     if key is None or request.http_method != "POST":
         return resolve()
@@ -146,7 +156,7 @@ def _answer_once(app: APIGatewayRestResolver, event: dict[str, Any], context: La
             context=context,
         )
     except errors.ModelhaulError as error:
-        return _write_answer(_answer_error(error))
+        return _write_answer(answer_error(error))
 
 
 def _find_caller(event: dict[str, Any]) -> str:
@@ -178,16 +188,14 @@ def _write_answer(response: Response[str]) -> dict[str, Any]:
     }
 
 
-def _read_body_as_json(event: dict[str, Any]) -> dict[str, Any]:
-    """Bodies are JSON, whatever they are labelled: `curl -d` without a header calls them a form. A form with parts
-    is one.
-    """
-    if read_form_type(APIGatewayProxyEvent(event)) is not None:
-        return event
+def _label_as_json(event: dict[str, Any]) -> dict[str, Any]:
     headers = {name: value for name, value in (event.get("headers") or {}).items() if name.lower() != "content-type"}
     many = {n: v for n, v in (event.get("multiValueHeaders") or {}).items() if n.lower() != "content-type"}
+    # API Gateway gives what is labelled a form in base64. Bytes that are no text are no JSON either.
+    body = read_body(APIGatewayProxyEvent(event)).decode("utf-8", "replace") if event.get("isBase64Encoded") else None
     return {
         **event,
+        **({} if body is None else {"body": body, "isBase64Encoded": False}),
         "headers": {**headers, "content-type": "application/json"},
         "multiValueHeaders": {**many, "content-type": ["application/json"]},
     }
@@ -232,8 +240,16 @@ def create_problem(
     )
 
 
-def _answer_error(error: errors.ModelhaulError) -> Response[str]:
-    status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+def find_status(kind: type[errors.ModelhaulError]) -> HTTPStatus:
+    return next(_STATUS[base] for base in kind.__mro__ if base in _STATUS)
+
+
+def find_title(kind: type[errors.ModelhaulError]) -> str:
+    return _TITLES.get(kind.type, find_status(kind).phrase)
+
+
+def answer_error(error: errors.ModelhaulError) -> Response[str]:
+    status = find_status(type(error))
     extra: dict[str, Any] = {}
     headers: dict[str, str] = {}
     if isinstance(error, errors.InvalidReferenceError) and error.part is not None:
@@ -381,10 +397,10 @@ def _allow_origin(answer: dict[str, Any]) -> dict[str, Any]:
 type Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 
 
-def create_handler(app: APIGatewayRestResolver) -> Handler:
-    """A Lambda handler for the app."""
+def create_handler(app: APIGatewayRestResolver, *, takes_forms: bool = False) -> Handler:
+    """A Lambda handler for the app, as `answer_request`."""
 
     def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-        return _allow_origin(answer_request(app, event, context))
+        return _allow_origin(answer_request(app, event, context, takes_forms=takes_forms))
 
     return handler

@@ -1,0 +1,41 @@
+"""GET /v1/openapi.json and /v1/docs"""
+
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.openapi.params import Query
+
+from modelhaul.documenting import describe_answers
+from modelhaul.http import create_app, create_handler
+from modelhaul.swagger import render_page
+
+app = create_app()
+handler = create_handler(app)
+
+
+@cache
+def read_document() -> str:
+    """Written by `make openapi` from the handlers."""
+    return (Path(__file__).parent / "openapi.json").read_text()
+
+
+@app.get(
+    "/openapi.json",
+    summary="This document",
+    tags=["Documentation"],
+    openapi_extensions={"security": []},
+    responses=describe_answers(HTTPStatus.OK, "OpenAPI 3.1.", body="Document"),
+)
+def read_openapi() -> Response[str]:
+    return Response(HTTPStatus.OK.value, "application/json", read_document())
+
+
+@app.get("/docs", include_in_schema=False)
+def read_page(format: Annotated[str, Query()] = "html") -> Response[str]:  # noqa: A002 - the page's own link says so
+    if format == "json":
+        return read_openapi()
+    page, policy = render_page(read_document())
+    return Response(HTTPStatus.OK.value, "text/html; charset=utf-8", page, {"Content-Security-Policy": policy})

@@ -1,0 +1,64 @@
+"""What the API's document says of a route's answers, declared beside the route. `openapi/` makes the document of it."""
+
+from collections.abc import Iterable
+from http import HTTPStatus
+
+from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
+
+from modelhaul import errors
+from modelhaul.http import find_status, find_title
+
+IMPORTING = (
+    "The import goes on in the background; follow its task. Send the header `Idempotency-Key`, with a value of your "
+    "own, to be able to repeat a request safely."
+)
+SUBMIT_PROBLEMS = (
+    errors.ModelNotFoundError,
+    errors.RevisionNotFoundError,
+    errors.AccessRequiredError,
+    errors.ModelDisabledError,
+    errors.ModelExistsError,
+    errors.ImportInProgressError,
+    errors.CredentialsRefusedError,
+    errors.RateLimitedError,
+    errors.SourceUnavailableError,
+)
+_HEADERS = {
+    "Location": "Path of what was created, or the address to go to.",
+    "Link": 'The task that does the work: `</v1/upload/tasks/{task_id}>; rel="status"`.',
+    "Retry-After": "Seconds to wait before the next try.",
+}
+
+
+def describe_answers(
+    status: HTTPStatus,
+    description: str,
+    *,
+    body: str | None = None,
+    headers: Iterable[str] = (),
+    problems: Iterable[type[errors.ModelhaulError]] = (),
+    validates: bool = False,
+) -> dict[int, OpenAPIResponse]:
+    """The success, whose body is a schema of `openapi/answers.py` by name, and an RFC 9457 problem for each error.
+
+    `validates`: the route has parameters or a body that may be wrong.
+    """
+    success = OpenAPIResponse(description=description)
+    if body is not None:
+        success["content"] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{body}"}}}
+    success["headers"] = {name: {"description": _HEADERS[name], "schema": {"type": "string"}} for name in headers}
+    words: dict[int, list[str]] = {}
+    if validates:
+        words[HTTPStatus.BAD_REQUEST] = ["`invalid-json`: The body is not a JSON object"]
+        words[HTTPStatus.UNPROCESSABLE_ENTITY] = ["`invalid-fields`: Fields are missing or wrong, as `fields` says"]
+    for kind in problems:
+        words.setdefault(find_status(kind), []).append(f"`{kind.type}`: {find_title(kind)}")
+    return {
+        status.value: success,
+        **{int(code): describe_problem("; ".join(texts) + ".") for code, texts in words.items()},
+    }
+
+
+def describe_problem(description: str) -> OpenAPIResponse:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return OpenAPIResponse(description=description, content={"application/problem+json": {"schema": schema}})

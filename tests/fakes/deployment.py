@@ -138,7 +138,7 @@ class Deployment:
 
     def deliver(self, message: Message, *, deliveries: int = 1) -> None:
         """What a worker function does with a message."""
-        self.runner.run(message, lambda: self._step(message), deliveries=deliveries)
+        self.runner.run(message, self._step, deliveries=deliveries)
 
     def _step(self, message: Message) -> None:
         match message:

@@ -375,7 +375,7 @@ def list_staged(deployment: AuditedDeployment, task: Task) -> list[Any]:
 
 
 def retry_archive(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
-    def fail() -> None:
+    def fail(_: Message) -> None:
         raise SourceUnavailableError("The archive could not be read.")
 
     task = deployment.send_archive(build_archive("retried"))

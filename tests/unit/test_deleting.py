@@ -332,7 +332,7 @@ def test_it_is_deleted_while_a_duplicate_publishes_it(deployment: Deployment) ->
         if next(copies) == len(FILES):
             deployment.store.copy = copy  # type: ignore[method-assign]
             deployment.store.delete = delete_later  # type: ignore[method-assign]
-            deployment.deliver(PublishModels(task_id=task.id))
+            deployment.deliver(PublishModels(task_id=task.id), deliveries=2)
             deployment.store.delete = delete_objects  # type: ignore[method-assign]
             assert delete(deployment, task)
         return copy(source_key, key, size=size, etag=etag)

@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from modelhaul.closing import TaskCloser
 from modelhaul.errors import (
@@ -103,17 +104,18 @@ class StepRunner:
     meter: Meter
     clock: Clock
 
-    def run(self, message: Message, step: Callable[[], None], *, deliveries: int) -> None:
-        """`deliveries` is how often SQS has delivered this very message: above 1, a function died over it.
+    def run[M: Message](self, message: M, step: Callable[[M], None], *, deliveries: int) -> None:
+        """`deliveries` is how often SQS has delivered this very message: above 1, a function died over it. The step is
+        given the message with each of these counted as an attempt.
 
         Raises StorageUnavailableError when not even the outcome could be recorded; SQS delivers again then.
         """
         if message.attempt + deliveries - 1 > MAX_ATTEMPTS:
             self.record_crash(message)
             return
-        message = message.model_copy(update={"attempt": message.attempt + deliveries - 1})
+        message = cast("M", message.model_copy(update={"attempt": message.attempt + deliveries - 1}))
         try:
-            step()
+            step(message)
         except TransferError as failure:
             self._settle(message, failure.error, advanced=failure.advanced)
         except ModelhaulError as error:

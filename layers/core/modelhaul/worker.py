@@ -125,7 +125,7 @@ def _run[M: Message](
     with create_logger().append_context_keys(**context_keys):
         wiring.create_runner().run(
             message,
-            lambda: step(message, lambda: context.get_remaining_time_in_millis() / 1000),
+            lambda counted: step(counted, lambda: context.get_remaining_time_in_millis() / 1000),
             deliveries=deliveries,
         )
 

@@ -1,6 +1,7 @@
 """What every part of the benchmarks writes with: sizes, tables, plots."""
 
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,9 @@ from pathlib import Path
 import pygal
 from pygal.graph.base import BaseGraph
 from pygal.style import Style
+
+# pygal leaves a finder for plugins there that has no find_spec, which others call. Nothing here is a plugin of it.
+sys.meta_path[:] = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
 
 MB = 1_000_000
 GB = 1_000_000_000

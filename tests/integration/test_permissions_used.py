@@ -1,7 +1,7 @@
 """No permission is given that nothing needs: what the template grants a function is used here, by the real adapters.
 
 Each request to moto is put down to the function that acts, as the action and the resource that IAM would be asked for.
-What is asked for must be granted, and what is granted must be asked for at least once, or stand in `NOT_SHOWN`.
+What is asked for must be granted, and what is granted must be asked for at least once, or stand below with its reason.
 """
 
 import json
@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree as ET
 
 import pytest
+import requests
 from botocore.awsrequest import AWSPreparedRequest
 
 from modelhaul import planning, publishing, transfer
@@ -22,7 +23,9 @@ from modelhaul.adapters.archives import S3ArchiveStore
 from modelhaul.adapters.rate_limits import DynamoDBRateLimitStore
 from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
-from modelhaul.errors import SourceUnavailableError, StepCrashedError, UnsafeModelError
+from modelhaul.announcing import EndAnnouncer
+from modelhaul.closing import manifest_key
+from modelhaul.errors import ModelFileNotFoundError, SourceUnavailableError, StepCrashedError, UnsafeModelError
 from modelhaul.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
 from modelhaul.model import Source
 from modelhaul.streaming import StreamSettings
@@ -32,6 +35,7 @@ from tests.benchmarks.counted_import import CountedQueue
 from tests.contract.backends import REGION, open_aws
 from tests.contract.dynamodb import open_ledger
 from tests.fakes.deployment import Deployment
+from tests.fakes.event_bus import InMemoryEventBus
 from tests.fakes.model_source import InMemoryModelSource
 from tests.template import rules
 from tests.template.transformed import Template, read_template, transform_template
@@ -63,7 +67,15 @@ NOT_SHOWN = {
     "sqs:ReceiveMessage": "Lambda's poller takes messages with the function's role",
     "sqs:DeleteMessage": "as above",
     "sqs:GetQueueAttributes": "as above",
+    "dynamodb:DescribeStream": "Lambda's poller reads the stream with the function's role",
+    "dynamodb:GetRecords": "as above",
+    "dynamodb:GetShardIterator": "as above",
+    "dynamodb:ListStreams": "as above",
     "secretsmanager:GetSecretValue": "granted to those with a token only; see tests.contract.test_secret_store",
+}
+NOT_SHOWN_AT = {
+    "IdempotencyTable": "Powertools' store asks for it, for a key in a header: tests.integration.test_idempotency",
+    "UnannouncedEndsQueue": "Lambda itself sends there what the function could not announce",
 }
 PART = 5 * 1024 * 1024
 
@@ -421,10 +433,45 @@ def sweep_at_each_stage(deployment: AuditedDeployment, source: InMemoryModelSour
 
 def read_catalog(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
     with deployment.auditor.act("ReadCatalogFunction"):
-        task = deployment.ledger.list_tasks(limit=1).tasks[0]
+        task = deployment.ledger.list_tasks(status=TaskStatus.DONE, limit=1).tasks[0]
         assert deployment.ledger.find_task(task.id) == task
         assert deployment.ledger.find_models(task.model_ids)
-        assert deployment.ledger.find_model(task.model_ids[0])
+        listed = deployment.ledger.list_models(limit=100).models
+        assert task.model_ids[0] in [model.model_id for model in listed]
+        model = deployment.catalog.find_model(task.model_ids[0])
+        assert deployment.catalog.read_manifest(model)
+        with pytest.raises(ModelFileNotFoundError):
+            deployment.catalog.sign_file(model.model_id, "absent")
+        signed = deployment.catalog.sign_file(model.model_id, "config.json")
+        assert requests.get(signed, timeout=10).content == MODEL["config.json"], "as it was signed to be read"
+
+
+def announce_ends(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    bus = InMemoryEventBus()
+    with deployment.auditor.act("AnnounceEndsFunction"):
+        EndAnnouncer(deployment.ledger, bus, "models-bucket").announce_end(deployment.submitted[0])
+    assert len(bus.events) == 1
+
+
+def delete_models(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """And goes on with what a function that died has left of it; one has lost its manifest."""
+    for function in ("DeleteModelFunction", "SweepStaleFunction"):
+        for lost in (False, True):
+            task = deployment.send_archive(build_archive(f"deleted-{function}-{lost}"))
+            deployment.run()
+            (model_id,) = deployment.find_task(task.id).model_ids
+            if lost:
+                deployment.store.delete([manifest_key(model_id)])
+            if function == "SweepStaleFunction":
+                now = deployment.clock()
+                assert deployment.ledger.lease_deletion(model_id, owner="dead", now=now, until=now + 60)
+                deployment.clock.now += 3600
+            with deployment.auditor.act(function):
+                if function == "SweepStaleFunction":
+                    deployment.sweeper.sweep_stale(deployment.remaining)
+                else:
+                    assert deployment.deleter.delete_model(model_id, deployment.remaining)
+            assert deployment.ledger.find_model(model_id) is None
 
 
 def keep_rate_limits(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
@@ -461,6 +508,8 @@ def uses() -> Iterator[set[Use]]:
             record_lost_arrival,
             sweep_at_each_stage,
             read_catalog,
+            announce_ends,
+            delete_models,
             keep_rate_limits,
         ):
             scenario(deployment, source)
@@ -486,5 +535,5 @@ def test_what_a_function_asks_for_is_granted(uses: set[Use], granted: set[Use]) 
 
 
 def test_what_is_granted_is_asked_for(uses: set[Use], granted: set[Use]) -> None:
-    unused = {use for use in granted - uses if use[1] not in NOT_SHOWN}
+    unused = {use for use in granted - uses if use[1] not in NOT_SHOWN and use[2] not in NOT_SHOWN_AT}
     assert not unused, "\n".join(map(" ".join, sorted(unused)))

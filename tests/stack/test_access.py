@@ -17,8 +17,8 @@ from tests.template.transformed import read_template, transform_template
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 ROUTES = sorted(list_routes(transform_template(read_template())))
-OPEN_ROUTES: set[tuple[str, str]] = set()
-"""That ask for no key."""
+OPEN_ROUTES = {("GET", "/openapi.json"), ("GET", "/docs")}
+"""That ask for no key: what the API is, which is no secret."""
 
 BODY = b"x" * 100
 
@@ -39,6 +39,11 @@ def test_no_route_answers_without_the_key(stack: Stack, method: str, path: str) 
     assert ask(stack, None, method, path) == 403
     assert ask(stack, "not-a-key", method, path) == 403
     assert ask(stack, stack.state.api_key[:-1], method, path) == 403
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(OPEN_ROUTES))
+def test_what_the_api_is_may_be_read_by_anybody(stack: Stack, method: str, path: str) -> None:
+    assert ask(stack, None, method, path) == 200
 
 
 def test_the_key_counts_in_its_header_only(stack: Stack) -> None:

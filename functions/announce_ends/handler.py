@@ -4,7 +4,10 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from modelhaul import wiring
 from modelhaul.worker import announce_ended_tasks
+
+wiring.build_early(wiring.create_announcer)
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:

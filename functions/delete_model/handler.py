@@ -11,6 +11,7 @@ from modelhaul.http import create_app, create_handler
 
 app = create_app()
 handler = create_handler(app)
+wiring.build_early(wiring.create_deleter)
 
 
 @app.delete(

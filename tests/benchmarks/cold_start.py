@@ -26,7 +26,7 @@ UNPACKED_LIMIT = 250_000_000  # https://docs.aws.amazon.com/lambda/latest/dg/get
 _MB = 1_000_000
 _WAIT = 30.0  # seconds for one start, on however busy a machine
 _WORST = 8
-_LAYERS = {"CoreLayer": "core", "SourcesLayer": "sources"}
+LAYERS = {"CoreLayer": "core", "SourcesLayer": "sources", "ScannerLayer": "scanner"}
 # The event that stands for a function whose events are several.
 _EVENTS = {"read_catalog": "read_task"}
 
@@ -76,9 +76,9 @@ class Function:
 
 def build_layers(folder: Path) -> dict[str, Path]:
     """Every layer for this machine, by its logical name in the template."""
-    for layer in _LAYERS.values():
+    for layer in LAYERS.values():
         build_layer(layer, folder / layer, "host")
-    return {name: folder / layer / "python" for name, layer in _LAYERS.items()}
+    return {name: folder / layer / "python" for name, layer in LAYERS.items()}
 
 
 def list_functions(template: Template, layers: Mapping[str, Path], folder: Path, endpoint: str) -> Iterator[Function]:

@@ -126,7 +126,8 @@ def test_failure_is_announced(deployment: Deployment, bus: InMemoryEventBus) -> 
     assert announce(make_record(task_id, "PENDING", "FAILED")) == []
     detail = check(bus.events[0])
     assert bus.events[0].type == "ImportFailed"
-    assert detail["error"] == {"type": "no-model-in-archive", "retryable": False}
+    assert (detail["error"]["type"], detail["error"]["retryable"]) == ("no-model-in-archive", False)
+    assert detail["error"]["remedy"]
     assert detail["error_msg"]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.cold_start import Function, list_functions
+from tests.benchmarks.cold_start import LAYERS, Function, list_functions
 from tests.template.transformed import ROOT, read_template
 
 PROGRAM = """
@@ -28,11 +28,14 @@ BUILT = {
     "accept_archive": {"create_arrival_recorder", "create_acceptor", "create_runner"},
     "read_catalog": {"create_ledger"},
     "cancel_task": {"create_closer"},
+    "delete_model": {"create_deleter"},
+    "read_docs": set(),
     "plan_import": {"create_planner", "create_runner"},
     "transfer_files": {"create_transferrer", "create_runner"},
     "publish_models": {"create_publisher", "create_runner"},
     "record_failure": {"create_runner"},
     "sweep_stale": {"create_sweeper"},
+    "announce_ends": {"create_announcer"},
 }
 WORK = {"modelhaul.streaming", "modelhaul.transfer", "modelhaul.publishing", "modelhaul.gate", "modelhaul.pickles"}
 QUEUES = {"modelhaul.worker", "aws_lambda_powertools.utilities.batch"}
@@ -46,12 +49,14 @@ API_LACKS = {
     "submit_local": SOURCES,
     "read_catalog": {*SOURCES, *ARCHIVES, "modelhaul.adapters.sqs"},
     "cancel_task": {*SOURCES, *ARCHIVES, "modelhaul.adapters.sqs"},
+    "delete_model": {*SOURCES, *ARCHIVES, "modelhaul.adapters.sqs"},
+    "read_docs": {*SOURCES, *ARCHIVES, "modelhaul.adapters.sqs", "modelhaul.adapters.dynamodb"},
 }
 
 
 @pytest.fixture(scope="module")
 def functions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Function]:
-    layers = {"CoreLayer": ROOT / "layers" / "core", "SourcesLayer": ROOT / "layers" / "sources"}
+    layers = {name: ROOT / "layers" / folder for name, folder in LAYERS.items()}
     found = list_functions(read_template(), layers, tmp_path_factory.mktemp("functions"), "http://127.0.0.1:9")
     return {function.name: function for function in found}
 

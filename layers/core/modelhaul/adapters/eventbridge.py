@@ -5,10 +5,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import boto3
 from botocore.config import Config
 
-from modelhaul.adapters.aws import CALL_ERRORS, read_error_code
+from modelhaul.adapters.aws import CALL_ERRORS, create_client, read_error_code
 from modelhaul.errors import StorageUnavailableError
 from modelhaul.task import Event
 
@@ -22,11 +21,9 @@ _FIRST_WAIT = 0.1  # seconds, doubled each time
 
 
 def create_events_client(region: str) -> "EventBridgeClient":
-    return boto3.client(
-        "events",
-        region_name=region,
-        config=Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=3, read_timeout=10),
-    )
+    config = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=3, read_timeout=10)
+    client: EventBridgeClient = create_client("events", region, config)
+    return client
 
 
 class EventBridgeEventBus:

@@ -1,4 +1,7 @@
-"""Public prices of us-east-1 in US dollars, as their pages had them on 2026-11-24; taxes and free tiers left out."""
+"""Public prices of us-east-1 in US dollars, as known in November 2026; taxes and free tiers left out.
+
+They were not read from a bill: hold them against the pages named here before you rely on them.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

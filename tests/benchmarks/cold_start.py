@@ -46,6 +46,11 @@ class Context:
     def get_remaining_time_in_millis(self):
         return 28000
 handler.handler(json.load(open(sys.argv[1])), Context())
+# Who calls nobody says itself that it has answered.
+import socket
+from urllib.parse import urlsplit
+address = urlsplit(os.environ["AWS_ENDPOINT_URL"])
+socket.create_connection((address.hostname, address.port)).recv(1)
 """
 
 

@@ -1,11 +1,16 @@
-"""What several suites share: servers that take long to start."""
+"""What several suites share: servers that take long to start, and how hypothesis runs."""
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.upstream.git_repository import RepositoryMaker
 from tests.upstream.git_tools import LfsServer, find_missing_tools
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
 
 
 @pytest.fixture(scope="session")

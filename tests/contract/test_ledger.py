@@ -929,7 +929,7 @@ class TestList:
     def test_of_nothing_ends_at_once(self, ledger: Ledger) -> None:
         assert ledger.list_tasks(limit=20) == TaskPage((), None)
 
-    @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(position=st.integers(0, 200), character=st.characters())
     @example(position=0, character="\ud800")
     @example(position=0, character="=")

@@ -222,7 +222,7 @@ def test_a_body_that_breaks_off_is_asked_for_from_there(
     assert script.starts[1] == 100 + after or (how is How.RESET and 100 <= script.starts[1] < 100 + after)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(breaks=st.lists(st.integers(1, len(BODY) // 9), max_size=8), step=st.integers(1, 2 * len(BODY)))
 def test_wherever_it_breaks_the_bytes_are_the_archives(
     server: RangeServer, patient_store: S3ArchiveStore, breaks: list[int], step: int

@@ -102,7 +102,7 @@ def test_the_source_itself_is_looked_for(source: Opened, looked_for: list[str]) 
     assert set(looked_for) == {host}
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.text(alphabet=HOSTILE, max_size=20),
     revision=st.text(alphabet=HOSTILE, max_size=20),

@@ -75,7 +75,6 @@ TestPromisesOnAws = PromisesOnAws.TestCase
 TestPromisesOnAws.settings = settings(
     max_examples=6,
     stateful_step_count=25,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )

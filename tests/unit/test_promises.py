@@ -884,7 +884,6 @@ TestPromises = Promises.TestCase
 TestPromises.settings = settings(
     max_examples=60,
     stateful_step_count=40,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -52,7 +52,7 @@ def test_revisions_that_git_does_not_allow(revision: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @example("a.lock")
 @given(st.text(alphabet="ab./@{-~^:?*[\\ \x7fl", min_size=1, max_size=8))
 def test_git_itself_judges_the_same(revision: str) -> None:

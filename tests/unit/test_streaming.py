@@ -177,7 +177,7 @@ def test_parts_suffice_and_are_legal(size: int) -> None:
     assert part * 3 <= 150 * MIB, "three buffers fit into a small function"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     size=st.integers(1, 6 * PART),
     cuts=st.lists(st.integers(0, 6 * PART), max_size=3, unique=True),
@@ -214,7 +214,7 @@ def test_gives_up_reconnecting_and_keeps_what_arrived() -> None:
     assert bench.stored() == bench.content
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(stops=st.lists(st.integers(1, 9), max_size=3), algorithm=st.sampled_from(list(Algorithm)))
 def test_a_move_continues_over_any_number_of_functions(stops: list[int], algorithm: Algorithm) -> None:
     bench = make_bench(algorithm=algorithm)

@@ -163,6 +163,8 @@ def print_commands(state: StackState, sample: Path, console: Console, task_id: s
         "Follow the task that Location or Link names, and list those of ZIPs:",
         f"  curl -s {url}/upload/tasks/{task_id or 'TASK_ID'} {key}",
         f"  curl -s '{url}/upload/tasks?source=LOCAL' {key}",
+        "Read and try the API in a browser:",
+        f"  {url}/docs",
         "Or all of it by the command line (docs/command-line.md):",
         f"  export MODELHAUL_API_URL={url} MODELHAUL_API_KEY={state.api_key}",
         f"  {command} zip {path} --name by-command-line",

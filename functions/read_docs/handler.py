@@ -10,7 +10,6 @@ from aws_lambda_powertools.event_handler.openapi.params import Query
 
 from modelhaul.documenting import describe_answers
 from modelhaul.http import create_app, create_handler
-from modelhaul.swagger import render_page
 
 app = create_app()
 handler = create_handler(app)
@@ -37,5 +36,8 @@ def read_openapi() -> Response[str]:
 def read_page(format: Annotated[str, Query()] = "html") -> Response[str]:  # noqa: A002 - the page's own link says so
     if format == "json":
         return read_openapi()
+    # Programs ask for the document only, which needs none of this.
+    from modelhaul.swagger import render_page  # noqa: PLC0415
+
     page, policy = render_page(read_document())
     return Response(HTTPStatus.OK.value, "text/html; charset=utf-8", page, {"Content-Security-Policy": policy})

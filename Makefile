@@ -50,6 +50,7 @@ down: setup ## stop it
 # The two runs count together: the threshold is the report's.
 COVERAGE = --cov --cov-report= --cov-fail-under=0
 test: check ## checks and all tests, those on the local stack included
+	@"$(PYTHON)" requirements/install.py tests
 	coverage erase
 	pytest -n 2 -m "not stack" $(COVERAGE)
 	pytest -m stack $(COVERAGE) --cov-append

@@ -138,7 +138,7 @@ def _add_examples(operation: dict[str, Any], example: Example) -> None:
 
 
 def _add_problem(responses: dict[str, Any], status: int, words: str) -> None:
-    known = responses.setdefault(str(int(status)), describe_problem(""))
+    known = responses.setdefault(str(int(status)), describe_problem(status, ""))
     known["description"] = f"{known['description']} {words}".strip()
 
 

@@ -1,7 +1,8 @@
 """Make the project's environments from the pinned, hashed requirement files.
 
-Run by `make setup` on Python 3.13. An environment is touched only when its requirement files or the
-interpreter changed. uv does the work; where it is missing, it is installed beside the environments.
+Run by `make setup` on Python 3.13; with the argument `tests`, by `make test`, also for what only these need. An
+environment is touched only when its requirement files or the interpreter changed. uv does the work; where it is
+missing, it is installed beside the environments.
 """
 
 import hashlib
@@ -128,4 +129,5 @@ if __name__ == "__main__":
         install_environment(ROOT / name, [REQUIREMENTS / file for file in files])
     install_command_line()
     provide_git_lfs()
-    provide_chromium()
+    if "tests" in sys.argv[1:]:
+        provide_chromium()

@@ -1,6 +1,5 @@
 """POST /v1/upload/github"""
 
-from http import HTTPStatus
 from typing import Annotated
 
 from aws_lambda_powertools.event_handler import Response
@@ -8,7 +7,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Body
 from pydantic import Field
 
 from modelhaul import wiring
-from modelhaul.documenting import IMPORTING, SUBMIT_PROBLEMS, describe_answers
+from modelhaul.documenting import IMPORTING, describe_import
 from modelhaul.errors import InvalidRepositoryError
 from modelhaul.http import accept_task, create_app, create_handler
 from modelhaul.model import Source
@@ -30,13 +29,7 @@ class GitHubImport(HubImport):
     summary="Import a model from a GitHub repository",
     description=IMPORTING,
     tags=["Uploads"],
-    responses=describe_answers(
-        HTTPStatus.CREATED,
-        "Accepted; no body.",
-        headers=["Location"],
-        problems=[*SUBMIT_PROBLEMS, InvalidRepositoryError],
-        validates=True,
-    ),
+    responses=describe_import(InvalidRepositoryError),
 )
 def submit_github(request: Annotated[GitHubImport, Body()]) -> Response[str]:
     name = f"{request.owner}/{request.repo_name}"

@@ -1,6 +1,5 @@
 """POST /v1/upload/huggingface"""
 
-from http import HTTPStatus
 from typing import Annotated
 
 from aws_lambda_powertools.event_handler import Response
@@ -8,7 +7,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Body
 from pydantic import Field
 
 from modelhaul import wiring
-from modelhaul.documenting import IMPORTING, SUBMIT_PROBLEMS, describe_answers
+from modelhaul.documenting import IMPORTING, describe_import
 from modelhaul.errors import InvalidReferenceError
 from modelhaul.http import accept_task, create_app, create_handler
 from modelhaul.model import Source
@@ -29,13 +28,7 @@ class HuggingFaceImport(HubImport):
     summary="Import a model from the Hugging Face Hub",
     description=IMPORTING,
     tags=["Uploads"],
-    responses=describe_answers(
-        HTTPStatus.CREATED,
-        "Accepted; no body.",
-        headers=["Location"],
-        problems=[*SUBMIT_PROBLEMS, InvalidReferenceError],
-        validates=True,
-    ),
+    responses=describe_import(InvalidReferenceError),
 )
 def submit_huggingface(request: Annotated[HuggingFaceImport, Body()]) -> Response[str]:
     task = wiring.create_intake().submit(Source.HUGGINGFACE, request.model_tag, request.revision, request.selection)

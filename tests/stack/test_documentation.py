@@ -36,7 +36,7 @@ CHECKS = (
 def browser(tmp_path: Path) -> Iterator[Chrome]:
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
-        pytest.skip("Chromium and its driver are missing (`make setup` says how to get them)")
+        pytest.skip("Chromium and its driver are missing (`make test` says how to get them)")
     options = ChromeOptions()
     options.binary_location = chromium
     for argument in (

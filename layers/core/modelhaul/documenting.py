@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from http import HTTPStatus
 
-from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
+from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse, OpenAPIResponseHeader
 
 from modelhaul import errors
 from modelhaul.http import find_status, find_title
@@ -12,7 +12,7 @@ IMPORTING = (
     "The import goes on in the background; follow its task. Send the header `Idempotency-Key`, with a value of your "
     "own, to be able to repeat a request safely."
 )
-SUBMIT_PROBLEMS = (
+_IMPORT_PROBLEMS = (
     errors.ModelNotFoundError,
     errors.RevisionNotFoundError,
     errors.AccessRequiredError,
@@ -28,6 +28,8 @@ _HEADERS = {
     "Link": 'The task that does the work: `</v1/upload/tasks/{task_id}>; rel="status"`.',
     "Retry-After": "Seconds to wait before the next try.",
 }
+# What passes: their answers say after how long it is worth asking again.
+_PASSING = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 def describe_answers(
@@ -46,7 +48,7 @@ def describe_answers(
     success = OpenAPIResponse(description=description)
     if body is not None:
         success["content"] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{body}"}}}
-    success["headers"] = {name: {"description": _HEADERS[name], "schema": {"type": "string"}} for name in headers}
+    success["headers"] = _describe_headers(headers)
     words: dict[int, list[str]] = {}
     if validates:
         words[HTTPStatus.BAD_REQUEST] = ["`invalid-json`: The body is not a JSON object"]
@@ -55,10 +57,28 @@ def describe_answers(
         words.setdefault(find_status(kind), []).append(f"`{kind.type}`: {find_title(kind)}")
     return {
         status.value: success,
-        **{int(code): describe_problem("; ".join(texts) + ".") for code, texts in words.items()},
+        **{int(code): describe_problem(code, "; ".join(texts) + ".") for code, texts in words.items()},
     }
 
 
-def describe_problem(description: str) -> OpenAPIResponse:
+def describe_import(invalid: type[errors.InvalidReferenceError]) -> dict[int, OpenAPIResponse]:
+    """The answers of the routes that import a model by its name; `invalid` is for a name that cannot be."""
+    return describe_answers(
+        HTTPStatus.CREATED,
+        "Accepted; no body.",
+        headers=["Location"],
+        problems=[*_IMPORT_PROBLEMS, invalid],
+        validates=True,
+    )
+
+
+def describe_problem(status: int, description: str) -> OpenAPIResponse:
     schema = {"$ref": "#/components/schemas/Problem"}
-    return OpenAPIResponse(description=description, content={"application/problem+json": {"schema": schema}})
+    problem = OpenAPIResponse(description=description, content={"application/problem+json": {"schema": schema}})
+    if status in _PASSING:
+        problem["headers"] = _describe_headers(["Retry-After"])
+    return problem
+
+
+def _describe_headers(names: Iterable[str]) -> dict[str, OpenAPIResponseHeader]:
+    return {name: {"description": _HEADERS[name], "schema": {"type": "string"}} for name in names}

@@ -19,7 +19,7 @@ from tests.benchmarks.cold_start import describe_cold_starts
 from tests.benchmarks.data_path import describe_data_path, describe_function
 from tests.benchmarks.loopback import BUILT, ProgramMissingError
 from tests.benchmarks.parallel import describe_connections, describe_functions
-from tests.benchmarks.report import MB, Run
+from tests.benchmarks.report import MB, MIB, Run
 from tests.benchmarks.repositories import describe_repositories
 from tests.benchmarks.servers import ROOT
 from tests.benchmarks.transfer_memory import describe_memory
@@ -32,8 +32,8 @@ PARTS: dict[str, Callable[[Run], str]] = {
     "functions": describe_functions,
     "connections": describe_connections,
     "repositories": lambda run: describe_repositories([run.scale_count(1000), run.scale_count(10_000)]),
-    "unzipping": lambda run: describe_unzipping(),
-    "archives": lambda run: describe_archives(run.scale_size(400 * MB), run.scale_count(2000)),
+    "unzipping": lambda run: describe_unzipping(run.scale_size(192 * MIB), run.scale_count(50_000)),
+    "archives": lambda run: describe_archives(run.scale_size(400 * MB), run.scale_count(50_000)),
     "cold-start": lambda run: describe_cold_starts(),
 }
 """In the report's order. Each measures, and gives its section: Markdown that starts with its heading."""
@@ -105,7 +105,7 @@ def main() -> None:
         print(f"{section}\n\n({name}: {time.monotonic() - started:.0f} s)\n", flush=True)
         sections = read_sections(path.read_text()) if path.is_file() else {}
         path.write_text(write_sections(sections | {name: section}))
-    print(f"Written to {path.relative_to(ROOT)}.", file=sys.stderr)
+    print(f"Written to {run.folder.relative_to(ROOT)}.", file=sys.stderr)
 
 
 if __name__ == "__main__":

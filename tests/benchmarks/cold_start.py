@@ -254,7 +254,3 @@ def _describe_imports(function: Function, listener: socket.socket) -> str:
 
 def _measure_folder(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-if __name__ == "__main__":
-    print(describe_cold_starts(int(sys.argv[1]) if sys.argv[1:] else ROUNDS))

@@ -18,7 +18,9 @@ GITHUB_URL ?=
 GITHUB_RAW_URL ?=
 STACK_PORT ?= 0
 PARTS ?=
-ARCHITECTURE ?= arm64
+# What was answered at the last `make deploy`, if it was saved.
+ANSWERS = $(shell sed -n '/^\[default.deploy.parameters\]/,/^\[/s/^parameter_overrides = "\(.*\)"$$/\1/p' samconfig.toml | sed 's/\\"/"/g')
+ARCHITECTURE ?= $(or $(patsubst Architecture="%",%,$(filter Architecture=%,$(ANSWERS))),arm64)
 LOCAL = python -m local --stack "$(STACK)"
 LOCAL_OPTIONS = --upstream "$(UPSTREAM)" --port "$(STACK_PORT)" --hf-endpoint "$(HF_ENDPOINT)" \
 	--github-api-url "$(GITHUB_API_URL)" --github-url "$(GITHUB_URL)" --github-raw-url "$(GITHUB_RAW_URL)"
@@ -80,8 +82,9 @@ bench: setup ## benchmarks, into docs/benchmarks.md, docs/calls.md and docs/scal
 build: setup ## build for AWS
 	MODELHAUL_ARCHITECTURE=$(ARCHITECTURE) sam build --no-cached --parameter-overrides Architecture=$(ARCHITECTURE)
 
+# The option takes the place of all saved answers, which are to be the questions' defaults.
 deploy: build ## deploy to an AWS account, with questions
-	sam deploy --guided --parameter-overrides Architecture=$(ARCHITECTURE)
+	sam deploy --guided --parameter-overrides '$(ANSWERS) Architecture=$(ARCHITECTURE)'
 
 # --no-emit-package: the sources layer brings nothing that the core layer has; hf-xet is a download engine that no
 # function uses. The sample model's own dependencies (torch) are not wanted.

@@ -710,7 +710,9 @@ OPEN_PATHS = {"/openapi.json", "/docs"}
 
 
 def check_callers(template: Template) -> list[str]:
-    """Every route but the documentation's asks who calls: by an API key, or with AuthMode=IAM by a signature."""
+    """Every route but the documentation's asks who calls, by an API key or with AuthMode=IAM by a signature. Whom no
+    usage plan counts is throttled.
+    """
     faults = [
         f"{method.upper()} {path}: open to everybody, or closed and should not be"
         for _, api in list_resources(template, "AWS::ApiGateway::RestApi")
@@ -726,9 +728,14 @@ def check_callers(template: Template) -> list[str]:
             if (body := api["Body"])["securityDefinitions"] != {"api_key": scheme}
         ]
         for name, stage in list_resources(chosen, "AWS::ApiGateway::Stage"):
-            (settings,) = stage["MethodSettings"]
-            if ("ThrottlingRateLimit" in settings) is not (mode == "IAM"):
-                faults.append(f"{name}: its throttle with {mode} is {settings}")
+            throttled = {
+                settings["ResourcePath"]
+                for settings in stage["MethodSettings"]
+                if settings.keys() >= {"ThrottlingRateLimit", "ThrottlingBurstLimit"}
+            }
+            expected = {path.replace("/", "/~1") for path in OPEN_PATHS} | ({"/*"} if mode == "IAM" else set())
+            if throttled != expected:
+                faults.append(f"{name}: with {mode} what is throttled is {throttled}")
     plans = [
         plan
         for _, plan in list_resources(template, "AWS::ApiGateway::UsagePlan")

@@ -333,6 +333,7 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     (rules.check_callers, set_property("Api", f"{SCHEME}.name", "x-api-key")),
     (rules.check_callers, set_property("Api", f"{SCHEME}.x-amazon-apigateway-authtype.Fn::If.0", "HasCors")),
     (rules.check_callers, drop_property("Apiv1Stage", "Properties.MethodSettings.0.ThrottlingRateLimit")),
+    (rules.check_callers, drop_property("Apiv1Stage", "Properties.MethodSettings.1.ThrottlingBurstLimit")),
     (rules.check_streams, drop_property("TasksTable", "Properties.StreamSpecification")),
     (rules.check_streams, drop_property(STREAM, "Properties.FilterCriteria")),
     (

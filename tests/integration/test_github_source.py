@@ -28,7 +28,7 @@ from modelhaul.errors import (
     UntrustedHostError,
 )
 from modelhaul.model import FileKind, ResolvedModel, Source, SourceFile
-from modelhaul.selection import Selection
+from modelhaul.selection import Selection, Weights
 from modelhaul.task import Task, TaskStatus
 from modelhaul_sources import github as github_module
 from modelhaul_sources.github import GitHubSource
@@ -80,7 +80,8 @@ def github_server(lfs_server: LfsServer, repository_maker: RepositoryMaker) -> I
         add(repository_maker.make("Owner/dmca", {"main": {"a": b"b"}}, blocked=451))
         # Another content than elsewhere: the LFS server's objects are by repository, but its storage is the tests'.
         lost: dict[str, Entry] = {"config.json": CONFIG, "tokenizer.json": TOKENIZER, "pytorch_model.bin": b"lost" * 99}
-        add(repository_maker.make("Owner/lost", {"main": lost}, lfs=LFS, push_objects=False))
+        lost["model.safetensors"] = wrap_weights(b"kept")
+        add(repository_maker.make("Owner/lost", {"main": lost}, lfs=["*.bin"], push_objects=False))
         nothing: dict[str, Entry] = {"README.md": b"# No model", "config.json": Symlink("README.md")}
         add(repository_maker.make("Owner/nothing", {"main": nothing}))
         server.grant(TOKEN, "Owner/private")
@@ -677,13 +678,25 @@ def test_a_pointer_without_its_object_fails_before_a_byte_moves(source: GitHubSo
     assert deployment.store.keys == []
 
 
-def test_what_is_left_out_may_be_missing(source: GitHubSource) -> None:
+@pytest.mark.parametrize(
+    "selection", [Selection((), ("*.bin",)), Selection(weights=Weights.SAFETENSORS)], ids=["patterns", "weights"]
+)
+def test_what_is_left_out_may_be_missing(source: GitHubSource, selection: Selection) -> None:
     deployment = Deployment(source)
-    task = deployment.submit("Owner/lost", source=Source.GITHUB, selection=Selection((), ("*.bin",)))
+    task = deployment.submit("Owner/lost", source=Source.GITHUB, selection=selection)
     deployment.run()
     assert deployment.find_task(task.id).status is TaskStatus.DONE, deployment.find_task(task.id).error
     published = {key.rpartition("/")[2] for key in list_published(deployment)}
-    assert published == {".gitattributes", "config.json", "tokenizer.json"}
+    assert published == {".gitattributes", "config.json", "model.safetensors", "tokenizer.json"}
+
+
+def test_a_choice_that_leaves_nothing_says_so(source: GitHubSource) -> None:
+    deployment = Deployment(source)
+    task = deployment.submit("Owner/lost", source=Source.GITHUB, selection=Selection(("*.gguf",)))
+    deployment.run()
+    error = deployment.find_task(task.id).error
+    assert error is not None
+    assert "No file matches the allow_patterns '*.gguf' of Owner/lost" in error.detail
 
 
 def test_a_part_has_the_links_that_its_patterns_take(source: GitHubSource) -> None:

@@ -8,8 +8,15 @@ from urllib.parse import quote
 
 import requests
 
+from modelhaul.choosing import choose_files
 from modelhaul.digest import Algorithm, Digest
-from modelhaul.errors import CredentialsRefusedError, FileMissingError, UnexpectedAnswerError
+from modelhaul.errors import (
+    CredentialsRefusedError,
+    EmptyModelError,
+    FileMissingError,
+    RequiredFilesError,
+    UnexpectedAnswerError,
+)
 from modelhaul.model import FileKind, ResolvedModel, Source, SourceFile
 from modelhaul.ports import ByteStream, Clock, RateLimitStore
 from modelhaul.reading import read_verified
@@ -88,8 +95,8 @@ class GitHubSource:
                 yield file
         pointers = self._find_pointers(model, blobs)
         # What is not asked for may be missing.
-        taken = {path: pointer for path, pointer in pointers.items() if model.selection.takes(path)}
-        self._lfs.check_objects(model.name, taken)
+        taken = {file.path for file in _choose(model, blobs)}
+        self._lfs.check_objects(model.name, {path: pointer for path, pointer in pointers.items() if path in taken})
         for file in blobs:
             pointer = pointers.get(file.path)
             if pointer is None:
@@ -162,6 +169,14 @@ class GitHubSource:
         if token.isascii() and token.isprintable() and " " not in token:
             return token or None
         raise CredentialsRefusedError(f"{TOKEN_SECRET} is not a bare token")
+
+
+def _choose(model: ResolvedModel, files: Sequence[SourceFile]) -> Sequence[SourceFile]:
+    """What the planner will choose; nothing if it is going to refuse that, with its own words."""
+    try:
+        return choose_files(model, files)
+    except (EmptyModelError, RequiredFilesError):
+        return []
 
 
 def _read_file(entry: TreeEntry, where: str) -> SourceFile:

@@ -168,7 +168,9 @@ def test_whatever_is_accepted_leads_to_a_trusted_host_for_the_http_client_as_wel
         assert origin.host.endswith(("huggingface.co", "hf.co", "mirror.example", "cdn.example"))
 
 
-@pytest.mark.parametrize("address", ["3.165.160.12", "2600:9000:2490::1", "::ffff:3.165.160.12"])
+@pytest.mark.parametrize(
+    "address", ["3.165.160.12", "2600:9000:2490::1", "::ffff:3.165.160.12", "64:ff9b::3.165.160.12"]
+)
 def test_public_addresses_may_be_connected_to(address: str) -> None:
     HUB.check_address("huggingface.co", address)
 
@@ -190,11 +192,23 @@ def test_public_addresses_may_be_connected_to(address: str) -> None:
         "::ffff:10.0.0.1",
         "::ffff:169.254.169.254",
         "100.64.0.1",
+        "224.0.1.1",
+        "ff0e::1",
+        "64:ff9b::169.254.169.254",
+        "64:ff9b:1::10.0.0.1",
+        "::169.254.169.254",
+        "2002:a00:1::",
     ],
 )
-def test_a_public_name_must_not_lead_inside(address: str) -> None:
+@pytest.mark.parametrize("host", ["huggingface.co", "us.aws.cdn.hf.co"])
+def test_a_public_name_must_not_lead_inside(host: str, address: str) -> None:
     with pytest.raises(UntrustedHostError, match="not on the public internet"):
-        HUB.check_address("us.aws.cdn.hf.co", address)
+        HUB.check_address(host, address)
+
+
+def test_a_public_source_may_be_in_the_operators_network_if_they_say_so() -> None:
+    policy = HostPolicy.for_hub("https://huggingface.co", allowed_hosts=["huggingface.co"])
+    policy.check_address("huggingface.co", "10.1.2.3")
 
 
 def test_the_operators_own_hosts_may_be_private_but_never_this_machine() -> None:

@@ -18,6 +18,8 @@ GITHUB_HOSTS = frozenset({"github.com", "githubusercontent.com", "github-cloud.s
 _URL = re.compile(r"(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(?:[/?#][!-\[\]-~]*)?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+# https://www.rfc-editor.org/rfc/rfc6052#section-2.1
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class Origin(NamedTuple):
@@ -84,13 +86,12 @@ class HostPolicy:
     def check_address(self, host: str, address: str) -> None:
         """`address` is what a connection for `host` is really made to, so a name cannot lead inside.
 
-        The operator's own hosts may have private addresses. Raises UntrustedHostError.
+        Hosts of an operator's own network may have private addresses. Raises UntrustedHostError.
         """
-        ip = ipaddress.ip_address(address)
-        ip = getattr(ip, "ipv4_mapped", None) or ip
-        if self.local_mode or ip.is_global:
-            return
-        if ip.is_loopback or ip.is_link_local or ip.is_unspecified or not self._is_operators(host):
+        ip = _unwrap(ipaddress.ip_address(address))
+        # Reserved is the old form ::a.b.c.d, for example, which some networks would route.
+        never = ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast or ip.is_reserved
+        if not self.local_mode and (never or not (ip.is_global or self._is_inner(host))):
             raise UntrustedHostError(f"{host} leads to an address that is not on the public internet")
 
     def _allows(self, origin: Origin) -> bool:
@@ -106,6 +107,19 @@ class HostPolicy:
 
     def _is_operators(self, host: str) -> bool:
         return host == parse_origin(self.endpoint).host or _is_within(host, self.extra_hosts)
+
+    def _is_inner(self, host: str) -> bool:
+        """Whether it may be in the operator's network: an endpoint that is no public source, or a host they named."""
+        return _is_within(host, self.extra_hosts) or (self._is_operators(host) and not _is_within(host, self.hosts))
+
+
+def _unwrap(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The IPv4 address that an IPv6 one stands for."""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(ip.packed[-4:])
+    return ip.ipv4_mapped or ip
 
 
 def _is_within(host: str, domains: frozenset[str]) -> bool:

@@ -20,7 +20,7 @@ from tests.benchmarks.servers import announce
 BUCKET = "incoming"
 KEY = "incoming/archive.zip"
 ETAG = f"{0:032x}"
-REQUESTS = "/requests"  # answers how often the archive was read
+REQUESTS = "/requests"  # answers how often the archive was read, and how often anything was written
 _READ_SIZE = 1024 * 1024
 
 
@@ -32,6 +32,7 @@ class _Store(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.archive = archive
         self.reads = 0
+        self.writes = 0
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
         # The handshake is left to the connection's own thread.
@@ -56,7 +57,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == REQUESTS:
-            self._answer(200, {"Content-Length": str(len(body := str(self.server.reads).encode()))}, body)
+            body = f"{self.server.reads} {self.server.writes}".encode()
+            self._answer(200, {"Content-Length": str(len(body))}, body)
             return
         if not self._is_archive():
             self._answer_xml(404, "<Error><Code>NoSuchKey</Code></Error>")
@@ -72,6 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(file.read(min(_READ_SIZE, end - position)))
 
     def do_PUT(self) -> None:
+        self.server.writes += 1
         self._drop_body()
         if "x-amz-copy-source" not in self.headers:
             self._answer(200, {"ETag": f'"{ETAG}"', "Content-Length": "0"})
@@ -86,6 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def do_POST(self) -> None:
+        self.server.writes += 1
         self._drop_body()
         if "uploads" in parse_qs(urlsplit(self.path).query, keep_blank_values=True):
             upload = "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"

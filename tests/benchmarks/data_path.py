@@ -95,13 +95,19 @@ Time depends on what else the machine does, CPU time hardly.
 
 
 def _describe_way(way: str, results: Sequence[Result], ratios: Sequence[float]) -> list[str]:
-    last = results[-1]
     return [
         way,
         format_spread([result.cpu_per_gb for result in results]),
         format_spread([result.seconds_per_gb for result in results], 1),
         "" if way == MODELHAUL else format_spread(ratios),
         f"≤ {_TARGETS[way]}" if way in _TARGETS else "",
+        *_describe_needs(results),
+    ]
+
+
+def _describe_needs(results: Sequence[Result]) -> list[str]:
+    last = results[-1]
+    return [
         f"{max(result.usage.peak_rss for result in results) / MB:.0f} MB",
         f"{last.usage.disk / MB:,.0f} MB",
         f"{last.source_requests} + {last.store_requests}",
@@ -124,10 +130,11 @@ def describe_function(run: Run) -> str:
             format_spread([result.seconds_per_gb / ideal for result in results]),
             f"≤ {_FUNCTION_TARGET}" if way == MODELHAUL else "",
             format_spread([result.cpu_per_gb for result in results]),
-            f"{max(result.usage.peak_rss for result in results) / MB:.0f} MB",
+            *_describe_needs(results),
         ]
         for way, results in found.items()
     ]
+    heads = ["Way", "s/GB", ": the network alone", "Target", "CPU s/GB", "Peak RSS", "Written to disk", "Requests"]
     return f"""\
 ## In a small function
 
@@ -135,7 +142,7 @@ The same in what stands for a function of {_FUNCTION_MEMORY} MB: {_FUNCTION_SHAR
 stopped when it had its share of 20 ms, as Lambda's scheduler does), {_FUNCTION_RATE // MB} MB/s each way,
 {_FUNCTION_LATENCY * 1000:.0f} ms of latency. The network alone would take {ideal:.1f} s/GB.
 
-{format_table(["Way", "s/GB", ": the network alone", "Target", "CPU s/GB", "Peak RSS"], rows)}"""
+{format_table(heads, rows)}"""
 
 
 def _find_median(values: Sequence[float]) -> float:

@@ -112,8 +112,17 @@ def make_certificate() -> Iterator[Path]:
         yield both
 
 
-def measure_way(way: str, name: str, sample: Sample, certificate: Path, libraries: Path) -> tuple[Usage, int]:
-    """What `way` (unzip or list) took, and how often it asked for the archive.
+@dataclass(frozen=True)
+class Work:
+    """What a way took, how often it read of the archive, and how many requests it wrote with."""
+
+    usage: Usage
+    reads: int
+    writes: int
+
+
+def measure_way(way: str, name: str, sample: Sample, certificate: Path, libraries: Path) -> Work:
+    """`way` is unzip or list.
 
     Raises RuntimeError, with what the process printed, if it failed.
     """
@@ -141,8 +150,9 @@ def measure_way(way: str, name: str, sample: Sample, certificate: Path, librarie
         )
         if child.returncode:
             raise RuntimeError(f"{name} failed:\n{child.stderr}")
-        reads = int(requests.get(store["endpoint"] + REQUESTS, verify=str(certificate), timeout=10).text)
-    return Usage(**json.loads(child.stdout)), reads
+        counted = requests.get(store["endpoint"] + REQUESTS, verify=str(certificate), timeout=10).text
+    reads, writes = map(int, counted.split())
+    return Work(Usage(**json.loads(child.stdout)), reads, writes)
 
 
 def measure_inflating(contents: dict[str, bytes], libraries: Path) -> dict[str, dict[str, float]]:
@@ -168,12 +178,12 @@ def describe_unzipping(size: int, entries: int, rounds: int = ROUNDS) -> str:
     with tempfile.TemporaryDirectory() as folder, make_certificate() as certificate:
         rows: list[str] = []
         for sample in write_samples(Path(folder), size, entries):
-            usages: dict[str, list[Usage]] = {name: [] for name in UNZIPPERS}
+            works: dict[str, list[Work]] = {name: [] for name in UNZIPPERS}
             # Many entries are many measurements in one.
             for _ in range(1 if sample.is_of_small_files else rounds):
-                for name, found in usages.items():
-                    found.append(measure_way("unzip", name, sample, certificate, libraries)[0])
-            rows += _describe_rows(sample, usages)
+                for name, found in works.items():
+                    found.append(measure_way("unzip", name, sample, certificate, libraries))
+            rows += _describe_rows(sample, works)
         listings = [
             _describe_listing(write_directory(Path(folder), count), certificate, libraries, rounds)
             for count in DIRECTORIES
@@ -192,10 +202,10 @@ From an archive in a bucket to files in another, over TLS to a store that drops 
 which does it, for a GB of content, or in ms for each of many entries; medians of {rounds}, by turns, with their spread;
 of the {entries:,} entries one run. Modelhaul's steps check every local header, verify every entry, and record it in
 memory; the others do what their documentation shows, with boto3's defaults. *Times ours* is the CPU as a
-multiple of Modelhaul's.
+multiple of Modelhaul's; *Requests* are those that read of the archive and those that write.
 
-| Archive | By | CPU s/GB | Times ours | Seconds | Peak RSS |
-|:---|:---|---:|---:|---:|---:|
+| Archive | By | CPU s/GB | Times ours | Seconds | Peak RSS | Written to disk | Requests |
+|:---|:---|---:|---:|---:|---:|---:|---:|
 {"\n".join(rows)}
 
 Listing an archive:
@@ -215,30 +225,33 @@ def _describe_listing(sample: Sample, certificate: Path, libraries: Path, rounds
     cells = [sample.name]
     for name in LISTERS:
         found = [measure_way("list", name, sample, certificate, libraries) for _ in range(rounds)]
-        cpu = statistics.median(usage.user_seconds + usage.system_seconds for usage, _ in found)
-        cells += [f"{cpu * 1000:.0f}", str(max(reads for _, reads in found))]
+        cpu = statistics.median(work.usage.cpu_seconds for work in found)
+        cells += [f"{cpu * 1000:.0f}", str(max(work.reads for work in found))]
     return f"| {' | '.join(cells)} |"
 
 
-def _describe_rows(sample: Sample, usages: dict[str, list[Usage]]) -> Iterator[str]:
+def _describe_rows(sample: Sample, works: dict[str, list[Work]]) -> Iterator[str]:
     label = sample.name if sample.is_of_small_files else f"{sample.name}, {sample.size / _MB:.0f} MB"
-    costs = {name: sorted(_compute_cost(usage, sample) for usage in found) for name, found in usages.items()}
+    costs = {name: sorted(_compute_cost(work.usage, sample) for work in found) for name, found in works.items()}
     ours = statistics.median(costs[next(iter(UNZIPPERS))])
     unit = " ms" if sample.is_of_small_files else ""
-    for number, (name, found) in enumerate(usages.items()):
+    for number, (name, found) in enumerate(works.items()):
         cost = statistics.median(costs[name])
         cells = [
             "" if number else label,
             name,
             f"{cost:.1f}{unit} ({costs[name][0]:.1f}-{costs[name][-1]:.1f})",
             f"{cost / ours:.1f}",
-            f"{statistics.median(usage.seconds for usage in found):.1f}",
-            f"{max(usage.peak_rss for usage in found) / _MB:.0f} MB",
+            f"{statistics.median(work.usage.seconds for work in found):.1f}",
+            f"{max(work.usage.peak_rss for work in found) / _MB:.0f} MB",
+            f"{found[-1].usage.disk / _MB:.0f} MB",
+            f"{found[-1].reads:,} + {found[-1].writes:,}",
         ]
         yield f"| {' | '.join(cells)} |"
 
 
 def _compute_cost(usage: Usage, sample: Sample) -> float:
     """Seconds for a GB, or ms for an entry."""
-    cpu = usage.user_seconds + usage.system_seconds
-    return cpu * 1000 / sample.entries if sample.is_of_small_files else cpu * _GB / sample.size
+    return (
+        usage.cpu_seconds * 1000 / sample.entries if sample.is_of_small_files else usage.cpu_seconds * _GB / sample.size
+    )

@@ -133,6 +133,22 @@ def test_an_answer_that_passes_is_not_kept(deployment: Deployment, error: Except
     assert submit().status == 201
 
 
+def test_an_answer_that_says_when_to_come_again_is_not_kept(deployment: Deployment) -> None:
+    """A model of so many files that its deletion does not end within the request."""
+    task = deployment.submit(NAME)
+    deployment.run()
+    (model_id,) = deployment.find_task(task.id).model_ids
+    assert not deployment.deleter.delete_model(model_id, lambda: 1)
+    held = submit()
+    check_problem(held, 409, "deletion-in-progress")
+    assert held.headers["retry-after"]
+    deployment.clock.now += 300
+    deployment.sweeper.sweep_stale(lambda: 300)
+    again = submit()
+    assert again.status == 201, "coming again with the same key is of use"
+    assert submit() == again
+
+
 def test_a_defect_is_not_kept(deployment: Deployment) -> None:
     source = deployment.source
     assert isinstance(source, InMemoryModelSource)

@@ -55,7 +55,7 @@ class DynamoDBAnswerStore:
         self, resolve: Callable[[], Answer], *, scope: list[str], key: str, digest: str, context: LambdaContext
     ) -> Answer:
         """What `resolve` answers, or what it answered to `key` within `scope` in the last 24 hours. An answer that asks
-        to come again later (429, 5xx) is not kept, so that coming again is of use.
+        to come again later (429, 5xx, any with Retry-After) is not kept, so that coming again is of use.
 
         `digest` stands for the rest of the request. Raises IdempotencyKeyReusedError if the first one had another,
         RequestInProgressError while that is being answered, StorageUnavailableError, and what `resolve` raises.
@@ -77,7 +77,7 @@ class DynamoDBAnswerStore:
         )
         def answer(*, request: dict[str, Any]) -> Answer:  # noqa: ARG001 - what Powertools compares
             given.append(resolve())
-            if _is_passing(given[0]["statusCode"]):
+            if _is_passing(given[0]):
                 raise _PassingAnswerError
             return given[0]
 
@@ -104,8 +104,13 @@ class _PassingAnswerError(Exception):
     """The answer holds for now only."""
 
 
-def _is_passing(status: int) -> bool:
-    return status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+def _is_passing(answer: Answer) -> bool:
+    status = answer["statusCode"]
+    return (
+        status == HTTPStatus.TOO_MANY_REQUESTS
+        or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        or any(name.lower() == "retry-after" for name in answer.get("multiValueHeaders", {}))
+    )
 
 
 class _AnswerSerializer(BaseIdempotencySerializer):

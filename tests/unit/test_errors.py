@@ -1,6 +1,7 @@
 """The error tree's drawing, its table of statuses, and its slugs."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,15 @@ def test_slugs_are_unique_and_legal() -> None:
     slugs = [c.type for c in leaves]
     assert len(set(slugs)) == len(slugs)
     assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", slug) for slug in slugs)
+
+
+def test_the_runbook_names_slugs_that_exist() -> None:
+    root = Path(__file__).parents[2]
+    named = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", (root / "docs" / "runbook.md").read_text()))
+    queries = set(re.findall(r"Name: !Sub \$\{AWS::StackName\}/(\S+)", (root / "template.yaml").read_text()))
+    assert len(named & queries) > 1
+    assert len(named - queries) > 5
+    assert named - queries <= {kind.type for kind in list_classes()}
 
 
 @pytest.mark.parametrize("kind", list_classes())

@@ -98,8 +98,9 @@ def test_examples_are_as_documented() -> None:
         lambda event: event["detail"].update(error_msg="words"),
         lambda event: event["detail"].update(task_status="PENDING"),
         lambda event: event["detail"]["models"][0].pop("model_id"),
+        lambda event: event["detail"]["models"][0].pop("name"),
     ],
-    ids=["no id", "other type", "an error", "not ended", "no model"],
+    ids=["no id", "other type", "an error", "not ended", "no model", "no name of one that is here"],
 )
 def test_schema_refuses(damage: Callable[[dict[str, Any]], object]) -> None:
     event = json.loads(json.dumps(EXAMPLES[0]))
@@ -138,6 +139,32 @@ def test_cancelled_import_is_a_failed_one(deployment: Deployment, bus: InMemoryE
     detail = check(bus.events[0])
     assert bus.events[0].type == "ImportFailed"
     assert (detail["stage"], detail["error"]["type"]) == ("CANCELLED", "import-cancelled")
+
+
+def test_a_model_that_is_deleted_meanwhile_is_announced_as_that(
+    deployment: Deployment, bus: InMemoryEventBus
+) -> None:
+    """What cannot be announced is tried for an hour, in which anybody may delete the model."""
+    task_id = end(deployment)
+    (model_id,) = deployment.find_task(task_id).model_ids
+
+    def show_model() -> dict[str, Any]:
+        bus.events.clear()
+        assert announce(make_record(task_id, "PENDING", "DONE")) == []
+        (shown,) = check(bus.events[0])["models"]
+        return dict(shown)
+
+    assert not deployment.deleter.delete_model(model_id, lambda: 1)
+    being_deleted = show_model()
+    assert (being_deleted["model_id"], being_deleted["name"], being_deleted["status"]) == (model_id, NAME, "DELETING")
+    assert "location" not in being_deleted
+    deployment.clock.now += 300
+    deployment.sweeper.sweep_stale(lambda: 300)
+    assert show_model() == {"model_id": model_id, "status": "DELETED"}
+    assert end(deployment) != task_id
+    again = show_model()
+    assert (again["model_id"], again["name"], again["status"]) == (model_id, NAME, "DELETED")
+    assert "location" not in again
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,13 @@ class GitHubImport(HubImport):
     responses=describe_import(InvalidRepositoryError),
 )
 def submit_github(request: Annotated[GitHubImport, Body()]) -> Response[str]:
+    # Joined, its slash would be that before the repository.
+    if "/" in request.owner:
+        raise InvalidRepositoryError(
+            f"{request.owner[:100]!r} cannot be an owner on GitHub: of github.com/OWNER/REPOSITORY send OWNER as owner "
+            "and REPOSITORY as repo_name",
+            part="owner",
+        )
     name = f"{request.owner}/{request.repo_name}"
     task = wiring.create_intake().submit(Source.GITHUB, name, request.revision, request.selection)
     return accept_task(task)

@@ -235,19 +235,31 @@ def test_what_github_cannot_have_is_refused_without_a_request(
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "part"),
     [
-        "x/https://github.com/openai/whisper",
-        "x/github.com/openai/whisper/tree/main",
-        "https://github.com/openai/whisper/openai",
-        "x/git@github.com:openai/whisper.git",
-        "x/ssh://git@github.com/openai/whisper.git",
-        "x/https://www.github.com/openai/whisper?tab=readme",
+        ("x/https://github.com/openai/whisper", "repo_name"),
+        ("x/github.com/openai/whisper/tree/main", "repo_name"),
+        ("x/github.com:openai/whisper", "repo_name"),
+        ("x/WWW.GitHub.com/openai/whisper", "repo_name"),
+        ("x/git@github.com:openai/whisper.git", "repo_name"),
+        ("x/ssh://git@github.com/openai/whisper.git", "repo_name"),
+        ("x/https://www.github.com/openai/whisper?tab=readme", "repo_name"),
+        ("https://github.com/openai/whisper/openai", "owner"),
+        ("github.com/openai/whisper", "owner"),
+        ("git@github.com:openai/whisper", "owner"),
     ],
 )
-def test_an_address_is_answered_with_what_to_send(source: GitHubSource, name: str) -> None:
-    with pytest.raises(InvalidRepositoryError, match="owner 'openai' and repo_name 'whisper'"):
+def test_an_address_is_answered_with_what_to_send(source: GitHubSource, name: str, part: str) -> None:
+    with pytest.raises(InvalidRepositoryError, match="owner 'openai' and repo_name 'whisper'") as caught:
         source.resolve(name, "main")
+    assert caught.value.part == part
+
+
+@pytest.mark.parametrize("name", ["developer.github.com", "github.com", "github.com-mirror", "www.github.com", "git"])
+def test_a_repository_may_be_named_like_an_address(github: LoopbackGitHub, source: GitHubSource, name: str) -> None:
+    with pytest.raises(ModelNotFoundError):
+        source.resolve(f"github/{name}", "main")
+    assert [request.path for request in github.requests] == [f"/repos/github/{name}"]
 
 
 @pytest.mark.parametrize(

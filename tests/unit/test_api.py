@@ -394,6 +394,14 @@ def test_what_github_cannot_have_is_a_bad_request(
     assert problem["fields"] == [{"field": part, "message": "cannot be"}]
 
 
+@pytest.mark.parametrize("owner", ["openai/whisper", "https://github.com/openai/whisper", "/", "openai/"])
+def test_an_owner_with_a_slash_is_the_field_at_fault(deployment: Deployment, owner: str) -> None:
+    answer = submit_repository({"owner": owner, "repo_name": "whisper"})
+    problem = check_problem(answer, 400, "invalid-repository")
+    assert [field["field"] for field in problem["fields"]] == ["owner"]
+    assert "send OWNER as owner and REPOSITORY as repo_name" in problem["detail"]
+
+
 UNKNOWN_IDS = ["x", "0" * 36, "%20", "é", "a" * 3000, "..", "7f000000-0000-4000-8000-000000000000"]
 
 

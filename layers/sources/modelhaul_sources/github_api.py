@@ -38,7 +38,8 @@ _ABBREVIATED = 7
 _OWNER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9]|-(?=[A-Za-z0-9])){0,38}(?:_[A-Za-z0-9]{1,20})?")
 _REPOSITORY = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _ADDRESS = re.compile(r"(?:github\.com|://[^/]+|@[^/:]+)[/:]+(?P<owner>[^/?#]+)/(?P<repository>[^/?#]+)", re.IGNORECASE)
-_LOOKS_LIKE_ADDRESS = re.compile(r"://|github\.com|^[^/]+@", re.IGNORECASE)
+# Repositories may be called `github.com` and `developer.github.com`: only what has more behind it is an address.
+_BEGINS_AS_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|git@|(?:www\.)?github\.com[/:]", re.IGNORECASE)
 _LIMITED = re.compile(r"rate limit|abuse detection", re.IGNORECASE)
 _BLOCKED = re.compile(r"repository access blocked|dmca|disabled", re.IGNORECASE)
 
@@ -65,7 +66,8 @@ class TreeEntry:
 def parse_name(name: str) -> tuple[str, str]:
     """(owner, repository) of `owner/repository`. Raises InvalidRepositoryError for what GitHub cannot have."""
     owner, _, repository = name.partition("/")
-    if _LOOKS_LIKE_ADDRESS.search(name):
+    begins = _BEGINS_AS_ADDRESS.match(name)
+    if begins or _BEGINS_AS_ADDRESS.match(repository):
         found = _ADDRESS.search(name)
         example = (found["owner"], found["repository"].removesuffix(".git")) if found else ("openai", "gpt-2")
         if not _OWNER.fullmatch(example[0]) or not _is_repository(example[1]):
@@ -73,7 +75,7 @@ def parse_name(name: str) -> tuple[str, str]:
         raise InvalidRepositoryError(
             f"send the repository's name and not its address: owner {example[0]!r} and repo_name {example[1]!r}, "
             "for example",
-            part="repo_name",
+            part="owner" if begins else "repo_name",
         )
     if not _OWNER.fullmatch(owner):
         raise InvalidRepositoryError(

@@ -124,6 +124,13 @@ IAM_STATUS = {**GATEWAY_STATUS, "MISSING_AUTHENTICATION_TOKEN": 403}
 ASKED_HEADERS = {"content-type", "x-api-key", "idempotency-key", "authorization", "x-amz-date", "x-amz-security-token"}
 RETRIED = {"INTEGRATION_FAILURE", "INTEGRATION_TIMEOUT", "QUOTA_EXCEEDED", "THROTTLED"}
 ORIGIN = "https://models.example.com"
+# After a redirect from the API a browser names the origin `null`, and asks for what it sent there.
+BUCKET_CORS = {
+    "ModelsBucket": ({"CorsAllowOrigin", "null"}, {"GET", "HEAD"}, {"range", "x-api-key"}),
+    "IncomingBucket": ({"CorsAllowOrigin"}, {"PUT", "POST", "DELETE"}, {"content-type"}),
+}
+"""Origins, methods and headers that pages may use of a bucket."""
+
 SIGV4 = {"type": "apiKey", "in": "header", "name": "Authorization", "x-amazon-apigateway-authtype": "awsSigv4"}
 API_KEY = {"type": "apiKey", "in": "header", "name": "x-api-key"}
 STREAM_ACTIONS = {"dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"}
@@ -827,6 +834,26 @@ def check_cors(template: Template) -> list[str]:
     return faults
 
 
+def check_bucket_cors(template: Template) -> list[str]:
+    """Pages of CorsAllowOrigin, and no others, may use presigned addresses."""
+    faults = [
+        f"{name}: has rules without CorsAllowOrigin"
+        for name, bucket in list_resources(apply_parameters(template, CorsAllowOrigin=""), "AWS::S3::Bucket")
+        if "CorsConfiguration" in bucket
+    ]
+    for name, bucket in list_resources(apply_parameters(template, CorsAllowOrigin=ORIGIN), "AWS::S3::Bucket"):
+        origins, methods, headers = BUCKET_CORS[name]
+        (rule,) = bucket.get("CorsConfiguration", {}).get("CorsRules", [{}])
+        found = {find_target(one) or str(one) for one in rule.get("AllowedOrigins", [])}
+        if found != origins:
+            faults.append(f"{name}: for {sorted(found)}")
+        if set(rule.get("AllowedMethods", [])) != methods or set(rule.get("AllowedHeaders", [])) != headers:
+            faults.append(f"{name}: other methods or headers than are needed")
+        if "ETag" not in rule.get("ExposedHeaders", []):
+            faults.append(f"{name}: hides the ETag")
+    return faults
+
+
 def _find_origin(headers: dict[str, Any], part: str, origin: str) -> str | None:
     match headers.get(f"{part}.header.Access-Control-Allow-Origin"):
         case {"Fn::Sub": str(text)}:
@@ -935,6 +962,7 @@ RULES: tuple[Rule, ...] = (
     check_media_types,
     check_gateway_responses,
     check_cors,
+    check_bucket_cors,
     check_topics,
     check_outputs,
 )

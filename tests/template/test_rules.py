@@ -88,6 +88,7 @@ PATTERN = "Properties.EventPattern"
 TARGET = "Properties.Targets.0"
 STATEMENT = "Properties.PolicyDocument.Statement.0"
 LIFECYCLE = "Properties.LifecycleConfiguration.Rules"
+CORS_RULE = "Properties.CorsConfiguration.Fn::If.1.CorsRules.0"
 ESM = "TransferFilesFunctionTransferQueue"
 
 MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
@@ -355,6 +356,13 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     (rules.check_cors, set_property("Api", f"{RESPONSES}.WAF_FILTERED.responseParameters.{GATEWAY_ORIGIN}", "'*'")),
     (rules.check_cors, drop_property("Api", f"{PATHS}./upload/github.options")),
     (rules.check_cors, set_property("Api", f"{PATHS}./upload/github.options.security", [{"api_key": []}])),
+    (rules.check_bucket_cors, drop_property("ModelsBucket", "Properties.CorsConfiguration")),
+    (rules.check_bucket_cors, set_property("IncomingBucket", "Properties.CorsConfiguration.Fn::If.0", "IsAws")),
+    (rules.check_bucket_cors, set_property("IncomingBucket", f"{CORS_RULE}.AllowedOrigins", ["*"])),
+    (rules.check_bucket_cors, drop_property("ModelsBucket", f"{CORS_RULE}.AllowedOrigins.1")),
+    (rules.check_bucket_cors, drop_property("ModelsBucket", f"{CORS_RULE}.AllowedHeaders.1")),
+    (rules.check_bucket_cors, set_property("ModelsBucket", f"{CORS_RULE}.AllowedMethods", ["GET", "HEAD", "PUT"])),
+    (rules.check_bucket_cors, drop_property("IncomingBucket", f"{CORS_RULE}.ExposedHeaders")),
     (rules.check_topics, drop_property("ImportFailedRule", "Condition")),
     (rules.check_topics, drop_resource("ImportSucceededRule")),
     (rules.check_topics, drop_property("NotificationsTopicPolicy", f"{STATEMENT}.Condition")),

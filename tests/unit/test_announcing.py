@@ -141,9 +141,7 @@ def test_cancelled_import_is_a_failed_one(deployment: Deployment, bus: InMemoryE
     assert (detail["stage"], detail["error"]["type"]) == ("CANCELLED", "import-cancelled")
 
 
-def test_a_model_that_is_deleted_meanwhile_is_announced_as_that(
-    deployment: Deployment, bus: InMemoryEventBus
-) -> None:
+def test_a_model_that_is_deleted_meanwhile_is_announced_as_that(deployment: Deployment, bus: InMemoryEventBus) -> None:
     """What cannot be announced is tried for an hour, in which anybody may delete the model."""
     task_id = end(deployment)
     (model_id,) = deployment.find_task(task_id).model_ids

@@ -18,7 +18,8 @@ is up (`make run`, `make up`): its .local/stack.json is read here and in the fol
 A stack that is deployed to AWS tells its address and the id of its key, and the id leads to the key:
   aws cloudformation describe-stacks --stack-name modelhaul --output text \\
     --query "Stacks[0].Outputs[?OutputKey=='ApiUrl' || OutputKey=='ApiKeyId'].[OutputKey, OutputValue]"
-  aws apigateway get-api-key --include-value --query value --output text --api-key ID"""
+  aws apigateway get-api-key --include-value --query value --output text --api-key ID
+A stack with AuthMode=IAM takes no key, and this program does not sign requests (docs/access.md)."""
 
 
 @dataclass(frozen=True, slots=True)

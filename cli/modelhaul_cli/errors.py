@@ -51,9 +51,11 @@ class CommandError(Exception):
         return self.exit_code
 
     def to_document(self) -> dict[str, Any] | None:
-        """For `--json`; None if what was printed before says it all."""
+        """For `--json`; None if what was printed before says it all. What the program says itself goes before what the
+        API says: it knows which command leads on.
+        """
         own = {"title": self.title, "detail": self.detail, "remedy": self.remedy}
-        return {"error": {**{k: v for k, v in own.items() if v}, **self.problem, "exit_code": int(self.code)}}
+        return {"error": {**self.problem, **{k: v for k, v in own.items() if v}, "exit_code": int(self.code)}}
 
 
 class UsageError(CommandError):

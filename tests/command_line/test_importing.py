@@ -197,6 +197,29 @@ def test_refusals_have_words_and_codes(
     assert len(api.find("POST", "huggingface")) == 2, "none of them is worth another try"
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refuse(403, "not-signed", "Forbidden", "The request is not signed.", remedy="Sign it."),
+        Answer(
+            403,
+            b'{"message":"Missing Authentication Token"}',
+            {"Content-Type": "application/json", "x-amzn-ErrorType": "MissingAuthenticationTokenException"},
+        ),
+    ],
+    ids=["a problem", "API Gateway's words"],
+)
+def test_a_stack_that_wants_signatures_is_told_from_a_wrong_key(
+    api: ApiServer, command_line: CommandLine, answer: Answer
+) -> None:
+    api.faults = [Fault("GET", "models", answer=answer, times=2)]
+    outcome = command_line.run("ls")
+    assert (outcome.code, outcome.out) == (5, "")
+    assert "signed" in outcome.err
+    assert "does not sign requests. A stack with AuthMode=IAM" in outcome.err
+    assert "docs/access.md" in command_line.run("ls", "--json").json["error"]["remedy"]
+
+
 @pytest.mark.parametrize("kind", ["answer", "cut", "lost"])
 def test_a_submit_that_does_not_get_through_is_repeated_and_starts_one_import(
     api: ApiServer, command_line: CommandLine, kind: str

@@ -42,7 +42,9 @@ class Problem(Answer):
     title: str
     status: int | SkipJsonSchema[None] = None
     detail: str
-    """What happened and what to do."""
+    """What happened."""
+    remedy: str | SkipJsonSchema[None] = None
+    """What to do now."""
     fields: list[FieldAtFault] | SkipJsonSchema[None] = None
     retry_after: int | SkipJsonSchema[None] = None
     """Seconds."""

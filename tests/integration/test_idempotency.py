@@ -78,6 +78,7 @@ def check_problem(answer: Answer, status: int, kind: str) -> dict[str, Any]:
     assert (answer.status, answer.body["type"]) == (status, f"urn:modelhaul:problem:{kind}"), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.body["detail"]
+    assert answer.body["remedy"]
     return answer.body
 
 

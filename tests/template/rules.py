@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from modelhaul.remedies import PROBLEM_REMEDIES
 from tests.template.transformed import CODE_BUCKET, ROOT, Template, apply_parameters
 
 type Rule = Callable[[Template], list[str]]
@@ -797,14 +798,17 @@ def _find_response_faults(kind: str, response: Resource) -> Iterator[str]:
     problem = json.loads(response["responseTemplates"]["application/json"])
     if headers.get("gatewayresponse.header.Content-Type") != "'application/problem+json'":
         yield "not a problem document"
-    if not problem.keys() >= {"type", "title", "detail"} or not problem["type"].startswith("urn:modelhaul:problem:"):
+    if not problem.keys() >= {"type", "title", "detail", "remedy"}:
         yield "its problem lacks something"
+    slug = problem["type"].removeprefix("urn:modelhaul:problem:")
+    if slug == problem["type"] or problem.get("remedy") != PROBLEM_REMEDIES.get(slug, problem.get("remedy")):
+        yield "its type is none of ours, or has another remedy in functions' answers"
     if str(problem.get("status", "")) != response.get("statusCode", ""):
         yield "its status is not the answer's"
     retry_after = f"'{problem['retry_after']}'" if "retry_after" in problem else None
     if headers.get("gatewayresponse.header.Retry-After") != retry_after or (kind in RETRIED) is (retry_after is None):
         yield "does not say when to try again, or says it twice"
-    if kind in REFUSED_BODIES and not all(way in problem["detail"] for way in WAYS_FOR_LARGE_ARCHIVES):
+    if kind in REFUSED_BODIES and not all(way in problem.get("remedy", "") for way in WAYS_FOR_LARGE_ARCHIVES):
         yield "does not say how to send a larger archive"
 
 

@@ -383,6 +383,17 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
             {"application/json": '{"type": "urn:x", "title": "Too large", "status": 413, "detail": "At most 10 MB."}'},
         ),
     ),
+    (
+        rules.check_gateway_responses,
+        set_property(
+            "Api",
+            f"{RESPONSES}.RESOURCE_NOT_FOUND.responseTemplates",
+            {
+                "application/json": '{"type": "urn:modelhaul:problem:no-such-route", "title": "Not Found", '
+                '"status": 404, "detail": "There is no such route.", "remedy": "Look elsewhere."}'
+            },
+        ),
+    ),
     (rules.check_gateway_responses, drop_property("Api", f"{RESPONSES}.DEFAULT_5XX")),
     (rules.check_gateway_responses, drop_property("Api", f"{RESPONSES}.WAF_FILTERED")),
     (rules.check_gateway_responses, set_property("Api", f"{RESPONSES}.EXPIRED_TOKEN.statusCode", "404")),

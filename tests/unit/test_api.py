@@ -117,6 +117,7 @@ def check_problem(answer: Answer, status: int, kind: str) -> dict[str, Any]:
     assert problem["status"] == status
     assert problem["title"]
     assert problem["detail"]
+    assert problem["remedy"]
     return problem
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from modelhaul import errors, http
-from modelhaul.remedies import REMEDIES
+from modelhaul.remedies import PROBLEM_REMEDIES, TASK_REMEDIES
 
 
 def list_classes(base: type[errors.ModelhaulError] = errors.ModelhaulError) -> list[type[errors.ModelhaulError]]:
@@ -64,6 +64,14 @@ REFUSALS = {
 def test_every_error_that_ends_a_task_has_a_remedy() -> None:
     """A step's transient error comes to RetriesExhaustedError."""
     ending = {kind.type for kind in list_classes(errors.PermanentError)[1:] if kind not in REFUSALS}
-    assert set(REMEDIES) == ending
-    assert all(re.fullmatch(r"[A-Z].*[^.]\.", remedy) for remedy in REMEDIES.values())
-    assert len(set(REMEDIES.values())) == len(REMEDIES)
+    assert set(TASK_REMEDIES) == ending
+    assert len(set(TASK_REMEDIES.values())) == len(TASK_REMEDIES)
+
+
+def test_every_problem_with_a_title_of_its_own_has_a_remedy() -> None:
+    assert http._TITLES.keys() <= PROBLEM_REMEDIES.keys()
+    assert {kind.type for kind in http._STATUS} <= PROBLEM_REMEDIES.keys()
+
+
+def test_remedies_are_sentences() -> None:
+    assert all(re.fullmatch(r"[A-Z].*[^.]\.", remedy) for remedy in PROBLEM_REMEDIES.values())

@@ -21,6 +21,7 @@ from modelhaul import errors, wiring
 from modelhaul.logs import create_logger
 from modelhaul.model import UploadTicket
 from modelhaul.presentation import format_time
+from modelhaul.remedies import PROBLEM_REMEDIES
 from modelhaul.settings import CorsSettings
 from modelhaul.task import Task
 
@@ -119,8 +120,7 @@ def answer_request(
         problem = create_problem(
             "internal-error",
             HTTPStatus.INTERNAL_SERVER_ERROR,
-            "Something went wrong that should not have. Try again; if it stays, look in the log for the request "
-            f"{context.aws_request_id}.",
+            f"Something went wrong that should not have. In the log it is the request {context.aws_request_id}.",
         )
         return _write_answer(problem)
     logger.info("answered", path=event.get("path"), method=event.get("httpMethod"), status=answer["statusCode"])
@@ -224,12 +224,13 @@ def read_json[M: BaseModel](model: type[M], event: APIGatewayProxyEvent) -> M:
 def create_problem(
     kind: str, status: HTTPStatus, detail: str, *, headers: dict[str, str] | None = None, **extra: Any
 ) -> Response[str]:
-    """RFC 9457 problem details. `kind` is stable: programs may compare `type`."""
+    """RFC 9457 problem details, with what to do now as `remedy`. `kind` is stable: programs may compare `type`."""
     body = {
         "type": f"urn:modelhaul:problem:{kind}",
         "title": _TITLES.get(kind, status.phrase),
         "status": status.value,
         "detail": detail,
+        **({"remedy": PROBLEM_REMEDIES[kind]} if kind in PROBLEM_REMEDIES else {}),
         **extra,
     }
     return Response(

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from modelhaul.model import GateReport, Model, ModelStatus
-from modelhaul.remedies import REMEDIES
+from modelhaul.remedies import TASK_REMEDIES
 from modelhaul.task import Stage, Task, TaskStatus
 
 _MEASURABLE = 1.0  # seconds below which a rate says nothing
@@ -44,8 +44,8 @@ def present_task(task: Task) -> dict[str, Any]:
     if task.error is not None:
         shown["error_msg"] = task.error.detail
         shown["error"] = {"type": task.error.type, "retryable": task.error.retryable}
-        if task.error.type in REMEDIES:
-            shown["error"]["remedy"] = REMEDIES[task.error.type]
+        if task.error.type in TASK_REMEDIES:
+            shown["error"]["remedy"] = TASK_REMEDIES[task.error.type]
     return shown
 
 

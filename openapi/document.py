@@ -12,10 +12,10 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver
 from aws_lambda_powertools.event_handler.openapi.merge import OpenAPIMerge
 
 from modelhaul import errors
-from modelhaul.documenting import describe_problem
+from modelhaul.documenting import describe_headers, describe_problem
 from modelhaul.http import find_status, find_title
 from openapi.answers import describe_bodies
-from openapi.examples import EXAMPLES, Example
+from openapi.examples import EXAMPLES, PROBLEMS, Example, show_problem
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "functions" / "read_docs" / "openapi.json"
@@ -33,12 +33,15 @@ TAGS = {
     "Documentation": "This document.",
 }
 # What any route may be answered with before, or whatever, its function does.
-COMMON: dict[int, str] = {
-    HTTPStatus.FORBIDDEN: "`invalid-api-key`: Send a valid API key in the header x-api-key.",
-    HTTPStatus.TOO_MANY_REQUESTS: "`throttled`: Too many requests; `quota-exceeded`: The daily quota is used up.",
-    HTTPStatus.INTERNAL_SERVER_ERROR: "`internal-error`: Something went wrong that should not have.",
-    HTTPStatus.SERVICE_UNAVAILABLE: "`storage-unavailable`: Storage does not answer; try again.",
-    HTTPStatus.GATEWAY_TIMEOUT: "`gateway-timeout`: No answer within 29 seconds; try again.",
+COMMON: dict[int, dict[str, str]] = {
+    HTTPStatus.FORBIDDEN: {"invalid-api-key": "Send a valid API key in the header x-api-key"},
+    HTTPStatus.TOO_MANY_REQUESTS: {
+        "throttled": "Too many requests",
+        "quota-exceeded": "The daily quota is used up",
+    },
+    HTTPStatus.INTERNAL_SERVER_ERROR: {"internal-error": "Something went wrong that should not have"},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"storage-unavailable": "Storage does not answer; try again"},
+    HTTPStatus.GATEWAY_TIMEOUT: {"gateway-timeout": "No answer within 29 seconds; try again"},
 }
 # What any POST may be answered with for its Idempotency-Key.
 REPEATED = (errors.InvalidIdempotencyKeyError, errors.IdempotencyKeyReusedError, errors.RequestInProgressError)
@@ -50,6 +53,7 @@ IDEMPOTENCY_KEY = {
     "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
 }
 _GREEDY = "/.+"
+_PROBLEM = "application/problem+json"
 _ADDED_BY_POWERTOOLS = ("HTTPValidationError", "ValidationError", "ResponseValidationError")
 
 
@@ -87,6 +91,7 @@ def build_document() -> dict[str, Any]:
     for name in _ADDED_BY_POWERTOOLS:
         components["schemas"].pop(name, None)
     components["schemas"] |= describe_bodies()
+    components["examples"] = {kind: {"value": problem} for kind, problem in PROBLEMS.items()}
     components["schemas"]["Document"] = {"type": "object", "required": ["openapi", "info", "paths"]}
     paths, document["paths"] = document["paths"], {}
     for path, operations in paths.items():
@@ -114,7 +119,7 @@ def _complete(operation: dict[str, Any], method: str, path: str) -> None:
         if status != HTTPStatus.FORBIDDEN or operation.get("security") != []:
             _add_problem(responses, status, words)
     for kind in REPEATED if method == "post" else ():
-        _add_problem(responses, find_status(kind), f"`{kind.type}`: {find_title(kind)}.")
+        _add_problem(responses, find_status(kind), {kind.type: find_title(kind)})
     _add_examples(operation, EXAMPLES.get(f"{method.upper()} {path}", Example()))
     operation["responses"] = dict(sorted(responses.items()))
 
@@ -130,16 +135,38 @@ def _complete_parameters(operation: dict[str, Any], method: str, path: str) -> N
 
 
 def _add_examples(operation: dict[str, Any], example: Example) -> None:
-    for status, body in example.answers.items():
-        (content,) = operation["responses"][status]["content"].values()
-        content["example"] = body
+    for parameter in operation["parameters"]:
+        if parameter["in"] == "path":
+            parameter["example"] = example.path[parameter["name"]]
     if example.body is not None:
         operation["requestBody"]["content"]["application/json"]["example"] = example.body
+    own = {error.type: show_problem(error) for error in example.problems}
+    for status, answer in operation["responses"].items():
+        for name, header in answer.get("headers", {}).items():
+            header["example"] = example.headers[name]
+        for kind, content in answer.get("content", {}).items():
+            if kind == _PROBLEM:
+                _add_problem_examples(answer, content, own)
+            else:
+                content["example"] = example.answers[status]
 
 
-def _add_problem(responses: dict[str, Any], status: int, words: str) -> None:
-    known = responses.setdefault(str(int(status)), describe_problem(status, ""))
-    known["description"] = f"{known['description']} {words}".strip()
+def _add_problem_examples(answer: dict[str, Any], content: dict[str, Any], own: dict[str, Any]) -> None:
+    """With the header Retry-After, where one of the problems says when to come again."""
+    shown = content["examples"]
+    shown |= {kind: {"value": own[kind]} for kind in shown.keys() & own.keys()}
+    pauses = [pause for kind in shown if (pause := (PROBLEMS | own)[kind].get("retry_after"))]
+    if pauses:
+        answer["headers"] = describe_headers(["Retry-After"])
+        answer["headers"]["Retry-After"]["example"] = str(min(pauses))
+
+
+def _add_problem(responses: dict[str, Any], status: int, words: dict[str, str]) -> None:
+    added: dict[str, Any] = dict(describe_problem(words))
+    known = responses.setdefault(str(int(status)), added)
+    if known is not added:
+        known["description"] += f" {added['description']}"
+        known["content"][_PROBLEM]["examples"] |= added["content"][_PROBLEM]["examples"]
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,18 @@
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
-from modelhaul.errors import ImportInProgressError, ModelExistsError, RequiredFilesError
-from modelhaul.http import accept_upload, answer_error
+from modelhaul import errors
+from modelhaul.catalog import describe_missing_model
+from modelhaul.closing import describe_missing_task
+from modelhaul.http import accept_models, accept_task, accept_upload, answer_error, create_problem
 from modelhaul.model import (
     Archive,
     GateReport,
@@ -55,7 +60,7 @@ RUNNING = Task(
     transfer_began_at=CREATED + timedelta(seconds=1),
     bytes_counted_at=CREATED + timedelta(seconds=5),
 )
-_REFUSED = RequiredFilesError("OWNER/REPOSITORY at 607a30d783df is no model, it lacks: tokenizer.json.")
+_REFUSED = errors.RequiredFilesError("OWNER/REPOSITORY at 607a30d783df is no model, it lacks: tokenizer.json.")
 FAILED = Task(
     FAILED_TASK_ID,
     Source.GITHUB,
@@ -72,10 +77,15 @@ CURSOR = "MjAyNS0wNi0yMlQxMjowMDowMC4wMDAwMDArMDAwMCA1ZjBjM2I1My03ZjViLTRhMGUtOW
 
 @dataclass(frozen=True)
 class Example:
-    """`body` is a request's, `answers` the answers' by their status."""
+    """`path` are the parameters in the route's path, `body` a request's, `answers` those of a success by its status and
+    `headers` its headers; `problems` those that this route has other words for than `PROBLEMS`.
+    """
 
     answers: dict[str, Any] = field(default_factory=dict)
     body: Any = None
+    path: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    problems: tuple[errors.ModelhaulError, ...] = ()
 
 
 def _show_manifest() -> dict[str, Any]:
@@ -97,48 +107,131 @@ def _show_manifest() -> dict[str, Any]:
     }
 
 
+AWAITED = replace(
+    RUNNING,
+    id=ARCHIVE_TASK_ID,
+    source=Source.LOCAL,
+    model_ids=(ARCHIVE_MODEL.model_id,),
+    archive=Archive(f"uploads/{ARCHIVE_TASK_ID}", "models.zip"),
+)
+
+
 def _show_upload() -> Any:
-    awaited = replace(
-        RUNNING, id=ARCHIVE_TASK_ID, source=Source.LOCAL, archive=Archive(f"uploads/{ARCHIVE_TASK_ID}", "models.zip")
-    )
     ticket = UploadTicket(CREATED + timedelta(hours=12), put_url="https://BUCKET.s3.amazonaws.com/uploads/…?X-Amz-…")
-    return json.loads(accept_upload(awaited, ticket).body or "")
+    return json.loads(accept_upload(AWAITED, ticket).body or "")
 
 
-def _show_problem(error: ModelExistsError | ImportInProgressError) -> Any:
+def show_problem(error: errors.ModelhaulError) -> Any:
     return json.loads(answer_error(error).body or "")
 
 
-_EXISTS = _show_problem(
-    ModelExistsError(f"{_BERT.describe()} is here already.", models={HUB_MODEL.model_id: _BERT.name})
+def _read_gateway_problems() -> dict[str, Any]:
+    """What API Gateway answers by itself, by the end of its type."""
+    template = (Path(__file__).parents[1] / "template.yaml").read_text()
+    found = map(json.loads, re.findall(r'\{"type":"urn:modelhaul:problem:.*\}', template))
+    return {problem["type"].rpartition(":")[2]: problem for problem in found}
+
+
+def _show_problems() -> dict[str, Any]:
+    """An example of each problem that a route may be answered with, by the end of its type."""
+    gateway = _read_gateway_problems()
+    no_json = create_problem("invalid-json", HTTPStatus.BAD_REQUEST, "The body is not a JSON object.")
+    message = "Input should be a valid string"
+    wrong = create_problem(
+        "invalid-fields",
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        f"revision: {message}",
+        fields=[{"field": "revision", "message": message}],
+    )
+    return {
+        **{kind: gateway[kind] for kind in ("invalid-api-key", "throttled", "quota-exceeded", "gateway-timeout")},
+        "invalid-json": json.loads(no_json.body or ""),
+        "invalid-fields": json.loads(wrong.body or ""),
+        **{error.type: show_problem(error) for error in _PROBLEMS},
+    }
+
+
+_BERT_COMMIT = _BERT.describe()
+_PROBLEMS: tuple[errors.ModelhaulError, ...] = (
+    errors.InternalError("Something went wrong that should not have. In the log it is the request 7d3f0c52-…."),
+    errors.StorageUnavailableError("DynamoDB did not do what it was asked to."),
+    errors.InvalidReferenceError("The cursor is none that a list was answered with.", part="cursor"),
+    errors.InvalidRepositoryError(
+        "'-owner' cannot be an owner on GitHub: up to 39 letters, digits and single hyphens between them", part="owner"
+    ),
+    errors.InvalidFormError("The Content-Type multipart/form-data has no boundary."),
+    errors.ModelNotFoundError(describe_missing_model(HUB_MODEL.model_id)),
+    errors.RevisionNotFoundError(
+        f"{_BERT.name} has no revision 'v2'; give a branch, a tag or a commit of 40 hex digits"
+    ),
+    errors.ModelFileNotFoundError(f"{_BERT.name} has no file 'Config.json'; its manifest lists them."),
+    errors.TaskNotFoundError(describe_missing_task(TASK_ID)),
+    errors.TaskEndedError(f"Task {TASK_ID} has ended already."),
+    errors.AccessRequiredError("meta-llama/Llama-3.1-8B is gated: access must be granted at its page first"),
+    errors.ModelDisabledError("OWNER/REPOSITORY is blocked on GitHub and cannot be downloaded"),
+    errors.ModelExistsError(f"{_BERT_COMMIT} is here already.", models={HUB_MODEL.model_id: _BERT.name}),
+    errors.ImportInProgressError(
+        f"{_BERT_COMMIT} is being imported by task {TASK_ID}.", model_id=HUB_MODEL.model_id, task_id=TASK_ID
+    ),
+    errors.DeletionInProgressError(f"{_BERT_COMMIT} is being deleted.", model_id=HUB_MODEL.model_id),
+    errors.ArchiveRefusedError(
+        "The entry '../x' has a path with '..', '.' or nothing between slashes.", reason="path-escape", entry="../x"
+    ),
+    errors.NoModelInArchiveError(
+        "No directory of the archive is a valid model.", lacking={"notes": ["config.json", "tokenizer.json", "weights"]}
+    ),
+    errors.ArchiveTooLargeError(
+        "The archive has 700,000,000,000 bytes; the limit is 500,000,000,000 (parameter ArchiveMaxTotalBytes)."
+    ),
+    errors.InvalidIdempotencyKeyError("An Idempotency-Key has 1 to 255 visible characters of ASCII."),
+    errors.IdempotencyKeyReusedError(
+        "This Idempotency-Key came with another request before: give each request a key of its own."
+    ),
+    errors.RequestInProgressError("The first request with this Idempotency-Key is being answered."),
+    errors.CredentialsRefusedError("the source does not accept the configured token, which may have expired"),
+    errors.UntrustedHostError("the source leads to cdn.example.com, which is not among the hosts that may be asked"),
+    errors.UnexpectedAnswerError(f"what the source says about {_BERT.name} cannot be read"),
+    errors.RateLimitedError("the source limits requests", retry_after=300),
+    errors.SourceUnavailableError("the source answered with status 502"),
 )
-_OK = str(HTTPStatus.OK.value)
-_CONFLICT = str(HTTPStatus.CONFLICT.value)
+PROBLEMS: dict[str, Any] = _show_problems()
+
+_OK, _CREATED = str(HTTPStatus.OK.value), str(HTTPStatus.CREATED.value)
 EXAMPLES: dict[str, Example] = {
     "POST /upload/huggingface": Example(
-        {_CONFLICT: _EXISTS}, {"model_tag": "bert-base-uncased", "revision": "main", "weights": "safetensors"}
+        body={"model_tag": "bert-base-uncased", "revision": "main", "weights": "safetensors"},
+        headers=accept_task(RUNNING).headers,
+        problems=(
+            errors.InvalidReferenceError(
+                "send the model's name and not its address: 'google-bert/bert-base-uncased', for example", part="name"
+            ),
+            errors.ModelNotFoundError("the Hub has no public model google-bert/bert"),
+        ),
     ),
     "POST /upload/github": Example(
-        {
-            _CONFLICT: _show_problem(
-                ImportInProgressError(
-                    f"OWNER/REPOSITORY at commit 607a30d783df is being imported by task {TASK_ID}: follow that one.",
-                    model_id=FAILED.model_ids[0],
-                    task_id=TASK_ID,
-                )
-            )
-        },
-        {"owner": "OWNER", "repo_name": "REPOSITORY", "revision": "main"},
+        body={"owner": "OWNER", "repo_name": "REPOSITORY", "revision": "main"},
+        headers=accept_task(RUNNING).headers,
+        problems=(errors.ModelNotFoundError("GitHub has no public repository OWNER/REPOSITORY"),),
     ),
     "POST /upload/local": Example(
-        {str(HTTPStatus.CREATED.value): _show_upload()},
+        {_CREATED: _show_upload()},
         {"file_name": "models.zip", "size": 7_000_000_000, "model_name": "my-model"},
+        headers=accept_models(AWAITED).headers,
+        problems=(errors.InvalidReferenceError("'models.rar' is not the name of a .zip file", part="file_name"),),
     ),
     "GET /upload/tasks": Example({_OK: {"tasks": [present_task(FAILED), present_task(RUNNING)], "cursor": CURSOR}}),
     "GET /upload/tasks/{task_id}": Example(
-        {_OK: present_whole_task(RUNNING, [replace(HUB_MODEL, status=ModelStatus.IMPORTING, gate=None)], bucket=BUCKET)}
+        {
+            _OK: present_whole_task(
+                RUNNING, [replace(HUB_MODEL, status=ModelStatus.IMPORTING, gate=None)], bucket=BUCKET
+            )
+        },
+        path={"task_id": TASK_ID},
     ),
-    "GET /upload/local/{model_id}": Example({_OK: present_model(ARCHIVE_MODEL, bucket=BUCKET)}),
+    "DELETE /upload/tasks/{task_id}": Example(path={"task_id": TASK_ID}),
+    "GET /upload/local/{model_id}": Example(
+        {_OK: present_model(ARCHIVE_MODEL, bucket=BUCKET)}, path={"model_id": ARCHIVE_MODEL.model_id}
+    ),
     "GET /models": Example(
         {
             _OK: {
@@ -154,6 +247,13 @@ EXAMPLES: dict[str, Example] = {
                 "manifest_url": f"https://{BUCKET}.s3.amazonaws.com/manifests/{HUB_MODEL.model_id}.json?X-Amz-…",
                 "manifest": _show_manifest(),
             }
-        }
+        },
+        path={"model_id": HUB_MODEL.model_id},
     ),
+    "DELETE /models/{model_id}": Example(path={"model_id": HUB_MODEL.model_id}),
+    "GET /models/{model_id}/files/{path}": Example(
+        path={"model_id": HUB_MODEL.model_id, "path": "config.json"},
+        headers={"Location": f"https://{BUCKET}.s3.amazonaws.com/{_BERT.prefix}config.json?X-Amz-…"},
+    ),
+    "GET /openapi.json": Example({_OK: {"openapi": "3.1.0", "info": {"title": "Modelhaul"}, "paths": {}}}),
 }

@@ -52,8 +52,8 @@ def describe_upload() -> dict[str, Any]:
 @app.post(
     "/upload/local",
     summary="Import the models of a ZIP archive",
-    description="A form with the archive in the field `file`, up to 4.5 MB; or, for larger ones, JSON with its size, "
-    f"which is answered with presigned addresses for the bytes. {IMPORTING}",
+    description="A form with the archive in the field `file`, up to 4.5 MB (`curl -F file=@models.zip`); or, for "
+    f"larger ones, JSON with its size, which is answered with presigned addresses for the bytes. {IMPORTING}",
     tags=["Uploads"],
     openapi_extensions={"requestBody": describe_upload()},
     responses=describe_answers(
@@ -70,6 +70,7 @@ def describe_upload() -> dict[str, Any]:
             errors.ArchiveTooLargeError,
             errors.ModelExistsError,
             errors.ImportInProgressError,
+            errors.DeletionInProgressError,
         ],
         validates=True,
     ),

@@ -1,6 +1,6 @@
 """What the API's document says of a route's answers, declared beside the route. `openapi/` makes the document of it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 
 from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse, OpenAPIResponseHeader
@@ -19,7 +19,10 @@ _IMPORT_PROBLEMS = (
     errors.ModelDisabledError,
     errors.ModelExistsError,
     errors.ImportInProgressError,
+    errors.DeletionInProgressError,
     errors.CredentialsRefusedError,
+    errors.UntrustedHostError,
+    errors.UnexpectedAnswerError,
     errors.RateLimitedError,
     errors.SourceUnavailableError,
 )
@@ -28,8 +31,6 @@ _HEADERS = {
     "Link": 'The task that does the work: `</v1/upload/tasks/{task_id}>; rel="status"`.',
     "Retry-After": "Seconds to wait before the next try.",
 }
-# What passes: their answers say after how long it is worth asking again.
-_PASSING = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 def describe_answers(
@@ -48,17 +49,14 @@ def describe_answers(
     success = OpenAPIResponse(description=description)
     if body is not None:
         success["content"] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{body}"}}}
-    success["headers"] = _describe_headers(headers)
-    words: dict[int, list[str]] = {}
+    success["headers"] = describe_headers(headers)
+    words: dict[int, dict[str, str]] = {}
     if validates:
-        words[HTTPStatus.BAD_REQUEST] = ["`invalid-json`: The body is not a JSON object"]
-        words[HTTPStatus.UNPROCESSABLE_ENTITY] = ["`invalid-fields`: Fields are missing or wrong, as `fields` says"]
+        words[HTTPStatus.BAD_REQUEST] = {"invalid-json": "The body is not a JSON object"}
+        words[HTTPStatus.UNPROCESSABLE_ENTITY] = {"invalid-fields": "Fields are missing or wrong, as `fields` says"}
     for kind in problems:
-        words.setdefault(find_status(kind), []).append(f"`{kind.type}`: {find_title(kind)}")
-    return {
-        status.value: success,
-        **{int(code): describe_problem(code, "; ".join(texts) + ".") for code, texts in words.items()},
-    }
+        words.setdefault(find_status(kind), {})[kind.type] = find_title(kind)
+    return {status.value: success, **{int(code): describe_problem(texts) for code, texts in words.items()}}
 
 
 def describe_import(invalid: type[errors.InvalidReferenceError]) -> dict[int, OpenAPIResponse]:
@@ -72,13 +70,18 @@ def describe_import(invalid: type[errors.InvalidReferenceError]) -> dict[int, Op
     )
 
 
-def describe_problem(status: int, description: str) -> OpenAPIResponse:
-    schema = {"$ref": "#/components/schemas/Problem"}
-    problem = OpenAPIResponse(description=description, content={"application/problem+json": {"schema": schema}})
-    if status in _PASSING:
-        problem["headers"] = _describe_headers(["Retry-After"])
-    return problem
+def describe_problem(words: Mapping[str, str]) -> OpenAPIResponse:
+    """An answer that is a problem of one of these types; `openapi/` has an example of each."""
+    return OpenAPIResponse(
+        description="; ".join(f"`{kind}`: {text}" for kind, text in words.items()) + ".",
+        content={
+            "application/problem+json": {
+                "schema": {"$ref": "#/components/schemas/Problem"},
+                "examples": {kind: {"$ref": f"#/components/examples/{kind}"} for kind in words},
+            }
+        },
+    )
 
 
-def _describe_headers(names: Iterable[str]) -> dict[str, OpenAPIResponseHeader]:
+def describe_headers(names: Iterable[str]) -> dict[str, OpenAPIResponseHeader]:
     return {name: {"description": _HEADERS[name], "schema": {"type": "string"}} for name in names}

@@ -73,6 +73,8 @@ _TITLES = {
     "idempotency-key-reused": "The Idempotency-Key came with another request",
     "request-in-progress": "The first request with this Idempotency-Key has no answer yet",
     "credentials-refused": "The configured token was refused",
+    "untrusted-host": "The source leads to a host that is not trusted",
+    "unexpected-answer": "The source answers something else",
     "rate-limited": "Rate-limited by the source",
     "source-unavailable": "The source does not answer",
     "storage-unavailable": "Storage does not answer",

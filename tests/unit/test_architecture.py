@@ -53,6 +53,7 @@ def test_sources_know_the_domain_and_not_the_edges() -> None:
     for path in (LAYERS / "sources" / "modelhaul_sources").glob("*.py"):
         ours = {name for name in list_imports(path) if name.startswith("modelhaul.")}
         assert ours <= {
+            "modelhaul.choosing",
             "modelhaul.digest",
             "modelhaul.errors",
             "modelhaul.model",

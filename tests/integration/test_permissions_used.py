@@ -20,6 +20,7 @@ from botocore.awsrequest import AWSPreparedRequest
 
 from modelhaul import planning, publishing, transfer
 from modelhaul.adapters.archives import S3ArchiveStore
+from modelhaul.adapters.eventbridge import EventBridgeEventBus, create_events_client
 from modelhaul.adapters.rate_limits import DynamoDBRateLimitStore
 from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
@@ -35,7 +36,6 @@ from tests.benchmarks.counted_import import CountedQueue
 from tests.contract.backends import REGION, open_aws
 from tests.contract.dynamodb import open_ledger
 from tests.fakes.deployment import Deployment
-from tests.fakes.event_bus import InMemoryEventBus
 from tests.fakes.model_source import InMemoryModelSource
 from tests.template import rules
 from tests.template.transformed import Template, read_template, transform_template
@@ -47,7 +47,7 @@ pytestmark = pytest.mark.timeout(300)
 type Use = tuple[str, str, str, str]
 """Function, action, resource of the template, prefix of a bucket or index of a table."""
 
-SERVICES = ("s3:", "dynamodb:", "sqs:", "secretsmanager:")
+SERVICES = ("s3:", "dynamodb:", "sqs:", "secretsmanager:", "events:")
 BUCKETS = {"models-bucket": "ModelsBucket", "incoming-bucket": "IncomingBucket"}
 QUEUES = {
     AcceptArchive: "ArchiveQueue",
@@ -110,6 +110,9 @@ def list_json_uses(request: AWSPreparedRequest) -> Iterator[tuple[str, str, str]
     body = json.loads(cast("bytes", request.body))
     if "QueueUrl" in body:
         yield f"sqs:{operation.removesuffix('Batch')}", body["QueueUrl"].rpartition("/")[2], ""
+    elif operation == "PutEvents":
+        assert {entry["EventBusName"] for entry in body["Entries"]} == {"default"}
+        yield "events:PutEvents", rules.DEFAULT_BUS, ""
     elif operation == "TransactWriteItems":
         for kind, item in (pair for entry in body["TransactItems"] for pair in entry.items()):
             yield f"dynamodb:{TRANSACTION[kind]}", name_table(item["TableName"]), ""
@@ -447,10 +450,9 @@ def read_catalog(deployment: AuditedDeployment, source: InMemoryModelSource) -> 
 
 
 def announce_ends(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
-    bus = InMemoryEventBus()
+    bus = EventBridgeEventBus(create_events_client(REGION))
     with deployment.auditor.act("AnnounceEndsFunction"):
         EndAnnouncer(deployment.ledger, bus, "models-bucket").announce_end(deployment.submitted[0])
-    assert len(bus.events) == 1
 
 
 def delete_models(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:

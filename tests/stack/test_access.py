@@ -120,7 +120,7 @@ def archives(stack: Stack) -> S3ArchiveStore:
     """As submit_local has it, with the role of that function."""
     function = stack.state.outputs["SubmitLocalFunction"]
     role = stack.functions.get_function_configuration(FunctionName=function)["Role"].rpartition("/")[2]
-    clients = open_clients(stack.state.aws_endpoint_url, assume_role(stack, role))
+    clients = open_clients(stack.state.aws_endpoint_url, assume_role(stack.state, role))
     return S3ArchiveStore(clients["s3"], stack.state.incoming_bucket)
 
 

@@ -1,7 +1,8 @@
 """What each function may do on the deployed stack, tried out with its own role: just what the template says.
 
-Every action that any function has on any bucket prefix, table or queue is called by every role. The calls change
-nothing: those that could are refused for another reason where they are not refused for lack of permission.
+Every action that any function has on any bucket prefix, table, queue or event bus is called by every role. The calls
+change nothing: those that could are refused for another reason where they are not refused for lack of permission. The
+secrets of the sources' tokens, which this stack has none of, are tried in tests.stack.test_parameters.
 """
 
 import base64
@@ -17,10 +18,10 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from local.stack import open_session
+from local.stack import StackState, open_session
 from tests.stack.conftest import Stack
 from tests.template import rules
-from tests.template.transformed import Template, read_template, transform_template
+from tests.template.transformed import Template, apply_parameters, read_template, transform_template
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
@@ -56,8 +57,9 @@ ACTIONS = {
         "sqs:GetQueueAttributes",
     ),
     "AWS::SecretsManager::Secret": ("secretsmanager:GetSecretValue",),
+    "AWS::Events::EventBus": ("events:PutEvents",),
 }
-SERVICES = ("s3", "dynamodb", "sqs", "secretsmanager")
+SERVICES = ("s3", "dynamodb", "sqs", "secretsmanager", "events")
 
 NEIGHBOURS = [
     ("SubmitHuggingfaceFunction", "s3:PutObject", "ModelsBucket", "models/*"),
@@ -77,6 +79,7 @@ NEIGHBOURS = [
     ("PublishModelsFunction", "secretsmanager:GetSecretValue", SECRET, ""),
     ("RecordFailureFunction", "s3:GetObject", "ModelsBucket", "models/*"),
     ("SweepStaleFunction", "sqs:ReceiveMessage", "PlanDeadLetterQueue", ""),
+    ("PublishModelsFunction", "events:PutEvents", rules.DEFAULT_BUS, ""),
 ]
 """What would do most harm, written out: (function, action, resource, prefix or index)."""
 
@@ -148,6 +151,10 @@ def call(clients: dict[str, Any], action: str, target: Target) -> None:  # noqa:
             sqs.get_queue_attributes(**queue, AttributeNames=["QueueArn"])
         case "secretsmanager:GetSecretValue":
             clients["secretsmanager"].get_secret_value(SecretId=target.physical)
+        case "events:PutEvents":
+            # One more than a call may have.
+            entry = {"Source": OBJECT, "DetailType": OBJECT, "Detail": "{}", "EventBusName": target.physical}
+            clients["events"].put_events(Entries=[entry] * 11)
         case _:
             raise ValueError(action)
 
@@ -162,15 +169,19 @@ def is_allowed(clients: dict[str, Any], probe: tuple[str, Target]) -> bool:
 
 @pytest.fixture(scope="module")
 def template() -> Template:
-    return transform_template(read_template())
+    return apply_parameters(transform_template(read_template()), LocalMode="true")
+
+
+def list_physical_ids(state: StackState) -> dict[str, str]:
+    """The ids of all resources by their names in the template."""
+    cloudformation = open_session().client("cloudformation", endpoint_url=state.aws_endpoint_url)
+    pages = cloudformation.get_paginator("list_stack_resources").paginate(StackName=state.stack_name)
+    return {r["LogicalResourceId"]: r["PhysicalResourceId"] for page in pages for r in page["StackResourceSummaries"]}
 
 
 @pytest.fixture(scope="module")
 def physical(stack: Stack) -> dict[str, str]:
-    """The ids of all resources by their names in the template."""
-    cloudformation = open_session().client("cloudformation", endpoint_url=stack.state.aws_endpoint_url)
-    pages = cloudformation.get_paginator("list_stack_resources").paginate(StackName=stack.state.stack_name)
-    return {r["LogicalResourceId"]: r["PhysicalResourceId"] for page in pages for r in page["StackResourceSummaries"]}
+    return list_physical_ids(stack.state)
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +191,7 @@ def probes(stack: Stack, template: Template, physical: dict[str, str]) -> Iterat
     secrets = open_session().client("secretsmanager", endpoint_url=stack.state.aws_endpoint_url)
     secrets.create_secret(Name=SECRET, SecretString="hush")
     targets.append(Target("AWS::SecretsManager::Secret", SECRET, "", SECRET))
+    targets.append(Target("AWS::Events::EventBus", rules.DEFAULT_BUS, "", "default"))
     stored = [target for target in targets if target.kind == "object"]
     for target in stored:
         stack.s3.put_object(Bucket=target.physical, Key=target.place.replace("*", OBJECT), Body=b"x")
@@ -220,9 +232,9 @@ def open_clients(endpoint: str, session: boto3.Session) -> dict[str, Any]:
     return {service: client(service, endpoint_url=endpoint, config=config) for service in SERVICES}
 
 
-def assume_role(stack: Stack, role: str) -> boto3.Session:
+def assume_role(state: StackState, role: str) -> boto3.Session:
     """The role is lent to the account's owner for as long as that takes."""
-    endpoint = stack.state.aws_endpoint_url
+    endpoint = state.aws_endpoint_url
     client: Callable[..., Any] = open_session().client
     iam, sts = client("iam", endpoint_url=endpoint), client("sts", endpoint_url=endpoint)
     described = iam.get_role(RoleName=role)["Role"]
@@ -234,7 +246,7 @@ def assume_role(stack: Stack, role: str) -> boto3.Session:
         keys = sts.assume_role(RoleArn=described["Arn"], RoleSessionName="test")["Credentials"]
     finally:
         iam.update_assume_role_policy(RoleName=role, PolicyDocument=json.dumps(trusted))
-    return boto3.Session(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"], stack.state.region)
+    return boto3.Session(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"], state.region)
 
 
 def list_allowed(clients: dict[str, Any], probes: list[tuple[str, Target]]) -> set[tuple[str, str, str]]:
@@ -250,7 +262,7 @@ def list_granted(template: Template, role: str) -> set[tuple[str, str, str]]:
         (action, name, place)
         for (name, place), actions in grants.items()
         for action in actions
-        if action.startswith(tuple(f"{service}:" for service in SERVICES)) and name in template["Resources"]
+        if action.startswith(tuple(f"{service}:" for service in SERVICES))
         # Lambda's poller reads those, and it is not held to the role on the local stack.
         if not place.startswith("stream/")
     }
@@ -262,7 +274,9 @@ def allowed(
 ) -> dict[str, set[tuple[str, str, str]]]:
     """What each function was not denied."""
     return {
-        function: list_allowed(open_clients(stack.state.aws_endpoint_url, assume_role(stack, physical[role])), probes)
+        function: list_allowed(
+            open_clients(stack.state.aws_endpoint_url, assume_role(stack.state, physical[role])), probes
+        )
         for function, role in list_functions(template).items()
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from modelhaul.adapters.eventbridge import SOURCE
 from modelhaul.remedies import PROBLEM_REMEDIES
 from tests.template.transformed import CODE_BUCKET, ROOT, Template, apply_parameters
 
@@ -18,6 +19,9 @@ FREE_RESOURCES = {
     "xray:PutTelemetryRecords",
 }
 """Actions for which AWS accepts nothing but `*` as the resource."""
+
+DEFAULT_BUS = json.dumps({"Fn::Sub": "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:event-bus/default"})
+"""The account's event bus, as `map_grants` has it."""
 
 TABLES_WITHOUT_EXPIRY = {"ModelsTable": "models stay until somebody deletes them"}
 TABLES_TO_LOSE = {
@@ -336,6 +340,21 @@ def check_wildcards(template: Template) -> list[str]:
             if statement["Effect"] == "Allow":
                 faults += [f"{name}: {fault}" for fault in _find_wildcards(statement)]
     return faults
+
+
+def check_publishers(template: Template) -> list[str]:
+    """Events go to the default bus only, and outside the local stack only as ours."""
+    ours = {"StringEquals": {"events:source": SOURCE}}
+    return [
+        f"{role}: {statement['Sid']} publishes more than our own events"
+        for role, _ in list_resources(template, "AWS::IAM::Role")
+        for statement in list_statements(template, role)
+        if "events:PutEvents" in as_list(statement["Action"])
+        and (
+            json.dumps(statement["Resource"]) != DEFAULT_BUS
+            or statement.get("Condition") != {"Fn::If": ["IsAws", ours, {"Ref": "AWS::NoValue"}]}
+        )
+    ]
 
 
 def _find_wildcards(statement: dict[str, Any]) -> list[str]:
@@ -944,6 +963,7 @@ RULES: tuple[Rule, ...] = (
     check_dead_letter_queues,
     check_streams,
     check_wildcards,
+    check_publishers,
     check_roles,
     check_grants,
     check_environment,

@@ -87,11 +87,14 @@ VARIABLES = "Properties.Environment.Variables"
 PATTERN = "Properties.EventPattern"
 TARGET = "Properties.Targets.0"
 STATEMENT = "Properties.PolicyDocument.Statement.0"
+ROLE_STATEMENTS = "Properties.Policies.0.PolicyDocument.Statement"
 LIFECYCLE = "Properties.LifecycleConfiguration.Rules"
 CORS_RULE = "Properties.CorsConfiguration.Fn::If.1.CorsRules.0"
 ESM = "TransferFilesFunctionTransferQueue"
 
 MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
+    (rules.check_publishers, drop_property("AnnounceEndsRole", f"{ROLE_STATEMENTS}.4.Condition")),
+    (rules.check_publishers, set_property("AnnounceEndsRole", f"{ROLE_STATEMENTS}.4.Resource", "*")),
     (rules.check_visibility, set_property("TransferQueue", "Properties.VisibilityTimeout", 5399)),
     (rules.check_visibility, drop_property("PlanDeadLetterQueue", "Properties.VisibilityTimeout")),
     (rules.check_visibility, set_property("PlanImportFunction", "Properties.Timeout", 901)),

@@ -1,4 +1,8 @@
-"""AuthMode=IAM, by a change of the parameter alone: signatures instead of keys, and what a policy allows."""
+"""What a change of parameters alone makes of a stack.
+
+AuthMode=IAM: signatures instead of keys, and what a policy allows. The secrets of both sources' tokens: what is gated
+or private is imported, and who may read them.
+"""
 
 import json
 import os
@@ -15,19 +19,38 @@ from botocore.credentials import Credentials
 
 from local.sources import Addresses
 from local.stack import CLIENT_CONFIG, CREDENTIALS, LocalStack, StackState, open_session
-from tests.stack.conftest import END_WITHIN
+from tests.stack.conftest import END_WITHIN, allow_batches
+from tests.stack.test_permissions import (
+    Target,
+    assume_role,
+    is_allowed,
+    list_functions,
+    list_physical_ids,
+    open_clients,
+)
+from tests.template.transformed import read_template, transform_template
+from tests.upstream.remote import RemoteUpstream
+from tests.upstream.repositories import GATED, GITHUB_PRIVATE, PRIVATE, READER_TOKEN
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 ORIGIN = "https://models.example.com"
 READ_ONLY = "/v1/GET/*"
+TOKENS = {
+    "HuggingFaceTokenSecret": {"SubmitHuggingfaceFunction", "PlanImportFunction", "TransferFilesFunction"},
+    "GitHubTokenSecret": {"SubmitGithubFunction", "PlanImportFunction", "TransferFilesFunction"},
+}
+"""Parameter to the functions that speak to the source."""
 ROOT = Credentials(CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"])
 
 
 @dataclass
 class IamStack:
+    """`secrets` are the tokens' ARNs by parameter."""
+
     state: StackState
     api_id: str
+    secrets: dict[str, str]
 
     @property
     def url(self) -> str:
@@ -40,6 +63,18 @@ class IamStack:
         if caller is not None:
             SigV4Auth(caller, "execute-api", self.state.region).add_auth(request)
         return requests.request(method, self.url + path, data=body, headers=dict(request.headers), timeout=30)
+
+    def import_model(self, route: str, body: dict[str, str]) -> dict[str, Any]:
+        """The task as it ended."""
+        answer = self.send(ROOT, "POST", f"/upload/{route}", json.dumps(body))
+        assert answer.status_code == 201, answer.text
+        path = answer.headers["Location"].removeprefix("/v1")
+        deadline = time.monotonic() + END_WITHIN
+        while (task := self.send(ROOT, "GET", path).json())["task_status"] == "PENDING":
+            assert time.monotonic() < deadline, task
+            time.sleep(0.2)
+        ended: dict[str, Any] = task
+        return ended
 
     def create_caller(self, name: str, resource: str | None) -> Credentials:
         """A user of the account, who may call what `resource` names of the API."""
@@ -83,10 +118,15 @@ def iam_stack() -> Iterator[IamStack]:
     local = LocalStack(f"callers-{os.getpid()}")
     try:
         state = local.start("loopback", Addresses(), 0, print, enforce_iam=True)
-        change_parameters(state, AuthMode="IAM", CorsAllowOrigin=ORIGIN, NotificationEmail="a@example.com")
+        secrets = open_client(state, "secretsmanager")
+        # With the line's end that a secret made from a file has.
+        tokens = {name: secrets.create_secret(Name=name, SecretString=f"{READER_TOKEN}\n")["ARN"] for name in TOKENS}
+        others = {"AuthMode": "IAM", "CorsAllowOrigin": ORIGIN, "NotificationEmail": "a@example.com"}
+        change_parameters(state, **others, **tokens)
+        allow_batches(state)
         cloudformation = open_client(state, "cloudformation")
         found = cloudformation.describe_stack_resource(StackName=state.stack_name, LogicalResourceId="Api")
-        yield IamStack(state, found["StackResourceDetail"]["PhysicalResourceId"])
+        yield IamStack(state, found["StackResourceDetail"]["PhysicalResourceId"], tokens)
     finally:
         local.stop()
 
@@ -129,3 +169,33 @@ def test_address_is_subscribed_to_ends(iam_stack: IamStack) -> None:
     assert [(s["Protocol"], s["Endpoint"]) for s in subscriptions["Subscriptions"]] == [("email", "a@example.com")]
     rules = open_client(iam_stack.state, "events").list_rule_names_by_target(TargetArn=topic["TopicArn"])
     assert len(rules["RuleNames"]) == 2
+
+
+@pytest.mark.parametrize("name", [GATED, PRIVATE])
+def test_a_model_that_needs_the_token_is_imported_from_the_hub(iam_stack: IamStack, name: str) -> None:
+    hub = RemoteUpstream(iam_stack.state.hub_endpoint)
+    hub.clear_requests()
+    task = iam_stack.import_model("huggingface", {"model_tag": name})
+    assert task["task_status"] == "DONE", task
+    sent = {record.origin: record.authorized for record in hub.requests}
+    assert sent == {"api": True, "resolve": True, "cdn": False}
+
+
+def test_a_private_repository_is_imported_from_github(iam_stack: IamStack) -> None:
+    if not iam_stack.state.sample_repository:
+        pytest.skip("the loopback GitHub needs git and git-lfs (`make setup` says why)")
+    owner, _, name = GITHUB_PRIVATE.partition("/")
+    task = iam_stack.import_model("github", {"owner": owner, "repo_name": name})
+    assert task["task_status"] == "DONE", task
+
+
+def test_a_token_is_read_by_the_functions_that_speak_to_its_source_and_by_no_other(iam_stack: IamStack) -> None:
+    endpoint, physical = iam_stack.state.aws_endpoint_url, list_physical_ids(iam_stack.state)
+    readers: dict[str, set[str]] = {name: set() for name in TOKENS}
+    for function, role in list_functions(transform_template(read_template())).items():
+        clients = open_clients(endpoint, assume_role(iam_stack.state, physical[role]))
+        for name, arn in iam_stack.secrets.items():
+            secret = Target("AWS::SecretsManager::Secret", name, "", arn)
+            if is_allowed(clients, ("secretsmanager:GetSecretValue", secret)):
+                readers[name].add(function)
+    assert readers == TOKENS

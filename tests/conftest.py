@@ -13,6 +13,16 @@ settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What passing tests measured (`record_property`): xdist keeps what they print to itself."""
+    measured = [report for report in terminalreporter.getreports("passed") if report.user_properties]
+    if measured:
+        terminalreporter.section("measured")
+    for report in measured:
+        for name, value in report.user_properties:
+            terminalreporter.line(f"{report.nodeid}: {name}: {value}")
+
+
 @pytest.fixture(scope="session")
 def lfs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LfsServer]:
     if missing := find_missing_tools():

@@ -75,7 +75,7 @@ BENCHMARKS = PYTHONPATH=.:layers/core:layers/sources:layers/scanner python -m te
 counts: setup ## write docs/calls.md again: the calls of AWS that an import makes
 	$(BENCHMARKS) calls
 
-bench: setup ## benchmarks, into docs/benchmarks.md, docs/calls.md and docs/scale.md
+bench: setup ## benchmarks, into docs/benchmarks.md, docs/calls.md, docs/faults.md and docs/scale.md
 	$(BENCHMARKS) $(PARTS)
 
 # The cache does not know for which architecture a layer was built.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.benchmarks import call_counts, scale
+from tests.benchmarks import call_counts, call_faults, scale
 from tests.benchmarks.archives import describe_archives
 from tests.benchmarks.cold_start import describe_cold_starts
 from tests.benchmarks.data_path import describe_data_path, describe_function
@@ -38,7 +38,7 @@ PARTS: dict[str, Callable[[Run], str]] = {
 }
 """In the report's order. Each measures, and gives its section: Markdown that starts with its heading."""
 
-PAGES: dict[str, Callable[[], None]] = {"calls": call_counts.write, "scale": scale.write}
+PAGES: dict[str, Callable[[], None]] = {"calls": call_counts.write, "faults": call_faults.write, "scale": scale.write}
 """Counted and not timed, the same on every machine: pages of their own."""
 
 _HEAD = """\

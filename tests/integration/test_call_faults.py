@@ -1,11 +1,12 @@
-"""Each fault at each call of AWS: the import ends right all the same. `docs/faults.md` is the table of it."""
+"""Each fault at the calls of AWS: the import ends right all the same, and as `docs/faults.md` says."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.call_faults import Bench, CallFault, list_calls, open_bench
+from tests.benchmarks.call_faults import Bench, CallFault, ImportKind, list_faults, open_bench, read_table
+
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
@@ -14,27 +15,33 @@ def bench() -> Iterator[Bench]:
         yield bench
 
 
-@pytest.fixture(scope="module")
-def calls(bench: Bench) -> dict[str, int]:
-    return list_calls(bench)
+def choose_operations(kind: ImportKind, fault: CallFault) -> Iterator[tuple[str, int]]:
+    """What to harm, and how many of it an import has: all that the Hub's import has, and what only another one has; of
+    the rest a part with each fault. The page has all.
+    """
+    common = read_table(ImportKind.HUB).keys()
+    faults = list(CallFault)
+    for number, (operation, (count, _)) in enumerate(read_table(kind).items()):
+        is_turn = faults[number % len(faults)] is fault
+        if fault in list_faults(operation) and (kind is ImportKind.HUB or operation not in common or is_turn):
+            yield operation, count
 
 
-@pytest.mark.parametrize("fault", CallFault)
-@pytest.mark.timeout(300)
-def test_an_import_ends_right_whichever_request_is_harmed(
-    bench: Bench, calls: dict[str, int], fault: CallFault
-) -> None:
-    struck = 0
-    for operation, count in calls.items():
-        # One of each kind, another for each fault; the table has all.
-        bench.aws.aim(operation, list(CallFault).index(fault) % count, fault)
-        bench.run()
-        struck += bool(bench.aws.struck)
-    assert struck == len(calls)
+@pytest.mark.parametrize("fault", CallFault, ids=lambda fault: fault.name.lower())
+@pytest.mark.parametrize("kind", ImportKind, ids=lambda kind: kind.name.lower())
+def test_an_import_ends_right_whichever_request_is_harmed(bench: Bench, kind: ImportKind, fault: CallFault) -> None:
+    """From the first request of a kind with the first fault to the last with the last one."""
+    table, faults = read_table(kind), list(CallFault)
+    for operation, count in choose_operations(kind, fault):
+        at = faults.index(fault) * (count - 1) // (len(faults) - 1)
+        outcome = bench.harm(kind, operation, at, fault)
+        assert outcome in table[operation][1][fault], f"{operation} number {at}"
 
 
-def test_the_table_has_all_requests(calls: dict[str, int]) -> None:
-    table = (Path(__file__).parents[2] / "docs" / "faults.md").read_text()
-    assert [
-        line.split(" | ")[0] for line in table.splitlines() if line.startswith(("| dynamodb", "| s3", "| sqs"))
-    ] == [f"| {operation}" for operation in calls]
+@pytest.mark.parametrize("kind", ImportKind, ids=lambda kind: kind.name.lower())
+def test_the_page_has_each_request_of_an_import_with_each_fault(bench: Bench, kind: ImportKind) -> None:
+    table = read_table(kind)
+    assert {operation: count for operation, (count, _) in table.items()} == bench.count_calls(kind)
+    for operation, (count, outcomes) in table.items():
+        tried = {fault: count if fault in list_faults(operation) else 0 for fault in CallFault}
+        assert {fault: found.total() for fault, found in outcomes.items()} == tried, operation

@@ -149,6 +149,33 @@ def test_problems_are_for_pages_of_the_origin_too(iam_stack: IamStack) -> None:
     assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
+def ask_first(state: StackState, bucket: str, origin: str, method: str, headers: str) -> requests.Response:
+    """The preflight that a browser sends before a page's request to a bucket."""
+    asked = {"Origin": origin, "Access-Control-Request-Method": method, "Access-Control-Request-Headers": headers}
+    return requests.options(f"{state.aws_endpoint_url}/{bucket}/key", headers=asked, timeout=30)
+
+
+def test_pages_of_the_origin_may_use_the_addresses_that_they_are_given(iam_stack: IamStack) -> None:
+    state = iam_stack.state
+    for bucket, origin, method, headers in (
+        (state.models_bucket, ORIGIN, "GET", "range"),
+        # After the redirect to a file.
+        (state.models_bucket, "null", "GET", "x-api-key"),
+        (state.incoming_bucket, ORIGIN, "PUT", "content-type"),
+    ):
+        answer = ask_first(state, bucket, origin, method, headers)
+        assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (200, origin)
+    other = "https://elsewhere.example.com"
+    for bucket, origin, method in (
+        (state.models_bucket, other, "GET"),
+        (state.models_bucket, ORIGIN, "PUT"),
+        (state.incoming_bucket, other, "PUT"),
+        (state.incoming_bucket, ORIGIN, "GET"),
+    ):
+        refused = ask_first(state, bucket, origin, method, "range")
+        assert (refused.status_code, refused.headers.get("Access-Control-Allow-Origin")) == (403, None)
+
+
 def test_caller_may_do_what_a_policy_allows(iam_stack: IamStack) -> None:
     stranger = iam_stack.create_caller("stranger", None)
     reader = iam_stack.create_caller("reader", READ_ONLY)

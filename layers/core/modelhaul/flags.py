@@ -1,18 +1,19 @@
 """What a model's reader should know of, and what is no reason to refuse it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import PurePosixPath
 
 _CODE = {".dll", ".dylib", ".ipynb", ".js", ".pl", ".pyc", ".py", ".rb", ".sh", ".so"}
 _KERAS = {".h5", ".hdf5", ".keras"}
 _TEMPLATES = {"chat_template.json", "chat_template.jinja"}
 _CONFIGURATIONS = {"config.json", "tokenizer_config.json", "processor_config.json"}
+_NAMES = {"auto_map": "auto-map", "chat_template": "chat-template"}
 _MOST = 100
 
 
-def flag_files(paths: Iterable[str], read_json: Callable[[str], object | None]) -> tuple[str, ...]:
+def flag_files(paths: Iterable[str], find_names: Callable[[str, Collection[str]], Collection[str]]) -> tuple[str, ...]:
     """At most 100 of `code: path`, `auto-map: path` (names code that is loaded with the model), `chat-template: path`
-    and `keras: path` (may have Lambda layers), in order. `read_json` gives a file's JSON, None if it has none.
+    and `keras: path` (may have Lambda layers), in order. `find_names` tells which of some names a file's JSON has.
     """
     flags: set[str] = set()
     for path in paths:
@@ -24,9 +25,5 @@ def flag_files(paths: Iterable[str], read_json: Callable[[str], object | None]) 
         elif place.suffix == ".jinja" or place.name in _TEMPLATES:
             flags.add(f"chat-template: {path}")
         elif place.name in _CONFIGURATIONS:
-            parsed = read_json(path)
-            if isinstance(parsed, dict) and "auto_map" in parsed:
-                flags.add(f"auto-map: {path}")
-            if isinstance(parsed, dict) and "chat_template" in parsed:
-                flags.add(f"chat-template: {path}")
+            flags |= {f"{_NAMES[name]}: {path}" for name in find_names(path, _NAMES)}
     return tuple(sorted(flags)[:_MOST])

@@ -3,7 +3,6 @@
 Nothing is ever unpickled. Files are read where they are staged, by ranges, and only as much of them as it takes.
 """
 
-import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +10,12 @@ from pathlib import PurePosixPath
 
 from modelhaul.errors import InvalidModelError, ObjectGoneError, RetriesExhaustedError, UnsafeModelError
 from modelhaul.flags import flag_files
+from modelhaul.json_streams import JsonError, check_object, find_names, list_shards
 from modelhaul.model import FileRecord, GateReport, GateVerdict, PicklePolicy, ResolvedModel, SecondOpinion, Source
 from modelhaul.pickles import PickleReport, inspect_pickle, is_pickle_name
 from modelhaul.ports import ObjectStore, PickleScanner
 from modelhaul.required_files import MAX_INDEX_SIZE
-from modelhaul.safetensors import check_json_object, check_safetensors, check_shard_index
+from modelhaul.safetensors import check_safetensors
 from modelhaul.selection import WHOLE, Selection
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ _MOST_SHOWN = 16 * 1024 * 1024  # bytes of a model's pickles that the other scan
 _LONGEST_OPINION = 60.0  # seconds
 _KEPT_SECONDS = 240.0  # of the function's time, for publishing
 _LARGEST_JSON = 256 * 1024 * 1024  # bytes; tokenizers have a few tens of millions
+_SHOWN = 80  # characters of a shard's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Gate:
         scanned = [(path, files[path].sha256 or "") for path in pickles]
         flags = (
             *self._flag_incomplete(model, files),
-            *flag_files(sorted(files), lambda path: self._read_json(files[path])),
+            *flag_files(sorted(files), lambda path, wanted: self._find_names(files[path], wanted)),
         )
         if self.policy is PicklePolicy.OFF:
             verdict = GateVerdict.UNSCANNED
@@ -92,7 +93,11 @@ class Gate:
     def _check_json(self, record: FileRecord) -> str | None:
         if record.file.size > _LARGEST_JSON:
             return f"has {record.file.size:,} bytes, which is too much for JSON"
-        return check_json_object(self._open(record)(0, record.file.size))
+        try:
+            check_object(self._open(record), record.file.size)
+        except JsonError as error:
+            return str(error)
+        return None
 
     def _flag_incomplete(self, model: ResolvedModel, files: dict[str, FileRecord]) -> Iterator[str]:
         """Indexes whose shards are not all here, in a part of a model: that was asked for."""
@@ -108,8 +113,14 @@ class Gate:
             return f"has {record.file.size:,} bytes, which is too much for an index"
         directory = f"{PurePosixPath(path).parent}/".removeprefix("./")
         beside = {name.removeprefix(directory) for name in files if name.startswith(directory)}
-        content = self._open(record)(0, record.file.size)
-        return check_shard_index(content, beside, is_wanted=lambda shard: selection.takes(directory + shard))
+        try:
+            shards = list_shards(self._open(record), record.file.size)
+        except JsonError as error:
+            return str(error)
+        missing = sorted(shard for shard in shards - beside if selection.takes(directory + shard))
+        if not missing:
+            return None
+        return f"{len(missing):,} of its shards are missing: {', '.join(name[:_SHOWN] for name in missing[:3])!r}"
 
     def _scan_pickles(self, files: dict[str, FileRecord]) -> dict[str, PickleReport]:
         """By the paths of what was looked into."""
@@ -142,14 +153,11 @@ class Gate:
             return SecondOpinion.UNVERIFIED, []
         return (SecondOpinion.CLEAN if reports else None), []
 
-    def _read_json(self, record: FileRecord) -> object | None:
-        if record.file.size > MAX_INDEX_SIZE:
-            return None
+    def _find_names(self, record: FileRecord, wanted: Collection[str]) -> Collection[str]:
         try:
-            parsed: object = json.loads(self._open(record)(0, record.file.size))
-        except (ValueError, RecursionError):
-            return None
-        return parsed
+            return find_names(self._open(record), record.file.size, wanted)
+        except JsonError:
+            return ()
 
     def _open(self, record: FileRecord) -> Callable[[int, int], bytes]:
         def read(start: int, end: int) -> bytes:

@@ -3,9 +3,10 @@
 `config.json`, `tokenizer.json` and weights: one file, or an index with every shard that it names.
 """
 
-import json
 from collections.abc import Callable, Collection
 from enum import StrEnum
+
+from modelhaul.json_streams import JsonError, list_shards
 
 MAX_INDEX_SIZE = 32 * 1024 * 1024  # bytes; that of a model of a trillion parameters has a few million
 _SINGLE_WEIGHTS = ("pytorch_model.bin", "model.safetensors")
@@ -40,11 +41,11 @@ def find_lacking(
 
 
 def _find_missing_shards(index: str, paths: Collection[str], content: bytes | None) -> tuple[str, ...]:
+    body = content or b""
     try:
-        weight_map = json.loads(content or b"")["weight_map"]
-        shards = sorted(set(weight_map.values()))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        shards = sorted(list_shards(lambda start, end: body[start:end], len(body)))
+    except JsonError:
         return (f"a {index} that can be read, with a weight_map",)
-    if not shards or not all(isinstance(shard, str) for shard in shards):
+    if not shards:
         return (f"a {index} whose weight_map names shards",)
     return tuple(f"{shard[:80]} (named by {index})" for shard in shards if shard not in paths)

@@ -1,19 +1,17 @@
-"""Whether files are what their names say: safetensors, shard indexes, JSON.
+"""Whether a safetensors file is what its header says, and its header what the format says.
 
 https://github.com/huggingface/safetensors#format
 """
 
-import json
-from collections.abc import Callable, Collection, Iterable
 from itertools import pairwise
 from math import prod
-from typing import Any
 
-type ReadRange = Callable[[int, int], bytes]
-"""Bytes `start` to `end` (excluded) of a file."""
+from modelhaul.json_streams import JsonError, ReadRange, read_members
 
-MAX_HEADER = 100_000_000  # bytes, as in the format's own reader
+# Bytes. The format has 100 MB; the largest models' shards have less than 5, and a tensor of 50 takes 230 here.
+MAX_HEADER = 32 * 1024 * 1024
 _LENGTH = 8
+_MOST_DIMENSIONS = 1_000
 _LARGEST = 2**63
 _SHOWN = 80  # characters of a name in what is said
 _BITS = {
@@ -45,11 +43,9 @@ class _FormatError(Exception):
 
 
 def check_safetensors(read: ReadRange, size: int) -> str | None:
-    """What is wrong with the file, in a line; None if it is sound. At most two reads."""
+    """What is wrong with the file, in a line; None if it is sound. Two reads, and one for each 4 MiB of header."""
     try:
-        header, begins = _read_header(read, size)
-        _check_metadata(header.pop("__metadata__", {}))
-        places = sorted(_check_tensor(name, tensor) for name, tensor in header.items())
+        places, begins = _read_header(read, size)
         if not places or places[0][0]:
             begin = places[0][0] if places else size - begins
             if begin:
@@ -59,68 +55,35 @@ def check_safetensors(read: ReadRange, size: int) -> str | None:
                 raise _FormatError(f"the tensors do not lie one behind the other at {min(begin, end):,}")
         if places and places[-1][1] != size - begins:
             raise _FormatError(f"the tensors end at {places[-1][1]:,} of {size - begins:,} bytes")
-    except _FormatError as error:
+    except (_FormatError, JsonError) as error:
         return str(error)
     return None
 
 
-def check_shard_index(
-    content: bytes, paths: Collection[str], *, is_wanted: Callable[[str], bool] = lambda _: True
-) -> str | None:
-    """What is wrong with a `*.index.json`, whose shards must be among `paths` if they are wanted; None if nothing."""
-    try:
-        index = _parse_object(content)
-        weight_map = index.get("weight_map")
-        if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-            raise _FormatError("has no weight_map of names")
-    except _FormatError as error:
-        return str(error)
-    missing = sorted(filter(is_wanted, set(weight_map.values()) - set(paths)))
-    if missing:
-        return f"{len(missing):,} of its shards are missing: {', '.join(name[:_SHOWN] for name in missing[:3])!r}"
-    return None
-
-
-def check_json_object(content: bytes) -> str | None:
-    """What keeps it from being read as one JSON object; None if nothing does."""
-    try:
-        _parse_object(content, unique=False)
-    except _FormatError as error:
-        return str(error)
-    return None
-
-
-def _read_header(read: ReadRange, size: int) -> tuple[dict[str, Any], int]:
-    """The header, and where the tensors begin."""
+def _read_header(read: ReadRange, size: int) -> tuple[list[tuple[int, int]], int]:
+    """Where each tensor begins and ends, in order, and where in the file the first of their bytes is."""
     if size < _LENGTH:
         raise _FormatError("is too short to be safetensors")
-    length = int.from_bytes(read(0, _LENGTH), "little")
+    head = read(0, min(size, _LENGTH + 1))
+    length = int.from_bytes(head[:_LENGTH], "little")
     begins = _LENGTH + length
-    if length > MAX_HEADER or begins > size:
+    if begins > size:
         raise _FormatError(f"is no safetensors file: its header would have {length:,} bytes")
-    content = read(_LENGTH, begins)
-    if not content.startswith(b"{"):
+    if length > MAX_HEADER:
+        raise _FormatError(f"has a header of {length:,} bytes; the limit is {MAX_HEADER:,}")
+    if not head.endswith(b"{"):
         raise _FormatError("is no safetensors file: its header is not a JSON object")
-    return _parse_object(content), begins
-
-
-def _parse_object(content: bytes, *, unique: bool = True) -> dict[str, Any]:
-    try:
-        parsed = json.loads(content.decode(), object_pairs_hook=_build_unique if unique else None)
-    except (ValueError, RecursionError, MemoryError):
-        raise _FormatError("is not JSON that can be read") from None
-    if not isinstance(parsed, dict):
-        raise _FormatError("is not a JSON object")
-    return parsed
-
-
-def _build_unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    built: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in built:
-            raise _FormatError(f"names {key[:_SHOWN]!r} twice")
-        built[key] = value
-    return built
+    names: set[str] = set()
+    places = []
+    for name, value in read_members(read, _LENGTH, begins):
+        if name in names:
+            raise _FormatError(f"names {name[:_SHOWN]!r} twice")
+        names.add(name)
+        if name == "__metadata__":
+            _check_metadata(value)
+        else:
+            places.append(_check_tensor(name, value))
+    return sorted(places), begins
 
 
 def _check_metadata(metadata: object) -> None:
@@ -147,4 +110,8 @@ def _check_tensor(name: str, tensor: object) -> tuple[int, int]:
 
 
 def _are_counts(values: object) -> bool:
-    return isinstance(values, list) and all(type(value) is int and 0 <= value < _LARGEST for value in values)
+    return (
+        isinstance(values, list)
+        and len(values) <= _MOST_DIMENSIONS
+        and all(type(value) is int and 0 <= value < _LARGEST for value in values)
+    )

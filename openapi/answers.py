@@ -141,8 +141,10 @@ class GateReport(Answer):
     """Another scanner's, null if it was not asked."""
     reasons: list[str]
     flags: list[str]
-    """What a reader should know of: code, chat templates."""
+    """What a reader should know of: code, chat templates, files that are missing (`incomplete`) or could not be looked
+    into (`not-scanned`). A model's record has the first 100, its manifest all of them."""
     scanned: list[ScannedFile]
+    """The pickles. A model's record has the first 100, its manifest all of them."""
 
 
 class ModelRecord(Answer):

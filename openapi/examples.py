@@ -39,7 +39,7 @@ WEIGHTS = 440_449_768
 OTHERS = 700_000
 
 _BERT = ResolvedModel(Source.HUGGINGFACE, "google-bert/bert-base-uncased", "main", COMMIT)
-_FLAGS = ("chat template: tokenizer_config.json",)
+_FLAGS = ("chat-template: tokenizer_config.json",)
 _CLEAN = GateReport(GateVerdict.CLEAN, flags=_FLAGS, second_opinion=SecondOpinion.CLEAN)
 HUB_MODEL = Model(
     _BERT.model_id, _BERT, ModelStatus.READY, TASK_ID, CREATED, ENDED, files=5, size=WEIGHTS + OTHERS, gate=_CLEAN

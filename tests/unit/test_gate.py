@@ -129,10 +129,50 @@ def test_what_is_not_what_it_says_is_refused(path: str, content: bytes, words: s
     assert [key for key in deployment.store.keys if not key.startswith("staging/")] == []
 
 
-def test_a_model_of_the_hub_may_lack_shards_of_an_index() -> None:
-    index = json.dumps({"weight_map": {"a": "missing.safetensors"}}).encode()
-    _, task = import_files(MODEL | {"model.safetensors.index.json": index})
-    assert task.status is TaskStatus.DONE
+@pytest.mark.parametrize(
+    ("index", "wrong"),
+    [
+        (
+            {"a": "gone-1.bin", "b": "gone-2.bin", "c": "here.bin"},
+            "2 of its shards are missing: 'gone-1.bin, gone-2.bin'",
+        ),
+        ([], "has no weight_map of names"),
+    ],
+)
+def test_shards_that_a_model_of_the_hub_lacks_are_said(index: object, wrong: str) -> None:
+    files = {"sub/pytorch_model.bin.index.json": json.dumps({"weight_map": index}).encode(), "sub/here.bin": PLAIN}
+    deployment, task = import_files(MODEL | files)
+    assert task.status is TaskStatus.DONE, "the Hub's models are taken as they are"
+    (model,) = deployment.ledger.find_models(task.model_ids)
+    assert model.gate is not None
+    assert model.gate.flags == (f"incomplete: sub/pytorch_model.bin.index.json: {wrong}",)
+    assert read_manifest(deployment, task)["gate"]["flags"] == list(model.gate.flags)
+
+
+def test_a_complete_index_is_not_flagged() -> None:
+    index = json.dumps({"weight_map": {"a": "model.safetensors"}}).encode()
+    deployment, task = import_files(MODEL | {"model.safetensors.index.json": index})
+    (model,) = deployment.ledger.find_models(task.model_ids)
+    assert model.gate is not None
+    assert model.gate.flags == ()
+
+
+def test_the_manifest_has_all_that_a_record_has_no_room_for() -> None:
+    pickles = {f"{number:03}.bin": PLAIN for number in range(150)}
+    code = {f"{number:03}.py": b"" for number in range(150)}
+    shards = [f"{number:03}.safetensors" for number in range(150)]
+    index = json.dumps({"weight_map": {shard: shard for shard in shards}}).encode()
+    deployment, task = import_files(MODEL | pickles | code | {"a.safetensors.index.json": index})
+    shown = read_manifest(deployment, task)["gate"]
+    assert [entry["path"] for entry in shown["scanned"]] == list(pickles)
+    assert shown["flags"][1:] == [f"code: {path}" for path in code]
+    assert all(shard in shown["flags"][0] for shard in shards)
+    (model,) = deployment.ledger.find_models(task.model_ids)
+    assert model.gate is not None
+    assert [path for path, _ in model.gate.scanned] == list(pickles)[:100]
+    assert len(model.gate.flags) == 100
+    assert model.gate.flags[0].startswith("incomplete: a.safetensors.index.json: 150 of its shards are missing: '000.")
+    assert len(model.gate.flags[0]) == 301
 
 
 def read_opinion(deployment: Deployment, task: Task) -> tuple[SecondOpinion | None, str | None]:

@@ -8,12 +8,11 @@ _KERAS = {".h5", ".hdf5", ".keras"}
 _TEMPLATES = {"chat_template.json", "chat_template.jinja"}
 _CONFIGURATIONS = {"config.json", "tokenizer_config.json", "processor_config.json"}
 _NAMES = {"auto_map": "auto-map", "chat_template": "chat-template"}
-_MOST = 100
 
 
 def flag_files(paths: Iterable[str], find_names: Callable[[str, Collection[str]], Collection[str]]) -> tuple[str, ...]:
-    """At most 100 of `code: path`, `auto-map: path` (names code that is loaded with the model), `chat-template: path`
-    and `keras: path` (may have Lambda layers), in order. `find_names` tells which of some names a file's JSON has.
+    """`code: path`, `auto-map: path` (names code that is loaded with the model), `chat-template: path`, `keras: path`
+    (may have Lambda layers), in order. `find_names` tells which of some names a file's JSON has.
     """
     flags: set[str] = set()
     for path in paths:
@@ -26,4 +25,4 @@ def flag_files(paths: Iterable[str], find_names: Callable[[str, Collection[str]]
             flags.add(f"chat-template: {path}")
         elif place.name in _CONFIGURATIONS:
             flags |= {f"{_NAMES[name]}: {path}" for name in find_names(path, _NAMES)}
-    return tuple(sorted(flags)[:_MOST])
+    return tuple(sorted(flags))

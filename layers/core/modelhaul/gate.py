@@ -20,9 +20,9 @@ from modelhaul.selection import WHOLE, Selection
 
 logger = logging.getLogger(__name__)
 
-_MOST_KEPT = 100  # scanned files and flags in a model's record
 _MOST_REASONS = 20
-_LONGEST = 300  # characters of a flag or a reason
+_LONGEST = 300  # characters of a reason
+_MOST_MISSING = 1_000  # shards that are named in a flag
 _INDEXES = (".safetensors.index.json", ".bin.index.json")
 _PARSED = ("config.json", "tokenizer.json")
 _MOST_SHOWN = 16 * 1024 * 1024  # bytes of a model's pickles that the other scanner is shown
@@ -68,8 +68,8 @@ class Gate:
         return GateReport(
             verdict,
             tuple(reason[:_LONGEST] for reason in reasons[:_MOST_REASONS]),
-            tuple(flag[:_LONGEST] for flag in flags[:_MOST_KEPT]),
-            tuple(scanned[:_MOST_KEPT]),
+            tuple(flags),
+            tuple(scanned),
             opinion,
         )
 
@@ -84,7 +84,7 @@ class Gate:
             elif path in _PARSED:
                 wrong = self._check_json(record)
             elif path.endswith(_INDEXES) and model.source is not Source.HUGGINGFACE:
-                wrong = self._check_index(path, record, files, model.selection)
+                wrong = self._check_index(path, record, files, shown=3, selection=model.selection)
             else:
                 continue
             if wrong is not None:
@@ -100,27 +100,32 @@ class Gate:
         return None
 
     def _flag_incomplete(self, model: ResolvedModel, files: dict[str, FileRecord]) -> Iterator[str]:
-        """Indexes whose shards are not all here, in a part of a model: that was asked for."""
-        for path, record in files.items() if not model.selection.is_whole else ():
-            if path.endswith(_INDEXES) and (wrong := self._check_index(path, record, files)) is not None:
+        """Indexes whose shards are not all here: in a part of a model, where that was asked for, and on the Hub, where
+        it is the publisher's own doing.
+        """
+        if model.selection.is_whole and model.source is not Source.HUGGINGFACE:
+            return
+        for path, record in files.items():
+            if path.endswith(_INDEXES) and (wrong := self._check_index(path, record, files, shown=_MOST_MISSING)):
                 yield f"incomplete: {path}: {wrong}"
 
     def _check_index(
-        self, path: str, record: FileRecord, files: Collection[str], selection: Selection = WHOLE
+        self, path: str, record: FileRecord, files: Collection[str], *, shown: int, selection: Selection = WHOLE
     ) -> str | None:
-        """Shards that the selection leaves out are not missed."""
+        """What is wrong with it, with the first `shown` missing shards; those that the selection leaves out are not
+        missed.
+        """
         if record.file.size > MAX_INDEX_SIZE:
             return f"has {record.file.size:,} bytes, which is too much for an index"
         directory = f"{PurePosixPath(path).parent}/".removeprefix("./")
-        beside = {name.removeprefix(directory) for name in files if name.startswith(directory)}
         try:
             shards = list_shards(self._open(record), record.file.size)
         except JsonError as error:
             return str(error)
-        missing = sorted(shard for shard in shards - beside if selection.takes(directory + shard))
+        missing = sorted(s for s in shards if directory + s not in files and selection.takes(directory + s))
         if not missing:
             return None
-        return f"{len(missing):,} of its shards are missing: {', '.join(name[:_SHOWN] for name in missing[:3])!r}"
+        return f"{len(missing):,} of its shards are missing: {', '.join(name[:_SHOWN] for name in missing[:shown])!r}"
 
     def _scan_pickles(self, files: dict[str, FileRecord]) -> dict[str, PickleReport]:
         """By the paths of what was looked into."""

@@ -4,7 +4,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -16,6 +16,8 @@ from modelhaul.selection import WHOLE, Selection
 _MODEL_NAMESPACE = uuid.UUID("6f1c9f3e-6d0c-5d61-9a3c-0f6a4b1f7c55")
 
 MAX_FILE_SIZE = 500_000_000_000  # bytes; the Hub's own limit for one file
+_MOST_KEPT = 100  # scanned files and flags in a model's record
+_LONGEST_FLAG = 300  # characters
 MAX_KEY_BYTES = 1024  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 # Control characters, and what neither UTF-8 nor an SQS message can carry.
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
@@ -97,7 +99,7 @@ class PicklePolicy(StrEnum):
 class GateVerdict(StrEnum):
     CLEAN = "clean"  # no pickle in it, or none that could run anything
     UNSAFE = "unsafe"  # published all the same, since the policy only warns
-    UNSCANNED = "unscanned"  # the policy is off
+    UNSCANNED = "unscanned"  # the policy is off, or a file could not be looked into: `flags` has it as `not-scanned`
 
 
 class SecondOpinion(StrEnum):
@@ -118,9 +120,9 @@ class PickleOpinion:
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
-    """What the gate found in a model that was published: at most 20 reasons, 100 flags (what a reader should know of:
-    code, chat templates), 100 scanned pickles with their sha256. `second_opinion` is None if there was no pickle to
-    ask about.
+    """What the gate found in a model that was published: at most 20 reasons, flags (what a reader should know of:
+    code, chat templates, files that are missing or were not looked into), scanned pickles with their sha256.
+    `second_opinion` is None if there was no pickle to ask about.
     """
 
     verdict: GateVerdict
@@ -128,6 +130,13 @@ class GateReport:
     flags: tuple[str, ...] = ()
     scanned: tuple[tuple[str, str], ...] = ()
     second_opinion: SecondOpinion | None = None
+
+    def shorten(self) -> "GateReport":
+        """What a model's record has of it, which DynamoDB limits to 400 KB: 100 flags of 300 characters, and 100
+        scanned pickles.
+        """
+        flags = tuple(flag if len(flag) <= _LONGEST_FLAG else f"{flag[:_LONGEST_FLAG]}…" for flag in self.flags)
+        return replace(self, flags=flags[:_MOST_KEPT], scanned=self.scanned[:_MOST_KEPT])
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,8 @@ class Publisher:
             self.store.put(manifest_key(model.model_id), manifest, sha256=sha256)
             totals[model.model_id] = (len(records), sum(r.file.size for r in records))
         check_at = self.clock() + CHECK_AFTER
-        if not self.ledger.finish_import(task.id, totals=totals, check_at=check_at, gates=gates):
+        kept = {model_id: report.shorten() for model_id, report in gates.items()}
+        if not self.ledger.finish_import(task.id, totals=totals, check_at=check_at, gates=kept):
             ended = self.ledger.find_task(task.id)
             if ended is not None and ended.status is TaskStatus.FAILED:
                 self.closer.tidy(ended)

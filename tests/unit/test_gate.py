@@ -1,11 +1,14 @@
 """What may be published, over the whole pipeline: nothing that could run, nothing that is not what it says."""
 
 import bz2
+import gzip
 import io
 import json
 import pickle
 import struct
+import tarfile
 import zipfile
+import zlib
 from typing import Any
 
 import pytest
@@ -14,8 +17,9 @@ from modelhaul.model import GateVerdict, PickleOpinion, PicklePolicy, SecondOpin
 from modelhaul.task import Task, TaskStatus
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
+from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.pickle_scanner import InMemoryPickleScanner
-from tests.unit.test_pickles import PLAIN, SYSTEM, build_array, build_legacy, build_torch_zip
+from tests.unit.test_pickles import PLAIN, SYSTEM, assemble, build_array, build_legacy, build_torch_zip, zip_files
 from tests.weights import wrap_weights
 
 NAME = "org/model"
@@ -52,6 +56,75 @@ def test_a_hostile_pickle_is_removed_and_named() -> None:
     assert task.error.detail.startswith("pytorch_model.bin: imports os.system")
     assert deployment.store.keys == [], "neither visible nor staged"
     deployment.check_promises({})
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("weights", SYSTEM),
+        ("sub/model.xyz", build_torch_zip(SYSTEM)),
+        ("a.pdparams", SYSTEM),
+        ("a.pk", assemble("os", "system", form="text")),
+        ("a.sav", SYSTEM),
+        ("a.cloudpickle", SYSTEM),
+        ("a.distcp", build_torch_zip(PLAIN) * 2),
+        ("a.mar", zip_files({"model.pt": build_torch_zip(SYSTEM)}, zipfile.ZIP_DEFLATED)),
+        ("a.zip", zip_files({"policy.pth": build_torch_zip(SYSTEM)})),
+        ("a.npz", zip_files({"data/0": build_array("'|O'", SYSTEM), "data.pkl": PLAIN})),
+        ("a.pkl.gz", gzip.compress(PLAIN)),
+        ("a.zlib", zlib.compress(SYSTEM)),
+    ],
+)
+def test_pickles_are_found_whatever_they_are_called(path: str, content: bytes) -> None:
+    deployment, task = import_files(MODEL | {path: content})
+    assert task.error is not None
+    assert (task.error.type, task.error.detail.partition(": ")[0]) == ("unsafe-model", path)
+    assert deployment.store.keys == []
+
+
+def test_what_cannot_be_looked_into_is_said() -> None:
+    body = io.BytesIO()
+    with tarfile.open(fileobj=body, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("model.ckpt"), io.BytesIO())
+    tar = body.getvalue()
+    files = {"a.nemo": tar, "b.zip": zip_files({"inner.tar": tar}), "c": gzip.compress(tar), "README": b"text"}
+    deployment, task = import_files(MODEL | files)
+    (model,) = deployment.ledger.find_models(task.model_ids)
+    assert model.gate is not None
+    assert model.gate.verdict is GateVerdict.UNSCANNED
+    assert sorted(model.gate.flags) == [
+        "not-scanned: a.nemo: cannot be looked into",
+        "not-scanned: b.zip: inner.tar",
+        "not-scanned: c: cannot be looked into",
+    ]
+    assert read_manifest(deployment, task)["gate"]["verdict"] == "unscanned"
+
+
+def test_files_of_unknown_kinds_are_looked_at_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelhaul.gate._MOST_UNKNOWN", 3)
+    deployment, task = import_files(MODEL | {f"{number}.xyz": b"text" for number in range(5)})
+    (model,) = deployment.ledger.find_models(task.model_ids)
+    assert model.gate is not None
+    assert (model.gate.verdict, model.gate.flags) == (
+        GateVerdict.UNSCANNED,
+        ("not-scanned: 2 of 5 files of unknown kinds",),
+    )
+
+
+def test_what_its_name_tells_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def spy(store: InMemoryObjectStore, key: str, start: int, end: int) -> bytes:
+        read.append(key.rpartition("/")[2])
+        return original(store, key, start, end)
+
+    original = InMemoryObjectStore.read
+    monkeypatch.setattr(InMemoryObjectStore, "read", spy)
+    names = ["a.txt", "a.json", "a.py", "README.md", ".gitattributes", "LICENSE", "a.gguf", "a.onnx", "a.PNG"]
+    _, task = import_files(MODEL | dict.fromkeys([*names, "a.xyz"], b"text"))
+    assert task.status is TaskStatus.DONE
+    assert sorted(set(read)) == ["a.xyz", "config.json", "model.safetensors", "tokenizer.json"]
+    assert read.count("a.xyz") == 1
 
 
 def test_what_was_removed_is_not_found_by_another_import() -> None:

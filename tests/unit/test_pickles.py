@@ -18,7 +18,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from modelhaul.pickles import PickleReport, PickleVerdict, inspect_pickle, is_pickle_name
+from modelhaul import pickle_files
+from modelhaul.pickle_files import HEAD, Content, inspect_pickle, is_pickle_name, recognize
+from modelhaul.pickles import PickleReport, PickleVerdict
 from tests.weights import wrap_weights
 
 
@@ -185,7 +187,33 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "zlib": (zlib.compress(SYSTEM), "compressed"),
     "joblib's array": (b"\x80\x03cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81." + bytes(100), "joblib.numpy_pickle"),
     "far too many in a row": (pickle.dumps(None) * 1001, "too many"),
-    "one that is too large": (b"\x80\x04B" + struct.pack("<I", 80_000_000) + bytes(80_000_000) + b".", "too large"),
+    "one that is too large": (
+        b"\x80\x04" + (b"B" + struct.pack("<I", 1_000_000) + bytes(1_000_000) + b"0") * 80 + b"N.", "too large"),
+    "a line that is too long": (b"V" + b"x" * 5_000_000 + b"\n0" + assemble("os", "system", form="text"), "too large"),
+    "a hexadecimal number before it": (b"I0x1\n0" + assemble("os", "system", form="text"), "imports os.system"),
+    "an octal number before it": (b"I017\n0" + assemble("os", "system", form="text"), "imports os.system"),
+    "a number that ends early": (b"I1\0x\n0" + assemble("os", "system", form="text"), "imports os.system"),
+    "a long hexadecimal number": (b"L-0x1L\n0" + assemble("os", "system", form="text"), "imports os.system"),
+    "a text in UTF-8 before it": ("S'ü'\n0".encode() + assemble("os", "system", form="text"), "imports os.system"),
+    "a long argument before it": (
+        b"\x80\x04B" + struct.pack("<I", 80_000_000) + bytes(80_000_000) + b"0" + SYSTEM[2:], "imports os.system"),
+    "a long argument that is cut off": (
+        SYSTEM[:-1] + b"B" + struct.pack("<I", 80_000_000) + bytes(70_000_000), "imports os.system"),
+    "a long name": (
+        b"\x80\x04X" + struct.pack("<I", 5_000_000) + b"o" * 5_000_000 + b"\x8c\x06system\x93.", "imports .system"),
+    "joblib's old form": (b"ZF0x41                " + zlib.compress(SYSTEM), "compressed"),
+    "a member without a suffix": (zip_files({"a": build_array("'|O'", SYSTEM)}), "imports os.system"),
+    "a member named as text": (zip_files({"a.txt": SYSTEM, "b.txt": b"text"}), "imports os.system"),
+    "a member that is text": (zip_files({"a": assemble("os", "system", form="text")}), "imports os.system"),
+    "a member of an operating system": (zip_files({"__MACOSX/._a": SYSTEM}), "imports os.system"),
+    "a deflated member": (zip_files({"a": SYSTEM}, zipfile.ZIP_DEFLATED), "imports os.system"),
+    "a member behind many opcodes": (zip_files({"a": b"N0" * 5000 + SYSTEM}), "imports os.system"),
+    "a compressed member": (zip_files({"a": gzip.compress(SYSTEM)}), "compressed"),
+    "a nested archive without a suffix": (zip_files({"a": build_torch_zip(SYSTEM)}), "imports os.system"),
+    "what is no storage": (build_torch_zip(PLAIN, **{"other/0": SYSTEM}), "imports os.system"),
+    "a pickle among storages": (build_torch_zip(PLAIN, **{"data/x": SYSTEM}), "imports os.system"),
+    "archives in archives": (
+        zip_files({"a": zip_files({"a": zip_files({"a": zip_files({"a": SYSTEM})})})}), "archives in archives"),
 }  # fmt: skip
 
 
@@ -298,10 +326,177 @@ def test_only_what_is_needed_is_read_of_a_torch_archive() -> None:
     assert len(ranges) < 7
 
 
+def test_a_large_argument_is_not_read() -> None:
+    content = pickle.dumps({"weights": bytes(80_000_000)})
+    ranges: list[int] = []
+
+    def read(start: int, end: int) -> bytes:
+        ranges.append(end - start)
+        return content[start:end]
+
+    report = inspect_pickle(read, len(content))
+    assert report is not None
+    assert (report.verdict, report.content) == (PickleVerdict.CLEAN, None)
+    assert sum(ranges) < 1_000_000
+
+
+def test_thousands_of_storages_cost_no_requests() -> None:
+    content = build_torch_zip(build_state_dict(), **{f"data/{number}": bytes(200) for number in range(1, 5000)})
+    requests = 0
+
+    def read(start: int, end: int) -> bytes:
+        nonlocal requests
+        requests += 1
+        return content[start:end]
+
+    assert inspect_pickle(read, len(content)) == PickleReport(PickleVerdict.CLEAN)
+    assert requests < 7
+
+
+def test_members_that_lie_near_each_other_are_read_together() -> None:
+    array = build_array("'<f4'", bytes(8))
+    content = zip_files({f"{number}": array for number in range(1000)})
+    requests = 0
+
+    def read(start: int, end: int) -> bytes:
+        nonlocal requests
+        requests += 1
+        return content[start:end]
+
+    assert inspect_pickle(read, len(content), is_numpy=True) is None
+    assert requests < 7
+
+
+def test_too_many_members_far_from_each_other_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickle_files, "_MOST_RUNS", 9)
+    check_blocked(zip_files({f"{number}": bytes(100_000) for number in range(10)}), "too many to look at")
+    assert inspect(zip_files({f"{number}": bytes(100_000) for number in range(9)})) is None
+
+
+def test_numpys_archives_have_no_storages() -> None:
+    content = zip_files({"data.pkl": PLAIN, "data/0": build_array("'|O'", SYSTEM)})
+    assert inspect(content) == PickleReport(PickleVerdict.CLEAN)
+    report = inspect_pickle(lambda start, end: content[start:end], len(content), is_numpy=True)
+    assert report is not None
+    assert report.reasons == ("imports os.system",)
+    check_blocked(zip_files({"a.npz": content}), "imports os.system")
+
+
+def test_large_members_are_read_where_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickle_files, "_MOST_IN_MEMORY", 100)
+    check_clean(zip_files({"first": b"x", "a": build_torch_zip(build_state_dict())}))
+    check_blocked(zip_files({"first": b"x", "a": build_torch_zip(SYSTEM)}), "imports os.system")
+    check_blocked(zip_files({"a": PLAIN * 10}, zipfile.ZIP_DEFLATED), "a: is too large to be looked through")
+
+
+def test_all_members_together_are_inflated_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickle_files, "_MOST_INFLATED", 5 * len(PLAIN))
+    check_clean(zip_files({f"{number}": PLAIN for number in range(5)}))
+    check_blocked(zip_files({f"{number}": PLAIN for number in range(6)}), "archive is too large to be looked through")
+
+
+def test_members_that_cannot_be_looked_into_are_named() -> None:
+    body = io.BytesIO()
+    with tarfile.open(fileobj=body, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("a"), io.BytesIO())
+    tar = body.getvalue()
+    report = inspect(zip_files({"a.tar": tar, "b": zip_files({"c": tar}), "d": b"text", "e.pkl": PLAIN}))
+    assert report == PickleReport(PickleVerdict.CLEAN, unread=("a.tar", "c"))
+    check_blocked(zip_files({"a.pkl": tar}), "tar archive")
+
+
+WORDS = b"cat\ndog\nbird\nbar\n"
+OTHERS = [
+    b"",
+    b"{}",
+    b"#!/bin/sh\n",
+    b"<html>",
+    WORDS,
+    b"copyright\nholders\nRights\n",
+    b"cryptography.dist-info/A,sha256\nctyping.py,2\nRECORD\n",
+    b"Git v2.31.7 Release Notes\n" * 100,
+    b"This is text of some length. " * 100,
+    b"See https://example.org\n",
+    b"V" + b"x" * 100,
+    b"\x7fELF\x02\x01\x01" + bytes(3000),
+    b"\x80\x02\xff" + bytes(3000),
+    b"\n\x0e\n\x05<unk>\x15" + bytes(3000),
+    b"x\x9cno zlib",
+    b"BZh text",
+    build_array("'<f4'", bytes(8)),
+    gzip.compress(WORDS * 1000),
+    gzip.compress(b"See https://example.org\n"),
+    zlib.compress(WORDS),
+    bz2.compress(WORDS),
+    lzma.compress(WORDS),
+    gzip.compress(build_array("'<f4'", bytes(8))),
+]
+PICKLES = [
+    *(assemble("os", "system", form=form) for form in FORMS),
+    PLAIN,
+    build_torch_zip(PLAIN),
+    build_array("'|O'", PLAIN),
+    build_legacy(PLAIN),
+    SYSTEM[:-1] + b"\xff",
+    b"\x80\x02cantigravity\nfly\n\xff",
+    b"N.N." + SYSTEM,
+    b"V" + b"x" * 5000 + b"\n0" + assemble("os", "system", form="text"),
+    b"\x80\x04B" + struct.pack("<I", 6_000_000) + bytes(6_000_000) + b"0" + SYSTEM[2:],
+    *(compress(SYSTEM) for compress in (gzip.compress, bz2.compress, lzma.compress, zlib.compress)),
+    lzma.compress(SYSTEM, lzma.FORMAT_ALONE),
+    gzip.compress(build_array("'|O'", PLAIN)),
+]
+UNREADABLE = [
+    bytes(257) + b"ustar" + bytes(3000),
+    gzip.compress(bytes(257) + b"ustar" + bytes(3000)),
+    gzip.compress(build_torch_zip(PLAIN)),
+    gzip.compress(gzip.compress(SYSTEM)),
+    bz2.compress(random.Random(1).randbytes(10_000)),
+    b"\x28\xb5\x2f\xfd" + bytes(100),
+    b"\x04\x22\x4d\x18" + bytes(100),
+    b"\xfd7zXZ\x00" + bytes(100),
+]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(content, Content.OTHER) for content in OTHERS]
+    + [(content, Content.PICKLE) for content in PICKLES]
+    + [(content, Content.UNREADABLE) for content in UNREADABLE],
+)
+def test_files_are_known_by_what_they_begin_with(content: bytes, expected: Content) -> None:
+    assert recognize(content[:HEAD], len(content)) is expected
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text() | st.binary(max_size=3000),
+        lambda x: st.lists(x) | st.dictionaries(st.text(), x),
+    ),
+    st.integers(0, 5),
+)
+def test_whatever_a_pickle_begins_with_it_is_known(value: Any, protocol: int) -> None:
+    content = pickle.dumps([value, collections.OrderedDict()], protocol)
+    assert recognize(content[:HEAD], len(content)) is Content.PICKLE
+
+
+@given(
+    st.binary(max_size=300),
+    st.sampled_from([b"", b"\x80\x04", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"\x1f\x8b", b"x\x9c"]),
+)
+def test_whatever_a_file_begins_with_is_judged(content: bytes, prefix: bytes) -> None:
+    recognize(prefix + content, len(prefix + content))
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
         ("pytorch_model.bin", True),
+        ("a.pdparams", True),
+        ("a.pkl.gz", True),
+        ("a.joblib.LZ4", True),
+        ("pytorch_model.bin.index.json", False),
+        ("a.json.gz", False),
         ("sub/MODEL.PT", True),
         ("a.pth", True),
         ("a.joblib", True),

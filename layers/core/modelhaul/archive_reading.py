@@ -1,10 +1,12 @@
 """Reads a ZIP archive where it lies, by ranges: its directory, its entries, and as a source of models."""
 
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import batched
 from typing import Self
 
 from modelhaul.archive import (
@@ -13,6 +15,7 @@ from modelhaul.archive import (
     ArchiveLimits,
     Entry,
     Method,
+    Refusal,
     ShortHeaderError,
     check_local_header,
     find_directory,
@@ -20,6 +23,7 @@ from modelhaul.archive import (
     read_directory,
 )
 from modelhaul.digest import Algorithm, Digest, FileHasher
+from modelhaul.errors import ArchiveRefusedError
 from modelhaul.inflating import InflatingStream
 from modelhaul.model import Archive, ObjectRange, ResolvedModel, SourceFile
 from modelhaul.ports import ArchiveStore, ByteStream
@@ -66,6 +70,20 @@ class ArchiveReader:
         with ThreadPoolExecutor(_RUNS_AT_ONCE, thread_name_prefix="headers") as pool:
             for _ in pool.map(self._check_run, _group_neighbours(self.entries, _end_of_header)):
                 pass
+
+    def read_heads(self, entries: Sequence[Entry], size: int, *, most_requests: int) -> Iterator[tuple[Entry, bytes]]:
+        """Each of the entries, given in order, with the first `size` bytes of its content, which are not verified.
+
+        Neighbours are read in one request. Raises ArchiveRefusedError before the first if it would take more than
+        `most_requests`.
+        """
+        runs = list(_group_neighbours(entries, lambda e: min(_end_of_header(e) + size, e.end)))
+        if len(runs) > most_requests:
+            raise ArchiveRefusedError("The archive's entries are too many to look at.", reason=Refusal.TOO_MANY_ENTRIES)
+        with ThreadPoolExecutor(_RUNS_AT_ONCE, thread_name_prefix="heads") as pool:
+            for some in batched(runs, _RUNS_AT_ONCE, strict=False):
+                for run, heads in zip(some, pool.map(lambda run: self._read_run(run, size), some), strict=True):
+                    yield from zip(run, heads, strict=True)
 
     def open_entry(self, entry: Entry) -> ByteStream:
         """The entry's content from its first byte; one request."""
@@ -116,6 +134,30 @@ class ArchiveReader:
                 check_local_header(bytes(data[entry.header_offset - start : _end_of_header(entry) - start]), entry)
             except ShortHeaderError:
                 self.find_data(entry)
+
+    def _read_run(self, run: Sequence[Entry], size: int) -> list[bytes]:
+        start = run[0].header_offset
+        data = memoryview(self._read(start, min(_end_of_header(run[-1]) + size, run[-1].end)))
+        return [self._read_head(entry, data[entry.header_offset - start :], size) for entry in run]
+
+    def _read_head(self, entry: Entry, data: memoryview, size: int) -> bytes:
+        """`data` begins with the entry's local header."""
+        try:
+            begins = check_local_header(bytes(data[: _end_of_header(entry) - entry.header_offset]), entry)
+        except ShortHeaderError:
+            begins = self.find_data(entry) - entry.header_offset
+        end = begins + min(entry.compressed_size, size)
+        if end > len(data):
+            data = memoryview(self._read(entry.header_offset, entry.header_offset + end))
+        head = bytes(data[begins:end])
+        if entry.method is Method.STORED:
+            return head
+        try:
+            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(head, size)
+        except zlib.error:
+            raise ArchiveRefusedError(
+                f"The entry {entry.name[:80]!r} is damaged.", reason=Refusal.DAMAGED, entry=entry.name
+            ) from None
 
     def _skip_header(self, stream: ByteStream, entry: Entry) -> None:
         header = b""

@@ -5,6 +5,7 @@ Nothing is ever unpickled. Files are read where they are staged, by ranges, and 
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -12,7 +13,8 @@ from modelhaul.errors import InvalidModelError, ObjectGoneError, RetriesExhauste
 from modelhaul.flags import flag_files
 from modelhaul.json_streams import JsonError, check_object, find_names, list_shards
 from modelhaul.model import FileRecord, GateReport, GateVerdict, PicklePolicy, ResolvedModel, SecondOpinion, Source
-from modelhaul.pickles import PickleReport, inspect_pickle, is_pickle_name
+from modelhaul.pickle_files import HEAD, Content, inspect_pickle, is_other_name, is_pickle_name, recognize
+from modelhaul.pickles import PickleReport
 from modelhaul.ports import ObjectStore, PickleScanner
 from modelhaul.required_files import MAX_INDEX_SIZE
 from modelhaul.safetensors import check_safetensors
@@ -30,6 +32,8 @@ _LONGEST_OPINION = 60.0  # seconds
 _KEPT_SECONDS = 240.0  # of the function's time, for publishing
 _LARGEST_JSON = 256 * 1024 * 1024  # bytes; tokenizers have a few tens of millions
 _SHOWN = 80  # characters of a shard's name
+_AT_ONCE = 16
+_MOST_UNKNOWN = 10_000  # files that are looked at though no name says that they are pickles
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ class Gate:
         """
         files = {record.file.path.removeprefix(model.root): record for record in records}
         self._check_formats(model, files)
-        pickles = self._scan_pickles(files)
+        pickles, unread = self._scan_pickles(files)
         reasons = [f"{path}: {reason}" for path, report in pickles.items() for reason in report.reasons]
         self._refuse(reasons)
         opinion, more = self._ask_for_opinion(pickles, remaining)
@@ -59,12 +63,13 @@ class Gate:
         scanned = [(path, files[path].sha256 or "") for path in pickles]
         flags = (
             *self._flag_incomplete(model, files),
+            *(f"not-scanned: {what}" for what in unread),
             *flag_files(sorted(files), lambda path, wanted: self._find_names(files[path], wanted)),
         )
-        if self.policy is PicklePolicy.OFF:
-            verdict = GateVerdict.UNSCANNED
+        if reasons:
+            verdict = GateVerdict.UNSAFE
         else:
-            verdict = GateVerdict.UNSAFE if reasons else GateVerdict.CLEAN
+            verdict = GateVerdict.UNSCANNED if unread or self.policy is PicklePolicy.OFF else GateVerdict.CLEAN
         return GateReport(
             verdict,
             tuple(reason[:_LONGEST] for reason in reasons[:_MOST_REASONS]),
@@ -127,21 +132,38 @@ class Gate:
             return None
         return f"{len(missing):,} of its shards are missing: {', '.join(name[:_SHOWN] for name in missing[:shown])!r}"
 
-    def _scan_pickles(self, files: dict[str, FileRecord]) -> dict[str, PickleReport]:
-        """By the paths of what was looked into."""
+    def _scan_pickles(self, files: dict[str, FileRecord]) -> tuple[dict[str, PickleReport], list[str]]:
+        """By the paths of what was looked into; and what could not be."""
         reports: dict[str, PickleReport] = {}
         if self.policy is PicklePolicy.OFF:
-            return reports
+            return reports, []
+        contents, unread = self._recognize_files(files)
         shown = 0
         for path, record in files.items():
-            if not is_pickle_name(path) or not record.file.size:
+            if not record.file.size or not (is_pickle_name(path) or contents.get(path) is Content.PICKLE):
                 continue
-            report = inspect_pickle(self._open(record), record.file.size)
+            report = inspect_pickle(self._open(record), record.file.size, is_numpy=path.lower().endswith(".npz"))
             if report is None:
                 continue
+            unread += [f"{path}: {name}" for name in report.unread]
             shown += len(report.content or b"")
             reports[path] = report if shown <= _MOST_SHOWN else replace(report, content=None)
-        return reports
+        return reports, unread
+
+    def _recognize_files(self, files: dict[str, FileRecord]) -> tuple[dict[str, Content], list[str]]:
+        """What those files are whose names do not tell, by their paths; and what cannot be looked into. A read each."""
+        unknown = [p for p, r in files.items() if r.file.size and not is_pickle_name(p) and not is_other_name(p)]
+
+        def read_head(path: str) -> bytes:
+            return self._open(files[path])(0, min(files[path].file.size, HEAD))
+
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="recognize") as pool:
+            heads = zip(unknown, pool.map(read_head, unknown[:_MOST_UNKNOWN]), strict=False)
+            contents = {path: recognize(head, files[path].file.size) for path, head in heads}
+        unread = [f"{path}: cannot be looked into" for path, found in contents.items() if found is Content.UNREADABLE]
+        if len(unknown) > _MOST_UNKNOWN:
+            unread.insert(0, f"{len(unknown) - _MOST_UNKNOWN:,} of {len(unknown):,} files of unknown kinds")
+        return contents, unread
 
     def _ask_for_opinion(
         self, reports: dict[str, PickleReport], remaining: Callable[[], float]

@@ -5,52 +5,29 @@ rebuilt with, and every byte of it can be accounted for.
 https://docs.python.org/3/library/pickletools.html
 """
 
-import ast
 import io
 import pickletools
+import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Self
 
-from modelhaul.archive import ArchiveLimits, Entry
-from modelhaul.archive_reading import ArchiveReader, open_memory
-from modelhaul.errors import ArchiveRefusedError
+from modelhaul.json_streams import ReadRange
 
-type ReadRange = Callable[[int, int], bytes]
-"""Bytes `start` to `end` (excluded) of a file."""
-
-_SUFFIXES = {
-    ".bin", ".ckpt", ".dat", ".dill", ".joblib", ".npy", ".npz", ".p", ".pickle", ".pkl", ".pt", ".pth", ".pyt", ".th",
-}  # fmt: skip
-_MOST_BYTES = 64 * 1024 * 1024  # of one pickle
-_MOST_KEPT = 4 * 1024 * 1024  # bytes of a file's pickles, for a second opinion
+_MOST_BYTES = 64 * 1024 * 1024  # that are read of one pickle
+MOST_KEPT = 4 * 1024 * 1024  # bytes of a file's pickles, for a second opinion
+_ALWAYS_READ = 255  # bytes of an argument
+_LONGEST_ARGUMENT = 4 * 1024 * 1024  # bytes that are held in memory
 _MOST_OPCODES = 4_000_000
 _MOST_PICKLES = 1_000  # in a row
 _MOST_REASONS = 20
 _LONGEST_REASON = 200  # characters
 _WINDOW = 256 * 1024
-_TAIL = 66_000  # bytes: a ZIP's end record, and the longest comment behind it
-_ZIP_LIMITS = ArchiveLimits(max_entries=100_000, max_entry_bytes=10**12, max_total_bytes=10**13, max_ratio=1032)
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py
 _PICKLES_BEFORE_STORAGES = 5  # magic number, protocol, system, the object, the storages' keys
 _BEGINNINGS = {b"\x80" + bytes([protocol]) for protocol in range(6)}
-_NPY_MAGIC = b"\x93NUMPY"
-_LONGEST_NPY_HEADER = 1024 * 1024
-_TAR_MAGIC = slice(257, 262)
-_COMPRESSED = (
-    b"\x1f\x8b",
-    b"BZh",
-    b"\xfd7zXZ\x00",
-    b"]\x00\x00",
-    b"x\x01",
-    b"x\x9c",
-    b"x\xda",
-    b"x\x5e",
-    b"\x04\x22\x4d\x18",
-)
 
 _CONTAINERS = {"bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "range", "set"}
 _CONTAINERS |= {"slice", "str", "tuple"}
@@ -110,6 +87,10 @@ _STRINGS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "STRING"
 _GETS = {"GET", "BINGET", "LONG_BINGET"}
 _PUTS = {"PUT", "BINPUT", "LONG_BINPUT"}
 _IMPORTS = {"GLOBAL", "INST"}
+_CALLS = {"BUILD", "INST", "NEWOBJ", "NEWOBJ_EX", "OBJ", "REDUCE"}
+_MODULE = re.compile(r"[\w.]+ ")  # before the name in it
+_NUMBER = re.compile(rb"[\s+-]*[0-9]")
+_ASCII = bytes(range(128)) + b"?" * 128
 _WITHOUT_EFFECT = {"PROTO", "FRAME"}
 # Nothing of these is written by torch, and they only help to hide what is called.
 _REFUSED = {"EXT1", "EXT2", "EXT4", "PERSID", "NEXT_BUFFER", "READONLY_BUFFER"}
@@ -123,50 +104,33 @@ class PickleVerdict(StrEnum):
 @dataclass(frozen=True, slots=True)
 class PickleReport:
     """At most 20 `reasons`, such as `imports os.system`; none if it is clean. `content`: the pickles themselves, one
-    behind the other, without what lies around them; None above 4 MiB, or where there is no telling.
+    behind the other, without what lies around them; None above 4 MiB, or where there is no telling. `unread`: members
+    of an archive that could not be looked into.
     """
 
     verdict: PickleVerdict
     reasons: tuple[str, ...] = ()
     content: bytes | None = field(default=None, compare=False, repr=False)
+    unread: tuple[str, ...] = ()
 
 
 class _LimitError(Exception):
     pass
 
 
-def is_pickle_name(path: str) -> bool:
-    """Whether programs that load models would take a file of this name for a pickle."""
-    return PurePosixPath(path).suffix.lower() in _SUFFIXES
-
-
-def inspect_pickle(read: ReadRange, size: int) -> PickleReport | None:
-    """None for what is no pickle in any form. Raises what `read` raises."""
-    head = read(0, min(size, 512))
-    if head.startswith(b"PK\x03\x04"):
-        return _inspect_zip(read, size)
-    if b"PK\x05\x06" in read(max(0, size - _TAIL), size):
-        return _block("a ZIP archive lies behind other bytes")
-    if head.startswith(_NPY_MAGIC):
-        return _inspect_array(read, size)
-    if head[_TAR_MAGIC] == b"ustar":
-        return _block("a checkpoint in a tar archive, which cannot be looked through")
-    if head.startswith(_COMPRESSED):
-        return _block("a compressed pickle, which cannot be looked through")
-    return _inspect_stream(_RangeReader(read, 0, size))
-
-
-def _block(*reasons: str) -> PickleReport:
+def block(*reasons: str) -> PickleReport:
+    """Of what has these reasons not to be unpickled."""
     shown = dict.fromkeys("".join(c if c.isprintable() else "?" for c in r)[:_LONGEST_REASON] for r in reasons)
     return PickleReport(PickleVerdict.BLOCKED, tuple(shown)[:_MOST_REASONS])
 
 
-def _judge(reasons: list[str]) -> PickleReport:
-    return _block(*reasons) if reasons else PickleReport(PickleVerdict.CLEAN)
+def judge(reasons: Sequence[str]) -> PickleReport:
+    """Blocked if there are reasons to."""
+    return block(*reasons) if reasons else PickleReport(PickleVerdict.CLEAN)
 
 
 class _RangeReader(io.RawIOBase):
-    """A part of a file, read by ranges. Raises _LimitError once more was read than a pickle may have."""
+    """A part of a file, read by ranges. Raises _LimitError once more was read than is looked through of a pickle."""
 
     def __init__(self, read: ReadRange, start: int, end: int) -> None:
         super().__init__()
@@ -177,6 +141,16 @@ class _RangeReader(io.RawIOBase):
 
     def readable(self) -> bool:
         return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = (0, self._position, self._end)[whence] + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         count = min(len(buffer), self._end - self._position)
@@ -191,12 +165,28 @@ class _RangeReader(io.RawIOBase):
         return len(data)
 
 
-class _Recorder:
-    """Hands out what is read of a file, and keeps it. It has no `tell`, which a stream of ranges does not have."""
+class _SkippedArgument(bytes):
+    """As long as it is in the file, and empty: pickletools asks for no more."""
 
-    def __init__(self, window: _RangeReader) -> None:
+    _length: int
+
+    def __new__(cls, length: int) -> Self:
+        skipped = super().__new__(cls)
+        skipped._length = length
+        return skipped
+
+    def __len__(self) -> int:
+        return self._length
+
+
+class _Recorder:
+    """Hands out what is read of a file, and keeps it. It has no `tell`, as nobody asks for the places of opcodes."""
+
+    def __init__(self, window: _RangeReader, size: int) -> None:
         self._stream: io.BufferedReader[Any] = io.BufferedReader(window, _WINDOW)
+        self._size = size
         self._kept: bytearray | None = bytearray()
+        self._last = b""
 
     @property
     def content(self) -> bytes | None:
@@ -206,13 +196,31 @@ class _Recorder:
         return self._stream.peek(size)[:size]
 
     def read(self, size: int) -> bytes:
-        return self._keep(self._stream.read(size))
+        if size > _ALWAYS_READ and size > self._size - self._stream.tell():
+            return b""
+        if size > _LONGEST_ARGUMENT:
+            return self._skip(size)
+        self._last = self._stream.read(size)
+        return self._keep(self._last)
 
     def readline(self) -> bytes:
-        return self._keep(self._stream.readline())
+        """The argument of the opcode that was read before it. Raises _LimitError."""
+        line = self._keep(self._stream.readline(_LONGEST_ARGUMENT))
+        if len(line) == _LONGEST_ARGUMENT:
+            raise _LimitError
+        # What unpicklers take and pickletools does not: a number in hexadecimal, a text that torch reads as UTF-8.
+        if self._last in (b"I", b"L") and _NUMBER.match(line) and not line.strip(b"L\n").isdigit():
+            return b"0\n" if line.endswith(b"\n") else line
+        return line.translate(_ASCII) if self._last == b"S" else line
+
+    def _skip(self, size: int) -> bytes:
+        """An argument that can only be data: no name is as long."""
+        self._kept = None
+        self._stream.seek(size, io.SEEK_CUR)
+        return _SkippedArgument(size)
 
     def _keep(self, data: bytes) -> bytes:
-        if self._kept is not None and len(self._kept) + len(data) > _MOST_KEPT:
+        if self._kept is not None and len(self._kept) + len(data) > MOST_KEPT:
             self._kept = None
         elif self._kept is not None:
             self._kept += data
@@ -282,13 +290,57 @@ class _Walk:
             self.reasons.append(reason)
 
 
+def begins_to_run(head: bytes, size: int) -> bool:
+    """Whether the first bytes of a file of `size` are pickles of which one imports and calls something, or may come to
+    it behind them. They are followed as unpicklers do, which stop where their stack is empty: text hardly ever gets as
+    far.
+    """
+    source = _Recorder(_RangeReader(lambda start, end: head[start:end], 0, len(head)), size)
+    imported = False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            while source.peek(1):
+                stack: list[object] = []
+                for opcode, argument, _ in pickletools.genops(source):  # type: ignore[arg-type]
+                    is_import = opcode.name in _IMPORTS
+                    if not _apply(opcode, stack) or (is_import and not _MODULE.match(str(argument))):
+                        return False
+                    imported |= is_import or opcode.name == "STACK_GLOBAL"
+                    if imported and opcode.name in _CALLS:
+                        return True
+    except _LimitError:
+        return True
+    except (ValueError, EOFError, IndexError, KeyError, OverflowError, SyntaxError):
+        # An import by itself runs a module; words one below the other look like one, but for the protocol in front.
+        return (imported and head[:2] in _BEGINNINGS) or (len(head) < size and not source.peek(1))
+    return bool(head)
+
+
+def _apply(opcode: pickletools.OpcodeInfo, stack: list[object]) -> bool:
+    """What the opcode does to the stack; False if it cannot."""
+    mark = pickletools.markobject
+    takes = list(opcode.stack_before)
+    if mark in takes or (opcode.name == "POP" and stack and stack[-1] is mark):
+        if mark not in stack:
+            return False
+        while stack.pop() is not mark:
+            pass
+        takes = takes[: takes.index(mark)] if mark in takes else []
+    if len(stack) < len(takes):
+        return False
+    del stack[len(stack) - len(takes) :]
+    stack.extend(opcode.stack_after)
+    return True
+
+
 def _read_index(argument: object) -> int:
     return argument if isinstance(argument, int) else int(str(argument))
 
 
-def _inspect_stream(window: _RangeReader) -> PickleReport | None:
-    """Pickles, one behind the other to the end; None if not even the first can be one."""
-    source = _Recorder(window)
+def inspect_stream(read: ReadRange, start: int, end: int) -> PickleReport | None:
+    """Pickles in bytes `start` to `end` (excluded), one behind the other; None if not even the first can be one."""
+    source = _Recorder(_RangeReader(read, start, end), end)
     report = _inspect_pickles(source)
     return replace(report, content=source.content) if report is not None else None
 
@@ -298,114 +350,24 @@ def _inspect_pickles(source: _Recorder) -> PickleReport | None:
     most = _MOST_PICKLES
     for number in range(_MOST_PICKLES):
         if number >= most:
-            return _judge(reasons)
+            return judge(reasons)
         walk, first = _Walk(), b""
         try:
             first = source.peek(2)
             if not first:
-                return _judge(reasons) if number else None
+                return judge(reasons) if number else None
             with warnings.catch_warnings():
                 # Of texts whose escapes are none.
                 warnings.simplefilter("ignore")
                 walk.run(source)
         except _LimitError:
-            return _block(*reasons, *walk.reasons, "is too large to be looked through")
+            return block(*reasons, *walk.reasons, "is too large to be looked through")
         except (ValueError, EOFError, IndexError, KeyError, OverflowError, RecursionError, SyntaxError, MemoryError):
             # What comes before the fault is run all the same when it is loaded.
             if not number and not walk.imported and first not in _BEGINNINGS:
                 return None
-            return _block(*reasons, *walk.reasons, "is not a pickle to its end")
+            return block(*reasons, *walk.reasons, "is not a pickle to its end")
         reasons += walk.reasons
         if not number and walk.is_torch_magic:
             most = _PICKLES_BEFORE_STORAGES
-    return _block(*reasons, "holds too many pickles to be looked through")
-
-
-def _inspect_zip(read: ReadRange, size: int) -> PickleReport | None:
-    reader = ArchiveReader(lambda start, end: open_memory(read(start, end))(0, end - start), size, _ZIP_LIMITS)
-    reports: list[PickleReport] = []
-    try:
-        for entry in reader.files:
-            suffix = PurePosixPath(entry.name).suffix.lower()
-            if suffix not in {".pkl", ".npy", ".pickle"}:
-                continue
-            if entry.size > _MOST_BYTES and suffix != ".npy":
-                reports.append(_block(f"{entry.name}: is too large to be looked through"))
-                continue
-            if suffix == ".npy":
-                report = _inspect_array_entry(reader, entry)
-            else:
-                content = reader.read_entry(entry)
-                report = inspect_pickle(_read_bytes(content), len(content)) or _block("is not a pickle to its end")
-            if report is not None:
-                reports.append(report)
-    except ArchiveRefusedError as error:
-        return _block(f"its ZIP archive is not to be trusted: {error.detail}")
-    if not reports:
-        return None
-    judged = _judge([reason for report in reports for reason in report.reasons])
-    return replace(judged, content=_join_contents(reports))
-
-
-def _join_contents(reports: Sequence[PickleReport]) -> bytes | None:
-    contents = [report.content for report in reports if report.content is not None]
-    whole = len(contents) == len(reports) and sum(map(len, contents)) <= _MOST_KEPT
-    return b"".join(contents) if whole else None
-
-
-def _inspect_array(read: ReadRange, size: int) -> PickleReport | None:
-    """A numpy array of objects is a pickle behind its header."""
-    head = read(0, min(size, _LONGEST_NPY_HEADER))
-    begins = _find_objects(head)
-    if begins is None:
-        return None
-    if begins < 0:
-        return _block("is no numpy array whose header can be read")
-    return _inspect_stream(_RangeReader(read, begins, size)) or _block("is not a pickle to its end")
-
-
-def _inspect_array_entry(reader: ArchiveReader, entry: Entry) -> PickleReport | None:
-    head = bytearray(min(entry.size, _LONGEST_NPY_HEADER))
-    view, filled = memoryview(head), 0
-    with reader.open_entry(entry) as stream:
-        while filled < len(head) and (received := stream.readinto(view[filled:])):
-            filled += received
-    if head.startswith(_NPY_MAGIC) and _find_objects(bytes(head)) is None:
-        return None
-    if entry.size > _MOST_BYTES:
-        return _block(f"{entry.name}: is too large to be looked through")
-    content = reader.read_entry(entry)
-    return inspect_pickle(_read_bytes(content), len(content)) or _block(f"{entry.name}: is no numpy array")
-
-
-def _find_objects(head: bytes) -> int | None:
-    """Where behind a `.npy` header the objects begin: None if there are none, -1 if the header cannot be read.
-
-    https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
-    """
-    width = 2 if head[6:7] == b"\x01" else 4
-    begins = 8 + width + int.from_bytes(head[8 : 8 + width], "little")
-    try:
-        header = ast.literal_eval(head[8 + width : begins].decode("latin-1").strip())
-        described = header["descr"]
-    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
-        return -1
-    if len(head) < begins:
-        return -1
-    return begins if _has_objects(described) else None
-
-
-def _has_objects(described: object) -> bool:
-    """Whether a dtype, or a field of it, holds Python objects; also what cannot be told."""
-    match described:
-        case str():
-            return described.lstrip("<>|=")[:1] in {"O", ""}
-        case [*fields] if isinstance(described, list):
-            return not all(isinstance(f, tuple) and len(f) > 1 and not _has_objects(f[1]) for f in fields)
-        case (subtype, _):
-            return _has_objects(subtype)
-    return True
-
-
-def _read_bytes(content: bytes) -> ReadRange:
-    return lambda start, end: content[start:end]
+    return block(*reasons, "holds too many pickles to be looked through")

@@ -1,10 +1,21 @@
-"""The memory and disk that the transfer engine needs, measured on a process of its own as Linux accounts for it."""
+"""The memory and disk that the transfer engine needs, and the gate's memory, measured on processes of their own as
+Linux accounts for them.
+"""
 
+import io
+import pickle
+import struct
 import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from modelhaul.gate import LARGEST_JSON
+from modelhaul.safetensors import MAX_HEADER
 from modelhaul.streaming import MIB, choose_part_size
+from tests.benchmarks.gate_memory import measure_gate
 from tests.benchmarks.transfer_memory import measure_transfer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -29,3 +40,83 @@ def test_larger_parts_would_break_the_bound() -> None:
     """That the measurement sees what the engine holds."""
     transfer = measure_transfer(SIZE, part_size=128 * MIB, store_rate=SLOW)
     assert transfer.usage.peak_rss > BOUND
+
+
+def build_tokenizer(size: int) -> bytes:
+    """As real ones are, the most of it merges of two texts each."""
+    beginning, end = b'{"model": {"vocab": {"a": 0}, "merges": [', b'["a", "b"]]}}'
+    merge = '["Ġth", "e"], '.encode()
+    merges = merge * ((size - len(beginning) - len(end)) // len(merge))
+    return beginning + merges + b" " * (size - len(beginning) - len(merges) - len(end)) + end
+
+
+def build_header(size: int) -> bytes:
+    """A file of as many tensors as a header of `size` bytes can have."""
+    tensors: list[bytes] = []
+    taken = 2
+    while taken < size - 80:
+        number = len(tensors)
+        tensors.append(b'"%x":{"dtype":"U8","shape":[],"data_offsets":[%d,%d]}' % (number, number, number + 1))
+        taken += len(tensors[-1]) + 1
+    header = b"{%s}" % b",".join(tensors)
+    return struct.pack("<Q", size) + header.ljust(size) + bytes(len(tensors))
+
+
+def wrap_in_zip(content: bytes) -> bytes:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("member", content)
+    return body.getvalue()
+
+
+LARGE = 30 * MB
+LARGEST = {
+    "tokenizer.json": lambda: build_tokenizer(LARGEST_JSON),
+    "model.safetensors": lambda: build_header(MAX_HEADER),
+    "nested.zip": lambda: wrap_in_zip(wrap_in_zip(pickle.dumps(bytes(LARGE)))),
+    "text.bin": lambda: pickle.dumps("\U0001f600" + "x" * LARGE),
+    "memo.bin": lambda: b"\x80\x04" + b"N\x94" * LARGE,
+}
+"""What takes most of its kind."""
+
+
+@pytest.mark.parametrize("path", LARGEST)
+def test_the_largest_files_that_the_gate_takes_stay_in_bounded_memory(path: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(LARGEST[path]())
+    inspection = measure_gate(file, path)
+    assert inspection.usage.peak_rss < BOUND
+    # Four million opcodes are as many as are looked through.
+    assert inspection.refused is None or (path == "memo.bin" and "too large" in inspection.refused)
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "words"),
+    [
+        (
+            "tokenizer.json",
+            lambda: build_tokenizer(LARGEST_JSON + 1),
+            "tokenizer.json: has 134,217,729 bytes, which is",
+        ),
+        ("config.json", lambda: b'{"a": [' + b"[]," * (LARGE // 3) + b"[]]}", "config.json: holds more than 4 MiB"),
+        (
+            "model.safetensors",
+            lambda: build_header(MAX_HEADER + 1),
+            "model.safetensors: has a header of 33,554,433 bytes",
+        ),
+        (
+            "model.safetensors",
+            lambda: struct.pack("<Q", LARGE) + (b'{"a": [' + b"[]," * (LARGE // 3))[:LARGE],
+            "model.safetensors: has a value of more than 200,000 parts",
+        ),
+    ],
+)
+def test_what_is_too_large_is_refused_in_words(
+    path: str, content: Callable[[], bytes], words: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(content())
+    inspection = measure_gate(file, path)
+    assert inspection.usage.peak_rss < BOUND
+    assert inspection.refused is not None
+    assert inspection.refused.startswith(words)

@@ -373,6 +373,26 @@ def test_too_many_members_far_from_each_other_are_not_looked_at(monkeypatch: pyt
     assert inspect(zip_files({f"{number}": bytes(100_000) for number in range(9)})) is None
 
 
+def test_small_pickles_that_lie_near_each_other_are_read_together() -> None:
+    content = zip_files({f"{number}": PLAIN for number in range(1000)})
+    requests = 0
+
+    def read(start: int, end: int) -> bytes:
+        nonlocal requests
+        requests += 1
+        return content[start:end]
+
+    assert inspect_pickle(read, len(content)) == PickleReport(PickleVerdict.CLEAN)
+    assert requests < 7
+
+
+def test_larger_ones_are_opened_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickle_files, "_MOST_OPENED", 5)
+    large = pickle.dumps(bytes(HEAD))
+    check_clean(zip_files({f"{number}": large for number in range(5)}))
+    check_blocked(zip_files({f"{number}": large for number in range(6)}), "archive is too large to be looked through")
+
+
 def test_numpys_archives_have_no_storages() -> None:
     content = zip_files({"data.pkl": PLAIN, "data/0": build_array("'|O'", SYSTEM)})
     assert inspect(content) == PickleReport(PickleVerdict.CLEAN)

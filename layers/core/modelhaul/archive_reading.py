@@ -39,6 +39,7 @@ _HEADER_SLACK = 512  # bytes of extra fields that one request for a local header
 _RUN_GAP = 64 * 1024
 _RUN_SIZE = 4 * 1024 * 1024
 _RUNS_AT_ONCE = 8
+_HEADS_AT_ONCE = 1_000  # of one run: each may be of some bytes in the archive, and of two kilobytes inflated
 _SMALL_ENTRY = 512 * 1024  # bytes in the archive; above, a request of its own costs little beside the transfer
 
 
@@ -77,7 +78,8 @@ class ArchiveReader:
         Neighbours are read in one request. Raises ArchiveRefusedError before the first if it would take more than
         `most_requests`.
         """
-        runs = list(_group_neighbours(entries, lambda e: min(_end_of_header(e) + size, e.end)))
+        groups = _group_neighbours(entries, lambda e: min(_end_of_header(e) + size, e.end))
+        runs = [run for group in groups for run in batched(group, _HEADS_AT_ONCE, strict=False)]
         if len(runs) > most_requests:
             raise ArchiveRefusedError("The archive's entries are too many to look at.", reason=Refusal.TOO_MANY_ENTRIES)
         with ThreadPoolExecutor(_RUNS_AT_ONCE, thread_name_prefix="heads") as pool:

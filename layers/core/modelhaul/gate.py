@@ -30,7 +30,7 @@ _PARSED = ("config.json", "tokenizer.json")
 _MOST_SHOWN = 16 * 1024 * 1024  # bytes of a model's pickles that the other scanner is shown
 _LONGEST_OPINION = 60.0  # seconds
 _KEPT_SECONDS = 240.0  # of the function's time, for publishing
-_LARGEST_JSON = 256 * 1024 * 1024  # bytes; tokenizers have a few tens of millions
+LARGEST_JSON = 128 * 1024 * 1024  # bytes; tokenizers have a few tens of millions
 _SHOWN = 80  # characters of a shard's name
 _AT_ONCE = 16
 _MOST_UNKNOWN = 10_000  # files that are looked at though no name says that they are pickles
@@ -96,7 +96,7 @@ class Gate:
                 raise InvalidModelError(f"{path}: {wrong}")
 
     def _check_json(self, record: FileRecord) -> str | None:
-        if record.file.size > _LARGEST_JSON:
+        if record.file.size > LARGEST_JSON:
             return f"has {record.file.size:,} bytes, which is too much for JSON"
         try:
             check_object(self._open(record), record.file.size)

@@ -42,6 +42,7 @@ _CERTAIN = {".npy", ".pickle", ".pkl"}
 
 _MOST_IN_MEMORY = 32 * 1024 * 1024  # bytes of a member
 _MOST_INFLATED = 256 * 1024 * 1024  # bytes of all members of an archive
+_MOST_OPENED = 2_000  # members of an archive that are read beyond their first bytes
 _MOST_NESTED = 3  # archives in archives
 _MOST_RUNS = 10_000  # requests for the beginnings of members
 _MOST_UNREAD = 20
@@ -144,7 +145,7 @@ def _inspect_zip(read: ReadRange, size: int, *, is_numpy: bool, nested: int) -> 
     reader = ArchiveReader(lambda start, end: open_memory(read(start, end))(0, end - start), size, _ZIP_LIMITS)
     reports: list[PickleReport] = []
     unread: list[str] = []
-    inflated = 0
+    inflated = opened = 0
     try:
         entries = [entry for entry in reader.entries if not entry.is_directory]
         members = entries if is_numpy else list(_leave_out_storages(entries))
@@ -155,9 +156,10 @@ def _inspect_zip(read: ReadRange, size: int, *, is_numpy: bool, nested: int) -> 
                 unread.append(entry.name)
             elif content is Content.PICKLE or is_certain:
                 inflated += min(entry.size, _MOST_IN_MEMORY)
-                if inflated > _MOST_INFLATED:
+                opened += entry.size > len(head)
+                if inflated > _MOST_INFLATED or opened > _MOST_OPENED:
                     return block("its ZIP archive is too large to be looked through")
-                report = _inspect_member(read, reader, entry, nested)
+                report = _inspect_member(read, reader, entry, head, nested)
                 if report is None and is_certain:
                     report = block(f"{entry.name}: is not a pickle to its end")
                 if report is not None:
@@ -181,10 +183,13 @@ def _leave_out_storages(entries: Sequence[Entry]) -> Iterator[Entry]:
             yield entry
 
 
-def _inspect_member(read: ReadRange, reader: ArchiveReader, entry: Entry, nested: int) -> PickleReport | None:
+def _inspect_member(
+    read: ReadRange, reader: ArchiveReader, entry: Entry, head: bytes, nested: int
+) -> PickleReport | None:
     is_numpy = entry.name.endswith(".npz")
     if entry.size <= _MOST_IN_MEMORY:
-        content = reader.read_entry(entry)
+        is_all = len(head) == entry.size and zlib.crc32(head) == entry.crc32
+        content = head if is_all else reader.read_entry(entry)
         return inspect_pickle(_read_bytes(content), len(content), is_numpy=is_numpy, nested=nested + 1)
     if entry.method is not Method.STORED:
         return block(f"{entry.name}: is too large to be looked through")

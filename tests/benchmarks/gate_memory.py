@@ -1,0 +1,73 @@
+"""The memory that the gate takes for one file, in a process that has loaded what publish_models loads.
+
+`python -m tests.benchmarks.gate_memory FILE PATH`, with FILE taken for the model's file at PATH.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast
+
+from modelhaul import wiring
+from modelhaul.adapters import dynamodb, s3, sqs
+from modelhaul.digest import Algorithm, Digest
+from modelhaul.errors import PermanentError
+from modelhaul.gate import Gate
+from modelhaul.model import FileRecord, PicklePolicy, ResolvedModel, Source, SourceFile
+from modelhaul.ports import ObjectStore
+from tests.benchmarks.servers import PYTHONPATH, ROOT
+from tests.benchmarks.usage import Usage, measure
+from tests.fakes.pickle_scanner import InMemoryPickleScanner
+
+LOADED = (wiring, dynamodb, s3, sqs)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """`refused`: what the gate said, if it did not let the file pass."""
+
+    usage: Usage
+    refused: str | None
+
+
+@dataclass(frozen=True)
+class _FileStore:
+    file: int
+
+    def read(self, key: str, start: int, end: int) -> bytes:
+        return os.pread(self.file, end - start, start)
+
+
+def measure_gate(file: Path, path: str) -> Inspection:
+    """Raises CalledProcessError if the process fails."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.gate_memory", str(file), path],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": PYTHONPATH},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    told = json.loads(ended.stdout)
+    return Inspection(Usage(**told["usage"]), told["refused"])
+
+
+def inspect(file: Path, path: str) -> str | None:
+    """What the gate says of a model with this file alone, None if it passes."""
+    descriptor = os.open(file, os.O_RDONLY)
+    gate = Gate(cast("ObjectStore", _FileStore(descriptor)), PicklePolicy.BLOCK, InMemoryPickleScanner())
+    source_file = SourceFile(path, file.stat().st_size, Digest(Algorithm.SHA256, "0" * 64))
+    model = ResolvedModel(Source.HUGGINGFACE, "org/model", "main", "0" * 40)
+    try:
+        gate.inspect(model, [FileRecord("task", source_file)], lambda: 0.0)
+    except PermanentError as error:
+        return error.detail
+    return None
+
+
+if __name__ == "__main__":
+    said: list[str | None] = []
+    usage = measure(lambda: said.append(inspect(Path(sys.argv[1]), sys.argv[2])))
+    print(json.dumps({"usage": asdict(usage), "refused": said[0]}))

@@ -58,25 +58,25 @@ def test_a_hostile_pickle_is_removed_and_named() -> None:
     deployment.check_promises({})
 
 
-@pytest.mark.parametrize(
-    ("path", "content"),
-    [
-        ("weights", SYSTEM),
-        ("sub/model.xyz", build_torch_zip(SYSTEM)),
-        ("a.pdparams", SYSTEM),
-        ("a.pk", assemble("os", "system", form="text")),
-        ("a.sav", SYSTEM),
-        ("a.cloudpickle", SYSTEM),
-        ("a.distcp", build_torch_zip(PLAIN) * 2),
-        ("a.mar", zip_files({"model.pt": build_torch_zip(SYSTEM)}, zipfile.ZIP_DEFLATED)),
-        ("a.zip", zip_files({"policy.pth": build_torch_zip(SYSTEM)})),
-        ("a.npz", zip_files({"data/0": build_array("'|O'", SYSTEM), "data.pkl": PLAIN})),
-        ("a.pkl.gz", gzip.compress(PLAIN)),
-        ("a.zlib", zlib.compress(SYSTEM)),
-    ],
-)
-def test_pickles_are_found_whatever_they_are_called(path: str, content: bytes) -> None:
-    deployment, task = import_files(MODEL | {path: content})
+RENAMED = {
+    "weights": SYSTEM,
+    "sub/model.xyz": build_torch_zip(SYSTEM),
+    "a.pdparams": SYSTEM,
+    "a.pk": assemble("os", "system", form="text"),
+    "a.sav": SYSTEM,
+    "a.cloudpickle": SYSTEM,
+    "a.distcp": build_torch_zip(PLAIN) * 2,
+    "a.mar": zip_files({"model.pt": build_torch_zip(SYSTEM)}, zipfile.ZIP_DEFLATED),
+    "a.zip": zip_files({"policy.pth": build_torch_zip(SYSTEM)}),
+    "a.npz": zip_files({"data/0": build_array("'|O'", SYSTEM), "data.pkl": PLAIN}),
+    "a.pkl.gz": gzip.compress(PLAIN),
+    "a.zlib": zlib.compress(SYSTEM),
+}
+
+
+@pytest.mark.parametrize("path", RENAMED)
+def test_pickles_are_found_whatever_they_are_called(path: str) -> None:
+    deployment, task = import_files(MODEL | {path: RENAMED[path]})
     assert task.error is not None
     assert (task.error.type, task.error.detail.partition(": ")[0]) == ("unsafe-model", path)
     assert deployment.store.keys == []

@@ -480,9 +480,11 @@ UNREADABLE = [
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [(content, Content.OTHER) for content in OTHERS]
-    + [(content, Content.PICKLE) for content in PICKLES]
-    + [(content, Content.UNREADABLE) for content in UNREADABLE],
+    [
+        pytest.param(content, expected, id=f"{expected.name}-{number}")
+        for expected, contents in ((Content.OTHER, OTHERS), (Content.PICKLE, PICKLES), (Content.UNREADABLE, UNREADABLE))
+        for number, content in enumerate(contents)
+    ],
 )
 def test_files_are_known_by_what_they_begin_with(content: bytes, expected: Content) -> None:
     assert recognize(content[:HEAD], len(content)) is expected

@@ -115,7 +115,15 @@ class PickleReport:
 
 
 class _LimitError(Exception):
-    pass
+    def __str__(self) -> str:
+        return "is too large to be looked through"
+
+
+class _FrameError(Exception):
+    """A frame does not end with an opcode. C's unpickler then leaves out the rest of it, and reads other opcodes."""
+
+    def __str__(self) -> str:
+        return "has a frame that ends within an opcode"
 
 
 def block(*reasons: str) -> PickleReport:
@@ -187,6 +195,8 @@ class _Recorder:
         self._size = size
         self._kept: bytearray | None = bytearray()
         self._last = b""
+        self._position = 0
+        self._frame_end = 0
 
     @property
     def content(self) -> bytes | None:
@@ -195,7 +205,15 @@ class _Recorder:
     def peek(self, size: int) -> bytes:
         return self._stream.peek(size)[:size]
 
+    def follow(self, opcode: str, argument: Any) -> None:
+        """Tells it of each opcode. Raises _FrameError."""
+        if opcode in ("FRAME", "STOP") and self._position < self._frame_end:
+            raise _FrameError
+        if opcode == "FRAME":
+            self._frame_end = self._position + argument
+
     def read(self, size: int) -> bytes:
+        """Raises _FrameError."""
         if size > _ALWAYS_READ and size > self._size - self._stream.tell():
             return b""
         if size > _LONGEST_ARGUMENT:
@@ -204,7 +222,7 @@ class _Recorder:
         return self._keep(self._last)
 
     def readline(self) -> bytes:
-        """The argument of the opcode that was read before it. Raises _LimitError."""
+        """The argument of the opcode that was read before it. Raises _LimitError, _FrameError."""
         line = self._keep(self._stream.readline(_LONGEST_ARGUMENT))
         if len(line) == _LONGEST_ARGUMENT:
             raise _LimitError
@@ -217,9 +235,16 @@ class _Recorder:
         """An argument that can only be data: no name is as long."""
         self._kept = None
         self._stream.seek(size, io.SEEK_CUR)
+        self._move(size)
         return _SkippedArgument(size)
 
+    def _move(self, size: int) -> None:
+        begins, self._position = self._position, self._position + size
+        if begins < self._frame_end < self._position:
+            raise _FrameError
+
     def _keep(self, data: bytes) -> bytes:
+        self._move(len(data))
         if self._kept is not None and len(self._kept) + len(data) > MOST_KEPT:
             self._kept = None
         elif self._kept is not None:
@@ -244,6 +269,7 @@ class _Walk:
         for number, (opcode, argument, _) in enumerate(pickletools.genops(source)):  # type: ignore[arg-type]
             if number >= _MOST_OPCODES:
                 raise _LimitError
+            source.follow(opcode.name, argument)
             if not number and opcode.name == "STOP":
                 raise ValueError("ends before it begins")
             # On a stack without two values it fails, as do extensions that nobody registered: bytes that are no pickle
@@ -303,13 +329,14 @@ def begins_to_run(head: bytes, size: int) -> bool:
             while source.peek(1):
                 stack: list[object] = []
                 for opcode, argument, _ in pickletools.genops(source):  # type: ignore[arg-type]
+                    source.follow(opcode.name, argument)
                     is_import = opcode.name in _IMPORTS
                     if not _apply(opcode, stack) or (is_import and not _MODULE.match(str(argument))):
                         return False
                     imported |= is_import or opcode.name == "STACK_GLOBAL"
                     if imported and opcode.name in _CALLS:
                         return True
-    except _LimitError:
+    except (_LimitError, _FrameError):
         return True
     except (ValueError, EOFError, IndexError, KeyError, OverflowError, SyntaxError):
         # An import by itself runs a module; words one below the other look like one, but for the protocol in front.
@@ -360,8 +387,8 @@ def _inspect_pickles(source: _Recorder) -> PickleReport | None:
                 # Of texts whose escapes are none.
                 warnings.simplefilter("ignore")
                 walk.run(source)
-        except _LimitError:
-            return block(*reasons, *walk.reasons, "is too large to be looked through")
+        except (_LimitError, _FrameError) as error:
+            return block(*reasons, *walk.reasons, str(error))
         except (ValueError, EOFError, IndexError, KeyError, OverflowError, RecursionError, SyntaxError, MemoryError):
             # What comes before the fault is run all the same when it is loaded.
             if not number and not walk.imported and first not in _BEGINNINGS:

@@ -201,6 +201,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         b"\x95\x05" + bytes(7) + b"V\\u12\n" + assemble("os", "system", form="text"), "frame"),
     "a frame that goes on behind a pickle": (b"\x80\x04\x95\x09" + bytes(7) + b"N." + b"N" * 7 + SYSTEM, "frame"),
     "a frame in a frame": (b"\x80\x04\x95\x12" + bytes(7) + b"\x95\x02" + bytes(7) + b"N." + b"N." * 4, "frame"),
+    "a text with an escape before it": (b"S'\\x81'\n0" + assemble("os", "system", form="text"), "imports os.system"),
     "a long argument before it": (
         b"\x80\x04B" + struct.pack("<I", 80_000_000) + bytes(80_000_000) + b"0" + SYSTEM[2:], "imports os.system"),
     "a long argument that is cut off": (

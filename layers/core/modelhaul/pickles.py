@@ -5,6 +5,7 @@ rebuilt with, and every byte of it can be accounted for.
 https://docs.python.org/3/library/pickletools.html
 """
 
+import codecs
 import io
 import pickletools
 import re
@@ -90,7 +91,6 @@ _IMPORTS = {"GLOBAL", "INST"}
 _CALLS = {"BUILD", "INST", "NEWOBJ", "NEWOBJ_EX", "OBJ", "REDUCE"}
 _MODULE = re.compile(r"[\w.]+ ")  # before the name in it
 _NUMBER = re.compile(rb"[\s+-]*[0-9]")
-_ASCII = bytes(range(128)) + b"?" * 128
 _WITHOUT_EFFECT = {"PROTO", "FRAME"}
 # Nothing of these is written by torch, and they only help to hide what is called.
 _REFUSED = {"EXT1", "EXT2", "EXT4", "PERSID", "NEXT_BUFFER", "READONLY_BUFFER"}
@@ -229,7 +229,7 @@ class _Recorder:
         # What unpicklers take and pickletools does not: a number in hexadecimal, a text that torch reads as UTF-8.
         if self._last in (b"I", b"L") and _NUMBER.match(line) and not line.strip(b"L\n").isdigit():
             return b"0\n" if line.endswith(b"\n") else line
-        return line.translate(_ASCII) if self._last == b"S" else line
+        return _hide_text(line) if self._last == b"S" else line
 
     def _skip(self, size: int) -> bytes:
         """An argument that can only be data: no name is as long."""
@@ -250,6 +250,16 @@ class _Recorder:
         elif self._kept is not None:
             self._kept += data
         return data
+
+
+def _hide_text(line: bytes) -> bytes:
+    """A quoted text that is not ASCII, as one that can be read and is no name."""
+    quote, text = line[:1], line[:-1]
+    try:
+        is_ascii = codecs.escape_decode(text)[0].isascii()
+    except ValueError:
+        return line
+    return line if is_ascii or not text.endswith(quote) else quote + b"?" + quote + b"\n"
 
 
 @dataclass(slots=True)

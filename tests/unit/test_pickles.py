@@ -58,6 +58,18 @@ def inspect(content: bytes) -> PickleReport | None:
     return inspect_pickle(lambda start, end: content[start:end], len(content))
 
 
+class CountedReads:
+    """Reads of `content`, with the bytes of each in `sizes`."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.sizes: list[int] = []
+
+    def __call__(self, start: int, end: int) -> bytes:
+        self.sizes.append(end - start)
+        return self._content[start:end]
+
+
 def check_blocked(content: bytes, *words: str) -> None:
     report = inspect(content)
     assert report is not None
@@ -320,58 +332,36 @@ def test_what_is_no_pickle_is_none(content: bytes) -> None:
 
 def test_only_what_is_needed_is_read_of_a_torch_archive() -> None:
     content = build_torch_zip(build_state_dict(), **{f"data/{number}": bytes(1_000_000) for number in range(1, 20)})
-    ranges: list[int] = []
-
-    def read(start: int, end: int) -> bytes:
-        ranges.append(end - start)
-        return content[start:end]
-
+    read = CountedReads(content)
     report = inspect_pickle(read, len(content))
     assert report is not None
     assert report.verdict is PickleVerdict.CLEAN
-    assert sum(ranges) < 2_000_000
-    assert len(ranges) < 7
+    assert sum(read.sizes) < 2_000_000
+    assert len(read.sizes) < 7
 
 
 def test_a_large_argument_is_not_read() -> None:
     content = pickle.dumps({"weights": bytes(80_000_000)})
-    ranges: list[int] = []
-
-    def read(start: int, end: int) -> bytes:
-        ranges.append(end - start)
-        return content[start:end]
-
+    read = CountedReads(content)
     report = inspect_pickle(read, len(content))
     assert report is not None
     assert (report.verdict, report.content) == (PickleVerdict.CLEAN, None)
-    assert sum(ranges) < 1_000_000
+    assert sum(read.sizes) < 1_000_000
 
 
 def test_thousands_of_storages_cost_no_requests() -> None:
     content = build_torch_zip(build_state_dict(), **{f"data/{number}": bytes(200) for number in range(1, 5000)})
-    requests = 0
-
-    def read(start: int, end: int) -> bytes:
-        nonlocal requests
-        requests += 1
-        return content[start:end]
-
+    read = CountedReads(content)
     assert inspect_pickle(read, len(content)) == PickleReport(PickleVerdict.CLEAN)
-    assert requests < 7
+    assert len(read.sizes) < 7
 
 
 def test_members_that_lie_near_each_other_are_read_together() -> None:
     array = build_array("'<f4'", bytes(8))
     content = zip_files({f"{number}": array for number in range(1000)})
-    requests = 0
-
-    def read(start: int, end: int) -> bytes:
-        nonlocal requests
-        requests += 1
-        return content[start:end]
-
+    read = CountedReads(content)
     assert inspect_pickle(read, len(content), is_numpy=True) is None
-    assert requests < 7
+    assert len(read.sizes) < 7
 
 
 def test_too_many_members_far_from_each_other_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,15 +372,9 @@ def test_too_many_members_far_from_each_other_are_not_looked_at(monkeypatch: pyt
 
 def test_small_pickles_that_lie_near_each_other_are_read_together() -> None:
     content = zip_files({f"{number}": PLAIN for number in range(1000)})
-    requests = 0
-
-    def read(start: int, end: int) -> bytes:
-        nonlocal requests
-        requests += 1
-        return content[start:end]
-
+    read = CountedReads(content)
     assert inspect_pickle(read, len(content)) == PickleReport(PickleVerdict.CLEAN)
-    assert requests < 7
+    assert len(read.sizes) < 7
 
 
 def test_larger_ones_are_opened_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -583,7 +583,7 @@ upload left.
 - *upload cut*: the connection breaks when half of a body that is sent from a buffer has been read from it.
 - *done, reply lost*: AWS did what it was asked to, and nothing came back until the read timeout.
 - *down for {_OUTAGE} requests*: this request and the {_OUTAGE - 1} after it with this name are answered with 500, which
-  can outlast the tries of the client, of a step and of a message's deliveries.
+  can outlast the tries of the client, of a step and of a message's deliveries. Where it does by little, runs differ.
 - *FAILED with nothing left*: the task says why and that it can be submitted again; nothing is visible under `models/`.
 - *refused with 503*: the caller was told to come again. 409 is for an Idempotency-Key whose first request is being
   answered or died over it: it is free again when that request's time is over.

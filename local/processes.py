@@ -16,11 +16,14 @@ from pathlib import Path
 import psutil
 
 TERMINATION_SECONDS = 5
+_CLOCK_STEP = 2.0  # seconds
 
 
 @dataclass(frozen=True)
 class RecordedProcess:
-    """`create_time` (seconds since the epoch) tells the process from a later one with the same id."""
+    """`create_time` (seconds since the epoch) tells the process from a later one with the same id. Where the clock is
+    set it moves along, as Linux counts from the boot.
+    """
 
     name: str
     pid: int
@@ -29,7 +32,7 @@ class RecordedProcess:
     def is_alive(self) -> bool:
         try:
             process = psutil.Process(self.pid)
-            return process.create_time() == self.create_time and runs(process)
+            return self._is_same(process) and runs(process)
         except psutil.NoSuchProcess:
             return False
 
@@ -39,9 +42,13 @@ class RecordedProcess:
         A process id is not given out again while a session bears it. So when it now belongs to another
         process, nothing of the session is left.
         """
-        if psutil.pid_exists(self.pid) and psutil.Process(self.pid).create_time() != self.create_time:
-            return []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if not self._is_same(psutil.Process(self.pid)):
+                return []
         return [process for process in psutil.process_iter() if self._holds(process)]
+
+    def _is_same(self, process: psutil.Process) -> bool:
+        return abs(process.create_time() - self.create_time) < _CLOCK_STEP
 
     def _holds(self, process: psutil.Process) -> bool:
         try:

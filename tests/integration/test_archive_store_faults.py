@@ -164,7 +164,7 @@ def patient_store(server: RangeServer) -> Iterator[S3ArchiveStore]:
 @pytest.fixture(scope="module")
 def hasty_store(server: RangeServer) -> Iterator[S3ArchiveStore]:
     """Waits a moment only for the next byte."""
-    config = Config(read_timeout=0.5, s3={"addressing_style": "path"})
+    config = Config(read_timeout=1, s3={"addressing_style": "path"})
     with (
         pytest.MonkeyPatch.context() as patch,
         reach(server, patch),

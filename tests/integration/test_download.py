@@ -32,7 +32,7 @@ from modelhaul_sources.http_client import Timeouts, read_retry_after
 
 BODY = bytes(range(256)) * 1000  # 256,000 bytes
 SIZE = len(BODY)
-QUICK = Timeouts(connect=5, read=0.5, stalled=0.5)
+QUICK = Timeouts(connect=5, read=1, stalled=1)
 
 type Answer = Callable[[socket.socket, str], None]
 
@@ -259,11 +259,12 @@ def test_bytes_before_the_break_are_handed_out() -> None:
 
 
 def test_a_server_that_does_not_listen_is_unavailable() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
-    downloader = HttpDownloader(HostPolicy.for_hub(f"http://127.0.0.1:{port}", local_mode=True))
-    with pytest.raises(SourceUnavailableError, match=f"127.0.0.1:{port}/file cannot be reached"):
-        downloader.open_range(f"http://127.0.0.1:{port}/file?Signature=hush", 0, 1, 1)
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        downloader = HttpDownloader(HostPolicy.for_hub(f"http://127.0.0.1:{port}", local_mode=True))
+        with pytest.raises(SourceUnavailableError, match=f"127.0.0.1:{port}/file cannot be reached"):
+            downloader.open_range(f"http://127.0.0.1:{port}/file?Signature=hush", 0, 1, 1)
 
 
 def test_a_name_that_does_not_resolve_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The ledger when DynamoDB does not answer as it should, and when many write at once."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -848,10 +849,10 @@ class TestClient:
         assert targets == ["DynamoDB_20120810.GetItem"]
 
     def test_that_reaches_nobody_is_storage_unavailable(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
-            port = server.server_port
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        with pytest.raises(StorageUnavailableError, match="EndpointConnectionError"):
-            self.make_ledger("eu-central-1").find_task("a")
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{bound.getsockname()[1]}")
+            with pytest.raises(StorageUnavailableError, match="EndpointConnectionError"):
+                self.make_ledger("eu-central-1").find_task("a")

@@ -43,7 +43,7 @@ SIZE = len(WEIGHTS)
 CONFIG, MODEL_WEIGHTS = HubFile(b"{}"), HubFile(WEIGHTS, lfs=True)
 FILES = {"config.json": CONFIG, "model.safetensors": MODEL_WEIGHTS}
 NAME = "owner/model"
-QUICK = Timeouts(connect=5, read=0.5, stalled=0.5)
+QUICK = Timeouts(connect=5, read=1, stalled=1)
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def test_a_stalled_api_is_given_up(hub: LoopbackHub, monkeypatch: pytest.MonkeyP
     source = open_source(hub.endpoint)
     model = source.resolve(NAME, "main")
     hub.clear_requests()
-    monkeypatch.setattr(huggingface_api, "_TIMEOUT", 0.3)
+    monkeypatch.setattr(huggingface_api, "_TIMEOUT", 1.0)
     hub.add_fault(Fault(kind=FaultKind.STALL, origin="api", after_bytes=20))
     with pytest.raises(SourceUnavailableError, match="ReadTimeout"):
         list(source.list_files(model))
@@ -233,19 +233,19 @@ def test_a_stalled_api_is_given_up(hub: LoopbackHub, monkeypatch: pytest.MonkeyP
 
 
 def test_a_hub_that_is_not_there_is_unavailable() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    source = open_source(endpoint)
     model = ResolvedModel(Source.HUGGINGFACE, NAME, "main", "0" * 40)
     file = SourceFile("config.json", 2, Digest(Algorithm.GIT_SHA1, "0" * 40))
-    calls: list[Callable[[], Any]] = [
-        lambda: source.resolve(NAME, "main"),
-        lambda: list(source.list_files(model)),
-        lambda: source.open_range(model, file, 0, 2),
-    ]
-    for call in calls:
-        with pytest.raises(SourceUnavailableError, match="cannot be reached"):
-            call()
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        source = open_source(f"http://127.0.0.1:{bound.getsockname()[1]}")
+        calls: list[Callable[[], Any]] = [
+            lambda: source.resolve(NAME, "main"),
+            lambda: list(source.list_files(model)),
+            lambda: source.open_range(model, file, 0, 2),
+        ]
+        for call in calls:
+            with pytest.raises(SourceUnavailableError, match="cannot be reached"):
+                call()
 
 
 @pytest.mark.parametrize(

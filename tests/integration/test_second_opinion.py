@@ -92,7 +92,7 @@ FIRST = 'print(\'{"number": 0, "verdict": "clean", "reasons": []}\', flush=True)
 )
 def test_a_process_that_comes_to_harm_leaves_the_rest_unverified(code: str, answered: bool) -> None:
     scanner = ModelauditPickleScanner((sys.executable, "-c", code))
-    opinions = scanner.scan([PLAIN, SYSTEM * 10_000], seconds=2 if "sleep" in code else 60)
+    opinions = scanner.scan([PLAIN, SYSTEM * 10_000], seconds=10 if "sleep" in code else 60)
     assert opinions == [PickleOpinion(SecondOpinion.CLEAN) if answered else UNVERIFIED, UNVERIFIED]
 
 

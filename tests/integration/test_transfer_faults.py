@@ -35,7 +35,7 @@ def hub() -> Iterator[LoopbackHub]:
 @pytest.fixture
 def deployment(hub: LoopbackHub) -> Deployment:
     policy = HostPolicy.for_hub(hub.endpoint, local_mode=True)
-    return Deployment(HuggingFaceSource(policy, timeouts=Timeouts(connect=5, read=0.5)))
+    return Deployment(HuggingFaceSource(policy, timeouts=Timeouts(connect=5, read=1)))
 
 
 def import_model(deployment: Deployment) -> Task:

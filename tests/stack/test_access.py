@@ -14,7 +14,8 @@ from tests.stack.test_permissions import assume_role, open_clients
 from tests.template.rules import list_routes
 from tests.template.transformed import read_template, transform_template
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+# Its first test starts a stack.
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 ROUTES = sorted(list_routes(transform_template(read_template())))
 OPEN_ROUTES = {("GET", "/openapi.json"), ("GET", "/docs")}
@@ -130,7 +131,7 @@ def put(url: str | None, body: bytes) -> int:
 
 
 def test_an_address_ends_in_time(stack: Stack, archives: S3ArchiveStore) -> None:
-    url = archives.open_upload("uploads/expiring.bin", len(BODY), seconds=5).put_url
+    url = archives.open_upload("uploads/expiring.bin", len(BODY), seconds=15).put_url
     assert put(url, BODY) == 200
     stack.wait_until(lambda: put(url, BODY) == 403)
     stack.s3.delete_object(Bucket=stack.state.incoming_bucket, Key="uploads/expiring.bin")

@@ -1,6 +1,7 @@
 """Models on the deployed stack: found, read, fetched and deleted; and POSTs by Idempotency-Key."""
 
 import io
+import time
 import uuid
 import zipfile
 from typing import Any
@@ -103,13 +104,13 @@ def test_what_was_being_deleted_the_sweep_deletes(stack: Stack) -> None:
     stack.dynamodb.update_item(
         TableName=stack.state.outputs["ModelsTable"],
         Key={"model_id": {"S": model_id}},
-        UpdateExpression="SET #status = :deleting, shelf = :shelf, lease_owner = :owner, lease_until = :zero",
+        UpdateExpression="SET #status = :deleting, shelf = :shelf, lease_owner = :owner, lease_until = :until",
         ExpressionAttributeNames={"#status": "status"},
         ExpressionAttributeValues={
             ":deleting": {"S": "DELETING"},
             ":shelf": {"S": "deleting"},
             ":owner": {"S": "nobody"},
-            ":zero": {"N": "0"},
+            ":until": {"N": str(time.time() + 3600)},
         },
     )
     assert send(stack, "GET", f"/models/{model_id}").status_code == 404
@@ -118,6 +119,13 @@ def test_what_was_being_deleted_the_sweep_deletes(stack: Stack) -> None:
         f"{stack.state.api_url}/upload/local", params={"model_name": "catalog/large"}, files=files, timeout=120
     )
     assert (refused.status_code, refused.json()["type"]) == (409, "urn:modelhaul:problem:deletion-in-progress")
+    # Its lease is over.
+    stack.dynamodb.update_item(
+        TableName=stack.state.outputs["ModelsTable"],
+        Key={"model_id": {"S": model_id}},
+        UpdateExpression="SET lease_until = :zero",
+        ExpressionAttributeValues={":zero": {"N": "0"}},
+    )
     stack.sweep()
     assert list_objects(stack, model) == []
     assert stack.list_keys(f"manifests/{model_id}") == []

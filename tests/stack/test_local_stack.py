@@ -15,11 +15,12 @@ from local.processes import runs
 from local.stack import CLIENT_CONFIG, ROOT, LocalStack, open_session
 from tests.stack.conftest import END_WITHIN, Stack
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+# Its first test starts a stack.
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 
 def wait_for_line(log: Path, text: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 2 * END_WITHIN
+    deadline = time.monotonic() + 4 * END_WITHIN
     while text not in log.read_text():
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()

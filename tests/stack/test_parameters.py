@@ -32,7 +32,8 @@ from tests.template.transformed import read_template, transform_template
 from tests.upstream.remote import RemoteUpstream
 from tests.upstream.repositories import GATED, GITHUB_PRIVATE, PRIVATE, READER_TOKEN
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+# Its first test starts a stack.
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 ORIGIN = "https://models.example.com"
 READ_ONLY = "/v1/GET/*"

@@ -23,7 +23,8 @@ from tests.stack.conftest import Stack
 from tests.template import rules
 from tests.template.transformed import Template, apply_parameters, read_template, transform_template
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+# The first test tries some two thousand calls.
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(1200)]
 
 OBJECT = "permission-probe"
 SECRET = "another-services-secret"

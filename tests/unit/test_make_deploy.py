@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+_OF_MAKE = ("MAKE", "MFLAGS", "GNUMAKEFLAGS", "ARCHITECTURE")
 SAVED = """
 [default.deploy.parameters]
 capabilities = "CAPABILITY_IAM"
@@ -23,7 +24,7 @@ def list_commands(folder: Path, *options: str) -> list[str]:
     shutil.copy(ROOT / "Makefile", folder)
     command = ["make", "--just-print", "--no-print-directory", "deploy", *options]
     # The tests may have been started by make, whose options are not for this one.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_OF_MAKE)}
     run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     return run.stdout.splitlines()
 

@@ -142,11 +142,13 @@ class Bench:
 def cut_once(*places: int) -> Callable[[int], int]:
     """The connection breaks the first time that it comes to each of these offsets."""
     left = set(places)
+    looking = threading.Lock()
 
     def cut_after(position: int) -> int:
-        nearest = min((place for place in left if place >= position), default=1 << 62)
-        if nearest == position:
-            left.discard(nearest)
+        with looking:
+            nearest = min((place for place in left if place >= position), default=1 << 62)
+            if nearest == position:
+                left.discard(nearest)
         return nearest
 
     return cut_after

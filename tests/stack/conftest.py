@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 END_WITHIN = 90.0  # seconds; only so that a broken pipeline does not hang the tests
 
 
+def wait_until(reached: Callable[[], bool], told: object = "", *, within: float = END_WITHIN) -> None:
+    """Asks again and again. AssertionError, with what `told` then is, if it is not so after `within` seconds."""
+    deadline = time.monotonic() + within
+    while not reached():
+        assert time.monotonic() < deadline, f"nothing moves any more: {told}"
+        time.sleep(0.2)
+
+
 @dataclass
 class Stack:
     """The deployed stack as its users and its operators see it."""
@@ -95,10 +103,7 @@ class Stack:
         return seen[0]
 
     def wait_until(self, reached: Callable[[], bool], told: object = "") -> None:
-        deadline = time.monotonic() + END_WITHIN
-        while not reached():
-            assert time.monotonic() < deadline, f"nothing moves any more: {told}"
-            time.sleep(0.2)
+        wait_until(reached, told)
 
     def import_model(self, model_tag: str, revision: str = "main", **selection: object) -> dict[str, Any]:
         task = self.wait_for_end(self.accept(model_tag, revision, **selection))

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,18 +12,22 @@ import requests
 
 from local.processes import runs
 from local.stack import CLIENT_CONFIG, ROOT, LocalStack, open_session
-from tests.stack.conftest import END_WITHIN, Stack
+from tests.stack.conftest import END_WITHIN, Stack, wait_until
 
 # Its first test starts a stack.
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 
 def wait_for_line(log: Path, text: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 4 * END_WITHIN
-    while text not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.2)
+    seen: list[str] = []
+
+    def is_there() -> bool:
+        has_ended = process.poll() is not None
+        seen[:] = [log.read_text()]
+        assert text in seen[0] or not has_ended, seen[0]
+        return text in seen[0]
+
+    wait_until(is_there, seen, within=4 * END_WITHIN)
 
 
 def test_a_second_stack_runs_beside_the_first_until_ctrl_c(stack: Stack, tmp_path: Path) -> None:

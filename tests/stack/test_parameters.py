@@ -6,7 +6,6 @@ or private is imported, and who may read them.
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from botocore.credentials import Credentials
 
 from local.sources import Addresses
 from local.stack import CLIENT_CONFIG, CREDENTIALS, LocalStack, StackState, open_session
-from tests.stack.conftest import END_WITHIN, allow_batches
+from tests.stack.conftest import allow_batches, wait_until
 from tests.stack.test_permissions import (
     Target,
     assume_role,
@@ -70,12 +69,14 @@ class IamStack:
         answer = self.send(ROOT, "POST", f"/upload/{route}", json.dumps(body))
         assert answer.status_code == 201, answer.text
         path = answer.headers["Location"].removeprefix("/v1")
-        deadline = time.monotonic() + END_WITHIN
-        while (task := self.send(ROOT, "GET", path).json())["task_status"] == "PENDING":
-            assert time.monotonic() < deadline, task
-            time.sleep(0.2)
-        ended: dict[str, Any] = task
-        return ended
+        seen: list[dict[str, Any]] = []
+
+        def has_ended() -> bool:
+            seen[:] = [self.send(ROOT, "GET", path).json()]
+            return bool(seen[0]["task_status"] != "PENDING")
+
+        wait_until(has_ended, seen)
+        return seen[0]
 
     def create_caller(self, name: str, resource: str | None) -> Credentials:
         """A user of the account, who may call what `resource` names of the API."""
@@ -107,11 +108,8 @@ def change_parameters(state: StackState, **parameters: str) -> None:
         Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()],
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
     )
-    deadline = time.monotonic() + END_WITHIN
-    while (status := describe()["StackStatus"]).endswith("IN_PROGRESS"):
-        assert time.monotonic() < deadline, status
-        time.sleep(0.2)
-    assert status == "UPDATE_COMPLETE"
+    wait_until(lambda: not describe()["StackStatus"].endswith("IN_PROGRESS"))
+    assert describe()["StackStatus"] == "UPDATE_COMPLETE"
 
 
 @pytest.fixture(scope="module")

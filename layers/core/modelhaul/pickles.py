@@ -298,7 +298,7 @@ class _Walk:
             self._memo[len(self._memo)] = self._top[1]
         elif name in _PUTS:
             self._memo[_read_index(argument)] = self._top[1]
-        elif name in {"GLOBAL", "INST"}:
+        elif name in _IMPORTS:
             module, _, attribute = str(argument).partition(" ")
             self._import(module, attribute)
         elif name == "STACK_GLOBAL":

@@ -88,6 +88,8 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def build_layer(layer: str, artifacts: Path, architecture: str) -> None:
+    if architecture not in (*MACHINES, "host"):
+        sys.exit(f"{architecture!r} is no processor that layers are built for: {', '.join(MACHINES)}")
     requirements = LAYERS / layer / "requirements.txt"
     if not requirements.is_file():
         sys.exit(f"{requirements} is missing: the layer would be built without its packages")

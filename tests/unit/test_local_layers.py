@@ -59,6 +59,19 @@ def test_a_layer_without_its_requirements_is_not_built(layer: str, tmp_path: Pat
     assert not (tmp_path / "artifacts").exists()
 
 
+def test_a_layer_for_an_unknown_processor_is_refused_in_words(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, LAYERS / "build_layer.py", "core", tmp_path / "artifacts"],
+        env={**os.environ, "MODELHAUL_ARCHITECTURE": "amd64"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert result.stderr == "'amd64' is no processor that layers are built for: arm64, x86_64\n"
+    assert not (tmp_path / "artifacts").exists()
+
+
 def test_no_package_is_in_two_layers() -> None:
     names = [
         line.partition("==")[0]

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from modelhaul.archive import Refusal
+from modelhaul.archives.directory import Refusal
 from tests.archives.building import (
     DESCRIPTOR,
     UTF8,

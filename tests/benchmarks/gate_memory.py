@@ -15,7 +15,7 @@ from modelhaul import wiring
 from modelhaul.adapters import dynamodb, s3, sqs
 from modelhaul.digest import Algorithm, Digest
 from modelhaul.errors import PermanentError
-from modelhaul.gate import Gate
+from modelhaul.inspection.gate import Gate
 from modelhaul.model import FileRecord, PicklePolicy, ResolvedModel, Source, SourceFile
 from modelhaul.ports import ObjectStore
 from tests.benchmarks.servers import PYTHONPATH, ROOT

@@ -1,6 +1,6 @@
 """CPU seconds for a GB that inflating takes by each library: python -m tests.benchmarks.inflaters FILE...
 
-Each file is inflated whole, in the steps in which `modelhaul.inflating` does it.
+Each file is inflated whole, in the steps in which `modelhaul.archives.inflating` does it.
 """
 
 import json

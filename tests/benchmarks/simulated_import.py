@@ -17,7 +17,7 @@ import pytest
 
 from modelhaul import publishing, transfer
 from modelhaul.adapters.s3 import COPY_PART_SIZE, PARALLEL_COPIES, SINGLE_COPY_LIMIT
-from modelhaul.archive_reading import MemoryStream
+from modelhaul.archives.reader import MemoryStream
 from modelhaul.digest import Algorithm, Digest
 from modelhaul.messages import Message, TransferFiles
 from modelhaul.model import Checkpoint, Part, ResolvedModel, Source, SourceFile

@@ -149,7 +149,7 @@ UNZIPPERS: dict[str, Callable[[int], Callable[[], None]]] = {
 def prepare_listing(size: int) -> Callable[[], None]:
     from modelhaul.adapters.archives import S3ArchiveStore  # noqa: PLC0415 - the others shall not have it in memory
     from modelhaul.adapters.s3 import create_s3_client  # noqa: PLC0415
-    from modelhaul.archive_reading import ArchiveReader  # noqa: PLC0415
+    from modelhaul.archives.reader import ArchiveReader  # noqa: PLC0415
     from tests.fakes.deployment import RULES  # noqa: PLC0415
 
     store = S3ArchiveStore(create_s3_client(os.environ["AWS_DEFAULT_REGION"]), BUCKET)

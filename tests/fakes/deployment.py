@@ -5,13 +5,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from modelhaul.archive import ArchiveLimits
 from modelhaul.archive_intake import ArchiveAcceptor, ArchiveIntake, ArchiveRules, ArrivalRecorder
-from modelhaul.archive_reading import ArchiveSource
+from modelhaul.archives.directory import ArchiveLimits
+from modelhaul.archives.source import ArchiveSource
 from modelhaul.catalog import Catalog
 from modelhaul.closing import TaskCloser
 from modelhaul.deleting import ModelDeleter
-from modelhaul.gate import Gate
+from modelhaul.inspection.gate import Gate
 from modelhaul.intake import Intake
 from modelhaul.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
 from modelhaul.model import ModelStatus, PicklePolicy, Source

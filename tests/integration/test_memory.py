@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from modelhaul.gate import LARGEST_JSON
-from modelhaul.safetensors import MAX_HEADER
+from modelhaul.inspection.gate import LARGEST_JSON
+from modelhaul.inspection.safetensors import MAX_HEADER
 from modelhaul.streaming import MIB, choose_part_size
 from tests.benchmarks.gate_memory import measure_gate
 from tests.benchmarks.transfer_memory import measure_transfer

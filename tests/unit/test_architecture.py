@@ -8,7 +8,11 @@ import pytest
 LAYERS = Path(__file__).parents[2] / "layers"
 PACKAGE = LAYERS / "core" / "modelhaul"
 EDGES = {"documenting", "http", "logs", "settings", "swagger", "wiring", "worker"}
-DOMAIN = sorted(p for p in PACKAGE.glob("*.py") if p.stem not in EDGES)
+DOMAIN = sorted(
+    p for p in PACKAGE.rglob("*.py") if p.stem not in EDGES and "adapters" not in p.relative_to(PACKAGE).parts
+)
+PACKAGES_BELOW = {"archives": {"inspection"}, "inspection": set()}
+"""What a package does not import, besides the steps and the edges."""
 FORBIDDEN = {
     "boto3",
     "botocore",
@@ -33,7 +37,7 @@ def list_imports(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", DOMAIN, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", DOMAIN, ids=lambda p: p.relative_to(PACKAGE).as_posix())
 def test_the_domain_imports_no_technology(path: Path) -> None:
     imports = list_imports(path)
     assert not {name.split(".")[0] for name in imports} & FORBIDDEN
@@ -60,3 +64,25 @@ def test_sources_know_the_domain_and_not_the_edges() -> None:
             "modelhaul.ports",
             "modelhaul.reading",
         }, path
+
+
+STEPS = {
+    "archive_intake",
+    "closing",
+    "deleting",
+    "intake",
+    "planning",
+    "publishing",
+    "retrying",
+    "sweeping",
+    "transfer",
+}
+
+
+@pytest.mark.parametrize(("package", "above"), PACKAGES_BELOW.items())
+def test_packages_import_only_what_is_below_them(package: str, above: set[str]) -> None:
+    modules = sorted((PACKAGE / package).glob("*.py"))
+    assert modules, package
+    forbidden = tuple(f"modelhaul.{name}" for name in STEPS | above)
+    for path in modules:
+        assert not [name for name in list_imports(path) if name.startswith(forbidden)], path

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelhaul.archive import ArchiveLimits, Refusal
-from modelhaul.archive_reading import ArchiveReader, MemoryStream, open_memory
+from modelhaul.archives.directory import ArchiveLimits, Refusal
+from modelhaul.archives.reader import ArchiveReader, MemoryStream, open_memory
 from modelhaul.errors import ArchiveRefusedError
 from modelhaul.ports import ByteStream
 from tests.archives.building import Member, build, list_members

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from modelhaul.inspection.containers import inspect_pickle, is_pickle_name
+from modelhaul.inspection.pickles import PickleReport, PickleVerdict
 from modelhaul.model import GateVerdict, PicklePolicy
-from modelhaul.pickle_files import inspect_pickle, is_pickle_name
-from modelhaul.pickles import PickleReport, PickleVerdict
 from modelhaul.task import TaskStatus
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource

@@ -101,7 +101,7 @@ def test_what_cannot_be_looked_into_is_said() -> None:
 
 
 def test_files_of_unknown_kinds_are_looked_at_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelhaul.gate._MOST_UNKNOWN", 3)
+    monkeypatch.setattr("modelhaul.inspection.gate._MOST_UNKNOWN", 3)
     deployment, task = import_files(MODEL | {f"{number}.xyz": b"text" for number in range(5)})
     (model,) = deployment.ledger.find_models(task.model_ids)
     assert model.gate is not None

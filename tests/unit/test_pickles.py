@@ -18,9 +18,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from modelhaul import pickle_files
-from modelhaul.pickle_files import HEAD, Content, inspect_pickle, is_pickle_name, recognize
-from modelhaul.pickles import PickleReport, PickleVerdict
+from modelhaul.inspection import containers as pickle_files
+from modelhaul.inspection.containers import HEAD, Content, inspect_pickle, is_pickle_name, recognize
+from modelhaul.inspection.pickles import PickleReport, PickleVerdict
 from tests.weights import wrap_weights
 
 

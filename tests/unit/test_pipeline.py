@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelhaul import gate, publishing
+from modelhaul import publishing
 from modelhaul.digest import Algorithm, Digest
 from modelhaul.errors import (
     FileMissingError,
@@ -23,6 +23,7 @@ from modelhaul.errors import (
     TaskEndedError,
     TaskNotFoundError,
 )
+from modelhaul.inspection import gate
 from modelhaul.messages import PlanImport, PublishModels, TransferFiles
 from modelhaul.model import ModelStatus, SourceFile
 from modelhaul.planning import group_files

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelhaul.safetensors import check_safetensors
+from modelhaul.inspection.safetensors import check_safetensors
 from tests.weights import wrap_weights
 
 TENSORS: dict[str, Any] = {

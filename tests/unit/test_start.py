@@ -37,9 +37,15 @@ BUILT = {
     "sweep_stale": {"create_sweeper"},
     "announce_ends": {"create_announcer"},
 }
-WORK = {"modelhaul.streaming", "modelhaul.transfer", "modelhaul.publishing", "modelhaul.gate", "modelhaul.pickles"}
+WORK = {
+    "modelhaul.streaming",
+    "modelhaul.transfer",
+    "modelhaul.publishing",
+    "modelhaul.inspection.gate",
+    "modelhaul.inspection.pickles",
+}
 QUEUES = {"modelhaul.worker", "aws_lambda_powertools.utilities.batch"}
-ARCHIVES = {"modelhaul.archive", "modelhaul.archive_reading", "modelhaul.inflating"}
+ARCHIVES = {"modelhaul.archives.directory", "modelhaul.archives.reader", "modelhaul.archives.inflating"}
 HUB = {"huggingface_hub.hf_api"}
 SOURCES = {*HUB, "modelhaul_sources", "requests"}
 NOWHERE = {"boto3", "s3transfer", "aws_xray_sdk", "hf_xet"}

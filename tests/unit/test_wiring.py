@@ -8,8 +8,8 @@ import pytest
 
 from modelhaul import wiring
 from modelhaul.adapters.s3 import S3ObjectStore
-from modelhaul.archive import ArchiveLimits
-from modelhaul.archive_reading import ArchiveSource
+from modelhaul.archives.directory import ArchiveLimits
+from modelhaul.archives.source import ArchiveSource
 from modelhaul.errors import CredentialsRefusedError
 from modelhaul.model import Archive, Source
 from modelhaul.required_files import RequiredFiles

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
-from modelhaul.archive import ArchiveLimits
-from modelhaul.archive_reading import ArchiveReader, open_memory, open_stored
+from modelhaul.archives.directory import ArchiveLimits
+from modelhaul.archives.models import inspect_archive
+from modelhaul.archives.reader import ArchiveReader, open_memory
+from modelhaul.archives.source import open_stored
 from modelhaul.errors import (
     ArchiveTooLargeError,
     InvalidReferenceError,
@@ -15,7 +17,6 @@ from modelhaul.errors import (
     StorageUnavailableError,
     UploadExpiredError,
 )
-from modelhaul.inspecting import inspect_archive
 from modelhaul.messages import AcceptArchive, PlanImport
 from modelhaul.model import Archive, Source, UploadTicket
 from modelhaul.naming import check_model_name

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 
 from modelhaul.closing import TaskCloser, manifest_key
 from modelhaul.errors import ObjectGoneError
-from modelhaul.gate import Gate, describe_lost_file
+from modelhaul.inspection.gate import Gate, describe_lost_file
 from modelhaul.messages import PublishModels
 from modelhaul.model import Blob, FileKind, FileRecord, GateReport, Model, ModelRoots, ModelStatus, SourceFile
 from modelhaul.outcomes import OutcomeWriter, is_ours

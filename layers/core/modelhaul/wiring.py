@@ -127,7 +127,7 @@ def open_resolver(source: Source) -> ModelResolver:
 def open_source(task: Task) -> ModelSource:
     if task.archive is None:
         return open_github() if task.source is Source.GITHUB else open_hub()
-    from modelhaul.archive_reading import ArchiveSource
+    from modelhaul.archives.source import ArchiveSource
 
     return ArchiveSource(create_archives(), task.archive, read_archive_rules().limits)
 
@@ -204,8 +204,8 @@ def create_intake() -> "Intake":
 
 @cache
 def read_archive_rules() -> "ArchiveRules":
-    from modelhaul.archive import ArchiveLimits
     from modelhaul.archive_intake import ArchiveRules
+    from modelhaul.archives.directory import ArchiveLimits
     from modelhaul.settings import ArchiveSettings
 
     settings = ArchiveSettings.read()
@@ -298,7 +298,7 @@ def create_transferrer() -> "Transferrer":
 
 @cache
 def create_publisher() -> "Publisher":
-    from modelhaul.gate import Gate
+    from modelhaul.inspection.gate import Gate
     from modelhaul.publishing import Publisher
     from modelhaul.settings import GateSettings
 

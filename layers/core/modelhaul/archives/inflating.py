@@ -4,7 +4,7 @@ from typing import Self
 
 from isal import isal_zlib
 
-from modelhaul.archive import Entry, Refusal
+from modelhaul.archives.directory import Entry, Refusal
 from modelhaul.errors import ArchiveRefusedError
 from modelhaul.ports import ByteStream
 

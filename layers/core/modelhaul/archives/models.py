@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from modelhaul.archive_reading import ArchiveReader
+from modelhaul.archives.reader import ArchiveReader
 from modelhaul.errors import ArchiveRefusedError, NoModelInArchiveError
 from modelhaul.model import Archive, Model, ModelStatus, ResolvedModel, SkippedDirectory, Source
 from modelhaul.naming import name_models

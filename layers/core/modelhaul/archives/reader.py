@@ -1,15 +1,13 @@
-"""Reads a ZIP archive where it lies, by ranges: its directory, its entries, and as a source of models."""
+"""Reads a ZIP archive by ranges: its directory and its entries."""
 
-import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import batched
 from typing import Self
 
-from modelhaul.archive import (
+from modelhaul.archives.directory import (
     LOCAL_HEADER_SIZE,
     TAIL_SIZE,
     ArchiveLimits,
@@ -22,11 +20,10 @@ from modelhaul.archive import (
     is_junk,
     read_directory,
 )
+from modelhaul.archives.inflating import InflatingStream
 from modelhaul.digest import Algorithm, Digest, FileHasher
 from modelhaul.errors import ArchiveRefusedError
-from modelhaul.inflating import InflatingStream
-from modelhaul.model import Archive, ObjectRange, ResolvedModel, SourceFile
-from modelhaul.ports import ArchiveStore, ByteStream
+from modelhaul.ports import ByteStream
 from modelhaul.reading import fill_buffer
 
 type OpenRange = Callable[[int, int], ByteStream]
@@ -40,7 +37,6 @@ _RUN_GAP = 64 * 1024
 _RUN_SIZE = 4 * 1024 * 1024
 _RUNS_AT_ONCE = 8
 _HEADS_AT_ONCE = 1_000  # of one run: each may be of some bytes in the archive, and of two kilobytes inflated
-_SMALL_ENTRY = 512 * 1024  # bytes in the archive; above, a request of its own costs little beside the transfer
 
 
 class ArchiveReader:
@@ -69,7 +65,7 @@ class ArchiveReader:
     def check_local_headers(self) -> None:
         """Holds every entry's local header against the directory, reading neighbouring ones together."""
         with ThreadPoolExecutor(_RUNS_AT_ONCE, thread_name_prefix="headers") as pool:
-            for _ in pool.map(self._check_run, _group_neighbours(self.entries, _end_of_header)):
+            for _ in pool.map(self._check_run, group_neighbours(self.entries, _end_of_header)):
                 pass
 
     def read_heads(self, entries: Sequence[Entry], size: int, *, most_requests: int) -> Iterator[tuple[Entry, bytes]]:
@@ -78,7 +74,7 @@ class ArchiveReader:
         Neighbours are read in one request. Raises ArchiveRefusedError before the first if it would take more than
         `most_requests`.
         """
-        groups = _group_neighbours(entries, lambda e: min(_end_of_header(e) + size, e.end))
+        groups = group_neighbours(entries, lambda e: min(_end_of_header(e) + size, e.end))
         runs = [run for group in groups for run in batched(group, _HEADS_AT_ONCE, strict=False)]
         if len(runs) > most_requests:
             raise ArchiveRefusedError("The archive's entries are too many to look at.", reason=Refusal.TOO_MANY_ENTRIES)
@@ -175,10 +171,10 @@ class ArchiveReader:
                 return
 
     def _read(self, start: int, end: int) -> bytes:
-        return _read_range(self._open_range, start, end) if start < end else b""
+        return read_range(self._open_range, start, end) if start < end else b""
 
 
-def _read_range(open_range: OpenRange, start: int, end: int) -> bytes:
+def read_range(open_range: OpenRange, start: int, end: int) -> bytes:
     with open_range(start, end) as stream:
         return _take(stream, end - start)
 
@@ -193,7 +189,7 @@ def _end_of_header(entry: Entry) -> int:
     return min(entry.header_offset + LOCAL_HEADER_SIZE + len(entry.raw_name) + _HEADER_SLACK, entry.end)
 
 
-def _group_neighbours(entries: Sequence[Entry], find_end: Callable[[Entry], int]) -> Iterator[list[Entry]]:
+def group_neighbours(entries: Sequence[Entry], find_end: Callable[[Entry], int]) -> Iterator[list[Entry]]:
     """Runs of entries, given in their order in the archive, of each of which what ends at `find_end` is to be read."""
     run: list[Entry] = []
     for entry in entries:
@@ -235,48 +231,6 @@ class _Window:
         self.close()
 
 
-@dataclass(slots=True)
-class _Run:
-    """Neighbouring entries, from the first's start to the last's end; read by whoever needs one of them first."""
-
-    start: int
-    end: int
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    data: bytes | None = None
-
-
-class _NeighbourReader:
-    """Opens ranges of an archive, and reads small entries that were announced and lie near each other together.
-
-    Each of them is given out of memory once, and a run forgotten with its last one: what is in memory stays below
-    what was announced.
-    """
-
-    def __init__(self, open_range: OpenRange) -> None:
-        self._open_range = open_range
-        self._lock = threading.Lock()
-        self._runs: dict[tuple[int, int], _Run] = {}
-
-    def announce(self, entries: Sequence[Entry]) -> None:
-        small = [e for e in entries if e.end - e.header_offset <= _SMALL_ENTRY]
-        small.sort(key=lambda e: e.header_offset)
-        for group in _group_neighbours(small, lambda e: e.end):
-            if len(group) > 1:
-                run = _Run(group[0].header_offset, group[-1].end)
-                with self._lock:
-                    self._runs |= {(e.header_offset, e.end): run for e in group}
-
-    def open_range(self, start: int, end: int) -> ByteStream:
-        with self._lock:
-            run = self._runs.pop((start, end), None)
-        if run is None:
-            return self._open_range(start, end)
-        with run.lock:
-            if run.data is None:
-                run.data = _read_range(self._open_range, run.start, run.end)
-        return MemoryStream(run.data, start - run.start, end - run.start)
-
-
 class MemoryStream:
     """Bytes `start` to `end` (excluded) of what is in memory already."""
 
@@ -305,81 +259,3 @@ class MemoryStream:
 
 def open_memory(data: bytes) -> OpenRange:
     return lambda start, end: MemoryStream(data, start, end)
-
-
-def open_stored(store: ArchiveStore, archive: Archive) -> OpenRange:
-    """Ranges of an archive that has arrived, as long as it is the one that arrived."""
-    return lambda start, end: store.open_range(archive.key, start, end, etag=archive.etag or "")
-
-
-@dataclass(slots=True)
-class ArchiveSource:
-    """The models in one archive, as `modelhaul.ports.ModelSource`.
-
-    A file's locator is its entry as the archive's directory has it, so that a function which moves a few files need
-    not read the directory.
-    """
-
-    store: ArchiveStore
-    archive: Archive
-    limits: ArchiveLimits
-    _neighbours: _NeighbourReader = field(init=False)
-    _reader: ArchiveReader = field(init=False)
-    _data_offsets: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._neighbours = _NeighbourReader(open_stored(self.store, self.archive))
-        self._reader = ArchiveReader(self._neighbours.open_range, self.archive.size or 0, self.limits)
-
-    def list_files(self, model: ResolvedModel) -> Iterator[SourceFile]:
-        for entry in self._reader.files:
-            if entry.name.startswith(model.root):
-                digest = Digest(Algorithm.CRC32, f"{entry.crc32:08x}")
-                yield SourceFile(entry.name, entry.size, digest, _write_locator(entry))
-
-    def open_range(self, model: ResolvedModel, file: SourceFile, start: int, end: int) -> ByteStream:  # noqa: ARG002 - the locator says where
-        entry = _read_locator(file)
-        if entry.method is Method.DEFLATED or (start, end) == (0, file.size):
-            return self._reader.open_entry(entry)
-        offset = self._find_data(entry)
-        stream = self.store.open_range(self.archive.key, offset + start, offset + end, etag=self.archive.etag or "")
-        stream.offset = start
-        return stream
-
-    def announce_files(self, files: Sequence[SourceFile]) -> None:
-        """Their places are known; small ones that lie near each other are read together."""
-        self._neighbours.announce([_read_locator(file) for file in files])
-
-    def locate(self, model: ResolvedModel, file: SourceFile) -> ObjectRange | None:  # noqa: ARG002 - the locator says where
-        entry = _read_locator(file)
-        if entry.method is not Method.STORED:
-            return None
-        offset = self._find_data(entry)
-        return ObjectRange(self.store.bucket, self.archive.key, self.archive.etag or "", offset, offset + file.size)
-
-    def _find_data(self, entry: Entry) -> int:
-        if entry.name not in self._data_offsets:
-            self._data_offsets[entry.name] = self._reader.find_data(entry)
-        return self._data_offsets[entry.name]
-
-
-def _write_locator(entry: Entry) -> str:
-    numbers = (entry.header_offset, entry.end, entry.method, entry.flags, entry.compressed_size)
-    raw_name = "" if entry.raw_name == entry.name.encode() else entry.raw_name.hex()
-    return ",".join((*(str(int(n)) for n in numbers), raw_name))
-
-
-def _read_locator(file: SourceFile) -> Entry:
-    *numbers, raw_name = file.locator.split(",")
-    header_offset, end, method, flags, compressed_size = map(int, numbers)
-    return Entry(
-        name=file.path,
-        raw_name=bytes.fromhex(raw_name) or file.path.encode(),
-        method=Method(method),
-        flags=flags,
-        crc32=int(file.digest.value, 16),
-        compressed_size=compressed_size,
-        size=file.size,
-        header_offset=header_offset,
-        end=end,
-    )

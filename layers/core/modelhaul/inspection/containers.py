@@ -14,11 +14,11 @@ from enum import Enum, auto
 from pathlib import PurePosixPath
 from typing import Any
 
-from modelhaul.archive import ArchiveLimits, Entry, Method
-from modelhaul.archive_reading import ArchiveReader, open_memory
+from modelhaul.archives.directory import ArchiveLimits, Entry, Method
+from modelhaul.archives.reader import ArchiveReader, open_memory
 from modelhaul.errors import ArchiveRefusedError
+from modelhaul.inspection.pickles import MOST_KEPT, PickleReport, begins_to_run, block, inspect_stream, judge
 from modelhaul.json_streams import ReadRange
-from modelhaul.pickles import MOST_KEPT, PickleReport, begins_to_run, block, inspect_stream, judge
 
 HEAD = 2048  # bytes of a file by which it is known
 _PICKLES = {

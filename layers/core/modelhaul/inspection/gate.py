@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from modelhaul.errors import InvalidModelError, ObjectGoneError, RetriesExhaustedError, UnsafeModelError
-from modelhaul.flags import flag_files
+from modelhaul.inspection.containers import HEAD, Content, inspect_pickle, is_other_name, is_pickle_name, recognize
+from modelhaul.inspection.flags import flag_files
+from modelhaul.inspection.pickles import PickleReport
+from modelhaul.inspection.safetensors import check_safetensors
 from modelhaul.json_streams import JsonError, check_object, find_names, list_shards
 from modelhaul.model import FileRecord, GateReport, GateVerdict, PicklePolicy, ResolvedModel, SecondOpinion, Source
-from modelhaul.pickle_files import HEAD, Content, inspect_pickle, is_other_name, is_pickle_name, recognize
-from modelhaul.pickles import PickleReport
 from modelhaul.ports import ObjectStore, PickleScanner
 from modelhaul.required_files import MAX_INDEX_SIZE
-from modelhaul.safetensors import check_safetensors
 from modelhaul.selection import WHOLE, Selection
 
 logger = logging.getLogger(__name__)

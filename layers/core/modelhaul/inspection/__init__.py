@@ -1,0 +1,1 @@
+"""What may be published: files are recognized by their whole content, and nothing is ever loaded or run."""

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, SkipJsonSchema, models_json_schema
 from pydantic_core import core_schema
 
+from modelhaul.findings import FileVerdict, FindingKind, Severity
 from modelhaul.model import FileKind, GateVerdict, ModelStatus, SecondOpinion, Source
 from modelhaul.selection import Weights
 from modelhaul.task import Stage, TaskStatus
@@ -84,6 +85,11 @@ class TaskFailure(Answer):
     """What to do now."""
 
 
+class ModelFailure(TaskFailure):
+    detail: str
+    """What happened and what to do: at most 1,000 characters."""
+
+
 class Selection(Answer):
     """What was asked for, where it is not all of the model."""
 
@@ -102,6 +108,8 @@ class ModelResult(Answer):
     location: str | SkipJsonSchema[None] = Field(
         default=None, examples=["s3://models-bucket/models/huggingface/gpt2/607a30d7/"]
     )
+    error: ModelFailure | SkipJsonSchema[None] = None
+    """Of a FAILED model, which a DONE task may have beside others that are READY; until another task claims it."""
     lacks: list[str] | SkipJsonSchema[None] = None
 
 
@@ -135,16 +143,43 @@ class ScannedFile(Answer):
     sha256: str
 
 
-class GateReport(Answer):
+class Finding(Answer):
+    kind: FindingKind
+    severity: Severity
+    detail: str
+
+
+class Inspection(Answer):
+    """What the content of a file was recognized as."""
+
+    format: str = Field(examples=["safetensors"])
+    verdict: FileVerdict
+    reason: str | SkipJsonSchema[None] = None
+    """Why it is not clean."""
+    findings: list[Finding] | SkipJsonSchema[None] = None
+
+
+class InspectedFile(Inspection):
+    path: str
+
+
+class ManifestGateReport(Answer):
     verdict: GateVerdict
     second_opinion: SecondOpinion | None
     """Another scanner's, null if it was not asked."""
     reasons: list[str]
     flags: list[str]
-    """What a reader should know of: code, chat templates, files that are missing (`incomplete`) or could not be looked
-    into (`not-scanned`). A model's record has the first 100, its manifest all of them."""
+    """What a reader should know: findings (`kind: path`), files that are missing (`incomplete`), were not parsed
+    (`not-scanned`) or not published (`left-out`). A model's record has the first 100, its manifest all of them."""
     scanned: list[ScannedFile]
-    """The pickles. A model's record has the first 100, its manifest all of them."""
+    """Files that loaders of pickles read. A model's record has the first 100, its manifest all of them."""
+    left_out: list[str]
+    """Training state with findings, which no loader opens for inference: it was not published."""
+
+
+class GateReport(ManifestGateReport):
+    files: list[InspectedFile]
+    """Up to 50, those first that are not clean. The manifest has the inspection of every file."""
 
 
 class ModelRecord(Answer):
@@ -163,6 +198,8 @@ class ModelRecord(Answer):
     size: Bytes | SkipJsonSchema[None] = None
     location: str | SkipJsonSchema[None] = None
     gate: GateReport | SkipJsonSchema[None] = None
+    error: ModelFailure | SkipJsonSchema[None] = None
+    """Why its import failed, if it is FAILED."""
 
 
 class ManifestFile(Answer):
@@ -171,6 +208,8 @@ class ManifestFile(Answer):
     sha256: str
     source_digest: str = Field(examples=["git-sha1:e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"])
     """What its source published, and its bytes were held against."""
+    inspection: Inspection | SkipJsonSchema[None] = None
+    """Missing if `PicklePolicy` is off."""
 
 
 class NotFollowed(Answer):
@@ -191,7 +230,7 @@ class Manifest(Answer):
     prefix: str
     """Where in the models bucket the files lie."""
     task_id: str
-    gate: GateReport
+    gate: ManifestGateReport
     files: list[ManifestFile]
     not_followed: list[NotFollowed]
 

@@ -13,6 +13,7 @@ from typing import Any
 from modelhaul import errors
 from modelhaul.catalog import describe_missing_model
 from modelhaul.closing import describe_missing_task
+from modelhaul.findings import FileInspection, FileVerdict
 from modelhaul.http import accept_models, accept_task, accept_upload, answer_error, create_problem
 from modelhaul.model import (
     Archive,
@@ -25,7 +26,13 @@ from modelhaul.model import (
     Source,
     UploadTicket,
 )
-from modelhaul.presentation import present_gate, present_model, present_task, present_whole_task
+from modelhaul.presentation import (
+    present_inspection,
+    present_model,
+    present_task,
+    present_whole_task,
+    summarize_gate,
+)
 from modelhaul.task import Progress, Stage, Task, TaskError, TaskStatus
 
 BUCKET = "modelhaul-modelsbucket-1a2b3c4d5e6f"
@@ -40,7 +47,8 @@ OTHERS = 700_000
 
 _BERT = ResolvedModel(Source.HUGGINGFACE, "google-bert/bert-base-uncased", "main", COMMIT)
 _FLAGS = ("chat-template: tokenizer_config.json",)
-_CLEAN = GateReport(GateVerdict.CLEAN, flags=_FLAGS, second_opinion=SecondOpinion.CLEAN)
+_FILES = (FileInspection("config.json", "0" * 64, "json", FileVerdict.CLEAN),)
+_CLEAN = GateReport(GateVerdict.CLEAN, flags=_FLAGS, second_opinion=SecondOpinion.CLEAN, files=_FILES)
 HUB_MODEL = Model(
     _BERT.model_id, _BERT, ModelStatus.READY, TASK_ID, CREATED, ENDED, files=5, size=WEIGHTS + OTHERS, gate=_CLEAN
 )
@@ -101,8 +109,8 @@ def _show_manifest() -> dict[str, Any]:
         "commit": _BERT.commit,
         "prefix": _BERT.prefix,
         "task_id": TASK_ID,
-        "gate": present_gate(_CLEAN),
-        "files": [{**file, "source_digest": f"git-sha1:{blob}"}],
+        "gate": summarize_gate(_CLEAN),
+        "files": [{**file, "source_digest": f"git-sha1:{blob}", "inspection": present_inspection(_FILES[0])}],
         "not_followed": [],
     }
 

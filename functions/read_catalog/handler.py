@@ -26,9 +26,7 @@ wiring.build_early(wiring.create_ledger)
     summary="List imports, newest first",
     description="A page may be short, or empty, and still have a cursor.",
     tags=["Tasks"],
-    responses=describe_answers(
-        HTTPStatus.OK, "A page.", body="TaskList", problems=[InvalidReferenceError], validates=True
-    ),
+    responses=describe_answers(HTTPStatus.OK, "A page.", body="TaskList", problems=[InvalidReferenceError]),
 )
 def list_tasks(
     source: Annotated[Source | None, Query()] = None,
@@ -72,9 +70,7 @@ def read_local_model(model_id: str) -> Response[str]:
     description="Those that are READY. `name`: in whose name this is, whatever the case of its letters. A page may be "
     "short, or empty, and still have a cursor.",
     tags=["Models"],
-    responses=describe_answers(
-        HTTPStatus.OK, "A page.", body="ModelList", problems=[InvalidReferenceError], validates=True
-    ),
+    responses=describe_answers(HTTPStatus.OK, "A page.", body="ModelList", problems=[InvalidReferenceError]),
 )
 def list_models(
     source: Annotated[Source | None, Query()] = None,

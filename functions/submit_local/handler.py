@@ -39,6 +39,7 @@ def describe_upload() -> dict[str, Any]:
         "type": "object",
         "properties": {"file": {"type": "string", "format": "binary"}, "model_name": {"type": "string"}},
         "required": ["file"],
+        "additionalProperties": False,
     }
     return {
         "required": True,
@@ -47,6 +48,16 @@ def describe_upload() -> dict[str, Any]:
             "application/json": {"schema": LargeUpload.model_json_schema()},
         },
     }
+
+
+def choose_name(in_query: str | None, in_body: str | None) -> str | None:
+    """Raises InvalidReferenceError for two different names."""
+    if in_query is not None and in_body is not None and in_query != in_body:
+        raise errors.InvalidReferenceError(
+            f"model_name is {in_query[:100]!r} in the query and {in_body[:100]!r} in the body; send one",
+            part="model_name",
+        )
+    return in_body if in_query is None else in_query
 
 
 @app.post(
@@ -72,7 +83,7 @@ def describe_upload() -> dict[str, Any]:
             errors.ImportInProgressError,
             errors.DeletionInProgressError,
         ],
-        validates=True,
+        takes_json=True,
     ),
 )
 def submit_local(model_name: Annotated[str | None, Query(min_length=1, max_length=300)] = None) -> Response[str]:
@@ -80,7 +91,9 @@ def submit_local(model_name: Annotated[str | None, Query(min_length=1, max_lengt
     form_type = read_form_type(app.current_event)
     if form_type is not None:
         form = read_upload_form(form_type, read_body(app.current_event))
-        return accept_models(intake.submit_archive(form.content, form.file_name, model_name or form.model_name))
+        name = choose_name(model_name, form.model_name)
+        return accept_models(intake.submit_archive(form.content, form.file_name, name))
     upload = read_json(LargeUpload, app.current_event)
-    task, ticket = intake.open_upload(upload.file_name, upload.size, model_name or upload.model_name)
+    name = choose_name(model_name, upload.model_name)
+    task, ticket = intake.open_upload(upload.file_name, upload.size, name)
     return accept_upload(task, ticket)

@@ -1,12 +1,15 @@
 """Builds ZIP archives byte by byte, so that each of them can lie in one field."""
 
+import io
 import json
 import struct
+import tarfile
 import zlib
 from dataclasses import dataclass, field, replace
 
 UTF8 = 0x800
 DESCRIPTOR = 0x8
+LOCAL_SIZE = 30  # bytes of a local header before the name
 
 
 def make_model_files(seed: int = 1) -> dict[str, bytes]:
@@ -42,6 +45,7 @@ class Member:
     local_extra: bytes | None = None
     attributes: int = 0o100644 << 16
     host: int = 3
+    version: int = 20
     comment: bytes = b""
     descriptor: bytes = b""
     offset: int | None = None
@@ -61,12 +65,15 @@ class Member:
         }
 
     def encode_local(self) -> bytes:
-        fields = {"name": self.name, "flags": self.flags, "method": self.method, **self.list_fields(), **self.local}
+        fields = {
+            "name": self.name, "flags": self.flags, "method": self.method, "version": self.version,
+            **self.list_fields(), **self.local,
+        }  # fmt: skip
         extra = self.extra if self.local_extra is None else self.local_extra
         name = fields["name"]
         assert isinstance(name, bytes)
         header = struct.pack(
-            "<4s5H3L2H", b"PK\x03\x04", 20, fields["flags"], fields["method"], 0, 0x21, fields["crc32"],
+            "<4s5H3L2H", b"PK\x03\x04", fields["version"], fields["flags"], fields["method"], 0, 0x21, fields["crc32"],
             fields["compressed_size"], fields["size"], len(name), len(extra),
         )  # fmt: skip
         return header + name + extra + self.encode_data() + self.descriptor + self.after
@@ -74,8 +81,8 @@ class Member:
     def encode_central(self, offset: int) -> bytes:
         fields = self.list_fields()
         header = struct.pack(
-            "<4s4B4H3L5H2L", b"PK\x01\x02", 20, self.host, 20, 0, self.flags, self.method, 0, 0x21, fields["crc32"],
-            fields["compressed_size"], fields["size"], len(self.name), len(self.extra), len(self.comment), 0, 0,
+            "<4s4B4H3L5H2L", b"PK\x01\x02", 20, self.host, self.version, 0, self.flags, self.method, 0, 0x21,
+            fields["crc32"], fields["compressed_size"], fields["size"], len(self.name), len(self.extra), len(self.comment), 0, 0,
             self.attributes, offset if self.offset is None else self.offset,
         )  # fmt: skip
         return header + self.name + self.extra + self.comment
@@ -141,6 +148,49 @@ def make_zip64_extra(*values: int) -> bytes:
 def make_unicode_extra(raw_name: bytes, name: str) -> bytes:
     body = b"\1" + struct.pack("<L", zlib.crc32(raw_name)) + name.encode()
     return struct.pack("<HH", 0x7075, len(body)) + body
+
+
+def make_extra(kind: int, body: bytes) -> bytes:
+    """An extra field: APPNOTE 4.5.1."""
+    return struct.pack("<HH", kind, len(body)) + body
+
+
+def describe(member: Member, signature: bytes = b"PK\x07\x08", layout: str = "<3L", **wrong: int) -> Member:
+    """The member with zeros in its local header and a data descriptor, in which `wrong` replaces true values."""
+    values = {**member.list_fields(), **wrong}
+    zeros = {"crc32": 0, "compressed_size": 0, "size": 0}
+    return alter(
+        member,
+        flags=member.flags | DESCRIPTOR,
+        descriptor=signature + struct.pack(layout, values["crc32"], values["compressed_size"], values["size"]),
+        local=zeros,
+    )
+
+
+def turn_slashes(members: list[Member], *, host: int = 0) -> list[Member]:
+    """With backslashes, as .NET Framework writes them: no attributes."""
+    return [alter(m, name=m.name.replace(b"/", b"\\"), attributes=0, host=host) for m in members]
+
+
+def make_tar_too(name: bytes = b"model/weights.bin") -> bytes:
+    """A ZIP whose first entry makes it a tar archive of one file, `hidden.pkl`, behind a name in ZIP's local header."""
+    body = io.BytesIO()
+    with tarfile.open(fileobj=body, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        hidden = tarfile.TarInfo("hidden.pkl")
+        hidden.size = 6
+        tar.addfile(hidden, io.BytesIO(b"hidden"))
+    content = bytearray(body.getvalue()[LOCAL_SIZE + len(name) :])
+    at = 148 - LOCAL_SIZE - len(name)  # of the checksum, which counts as spaces
+    content[at : at + 8] = b" " * 8
+    block = describe(Member(name, bytes(content), 0)).encode_local()[:512]
+    content[at : at + 8] = b"%06o\0 " % sum(block)
+    return build([describe(Member(name, bytes(content), 0)), *list_members()])
+
+
+def make_iso_entry(before: list[Member], name: bytes = b"model/weights.bin") -> Member:
+    """An entry behind others that has the identifier of an ISO 9660 image where one has it."""
+    start = sum(len(member.encode_local()) for member in before) + LOCAL_SIZE + len(name)
+    return Member(name, bytes(32_768 - start) + b"\1CD001\1" + bytes(2041), 0)
 
 
 def alter(member: Member, **changes: object) -> Member:

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from modelhaul.archives.directory import Refusal
+from modelhaul.archives.entries import Refusal
 from tests.archives.building import (
     DESCRIPTOR,
     UTF8,
@@ -14,11 +14,16 @@ from tests.archives.building import (
     build,
     build_zip64,
     deflate,
+    describe,
     list_members,
+    make_extra,
+    make_iso_entry,
     make_model_files,
+    make_tar_too,
     make_unicode_extra,
     make_zip64_end,
     make_zip64_extra,
+    turn_slashes,
 )
 
 MIB = 1024 * 1024
@@ -60,6 +65,16 @@ def changed(reason: Refusal, *, of: Member = MODEL[-1], **fields: object) -> Hos
     return HostileArchive(lambda: build([*MODEL[:-1], member]), reason, member.name.decode())
 
 
+def beside(reason: Refusal, *members: Member, entry: str) -> HostileArchive:
+    return HostileArchive(lambda: build([*MODEL, *members]), reason, entry)
+
+
+def described(**wrong: int) -> HostileArchive:
+    """The model with a data descriptor that says something else."""
+    members = [*MODEL[:-1], describe(MODEL[-1], **wrong)]
+    return HostileArchive(lambda: build(members), Refusal.HEADER_MISMATCH, members[-1].name.decode())
+
+
 def whole(reason: Refusal, make: Callable[[], bytes], entry: str | None = None) -> HostileArchive:
     return HostileArchive(make, reason, entry)
 
@@ -87,7 +102,15 @@ def _misplace(member: Member) -> bytes:
     return build([*MODEL[:-1], alter(member, offset=1)])
 
 
-_BOMB = deflate(bytes(64 * MIB))
+def _store_many_ends() -> bytes:
+    ends = b"".join(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, 1, n, 0) for n in range(40))
+    return build([Member(b"model/first", bytes(2_000_000), 0), *MODEL, Member(b"model/last", ends, 0)])
+
+
+_BOMB = deflate(bytes(101 * MIB))
+_ZEROS = deflate(bytes(MIB))
+_CAFE = make_unicode_extra(b"model/caf\x82", "model/café")
+LAST = "model/model.safetensors"
 LIAR = b"model/liar.bin"
 
 HOSTILE: dict[str, HostileArchive] = {
@@ -127,15 +150,63 @@ HOSTILE: dict[str, HostileArchive] = {
     "symlink-macos": named("model/link", Refusal.SPECIAL_FILE, attributes=0o120777 << 16, host=19),
     "block-device": named("model/disk", Refusal.SPECIAL_FILE, attributes=0o060644 << 16),
     "character-device": named("model/tty", Refusal.SPECIAL_FILE, attributes=0o020644 << 16),
+    "symlink-of-fat": named("model/link", Refusal.SPECIAL_FILE, attributes=0o120777 << 16, host=0),
+    "symlink-of-ntfs": named("model/link", Refusal.SPECIAL_FILE, attributes=0o120777 << 16, host=11),
+    "reparse-point": named("model/link", Refusal.SPECIAL_FILE, attributes=0x420, host=0),
+    "volume-label": named("model/label", Refusal.SPECIAL_FILE, attributes=0x8, host=0),
+    "device-of-windows": named("model/device", Refusal.SPECIAL_FILE, attributes=0x40, host=0),
+    "directory-mode": named("model/file", Refusal.SPECIAL_FILE, attributes=0o40755 << 16),
+    "directory-mode-of-fat": named("model/file", Refusal.SPECIAL_FILE, attributes=0o40755 << 16, host=0),
+    "directory-attribute": named("model/file", Refusal.SPECIAL_FILE, attributes=0x10, host=0),
+    "directory-attribute-of-unix": named("model/file", Refusal.SPECIAL_FILE, attributes=0o100644 << 16 | 0x10),
+    "amiga": named("model/file", Refusal.SPECIAL_FILE, host=1),
+    "unknown-host": named("model/file", Refusal.SPECIAL_FILE, host=99),
     "socket": named("model/socket", Refusal.SPECIAL_FILE, attributes=0o140644 << 16),
     # Names
-    "unmarked-utf8": named("model/é".encode(), Refusal.NAME_ENCODING, flags=0),
+    "unmarked-utf8-of-fat": named("model/é".encode(), Refusal.NAME_ENCODING, flags=0, host=0),
+    "unmarked-gbk": named("model/模型".encode("gbk"), Refusal.NAME_ENCODING, flags=0, shown="model/ģ\\xd0\\xcd"),
+    "unmarked-shift-jis": named(b"model/\x83\x82", Refusal.NAME_ENCODING, flags=0, shown="model/\\x83\\x82"),
+    "unmarked-as-marked": beside(
+        Refusal.COLLISION,
+        Member("model/é".encode(), b"x"),
+        Member("model/├⌐".encode(), b"y", flags=UTF8),
+        entry="model/├⌐",
+    ),
+    "unmarked-parent": beside(Refusal.PATH_ESCAPE, Member("é/../x".encode(), b"x"), entry="é/../x"),
     "marked-latin1": named(b"model/\xe9", Refusal.NAME_ENCODING, shown="model/\\xe9"),
     "overlong-utf8": named(b"model/\xc0\xae\xc0\xae/x", Refusal.NAME_ENCODING, shown="model/\\xc0\\xae\\xc0\\xae/x"),
     "surrogate": named(b"model/\xed\xa0\x80", Refusal.NAME_ENCODING, shown="model/\\xed\\xa0\\x80"),
     "two-names": named("model/a", Refusal.NAME_ENCODING, extra=make_unicode_extra(b"model/a", "model/b")),
     "unicode-name-of-another": named("model/a", Refusal.NAME_ENCODING, extra=make_unicode_extra(b"model/b", "model/a")),
     "unicode-name-twice": named("model/a", Refusal.NAME_ENCODING, extra=2 * make_unicode_extra(b"model/a", "model/a")),
+    "unicode-name-empty": named("model/a", Refusal.NAME_ENCODING, extra=make_unicode_extra(b"model/a", "")),
+    "unicode-name-in-the-local-header": changed(
+        Refusal.NAME_ENCODING, local_extra=make_unicode_extra(b"model/model.safetensors", "model/other")
+    ),
+    "unicode-name-in-the-directory": named(
+        b"model/caf\x82", Refusal.NAME_ENCODING, extra=_CAFE, local_extra=b"", flags=0, shown="model/café"
+    ),
+    "unicode-name-of-a-marked-name": named(
+        "model/é", Refusal.NAME_ENCODING, extra=make_unicode_extra("model/é".encode(), "model/è")
+    ),
+    "unicode-name-in-another-directory": named(
+        b"other/\x82",
+        Refusal.NAME_ENCODING,
+        extra=make_unicode_extra(b"other/\x82", "model/é"),
+        flags=0,
+        shown="other/\\x82",
+    ),
+    "unicode-name-hides-parent": named(
+        b"..", Refusal.NAME_ENCODING, extra=make_unicode_extra(b"..", "é"), flags=0, shown=".."
+    ),
+    # Backslashes
+    "backslashes-and-slashes": named("model\\file", Refusal.PATH_ESCAPE, host=0),
+    "backslashes-of-unix": whole(Refusal.PATH_ESCAPE, lambda: build(turn_slashes(MODEL, host=3)), "model\\config.json"),
+    "backslashes-with-parent": whole(
+        Refusal.PATH_ESCAPE,
+        lambda: build(turn_slashes([*MODEL, Member(b"model/../../x", b"x")])),
+        "model/../../x",
+    ),
     # Overlaps
     "shared-data": whole(Refusal.OVERLAP, _share_data, "model/config.json"),
     "quoted-entry": whole(Refusal.OVERLAP, _quote_entry, "model/outer.bin"),
@@ -146,12 +217,12 @@ HOSTILE: dict[str, HostileArchive] = {
     "hidden-in-nothing": named("model/x", Refusal.HIDDEN_DATA, data=deflate(b"") + bytes(100), content=b""),
     "hidden-behind-deflate": changed(Refusal.HIDDEN_DATA, data=deflate(WEIGHTS) + b"hidden"),
     # Bombs
-    "bomb": named(LIAR.decode(), Refusal.BOMB, data=_BOMB, size=64 * MIB, crc32=zlib.crc32(bytes(64 * MIB))),
+    "bomb": named(LIAR.decode(), Refusal.BOMB, data=_BOMB, size=101 * MIB, crc32=zlib.crc32(bytes(101 * MIB))),
     "bomb-that-lies": named(LIAR.decode(), Refusal.BOMB, data=_BOMB, size=1000),
     "impossible-ratio": named(LIAR.decode(), Refusal.BOMB, data=b"\3\0", size=MIB),
     "bomb-of-many": whole(
         Refusal.BOMB,
-        lambda: build([*MODEL, *(Member(b"model/%d" % n, bytes(MIB)) for n in range(64))]),
+        lambda: build([*MODEL, *(Member(b"model/%d" % n, bytes(MIB), data=_ZEROS) for n in range(101))]),
     ),
     "larger-than-any": named(
         LIAR.decode(),
@@ -184,6 +255,46 @@ HOSTILE: dict[str, HostileArchive] = {
     "strongly-encrypted": named("model/x", Refusal.ENCRYPTED, flags=0x41),
     "masked-headers": named("model/x", Refusal.ENCRYPTED, flags=0x2000),
     "patch-data": named("model/x", Refusal.METHOD, flags=0x20),
+    "newer-version": named("model/x", Refusal.METHOD, version=46),
+    "newer-version-in-the-local-header": changed(Refusal.METHOD, local={"version": 63}),
+    # Extra fields
+    "asi-unix-link": named("model/link", Refusal.EXTRA_FIELD, extra=make_extra(0x756E, bytes(14)), attributes=0),
+    "libarchive-mode": changed(Refusal.EXTRA_FIELD, local_extra=make_extra(0x6C78, b"\4\0\0\xed\xa1")),
+    "mac-name": named("model/x", Refusal.EXTRA_FIELD, extra=make_extra(0x2605, b"ZPIT\1x")),
+    "aes": named("model/x", Refusal.ENCRYPTED, extra=make_extra(0x9901, bytes(7))),
+    "strong-encryption": named("model/x", Refusal.ENCRYPTED, extra=make_extra(0x17, bytes(8))),
+    # Data descriptors
+    "descriptor-crc": described(crc32=1),
+    "descriptor-size": described(size=1),
+    "descriptor-compressed-size": described(compressed_size=1),
+    "descriptor-without-signature": whole(
+        Refusal.HEADER_MISMATCH, lambda: build([describe(MODEL[0], b"", size=1), *MODEL[1:]]), "model/config.json"
+    ),
+    "descriptor-signature": whole(
+        Refusal.HEADER_MISMATCH, lambda: build([*MODEL[:-1], describe(MODEL[-1], b"PK\7\x09")]), LAST
+    ),
+    "descriptor-missing": changed(Refusal.HIDDEN_DATA, flags=DESCRIPTOR),
+    "descriptor-of-64-bits": whole(
+        Refusal.HIDDEN_DATA, lambda: build([*MODEL[:-1], describe(MODEL[-1], layout="<L2Q")]), LAST
+    ),
+    "descriptor-of-32-bits-beside-zip64": whole(
+        Refusal.HIDDEN_DATA,
+        lambda: build([*MODEL[:-1], alter(describe(MODEL[-1]), local_extra=make_zip64_extra(0, 0))]),
+        LAST,
+    ),
+    "descriptor-of-a-large-entry": whole(
+        Refusal.HEADER_MISMATCH,
+        lambda: build([describe(Member(b"model/large", bytes(300_000), 0), crc32=1), *MODEL]),
+        "model/large",
+    ),
+    "descriptor-of-the-last-large-entry": whole(
+        Refusal.HEADER_MISMATCH,
+        lambda: build([*MODEL, describe(Member(b"model/large", bytes(300_000), 0), crc32=1)]),
+        "model/large",
+    ),
+    # Other formats
+    "tar-too": whole(Refusal.AMBIGUOUS_FORMAT, make_tar_too),
+    "iso-too": whole(Refusal.AMBIGUOUS_FORMAT, lambda: build([*MODEL, make_iso_entry(MODEL)])),
     # Zip64
     "zip64-extra-missing": named("model/x", Refusal.ZIP64, size=0xFFFFFFFF),
     "zip64-extra-short": named("model/x", Refusal.ZIP64, size=0xFFFFFFFF, extra=b"\1\0\4\0abcd"),
@@ -195,16 +306,33 @@ HOSTILE: dict[str, HostileArchive] = {
         Refusal.ZIP64,
         lambda: build(MODEL, zip64=make_zip64_end(SOUND.rindex(b"PK\5\6"), 2, *struct.unpack("<2L", SOUND[-10:-2]))),
     ),
+    "zip64-extra-disagrees": named("model/x", Refusal.ZIP64, extra=make_zip64_extra(8)),
+    "zip64-extra-longer": named(
+        "model/x", Refusal.ZIP64, size=0xFFFFFFFF, extra=make_extra(1, struct.pack("<QB", 7, 0))
+    ),
     "several-disks": whole(Refusal.MULTIPLE_DISKS, lambda: build(MODEL, disk=1)),
     # Prepended, concatenated, cut
     "prepended": whole(Refusal.PREPENDED, lambda: _prepend(b"#!/bin/sh\n")),
     "gap-at-the-start": whole(Refusal.PREPENDED, lambda: _prepend_inside(b"hidden"), "model/config.json"),
     "between-directory-and-end": whole(Refusal.PREPENDED, lambda: build(MODEL, between=b"signed")),
-    "concatenated": whole(Refusal.PREPENDED, lambda: SOUND + build(list_members("other"))),
+    "concatenated": whole(Refusal.AMBIGUOUS_END, lambda: SOUND + build(list_members("other"))),
     "appended": whole(Refusal.APPENDED, lambda: SOUND + b"appended"),
     "two-ends": whole(
         Refusal.AMBIGUOUS_END, lambda: build(MODEL, comment=struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0, 0, 0, 0, 0))
     ),
+    "second-end-in-the-comment": whole(Refusal.AMBIGUOUS_END, lambda: _hide_directory(fits=True)),
+    "second-end-that-does-not-fit": whole(Refusal.AMBIGUOUS_END, lambda: _hide_directory(fits=False)),
+    "end-signature-in-the-comment": whole(Refusal.AMBIGUOUS_END, lambda: build(MODEL, comment=b"PK\5\6")),
+    "zip64-end-in-the-comment": whole(
+        Refusal.AMBIGUOUS_END, lambda: build(MODEL, comment=make_zip64_end(0, 3, 1, 1) + bytes(22))
+    ),
+    "end-that-points-into-the-archive": whole(Refusal.AMBIGUOUS_END, lambda: _store_end(300)),
+    "end-that-points-far-back": whole(Refusal.AMBIGUOUS_END, lambda: _store_end(2_000_000)),
+    "end-of-nothing": whole(Refusal.AMBIGUOUS_END, lambda: build([*MODEL, Member(b"model/x", build([]), 0)])),
+    "too-many-ends": whole(Refusal.AMBIGUOUS_END, _store_many_ends),
+    "comment-too-long": whole(Refusal.APPENDED, lambda: build(MODEL, comment=b"c" * 16_342)),
+    "padding-too-long": whole(Refusal.APPENDED, lambda: SOUND + bytes(16_342)),
+    "padding-with-content": whole(Refusal.APPENDED, lambda: SOUND + bytes(100) + b"x" + bytes(100)),
     "directory-longer-than-said": whole(Refusal.MALFORMED, lambda: build(MODEL, entries=2)),
     "directory-shorter-than-said": whole(Refusal.MALFORMED, lambda: build(MODEL, entries=4)),
     "directory-behind-the-end": whole(Refusal.TRUNCATED, lambda: build(MODEL, offset=len(SOUND))),
@@ -225,6 +353,23 @@ HOSTILE: dict[str, HostileArchive] = {
     "text": whole(Refusal.NOT_A_ZIP, lambda: b"this is not a ZIP archive"),
     "tar": whole(Refusal.NOT_A_ZIP, lambda: b"model/config.json".ljust(257, b"\0") + b"ustar\x0000" + bytes(1000)),
 }
+
+
+def _hide_directory(*, fits: bool) -> bytes:
+    """A second directory and its end in the comment, which the first end allows for or does not."""
+    other = Member(b"model/config.json", MODEL[0].content)
+    start = len(SOUND)
+    directory = other.encode_central(0)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(directory), start, 0 if fits else 9)
+    return build(MODEL, comment=directory + end)
+
+
+def _store_end(filling: int) -> bytes:
+    """An entry with an end record for a directory that another entry, at the start, has at its place."""
+    hidden = Member(b"hidden", b"", 0).encode_central(0)
+    first = Member(b"model/first", hidden + bytes(filling), 0)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(hidden), 30 + len(first.name), 0)
+    return build([first, *MODEL, Member(b"model/last", end, 0)])
 
 
 def _prepend(prefix: bytes) -> bytes:

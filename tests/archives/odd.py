@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.archives.building import (
-    DESCRIPTOR,
     UTF8,
     Member,
     alter,
     build,
     build_zip64,
+    describe,
     list_members,
+    make_extra,
     make_model_files,
     make_unicode_extra,
     make_zip64_extra,
+    turn_slashes,
 )
 
 MODEL = list_members()
@@ -42,16 +44,10 @@ def beside(*members: Member, files: dict[str, bytes] | None = None) -> OddArchiv
     return OddArchive(lambda: build([*MODEL, *members]), FILES | (files or {}))
 
 
-def described(signature: bytes, layout: str) -> OddArchive:
+def described(signature: bytes, layout: str, local_extra: bytes = b"") -> OddArchive:
     """With data descriptors: APPNOTE 4.3.9."""
-
-    def describe(member: Member) -> Member:
-        fields = member.list_fields()
-        values = (fields["crc32"], fields["compressed_size"], fields["size"])
-        later = {"crc32": 0, "compressed_size": 0, "size": 0}
-        return alter(member, flags=DESCRIPTOR, descriptor=signature + struct.pack(layout, *values), local=later)
-
-    return OddArchive(lambda: build([describe(member) for member in MODEL]), FILES)
+    members = [alter(describe(member, signature, layout), local_extra=local_extra) for member in MODEL]
+    return OddArchive(lambda: build(members), FILES)
 
 
 def made(name: str, files: dict[str, bytes]) -> OddArchive:
@@ -119,8 +115,8 @@ ODD: dict[str, OddArchive] = {
     "streamed-by-python": made_by_python(streamed=True),
     "descriptors": described(b"PK\x07\x08", "<3L"),
     "descriptors-without-signature": described(b"", "<3L"),
-    "descriptors-64": described(b"PK\x07\x08", "<LQQ"),
-    "descriptors-64-without-signature": described(b"", "<LQQ"),
+    "descriptors-64": described(b"PK\x07\x08", "<LQQ", make_zip64_extra(0, 0)),
+    "descriptors-64-without-signature": described(b"", "<LQQ", make_zip64_extra(0, 0)),
     "entries-65535": make_many(65_535),
     "entries-65536": make_many(65_536),
     "empty-file": beside(
@@ -146,7 +142,7 @@ ODD: dict[str, OddArchive] = {
     ),
     "comments": OddArchive(
         lambda: build(
-            [alter(member, comment=b"PK\x01\x02 of an entry") for member in MODEL], comment=b"of all " * 9000
+            [alter(member, comment=b"PK\x01\x02 of an entry") for member in MODEL], comment=b"of all " * 2300
         ),
         FILES,
     ),
@@ -161,6 +157,31 @@ ODD: dict[str, OddArchive] = {
     ),
     "padded-extra-field": OddArchive(lambda: build([alter(m, local_extra=bytes(3)) for m in MODEL]), FILES),
     "from-a-pipe": OddArchive(lambda: build([alter(m, attributes=0o010600 << 16) for m in MODEL]), FILES),
+    "backslashes": OddArchive(
+        lambda: build(
+            turn_slashes([*MODEL, Member(b"model/empty/", method=0), Member("model/é.txt".encode(), flags=UTF8)])
+        ),
+        FILES | {"model/é.txt": b""},
+    ),
+    "unmarked-utf8": beside(
+        Member("model/模型-é.txt".encode(), b"x"),
+        Member("model/è.txt".encode(), b"y"),
+        files={"model/模型-é.txt": b"x", "model/è.txt": b"y"},
+    ),
+    "padded-end": OddArchive(lambda: build(MODEL) + bytes(16_341), FILES),
+    "padded-comment": OddArchive(lambda: build(MODEL, comment=b"comment") + bytes(10_000), FILES),
+    "zeros": beside(Member(b"model/zeros", bytes(4_000_000)), files={"model/zeros": bytes(4_000_000)}),
+    "stored-checkpoint": beside(
+        Member(b"model/training_args.bin", build(list_members("archive", method=0)), 0),
+        files={"model/training_args.bin": build(list_members("archive", method=0))},
+    ),
+    "zip64-sizes-and-offset": beside(
+        Member(b"model/x", b"x", 0, extra=make_extra(1, struct.pack("<QQ", 1, 1))), files={"model/x": b"x"}
+    ),
+    "directory-without-mode": OddArchive(
+        lambda: build([*MODEL, Member(b"model/empty/", method=0, attributes=0, host=0)]), FILES
+    ),
+    "characters-of-no-windows": beside(Member(b'model/a?b*c"|<>', b"x"), files={'model/a?b*c"|<>': b"x"}),
     "from-windows": OddArchive(lambda: build([alter(m, attributes=0x20, host=0) for m in MODEL]), FILES),
     "compression-levels": OddArchive(lambda: build([alter(m, flags=0x6) for m in MODEL]), FILES),
     "other-order": OddArchive(_swap_directory, FILES),

@@ -61,7 +61,8 @@ def inspect(file: Path, path: str) -> str | None:
     source_file = SourceFile(path, file.stat().st_size, Digest(Algorithm.SHA256, "0" * 64))
     model = ResolvedModel(Source.HUGGINGFACE, "org/model", "main", "0" * 40)
     try:
-        gate.inspect(model, [FileRecord("task", source_file)], lambda: 0.0)
+        session = gate.open_session("task", lambda: 900.0, on_save=lambda: None, resume=False)
+        session.inspect(model, [FileRecord("task", source_file)])
     except PermanentError as error:
         return error.detail
     return None

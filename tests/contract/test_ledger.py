@@ -29,6 +29,7 @@ from modelhaul.model import (
     GateReport,
     GateVerdict,
     Model,
+    ModelError,
     ModelStatus,
     SecondOpinion,
     SkippedDirectory,
@@ -61,6 +62,9 @@ from tests.contract.ledger_builders import (
 )
 from tests.fakes.clock import ManualClock
 from tests.fakes.ledger import InMemoryLedger
+
+GATED_MODEL = ModelError(GATED.type, GATED.detail, GATED.retryable)
+UNSAFE = ModelError("unsafe-model", "bad/a.bin imports os.system", retryable=False)
 
 
 @pytest.fixture
@@ -503,7 +507,7 @@ class TestEnd:
             check_at=START + 900,
         )
         assert read_model(ledger, task.model_ids[0]) == replace(
-            model, status=ModelStatus.FAILED, updated_at=at(START + 60)
+            model, status=ModelStatus.FAILED, updated_at=at(START + 60), error=GATED_MODEL
         )
 
     def test_comes_once(self, ledger: Ledger) -> None:
@@ -759,6 +763,59 @@ class TestClaimOfSeveral:
         assert {m.status for m in ledger.find_models(failed.model_ids)} == {ModelStatus.FAILED}
         again = self.claim(ledger, "d", "c")
         assert {m.task_id for m in ledger.find_models(again.model_ids)} == {again.id}
+
+    def test_done_with_failed_models_frees_these_alone(self, ledger: Ledger, clock: ManualClock) -> None:
+        task = self.claim(ledger, "good", "bad", "worse")
+        good, bad, worse = task.model_ids
+        totals, failed = {good: (3, 500)}, {bad: UNSAFE, worse: replace(UNSAFE, detail="ü" * 2000, retryable=True)}
+        clock.now = START + 60
+        assert ledger.finish_import(task.id, totals=totals, check_at=START + 900, failed=failed)
+        ended = read_task(ledger, task.id)
+        assert (ended.status, ended.stage, ended.error) == (TaskStatus.DONE, Stage.DONE, None)
+        assert set(ended.failed_ids) == {bad, worse}
+        models = ledger.find_models(task.model_ids)
+        assert [(m.status, m.files, m.size) for m in models] == [
+            (ModelStatus.READY, 3, 500),
+            (ModelStatus.FAILED, 0, 0),
+            (ModelStatus.FAILED, 0, 0),
+        ]
+        assert [m.error for m in models[:2]] == [None, UNSAFE]
+        assert models[2].error == ModelError(UNSAFE.type, "ü" * 999 + "…", retryable=True)
+        assert {m.updated_at for m in models} == {at(START + 60)}
+        assert [m.model_id for m in ledger.list_models(limit=10).models] == [good]
+        # A repetition, also with another result, changes nothing.
+        clock.now = START + 70
+        assert ledger.finish_import(task.id, totals=dict.fromkeys(task.model_ids, (1, 1)), check_at=START)
+        assert not ledger.fail_import(task.id, GATED, check_at=START)
+        assert (read_task(ledger, task.id), ledger.find_models(task.model_ids)) == (ended, models)
+
+    def test_a_failed_model_of_a_done_task_can_be_claimed_again(self, ledger: Ledger) -> None:
+        first = self.claim(ledger, "good", "bad")
+        good, bad = first.model_ids
+        ledger.finish_import(first.id, totals={good: (1, 1)}, check_at=START, failed={bad: UNSAFE})
+        with pytest.raises(ModelExistsError):
+            self.claim(ledger, "good", "bad")
+        second = self.claim(ledger, "bad")
+        claimed = read_model(ledger, bad)
+        assert (claimed.status, claimed.task_id, claimed.error) == (ModelStatus.IMPORTING, second.id, None)
+        assert ledger.finish_import(second.id, totals={bad: (2, 2)}, check_at=START)
+        assert (read_model(ledger, bad).status, read_model(ledger, bad).error) == (ModelStatus.READY, None)
+        assert read_task(ledger, first.id).failed_ids == (bad,)
+
+    @pytest.mark.parametrize("stage", [Stage.VERIFIED, Stage.PUBLISHING])
+    def test_each_model_of_a_failed_task_has_its_error(self, ledger: Ledger, stage: Stage) -> None:
+        task = self.claim(ledger, "a", "b", "c")
+        ledger.start_stage(task.id, stage, check_at=START)
+        failed = {task.model_ids[0]: UNSAFE, task.model_ids[2]: replace(UNSAFE, detail="x" * 2000)}
+        assert ledger.fail_import(task.id, replace(GATED, detail="y" * 2000), check_at=START, failed=failed)
+        error = read_task(ledger, task.id).error
+        assert error is not None
+        assert len(error.detail) == 2000
+        expected = [UNSAFE, replace(GATED_MODEL, detail="y" * 999 + "…"), replace(UNSAFE, detail="x" * 999 + "…")]
+        assert [m.error for m in ledger.find_models(task.model_ids)] == expected
+        ledger.release_models(task.id)
+        assert {m.status for m in ledger.find_models(task.model_ids)} == {ModelStatus.FAILED}
+        assert [m.error for m in ledger.find_models(task.model_ids)] == expected
 
 
 class TestArrival:

@@ -22,6 +22,7 @@ from modelhaul.model import (
     FileResult,
     GateReport,
     Model,
+    ModelError,
     ModelPage,
     ModelStatus,
     SkippedDirectory,
@@ -317,25 +318,39 @@ class InMemoryLedger(Ledger):
         totals: Mapping[str, tuple[int, int]],
         check_at: float,
         gates: Mapping[str, GateReport] = MappingProxyType({}),
+        failed: Mapping[str, ModelError] = MappingProxyType({}),
     ) -> bool:
         with self._lock:
             task = self._tables.tasks.get(task_id)
             if task is None or task.status is not TaskStatus.PENDING:
                 return task is not None and task.status is TaskStatus.DONE
-            self._write_task(task, status=TaskStatus.DONE, stage=Stage.DONE, check_at=check_at)
+            self._write_task(
+                task, status=TaskStatus.DONE, stage=Stage.DONE, failed_ids=tuple(failed), check_at=check_at
+            )
             for model_id, (files, size) in totals.items():
                 self._write_model(model_id, status=ModelStatus.READY, files=files, size=size, gate=gates.get(model_id))
+            for model_id, error in failed.items():
+                self._write_model(model_id, status=ModelStatus.FAILED, error=error.shorten())
             return True
 
-    def fail_import(self, task_id: str, error: TaskError, *, stage: Stage = Stage.FAILED, check_at: float) -> bool:
+    def fail_import(
+        self,
+        task_id: str,
+        error: TaskError,
+        *,
+        stage: Stage = Stage.FAILED,
+        check_at: float,
+        failed: Mapping[str, ModelError] = MappingProxyType({}),
+    ) -> bool:
         with self._lock:
             task = self._tables.tasks.get(task_id)
             if task is None or task.status is not TaskStatus.PENDING:
                 return False
             self._write_task(task, status=TaskStatus.FAILED, stage=stage, error=error, check_at=check_at)
-            published = task.stage is Stage.PUBLISHING
+            status = ModelStatus.WITHDRAWING if task.stage is Stage.PUBLISHING else ModelStatus.FAILED
+            shared = ModelError(error.type, error.detail, error.retryable)
             for model_id in task.model_ids:
-                self._write_model(model_id, status=ModelStatus.WITHDRAWING if published else ModelStatus.FAILED)
+                self._write_model(model_id, status=status, error=failed.get(model_id, shared).shorten())
             return True
 
     def release_models(self, task_id: str) -> None:

@@ -20,6 +20,14 @@ FILES = {
     "tokenizer.json": b"{}",
     "model.safetensors": wrap_weights(b"catalog" * 60_000),
     "nested/a b+ü é&c=d.txt": "naïve".encode(),
+    # Each name is another one decoded.
+    "names/a b.txt": b"a space",
+    "names/a%20b.txt": b"an escaped space",
+    "names/a%2520b.txt": b"an escaped percent sign",
+    "names/a+b.txt": b"a plus sign",
+    "names/a%2Bb.txt": b"an escaped plus sign",
+    "names/100%.txt": b"a percent sign",
+    "names/日本語%E6.txt": b"other letters",
 }
 
 
@@ -78,6 +86,7 @@ def test_a_model_is_found_read_and_deleted_and_its_copy_stays(stack: Stack) -> N
         answer = read_file(stack, first_id, path)
         assert answer.status_code == 302, answer.text
         assert requests.get(answer.headers["Location"], timeout=30).content == content
+    assert read_file(stack, first_id, "names/a%252520b.txt").status_code == 404, "decoded once"
     assert read_file(stack, first_id, "no such").json()["type"] == "urn:modelhaul:problem:file-not-found"
     address = f"{stack.state.api_url}/models/{first_id}"
     assert requests.delete(address, timeout=30).status_code == 403, "not without a key"
@@ -95,6 +104,37 @@ def test_a_model_is_found_read_and_deleted_and_its_copy_stays(stack: Stack) -> N
     again_id, again = import_archive(stack, "catalog/First")
     assert again_id == first_id
     assert again["progress"]["bytes_reused"] == len(FILES["model.safetensors"]), "from the copy that stayed"
+
+
+def write_form(*fields: tuple[str, bytes]) -> bytes:
+    """A form with the boundary `x`; a field is the rest of its Content-Disposition, and its content."""
+    parts = [b"--x\r\nContent-Disposition: form-data; %s\r\n\r\n%s\r\n" % (h.encode(), c) for h, c in fields]
+    return b"".join(parts) + b"--x--\r\n"
+
+
+FILE_FIELD = ('name="file"; filename="models.zip"', make_archive())
+WRONG_REQUESTS = [
+    ("POST", "/upload/huggingface", b"[" * 20_000 + b"]" * 20_000, 400, "invalid-json"),
+    ("POST", "/upload/github", b'{"owner": %s}' % (b"1" * 4301), 400, "invalid-json"),
+    ("POST", "/upload/local", b"[" * 20_000, 400, "invalid-json"),
+    ("POST", "/upload/huggingface?model_tag=gpt2", b"{}", 422, "invalid-fields"),
+    ("GET", "/models?limt=5", None, 422, "invalid-fields"),
+    ("GET", "/models?limit=5&limit=6", None, 422, "invalid-fields"),
+    ("GET", "/upload/tasks/x?y", None, 422, "invalid-fields"),
+    ("POST", "/upload/local", write_form(FILE_FIELD, FILE_FIELD), 400, "invalid-form"),
+    ("POST", "/upload/local", write_form(FILE_FIELD, ('name="name"', b"mine")), 400, "invalid-form"),
+    ("POST", "/upload/local", write_form(FILE_FIELD, ('name="model_name"', b"\xff")), 400, "invalid-form"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status", "kind"), WRONG_REQUESTS)
+def test_a_wrong_request_is_refused(
+    stack: Stack, method: str, path: str, body: bytes | None, status: int, kind: str
+) -> None:
+    is_form = body is not None and body.startswith(b"--x")
+    headers = {"Content-Type": "multipart/form-data; boundary=x" if is_form else "application/json"}
+    answer = stack.http.request(method, f"{stack.state.api_url}{path}", data=body, headers=headers, timeout=60)
+    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:modelhaul:problem:{kind}"), answer.text
 
 
 def test_what_was_being_deleted_the_sweep_deletes(stack: Stack) -> None:

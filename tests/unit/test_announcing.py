@@ -9,7 +9,7 @@ import pytest
 from modelhaul import wiring
 from modelhaul.announcing import EndAnnouncer
 from modelhaul.errors import InvalidReferenceError
-from modelhaul.model import Model, ModelStatus, ResolvedModel, SkippedDirectory, Source
+from modelhaul.model import Model, ModelError, ModelStatus, ResolvedModel, SkippedDirectory, Source
 from modelhaul.presentation import format_time
 from modelhaul.task import Event, Task, TaskError, TaskStatus
 from tests.archives.building import Member, build
@@ -20,6 +20,7 @@ from tests.fakes.model_source import InMemoryModelSource
 from tests.lambda_functions import Context, load_handler, read_event
 
 NAME = "org/tiny"
+MODEL_FILES = ("config.json", "tokenizer.json", "model.safetensors")
 MAX_ENTRY = 256 * 1024  # bytes; https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html
 
 
@@ -85,7 +86,7 @@ def end(deployment: Deployment) -> str:
 
 def test_examples_are_as_documented() -> None:
     VALIDATOR.check_schema(SCHEMA)
-    assert [example["detail-type"] for example in EXAMPLES] == ["ImportSucceeded", "ImportFailed"]
+    assert [example["detail-type"] for example in EXAMPLES] == ["ImportSucceeded", "ImportSucceeded", "ImportFailed"]
     for example in EXAMPLES:
         VALIDATOR.validate(example)
 
@@ -130,6 +131,25 @@ def test_failure_is_announced(deployment: Deployment, bus: InMemoryEventBus) -> 
     assert (detail["error"]["type"], detail["error"]["retryable"]) == ("no-model-in-archive", False)
     assert detail["error"]["remedy"]
     assert detail["error_msg"]
+
+
+def test_an_archive_that_succeeds_in_part_is_announced_with_the_error_of_each_failed_model(
+    deployment: Deployment, bus: InMemoryEventBus
+) -> None:
+    task = deployment.post(
+        build([Member(f"{d}/{name}".encode(), b"{}") for d in ("bad", "good") for name in MODEL_FILES])
+    )
+    bad, good = task.model_ids
+    error = ModelError("unsafe-model", "imports os.system", retryable=False)
+    deployment.ledger.finish_import(task.id, totals={good: (3, 6)}, check_at=0, failed={bad: error})
+    assert announce(make_record(task.id, "PENDING", "DONE")) == []
+    (event,) = bus.events
+    failed, ready = check(event)["models"]
+    assert event.type == "ImportSucceeded"
+    assert (ready["name"], ready["status"], "error" in ready) == ("good", "READY", False)
+    assert (failed["name"], failed["status"], "location" in failed) == ("bad", "FAILED", False)
+    assert failed["error"].pop("remedy")
+    assert failed["error"] == {"type": "unsafe-model", "retryable": False, "detail": "imports os.system"}
 
 
 def test_cancelled_import_is_a_failed_one(deployment: Deployment, bus: InMemoryEventBus) -> None:

@@ -1,8 +1,10 @@
 """The API's handlers: contract statuses, headers and problems, over the in-memory deployment."""
 
 import base64
+import io
 import json
 import re
+import zipfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -12,15 +14,17 @@ import pytest
 
 from modelhaul import catalog, errors, wiring
 from modelhaul.closing import manifest_key
-from modelhaul.model import Source
+from modelhaul.model import ModelError, Source
 from modelhaul.presentation import present_task, present_whole_task
+from modelhaul.remedies import TASK_REMEDIES
 from modelhaul.task import Progress, Stage, Task, TaskStatus
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
-from tests.lambda_functions import Answer, Context, call_api, load_handler, read_event
+from tests.lambda_functions import ROOT, Answer, Context, call_api, load_handler, read_event
 from tests.weights import wrap_weights
 
 NAME = "google-bert/bert-base-uncased"
+EVENTS = ROOT / "events"
 
 
 @pytest.fixture
@@ -31,9 +35,32 @@ def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
     monkeypatch.setattr(wiring, "create_closer", lambda: deployment.closer)
     monkeypatch.setattr(wiring, "create_catalog", lambda: deployment.catalog)
     monkeypatch.setattr(wiring, "create_deleter", lambda: deployment.deleter)
+    monkeypatch.setattr(wiring, "create_archive_intake", lambda: deployment.archive_intake)
     monkeypatch.setenv("MODELS_BUCKET", "models-bucket")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     return deployment
+
+
+def make_archive(*directories: str) -> bytes:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        for directory in directories:
+            archive.writestr(f"{directory}/config.json", b"{}")
+            archive.writestr(f"{directory}/tokenizer.json", b"{}")
+            archive.writestr(f"{directory}/model.safetensors", wrap_weights(b"tiny"))
+    return body.getvalue()
+
+
+def call_route(name: str, event: dict[str, Any]) -> Answer:
+    """Calls the function that the sample event `name` is for."""
+    functions = {
+        "read_docs": "read_docs",
+        "read_openapi": "read_docs",
+        "submit_large_archive": "submit_local",
+        "submit_partial": "submit_huggingface",
+    }
+    reads = name.startswith(("list_", "read_"))
+    return call_api(functions.get(name, "read_catalog" if reads else name), event)
 
 
 def submit(body: object = None, raw: str | None = None) -> Answer:
@@ -83,9 +110,10 @@ def read_model(model_id: str) -> Answer:
     return call_catalog("read_catalog", "read_model", f"/models/{model_id}", model_id=model_id)
 
 
-def read_file(model_id: str, path: str) -> Answer:
-    """`path` as it stands in the address."""
-    return call_catalog("read_catalog", "read_file", f"/models/{model_id}/files/{path}", model_id=model_id, path=path)
+def read_file(model_id: str, path: str, **members: str) -> Answer:
+    """`path` as the event has it; `members` are added to the event."""
+    event = {**read_event("read_file"), "path": f"/models/{model_id}/files/{path}", **members}
+    return call_api("read_catalog", {**event, "pathParameters": {"model_id": model_id, "path": path}})
 
 
 def delete_model(model_id: str) -> Answer:
@@ -174,6 +202,75 @@ def test_a_failed_task_says_why(deployment: Deployment) -> None:
 @pytest.mark.parametrize("raw", ["", "{", "not json", "null", "[]", '"text"'])
 def test_what_is_no_json_object_is_refused(deployment: Deployment, raw: str) -> None:
     check_problem(submit(raw=raw), 400, "invalid-json")
+
+
+HOSTILE_JSON = {
+    "brackets": "[" * 20_000 + "]" * 20_000,
+    "open brackets": "[" * 20_000,
+    "nested objects": '{"model_tag":' * 20_000,
+    "nested field": '{"model_tag": %s}' % ("[" * 20_000 + "]" * 20_000),
+    "integer": "1" * 4301,
+    "integer in a field": '{"model_tag": %s}' % ("1" * 4301),
+    "negative integer": "-" + "9" * 1_000_000,
+    "half a surrogate pair in a name": '{"\\ud800": 1}',
+    "byte order mark": "\ufeff{}",
+    "NUL": "\0",
+}
+
+
+@pytest.mark.parametrize("function", ["submit_huggingface", "submit_github"])
+@pytest.mark.parametrize("raw", HOSTILE_JSON.values(), ids=HOSTILE_JSON)
+def test_json_that_no_parser_can_read_is_refused(deployment: Deployment, function: str, raw: str) -> None:
+    check_problem(call_api(function, read_event(function), raw=raw), 400, "invalid-json")
+
+
+@pytest.mark.parametrize("raw", [json.dumps({"x" * 5_000_000: 1}), json.dumps(dict.fromkeys(range(400_000), 1))])
+def test_an_answer_is_small_whatever_the_request_has(deployment: Deployment, raw: str) -> None:
+    answer = submit(raw=raw)
+    check_problem(answer, 422, "invalid-fields")
+    assert len(answer.text) < 100_000
+
+
+ROUTES = sorted(path.stem for path in EVENTS.glob("*.json") if "httpMethod" in json.loads(path.read_text()))
+
+
+def add_query(event: dict[str, Any], **query: list[str]) -> dict[str, Any]:
+    one = {name: values[-1] for name, values in query.items()}
+    return {**event, "queryStringParameters": one, "multiValueQueryStringParameters": query}
+
+
+@pytest.mark.parametrize("name", ROUTES)
+@pytest.mark.parametrize("parameter", ["modelname", "Limit", "", "ü", "x" * 5000])
+def test_an_unknown_query_parameter_is_named(deployment: Deployment, name: str, parameter: str) -> None:
+    answer = call_route(name, add_query(read_event(name), **{parameter: [""]}))
+    problem = check_problem(answer, 422, "invalid-fields")
+    assert [entry["field"] for entry in problem["fields"]] == [parameter[:100]]
+    assert "unknown query parameter" in problem["detail"]
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_the_signature_of_a_presigned_request_is_no_unknown_parameter(deployment: Deployment, name: str) -> None:
+    query = {"X-Amz-Signature": ["0" * 64], "X-Amz-Date": ["20260101T000000Z"]}
+    answer = call_route(name, add_query(read_event(name), **query))
+    assert "unknown query parameter" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "value"),
+    [("list_models", "limit", "5"), ("list_models", "name", "a"), ("list_tasks", "cursor", "c"),
+     ("list_tasks", "status", "DONE"), ("read_docs", "format", "json"), ("submit_local", "model_name", "mine")],
+)  # fmt: skip
+def test_a_repeated_query_parameter_is_named(deployment: Deployment, name: str, parameter: str, value: str) -> None:
+    event = add_query(read_event(name), **{parameter: [value, value]})
+    problem = check_problem(call_route(name, event), 422, "invalid-fields")
+    assert [entry["field"] for entry in problem["fields"]] == [parameter]
+    assert "given 2 times" in problem["detail"]
+
+
+@pytest.mark.parametrize("value", ["9" * 4301, "\ud800", "-1", "1e1", " 1 ", "\0"])
+def test_odd_values_in_a_query_are_no_internal_errors(deployment: Deployment, value: str) -> None:
+    for name in ("limit", "source", "name", "cursor"):
+        assert list_models(**{name: value}).status in (200, 422), name
 
 
 @pytest.mark.parametrize(
@@ -358,6 +455,76 @@ def test_a_model_that_another_task_took_over_is_not_this_tasks_success() -> None
     assert alone["models"] == []
 
 
+UNSAFE = ModelError("unsafe-model", "bad/pytorch_model.bin imports os.system.", retryable=False)
+
+
+def test_each_model_of_a_done_task_has_its_result(deployment: Deployment) -> None:
+    task = deployment.post(make_archive("bad", "good"))
+    bad, good = task.model_ids
+    deployment.ledger.finish_import(task.id, totals={good: (3, 100)}, check_at=0, failed={bad: UNSAFE})
+    shown = read_task(task.id).body
+    assert (shown["task_status"], "error" in shown, "error_msg" in shown) == ("DONE", False, False)
+    results = {entry["name"]: entry for entry in shown["models"]}
+    assert (results["good"]["status"], "error" in results["good"]) == ("READY", False)
+    assert (results["bad"]["status"], "location" in results["bad"]) == ("FAILED", False)
+    error = results["bad"]["error"]
+    assert error == {
+        "type": "unsafe-model",
+        "detail": UNSAFE.detail,
+        "retryable": False,
+        "remedy": TASK_REMEDIES["unsafe-model"],
+    }
+    record = read_model(bad).body
+    assert (record["status"], record["error"]) == ("FAILED", error)
+    assert not {"files", "location", "manifest", "manifest_url"} & record.keys()
+    check_problem(read_file(bad, "config.json"), 404, "model-not-found")
+    assert [model["name"] for model in list_models().body["models"]] == ["good"]
+    # Imported again, it is no longer this task's, whose result stays.
+    again = deployment.post(make_archive("bad"), "bad")
+    assert again.model_ids == (bad,)
+    running = {entry["name"]: entry for entry in read_task(task.id).body["models"]}["bad"]
+    assert (running["status"], "error" in running) == ("FAILED", False)
+    assert (read_model(bad).body["status"], "error" in read_model(bad).body) == ("IMPORTING", False)
+    deployment.run()
+    assert read_model(bad).body["status"] == "READY"
+    assert {entry["name"]: entry["status"] for entry in read_task(task.id).body["models"]} == {
+        "bad": "FAILED",
+        "good": "READY",
+    }
+
+
+def test_a_failed_model_is_deleted_from_a_done_task(deployment: Deployment) -> None:
+    task = deployment.post(make_archive("bad", "good"))
+    bad, good = task.model_ids
+    deployment.ledger.finish_import(task.id, totals={good: (3, 100)}, check_at=0, failed={bad: UNSAFE})
+    assert delete_model(bad).status == 204
+    assert read_task(task.id).body["models"][0] == {"model_id": bad, "status": "DELETED"}
+
+
+def test_a_model_of_a_failed_task_says_why(deployment: Deployment) -> None:
+    task = deployment.submit(NAME)
+    deployment.closer.fail(task.id, errors.EmptyModelError("no files"))
+    record = read_model(task.model_ids[0]).body
+    assert record["error"].pop("remedy")
+    assert record["error"] == {"type": "empty-model", "detail": "no files", "retryable": False}
+    assert read_task(task.id).body["models"][0]["error"]["detail"] == "no files"
+
+
+def test_a_model_whose_import_is_cancelled_meanwhile_is_deleted(deployment: Deployment) -> None:
+    task = deployment.submit(NAME)
+    lease = deployment.ledger.lease_deletion
+
+    def lose(model_id: str, **options: Any) -> Any:
+        refused = lease(model_id, **options)
+        deployment.ledger.lease_deletion = lease  # type: ignore[method-assign]
+        assert cancel(task.id).status == 204
+        return refused
+
+    deployment.ledger.lease_deletion = lose  # type: ignore[method-assign]
+    assert delete_model(task.model_ids[0]).status == 204
+    check_problem(read_model(task.model_ids[0]), 404, "model-not-found")
+
+
 def test_a_repository_is_accepted(deployment: Deployment) -> None:
     assert isinstance(deployment.source, InMemoryModelSource)
     deployment.source.models["owner/model"] = {"main": {"config.json": b"{}"}}
@@ -501,6 +668,8 @@ ODD_PATHS = [
     "100%.json",
     "%41.json",
     "literal%20space.json",
+    "a%2520b",
+    "plus+sign %2B.json",
     "日本語/😀.json",
     "a;b,c:d@e!f$g'h(i)*~[j]{k}|l^m`n#o\"p.json",
     ".hidden",
@@ -508,10 +677,12 @@ ODD_PATHS = [
 ]
 
 
+@pytest.mark.parametrize("is_decoded", [False, True], ids=["rest", "format-1.0"])
 @pytest.mark.parametrize("path", ODD_PATHS)
-def test_a_file_is_found_by_its_encoded_path(deployment: Deployment, path: str) -> None:
+def test_a_file_is_found_by_its_path_decoded_once(deployment: Deployment, path: str, is_decoded: bool) -> None:
+    """Events of format 1.0 have a version, and decoded paths."""
     model_id = import_model(deployment, {"config.json": b"{}", path: b"{}"})
-    answer = read_file(model_id, quote(path))
+    answer = read_file(model_id, path, version="1.0") if is_decoded else read_file(model_id, quote(path))
     assert (answer.status, answer.text) == (302, "")
     assert answer.headers["cache-control"] == "no-store"
     signed = urlsplit(answer.headers["location"])
@@ -523,7 +694,8 @@ def test_a_file_is_found_by_its_encoded_path(deployment: Deployment, path: str) 
 
 @pytest.mark.parametrize(
     "path",
-    ["CONFIG.json", "1_Pooling", "1_Pooling/", "%2e%2e/config.json", "..%2Fx", ".", "a//b", "%00", "%C3", "%ED%A0%80",
+    ["CONFIG.json", "a%252520b",
+     "1_Pooling", "1_Pooling/", "%2e%2e/config.json", "..%2Fx", ".", "a//b", "%00", "%C3", "%ED%A0%80",
      "a%5Cb", "x" * 3000, "%F0%9F%98%80" * 400, "config.json%20", "%2Fconfig.json", "\ud800"],
 )  # fmt: skip
 def test_a_path_that_is_not_in_the_model_is_404(deployment: Deployment, path: str) -> None:

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelhaul.archives.directory import ArchiveLimits, Refusal
+from modelhaul.archives.entries import ArchiveLimits, Refusal
 from modelhaul.archives.reader import ArchiveReader, MemoryStream, open_memory
 from modelhaul.errors import ArchiveRefusedError
 from modelhaul.ports import ByteStream
-from tests.archives.building import Member, build, list_members
+from tests.archives.building import Member, alter, build, deflate, list_members
 from tests.archives.hostile import HOSTILE, SOUND
 from tests.archives.odd import ODD
 
@@ -35,7 +35,7 @@ def test_a_hostile_archive_is_refused_with_its_reason_and_entry(name: str) -> No
     with pytest.raises(ArchiveRefusedError) as refused:
         read_whole(hostile.data)
     assert (refused.value.reason, refused.value.entry) == (hostile.reason, hostile.entry)
-    assert refused.value.detail.endswith(".") or refused.value.detail.endswith("damaged")
+    assert refused.value.detail.endswith((".", "damaged"))
     if hostile.entry is not None:
         assert repr(hostile.entry[:80]) in refused.value.detail
     assert refused.value.detail.isprintable(), "what an attacker wrote does not reach a terminal as it is"
@@ -93,16 +93,26 @@ def test_any_bytes_are_refused_by_nothing_but_a_refusal(garbage: bytes, start: b
 
 
 def test_the_limits_are_the_callers() -> None:
-    def refuse(limits: ArchiveLimits) -> str:
-        with pytest.raises(ArchiveRefusedError) as refused:
-            read_whole(build([*list_members(), Member(b"model/zeros", bytes(2_000_000))]), limits)
-        return refused.value.reason
+    zeros = Member(b"model/zeros", bytes(110_000_000))
+    data = build([*list_members(), alter(zeros, data=deflate(zeros.content))])
 
-    assert refuse(ArchiveLimits(3, 10**9, 10**9, 1032)) == Refusal.TOO_MANY_ENTRIES
-    assert refuse(ArchiveLimits(4, 1_999_999, 10**9, 1032)) == Refusal.TOO_LARGE
-    assert refuse(ArchiveLimits(4, 10**9, 2_000_000, 1032)) == Refusal.TOO_LARGE
-    assert refuse(ArchiveLimits(4, 10**9, 10**9, 900)) == Refusal.BOMB
-    assert read_whole(build([Member(b"model/zeros", bytes(2_000_000))]), ArchiveLimits(1, 2_000_000, 2_000_000, 1032))
+    def refuse(limits: ArchiveLimits) -> tuple[str, str]:
+        with pytest.raises(ArchiveRefusedError) as refused:
+            read_whole(data, limits)
+        return refused.value.reason, refused.value.detail
+
+    reason, detail = refuse(ArchiveLimits(3, 10**9, 10**9, 1032))
+    assert (reason, "4 entries; the limit is 3 (ArchiveMaxEntries)" in detail) == (Refusal.TOO_MANY_ENTRIES, True)
+    reason, detail = refuse(ArchiveLimits(4, 109_999_999, 10**9, 1032))
+    assert (reason, "109,999,999 (ArchiveMaxEntryBytes)" in detail) == (Refusal.TOO_LARGE, True)
+    reason, detail = refuse(ArchiveLimits(4, 10**9, 110_000_000, 1032))
+    assert (reason, "110,000,000 (ArchiveMaxTotalBytes)" in detail) == (Refusal.TOO_LARGE, True)
+    reason, detail = refuse(ArchiveLimits(4, 10**9, 10**9, 900))
+    assert (reason, "the limit is 900:1 (ArchiveMaxRatio). Store the file instead: `zip -0`" in detail) == (
+        Refusal.BOMB,
+        True,
+    )
+    assert ArchiveReader(open_memory(data), len(data), ArchiveLimits(4, 110_000_000, 110_010_000, 1032)).entries
 
 
 def test_requests_do_not_grow_with_small_entries() -> None:

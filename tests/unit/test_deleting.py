@@ -280,6 +280,42 @@ def test_a_failed_model_is_forgotten(deployment: Deployment) -> None:
     import_model(deployment)
 
 
+@pytest.mark.parametrize("end", ["cancelled", "done"])
+def test_a_model_whose_import_ends_meanwhile_is_deleted(deployment: Deployment, end: str) -> None:
+    """The import ends after the lease was refused for it, and before the model is read again."""
+    task = deployment.submit(NAME)
+    lease = deployment.ledger.lease_deletion
+
+    def lose(model_id: str, **options: Any) -> Any:
+        refused = lease(model_id, **options)
+        deployment.ledger.lease_deletion = lease  # type: ignore[method-assign]
+        if end == "cancelled":
+            deployment.closer.cancel(task.id)
+        else:
+            deployment.run()
+        return refused
+
+    deployment.ledger.lease_deletion = lose  # type: ignore[method-assign]
+    assert delete(deployment, task)
+    assert deployment.ledger.find_model(task.model_ids[0]) is None
+    deployment.sweep_until_quiet()
+    assert [key for key in deployment.store.keys if not key.startswith("staging/")] == []
+    import_model(deployment)
+
+
+def test_a_model_that_changes_at_every_attempt_is_left_for_the_client_to_try_again(deployment: Deployment) -> None:
+    task = import_model(deployment)
+    attempts: list[str] = []
+
+    def lose(model_id: str, **options: Any) -> None:
+        attempts.append(model_id)
+
+    deployment.ledger.lease_deletion = lose  # type: ignore[method-assign]
+    with pytest.raises(StorageUnavailableError, match=task.model_ids[0]):
+        delete(deployment, task)
+    assert len(attempts) == 3
+
+
 def test_what_takes_its_place_meanwhile_is_not_touched(deployment: Deployment) -> None:
     """Another function deletes it first, and it is imported again before this one looks."""
     task = import_model(deployment)

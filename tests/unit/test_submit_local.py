@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import requests
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from modelhaul import wiring
 from modelhaul.archive_intake import MAX_POSTED
+from modelhaul.errors import InvalidFormError
 from modelhaul.forms import read_upload_form
 from tests.fakes.deployment import Deployment
 from tests.lambda_functions import Answer, call_api, read_event
@@ -173,6 +176,86 @@ def test_a_form_that_cannot_be_read_is_400(deployment: Deployment, content_type:
     check_problem(call_api("submit_local", make_event(body, content_type)), 400, "invalid-form")
 
 
+def write_part(headers: str | bytes, body: bytes) -> bytes:
+    head = headers if isinstance(headers, bytes) else headers.encode()
+    return b"--x\r\nContent-Disposition: form-data; " + head + b"\r\n\r\n" + body + b"\r\n"
+
+
+def post_parts(*parts: bytes, **query: str) -> Answer:
+    body = b"".join(parts) + b"--x--\r\n"
+    return call_api("submit_local", make_event(body, "multipart/form-data; boundary=x", **query))
+
+
+FILE_PART = write_part('name="file"; filename="models.zip"', make_archive("a"))
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ([FILE_PART, FILE_PART], "more than one field 'file'"),
+        ([FILE_PART, write_part('name="file"', b"text")], "more than one field 'file'"),
+        ([FILE_PART] + [write_part('name="model_name"', b"a")] * 2, "more than one field 'model_name'"),
+        ([FILE_PART, write_part('name="modelname"', b"mine")], "unknown field 'modelname'"),
+        ([write_part('name="_charset_"', b"utf-8"), FILE_PART], "unknown field '_charset_'"),
+        ([FILE_PART, write_part(f'name="{"n" * 4000}"', b"")], f"unknown field '{'n' * 100}'"),
+    ],
+)
+def test_other_and_repeated_fields_are_400(deployment: Deployment, parts: list[bytes], words: str) -> None:
+    problem = check_problem(post_parts(*parts), 400, "invalid-form")
+    assert words in problem["detail"]
+    assert deployment.archives.keys == []
+
+
+@pytest.mark.parametrize("value", [b"\xff", b"na\xefve", b"\xed\xa0\x80"])
+def test_a_name_that_is_not_utf_8_is_400(deployment: Deployment, value: bytes) -> None:
+    problem = check_problem(post_parts(FILE_PART, write_part('name="model_name"', value)), 400, "invalid-form")
+    assert "not valid text in utf8" in problem["detail"]
+
+
+@pytest.mark.parametrize("charset", ["nonsense", "utf-16", "hex", "undefined", "unicode_escape", "os", "..", "c" * 900])
+def test_a_name_in_another_charset_is_400(deployment: Deployment, charset: str) -> None:
+    part = write_part(f'name="model_name"\r\nContent-Type: text/plain; charset="{charset}"', b"name")
+    problem = check_problem(post_parts(FILE_PART, part), 400, "invalid-form")
+    assert f"charset {charset[:100]!r}" in problem["detail"]
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF-8", "utf8", "US-ASCII", "ISO-8859-1"])
+def test_a_name_in_a_charset_that_clients_send_is_read(deployment: Deployment, charset: str) -> None:
+    part = write_part(f'name="model_name"\r\nContent-Type: text/plain; charset={charset}', b"mine")
+    assert follow(post_parts(FILE_PART, part))["model_tag"] == "mine"
+
+
+def test_a_name_may_be_sent_once_or_twice_the_same(deployment: Deployment) -> None:
+    part = write_part('name="model_name"', b"mine")
+    problem = check_problem(post_parts(FILE_PART, part, model_name="other"), 422, "invalid-reference")
+    assert [entry["field"] for entry in problem["fields"]] == ["model_name"]
+    assert "'other'" in problem["detail"]
+    assert "'mine'" in problem["detail"]
+    problem = check_problem(
+        post_json({"file_name": "a.zip", "size": 1, "model_name": "mine"}, model_name="other"), 422, "invalid-reference"
+    )
+    assert [entry["field"] for entry in problem["fields"]] == ["model_name"]
+    assert follow(post_parts(FILE_PART, part, model_name="mine"))["model_tag"] == "mine"
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.data())
+def test_a_damaged_form_is_read_or_refused(data: st.DataObject) -> None:
+    """Never another exception, and no text that an answer or a record cannot hold."""
+    form = bytearray(FILE_PART + write_part('name="model_name"\r\nContent-Type: text/plain; charset=utf-8', b"mine"))
+    form += b"--x--\r\n"
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.integers(0, len(form)))
+        inserted = st.one_of(st.binary(max_size=6), st.sampled_from([b"%ff", b"--x\r\n", b"; charset=\xff", b"\r\n"]))
+        form[start : start + data.draw(st.integers(0, 6))] = data.draw(inserted)
+    try:
+        read = read_upload_form("multipart/form-data; boundary=x", bytes(form))
+        text = f"{read.file_name}{read.model_name}"
+    except InvalidFormError as refused:
+        text = refused.detail
+    assert text.encode()
+
+
 def test_a_large_form_is_read_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a temporary file was opened")
@@ -224,7 +307,9 @@ def test_wrong_fields_are_422(deployment: Deployment, body: object, field: str) 
     assert answer.body["fields"][0]["field"] == field
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff"])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"\xff", b"[" * 20_000 + b"]" * 20_000, b"1" * 4301, b'{"size": %s}' % (b"1" * 4301)]
+)
 def test_no_json_is_400(deployment: Deployment, body: bytes) -> None:
     check_problem(post_json(body), 400, "invalid-json")
 

@@ -1,18 +1,21 @@
 """Ends of a task that are not success, and what they leave behind: nothing."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from modelhaul.errors import (
     ArchiveRefusedError,
     ImportCancelledError,
+    InvalidModelError,
     ModelhaulError,
     StorageUnavailableError,
     TaskEndedError,
     TaskNotFoundError,
     UnsafeModelError,
 )
-from modelhaul.model import Model, ModelStatus
+from modelhaul.model import Model, ModelError, ModelStatus
 from modelhaul.outcomes import UPLOADED, OutcomeWriter
 from modelhaul.ports import ArchiveStore, Clock, Ledger, Meter, ObjectStore
 from modelhaul.task import Stage, Task, TaskError, TaskStatus
@@ -21,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 # Seconds until the sweep's last look: no function that was at work when its task ended is alive after this.
 _GRACE = 1200.0
-# What nobody should find in staging and copy.
-_WITHOUT_STAGING = {ArchiveRefusedError.type, UnsafeModelError.type}
+# Types of errors that refuse content: nobody may find it in staging and copy it.
+_WITHOUT_STAGING = {ArchiveRefusedError.type, InvalidModelError.type, UnsafeModelError.type}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +39,14 @@ class TaskCloser:
     clock: Clock
     outcomes: OutcomeWriter
 
-    def fail(self, task_id: str, error: ModelhaulError) -> None:
-        """Ends the task FAILED and tidies up; without effect if it has ended before."""
-        self._end(task_id, error, Stage.FAILED)
+    def fail(
+        self, task_id: str, error: ModelhaulError, failed: Mapping[str, ModelError] = MappingProxyType({})
+    ) -> None:
+        """Ends the task FAILED and tidies up; without effect if it has ended before.
+
+        `failed`: the error of a model that has its own, by its id.
+        """
+        self._end(task_id, error, Stage.FAILED, failed)
 
     def cancel(self, task_id: str) -> None:
         """Raises TaskNotFoundError, TaskEndedError."""
@@ -52,16 +60,17 @@ class TaskCloser:
         """Leaves no multipart upload and no published object of a task that ended FAILED, and says how it ended where
         an archive was dropped.
 
-        Verified files stay in staging, where a new import of the same content finds them; those of an archive that
-        was refused, or of a model that is not safe, do not.
+        Verified files stay in staging, where a new import of the same content finds them, unless the content of the
+        archive or of a model was refused.
         """
+        models = self.ledger.find_models(task.model_ids)
         self.outcomes.write_outcome(task)
         self._abort_uploads(f"staging/{task.id}/")
         if task.archive is not None and task.archive.key.startswith(UPLOADED):
             self.archives.abort_uploads(task.archive.key)
-        if task.error is not None and task.error.type in _WITHOUT_STAGING:
+        if _is_content_refused(task, models):
             self.store.delete(record.staging_key for record in self.ledger.list_files(task.id))
-        for model in self.ledger.find_models(task.model_ids):
+        for model in models:
             # Only a WITHDRAWING model is the task's to remove: no other can claim it until it is released.
             if model.task_id == task.id and model.status is ModelStatus.WITHDRAWING:
                 self._withdraw(model)
@@ -82,12 +91,19 @@ class TaskCloser:
         for key, upload_id in list(self.store.list_uploads(prefix)):
             self.store.abort_upload(key, upload_id)
 
-    def _end(self, task_id: str, error: ModelhaulError, stage: Stage) -> bool:
+    def _end(
+        self,
+        task_id: str,
+        error: ModelhaulError,
+        stage: Stage,
+        failed: Mapping[str, ModelError] = MappingProxyType({}),
+    ) -> bool:
         ended = self.ledger.fail_import(
             task_id,
             TaskError(error.type, error.detail, error.retryable),
             stage=stage,
             check_at=self.clock() + _GRACE,
+            failed=failed,
         )
         task = self.ledger.find_task(task_id)
         if task is None or task.status is not TaskStatus.FAILED:
@@ -106,6 +122,11 @@ class TaskCloser:
             # The task has ended all the same, and the sweep looks after it once more.
             logger.warning("not tidied up; the sweep will", extra={"task_id": task_id, "detail": trouble.detail})
         return ended
+
+
+def _is_content_refused(task: Task, models: Sequence[Model]) -> bool:
+    found = [task.error, *(model.error for model in models if model.task_id == task.id)]
+    return any(error is not None and error.type in _WITHOUT_STAGING for error in found)
 
 
 def describe_missing_task(task_id: str) -> str:

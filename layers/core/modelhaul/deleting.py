@@ -15,7 +15,14 @@ from typing import Any
 from modelhaul.catalog import describe_missing_model
 from modelhaul.closing import manifest_key
 from modelhaul.digest import Algorithm, Digest
-from modelhaul.errors import ImportInProgressError, InternalError, ModelhaulError, ModelNotFoundError, ObjectGoneError
+from modelhaul.errors import (
+    ImportInProgressError,
+    InternalError,
+    ModelhaulError,
+    ModelNotFoundError,
+    ObjectGoneError,
+    StorageUnavailableError,
+)
 from modelhaul.model import Model, ModelStatus
 from modelhaul.ports import Clock, Ledger, Meter, ObjectStore
 
@@ -25,6 +32,7 @@ _BATCH = 250  # files, between two looks at the clock: at most a second or two
 _STOP_BEFORE = 8.0  # seconds kept at the end
 _MARGIN = 60.0  # seconds after a function's end when nothing that it sent can still be on its way
 _AT_ONCE = 100
+_LEASE_TRIES = 3
 _MAX_MANIFEST = 1 << 40  # bytes; more than there can be
 
 
@@ -39,21 +47,26 @@ class ModelDeleter:
         """Deletes as much as `remaining()` seconds allow. True if all is gone, False if the sweep goes on with it or
         another function is at it.
 
-        Raises ModelNotFoundError, and ImportInProgressError while a task has the model.
+        Raises ModelNotFoundError, ImportInProgressError while a task has the model, and StorageUnavailableError.
         """
         model = self.ledger.find_model(model_id)
         if model is None:
             raise ModelNotFoundError(describe_missing_model(model_id))
-        owner, now = str(uuid.uuid4()), self.clock()
-        leased = self.ledger.lease_deletion(model_id, owner=owner, now=now, until=now + remaining() + _MARGIN)
-        if leased is not None:
-            return self._delete(leased, owner, remaining)
-        held = self.ledger.find_model(model_id)
-        if held is None:
-            return True
-        if held.status in (ModelStatus.IMPORTING, ModelStatus.WITHDRAWING):
-            raise ImportInProgressError(_describe_import(held), model_id=model_id, task_id=held.task_id)
-        return False
+        owner = str(uuid.uuid4())
+        for _ in range(_LEASE_TRIES):
+            now = self.clock()
+            leased = self.ledger.lease_deletion(model_id, owner=owner, now=now, until=now + remaining() + _MARGIN)
+            if leased is not None:
+                return self._delete(leased, owner, remaining)
+            held = self.ledger.find_model(model_id)
+            if held is None:
+                return True
+            if held.status in (ModelStatus.IMPORTING, ModelStatus.WITHDRAWING):
+                raise ImportInProgressError(_describe_import(held), model_id=model_id, task_id=held.task_id)
+            if held.status is ModelStatus.DELETING:
+                return False
+            # Its import ended between the two reads, so that it can be leased now.
+        raise StorageUnavailableError(f"Model {model_id} changed during each of {_LEASE_TRIES} attempts to delete it.")
 
     def resume(self, remaining: Callable[[], float]) -> None:
         """Goes on with deletions that nobody is at. One's trouble does not keep the others from it."""

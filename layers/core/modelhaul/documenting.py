@@ -40,20 +40,21 @@ def describe_answers(
     body: str | None = None,
     headers: Iterable[str] = (),
     problems: Iterable[type[errors.ModelhaulError]] = (),
-    validates: bool = False,
+    takes_json: bool = False,
 ) -> dict[int, OpenAPIResponse]:
     """The success, whose body is a schema of `openapi/answers.py` by name, and an RFC 9457 problem for each error.
 
-    `validates`: the route has parameters or a body that may be wrong.
+    `takes_json`: the body is JSON, which may be invalid. Every route refuses unknown query parameters.
     """
     success = OpenAPIResponse(description=description)
     if body is not None:
         success["content"] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{body}"}}}
     success["headers"] = describe_headers(headers)
-    words: dict[int, dict[str, str]] = {}
-    if validates:
+    words: dict[int, dict[str, str]] = {
+        HTTPStatus.UNPROCESSABLE_ENTITY: {"invalid-fields": "Fields or query parameters are missing, unknown or wrong"}
+    }
+    if takes_json:
         words[HTTPStatus.BAD_REQUEST] = {"invalid-json": "The body is not a JSON object"}
-        words[HTTPStatus.UNPROCESSABLE_ENTITY] = {"invalid-fields": "Fields are missing or wrong, as `fields` says"}
     for kind in problems:
         words.setdefault(find_status(kind), {})[kind.type] = find_title(kind)
     return {status.value: success, **{int(code): describe_problem(texts) for code, texts in words.items()}}
@@ -66,7 +67,7 @@ def describe_import(invalid: type[errors.InvalidReferenceError]) -> dict[int, Op
         "Accepted; no body.",
         headers=["Location"],
         problems=[*_IMPORT_PROBLEMS, invalid],
-        validates=True,
+        takes_json=True,
     )
 
 

@@ -1,8 +1,11 @@
 """What the inspection of a file concludes: its format, a verdict, and findings."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+
+_MAX_KEPT = 3  # findings of one file in a model's record
+_MAX_TEXT = 120  # characters
 
 
 class Severity(StrEnum):
@@ -62,6 +65,7 @@ class ContentReport:
     `format` is a short constant name, such as `safetensors` or `torch-zip`; `unknown` if nothing fits. `reason` says
     why the content was not parsed to its end as that format, and is None if it was. `is_loadable`: a loader of pickles
     reads content like this (pickles, archives of pickles, numpy arrays, compressed files), whatever its name.
+    `unread`: whether such content was not parsed to its end, where that does not follow from `reason`: in archives.
     `pickles` are the pickles in it, concatenated, for the second scanner; None if there are none or more than 4 MiB.
     """
 
@@ -70,6 +74,12 @@ class ContentReport:
     findings: tuple[Finding, ...] = ()
     is_loadable: bool = False
     pickles: bytes | None = None
+    unread: bool | None = None
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether a loader of pickles would read content that was not parsed to its end."""
+        return self.is_loadable and self.reason is not None if self.unread is None else self.unread
 
     @property
     def verdict(self) -> FileVerdict:
@@ -78,6 +88,23 @@ class ContentReport:
         if self.reason is not None or any(finding.severity is Severity.MEDIUM for finding in self.findings):
             return FileVerdict.UNSCANNED
         return FileVerdict.CLEAN
+
+
+@dataclass(frozen=True, slots=True)
+class FileInspection:
+    """What is recorded of one published file: `path` is relative to the model's root."""
+
+    path: str
+    sha256: str
+    format: str
+    verdict: FileVerdict
+    reason: str | None = None
+    findings: tuple[Finding, ...] = ()
+
+    def shorten(self) -> "FileInspection":
+        """With at most three findings, and at most 120 characters in a text."""
+        findings = tuple(replace(finding, detail=finding.detail[:_MAX_TEXT]) for finding in self.findings[:_MAX_KEPT])
+        return replace(self, reason=self.reason and self.reason[:_MAX_TEXT], findings=findings)
 
 
 def list_findings(kind: FindingKind, severity: Severity, details: Sequence[str]) -> tuple[Finding, ...]:

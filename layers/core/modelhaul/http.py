@@ -5,13 +5,14 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
+from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -94,15 +95,44 @@ _RETRY_AFTER = 30  # seconds, where the other side said nothing
 _DELETED_AFTER = 60  # seconds: what most deletions take
 _ANSWERED_AFTER = 2  # seconds: what most requests take
 _EXPOSED = "Link, Location, Retry-After"  # to pages of another origin, beyond what browsers always show
+# Of the signature of a presigned request, which API Gateway has checked:
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
+_SIGNATURE_PREFIX = "x-amz-"
+# Of the fields at fault in an answer, which Lambda limits to 6 MB as it does requests.
+_MAX_FIELDS = 100
+_MAX_FIELD_NAME = 100  # characters
 
 
 def create_app() -> APIGatewayRestResolver:
-    """A resolver whose every error is a problem; routes validate by pydantic."""
-    app = APIGatewayRestResolver(enable_validation=True)
+    """A resolver whose every error is a problem; routes validate by pydantic, and refuse unknown query parameters."""
+    app = APIGatewayRestResolver(enable_validation=True, json_body_deserializer=_parse_json)
+    app.use([_check_query_names])
     app.exception_handler(errors.ModelhaulError)(answer_error)
     app.exception_handler(RequestValidationError)(_answer_invalid)
     app.not_found(_answer_no_route)
     return app
+
+
+def _parse_json(text: str) -> Any:
+    """Raises JSONDecodeError, also for what Python cannot read: deep nesting, and integers above 4,300 digits."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise json.JSONDecodeError(type(error).__name__, "", 0) from None
+
+
+def _check_query_names(app: APIGatewayRestResolver, next_middleware: NextMiddleware) -> Response[str]:
+    """Raises RequestValidationError for query parameters that the route does not declare."""
+    known = [field.alias for field in app.context["_route"].dependant.query_params]
+    given = app.current_event.multi_value_query_string_parameters
+    unknown = [name for name in given if name not in known and not name.lower().startswith(_SIGNATURE_PREFIX)]
+    if unknown:
+        described = f"known parameters: {', '.join(known)}" if known else "this route takes none"
+        message = f"unknown query parameter; {described}"
+        raise RequestValidationError([{"type": "unknown", "loc": ("query", name), "msg": message} for name in unknown])
+    return next_middleware(app)
 
 
 def answer_request(
@@ -299,9 +329,18 @@ def _answer_invalid(error: RequestValidationError) -> Response[str]:
     # Fields are at ("body", name, …); what is at ("body",) is the whole of it.
     if any(e["type"] == "json_invalid" or len(e["loc"]) == 1 for e in found):
         return create_problem("invalid-json", HTTPStatus.BAD_REQUEST, "The body is not a JSON object.")
-    fields = [{"field": ".".join(str(p) for p in e["loc"][1:]), "message": str(e["msg"])} for e in found]
+    fields = [
+        {"field": ".".join(str(p) for p in e["loc"][1:])[:_MAX_FIELD_NAME], "message": _describe_fault(e)}
+        for e in found[:_MAX_FIELDS]
+    ]
     detail = "; ".join(f"{f['field']}: {f['message']}" for f in fields)
     return create_problem("invalid-fields", HTTPStatus.UNPROCESSABLE_ENTITY, detail, fields=fields)
+
+
+def _describe_fault(error: Mapping[str, Any]) -> str:
+    repeated = error.get("input") if error["loc"][0] == "query" else None
+    # No parameter takes several values.
+    return f"given {len(repeated)} times, takes one value" if isinstance(repeated, list) else str(error["msg"])
 
 
 def _answer_no_route(_: NotFoundError) -> Response[str]:
@@ -364,8 +403,13 @@ def accept_upload(task: Task, ticket: UploadTicket) -> Response[str]:
 
 
 def read_greedy_path(event: APIGatewayProxyEvent, name: str) -> str:
-    """What `{name+}` stands for, which API Gateway leaves percent-encoded."""
-    return unquote(event.path_parameters.get(name, ""))
+    """The value of `{name+}`, percent-decoded once.
+
+    REST APIs pass path parameters as the client sent them, percent-encoded. Events of format 1.0, which have a
+    `version`, are an HTTP API's, with decoded path parameters; MiniStack sends these for REST APIs.
+    """
+    value = event.path_parameters.get(name, "")
+    return value if event.get("version") else unquote(value)
 
 
 def redirect(url: str) -> Response[str]:

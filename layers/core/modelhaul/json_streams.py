@@ -55,6 +55,23 @@ def read_members(read: ReadRange, start: int, end: int) -> Iterator[tuple[str, A
                 raise JsonError("is not JSON that can be read") from None
 
 
+def read_texts(read: ReadRange, size: int) -> Iterator[str]:
+    """Every text that is a value in the file's JSON, also of members that are repeated. Raises JsonError.
+
+    Up to 4 MiB it takes what Python's own reader takes, such as `NaN`.
+    """
+    if size > _WHOLE:
+        yield from (value for event, value in _read_events(read, 0, size) if event == "string")
+        return
+    values = [parse_json(read(0, size), object_pairs_hook=lambda members: [value for _, value in members])]
+    while values:
+        value = values.pop()
+        if isinstance(value, list):
+            values += value
+        elif isinstance(value, str):
+            yield value
+
+
 def list_shards(read: ReadRange, size: int) -> set[str]:
     """The files that an index's `weight_map` names. Raises JsonError, also for more than 100,000."""
     shards: set[str] = set()
@@ -75,11 +92,16 @@ def list_shards(read: ReadRange, size: int) -> set[str]:
     return shards
 
 
-def _parse_object(content: bytes) -> dict[str, Any]:
+def parse_json(content: bytes, **options: Any) -> Any:
+    """What Python's own reader makes of UTF-8 JSON. Raises JsonError."""
     try:
-        parsed = json.loads(content.decode())
+        return json.loads(content.decode(), **options)
     except (ValueError, RecursionError):
         raise JsonError("is not JSON that can be read") from None
+
+
+def _parse_object(content: bytes) -> dict[str, Any]:
+    parsed = parse_json(content)
     if not isinstance(parsed, dict):
         raise JsonError("is not a JSON object")
     return parsed

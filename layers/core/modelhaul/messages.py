@@ -35,10 +35,13 @@ class TransferFiles(_Message):
 
 
 class PublishModels(_Message):
-    """`after`: the last path that an earlier function has laid out already, in path order."""
+    """`after`: the last path that an earlier function has laid out already, in path order. `resumed`: an earlier
+    function has begun the inspection.
+    """
 
     kind: Literal["publish_models"] = "publish_models"
     after: str = ""
+    resumed: bool = False
 
 
 class _Object(BaseModel):

@@ -11,13 +11,16 @@ from functools import lru_cache
 
 from modelhaul.digest import Digest
 from modelhaul.errors import FileTooLargeError, InvalidReferenceError
+from modelhaul.findings import FileInspection, FileVerdict
 from modelhaul.selection import WHOLE, Selection
 
 _MODEL_NAMESPACE = uuid.UUID("6f1c9f3e-6d0c-5d61-9a3c-0f6a4b1f7c55")
 
 MAX_FILE_SIZE = 500_000_000_000  # bytes; the Hub's own limit for one file
-_MOST_KEPT = 100  # scanned files and flags in a model's record
+_MAX_RECORDED = 100  # flags in a model's record
+_MIN_RECORDED = 8
 _LONGEST_FLAG = 300  # characters
+_MAX_ERROR_DETAIL = 1000  # characters in a model's record, of which one transaction writes 90
 MAX_KEY_BYTES = 1024  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 # Control characters, and what neither UTF-8 nor an SQS message can carry.
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
@@ -97,9 +100,9 @@ class PicklePolicy(StrEnum):
 
 
 class GateVerdict(StrEnum):
-    CLEAN = "clean"  # no pickle in it, or none that could run anything
-    UNSAFE = "unsafe"  # published all the same, since the policy only warns
-    UNSCANNED = "unscanned"  # the policy is off, or a file could not be looked into: `flags` has it as `not-scanned`
+    CLEAN = "clean"  # every file was recognized, by its whole content, as a format that cannot run code
+    UNSAFE = "unsafe"  # a file can run code; published because the policy only warns
+    UNSCANNED = "unscanned"  # the policy is off, or a file is code or was not recognized: `flags` names it
 
 
 class SecondOpinion(StrEnum):
@@ -120,9 +123,12 @@ class PickleOpinion:
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
-    """What the gate found in a model that was published: at most 20 reasons, flags (what a reader should know of:
-    code, chat templates, files that are missing or were not looked into), scanned pickles with their sha256.
-    `second_opinion` is None if there was no pickle to ask about.
+    """What the inspection of a published model found.
+
+    `reasons` (at most 20) say why it is UNSAFE, `flags` what a reader should know: `kind: path` of findings,
+    `not-scanned: path: reason`, `incomplete: index: …`, `left-out: path: reason`. `files` has each published file,
+    `scanned` (path, sha256) those that a loader of pickles reads, `left_out` the paths of files that were not
+    published. `second_opinion` is None if there was no pickle to ask about.
     """
 
     verdict: GateVerdict
@@ -130,18 +136,47 @@ class GateReport:
     flags: tuple[str, ...] = ()
     scanned: tuple[tuple[str, str], ...] = ()
     second_opinion: SecondOpinion | None = None
+    files: tuple[FileInspection, ...] = ()
+    left_out: tuple[str, ...] = ()
 
-    def shorten(self) -> "GateReport":
-        """What a model's record has of it, which DynamoDB limits to 400 KB: 100 flags of 300 characters, and 100
-        scanned pickles.
+    def shorten(self, models: int = 1) -> "GateReport":
+        """What fits into a model's record, files first that are not clean.
+
+        DynamoDB limits a record to 400 KB, and the `models` that one task ends with to 4 MB in one transaction.
         """
+        kept = max(_MIN_RECORDED, _MAX_RECORDED // models)
         flags = tuple(flag if len(flag) <= _LONGEST_FLAG else f"{flag[:_LONGEST_FLAG]}…" for flag in self.flags)
-        return replace(self, flags=flags[:_MOST_KEPT], scanned=self.scanned[:_MOST_KEPT])
+        files = sorted(self.files, key=lambda file: (file.verdict is FileVerdict.CLEAN, file.path))
+        return replace(
+            self,
+            flags=flags[:kept],
+            scanned=self.scanned[:kept],
+            files=tuple(file.shorten() for file in files[: kept // 2]),
+            left_out=self.left_out[: kept // 4],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelError:
+    """Why the import of one model failed, in the terms of `ModelhaulError`."""
+
+    type: str
+    detail: str
+    retryable: bool
+
+    def shorten(self) -> "ModelError":
+        """The form for a model's record: at most 1,000 characters of detail."""
+        if len(self.detail) <= _MAX_ERROR_DETAIL:
+            return self
+        return replace(self, detail=f"{self.detail[: _MAX_ERROR_DETAIL - 1]}…")
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model's record: the claim of one task while it is IMPORTING, the catalog's entry once it is READY."""
+    """A model's record: the claim of one task while it is IMPORTING, the catalog's entry once it is READY.
+
+    `error` says why its last import failed; it is None unless the model is FAILED, WITHDRAWING or DELETING.
+    """
 
     model_id: str
     resolved: ResolvedModel
@@ -152,6 +187,7 @@ class Model:
     files: int = 0
     size: int = 0
     gate: GateReport | None = None
+    error: ModelError | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from modelhaul.model import (
     FileResult,
     GateReport,
     Model,
+    ModelError,
     ModelPage,
     ObjectRange,
     Part,
@@ -331,14 +332,28 @@ class Ledger(Protocol):
         totals: Mapping[str, tuple[int, int]],
         check_at: float,
         gates: Mapping[str, GateReport] = MappingProxyType({}),
+        failed: Mapping[str, ModelError] = MappingProxyType({}),
     ) -> bool:
-        """Task DONE and its models READY, all or nothing. `totals`: (files, bytes) of each model, by its id;
-        `gates`: what the gate found in it. False if the task has ended otherwise before.
+        """Ends the task DONE: the models in `totals` become READY, those in `failed` FAILED with their shortened error,
+        so that another import can claim them; all or nothing. Together these are the task's models.
+
+        `totals`: (files, bytes) of each READY model, by its id; `gates`: what the gate found in it. False if the task
+        has ended otherwise before.
         """
 
-    def fail_import(self, task_id: str, error: TaskError, *, stage: Stage = Stage.FAILED, check_at: float) -> bool:
-        """Task FAILED with `error` and its models, if it has any, FAILED, or WITHDRAWING if the task was PUBLISHING;
-        all or nothing. False if the task has ended before.
+    def fail_import(
+        self,
+        task_id: str,
+        error: TaskError,
+        *,
+        stage: Stage = Stage.FAILED,
+        check_at: float,
+        failed: Mapping[str, ModelError] = MappingProxyType({}),
+    ) -> bool:
+        """Ends the task FAILED with `error`, and its models, if it has any, FAILED, or WITHDRAWING if the task was
+        PUBLISHING; all or nothing. A model has its own error of `failed`, else the task's, shortened.
+
+        False if the task has ended before.
         """
 
     def release_models(self, task_id: str) -> None:

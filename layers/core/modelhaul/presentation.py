@@ -6,9 +6,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from modelhaul.model import GateReport, Model, ModelStatus
+from modelhaul.findings import FileInspection
+from modelhaul.model import GateReport, Model, ModelError, ModelStatus
 from modelhaul.remedies import TASK_REMEDIES
-from modelhaul.task import Stage, Task, TaskStatus
+from modelhaul.task import Stage, Task, TaskError, TaskStatus
 
 _MEASURABLE = 1.0  # seconds below which a rate says nothing
 _DELETED = {"status": "DELETED"}
@@ -43,10 +44,20 @@ def present_task(task: Task) -> dict[str, Any]:
         shown["selection"] = asdict(task.selection)
     if task.error is not None:
         shown["error_msg"] = task.error.detail
-        shown["error"] = {"type": task.error.type, "retryable": task.error.retryable}
-        if task.error.type in TASK_REMEDIES:
-            shown["error"]["remedy"] = TASK_REMEDIES[task.error.type]
+        shown["error"] = _present_error(task.error)
     return shown
+
+
+def _present_error(error: TaskError | ModelError) -> dict[str, Any]:
+    remedy = {"remedy": TASK_REMEDIES[error.type]} if error.type in TASK_REMEDIES else {}
+    return {"type": error.type, "retryable": error.retryable, **remedy}
+
+
+def _present_model_error(model: Model) -> dict[str, Any]:
+    """The member `error` of a FAILED model; empty for others."""
+    if model.status is not ModelStatus.FAILED or model.error is None:
+        return {}
+    return {"error": {"detail": model.error.detail, **_present_error(model.error)}}
 
 
 def _estimate(task: Task) -> dict[str, int]:
@@ -67,10 +78,10 @@ def _estimate(task: Task) -> dict[str, int]:
 
 
 def present_whole_task(task: Task, models: Sequence[Model], *, bucket: str) -> dict[str, Any]:
-    """A task with what became of each of its models, and of each directory of its archive that is none.
+    """A task with the result of each of its models, and of each directory of its archive that is not a model.
 
-    `models` are the records of those that the task claimed; one that it brought in and that is not there any more was
-    deleted.
+    `models` are the records of those that the task claimed. A model of a DONE task without a record was deleted. The
+    error of a model that failed is shown until another task claims the model.
     """
     found = {model.model_id: model for model in models}
     entries = [
@@ -101,18 +112,35 @@ def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
         shown |= {"files": model.files, "size": model.size, "location": _locate(model, bucket)}
         if model.gate is not None:
             shown["gate"] = present_gate(model.gate)
-    return shown
+    return shown | _present_model_error(model)
 
 
 def present_gate(report: GateReport) -> dict[str, Any]:
-    """As in a model's record and in its manifest."""
+    """What the inspection found, in a model's record."""
+    files = [{"path": file.path, **present_inspection(file)} for file in report.files]
+    return {**summarize_gate(report), "files": files}
+
+
+def summarize_gate(report: GateReport) -> dict[str, Any]:
+    """What the inspection found, in a manifest, which has the inspection of each file among its files."""
     return {
         "verdict": report.verdict.value,
         "second_opinion": report.second_opinion,
         "reasons": list(report.reasons),
         "flags": list(report.flags),
         "scanned": [{"path": path, "sha256": sha256} for path, sha256 in report.scanned],
+        "left_out": list(report.left_out),
     }
+
+
+def present_inspection(file: FileInspection) -> dict[str, Any]:
+    """What one file was recognized as."""
+    shown: dict[str, Any] = {"format": file.format, "verdict": file.verdict.value}
+    if file.reason is not None:
+        shown["reason"] = file.reason
+    if file.findings:
+        shown["findings"] = [{"kind": f.kind, "severity": f.severity, "detail": f.detail} for f in file.findings]
+    return shown
 
 
 def _present_result(task: Task, model: Model, bucket: str) -> dict[str, Any]:
@@ -123,11 +151,12 @@ def _present_result(task: Task, model: Model, bucket: str) -> dict[str, Any]:
         "status": model.status.value,
     }
     if model.task_id != task.id:
-        # Another task has the model: after this one's failure, or after what this one brought was deleted.
-        entry |= _DELETED if task.status is TaskStatus.DONE else {"status": ModelStatus.FAILED.value}
-    elif model.status is ModelStatus.READY:
+        # Another task has the model: after it failed in this one, or after what this one brought was deleted.
+        failed = task.status is not TaskStatus.DONE or model.model_id in task.failed_ids
+        return entry | ({"status": ModelStatus.FAILED.value} if failed else _DELETED)
+    if model.status is ModelStatus.READY:
         entry["location"] = _locate(model, bucket)
-    return entry
+    return entry | _present_model_error(model)
 
 
 def _locate(model: Model, bucket: str) -> str:

@@ -12,20 +12,31 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
 from modelhaul.closing import TaskCloser, manifest_key
-from modelhaul.errors import ObjectGoneError
-from modelhaul.inspection.gate import Gate, describe_lost_file
+from modelhaul.errors import InvalidModelError, ObjectGoneError, PermanentError, UnsafeModelError
+from modelhaul.inspection.gate import Gate, GateSession, OutOfTimeError, describe_lost_file
 from modelhaul.messages import PublishModels
-from modelhaul.model import Blob, FileKind, FileRecord, GateReport, Model, ModelRoots, ModelStatus, SourceFile
+from modelhaul.model import (
+    Blob,
+    FileKind,
+    FileRecord,
+    GateReport,
+    Model,
+    ModelError,
+    ModelRoots,
+    ModelStatus,
+    SourceFile,
+)
 from modelhaul.outcomes import OutcomeWriter, is_ours
 from modelhaul.planning import CHECK_AFTER
 from modelhaul.ports import ArchiveStore, Clock, Ledger, MessageQueue, Meter, ObjectStore
-from modelhaul.presentation import present_gate
+from modelhaul.presentation import present_inspection, summarize_gate
 from modelhaul.task import Stage, Task, TaskStatus
 from modelhaul.transfer import digests_of, estimate_copy_time
 
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 16
+_MAX_NAMED = 10  # models in a message
 _LARGE_AT_ONCE = 4  # each in as many requests as it has half gigabytes
 # Between two looks at the clock and at whether the task was cancelled.
 _BATCH_FILES = 256
@@ -51,8 +62,8 @@ class Publisher:
     def publish_models(self, message: PublishModels, remaining: Callable[[], float]) -> None:
         """Publishes the task's models, or goes on with it in a new message when `remaining()` seconds run out.
 
-        A task that is DONE is only tidied up, which is what a duplicate or the sweep's message comes to. Raises what
-        Gate.inspect raises.
+        Models of an archive that are refused do not keep the others from being published. A task that is DONE is only
+        tidied up, which is what a duplicate or the sweep's message comes to.
         """
         task = self.ledger.find_task(message.task_id)
         models = self.ledger.find_models(task.model_ids) if task is not None else []
@@ -64,7 +75,7 @@ class Publisher:
             return
         listed = list(self.ledger.list_files(task.id))
         # The first message of its kind, and no sweep was needed since: it can only be a duplicate if publishing began.
-        is_first = message.attempt == 1 and not message.after and not task.sweeps
+        is_first = message.attempt == 1 and not (message.after or message.resumed or task.sweeps)
         if is_first and task.stage is Stage.PUBLISHING:
             logger.info("another function is publishing this", extra={"task_id": task.id})
             return
@@ -74,23 +85,55 @@ class Publisher:
             [r for r in listed if r.file.kind is FileKind.FILE],
             [r.file for r in listed if r.file.kind is not FileKind.FILE],
         )
-        if task.status is TaskStatus.PENDING:
-            # Before anything can be seen. The function that ends the import may be another one, and looks again for the
-            # manifests: a few ranges of the weights.
-            gates = {
-                model.model_id: self.gate.inspect(model.resolved, records, remaining)
-                for model, records in layout.list_models()
-            }
-            # From here on the task's end, if it is another one, includes the removal of what became visible.
-            began = self.ledger.start_stage(task.id, Stage.PUBLISHING, check_at=self.clock() + CHECK_AFTER)
-            if is_first and not began:
-                logger.info("another function has begun to publish this", extra={"task_id": task.id})
-                return
-            if self._lay_out(task, layout, message, remaining):
-                self._finish(task, layout, gates)
+        if task.status is TaskStatus.PENDING and not self._publish(task, layout, message, remaining, is_first=is_first):
+            return
         self._tidy(task, layout)
 
-    def _lay_out(self, task: Task, layout: "_Layout", message: PublishModels, remaining: Callable[[], float]) -> bool:
+    def _publish(
+        self,
+        task: Task,
+        layout: "_Layout",
+        message: PublishModels,
+        remaining: Callable[[], float],
+        *,
+        is_first: bool,
+    ) -> bool:
+        """False if there is nothing to tidy up yet: another function publishes the task, or the task has failed."""
+        session = self.gate.open_session(
+            task.id, remaining, on_save=lambda: self._postpone_check(task), resume=not is_first
+        )
+        try:
+            gates, errors = _inspect_models(session, layout)
+        except OutOfTimeError:
+            self.queue.send([message.model_copy(update={"attempt": 1, "resumed": True})])
+            logger.info("out of time; another function continues the inspection", extra={"task_id": task.id})
+            return False
+        failed = {model_id: ModelError(e.type, e.detail, e.retryable) for model_id, e in errors.items()}
+        if not gates:
+            self.closer.fail(task.id, _join_errors(layout.models, errors), failed)
+            return False
+        # From here on the task's end, if it is another one, includes the removal of what became visible.
+        began = self.ledger.start_stage(task.id, Stage.PUBLISHING, check_at=self.clock() + CHECK_AFTER)
+        if is_first and not began:
+            logger.info("another function has begun to publish this", extra={"task_id": task.id})
+            return False
+        passed = layout.select(gates)
+        if self._lay_out(task, passed, message, remaining, session):
+            self._finish(task, passed, gates, failed)
+            session.discard()
+        return True
+
+    def _postpone_check(self, task: Task) -> None:
+        self.ledger.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER, sweeps=0)
+
+    def _lay_out(
+        self,
+        task: Task,
+        layout: "_Layout",
+        message: PublishModels,
+        remaining: Callable[[], float],
+        session: GateSession,
+    ) -> bool:
         """False if another function goes on with it, or has done it, or the task has failed meanwhile."""
         after = message.after
         for batch in _batch_records(r for r in layout.records if r.file.path > message.after):
@@ -101,6 +144,8 @@ class Publisher:
                 return False
             needed = estimate_copy_time(sum(r.file.size for r in batch))
             if remaining() < _STOP_BEFORE + needed and after > message.after:
+                # The function that ends the import needs the reports for the manifests.
+                session.save()
                 self.queue.send([message.model_copy(update={"after": after, "attempt": 1})])
                 logger.info("out of time; another function goes on publishing", extra={"task_id": task.id})
                 return False
@@ -109,7 +154,13 @@ class Publisher:
             after = batch[-1].file.path
         return True
 
-    def _finish(self, task: Task, layout: "_Layout", gates: Mapping[str, GateReport]) -> None:
+    def _finish(
+        self,
+        task: Task,
+        layout: "_Layout",
+        gates: Mapping[str, GateReport],
+        failed: Mapping[str, ModelError],
+    ) -> None:
         totals: dict[str, tuple[int, int]] = {}
         for model, records in layout.list_models():
             manifest = _write_manifest(task, model, records, layout.list_not_followed(model), gates[model.model_id])
@@ -117,8 +168,8 @@ class Publisher:
             self.store.put(manifest_key(model.model_id), manifest, sha256=sha256)
             totals[model.model_id] = (len(records), sum(r.file.size for r in records))
         check_at = self.clock() + CHECK_AFTER
-        kept = {model_id: report.shorten() for model_id, report in gates.items()}
-        if not self.ledger.finish_import(task.id, totals=totals, check_at=check_at, gates=kept):
+        kept = {model_id: report.shorten(len(gates)) for model_id, report in gates.items()}
+        if not self.ledger.finish_import(task.id, totals=totals, check_at=check_at, gates=kept, failed=failed):
             ended = self.ledger.find_task(task.id)
             if ended is not None and ended.status is TaskStatus.FAILED:
                 self.closer.tidy(ended)
@@ -131,6 +182,7 @@ class Publisher:
             extra={
                 "task_id": task.id,
                 "model_ids": list(totals),
+                "models_failed": list(failed),
                 "selection": task.selection.describe(),
                 "prefixes": [model.resolved.prefix for model in layout.models],
                 "files": len(layout.records),
@@ -194,6 +246,15 @@ class _Layout:
         records = [r for r in self.records if any(model.resolved.locate(r.file.path) for model in models)]
         return _Layout(self.store, models, records, (), self._etags)
 
+    def select(self, gates: Mapping[str, GateReport]) -> "_Layout":
+        """What is published: the models that have a report, without the files that their reports leave out."""
+        models = [model for model in self.models if model.model_id in gates]
+        left_out = {model.resolved.root + path for model in models for path in gates[model.model_id].left_out}
+        kept = self.keep(models)
+        records = [record for record in kept.records if record.file.path not in left_out]
+        not_followed = [f for f in self.not_followed if self._roots.find_owner(f.path).model_id in gates]
+        return _Layout(self.store, models, records, not_followed, self._etags)
+
     def list_keys(self) -> list[str]:
         return [self._key(record) for record in self.records]
 
@@ -234,6 +295,29 @@ class _Layout:
         return model.prefix + record.file.path.removeprefix(model.root)
 
 
+def _inspect_models(session: GateSession, layout: _Layout) -> tuple[dict[str, GateReport], dict[str, PermanentError]]:
+    """The report of each model that may be published, the error of each other, by their ids. Raises OutOfTimeError."""
+    gates: dict[str, GateReport] = {}
+    errors: dict[str, PermanentError] = {}
+    for model, records in layout.list_models():
+        try:
+            gates[model.model_id] = session.inspect(model.resolved, records)
+        except (InvalidModelError, UnsafeModelError) as error:
+            errors[model.model_id] = error
+    return gates, errors
+
+
+def _join_errors(models: Sequence[Model], errors: Mapping[str, PermanentError]) -> PermanentError:
+    """The one error, or one that names each model before its error."""
+    if len(errors) == 1:
+        return next(iter(errors.values()))
+    unsafe = any(isinstance(error, UnsafeModelError) for error in errors.values())
+    kind = UnsafeModelError if unsafe else InvalidModelError
+    lines = [f"{model.resolved.name}: {errors[model.model_id].detail}" for model in models[:_MAX_NAMED]]
+    more = f" And {len(models) - _MAX_NAMED} more models." if len(models) > _MAX_NAMED else ""
+    return kind(" ".join(lines) + more)
+
+
 def _is_deleted(model: Model | None) -> bool:
     return model is None or model.status is ModelStatus.DELETING
 
@@ -255,10 +339,12 @@ def _write_manifest(
     task: Task, model: Model, records: Sequence[FileRecord], not_followed: Sequence[SourceFile], gate: GateReport
 ) -> bytes:
     """The manifest's JSON: the model, of each file path, size, sha256 and the digest its source published, what
-    the gate found, and what was not followed: symlinks with their blob, submodules with their commit.
+    the inspection found, and what was not followed: symlinks with their blob, submodules with their commit.
     `selection` is there if these are not all of the model's files.
     """
     resolved = model.resolved
+    inspections = {file.path: present_inspection(file) for file in gate.files}
+    paths = [record.file.path.removeprefix(resolved.root) for record in records]
     return json.dumps(
         {
             "version": 1,
@@ -270,15 +356,16 @@ def _write_manifest(
             **({} if resolved.selection.is_whole else {"selection": asdict(resolved.selection)}),
             "prefix": resolved.prefix,
             "task_id": task.id,
-            "gate": present_gate(gate),
+            "gate": summarize_gate(gate),
             "files": [
                 {
-                    "path": r.file.path.removeprefix(resolved.root),
+                    "path": path,
                     "size": r.file.size,
                     "sha256": r.sha256,
                     "source_digest": str(r.file.digest),
+                    **({"inspection": inspections[path]} if path in inspections else {}),
                 }
-                for r in records
+                for path, r in zip(paths, records, strict=True)
             ],
             "not_followed": [
                 {"path": f.path.removeprefix(resolved.root), "kind": f.kind, "object": f.digest.value}

@@ -49,8 +49,9 @@ class TaskError:
 @dataclass(frozen=True, slots=True)
 class Task:
     """`model_tag` is what was asked for (`name@revision`, or an archive's name), `model_ids` the models it claims,
-    at most 90; none before an archive was inspected. `skipped` are an archive's directories that are no models,
-    `selection` says which files of the model were asked for.
+    at most 90; none before an archive was inspected. `failed_ids` are those of its models that failed although the
+    task is DONE. `skipped` are an archive's directories that are no models, `selection` says which files of
+    the model were asked for.
 
     `transfer_began_at` is when its first byte could move, `bytes_counted_at` when `progress.bytes_done` last changed.
 
@@ -72,6 +73,7 @@ class Task:
     sweeps: int = 0
     archive: Archive | None = None
     skipped: tuple[SkippedDirectory, ...] = ()
+    failed_ids: tuple[str, ...] = ()
     selection: Selection = WHOLE
     transfer_began_at: datetime | None = None
     bytes_counted_at: datetime | None = None

@@ -57,6 +57,7 @@ from modelhaul.errors import (
     StorageUnavailableError,
     TaskEndedError,
 )
+from modelhaul.findings import FileInspection, FileVerdict, Finding, FindingKind, Severity
 from modelhaul.model import (
     Archive,
     Blob,
@@ -67,6 +68,7 @@ from modelhaul.model import (
     GateReport,
     GateVerdict,
     Model,
+    ModelError,
     ModelPage,
     ModelStatus,
     Part,
@@ -108,7 +110,9 @@ _PART = struct.Struct(">16sI")  # ETag and CRC-32: 10,000 parts take 200 KB of t
 _STAGE_ORDER = (Stage.PLANNING, Stage.TRANSFERRING, Stage.VERIFIED, Stage.PUBLISHING)
 
 
-class TaskErrorMap(MapAttribute[str, Any]):
+class ErrorMap(MapAttribute[str, Any]):
+    """A TaskError or a ModelError."""
+
     type = UnicodeAttribute()
     detail = UnicodeAttribute()
     retryable = BooleanAttribute()
@@ -159,6 +163,7 @@ class TaskItem(Item):
     model_ids: ListAttribute[str] = ListAttribute(of=UnicodeAttribute)  # type: ignore[arg-type]
     archive = ArchiveMap(null=True)  # type: ignore[no-untyped-call]
     skipped = BinaryAttribute(null=True, legacy_encoding=False)
+    failed_ids: ListAttribute[str] = ListAttribute(of=UnicodeAttribute, null=True)  # type: ignore[arg-type]
     selection = BinaryAttribute(null=True, legacy_encoding=False)
     transfer_began_at = UTCDateTimeAttribute(null=True)
     bytes_counted_at = UTCDateTimeAttribute(null=True)
@@ -172,7 +177,7 @@ class TaskItem(Item):
     bytes_done = NumberAttribute()
     bytes_total = NumberAttribute()
     bytes_reused = NumberAttribute()
-    error = TaskErrorMap(null=True)  # type: ignore[no-untyped-call]
+    error = ErrorMap(null=True)  # type: ignore[no-untyped-call]
     watch = UnicodeAttribute(null=True)
     check_at = NumberAttribute()
     sweeps = NumberAttribute()
@@ -212,6 +217,7 @@ class ModelItem(Item):
     files = NumberAttribute()
     size = NumberAttribute()
     gate = BinaryAttribute(legacy_encoding=False, null=True)
+    error = ErrorMap(null=True)  # type: ignore[no-untyped-call]
     shelf = UnicodeAttribute(null=True)
     lower_name = UnicodeAttribute()
     lease_owner = UnicodeAttribute(null=True)
@@ -281,6 +287,7 @@ def _to_task(item: TaskItem) -> Task:
         sweeps=int(item.sweeps),
         archive=_to_archive(item.archive),
         skipped=_unpack_skipped(item.skipped),
+        failed_ids=tuple(item.failed_ids or ()),
         selection=_unpack_selection(item.selection),
         transfer_began_at=item.transfer_began_at,
         bytes_counted_at=item.bytes_counted_at,
@@ -314,11 +321,15 @@ def _pack_skipped(skipped: Sequence[SkippedDirectory]) -> bytes:
     return zlib.compress(json.dumps(pairs, ensure_ascii=False).encode("utf-8", "surrogatepass"), level=9)
 
 
-def _to_task_error(error: TaskErrorMap | None) -> TaskError | None:
+def _to_task_error(error: ErrorMap | None) -> TaskError | None:
     return None if error is None else TaskError(error.type, error.detail, error.retryable)
 
 
-def _from_task_error(error: TaskError) -> dict[str, object]:
+def _to_model_error(error: ErrorMap | None) -> ModelError | None:
+    return None if error is None else ModelError(error.type, error.detail, error.retryable)
+
+
+def _from_error(error: TaskError | ModelError) -> dict[str, object]:
     return {"type": error.type, "detail": error.detail, "retryable": error.retryable}
 
 
@@ -340,6 +351,7 @@ def _to_model(item: ModelItem) -> Model:
         files=int(item.files),
         size=int(item.size),
         gate=_unpack_gate(item.gate),
+        error=_to_model_error(item.error),
     )
 
 
@@ -369,7 +381,14 @@ def _unpack_gate(packed: bytes | None) -> GateReport | None:
         tuple(found["flags"]),
         tuple((path, sha256) for path, sha256 in found["scanned"]),
         SecondOpinion(opinion) if opinion else None,
+        tuple(_to_file_inspection(file) for file in found.get("files", ())),
+        tuple(found.get("left_out", ())),
     )
+
+
+def _to_file_inspection(found: dict[str, Any]) -> FileInspection:
+    findings = tuple(Finding(FindingKind(f["kind"]), Severity(f["severity"]), f["detail"]) for f in found["findings"])
+    return FileInspection(**{**found, "verdict": FileVerdict(found["verdict"]), "findings": findings})
 
 
 def _to_file(item: FileItem) -> FileRecord:
@@ -707,6 +726,7 @@ class DynamoDBLedger(Ledger):
             model_ids=list(task.model_ids),
             archive=_from_archive(task.archive) if task.archive else None,
             skipped=_pack_skipped(task.skipped) if task.skipped else None,
+            failed_ids=list(task.failed_ids) or None,
             selection=_pack_selection(task.selection),
             transfer_began_at=task.transfer_began_at,
             bytes_counted_at=task.bytes_counted_at,
@@ -719,7 +739,7 @@ class DynamoDBLedger(Ledger):
             bytes_done=task.progress.bytes_done,
             bytes_total=task.progress.bytes_total,
             bytes_reused=task.progress.bytes_reused,
-            error=_from_task_error(task.error) if task.error else None,
+            error=_from_error(task.error) if task.error else None,
             watch=_WATCHED,
             check_at=task.check_at,
             sweeps=task.sweeps,
@@ -741,6 +761,7 @@ class DynamoDBLedger(Ledger):
             updated_at=model.updated_at,
             files=model.files,
             size=model.size,
+            error=_from_error(model.error) if model.error else None,
         )
 
     @translate_errors()
@@ -1027,6 +1048,7 @@ class DynamoDBLedger(Ledger):
         totals: Mapping[str, tuple[int, int]],
         check_at: float,
         gates: Mapping[str, GateReport] = MappingProxyType({}),
+        failed: Mapping[str, ModelError] = MappingProxyType({}),
     ) -> bool:
         def finish() -> bool:
             task = self.find_task(task_id)
@@ -1034,7 +1056,11 @@ class DynamoDBLedger(Ledger):
                 return task is not None and task.status is TaskStatus.DONE
             self._end(
                 task,
-                [TaskItem.status.set(TaskStatus.DONE), TaskItem.stage.set(Stage.DONE)],
+                [
+                    TaskItem.status.set(TaskStatus.DONE),
+                    TaskItem.stage.set(Stage.DONE),
+                    *([TaskItem.failed_ids.set(list(failed))] if failed else []),
+                ],
                 {
                     model_id: [
                         ModelItem.status.set(ModelStatus.READY),
@@ -1044,7 +1070,8 @@ class DynamoDBLedger(Ledger):
                         *([ModelItem.gate.set(_pack_gate(gates[model_id]))] if model_id in gates else []),
                     ]
                     for model_id, (files, size) in totals.items()
-                },
+                }
+                | {model_id: _fail_model(ModelStatus.FAILED, error.shorten()) for model_id, error in failed.items()},
                 check_at,
             )
             return True
@@ -1052,21 +1079,30 @@ class DynamoDBLedger(Ledger):
         return _retry(finish)
 
     @translate_errors()
-    def fail_import(self, task_id: str, error: TaskError, *, stage: Stage = Stage.FAILED, check_at: float) -> bool:
+    def fail_import(
+        self,
+        task_id: str,
+        error: TaskError,
+        *,
+        stage: Stage = Stage.FAILED,
+        check_at: float,
+        failed: Mapping[str, ModelError] = MappingProxyType({}),
+    ) -> bool:
+        shared = ModelError(error.type, error.detail, error.retryable)
 
         def fail() -> bool:
             task = self.find_task(task_id)
             if task is None or task.status is not TaskStatus.PENDING:
                 return False
-            failed = ModelItem.status.set(_find_failed_status(task))
+            status = _find_failed_status(task)
             self._end(
                 task,
                 [
                     TaskItem.status.set(TaskStatus.FAILED),
                     TaskItem.stage.set(stage),
-                    TaskItem.error.set(_from_task_error(error)),
+                    TaskItem.error.set(_from_error(error)),
                 ],
-                {model_id: [failed] for model_id in task.model_ids},
+                {model_id: _fail_model(status, failed.get(model_id, shared).shorten()) for model_id in task.model_ids},
                 check_at,
             )
             return True
@@ -1175,6 +1211,10 @@ class DynamoDBLedger(Ledger):
                     delete_item(self._blobs(item.digest), BlobItem.key == item.key)
 
         _write_parallel(forget, keys, _BATCH_GET_LIMIT)
+
+
+def _fail_model(status: ModelStatus, error: ModelError) -> list[Action]:
+    return [ModelItem.status.set(status), ModelItem.error.set(_from_error(error))]
 
 
 def _find_failed_status(task: Task) -> ModelStatus:

@@ -1,10 +1,10 @@
-"""Inflates an entry in a stream, and stops as soon as it is not what the archive's directory says."""
+"""Inflates an entry in a stream, and stops as soon as it disagrees with the archive's central directory."""
 
 from typing import Self
 
 from isal import isal_zlib
 
-from modelhaul.archives.directory import Entry, Refusal
+from modelhaul.archives.entries import Entry, Refusal, refuse_entry
 from modelhaul.errors import ArchiveRefusedError
 from modelhaul.ports import ByteStream
 
@@ -32,7 +32,9 @@ class InflatingStream:
         while not self._inflater.eof:
             piece = self._inflate(min(len(buffer), self._left + 1))
             if len(piece) > self._left:
-                raise self._refuse(f"inflates to more than its {self._entry.size:,} bytes", Refusal.BOMB)
+                raise self._refuse(
+                    f"inflates to more than {self._entry.size:,} bytes, its size in the central directory", Refusal.BOMB
+                )
             if piece:
                 buffer[: len(piece)] = piece
                 self._left -= len(piece)
@@ -61,24 +63,28 @@ class InflatingStream:
         try:
             piece: bytes = self._inflater.decompress(compressed, size)
         except isal_zlib.error:  # type: ignore[misc]
-            raise self._refuse("cannot be inflated: the archive is damaged", Refusal.DAMAGED) from None
+            raise self._refuse("is damaged: its data cannot be inflated", Refusal.DAMAGED) from None
         self._pending = self._inflater.unconsumed_tail
         if not piece and not compressed and not self._inflater.eof:
-            raise self._refuse("ends before its compressed data does: the archive is damaged", Refusal.DAMAGED)
+            raise self._refuse("is damaged: its compressed data ends early", Refusal.DAMAGED)
         return piece
 
     def _finish(self) -> None:
         while not self._inflater.eof:
             if self._inflate(1):
-                raise self._refuse(f"inflates to more than its {self._entry.size:,} bytes", Refusal.BOMB)
+                raise self._refuse(
+                    f"inflates to more than {self._entry.size:,} bytes, its size in the central directory", Refusal.BOMB
+                )
         self._check_end()
 
     def _check_end(self) -> None:
         if self._left:
-            raise self._refuse(f"inflates to {self._left:,} bytes less than it says", Refusal.DAMAGED)
+            raise self._refuse(
+                f"is damaged: it inflates to {self._entry.size - self._left:,} bytes, not {self._entry.size:,}",
+                Refusal.DAMAGED,
+            )
         if self._inflater.unused_data or self._read != self._entry.compressed_size:
-            raise self._refuse("has more compressed bytes than it needs", Refusal.HIDDEN_DATA)
+            raise self._refuse("has compressed bytes after the end of its Deflate stream", Refusal.HIDDEN_DATA)
 
     def _refuse(self, what: str, reason: Refusal) -> ArchiveRefusedError:
-        name = self._entry.name
-        return ArchiveRefusedError(f"The entry {name[:80]!r} {what}.", reason=reason, entry=name)
+        return refuse_entry(self._entry.name, what, reason)

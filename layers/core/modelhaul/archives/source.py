@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from modelhaul.archives.directory import ArchiveLimits, Entry, Method
+from modelhaul.archives.entries import ArchiveLimits, Entry, Method
 from modelhaul.archives.reader import ArchiveReader, MemoryStream, OpenRange, group_neighbours, read_range
 from modelhaul.digest import Algorithm, Digest
 from modelhaul.model import Archive, ObjectRange, ResolvedModel, SourceFile

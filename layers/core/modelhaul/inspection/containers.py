@@ -1,177 +1,288 @@
-"""The forms in which files hold pickles: bare, in ZIP archives (torch, numpy, TorchServe), behind a numpy header.
+"""Files that hold other files: ZIP archives of torch, numpy, Keras and others, and what is compressed.
 
-Files and members of archives are known by what they begin with, as the libraries that load them know them. Names tell
-only what need not be looked at, and what must be a pickle.
+Each member is inspected as a file of its own. An archive is clean if all of its members are.
 """
 
-import ast
 import bz2
 import lzma
+import re
+import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from enum import Enum, auto
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from modelhaul.archives.directory import ArchiveLimits, Entry, Method
 from modelhaul.archives.reader import ArchiveReader, open_memory
 from modelhaul.errors import ArchiveRefusedError
-from modelhaul.inspection.pickles import MOST_KEPT, PickleReport, begins_to_run, block, inspect_stream, judge
-from modelhaul.json_streams import ReadRange
+from modelhaul.findings import ContentReport, Finding, FindingKind, Severity
+from modelhaul.inspection.loaders import is_unpickled
+from modelhaul.inspection.opened import OpenedFile, open_bytes
 
-HEAD = 2048  # bytes of a file by which it is known
-_PICKLES = {
-    ".bin", ".ckpt", ".cloudpickle", ".dat", ".dill", ".distcp", ".joblib", ".npy", ".npz", ".p", ".pckl",
-    ".pdopt", ".pdparams", ".pickle", ".pk", ".pkl", ".pt", ".pt2", ".ptl", ".pth", ".pyt", ".sav", ".th",
-}  # fmt: skip
-_COMPRESSIONS = {".bz2", ".gz", ".lz4", ".lzma", ".xz", ".z", ".zst"}
-# What programs read as something else, whatever is in it; of models of tens of thousands of files nearly all.
-_OTHERS = {
-    ".arrow", ".avi", ".bat", ".bib", ".bmp", ".c", ".cc", ".cfg", ".conf", ".cpp", ".css", ".csv", ".cu", ".cuh",
-    ".flac", ".gif", ".gguf", ".go", ".h", ".h5", ".hdf5", ".hpp", ".html", ".ico", ".ini", ".ipynb", ".java", ".jinja",
-    ".jinja2", ".jpeg", ".jpg", ".js", ".json", ".jsonl", ".lock", ".log", ".m4a", ".md", ".mkv", ".mlir", ".mov",
-    ".mp3", ".mp4", ".mpg", ".msgpack", ".ogg", ".onnx", ".opus", ".ot", ".parquet", ".pb", ".pbtxt", ".pdf", ".png",
-    ".ps1", ".py", ".pyi",
-    ".rs", ".rst", ".safetensors", ".sh", ".srt", ".svg", ".swift", ".tex", ".tflite", ".tif", ".tiff", ".toml", ".ts",
-    ".tsv", ".ttf", ".txt", ".wasm", ".wav", ".webm", ".webp", ".woff2", ".xml", ".yaml", ".yml",
-}  # fmt: skip
-_OTHER_NAMES = {".gitattributes", ".gitignore", ".gitkeep", "CITATION", "LICENSE", "NOTICE", "README"}
-_CERTAIN = {".npy", ".pickle", ".pkl"}
-"""Of members that must be pickles, or arrays."""
+type InspectMember = Callable[[OpenedFile], ContentReport]
 
-_MOST_IN_MEMORY = 32 * 1024 * 1024  # bytes of a member
-_MOST_INFLATED = 256 * 1024 * 1024  # bytes of all members of an archive
-_MOST_OPENED = 2_000  # members of an archive that are read beyond their first bytes
-_MOST_NESTED = 3  # archives in archives
-_MOST_RUNS = 10_000  # requests for the beginnings of members
-_MOST_UNREAD = 20
+ZIP_MAGIC = b"PK\x03\x04"
+END_MAGIC = b"PK\x05\x06"
 _TAIL = 66_000  # bytes: a ZIP's end record, and the longest comment behind it
 _ZIP_LIMITS = ArchiveLimits(max_entries=100_000, max_entry_bytes=10**12, max_total_bytes=10**13, max_ratio=1032)
-_ZIP_MAGIC = b"PK\x03\x04"
-_NPY_MAGIC = b"\x93NUMPY"
-_LONGEST_NPY_HEADER = 1024 * 1024
-_TAR_MAGIC = slice(257, 262)
-_GZIP, _BZIP2, _XZ, _LZMA = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"]\x00\x00"
-_ZSTD, _LZ4 = b"\x28\xb5\x2f\xfd", b"\x04\x22M\x18"
-_ZLIB = (b"x\x01", b"x\x5e", b"x\x9c", b"x\xda")
-_OLD_JOBLIB = b"ZF0x"
-_COMPRESSED = (_GZIP, _BZIP2, _XZ, _LZMA, _ZSTD, _LZ4, _OLD_JOBLIB, *_ZLIB)
-_LARGEST_INFLATED = 2**29  # bytes of a file whose size is not known; text taken for a length is always more
-_DICTIONARY = 64 * 1024 * 1024  # bytes that a decompressor may take
+_MEMBER_HEAD = 2048  # bytes of a member that are read first
+_MAX_IN_MEMORY = 32 * 1024 * 1024  # bytes of a member, or of what is compressed
+_MAX_INFLATED = 256 * 1024 * 1024  # bytes of all members of an archive that are inflated
+_MAX_OPENED = 2_000  # members of an archive that are read beyond their first bytes
+_MAX_HEAD_REQUESTS = 10_000
+_MAX_DEPTH = 3  # archives and compressions inside each other
+_MAX_PICKLES = 4 * 1024 * 1024  # bytes of an archive's pickles that the second scanner sees
+_MAX_FINDINGS = 20
+_MAX_REASONS = 3
+# torch.export stores each tensor's bytes in a member of its own.
+_RAW_TENSOR = re.compile(r".*\bdata/(?:weights/weight|constants/tensor)_\d+")
+_MAX_DICTIONARY = 64 * 1024 * 1024  # bytes that an LZMA decompressor may take
 
-_DECOMPRESSORS: dict[tuple[bytes, ...], Callable[[], Any]] = {
-    (_GZIP,): lambda: zlib.decompressobj(31),
-    _ZLIB: zlib.decompressobj,
-    (_BZIP2,): bz2.BZ2Decompressor,
-    (_XZ, _LZMA): lambda: lzma.LZMADecompressor(memlimit=_DICTIONARY),
+_DECOMPRESSORS: dict[str, tuple[tuple[bytes, ...], Callable[[], Any]]] = {
+    "gzip": ((b"\x1f\x8b",), lambda: zlib.decompressobj(31)),
+    "bzip2": ((b"BZh",), bz2.BZ2Decompressor),
+    "xz": ((b"\xfd7zXZ\x00",), lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_DICTIONARY)),
+    "lzma": ((b"]\x00\x00",), lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MAX_DICTIONARY)),
+    "zlib": ((b"x\x01", b"x\x5e", b"x\x9c", b"x\xda"), zlib.decompressobj),
 }
-"""By what their files begin with."""
+"""By the bytes that files begin with."""
+# Two bytes are not enough to tell zlib's streams, nor three those of old LZMA files, from other content.
+_UNCERTAIN = {"zlib", "lzma"}
+_OPAQUE = {b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22M\x18": "lz4", b"ZF0x": "joblib's old compression"}
+
+_CODE_ARCHIVES = {
+    ".egg": "Python imports it",
+    ".jar": "Java loads it",
+    ".mar": "TorchServe runs its handler",
+    ".nemo": "NeMo loads it",
+    ".whl": "pip installs it",
+}
+"""What happens to the code in them, by their suffixes."""
 
 
-class Content(Enum):
-    """What the first bytes of a file tell."""
+def is_tar(head: bytes) -> bool:
+    """Whether Python's tarfile, with which torch reads its first format, takes this for an archive.
 
-    PICKLE = auto()  # it is or holds pickles, or may
-    UNREADABLE = auto()  # it may hold anything, and cannot be looked into
-    OTHER = auto()
-
-
-def is_pickle_name(path: str) -> bool:
-    """Whether programs that load models would take a file of this name for a pickle."""
-    suffixes = [suffix.lower() for suffix in PurePosixPath(path).suffixes]
-    while suffixes and suffixes[-1] in _COMPRESSIONS:
-        suffixes.pop()
-    return bool(suffixes) and suffixes[-1] in _PICKLES
-
-
-def is_other_name(path: str) -> bool:
-    """Whether no program would take a file of this name for a pickle. Of others their first bytes tell."""
-    place = PurePosixPath(path)
-    return place.suffix.lower() in _OTHERS or place.name in _OTHER_NAMES
-
-
-def recognize(head: bytes, size: int) -> Content:
-    """By the first `HEAD` bytes of a file of `size`."""
-    if head.startswith(_ZIP_MAGIC):
-        return Content.PICKLE
-    if head.startswith(_NPY_MAGIC):
-        return Content.OTHER if _find_objects(head) is None else Content.PICKLE
-    if head[_TAR_MAGIC] == b"ustar":
-        return Content.UNREADABLE
-    inflated = _inflate(head)
-    if inflated is None:
-        return Content.PICKLE if begins_to_run(head, size) else Content.OTHER
-    if not inflated or inflated.startswith((_ZIP_MAGIC, *_COMPRESSED)):
-        return Content.UNREADABLE
-    is_all = len(head) == size and len(inflated) < HEAD
-    return recognize(inflated, len(inflated) if is_all else _LARGEST_INFLATED)
-
-
-def inspect_pickle(read: ReadRange, size: int, *, is_numpy: bool = False, nested: int = 0) -> PickleReport | None:
-    """None for what is no pickle in any form. Raises what `read` raises.
-
-    `is_numpy`: the file's name is that of numpy's archives, of whose members any can be a pickle; torch takes its
-    storages for bytes. `nested`: how many archives the file lies in.
+    It goes by the checksum of the first header: the V7 format has no magic. Zeros are an empty archive.
     """
-    head = read(0, min(size, 512))
-    if head.startswith(_ZIP_MAGIC):
-        if nested == _MOST_NESTED:
-            return block("too many archives in archives")
-        return _inspect_zip(read, size, is_numpy=is_numpy, nested=nested)
-    if b"PK\x05\x06" in read(max(0, size - _TAIL), size):
-        return block("a ZIP archive lies behind other bytes")
-    if head.startswith(_NPY_MAGIC):
-        return _inspect_array(read, size)
-    if head[_TAR_MAGIC] == b"ustar" or head.startswith(_COMPRESSED):
-        form = "a compressed pickle" if head.startswith(_COMPRESSED) else "a checkpoint in a tar archive"
-        return block(f"{form}, which cannot be looked through")
-    return inspect_stream(read, 0, size)
-
-
-def _inflate(head: bytes) -> bytes | None:
-    """The beginning of what is compressed; nothing if that cannot be told, None if it is not compressed."""
-    for magic, open_decompressor in _DECOMPRESSORS.items():
-        if head.startswith(magic):
-            try:
-                inflated: bytes = open_decompressor().decompress(head, HEAD)
-            except (zlib.error, OSError, lzma.LZMAError):
-                return b"" if head.startswith(_XZ) else None
-            return inflated
-    return b"" if head.startswith((_ZSTD, _LZ4, _OLD_JOBLIB)) else None
-
-
-def _inspect_zip(read: ReadRange, size: int, *, is_numpy: bool, nested: int) -> PickleReport | None:
-    reader = ArchiveReader(lambda start, end: open_memory(read(start, end))(0, end - start), size, _ZIP_LIMITS)
-    reports: list[PickleReport] = []
-    unread: list[str] = []
-    inflated = opened = 0
     try:
-        entries = [entry for entry in reader.entries if not entry.is_directory]
-        members = entries if is_numpy else list(_leave_out_storages(entries))
-        for entry, head in reader.read_heads(members, HEAD, most_requests=_MOST_RUNS):
-            content = recognize(head, entry.size)
-            is_certain = PurePosixPath(entry.name).suffix.lower() in _CERTAIN and not head.startswith(_NPY_MAGIC)
-            if content is Content.UNREADABLE and not is_certain:
-                unread.append(entry.name)
-            elif content is Content.PICKLE or is_certain:
-                inflated += min(entry.size, _MOST_IN_MEMORY)
-                opened += entry.size > len(head)
-                if inflated > _MOST_INFLATED or opened > _MOST_OPENED:
-                    return block("its ZIP archive is too large to be looked through")
-                report = _inspect_member(read, reader, entry, head, nested)
-                if report is None and is_certain:
-                    report = block(f"{entry.name}: is not a pickle to its end")
-                if report is not None:
-                    reports.append(report)
-                    unread += report.unread
-    except ArchiveRefusedError as error:
-        return block(f"its ZIP archive is not to be trusted: {error.detail}")
-    if not reports and not unread:
+        tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+    except tarfile.EOFHeaderError:
+        return True
+    except (tarfile.HeaderError, ValueError):
+        return False
+    return True
+
+
+def has_archive_end(file: OpenedFile) -> bool:
+    """Whether readers that look for a ZIP's end record would find one."""
+    return END_MAGIC in file.read(max(0, file.size - _TAIL), file.size)
+
+
+def report_hidden_archive() -> ContentReport:
+    finding = Finding(FindingKind.AMBIGUOUS_ARCHIVE, Severity.HIGH, "a ZIP archive follows other bytes")
+    return ContentReport("zip", "not an archive from its first byte", (finding,), is_loadable=True)
+
+
+def find_code_archive(path: str) -> Finding | None:
+    suffix = PurePosixPath(path).suffix.lower()
+    if suffix not in _CODE_ARCHIVES:
         return None
-    judged = judge([reason for report in reports for reason in report.reasons])
-    joined = None if unread else _join_contents(reports)
-    return replace(judged, content=joined, unread=tuple(unread[:_MOST_UNREAD]))
+    return Finding(FindingKind.CODE_ARCHIVE, Severity.MEDIUM, f"an archive of code: {_CODE_ARCHIVES[suffix]}")
+
+
+def inspect_compressed(file: OpenedFile, inspect_member: InspectMember) -> ContentReport | None:
+    """What is compressed, by what is in it; None if nothing is."""
+    opaque = next((name for magic, name in _OPAQUE.items() if file.head.startswith(magic)), None)
+    if opaque is not None:
+        return ContentReport(opaque, f"{opaque} is not decompressed", is_loadable=file.is_unpickled)
+    for name, (magics, open_decompressor) in _DECOMPRESSORS.items():
+        if file.head.startswith(magics):
+            return _inspect_decompressed(file, name, open_decompressor(), inspect_member)
+    return None
+
+
+def _inspect_decompressed(
+    file: OpenedFile, name: str, decompressor: Any, inspect_member: InspectMember
+) -> ContentReport | None:
+    if file.depth >= _MAX_DEPTH:
+        return ContentReport(name, "too many archives inside each other", is_loadable=True)
+    content = bytearray()
+    position = 0
+    try:
+        while not decompressor.eof and position < file.size and len(content) <= _MAX_IN_MEMORY:
+            piece = file.read(position, position + len(file.head))
+            position += len(piece)
+            content += _decompress(decompressor, piece, _MAX_IN_MEMORY + 1 - len(content))
+    except (zlib.error, OSError, EOFError, lzma.LZMAError):
+        # An unpickler's reader decompresses piece by piece, and may run what precedes the damage.
+        if not content:
+            return None if name in _UNCERTAIN else ContentReport(name, "damaged")
+        decompressor = None
+    inner = inspect_member(
+        open_bytes(_strip_suffix(file.path), bytes(content), is_unpickled=file.is_unpickled, depth=file.depth + 1)
+    )
+    is_whole = decompressor is not None and decompressor.eof and not decompressor.unused_data and position == file.size
+    reason = inner.reason if is_whole else f"{name} data that is damaged, longer than 32 MiB, or followed by other data"
+    return replace(inner, format=f"{inner.format} in {name}", reason=reason)
+
+
+def _decompress(decompressor: Any, piece: bytes, limit: int) -> bytes:
+    inflated: bytes = decompressor.decompress(piece, limit)
+    while len(inflated) < limit and not decompressor.eof and getattr(decompressor, "unconsumed_tail", b""):
+        inflated += decompressor.decompress(decompressor.unconsumed_tail, limit - len(inflated))
+    return inflated
+
+
+def _strip_suffix(path: str) -> str:
+    return path.removesuffix(PurePosixPath(path).suffix)
+
+
+def inspect_zip(file: OpenedFile, inspect_member: InspectMember) -> ContentReport:
+    """A ZIP archive, by all of its members but torch's storages, which are declared by the pickle beside them."""
+    if file.depth >= _MAX_DEPTH:
+        return ContentReport("zip", "too many archives inside each other", is_loadable=True)
+    reader = ArchiveReader(
+        lambda start, end: open_memory(file.read(start, end))(0, end - start), file.size, _ZIP_LIMITS
+    )
+    try:
+        return _Inspection(file, reader, inspect_member).run()
+    except ArchiveRefusedError as error:
+        finding = Finding(
+            FindingKind.AMBIGUOUS_ARCHIVE, Severity.HIGH, f"a ZIP archive that is refused: {error.detail}"
+        )
+        return ContentReport("zip", "the archive is refused", (finding,), is_loadable=True)
+
+
+@dataclass(slots=True)
+class _Inspection:
+    """Of one ZIP archive. Raises ArchiveRefusedError."""
+
+    file: OpenedFile
+    reader: ArchiveReader
+    inspect_member: InspectMember
+    findings: list[Finding] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    pickles: list[bytes | None] = field(default_factory=list)
+    inflated: int = 0
+    opened: int = 0
+    is_unread: bool = False
+
+    def run(self) -> ContentReport:
+        entries = [entry for entry in self.reader.entries if not entry.is_directory]
+        names = {entry.name for entry in entries}
+        kind = identify_zip(names)
+        self.findings += _find_programs(kind, names)
+        # numpy takes any member of an .npz for a pickle or an array.
+        is_numpy = self.file.path.lower().endswith(".npz")
+        members = entries if is_numpy else list(_leave_out_storages(entries))
+        for entry, head in self.reader.read_heads(members, _MEMBER_HEAD, most_requests=_MAX_HEAD_REQUESTS):
+            self._inspect(entry, head, kind)
+        is_for_loaders = self.file.is_unpickled or kind not in ("keras", "zip")
+        return ContentReport(
+            kind,
+            "; ".join(self.reasons[:_MAX_REASONS]) or None,
+            tuple(self.findings[:_MAX_FINDINGS]),
+            is_loadable=is_for_loaders or bool(self.pickles),
+            pickles=self._join_pickles(),
+            unread=(is_for_loaders and bool(self.reasons)) or self.is_unread,
+        )
+
+    def _inspect(self, entry: Entry, head: bytes, kind: str) -> None:
+        member = OpenedFile(
+            entry.name,
+            entry.size,
+            head,
+            _MemberReader(self, entry),
+            is_unpickled(entry.name),
+            self.file.depth + 1,
+        )
+        try:
+            report = self.inspect_member(member)
+        except _LimitError as error:
+            self.reasons.append(f"{entry.name[:80]}: {error}")
+            self.is_unread = True
+            return
+        if kind == "torchscript" and entry.name.endswith(".pkl"):
+            report = replace(report, findings=tuple(f for f in report.findings if " __torch__." not in f.detail))
+        self.findings += [replace(f, detail=f"{entry.name[:80]}: {f.detail}") for f in report.findings]
+        if report.reason is not None and not _is_raw_tensor(kind, entry.name, report):
+            self.reasons.append(f"{entry.name[:80]}: {report.reason}")
+        self.is_unread |= report.is_unread or (member.is_unpickled and report.reason is not None)
+        if report.is_loadable and report.format != "npy":
+            self.pickles.append(report.pickles)
+
+    def _join_pickles(self) -> bytes | None:
+        found = [content for content in self.pickles if content is not None]
+        is_whole = len(found) == len(self.pickles) and 0 < sum(map(len, found)) <= _MAX_PICKLES
+        return b"".join(found) if is_whole else None
+
+    def count(self, size: int) -> None:
+        """Raises _LimitError."""
+        self.opened += 1
+        self.inflated += size
+        if self.opened > _MAX_OPENED or self.inflated > _MAX_INFLATED:
+            raise _LimitError("too many members, or bytes, to inspect in one archive")
+
+
+class _LimitError(Exception):
+    pass
+
+
+@dataclass(slots=True)
+class _MemberReader:
+    """Reads a member beyond its head: a stored one by ranges, a deflated one whole. Raises _LimitError."""
+
+    inspection: _Inspection
+    entry: Entry
+    begin: int | None = None
+    content: bytes | None = None
+
+    def __call__(self, start: int, end: int) -> bytes:
+        if self.entry.method is Method.STORED:
+            if self.begin is None:
+                self.inspection.count(0)
+                self.begin = self.inspection.reader.find_data(self.entry)
+            return self.inspection.file.read(self.begin + start, self.begin + end)
+        if self.content is None:
+            if self.entry.size > _MAX_IN_MEMORY:
+                raise _LimitError(f"deflated, and larger than {_MAX_IN_MEMORY // 2**20} MiB")
+            self.inspection.count(self.entry.size)
+            self.content = self.inspection.reader.read_entry(self.entry)
+        return self.content[start:end]
+
+
+def identify_zip(names: Collection[str]) -> str:
+    """Which program's archive it is, by the names of its members."""
+    bases = {PurePosixPath(name).name for name in names}
+    if "constants.pkl" in bases and "data.pkl" in bases:
+        return "torchscript"
+    if any(name.endswith(".data/extern_modules") for name in names):
+        return "torch-package"
+    if "data.pkl" in bases:
+        return "torch-zip"
+    if "archive_format" in bases or any(name.endswith(".pt2_archive") for name in names):
+        return "torch-export"
+    if {"config.json", "metadata.json"} <= set(names):
+        return "keras"
+    return "npz" if names and all(name.endswith(".npy") for name in names) else "zip"
+
+
+def _find_programs(kind: str, names: Collection[str]) -> Iterator[Finding]:
+    if kind == "torchscript":
+        yield Finding(FindingKind.TORCHSCRIPT, Severity.HIGH, "a TorchScript program: torch.jit.load runs it")
+    if kind == "torch-package":
+        yield Finding(FindingKind.TORCH_PACKAGE, Severity.HIGH, "Python sources that torch.package runs")
+    if kind == "torch-export":
+        for name in sorted(names):
+            if name.endswith((".so", ".dll", ".dylib")):
+                detail = f"{name[:80]}: a native library that torch loads with the model"
+                yield Finding(FindingKind.NATIVE_LIBRARY, Severity.HIGH, detail)
+
+
+def _is_raw_tensor(kind: str, name: str, report: ContentReport) -> bool:
+    return kind == "torch-export" and not report.is_loadable and _RAW_TENSOR.fullmatch(name) is not None
 
 
 def _leave_out_storages(entries: Sequence[Entry]) -> Iterator[Entry]:
@@ -181,71 +292,3 @@ def _leave_out_storages(entries: Sequence[Entry]) -> Iterator[Entry]:
         folder, _, number = entry.name.rpartition("/")
         if not (number.isdecimal() and f"{folder}.pkl" in names):
             yield entry
-
-
-def _inspect_member(
-    read: ReadRange, reader: ArchiveReader, entry: Entry, head: bytes, nested: int
-) -> PickleReport | None:
-    is_numpy = entry.name.endswith(".npz")
-    if entry.size <= _MOST_IN_MEMORY:
-        is_all = len(head) == entry.size and zlib.crc32(head) == entry.crc32
-        content = head if is_all else reader.read_entry(entry)
-        return inspect_pickle(_read_bytes(content), len(content), is_numpy=is_numpy, nested=nested + 1)
-    if entry.method is not Method.STORED:
-        return block(f"{entry.name}: is too large to be looked through")
-    begins = reader.find_data(entry)
-
-    def read_within(start: int, end: int) -> bytes:
-        return read(begins + start, begins + end)
-
-    return inspect_pickle(read_within, entry.size, is_numpy=is_numpy, nested=nested + 1)
-
-
-def _join_contents(reports: Sequence[PickleReport]) -> bytes | None:
-    contents = [report.content for report in reports if report.content is not None]
-    whole = len(contents) == len(reports) and sum(map(len, contents)) <= MOST_KEPT
-    return b"".join(contents) if whole else None
-
-
-def _inspect_array(read: ReadRange, size: int) -> PickleReport | None:
-    """A numpy array of objects is a pickle behind its header."""
-    head = read(0, min(size, _LONGEST_NPY_HEADER))
-    begins = _find_objects(head)
-    if begins is None:
-        return None
-    if begins < 0:
-        return block("is no numpy array whose header can be read")
-    return inspect_stream(read, begins, size) or block("is not a pickle to its end")
-
-
-def _find_objects(head: bytes) -> int | None:
-    """Where behind a `.npy` header the objects begin: None if there are none, -1 if the header cannot be read.
-
-    https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
-    """
-    width = 2 if head[6:7] == b"\x01" else 4
-    begins = 8 + width + int.from_bytes(head[8 : 8 + width], "little")
-    try:
-        header = ast.literal_eval(head[8 + width : begins].decode("latin-1").strip())
-        described = header["descr"]
-    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
-        return -1
-    if len(head) < begins:
-        return -1
-    return begins if _has_objects(described) else None
-
-
-def _has_objects(described: object) -> bool:
-    """Whether a dtype, or a field of it, holds Python objects; also what cannot be told."""
-    match described:
-        case str():
-            return described.lstrip("<>|=")[:1] in {"O", ""}
-        case [*fields] if isinstance(described, list):
-            return not all(isinstance(f, tuple) and len(f) > 1 and not _has_objects(f[1]) for f in fields)
-        case (subtype, _):
-            return _has_objects(subtype)
-    return True
-
-
-def _read_bytes(content: bytes) -> ReadRange:
-    return lambda start, end: content[start:end]

@@ -1,207 +1,361 @@
-"""What may be published: weights that are what their names say, and no pickle that runs anything.
+"""Decides whether a model may be published, by the content of each of its files.
 
-Nothing is ever unpickled. Files are read where they are staged, by ranges, and only as much of them as it takes.
+Nothing is ever loaded or run. Files are read by ranges where they are staged, and only as much of them as it takes.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import batched
 from pathlib import PurePosixPath
 
-from modelhaul.errors import InvalidModelError, ObjectGoneError, RetriesExhaustedError, UnsafeModelError
-from modelhaul.inspection.containers import HEAD, Content, inspect_pickle, is_other_name, is_pickle_name, recognize
-from modelhaul.inspection.flags import flag_files
-from modelhaul.inspection.pickles import PickleReport
+from modelhaul.errors import InvalidModelError, ModelhaulError, ObjectGoneError, RetriesExhaustedError, UnsafeModelError
+from modelhaul.findings import ContentReport, FileInspection, FileVerdict, Severity
+from modelhaul.inspection.formats import inspect_file
+from modelhaul.inspection.loaders import (
+    find_named_files,
+    is_training_state,
+    is_unpickled,
+    is_weight_name,
+    names_files,
+)
+from modelhaul.inspection.notes import InspectionNotes, load_notes, notes_key, save_notes
+from modelhaul.inspection.opened import HEAD, OpenedFile
+from modelhaul.inspection.placeholders import find_placeholder
 from modelhaul.inspection.safetensors import check_safetensors
-from modelhaul.json_streams import JsonError, check_object, find_names, list_shards
-from modelhaul.model import FileRecord, GateReport, GateVerdict, PicklePolicy, ResolvedModel, SecondOpinion, Source
+from modelhaul.json_streams import JsonError, check_object, list_shards, read_texts
+from modelhaul.model import (
+    FileRecord,
+    GateReport,
+    GateVerdict,
+    PickleOpinion,
+    PicklePolicy,
+    ResolvedModel,
+    SecondOpinion,
+    Source,
+)
 from modelhaul.ports import ObjectStore, PickleScanner
 from modelhaul.required_files import MAX_INDEX_SIZE
 from modelhaul.selection import WHOLE, Selection
 
 logger = logging.getLogger(__name__)
 
-_MOST_REASONS = 20
-_LONGEST = 300  # characters of a reason
-_MOST_MISSING = 1_000  # shards that are named in a flag
+_MAX_REASONS = 20
+_MAX_REASON = 300  # characters
+_MAX_MISSING = 1_000  # shards that are named in a flag
 _INDEXES = (".safetensors.index.json", ".bin.index.json")
 _PARSED = ("config.json", "tokenizer.json")
-_MOST_SHOWN = 16 * 1024 * 1024  # bytes of a model's pickles that the other scanner is shown
-_LONGEST_OPINION = 60.0  # seconds
-_KEPT_SECONDS = 240.0  # of the function's time, for publishing
-LARGEST_JSON = 128 * 1024 * 1024  # bytes; tokenizers have a few tens of millions
+_MAX_SHOWN = 16 * 1024 * 1024  # bytes of a model's pickles that the second scanner sees
+_OPINION_SECONDS = 60.0
+_PUBLISHING_SECONDS = 240.0  # of the function's time that the second scanner leaves to publishing
+_MAX_JSON = 128 * 1024 * 1024  # bytes; tokenizers have a few tens of millions
 _SHOWN = 80  # characters of a shard's name
-_AT_ONCE = 16
-_MOST_UNKNOWN = 10_000  # files that are looked at though no name says that they are pickles
+_CONCURRENCY = 16  # reads of the first bytes of files
+_BATCH = 256  # files whose first bytes are in memory at the most
+_STOP_BEFORE = 150.0  # seconds kept at the end: more than any one file takes
+_SAVE_EVERY = 60.0  # seconds
 
 
-@dataclass(frozen=True, slots=True)
+class OutOfTimeError(Exception):
+    """The function's time is up. What was inspected is saved; another function continues."""
+
+
+@dataclass(slots=True)
 class Gate:
-    """Inspects the verified files of a model in staging."""
+    """Inspects the verified files of the models of one task in staging."""
 
     store: ObjectStore
     policy: PicklePolicy
     scanner: PickleScanner
 
-    def inspect(
-        self, model: ResolvedModel, records: Sequence[FileRecord], remaining: Callable[[], float]
-    ) -> GateReport:
-        """`records` are the model's own; `remaining()` the function's seconds left.
+    def open_session(
+        self, task_id: str, remaining: Callable[[], float], *, on_save: Callable[[], None], resume: bool
+    ) -> "GateSession":
+        """`remaining()` are the function's seconds left; `on_save()` is called about once a minute. `resume`: an earlier
+        function may have inspected some of the files.
+        """
+        notes = load_notes(self.store, task_id) if resume else InspectionNotes()
+        return GateSession(self, task_id, remaining, on_save, notes)
 
-        Raises InvalidModelError for weights, indexes or JSON that are not what they should be, UnsafeModelError for a
-        pickle that the policy blocks.
+
+@dataclass(slots=True)
+class GateSession:
+    """One function's part in the inspection of a task's models."""
+
+    gate: Gate
+    task_id: str
+    remaining: Callable[[], float]
+    on_save: Callable[[], None]
+    notes: InspectionNotes
+    _shown: int = 0
+    _pending: dict[str, bytes] = field(default_factory=dict)
+    _saved_at: float = field(default_factory=time.monotonic)
+    _inspected: int = 0
+    _is_stored: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._is_stored = bool(self.notes.reports)
+
+    def inspect(self, model: ResolvedModel, records: Sequence[FileRecord]) -> GateReport:
+        """`records` are the model's own.
+
+        Raises InvalidModelError for weights, indexes or JSON that are not what their names say, UnsafeModelError for
+        what the policy blocks, OutOfTimeError.
         """
         files = {record.file.path.removeprefix(model.root): record for record in records}
-        self._check_formats(model, files)
-        pickles, unread = self._scan_pickles(files)
-        reasons = [f"{path}: {reason}" for path, report in pickles.items() for reason in report.reasons]
-        self._refuse(reasons)
-        opinion, more = self._ask_for_opinion(pickles, remaining)
-        reasons += more
-        self._refuse(reasons)
-        scanned = [(path, files[path].sha256 or "") for path in pickles]
-        flags = (
-            *self._flag_incomplete(model, files),
-            *(f"not-scanned: {what}" for what in unread),
-            *flag_files(sorted(files), lambda path, wanted: self._find_names(files[path], wanted)),
-        )
-        if reasons:
-            verdict = GateVerdict.UNSAFE
-        else:
-            verdict = GateVerdict.UNSCANNED if unread or self.policy is PicklePolicy.OFF else GateVerdict.CLEAN
-        return GateReport(
-            verdict,
-            tuple(reason[:_LONGEST] for reason in reasons[:_MOST_REASONS]),
-            tuple(flags),
-            tuple(scanned),
-            opinion,
-        )
+        roles = self._check_names(model, files)
+        if self.gate.policy is PicklePolicy.OFF:
+            flags = (*_flag_incomplete(model, files, self._open),)
+            return GateReport(GateVerdict.UNSCANNED, flags=flags)
+        reports = self._inspect_files(files, roles)
+        return self._conclude(model, files, roles, reports)
 
-    def _refuse(self, reasons: Sequence[str]) -> None:
-        if reasons and self.policy is PicklePolicy.BLOCK:
-            raise UnsafeModelError(f"{'; '.join(reasons[:_MOST_REASONS])}. Loading the model could run code.")
+    def save(self) -> None:
+        self._ask_for_opinions()
+        save_notes(self.gate.store, self.task_id, self.notes)
+        self._saved_at = time.monotonic()
+        self._is_stored = True
+        self.on_save()
 
-    def _check_formats(self, model: ResolvedModel, files: dict[str, FileRecord]) -> None:
+    def discard(self) -> None:
+        """Deletes what is saved: the manifests have it now. What is left of an import that failed expires."""
+        if self._is_stored:
+            self.gate.store.delete([notes_key(self.task_id)])
+
+    def _check_names(self, model: ResolvedModel, files: dict[str, FileRecord]) -> dict[str, str]:
+        """Holds files against their names. Returns which files other files name for a loader, and the first of these.
+
+        Raises InvalidModelError.
+        """
         for path, record in files.items():
-            if path.endswith(".safetensors"):
-                wrong = check_safetensors(self._open(record), record.file.size)
-            elif path in _PARSED:
-                wrong = self._check_json(record)
-            elif path.endswith(_INDEXES) and model.source is not Source.HUGGINGFACE:
-                wrong = self._check_index(path, record, files, shown=3, selection=model.selection)
-            else:
-                continue
+            wrong = self._find_wrong_content(model, path, record, files)
             if wrong is not None:
                 raise InvalidModelError(f"{path}: {wrong}")
+        roles: dict[str, str] = {}
+        for named, by in find_named_files(files, lambda path: self._list_names(path, files[path])):
+            roles.setdefault(named, by)
+        return roles
 
-    def _check_json(self, record: FileRecord) -> str | None:
-        if record.file.size > LARGEST_JSON:
-            return f"has {record.file.size:,} bytes, which is too much for JSON"
-        try:
-            check_object(self._open(record), record.file.size)
-        except JsonError as error:
-            return str(error)
+    def _find_wrong_content(
+        self, model: ResolvedModel, path: str, record: FileRecord, files: dict[str, FileRecord]
+    ) -> str | None:
+        read = self._open(record)
+        if path.endswith(".safetensors"):
+            return find_placeholder(read(0, min(record.file.size, HEAD)), record.file.size) or check_safetensors(
+                read, record.file.size
+            )
+        if path in _PARSED:
+            return _check_json(read, record.file.size)
+        if names_files(path) and record.file.size > MAX_INDEX_SIZE:
+            return f"{record.file.size:,} bytes are too many for an index; the limit is {MAX_INDEX_SIZE:,}"
+        if path.endswith(_INDEXES) and model.source is not Source.HUGGINGFACE:
+            return _check_index(path, record, files, read, shown=3, selection=model.selection)
         return None
 
-    def _flag_incomplete(self, model: ResolvedModel, files: dict[str, FileRecord]) -> Iterator[str]:
-        """Indexes whose shards are not all here: in a part of a model, where that was asked for, and on the Hub, where
-        it is the publisher's own doing.
-        """
-        if model.selection.is_whole and model.source is not Source.HUGGINGFACE:
-            return
-        for path, record in files.items():
-            if path.endswith(_INDEXES) and (wrong := self._check_index(path, record, files, shown=_MOST_MISSING)):
-                yield f"incomplete: {path}: {wrong}"
-
-    def _check_index(
-        self, path: str, record: FileRecord, files: Collection[str], *, shown: int, selection: Selection = WHOLE
-    ) -> str | None:
-        """What is wrong with it, with the first `shown` missing shards; those that the selection leaves out are not
-        missed.
-        """
-        if record.file.size > MAX_INDEX_SIZE:
-            return f"has {record.file.size:,} bytes, which is too much for an index"
-        directory = f"{PurePosixPath(path).parent}/".removeprefix("./")
+    def _list_names(self, path: str, record: FileRecord) -> Iterator[str]:
         try:
-            shards = list_shards(self._open(record), record.file.size)
+            yield from read_texts(self._open(record), record.file.size)
         except JsonError as error:
-            return str(error)
-        missing = sorted(s for s in shards if directory + s not in files and selection.takes(directory + s))
-        if not missing:
-            return None
-        return f"{len(missing):,} of its shards are missing: {', '.join(name[:_SHOWN] for name in missing[:shown])!r}"
+            raise InvalidModelError(f"{path}: {error}, so the files that it names are not known") from None
 
-    def _scan_pickles(self, files: dict[str, FileRecord]) -> tuple[dict[str, PickleReport], list[str]]:
-        """By the paths of what was looked into; and what could not be."""
-        reports: dict[str, PickleReport] = {}
-        if self.policy is PicklePolicy.OFF:
-            return reports, []
-        contents, unread = self._recognize_files(files)
-        shown = 0
-        for path, record in files.items():
-            if not record.file.size or not (is_pickle_name(path) or contents.get(path) is Content.PICKLE):
-                continue
-            report = inspect_pickle(self._open(record), record.file.size, is_numpy=path.lower().endswith(".npz"))
-            if report is None:
-                continue
-            unread += [f"{path}: {name}" for name in report.unread]
-            shown += len(report.content or b"")
-            reports[path] = report if shown <= _MOST_SHOWN else replace(report, content=None)
-        return reports, unread
+    def _inspect_files(self, files: dict[str, FileRecord], roles: Mapping[str, str]) -> dict[str, ContentReport]:
+        """The report of each file, by its path.
 
-    def _recognize_files(self, files: dict[str, FileRecord]) -> tuple[dict[str, Content], list[str]]:
-        """What those files are whose names do not tell, by their paths; and what cannot be looked into. A read each."""
-        unknown = [p for p, r in files.items() if r.file.size and not is_pickle_name(p) and not is_other_name(p)]
+        Raises InvalidModelError for a placeholder in place of weights, OutOfTimeError.
+        """
+        left = [path for path, record in files.items() if record.file.path not in self.notes.reports]
+        with ThreadPoolExecutor(_CONCURRENCY, thread_name_prefix="inspect") as pool:
+            for batch in batched(left, _BATCH, strict=False):
+                heads = pool.map(lambda path: self._open(files[path])(0, min(files[path].file.size, HEAD)), batch)
+                for path, head in zip(batch, heads, strict=True):
+                    self._stop_in_time()
+                    self._inspect_one(path, files[path], head, path in roles)
+        self._ask_for_opinions()
+        return {path: self.notes.reports[record.file.path] for path, record in files.items()}
 
-        def read_head(path: str) -> bytes:
-            return self._open(files[path])(0, min(files[path].file.size, HEAD))
+    def _inspect_one(self, path: str, record: FileRecord, head: bytes, is_named: bool) -> None:
+        placeholder = find_placeholder(head, record.file.size) if is_named or is_weight_name(path) else None
+        if placeholder is not None:
+            raise InvalidModelError(f"{path}: {placeholder}")
+        unpickled = is_named or is_unpickled(path)
+        opened = OpenedFile(path, record.file.size, head, self._open(record), unpickled)
+        report = inspect_file(opened)
+        if report.is_loadable and report.verdict is not FileVerdict.UNSAFE:
+            self._show(record.file.path, report.pickles)
+        self.notes.add(record.file.path, report)
+        self._inspected += 1
 
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="recognize") as pool:
-            heads = zip(unknown, pool.map(read_head, unknown[:_MOST_UNKNOWN]), strict=False)
-            contents = {path: recognize(head, files[path].file.size) for path, head in heads}
-        unread = [f"{path}: cannot be looked into" for path, found in contents.items() if found is Content.UNREADABLE]
-        if len(unknown) > _MOST_UNKNOWN:
-            unread.insert(0, f"{len(unknown) - _MOST_UNKNOWN:,} of {len(unknown):,} files of unknown kinds")
-        return contents, unread
+    def _stop_in_time(self) -> None:
+        """Raises OutOfTimeError, but not before one file was inspected, so that every function moves on."""
+        if self._inspected and self.remaining() < _STOP_BEFORE:
+            self.save()
+            raise OutOfTimeError
+        if time.monotonic() - self._saved_at > _SAVE_EVERY:
+            self.save()
 
-    def _ask_for_opinion(
-        self, reports: dict[str, PickleReport], remaining: Callable[[], float]
-    ) -> tuple[SecondOpinion | None, list[str]]:
-        """Another scanner's opinion on all of them, and what is malicious, with the path before it."""
-        shown = {path: report.content for path, report in reports.items() if report.content is not None}
-        seconds = min(_LONGEST_OPINION, remaining() - _KEPT_SECONDS)
-        opinions = self.scanner.scan(list(shown.values()), seconds=seconds) if shown and seconds > 0 else []
-        reasons = [f"{path}: {reason}" for path, o in zip(shown, opinions, strict=False) for reason in o.reasons]
-        verdicts = {opinion.verdict for opinion in opinions}
-        if SecondOpinion.MALICIOUS in verdicts:
-            return SecondOpinion.MALICIOUS, reasons
-        if SecondOpinion.UNVERIFIED in verdicts or len(opinions) < len(reports):
-            return SecondOpinion.UNVERIFIED, []
-        return (SecondOpinion.CLEAN if reports else None), []
+    def _show(self, path: str, pickles: bytes | None) -> None:
+        """Keeps pickles for the second scanner."""
+        self._shown += len(pickles or b"")
+        if pickles and self._shown <= _MAX_SHOWN:
+            self._pending[path] = pickles
+        else:
+            self.notes.opinions[path] = PickleOpinion(SecondOpinion.UNVERIFIED)
 
-    def _find_names(self, record: FileRecord, wanted: Collection[str]) -> Collection[str]:
-        try:
-            return find_names(self._open(record), record.file.size, wanted)
-        except JsonError:
-            return ()
+    def _ask_for_opinions(self) -> None:
+        pending, self._pending = self._pending, {}
+        seconds = min(_OPINION_SECONDS, self.remaining() - _PUBLISHING_SECONDS)
+        opinions = self.gate.scanner.scan(list(pending.values()), seconds=seconds) if pending and seconds > 0 else []
+        self.notes.opinions |= dict.fromkeys(pending, PickleOpinion(SecondOpinion.UNVERIFIED))
+        self.notes.opinions |= dict(zip(pending, opinions, strict=False))
+
+    def _conclude(
+        self,
+        model: ResolvedModel,
+        files: dict[str, FileRecord],
+        roles: Mapping[str, str],
+        reports: dict[str, ContentReport],
+    ) -> GateReport:
+        """Raises UnsafeModelError."""
+        opinions = {path: self.notes.opinions.get(record.file.path) for path, record in files.items()}
+        refused: dict[str, list[str]] = {}
+        for path, report in reports.items():
+            reasons = _list_reasons(path, report, roles.get(path), opinions[path], self.gate.policy)
+            if reasons:
+                refused[path] = reasons
+        left_out: dict[str, str] = {}
+        if self.gate.policy is PicklePolicy.BLOCK:
+            left_out = {p: r[0] for p, r in refused.items() if is_training_state(p) and p not in roles}
+            _refuse([f"{path}: {why}" for path, whys in refused.items() if path not in left_out for why in whys])
+        kept = {path: report for path, report in reports.items() if path not in left_out}
+        lines = [f"{path}: {why}" for path, whys in refused.items() if path in kept for why in whys]
+        flags = (
+            *_flag_incomplete(model, files, self._open),
+            *(f"left-out: {path}: {reason}" for path, reason in sorted(left_out.items())),
+            *_flag_files(kept),
+        )
+        return GateReport(
+            verdict=_judge(lines, kept.values()),
+            reasons=tuple(line[:_MAX_REASON] for line in lines[:_MAX_REASONS]),
+            flags=flags,
+            scanned=tuple((path, files[path].sha256 or "") for path, r in kept.items() if r.is_loadable),
+            second_opinion=_sum_up([opinions[path] for path in kept]),
+            files=tuple(_record(path, files[path].sha256 or "", report) for path, report in kept.items()),
+            left_out=tuple(sorted(left_out)),
+        )
 
     def _open(self, record: FileRecord) -> Callable[[int, int], bytes]:
-        def read(start: int, end: int) -> bytes:
-            if start >= end:
-                return b""
-            try:
-                data = self.store.read(record.staging_key, start, end)
-            except ObjectGoneError:
-                raise describe_lost_file(record) from None
-            if len(data) != min(end, record.file.size) - start:
-                raise describe_lost_file(record)
-            return data
-
-        return read
+        return partial(_read_staged, self.gate.store, record)
 
 
-def describe_lost_file(record: FileRecord) -> RetriesExhaustedError:
+def _read_staged(store: ObjectStore, record: FileRecord, start: int, end: int) -> bytes:
+    if start >= end:
+        return b""
+    try:
+        data = store.read(record.staging_key, start, end)
+    except ObjectGoneError:
+        raise describe_lost_file(record) from None
+    if len(data) != min(end, record.file.size) - start:
+        raise describe_lost_file(record)
+    return data
+
+
+def describe_lost_file(record: FileRecord) -> ModelhaulError:
     return RetriesExhaustedError(
         f"{record.file.path}: the verified file was removed or changed before it could be published. Submit again."
     )
+
+
+def _check_json(read: Callable[[int, int], bytes], size: int) -> str | None:
+    if size > _MAX_JSON:
+        return f"{size:,} bytes are too many for JSON; the limit is {_MAX_JSON:,}"
+    try:
+        check_object(read, size)
+    except JsonError as error:
+        return str(error)
+    return None
+
+
+def _check_index(
+    path: str,
+    record: FileRecord,
+    files: Collection[str],
+    read: Callable[[int, int], bytes],
+    *,
+    shown: int,
+    selection: Selection = WHOLE,
+) -> str | None:
+    """What is wrong with an index, with the first `shown` missing shards that the selection does not leave out."""
+    directory = f"{PurePosixPath(path).parent}/".removeprefix("./")
+    try:
+        shards = list_shards(read, record.file.size)
+    except JsonError as error:
+        return str(error)
+    missing = sorted(s for s in shards if directory + s not in files and selection.takes(directory + s))
+    if not missing:
+        return None
+    return f"{len(missing):,} of its shards are missing: {', '.join(name[:_SHOWN] for name in missing[:shown])!r}"
+
+
+def _flag_incomplete(
+    model: ResolvedModel,
+    files: dict[str, FileRecord],
+    open_record: Callable[[FileRecord], Callable[[int, int], bytes]],
+) -> Iterator[str]:
+    """Indexes with missing shards: in a part of a model, where that was asked for, and on the Hub, where the publisher
+    left them out.
+    """
+    if model.selection.is_whole and model.source is not Source.HUGGINGFACE:
+        return
+    for path, record in files.items():
+        if path.endswith(_INDEXES):
+            wrong = _check_index(path, record, files, open_record(record), shown=_MAX_MISSING)
+            if wrong is not None:
+                yield f"incomplete: {path}: {wrong}"
+
+
+def _list_reasons(
+    path: str, report: ContentReport, named_by: str | None, opinion: PickleOpinion | None, policy: PicklePolicy
+) -> list[str]:
+    """Why loading the file could run code."""
+    reasons = [finding.detail for finding in report.findings if finding.severity is Severity.HIGH]
+    is_read = report.is_unread or (report.reason is not None and (named_by is not None or is_unpickled(path)))
+    if not reasons and is_read and policy is PicklePolicy.BLOCK:
+        role = f"; {named_by} names it, so a loader may unpickle it" if named_by is not None else ""
+        reasons.append(f"{report.reason}{role}")
+    if opinion is not None and opinion.verdict is SecondOpinion.MALICIOUS:
+        reasons += opinion.reasons
+    return reasons
+
+
+def _refuse(reasons: Sequence[str]) -> None:
+    if reasons:
+        raise UnsafeModelError(f"{'; '.join(reasons[:_MAX_REASONS])}. Loading the model could run code.")
+
+
+def _judge(lines: Sequence[str], reports: Collection[ContentReport]) -> GateVerdict:
+    if lines:
+        return GateVerdict.UNSAFE
+    is_clean = all(report.verdict is FileVerdict.CLEAN for report in reports)
+    return GateVerdict.CLEAN if is_clean else GateVerdict.UNSCANNED
+
+
+def _flag_files(reports: Mapping[str, ContentReport]) -> Iterator[str]:
+    """`kind: path` for each finding that is no reason to refuse, `not-scanned: path: reason` for the others."""
+    for path, report in sorted(reports.items()):
+        kinds = dict.fromkeys(f.kind for f in report.findings if f.severity is not Severity.HIGH)
+        yield from (f"{kind}: {path}" for kind in kinds)
+        if report.reason is not None:
+            yield f"not-scanned: {path}: {report.reason}"
+
+
+def _sum_up(opinions: Collection[PickleOpinion | None]) -> SecondOpinion | None:
+    verdicts = {opinion.verdict for opinion in opinions if opinion is not None}
+    order = (SecondOpinion.MALICIOUS, SecondOpinion.UNVERIFIED, SecondOpinion.CLEAN)
+    return next((verdict for verdict in order if verdict in verdicts), None)
+
+
+def _record(path: str, sha256: str, report: ContentReport) -> FileInspection:
+    return FileInspection(path, sha256, report.format, report.verdict, report.reason, report.findings)

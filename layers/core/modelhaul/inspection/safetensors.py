@@ -1,19 +1,29 @@
 """Whether a safetensors file is what its header says, and its header what the format says.
 
-https://github.com/huggingface/safetensors#format
+https://github.com/huggingface/safetensors#format, read as the library reads it, but for four things. It has other
+limits: a header may have 100 MB. Of a name that is repeated it takes the last tensor; a tensor may be a list of its
+fields, or have more of them. No writer makes those, and readers differ on them: they are refused here.
 """
 
+import json
+import re
+from collections.abc import Iterator
 from itertools import pairwise
-from math import prod
+from typing import Never, cast
 
-from modelhaul.json_streams import JsonError, ReadRange, read_members
+from modelhaul.findings import ContentReport
+from modelhaul.inspection.windows import ContentError, read_windows
+from modelhaul.json_streams import ReadRange
 
-# Bytes. The format has 100 MB; the largest models' shards have less than 5, and a tensor of 50 takes 230 here.
+# Bytes. The largest models' shards have less than 5 MB; the names of 32 MiB of tensors take 150 MB of memory.
 MAX_HEADER = 32 * 1024 * 1024
-_LENGTH = 8
-_MOST_DIMENSIONS = 1_000
-_LARGEST = 2**63
-_SHOWN = 80  # characters of a name in what is said
+_MAX_TENSOR = 64 * 1024  # bytes of one tensor's description
+_MAX_METADATA = 8 * 1024 * 1024  # bytes; trainers' have up to one
+_MAX_METADATA_STRINGS = 400_000  # names and values
+_LENGTH = 8  # bytes of the header's length
+_LIMIT = 2**64  # of a number: the library's are unsigned, of 64 bits
+_SHOWN = 80  # characters of a name in a message
+_FIELDS = {"dtype", "shape", "data_offsets"}
 _BITS = {
     "BOOL": 8,
     "F4": 4,
@@ -24,6 +34,8 @@ _BITS = {
     "F8_E5M2": 8,
     "F8_E4M3": 8,
     "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8,
+    "F8_E5M2FNUZ": 8,
     "I16": 16,
     "U16": 16,
     "F16": 16,
@@ -36,82 +48,161 @@ _BITS = {
     "U64": 64,
     "C64": 64,
 }
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SPACE = rb"[ \t\n\r]*+"
+_STRING = rb'"(?:[^"\\]|\\.)*+"'
+_EMPTY = re.compile(_SPACE + rb"\{" + _SPACE + rb"\}" + _SPACE)
+_BEGIN = re.compile(_SPACE + rb"\{" + _SPACE)
+# A value is an object without objects in it, as tensors and metadata are, or null.
+_MEMBER = re.compile(
+    b'(%s)%s:%s(null|\\{[^{}"]*+(?:%s[^{}"]*+)*+\\})%s([,}])%s'
+    % (_STRING, _SPACE, _SPACE, _STRING, _SPACE, _SPACE),
+    re.DOTALL,
+)  # fmt: skip
 
 
-class _FormatError(Exception):
-    pass
+def inspect_safetensors(read: ReadRange, size: int) -> ContentReport:
+    return ContentReport("safetensors", check_safetensors(read, size))
 
 
 def check_safetensors(read: ReadRange, size: int) -> str | None:
-    """What is wrong with the file, in a line; None if it is sound. Two reads, and one for each 4 MiB of header."""
+    """What is wrong with the file, in a line; None if it is valid. Reads its header only."""
     try:
-        places, begins = _read_header(read, size)
-        if not places or places[0][0]:
-            begin = places[0][0] if places else size - begins
-            if begin:
-                raise _FormatError(f"{begin:,} bytes before the first tensor belong to none")
-        for (_, end), (begin, _) in pairwise(places):
-            if begin != end:
-                raise _FormatError(f"the tensors do not lie one behind the other at {min(begin, end):,}")
-        if places and places[-1][1] != size - begins:
-            raise _FormatError(f"the tensors end at {places[-1][1]:,} of {size - begins:,} bytes")
-    except (_FormatError, JsonError) as error:
+        header = _read_header(read, size)
+        extents = sorted(_read_tensors(header))
+    except ContentError as error:
         return str(error)
+    data = size - _LENGTH - len(header)
+    for (_, end), (begin, _) in pairwise([(0, 0), *extents, (data, data)]):
+        if begin != end:
+            return f"gap or overlap at byte {min(begin, end):,} of the {data:,} bytes of tensors"
     return None
 
 
-def _read_header(read: ReadRange, size: int) -> tuple[list[tuple[int, int]], int]:
-    """Where each tensor begins and ends, in order, and where in the file the first of their bytes is."""
+def _read_header(read: ReadRange, size: int) -> bytes:
     if size < _LENGTH:
-        raise _FormatError("is too short to be safetensors")
-    head = read(0, min(size, _LENGTH + 1))
-    length = int.from_bytes(head[:_LENGTH], "little")
-    begins = _LENGTH + length
-    if begins > size:
-        raise _FormatError(f"is no safetensors file: its header would have {length:,} bytes")
+        raise ContentError(f"has {size} bytes, which is too short for safetensors")
+    length = int.from_bytes(read(0, _LENGTH), "little")
+    if length > size - _LENGTH:
+        raise ContentError(f"is not a safetensors file: its header would have {length:,} bytes")
     if length > MAX_HEADER:
-        raise _FormatError(f"has a header of {length:,} bytes; the limit is {MAX_HEADER:,}")
-    if not head.endswith(b"{"):
-        raise _FormatError("is no safetensors file: its header is not a JSON object")
+        raise ContentError(f"has a header of {length:,} bytes; the limit is {MAX_HEADER:,}")
+    return b"".join(read_windows(read, _LENGTH, _LENGTH + length))
+
+
+def _read_tensors(header: bytes) -> Iterator[tuple[int, int]]:
+    """Where each tensor begins and ends, in the order of the header."""
     names: set[str] = set()
-    places = []
-    for name, value in read_members(read, _LENGTH, begins):
+    for key, value in _split_members(header):
+        name = _parse(key)
+        if not isinstance(name, str) or not _is_unicode(name):
+            raise ContentError("invalid safetensors header: a name is not valid Unicode")
         if name in names:
-            raise _FormatError(f"names {name[:_SHOWN]!r} twice")
+            raise ContentError(f"duplicate tensor name {name[:_SHOWN]!a}")
         names.add(name)
         if name == "__metadata__":
             _check_metadata(value)
         else:
-            places.append(_check_tensor(name, value))
-    return sorted(places), begins
+            yield _check_tensor(name[:_SHOWN], value)
 
 
-def _check_metadata(metadata: object) -> None:
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _FormatError("its metadata are not texts")
+def _split_members(header: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """JSON of the name and of the value of each member of the one object that the header is."""
+    begin = _BEGIN.match(header)
+    if begin is None:
+        raise ContentError("is not a safetensors file: its header is not a JSON object")
+    if _EMPTY.fullmatch(header):
+        return
+    position = begin.end()
+    last = b","
+    while last == b",":
+        member = _MEMBER.match(header, position)
+        if member is None:
+            raise ContentError(f"invalid safetensors header at byte {position:,}")
+        yield member[1], member[2]
+        position, last = member.end(), member[3]
+    if position != len(header):
+        raise ContentError(f"invalid safetensors header at byte {position:,}")
 
 
-def _check_tensor(name: str, tensor: object) -> tuple[int, int]:
+def _check_metadata(content: bytes) -> None:
+    if len(content) > _MAX_METADATA or content.count(b'"') > 2 * _MAX_METADATA_STRINGS:
+        raise ContentError(f"has metadata of {len(content):,} bytes; the limit is {_MAX_METADATA:,}")
+    metadata = _parse(content)
+    if metadata is None:
+        return
+    for pair in cast("dict[str, object]", metadata).items():
+        if not all(isinstance(text, str) and _is_unicode(text) for text in pair):
+            raise ContentError("invalid __metadata__: names and values must be strings in valid Unicode")
+
+
+def _check_tensor(name: str, content: bytes) -> tuple[int, int]:
     """Where its bytes begin and end."""
-    shown = name[:_SHOWN]
-    if not isinstance(tensor, dict) or set(tensor) != {"dtype", "shape", "data_offsets"}:
-        raise _FormatError(f"the tensor {shown!r} is not described as the format says")
-    bits = _BITS.get(tensor["dtype"]) if isinstance(tensor["dtype"], str) else None
-    shape, offsets = tensor["shape"], tensor["data_offsets"]
+    if len(content) > _MAX_TENSOR:
+        raise ContentError(
+            f"the description of tensor {name!a} has {len(content):,} bytes; the limit is {_MAX_TENSOR:,}"
+        )
+    tensor = _parse(content)
+    if not isinstance(tensor, dict) or set(tensor) != _FIELDS:
+        raise ContentError(f"tensor {name!a} must have dtype, shape and data_offsets, and nothing else")
+    dtype, shape, offsets = tensor["dtype"], tensor["shape"], tensor["data_offsets"]
+    bits = _BITS.get(dtype) if isinstance(dtype, str) else None
     if bits is None:
-        raise _FormatError(f"the tensor {shown!r} has no type of the format")
+        raise ContentError(f"tensor {name!a} has an unknown dtype")
     if not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2:  # noqa: PLR2004 - begin and end
-        raise _FormatError(f"the tensor {shown!r} has a shape or a place that cannot be")
-    needed = prod(shape) * bits
+        raise ContentError(f"tensor {name!a} has an invalid shape or data_offsets")
     begin, end = offsets
-    if needed >= _LARGEST or needed % 8 or end - begin != needed // 8:
-        raise _FormatError(f"the tensor {shown!r} has {end - begin:,} bytes, which is not what its shape takes")
+    if end - begin != _count_bytes(name, shape, bits):
+        raise ContentError(f"tensor {name!a} has {end - begin:,} bytes, which its shape and dtype contradict")
     return begin, end
 
 
+def _count_bytes(name: str, shape: list[int], bits: int) -> int:
+    """As the library multiplies: an overflow is an error, even where a later dimension is 0."""
+    total = 1
+    for factor in (*shape, bits):
+        total *= factor
+        if total >= _LIMIT:
+            raise ContentError(f"the shape of tensor {name!a} overflows 64 bits")
+    if total % 8:
+        raise ContentError(f"tensor {name!a} does not end at a byte")
+    return total // 8
+
+
+def _parse(content: bytes) -> object:
+    try:
+        parsed: object = json.loads(
+            content.decode(),
+            object_pairs_hook=_build_object,
+            parse_int=_parse_count,
+            parse_float=_refuse_number,
+            parse_constant=_refuse_number,
+        )
+    except (ValueError, RecursionError):
+        raise ContentError("invalid safetensors header: not JSON in UTF-8") from None
+    return parsed
+
+
+def _build_object(members: list[tuple[str, object]]) -> dict[str, object]:
+    built = dict(members)
+    if len(built) != len(members):
+        raise ContentError("invalid safetensors header: a name is repeated in an object")
+    return built
+
+
+def _parse_count(digits: str) -> int:
+    # "-0" is a floating point number to the library.
+    return -1 if digits.startswith("-") else int(digits)
+
+
+def _refuse_number(text: str) -> Never:
+    raise ContentError(f"invalid safetensors header: {text[:_SHOWN]} is not a count")
+
+
 def _are_counts(values: object) -> bool:
-    return (
-        isinstance(values, list)
-        and len(values) <= _MOST_DIMENSIONS
-        and all(type(value) is int and 0 <= value < _LARGEST for value in values)
-    )
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < _LIMIT for value in values)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it has no half of a surrogate pair, which `json` takes."""
+    return _SURROGATE.search(text) is None

@@ -1,0 +1,105 @@
+"""Extra fields of entries: zip64 sizes, Unicode names, and fields that change what a reader extracts."""
+
+import struct
+import zlib
+from collections.abc import Mapping
+
+from modelhaul.archives.entries import Refusal, refuse_entry
+
+type ExtraFields = Mapping[int, bytes]
+"""The data of each extra field by its header ID."""
+
+ZIP64 = 0x1
+_UNICODE_PATH = 0x7075
+_ENCRYPTION = {0x17, 0x9901}  # APPNOTE 4.5.12; AES of WinZip
+_REDEFINING = {
+    0x0008: "extended language encoding",
+    0x000D: "PKWARE UNIX, which may name a link's target",
+    0x000F: "patch descriptor",
+    0x07C8: "Macintosh",
+    0x2605: "ZipIt Macintosh long file name",
+    0x2705: "ZipIt Macintosh short file name",
+    0x334D: "Info-ZIP Macintosh",
+    0x4F4C: "Xceed original location",
+    0x554E: "Xceed Unicode name",
+    0x6C78: "libarchive, which may make a link or a directory of a file",
+    0x756E: "ASi UNIX, which may make a link of a file",
+}
+"""Fields by which a reader extracts another name, a link or a directory; APPNOTE 4.6.1 and libarchive's source."""
+
+_UNICODE_PATH_HEADER = 5  # bytes: a version and a CRC-32
+_ZIP64_SIZES = (8, 16, 24, 28)  # bytes of the first one, two, three or all four values
+_MAX_LONG, _MAX_SHORT = 0xFFFFFFFF, 0xFFFF  # stand for a value that the zip64 field has
+
+
+def read_extra_fields(extra: bytes, raw_name: bytes) -> ExtraFields:
+    """Raises ArchiveRefusedError for a malformed field, and for one that changes what the entry is."""
+    fields: dict[int, bytes] = {}
+    position = 0
+    shown = raw_name.decode("ascii", "backslashreplace")
+    while position + 4 <= len(extra):
+        kind, size = struct.unpack_from("<HH", extra, position)
+        if position + 4 + size > len(extra):
+            raise refuse_entry(shown, f"has a malformed extra field ({kind:#06x})", Refusal.MALFORMED)
+        _check_kind(kind, shown)
+        if kind in (ZIP64, _UNICODE_PATH) and kind in fields:
+            reason = Refusal.ZIP64 if kind == ZIP64 else Refusal.NAME_ENCODING
+            raise refuse_entry(shown, f"has two extra fields of the same kind ({kind:#06x})", reason)
+        fields[kind] = extra[position + 4 : position + 4 + size]
+        position += 4 + size
+    if extra[position:].strip(b"\0"):
+        raise refuse_entry(shown, "has a malformed extra field", Refusal.MALFORMED)
+    return fields
+
+
+def _check_kind(kind: int, shown: str) -> None:
+    if kind in _ENCRYPTION:
+        raise refuse_entry(shown, "is encrypted", Refusal.ENCRYPTED)
+    if kind in _REDEFINING:
+        raise refuse_entry(
+            shown, f"has an extra field that is not supported ({kind:#06x}: {_REDEFINING[kind]})", Refusal.EXTRA_FIELD
+        )
+
+
+def read_unicode_path(fields: ExtraFields, raw_name: bytes, shown: str) -> str | None:
+    """The name in the Unicode Path field (APPNOTE 4.6.9), None without one. Raises ArchiveRefusedError."""
+    field = fields.get(_UNICODE_PATH)
+    if field is None:
+        return None
+    version, crc32 = field[:1], field[1:_UNICODE_PATH_HEADER]
+    if version != b"\1" or crc32 != zlib.crc32(raw_name).to_bytes(4, "little"):
+        raise refuse_entry(shown, "has a Unicode Path extra field for another name", Refusal.NAME_ENCODING)
+    try:
+        return field[_UNICODE_PATH_HEADER:].decode()
+    except UnicodeDecodeError:
+        raise refuse_entry(
+            shown, "has a Unicode Path extra field that is not valid UTF-8", Refusal.NAME_ENCODING
+        ) from None
+
+
+def read_sizes(name: str, fields: ExtraFields, short: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """(compressed size, size, offset, disk), with the values that are all ones taken from the zip64 field.
+
+    APPNOTE 4.5.3. A field that has more than what is needed must repeat the other values. Raises ArchiveRefusedError.
+    """
+    compressed, size, offset, disk = short
+    field = fields.get(ZIP64, b"")
+    # In this order, which is not the header's.
+    values = (size, compressed, offset, disk)
+    codes, maxima = "QQQL", (_MAX_LONG, _MAX_LONG, _MAX_LONG, _MAX_SHORT)
+    is_wide = [value == most for value, most in zip(values, maxima, strict=True)]
+    layout = struct.Struct("<" + "".join(code for code, is_so in zip(codes, is_wide, strict=True) if is_so))
+    if len(field) < layout.size:
+        raise refuse_entry(name, "lacks the zip64 extra field that its header refers to", Refusal.ZIP64)
+    wide = iter(layout.unpack_from(field))
+    size, compressed, offset, disk = (
+        next(wide) if is_so else value for value, is_so in zip(values, is_wide, strict=True)
+    )
+    if len(field) > layout.size and not _repeats(field, (size, compressed, offset, disk)):
+        raise refuse_entry(name, "has a zip64 extra field that disagrees with its header", Refusal.ZIP64)
+    return compressed, size, offset, disk
+
+
+def _repeats(field: bytes, values: tuple[int, int, int, int]) -> bool:
+    """Whether a field that has all of the values, or the first of them, has these."""
+    return len(field) in _ZIP64_SIZES and struct.pack("<QQQL", *values).startswith(field)

@@ -1,0 +1,130 @@
+"""What stands beside an entry's data: its local header and its data descriptor, compared with the directory's entry."""
+
+import struct
+from dataclasses import dataclass
+
+from modelhaul.archives.entries import Entry, Refusal, refuse_entry
+from modelhaul.archives.extra_fields import ZIP64, read_extra_fields, read_sizes
+from modelhaul.archives.names import read_local_name
+from modelhaul.errors import ArchiveRefusedError
+
+LOCAL_HEADER_SIZE = 30  # bytes without name and extra fields
+MAX_DESCRIPTOR_SIZE = 24  # bytes
+_LOCAL = struct.Struct("<4s5H3L2H")  # APPNOTE 4.3.7
+DESCRIPTOR_FLAG = 0x8  # APPNOTE 4.4.4, bit 3
+_DESCRIPTOR_SIGNATURE = b"PK\x07\x08"
+_NARROW, _WIDE = struct.Struct("<3L"), struct.Struct("<L2Q")  # APPNOTE 4.3.9
+_MAX_VERSION = 45  # APPNOTE 4.4.3: zip64. What needs more is skipped by unzip.
+_MAX_LONG = 0xFFFFFFFF
+
+
+class ShortHeaderError(Exception):
+    """More bytes of a local header are `needed` than were given."""
+
+    def __init__(self, needed: int) -> None:
+        super().__init__(needed)
+        self.needed = needed
+
+
+@dataclass(frozen=True, slots=True)
+class LocalHeader:
+    """`size`: bytes before the entry's data. `descriptor_size`: bytes behind it; 0 without a data descriptor."""
+
+    size: int
+    descriptor_size: int
+    is_wide: bool
+
+
+def check_version(name: str, version: int) -> None:
+    """`version`: needed to extract, in tenths."""
+    if version > _MAX_VERSION:
+        raise refuse_entry(
+            name, f"needs version {version / 10} of the ZIP format; {_MAX_VERSION / 10} is supported", Refusal.METHOD
+        )
+
+
+def check_local_header(data: bytes, entry: Entry) -> LocalHeader:
+    """Compares the local header, with which `data` begins, with the directory's entry.
+
+    Raises ShortHeaderError if `data` is too short, ArchiveRefusedError.
+    """
+    if len(data) < LOCAL_HEADER_SIZE:
+        raise ShortHeaderError(LOCAL_HEADER_SIZE)
+    signature, version, flags, method, _, _, crc32, compressed, size, name_size, extra_size = _LOCAL.unpack_from(data)
+    if signature != b"PK\x03\x04":
+        raise refuse_entry(entry.name, f"has no local header at byte {entry.header_offset:,}", Refusal.HEADER_MISMATCH)
+    length = LOCAL_HEADER_SIZE + name_size + extra_size
+    rest = entry.end - entry.header_offset - length - entry.compressed_size
+    if rest < 0:
+        raise refuse_entry(
+            entry.name, f"overlaps the next entry or the central directory at byte {entry.end:,}", Refusal.OVERLAP
+        )
+    if len(data) < length:
+        raise ShortHeaderError(length)
+    raw_name = data[LOCAL_HEADER_SIZE : LOCAL_HEADER_SIZE + name_size]
+    check_version(entry.name, version & 0xFF)
+    for what, local, central in (
+        ("name", raw_name, entry.raw_name),
+        ("flags", flags, entry.flags),
+        ("method", method, entry.method),
+    ):
+        if local != central:
+            raise _refuse_mismatch(entry, what, local, central)
+    fields = read_extra_fields(data[LOCAL_HEADER_SIZE + name_size : length], raw_name)
+    name = read_local_name(raw_name, fields)
+    if name != entry.name:
+        raise refuse_entry(
+            entry.name, f"has another name in its local header ({name[:80]!r}, in UTF-8)", Refusal.NAME_ENCODING
+        )
+    compressed, size, _, _ = read_sizes(entry.name, fields, (compressed, size, entry.header_offset, 0))
+    _check_values(entry, flags, (crc32, compressed, size))
+    is_wide = ZIP64 in fields or max(entry.size, entry.compressed_size) >= _MAX_LONG
+    return LocalHeader(length, _find_descriptor_size(entry, rest, is_wide=is_wide), is_wide)
+
+
+def _check_values(entry: Entry, flags: int, local: tuple[int, int, int]) -> None:
+    """With a data descriptor, the local header may have zeros."""
+    is_later = bool(flags & DESCRIPTOR_FLAG)
+    central = (entry.crc32, entry.compressed_size, entry.size)
+    for what, value, known in zip(("CRC-32", "compressed size", "size"), local, central, strict=True):
+        if value != known and not (is_later and value == 0):
+            raise _refuse_mismatch(entry, what, value, known)
+
+
+def _refuse_mismatch(entry: Entry, what: str, local: object, central: object) -> ArchiveRefusedError:
+    return refuse_entry(
+        entry.name, f"has a local header that disagrees with the central directory ({what} {local!r}, {central!r})",
+        Refusal.HEADER_MISMATCH,
+    )  # fmt: skip
+
+
+def _find_descriptor_size(entry: Entry, rest: int, *, is_wide: bool) -> int:
+    """`rest`: bytes between the entry's data and the next entry, which must be a data descriptor or none."""
+    least = (_WIDE if is_wide else _NARROW).size
+    if not entry.flags & DESCRIPTOR_FLAG:
+        if rest:
+            raise refuse_entry(
+                entry.name, f"is followed by {rest:,} bytes that belong to no entry", Refusal.HIDDEN_DATA
+            )
+        return 0
+    if rest not in (least, least + len(_DESCRIPTOR_SIGNATURE)):
+        raise refuse_entry(
+            entry.name, f"should be followed by a data descriptor, and is by {rest:,} bytes", Refusal.HIDDEN_DATA
+        )
+    return rest
+
+
+def check_descriptor(data: bytes, entry: Entry, header: LocalHeader) -> None:
+    """Compares the data descriptor (APPNOTE 4.3.9), which `data` is, with the entry. Raises ArchiveRefusedError."""
+    layout = _WIDE if header.is_wide else _NARROW
+    if len(data) > layout.size and not data.startswith(_DESCRIPTOR_SIGNATURE):
+        raise refuse_entry(entry.name, "has a data descriptor without its signature", Refusal.HEADER_MISMATCH)
+    found = layout.unpack(data[-layout.size :])
+    known = (entry.crc32, entry.compressed_size, entry.size)
+    for what, value, other in zip(("CRC-32", "compressed size", "size"), found, known, strict=True):
+        if value != other:
+            raise refuse_entry(
+                entry.name,
+                f"has a data descriptor that disagrees with the central directory ({what} {value}, {other})",
+                Refusal.HEADER_MISMATCH,
+            )

@@ -1,0 +1,51 @@
+"""The data of one entry in a stream over its span of the archive; see `modelhaul.ports.ByteStream`."""
+
+from typing import Self
+
+from modelhaul.archives.entries import Entry
+from modelhaul.archives.local_headers import LocalHeader, check_descriptor
+from modelhaul.ports import ByteStream
+from modelhaul.reading import fill_buffer
+
+
+class EntryWindow:
+    """The entry's data as it is in the archive, whose first byte is at 0; `stream` stands behind the local header.
+
+    The data descriptor is compared before the last byte of the data is given. Raises ArchiveRefusedError.
+    """
+
+    ranged = False
+    offset = 0
+
+    def __init__(self, stream: ByteStream, entry: Entry, header: LocalHeader) -> None:
+        self.etag = stream.etag
+        self._stream = stream
+        self._entry = entry
+        self._header = header
+        self._left = entry.compressed_size
+        if not self._left:
+            self._check_descriptor()
+
+    def readinto(self, buffer: memoryview) -> int:
+        if not self._left:
+            return 0
+        received = self._stream.readinto(buffer[: self._left])
+        self._left -= received
+        if received and not self._left:
+            self._check_descriptor()
+        return received
+
+    def _check_descriptor(self) -> None:
+        if self._header.descriptor_size:
+            descriptor = bytearray(self._header.descriptor_size)
+            fill_buffer(self._stream, memoryview(descriptor), self._entry.name)
+            check_descriptor(bytes(descriptor), self._entry, self._header)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()

@@ -1,0 +1,159 @@
+"""numpy's `.npy` files: a header in Python's syntax, and the array's bytes, or a pickle if it is of objects.
+
+Read as numpy reads them, but for dtypes: only in the form in which numpy writes them, since numpy takes many more, and
+those of objects under many names. https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+"""
+
+import ast
+import math
+import re
+from dataclasses import dataclass, replace
+from typing import Final
+
+from modelhaul.findings import ContentReport, Finding, FindingKind, Severity
+from modelhaul.inspection.pickles import inspect_pickles
+from modelhaul.json_streams import ReadRange
+
+MAGIC: Final = b"\x93NUMPY"
+_VERSIONS = {b"\x01\x00": (2, "latin-1"), b"\x02\x00": (4, "latin-1"), b"\x03\x00": (4, "utf-8")}
+"""The bytes of the header's length, and its encoding."""
+_HEAD = 12  # bytes before the header, at most
+_MAX_HEADER = 64 * 1024  # bytes; numpy itself stops at 10,000 characters, unless it may unpickle
+_MAX_FIELDS = 1_000
+_MAX_DEPTH = 8  # of fields in fields
+_MAX_DIMENSIONS = 64
+_MAX_ELEMENTS = 2**48  # far above, numpy's numbers overflow
+_MAX_DETAIL = 100  # characters of a dtype in a finding
+_KEYS = {"descr", "fortran_order", "shape"}
+_DTYPE = re.compile(
+    r"[<>|=]?(?:(?P<number>\?|b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32))|(?P<text>[SUV])(?P<length>0|[1-9][0-9]{0,8})"
+    r"|[mM]8(?:\[(?:[1-9][0-9]{0,8})?(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?)"
+)
+_OBJECT = re.compile(r"\|?O8?")
+_TEXT_BYTES = {"S": 1, "U": 4, "V": 1}  # of a character
+_TIME_BYTES = 8
+# Python 2 wrote some lengths with an L, which numpy drops.
+_PYTHON_2 = re.compile(
+    r"(\{'descr': '[^'\\]*', 'fortran_order': (?:True|False), 'shape': \()((?:[0-9]+L?,? ?)*)(\), \} *\n)"
+)
+
+
+class _HeaderError(Exception):
+    """numpy reads no array behind this header. Its text says why."""
+
+
+class _ObjectsError(Exception):
+    """The array is of objects, in numpy's own form."""
+
+
+class _NotCanonicalError(Exception):
+    """numpy may take this for a dtype, and of objects, but does not write it."""
+
+
+def inspect_array(read: ReadRange, start: int, end: int) -> ContentReport:
+    """A file in bytes `start` to `end` (excluded) that begins with numpy's magic. Raises what `read` raises."""
+    report = ContentReport(format="npy", is_loadable=True)
+    try:
+        begins, header = _read_header(read, start, end)
+    except _HeaderError as error:
+        return replace(report, reason=str(error))
+    try:
+        expected = header.elements * find_item_size(header.descr)
+    except _ObjectsError:
+        return _inspect_objects(read, begins, end)
+    except _NotCanonicalError as error:
+        detail = f"has a dtype in a form that numpy does not write: {str(error)[:_MAX_DETAIL]}"
+        objects = _inspect_objects(read, begins, end)
+        finding = Finding(FindingKind.PICKLE_NOT_CANONICAL, Severity.HIGH, detail)
+        return replace(objects, findings=(*objects.findings, finding))
+    if expected != end - begins:
+        return replace(report, reason=f"{end - begins:,} bytes follow the header, and the array has {expected:,}")
+    return report
+
+
+def _inspect_objects(read: ReadRange, begins: int, end: int) -> ContentReport:
+    report = inspect_pickles(read, begins, end)
+    if report is None:
+        return ContentReport(format="npy", reason="its objects are not a pickle", is_loadable=True)
+    return replace(report, format="npy")
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    descr: object
+    elements: int
+
+
+def _read_header(read: ReadRange, start: int, end: int) -> tuple[int, _Header]:
+    """Where the data begins, and the header before it. Raises _HeaderError."""
+    head = read(start, min(start + _HEAD, end))
+    width, encoding = _VERSIONS.get(head[6:8], (0, ""))
+    begins = start + len(MAGIC) + 2 + width
+    length = int.from_bytes(head[8 : 8 + width], "little")
+    if not width or not head.startswith(MAGIC) or begins + length > end:
+        raise _HeaderError("numpy's header is cut off or of an unknown version")
+    if length > _MAX_HEADER:
+        raise _HeaderError(f"numpy's header has {length:,} bytes, which is too much to parse")
+    try:
+        text = read(begins, begins + length).decode(encoding)
+    except UnicodeDecodeError:
+        raise _HeaderError("numpy's header is not text") from None
+    return begins + length, _parse_header(text, may_be_python_2=encoding == "latin-1")
+
+
+def _parse_header(text: str, *, may_be_python_2: bool) -> _Header:
+    """Raises _HeaderError."""
+    found = _PYTHON_2.fullmatch(text) if may_be_python_2 else None
+    try:
+        header = ast.literal_eval("".join((found[1], found[2].replace("L", ""), found[3])) if found else text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        header = None
+    if not isinstance(header, dict) or header.keys() != _KEYS or not isinstance(header["fortran_order"], bool):
+        raise _HeaderError("numpy's header cannot be parsed")
+    return _Header(header["descr"], _count(header["shape"]))
+
+
+def _count(shape: object) -> int:
+    """The elements of an array. Raises _HeaderError."""
+    dimensions: tuple[object, ...] | None = shape if isinstance(shape, tuple) else None
+    sizes = [size for size in dimensions or () if type(size) is int and size >= 0]
+    if dimensions is None or len(sizes) != len(dimensions) or len(sizes) > _MAX_DIMENSIONS:
+        raise _HeaderError("numpy's header has a shape that no array has")
+    # Without its zeros, as numpy's numbers can overflow on the way to zero.
+    if math.prod(size for size in sizes if size) > _MAX_ELEMENTS:
+        raise _HeaderError("numpy's header has a shape that is too large")
+    return math.prod(sizes)
+
+
+def find_item_size(descr: object, depth: int = 0) -> int:
+    """Bytes of one element. Raises _ObjectsError and _NotCanonicalError."""
+    if isinstance(descr, str):
+        return _find_plain_size(descr)
+    if not isinstance(descr, list) or depth > _MAX_DEPTH or len(descr) > _MAX_FIELDS:
+        raise _NotCanonicalError(repr(descr))
+    return sum(_find_field_size(field, depth + 1) for field in descr)
+
+
+def _find_plain_size(descr: str) -> int:
+    if _OBJECT.fullmatch(descr):
+        raise _ObjectsError
+    found = _DTYPE.fullmatch(descr)
+    if found is None:
+        raise _NotCanonicalError(repr(descr))
+    if found["text"]:
+        return _TEXT_BYTES[found["text"]] * int(found["length"])
+    if found["number"]:
+        return int(found["number"][1:] or 1)
+    return _TIME_BYTES
+
+
+def _find_field_size(field: object, depth: int) -> int:
+    match field:
+        case (str() | (str(), str()), descr):
+            return find_item_size(descr, depth)
+        case (str() | (str(), str()), descr, (int(), *_) as shape) if isinstance(shape, tuple):
+            try:
+                return find_item_size(descr, depth) * _count(shape)
+            except _HeaderError:
+                raise _NotCanonicalError(repr(field)) from None
+    raise _NotCanonicalError(repr(field))

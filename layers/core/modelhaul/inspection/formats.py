@@ -1,0 +1,178 @@
+"""Recognizes a file by its content and name, and has the parser of its format read it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from pathlib import PurePosixPath
+
+from modelhaul.findings import ContentReport, Finding
+from modelhaul.inspection import arrays
+from modelhaul.inspection.arrays import inspect_array
+from modelhaul.inspection.containers import (
+    END_MAGIC,
+    ZIP_MAGIC,
+    find_code_archive,
+    has_archive_end,
+    inspect_compressed,
+    inspect_zip,
+    is_tar,
+    report_hidden_archive,
+)
+from modelhaul.inspection.executables import find_program, find_source
+from modelhaul.inspection.loaders import may_be_unpickled
+from modelhaul.inspection.opaque import recognize_opaque
+from modelhaul.inspection.opened import OpenedFile
+from modelhaul.inspection.pickles import inspect_pickles
+from modelhaul.inspection.reach import Reach, find_reach
+from modelhaul.json_streams import ReadRange
+
+type Parser = Callable[[ReadRange, int], ContentReport]
+
+# Loaded when the first file of the format comes, since most models need few of them.
+_PARSERS = {
+    ".gguf": "gguf:inspect_gguf",
+    ".h5": "keras:inspect_hdf5",
+    ".hdf5": "keras:inspect_hdf5",
+    ".jinja": "templates:inspect_template_file",
+    ".jinja2": "templates:inspect_template_file",
+    ".keras": "keras:inspect_hdf5",
+    ".model": "sentencepiece:inspect_sentencepiece",
+    ".msgpack": "msgpack_files:inspect_msgpack",
+    ".onnx": "onnx:inspect_onnx",
+    ".pb": "tensorflow:inspect_graph",
+    ".pmml": "xml_files:inspect_xml",
+    ".safetensors": "safetensors:inspect_safetensors",
+    ".svg": "xml_files:inspect_xml",
+    ".xml": "xml_files:inspect_xml",
+    ".yaml": "yaml_files:inspect_yaml",
+    ".yml": "yaml_files:inspect_yaml",
+}
+_PARSERS_BY_NAME = {
+    "keras_metadata.pb": "tensorflow:inspect_keras_metadata",
+    "saved_model.pb": "tensorflow:inspect_saved_model",
+}
+_PARSERS_BY_MAGIC = {b"GGUF": "gguf:inspect_gguf", b"\x89HDF\r\n\x1a\n": "keras:inspect_hdf5"}
+# Programs read files of these names as text, whatever is in them.
+_TEXTS = {
+    ".bib", ".cfg", ".conf", ".css", ".csv", ".html", ".ini", ".json", ".jsonl", ".lock", ".log", ".md", ".merges",
+    ".mlir", ".pbtxt", ".rst", ".srt", ".tex", ".tiktoken", ".toml", ".tsv", ".txt", ".vocab",
+}  # fmt: skip
+_TEXT_NAMES = {".gitattributes", ".gitignore", ".gitkeep", "CITATION", "LICENSE", "NOTICE", "README"}
+_PICKLE_BEGINNINGS = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
+_NO_PICKLE = "not a pickle, nor an array or archive that loaders of pickles read"
+_LIKE_PICKLE = "text that an unpickler would take for a pickle"
+
+
+def inspect_file(file: OpenedFile) -> ContentReport:
+    """What the file's whole content is, with what can run in it. Raises what its `fetch` raises."""
+    findings = _find_programs(file)
+    report = _inspect_loadable(file) or _inspect_other(file)
+    return _add_findings(report, findings)
+
+
+def _find_programs(file: OpenedFile) -> tuple[Finding, ...]:
+    found = (find_program(file.head), find_source(file.path), find_code_archive(file.path))
+    return tuple(finding for finding in found if finding is not None)
+
+
+def _add_findings(report: ContentReport, findings: tuple[Finding, ...]) -> ContentReport:
+    return replace(report, findings=(*findings, *report.findings)) if findings else report
+
+
+def _inspect_loadable(file: OpenedFile) -> ContentReport | None:
+    """Content that loaders of pickles read; None for what none of them gets to an import in."""
+    head = file.head
+    if head.startswith(ZIP_MAGIC):
+        return inspect_zip(file, inspect_file)
+    if head.startswith(END_MAGIC):
+        return ContentReport("zip", "an empty ZIP archive", is_loadable=True)
+    if head.startswith(arrays.MAGIC):
+        return inspect_array(file.read, 0, file.size)
+    is_candidate = _is_candidate(file)
+    if is_tar(head) and (is_candidate or any(head)):
+        return ContentReport("tar", "tar archives are not inspected", is_loadable=file.is_unpickled)
+    compressed = inspect_compressed(file, inspect_file)
+    if compressed is not None:
+        return compressed
+    if is_candidate and has_archive_end(file):
+        return report_hidden_archive()
+    return _inspect_stream(file) if is_candidate or head.startswith(_PICKLE_BEGINNINGS) else None
+
+
+def _is_candidate(file: OpenedFile) -> bool:
+    """Whether somebody may have a loader read the file as a pickle: not if its name says that it is something else."""
+    return file.is_unpickled or may_be_unpickled(file.path) or not _has_known_name(file.path)
+
+
+def _has_known_name(path: str) -> bool:
+    place = PurePosixPath(path)
+    suffix = place.suffix.lower()
+    return (
+        suffix in _TEXTS
+        or suffix in _PARSERS
+        or place.name in _TEXT_NAMES
+        or find_source(path) is not None
+        or recognize_opaque(b"", path) is not None
+    )
+
+
+def _inspect_stream(file: OpenedFile) -> ContentReport | None:
+    """Pickles; None if there are none, or none by chance: raw weights and text may begin like a pickle."""
+    report = inspect_pickles(file.read, 0, file.size)
+    is_pickle = file.is_unpickled or file.head.startswith(_PICKLE_BEGINNINGS)
+    if report is None or is_pickle or report.reason is None:
+        return report
+    lowest = Reach.IMPORT if may_be_unpickled(file.path) else Reach.CALL
+    return report if find_reach(file.read, 0, file.size) >= lowest else None
+
+
+def _inspect_other(file: OpenedFile) -> ContentReport:
+    if file.is_unpickled:
+        return ContentReport("unknown", _NO_PICKLE)
+    parser = _find_parser(file)
+    if parser is not None:
+        return parser(file.read, file.size)
+    opaque = recognize_opaque(file.head, file.path)
+    if opaque is not None:
+        return ContentReport("unknown", f"{opaque}: not parsed")
+    report = _inspect_text(file)
+    if report.reason is not None or _is_text_name(file.path):
+        return report
+    is_like_pickle = find_reach(file.read, 0, file.size) is not Reach.NOTHING
+    return ContentReport(report.format, _LIKE_PICKLE if is_like_pickle else None)
+
+
+def _is_text_name(path: str) -> bool:
+    place = PurePosixPath(path)
+    return place.suffix.lower() in _TEXTS or place.name in _TEXT_NAMES
+
+
+def _inspect_text(file: OpenedFile) -> ContentReport:
+    from modelhaul.inspection.text import inspect_text  # noqa: PLC0415
+
+    report = inspect_text(file.read, file.size)
+    return report if _is_text_name(file.path) or report.reason is None else ContentReport("unknown", "unknown format")
+
+
+def _find_parser(file: OpenedFile) -> Parser | None:
+    place = PurePosixPath(file.path)
+    if place.suffix.lower() == ".json":
+        return _parse_configuration(file.path)
+    name = _PARSERS_BY_NAME.get(place.name)
+    if name is None:
+        name = next((parser for magic, parser in _PARSERS_BY_MAGIC.items() if file.head.startswith(magic)), None)
+    if name is None:
+        name = _PARSERS.get(place.suffix.lower())
+    return _load_parser(name) if name is not None else None
+
+
+def _parse_configuration(path: str) -> Parser:
+    from modelhaul.inspection.configurations import inspect_configuration  # noqa: PLC0415
+
+    return lambda read, size: inspect_configuration(path, read, size)
+
+
+def _load_parser(name: str) -> Parser:
+    module, _, function = name.partition(":")
+    parser: Parser = getattr(import_module(f"modelhaul.inspection.{module}"), function)
+    return parser

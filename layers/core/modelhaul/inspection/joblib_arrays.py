@@ -1,0 +1,102 @@
+"""The arrays that joblib writes between the opcodes of a pickle, where a NumpyArrayWrapper is built.
+
+https://github.com/joblib/joblib/blob/1.5.2/joblib/numpy_pickle.py (NumpyArrayWrapper.read_array): one byte, which says
+how many bytes of padding follow, the padding, and the array's bytes. No opcode is like that first byte, so that other
+unpicklers stop there. An array of objects is a pickle.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+ALIGNMENT: Final = 16  # bytes
+_KEYS = {"subclass", "shape", "order", "dtype", "allow_mmap", "numpy_array_alignment_bytes"}
+_NUMBERS = {
+    "b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "f16", "c8", "c16", "c32", "m8", "M8",
+}  # fmt: skip
+_OBJECTS = "O8"
+_MAX_DIMENSIONS = 64
+_MAX_BYTES = 2**62  # above, numpy's numbers overflow
+_OBJECT_FLAGS = 63  # numpy's NPY_OBJECT_DTYPE_FLAGS
+_TEXT_FLAGS = {"S": 0, "V": 0, "U": 8}  # NPY_NEEDS_PYAPI for U
+
+
+class UnparsedError(Exception):
+    """What follows cannot be told from here. Its text says why."""
+
+
+class Unknown(Enum):
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    module: str
+    name: str
+
+
+@dataclass(slots=True)
+class Dtype:
+    """A numpy dtype, as far as it is known. `item_size` is in bytes, and None unless the whole dtype is known."""
+
+    text: str
+    item_size: int | None = None
+    is_finished: bool = False
+
+
+type Value = int | str | bool | tuple["Value", ...] | Import | Dtype | Unknown | None
+"""What is known of a value that an unpickler has on its stack."""
+
+NDARRAY: Final = Import("numpy", "ndarray")
+
+
+def make_dtype(arguments: Value) -> Dtype:
+    """What numpy.dtype gives, called as pickles of numpy call it: ('f8', False, True)."""
+    match arguments:
+        case (str(text), False, True):
+            return Dtype(text)
+    return Dtype("")
+
+
+def finish_dtype(dtype: Dtype, state: Value) -> None:
+    """What its `__setstate__` does, for dtypes without fields: (3, '<', None, None, None, size, alignment, flags).
+
+    Any second one makes it unknown. Times have their unit behind it.
+    https://github.com/numpy/numpy/blob/v2.3.0/numpy/_core/src/multiarray/descriptor.c (arraydescr_setstate)
+    """
+    dtype.item_size = None if dtype.is_finished else _find_item_size(dtype.text, state)
+    dtype.is_finished = True
+
+
+def _find_item_size(text: str, state: Value) -> int | None:
+    match state:
+        case (3, str(), None, None, None, -1, -1, 0) if text in _NUMBERS:
+            return int(text[1:])
+        case (4, str(), None, None, None, -1, -1, 0, _) if text in {"m8", "M8"}:
+            return int(text[1:])
+        case (3, "|", None, None, None, -1, -1, flags) if text == _OBJECTS and flags == _OBJECT_FLAGS:
+            return int(text[1:])
+        case (3, str(), None, None, None, int(size), int(), flags) if _TEXT_FLAGS.get(text[:1]) == flags and size >= 0:
+            return size
+    return None
+
+
+def count_bytes(state: Mapping[str, Value]) -> int | None:
+    """The bytes of the array whose wrapper has this state; None for one of objects. Raises UnparsedError."""
+    dtype, shape = state.get("dtype"), state.get("shape")
+    if set(state) != _KEYS or state["numpy_array_alignment_bytes"] != ALIGNMENT:
+        raise UnparsedError("arrays as joblib before 1.2 or to a stream writes them are not parsed")
+    is_known = state["subclass"] == NDARRAY and state["order"] in ("C", "F") and isinstance(state["allow_mmap"], bool)
+    if not is_known or not isinstance(dtype, Dtype) or dtype.item_size is None or not isinstance(shape, tuple):
+        raise UnparsedError("arrays of this kind in joblib's files are not parsed")
+    sizes = [size for size in shape if isinstance(size, int) and size >= 0]
+    if len(sizes) != len(shape) or len(shape) > _MAX_DIMENSIONS:
+        raise UnparsedError("arrays of this kind in joblib's files are not parsed")
+    if dtype.text == _OBJECTS:
+        return None
+    # Without its zeros, as numpy's numbers can overflow on the way to zero.
+    if math.prod(size for size in sizes if size) * max(dtype.item_size, 1) > _MAX_BYTES:
+        raise UnparsedError("arrays of this size in joblib's files are not parsed")
+    return math.prod(sizes) * dtype.item_size

@@ -1,0 +1,85 @@
+"""Which files a common loader unpickles: by their names, and by the files that name them.
+
+transformers and diffusers unpickle every shard that an index names and that does not end in `.safetensors`:
+https://github.com/huggingface/transformers/blob/main/src/transformers/modeling_utils.py (load_state_dict).
+"""
+
+import posixpath
+import re
+from collections.abc import Callable, Collection, Iterator
+from pathlib import PurePosixPath
+
+_UNPICKLED = {
+    ".ckpt", ".cloudpickle", ".dill", ".distcp", ".jbl", ".joblib", ".npy", ".npz", ".pckl", ".pdopt", ".pdparams",
+    ".pickle", ".pk", ".pkl", ".pt", ".pt2", ".pth", ".ptl", ".pyt", ".th",
+}  # fmt: skip
+# Other programs have files of these names as well: OpenVINO, CTranslate2, ggml, TensorFlow.js, MLC, SPSS.
+_SOMETIMES_UNPICKLED = {".bin", ".dat", ".p", ".sav"}
+_WEIGHTS = {".gguf", ".h5", ".hdf5", ".keras", ".msgpack", ".onnx", ".ot", ".pb", ".safetensors", ".tflite"}
+_FRAMEWORKS = {".h5", ".msgpack"}
+_COMPRESSIONS = {".bz2", ".gz", ".lz4", ".lzma", ".xz", ".z", ".zst"}
+_PYTORCH_BIN = re.compile(r".*pytorch_.*\.bin|(?:adapter_|consolidated).*\.bin", re.IGNORECASE)
+_INDEX = re.compile(r".+\.index(?:\.[\w-]+)?\.json", re.IGNORECASE)
+_NAMING = {"adapter_config.json", "model_index.json", "modules.json"}
+# What torch, the Trainer and accelerate store beside the weights to resume training. No loader for inference opens it.
+_TRAINING = re.compile(
+    r"training_args\.bin|(?:optimizer|scheduler|scaler|sampler|rng_state|random_states)[\w-]*\.(?:bin|pt|pth|pkl)",
+    re.IGNORECASE,
+)
+
+
+def is_unpickled(path: str) -> bool:
+    """Whether a common loader would unpickle a file of this name, and nothing else reads such files."""
+    return _find_suffix(path) in _UNPICKLED or _PYTORCH_BIN.fullmatch(PurePosixPath(path).name) is not None
+
+
+def may_be_unpickled(path: str) -> bool:
+    """Whether a common loader would unpickle a file of this name, although other programs have such files too."""
+    return is_unpickled(path) or _find_suffix(path) in _SOMETIMES_UNPICKLED
+
+
+def is_weight_name(path: str) -> bool:
+    """Whether a file of this name holds weights, in any format."""
+    return may_be_unpickled(path) or PurePosixPath(path).suffix.lower() in _WEIGHTS
+
+
+def is_training_state(path: str) -> bool:
+    """Whether no loader opens the file for inference."""
+    return _TRAINING.fullmatch(PurePosixPath(path).name) is not None
+
+
+def is_index(path: str) -> bool:
+    return _INDEX.fullmatch(path) is not None
+
+
+def names_files(path: str) -> bool:
+    """Whether loaders take the names of files to load from this JSON file."""
+    return is_index(path) or PurePosixPath(path).name in _NAMING
+
+
+def find_named_files(paths: Collection[str], list_names: Callable[[str], Collection[str]]) -> Iterator[tuple[str, str]]:
+    """(file, the JSON file that names it) for each of a model's `paths` that a loader would unpickle by its role.
+
+    `list_names` returns the names in one JSON file, relative to its folder.
+    """
+    known = frozenset(paths)
+    for path in sorted(filter(names_files, known)):
+        folder = posixpath.dirname(path)
+        for name in list_names(path):
+            named = posixpath.normpath(posixpath.join(folder, name))
+            if named in known and not named.endswith(".safetensors") and not _is_of_framework(named, path):
+                yield named, path
+
+
+def _is_of_framework(shard: str, index: str) -> bool:
+    """Whether TensorFlow's or Flax's loader reads the shard: each has an index of its own, and unpickles nothing."""
+    suffix = PurePosixPath(shard).suffix
+    return suffix in _FRAMEWORKS and f"{suffix}.index." in PurePosixPath(index).name
+
+
+def _find_suffix(path: str) -> str:
+    """The last suffix in lower case, without those of compressions."""
+    suffixes = [suffix.lower() for suffix in PurePosixPath(path).suffixes]
+    while len(suffixes) > 1 and suffixes[-1] in _COMPRESSIONS:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""

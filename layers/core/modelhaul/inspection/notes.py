@@ -1,0 +1,72 @@
+"""What an inspection has concluded so far, kept in S3 so that another function can continue it."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from modelhaul.errors import ObjectGoneError
+from modelhaul.findings import ContentReport, Finding, FindingKind, Severity
+from modelhaul.model import PickleOpinion, SecondOpinion
+from modelhaul.ports import ObjectStore
+
+logger = logging.getLogger(__name__)
+
+_VERSION = 1
+_MAX_SIZE = 1024 * 1024 * 1024  # bytes; more than there can be
+
+
+def notes_key(task_id: str) -> str:
+    return f"inspections/{task_id}.json"
+
+
+@dataclass(slots=True)
+class InspectionNotes:
+    """Reports, and the second scanner's opinions, by the file's path in the task."""
+
+    reports: dict[str, ContentReport] = field(default_factory=dict)
+    opinions: dict[str, PickleOpinion] = field(default_factory=dict)
+
+    def add(self, path: str, report: ContentReport) -> None:
+        # The pickles were shown to the second scanner, and would fill the memory.
+        self.reports[path] = replace(report, pickles=None)
+
+
+def load_notes(store: ObjectStore, task_id: str) -> InspectionNotes:
+    """Empty if there are none, or none that this version can read."""
+    try:
+        return _read_notes(json.loads(store.read(notes_key(task_id), 0, _MAX_SIZE)))
+    except ObjectGoneError:
+        return InspectionNotes()
+    except (ValueError, LookupError, TypeError, AttributeError):
+        logger.warning("unreadable inspection notes; inspecting all files again", extra={"task_id": task_id})
+        return InspectionNotes()
+
+
+def save_notes(store: ObjectStore, task_id: str, notes: InspectionNotes) -> None:
+    content = {
+        "version": _VERSION,
+        "reports": {path: _write_report(report) for path, report in notes.reports.items()},
+        "opinions": {path: [opinion.verdict, *opinion.reasons] for path, opinion in notes.opinions.items()},
+    }
+    body = json.dumps(content, separators=(",", ":")).encode()
+    store.put(notes_key(task_id), body, sha256=hashlib.sha256(body).hexdigest())
+
+
+def _write_report(report: ContentReport) -> list[Any]:
+    findings = [[finding.kind, finding.severity, finding.detail] for finding in report.findings]
+    return [report.format, report.reason, report.is_loadable, report.is_unread, findings]
+
+
+def _read_notes(content: Mapping[str, Any]) -> InspectionNotes:
+    if content["version"] != _VERSION:
+        raise ValueError(content["version"])
+    notes = InspectionNotes()
+    for path, (kind, reason, is_loadable, unread, findings) in content["reports"].items():
+        found = tuple(Finding(FindingKind(k), Severity(s), detail) for k, s, detail in findings)
+        notes.reports[path] = ContentReport(kind, reason, found, is_loadable, unread=unread)
+    for path, (verdict, *reasons) in content["opinions"].items():
+        notes.opinions[path] = PickleOpinion(SecondOpinion(verdict), tuple(reasons))
+    return notes

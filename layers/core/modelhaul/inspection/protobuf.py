@@ -1,0 +1,124 @@
+"""Protocol Buffers, read by a schema without what they hold: https://protobuf.dev/programming-guides/encoding/
+
+Strict: no unknown fields, no groups, no field twice that is not repeated, no number that is longer than it must be.
+Large values are seeked over.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from modelhaul.inspection.windows import ContentError, Cursor
+
+_MAX_DEPTH = 100  # messages in each other: protobuf's own limit
+_MAX_FIELDS = 20_000_000  # of a file: a minute
+_WIRE_VARINT, _WIRE_FIXED64, _WIRE_LENGTH, _WIRE_FIXED32 = 0, 1, 2, 5
+_SCALARS = {"int": _WIRE_VARINT, "fixed64": _WIRE_FIXED64, "fixed32": _WIRE_FIXED32, "bytes": _WIRE_LENGTH}
+_WIDTHS = {_WIRE_FIXED64: 8, _WIRE_FIXED32: 4}
+_FIELD = re.compile(r"(\d+):(\w+):([\w.]+)(\*?)")
+
+
+class Field(NamedTuple):
+    """`kind` is int, fixed32, fixed64, bytes (also for strings) or the name of a message."""
+
+    name: str
+    kind: str
+    is_repeated: bool
+
+
+type Schema = Mapping[str, Mapping[int, Field]]
+
+
+class Value(NamedTuple):
+    """A field that was asked for, by its message, or the end of a message (`value` is None).
+
+    `place` is `Message.field`; at the end of a message, where in its parent it stood.
+    """
+
+    place: str
+    value: bytes | int | None
+
+
+@dataclass(slots=True)
+class _Frame:
+    """A message that is being read: where it stands in its parent, and where it ends."""
+
+    place: str
+    message: str
+    end: int
+    seen: set[int] = field(default_factory=set)
+
+
+def parse_schema(text: str) -> Schema:
+    """Messages, each `Name number:field:kind …`, with `*` behind the kind if the field is repeated."""
+    schema: dict[str, dict[int, Field]] = {}
+    message = ""
+    for line in text.strip().splitlines():
+        if not line.startswith(" "):
+            message = line.split(maxsplit=1)[0]
+            schema[message] = {}
+        for number, name, kind, repeated in _FIELD.findall(line):
+            schema[message][int(number)] = Field(name, kind, bool(repeated))
+    return schema
+
+
+def read_message(cursor: Cursor, schema: Schema, message: str, wanted: Collection[str]) -> Iterator[Value]:
+    """The values of the fields `wanted` (`Message.field`, of scalar kinds), and the end of each message, in order.
+
+    The message takes the cursor's bytes to its end. Raises ContentError.
+    """
+    frames = [_Frame(message, message, cursor.end)]
+    for _ in range(_MAX_FIELDS):
+        while frames and cursor.position == frames[-1].end:
+            yield Value(frames.pop().place, None)
+        if not frames:
+            return
+        frame = frames[-1]
+        number, wire = divmod(cursor.take_varint(), 8)
+        known = schema[frame.message].get(number)
+        if known is None:
+            raise ContentError(f"unknown field {number} of {frame.message} before byte {cursor.position:,}")
+        if number in frame.seen and not known.is_repeated:
+            raise ContentError(f"field {known.name} of {frame.message} is repeated before byte {cursor.position:,}")
+        frame.seen.add(number)
+        place = f"{frame.message}.{known.name}"
+        if known.kind in schema:
+            frames.append(_enter(cursor, frame, place, known, wire))
+            if len(frames) > _MAX_DEPTH:
+                raise ContentError(f"more than {_MAX_DEPTH} messages in each other")
+        else:
+            value = _take_value(cursor, known, wire, is_wanted=place in wanted)
+            if place in wanted:
+                yield Value(place, value)
+        if cursor.position > frame.end:
+            raise ContentError(f"{place} does not end where {frame.message} ends, at byte {frame.end:,}")
+    raise ContentError(f"more than {_MAX_FIELDS:,} fields")
+
+
+def _enter(cursor: Cursor, parent: _Frame, place: str, known: Field, wire: int) -> _Frame:
+    if wire != _WIRE_LENGTH:
+        raise ContentError(f"{place} is not a message before byte {cursor.position:,}")
+    end = cursor.take_varint() + cursor.position
+    if end > parent.end:
+        raise ContentError(f"{place} does not end where {parent.message} ends, at byte {parent.end:,}")
+    return _Frame(place, known.kind, end)
+
+
+def _take_value(cursor: Cursor, known: Field, wire: int, *, is_wanted: bool) -> bytes | int:
+    expected = _SCALARS[known.kind]
+    if wire == _WIRE_LENGTH:
+        length = cursor.take_varint()
+        is_packed = known.is_repeated and expected != _WIRE_LENGTH
+        if (expected != _WIRE_LENGTH and not is_packed) or (is_packed and length % _WIDTHS.get(expected, 1)):
+            raise ContentError(f"{known.name} has an unexpected type before byte {cursor.position:,}")
+        if is_wanted:
+            return cursor.take(length)
+        cursor.skip(length)
+        return b""
+    if wire != expected:
+        raise ContentError(f"{known.name} has an unexpected type before byte {cursor.position:,}")
+    if wire == _WIRE_VARINT:
+        return cursor.take_varint()
+    cursor.skip(_WIDTHS[wire])
+    return b""

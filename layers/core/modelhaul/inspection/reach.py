@@ -1,0 +1,50 @@
+"""How far an unpickler would get in bytes that need not be a pickle: raw weights, or text."""
+
+import re
+from enum import IntEnum
+
+from modelhaul.inspection.joblib_arrays import UnparsedError
+from modelhaul.inspection.opcodes import DeadStreamError, LimitError, NotCanonicalError, Source
+from modelhaul.inspection.pickle_machine import AllowedImports, PickleMachine
+from modelhaul.json_streams import ReadRange
+
+_MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+
+
+class Reach(IntEnum):
+    NOTHING = 0  # every unpickler stops before it imports a module that can exist
+    IMPORT = 1
+    CALL = 2  # or what follows cannot be told
+
+
+class _Tracker(PickleMachine):
+    """Notes imports of modules that can exist, and calls of what was imported."""
+
+    reach = Reach.NOTHING
+
+    def import_name(self, names: tuple[str, str]) -> None:
+        super().import_name(names)
+        if _MODULE.fullmatch(names[0]):
+            self.reach = max(self.reach, Reach.IMPORT)
+
+    def call(self, callee: int, arguments: int) -> int:
+        if self.reach:
+            self.reach = Reach.CALL
+        return super().call(callee, arguments)
+
+    def import_from_stack(self) -> None:
+        super().import_from_stack()
+        # The name may have been hidden.
+        self.reach = max(self.reach, Reach.IMPORT)
+
+
+def find_reach(read: ReadRange, start: int, end: int) -> Reach:
+    """How far an unpickler gets in the first pickle of bytes `start` to `end` (excluded)."""
+    machine = _Tracker(Source(read, start, end), AllowedImports({}))
+    try:
+        machine.run()
+    except DeadStreamError:
+        pass
+    except (LimitError, NotCanonicalError, UnparsedError):
+        return Reach.CALL
+    return machine.reach

@@ -1,0 +1,79 @@
+"""Forward reading of a file by windows, and the error that the parsers of formats share."""
+
+from collections.abc import Iterator
+
+from modelhaul.json_streams import ReadRange
+
+WINDOW = 1024 * 1024  # bytes of one read
+MAX_PIECE = 16 * 1024 * 1024  # bytes that `Cursor.take` returns at once
+_MAX_SHIFT = 70  # bits, of the ten bytes that 64 bits take
+
+
+class ContentError(Exception):
+    """Its text says, in a line, why content is not what its format requires."""
+
+
+def read_windows(read: ReadRange, start: int, end: int, window: int = WINDOW) -> Iterator[bytes]:
+    """Bytes `start` to `end` (excluded), in pieces of at most `window` bytes."""
+    for begin in range(start, end, window):
+        yield read(begin, min(begin + window, end))
+
+
+class Cursor:
+    """A position in bytes `start` to `end` (excluded) of a file. `skip` costs no read."""
+
+    def __init__(self, read: ReadRange, start: int, end: int, window: int = WINDOW) -> None:
+        self._read = read
+        self._window = window
+        self._begin = start
+        self._buffer = b""
+        self.position = start
+        self.end = end
+
+    @property
+    def left(self) -> int:
+        return self.end - self.position
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes. Raises ContentError past the end, and for more than MAX_PIECE."""
+        if count > MAX_PIECE:
+            raise ContentError(f"a value of {count:,} bytes; the limit is {MAX_PIECE:,}")
+        offset = self.position - self._begin
+        if offset + count > len(self._buffer):
+            self._fill(count)
+            offset = 0
+        self.position += count
+        return self._buffer[offset : offset + count]
+
+    def skip(self, count: int) -> None:
+        """Go on `count` bytes later. Raises ContentError past the end."""
+        if count > self.left:
+            raise ContentError(f"ends at byte {self.end:,}, in the middle of a value")
+        self.position += count
+
+    def take_varint(self) -> int:
+        """A number of up to 64 bits in base 128, least significant first, in as few bytes as it takes (LEB128)."""
+        value = shift = 0
+        while shift < _MAX_SHIFT:
+            offset = self.position - self._begin
+            if offset >= len(self._buffer):
+                self._fill(1)
+                offset = 0
+            byte = self._buffer[offset]
+            self.position += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:  # noqa: PLR2004 - the last byte
+                if value >> 64 or (shift and not byte):
+                    break
+                return value
+            shift += 7
+        raise ContentError(f"not the shortest form of a number before byte {self.position:,}")
+
+    def _fill(self, count: int) -> None:
+        """Let the buffer begin at the position and have `count` bytes or more."""
+        if count > self.left:
+            raise ContentError(f"ends at byte {self.end:,}, in the middle of a value")
+        kept = self._buffer[max(self.position - self._begin, 0) :] if self.position >= self._begin else b""
+        wanted = min(max(count, self._window), self.left)
+        self._buffer = kept + self._read(self.position + len(kept), self.position + wanted)
+        self._begin = self.position

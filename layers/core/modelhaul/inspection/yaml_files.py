@@ -1,0 +1,89 @@
+"""YAML: its tags and keys are read, nothing is constructed.
+
+HyperPyYAML (SpeechBrain's hyperparams.yaml) calls what `!new:` and `!apply:` name when it loads a file; Hydra and NeMo
+call what `_target_` names when they instantiate a configuration; PyYAML's unsafe loaders construct `!!python/…`.
+"""
+
+import sys
+
+import yaml
+
+from modelhaul.findings import ContentReport, Finding, FindingKind, Severity
+from modelhaul.inspection.windows import ContentError
+from modelhaul.json_streams import ReadRange
+
+MAX_SIZE = 4 * 1024 * 1024  # bytes
+_MAX_EVENTS = 2_000_000
+_MAX_FINDINGS = 20
+_SHOWN = 80  # characters
+_PYTHON_TAG = "tag:yaml.org,2002:python/"
+_CALLS = ("!apply:", "!applyref:", "!module:", "!name:", "!new:")
+_INCLUDE = "!include:"
+_PLAIN_TAGS = {
+    "!", "!PLACEHOLDER", "!copy", "!ref", "!tuple",
+    *(
+        f"tag:yaml.org,2002:{name}"
+        for name in ("binary", "bool", "float", "int", "map", "merge", "null", "omap", "pairs", "seq", "set", "str",
+                     "timestamp", "value")
+    ),
+}  # fmt: skip
+_KNOWN_PACKAGES = {
+    "hyperpyyaml", "numpy", "speechbrain", "torch", "torchaudio", "torchvision", "transformers",
+}  # fmt: skip
+_TARGET = "_target_"
+
+
+def inspect_yaml(read: ReadRange, size: int) -> ContentReport:
+    """YAML_CONSTRUCTOR for what a loader would import or call."""
+    if size > MAX_SIZE:
+        return ContentReport("yaml", f"YAML of {size:,} bytes is not parsed; the limit is {MAX_SIZE:,}")
+    findings: dict[Finding, None] = {}
+    try:
+        _collect(read(0, size), findings)
+    except ContentError as error:
+        return ContentReport("yaml", str(error), tuple(findings))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return ContentReport("yaml", "is not YAML that can be read", tuple(findings))
+    return ContentReport("yaml", findings=tuple(findings))
+
+
+def _collect(content: bytes, findings: dict[Finding, None]) -> None:
+    is_target = False
+    for count, event in enumerate(yaml.parse(content, Loader=yaml.CSafeLoader)):
+        if count == _MAX_EVENTS or len(findings) == _MAX_FINDINGS:
+            raise ContentError(f"more than {_MAX_EVENTS:,} parts, or {_MAX_FINDINGS} findings")
+        if finding := _judge_tag(getattr(event, "tag", None)):
+            findings[finding] = None
+        if not isinstance(event, yaml.ScalarEvent):
+            is_target = False
+            continue
+        if is_target and (finding := _judge_target(event.value)):
+            findings[finding] = None
+        is_target = event.value == _TARGET
+
+
+def _judge_tag(tag: str | None) -> Finding | None:
+    if tag is None or tag in _PLAIN_TAGS:
+        return None
+    shown = ascii(tag[:_SHOWN])
+    if tag.startswith(_PYTHON_TAG):
+        return Finding(FindingKind.YAML_CONSTRUCTOR, Severity.HIGH, f"the tag {shown} constructs a Python object")
+    if tag.startswith(_INCLUDE):
+        name = tag.removeprefix(_INCLUDE)
+        is_outside = name.startswith(("/", "\\")) or ".." in name or ":" in name
+        severity = Severity.HIGH if is_outside else Severity.MEDIUM
+        return Finding(FindingKind.YAML_CONSTRUCTOR, severity, f"the tag {shown} reads another file")
+    for call in _CALLS:
+        if tag.startswith(call):
+            is_known = tag.removeprefix(call).split(".", 1)[0] in _KNOWN_PACKAGES
+            severity = Severity.MEDIUM if is_known else Severity.HIGH
+            return Finding(FindingKind.YAML_CONSTRUCTOR, severity, f"the tag {shown} imports or calls")
+    raise ContentError(f"unknown tag {shown}")
+
+
+def _judge_target(name: str) -> Finding | None:
+    """Hydra's `_target_: package.module.name`."""
+    package = name.split(".", 1)[0]
+    is_system = package in sys.stdlib_module_names
+    severity = Severity.HIGH if is_system else Severity.MEDIUM
+    return Finding(FindingKind.YAML_CONSTRUCTOR, severity, f"_target_ names {name[:_SHOWN]!a}, which Hydra calls")

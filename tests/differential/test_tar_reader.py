@@ -1,0 +1,95 @@
+"""What Python's tarfile opens is recognized as a tar archive: torch's first format is one."""
+
+import io
+import tarfile
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelhaul.inspection.containers import is_tar
+
+
+def build_tar(kind: int, name: str = "storages") -> bytes:
+    body = io.BytesIO()
+    with tarfile.open(fileobj=body, mode="w", format=kind) as archive:
+        member = tarfile.TarInfo(name)
+        member.size = 3
+        archive.addfile(member, io.BytesIO(b"abc"))
+    return body.getvalue()
+
+
+def build_v7(name: bytes) -> bytes:
+    """Without magic, as tar of Unix V7 wrote it."""
+    header = bytearray(512)
+    header[: len(name)] = name
+    header[100:108], header[108:116], header[116:124] = b"0000644\0", b"0000000\0", b"0000000\0"
+    header[124:136], header[136:148] = b"00000000003\0", b"00000000000\0"
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + b"abc".ljust(512, b"\0") + bytes(1024)
+
+
+def opens(content: bytes) -> bool:
+    """As torch opens it: without decompression, any of the formats."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:", format=tarfile.PAX_FORMAT):
+            return True
+    except (tarfile.TarError, ValueError, EOFError, OverflowError):
+        return False
+
+
+PICKLES = b"".join(b"\x80\x02" + value + b"." for value in (b"K\x01", b"N", b"}", b"]", b"K\x02"))
+SAMPLES = {
+    "ustar": build_tar(tarfile.USTAR_FORMAT),
+    "gnu": build_tar(tarfile.GNU_FORMAT),
+    "pax": build_tar(tarfile.PAX_FORMAT, "ä" * 200),
+    "v7": build_v7(b"storages"),
+    "v7 with pickles for a name": build_v7(PICKLES),
+    "zeros": bytes(10_240),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_archives_of_each_format_are_recognized(name: str) -> None:
+    assert opens(SAMPLES[name])
+    assert is_tar(SAMPLES[name])
+
+
+CHECKSUMS = [b"%06o\0 ", b"%06o \0", b"%07o\0", b" %05o\0 ", b"%o\0\0\0", b"%08o"]
+
+
+@pytest.mark.parametrize(("form", "change"), list(product(CHECKSUMS, (0, 1))))
+def test_a_checksum_counts_in_every_form_that_tarfile_reads(form: bytes, change: int) -> None:
+    header = bytearray(SAMPLES["v7"])
+    header[148:156] = b" " * 8
+    header[148:156] = (form % (sum(header[:512]) + change)).ljust(8, b"\0")[:8]
+    assert is_tar(bytes(header)) is opens(bytes(header))
+
+
+@given(st.sampled_from(sorted(SAMPLES)), st.lists(st.tuples(st.integers(0, 511), st.integers(0, 255)), max_size=4))
+def test_what_tarfile_opens_is_recognized(name: str, changes: list[tuple[int, int]]) -> None:
+    content = bytearray(SAMPLES[name])
+    for position, value in changes:
+        content[position] = value
+    if opens(bytes(content)):
+        assert is_tar(bytes(content))
+
+
+@given(st.lists(st.tuples(st.integers(0, 511), st.integers(0, 255)), max_size=6), st.booleans())
+def test_so_it_is_with_a_checksum_made_anew(changes: list[tuple[int, int]], is_base_256: bool) -> None:
+    content = bytearray(SAMPLES["v7"])
+    for position, value in changes:
+        content[position] = value
+    content[148:156] = b" " * 8
+    total = sum(content[:512])
+    content[148:156] = b"\x80" + total.to_bytes(7) if is_base_256 else b"%06o\0 " % total
+    if opens(bytes(content)):
+        assert is_tar(bytes(content))
+
+
+def test_other_content_is_not() -> None:
+    assert not is_tar(b"")
+    assert not is_tar(SAMPLES["ustar"][:511])
+    assert not is_tar(bytes(range(256)) * 2)

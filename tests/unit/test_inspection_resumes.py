@@ -1,0 +1,135 @@
+"""An inspection that takes longer than one function has: another continues it, and nothing is inspected twice."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from modelhaul.inspection.notes import notes_key
+from modelhaul.model import GateReport, SecondOpinion
+from modelhaul.task import Task, TaskStatus
+from tests.fakes.deployment import Deployment
+from tests.fakes.model_source import InMemoryModelSource
+from tests.fakes.object_store import InMemoryObjectStore
+from tests.pickles import PLAIN, SYSTEM, build_array, build_torch_zip
+from tests.weights import wrap_weights
+
+NAME = "org/model"
+MODEL = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": wrap_weights(bytes(1000))}
+FILES = MODEL | {
+    "a.bin": PLAIN,
+    "b.pt": build_torch_zip(PLAIN),
+    "c.npy": build_array("'<f4'", bytes(12)),
+    "d.py": b"print()",
+    "e.png": b"\x89PNG\r\n\x1a\n",
+    "f.h5": b"\x89HDF\r\n\x1a\n",
+    "training_args.bin": SYSTEM,
+}
+
+
+class Died(BaseException):
+    """The function is killed."""
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each file was read from its first byte while the test ran."""
+    counts: Counter[str] = Counter()
+    original = InMemoryObjectStore.read
+
+    def spy(store: InMemoryObjectStore, key: str, start: int, end: int) -> bytes:
+        counts[key.rpartition("/")[2]] += start == 0
+        return original(store, key, start, end)
+
+    monkeypatch.setattr(InMemoryObjectStore, "read", spy)
+    return counts
+
+
+def import_files(files: dict[str, bytes], seconds: Iterator[float] | None = None) -> tuple[Deployment, Task]:
+    """`seconds` are what the functions have left, at each look."""
+    remaining = (lambda: next(seconds)) if seconds is not None else (lambda: 800.0)
+    deployment = Deployment(InMemoryModelSource({NAME: {"main": files}}), remaining=remaining)
+    task = deployment.submit(NAME)
+    return deployment, task
+
+
+def read_report(deployment: Deployment, task: Task) -> GateReport:
+    (model,) = deployment.ledger.find_models(task.model_ids)
+    assert model.gate is not None
+    return model.gate
+
+
+def test_every_function_inspects_one_file_at_least(read: Counter[str]) -> None:
+    whole, first = import_files(FILES)
+    whole.run()
+    expected = read_report(whole, first)
+    at_once = Counter(read)
+    read.clear()
+
+    short, task = import_files(FILES, iter(lambda: 100.0, None))
+    delivered = short.run()
+    assert short.find_task(task.id).status is TaskStatus.DONE
+    report = read_report(short, task)
+    assert (report.verdict, report.flags, report.files, report.left_out) == (
+        expected.verdict,
+        expected.flags,
+        expected.files,
+        expected.left_out,
+    )
+    assert report.second_opinion is SecondOpinion.UNVERIFIED, "there was no time to ask"
+    assert delivered > len(FILES)
+    assert read["c.npy"] == at_once["c.npy"], "each file is inspected once"
+    assert [key for key in short.store.keys if key.startswith(("inspections/", "staging/"))] == []
+
+
+def test_what_a_killed_function_has_saved_is_not_inspected_again(
+    read: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment, task = import_files(FILES)
+    dies = iter([False, False, False, True])
+    original = InMemoryObjectStore.put
+
+    def put(store: InMemoryObjectStore, key: str, body: bytes, *, sha256: str) -> str:
+        etag = original(store, key, body, sha256=sha256)
+        if key.startswith("inspections/") and next(dies, False):
+            raise Died
+        return etag
+
+    monkeypatch.setattr(InMemoryObjectStore, "put", put)
+    deployment.remaining = lambda: 100.0
+    with pytest.raises(Died):
+        deployment.run()
+    saved = json.loads(deployment.read(notes_key(task.id)))["reports"]
+    assert 0 < len(saved) < len(FILES)
+    read.clear()
+    deployment.remaining = lambda: 800.0
+    deployment.sweep_until_quiet()
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+    left = [path for path in FILES if path not in saved and path.endswith((".py", ".png", ".npy"))]
+    assert left
+    assert all(read[path] == 1 for path in left)
+    assert all(read[path] == 0 for path in saved if path.endswith((".py", ".png", ".npy")))
+    assert not [key for key in deployment.store.keys if key.startswith("inspections/")]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"version": 2}', b'{"version": 1, "reports": {"a": 1}}'])
+def test_notes_that_cannot_be_read_are_not_believed(content: bytes) -> None:
+    deployment, task = import_files(FILES)
+    seconds = iter([800.0] * 2 + [100.0] * 4)
+    deployment.remaining = lambda: next(seconds, 800.0)
+    key = notes_key(task.id)
+    deployment.store.put(key, content, sha256=hashlib.sha256(content).hexdigest())
+    deployment.run()
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+    assert read_report(deployment, task).left_out == ("training_args.bin",)
+
+
+def test_a_refusal_is_the_same_in_parts() -> None:
+    deployment, task = import_files(FILES | {"z.pkl": SYSTEM}, iter(lambda: 100.0, None))
+    deployment.run()
+    error = deployment.find_task(task.id).error
+    assert error is not None
+    assert (error.type, error.detail.partition(": ")[0]) == ("unsafe-model", "z.pkl")
+    assert not [key for key in deployment.store.keys if key.startswith(("models/", "staging/"))]

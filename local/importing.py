@@ -216,4 +216,6 @@ def describe_result(model: dict[str, Any]) -> str:
     """What a task says of a model, or of a directory that is none."""
     if "lacks" in model:
         return f"{model['name']}: {model['status']}, lacks {', '.join(model['lacks'])}"
+    if "error" in model:
+        return f"{model['name']}: {model['status']}. {model['error']['detail']}"
     return f"{model['name']}: {model.get('location') or model['status']}"

@@ -183,7 +183,7 @@ _PROBLEMS: tuple[errors.ModelhaulError, ...] = (
     ),
     errors.DeletionInProgressError(f"{_BERT_COMMIT} is being deleted.", model_id=HUB_MODEL.model_id),
     errors.ArchiveRefusedError(
-        "The entry '../x' has a path with '..', '.' or nothing between slashes.", reason="path-escape", entry="../x"
+        "Entry '../x' has a '..', '.' or empty segment in its path.", reason="path-escape", entry="../x"
     ),
     errors.NoModelInArchiveError(
         "No directory of the archive is a valid model.", lacking={"notes": ["config.json", "tokenizer.json", "weights"]}

@@ -103,23 +103,33 @@ def provide_git_lfs() -> None:
     shutil.rmtree(folder)
 
 
+def install_packages(*packages: str) -> bool:
+    """Installs Debian's packages where this is a machine of root's, such as a container; False if it did not."""
+    if not shutil.which("apt-get") or os.geteuid() != 0:
+        return False
+    print(f"Installing {', '.join(packages)} for the tests", flush=True)
+    install = ["install", "--yes", "--no-install-recommends", *packages]
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    steps = (["apt-get", "-qq", *arguments] for arguments in (["update"], install))
+    return all(
+        subprocess.run(step, check=False, env=environment, stdout=subprocess.DEVNULL).returncode == 0 for step in steps
+    )
+
+
 def provide_chromium() -> None:
-    """Chromium and its driver for the test of the API's page: Debian's, where this is a machine of root's that lacks
-    them, such as a container. Without them that one test is skipped.
-    """
+    """Chromium and its driver for the test of the API's page. Without them that one test is skipped."""
     if shutil.which("chromium") and shutil.which("chromedriver"):
         return
-    if shutil.which("apt-get") and os.geteuid() == 0:
-        print("Installing Chromium for the tests", flush=True)
-        install = ["install", "--yes", "--no-install-recommends", "chromium", "chromium-driver"]
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        steps = (["apt-get", "-qq", *arguments] for arguments in (["update"], install))
-        if all(
-            subprocess.run(step, check=False, env=environment, stdout=subprocess.DEVNULL).returncode == 0
-            for step in steps
-        ):
-            return
-    print("Chromium and its driver are missing: install both for the test of the API's page.", file=sys.stderr)
+    if not install_packages("chromium", "chromium-driver"):
+        print("Chromium and its driver are missing: install both for the test of the API's page.", file=sys.stderr)
+
+
+def provide_zip_readers() -> None:
+    """The programs that our ZIP reader is compared with. Without one its tests are skipped."""
+    programs = {"unzip": ("unzip",), "7zip": ("7zz", "7z"), "libarchive-tools": ("bsdtar",)}
+    missing = [package for package, names in programs.items() if not any(map(shutil.which, names))]
+    if missing and not install_packages(*missing):
+        print(f"Install {', '.join(missing)} for the tests that compare ZIP readers.", file=sys.stderr)
 
 
 if __name__ == "__main__":
@@ -131,3 +141,4 @@ if __name__ == "__main__":
     provide_git_lfs()
     if "tests" in sys.argv[1:]:
         provide_chromium()
+        provide_zip_readers()

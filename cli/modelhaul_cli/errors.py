@@ -116,5 +116,17 @@ class ImportFailedError(CommandError):
         return None
 
 
+class ModelsFailedError(CommandError):
+    """Some models of an archive failed, and the others are there; the task has been printed."""
+
+    def __init__(self, failed: int, models: int) -> None:
+        super().__init__(
+            f"{failed} of {models} models failed", "", remedy="Correct what the messages name, and send these again."
+        )
+
+    def to_document(self) -> dict[str, Any] | None:
+        return None
+
+
 class StoppedError(CommandError):
     exit_code = ExitCode.INTERRUPTED

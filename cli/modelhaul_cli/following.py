@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from modelhaul_cli.client import ApiClient, Json
-from modelhaul_cli.errors import ImportFailedError, StoppedError, UnavailableError
+from modelhaul_cli.errors import ImportFailedError, ModelsFailedError, StoppedError, UnavailableError
 from modelhaul_cli.output import Screen, format_size
 from modelhaul_cli.progress import Position, open_display
 
@@ -46,11 +46,17 @@ class Follower:
         return " ".join(("modelhaul", *words, *self._options))
 
     def show_end(self, task: Json) -> None:
-        """The results of a task that has ended. Raises ImportFailedError if it FAILED."""
+        """The results of a task that has ended. Raises ImportFailedError if it FAILED, ModelsFailedError if some of its
+        models did.
+        """
         if task["task_status"] == "FAILED":
             raise ImportFailedError(task)
-        for model in task.get("models", []):
+        models = task.get("models", [])
+        for model in models:
             self._screen.show(describe_result(model))
+        failed = sum("error" in model for model in models)
+        if failed:
+            raise ModelsFailedError(failed, sum("lacks" not in model for model in models))
 
     def _watch(self, task_id: str) -> Json:
         seen: Json = {}
@@ -95,6 +101,8 @@ def describe_result(model: Json) -> str:
     if "lacks" in model:
         return f"{model['name']}: skipped, lacks {', '.join(model['lacks'])}"
     where = model.get("location") or str(model["status"]).lower()
+    if "error" in model:
+        return f"{model['name']}: {where}. {model['error']['detail']}"
     if "name" not in model:  # it was deleted since
         return f"{model['model_id']}: {where}"
     return f"{model['name']}: {where} ({model['model_id']})"

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Mapping
 
 from modelhaul.archives.entries import ArchiveLimits, Entry
+from modelhaul.archives.names import FAT_HOST, show_in_code_page, show_in_unzip
 from modelhaul.archives.reader import ArchiveReader, open_memory
 from modelhaul.errors import ArchiveRefusedError
 from tests.archives.readers import Reader, Reading
@@ -51,7 +52,9 @@ def _compare(files: Mapping[Entry, bytes], reading: Reading) -> str | None:
 
 def _list_shown_names(entry: Entry) -> list[bytes]:
     """The name, as it is or as readers show it that know neither UTF-8 nor backslashes."""
-    names = [entry.name.encode(), entry.raw_name, entry.raw_name.decode("cp437").encode()]
+    backslashed = show_in_code_page(entry).replace("/", "\\") if b"\\" in entry.raw_name else entry.name
+    names = [entry.name.encode(), entry.raw_name, backslashed.encode(), show_in_code_page(entry).encode()]
+    names.append(show_in_unzip(entry, FAT_HOST).encode("latin-1", "replace"))
     return list(dict.fromkeys(names))
 
 

@@ -5,7 +5,9 @@ import json
 import struct
 import tarfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 UTF8 = 0x800
 DESCRIPTOR = 0x8
@@ -82,8 +84,8 @@ class Member:
         fields = self.list_fields()
         header = struct.pack(
             "<4s4B4H3L5H2L", b"PK\x01\x02", 20, self.host, self.version, 0, self.flags, self.method, 0, 0x21,
-            fields["crc32"], fields["compressed_size"], fields["size"], len(self.name), len(self.extra), len(self.comment), 0, 0,
-            self.attributes, offset if self.offset is None else self.offset,
+            fields["crc32"], fields["compressed_size"], fields["size"], len(self.name), len(self.extra),
+            len(self.comment), 0, 0, self.attributes, offset if self.offset is None else self.offset,
         )  # fmt: skip
         return header + self.name + self.extra + self.comment
 
@@ -155,7 +157,12 @@ def make_extra(kind: int, body: bytes) -> bytes:
     return struct.pack("<HH", kind, len(body)) + body
 
 
-def describe(member: Member, signature: bytes = b"PK\x07\x08", layout: str = "<3L", **wrong: int) -> Member:
+def describe(
+    member: Member,
+    signature: bytes = b"PK\x07\x08",
+    layout: str = "<3L",
+    wrong: Mapping[str, int] = MappingProxyType({}),
+) -> Member:
     """The member with zeros in its local header and a data descriptor, in which `wrong` replaces true values."""
     values = {**member.list_fields(), **wrong}
     zeros = {"crc32": 0, "compressed_size": 0, "size": 0}

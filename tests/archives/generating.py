@@ -21,14 +21,16 @@ from tests.archives.building import (
 )
 
 _NAMES = (
-    b"m/a", b"m/b.bin", b"m/sub/c", b"m/d/", b"top", b"m/data.pkl", "m/é".encode(), "m/模型.txt".encode(), b"m\\x", b"m/x;1",
-    b"m/A", b"m/#U00e9", b"m/a?b", b"m/caf\x82", b"m/a ", b"__MACOSX/._a", b"m/-n", b"m/%41", b"m/x.lnk", b"m/~1",
+    b"m/a", b"m/b.bin", b"m/sub/c", b"m/d/", b"top", b"m/data.pkl", "m/é".encode(), "m/模型.txt".encode(), b"m\\x",
+    b"m/x;1", b"m/A", b"m/first", "m/├⌐".encode(), "m/ð".encode(), "m/ñ".encode(), b"m/first/x", b"m/#U00e9", b"m/a?b",
+    b"m/caf\x82", b"m/a ", b"__MACOSX/._a", b"m/-n", b"m/%41", b"m/x.lnk", b"m/~1",
 )  # fmt: skip
 _KINDS = (
-    0x0001, 0x0007, 0x0008, 0x0009, 0x000A, 0x000C, 0x000D, 0x000E, 0x000F, 0x0014, 0x0015, 0x0016, 0x0017, 0x0018, 0x0019,
-    0x0020, 0x0021, 0x0022, 0x0023, 0x0065, 0x0066, 0x07C8, 0x1986, 0x2605, 0x2705, 0x2805, 0x334D, 0x4154, 0x4341, 0x4453,
-    0x4690, 0x4704, 0x470F, 0x4B46, 0x4C41, 0x4D49, 0x4D63, 0x4F4C, 0x5356, 0x5455, 0x554E, 0x5855, 0x6375, 0x6542, 0x6854,
-    0x6C78, 0x7075, 0x7441, 0x756E, 0x7855, 0x7875, 0x9901, 0x9902, 0xA11E, 0xA220, 0xCAFE, 0xD935, 0xFB4A, 0xFD4A,
+    0x0001, 0x0007, 0x0008, 0x0009, 0x000A, 0x000C, 0x000D, 0x000E, 0x000F, 0x0014, 0x0015, 0x0016, 0x0017, 0x0018,
+    0x0019, 0x0020, 0x0021, 0x0022, 0x0023, 0x0065, 0x0066, 0x07C8, 0x1986, 0x2605, 0x2705, 0x2805, 0x334D, 0x4154,
+    0x4341, 0x4453, 0x4690, 0x4704, 0x470F, 0x4B46, 0x4C41, 0x4D49, 0x4D63, 0x4F4C, 0x5356, 0x5455, 0x554E, 0x5855,
+    0x6375, 0x6542, 0x6854, 0x6C78, 0x7075, 0x7441, 0x756E, 0x7855, 0x7875, 0x9901, 0x9902, 0xA11E, 0xA220, 0xCAFE,
+    0xD935, 0xFB4A, 0xFD4A,
 )  # fmt: skip
 _MODES = (0, 0o010644, 0o020644, 0o040755, 0o060644, 0o100644, 0o100755, 0o104755, 0o120777, 0o140755, 0o160000, 0o777)
 _SIGNATURES = (b"PK\1\2", b"PK\3\4", b"PK\5\5", b"PK\5\6", b"PK\6\6", b"PK\6\7", b"PK\6\x08", b"PK\7\x08", b"PK00")
@@ -135,7 +137,7 @@ def _add_descriptor(chance: random.Random, member: Member) -> Member:
     signature = chance.choice([b"PK\7\x08", b"PK\7\x08", b"", b"PK\7\x09"])
     layout = chance.choice(["<3L", "<3L", "<LQQ"])
     wrong = chance.choice([{}, {}, {"crc32": 1}, {"size": 1}, {"compressed_size": 1}])
-    described = describe(member, signature, layout, **wrong)
+    described = describe(member, signature, layout, wrong)
     if chance.random() < 0.3:
         described = alter(described, local_extra=make_zip64_extra(0, 0))
     return alter(described, local={}) if chance.random() < 0.2 else described
@@ -184,7 +186,8 @@ def _change_offset(chance: random.Random, member: Member) -> Member:
 _ODDITIES: tuple[Callable[[random.Random, Member], Member], ...] = (
     _change_attributes, _change_attributes, _change_attributes, _change_host, _change_version, _mark_utf8, _mark_utf8,
     _change_flags, _add_extra, _add_extra, _add_extra, _add_mode, _add_unicode_path, _add_zip64, _add_descriptor,
-    _quote_descriptor, _quote_archive, _change_local, _change_data, _empty_deflate, _add_comment, _add_rest, _change_offset,
+    _quote_descriptor, _quote_archive, _change_local, _change_data, _empty_deflate, _add_comment, _add_rest,
+    _change_offset,
 )  # fmt: skip
 
 
@@ -198,9 +201,10 @@ class _Record:
 
 
 _CENTRAL = {
-    "made by": (4, 1), "host": (5, 1), "version": (6, 2), "flags": (8, 2), "method": (10, 2), "time": (12, 2), "date": (14, 2),
-    "crc32": (16, 4), "compressed": (20, 4), "size": (24, 4), "name size": (28, 2), "extra size": (30, 2),
-    "comment size": (32, 2), "disk": (34, 2), "internal": (36, 2), "attributes": (38, 2), "mode": (40, 2), "offset": (42, 4),
+    "made by": (4, 1), "host": (5, 1), "version": (6, 2), "flags": (8, 2), "method": (10, 2), "time": (12, 2),
+    "date": (14, 2), "crc32": (16, 4), "compressed": (20, 4), "size": (24, 4), "name size": (28, 2),
+    "extra size": (30, 2), "comment size": (32, 2), "disk": (34, 2), "internal": (36, 2), "attributes": (38, 2),
+    "mode": (40, 2), "offset": (42, 4),
 }  # fmt: skip
 _LOCAL = {
     "signature": (0, 4), "version": (4, 2), "flags": (6, 2), "method": (8, 2), "time": (10, 2), "date": (12, 2),

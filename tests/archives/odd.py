@@ -24,8 +24,9 @@ from tests.archives.building import (
 
 MODEL = list_members()
 FILES = {f"model/{path}": content for path, content in make_model_files().items()}
-_MADE = Path(__file__).parent / "made"
+MADE = Path(__file__).parent / "made"
 _MADE_FILES = FILES | {"model/sub/empty.txt": b""}
+_ALL_MADE_FILES = _MADE_FILES | {"model/vocabulaire é/ü.txt": b"x"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def described(signature: bytes, layout: str, local_extra: bytes = b"") -> OddArc
 
 
 def made(name: str, files: dict[str, bytes]) -> OddArchive:
-    return OddArchive((_MADE / name).read_bytes, files)
+    return OddArchive((MADE / name).read_bytes, files)
 
 
 def made_by_python(*, force_zip64: bool = False, streamed: bool = False) -> OddArchive:
@@ -116,6 +117,7 @@ ODD: dict[str, OddArchive] = {
     "descriptors": described(b"PK\x07\x08", "<3L"),
     "descriptors-without-signature": described(b"", "<3L"),
     "descriptors-64": described(b"PK\x07\x08", "<LQQ", make_zip64_extra(0, 0)),
+    "descriptors-64-as-by-yazl": described(b"PK\x07\x08", "<LQQ"),
     "descriptors-64-without-signature": described(b"", "<LQQ", make_zip64_extra(0, 0)),
     "entries-65535": make_many(65_535),
     "entries-65536": make_many(65_536),
@@ -138,6 +140,10 @@ ODD: dict[str, OddArchive] = {
     "unicode-names": beside(Member("model/模型-é.txt".encode(), b"x", flags=UTF8), files={"model/模型-é.txt": b"x"}),
     "unicode-path-field": beside(
         Member(b"model/caf\x82", b"x", extra=make_unicode_extra(b"model/caf\x82", "model/café")),
+        files={"model/café": b"x"},
+    ),
+    "escaped-name": beside(
+        Member(b"model/caf#U00e9", b"x", extra=make_unicode_extra(b"model/caf#U00e9", "model/café")),
         files={"model/café": b"x"},
     ),
     "comments": OddArchive(
@@ -196,8 +202,25 @@ ODD: dict[str, OddArchive] = {
         Member(b".DS_Store", b"litter"),
         Member(b"model/._model.safetensors", b"resource fork"),
     ),
-    "7-zip": made("7zip.zip", _MADE_FILES | {"model/vocabulaire é/ü.txt": b"x"}),
-    "jar": made("jar.zip", _MADE_FILES | {"model/vocabulaire é/ü.txt": b"x"}),
+    "7-zip": made("7zip.zip", _ALL_MADE_FILES),
+    "jar": made("jar.zip", _ALL_MADE_FILES),
     "zip": made("zip.zip", _MADE_FILES),
+    "7-zip-26": made("7zip-26.zip", _ALL_MADE_FILES),
+    "zip-without-locale": made("zip-no-locale.zip", _ALL_MADE_FILES),
+    "zip-with-locale": made("zip-utf8.zip", _ALL_MADE_FILES),
+    "bsdtar-to-a-pipe": made("bsdtar-pipe.zip", _ALL_MADE_FILES),
+    "go": made("go.zip", _ALL_MADE_FILES),
+    "powershell": made("powershell.zip", _ALL_MADE_FILES),
+    "finder": made("finder.zip", _MADE_FILES | {"model/vocabulaire e\u0301/u\u0308.txt": b"x"}),
     "zip-to-a-pipe": made("streamed.zip", _MADE_FILES),
 }
+
+# Small ones without zip64 end records, to change fields of.
+SMALL = [
+    ODD[name].data
+    for name in (
+        "plain", "stored", "descriptors", "unicode-names", "unmarked-utf8", "directory-entries", "backslashes", "7-zip",
+        "jar", "zip", "zip-to-a-pipe", "zip-without-locale", "go", "powershell", "finder",
+        "streamed-by-python", "from-windows", "extra-fields",
+    )
+]  # fmt: skip

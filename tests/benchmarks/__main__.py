@@ -17,6 +17,7 @@ from tests.benchmarks import call_counts, call_faults, scale
 from tests.benchmarks.archives import describe_archives
 from tests.benchmarks.cold_start import describe_cold_starts
 from tests.benchmarks.data_path import describe_data_path, describe_function
+from tests.benchmarks.differential import describe_differential
 from tests.benchmarks.loopback import BUILT, ProgramMissingError
 from tests.benchmarks.parallel import describe_connections, describe_functions
 from tests.benchmarks.report import MB, MIB, Run
@@ -35,6 +36,7 @@ PARTS: dict[str, Callable[[Run], str]] = {
     "unzipping": lambda run: describe_unzipping(run.scale_size(192 * MIB), run.scale_count(50_000)),
     "archives": lambda run: describe_archives(run.scale_size(400 * MB), run.scale_count(50_000)),
     "cold-start": lambda run: describe_cold_starts(),
+    "differential": describe_differential,
 }
 """In the report's order. Each measures, and gives its section: Markdown that starts with its heading."""
 

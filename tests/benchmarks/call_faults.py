@@ -52,8 +52,8 @@ from tests.fakes.clock import ManualClock
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource, InMemoryStream
 from tests.lambda_functions import call_api, read_event
+from tests.pickles import zip_files
 from tests.template.transformed import read_template
-from tests.unit.test_pickles import zip_files
 from tests.weights import wrap_weights
 
 PAGE = ROOT / "docs" / "faults.md"

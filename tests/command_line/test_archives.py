@@ -324,3 +324,20 @@ def test_a_hostile_archive_is_a_failed_import_by_either_way(
     assert command_line.run("zip", archive).code == 1
     api.tasks[TASK_ID] = [make_task("FAILED", error_msg="it is here", error={"type": "model-exists"})]
     assert command_line.run("zip", archive).code == 4
+
+
+def test_models_that_failed_are_named_beside_the_others(
+    api: ApiServer, command_line: CommandLine, archive: Path
+) -> None:
+    error = {"type": "unsafe-model", "detail": "a.pt: imports os.system", "retryable": False}
+    models = [
+        {"model_id": "1", "name": "bad", "status": "FAILED", "error": error},
+        {"model_id": "2", "name": "good", "status": "READY", "location": "s3://bucket/models/local/good/"},
+        {"name": "notes", "status": "SKIPPED", "lacks": ["config.json"]},
+    ]
+    api.tasks[TASK_ID] = [make_task("DONE", models=models)]
+    ended = command_line.run("zip", archive)
+    assert ended.code == 1
+    assert "bad: failed. a.pt: imports os.system" in ended.out
+    assert "good: s3://bucket/models/local/good/ (2)" in ended.out
+    assert "1 of 2 models failed" in ended.err

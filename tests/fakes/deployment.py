@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from modelhaul.archive_intake import ArchiveAcceptor, ArchiveIntake, ArchiveRules, ArrivalRecorder
-from modelhaul.archives.directory import ArchiveLimits
+from modelhaul.archives.entries import ArchiveLimits
 from modelhaul.archives.source import ArchiveSource
 from modelhaul.catalog import Catalog
 from modelhaul.closing import TaskCloser

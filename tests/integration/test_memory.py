@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from modelhaul.inspection.gate import LARGEST_JSON
+from modelhaul.inspection.gate import MAX_JSON
 from modelhaul.inspection.safetensors import MAX_HEADER
 from modelhaul.streaming import MIB, choose_part_size
+from tests.benchmarks.gate_bounds import measure_model
 from tests.benchmarks.gate_memory import measure_gate
 from tests.benchmarks.transfer_memory import measure_transfer
 
@@ -71,7 +72,7 @@ def wrap_in_zip(content: bytes) -> bytes:
 
 LARGE = 30 * MB
 LARGEST = {
-    "tokenizer.json": lambda: build_tokenizer(LARGEST_JSON),
+    "tokenizer.json": lambda: build_tokenizer(MAX_JSON),
     "model.safetensors": lambda: build_header(MAX_HEADER),
     "nested.zip": lambda: wrap_in_zip(wrap_in_zip(pickle.dumps(bytes(LARGE)))),
     "text.bin": lambda: pickle.dumps("\U0001f600" + "x" * LARGE),
@@ -95,8 +96,8 @@ def test_the_largest_files_that_the_gate_takes_stay_in_bounded_memory(path: str,
     [
         (
             "tokenizer.json",
-            lambda: build_tokenizer(LARGEST_JSON + 1),
-            "tokenizer.json: has 134,217,729 bytes, which is",
+            lambda: build_tokenizer(MAX_JSON + 1),
+            "tokenizer.json: 134,217,729 bytes are too many for JSON; the limit is",
         ),
         ("config.json", lambda: b'{"a": [' + b"[]," * (LARGE // 3) + b"[]]}", "config.json: holds more than 4 MiB"),
         (
@@ -107,7 +108,7 @@ def test_the_largest_files_that_the_gate_takes_stay_in_bounded_memory(path: str,
         (
             "model.safetensors",
             lambda: struct.pack("<Q", LARGE) + (b'{"a": [' + b"[]," * (LARGE // 3))[:LARGE],
-            "model.safetensors: has a value of more than 200,000 parts",
+            "model.safetensors: invalid safetensors header",
         ),
     ],
 )
@@ -120,3 +121,15 @@ def test_what_is_too_large_is_refused_in_words(
     assert inspection.usage.peak_rss < BOUND
     assert inspection.refused is not None
     assert inspection.refused.startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("model", "reads"),
+    # A file needs one read, a torch archive two more, whatever its size.
+    [("arrays", 15_000), ("pickles", 3_000), ("safetensors", 10), ("torch", 10)],
+)
+def test_large_models_are_inspected_in_bounded_memory_with_few_reads(model: str, reads: int) -> None:
+    inspection = measure_model(model)
+    assert inspection.verdict == "clean"
+    assert inspection.usage.peak_rss < BOUND
+    assert inspection.reads <= reads

@@ -37,9 +37,9 @@ from tests.contract.backends import REGION, open_aws
 from tests.contract.dynamodb import open_ledger
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
+from tests.pickles import zip_files
 from tests.template import rules
 from tests.template.transformed import Template, read_template, transform_template
-from tests.unit.test_pickles import zip_files
 from tests.weights import wrap_weights
 
 pytestmark = pytest.mark.timeout(300)

@@ -12,8 +12,8 @@ from modelaudit_picklescan import scan_bytes
 from modelhaul.model import PickleOpinion, SecondOpinion
 from modelhaul_scanner.judging import judge_pickles, judge_report
 from modelhaul_scanner.process import ModelauditPickleScanner
+from tests.pickles import PLAIN, SYSTEM, build_state_dict
 from tests.unit.test_checkpoints import CALLED, CHECKPOINTS, HOSTILE, NAMES, inspect
-from tests.unit.test_pickles import PLAIN, SYSTEM, build_state_dict
 
 UNVERIFIED = PickleOpinion(SecondOpinion.UNVERIFIED)
 SYSTEM_FOUND = PickleOpinion(SecondOpinion.MALICIOUS, ("Found REDUCE opcode invoking dangerous global: os.system",))
@@ -21,7 +21,7 @@ SYSTEM_FOUND = PickleOpinion(SecondOpinion.MALICIOUS, ("Found REDUCE opcode invo
 
 def read_contents(folder: Path, names: list[str]) -> list[bytes]:
     reports = [inspect(folder / name) for name in names]
-    return [report.content for report in reports if report is not None and report.content is not None]
+    return [report.pickles for report in reports if report.pickles is not None]
 
 
 def test_each_pickle_gets_its_opinion_in_order() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import math
+import struct
 import zipfile
 from collections import Counter
 
@@ -13,7 +14,16 @@ from modelhaul.archives.entries import ArchiveLimits, Refusal
 from modelhaul.archives.reader import ArchiveReader, MemoryStream, open_memory
 from modelhaul.errors import ArchiveRefusedError
 from modelhaul.ports import ByteStream
-from tests.archives.building import Member, alter, build, deflate, list_members
+from tests.archives.building import (
+    Member,
+    alter,
+    build,
+    deflate,
+    describe,
+    list_members,
+    make_zip64_end,
+    make_zip64_extra,
+)
 from tests.archives.hostile import HOSTILE, SOUND
 from tests.archives.odd import ODD
 
@@ -49,6 +59,111 @@ def test_every_reason_has_an_archive() -> None:
 def test_an_odd_but_legal_archive_is_read_byte_for_byte(name: str) -> None:
     odd = ODD[name]
     assert read_whole(odd.data) == odd.files
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("symlink", "Entry 'model/link' is a symbolic link. Create the archive from the files themselves: `zip -r` "),
+        ("bzip2", "compression method 12 (bzip2), which is not supported. Create the archive with Deflate: `zip -Z "),
+        ("deflate64", "compression method 9 (Deflate64)"),
+        ("encrypted", "Entry 'model/x' is encrypted. Create the archive without a password."),
+        ("unmarked-shift-jis", "unknown encoding, not marked as UTF-8. Create the archive with UTF-8 names: `7z a "),
+        ("backslashes-and-slashes", "other entries slashes. Create the archive with slashes: `tar -a -c -f model.zip "),
+        ("other-size", "local header that disagrees with the central directory (size 1, 1112)."),
+        ("other-name", "(name b'model/model.safetensorz', b'model/model.safetensors')."),
+        ("descriptor-crc", "data descriptor that disagrees with the central directory (CRC-32 1, "),
+        ("bomb", "; above 104,857,600 bytes the limit is 200:1 (ArchiveMaxRatio). Store the file instead: "),
+        ("several-disks", "Multi-volume ZIP archives are not supported. Create the archive as one file."),
+        ("appended", "8 bytes follow the end of the archive."),
+        ("prepended", "10 bytes before its first entry, or between its central directory and its end."),
+    ],
+)  # fmt: skip
+def test_a_message_has_the_values_at_fault_and_a_remedy(name: str, message: str) -> None:
+    with pytest.raises(ArchiveRefusedError) as refused:
+        read_whole(HOSTILE[name].data)
+    assert message in refused.value.detail
+
+
+@pytest.mark.parametrize("name", ["descriptor-crc", "descriptor-size", "descriptor-of-a-large-entry"])
+def test_no_content_is_given_whole_with_a_wrong_descriptor(name: str) -> None:
+    hostile = HOSTILE[name]
+    reader = ArchiveReader(open_memory(hostile.data), len(hostile.data), LIMITS)
+    (entry,) = (entry for entry in reader.entries if entry.name == hostile.entry)
+    with pytest.raises(ArchiveRefusedError, match="data descriptor"):
+        reader.find_data(entry)
+    with pytest.raises(ArchiveRefusedError, match="data descriptor"):
+        list(reader.read_heads([entry], 10, most_requests=1))
+    with pytest.raises(ArchiveRefusedError, match="data descriptor"):
+        reader.read_entry(entry)
+    with reader.open_entry(entry) as stream, pytest.raises(ArchiveRefusedError, match="data descriptor"):
+        stream.readinto(memoryview(bytearray(entry.size)))
+
+
+@pytest.mark.parametrize("layout", ["<L2Q", "<3L"])
+def test_a_descriptor_of_a_very_large_entry_has_64_bits(layout: str) -> None:
+    """As Go and Java write it: without a zip64 field in the local header."""
+    size = 5 * 1024**3
+    extra = make_zip64_extra(size, size)
+    values: dict[str, int | bytes] = {"crc32": 7, "size": 0, "compressed_size": 0}
+    member = Member(b"model/large", method=0, flags=8, extra=extra, local_extra=b"", crc32=7, local=values)
+    start = member.encode_local()
+    descriptor = b"PK\7\x08" + struct.pack(layout, 7, *(size & (2 ** (64 if layout == "<L2Q" else 32) - 1),) * 2)
+    offset = len(start) + size + len(descriptor)
+    central = alter(member, size=0xFFFFFFFF, compressed_size=0xFFFFFFFF).encode_central(0)
+    end = make_zip64_end(offset + len(central), 1, len(central), offset)
+    end += struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(central), 0xFFFFFFFF, 0)
+    last = descriptor + central + end
+
+    def open_range(begin: int, stop: int) -> ByteStream:
+        known = [(0, start), (len(start) + size, last)]
+        content = bytearray(stop - begin)
+        for at, data in known:
+            for place in range(max(begin, at), min(stop, at + len(data))):
+                content[place - begin] = data[place - at]
+        return MemoryStream(bytes(content), 0, len(content))
+
+    reader = ArchiveReader(open_range, len(start) + size + len(last), LIMITS)
+    (entry,) = reader.entries
+    assert entry.size == size
+    if layout == "<L2Q":
+        reader.check_local_headers()
+        assert reader.find_data(entry) == len(start)
+    else:
+        with pytest.raises(ArchiveRefusedError, match="lacks a data descriptor"):
+            reader.check_local_headers()
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_descriptors_take_no_request_of_their_own(size: int) -> None:
+    members = [describe(Member(b"model/%d" % n, bytes(size), 0)) for n in range(20)]
+    data = build(members)
+    asked: Counter[str] = Counter()
+
+    def open_range(start: int, end: int) -> ByteStream:
+        asked["requests"] += 1
+        return MemoryStream(data, start, end)
+
+    reader = ArchiveReader(open_range, len(data), LIMITS)
+    assert len(reader.entries) == 20
+    asked.clear()
+    reader.check_local_headers()
+    runs = 1 if size == 10 else 20
+    assert asked["requests"] == runs + 2, "the first bytes, the headers with the descriptors before them, the last one"
+
+
+def test_entries_that_are_archives_take_few_requests() -> None:
+    """Their end records lie in reach of a reader's search; where they say must be no directory."""
+    inner = Member(b"model/rng_state.pth", build(list_members("archive", method=0)), 0)
+    data = build([Member(b"model/large", bytes(2_000_000), 0), *(alter(inner, name=b"model/%d" % n) for n in range(9))])
+    asked: list[int] = []
+
+    def open_range(start: int, end: int) -> ByteStream:
+        asked.append(end - start)
+        return MemoryStream(data, start, end)
+
+    assert len(ArchiveReader(open_range, len(data), LIMITS).entries) == 10
+    assert sorted(asked)[:-1] == [4], "of equal archives, which say the same place"
 
 
 @pytest.mark.parametrize("cut", range(0, len(SOUND), 7))

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from modelhaul.inspection.containers import inspect_pickle, is_pickle_name
-from modelhaul.inspection.pickles import PickleReport, PickleVerdict
+from modelhaul.findings import ContentReport, FileVerdict
+from modelhaul.inspection.formats import inspect_file
+from modelhaul.inspection.loaders import is_unpickled
+from modelhaul.inspection.opened import HEAD, OpenedFile
+from modelhaul.inspection.pickles import inspect_pickles
 from modelhaul.model import GateVerdict, PicklePolicy
 from modelhaul.task import TaskStatus
 from tests.fakes.deployment import Deployment
@@ -14,7 +17,7 @@ from tests.fakes.model_source import InMemoryModelSource
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 HOSTILE = CHECKPOINTS / "hostile"
 NAMES = sorted(
-    path.relative_to(HOSTILE).as_posix() for path in HOSTILE.rglob("*") if path.is_file() and is_pickle_name(path.name)
+    path.relative_to(HOSTILE).as_posix() for path in HOSTILE.rglob("*") if path.is_file() and path.suffix != ".json"
 )
 CALLED = [name for name in NAMES if not name.startswith("sharded/") or name.endswith("00004-of-00004.bin")]
 """Of the shards only the last one has the call."""
@@ -23,19 +26,26 @@ NAME = "org/model"
 CONFIGURATION = {"config.json": b"{}", "tokenizer.json": b"{}"}
 
 
-def inspect(path: Path) -> PickleReport | None:
+def inspect(path: Path) -> ContentReport:
     content = path.read_bytes()
-    return inspect_pickle(lambda start, end: content[start:end], len(content))
+
+    def read(start: int, end: int) -> bytes:
+        return content[start:end]
+
+    return inspect_file(OpenedFile(path.name, len(content), content[:HEAD], read, is_unpickled(path.name)))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_ordinary_weights_pass(name: str) -> None:
-    assert inspect(CHECKPOINTS / name) == PickleReport(PickleVerdict.CLEAN)
+    report = inspect(CHECKPOINTS / name)
+    assert (report.verdict, report.findings, report.is_loadable) == (FileVerdict.CLEAN, (), True), report
 
 
 @pytest.mark.parametrize("name", CALLED)
 def test_the_same_with_a_call_is_blocked(name: str) -> None:
-    assert inspect(HOSTILE / name) == PickleReport(PickleVerdict.BLOCKED, ("imports posix.system",))
+    report = inspect(HOSTILE / name)
+    assert report.verdict is FileVerdict.UNSAFE
+    assert [finding.detail.rpartition(": ")[2] for finding in report.findings] == ["imports posix.system"]
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -69,4 +79,6 @@ def test_each_file_with_a_call_in_a_model_is_named() -> None:
 def test_what_torchs_own_loader_lets_a_checkpoint_import_is_clean(allowed: str) -> None:
     module, _, name = allowed.rpartition(".")
     pickled = b"\x80\x02c" + f"{module}\n{name}\n".encode() + b"."
-    assert inspect_pickle(lambda start, end: pickled[start:end], len(pickled)) == PickleReport(PickleVerdict.CLEAN)
+    report = inspect_pickles(lambda start, end: pickled[start:end], 0, len(pickled))
+    assert report is not None
+    assert report.verdict is FileVerdict.CLEAN

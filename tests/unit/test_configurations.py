@@ -91,6 +91,10 @@ def test_what_python_cannot_parse_has_a_reason(content: bytes) -> None:
     assert inspect("config.json", content).reason is not None
 
 
+def test_a_template_that_cannot_be_parsed_has_a_reason() -> None:
+    assert inspect("tokenizer_config.json", {"chat_template": "{% if %}"}).reason is not None
+
+
 def test_a_large_file_that_names_code_is_not_clean() -> None:
     padding = {"padding": ["x" * 1000] * 5000}
     assert inspect("tokenizer.json", padding).reason is None

@@ -1,9 +1,9 @@
-"""ZIP, tar and compressed files of pickles. Nothing here is ever unpickled."""
+"""Files of files: ZIP archives of torch, numpy and others, and what is compressed. Nothing here is ever unpickled."""
 
 import bz2
-import collections
 import gzip
 import io
+import json
 import lzma
 import pickle
 import random
@@ -17,9 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelhaul.inspection import containers as pickle_files
-from modelhaul.inspection.containers import HEAD, Content, inspect_pickle, is_pickle_name, recognize
-from modelhaul.inspection.pickles import PickleReport, PickleVerdict
+from modelhaul.findings import ContentReport, FileVerdict
+from modelhaul.inspection import containers
+from modelhaul.inspection.containers import identify_zip
+from modelhaul.inspection.formats import inspect_file
+from modelhaul.inspection.loaders import is_unpickled
+from modelhaul.inspection.opened import HEAD, OpenedFile
+from modelhaul.json_streams import ReadRange
 from tests.pickles import (
     FORMS,
     PLAIN,
@@ -35,203 +39,184 @@ from tests.pickles import (
 from tests.weights import wrap_weights
 
 
-def inspect(content: bytes) -> PickleReport | None:
-    return inspect_pickle(lambda start, end: content[start:end], len(content))
+def inspect(content: bytes, path: str = "model.bin", *, read: ReadRange | None = None) -> ContentReport:
+    """As the inspection reads a file: its head first, then what it takes."""
+    fetch = read or (lambda start, end: content[start:end])
+    head = fetch(0, min(len(content), HEAD))
+    return inspect_file(OpenedFile(path, len(content), head, fetch, is_unpickled(path)))
 
 
-def check_blocked(content: bytes, *words: str) -> None:
-    report = inspect(content)
-    assert report is not None
-    assert report.verdict is PickleVerdict.BLOCKED
-    assert 0 < len(report.reasons) <= 20
-    assert all(reason.isprintable() and len(reason) <= 200 for reason in report.reasons)
+def check_unsafe(content: bytes, *words: str, path: str = "model.bin") -> None:
+    report = inspect(content, path)
+    assert report.verdict is FileVerdict.UNSAFE, report
+    details = [finding.detail for finding in report.findings]
+    assert 0 < len(details) <= 20
     for word in words:
-        assert any(word in reason for reason in report.reasons), report.reasons
+        assert any(word in detail for detail in details), details
 
 
-def check_clean(content: bytes) -> None:
-    assert inspect(content) == PickleReport(PickleVerdict.CLEAN)
+def check_unscanned(content: bytes, word: str, path: str = "model.pt") -> None:
+    """Such that a loader of pickles would read it, and the policy refuses it."""
+    report = inspect(content, path)
+    assert report.verdict is FileVerdict.UNSCANNED, report
+    assert report.is_unread or is_unpickled(path)
+    assert word in (report.reason or ""), report
+
+
+def check_clean(content: bytes, path: str = "model.bin") -> ContentReport:
+    report = inspect(content, path)
+    assert report.verdict is FileVerdict.CLEAN, report
+    return report
+
+
+LARGE = pickle.dumps({number: str(number) * 40 for number in range(200)})
+
+
+def build_tar(name: str = "a") -> bytes:
+    body = io.BytesIO()
+    with tarfile.open(fileobj=body, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    return body.getvalue()
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_in_a_torch_archive_it_is_blocked(form: str) -> None:
-    check_blocked(build_torch_zip(assemble("os", "system", form=form)), "imports os.system")
+def test_in_a_torch_archive_it_is_found(form: str) -> None:
+    check_unsafe(build_torch_zip(assemble("os", "system", form=form)), "data.pkl: imports os.system")
 
 
+ARRAY = build_array("'<f4'", bytes(8))
+OBJECTS = build_array("'|O'", SYSTEM)
 HOSTILE: dict[str, tuple[bytes, str]] = {
-    "an archive behind it": (PLAIN + zip_files({"data.pkl": PLAIN}), "ZIP archive lies behind"),
-    "behind an archive": (zip_files({"data.pkl": PLAIN}) + SYSTEM, ""),
-    "an array in an archive": (zip_files({"a.npy": build_array("'|O'", SYSTEM)}), "imports os.system"),
+    "an archive behind it": (PLAIN + zip_files({"data.pkl": PLAIN}), "a ZIP archive follows other bytes"),
+    "behind an archive": (zip_files({"data.pkl": PLAIN}) + SYSTEM, "a ZIP archive that is refused"),
+    "an array in an archive": (zip_files({"a.npy": OBJECTS}), "a.npy: imports os.system"),
     "no array in an archive": (zip_files({"a.npy": SYSTEM}), "imports os.system"),
-    "a nested archive": (zip_files({"x.pkl": build_torch_zip(SYSTEM)}), "imports os.system"),
+    "a nested archive": (zip_files({"x.pkl": build_torch_zip(SYSTEM)}), "x.pkl: model/data.pkl: imports os.system"),
     "another pickle in an archive": (build_torch_zip(PLAIN, **{"extra.pkl": SYSTEM}), "imports os.system"),
     "deflated in an archive": (zip_files({"a/data.pkl": SYSTEM}, zipfile.ZIP_DEFLATED), "imports os.system"),
-    "gzip": (gzip.compress(SYSTEM), "compressed"),
-    "bzip2": (bz2.compress(SYSTEM), "compressed"),
-    "xz": (lzma.compress(SYSTEM), "compressed"),
-    "lzma": (lzma.compress(SYSTEM, lzma.FORMAT_ALONE), "compressed"),
-    "zlib": (zlib.compress(SYSTEM), "compressed"),
-    "joblib's old form": (b"ZF0x41                " + zlib.compress(SYSTEM), "compressed"),
-    "a member without a suffix": (zip_files({"a": build_array("'|O'", SYSTEM)}), "imports os.system"),
+    "gzip": (gzip.compress(SYSTEM), "imports os.system"),
+    "bzip2": (bz2.compress(SYSTEM), "imports os.system"),
+    "xz": (lzma.compress(SYSTEM), "imports os.system"),
+    "lzma": (lzma.compress(SYSTEM, lzma.FORMAT_ALONE), "imports os.system"),
+    "zlib": (zlib.compress(SYSTEM), "imports os.system"),
+    "damaged gzip": (gzip.compress(SYSTEM + random.Random(1).randbytes(70_000))[:-9], "imports os.system"),
+    "a member without a suffix": (zip_files({"a": OBJECTS}), "imports os.system"),
     "a member named as text": (zip_files({"a.txt": SYSTEM, "b.txt": b"text"}), "imports os.system"),
     "a member that is text": (zip_files({"a": assemble("os", "system", form="text")}), "imports os.system"),
     "a member of an operating system": (zip_files({"__MACOSX/._a": SYSTEM}), "imports os.system"),
     "a deflated member": (zip_files({"a": SYSTEM}, zipfile.ZIP_DEFLATED), "imports os.system"),
     "a member behind many opcodes": (zip_files({"a": b"N0" * 5000 + SYSTEM}), "imports os.system"),
-    "a compressed member": (zip_files({"a": gzip.compress(SYSTEM)}), "compressed"),
+    "a compressed member": (zip_files({"a": gzip.compress(SYSTEM)}), "imports os.system"),
     "a nested archive without a suffix": (zip_files({"a": build_torch_zip(SYSTEM)}), "imports os.system"),
     "what is no storage": (build_torch_zip(PLAIN, **{"other/0": SYSTEM}), "imports os.system"),
     "a pickle among storages": (build_torch_zip(PLAIN, **{"data/x": SYSTEM}), "imports os.system"),
-    "archives in archives": (
-        zip_files({"a": zip_files({"a": zip_files({"a": zip_files({"a": SYSTEM})})})}), "archives in archives"),
+    "an array in gzip": (gzip.compress(OBJECTS), "imports os.system"),
+    "a torch archive in gzip": (gzip.compress(build_torch_zip(SYSTEM)), "imports os.system"),
+    "TorchScript": (build_torch_zip(PLAIN, **{"constants.pkl": PLAIN, "code/a.py": b""}), "torch.jit.load runs it"),
+    "torch.package": (build_torch_zip(PLAIN, **{".data/extern_modules": b"os"}), "torch.package runs"),
+    "a native library in a .pt2": (
+        zip_files({"m/archive_format": b"pt2", "m/data/aotinductor/model/a.so": b"\x7fELF" + bytes(60)}),
+        "a native library that torch loads",
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_hides_is_blocked(name: str) -> None:
+def test_what_hides_is_found(name: str) -> None:
     content, words = HOSTILE[name]
-    check_blocked(content, words)
+    check_unsafe(content, words)
 
 
-def test_two_pickles_of_one_name_in_an_archive_are_blocked() -> None:
+UNREAD: dict[str, tuple[bytes, str, str]] = {
+    "tar": (build_tar(), "model.pt", "tar archives are not inspected"),
+    "tar with a suffix": (build_tar(), "model.pt.gz", "tar archives are not inspected"),
+    "joblib's old form": (b"ZF0x41                " + zlib.compress(SYSTEM), "a.joblib", "is not decompressed"),
+    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(100), "a.pkl.zst", "zstd is not decompressed"),
+    "lz4": (b"\x04\x22\x4d\x18" + bytes(100), "a.joblib", "lz4 is not decompressed"),
+    "nothing known": (b"\xff" * 1000, "a.pt", "not a pickle"),
+    "text": (b"text", "a.ckpt", "not a pickle"),
+    "an empty archive": (zip_files({}), "a.npz", "an empty ZIP archive"),
+    "two gzip members": (gzip.compress(PLAIN) * 2, "a.pkl", "followed by other data"),
+    "damaged xz": (b"\xfd7zXZ\x00" + bytes(100), "a.pkl", "damaged"),
+    "archives in archives": (
+        zip_files({"a": zip_files({"a": zip_files({"a": zip_files({"a": SYSTEM})})})}), "a.bin", "inside each other"),
+    "a tar in an archive": (zip_files({"a.pkl": build_tar()}), "a.bin", "tar archives are not inspected"),
+    "an unknown member of a torch archive": (
+        build_torch_zip(PLAIN, **{"other/0": b"\xff" * 100}), "a.bin", "unknown format"),
+    "random bytes in bzip2": (bz2.compress(random.Random(1).randbytes(10_000)), "a.pkl", "not a pickle"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_what_a_loader_reads_and_is_not_parsed_is_never_clean(name: str) -> None:
+    content, path, words = UNREAD[name]
+    check_unscanned(content, words, path)
+
+
+def test_two_pickles_of_one_name_in_an_archive_are_refused() -> None:
     body = io.BytesIO()
     with zipfile.ZipFile(body, "w") as archive:
         archive.writestr("a/data.pkl", SYSTEM)
         with pytest.warns(UserWarning, match="Duplicate name"):
             archive.writestr("a/data.pkl", PLAIN)
-    check_blocked(body.getvalue(), "not to be trusted")
+    check_unsafe(body.getvalue(), "a ZIP archive that is refused")
 
 
-def test_a_wrong_checksum_in_an_archive_is_blocked() -> None:
-    content = build_torch_zip(build_state_dict())
-    check_blocked(content.replace(b"_rebuild_tensor_v2", b"_rebuild_tensor_v3"), "not to be trusted")
+def test_a_second_directory_in_the_comment_is_refused() -> None:
+    """The reading of 7-Zip is the clean one, that of Python, unzip and torch the other."""
+    hidden = zip_files({"model/data.pkl": SYSTEM, "model/version": b"3"})
+    content = bytearray(build_torch_zip(PLAIN))
+    end = content.rfind(b"PK\x05\x06")
+    content[end + 20 : end + 22] = struct.pack("<H", len(hidden))
+    check_unsafe(bytes(content) + hidden, "a ZIP archive that is refused")
 
 
-def test_a_tar_archive_is_blocked() -> None:
-    body = io.BytesIO()
-    with tarfile.open(fileobj=body, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("pickle"), io.BytesIO())
-    check_blocked(body.getvalue(), "tar archive")
+CLEAN: dict[str, tuple[bytes, str, str]] = {
+    "torch": (build_torch_zip(build_state_dict()), "a.bin", "torch-zip"),
+    "legacy torch": (
+        build_legacy(build_state_dict(), pickle.dumps(["0"], 2), struct.pack("<q", 4) + bytes(16)),
+        "a.bin",
+        "torch-legacy",
+    ),
+    "objects": (build_array("'|O'", PLAIN), "a.npy", "npy"),
+    "arrays": (zip_files({"a.npy": build_array("'|O'", PLAIN), "b.npy": ARRAY}), "a.npz", "npz"),
+    "an array": (ARRAY, "a.npy", "npy"),
+    "gzip": (gzip.compress(PLAIN), "a.pkl.gz", "pickle in gzip"),
+    "bzip2": (bz2.compress(PLAIN), "a.pkl", "pickle in bzip2"),
+    "xz": (lzma.compress(PLAIN), "a.joblib", "pickle in xz"),
+    "lzma": (lzma.compress(PLAIN, lzma.FORMAT_ALONE), "a.joblib", "pickle in lzma"),
+    "zlib": (zlib.compress(PLAIN, 9), "a.joblib", "pickle in zlib"),
+    "an array in zlib": (zlib.compress(ARRAY), "a.npy", "npy in zlib"),
+    "text in an archive": (zip_files({"a.txt": b"text", "b.json": b"{}"}), "a.zip", "zip"),
+    "text in gzip": (gzip.compress(b"text\n" * 100_000), "a.txt.gz", "text in gzip"),
+    "torch.export's tensors": (
+        zip_files({"m/archive_format": b"pt2", "m/data/weights/weight_0": b"\xff" * 100, "m/models/model.json": b"{}"}),
+        "m.pt2",
+        "torch-export",
+    ),
+}  # fmt: skip
 
 
-def test_arrays_of_plain_objects_are_clean() -> None:
-    check_clean(build_array("'|O'", PLAIN))
-    check_clean(zip_files({"a.npy": build_array("'|O'", PLAIN), "b.npy": build_array("'<f4'", bytes(8))}))
+@pytest.mark.parametrize("name", CLEAN)
+def test_ordinary_files_are_clean(name: str) -> None:
+    content, path, kind = CLEAN[name]
+    assert check_clean(content, path).format == kind
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"{}",
-        b'{"model_type": "bert"}',
-        b"version https://git-lfs.github.com/spec/v1\n",
-        b"#!/bin/sh\necho\n",
-        b"GGUF\x03\x00\x00\x00" + bytes(100),
-        wrap_weights(bytes(1000)),
-        bytes(1000),
-        b"\xff" * 1000,
-        b"\x80\xf3" + bytes(1000),
-        b"\x82H\x18\xec" + bytes(1000),
-        b"\x93\xff" + bytes(1000),
-        build_array("'<f4'", bytes(8)),
-        build_array("[('a', '<f4'), ('b', '<i8', (3,))]", bytes(56)),
-        zip_files({"a.npy": build_array("'<f4'", bytes(8))}),
-        zip_files({"readme.txt": b"text"}),
-    ],
-)
-def test_what_is_no_pickle_is_none(content: bytes) -> None:
-    assert inspect(content) is None
-
-
-def test_only_what_is_needed_is_read_of_a_torch_archive() -> None:
-    content = build_torch_zip(build_state_dict(), **{f"data/{number}": bytes(1_000_000) for number in range(1, 20)})
-    read = CountedReads(content)
-    report = inspect_pickle(read, len(content))
-    assert report is not None
-    assert report.verdict is PickleVerdict.CLEAN
-    assert sum(read.sizes) < 2_000_000
-    assert len(read.sizes) < 7
-
-
-def test_thousands_of_storages_cost_no_requests() -> None:
-    content = build_torch_zip(build_state_dict(), **{f"data/{number}": bytes(200) for number in range(1, 5000)})
-    read = CountedReads(content)
-    assert inspect_pickle(read, len(content)) == PickleReport(PickleVerdict.CLEAN)
-    assert len(read.sizes) < 7
-
-
-def test_members_that_lie_near_each_other_are_read_together() -> None:
-    array = build_array("'<f4'", bytes(8))
-    content = zip_files({f"{number}": array for number in range(1000)})
-    read = CountedReads(content)
-    assert inspect_pickle(read, len(content), is_numpy=True) is None
-    assert len(read.sizes) < 7
-
-
-def test_too_many_members_far_from_each_other_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickle_files, "_MOST_RUNS", 9)
-    check_blocked(zip_files({f"{number}": bytes(100_000) for number in range(10)}), "too many to look at")
-    assert inspect(zip_files({f"{number}": bytes(100_000) for number in range(9)})) is None
-
-
-def test_small_pickles_that_lie_near_each_other_are_read_together() -> None:
-    content = zip_files({f"{number}": PLAIN for number in range(1000)})
-    read = CountedReads(content)
-    assert inspect_pickle(read, len(content)) == PickleReport(PickleVerdict.CLEAN)
-    assert len(read.sizes) < 7
-
-
-def test_larger_ones_are_opened_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickle_files, "_MOST_OPENED", 5)
-    large = pickle.dumps(bytes(HEAD))
-    check_clean(zip_files({f"{number}": large for number in range(5)}))
-    check_blocked(zip_files({f"{number}": large for number in range(6)}), "archive is too large to be looked through")
-
-
-def test_numpys_archives_have_no_storages() -> None:
-    content = zip_files({"data.pkl": PLAIN, "data/0": build_array("'|O'", SYSTEM)})
-    assert inspect(content) == PickleReport(PickleVerdict.CLEAN)
-    report = inspect_pickle(lambda start, end: content[start:end], len(content), is_numpy=True)
-    assert report is not None
-    assert report.reasons == ("imports os.system",)
-    check_blocked(zip_files({"a.npz": content}), "imports os.system")
-
-
-def test_large_members_are_read_where_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickle_files, "_MOST_IN_MEMORY", 100)
-    check_clean(zip_files({"first": b"x", "a": build_torch_zip(build_state_dict())}))
-    check_blocked(zip_files({"first": b"x", "a": build_torch_zip(SYSTEM)}), "imports os.system")
-    check_blocked(zip_files({"a": PLAIN * 10}, zipfile.ZIP_DEFLATED), "a: is too large to be looked through")
-
-
-def test_all_members_together_are_inflated_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickle_files, "_MOST_INFLATED", 5 * len(PLAIN))
-    check_clean(zip_files({f"{number}": PLAIN for number in range(5)}))
-    check_blocked(zip_files({f"{number}": PLAIN for number in range(6)}), "archive is too large to be looked through")
-
-
-def test_members_that_cannot_be_looked_into_are_named() -> None:
-    body = io.BytesIO()
-    with tarfile.open(fileobj=body, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("a"), io.BytesIO())
-    tar = body.getvalue()
-    report = inspect(zip_files({"a.tar": tar, "b": zip_files({"c": tar}), "d": b"text", "e.pkl": PLAIN}))
-    assert report == PickleReport(PickleVerdict.CLEAN, unread=("a.tar", "c"))
-    check_blocked(zip_files({"a.pkl": tar}), "tar archive")
-
-
-WORDS = b"cat\ndog\nbird\nbar\n"
 OTHERS = [
-    b"",
     b"{}",
     b"#!/bin/sh\n",
-    b"<html>",
-    WORDS,
+    b"version https://git-lfs.github.com/spec/v1\n",
+    b"GGUF\x03\x00\x00\x00" + bytes(100),
+    wrap_weights(bytes(1000)),
+    b"\xff" * 1000,
+    b"\x80\xf3" + bytes(1000),
+    b"\x82H\x18\xec" + bytes(1000),
+    b"\x93\xff" + bytes(1000),
+    b"cat\ndog\nbird\nbar\n",
     b"copyright\nholders\nRights\n",
     b"cryptography.dist-info/A,sha256\nctyping.py,2\nRECORD\n",
     b"Git v2.31.7 Release Notes\n" * 100,
-    b"This is text of some length. " * 100,
     b"See https://example.org\n",
     b"V" + b"x" * 100,
     b"\x7fELF\x02\x01\x01" + bytes(3000),
@@ -239,90 +224,170 @@ OTHERS = [
     b"\n\x0e\n\x05<unk>\x15" + bytes(3000),
     b"x\x9cno zlib",
     b"BZh text",
-    build_array("'<f4'", bytes(8)),
-    gzip.compress(WORDS * 1000),
-    gzip.compress(b"See https://example.org\n"),
-    zlib.compress(WORDS),
-    bz2.compress(WORDS),
-    lzma.compress(WORDS),
-    gzip.compress(build_array("'<f4'", bytes(8))),
 ]
+
+
+@pytest.mark.parametrize("content", OTHERS, ids=lambda content: repr(content[:20]))
+def test_what_no_unpickler_calls_anything_in_is_not_taken_for_a_pickle(content: bytes) -> None:
+    report = inspect(content, "weights")
+    assert report.verdict is not FileVerdict.UNSAFE
+    assert not report.is_unread
+
+
 PICKLES = [
     *(assemble("os", "system", form=form) for form in FORMS),
-    PLAIN,
-    build_torch_zip(PLAIN),
-    build_array("'|O'", PLAIN),
-    build_legacy(PLAIN),
     SYSTEM[:-1] + b"\xff",
-    b"\x80\x02cantigravity\nfly\n\xff",
     b"N.N." + SYSTEM,
     b"V" + b"x" * 5000 + b"\n0" + assemble("os", "system", form="text"),
     b"\x80\x04B" + struct.pack("<I", 6_000_000) + bytes(6_000_000) + b"0" + SYSTEM[2:],
-    *(compress(SYSTEM) for compress in (gzip.compress, bz2.compress, lzma.compress, zlib.compress)),
-    lzma.compress(SYSTEM, lzma.FORMAT_ALONE),
-    gzip.compress(build_array("'|O'", PLAIN)),
-]
-UNREADABLE = [
-    bytes(257) + b"ustar" + bytes(3000),
-    gzip.compress(bytes(257) + b"ustar" + bytes(3000)),
-    gzip.compress(build_torch_zip(PLAIN)),
-    gzip.compress(gzip.compress(SYSTEM)),
-    bz2.compress(random.Random(1).randbytes(10_000)),
-    b"\x28\xb5\x2f\xfd" + bytes(100),
-    b"\x04\x22\x4d\x18" + bytes(100),
-    b"\xfd7zXZ\x00" + bytes(100),
+    gzip.compress(OBJECTS),
 ]
 
 
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        pytest.param(content, expected, id=f"{expected.name}-{number}")
-        for expected, contents in ((Content.OTHER, OTHERS), (Content.PICKLE, PICKLES), (Content.UNREADABLE, UNREADABLE))
-        for number, content in enumerate(contents)
-    ],
-)
-def test_files_are_known_by_what_they_begin_with(content: bytes, expected: Content) -> None:
-    assert recognize(content[:HEAD], len(content)) is expected
+@pytest.mark.parametrize("path", ["weights", "model.bin", "a.sav", "a.pdparams", "a.xyz"])
+@pytest.mark.parametrize("content", PICKLES, ids=range(len(PICKLES)))
+def test_a_pickle_is_found_under_any_name(content: bytes, path: str) -> None:
+    check_unsafe(content, "imports os.system", path=path)
 
 
-@given(
-    st.recursive(
-        st.none() | st.integers() | st.text() | st.binary(max_size=3000),
-        lambda x: st.lists(x) | st.dictionaries(st.text(), x),
-    ),
-    st.integers(0, 5),
-)
-def test_whatever_a_pickle_begins_with_it_is_known(value: Any, protocol: int) -> None:
-    content = pickle.dumps([value, collections.OrderedDict()], protocol)
-    assert recognize(content[:HEAD], len(content)) is Content.PICKLE
+@given(st.integers(0, 2**32), st.sampled_from([4096, 100_000]))
+def test_raw_weights_pass_as_unscanned(seed: int, size: int) -> None:
+    report = inspect(random.Random(seed).randbytes(size))
+    assert report.verdict is FileVerdict.UNSCANNED
+    assert not report.is_unread
 
 
 @given(
     st.binary(max_size=300),
     st.sampled_from([b"", b"\x80\x04", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"\x1f\x8b", b"x\x9c"]),
+    st.sampled_from(["weights", "model.bin", "a.pt", "a.txt", "a.json", "a.npz"]),
 )
-def test_whatever_a_file_begins_with_is_judged(content: bytes, prefix: bytes) -> None:
-    recognize(prefix + content, len(prefix + content))
+def test_whatever_a_file_holds_it_gets_a_report(content: bytes, prefix: bytes, path: str) -> None:
+    inspect(prefix + content, path)
+
+
+def test_only_what_is_needed_is_read_of_a_torch_archive() -> None:
+    content = build_torch_zip(build_state_dict(), **{f"data/{number}": bytes(1_000_000) for number in range(1, 20)})
+    read = CountedReads(content)
+    assert inspect(content, read=read).verdict is FileVerdict.CLEAN
+    assert sum(read.sizes) < 2_000_000
+    assert len(read.sizes) < 8
+
+
+def test_thousands_of_storages_cost_no_requests() -> None:
+    content = build_torch_zip(build_state_dict(), **{f"data/{number}": bytes(200) for number in range(1, 5000)})
+    read = CountedReads(content)
+    assert inspect(content, read=read).verdict is FileVerdict.CLEAN
+    assert len(read.sizes) < 8
+
+
+@pytest.mark.parametrize("member", [ARRAY, PLAIN])
+def test_members_that_lie_near_each_other_are_read_together(member: bytes) -> None:
+    content = zip_files({f"{number}": member for number in range(1000)})
+    read = CountedReads(content)
+    assert inspect(content, "a.npz", read=read).verdict is FileVerdict.CLEAN
+    assert len(read.sizes) < 8
+
+
+def test_too_many_members_far_from_each_other_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "_MAX_HEAD_REQUESTS", 9)
+    members: dict[str, Any] = {f"{number}.txt": b"x" * 100_000 for number in range(10)}
+    check_unscanned(zip_files(members), "10 requests")
+    members.pop("0.txt")
+    check_clean(zip_files(members))
+
+
+def test_larger_members_are_opened_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "_MAX_OPENED", 5)
+    check_clean(zip_files({f"{number}": LARGE for number in range(5)}))
+    check_unscanned(zip_files({f"{number}": LARGE for number in range(6)}), "too many members")
+
+
+def test_numpys_archives_have_no_storages() -> None:
+    content = zip_files({"data.pkl": PLAIN, "data/0": OBJECTS})
+    check_clean(content)
+    check_unsafe(content, "data/0: imports os.system", path="a.npz")
+    check_unsafe(zip_files({"a.npz": content}), "imports os.system")
+
+
+def test_large_members_are_read_where_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "_MAX_IN_MEMORY", 100)
+    check_clean(zip_files({"first": b"x", "a": build_torch_zip(build_state_dict())}))
+    check_unsafe(zip_files({"first": b"x", "a": build_torch_zip(SYSTEM)}), "imports os.system")
+    check_unscanned(zip_files({"a": LARGE}, zipfile.ZIP_DEFLATED), "deflated, and larger than")
+
+
+def test_all_members_together_are_inflated_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "_MAX_INFLATED", 5 * len(LARGE))
+    check_clean(zip_files({f"{number}": LARGE for number in range(5)}, zipfile.ZIP_DEFLATED))
+    check_unscanned(zip_files({f"{number}": LARGE for number in range(6)}, zipfile.ZIP_DEFLATED), "too many members")
+
+
+def test_what_is_decompressed_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "_MAX_IN_MEMORY", 10_000)
+    for compress in (gzip.compress, bz2.compress, lzma.compress, zlib.compress):
+        check_unscanned(compress(pickle.dumps(bytes(20_000))), "longer than")
+    check_unsafe(gzip.compress(SYSTEM + bytes(20_000)), "imports os.system")
+
+
+def test_members_that_cannot_be_parsed_are_named() -> None:
+    tar = build_tar()
+    report = inspect(zip_files({"a.tar": tar, "b": zip_files({"c": tar}), "d": b"text", "e.pkl": PLAIN}), "a.zip")
+    assert report.verdict is FileVerdict.UNSCANNED
+    assert not report.is_unread, "no loader of pickles reads a tar under these names"
+    assert report.reason == "a.tar: tar archives are not inspected; b: c: tar archives are not inspected"
+    assert report.pickles == PLAIN
 
 
 @pytest.mark.parametrize(
-    ("path", "expected"),
+    ("suffix", "words"), [(".mar", "TorchServe"), (".whl", "pip"), (".jar", "Java"), (".egg", "P")]
+)
+def test_archives_of_code_say_who_runs_it(suffix: str, words: str) -> None:
+    report = inspect(zip_files({"handler.py": b"print()", "model.pt": build_torch_zip(PLAIN)}), f"a{suffix}")
+    assert report.verdict is FileVerdict.UNSCANNED
+    assert not report.is_unread
+    assert [(f.kind, f.severity) for f in report.findings] == [("code-archive", "medium"), ("code", "medium")]
+    assert words in report.findings[0].detail
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
     [
-        ("pytorch_model.bin", True),
-        ("a.pdparams", True),
-        ("a.pkl.gz", True),
-        ("a.joblib.LZ4", True),
-        ("pytorch_model.bin.index.json", False),
-        ("a.json.gz", False),
-        ("sub/MODEL.PT", True),
-        ("a.pth", True),
-        ("a.joblib", True),
-        ("a.npz", True),
-        ("model.safetensors", False),
-        ("config.json", False),
-        ("bin", False),
+        ({"a/data.pkl", "a/version", "a/data/0"}, "torch-zip"),
+        ({"a/data.pkl", "a/constants.pkl", "a/code/x.py"}, "torchscript"),
+        ({"a/.data/extern_modules", "a/x.py"}, "torch-package"),
+        ({"m/archive_format", "m/models/model.json"}, "torch-export"),
+        ({"config.json", "metadata.json", "model.weights.h5"}, "keras"),
+        ({"a.npy", "b.npy"}, "npz"),
+        ({"a.npy", "b.txt"}, "zip"),
+        (set(), "zip"),
     ],
 )
-def test_files_are_looked_into_by_their_names(path: str, expected: bool) -> None:
-    assert is_pickle_name(path) is expected
+def test_archives_are_known_by_their_members(names: set[str], kind: str) -> None:
+    assert identify_zip(names) == kind
+
+
+LAMBDA = {
+    "class_name": "Lambda",
+    "config": {"function": {"class_name": "__lambda__", "config": {"code": "4wEAAAA="}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("layer", "findings"),
+    [
+        ({"module": "keras.layers", "class_name": "Dense", "config": {"units": 1}}, []),
+        ({"module": "keras.layers", **LAMBDA}, [("keras-lambda", "medium")]),
+        ({"module": "subprocess", "class_name": "Popen", "config": {}}, [("keras-module", "high")]),
+    ],
+)
+def test_layers_of_keras(layer: dict[str, Any], findings: list[tuple[str, str]]) -> None:
+    model = {"module": "keras", "class_name": "Sequential", "config": {"layers": [layer]}, "registered_name": None}
+    weights = b"\x89HDF\r\n\x1a\n" + bytes(100)
+    files = {"config.json": json.dumps(model).encode(), "metadata.json": b"{}", "model.weights.h5": weights}
+    report = inspect(zip_files(files), "model.keras")
+    assert report.format == "keras"
+    assert report.reason == "model.weights.h5: HDF5 is not parsed"
+    assert not report.is_unread
+    found = [(f.kind, f.severity) for f in report.findings if f.kind != "keras"]
+    assert found == findings

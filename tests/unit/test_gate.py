@@ -1,6 +1,5 @@
 """What may be published, over the whole pipeline: nothing that could run, nothing that is not what it says."""
 
-import bz2
 import gzip
 import io
 import json
@@ -13,13 +12,12 @@ from typing import Any
 
 import pytest
 
-from modelhaul.model import GateVerdict, PickleOpinion, PicklePolicy, SecondOpinion
+from modelhaul.model import GateReport, GateVerdict, ModelStatus, PickleOpinion, PicklePolicy, SecondOpinion
 from modelhaul.task import Task, TaskStatus
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
-from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.pickle_scanner import InMemoryPickleScanner
-from tests.unit.test_pickles import PLAIN, SYSTEM, assemble, build_array, build_legacy, build_torch_zip, zip_files
+from tests.pickles import PLAIN, SYSTEM, assemble, build_array, build_legacy, build_torch_zip, zip_files
 from tests.weights import wrap_weights
 
 NAME = "org/model"
@@ -52,8 +50,7 @@ def test_a_hostile_pickle_is_removed_and_named() -> None:
     deployment, task = import_files(MODEL | {"pytorch_model.bin": build_torch_zip(SYSTEM)})
     assert task.error is not None
     assert (task.status, task.error.type, task.error.retryable) == (TaskStatus.FAILED, "unsafe-model", False)
-    assert "pytorch_model.bin: model/data.pkl" not in task.error.detail
-    assert task.error.detail.startswith("pytorch_model.bin: imports os.system")
+    assert task.error.detail.startswith("pytorch_model.bin: model/data.pkl: imports os.system")
     assert deployment.store.keys == [], "neither visible nor staged"
     deployment.check_promises({})
 
@@ -69,7 +66,7 @@ RENAMED = {
     "a.mar": zip_files({"model.pt": build_torch_zip(SYSTEM)}, zipfile.ZIP_DEFLATED),
     "a.zip": zip_files({"policy.pth": build_torch_zip(SYSTEM)}),
     "a.npz": zip_files({"data/0": build_array("'|O'", SYSTEM), "data.pkl": PLAIN}),
-    "a.pkl.gz": gzip.compress(PLAIN),
+    "a.pkl.gz": gzip.compress(SYSTEM),
     "a.zlib": zlib.compress(SYSTEM),
 }
 
@@ -82,49 +79,181 @@ def test_pickles_are_found_whatever_they_are_called(path: str) -> None:
     assert deployment.store.keys == []
 
 
-def test_what_cannot_be_looked_into_is_said() -> None:
+def build_tar() -> bytes:
     body = io.BytesIO()
     with tarfile.open(fileobj=body, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("model.ckpt"), io.BytesIO())
-    tar = body.getvalue()
+    return body.getvalue()
+
+
+def read_gate(deployment: Deployment, task: Task) -> GateReport:
+    (model,) = deployment.ledger.find_models(task.model_ids)
+    assert model.gate is not None, model.error
+    return model.gate
+
+
+def test_what_is_not_parsed_is_published_and_reported() -> None:
+    tar = build_tar()
     files = {"a.nemo": tar, "b.zip": zip_files({"inner.tar": tar}), "c": gzip.compress(tar), "README": b"text"}
     deployment, task = import_files(MODEL | files)
-    (model,) = deployment.ledger.find_models(task.model_ids)
-    assert model.gate is not None
-    assert model.gate.verdict is GateVerdict.UNSCANNED
-    assert sorted(model.gate.flags) == [
-        "not-scanned: a.nemo: cannot be looked into",
-        "not-scanned: b.zip: inner.tar",
-        "not-scanned: c: cannot be looked into",
-    ]
+    gate = read_gate(deployment, task)
+    assert gate.verdict is GateVerdict.UNSCANNED
+    assert gate.flags == (
+        "code-archive: a.nemo",
+        "not-scanned: a.nemo: tar archives are not inspected",
+        "not-scanned: b.zip: inner.tar: tar archives are not inspected",
+        "not-scanned: c: tar archives are not inspected",
+    )
     assert read_manifest(deployment, task)["gate"]["verdict"] == "unscanned"
 
 
-def test_files_of_unknown_kinds_are_looked_at_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelhaul.inspection.gate._MOST_UNKNOWN", 3)
-    deployment, task = import_files(MODEL | {f"{number}.xyz": b"text" for number in range(5)})
+def test_every_file_is_recorded_with_what_it_was_recognized_as() -> None:
+    files = {"modeling.py": b"print()", "pytorch_model.bin": build_torch_zip(PLAIN), "logo.png": b"\x89PNG\r\n\x1a\n"}
+    deployment, task = import_files(MODEL | files)
+    inspections = {file["path"]: file["inspection"] for file in read_manifest(deployment, task)["files"]}
+    assert inspections == {
+        "config.json": {"format": "json", "verdict": "clean"},
+        "logo.png": {"format": "unknown", "verdict": "unscanned", "reason": "PNG image: not parsed"},
+        "model.safetensors": {"format": "safetensors", "verdict": "clean"},
+        "modeling.py": {
+            "format": "text",
+            "verdict": "unscanned",
+            "findings": [
+                {
+                    "kind": "code",
+                    "severity": "medium",
+                    "detail": "Python source: loaders run it with trust_remote_code=True",
+                }
+            ],
+        },
+        "pytorch_model.bin": {"format": "torch-zip", "verdict": "clean"},
+        "tokenizer.json": {"format": "json", "verdict": "clean"},
+    }
+    recorded = read_gate(deployment, task).files
+    assert [file.path for file in recorded][:2] == ["logo.png", "modeling.py"], "first those that are not clean"
+    assert len(recorded) == len(inspections)
+
+
+NAMING: dict[str, Any] = {
+    "pytorch_model.bin.index.json": {"weight_map": {"a": "FILE"}},
+    "adapter_model.bin.index.json": {"weight_map": {"a": "./FILE"}},
+    "diffusion_pytorch_model.bin.index.fp16.json": {"metadata": {}, "weight_map": {"a": "FILE"}},
+    "model.safetensors.index.json": {"weight_map": {"a": "FILE"}},
+    "modules.json": [{"idx": 0, "name": "0", "path": "FILE", "type": "sentence_transformers.models.Transformer"}],
+    "adapter_config.json": {"peft_type": "LORA", "weights": "FILE"},
+    "model_index.json": {"_class_name": "Pipeline", "unet": ["diffusers", "FILE"]},
+}
+
+
+@pytest.mark.parametrize("named", ["vocab.txt", "notes.md", "vocab.json", "a.gguf", "a.onnx", "LICENSE", "a.h5"])
+@pytest.mark.parametrize("index", NAMING)
+@pytest.mark.parametrize("folder", ["", "sub/"])
+def test_a_file_that_an_index_names_must_be_weights(folder: str, index: str, named: str) -> None:
+    naming = json.dumps(NAMING[index]).replace("FILE", named).encode()
+    files = {f"{folder}{index}": naming, f"{folder}{named}": assemble("os", "system", form="text")}
+    _, task = import_files(MODEL | files)
+    assert task.error is not None
+    assert task.error.type == "unsafe-model"
+    assert f"{folder}{named}: imports os.system" in task.error.detail
+    _, task = import_files(MODEL | files | {f"{folder}{named}": b"plain text\n"})
+    assert task.error is not None
+    assert f"{folder}{index} names it" in task.error.detail
+
+
+def test_a_file_that_an_index_names_may_be_a_clean_pickle_whatever_it_is_called() -> None:
+    index = json.dumps({"weight_map": {"a": "shard.txt"}}).encode()
+    _, task = import_files(MODEL | {"pytorch_model.bin.index.json": index, "shard.txt": build_torch_zip(PLAIN)})
+    assert task.status is TaskStatus.DONE, task.error
+
+
+@pytest.mark.parametrize("content", [b"{", b"[" * 20_000 + b"]" * 20_000, b'{"weight_map": {"a": "\xff"}}'])
+@pytest.mark.parametrize("index", NAMING)
+def test_an_index_that_cannot_be_read_is_refused(index: str, content: bytes) -> None:
+    _, task = import_files(MODEL | {index: content})
+    assert task.error is not None
+    assert task.error.type == "invalid-model"
+    assert task.error.detail.startswith(f"{index}: ")
+
+
+@pytest.mark.parametrize(
+    "path", ["a.pt", "a.ckpt", "a.pkl", "a.npz", "a.joblib", "a.npy", "pytorch_model.bin", "a.dill"]
+)
+@pytest.mark.parametrize("content", [b"\xff" * 100, b"plain text", build_tar(), b"\x28\xb5\x2f\xfd" + bytes(100)])
+def test_what_a_loader_would_unpickle_by_its_name_is_refused_unless_it_is_clean(path: str, content: bytes) -> None:
+    _, task = import_files(MODEL | {path: content})
+    assert task.error is not None
+    assert (task.error.type, task.error.detail.partition(": ")[0]) == ("unsafe-model", path)
+    deployment, task = import_files(MODEL | {path: content}, PicklePolicy.WARN)
+    assert read_gate(deployment, task).verdict is GateVerdict.UNSCANNED
+
+
+def test_raw_weights_of_other_programs_are_published_as_unscanned() -> None:
+    deployment, task = import_files(MODEL | {"openvino/openvino_model.bin": b"\xff\x00" * 100})
+    gate = read_gate(deployment, task)
+    assert gate.verdict is GateVerdict.UNSCANNED
+    assert gate.flags == ("not-scanned: openvino/openvino_model.bin: unknown format",)
+
+
+TRAINING = {
+    "training_args.bin": SYSTEM,
+    "checkpoint-5/optimizer.pt": b"\xff" * 10,
+    "rng_state_0.pth": build_torch_zip(SYSTEM),
+}
+
+
+def test_training_state_with_findings_is_left_out() -> None:
+    source = MODEL | TRAINING | {"scheduler.pt": build_torch_zip(PLAIN)}
+    deployment, task = import_files(source)
+    assert task.status is TaskStatus.DONE, task.error
+    gate = read_gate(deployment, task)
+    assert gate.left_out == tuple(sorted(TRAINING))
+    assert gate.verdict is GateVerdict.CLEAN
+    assert "left-out: training_args.bin: imports os.system" in gate.flags
+    manifest = read_manifest(deployment, task)
+    assert manifest["gate"]["left_out"] == sorted(TRAINING)
+    assert [file["path"] for file in manifest["files"]] == sorted({*MODEL, "scheduler.pt"})
+    published = [key for key in deployment.store.keys if key.startswith("models/")]
+    assert sorted(key.rpartition("/")[2] for key in published) == sorted({*MODEL, "scheduler.pt"})
+    assert [key for key in deployment.store.keys if key.startswith("staging/")] == []
     (model,) = deployment.ledger.find_models(task.model_ids)
-    assert model.gate is not None
-    assert (model.gate.verdict, model.gate.flags) == (
-        GateVerdict.UNSCANNED,
-        ("not-scanned: 2 of 5 files of unknown kinds",),
-    )
+    assert model.files == len(MODEL) + 1
 
 
-def test_what_its_name_tells_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
+def test_training_state_that_an_index_names_is_refused() -> None:
+    index = json.dumps({"weight_map": {"a": "training_args.bin"}}).encode()
+    _, task = import_files(MODEL | TRAINING | {"pytorch_model.bin.index.json": index})
+    assert task.error is not None
+    assert task.error.detail.startswith("training_args.bin: imports os.system")
 
-    def spy(store: InMemoryObjectStore, key: str, start: int, end: int) -> bytes:
-        read.append(key.rpartition("/")[2])
-        return original(store, key, start, end)
 
-    original = InMemoryObjectStore.read
-    monkeypatch.setattr(InMemoryObjectStore, "read", spy)
-    names = ["a.txt", "a.json", "a.py", "README.md", ".gitattributes", "LICENSE", "a.gguf", "a.onnx", "a.PNG"]
-    _, task = import_files(MODEL | dict.fromkeys([*names, "a.xyz"], b"text"))
-    assert task.status is TaskStatus.DONE
-    assert sorted(set(read)) == ["a.xyz", "config.json", "model.safetensors", "tokenizer.json"]
-    assert read.count("a.xyz") == 1
+def test_with_a_warning_training_state_is_published() -> None:
+    deployment, task = import_files(MODEL | TRAINING, PicklePolicy.WARN)
+    gate = read_gate(deployment, task)
+    assert (gate.left_out, gate.verdict) == ((), GateVerdict.UNSAFE)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
+
+
+@pytest.mark.parametrize("policy", PicklePolicy)
+@pytest.mark.parametrize(
+    "path", ["pytorch_model.bin", "a.pt", "a.gguf", "a.onnx", "a.h5", "a.npz", "model.bin", "a.safetensors"]
+)
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (POINTER, "git lfs pull"),
+        (b"", "empty"),
+        (b"<!DOCTYPE html><html><body>Sign in</body></html>", "HTML page"),
+        (b'{"error": "Repository not found"}', "JSON error"),
+    ],
+)
+def test_what_stands_in_place_of_weights_is_named(path: str, content: bytes, words: str, policy: PicklePolicy) -> None:
+    deployment, task = import_files(MODEL | {path: content}, policy)
+    assert task.error is not None
+    assert (task.error.type, task.error.detail.partition(": ")[0]) == ("invalid-model", path)
+    assert words in task.error.detail
+    assert deployment.store.keys == [], "neither visible nor staged"
 
 
 def test_what_was_removed_is_not_found_by_another_import() -> None:
@@ -159,35 +288,48 @@ def test_switched_off_nothing_is_looked_into() -> None:
     assert (model.gate.verdict, model.gate.scanned) == (GateVerdict.UNSCANNED, ())
 
 
-def test_a_clean_model_says_so_with_what_a_reader_should_know() -> None:
+def test_a_clean_model_is_one_of_formats_that_cannot_run_code() -> None:
     more = {
         "pytorch_model.bin": build_torch_zip(PLAIN),
-        "modeling.py": b"print()",
+        "README.md": b"# Model",
+        ".gitattributes": b"*.bin filter=lfs\n",
         "config.json": b'{"auto_map": {"AutoModel": "modeling.Model"}}',
         "tokenizer_config.json": b'{"chat_template": "{{ messages }}"}',
         "chat_template.jinja": b"{{ messages }}",
-        "old.h5": b"\x89HDF",
     }
     deployment, task = import_files(MODEL | more)
     assert task.status is TaskStatus.DONE, task.error
-    (model,) = deployment.ledger.find_models(task.model_ids)
-    assert model.gate is not None
-    assert model.gate.verdict is GateVerdict.CLEAN
-    assert model.gate.flags == (
-        "auto-map: config.json",
+    gate = read_gate(deployment, task)
+    assert gate.verdict is GateVerdict.CLEAN, gate.flags
+    assert gate.flags == (
         "chat-template: chat_template.jinja",
+        "auto-map: config.json",
         "chat-template: tokenizer_config.json",
-        "code: modeling.py",
-        "keras: old.h5",
     )
-    assert [path for path, _ in model.gate.scanned] == ["pytorch_model.bin"]
+    assert [path for path, _ in gate.scanned] == ["pytorch_model.bin"]
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "flag"),
+    [
+        ("modeling.py", b"print()", "code: modeling.py"),
+        ("old.h5", b"\x89HDF\r\n\x1a\n" + bytes(100), "keras: old.h5"),
+        ("run.sh", b"#!/bin/sh\necho\n", "code: run.sh"),
+        ("tool", b"\x7fELF\x02\x01\x01" + bytes(100), "native-library: tool"),
+    ],
+)
+def test_what_can_run_is_reported_and_is_not_clean(path: str, content: bytes, flag: str) -> None:
+    deployment, task = import_files(MODEL | {path: content})
+    gate = read_gate(deployment, task)
+    assert gate.verdict is GateVerdict.UNSCANNED
+    assert flag in gate.flags
 
 
 @pytest.mark.parametrize(
     ("path", "content", "words"),
     [
-        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1", "model.safetensors: is no safetensors"),
-        ("sub/x.safetensors", wrap_weights(bytes(100))[:-1], "sub/x.safetensors: the tensors end at 100 of 99"),
+        ("model.safetensors", b"some other bytes than weights", "model.safetensors: "),
+        ("sub/x.safetensors", wrap_weights(bytes(100))[:-1], "sub/x.safetensors: gap or overlap at byte 99"),
         ("config.json", b"{", "config.json: is not JSON"),
         ("config.json", b"[]", "config.json: is not a JSON object"),
         ("tokenizer.json", b"\xff", "tokenizer.json: is not JSON"),
@@ -309,7 +451,7 @@ def test_a_clean_opinion_does_not_pass_what_ours_refuses() -> None:
         ({"a.bin": PLAIN}, PicklePolicy.OFF, 300.0, None),
         ({"a.bin": PLAIN}, PicklePolicy.BLOCK, 240.0, SecondOpinion.UNVERIFIED),
         ({"a.bin": pickle.dumps(bytes(4_200_000))}, PicklePolicy.BLOCK, 300.0, SecondOpinion.UNVERIFIED),
-        ({"a.bin": bz2.compress(PLAIN)}, PicklePolicy.WARN, 300.0, SecondOpinion.UNVERIFIED),
+        ({"a.pkl": build_tar()}, PicklePolicy.WARN, 300.0, SecondOpinion.UNVERIFIED),
     ],
     ids=["no pickle", "switched off", "no time", "too large", "cannot be looked through"],
 )
@@ -330,18 +472,58 @@ def test_all_that_is_shown_of_a_model_is_bounded() -> None:
     assert scanner.asked == [(list(files.values())[:4], 60.0)]
 
 
-def test_all_models_of_an_archive_are_looked_at() -> None:
-    body = io.BytesIO()
-    with zipfile.ZipFile(body, "w") as archive:
-        for directory, files in (("a", MODEL), ("b", MODEL | {"optimizer.pt": SYSTEM})):
-            for path, content in files.items():
-                archive.writestr(f"{directory}/{path}", content)
+def zip_models(models: dict[str, dict[str, bytes]]) -> bytes:
+    return zip_files({f"{name}/{path}": content for name, files in models.items() for path, content in files.items()})
+
+
+HOSTILE = MODEL | {"extra.pt": SYSTEM}
+BROKEN = MODEL | {"extra.pt": POINTER}
+
+
+def test_a_model_that_is_refused_does_not_keep_its_siblings_from_being_published() -> None:
     deployment = Deployment()
-    task = deployment.post(body.getvalue())
+    task = deployment.post(
+        zip_models({"a": HOSTILE, "b": MODEL, "c": BROKEN, "d": MODEL | {"training_args.bin": SYSTEM}})
+    )
     deployment.run()
-    error = deployment.find_task(task.id).error
-    assert error is not None
-    assert error.detail.startswith("optimizer.pt: imports os.system")
+    ended = deployment.find_task(task.id)
+    assert ended.status is TaskStatus.DONE, ended.error
+    models = {model.resolved.name: model for model in deployment.ledger.find_models(task.model_ids)}
+    assert {name: model.status for name, model in models.items()} == {
+        "a": ModelStatus.FAILED,
+        "b": ModelStatus.READY,
+        "c": ModelStatus.FAILED,
+        "d": ModelStatus.READY,
+    }
+    errors = [models[name].error for name in "ac"]
+    assert [error.type if error else None for error in errors] == ["unsafe-model", "invalid-model"]
+    assert errors[0] is not None
+    assert errors[0].detail.startswith("extra.pt: imports os.system")
+    published = {key.split("/")[2] for key in deployment.store.keys if key.startswith("models/")}
+    assert published == {"b", "d"}
+    manifests = [key for key in deployment.store.keys if key.startswith("manifests/")]
+    assert sorted(manifests) == sorted(f"manifests/{models[name].model_id}.json" for name in "bd")
+    assert [key for key in deployment.store.keys if key.startswith("staging/")] == []
+    gate = models["d"].gate
+    assert gate is not None
+    assert gate.left_out == ("training_args.bin",)
+    again = deployment.post(zip_models({"a": MODEL}))
+    deployment.run()
+    assert deployment.find_task(again.id).status is TaskStatus.DONE, "the name is free again"
+
+
+def test_if_all_models_of_an_archive_are_refused_the_task_names_each() -> None:
+    deployment = Deployment()
+    task = deployment.post(zip_models({"a": HOSTILE, "b": BROKEN}))
+    deployment.run()
+    ended = deployment.find_task(task.id)
+    assert ended.status is TaskStatus.FAILED
+    assert ended.error is not None
+    assert ended.error.type == "unsafe-model"
+    assert "a: extra.pt: imports os.system" in ended.error.detail
+    assert "b: extra.pt: is a Git LFS pointer" in ended.error.detail
+    errors = [model.error.type for model in deployment.ledger.find_models(task.model_ids) if model.error]
+    assert sorted(errors) == ["invalid-model", "unsafe-model"]
     assert [key for key in deployment.store.keys if key.startswith(("models/", "staging/"))] == []
 
 

@@ -7,7 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from modelhaul.findings import ContentReport
+from modelhaul.inspection import gate
+from modelhaul.inspection.formats import inspect_file
 from modelhaul.inspection.notes import notes_key
+from modelhaul.inspection.opened import OpenedFile
 from modelhaul.model import GateReport, SecondOpinion
 from modelhaul.task import Task, TaskStatus
 from tests.fakes.deployment import Deployment
@@ -21,7 +25,7 @@ MODEL = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": wra
 FILES = MODEL | {
     "a.bin": PLAIN,
     "b.pt": build_torch_zip(PLAIN),
-    "c.npy": build_array("'<f4'", bytes(12)),
+    "c.npy": build_array("'<f4'", bytes(8)),
     "d.py": b"print()",
     "e.png": b"\x89PNG\r\n\x1a\n",
     "f.h5": b"\x89HDF\r\n\x1a\n",
@@ -34,16 +38,15 @@ class Died(BaseException):
 
 
 @pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each file was read from its first byte while the test ran."""
+def inspected(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each file was inspected while the test ran."""
     counts: Counter[str] = Counter()
-    original = InMemoryObjectStore.read
 
-    def spy(store: InMemoryObjectStore, key: str, start: int, end: int) -> bytes:
-        counts[key.rpartition("/")[2]] += start == 0
-        return original(store, key, start, end)
+    def count(file: OpenedFile) -> ContentReport:
+        counts[file.path] += 1
+        return inspect_file(file)
 
-    monkeypatch.setattr(InMemoryObjectStore, "read", spy)
+    monkeypatch.setattr(gate, "inspect_file", count)
     return counts
 
 
@@ -61,12 +64,11 @@ def read_report(deployment: Deployment, task: Task) -> GateReport:
     return model.gate
 
 
-def test_every_function_inspects_one_file_at_least(read: Counter[str]) -> None:
+def test_every_function_inspects_one_file_at_least(inspected: Counter[str]) -> None:
     whole, first = import_files(FILES)
     whole.run()
     expected = read_report(whole, first)
-    at_once = Counter(read)
-    read.clear()
+    inspected.clear()
 
     short, task = import_files(FILES, iter(lambda: 100.0, None))
     delivered = short.run()
@@ -80,12 +82,12 @@ def test_every_function_inspects_one_file_at_least(read: Counter[str]) -> None:
     )
     assert report.second_opinion is SecondOpinion.UNVERIFIED, "there was no time to ask"
     assert delivered > len(FILES)
-    assert read["c.npy"] == at_once["c.npy"], "each file is inspected once"
+    assert inspected == Counter(FILES.keys()), "each file once"
     assert [key for key in short.store.keys if key.startswith(("inspections/", "staging/"))] == []
 
 
 def test_what_a_killed_function_has_saved_is_not_inspected_again(
-    read: Counter[str], monkeypatch: pytest.MonkeyPatch
+    inspected: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deployment, task = import_files(FILES)
     dies = iter([False, False, False, True])
@@ -103,14 +105,11 @@ def test_what_a_killed_function_has_saved_is_not_inspected_again(
         deployment.run()
     saved = json.loads(deployment.read(notes_key(task.id)))["reports"]
     assert 0 < len(saved) < len(FILES)
-    read.clear()
+    inspected.clear()
     deployment.remaining = lambda: 800.0
     deployment.sweep_until_quiet()
     assert deployment.find_task(task.id).status is TaskStatus.DONE
-    left = [path for path in FILES if path not in saved and path.endswith((".py", ".png", ".npy"))]
-    assert left
-    assert all(read[path] == 1 for path in left)
-    assert all(read[path] == 0 for path in saved if path.endswith((".py", ".png", ".npy")))
+    assert inspected == Counter(path for path in FILES if path not in saved)
     assert not [key for key in deployment.store.keys if key.startswith("inspections/")]
 
 

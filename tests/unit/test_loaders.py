@@ -96,6 +96,13 @@ def test_shards_of_other_frameworks_are_theirs() -> None:
     ]
 
 
+def test_names_are_found_as_other_file_systems_find_them() -> None:
+    names = ["VOCAB.TXT", "sub\\notes.md", "x.SAFETENSORS", "y.safetensors"]
+    paths = ["vocab.txt", "sub/notes.md", "x.safetensors", "y.safetensors", "a.index.json"]
+    found = find_named_files(paths, lambda _: names)
+    assert [path for path, _ in found] == ["vocab.txt", "sub/notes.md", "x.safetensors"]
+
+
 def test_a_name_outside_the_folder_is_found_as_well() -> None:
     found = find_named_files(["b.txt", "a/x.index.json"], lambda _: ["../b.txt", "/b.txt", "../../b.txt"])
     assert list(found) == [("b.txt", "a/x.index.json")]

@@ -243,6 +243,7 @@ def test_without_a_terminal_each_change_is_one_line() -> None:
     [
         (BERT, f"sample/tiny-bert: {BERT['location']}"),
         ({"name": "a", "status": "IMPORTING"}, "a: IMPORTING"),
+        ({"name": "b", "status": "FAILED", "error": {"type": "x", "detail": "y.pt: z"}}, "b: FAILED. y.pt: z"),
         (SKIPPED, "notes: SKIPPED, lacks config.json, tokenizer.json"),
     ],
 )

@@ -14,7 +14,7 @@ from modelhaul.selection import WHOLE, Selection, Weights
 from modelhaul.task import Task, TaskStatus
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
-from tests.unit.test_pickles import PLAIN, build_torch_zip
+from tests.pickles import PLAIN, build_torch_zip
 from tests.weights import wrap_weights
 
 NAME = "org/model"

@@ -133,6 +133,9 @@ NOT_CANONICAL: dict[str, tuple[bytes, str]] = {
     "keywords that are a list": (b"\x80\x04cbuiltins\nlist\n)]\x92.", "not a dictionary"),
     "state of a class": (b"\x80\x04ctorch\nTensor\nN}\x8c\x01aK\x01s\x86b.", "was not built"),
     "state of data": (b"\x80\x04]}b.", "was not built"),
+    "state of a class in an object": (
+        b"\x80\x04cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\n\x8c\x02O8\x89\x88\x87Rctorch\nTensor\n\x86RN}\x86b.",
+        "was not built"),
     "items of a class": (b"\x80\x04ctorch\nTensor\nK\x01K\x02s.", "has none"),
     "append to a class": (b"\x80\x04ctorch\nTensor\nK\x01a.", "cannot be added"),
     "more than one value": (b"\x80\x04NN.", "more than one"),
@@ -158,6 +161,12 @@ NOT_CANONICAL: dict[str, tuple[bytes, str]] = {
     "quoted text with an octal escape": (b"S'\\101'\n.", "quoted"),
     "a frame that ends within an opcode": (
         b"\x80\x04\x95\x04" + bytes(7) + b"NVab" + b"cos\n0cos\nsystem\n(S'x'\ntR.", "within an opcode"),
+    "a frame that ends within a text that cannot be read": (
+        b"\x80\x04\x95\x05" + bytes(7) + b"NV\\u12\n" + CALL, "within an opcode"),
+    "a frame that ends within a number that is none": (
+        b"\x80\x04\x95\x03" + bytes(7) + b"NIab\n1\n" + CALL, "within an opcode"),
+    "a frame that ends within data that is too long": (
+        b"\x80\x04\x95\x03" + bytes(7) + b"NC\xff" + CALL, "within an opcode"),
     "a frame that goes on behind a pickle": (b"\x80\x04\x95\x09" + bytes(7) + b"N." + b"N" * 7 + SYSTEM, "goes on"),
     "a frame in a frame": (b"\x80\x04\x95\x12" + bytes(7) + b"\x95\x02" + bytes(7) + b"N." + b"N." * 4, "frame in"),
     "an empty frame": (b"\x80\x04\x95" + bytes(8) + b"N.", "empty frame"),
@@ -240,9 +249,10 @@ def test_names_are_shown_as_text() -> None:
 
 
 def test_programs_of_torchscript_are_left_to_its_own_inspection() -> None:
-    content = assemble("__torch__.torch.nn.Linear", "Linear")
-    assert inspect(content, is_torchscript=True) == ContentReport("pickle", is_loadable=True, pickles=content)
-    check_unsafe(content, FindingKind.PICKLE_IMPORT, "imports __torch__.torch.nn.Linear.Linear")
+    for names in (("__torch__.torch.nn.Linear", "Linear"), ("__torch__", "M"), ("torch.jit._pickle", "build_intlist")):
+        content = assemble(*names)
+        assert inspect(content, is_torchscript=True) == ContentReport("pickle", is_loadable=True, pickles=content)
+        check_unsafe(content, FindingKind.PICKLE_IMPORT, f"imports {'.'.join(names)}")
 
 
 @pytest.mark.parametrize(
@@ -321,8 +331,10 @@ def test_whatever_plain_data_is_clean(value: Any, protocol: int) -> None:
 PYTHON_2 = {
     "pickle, protocol 0": b"(dp0\nS'a'\np1\n(lp2\nI1\naF2.5\naL3L\naI01\naVb\np3\naNas.",
     "cPickle, protocol 0": b"(dp1\nS'a'\np2\n(lp3\nI1\naF2.5\naL3L\naI01\naVb\np4\naNas.",
-    "cPickle, protocol 1": b"}q\x01U\x01aq\x02]q\x03(K\x01G@\x04\x00\x00\x00\x00\x00\x00L3L\nI01\nX\x01\x00\x00\x00bq\x04Nes.",
-    "cPickle, protocol 2": b"\x80\x02}q\x01U\x01aq\x02]q\x03(K\x01G@\x04\x00\x00\x00\x00\x00\x00\x8a\x01\x03\x88X\x01\x00\x00\x00bq\x04Nes.",
+    "cPickle, protocol 1": b"}q\x01U\x01aq\x02]q\x03(K\x01G" + bytes(8) + b"L3L\nI01\nX\x01\x00\x00\x00bq\x04Nes.",
+    "cPickle, protocol 2": b"\x80\x02}q\x01U\x01aq\x02]q\x03(K\x01G"
+    + bytes(8)
+    + b"\x8a\x01\x03\x88X\x01\x00\x00\x00bq\x04Nes.",
     "escapes": b"S'\\x80\\n\\\\\\''\np0\n.",
     "a short number": b"F1\n.",
     "an array": (

@@ -425,6 +425,7 @@ def test_a_stored_blob_that_was_replaced_is_not_copied() -> None:
 
 def test_publishing_goes_on_in_other_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publishing, "_BATCH_FILES", 2)
+    monkeypatch.setattr(gate, "_STOP_BEFORE", 0.0)
     deployment, source = make_deployment({f"file-{number}.txt": b"%d" % number for number in range(9)})
     task = deployment.submit(NAME)
     while deployment.find_task(task.id).stage is not Stage.VERIFIED:
@@ -475,7 +476,7 @@ def test_a_second_publisher_leaves_it_to_the_first(moment: str, monkeypatch: pyt
     bring_to(deployment, task, Stage.VERIFIED)
     (message,) = deployment.receive()
     copied: list[str] = []
-    copy, inspect = deployment.store.copy, gate.Gate.inspect
+    copy, inspect = deployment.store.copy, gate.GateSession.inspect
     met: list[str] = []
 
     def meet(where: str) -> None:
@@ -494,7 +495,7 @@ def test_a_second_publisher_leaves_it_to_the_first(moment: str, monkeypatch: pyt
         return inspect(*arguments)
 
     deployment.store.copy = copy_and_meet  # type: ignore[method-assign]
-    monkeypatch.setattr(gate.Gate, "inspect", inspect_and_meet)
+    monkeypatch.setattr(gate.GateSession, "inspect", inspect_and_meet)
     deployment.deliver(message)
     assert sorted(copied) == sorted(source.prefix(NAME) + path for path in FILES), "each once"
     assert deployment.find_task(task.id).status is TaskStatus.DONE

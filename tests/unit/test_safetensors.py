@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelhaul.inspection.safetensors import check_safetensors
+from modelhaul.findings import FileVerdict
+from modelhaul.inspection.safetensors import check_safetensors, inspect_safetensors
 from tests.weights import wrap_weights
 
 TENSORS: dict[str, Any] = {
@@ -20,7 +21,7 @@ SIZE = 34
 
 
 def build(tensors: Any, data: bytes = bytes(SIZE)) -> bytes:
-    header = tensors if isinstance(tensors, bytes) else json.dumps(tensors).encode()
+    header = tensors if isinstance(tensors, bytes) else json.dumps(tensors).encode()  # surrogates as escapes
     return struct.pack("<Q", len(header)) + header + data
 
 
@@ -38,6 +39,18 @@ def test_a_file_by_the_format_is_sound() -> None:
     assert check(build({"__metadata__": {}}, b"")) is None
     assert check(build(json.dumps(TENSORS).encode() + b"   ")) is None
     assert check(build(dict(reversed(TENSORS.items())))) is None
+    assert check(build(b"\n\t {} \r\n", b"")) is None
+    assert check(build({"__metadata__": None}, b"")) is None
+    assert check(build({'\U0001f600 {"}': TENSORS["a"]}, bytes(24))) is None
+    assert check(build({"a": {"dtype": "U8", "shape": [0, 2**64 - 1], "data_offsets": [0, 0]}}, b"")) is None
+
+
+def test_a_report_is_of_the_whole_file() -> None:
+    content = build(TENSORS)
+    assert inspect_safetensors(lambda start, end: content[start:end], len(content)).verdict is FileVerdict.CLEAN
+    report = inspect_safetensors(lambda start, end: content[start:end], len(content) - 1)
+    assert report.format == "safetensors"
+    assert report.verdict is FileVerdict.UNSCANNED
 
 
 @pytest.mark.parametrize(
@@ -50,7 +63,11 @@ def test_a_file_by_the_format_is_sound() -> None:
         struct.pack("<Q", 100_000_001) + bytes(100),
         struct.pack("<Q", 2**63) + b"{}",
         build(b"[]", b""),
-        build(b" {}", b""),
+        build(b"\xef\xbb\xbf{}", b""),
+        build(b"{}{}", b""),
+        build(b"{},", b""),
+        build(b"{,}", b""),
+        build(b"null", b""),
         build(b"{", b""),
         build(b'{"a": 1}', b""),
         build(b"\xff{}", b""),
@@ -59,6 +76,25 @@ def test_a_file_by_the_format_is_sound() -> None:
         build(b'{"__metadata__": {}, "__metadata__": {}}', b""),
         build({"__metadata__": {"a": 1}}, b""),
         build({"__metadata__": []}, b""),
+        build({"__metadata__": {"a": None}}, b""),
+        build({"__metadata__": {"\ud800": "a"}}, b""),
+        build({"__metadata__": {"a": "\udfff"}}, b""),
+        build(b'{"__metadata__": null, "__metadata__": null}', b""),
+        build({"\ud800": TENSORS["a"]}, bytes(24)),
+        build(b'{"\\ud800": %s}' % json.dumps(TENSORS["a"]).encode(), bytes(24)),
+        build(b'{"a\x01": %s}' % json.dumps(TENSORS["a"]).encode(), bytes(24)),
+        build(b'{"a": {"dtype": "U8", "shape": [1], "data_offsets": [-0, 1]}}', b"x"),
+        build(b'{"a": {"dtype": "U8", "shape": [1e0], "data_offsets": [0, 1]}}', b"x"),
+        build(b'{"a": {"dtype": "U8", "shape": [%s], "data_offsets": [0, 1]}}' % (b"1" * 5_000), b"x"),
+        build(b'{"a": {"dtype": "U8", "shape": [NaN], "data_offsets": [0, 1]}}', b"x"),
+        build(
+            b'{"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}, "a": {"dtype": "U8", "shape": [0], '
+            b'"data_offsets": [1, 1]}}',
+            b"x",
+        ),
+        build(change("a", shape=[2**63, 8, 0], data_offsets=[0, 0])),
+        build({"a": {"dtype": "U8", "shape": [0] * 40_000, "data_offsets": [0, 0]}}, b""),
+        build({"__metadata__": {"a": "x" * 9_000_000}}, b""),
         build({}, b"x"),
         build(TENSORS, bytes(SIZE + 1)),
         build(TENSORS, bytes(SIZE - 1)),
@@ -78,6 +114,7 @@ def test_a_file_by_the_format_is_sound() -> None:
         build(change("d", data_offsets=[0, 8])),
         build(change("c", shape=[3])),
         build(change("a", more=1)),
+        build({"a": ["U8", [1], [0, 1]]}, b"x"),
         build({name: tensor for name, tensor in TENSORS.items() if name != "a"}),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 
 from modelhaul import wiring
 from modelhaul.adapters.s3 import S3ObjectStore
-from modelhaul.archives.directory import ArchiveLimits
+from modelhaul.archives.entries import ArchiveLimits
 from modelhaul.archives.source import ArchiveSource
 from modelhaul.errors import CredentialsRefusedError
 from modelhaul.model import Archive, Source

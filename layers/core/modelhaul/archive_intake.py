@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
-from modelhaul.archives.directory import ArchiveLimits
+from modelhaul.archives.entries import ArchiveLimits
 from modelhaul.archives.models import inspect_archive
 from modelhaul.archives.reader import ArchiveReader, open_memory
 from modelhaul.archives.source import open_stored

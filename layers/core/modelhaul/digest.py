@@ -191,8 +191,8 @@ class FileHasher:
             return sha256
         if not self.expected.algorithm.identifies:
             raise ArchiveRefusedError(
-                f"{path[:80]!r}: the content has CRC-32 {found}, the archive says {self.expected.value}: "
-                "the archive is damaged",
+                f"Entry {path[:80]!r} is damaged: its content has the CRC-32 {found}, and the archive records "
+                f"{self.expected.value}.",
                 reason="crc-mismatch",
                 entry=path,
             )

@@ -25,8 +25,8 @@ _OF_TASKS: Mapping[type[errors.PermanentError], str] = {
     errors.EmptyModelError: "Submit a revision that has files.",
     errors.RequiredFilesError: "Add the files that the message names, and submit the new revision.",
     errors.InvalidModelError: "Replace the file that the message names by a sound one, and submit again.",
-    errors.UnsafeModelError: "Import the model in safetensors or, if you trust it, have an operator set "
-    "PicklePolicy to warn.",
+    errors.UnsafeModelError: "Import the model in safetensors (scikit-learn: skops), or leave the file out with "
+    "ignore_patterns. If you trust it, have an operator set PicklePolicy to warn.",
     errors.ListingTooLongError: "Bring the files as a ZIP archive, or split the repository.",
     errors.SourceQuotaError: "Ask the repository's owner to raise the quota, or submit again once it is renewed.",
     errors.ArchiveRefusedError: "Make the archive anew as the message says, and send it again.",

@@ -205,7 +205,7 @@ def create_intake() -> "Intake":
 @cache
 def read_archive_rules() -> "ArchiveRules":
     from modelhaul.archive_intake import ArchiveRules
-    from modelhaul.archives.directory import ArchiveLimits
+    from modelhaul.archives.entries import ArchiveLimits
     from modelhaul.settings import ArchiveSettings
 
     settings = ArchiveSettings.read()

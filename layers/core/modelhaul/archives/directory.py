@@ -17,8 +17,6 @@ from modelhaul.archives.names import FAT_HOST, UTF8_FLAG, check_names, read_name
 from modelhaul.errors import ArchiveRefusedError
 from modelhaul.model import MAX_FILE_SIZE
 
-__all__ = ["ArchiveLimits", "Entry", "Method", "Refusal", "read_directory"]
-
 _CENTRAL = struct.Struct("<4s4B4H3L5H2L")  # APPNOTE 4.3.12
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _KNOWN_FLAGS = 0x6 | DESCRIPTOR_FLAG | UTF8_FLAG
@@ -60,7 +58,7 @@ def read_directory(data: bytes, location: DirectoryLocation, limits: ArchiveLimi
             reason=Refusal.MALFORMED,
         )
     entries = replace_backslashes(entries, hosts)
-    check_names(entries)
+    check_names(entries, hosts)
     entries = _find_spans(entries, location.offset)
     _check_limits(entries, limits)
     return tuple(entries)
@@ -85,7 +83,7 @@ def _read_central(data: bytes, position: int) -> tuple[Entry, int, int]:
             "The archive is malformed: its central directory is truncated.", reason=Refusal.MALFORMED
         )
     fields = read_extra_fields(extra, raw_name)
-    name = read_name(raw_name, flags, host, fields)
+    name = read_name(raw_name, flags, fields)
     compressed, size, offset, disk = read_sizes(name, fields, (compressed, size, offset, disk))
     if disk:
         raise refuse_multiple_disks()

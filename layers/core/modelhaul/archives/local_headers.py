@@ -1,4 +1,4 @@
-"""What stands beside an entry's data: its local header and its data descriptor, compared with the directory's entry."""
+"""Local headers and data descriptors of entries, compared with the central directory."""
 
 import struct
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ _LOCAL = struct.Struct("<4s5H3L2H")  # APPNOTE 4.3.7
 DESCRIPTOR_FLAG = 0x8  # APPNOTE 4.4.4, bit 3
 _DESCRIPTOR_SIGNATURE = b"PK\x07\x08"
 _NARROW, _WIDE = struct.Struct("<3L"), struct.Struct("<L2Q")  # APPNOTE 4.3.9
+_NARROW_SIZES, _WIDE_SIZES = (12, 16), (20, 24)  # bytes without and with the signature
 _MAX_VERSION = 45  # APPNOTE 4.4.3: zip64. What needs more is skipped by unzip.
 _MAX_LONG = 0xFFFFFFFF
 
@@ -32,7 +33,6 @@ class LocalHeader:
 
     size: int
     descriptor_size: int
-    is_wide: bool
 
 
 def check_version(name: str, version: int) -> None:
@@ -78,8 +78,8 @@ def check_local_header(data: bytes, entry: Entry) -> LocalHeader:
         )
     compressed, size, _, _ = read_sizes(entry.name, fields, (compressed, size, entry.header_offset, 0))
     _check_values(entry, flags, (crc32, compressed, size))
-    is_wide = ZIP64 in fields or max(entry.size, entry.compressed_size) >= _MAX_LONG
-    return LocalHeader(length, _find_descriptor_size(entry, rest, is_wide=is_wide), is_wide)
+    must_be_wide = ZIP64 in fields or max(entry.size, entry.compressed_size) >= _MAX_LONG
+    return LocalHeader(length, _find_descriptor_size(entry, rest, must_be_wide=must_be_wide))
 
 
 def _check_values(entry: Entry, flags: int, local: tuple[int, int, int]) -> None:
@@ -98,25 +98,25 @@ def _refuse_mismatch(entry: Entry, what: str, local: object, central: object) ->
     )  # fmt: skip
 
 
-def _find_descriptor_size(entry: Entry, rest: int, *, is_wide: bool) -> int:
-    """`rest`: bytes between the entry's data and the next entry, which must be a data descriptor or none."""
-    least = (_WIDE if is_wide else _NARROW).size
+def _find_descriptor_size(entry: Entry, rest: int, *, must_be_wide: bool) -> int:
+    """`rest`: bytes between the entry's data and the next entry, which must be a data descriptor or none.
+
+    Some writers have sizes of 64 bits in it without saying so in the local header.
+    """
     if not entry.flags & DESCRIPTOR_FLAG:
         if rest:
             raise refuse_entry(
                 entry.name, f"is followed by {rest:,} bytes that belong to no entry", Refusal.HIDDEN_DATA
             )
         return 0
-    if rest not in (least, least + len(_DESCRIPTOR_SIGNATURE)):
-        raise refuse_entry(
-            entry.name, f"should be followed by a data descriptor, and is by {rest:,} bytes", Refusal.HIDDEN_DATA
-        )
+    if rest not in _WIDE_SIZES and (must_be_wide or rest not in _NARROW_SIZES):
+        raise refuse_entry(entry.name, f"lacks a data descriptor: {rest:,} bytes follow its data", Refusal.HIDDEN_DATA)
     return rest
 
 
 def check_descriptor(data: bytes, entry: Entry, header: LocalHeader) -> None:
     """Compares the data descriptor (APPNOTE 4.3.9), which `data` is, with the entry. Raises ArchiveRefusedError."""
-    layout = _WIDE if header.is_wide else _NARROW
+    layout = _WIDE if header.descriptor_size in _WIDE_SIZES else _NARROW
     if len(data) > layout.size and not data.startswith(_DESCRIPTOR_SIGNATURE):
         raise refuse_entry(entry.name, "has a data descriptor without its signature", Refusal.HEADER_MISMATCH)
     found = layout.unpack(data[-layout.size :])

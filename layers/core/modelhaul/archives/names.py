@@ -16,6 +16,8 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?"
 _VERSION = re.compile(r";[0-9]*$")
 # Windows cannot have these in a name, and readers replace them by an underscore.
 _REPLACED_ON_WINDOWS = str.maketrans(dict.fromkeys('<>"|?*', "_"))
+# unzip 6.0 takes names of the host FAT for IBM code page 850, also those marked as UTF-8, and shows them in Latin-1.
+_UNZIP_ON_FAT = str.maketrans("ƒ░▒▓│┤╣║╗╝┐└┴┬├─┼╚╔╩╦╠═╬\u0131┘┌█▄▀‗■", "\x83¦¦¦¦¦¦¦++++--+-+++--¦-+i++¦_¯=¦", "ÿ")
 _UTF8_REMEDY = "Create the archive with UTF-8 names: `7z a -tzip -mcu=on`, `jar`, or Python's zipfile"
 _SLASH_REMEDY = (
     "Create the archive with slashes: `tar -a -c -f model.zip model` (Windows 10 or later), 7-Zip, or PowerShell 7"
@@ -28,12 +30,11 @@ def is_junk(name: str) -> bool:
     return name.startswith("__MACOSX/") or base.startswith("._") or base == ".DS_Store"
 
 
-def read_name(raw_name: bytes, flags: int, host: int, fields: ExtraFields) -> str:
-    """Decodes the name of an entry made on the system `host`. Raises ArchiveRefusedError.
+def read_name(raw_name: bytes, flags: int, fields: ExtraFields) -> str:
+    """Decodes the name of an entry. Raises ArchiveRefusedError.
 
-    UTF-8 need not be marked as such: macOS does not mark it, and `zip` 3.0 does where the locale en_US.UTF-8 is
-    installed. Readers may then show other names, but of the same files. Only names of the host FAT must be marked, as
-    unzip maps them to fewer characters, so that files may replace each other.
+    UTF-8 need not be marked as such: macOS does not mark it, and `zip` 3.0 does only where the locale en_US.UTF-8 is
+    installed. Readers may then show other names, but of the same files, as `check_names` makes sure.
     """
     shown = raw_name.decode("utf-8", "backslashreplace")
     if b"\0" in raw_name:
@@ -44,13 +45,14 @@ def read_name(raw_name: bytes, flags: int, host: int, fields: ExtraFields) -> st
         raise refuse_entry(shown, f"has a name that is not valid UTF-8. {_UTF8_REMEDY}", Refusal.NAME_ENCODING)
     other = read_unicode_path(fields, raw_name, shown)
     if other is not None:
-        is_same = other == name if is_marked and "#U" not in shown else _is_same_place(other, raw_name)
-        if not is_same:
+        # Info-ZIP writes `#U00e9` for what its locale has not.
+        is_escaped = "#U" in shown and not flags & UTF8_FLAG
+        if not (_is_same_place(other, raw_name) if is_escaped or not is_marked else other == name):
             raise refuse_entry(
                 shown, f"has a second name, {other[:80]!r}, in a Unicode Path extra field", Refusal.NAME_ENCODING
             )
         return other
-    if name is None or (not is_marked and host == FAT_HOST):
+    if name is None:
         raise refuse_entry(
             shown, f"has a name in an unknown encoding, not marked as UTF-8. {_UTF8_REMEDY}", Refusal.NAME_ENCODING
         )
@@ -75,7 +77,7 @@ def _is_same_place(name: str, raw_name: bytes) -> bool:
     """Whether a name and its form in another encoding differ in nothing but segments that are not ASCII."""
     segments, raw_segments = name.split("/"), raw_name.split(b"/")
     return len(segments) == len(raw_segments) and all(
-        segment.encode() == raw if segment.isascii() else raw not in (b"", b".", b"..")
+        segment.encode() == raw if segment.isascii() else raw.strip(b".") != b""
         for segment, raw in zip(segments, raw_segments, strict=True)
     )
 
@@ -103,23 +105,38 @@ def replace_backslashes(entries: Sequence[Entry], hosts: Sequence[int]) -> list[
     return [replace(entry, name=entry.name.replace("\\", "/")) for entry in entries]
 
 
-def check_names(entries: Sequence[Entry]) -> None:
-    """Raises ArchiveRefusedError for a path that some system cannot have, and for two that are one on some system."""
+def check_names(entries: Sequence[Entry], hosts: Sequence[int]) -> None:
+    """Raises ArchiveRefusedError for a path that some system cannot have, and for two that are one on some system.
+
+    `hosts`: the system that each entry was made on.
+    """
     names = [entry.name for entry in entries]
     for name in names:
         _check_path(name)
     _check_collisions(names, names)
-    # What readers show that do not know the encoding or the extra field: also these must be as many files.
-    legacy = [_show_legacy_name(entry) for entry in entries]
-    if legacy != names:
-        _check_collisions(legacy, names)
+    # Also readers that take the names for something else must extract as many files.
+    for others in (
+        [show_in_code_page(entry) for entry in entries],
+        [show_in_unzip(entry, host) for entry, host in zip(entries, hosts, strict=True)],
+    ):
+        if others != names:
+            _check_collisions(others, names)
+            _check_exchanged(others, names)
 
 
-def _show_legacy_name(entry: Entry) -> str:
-    """The name as of APPNOTE 4.4.4 before there was UTF-8: in IBM code page 437."""
-    if entry.flags & UTF8_FLAG or entry.raw_name.isascii():
+def show_in_code_page(entry: Entry) -> str:
+    """The name as of before there was UTF-8: in IBM code page 437, APPNOTE appendix D. Python and others do so."""
+    if entry.flags & UTF8_FLAG:
         return entry.name
     return entry.raw_name.decode("cp437").replace("\\", "/")
+
+
+def show_in_unzip(entry: Entry, host: int) -> str:
+    """The name as unzip shows it that has no Unicode Path extra field."""
+    is_own = (_decode(entry.raw_name) or "").replace("\\", "/") == entry.name
+    if host != FAT_HOST or not is_own:
+        return entry.name
+    return entry.raw_name.decode("cp850").translate(_UNZIP_ON_FAT).replace("\\", "/")
 
 
 def _check_collisions(names: Iterable[str], true_names: Iterable[str]) -> None:
@@ -137,6 +154,15 @@ def _check_collisions(names: Iterable[str], true_names: Iterable[str]) -> None:
                 raise refuse_entry(files[parent], f"is a file, and the directory of {shown[:80]!r}", Refusal.COLLISION)
         if key in directories:
             raise refuse_entry(shown, "is a file and a directory", Refusal.COLLISION)
+
+
+def _check_exchanged(others: Sequence[str], names: Sequence[str]) -> None:
+    """Refuses an entry that some reader shows by the name of another one."""
+    places = {_fold(name): place for place, name in enumerate(names)}
+    for place, (other, name) in enumerate(zip(others, names, strict=True)):
+        if places.get(_fold(other), place) != place:
+            what = f"is {other[:80]!r} to readers that do not know its encoding, which is another entry"
+            raise refuse_entry(name, what, Refusal.COLLISION)
 
 
 def _fold(name: str) -> str:

@@ -34,8 +34,11 @@ _TEXT_BYTES = {"S": 1, "U": 4, "V": 1}  # of a character
 _TIME_BYTES = 8
 # Python 2 wrote some lengths with an L, which numpy drops.
 _PYTHON_2 = re.compile(
-    r"(\{'descr': '[^'\\]*', 'fortran_order': (?:True|False), 'shape': \()((?:[0-9]+L?,? ?)*)(\), \} *\n)"
+    r"(\{'descr': '[^'\\]*', 'fortran_order': (?:True|False), 'shape': \()((?:[0-9]+L?, ?)*+(?:[0-9]+L?)?+)(\), \} *\n)"
 )
+
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_WARNED = re.compile(r"[0-9][A-Za-z_]")  # Python warns of a number that goes on as a word
 
 
 class _HeaderError(Exception):
@@ -53,14 +56,20 @@ class _NotCanonicalError(Exception):
 def inspect_array(read: ReadRange, start: int, end: int) -> ContentReport:
     """A file in bytes `start` to `end` (excluded) that begins with numpy's magic. Raises what `read` raises."""
     report = ContentReport(format="npy", is_loadable=True)
+    head = read(start, min(start + _HEAD, end))
+    width, encoding = _VERSIONS.get(head[6:8], (0, ""))
+    text_begins = start + len(MAGIC) + 2 + width
+    begins = text_begins + int.from_bytes(head[8 : 8 + width], "little")
+    if not width or not head.startswith(MAGIC) or begins > end:
+        return replace(report, reason="numpy's header is cut off or of an unknown version")
     try:
-        begins, header = _read_header(read, start, end)
-    except _HeaderError as error:
-        return replace(report, reason=str(error))
-    try:
+        header = _read_header(read, text_begins, begins, encoding)
         expected = header.elements * find_item_size(header.descr)
     except _ObjectsError:
         return _inspect_objects(read, begins, end)
+    except _HeaderError as error:
+        # numpy may still read it, and an array of objects behind it.
+        return replace(_inspect_objects(read, begins, end), reason=str(error))
     except _NotCanonicalError as error:
         detail = f"has a dtype in a form that numpy does not write: {str(error)[:_MAX_DETAIL]}"
         objects = _inspect_objects(read, begins, end)
@@ -84,28 +93,25 @@ class _Header:
     elements: int
 
 
-def _read_header(read: ReadRange, start: int, end: int) -> tuple[int, _Header]:
-    """Where the data begins, and the header before it. Raises _HeaderError."""
-    head = read(start, min(start + _HEAD, end))
-    width, encoding = _VERSIONS.get(head[6:8], (0, ""))
-    begins = start + len(MAGIC) + 2 + width
-    length = int.from_bytes(head[8 : 8 + width], "little")
-    if not width or not head.startswith(MAGIC) or begins + length > end:
-        raise _HeaderError("numpy's header is cut off or of an unknown version")
-    if length > _MAX_HEADER:
-        raise _HeaderError(f"numpy's header has {length:,} bytes, which is too much to parse")
+def _read_header(read: ReadRange, start: int, end: int, encoding: str) -> _Header:
+    """Of bytes `start` to `end` (excluded). Raises _HeaderError."""
+    if end - start > _MAX_HEADER:
+        raise _HeaderError(f"numpy's header has {end - start:,} bytes, which is too much to parse")
     try:
-        text = read(begins, begins + length).decode(encoding)
+        text = read(start, end).decode(encoding)
     except UnicodeDecodeError:
         raise _HeaderError("numpy's header is not text") from None
-    return begins + length, _parse_header(text, may_be_python_2=encoding == "latin-1")
+    return _parse_header(text, may_be_python_2=encoding == "latin-1")
 
 
 def _parse_header(text: str, *, may_be_python_2: bool) -> _Header:
     """Raises _HeaderError."""
     found = _PYTHON_2.fullmatch(text) if may_be_python_2 else None
+    literal = "".join((found[1], found[2].replace("L", ""), found[3])) if found else text
+    if "\\" in literal or _WARNED.search(_QUOTED.sub("", literal)):
+        raise _HeaderError("numpy's header is not as numpy writes it")
     try:
-        header = ast.literal_eval("".join((found[1], found[2].replace("L", ""), found[3])) if found else text)
+        header = ast.literal_eval(literal)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         header = None
     if not isinstance(header, dict) or header.keys() != _KEYS or not isinstance(header["fortran_order"], bool):

@@ -7,6 +7,7 @@ from typing import Any
 from modelhaul.findings import ContentReport, Finding, FindingKind, Severity
 from modelhaul.inspection.templates import inspect_template
 from modelhaul.inspection.text import inspect_json
+from modelhaul.inspection.windows import ContentError
 from modelhaul.json_streams import JsonError, ReadRange, find_names, parse_json
 
 _MAX_PARSED = 4 * 1024 * 1024  # bytes; larger files are vocabularies
@@ -30,6 +31,8 @@ def inspect_configuration(path: str, read: ReadRange, size: int) -> ContentRepor
     except JsonError:
         # A large file that is a list has no names.
         return report
+    except ContentError as error:
+        return ContentReport(report.format, str(error))
     return ContentReport(report.format, None, tuple(dict.fromkeys(findings))[:_MAX_FINDINGS])
 
 

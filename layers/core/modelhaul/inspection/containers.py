@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from modelhaul.archives.directory import ArchiveLimits, Entry, Method
+from modelhaul.archives.entries import ArchiveLimits, Entry, Method, Refusal
 from modelhaul.archives.reader import ArchiveReader, open_memory
 from modelhaul.errors import ArchiveRefusedError
 from modelhaul.findings import ContentReport, Finding, FindingKind, Severity
 from modelhaul.inspection.loaders import is_unpickled
 from modelhaul.inspection.opened import OpenedFile, open_bytes
+from modelhaul.inspection.windows import ContentError
 
 type InspectMember = Callable[[OpenedFile], ContentReport]
 
@@ -33,6 +34,8 @@ _MAX_OPENED = 2_000  # members of an archive that are read beyond their first by
 _MAX_HEAD_REQUESTS = 10_000
 _MAX_DEPTH = 3  # archives and compressions inside each other
 _MAX_PICKLES = 4 * 1024 * 1024  # bytes of an archive's pickles that the second scanner sees
+# What is not inspected, and has one reading all the same.
+_LIMITS = {Refusal.TOO_MANY_ENTRIES, Refusal.TOO_LARGE, Refusal.BOMB, Refusal.ENCRYPTED, Refusal.METHOD}
 _MAX_FINDINGS = 20
 _MAX_REASONS = 3
 # torch.export stores each tensor's bytes in a member of its own.
@@ -66,12 +69,11 @@ def is_tar(head: bytes) -> bool:
 
     It goes by the checksum of the first header: the V7 format has no magic. Zeros are an empty archive.
     """
+    block = head[: tarfile.BLOCKSIZE]
     try:
-        tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
-    except tarfile.EOFHeaderError:
-        return True
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except (tarfile.HeaderError, ValueError):
-        return False
+        return len(block) == tarfile.BLOCKSIZE and not any(block)
     return True
 
 
@@ -130,9 +132,21 @@ def _inspect_decompressed(
 
 def _decompress(decompressor: Any, piece: bytes, limit: int) -> bytes:
     inflated: bytes = decompressor.decompress(piece, limit)
-    while len(inflated) < limit and not decompressor.eof and getattr(decompressor, "unconsumed_tail", b""):
-        inflated += decompressor.decompress(decompressor.unconsumed_tail, limit - len(inflated))
+    # zlib's object keeps what it has not read, and the others keep it inside.
+    while len(inflated) < limit and not decompressor.eof and (rest := _find_rest(decompressor)) is not None:
+        more: bytes = decompressor.decompress(rest, limit - len(inflated))
+        if not more:
+            break
+        inflated += more
     return inflated
+
+
+def _find_rest(decompressor: Any) -> bytes | None:
+    """What is to be given to the decompressor again; None if it needs new input."""
+    if isinstance(decompressor, (bz2.BZ2Decompressor, lzma.LZMADecompressor)):
+        return None if decompressor.needs_input else b""
+    rest: bytes = decompressor.unconsumed_tail
+    return rest or None
 
 
 def _strip_suffix(path: str) -> str:
@@ -149,6 +163,8 @@ def inspect_zip(file: OpenedFile, inspect_member: InspectMember) -> ContentRepor
     try:
         return _Inspection(file, reader, inspect_member).run()
     except ArchiveRefusedError as error:
+        if error.reason in _LIMITS:
+            return ContentReport("zip", error.detail, is_loadable=True)
         finding = Finding(
             FindingKind.AMBIGUOUS_ARCHIVE, Severity.HIGH, f"a ZIP archive that is refused: {error.detail}"
         )
@@ -204,6 +220,8 @@ class _Inspection:
             self.reasons.append(f"{entry.name[:80]}: {error}")
             self.is_unread = True
             return
+        if kind == "keras" and entry.name == "config.json":
+            report = _inspect_keras_config(report, member)
         if kind == "torchscript" and entry.name.endswith(".pkl"):
             report = replace(report, findings=tuple(f for f in report.findings if " __torch__." not in f.detail))
         self.findings += [replace(f, detail=f"{entry.name[:80]}: {f.detail}") for f in report.findings]
@@ -279,6 +297,15 @@ def _find_programs(kind: str, names: Collection[str]) -> Iterator[Finding]:
             if name.endswith((".so", ".dll", ".dylib")):
                 detail = f"{name[:80]}: a native library that torch loads with the model"
                 yield Finding(FindingKind.NATIVE_LIBRARY, Severity.HIGH, detail)
+
+
+def _inspect_keras_config(report: ContentReport, member: OpenedFile) -> ContentReport:
+    from modelhaul.inspection.keras import inspect_keras_config  # noqa: PLC0415 - few models have one
+
+    try:
+        return replace(report, findings=(*report.findings, *inspect_keras_config(member.read(0, member.size))))
+    except ContentError as error:
+        return replace(report, reason=str(error))
 
 
 def _is_raw_tensor(kind: str, name: str, report: ContentReport) -> bool:

@@ -53,9 +53,8 @@ _FAT_OR_CLASS = b"\xca\xfe\xba\xbe"
 _FIRST_CLASS_VERSION = 45  # of Java; no Mach-O file has as many processors
 _PE_POINTER = slice(0x3C, 0x40)
 _MAX_PE_OFFSET = 16 * 1024 * 1024  # bytes of a DOS program before the PE header
-# Magic numbers of CPython 1.4 to 3.x, little-endian; all are followed by "\r\n".
-_PYTHON_2 = range(20121, 62_300)
-_PYTHON_3 = range(3000, 4096)
+# Magic numbers of CPython 1.5 to 2.7 and 3.x, little-endian; "\r\n" follows.
+_PYTHON = {20121, 50428, 50823, 60202, 60717, *range(62_011, 62_212), *range(3000, 4096)}
 _SHEBANG = re.compile(rb"(?:\xef\xbb\xbf)?#![ \t]*([!-~][ -~]{0,80})")
 
 
@@ -102,9 +101,4 @@ def _name_byte_code(head: bytes) -> str | None:
     if head.startswith(_FAT_OR_CLASS):
         return "Java"
     number = int.from_bytes(head[:2], "little")
-    return "Python" if head[2:4] == b"\r\n" and (number in _PYTHON_3 or _is_python_2(number)) else None
-
-
-def _is_python_2(number: int) -> bool:
-    # Two printable characters before a line's end are text, and no version's number.
-    return number in _PYTHON_2 and number >> 8 > 0x7F  # noqa: PLR2004
+    return "Python" if head[2:4] == b"\r\n" and number in _PYTHON else None

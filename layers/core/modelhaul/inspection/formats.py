@@ -89,8 +89,10 @@ def _inspect_loadable(file: OpenedFile) -> ContentReport | None:
     if head.startswith(arrays.MAGIC):
         return inspect_array(file.read, 0, file.size)
     is_candidate = _is_candidate(file)
-    if is_tar(head) and (is_candidate or any(head)):
-        return ContentReport("tar", "tar archives are not inspected", is_loadable=file.is_unpickled)
+    if is_tar(head):
+        # torch reads one under any name, but not in another archive, and not one of zeros.
+        is_read = is_candidate and not file.depth and any(head) and find_code_archive(file.path) is None
+        return ContentReport("tar", "tar archives are not inspected", is_loadable=file.is_unpickled or is_read)
     compressed = inspect_compressed(file, inspect_file)
     if compressed is not None:
         return compressed

@@ -51,7 +51,7 @@ _PARSED = ("config.json", "tokenizer.json")
 _MAX_SHOWN = 16 * 1024 * 1024  # bytes of a model's pickles that the second scanner sees
 _OPINION_SECONDS = 60.0
 _PUBLISHING_SECONDS = 240.0  # of the function's time that the second scanner leaves to publishing
-_MAX_JSON = 128 * 1024 * 1024  # bytes; tokenizers have a few tens of millions
+MAX_JSON = 128 * 1024 * 1024  # bytes; tokenizers have a few tens of millions
 _SHOWN = 80  # characters of a shard's name
 _CONCURRENCY = 16  # reads of the first bytes of files
 _BATCH = 256  # files whose first bytes are in memory at the most
@@ -74,8 +74,9 @@ class Gate:
     def open_session(
         self, task_id: str, remaining: Callable[[], float], *, on_save: Callable[[], None], resume: bool
     ) -> "GateSession":
-        """`remaining()` are the function's seconds left; `on_save()` is called about once a minute. `resume`: an earlier
-        function may have inspected some of the files.
+        """`remaining()` are the function's seconds left; `on_save()` is called about once a minute.
+
+        `resume`: an earlier function may have inspected some of the files.
         """
         notes = load_notes(self.store, task_id) if resume else InspectionNotes()
         return GateSession(self, task_id, remaining, on_save, notes)
@@ -108,6 +109,8 @@ class GateSession:
         files = {record.file.path.removeprefix(model.root): record for record in records}
         roles = self._check_names(model, files)
         if self.gate.policy is PicklePolicy.OFF:
+            for path, head in self._read_heads(files, [path for path in files if is_weight_name(path)]):
+                _refuse_placeholder(path, head, files[path].file.size)
             flags = (*_flag_incomplete(model, files, self._open),)
             return GateReport(GateVerdict.UNSCANNED, flags=flags)
         reports = self._inspect_files(files, roles)
@@ -167,19 +170,22 @@ class GateSession:
         Raises InvalidModelError for a placeholder in place of weights, OutOfTimeError.
         """
         left = [path for path, record in files.items() if record.file.path not in self.notes.reports]
-        with ThreadPoolExecutor(_CONCURRENCY, thread_name_prefix="inspect") as pool:
-            for batch in batched(left, _BATCH, strict=False):
-                heads = pool.map(lambda path: self._open(files[path])(0, min(files[path].file.size, HEAD)), batch)
-                for path, head in zip(batch, heads, strict=True):
-                    self._stop_in_time()
-                    self._inspect_one(path, files[path], head, path in roles)
+        for path, head in self._read_heads(files, left):
+            self._stop_in_time()
+            self._inspect_one(path, files[path], head, is_named=path in roles)
         self._ask_for_opinions()
         return {path: self.notes.reports[record.file.path] for path, record in files.items()}
 
-    def _inspect_one(self, path: str, record: FileRecord, head: bytes, is_named: bool) -> None:
-        placeholder = find_placeholder(head, record.file.size) if is_named or is_weight_name(path) else None
-        if placeholder is not None:
-            raise InvalidModelError(f"{path}: {placeholder}")
+    def _read_heads(self, files: dict[str, FileRecord], paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """Each path with the first bytes of its file."""
+        with ThreadPoolExecutor(_CONCURRENCY, thread_name_prefix="inspect") as pool:
+            for batch in batched(paths, _BATCH, strict=False):
+                heads = pool.map(lambda path: self._open(files[path])(0, min(files[path].file.size, HEAD)), batch)
+                yield from zip(batch, heads, strict=True)
+
+    def _inspect_one(self, path: str, record: FileRecord, head: bytes, *, is_named: bool) -> None:
+        if is_named or is_weight_name(path):
+            _refuse_placeholder(path, head, record.file.size)
         unpickled = is_named or is_unpickled(path)
         opened = OpenedFile(path, record.file.size, head, self._open(record), unpickled)
         report = inspect_file(opened)
@@ -250,6 +256,13 @@ class GateSession:
         return partial(_read_staged, self.gate.store, record)
 
 
+def _refuse_placeholder(path: str, head: bytes, size: int) -> None:
+    """Raises InvalidModelError."""
+    placeholder = find_placeholder(head, size)
+    if placeholder is not None:
+        raise InvalidModelError(f"{path}: {placeholder}")
+
+
 def _read_staged(store: ObjectStore, record: FileRecord, start: int, end: int) -> bytes:
     if start >= end:
         return b""
@@ -269,8 +282,8 @@ def describe_lost_file(record: FileRecord) -> ModelhaulError:
 
 
 def _check_json(read: Callable[[int, int], bytes], size: int) -> str | None:
-    if size > _MAX_JSON:
-        return f"{size:,} bytes are too many for JSON; the limit is {_MAX_JSON:,}"
+    if size > MAX_JSON:
+        return f"{size:,} bytes are too many for JSON; the limit is {MAX_JSON:,}"
     try:
         check_object(read, size)
     except JsonError as error:

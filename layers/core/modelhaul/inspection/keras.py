@@ -29,7 +29,7 @@ _LOADERS = {
     "TorchModuleWrapper": "unpickles a torch module",
     "TFSMLayer": "loads a SavedModel from elsewhere",
 }
-_LAMBDA_TEXT = re.compile(rb'\\?"class_name\\?"\s*:\s*\\?"(Lambda|__lambda__|TorchModuleWrapper|TFSMLayer)\\?"')
+_LAMBDA_TEXT = re.compile(rb'class_name\\?"\s*:\s*\\?"(Lambda|__lambda__|TorchModuleWrapper|TFSMLayer)\\?"')
 
 
 def inspect_keras_config(content: bytes) -> tuple[Finding, ...]:

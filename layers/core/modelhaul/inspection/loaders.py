@@ -6,7 +6,7 @@ https://github.com/huggingface/transformers/blob/main/src/transformers/modeling_
 
 import posixpath
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import PurePosixPath
 
 _UNPICKLED = {
@@ -57,18 +57,21 @@ def names_files(path: str) -> bool:
     return is_index(path) or PurePosixPath(path).name in _NAMING
 
 
-def find_named_files(paths: Collection[str], list_names: Callable[[str], Collection[str]]) -> Iterator[tuple[str, str]]:
+def find_named_files(paths: Collection[str], list_names: Callable[[str], Iterable[str]]) -> Iterator[tuple[str, str]]:
     """(file, the JSON file that names it) for each of a model's `paths` that a loader would unpickle by its role.
 
     `list_names` returns the names in one JSON file, relative to its folder.
     """
-    known = frozenset(paths)
-    for path in sorted(filter(names_files, known)):
+    # Some file systems take other letter cases for the same file, and Windows backslashes for slashes.
+    known: dict[str, list[str]] = {}
+    for path in paths:
+        known.setdefault(path.casefold(), []).append(path)
+    for path in sorted(filter(names_files, paths)):
         folder = posixpath.dirname(path)
         for name in list_names(path):
-            named = posixpath.normpath(posixpath.join(folder, name))
-            if named in known and not named.endswith(".safetensors") and not _is_of_framework(named, path):
-                yield named, path
+            named = posixpath.normpath(posixpath.join(folder, name.replace("\\", "/"))).casefold()
+            if named in known and not name.endswith(".safetensors") and not _is_of_framework(name, path):
+                yield from ((found, path) for found in known[named])
 
 
 def _is_of_framework(shard: str, index: str) -> bool:

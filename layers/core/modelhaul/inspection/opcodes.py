@@ -74,7 +74,6 @@ class Source:
         "_window",
         "end",
         "notes",
-        "opcodes_left",
     )
 
     def __init__(self, read: ReadRange, start: int, end: int) -> None:
@@ -114,17 +113,11 @@ class Source:
         self._at += 1
         return byte
 
-    def read_byte(self) -> int:
-        """Raises DeadStreamError."""
-        if self._at == len(self._window):
-            self._fill(1)
-        byte = self._window[self._at]
-        self._at += 1
-        return byte
-
     def take(self, count: int) -> bytes:
-        """Raises DeadStreamError if there are fewer bytes."""
+        """Raises DeadStreamError if there are fewer bytes, and NotCanonicalError."""
         stop = self._at + count
+        if self._base + stop > self._frame_end:
+            self._leave_frame()
         if stop > len(self._window):
             self._fill(count)
             stop = self._at + count
@@ -133,28 +126,35 @@ class Source:
         return data
 
     def take_number(self, count: int) -> int:
-        """An unsigned number of `count` bytes. Raises DeadStreamError."""
+        """An unsigned number of `count` bytes. Raises DeadStreamError and NotCanonicalError."""
         return int.from_bytes(self.take(count), "little")
 
     def take_line(self, most: int = _MAX_LINE) -> tuple[bytes, bool]:
-        """The bytes before the next newline, or the end; and whether there is a newline. Raises LimitError."""
+        """The bytes before the next newline, or the end; and whether there is a newline.
+
+        Raises LimitError and NotCanonicalError.
+        """
         found = self._window.find(b"\n", self._at)
         searched = len(self._window) - self._at
         while found < 0:
-            count = min(self.end - self.position, max(searched * 4, _FIRST_WINDOW), most + 1)
-            if count == searched:
-                return self.take(count), False
+            left = self.end - self.position
+            if searched == left or self.position + searched >= self._frame_end:
+                return self.take(left), False
             if searched > most:
                 raise LimitError
-            self._fill(count)
+            self._fill(min(left, max(searched * 4, _FIRST_WINDOW), most + 1))
             found = self._window.find(b"\n", self._at + searched)
             searched = len(self._window) - self._at
+        if self._base + found >= self._frame_end:
+            self._leave_frame()
         line = self._window[self._at : found]
         self._at = found + 1
         return line, True
 
     def skip(self, count: int) -> None:
-        """Leave out `count` bytes of data. Raises DeadStreamError if there are fewer."""
+        """Leave out `count` bytes of data. Raises DeadStreamError if there are fewer, and NotCanonicalError."""
+        if self.position + count > self._frame_end:
+            self._leave_frame()
         if count > self.end - self.position:
             raise DeadStreamError
         self._at += count
@@ -166,20 +166,19 @@ class Source:
         """Raises NotCanonicalError for a frame in a frame: unpicklers drop what they have read of the first."""
         if self._frame_end != _INF:
             raise NotCanonicalError("has a frame in a frame")
-        if length > self.end - self.position:
-            # C's unpickler stops here, Python's does not.
-            self.note("has a frame that is longer than the file")
-        elif length:
+        if length:
             self._frame_end = self.position + length
         else:
             self.note("has an empty frame")
 
-    def check_frame(self) -> None:
-        """After each opcode. Raises NotCanonicalError if a frame ended within it: C's unpickler drops its rest then."""
-        if self._base + self._at >= self._frame_end:
-            if self.position > self._frame_end:
-                raise NotCanonicalError("has a frame that ends within an opcode")
+    def end_frame(self) -> None:
+        """After each opcode: its frame may end there."""
+        if self._base + self._at == self._frame_end:
             self._frame_end = _INF
+
+    def _leave_frame(self) -> Never:
+        """C's unpickler drops what it has read of the frame, and reads the argument from what is behind it."""
+        raise NotCanonicalError("has a frame that ends within an opcode")
 
     def check_no_frame(self) -> None:
         """Where a pickle ends, or bytes that are no opcodes begin. Raises NotCanonicalError."""
@@ -269,7 +268,7 @@ def read_index(width: int, lowest: int) -> Callable[[Source], int]:
 
 
 def read_long(source: Source) -> int:
-    data = source.take(source.read_byte())
+    data = source.take(source.take_number(1))
     value = int.from_bytes(data, "little", signed=True)
     shortest = (value if value >= 0 else ~value).bit_length() // 8 + 1
     if len(data) not in (0, shortest, _LONG_BYTES):
@@ -310,10 +309,10 @@ _ESCAPED = re.compile(rb"(?:[^\\\x00]|\\u[0-9a-f]{4}|\\U[0-9a-f]{8})*+")
 def _read_line(source: Source, loose: re.Pattern[bytes], strict: re.Pattern[bytes], what: str) -> bytes | None:
     """None for what may be read, and is not canonical. Raises DeadStreamError for what cannot be read."""
     line, is_whole = source.take_line()
+    if is_whole and strict.fullmatch(line):
+        return line
     if not is_whole or not loose.match(line):
         raise DeadStreamError
-    if strict.fullmatch(line):
-        return line
     source.note(f"has {what} in a form that no pickler writes")
     return None
 
@@ -363,13 +362,12 @@ def read_import(encoding: str) -> Callable[[Source], tuple[str, str]]:
     """Module and name. What the file's end cuts off is no line for C's unpickler, and is one for Python's."""
 
     def read(source: Source) -> tuple[str, str]:
-        return _read_name_line(source, encoding) or _die(), _read_name_line(source, encoding)
+        module = _read_name_line(source, encoding)
+        if not module:
+            raise DeadStreamError
+        return module, _read_name_line(source, encoding)
 
     return read
-
-
-def _die() -> Never:
-    raise DeadStreamError
 
 
 def _read_name_line(source: Source, encoding: str) -> str:
@@ -379,14 +377,16 @@ def _read_name_line(source: Source, encoding: str) -> str:
         _decode_line(source.take(_MAX_NAME_LINE), encoding, is_whole=False)
         raise
     if not is_whole:
+        # Python's unpickler takes off the last character, which it takes for the newline.
         source.note("has an import that is cut off")
+        line = line[:-1]
     return _decode_line(line, encoding, is_whole=True)
 
 
 def _decode_line(line: bytes, encoding: str, *, is_whole: bool) -> str:
     """Raises DeadStreamError for what is no text."""
     try:
-        return codecs.getincrementaldecoder(encoding)().decode(line, is_whole)
+        return line.decode(encoding) if is_whole else codecs.getincrementaldecoder(encoding)().decode(line)
     except UnicodeDecodeError:
         raise DeadStreamError from None
 
@@ -406,7 +406,7 @@ def read_extension(width: int) -> Callable[[Source], None]:
 
 
 def read_protocol(source: Source) -> int:
-    protocol = source.read_byte()
+    protocol = source.take_number(1)
     if protocol > _MAX_PROTOCOL:
         raise DeadStreamError
     if protocol < _MIN_PROTOCOL:

@@ -25,6 +25,8 @@ from modelhaul.inspection.opcodes import TORCH_MAGIC, DeadStreamError, NotCanoni
 
 _DTYPE_NAMES = Import("numpy", "dtype")
 JOBLIB_ARRAY: Final = Import("joblib.numpy_pickle", "NumpyArrayWrapper")
+# Of the dtype of objects this gives its argument back, a class for example, whose state must not be set.
+_SCALARS = {Import("numpy.core.multiarray", "scalar"), Import("numpy._core.multiarray", "scalar")}
 _MAX_IMPORTS = 100  # that are listed
 _MAX_SHOWN = 200  # characters of a module or a name that is listed
 _MAX_STORAGES = 200_000
@@ -53,13 +55,13 @@ class Storage:
 
 
 class AllowedImports:
-    """Those that are allowed, with a number from 1 for each. Of modules that begin with `ignored` none are listed."""
+    """Those that are allowed, with a number from 1 for each. Of the packages `ignored` none are listed."""
 
-    def __init__(self, allowed: Mapping[str, set[str]], ignored: str | None = None) -> None:
+    def __init__(self, allowed: Mapping[str, set[str]], ignored: tuple[str, ...] = ()) -> None:
         pairs = [Import(module, name) for module, names in allowed.items() for name in sorted(names)]
         self.numbers = {(pair.module, pair.name): number for number, pair in enumerate(pairs, 1)}
         self.imports = [None, *pairs]
-        self.ignored = ignored
+        self.ignored = tuple(f"{package}." for package in ignored)
 
 
 class PickleMachine:
@@ -112,7 +114,7 @@ class PickleMachine:
                 source.note(f"has opcode {step.name} in a pickle of protocol {self.level}")
                 self.level = step.protocol
             step.apply(self, step.read(source))
-            source.check_frame()
+            source.end_frame()
             if byte == _STOP:
                 return self._stop()
 
@@ -216,8 +218,8 @@ class PickleMachine:
     def import_name(self, names: tuple[str, str]) -> None:
         self.has_reached_import = True
         number = self._allowed.numbers.get(names, 0)
-        ignored = self._allowed.ignored
-        if not number and not (ignored and names[0].startswith(ignored)) and len(self.imports) < _MAX_IMPORTS:
+        is_ignored = f"{names[0]}.".startswith(self._allowed.ignored)
+        if not number and not is_ignored and len(self.imports) < _MAX_IMPORTS:
             self.imports[names[0][:_MAX_SHOWN], names[1][:_MAX_SHOWN]] = None
         self.stack.append(number << _SHIFT | _GLOBAL)
 
@@ -240,11 +242,11 @@ class PickleMachine:
         if arguments & _MASK != _TUPLE:
             self.source.note("calls something with arguments that are not a tuple")
         imported = self._allowed.imports[callee >> _SHIFT]
-        if imported == _DTYPE_NAMES:
+        if imported in _SCALARS:
+            return _OTHER
+        if imported == _DTYPE_NAMES and len(self._dtypes) < _MAX_DTYPES:
             self._dtypes.append(make_dtype(self._describe(arguments)))
-            if len(self._dtypes) <= _MAX_DTYPES:
-                return len(self._dtypes) - 1 << _SHIFT | _DTYPE
-            self._dtypes.pop()
+            return len(self._dtypes) - 1 << _SHIFT | _DTYPE
         return callee & ~_MASK | _BUILT
 
     def set_state(self) -> None:
@@ -260,20 +262,21 @@ class PickleMachine:
             self._read_array(state)
 
     def find_persistent(self) -> None:
-        """A persistent ID as torch's: ('storage', class, key, device, elements, view), without the view since 1.0.
+        """A persistent ID of torch's: ('storage', class, key, device, elements), before 1.6 with a view behind it.
 
-        Raises DeadStreamError.
+        ('module', class, file, source) stands for the class. Raises DeadStreamError.
         """
         self.need(1)
-        described = self._describe(self.stack.pop())
+        value = self.stack.pop()
         self.stack.append(_PERSISTENT)
-        self.has_reached_import = True
-        match described:
+        match self._describe(value):
             case ("storage", Import(_, kind), str(key), str(), int(elements)) | (
                 "storage", Import(_, kind), str(key), str(), int(elements), _
             ) if len(self.storages) < _MAX_STORAGES:  # fmt: skip
                 storage = Storage(kind, elements)
                 self.has_odd_persistent_ids |= self.storages.setdefault(key, storage) != storage
+            case ("module", _, _, _) if items := self._recall(value):
+                self.stack[-1] = items[1]
             case _:
                 self.has_odd_persistent_ids = True
 
@@ -313,7 +316,7 @@ class PickleMachine:
 
     def _read_array(self, state: int) -> None:
         """Raises DeadStreamError, LimitError, UnparsedError, and NotCanonicalError."""
-        self.source.check_frame()
+        self.source.end_frame()
         self.source.check_no_frame()
         self.end_span()
         self.has_joblib_arrays = True
@@ -322,7 +325,7 @@ class PickleMachine:
             self.has_joblib_objects = True
             self._run_nested()
         else:
-            padding = self.source.read_byte()
+            padding = self.source.take_number(1)
             if not 0 < padding <= ALIGNMENT or self.source.take(padding).strip(b"\xff"):
                 raise NotCanonicalError("has an array with padding that joblib does not write")
             self.source.skip(length)
@@ -494,16 +497,6 @@ def _find_persistent(machine: PickleMachine, _: None) -> None:
     machine.find_persistent()
 
 
-def _push_extension(machine: PickleMachine, _: None) -> None:
-    machine.has_reached_import = True
-    machine.stack.append(_GLOBAL)
-
-
-def _push_persistent(machine: PickleMachine, _: None) -> None:
-    machine.has_reached_import = True
-    machine.stack.append(_PERSISTENT)
-
-
 def _push_buffer(machine: PickleMachine, _: None) -> None:
     machine.source.note("has data outside the pickle")
     machine.stack.append(_OTHER)
@@ -543,7 +536,7 @@ _STEPS: dict[bytes, _Step[Any]] = {  # Any: each has its own type of argument
     b"L": _Step("LONG", 0, opcodes.read_long_line, _push_int),
     b"M": _Step("BININT2", 1, opcodes.read_int(2, 0x100), _push_int),
     b"N": _Step("NONE", 0, _NOTHING, _push(_NONE)),
-    b"P": _Step("PERSID", 0, opcodes.read_persistent_line, _push_persistent),
+    b"P": _Step("PERSID", 0, opcodes.read_persistent_line, _push(_PERSISTENT)),
     b"Q": _Step("BINPERSID", 1, _NOTHING, _find_persistent),
     b"R": _Step("REDUCE", 0, _NOTHING, _reduce),
     b"S": _Step("STRING", 0, opcodes.read_quoted_line, _push_text(_TEXT)),
@@ -574,9 +567,9 @@ _STEPS: dict[bytes, _Step[Any]] = {  # Any: each has its own type of argument
     b"G": _Step("BINFLOAT", 1, opcodes.read_fixed(8), _push(_OTHER)),
     b"\x80": _Step("PROTO", 0, opcodes.read_protocol, _name_protocol),
     b"\x81": _Step("NEWOBJ", 2, _NOTHING, _reduce),
-    b"\x82": _Step("EXT1", 2, opcodes.read_extension(1), _push_extension),
-    b"\x83": _Step("EXT2", 2, opcodes.read_extension(2), _push_extension),
-    b"\x84": _Step("EXT4", 2, opcodes.read_extension(4), _push_extension),
+    b"\x82": _Step("EXT1", 2, opcodes.read_extension(1), _push(_GLOBAL)),
+    b"\x83": _Step("EXT2", 2, opcodes.read_extension(2), _push(_GLOBAL)),
+    b"\x84": _Step("EXT4", 2, opcodes.read_extension(4), _push(_GLOBAL)),
     b"\x85": _Step("TUPLE1", 2, _NOTHING, _push_tuple(1)),
     b"\x86": _Step("TUPLE2", 2, _NOTHING, _push_tuple(2)),
     b"\x87": _Step("TUPLE3", 2, _NOTHING, _push_tuple(3)),

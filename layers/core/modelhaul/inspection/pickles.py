@@ -54,7 +54,7 @@ _REBUILDERS = {
     "_rebuild_parameter_with_state", "_rebuild_qtensor", "_rebuild_sparse_csr_tensor", "_rebuild_sparse_tensor",
     "_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_wrapper_subclass",
 }  # fmt: skip
-_ALLOWED: dict[str, set[str]] = {
+ALLOWED: Final[dict[str, set[str]]] = {
     "builtins": _CONTAINERS,
     "__builtin__": _CONTAINERS | {"long", "unicode", "xrange"},
     "collections": {"Counter", "OrderedDict", "defaultdict", "deque"},
@@ -78,8 +78,8 @@ _ALLOWED: dict[str, set[str]] = {
 }
 """What torch's own `weights_only` loader allows, and what numpy and plain containers need."""
 
-_ALLOWED_IMPORTS = AllowedImports(_ALLOWED)
-_WITH_TORCHSCRIPT = AllowedImports(_ALLOWED, ignored="__torch__.")
+_ALLOWED_IMPORTS = AllowedImports(ALLOWED)
+_WITH_TORCHSCRIPT = AllowedImports(ALLOWED, ignored=("__torch__", "torch.jit._pickle"))
 
 _ELEMENT_BYTES = {
     "BFloat16": 2, "Bool": 1, "Byte": 1, "Char": 1, "ComplexDouble": 16, "ComplexFloat": 8, "Double": 8, "Float": 4,
@@ -131,8 +131,8 @@ class _Outcome:
 def inspect_pickles(read: ReadRange, start: int, end: int, *, is_torchscript: bool = False) -> ContentReport | None:
     """Pickles in bytes `start` to `end` (excluded), one behind the other.
 
-    None only if no unpickler would get to an import: then it is not a pickle. With `is_torchscript`, imports of
-    `__torch__.*` are left to who asks. Raises what `read` raises.
+    None only if no unpickler would get to an import: then it is not a pickle. With `is_torchscript`, imports of the
+    program and of what TorchScript marks types with are left to the caller. Raises what `read` raises.
     """
     source = Source(read, start, end)
     outcome = _Outcome()

@@ -44,8 +44,6 @@ def find_placeholder(head: bytes, size: int) -> str | None:
         return "is a JSON error document, not the file: the download failed"
     if size <= _MAX_ERROR and _ERROR_TEXTS.fullmatch(content.strip()):
         return f"is an error message, not the file: {content.strip()[:80].decode('ascii', 'replace')!a}"
-    if not head.strip(b"\x00") and size <= len(head):
-        return "has zeros only: the download or the copy was interrupted"
     return None
 
 

@@ -12,15 +12,22 @@ from typing import NamedTuple
 from modelhaul.inspection.windows import ContentError, Cursor
 
 _MAX_DEPTH = 100  # messages in each other: protobuf's own limit
+_MAX_PACKED_READ = 4096  # bytes of packed numbers that are read one by one
 _MAX_FIELDS = 20_000_000  # of a file: a minute
 _WIRE_VARINT, _WIRE_FIXED64, _WIRE_LENGTH, _WIRE_FIXED32 = 0, 1, 2, 5
-_SCALARS = {"int": _WIRE_VARINT, "fixed64": _WIRE_FIXED64, "fixed32": _WIRE_FIXED32, "bytes": _WIRE_LENGTH}
+_SCALARS = {
+    "int": _WIRE_VARINT,
+    "fixed64": _WIRE_FIXED64,
+    "fixed32": _WIRE_FIXED32,
+    "bytes": _WIRE_LENGTH,
+    "string": _WIRE_LENGTH,
+}
 _WIDTHS = {_WIRE_FIXED64: 8, _WIRE_FIXED32: 4}
 _FIELD = re.compile(r"(\d+):(\w+):([\w.]+)(\*?)")
 
 
 class Field(NamedTuple):
-    """`kind` is int, fixed32, fixed64, bytes (also for strings) or the name of a message."""
+    """`kind` is int, fixed32, fixed64, bytes, string (which must be UTF-8) or the name of a message."""
 
     name: str
     kind: str
@@ -112,9 +119,12 @@ def _take_value(cursor: Cursor, known: Field, wire: int, *, is_wanted: bool) -> 
         is_packed = known.is_repeated and expected != _WIRE_LENGTH
         if (expected != _WIRE_LENGTH and not is_packed) or (is_packed and length % _WIDTHS.get(expected, 1)):
             raise ContentError(f"{known.name} has an unexpected type before byte {cursor.position:,}")
-        if is_wanted:
-            return cursor.take(length)
-        cursor.skip(length)
+        if is_packed and expected == _WIRE_VARINT:
+            _check_packed(cursor, length)
+        elif is_wanted or known.kind == "string":
+            return _take_text(cursor, known, length)
+        else:
+            cursor.skip(length)
         return b""
     if wire != expected:
         raise ContentError(f"{known.name} has an unexpected type before byte {cursor.position:,}")
@@ -122,3 +132,27 @@ def _take_value(cursor: Cursor, known: Field, wire: int, *, is_wanted: bool) -> 
         return cursor.take_varint()
     cursor.skip(_WIDTHS[wire])
     return b""
+
+
+def _take_text(cursor: Cursor, known: Field, length: int) -> bytes:
+    text = cursor.take(length)
+    if known.kind == "string":
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            raise ContentError(f"{known.name} is not UTF-8 before byte {cursor.position:,}") from None
+    return text
+
+
+def _check_packed(cursor: Cursor, length: int) -> None:
+    """Go over numbers one behind the other. Of many only where they end is read."""
+    end = cursor.position + length
+    if length > _MAX_PACKED_READ:
+        cursor.skip(length - 1)
+        if cursor.take(1)[0] & 0x80:
+            raise ContentError(f"a number goes on behind byte {end:,}")
+        return
+    while cursor.position < end:
+        cursor.take_varint()
+    if cursor.position > end:
+        raise ContentError(f"a number goes on behind byte {end:,}")

@@ -7,7 +7,7 @@ The analysis does not depend on the order of statements: a variable has the wors
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 
 from jinja2 import nodes
@@ -16,10 +16,13 @@ from modelhaul.inspection.windows import ContentError
 
 _MAX_NODES = 200_000  # of a template
 _MAX_PASSES = 20  # over all assignments; a template needs as many as its longest chain of variables
+_MAX_MACROS = 20  # of one name
+_MAX_BINDINGS = 300_000  # of values to variables, in all passes
 # Attributes of Python's internals, as jinja2.sandbox.is_internal_attribute has them, and Python 2's.
 _INTERNAL = re.compile(r"_|mro\Z|(?:gi|cr|ag)_|(?:func|im)_\w+\Z")
 _INTERNAL_PREFIX = re.compile(r"_|(?:m|mr|mro|g|gi|c|cr|a|ag|f|fu|fun|func|i|im)\Z|(?:gi|cr|ag|func|im)_")
 _PARTS = re.compile(r"[.,\s]+")
+_TOO_MANY = "a template whose variables are too many to follow"
 _NAMESPACE = "namespace"
 _ANY = "*"
 _TEXT_SOURCES = {"kwargs", "lipsum", "self", "varargs"}
@@ -55,10 +58,13 @@ class TextFlow:
         self.nodes = list(_walk(template))
         self._names: dict[str, Origin] = {}
         self._fields: dict[str, Origin] = {}
+        self._bindings = 0
         self._macros: defaultdict[str, list[nodes.Macro]] = defaultdict(list)
         for node in self.nodes:
             if isinstance(node, nodes.Macro):
                 self._macros[node.name].append(node)
+                if len(self._macros[node.name]) > _MAX_MACROS:
+                    raise ContentError(f"a template with more than {_MAX_MACROS} macros of one name")
         self._bound = set(self._macros) | {
             node.name for node in self.nodes if isinstance(node, nodes.Name) and node.ctx != "load"
         }
@@ -70,7 +76,7 @@ class TextFlow:
                 self._assign(node)
             if before == (self._names, self._fields):
                 return
-        raise ContentError("a template whose variables are too many to follow")
+        raise ContentError(_TOO_MANY)
 
     def trace(self, node: nodes.Node | None) -> Origin:
         """Where the texts of an expression come from."""
@@ -213,6 +219,9 @@ class TextFlow:
             self._bind_origin(target, origin)
 
     def _bind_origin(self, target: nodes.Node, origin: Origin) -> None:
+        self._bindings += 1
+        if self._bindings > _MAX_BINDINGS:
+            raise ContentError(_TOO_MANY)
         match target:
             case nodes.Name():
                 self._raise_name(target.name, origin)
@@ -236,12 +245,16 @@ class TextFlow:
             if found <= holders:
                 return holders
             holders |= found
-        raise ContentError("a template whose variables are too many to follow")
+        raise ContentError(_TOO_MANY)
 
     def _list_holders(self, node: nodes.Node, holders: set[str]) -> Iterator[str]:
+        targets: Sequence[nodes.Node]
+        values: Sequence[nodes.Node]
         match node:
-            case nodes.Assign(target=target, node=value) | nodes.For(target=target, iter=value):
+            case nodes.Assign(target=target, node=value):
                 targets, values = [target], [value]
+            case nodes.For(target=target, iter=value):
+                targets, values = [target, nodes.Name("loop", "store")], [value]
             case nodes.With():
                 targets, values = node.targets, node.values
             case nodes.Call(node=nodes.Name(name=name)) if name in self._macros:
@@ -249,11 +262,13 @@ class TextFlow:
                 values = [value for value in _list_arguments(node) if value is not None]
             case nodes.Macro():
                 targets, values = node.args, node.defaults
+            case nodes.Call() | nodes.Literal():
+                # Out of a list, a dictionary or a namespace, whatever is taken can be the namespace in it.
+                targets, values = [nodes.NSRef("", "")], list(node.iter_child_nodes())[isinstance(node, nodes.Call) :]
             case _:
                 return
         if any(_mentions(value, holders) for value in values):
             for target in targets:
-                # A namespace in a namespace: whatever is taken out of one can be another.
                 yield from (_ANY if isinstance(part, nodes.NSRef) else part.name for part in _list_targets(target))
 
     def _may_hold(self, node: nodes.Node) -> bool:
@@ -277,7 +292,7 @@ def _walk(template: nodes.Template) -> Iterator[nodes.Node]:
             return
         node = left.pop()
         yield node
-        left += node.iter_child_nodes()
+        left += reversed(list(node.iter_child_nodes()))
     raise ContentError(f"a template of more than {_MAX_NODES:,} parts")
 
 

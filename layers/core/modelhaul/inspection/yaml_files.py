@@ -14,6 +14,7 @@ from modelhaul.json_streams import ReadRange
 
 MAX_SIZE = 4 * 1024 * 1024  # bytes
 _MAX_EVENTS = 2_000_000
+_MAX_DEPTH = 100  # collections in each other: reading takes the square of it
 _MAX_FINDINGS = 20
 _SHOWN = 80  # characters
 _PYTHON_TAG = "tag:yaml.org,2002:python/"
@@ -49,9 +50,15 @@ def inspect_yaml(read: ReadRange, size: int) -> ContentReport:
 
 def _collect(content: bytes, findings: dict[Finding, None]) -> None:
     is_target = False
+    depth = 0
+    anchors: set[str] = set()
     for count, event in enumerate(yaml.parse(content, Loader=yaml.CSafeLoader)):
-        if count == _MAX_EVENTS or len(findings) == _MAX_FINDINGS:
-            raise ContentError(f"more than {_MAX_EVENTS:,} parts, or {_MAX_FINDINGS} findings")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if count == _MAX_EVENTS or depth > _MAX_DEPTH or len(findings) == _MAX_FINDINGS:
+            raise ContentError(
+                f"more than {_MAX_EVENTS:,} parts, {_MAX_DEPTH} levels or {_MAX_FINDINGS} findings are not read"
+            )
+        _check_anchor(event, anchors)
         if finding := _judge_tag(getattr(event, "tag", None)):
             findings[finding] = None
         if not isinstance(event, yaml.ScalarEvent):
@@ -60,6 +67,15 @@ def _collect(content: bytes, findings: dict[Finding, None]) -> None:
         if is_target and (finding := _judge_target(event.value)):
             findings[finding] = None
         is_target = event.value == _TARGET
+
+
+def _check_anchor(event: yaml.Event, anchors: set[str]) -> None:
+    anchor = getattr(event, "anchor", None)
+    if isinstance(event, yaml.AliasEvent):
+        if anchor not in anchors:
+            raise ContentError(f"the alias {anchor[:_SHOWN]!a} has no anchor")
+    elif anchor is not None:
+        anchors.add(anchor)
 
 
 def _judge_tag(tag: str | None) -> Finding | None:

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np  # type: ignore[import-not-found]
+import numpy as np
 import torch  # type: ignore[import-not-found]
 from torch._weights_only_unpickler import _get_allowed_globals  # type: ignore[import-not-found]
 

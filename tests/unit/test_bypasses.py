@@ -70,7 +70,8 @@ def test_numpy_arrays_of_objects(descr: str) -> None:
         check_refused(files, next(iter(files)))
 
 
-PICKLES = b"".join(pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {}, {}, []))
+LEGACY: list[object] = [0x1950A86A20F9469CFC6C, 1001, {}, {}, []]
+PICKLES = b"".join(pickle.dumps(value, 2) for value in LEGACY)
 
 
 @pytest.mark.parametrize("name", [b"storages", PICKLES[:99], b"\x80\x02N." * 5])

@@ -238,6 +238,7 @@ PICKLES = [
     *(assemble("os", "system", form=form) for form in FORMS),
     SYSTEM[:-1] + b"\xff",
     b"N.N." + SYSTEM,
+    b"N.N." + SYSTEM[:-1] + b"\xff",
     b"V" + b"x" * 5000 + b"\n0" + assemble("os", "system", form="text"),
     b"\x80\x04B" + struct.pack("<I", 6_000_000) + bytes(6_000_000) + b"0" + SYSTEM[2:],
     gzip.compress(OBJECTS),

@@ -62,8 +62,8 @@ def test_an_import_behind_an_array_is_found() -> None:
     ("value", "words"),
     [
         (np.array([1, "x", None], object), "arrays of objects"),
-        (np.zeros(2, "f4,i4"), "arrays of this kind"),
-        (np.zeros(2, np.dtype("f8", metadata={"a": 1})), "arrays of this kind"),
+        (np.zeros(2, "f4,i4"), "dtype, class or shape"),
+        (np.zeros(2, np.dtype("f8", metadata={"a": 1})), "dtype, class or shape"),
     ],
 )
 def test_what_is_not_parsed_says_so(value: Any, words: str) -> None:

@@ -37,6 +37,18 @@ def inspect_configuration(path: str, read: ReadRange, size: int) -> ContentRepor
 
 
 def _find_code(path: str, parsed: Any) -> Iterator[Finding]:
+    yield from _find_in_members(parsed)
+    base = PurePosixPath(path).name
+    if base == "modules.json" and isinstance(parsed, list):
+        for module in parsed:
+            yield from _find_import(module.get("type") if isinstance(module, dict) else None, "sentence-transformers")
+    if base == "model_index.json" and isinstance(parsed, dict):
+        for value in parsed.values():
+            if isinstance(value, list) and len(value) == 2:  # noqa: PLR2004 - library and class
+                yield from _find_import(value[0], "diffusers")
+
+
+def _find_in_members(parsed: Any) -> Iterator[Finding]:
     for name, value in _walk_members(parsed):
         if name == "auto_map":
             yield from _find_mapped(value)
@@ -46,14 +58,6 @@ def _find_code(path: str, parsed: Any) -> Iterator[Finding]:
             yield from _find_import(value.get("parent_library"), "PEFT")
         elif name == "chat_template":
             yield from _find_templates(value)
-    base = PurePosixPath(path).name
-    if base == "modules.json" and isinstance(parsed, list):
-        for module in parsed:
-            yield from _find_import(module.get("type") if isinstance(module, dict) else None, "sentence-transformers")
-    if base == "model_index.json" and isinstance(parsed, dict):
-        for value in parsed.values():
-            if isinstance(value, list) and len(value) == 2:  # noqa: PLR2004 - library and class
-                yield from _find_import(value[0], "diffusers")
 
 
 def _walk_members(parsed: Any) -> Iterator[tuple[str, Any]]:

@@ -81,6 +81,15 @@ def _add_findings(report: ContentReport, findings: tuple[Finding, ...]) -> Conte
 
 def _inspect_loadable(file: OpenedFile) -> ContentReport | None:
     """Content that loaders of pickles read; None for what none of them gets to an import in."""
+    known = _inspect_by_magic(file)
+    if known is not None:
+        return known
+    if _is_candidate(file):
+        return report_hidden_archive() if has_archive_end(file) else _inspect_stream(file)
+    return _inspect_stream(file) if file.head.startswith(_PICKLE_BEGINNINGS) else None
+
+
+def _inspect_by_magic(file: OpenedFile) -> ContentReport | None:
     head = file.head
     if head.startswith(ZIP_MAGIC):
         return inspect_zip(file, inspect_file)
@@ -88,17 +97,11 @@ def _inspect_loadable(file: OpenedFile) -> ContentReport | None:
         return ContentReport("zip", "an empty ZIP archive", is_loadable=True)
     if head.startswith(arrays.MAGIC):
         return inspect_array(file.read, 0, file.size)
-    is_candidate = _is_candidate(file)
     if is_tar(head):
         # torch reads one under any name, but not in another archive, and not one of zeros.
-        is_read = is_candidate and not file.depth and any(head) and find_code_archive(file.path) is None
+        is_read = _is_candidate(file) and not file.depth and any(head) and find_code_archive(file.path) is None
         return ContentReport("tar", "tar archives are not inspected", is_loadable=file.is_unpickled or is_read)
-    compressed = inspect_compressed(file, inspect_file)
-    if compressed is not None:
-        return compressed
-    if is_candidate and has_archive_end(file):
-        return report_hidden_archive()
-    return _inspect_stream(file) if is_candidate or head.startswith(_PICKLE_BEGINNINGS) else None
+    return inspect_compressed(file, inspect_file)
 
 
 def _is_candidate(file: OpenedFile) -> bool:

@@ -1,8 +1,8 @@
-"""The arrays that joblib writes between the opcodes of a pickle, where a NumpyArrayWrapper is built.
+"""Arrays that joblib writes between the opcodes of a pickle, after the state of a NumpyArrayWrapper is set.
 
-https://github.com/joblib/joblib/blob/1.5.2/joblib/numpy_pickle.py (NumpyArrayWrapper.read_array): one byte, which says
-how many bytes of padding follow, the padding, and the array's bytes. No opcode is like that first byte, so that other
-unpicklers stop there. An array of objects is a pickle.
+https://github.com/joblib/joblib/blob/1.5.2/joblib/numpy_pickle.py (NumpyArrayWrapper.read_array): one byte with
+the length of the padding (1 to 16), the padding, and the array's bytes. No opcode has such a value, so other unpicklers
+fail there. An array of objects is a pickle of its own.
 """
 
 import math
@@ -24,7 +24,7 @@ _TEXT_FLAGS = {"S": 0, "V": 0, "U": 8}  # NPY_NEEDS_PYAPI for U
 
 
 class UnparsedError(Exception):
-    """What follows cannot be told from here. Its text says why."""
+    """The length of what follows is not known. The message says why."""
 
 
 class Unknown(Enum):
@@ -39,7 +39,7 @@ class Import:
 
 @dataclass(slots=True)
 class Dtype:
-    """A numpy dtype, as far as it is known. `item_size` is in bytes, and None unless the whole dtype is known."""
+    """A numpy dtype. `item_size` is in bytes, and None unless the whole dtype is known."""
 
     text: str
     item_size: int | None = None
@@ -47,13 +47,13 @@ class Dtype:
 
 
 type Value = int | str | bool | tuple["Value", ...] | Import | Dtype | Unknown | None
-"""What is known of a value that an unpickler has on its stack."""
+"""What is known of a value on an unpickler's stack."""
 
 NDARRAY: Final = Import("numpy", "ndarray")
 
 
 def make_dtype(arguments: Value) -> Dtype:
-    """What numpy.dtype gives, called as pickles of numpy call it: ('f8', False, True)."""
+    """Return the result of numpy.dtype('f8', False, True), the only form that numpy pickles."""
     match arguments:
         case (str(text), False, True):
             return Dtype(text)
@@ -61,9 +61,9 @@ def make_dtype(arguments: Value) -> Dtype:
 
 
 def finish_dtype(dtype: Dtype, state: Value) -> None:
-    """What its `__setstate__` does, for dtypes without fields: (3, '<', None, None, None, size, alignment, flags).
+    """Apply `__setstate__` of a dtype without fields: (3, '<', None, None, None, size, alignment, flags[, unit]).
 
-    Any second one makes it unknown. Times have their unit behind it.
+    A dtype whose state is set twice is unknown.
     https://github.com/numpy/numpy/blob/v2.3.0/numpy/_core/src/multiarray/descriptor.c (arraydescr_setstate)
     """
     dtype.item_size = None if dtype.is_finished else _find_item_size(dtype.text, state)
@@ -84,19 +84,19 @@ def _find_item_size(text: str, state: Value) -> int | None:
 
 
 def count_bytes(state: Mapping[str, Value]) -> int | None:
-    """The bytes of the array whose wrapper has this state; None for one of objects. Raises UnparsedError."""
+    """Return the size of the wrapped array in bytes; None for an array of objects. Raises UnparsedError."""
     dtype, shape = state.get("dtype"), state.get("shape")
     if set(state) != _KEYS or state["numpy_array_alignment_bytes"] != ALIGNMENT:
-        raise UnparsedError("arrays as joblib before 1.2 or to a stream writes them are not parsed")
+        raise UnparsedError("arrays written by joblib before 1.2, or to a stream, are not parsed")
     is_known = state["subclass"] == NDARRAY and state["order"] in ("C", "F") and isinstance(state["allow_mmap"], bool)
     if not is_known or not isinstance(dtype, Dtype) or dtype.item_size is None or not isinstance(shape, tuple):
-        raise UnparsedError("arrays of this kind in joblib's files are not parsed")
+        raise UnparsedError("joblib arrays of this dtype, class or shape are not parsed")
     sizes = [size for size in shape if isinstance(size, int) and size >= 0]
     if len(sizes) != len(shape) or len(shape) > _MAX_DIMENSIONS:
-        raise UnparsedError("arrays of this kind in joblib's files are not parsed")
+        raise UnparsedError("joblib arrays of this dtype, class or shape are not parsed")
     if dtype.text == _OBJECTS:
         return None
-    # Without its zeros, as numpy's numbers can overflow on the way to zero.
+    # Without zeros: numpy's product can overflow before it is multiplied by zero.
     if math.prod(size for size in sizes if size) * max(dtype.item_size, 1) > _MAX_BYTES:
-        raise UnparsedError("arrays of this size in joblib's files are not parsed")
+        raise UnparsedError("joblib arrays of this size are not parsed")
     return math.prod(sizes) * dtype.item_size

@@ -11,7 +11,7 @@ from modelhaul.findings import ContentReport, Finding, FindingKind, Severity
 from modelhaul.inspection.windows import ContentError, read_windows
 from modelhaul.json_streams import ReadRange
 
-_MAX_CONFIG = 8 * 1024 * 1024  # bytes that are parsed at once, to at most twenty times as many
+_MAX_CONFIG = 4 * 1024 * 1024  # bytes that are parsed at once, to at most thirty times as many
 _MAX_FINDINGS = 20
 _SCANNED = 64 * 1024 * 1024  # bytes at each end of an HDF5 file
 _OVERLAP = 1024  # bytes
@@ -33,7 +33,7 @@ _LAMBDA_TEXT = re.compile(rb'class_name\\?"\s*:\s*\\?"(Lambda|__lambda__|TorchMo
 
 
 def inspect_keras_config(content: bytes) -> tuple[Finding, ...]:
-    """`config.json` of a `.keras` archive. Raises ContentError for what is not JSON, or more than 8 MiB."""
+    """`config.json` of a `.keras` archive. Raises ContentError for what is not JSON, or more than 4 MiB."""
     return find_unsafe_layers(content, Severity.MEDIUM)
 
 

@@ -9,7 +9,7 @@ from modelhaul.findings import ContentReport
 from modelhaul.inspection.windows import ContentError, Cursor
 from modelhaul.json_streams import ReadRange
 
-_MAX_VALUES = 10_000_000
+_MAX_VALUES = 2_000_000
 _MAX_DEPTH = 512  # values in each other: msgpack's own limit
 _FLAX_TYPES = {1, 2, 3}
 

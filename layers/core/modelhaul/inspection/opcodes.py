@@ -1,7 +1,7 @@
-"""The opcodes of pickles and their arguments, read as C's unpickler and Python's own read them.
+"""Arguments of pickle opcodes, read as C's unpickler and Python's own read them.
 
-Both readers take much that no pickler writes, and some of it each in its own way. What has one reading is read on and
-noted as not canonical; what has not ends the reading.
+Both accept input that no pickler writes, and read some of it differently. Input with one reading is noted as not
+canonical, and reading continues. Input with two readings raises NotCanonicalError.
 https://github.com/python/cpython/blob/3.13/Modules/_pickle.c, https://github.com/python/cpython/blob/3.13/Lib/pickle.py
 """
 
@@ -13,14 +13,14 @@ from typing import Final, Never
 
 from modelhaul.json_streams import ReadRange
 
-_MAX_OPCODES = 4_000_000  # of all pickles in a file
-MAX_NAME: Final = 255  # bytes of a text that can be a name
-_MAX_READ = 64 * 1024 * 1024  # bytes that are read of a file, without the data that is skipped
-_MAX_LINE = 4 * 1024 * 1024  # bytes of an argument that ends with a line
+_MAX_OPCODES = 4_000_000  # in all pickles of a file
+MAX_NAME: Final = 255  # bytes of a string that can be a name
+_MAX_READ = 64 * 1024 * 1024  # bytes read from a file; data that is skipped is not read
+_MAX_LINE = 4 * 1024 * 1024  # bytes of an argument that a newline ends
 _MAX_NAME_LINE = 64 * 1024  # bytes; no file's path is as long
 _MAX_INT_DIGITS = 4_300  # Python's own limit
-_FIRST_WINDOW = 64 * 1024  # bytes of a read; then four times as many for each
-_WINDOW_BEHIND_DATA = 16 * 1024  # bytes of the first read behind data that was skipped
+_FIRST_WINDOW = 64 * 1024  # bytes of the first read; each next one is four times as large
+_WINDOW_BEHIND_DATA = 16 * 1024  # bytes of the first read after data that was skipped
 _LAST_WINDOW = 1024 * 1024
 _MAX_NOTES = 20
 _MIN_PROTOCOL, _MAX_PROTOCOL = 2, 5  # that a pickle names; those below have no opcode for it
@@ -34,20 +34,20 @@ TORCH_MAGIC: Final = 0x1950A86A20F9469CFC6C  # torch/serialization.py
 
 
 class DeadStreamError(Exception):
-    """No unpickler gets past this byte."""
+    """Every unpickler fails at this byte."""
 
 
 class NotCanonicalError(Exception):
-    """Unpicklers may read on, not all of them the same; no pickler writes this."""
+    """Unpicklers continue after this byte, but read different opcodes. No pickler writes this."""
 
 
 class LimitError(Exception):
-    """There is more of it than is inspected."""
+    """The pickle exceeds a limit of the inspection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What no pickler writes, at byte `position` of the file."""
+    """Something that no pickler writes, at byte `position` of the file."""
 
     message: str
     position: int
@@ -59,7 +59,7 @@ class Note:
 class Source:
     """Bytes `start` to `end` (excluded) of a file, read by windows of up to 1 MiB.
 
-    `notes` are the first 20 things that are not canonical. Raises what `read` raises.
+    `notes` are the first 20 findings that are not canonical. Raises what `read` raises.
     """
 
     __slots__ = (
@@ -102,7 +102,7 @@ class Source:
             self.notes.append(Note(message, self._opcode_at))
 
     def read_opcode(self) -> int:
-        """The next byte, at the place that notes name. Raises DeadStreamError and LimitError."""
+        """Return the next byte. Notes refer to its position. Raises DeadStreamError and LimitError."""
         self._opcodes_left -= 1
         if self._opcodes_left < 0:
             raise LimitError
@@ -130,7 +130,7 @@ class Source:
         return int.from_bytes(self.take(count), "little")
 
     def take_line(self, most: int = _MAX_LINE) -> tuple[bytes, bool]:
-        """The bytes before the next newline, or the end; and whether there is a newline.
+        """Return the bytes up to the next newline or the end, and whether there is a newline.
 
         Raises LimitError and NotCanonicalError.
         """
@@ -152,7 +152,7 @@ class Source:
         return line, True
 
     def skip(self, count: int) -> None:
-        """Leave out `count` bytes of data. Raises DeadStreamError if there are fewer, and NotCanonicalError."""
+        """Skip `count` bytes without reading them. Raises DeadStreamError if there are fewer, and NotCanonicalError."""
         if self.position + count > self._frame_end:
             self._leave_frame()
         if count > self.end - self.position:
@@ -163,36 +163,36 @@ class Source:
             self._window, self._at, self._size = b"", 0, _WINDOW_BEHIND_DATA
 
     def begin_frame(self, length: int) -> None:
-        """Raises NotCanonicalError for a frame in a frame: unpicklers drop what they have read of the first."""
+        """Raises NotCanonicalError for a nested frame: unpicklers drop the rest of the outer one."""
         if self._frame_end != _INF:
-            raise NotCanonicalError("has a frame in a frame")
+            raise NotCanonicalError("has a nested frame")
         if length:
             self._frame_end = self.position + length
         else:
             self.note("has an empty frame")
 
     def end_frame(self) -> None:
-        """After each opcode: its frame may end there."""
+        """End the frame if it ends here. Called after each opcode."""
         if self._base + self._at == self._frame_end:
             self._frame_end = _INF
 
     def _leave_frame(self) -> Never:
-        """C's unpickler drops what it has read of the frame, and reads the argument from what is behind it."""
+        """C's unpickler drops the rest of the frame, and reads the argument from the bytes after the frame."""
         raise NotCanonicalError("has a frame that ends within an opcode")
 
     def check_no_frame(self) -> None:
-        """Where a pickle ends, or bytes that are no opcodes begin. Raises NotCanonicalError."""
+        """Raises NotCanonicalError if the frame does not end here, where the pickle ends or raw bytes begin."""
         if self._frame_end != _INF:
-            raise NotCanonicalError("has a frame that goes on behind the pickle")
+            raise NotCanonicalError("has a frame that extends past the pickle")
 
     def read_back(self, start: int, end: int) -> bytes:
-        """Bytes of the file, from the window if they are in it."""
+        """Return bytes of the file, from the window if it has them."""
         if self._base <= start and end <= self._base + len(self._window):
             return self._window[start - self._base : end - self._base]
         return self._read(start, end)
 
     def _fill(self, count: int) -> None:
-        """Have at least `count` bytes from here in the window."""
+        """Read until the window has `count` bytes from the current position."""
         kept = self._window[self._at :]
         begins = self._base + self._at + len(kept)
         if count - len(kept) > self.end - begins:
@@ -211,7 +211,7 @@ def read_nothing(_: Source) -> None:
 
 
 def skip_bytes(width: int, lowest: int = 0) -> Callable[[Source], None]:
-    """Data behind its length of `width` bytes; a shorter length than `lowest` has an opcode of its own."""
+    """Skip data that follows its length of `width` bytes. Lengths below `lowest` have another opcode."""
 
     def read(source: Source) -> None:
         length = source.take_number(width)
@@ -219,18 +219,18 @@ def skip_bytes(width: int, lowest: int = 0) -> Callable[[Source], None]:
             raise DeadStreamError
         source.skip(length)
         if length < lowest:
-            source.note("has data with a length of more bytes than it needs")
+            source.note("uses a longer opcode for data than its length needs")
 
     return read
 
 
 def read_text(width: int, *, is_unicode: bool, lowest: int = 0) -> Callable[[Source], bytes | None]:
-    """A text of up to 255 bytes; None for a longer one."""
+    """Read a string of up to 255 bytes; None for a longer one, which is skipped."""
 
     def read(source: Source) -> bytes | None:
         length = source.take_number(width)
         if length < lowest:
-            source.note("has a text with a length of more bytes than it needs")
+            source.note("uses a longer opcode for a string than its length needs")
         if length > MAX_NAME:
             source.skip(length)
             return None
@@ -246,12 +246,12 @@ def read_text(width: int, *, is_unicode: bool, lowest: int = 0) -> Callable[[Sou
 
 
 def read_int(width: int, lowest: int) -> Callable[[Source], int]:
-    """A signed number if `width` is 4; those that fit an opcode of fewer bytes are not canonical."""
+    """Read an integer, signed if `width` is 4. Values from 0 up to `lowest` have a shorter opcode."""
 
     def read(source: Source) -> int:
         value = int.from_bytes(source.take(width), "little", signed=width == _SIGNED)
         if 0 <= value < lowest:
-            source.note("has an integer of more bytes than it needs")
+            source.note("uses more bytes for an integer than it needs")
         return value
 
     return read
@@ -261,7 +261,7 @@ def read_index(width: int, lowest: int) -> Callable[[Source], int]:
     def read(source: Source) -> int:
         index = source.take_number(width)
         if index < lowest:
-            source.note("has an index of more bytes than it needs")
+            source.note("uses more bytes for a memo index than it needs")
         return index
 
     return read
@@ -272,7 +272,7 @@ def read_long(source: Source) -> int:
     value = int.from_bytes(data, "little", signed=True)
     shortest = (value if value >= 0 else ~value).bit_length() // 8 + 1
     if len(data) not in (0, shortest, _LONG_BYTES):
-        source.note("has an integer of more bytes than it needs")
+        source.note("uses more bytes for an integer than it needs")
     return value
 
 
@@ -282,7 +282,7 @@ def skip_long(source: Source) -> None:
         raise DeadStreamError
     source.skip(length)
     if length <= _UINT8:
-        source.note("has an integer of more bytes than it needs")
+        source.note("uses more bytes for an integer than it needs")
 
 
 def read_fixed(width: int) -> Callable[[Source], None]:
@@ -292,7 +292,7 @@ def read_fixed(width: int) -> Callable[[Source], None]:
     return read
 
 
-# What may be a number to C's strtol and strtod, which end at NUL, or to Python's int and float.
+# What C's strtol and strtod, which stop at NUL, or Python's int and float may accept.
 _LOOSE_INT = re.compile(rb"[\s+-]*[0-9]|[^\n]*\x00")
 _LOOSE_FLOAT = re.compile(rb"[\s+-]*(?:[0-9.]|inf|nan)|[^\n]*\x00", re.IGNORECASE)
 _INT = re.compile(rb"-?[1-9][0-9]{0,18}|0|0[01]")
@@ -307,7 +307,7 @@ _ESCAPED = re.compile(rb"(?:[^\\\x00]|\\u[0-9a-f]{4}|\\U[0-9a-f]{8})*+")
 
 
 def _read_line(source: Source, loose: re.Pattern[bytes], strict: re.Pattern[bytes], what: str) -> bytes | None:
-    """None for what may be read, and is not canonical. Raises DeadStreamError for what cannot be read."""
+    """None for a line that is not canonical. Raises DeadStreamError for a line that no unpickler accepts."""
     line, is_whole = source.take_line()
     if is_whole and strict.fullmatch(line):
         return line
@@ -334,7 +334,7 @@ def read_float_line(source: Source) -> None:
 
 
 def read_index_line(source: Source) -> int | None:
-    """None for an index of which readers may have different opinions."""
+    """None for an index that is not canonical: unpicklers may read it differently."""
     line = _read_line(source, _LOOSE_INT, _INDEX, "an index")
     return None if line is None else int(line)
 
@@ -344,7 +344,7 @@ def read_quoted_line(source: Source) -> bytes | None:
     if not is_whole or len(line) < 2 or line[0] != line[-1] or line[0] not in b"'\"":  # noqa: PLR2004 - the quotes
         raise DeadStreamError
     if not _QUOTED.fullmatch(line):
-        source.note("has a quoted text in a form that no pickler writes")
+        source.note("has a quoted string in a form that no pickler writes")
         return None
     text = line[1:-1]
     return text if len(text) <= MAX_NAME and b"\\" not in text else None
@@ -355,11 +355,11 @@ def read_unicode_line(source: Source) -> None:
     if not is_whole:
         raise DeadStreamError
     if not _ESCAPED.fullmatch(line):
-        source.note("has a text with escapes that no pickler writes")
+        source.note("has a string with escapes that no pickler writes")
 
 
 def read_import(encoding: str) -> Callable[[Source], tuple[str, str]]:
-    """Module and name. What the file's end cuts off is no line for C's unpickler, and is one for Python's."""
+    """Read module and name. Python's unpickler accepts a last line without a newline, C's does not."""
 
     def read(source: Source) -> tuple[str, str]:
         module = _read_name_line(source, encoding)
@@ -377,14 +377,14 @@ def _read_name_line(source: Source, encoding: str) -> str:
         _decode_line(source.take(_MAX_NAME_LINE), encoding, is_whole=False)
         raise
     if not is_whole:
-        # Python's unpickler takes off the last character, which it takes for the newline.
-        source.note("has an import that is cut off")
+        # Python's unpickler removes the last character, whether or not it is a newline.
+        source.note("has an import without a newline at its end")
         line = line[:-1]
     return _decode_line(line, encoding, is_whole=True)
 
 
 def _decode_line(line: bytes, encoding: str, *, is_whole: bool) -> str:
-    """Raises DeadStreamError for what is no text."""
+    """Raises DeadStreamError for invalid text."""
     try:
         return line.decode(encoding) if is_whole else codecs.getincrementaldecoder(encoding)().decode(line)
     except UnicodeDecodeError:
@@ -393,14 +393,14 @@ def _decode_line(line: bytes, encoding: str, *, is_whole: bool) -> str:
 
 def read_persistent_line(source: Source) -> None:
     source.take_line()
-    source.note("has a persistent ID in text")
+    source.note("has a persistent ID in a line of text")
 
 
 def read_extension(width: int) -> Callable[[Source], None]:
     def read(source: Source) -> None:
         if int.from_bytes(source.take(width), "little", signed=width == _SIGNED) <= 0:
             raise DeadStreamError
-        source.note("has an extension code")
+        source.note("uses an extension code")
 
     return read
 
@@ -410,7 +410,7 @@ def read_protocol(source: Source) -> int:
     if protocol > _MAX_PROTOCOL:
         raise DeadStreamError
     if protocol < _MIN_PROTOCOL:
-        source.note(f"names protocol {protocol}")
+        source.note(f"declares protocol {protocol}")
     return protocol
 
 

@@ -1,7 +1,7 @@
-"""One pickle followed opcode by opcode, with a stack and a memo of the kinds of values that an unpickler has there.
+"""Abstract interpretation of one pickle: the kinds of values that an unpickler has on its stack and in its memo.
 
-Nothing is imported, called or built. A value is a number: its kind in the lowest four bits, and in the others what must
-be known of it, so that four million values take 32 MB.
+Nothing is imported, called or built. A value is an integer: its kind in the lowest four bits, and what is known of it
+in the others. Four million values take 32 MB.
 https://github.com/python/cpython/blob/3.13/Lib/pickletools.py describes the opcodes.
 """
 
@@ -25,11 +25,11 @@ from modelhaul.inspection.opcodes import TORCH_MAGIC, DeadStreamError, NotCanoni
 
 _DTYPE_NAMES = Import("numpy", "dtype")
 JOBLIB_ARRAY: Final = Import("joblib.numpy_pickle", "NumpyArrayWrapper")
-# Of the dtype of objects this gives its argument back, a class for example, whose state must not be set.
+# For the object dtype it returns its argument, which may be a class, whose attributes BUILD must not set.
 _SCALARS = {Import("numpy.core.multiarray", "scalar"), Import("numpy._core.multiarray", "scalar")}
-_MAX_IMPORTS = 100  # that are listed
-_MAX_SHOWN = 200  # characters of a module or a name that is listed
-_MAX_STORAGES = 200_000
+_MAX_IMPORTS = 100  # listed
+_MAX_SHOWN = 200  # characters of a listed module or name
+_MAX_STORAGES = 100_000
 _MAX_DTYPES = 1_024
 _RECENT = 4_096  # tuples and dictionaries whose items are known
 _MAX_ITEMS = 16  # of one of them
@@ -39,7 +39,7 @@ _MASK = 15
 _SHIFT = 4
 _LENGTH_BITS = 8
 _DATA, _NAME, _TEXT, _GLOBAL, _TUPLE, _BUILT, _INT, _LIST, _DICT, _SET, _PERSISTENT, _DTYPE = range(12)
-"""Kinds. _NAME is a text that can name an import; _TEXT one of Python 2, which unpicklers decode as they are told."""
+"""Kinds. _NAME is a string that STACK_GLOBAL accepts; _TEXT is a string of Python 2, whose decoding is an option."""
 _OTHER, _NONE, _TRUE, _FALSE, MAGIC = (_DATA | number << _SHIFT for number in range(5))
 """Values of the kind _DATA; MAGIC is the number that torch's old files begin with."""
 _CONSTANTS: dict[int, Value] = {_NONE: None, _TRUE: True, _FALSE: False}
@@ -48,14 +48,14 @@ _UNSET = -1  # in the memo
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Torch's: the name of its class, and the number of its elements."""
+    """A torch storage: the name of its class, and the number of its elements."""
 
     kind: str
     elements: int
 
 
 class AllowedImports:
-    """Those that are allowed, with a number from 1 for each. Of the packages `ignored` none are listed."""
+    """The allow-list, with a number from 1 for each import. Imports from packages in `ignored` are not listed."""
 
     def __init__(self, allowed: Mapping[str, set[str]], ignored: tuple[str, ...] = ()) -> None:
         pairs = [Import(module, name) for module, names in allowed.items() for name in sorted(names)]
@@ -67,10 +67,10 @@ class AllowedImports:
 class PickleMachine:
     """Runs the pickle that begins where `source` is.
 
-    `is_first`: the unpickler has read nothing before it. `is_plain`: it knows nothing of joblib's arrays.
+    `is_first`: the unpickler has read nothing before. `is_plain`: the unpickler does not read joblib arrays.
 
-    After it has run, or failed: `imports` are those that are not allowed, as (module, name), up to a hundred. `spans`
-    are the bytes that were opcodes, as (start, end).
+    `imports` are the imports that are not allowed, as (module, name), at most 100. `spans` are the bytes that were
+    opcodes, as (start, end). Both are also valid after an error.
     """
 
     def __init__(
@@ -99,10 +99,10 @@ class PickleMachine:
         self._dtypes: list[Dtype] = []
 
     def run(self) -> int:
-        """The value that the pickle leaves: MAGIC, or for `read_int`.
+        """Return the pickle's value: MAGIC, or one for `read_int`.
 
-        Raises DeadStreamError, NotCanonicalError, LimitError and UnparsedError. What else is not canonical is in the
-        source's notes.
+        Raises DeadStreamError, NotCanonicalError, LimitError and UnparsedError. Other deviations from canonical pickles
+        are in the source's notes.
         """
         source = self.source
         while True:
@@ -126,11 +126,11 @@ class PickleMachine:
         return self.stack[-1]
 
     def end_span(self) -> None:
-        """Where the opcodes end, or were read to."""
+        """Mark the current position as the end of the opcodes."""
         self.spans[-1] = (self.spans[-1][0], self.source.position)
 
     def need(self, count: int) -> None:
-        """Raises DeadStreamError if there are fewer values above the last mark."""
+        """Raises DeadStreamError if there are fewer values after the last mark."""
         if len(self.stack) - self.fence < count:
             raise DeadStreamError
 
@@ -139,7 +139,7 @@ class PickleMachine:
         self.marks.append(self.fence)
 
     def pop_mark(self) -> int:
-        """Where in the stack it was. Raises DeadStreamError."""
+        """Return its position in the stack. Raises DeadStreamError."""
         if not self.marks:
             raise DeadStreamError
         at = self.marks.pop()
@@ -160,19 +160,19 @@ class PickleMachine:
             self.stack.append(MAGIC if value == TORCH_MAGIC else _OTHER)
 
     def push_items(self, items: tuple[int, ...] | None, kind: int) -> None:
-        """A tuple or dictionary, whose items are known as long as it is one of the last 4,096."""
+        """Push a tuple or dictionary. Its items are known while it is one of the last 4,096."""
         self._serial += 1
         self._recent[self._serial % _RECENT] = items
         self.stack.append(self._serial << _SHIFT | kind)
 
     def push_tuple(self, at: int) -> None:
-        """Of what is on the stack from `at`."""
+        """Replace the stack from `at` by a tuple of it."""
         items = tuple(self.stack[at:]) if len(self.stack) - at <= _MAX_ITEMS else None
         del self.stack[at:]
         self.push_items(items, _TUPLE)
 
     def set_items(self, at: int) -> None:
-        """In the value before `at`. Raises DeadStreamError."""
+        """Set pairs from `at` in the value before it. Raises DeadStreamError."""
         if at <= self.fence or (len(self.stack) - at) % 2:
             raise DeadStreamError
         target = self.stack[at - 1]
@@ -183,35 +183,35 @@ class PickleMachine:
                 is_known = items is not None and len(items) + len(self.stack) - at <= 2 * _MAX_ITEMS
                 self._recent[serial % _RECENT] = (items or ()) + tuple(self.stack[at:]) if is_known else None
         elif target & _MASK != _BUILT:
-            self.source.note("sets items of what has none")
+            self.source.note("sets items of a value that is not a dictionary")
         del self.stack[at:]
 
     def add_items(self, at: int, kind: int) -> None:
-        """To the value before `at`, which is of that kind or was built. Raises DeadStreamError."""
+        """Add values from `at` to the one before, which must be of `kind` or built. Raises DeadStreamError."""
         if at <= self.fence:
             raise DeadStreamError
         if self.stack[at - 1] & _MASK not in (kind, _BUILT):
-            self.source.note("adds to what cannot be added to")
+            self.source.note("adds items to a value that is not a list or set")
         del self.stack[at:]
 
     def put(self, index: int | None) -> None:
-        """Raises DeadStreamError. Picklers count from 0, but for Python 2's in C, which counts from 1."""
+        """Raises DeadStreamError. Picklers number from 0, except for cPickle of Python 2, which numbers from 1."""
         self.need(1)
         if index == 1 and not self.memo:
             self.memo.append(_UNSET)
         if index == len(self.memo):
             self.memo.append(self.stack[-1])
         else:
-            self.source.note("puts a value into its memo out of order")
+            self.source.note("stores to its memo out of order")
             self.is_memo_certain = False
 
     def get(self, index: int | None) -> None:
-        """Raises DeadStreamError for what was never put into the memo."""
+        """Raises DeadStreamError for an index that was never stored."""
         value = self.memo[index] if index is not None and index < len(self.memo) else _UNSET
         if value == _UNSET:
             if self.is_memo_certain and index is not None:
                 raise DeadStreamError
-            self.source.note("gets a value from its memo that is not in it")
+            self.source.note("reads a memo index that was not stored")
             value = _OTHER
         self.stack.append(value)
 
@@ -231,16 +231,16 @@ class PickleMachine:
             self.import_name((self._find_text(module), self._find_text(name)))
         else:
             self.has_reached_import = True
-            self.source.note("imports something with a hidden name")
+            self.source.note("imports a name that is not a plain string")
             self.stack.append(_GLOBAL)
 
     def call(self, callee: int, arguments: int) -> int:
-        """What the call gives."""
+        """Return the call's result."""
         if callee & _MASK != _GLOBAL:
-            self.source.note("calls what is not an import")
+            self.source.note("calls a value that is not an import")
             return _OTHER
         if arguments & _MASK != _TUPLE:
-            self.source.note("calls something with arguments that are not a tuple")
+            self.source.note("calls with arguments that are not a tuple")
         imported = self._allowed.imports[callee >> _SHIFT]
         if imported in _SCALARS:
             return _OTHER
@@ -257,14 +257,14 @@ class PickleMachine:
         if target & _MASK == _DTYPE:
             finish_dtype(self._dtypes[target >> _SHIFT], self._describe(state))
         elif target & _MASK != _BUILT:
-            self.source.note("sets the state of what was not built")
+            self.source.note("sets the state of a value that no call returned")
         elif self._allowed.imports[target >> _SHIFT] == JOBLIB_ARRAY and not self.is_plain:
             self._read_array(state)
 
     def find_persistent(self) -> None:
-        """A persistent ID of torch's: ('storage', class, key, device, elements), before 1.6 with a view behind it.
+        """Resolve a persistent ID as torch does. Raises DeadStreamError.
 
-        ('module', class, file, source) stands for the class. Raises DeadStreamError.
+        ('storage', class, key, device, elements[, view]), or ('module', class, file, source), which is the class.
         """
         self.need(1)
         value = self.stack.pop()
@@ -288,12 +288,12 @@ class PickleMachine:
         return self._arena[begins : begins + length].decode("utf-8", "replace")
 
     def _recall(self, value: int) -> tuple[int, ...] | None:
-        """The items of a tuple or dictionary; None if they are not known."""
+        """Return the items of a tuple or dictionary; None if they are not known."""
         serial = value >> _SHIFT
         return self._recent[serial % _RECENT] if self._serial - serial < _RECENT else None
 
     def _describe(self, value: int, depth: int = 2) -> Value:
-        """With what is in it, to that depth."""
+        """Return what is known of a value, with tuples in it to that depth."""
         kind, payload = value & _MASK, value >> _SHIFT
         if kind == _INT:
             return payload
@@ -308,7 +308,7 @@ class PickleMachine:
         return _CONSTANTS.get(value, Unknown.UNKNOWN)
 
     def _describe_dictionary(self, value: int) -> dict[str, Value]:
-        """Empty if it is not known, or has other keys than texts."""
+        """Return a dictionary's items; none if they are not known, or a key is not a string."""
         items = (self._recall(value) if value & _MASK == _DICT else None) or ()
         described = [self._describe(item) for item in items]
         pairs = dict(zip(map(str, described[::2]), described[1::2], strict=True))
@@ -327,7 +327,7 @@ class PickleMachine:
         else:
             padding = self.source.take_number(1)
             if not 0 < padding <= ALIGNMENT or self.source.take(padding).strip(b"\xff"):
-                raise NotCanonicalError("has an array with padding that joblib does not write")
+                raise NotCanonicalError("has a joblib array with padding that joblib does not write")
             self.source.skip(length)
         self.spans.append((self.source.position, self.source.position))
 
@@ -343,7 +343,7 @@ class PickleMachine:
 
 @dataclass(frozen=True, slots=True)
 class _Step[A]:
-    """An opcode: how its argument is read, and what it does. `protocol` is the lowest that has it."""
+    """An opcode: how to read its argument, and its effect. `protocol` is the lowest that has it."""
 
     name: str
     protocol: int
@@ -380,7 +380,7 @@ def _push_empty_dict(machine: PickleMachine, _: None) -> None:
 
 
 def _push_marked(kind: int) -> Callable[[PickleMachine, None], None]:
-    """A list or a frozen set."""
+    """Build a list or a frozen set."""
 
     def apply(machine: PickleMachine, _: None) -> None:
         del machine.stack[machine.pop_mark() :]
@@ -431,7 +431,7 @@ def _pop_marked(machine: PickleMachine, _: None) -> None:
 
 def _duplicate(machine: PickleMachine, _: None) -> None:
     machine.need(1)
-    machine.source.note("duplicates a value")
+    machine.source.note("uses DUP")
     machine.stack.append(machine.stack[-1])
 
 
@@ -467,7 +467,7 @@ def _reduce(machine: PickleMachine, _: None) -> None:
 def _new_with_keywords(machine: PickleMachine, _: None) -> None:
     machine.need(3)
     if machine.stack.pop() & _MASK != _DICT:
-        machine.source.note("calls something with keywords that are not a dictionary")
+        machine.source.note("calls with keywords that are not a dictionary")
     _reduce(machine, None)
 
 
@@ -498,18 +498,18 @@ def _find_persistent(machine: PickleMachine, _: None) -> None:
 
 
 def _push_buffer(machine: PickleMachine, _: None) -> None:
-    machine.source.note("has data outside the pickle")
+    machine.source.note("uses out-of-band buffers")
     machine.stack.append(_OTHER)
 
 
 def _protect_buffer(machine: PickleMachine, _: None) -> None:
     machine.need(1)
-    machine.source.note("has data outside the pickle")
+    machine.source.note("uses out-of-band buffers")
 
 
 def _name_protocol(machine: PickleMachine, protocol: int) -> None:
     if machine.source.opcode_position != machine.begins:
-        machine.source.note("names its protocol behind its beginning")
+        machine.source.note("declares its protocol after its beginning")
     machine.level = max(machine.level, protocol)
 
 
@@ -518,7 +518,7 @@ def _check_stop(machine: PickleMachine, _: None) -> None:
 
 
 def _do_nothing(_: PickleMachine, __: None) -> None:
-    """A frame, which is the source's."""
+    """The source handles frames."""
 
 
 _NOTHING = opcodes.read_nothing

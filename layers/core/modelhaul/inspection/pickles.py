@@ -1,7 +1,7 @@
-"""What a pickle imports, and whether it is one that a pickler writes. Nothing is ever unpickled.
+"""Inspection of pickles by their opcodes. Nothing is ever unpickled.
 
-Default-deny: a pickle is clean if all that it imports is on a list of what tensors, arrays and plain containers are
-rebuilt with, its opcodes are as picklers write them, and every byte of the file is accounted for.
+Default-deny: a pickle is clean if all of its imports are on the allow-list (what rebuilds tensors, arrays and plain
+containers), its opcodes are as picklers write them, and every byte of the file is accounted for.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ from modelhaul.inspection.pickle_machine import JOBLIB_ARRAY, MAGIC, AllowedImpo
 from modelhaul.json_streams import ReadRange
 
 MAX_KEPT: Final = 4 * 1024 * 1024  # bytes of a file's pickles, for the second scanner
-_MAX_PICKLES = 1_000  # one behind the other
+_MAX_PICKLES = 1_000  # in a file
 _MAX_FINDINGS = 20  # of each kind
 _MAX_DETAIL = 200  # characters
 _LEGACY_PICKLES = 5  # of torch's old files: magic number, protocol, system, the object, the keys of its storages
@@ -102,12 +102,12 @@ _EXPLANATIONS = {
     "transformers.training_args.": "options of a training, which inference does not need",
     "joblib.numpy_pickle_compat.": "an array as joblib before 0.10 wrote it",
 }
-"""Of what is often found, by the beginning of its module."""
+"""For imports that are common in model files, by the beginning of their module."""
 
 
 @dataclass(slots=True)
 class _Outcome:
-    """Of all pickles of a file."""
+    """The results of all pickles in a file."""
 
     imports: dict[tuple[str, str], None] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
@@ -118,21 +118,22 @@ class _Outcome:
 
     def add(self, machine: PickleMachine) -> None:
         machine.end_span()
-        self.imports |= machine.imports
+        if len(self.imports) < _MAX_FINDINGS:
+            self.imports |= machine.imports
         self.notes += machine.source.notes
         self.spans += machine.spans
         self.has_joblib_arrays |= machine.has_joblib_arrays
         if machine.has_joblib_objects:
-            self.reasons.append("arrays of objects in joblib's files are not parsed as every unpickler reads them")
+            self.reasons.append("joblib and other unpicklers read its arrays of objects differently")
         if machine.has_odd_persistent_ids:
-            self.reasons.append("its persistent IDs are not those of torch")
+            self.reasons.append("its persistent IDs do not have the form that torch writes")
 
 
 def inspect_pickles(read: ReadRange, start: int, end: int, *, is_torchscript: bool = False) -> ContentReport | None:
-    """Pickles in bytes `start` to `end` (excluded), one behind the other.
+    """Inspect bytes `start` to `end` (excluded): one or more pickles, one after another.
 
-    None only if no unpickler would get to an import: then it is not a pickle. With `is_torchscript`, imports of the
-    program and of what TorchScript marks types with are left to the caller. Raises what `read` raises.
+    None if the content is not a pickle: every unpickler fails before it imports anything. With `is_torchscript`,
+    imports of the program and of the functions that tag its types are not reported. Raises what `read` raises.
     """
     source = Source(read, start, end)
     outcome = _Outcome()
@@ -141,7 +142,7 @@ def inspect_pickles(read: ReadRange, start: int, end: int, *, is_torchscript: bo
 
 
 def _run_all(source: Source, allowed: AllowedImports, outcome: _Outcome) -> bool:
-    """False if the first one is none."""
+    """Return False if the content is not a pickle."""
     values: list[int] = []
     storages: dict[str, Storage] = {}
     for number in range(_MAX_PICKLES):
@@ -153,7 +154,7 @@ def _run_all(source: Source, allowed: AllowedImports, outcome: _Outcome) -> bool
             outcome.reasons.append(f"bytes {machine.begins:,} to {source.end:,} are not a pickle")
             return number > 0
         outcome.add(machine)
-        if value is None or source.position == source.end:
+        if value is None:
             return True
         values.append(value)
         if number == _LEGACY_OBJECT:
@@ -162,29 +163,31 @@ def _run_all(source: Source, allowed: AllowedImports, outcome: _Outcome) -> bool
             outcome.is_legacy = True
             outcome.reasons += _check_storages(source, storages)
             return True
+        if source.position == source.end:
+            return True
     outcome.reasons.append(f"there are more than {_MAX_PICKLES:,} pickles")
     return True
 
 
 def _run(machine: PickleMachine, outcome: _Outcome) -> int | None:
-    """The pickle's value; None if it is not parsed to its end. Raises DeadStreamError if no import is reached."""
+    """Return the pickle's value; None if it ends early. Raises DeadStreamError if it ends before any import."""
     try:
         return machine.run()
     except DeadStreamError:
         if not machine.has_reached_import:
             raise
-        outcome.reasons.append(f"the pickle is damaged or cut off at byte {machine.source.position:,}")
+        outcome.reasons.append(f"the pickle is damaged or truncated at byte {machine.source.position:,}")
     except NotCanonicalError as error:
         machine.source.note(str(error))
     except LimitError:
-        outcome.reasons.append(f"the pickle is too large to be parsed behind byte {machine.source.position:,}")
+        outcome.reasons.append(f"the pickle is too large to be parsed past byte {machine.source.position:,}")
     except UnparsedError as error:
         outcome.reasons.append(str(error))
     return None
 
 
 def _check_storages(source: Source, storages: dict[str, Storage]) -> Iterator[str]:
-    """Why the bytes behind the pickles are not the storages of torch's old files: a length and the elements of each.
+    """Yield why the bytes after the pickles are not the storages of torch's legacy format: a length and elements each.
 
     https://github.com/pytorch/pytorch/blob/v2.8.0/torch/serialization.py (_legacy_save)
     """
@@ -197,7 +200,7 @@ def _check_storages(source: Source, storages: dict[str, Storage]) -> Iterator[st
         expected += _LENGTH_BYTES + storage.elements * size
     found = source.end - source.position
     if found != expected:
-        yield f"{found:,} bytes follow the pickles, and the storages have {expected:,}"
+        yield f"{found:,} bytes follow the pickles, but the storages take {expected:,}"
 
 
 def _report(source: Source, outcome: _Outcome) -> ContentReport:

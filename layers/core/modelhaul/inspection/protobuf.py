@@ -13,7 +13,7 @@ from modelhaul.inspection.windows import ContentError, Cursor
 
 _MAX_DEPTH = 100  # messages in each other: protobuf's own limit
 _MAX_PACKED_READ = 4096  # bytes of packed numbers that are read one by one
-_MAX_FIELDS = 20_000_000  # of a file: a minute
+_MAX_FIELDS = 5_000_000  # of a file: half a minute
 _WIRE_VARINT, _WIRE_FIXED64, _WIRE_LENGTH, _WIRE_FIXED32 = 0, 1, 2, 5
 _SCALARS = {
     "int": _WIRE_VARINT,

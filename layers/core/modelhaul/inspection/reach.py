@@ -8,6 +8,7 @@ from modelhaul.inspection.opcodes import DeadStreamError, LimitError, NotCanonic
 from modelhaul.inspection.pickle_machine import AllowedImports, PickleMachine
 from modelhaul.json_streams import ReadRange
 
+_MAX_PICKLES = 1_000  # one behind the other
 _MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
 
@@ -39,12 +40,19 @@ class _Tracker(PickleMachine):
 
 
 def find_reach(read: ReadRange, start: int, end: int) -> Reach:
-    """How far an unpickler gets in the first pickle of bytes `start` to `end` (excluded)."""
-    machine = _Tracker(Source(read, start, end), AllowedImports({}))
-    try:
-        machine.run()
-    except DeadStreamError:
-        pass
-    except (LimitError, NotCanonicalError, UnparsedError):
-        return Reach.CALL
-    return machine.reach
+    """How far an unpickler gets in bytes `start` to `end` (excluded), which may begin with several pickles."""
+    source = Source(read, start, end)
+    allowed = AllowedImports({})
+    reach = Reach.NOTHING
+    for number in range(_MAX_PICKLES):
+        machine = _Tracker(source, allowed, is_first=not number)
+        try:
+            machine.run()
+        except DeadStreamError:
+            return max(reach, machine.reach)
+        except (LimitError, NotCanonicalError, UnparsedError):
+            return Reach.CALL
+        reach = max(reach, machine.reach)
+        if reach is Reach.CALL or source.position == end:
+            return reach
+    return Reach.CALL

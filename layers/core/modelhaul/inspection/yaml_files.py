@@ -70,12 +70,12 @@ def _collect(content: bytes, findings: dict[Finding, None]) -> None:
 
 
 def _check_anchor(event: yaml.Event, anchors: set[str]) -> None:
-    anchor = getattr(event, "anchor", None)
-    if isinstance(event, yaml.AliasEvent):
-        if anchor not in anchors:
-            raise ContentError(f"the alias {anchor[:_SHOWN]!a} has no anchor")
-    elif anchor is not None:
-        anchors.add(anchor)
+    anchor: str | None = getattr(event, "anchor", None)
+    if anchor is None:
+        return
+    if isinstance(event, yaml.AliasEvent) and anchor not in anchors:
+        raise ContentError(f"the alias {anchor[:_SHOWN]!a} has no anchor")
+    anchors.add(anchor)
 
 
 def _judge_tag(tag: str | None) -> Finding | None:

@@ -41,7 +41,7 @@ def test_nothing_of_ordinary_weights_is_called_malicious_and_all_calls_are() -> 
     ordinary = read_contents(CHECKPOINTS, NAMES)
     hostile = read_contents(HOSTILE, CALLED)
     assert (len(ordinary), len(hostile)) == (len(NAMES), len(CALLED))
-    opinions = ModelauditPickleScanner().scan([*ordinary, *hostile], seconds=60)
+    opinions = ModelauditPickleScanner().scan([*ordinary, *hostile], seconds=300)
     assert {opinion.verdict for opinion in opinions[: len(NAMES)]} <= {SecondOpinion.CLEAN, SecondOpinion.UNVERIFIED}
     assert {opinion.verdict for opinion in opinions[len(NAMES) :]} == {SecondOpinion.MALICIOUS}
     assert all("system" in " ".join(opinion.reasons) for opinion in opinions[len(NAMES) :])

@@ -197,6 +197,7 @@ def test_raw_weights_of_other_programs_are_published_as_unscanned() -> None:
 TRAINING = {
     "training_args.bin": SYSTEM,
     "checkpoint-5/optimizer.pt": b"\xff" * 10,
+    "scaler.pt": b"",
     "rng_state_0.pth": build_torch_zip(SYSTEM),
 }
 

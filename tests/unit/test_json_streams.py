@@ -70,7 +70,7 @@ def test_names_are_those_of_the_object_itself(build: Callable[[str], bytes]) -> 
 def test_one_text_may_be_no_larger_than_a_window() -> None:
     for value in ("x" * 12_000_000, '\\"' * 6_000_000, "1" * 12_000_000):
         content = b'{"a": "%s"}' % value.encode()
-        with pytest.raises(JsonError, match="4 MiB in one text"):
+        with pytest.raises(JsonError, match=r"4 MiB in one text|2,000 digits"):
             check_object(*open_bytes(content))
     check_object(*open_bytes(b'{"a": "%s", "b": "%s"}' % (b"x" * 3_000_000, b"y" * 3_000_000)))
 
@@ -143,3 +143,27 @@ def test_whatever_comes_is_judged(content: bytes) -> None:
 def test_members_are_what_json_reads(members: dict[str, Any]) -> None:
     content = json.dumps(members).encode()
     assert dict(read_members(open_bytes(content)[0], 0, len(content))) == members
+
+
+@pytest.mark.parametrize("padding", [0, 4 * 1024 * 1024 - 3000, 8 * 1024 * 1024])
+@pytest.mark.parametrize("value", ["{}", "[{}]", '"{}"'])
+def test_a_number_of_too_many_digits_is_refused_before_the_parser_sees_it(padding: int, value: str) -> None:
+    """ijson's C part ends the process there."""
+    texts = ",".join(['"xxxxxxxxxx"'] * (padding // 13))
+    content = f'{{"a": [{texts}], "weight_map": {value.format("1" * 4301)}}}'.encode()
+
+    def read(start: int, end: int) -> bytes:
+        return content[start:end]
+
+    for call in (
+        lambda: list(read_members(read, 0, len(content))),
+        lambda: list_shards(read, len(content)),
+    ):
+        with pytest.raises(JsonError):
+            call()
+
+
+def test_numbers_of_many_digits_are_refused_quickly() -> None:
+    content = b'{"a": [' + (b"1" * 1_999 + b",") * 4_000 + b"1]}"
+    for _ in read_members(lambda start, end: content[start:end], 0, len(content)):
+        pass

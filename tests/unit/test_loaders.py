@@ -31,6 +31,7 @@ def test_names_that_only_pickles_have(path: str) -> None:
 def test_names_that_other_programs_have_as_well(path: str) -> None:
     assert not is_unpickled(path)
     assert may_be_unpickled(path)
+    assert is_weight_name(path) is path.endswith(".bin")
 
 
 @pytest.mark.parametrize("path", OTHERS)

@@ -66,7 +66,8 @@ class ContentReport:
     why the content was not parsed to its end as that format, and is None if it was. `is_loadable`: a loader of pickles
     reads content like this (pickles, archives of pickles, numpy arrays, compressed files), whatever its name.
     `unread`: whether such content was not parsed to its end, where that does not follow from `reason`: in archives.
-    `pickles` are the pickles in it, concatenated, for the second scanner; None if there are none or more than 4 MiB.
+    `pickles` are the pickles in loadable content, concatenated, for the second scanner; None if they are not known or
+    have more than 4 MiB.
     """
 
     format: str

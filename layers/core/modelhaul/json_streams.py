@@ -14,6 +14,9 @@ type ReadRange = Callable[[int, int], bytes]
 _WINDOW = 4 * 1024 * 1024  # bytes of one read
 # No text goes on behind a quote that no backslash precedes: with one in each window, none has more than two windows.
 _QUOTE = re.compile(rb'[^\\]"')
+# ijson 3.6 ends the process on integers of more than 4,300 digits; of these, one window has 2,000 or more.
+_TOO_MANY_DIGITS = b"0" * 2_000
+_AS_DIGITS = bytes(ord("0") if chr(byte).isdecimal() and byte < 128 else ord(" ") for byte in range(256))  # noqa: PLR2004 - ASCII
 _WHOLE = 4 * 1024 * 1024  # bytes that are parsed at once, to at most thirty times as many
 _MOST_PARTS = 200_000  # of one member's value
 _MOST_SHARDS = 100_000
@@ -175,4 +178,6 @@ class _Feed:
         self._next += len(window)
         if len(window) == _WINDOW and not _QUOTE.search(window):
             raise JsonError("holds more than 4 MiB in one text, or in numbers alone")
+        if _TOO_MANY_DIGITS in window.translate(_AS_DIGITS):
+            raise JsonError("has a number of more than 2,000 digits")
         return window

@@ -77,7 +77,7 @@ def inspect_array(read: ReadRange, start: int, end: int) -> ContentReport:
         return replace(objects, findings=(*objects.findings, finding))
     if expected != end - begins:
         return replace(report, reason=f"{end - begins:,} bytes follow the header, but the array takes {expected:,}")
-    return report
+    return replace(report, pickles=b"")
 
 
 def _inspect_objects(read: ReadRange, begins: int, end: int) -> ContentReport:

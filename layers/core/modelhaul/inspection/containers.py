@@ -228,12 +228,12 @@ class _Inspection:
         if report.reason is not None and not _is_raw_tensor(kind, entry.name, report):
             self.reasons.append(f"{entry.name[:80]}: {report.reason}")
         self.is_unread |= report.is_unread or (member.is_unpickled and report.reason is not None)
-        if report.is_loadable and report.format != "npy":
+        if report.is_loadable:
             self.pickles.append(report.pickles)
 
     def _join_pickles(self) -> bytes | None:
         found = [content for content in self.pickles if content is not None]
-        is_whole = len(found) == len(self.pickles) and 0 < sum(map(len, found)) <= _MAX_PICKLES
+        is_whole = len(found) == len(self.pickles) and sum(map(len, found)) <= _MAX_PICKLES
         return b"".join(found) if is_whole else None
 
     def count(self, size: int) -> None:

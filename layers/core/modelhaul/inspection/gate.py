@@ -184,7 +184,7 @@ class GateSession:
                 yield from zip(batch, heads, strict=True)
 
     def _inspect_one(self, path: str, record: FileRecord, head: bytes, *, is_named: bool) -> None:
-        if is_named or is_weight_name(path):
+        if is_named or (is_weight_name(path) and not is_training_state(path)):
             _refuse_placeholder(path, head, record.file.size)
         unpickled = is_named or is_unpickled(path)
         opened = OpenedFile(path, record.file.size, head, self._open(record), unpickled)
@@ -205,10 +205,10 @@ class GateSession:
     def _show(self, path: str, pickles: bytes | None) -> None:
         """Keeps pickles for the second scanner."""
         self._shown += len(pickles or b"")
-        if pickles and self._shown <= _MAX_SHOWN:
-            self._pending[path] = pickles
-        else:
+        if pickles is None or self._shown > _MAX_SHOWN:
             self.notes.opinions[path] = PickleOpinion(SecondOpinion.UNVERIFIED)
+        elif pickles:
+            self._pending[path] = pickles
 
     def _ask_for_opinions(self) -> None:
         pending, self._pending = self._pending, {}

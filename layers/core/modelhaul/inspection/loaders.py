@@ -15,7 +15,7 @@ _UNPICKLED = {
 }  # fmt: skip
 # Other programs have files of these names as well: OpenVINO, CTranslate2, ggml, TensorFlow.js, MLC, SPSS.
 _SOMETIMES_UNPICKLED = {".bin", ".dat", ".p", ".sav"}
-_WEIGHTS = {".gguf", ".h5", ".hdf5", ".keras", ".msgpack", ".onnx", ".ot", ".pb", ".safetensors", ".tflite"}
+_WEIGHTS = {".bin", ".gguf", ".h5", ".hdf5", ".keras", ".msgpack", ".onnx", ".ot", ".pb", ".safetensors", ".tflite"}
 _FRAMEWORKS = {".h5", ".msgpack"}
 _COMPRESSIONS = {".bz2", ".gz", ".lz4", ".lzma", ".xz", ".z", ".zst"}
 _PYTORCH_BIN = re.compile(r".*pytorch_.*\.bin|(?:adapter_|consolidated).*\.bin", re.IGNORECASE)
@@ -40,7 +40,7 @@ def may_be_unpickled(path: str) -> bool:
 
 def is_weight_name(path: str) -> bool:
     """Whether a file of this name holds weights, in any format."""
-    return may_be_unpickled(path) or PurePosixPath(path).suffix.lower() in _WEIGHTS
+    return is_unpickled(path) or PurePosixPath(path).suffix.lower() in _WEIGHTS
 
 
 def is_training_state(path: str) -> bool:

@@ -8,6 +8,7 @@ CommandError
 ├── UnavailableError     6    the API, the store or the network does not answer
 │   └── ExpiredError     6    presigned addresses that no longer hold
 ├── ImportFailedError    1    the task ended FAILED (4 if that is because the model is here already)
+├── ModelsFailedError    1    some models of an archive failed
 └── StoppedError         130  Ctrl-C
 
 `test_configuration.py` holds this drawing against the classes below.

@@ -9,6 +9,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -131,7 +132,7 @@ MODELS: dict[str, Callable[[], dict[str, VirtualFile]]] = {
 
 def inspect(files: dict[str, VirtualFile]) -> tuple[str, VirtualStore]:
     store = VirtualStore(files)
-    gate = Gate(cast("ObjectStore", store), PicklePolicy.BLOCK, InMemoryPickleScanner())
+    gate = Gate(cast("ObjectStore", store), PicklePolicy.BLOCK, InMemoryPickleScanner(), time.time)
     session = gate.open_session("task", lambda: 900.0, on_save=lambda: None, resume=False)
     model = ResolvedModel(Source.HUGGINGFACE, "org/model", "main", "0" * 40)
     records = [

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -57,7 +58,7 @@ def measure_gate(file: Path, path: str) -> Inspection:
 def inspect(file: Path, path: str) -> str | None:
     """What the gate says of a model with this file alone, None if it passes."""
     descriptor = os.open(file, os.O_RDONLY)
-    gate = Gate(cast("ObjectStore", _FileStore(descriptor)), PicklePolicy.BLOCK, InMemoryPickleScanner())
+    gate = Gate(cast("ObjectStore", _FileStore(descriptor)), PicklePolicy.BLOCK, InMemoryPickleScanner(), time.time)
     source_file = SourceFile(path, file.stat().st_size, Digest(Algorithm.SHA256, "0" * 64))
     model = ResolvedModel(Source.HUGGINGFACE, "org/model", "main", "0" * 40)
     try:

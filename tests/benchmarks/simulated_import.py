@@ -147,8 +147,8 @@ class _VirtualStore(InMemoryObjectStore):
         if size is None:
             return super().read(key, start, end)
         header = build_header(size - len(build_header(size)))
-        assert end <= len(header), "nothing but the header is read of a tensor"
-        return header[start:end]
+        # The head of a file is read in one request, whatever its header takes.
+        return header[start:end] + bytes(max(0, end - max(start, len(header))))
 
     def delete(self, keys: Iterable[str]) -> None:
         wanted = list(keys)

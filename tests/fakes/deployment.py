@@ -99,7 +99,7 @@ class Deployment:
             self.clock,
             closer=self.closer,
             outcomes=outcomes,
-            gate=Gate(store, self.pickle_policy, self.pickle_scanner),
+            gate=Gate(store, self.pickle_policy, self.pickle_scanner, self.clock),
         )
         self.deleter = ModelDeleter(ledger, store, self.meter, self.clock)
         self.catalog = Catalog(ledger, store)

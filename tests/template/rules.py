@@ -31,7 +31,7 @@ TABLES_TO_LOSE = {
 OBJECT_PREFIXES = {
     # One table's stream, whose name has the time of its creation in it.
     "TasksTable": {"stream/*"},
-    "ModelsBucket": {"staging/*", "models/*", "manifests/*"},
+    "ModelsBucket": {"staging/*", "inspections/*", "models/*", "manifests/*"},
     "IncomingBucket": {"incoming/*", "uploads/*", "posted/*", "outcomes/*"},
 }
 ARRIVAL_AGE = 86_400  # seconds; the longest that EventBridge tries
@@ -580,8 +580,8 @@ def check_buckets(template: Template) -> list[str]:
         }
         if "VersioningConfiguration" in bucket:
             faults.append(f"{name}: has versions, so that nothing is ever deleted")
-    if expiring.get("ModelsBucket") != {"staging/": 7}:
-        faults.append("ModelsBucket: staging/, and nothing else, must expire")
+    if expiring.get("ModelsBucket") != {"staging/": 7, "inspections/": 7}:
+        faults.append("ModelsBucket: staging/ and inspections/, and nothing else, must expire")
     if expiring.get("IncomingBucket") != INCOMING_LIFE:
         faults.append("IncomingBucket: objects stay, or not long enough")
     return faults

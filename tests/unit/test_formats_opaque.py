@@ -15,7 +15,7 @@ from modelhaul.inspection.opaque import recognize_opaque
         (b"Rar!\x1a\x07\x01\x00", "a.bin", "RAR archive"),
         (b"MSCF\x00\x00\x00\x00", "a", "cabinet archive"),
         (b"\x1f\x9d\x90", "a", "compress (.Z) data"),
-        (gzip.compress(b"a"), "a.json", "gzip data"),
+        (gzip.compress(b"a", mtime=0), "a.json", "gzip data"),
         (bz2.compress(b"a"), "a", "bzip2 data"),
         (lzma.compress(b"a"), "a", "xz data"),
         (lzma.compress(b"a", lzma.FORMAT_ALONE), "a", "LZMA data"),

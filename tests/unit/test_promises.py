@@ -721,7 +721,7 @@ class Promises(RuleBasedStateMachine):
                 manifests.add(manifest)
                 if model.status is ModelStatus.READY:
                     required |= {*keys, manifest}
-        visible = {key for key in self.store.keys if not key.startswith("staging/")}
+        visible = {key for key in self.store.keys if not key.startswith(("inspections/", "staging/"))}
         assert visible <= {*whole, *manifests}, "nothing else can be seen"
         assert required <= visible, "a READY model is whole"
         for key in visible & set(whole):

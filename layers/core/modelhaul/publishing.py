@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from modelhaul.closing import TaskCloser, manifest_key
 from modelhaul.errors import InvalidModelError, ObjectGoneError, PermanentError, UnsafeModelError
 from modelhaul.inspection.gate import Gate, GateSession, OutOfTimeError, describe_lost_file
+from modelhaul.inspection.notes import notes_key
 from modelhaul.messages import PublishModels
 from modelhaul.model import (
     Blob,
@@ -120,7 +121,6 @@ class Publisher:
         passed = layout.select(gates)
         if self._lay_out(task, passed, message, remaining, session):
             self._finish(task, passed, gates, failed)
-            session.discard()
         return True
 
     def _postpone_check(self, task: Task) -> None:
@@ -206,7 +206,8 @@ class Publisher:
         self.store.delete([*deleted.list_keys(), *(manifest_key(model.model_id) for model in deleted.models)])
         kept = layout.keep([m for m in found.values() if m.status is ModelStatus.READY and m.task_id == task.id])
         self.ledger.put_blobs(kept.list_blobs(), expires_at=None)
-        self.store.delete(r.staging_key for r in layout.records)
+        # The manifests have what an inspection in parts has noted.
+        self.store.delete([*(r.staging_key for r in layout.records), notes_key(task.id)])
         # What a function that died while it copied has left; a READY model has no uploads of anybody's under way.
         for prefix in (f"staging/{task.id}/", *(model.resolved.prefix for model in kept.models)):
             for key, upload_id in list(self.store.list_uploads(prefix)):

@@ -311,7 +311,7 @@ def create_publisher() -> "Publisher":
         time.time,
         closer=create_closer(),
         outcomes=create_outcomes(),
-        gate=Gate(create_store(), GateSettings.read().pickle_policy, create_pickle_scanner()),
+        gate=Gate(create_store(), GateSettings.read().pickle_policy, create_pickle_scanner(), time.time),
     )
 
 

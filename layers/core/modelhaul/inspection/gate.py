@@ -4,7 +4,6 @@ Nothing is ever loaded or run. Files are read by ranges where they are staged, a
 """
 
 import logging
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from modelhaul.inspection.loaders import (
     is_weight_name,
     names_files,
 )
-from modelhaul.inspection.notes import InspectionNotes, load_notes, notes_key, save_notes
+from modelhaul.inspection.notes import InspectionNotes, load_notes, save_notes
 from modelhaul.inspection.opened import HEAD, OpenedFile
 from modelhaul.inspection.placeholders import find_placeholder
 from modelhaul.inspection.safetensors import check_safetensors
@@ -37,7 +36,7 @@ from modelhaul.model import (
     SecondOpinion,
     Source,
 )
-from modelhaul.ports import ObjectStore, PickleScanner
+from modelhaul.ports import Clock, ObjectStore, PickleScanner
 from modelhaul.required_files import MAX_INDEX_SIZE
 from modelhaul.selection import WHOLE, Selection
 
@@ -70,6 +69,7 @@ class Gate:
     store: ObjectStore
     policy: PicklePolicy
     scanner: PickleScanner
+    clock: Clock
 
     def open_session(
         self, task_id: str, remaining: Callable[[], float], *, on_save: Callable[[], None], resume: bool
@@ -93,12 +93,11 @@ class GateSession:
     notes: InspectionNotes
     _shown: int = 0
     _pending: dict[str, bytes] = field(default_factory=dict)
-    _saved_at: float = field(default_factory=time.monotonic)
+    _saved_at: float = field(init=False)
     _inspected: int = 0
-    _is_stored: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self._is_stored = bool(self.notes.reports)
+        self._saved_at = self.gate.clock()
 
     def inspect(self, model: ResolvedModel, records: Sequence[FileRecord]) -> GateReport:
         """`records` are the model's own.
@@ -119,14 +118,8 @@ class GateSession:
     def save(self) -> None:
         self._ask_for_opinions()
         save_notes(self.gate.store, self.task_id, self.notes)
-        self._saved_at = time.monotonic()
-        self._is_stored = True
+        self._saved_at = self.gate.clock()
         self.on_save()
-
-    def discard(self) -> None:
-        """Deletes what is saved: the manifests have it now. What is left of an import that failed expires."""
-        if self._is_stored:
-            self.gate.store.delete([notes_key(self.task_id)])
 
     def _check_names(self, model: ResolvedModel, files: dict[str, FileRecord]) -> dict[str, str]:
         """Holds files against their names. Returns which files other files name for a loader, and the first of these.
@@ -199,7 +192,7 @@ class GateSession:
         if self._inspected and self.remaining() < _STOP_BEFORE:
             self.save()
             raise OutOfTimeError
-        if time.monotonic() - self._saved_at > _SAVE_EVERY:
+        if self.gate.clock() - self._saved_at > _SAVE_EVERY:
             self.save()
 
     def _show(self, path: str, pickles: bytes | None) -> None:

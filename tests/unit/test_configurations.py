@@ -95,12 +95,16 @@ def test_a_template_that_cannot_be_parsed_has_a_reason() -> None:
     assert inspect("tokenizer_config.json", {"chat_template": "{% if %}"}).reason is not None
 
 
-def test_a_large_file_that_names_code_is_not_clean() -> None:
+def test_a_large_file_that_names_code() -> None:
     padding = {"padding": ["x" * 1000] * 5000}
-    assert inspect("tokenizer.json", padding).reason is None
+    assert inspect("tokenizer.json", padding) == ContentReport("json")
     report = inspect("tokenizer.json", {**padding, "auto_map": {"AutoModel": "a.B"}})
-    assert report.reason is not None
-    assert report.reason.startswith("auto_map in a file of")
+    assert [(finding.kind, report.reason) for finding in report.findings] == [("auto-map", None)]
+    vocabulary = {"model": {"vocab": {f"token-{number}": number for number in range(250_000)}}}
+    assert inspect("tokenizer.json", vocabulary) == ContentReport("json")
+    report = inspect("tokenizer.json", {**vocabulary, "auto_map": {"AutoModel": "a.B"}})
+    assert report.reason == "has a value of more than 200,000 parts"
+    assert inspect("vocab.json", list(vocabulary["model"]["vocab"])).reason is None
 
 
 def test_findings_are_bounded() -> None:

@@ -8,7 +8,7 @@ from modelhaul.findings import ContentReport, Finding, FindingKind, Severity
 from modelhaul.inspection.templates import inspect_template
 from modelhaul.inspection.text import inspect_json
 from modelhaul.inspection.windows import ContentError
-from modelhaul.json_streams import JsonError, ReadRange, find_names, parse_json
+from modelhaul.json_streams import JsonError, ReadRange, find_names, parse_json, read_members
 
 _MAX_PARSED = 4 * 1024 * 1024  # bytes; larger files are vocabularies
 _NAMES = {"auto_map", "auto_mapping", "chat_template", "custom_pipelines"}
@@ -24,16 +24,20 @@ def inspect_configuration(path: str, read: ReadRange, size: int) -> ContentRepor
     if report.reason is not None:
         return report
     try:
-        if size > _MAX_PARSED:
-            named = sorted(find_names(read, size, _NAMES))
-            return ContentReport(report.format, f"{named[0]} in a file of {size:,} bytes") if named else report
-        findings = [*_find_code(path, parse_json(read(0, size)))]
-    except JsonError:
-        # A large file that is a list has no names.
-        return report
-    except ContentError as error:
+        findings = [
+            *(_find_in_large_file(read, size) if size > _MAX_PARSED else _find_code(path, parse_json(read(0, size))))
+        ]
+    except (JsonError, ContentError) as error:
         return ContentReport(report.format, str(error))
     return ContentReport(report.format, None, tuple(dict.fromkeys(findings))[:_MAX_FINDINGS])
+
+
+def _find_in_large_file(read: ReadRange, size: int) -> Iterator[Finding]:
+    """Of the members of its object alone: a vocabulary has too many parts to be built."""
+    if read(0, 1) != b"[" and find_names(read, size, _NAMES):
+        for name, value in read_members(read, 0, size):
+            if name in _NAMES:
+                yield from _find_in_members({name: value})
 
 
 def _find_code(path: str, parsed: Any) -> Iterator[Finding]:

@@ -5,7 +5,6 @@ the last without a sandbox. What the sandbox refuses is a finding here, and also
 attribute whose name the template computes from texts of its own.
 """
 
-import json
 import re
 
 from jinja2 import Environment, TemplateSyntaxError, nodes
@@ -14,14 +13,11 @@ from jinja2.parser import Parser
 
 from modelhaul.findings import ContentReport, Finding, FindingKind, Severity
 from modelhaul.inspection.template_flow import Origin, TextFlow, is_unsafe_name
-from modelhaul.inspection.text import inspect_json
 from modelhaul.inspection.windows import ContentError
-from modelhaul.json_streams import JsonError, ReadRange, read_members
+from modelhaul.json_streams import ReadRange
 
 MAX_TEMPLATE = 256 * 1024  # bytes; the largest known have 30 kB
-_MAX_PARSED_JSON = 4 * 1024 * 1024  # bytes that are parsed at once, to at most thirty times as many
 _MAX_FINDINGS = 20
-_KEY = "chat_template"
 _PLAIN = Finding(FindingKind.CHAT_TEMPLATE, Severity.LOW, "a plain Jinja template")
 _LOOKUPS = {
     "attr",
@@ -96,47 +92,6 @@ def inspect_template_file(read: ReadRange, size: int) -> ContentReport:
         return ContentReport("jinja", "a template that is not in UTF-8")
     except ContentError as error:
         return ContentReport("jinja", str(error))
-
-
-def inspect_template_json(read: ReadRange, size: int) -> ContentReport:
-    """JSON whose member `chat_template` is a template, or a list or an object of named ones: tokenizer_config.json,
-    processor_config.json, chat_template.json.
-    """
-    report = inspect_json(read, size)
-    if report.reason is not None:
-        return report
-    findings: dict[Finding, None] = {}
-    try:
-        for source in _find_templates(read, size):
-            findings |= dict.fromkeys(inspect_template(source))
-    except (ContentError, JsonError) as error:
-        return ContentReport("json", str(error), tuple(findings))
-    return ContentReport("json", findings=tuple(findings))
-
-
-def _find_templates(read: ReadRange, size: int) -> list[str]:
-    """Raises JsonError."""
-    values: list[object] = []
-    if size <= _MAX_PARSED_JSON:
-
-        def keep(members: list[tuple[str, object]]) -> dict[str, object]:
-            values.extend(value for name, value in members if name == _KEY)
-            return dict(members)
-
-        json.loads(read(0, size), object_pairs_hook=keep)
-    else:
-        values = [value for name, value in read_members(read, 0, size) if name == _KEY]
-    return [source for value in values for source in _list_sources(value)]
-
-
-def _list_sources(value: object) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, dict):
-        return [source for source in value.values() if isinstance(source, str)]
-    if isinstance(value, list):
-        return [source for item in value for source in _list_sources(item)]
-    return []
 
 
 def _judge(node: nodes.Node, flow: TextFlow) -> tuple[Severity, str] | None:

@@ -209,7 +209,7 @@ def follow(api: ImportApi, task_id: str | None, console: Console) -> tuple[bool,
         return False, task_id
     for model in task["models"]:
         say(console, describe_result(model))
-    return True, task_id
+    return all(model["status"] != "FAILED" for model in task["models"]), task_id
 
 
 def describe_result(model: dict[str, Any]) -> str:

@@ -54,7 +54,7 @@ class Follower:
         models = task.get("models", [])
         for model in models:
             self._screen.show(describe_result(model))
-        failed = sum("error" in model for model in models)
+        failed = sum(model["status"] == "FAILED" for model in models)
         if failed:
             raise ModelsFailedError(failed, sum("lacks" not in model for model in models))
 

@@ -62,6 +62,7 @@ def test_calls_are_reached(form: str, tail: bytes) -> None:
         (b"cantigravity\nfly\n\xff", Reach.IMPORT),
         (b"\x8c\x02os\x8c\x06system\x93\xff", Reach.IMPORT),
         (b"charlie\nbob\n", Reach.IMPORT),
+        (b"cargparse\nNamespace\n(N(S'append'\ncos\nsystem\ndtbS'true'\na.\xff", Reach.CALL),
         (b"N.N." + assemble("os", "system") + b"\xff", Reach.CALL),
         (b"N.N.\xff" + assemble("os", "system"), Reach.NOTHING),
     ],

@@ -91,6 +91,14 @@ def test_what_python_cannot_parse_has_a_reason(content: bytes) -> None:
     assert inspect("config.json", content).reason is not None
 
 
+def test_a_hostile_template_is_found_behind_others() -> None:
+    for others in ({str(number): f"a.B{number}" for number in range(50)}, {}):
+        content = {"auto_map": others, "chat_template": [{"template": "{% if %}"}, {"template": "{{ ''.__class__ }}"}]}
+        report = inspect("tokenizer_config.json", content)
+        assert report.findings[0].severity == "high"
+        assert report.reason is not None
+
+
 def test_a_template_that_cannot_be_parsed_has_a_reason() -> None:
     assert inspect("tokenizer_config.json", {"chat_template": "{% if %}"}).reason is not None
 

@@ -103,4 +103,4 @@ def test_of_large_files_the_ends_are_read() -> None:
 
     assert inspect_hdf5(read, size).reason is not None
     assert reads < 130 * 1024 * 1024
-    assert inspect_hdf5(lambda start, end: b"text", 4).reason == "is not an HDF5 file"
+    assert inspect_hdf5(lambda start, end: b"text", 4).reason == "HDF5 is not parsed"

@@ -48,6 +48,8 @@ def test_plain_xml_is_clean(content: bytes) -> None:
         b'<!DOCTYPE a [<!ENTITY % x SYSTEM "http://host/x.dtd"> %x;]><a/>',
         b'<!DOCTYPE a SYSTEM "http://host/x.dtd"><a/>',
         b'<!DOCTYPE a PUBLIC "-//Other//" "http://host/x.dtd"><a/>',
+        b'<!DOCTYPE a PUBLIC "-//W3C//X" "http://host/x.dtd"><a/>',
+        b'<!DOCTYPE a PUBLIC "-//W3C//X" "http://www.w3.org.host/x.dtd"><a/>',
         b'<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "x" [<!ENTITY y "z">]><svg/>',
         b'<!DOCTYPE a [<!ENTITY a0 "x"><!ENTITY a1 "&a0;&a0;&a0;">]><a>&a1;</a>',
         "<!DOCTYPE a [<!ENTITY x 'y'>]><a/>".encode("utf-16"),

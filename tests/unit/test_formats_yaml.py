@@ -54,6 +54,8 @@ def test_constructors_of_known_packages_are_worth_a_look() -> None:
     "content",
     [
         "a: !apply:os.system ['true']",
+        "a: !apply:speechbrain.utils.superpowers.run_shell ['true']",
+        "a: !apply:torch.hub.load ['a/b', 'c']",
         "a: !new:subprocess.Popen {args: true}",
         "a: !name:builtins.eval",
         "a: !module:os",
@@ -115,3 +117,10 @@ def test_aliases_are_not_expanded() -> None:
 @given(st.binary(max_size=100) | st.text(max_size=100))
 def test_whatever_comes_is_judged(content: bytes | str) -> None:
     inspect(content.encode("utf-8", "replace") if isinstance(content, str) else content)
+
+
+def test_a_call_is_found_behind_many_constructors() -> None:
+    objects = "".join(f"a{number}: !new:torch.nn.Module{number} {{}}\n" for number in range(50))
+    report = inspect(f"{objects}b: !apply:os.system [true]\n")
+    assert report.findings[0].severity is Severity.HIGH
+    assert len(report.findings) == 20

@@ -194,6 +194,12 @@ def test_raw_weights_of_other_programs_are_published_as_unscanned() -> None:
     assert gate.flags == ("not-scanned: openvino/openvino_model.bin: unknown format",)
 
 
+def test_an_empty_file_beside_an_openvino_model_is_none_of_weights() -> None:
+    files = {"openvino_tokenizer.bin": b"", "openvino_tokenizer.xml": b"<net/>"}
+    _, task = import_files(MODEL | files)
+    assert task.status is TaskStatus.DONE, task.error
+
+
 TRAINING = {
     "training_args.bin": SYSTEM,
     "checkpoint-5/optimizer.pt": b"\xff" * 10,
@@ -450,7 +456,7 @@ def test_a_clean_opinion_does_not_pass_what_ours_refuses() -> None:
     [
         ({}, PicklePolicy.BLOCK, 300.0, None),
         ({"a.bin": PLAIN}, PicklePolicy.OFF, 300.0, None),
-        ({"a.bin": PLAIN}, PicklePolicy.BLOCK, 240.0, SecondOpinion.UNVERIFIED),
+        ({"a.bin": PLAIN}, PicklePolicy.BLOCK, 90.0, SecondOpinion.UNVERIFIED),
         ({"a.bin": pickle.dumps(bytes(4_200_000))}, PicklePolicy.BLOCK, 300.0, SecondOpinion.UNVERIFIED),
         ({"a.pkl": build_tar()}, PicklePolicy.WARN, 300.0, SecondOpinion.UNVERIFIED),
     ],

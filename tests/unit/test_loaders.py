@@ -14,9 +14,19 @@ from modelhaul.inspection.loaders import (
 UNPICKLED = [
     "pytorch_model.bin", "a/diffusion_pytorch_model.fp16.bin", "adapter_model.bin", "pytorch_model-00001-of-00002.bin",
     "a.pt", "a.PTH", "a.ckpt", "a.pkl", "a.pickle", "a.joblib", "a.dill", "a.npy", "a.npz", "a.pkl.gz", "a.joblib.Z",
-    "a.pdparams", "a.pt2", "consolidated.00.pth",
+    "a.pdparams", "a.pt2", "consolidated.00.pth", "a.pth.tar", "a.pth.tar.gz",
 ]  # fmt: skip
-SOMETIMES = ["openvino_model.bin", "model.bin", "group1-shard1of4.bin", "a.dat", "a.sav", "a.bin.xz"]
+SOMETIMES = [
+    "w.model",
+    "a.tar",
+    "a.tar.gz",
+    "openvino_model.bin",
+    "model.bin",
+    "group1-shard1of4.bin",
+    "a.dat",
+    "a.sav",
+    "a.bin.xz",
+]
 OTHERS = ["a.safetensors", "README.md", "vocab.txt", "a.gguf", "weights", "a.zip", "a.gz", ".pt", "pt"]
 
 
@@ -48,6 +58,9 @@ def test_names_of_other_files(path: str) -> None:
         ("rng_state_3.pth", True),
         ("rng_state.pth", True),
         ("scaler.pt", True),
+        ("scaler.pkl", False),
+        ("optimizer_config.pt", False),
+        ("scheduler_1.bin", True),
         ("random_states_0.pkl", True),
         ("optimizer.bin", True),
         ("pytorch_model.bin", False),

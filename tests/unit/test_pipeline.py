@@ -438,7 +438,9 @@ def test_publishing_goes_on_in_other_functions(monkeypatch: pytest.MonkeyPatch) 
             assert isinstance(message, PublishModels)
             handed_on.append(message.after)
             deployment.deliver(message)
-    assert handed_on == ["", "file-1.txt", "file-3.txt", "file-5.txt", "file-7.txt"], "two files a function"
+    assert handed_on == ["", "", "file-1.txt", "file-3.txt", "file-5.txt", "file-7.txt"], (
+        "one function inspects, and each of the others copies two files"
+    )
     assert deployment.find_task(task.id).status is TaskStatus.DONE
     deployment.check_promises(expect(source))
     # What other functions copied is known to be reusable as well.

@@ -806,7 +806,11 @@ class Promises(RuleBasedStateMachine):
             case "retries-exhausted" | "step-crashed":
                 given = self.suffered[task.id] >= MAX_ATTEMPTS
             case "revision-not-found":
-                given = any(m.resolved.prefix in self.vanished for m in self.ledger.find_models(task.model_ids))
+                models = self.ledger.find_models(task.model_ids)
+                # The record of a model that was deleted no longer says what has vanished.
+                given = any(m.resolved.prefix in self.vanished for m in models) or (
+                    bool(self.vanished) and not models and self.deleted >= set(task.model_ids)
+                )
             case "archive-replaced":
                 given = task.archive is not None and task.archive.key in self.replaced
             case "model-exists" | "import-in-progress" | "deletion-in-progress":

@@ -1,6 +1,6 @@
 """What the inspection of a file concludes: its format, a verdict, and findings."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -104,8 +104,17 @@ class FileInspection:
 
     def shorten(self) -> "FileInspection":
         """With at most three findings, and at most 120 characters in a text."""
-        findings = tuple(replace(finding, detail=finding.detail[:_MAX_TEXT]) for finding in self.findings[:_MAX_KEPT])
+        kept = limit_findings(self.findings, _MAX_KEPT)
+        findings = tuple(replace(finding, detail=finding.detail[:_MAX_TEXT]) for finding in kept)
         return replace(self, reason=self.reason and self.reason[:_MAX_TEXT], findings=findings)
+
+
+_ORDER = {Severity.HIGH: 0, Severity.MEDIUM: 1, Severity.LOW: 2}
+
+
+def limit_findings(findings: Iterable[Finding], most: int) -> tuple[Finding, ...]:
+    """At most `most` different findings, the most severe first, so that none of severity HIGH hides behind others."""
+    return tuple(sorted(dict.fromkeys(findings), key=lambda finding: _ORDER[finding.severity]))[:most]
 
 
 def list_findings(kind: FindingKind, severity: Severity, details: Sequence[str]) -> tuple[Finding, ...]:

@@ -179,5 +179,5 @@ class _Feed:
         if len(window) == _WINDOW and not _QUOTE.search(window):
             raise JsonError("holds more than 4 MiB in one text, or in numbers alone")
         if _TOO_MANY_DIGITS in window.translate(_AS_DIGITS):
-            raise JsonError("has a number of more than 2,000 digits")
+            raise JsonError("has more than 2,000 digits in a row")
         return window

@@ -43,6 +43,7 @@ _LARGE_AT_ONCE = 4  # each in as many requests as it has half gigabytes
 _BATCH_FILES = 256
 _BATCH_BYTES = 64_000_000_000
 _LARGE = 1024 * 1024 * 1024  # bytes; above, the store copies one file in many parallel parts
+_COPYING_SECONDS = 240.0  # that a function has left after the inspection, or another one copies
 _STOP_BEFORE = 60.0  # seconds kept at the end, besides what the batch's copies are expected to take
 
 
@@ -70,7 +71,7 @@ class Publisher:
         models = self.ledger.find_models(task.model_ids) if task is not None else []
         if task is None or task.stage not in (Stage.VERIFIED, Stage.PUBLISHING, Stage.DONE):
             logger.info(
-                "nothing to publish: the task has not come to it, or ended",
+                "nothing to publish: the task is not verified or has ended",
                 extra={"task_id": message.task_id},
             )
             return
@@ -109,11 +110,18 @@ class Publisher:
             self.queue.send([message.model_copy(update={"attempt": 1, "resumed": True})])
             logger.info("out of time; another function continues the inspection", extra={"task_id": task.id})
             return False
+        if session.has_inspected and remaining() < _COPYING_SECONDS:
+            session.save()
+            self.queue.send([message.model_copy(update={"attempt": 1, "resumed": True})])
+            logger.info("inspected; another function publishes", extra={"task_id": task.id})
+            return False
+        if session.is_long:
+            session.save()
         failed = {model_id: ModelError(e.type, e.detail, e.retryable) for model_id, e in errors.items()}
         if not gates:
             self.closer.fail(task.id, _join_errors(layout.models, errors), failed)
             return False
-        # From here on the task's end, if it is another one, includes the removal of what became visible.
+        # From here on, a task that fails must remove what became visible.
         began = self.ledger.start_stage(task.id, Stage.PUBLISHING, check_at=self.clock() + CHECK_AFTER)
         if is_first and not began:
             logger.info("another function has begun to publish this", extra={"task_id": task.id})
@@ -134,7 +142,7 @@ class Publisher:
         remaining: Callable[[], float],
         session: GateSession,
     ) -> bool:
-        """False if another function goes on with it, or has done it, or the task has failed meanwhile."""
+        """False if another function continues, or has done it, or the task has failed meanwhile."""
         after = message.after
         for batch in _batch_records(r for r in layout.records if r.file.path > message.after):
             now = self.ledger.find_task(task.id)
@@ -147,7 +155,7 @@ class Publisher:
                 # The function that ends the import needs the reports for the manifests.
                 session.save()
                 self.queue.send([message.model_copy(update={"after": after, "attempt": 1})])
-                logger.info("out of time; another function goes on publishing", extra={"task_id": task.id})
+                logger.info("out of time; another function continues publishing", extra={"task_id": task.id})
                 return False
             self.ledger.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER + needed, sweeps=0)
             layout.copy(batch)
@@ -193,7 +201,7 @@ class Publisher:
         )
 
     def _tidy(self, task: Task, layout: "_Layout") -> None:
-        """From here on the published objects are what others copy from; staging is given up, and the archive.
+        """Registers the published objects for reuse, and deletes the staged files and the archive.
 
         A task that is not DONE is left alone.
         """
@@ -201,8 +209,8 @@ class Publisher:
         if task_now is None or task_now.status is not TaskStatus.DONE:
             return
         found = {model.model_id: model for model in self.ledger.find_models(task.model_ids)}
-        # What a duplicate of the message has laid out once more after it was deleted.
-        deleted = layout.keep([m for m in layout.models if _is_deleted(found.get(m.model_id))])
+        # What a duplicate of the message has laid out once more after it was deleted, or before it was refused.
+        deleted = layout.keep([m for m in layout.models if _is_gone(found.get(m.model_id), task)])
         self.store.delete([*deleted.list_keys(), *(manifest_key(model.model_id) for model in deleted.models)])
         kept = layout.keep([m for m in found.values() if m.status is ModelStatus.READY and m.task_id == task.id])
         self.ledger.put_blobs(kept.list_blobs(), expires_at=None)
@@ -319,8 +327,10 @@ def _join_errors(models: Sequence[Model], errors: Mapping[str, PermanentError]) 
     return kind(" ".join(lines) + more)
 
 
-def _is_deleted(model: Model | None) -> bool:
-    return model is None or model.status is ModelStatus.DELETING
+def _is_gone(model: Model | None, task: Task) -> bool:
+    if model is None or model.status is ModelStatus.DELETING:
+        return True
+    return model.status is ModelStatus.FAILED and model.task_id == task.id
 
 
 def _batch_records(records: Iterable[FileRecord]) -> Iterator[list[FileRecord]]:

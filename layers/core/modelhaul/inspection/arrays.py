@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from modelhaul.findings import ContentReport, Finding, FindingKind, Severity
+from modelhaul.inspection.opcodes import Budget
 from modelhaul.inspection.pickles import inspect_pickles
 from modelhaul.json_streams import ReadRange
 
@@ -53,7 +54,7 @@ class _NotCanonicalError(Exception):
     """numpy may accept this dtype, but does not write it."""
 
 
-def inspect_array(read: ReadRange, start: int, end: int) -> ContentReport:
+def inspect_array(read: ReadRange, start: int, end: int, budget: Budget | None = None) -> ContentReport:
     """Inspect a `.npy` file in bytes `start` to `end` (excluded). Raises what `read` raises."""
     report = ContentReport(format="npy", is_loadable=True)
     head = read(start, min(start + _HEAD, end))
@@ -66,13 +67,13 @@ def inspect_array(read: ReadRange, start: int, end: int) -> ContentReport:
         header = _read_header(read, text_begins, begins, encoding)
         expected = header.elements * find_item_size(header.descr)
     except _ObjectsError:
-        return _inspect_objects(read, begins, end)
+        return _inspect_objects(read, begins, end, budget)
     except _HeaderError as error:
         # numpy may still read it, and unpickle what follows.
-        return replace(_inspect_objects(read, begins, end), reason=str(error))
+        return replace(_inspect_objects(read, begins, end, budget), reason=str(error))
     except _NotCanonicalError as error:
         detail = f"has a dtype in a form that numpy does not write: {str(error)[:_MAX_DETAIL]}"
-        objects = _inspect_objects(read, begins, end)
+        objects = _inspect_objects(read, begins, end, budget)
         finding = Finding(FindingKind.PICKLE_NOT_CANONICAL, Severity.HIGH, detail)
         return replace(objects, findings=(*objects.findings, finding))
     if expected != end - begins:
@@ -80,8 +81,8 @@ def inspect_array(read: ReadRange, start: int, end: int) -> ContentReport:
     return replace(report, pickles=b"")
 
 
-def _inspect_objects(read: ReadRange, begins: int, end: int) -> ContentReport:
-    report = inspect_pickles(read, begins, end)
+def _inspect_objects(read: ReadRange, begins: int, end: int, budget: Budget | None) -> ContentReport:
+    report = inspect_pickles(read, begins, end, budget=budget)
     if report is None:
         return ContentReport(format="npy", reason="the array's objects are not a pickle", is_loadable=True)
     return replace(report, format="npy")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from modelhaul.findings import ContentReport, Finding, FindingKind, Severity
+from modelhaul.findings import ContentReport, Finding, FindingKind, Severity, limit_findings
 from modelhaul.inspection.templates import inspect_template
 from modelhaul.inspection.text import inspect_json
 from modelhaul.inspection.windows import ContentError
@@ -23,16 +23,21 @@ def inspect_configuration(path: str, read: ReadRange, size: int) -> ContentRepor
     report = inspect_json(read, size)
     if report.reason is not None:
         return report
+    findings: list[Finding] = []
+    reasons: list[str] = []
+    is_large = size > _MAX_PARSED
     try:
-        findings = [
-            *(_find_in_large_file(read, size) if size > _MAX_PARSED else _find_code(path, parse_json(read(0, size))))
-        ]
-    except (JsonError, ContentError) as error:
-        return ContentReport(report.format, str(error))
-    return ContentReport(report.format, None, tuple(dict.fromkeys(findings))[:_MAX_FINDINGS])
+        for found in _find_in_large_file(read, size) if is_large else _find_code(path, read(0, size)):
+            if isinstance(found, Finding):
+                findings.append(found)
+            else:
+                reasons.append(found)
+    except JsonError as error:
+        reasons.append(str(error))
+    return ContentReport(report.format, next(iter(reasons), None), limit_findings(findings, _MAX_FINDINGS))
 
 
-def _find_in_large_file(read: ReadRange, size: int) -> Iterator[Finding]:
+def _find_in_large_file(read: ReadRange, size: int) -> Iterator[Finding | str]:
     """Of the members of its object alone: a vocabulary has too many parts to be built."""
     if read(0, 1) != b"[" and find_names(read, size, _NAMES):
         for name, value in read_members(read, 0, size):
@@ -40,7 +45,11 @@ def _find_in_large_file(read: ReadRange, size: int) -> Iterator[Finding]:
                 yield from _find_in_members({name: value})
 
 
-def _find_code(path: str, parsed: Any) -> Iterator[Finding]:
+def _find_code(path: str, content: bytes) -> Iterator[Finding | str]:
+    """Findings, and why a template was not parsed. Raises JsonError."""
+    parsed = parse_json(content)
+    if b"class_name" in content and b"module" in content:
+        yield from _find_layers(content)
     yield from _find_in_members(parsed)
     base = PurePosixPath(path).name
     if base == "modules.json" and isinstance(parsed, list):
@@ -52,7 +61,16 @@ def _find_code(path: str, parsed: Any) -> Iterator[Finding]:
                 yield from _find_import(value[0], "diffusers")
 
 
-def _find_in_members(parsed: Any) -> Iterator[Finding]:
+def _find_layers(content: bytes) -> Iterator[Finding | str]:
+    from modelhaul.inspection.keras import find_unsafe_layers  # noqa: PLC0415 - few models have one
+
+    try:
+        yield from find_unsafe_layers(content, Severity.MEDIUM)
+    except ContentError as error:
+        yield str(error)
+
+
+def _find_in_members(parsed: Any) -> Iterator[Finding | str]:
     for name, value in _walk_members(parsed):
         if name == "auto_map":
             yield from _find_mapped(value)
@@ -95,9 +113,12 @@ def _find_import(module: Any, library: str) -> Iterator[Finding]:
         yield Finding(FindingKind.AUTO_MAP, Severity.MEDIUM, detail)
 
 
-def _find_templates(value: Any) -> Iterator[Finding]:
+def _find_templates(value: Any) -> Iterator[Finding | str]:
     if isinstance(value, str):
-        yield from inspect_template(value)
+        try:
+            yield from inspect_template(value)
+        except ContentError as error:
+            yield str(error)
     elif isinstance(value, list):
         for named in value:
             yield from _find_templates(named.get("template") if isinstance(named, dict) else None)

@@ -8,7 +8,7 @@ import lzma
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,8 +16,9 @@ from typing import Any
 from modelhaul.archives.entries import ArchiveLimits, Entry, Method, Refusal
 from modelhaul.archives.reader import ArchiveReader, open_memory
 from modelhaul.errors import ArchiveRefusedError
-from modelhaul.findings import ContentReport, Finding, FindingKind, Severity
-from modelhaul.inspection.loaders import is_unpickled
+from modelhaul.findings import ContentReport, Finding, FindingKind, Severity, limit_findings
+from modelhaul.inspection import arrays
+from modelhaul.inspection.loaders import is_text_name, is_unpickled, may_be_unpickled
 from modelhaul.inspection.opened import OpenedFile, open_bytes
 from modelhaul.inspection.windows import ContentError
 
@@ -29,10 +30,16 @@ _TAIL = 66_000  # bytes: a ZIP's end record, and the longest comment behind it
 _ZIP_LIMITS = ArchiveLimits(max_entries=100_000, max_entry_bytes=10**12, max_total_bytes=10**13, max_ratio=1032)
 _MEMBER_HEAD = 2048  # bytes of a member that are read first
 _MAX_IN_MEMORY = 32 * 1024 * 1024  # bytes of a member, or of what is compressed
+_MAX_COMPRESSED = 34 * 1024 * 1024  # bytes of a compressed file
+_PIECE = 1024  # bytes that are decompressed at once
+_MAX_STREAMS = 100  # compressed streams one after another
 _MAX_INFLATED = 256 * 1024 * 1024  # bytes of all members of an archive that are inflated
+_MAX_JSON = 16 * 1024 * 1024  # bytes in all members of an archive
+_SERIALIZED = b":serialized:"
 _MAX_OPENED = 2_000  # members of an archive that are read beyond their first bytes
 _MAX_HEAD_REQUESTS = 10_000
-_MAX_DEPTH = 3  # archives and compressions inside each other
+_MAX_DEPTH = 3  # nested archives and compressions
+_TOO_DEEP = "archives are nested too deeply"
 _MAX_PICKLES = 4 * 1024 * 1024  # bytes of an archive's pickles that the second scanner sees
 # What is not inspected, and has one reading all the same.
 _LIMITS = {Refusal.TOO_MANY_ENTRIES, Refusal.TOO_LARGE, Refusal.BOMB, Refusal.ENCRYPTED, Refusal.METHOD}
@@ -40,18 +47,19 @@ _MAX_FINDINGS = 20
 _MAX_REASONS = 3
 # torch.export stores each tensor's bytes in a member of its own.
 _RAW_TENSOR = re.compile(r".*\bdata/(?:weights/weight|constants/tensor)_\d+")
-_MAX_DICTIONARY = 64 * 1024 * 1024  # bytes that an LZMA decompressor may take
+_MAX_DICTIONARY = 68 * 1024 * 1024  # bytes that an LZMA decompressor may take
 
 _DECOMPRESSORS: dict[str, tuple[tuple[bytes, ...], Callable[[], Any]]] = {
     "gzip": ((b"\x1f\x8b",), lambda: zlib.decompressobj(31)),
     "bzip2": ((b"BZh",), bz2.BZ2Decompressor),
     "xz": ((b"\xfd7zXZ\x00",), lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_DICTIONARY)),
-    "lzma": ((b"]\x00\x00",), lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MAX_DICTIONARY)),
+    "lzma": ((b"]\x00",), lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MAX_DICTIONARY)),
     "zlib": ((b"x\x01", b"x\x5e", b"x\x9c", b"x\xda"), zlib.decompressobj),
 }
 """By the bytes that files begin with."""
 # Two bytes are not enough to tell zlib's streams, nor three those of old LZMA files, from other content.
 _UNCERTAIN = {"zlib", "lzma"}
+_PADDED = {"gzip", "xz"}
 _OPAQUE = {b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22M\x18": "lz4", b"ZF0x": "joblib's old compression"}
 
 _CODE_ARCHIVES = {
@@ -67,13 +75,13 @@ _CODE_ARCHIVES = {
 def is_tar(head: bytes) -> bool:
     """Whether Python's tarfile, with which torch reads its first format, takes this for an archive.
 
-    It goes by the checksum of the first header: the V7 format has no magic. Zeros are an empty archive.
+    It goes by the checksum of the first header: the V7 format has no magic. Zeros are an archive without members, in
+    which torch finds nothing.
     """
-    block = head[: tarfile.BLOCKSIZE]
     try:
-        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
     except (tarfile.HeaderError, ValueError):
-        return len(block) == tarfile.BLOCKSIZE and not any(block)
+        return False
     return True
 
 
@@ -95,50 +103,73 @@ def find_code_archive(path: str) -> Finding | None:
 
 
 def inspect_compressed(file: OpenedFile, inspect_member: InspectMember) -> ContentReport | None:
-    """What is compressed, by what is in it; None if nothing is."""
+    """Inspects the content of a compressed file; None if the file is not compressed."""
     opaque = next((name for magic, name in _OPAQUE.items() if file.head.startswith(magic)), None)
     if opaque is not None:
-        return ContentReport(opaque, f"{opaque} is not decompressed", is_loadable=file.is_unpickled)
-    for name, (magics, open_decompressor) in _DECOMPRESSORS.items():
+        is_loadable = file.is_unpickled or may_be_unpickled(file.path)
+        return ContentReport(opaque, f"{opaque} is not decompressed", is_loadable=is_loadable)
+    for name, (magics, _) in _DECOMPRESSORS.items():
         if file.head.startswith(magics):
-            return _inspect_decompressed(file, name, open_decompressor(), inspect_member)
+            return _inspect_decompressed(file, name, magics, inspect_member)
     return None
 
 
 def _inspect_decompressed(
-    file: OpenedFile, name: str, decompressor: Any, inspect_member: InspectMember
+    file: OpenedFile, name: str, magics: tuple[bytes, ...], inspect_member: InspectMember
 ) -> ContentReport | None:
     if file.depth >= _MAX_DEPTH:
-        return ContentReport(name, "too many archives inside each other", is_loadable=True)
+        return ContentReport(name, _TOO_DEEP, is_loadable=True)
+    content, is_whole = _decompress_streams(file.read(0, min(file.size, _MAX_COMPRESSED)), name, magics)
+    is_whole &= file.size <= _MAX_COMPRESSED
+    path = _strip_suffix(file.path)
+    inner = inspect_member(open_bytes(path, content, file))
+    if is_whole:
+        return replace(inner, format=f"{inner.format} in {name}")
+    if name in _UNCERTAIN and not inner.is_loadable and len(content) <= _MAX_IN_MEMORY:
+        # Raw data that begins like a compressed stream.
+        return None
+    # An unpickler's reader decompresses piece by piece, and runs what precedes the damage.
+    reason = f"{name} data that is damaged, longer than 32 MiB, or followed by other data"
+    is_unread = bool(content) and not is_text_name(path)
+    return replace(inner, format=f"{inner.format} in {name}", reason=reason, unread=is_unread or file.is_unpickled)
+
+
+def _decompress_streams(data: bytes, name: str, magics: tuple[bytes, ...]) -> tuple[bytes, bool]:
+    """What is compressed, at most 32 MiB and a byte, and whether it is all that readers find.
+
+    Readers of gzip, bzip2 and xz continue with the next stream in the file, those of gzip and xz after zeros.
+    """
     content = bytearray()
-    position = 0
-    try:
-        while not decompressor.eof and position < file.size and len(content) <= _MAX_IN_MEMORY:
-            piece = file.read(position, position + len(file.head))
-            position += len(piece)
-            content += _decompress(decompressor, piece, _MAX_IN_MEMORY + 1 - len(content))
-    except (zlib.error, OSError, EOFError, lzma.LZMAError):
-        # An unpickler's reader decompresses piece by piece, and may run what precedes the damage.
-        if not content:
-            return None if name in _UNCERTAIN else ContentReport(name, "damaged")
-        decompressor = None
-    inner = inspect_member(
-        open_bytes(_strip_suffix(file.path), bytes(content), is_unpickled=file.is_unpickled, depth=file.depth + 1)
-    )
-    is_whole = decompressor is not None and decompressor.eof and not decompressor.unused_data and position == file.size
-    reason = inner.reason if is_whole else f"{name} data that is damaged, longer than 32 MiB, or followed by other data"
-    return replace(inner, format=f"{inner.format} in {name}", reason=reason)
-
-
-def _decompress(decompressor: Any, piece: bytes, limit: int) -> bytes:
-    inflated: bytes = decompressor.decompress(piece, limit)
-    # zlib's object keeps what it has not read, and the others keep it inside.
-    while len(inflated) < limit and not decompressor.eof and (rest := _find_rest(decompressor)) is not None:
-        more: bytes = decompressor.decompress(rest, limit - len(inflated))
-        if not more:
+    for _ in range(_MAX_STREAMS):
+        rest = _decompress(_DECOMPRESSORS[name][1](), data, content)
+        if rest is None:
             break
-        inflated += more
-    return inflated
+        data = rest.lstrip(b"\0") if name in _PADDED else rest
+        if not data:
+            return bytes(content), True
+        if name in _UNCERTAIN or not data.startswith(magics):
+            break
+    return bytes(content), False
+
+
+def _decompress(decompressor: Any, data: bytes, content: bytearray) -> bytes | None:
+    """Adds one stream to the content, and returns what follows it; None for a damaged stream, or above 32 MiB.
+
+    It goes by pieces smaller than those of any reader, so that as much precedes the damage as a reader finds.
+    """
+    for position in range(0, len(data), _PIECE):
+        piece: bytes | None = data[position : position + _PIECE]
+        while piece is not None and not decompressor.eof:
+            try:
+                content += decompressor.decompress(piece, _MAX_IN_MEMORY + 1 - len(content))
+            except (zlib.error, OSError, EOFError, lzma.LZMAError):
+                return None
+            if len(content) > _MAX_IN_MEMORY:
+                return None
+            piece = _find_rest(decompressor)
+        if decompressor.eof:
+            return bytes(decompressor.unused_data) + data[position + _PIECE :]
+    return None
 
 
 def _find_rest(decompressor: Any) -> bytes | None:
@@ -156,7 +187,7 @@ def _strip_suffix(path: str) -> str:
 def inspect_zip(file: OpenedFile, inspect_member: InspectMember) -> ContentReport:
     """A ZIP archive, by all of its members but torch's storages, which are declared by the pickle beside them."""
     if file.depth >= _MAX_DEPTH:
-        return ContentReport("zip", "too many archives inside each other", is_loadable=True)
+        return ContentReport("zip", _TOO_DEEP, is_loadable=True)
     reader = ArchiveReader(
         lambda start, end: open_memory(file.read(start, end))(0, end - start), file.size, _ZIP_LIMITS
     )
@@ -164,7 +195,7 @@ def inspect_zip(file: OpenedFile, inspect_member: InspectMember) -> ContentRepor
         return _Inspection(file, reader, inspect_member).run()
     except ArchiveRefusedError as error:
         if error.reason in _LIMITS:
-            return ContentReport("zip", error.detail, is_loadable=True)
+            return ContentReport("zip", f"a ZIP archive that is not inspected ({error.reason})", is_loadable=True)
         finding = Finding(
             FindingKind.AMBIGUOUS_ARCHIVE, Severity.HIGH, f"a ZIP archive that is refused: {error.detail}"
         )
@@ -183,23 +214,23 @@ class _Inspection:
     pickles: list[bytes | None] = field(default_factory=list)
     inflated: int = 0
     opened: int = 0
+    json_size: int = 0
     is_unread: bool = False
 
     def run(self) -> ContentReport:
         entries = [entry for entry in self.reader.entries if not entry.is_directory]
         names = {entry.name for entry in entries}
-        kind = identify_zip(names)
+        kind = "keras" if self.file.path.lower().endswith(".keras") else identify_zip(names)
         self.findings += _find_programs(kind, names)
-        # numpy takes any member of an .npz for a pickle or an array.
-        is_numpy = self.file.path.lower().endswith(".npz")
-        members = entries if is_numpy else list(_leave_out_storages(entries))
-        for entry, head in self.reader.read_heads(members, _MEMBER_HEAD, most_requests=_MAX_HEAD_REQUESTS):
-            self._inspect(entry, head, kind)
+        for entry, head in self.reader.read_heads(entries, _MEMBER_HEAD, most_requests=_MAX_HEAD_REQUESTS):
+            # torch takes its storages for data, and numpy a member that begins like an array for one.
+            if not _is_storage(entry.name, names) or head.startswith(arrays.MAGIC):
+                self._inspect(entry, head, kind)
         is_for_loaders = self.file.is_unpickled or kind not in ("keras", "zip")
         return ContentReport(
             kind,
             "; ".join(self.reasons[:_MAX_REASONS]) or None,
-            tuple(self.findings[:_MAX_FINDINGS]),
+            limit_findings(self.findings, _MAX_FINDINGS),
             is_loadable=is_for_loaders or bool(self.pickles),
             pickles=self._join_pickles(),
             unread=(is_for_loaders and bool(self.reasons)) or self.is_unread,
@@ -213,17 +244,24 @@ class _Inspection:
             _MemberReader(self, entry),
             is_unpickled(entry.name),
             self.file.depth + 1,
+            self.file.budget,
+            kind == "torchscript",
         )
         try:
+            if len(head) < min(entry.size, _MEMBER_HEAD):
+                # The compressed data begins with blocks that hold nothing.
+                member = replace(member, head=member.fetch(0, min(entry.size, _MEMBER_HEAD)))
+            self._count_json(entry)
             report = self.inspect_member(member)
+            if entry.name == "data" and _SERIALIZED in member.read(0, min(entry.size, _MAX_IN_MEMORY)):
+                finding = Finding(FindingKind.PICKLE_IMPORT, Severity.HIGH, "pickles in base64, for Stable-Baselines3")
+                report = replace(report, findings=(*report.findings, finding))
         except _LimitError as error:
             self.reasons.append(f"{entry.name[:80]}: {error}")
             self.is_unread = True
             return
-        if kind == "keras" and entry.name == "config.json":
+        if entry.name == "config.json":
             report = _inspect_keras_config(report, member)
-        if kind == "torchscript" and entry.name.endswith(".pkl"):
-            report = replace(report, findings=tuple(f for f in report.findings if " __torch__." not in f.detail))
         self.findings += [replace(f, detail=f"{entry.name[:80]}: {f.detail}") for f in report.findings]
         if report.reason is not None and not _is_raw_tensor(kind, entry.name, report):
             self.reasons.append(f"{entry.name[:80]}: {report.reason}")
@@ -235,6 +273,13 @@ class _Inspection:
         found = [content for content in self.pickles if content is not None]
         is_whole = len(found) == len(self.pickles) and sum(map(len, found)) <= _MAX_PICKLES
         return b"".join(found) if is_whole else None
+
+    def _count_json(self, entry: Entry) -> None:
+        """Raises _LimitError."""
+        if entry.name.endswith(".json"):
+            self.json_size += entry.size
+            if self.json_size > _MAX_JSON:
+                raise _LimitError("too much JSON in one archive")
 
     def count(self, size: int) -> None:
         """Raises _LimitError."""
@@ -312,10 +357,7 @@ def _is_raw_tensor(kind: str, name: str, report: ContentReport) -> bool:
     return kind == "torch-export" and not report.is_loadable and _RAW_TENSOR.fullmatch(name) is not None
 
 
-def _leave_out_storages(entries: Sequence[Entry]) -> Iterator[Entry]:
-    """Those that are not torch's: `model/data/0`, beside the pickle `model/data.pkl` that tells what is in it."""
-    names = {entry.name for entry in entries}
-    for entry in entries:
-        folder, _, number = entry.name.rpartition("/")
-        if not (number.isdecimal() and f"{folder}.pkl" in names):
-            yield entry
+def _is_storage(name: str, names: Collection[str]) -> bool:
+    """Whether the member is a torch storage: `model/data/0`, described by the pickle `model/data.pkl`."""
+    folder, _, number = name.rpartition("/")
+    return number.isdecimal() and f"{folder}.pkl" in names

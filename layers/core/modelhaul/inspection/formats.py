@@ -19,7 +19,7 @@ from modelhaul.inspection.containers import (
     report_hidden_archive,
 )
 from modelhaul.inspection.executables import find_program, find_source
-from modelhaul.inspection.loaders import may_be_unpickled
+from modelhaul.inspection.loaders import is_text_name, may_be_unpickled
 from modelhaul.inspection.opaque import recognize_opaque
 from modelhaul.inspection.opened import OpenedFile
 from modelhaul.inspection.pickles import inspect_pickles
@@ -52,12 +52,6 @@ _PARSERS_BY_NAME = {
     "saved_model.pb": "tensorflow:inspect_saved_model",
 }
 _PARSERS_BY_MAGIC = {b"GGUF": "gguf:inspect_gguf", b"\x89HDF\r\n\x1a\n": "keras:inspect_hdf5"}
-# Programs read files of these names as text, whatever is in them.
-_TEXTS = {
-    ".bib", ".cfg", ".conf", ".css", ".csv", ".html", ".ini", ".json", ".jsonl", ".lock", ".log", ".md", ".merges",
-    ".mlir", ".pbtxt", ".rst", ".srt", ".tex", ".tiktoken", ".toml", ".tsv", ".txt", ".vocab",
-}  # fmt: skip
-_TEXT_NAMES = {".gitattributes", ".gitignore", ".gitkeep", "CITATION", "LICENSE", "NOTICE", "README"}
 _PICKLE_BEGINNINGS = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 _NO_PICKLE = "not a pickle, nor an array or archive that loaders of pickles read"
 _LIKE_PICKLE = "text that an unpickler would take for a pickle"
@@ -96,10 +90,10 @@ def _inspect_by_magic(file: OpenedFile) -> ContentReport | None:
     if head.startswith(END_MAGIC):
         return ContentReport("zip", "an empty ZIP archive", is_loadable=True)
     if head.startswith(arrays.MAGIC):
-        return inspect_array(file.read, 0, file.size)
+        return inspect_array(file.read, 0, file.size, file.budget)
     if is_tar(head):
-        # torch reads one under any name, but not in another archive, and not one of zeros.
-        is_read = _is_candidate(file) and not file.depth and any(head) and find_code_archive(file.path) is None
+        # torch reads one under any name, but not in another archive.
+        is_read = _is_candidate(file) and not file.depth and find_code_archive(file.path) is None
         return ContentReport("tar", "tar archives are not inspected", is_loadable=file.is_unpickled or is_read)
     return inspect_compressed(file, inspect_file)
 
@@ -110,12 +104,9 @@ def _is_candidate(file: OpenedFile) -> bool:
 
 
 def _has_known_name(path: str) -> bool:
-    place = PurePosixPath(path)
-    suffix = place.suffix.lower()
     return (
-        suffix in _TEXTS
-        or suffix in _PARSERS
-        or place.name in _TEXT_NAMES
+        is_text_name(path)
+        or PurePosixPath(path).suffix.lower() in _PARSERS
         or find_source(path) is not None
         or recognize_opaque(b"", path) is not None
     )
@@ -123,40 +114,44 @@ def _has_known_name(path: str) -> bool:
 
 def _inspect_stream(file: OpenedFile) -> ContentReport | None:
     """Pickles; None if there are none, or none by chance: raw weights and text may begin like a pickle."""
-    report = inspect_pickles(file.read, 0, file.size)
+    report = inspect_pickles(file.read, 0, file.size, budget=file.budget, is_torchscript=file.is_torchscript)
     is_pickle = file.is_unpickled or file.head.startswith(_PICKLE_BEGINNINGS)
     if report is None or is_pickle or report.reason is None:
         return report
     lowest = Reach.IMPORT if may_be_unpickled(file.path) else Reach.CALL
-    return report if find_reach(file.read, 0, file.size) >= lowest else None
+    return report if find_reach(file.read, 0, file.size, file.budget) >= lowest else None
 
 
 def _inspect_other(file: OpenedFile) -> ContentReport:
     if file.is_unpickled:
         return ContentReport("unknown", _NO_PICKLE)
+    report = _inspect_named(file)
+    if report.reason is None and report.format != "text":
+        return report
+    reach = find_reach(file.read, 0, file.size, file.budget)
+    if reach is Reach.CALL:
+        # Neither words nor other data get as far by chance.
+        return inspect_pickles(file.read, 0, file.size, budget=file.budget) or report
+    is_like_pickle = reach is Reach.IMPORT and report.format == "text" and not is_text_name(file.path)
+    return replace(report, reason=_LIKE_PICKLE) if is_like_pickle and report.reason is None else report
+
+
+def _inspect_named(file: OpenedFile) -> ContentReport:
+    """By the parser for the file's name or first bytes."""
     parser = _find_parser(file)
     if parser is not None:
         return parser(file.read, file.size)
     opaque = recognize_opaque(file.head, file.path)
     if opaque is not None:
         return ContentReport("unknown", f"{opaque}: not parsed")
-    report = _inspect_text(file)
-    if report.reason is not None or _is_text_name(file.path):
-        return report
-    is_like_pickle = find_reach(file.read, 0, file.size) is not Reach.NOTHING
-    return ContentReport(report.format, _LIKE_PICKLE if is_like_pickle else None)
-
-
-def _is_text_name(path: str) -> bool:
-    place = PurePosixPath(path)
-    return place.suffix.lower() in _TEXTS or place.name in _TEXT_NAMES
+    return _inspect_text(file)
 
 
 def _inspect_text(file: OpenedFile) -> ContentReport:
     from modelhaul.inspection.text import inspect_text  # noqa: PLC0415
 
     report = inspect_text(file.read, file.size)
-    return report if _is_text_name(file.path) or report.reason is None else ContentReport("unknown", "unknown format")
+    return report if is_text_name(file.path) or report.reason is None else ContentReport("unknown", "unknown format")
 
 
 def _find_parser(file: OpenedFile) -> Parser | None:

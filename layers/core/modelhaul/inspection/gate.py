@@ -20,11 +20,13 @@ from modelhaul.inspection.loaders import (
     is_unpickled,
     is_weight_name,
     names_files,
+    runs_when_loaded,
 )
 from modelhaul.inspection.notes import InspectionNotes, load_notes, save_notes
 from modelhaul.inspection.opened import HEAD, OpenedFile
 from modelhaul.inspection.placeholders import find_placeholder
 from modelhaul.inspection.safetensors import check_safetensors
+from modelhaul.inspection.text import MAX_JSON
 from modelhaul.json_streams import JsonError, check_object, list_shards, read_texts
 from modelhaul.model import (
     FileRecord,
@@ -49,8 +51,7 @@ _INDEXES = (".safetensors.index.json", ".bin.index.json")
 _PARSED = ("config.json", "tokenizer.json")
 _MAX_SHOWN = 16 * 1024 * 1024  # bytes of a model's pickles that the second scanner sees
 _OPINION_SECONDS = 60.0
-_PUBLISHING_SECONDS = 240.0  # of the function's time that the second scanner leaves to publishing
-MAX_JSON = 128 * 1024 * 1024  # bytes; tokenizers have a few tens of millions
+_PUBLISHING_SECONDS = 90.0  # of the function's time that the second scanner leaves
 _SHOWN = 80  # characters of a shard's name
 _CONCURRENCY = 16  # reads of the first bytes of files
 _BATCH = 256  # files whose first bytes are in memory at the most
@@ -79,7 +80,7 @@ class Gate:
         `resume`: an earlier function may have inspected some of the files.
         """
         notes = load_notes(self.store, task_id) if resume else InspectionNotes()
-        return GateSession(self, task_id, remaining, on_save, notes)
+        return GateSession(self, task_id, remaining, on_save, notes, is_resumed=bool(notes.reports))
 
 
 @dataclass(slots=True)
@@ -93,11 +94,13 @@ class GateSession:
     notes: InspectionNotes
     _shown: int = 0
     _pending: dict[str, bytes] = field(default_factory=dict)
+    is_resumed: bool = False
+    _began_at: float = field(init=False)
     _saved_at: float = field(init=False)
     _inspected: int = 0
 
     def __post_init__(self) -> None:
-        self._saved_at = self.gate.clock()
+        self._began_at = self._saved_at = self.gate.clock()
 
     def inspect(self, model: ResolvedModel, records: Sequence[FileRecord]) -> GateReport:
         """`records` are the model's own.
@@ -108,21 +111,34 @@ class GateSession:
         files = {record.file.path.removeprefix(model.root): record for record in records}
         roles = self._check_names(model, files)
         if self.gate.policy is PicklePolicy.OFF:
-            for path, head in self._read_heads(files, [path for path in files if is_weight_name(path)]):
+            for path, head in self._read_heads(files, [path for path in files if _must_be_weights(path, files, roles)]):
                 _refuse_placeholder(path, head, files[path].file.size)
             flags = (*_flag_incomplete(model, files, self._open),)
             return GateReport(GateVerdict.UNSCANNED, flags=flags)
         reports = self._inspect_files(files, roles)
         return self._conclude(model, files, roles, reports)
 
+    @property
+    def is_long(self) -> bool:
+        """Whether the inspection took so long that its reports are worth saving."""
+        return self.is_resumed or self.gate.clock() - self._began_at > _SAVE_EVERY
+
+    @property
+    def has_inspected(self) -> bool:
+        """Whether this function has inspected a file."""
+        return self._inspected > 0
+
     def save(self) -> None:
+        """Saves what is known, with what another function has saved meanwhile."""
         self._ask_for_opinions()
+        self.notes.merge(load_notes(self.gate.store, self.task_id))
         save_notes(self.gate.store, self.task_id, self.notes)
         self._saved_at = self.gate.clock()
         self.on_save()
 
     def _check_names(self, model: ResolvedModel, files: dict[str, FileRecord]) -> dict[str, str]:
-        """Holds files against their names. Returns which files other files name for a loader, and the first of these.
+        """Checks files against the formats of their names. Returns the files that other files name, each with the first
+        file that names it.
 
         Raises InvalidModelError.
         """
@@ -146,7 +162,7 @@ class GateSession:
         if path in _PARSED:
             return _check_json(read, record.file.size)
         if names_files(path) and record.file.size > MAX_INDEX_SIZE:
-            return f"{record.file.size:,} bytes are too many for an index; the limit is {MAX_INDEX_SIZE:,}"
+            return f"an index of {record.file.size:,} bytes; the limit is {MAX_INDEX_SIZE:,}"
         if path.endswith(_INDEXES) and model.source is not Source.HUGGINGFACE:
             return _check_index(path, record, files, read, shown=3, selection=model.selection)
         return None
@@ -162,9 +178,12 @@ class GateSession:
 
         Raises InvalidModelError for a placeholder in place of weights, OutOfTimeError.
         """
+        self._shown = 0
         left = [path for path, record in files.items() if record.file.path not in self.notes.reports]
         for path, head in self._read_heads(files, left):
             self._stop_in_time()
+            if _must_be_weights(path, files, roles):
+                _refuse_placeholder(path, head, files[path].file.size)
             self._inspect_one(path, files[path], head, is_named=path in roles)
         self._ask_for_opinions()
         return {path: self.notes.reports[record.file.path] for path, record in files.items()}
@@ -177,8 +196,6 @@ class GateSession:
                 yield from zip(batch, heads, strict=True)
 
     def _inspect_one(self, path: str, record: FileRecord, head: bytes, *, is_named: bool) -> None:
-        if is_named or (is_weight_name(path) and not is_training_state(path)):
-            _refuse_placeholder(path, head, record.file.size)
         unpickled = is_named or is_unpickled(path)
         opened = OpenedFile(path, record.file.size, head, self._open(record), unpickled)
         report = inspect_file(opened)
@@ -249,6 +266,13 @@ class GateSession:
         return partial(_read_staged, self.gate.store, record)
 
 
+def _must_be_weights(path: str, files: Mapping[str, FileRecord], roles: Collection[str]) -> bool:
+    if not files[path].file.size and path.endswith(".bin") and f"{path.removesuffix('.bin')}.xml" in files:
+        # OpenVINO writes an empty file beside a model without weights.
+        return False
+    return path in roles or (is_weight_name(path) and not is_training_state(path))
+
+
 def _refuse_placeholder(path: str, head: bytes, size: int) -> None:
     """Raises InvalidModelError."""
     placeholder = find_placeholder(head, size)
@@ -276,7 +300,7 @@ def describe_lost_file(record: FileRecord) -> ModelhaulError:
 
 def _check_json(read: Callable[[int, int], bytes], size: int) -> str | None:
     if size > MAX_JSON:
-        return f"{size:,} bytes are too many for JSON; the limit is {MAX_JSON:,}"
+        return f"JSON of {size:,} bytes; the limit is {MAX_JSON:,}"
     try:
         check_object(read, size)
     except JsonError as error:
@@ -327,7 +351,8 @@ def _list_reasons(
 ) -> list[str]:
     """Why loading the file could run code."""
     reasons = [finding.detail for finding in report.findings if finding.severity is Severity.HIGH]
-    is_read = report.is_unread or (report.reason is not None and (named_by is not None or is_unpickled(path)))
+    runs = named_by is not None or is_unpickled(path) or runs_when_loaded(path)
+    is_read = report.is_unread or (report.reason is not None and runs)
     if not reasons and is_read and policy is PicklePolicy.BLOCK:
         role = f"; {named_by} names it, so a loader may unpickle it" if named_by is not None else ""
         reasons.append(f"{report.reason}{role}")
@@ -338,7 +363,8 @@ def _list_reasons(
 
 def _refuse(reasons: Sequence[str]) -> None:
     if reasons:
-        raise UnsafeModelError(f"{'; '.join(reasons[:_MAX_REASONS])}. Loading the model could run code.")
+        shown = "; ".join(reason[:_MAX_REASON] for reason in reasons[:_MAX_REASONS])
+        raise UnsafeModelError(f"{shown}. Loading the model could run code.")
 
 
 def _judge(lines: Sequence[str], reports: Collection[ContentReport]) -> GateVerdict:

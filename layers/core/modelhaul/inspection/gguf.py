@@ -3,15 +3,15 @@
 The header is read to its end, the tensors are not: each must begin where the one before ends.
 """
 
-from dataclasses import dataclass
 from math import prod
 
-from modelhaul.findings import ContentReport, Finding
+from modelhaul.findings import ContentReport, Finding, limit_findings
 from modelhaul.inspection.templates import MAX_TEMPLATE, inspect_template
 from modelhaul.inspection.windows import ContentError, Cursor
 from modelhaul.json_streams import ReadRange
 
 MAX_HEADER = 64 * 1024 * 1024  # bytes; vocabularies of 260,000 tokens take 15 MB
+_MAX_FINDINGS = 20
 _MAX_KEYS = 65_536
 _MAX_TENSORS = 262_144
 _MAX_ITEMS = 16_777_216  # of an array
@@ -40,25 +40,30 @@ _BLOCKS = {
 """Elements and bytes of a block, by ggml's type of a tensor."""
 
 
-@dataclass(slots=True)
-class _Metadata:
-    alignment: int
-    templates: list[str]
-
-
 def inspect_gguf(read: ReadRange, size: int) -> ContentReport:
-    findings: dict[Finding, None] = {}
+    templates: list[str] = []
     try:
         cursor = Cursor(read, 0, min(size, MAX_HEADER))
         tensors, keys = _read_counts(cursor)
-        metadata = _read_metadata(cursor, keys)
-        ends = _read_tensors(cursor, tensors, metadata.alignment)
-        _check_end(cursor.position, ends, size, metadata.alignment)
-        for source in metadata.templates:
-            findings |= dict.fromkeys(inspect_template(source))
+        alignment = _read_metadata(cursor, keys, templates)
+        ends = _read_tensors(cursor, tensors, alignment)
+        _check_end(cursor.position, ends, size, alignment)
     except ContentError as error:
-        return ContentReport("gguf", str(error), tuple(findings))
-    return ContentReport("gguf", findings=tuple(findings))
+        return ContentReport("gguf", str(error), _judge_templates(templates)[1])
+    reason, findings = _judge_templates(templates)
+    return ContentReport("gguf", reason, findings)
+
+
+def _judge_templates(templates: list[str]) -> tuple[str | None, tuple[Finding, ...]]:
+    """Why one was not parsed, and the findings of all."""
+    findings: dict[Finding, None] = {}
+    reason = None
+    for source in templates:
+        try:
+            findings |= dict.fromkeys(inspect_template(source))
+        except ContentError as error:
+            reason = reason or str(error)
+    return reason, limit_findings(findings, _MAX_FINDINGS)
 
 
 def _read_counts(cursor: Cursor) -> tuple[int, int]:
@@ -74,8 +79,9 @@ def _read_counts(cursor: Cursor) -> tuple[int, int]:
     return tensors, keys
 
 
-def _read_metadata(cursor: Cursor, count: int) -> _Metadata:
-    metadata = _Metadata(_DEFAULT_ALIGNMENT, [])
+def _read_metadata(cursor: Cursor, count: int, templates: list[str]) -> int:
+    """Add the chat templates, and return the alignment."""
+    alignment = _DEFAULT_ALIGNMENT
     keys: set[str] = set()
     for _ in range(count):
         key = _take_text(cursor, _MAX_KEY)
@@ -84,14 +90,14 @@ def _read_metadata(cursor: Cursor, count: int) -> _Metadata:
         keys.add(key)
         kind = _take_number(cursor, 4)
         if key == _ALIGNMENT_KEY:
-            metadata.alignment = _take_alignment(cursor, kind)
+            alignment = _take_alignment(cursor, kind)
         elif key.startswith(_TEMPLATE_KEY) and kind == _STRING:
-            metadata.templates.append(_take_text(cursor, MAX_TEMPLATE))
+            templates.append(_take_text(cursor, MAX_TEMPLATE))
         elif kind == _ARRAY:
             _skip_array(cursor)
         else:
             _skip_values(cursor, kind, 1)
-    return metadata
+    return alignment
 
 
 def _take_alignment(cursor: Cursor, kind: int) -> int:

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from modelhaul.findings import ContentReport, Finding, FindingKind, Severity
+from modelhaul.findings import ContentReport, Finding, FindingKind, Severity, limit_findings
 from modelhaul.inspection.windows import ContentError, read_windows
 from modelhaul.json_streams import ReadRange
 
@@ -15,7 +15,6 @@ _MAX_CONFIG = 4 * 1024 * 1024  # bytes that are parsed at once, to at most thirt
 _MAX_FINDINGS = 20
 _SCANNED = 64 * 1024 * 1024  # bytes at each end of an HDF5 file
 _OVERLAP = 1024  # bytes
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 _SHOWN = 80  # characters of a name in a finding
 # The libraries that Keras loads layers from; `builtins` is what it writes for functions of its own.
 _PACKAGES = {"builtins", "keras", "keras_cv", "keras_hub", "keras_nlp", "keras_tuner", "tensorflow", "tf_keras"}
@@ -30,6 +29,9 @@ _LOADERS = {
     "TFSMLayer": "loads a SavedModel from elsewhere",
 }
 _LAMBDA_TEXT = re.compile(rb'class_name\\?"\s*:\s*\\?"(Lambda|__lambda__|TorchModuleWrapper|TFSMLayer)\\?"')
+
+_ESCAPED_TEXT = re.compile(rb'(?:class_name|module)\\?"\s*:\s*\\?"[\w.]{0,100}\\+u00')
+_MODULE_TEXT = re.compile(rb'"module\\?"\s*:\s*\\?"([\w.]{1,100})\\?"')
 
 
 def inspect_keras_config(content: bytes) -> tuple[Finding, ...]:
@@ -50,22 +52,21 @@ def find_unsafe_layers(content: bytes, severity: Severity) -> tuple[Finding, ...
         raise ContentError("a Keras configuration that is not JSON") from None
     findings: dict[Finding, None] = {}
     for item in _walk(config):
-        for finding in _judge(item, severity):
-            findings[finding] = None
-            if len(findings) == _MAX_FINDINGS:
-                return tuple(findings)
-    return tuple(findings)
+        findings |= dict.fromkeys(_judge(item, severity))
+    return limit_findings(findings, _MAX_FINDINGS)
 
 
 def inspect_hdf5(read: ReadRange, size: int) -> ContentReport:
     """Never parsed to its end. KERAS_LAMBDA if the first or last 64 MiB name a layer that can run code."""
-    if read(0, min(size, len(_HDF5))) != _HDF5:
-        return ContentReport("hdf5", "is not an HDF5 file")
+    # The file may begin with a block of the user's, before the magic number.
     names: dict[str, None] = {}
     for start, end in ((0, min(size, _SCANNED)), (max(_SCANNED, size - _SCANNED), size)):
         tail = b""
         for window in read_windows(read, start, end):
             names |= dict.fromkeys(match[1].decode() for match in _LAMBDA_TEXT.finditer(tail + window))
+            names |= dict.fromkeys("with an escaped name" for _ in _ESCAPED_TEXT.finditer(tail + window))
+            modules = {match[1].decode("ascii", "replace") for match in _MODULE_TEXT.finditer(tail + window)}
+            names |= {f"of the module {name}": None for name in modules if name.split(".", 1)[0] not in _PACKAGES}
             tail = window[-_OVERLAP:]
     findings = [Finding(FindingKind.KERAS_LAMBDA, Severity.HIGH, f"layer {name} can run code") for name in names]
     other = Finding(FindingKind.KERAS, Severity.LOW, "its layers were not all read")

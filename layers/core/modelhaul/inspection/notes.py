@@ -15,7 +15,7 @@ from modelhaul.ports import ObjectStore
 logger = logging.getLogger(__name__)
 
 _VERSION = 1
-_MAX_SIZE = 1024 * 1024 * 1024  # bytes; more than there can be
+_MAX_SIZE = 1024 * 1024 * 1024  # bytes; larger than any notes
 
 
 def notes_key(task_id: str) -> str:
@@ -29,13 +29,18 @@ class InspectionNotes:
     reports: dict[str, ContentReport] = field(default_factory=dict)
     opinions: dict[str, PickleOpinion] = field(default_factory=dict)
 
+    def merge(self, other: "InspectionNotes") -> None:
+        """Takes what is not known yet. Functions that inspect the same file come to the same report."""
+        self.reports = other.reports | self.reports
+        self.opinions = other.opinions | self.opinions
+
     def add(self, path: str, report: ContentReport) -> None:
         # The pickles were shown to the second scanner, and would fill the memory.
         self.reports[path] = replace(report, pickles=None)
 
 
 def load_notes(store: ObjectStore, task_id: str) -> InspectionNotes:
-    """Empty if there are none, or none that this version can read."""
+    """Empty if the notes are missing or this version cannot read them."""
     try:
         return _read_notes(json.loads(store.read(notes_key(task_id), 0, _MAX_SIZE)))
     except ObjectGoneError:

@@ -24,18 +24,19 @@ _OUTSIDE = re.compile(r"/|[A-Za-z]:|.*\\|(?:.*/)?\.\.(?:/|\Z)|.*[\x00-\x1f]|\Z",
 
 def inspect_onnx(read: ReadRange, size: int) -> ContentReport:
     """ONNX_EXTERNAL_DATA for tensors in files outside the folder of the model."""
+    locations: dict[str, None] = {}
+    reason = None
     try:
-        locations = list_external_files(read, size)
+        _collect_locations(read, size, locations)
     except ContentError as error:
-        return ContentReport("onnx", str(error))
+        reason = str(error)
     outside = [location[:_SHOWN] for location in locations if _OUTSIDE.match(location)]
     details = [f"tensors in {location!a}, outside the model's folder" for location in outside[:_MAX_FINDINGS]]
-    return ContentReport("onnx", findings=list_findings(FindingKind.ONNX_EXTERNAL_DATA, Severity.HIGH, details))
+    return ContentReport("onnx", reason, list_findings(FindingKind.ONNX_EXTERNAL_DATA, Severity.HIGH, details))
 
 
-def list_external_files(read: ReadRange, size: int) -> tuple[str, ...]:
-    """Names of the files with external tensors, relative to the folder of the model. Raises ContentError."""
-    locations: dict[str, None] = {}
+def _collect_locations(read: ReadRange, size: int, locations: dict[str, None]) -> None:
+    """Add the files with external tensors, relative to the folder of the model. Raises ContentError."""
     entry: dict[str, bytes] = {}
     has_version = False
     for place, value in read_message(Cursor(read, 0, size), ONNX, "ModelProto", {_KEY, _VALUE, _VERSION}):
@@ -50,7 +51,6 @@ def list_external_files(read: ReadRange, size: int) -> tuple[str, ...]:
             raise ContentError(f"tensors in more than {_MAX_LOCATIONS:,} files")
     if not has_version:
         raise ContentError("is not an ONNX model: it has no IR version")
-    return tuple(locations)
 
 
 def _read_location(entry: dict[str, bytes]) -> str | None:

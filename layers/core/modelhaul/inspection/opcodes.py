@@ -56,6 +56,14 @@ class Note:
         return f"{self.message} at byte {self.position:,}"
 
 
+@dataclass(slots=True)
+class Budget:
+    """What is read of the pickles in one file, those in its archives included."""
+
+    opcodes: int = _MAX_OPCODES
+    size: int = _MAX_READ
+
+
 class Source:
     """Bytes `start` to `end` (excluded) of a file, read by windows of up to 1 MiB.
 
@@ -65,10 +73,9 @@ class Source:
     __slots__ = (
         "_at",
         "_base",
+        "_budget",
         "_frame_end",
-        "_left",
         "_opcode_at",
-        "_opcodes_left",
         "_read",
         "_size",
         "_window",
@@ -76,18 +83,17 @@ class Source:
         "notes",
     )
 
-    def __init__(self, read: ReadRange, start: int, end: int) -> None:
+    def __init__(self, read: ReadRange, start: int, end: int, budget: Budget | None = None) -> None:
         self._read = read
         self._base = start  # the window's position in the file
         self._window = b""
         self._at = 0  # in the window
         self._opcode_at = start
         self._size = _FIRST_WINDOW
-        self._left = _MAX_READ
+        self._budget = budget or Budget()
         self._frame_end = _INF
         self.end = end
         self.notes: list[Note] = []
-        self._opcodes_left = _MAX_OPCODES
 
     @property
     def opcode_position(self) -> int:
@@ -103,8 +109,8 @@ class Source:
 
     def read_opcode(self) -> int:
         """Return the next byte. Notes refer to its position. Raises DeadStreamError and LimitError."""
-        self._opcodes_left -= 1
-        if self._opcodes_left < 0:
+        self._budget.opcodes -= 1
+        if self._budget.opcodes < 0:
             raise LimitError
         if self._at == len(self._window):
             self._fill(1)
@@ -197,10 +203,10 @@ class Source:
         begins = self._base + self._at + len(kept)
         if count - len(kept) > self.end - begins:
             raise DeadStreamError
-        if self._left <= 0:
+        if self._budget.size <= 0:
             raise LimitError
         data = self._read(begins, min(begins + max(count - len(kept), self._size), self.end))
-        self._left -= len(data)
+        self._budget.size -= len(data)
         self._size = min(self._size * 4, _LAST_WINDOW)
         self._base += self._at
         self._window, self._at = kept + data, 0

@@ -1,7 +1,8 @@
 """One file, or one member of an archive, as the inspection reads it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from modelhaul.inspection.opcodes import Budget
 from modelhaul.json_streams import ReadRange
 
 HEAD = 64 * 1024  # bytes of a file that are read first; most configurations, and most headers, are shorter
@@ -11,7 +12,8 @@ HEAD = 64 * 1024  # bytes of a file that are read first; most configurations, an
 class OpenedFile:
     """`path` is relative to the model, or the member's name. `head` are the first `HEAD` bytes of a file, fewer of a
     member. `is_unpickled`: a loader takes it for a pickle, by its name or because another file names it. `depth` counts
-    the archives and compressions around it.
+    the archives and compressions around it. `budget` is what may still be read of pickles, for a file and all in it.
+    `is_torchscript`: it is a member of a TorchScript archive.
     """
 
     path: str
@@ -20,6 +22,8 @@ class OpenedFile:
     fetch: ReadRange
     is_unpickled: bool = False
     depth: int = 0
+    budget: Budget = field(default_factory=Budget)
+    is_torchscript: bool = False
 
     def read(self, start: int, end: int) -> bytes:
         """Bytes `start` to `end` (excluded), from memory where they are in the head."""
@@ -27,5 +31,15 @@ class OpenedFile:
         return self.head[start:end] if end <= len(self.head) else self.fetch(start, end)
 
 
-def open_bytes(path: str, content: bytes, *, is_unpickled: bool = False, depth: int = 0) -> OpenedFile:
-    return OpenedFile(path, len(content), content, lambda start, end: content[start:end], is_unpickled, depth)
+def open_bytes(path: str, content: bytes, around: OpenedFile) -> OpenedFile:
+    """What is in the file `around`, which a loader reads as that file."""
+    return OpenedFile(
+        path,
+        len(content),
+        content,
+        lambda start, end: content[start:end],
+        around.is_unpickled,
+        around.depth + 1,
+        around.budget,
+        around.is_torchscript,
+    )

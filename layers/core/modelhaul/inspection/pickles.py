@@ -10,7 +10,7 @@ from typing import Final
 
 from modelhaul.findings import ContentReport, Finding, FindingKind, Severity, list_findings
 from modelhaul.inspection.joblib_arrays import UnparsedError
-from modelhaul.inspection.opcodes import DeadStreamError, LimitError, NotCanonicalError, Note, Source
+from modelhaul.inspection.opcodes import Budget, DeadStreamError, LimitError, NotCanonicalError, Note, Source
 from modelhaul.inspection.pickle_machine import JOBLIB_ARRAY, MAGIC, AllowedImports, PickleMachine, Storage
 from modelhaul.json_streams import ReadRange
 
@@ -129,13 +129,16 @@ class _Outcome:
             self.reasons.append("its persistent IDs do not have the form that torch writes")
 
 
-def inspect_pickles(read: ReadRange, start: int, end: int, *, is_torchscript: bool = False) -> ContentReport | None:
+def inspect_pickles(
+    read: ReadRange, start: int, end: int, *, budget: Budget | None = None, is_torchscript: bool = False
+) -> ContentReport | None:
     """Inspect bytes `start` to `end` (excluded): one or more pickles, one after another.
 
     None if the content is not a pickle: every unpickler fails before it imports anything. With `is_torchscript`,
-    imports of the program and of the functions that tag its types are not reported. Raises what `read` raises.
+    imports of the program and of the functions that tag its types are not reported. `budget` is what may be read,
+    shared with the other pickles of a file. Raises what `read` raises.
     """
-    source = Source(read, start, end)
+    source = Source(read, start, end, budget)
     outcome = _Outcome()
     is_pickle = _run_all(source, _WITH_TORCHSCRIPT if is_torchscript else _ALLOWED_IMPORTS, outcome)
     return _report(source, outcome) if is_pickle else None

@@ -4,11 +4,11 @@ import re
 from enum import IntEnum
 
 from modelhaul.inspection.joblib_arrays import UnparsedError
-from modelhaul.inspection.opcodes import DeadStreamError, LimitError, NotCanonicalError, Source
+from modelhaul.inspection.opcodes import Budget, DeadStreamError, LimitError, NotCanonicalError, Source
 from modelhaul.inspection.pickle_machine import AllowedImports, PickleMachine
 from modelhaul.json_streams import ReadRange
 
-_MAX_PICKLES = 1_000  # one behind the other
+_MAX_PICKLES = 1_000  # one after another
 _MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
 
@@ -33,15 +33,35 @@ class _Tracker(PickleMachine):
             self.reach = Reach.CALL
         return super().call(callee, arguments)
 
+    def set_state(self) -> None:
+        super().set_state()
+        self._call_in_items()
+
+    def set_items(self, at: int) -> None:
+        super().set_items(at)
+        self._call_in_items()
+
+    def add_items(self, at: int, kind: int) -> None:
+        super().add_items(at, kind)
+        self._call_in_items()
+
+    def _call_in_items(self) -> None:
+        """State and items call methods of what was imported, which state may have replaced."""
+        if self.reach:
+            self.reach = Reach.CALL
+
     def import_from_stack(self) -> None:
         super().import_from_stack()
         # The name may have been hidden.
         self.reach = max(self.reach, Reach.IMPORT)
 
 
-def find_reach(read: ReadRange, start: int, end: int) -> Reach:
-    """How far an unpickler gets in bytes `start` to `end` (excluded), which may begin with several pickles."""
-    source = Source(read, start, end)
+def find_reach(read: ReadRange, start: int, end: int, budget: Budget | None = None) -> Reach:
+    """How far an unpickler gets in bytes `start` to `end` (excluded), which may begin with several pickles.
+
+    `budget` is what may be read, shared with the other pickles of a file.
+    """
+    source = Source(read, start, end, budget)
     allowed = AllowedImports({})
     reach = Reach.NOTHING
     for number in range(_MAX_PICKLES):

@@ -11,7 +11,7 @@ from jinja2 import Environment, TemplateSyntaxError, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 
-from modelhaul.findings import ContentReport, Finding, FindingKind, Severity
+from modelhaul.findings import ContentReport, Finding, FindingKind, Severity, limit_findings
 from modelhaul.inspection.template_flow import Origin, TextFlow, is_unsafe_name
 from modelhaul.inspection.windows import ContentError
 from modelhaul.json_streams import ReadRange
@@ -79,7 +79,7 @@ def inspect_template(source: str) -> tuple[Finding, ...]:
         ) from None
     except (ValueError, RecursionError, AssertionError):
         raise ContentError("a template that Jinja cannot parse") from None
-    return tuple(findings)[:_MAX_FINDINGS] or (_PLAIN,)
+    return limit_findings(findings, _MAX_FINDINGS) or (_PLAIN,)
 
 
 def inspect_template_file(read: ReadRange, size: int) -> ContentReport:

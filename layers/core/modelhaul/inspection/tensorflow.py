@@ -6,7 +6,7 @@ save and restore variables, and that read a vocabulary into a table, are in ordi
 
 from collections.abc import Iterator
 
-from modelhaul.findings import ContentReport, Finding, FindingKind, Severity, list_findings
+from modelhaul.findings import ContentReport, Finding, FindingKind, Severity, limit_findings, list_findings
 from modelhaul.inspection.keras import find_unsafe_layers
 from modelhaul.inspection.protobuf import read_message
 from modelhaul.inspection.tensorflow_schema import KERAS_METADATA, SAVED_MODEL
@@ -59,13 +59,17 @@ def inspect_graph(read: ReadRange, size: int) -> ContentReport:
 def inspect_keras_metadata(read: ReadRange, size: int) -> ContentReport:
     """`keras_metadata.pb`: KERAS_LAMBDA and KERAS_MODULE. Keras 2 loads such layers with its default options."""
     findings: dict[Finding, None] = {}
+    reason = None
     try:
         for _, value in read_message(Cursor(read, 0, size), KERAS_METADATA, "SavedMetadata", {_METADATA}):
             if isinstance(value, bytes):
-                findings |= dict.fromkeys(find_unsafe_layers(value, Severity.HIGH))
+                try:
+                    findings |= dict.fromkeys(find_unsafe_layers(value, Severity.HIGH))
+                except ContentError as error:
+                    reason = reason or str(error)
     except ContentError as error:
-        return ContentReport("keras-metadata", str(error), tuple(findings)[:_MAX_FINDINGS])
-    return ContentReport("keras-metadata", findings=tuple(findings)[:_MAX_FINDINGS])
+        reason = str(error)
+    return ContentReport("keras-metadata", reason, limit_findings(findings, _MAX_FINDINGS))
 
 
 def _inspect_operations(read: ReadRange, size: int, name: str, message: str) -> ContentReport:

@@ -3,13 +3,17 @@
 from xml.parsers import expat
 
 from modelhaul.findings import ContentReport, Finding, FindingKind, Severity
-from modelhaul.inspection.windows import ContentError, read_windows
+from modelhaul.inspection.windows import WINDOW, ContentError, read_windows
 from modelhaul.json_streams import ReadRange
 
 MAX_SIZE = 256 * 1024 * 1024  # bytes
-_MAX_DEPTH = 1_000  # elements in each other
-# Document types of formats that every program knows by heart.
-_PUBLIC = ("-//W3C//", "-//Apple//")
+_MAX_DEPTH = 1_000  # nested elements
+# Well-known document types, which programs do not download.
+_KNOWN_TYPES = {
+    "-//W3C//": ("http://www.w3.org/", "https://www.w3.org/"),
+    "-//Apple//": ("http://www.apple.com/", "https://www.apple.com/"),
+}
+"""Addresses, by the beginning of the public identifier."""
 
 
 class _EntityError(Exception):
@@ -23,11 +27,14 @@ def inspect_xml(read: ReadRange, size: int) -> ContentReport:
     parser = _build_parser()
     try:
         for window in read_windows(read, 0, size):
+            if len(window) == WINDOW and b">" not in window:
+                # expat builds all attributes of a tag at once, in twenty times their size.
+                raise ContentError("a tag or a text of more than 1 MiB is not parsed")
             parser.Parse(window, False)
         parser.Parse(b"", True)
     except _EntityError as error:
         finding = Finding(FindingKind.XML_ENTITY, Severity.HIGH, str(error))
-        return ContentReport("xml", "was not read beyond its document type", (finding,))
+        return ContentReport("xml", "is not parsed after its document type", (finding,))
     except expat.ExpatError as error:
         return ContentReport("xml", f"is not XML: {expat.ErrorString(error.code)}, line {error.lineno}")
     except ContentError as error:
@@ -42,7 +49,7 @@ def _build_parser() -> expat.XMLParserType:
         nonlocal depth
         depth += 1
         if depth > _MAX_DEPTH:
-            raise ContentError(f"more than {_MAX_DEPTH:,} elements in each other")
+            raise ContentError(f"more than {_MAX_DEPTH:,} nested elements")
 
     def end_element(name: str) -> None:  # noqa: ARG001
         nonlocal depth
@@ -58,7 +65,9 @@ def _build_parser() -> expat.XMLParserType:
 
 
 def _check_document_type(name: str, system: str | None, public: str | None, has_subset: int) -> None:
-    if (system is not None or public is not None) and (has_subset or not (public or "").startswith(_PUBLIC)):
+    addresses = next((urls for begin, urls in _KNOWN_TYPES.items() if (public or "").startswith(begin)), ())
+    is_known = not has_subset and (system or "").startswith(addresses)
+    if (system is not None or public is not None) and not is_known:
         raise _EntityError(f"the document type of {name[:80]!a} is in another file: {(system or public or '')[:80]!a}")
 
 

@@ -8,7 +8,7 @@ import sys
 
 import yaml
 
-from modelhaul.findings import ContentReport, Finding, FindingKind, Severity
+from modelhaul.findings import ContentReport, Finding, FindingKind, Severity, limit_findings
 from modelhaul.inspection.windows import ContentError
 from modelhaul.json_streams import ReadRange
 
@@ -19,6 +19,9 @@ _MAX_FINDINGS = 20
 _SHOWN = 80  # characters
 _PYTHON_TAG = "tag:yaml.org,2002:python/"
 _CALLS = ("!apply:", "!applyref:", "!module:", "!name:", "!new:")
+# These call a function when the file is read; the others build objects, or name them.
+_RUNS = ("!apply:", "!applyref:")
+_HARMLESS = {"numpy.random.seed", "speechbrain.utils.seed_everything", "torch.manual_seed"}
 _INCLUDE = "!include:"
 _PLAIN_TAGS = {
     "!", "!PLACEHOLDER", "!copy", "!ref", "!tuple",
@@ -42,10 +45,10 @@ def inspect_yaml(read: ReadRange, size: int) -> ContentReport:
     try:
         _collect(read(0, size), findings)
     except ContentError as error:
-        return ContentReport("yaml", str(error), tuple(findings))
+        return ContentReport("yaml", str(error), limit_findings(findings, _MAX_FINDINGS))
     except (yaml.YAMLError, ValueError, RecursionError):
-        return ContentReport("yaml", "is not YAML that can be read", tuple(findings))
-    return ContentReport("yaml", findings=tuple(findings))
+        return ContentReport("yaml", "is not valid YAML", limit_findings(findings, _MAX_FINDINGS))
+    return ContentReport("yaml", findings=limit_findings(findings, _MAX_FINDINGS))
 
 
 def _collect(content: bytes, findings: dict[Finding, None]) -> None:
@@ -54,10 +57,8 @@ def _collect(content: bytes, findings: dict[Finding, None]) -> None:
     anchors: set[str] = set()
     for count, event in enumerate(yaml.parse(content, Loader=yaml.CSafeLoader)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if count == _MAX_EVENTS or depth > _MAX_DEPTH or len(findings) == _MAX_FINDINGS:
-            raise ContentError(
-                f"more than {_MAX_EVENTS:,} parts, {_MAX_DEPTH} levels or {_MAX_FINDINGS} findings are not read"
-            )
+        if count == _MAX_EVENTS or depth > _MAX_DEPTH:
+            raise ContentError(f"more than {_MAX_EVENTS:,} events or {_MAX_DEPTH} levels are not parsed")
         _check_anchor(event, anchors)
         if finding := _judge_tag(getattr(event, "tag", None)):
             findings[finding] = None
@@ -91,7 +92,8 @@ def _judge_tag(tag: str | None) -> Finding | None:
         return Finding(FindingKind.YAML_CONSTRUCTOR, severity, f"the tag {shown} reads another file")
     for call in _CALLS:
         if tag.startswith(call):
-            is_known = tag.removeprefix(call).split(".", 1)[0] in _KNOWN_PACKAGES
+            name = tag.removeprefix(call)
+            is_known = name in _HARMLESS if call in _RUNS else name.split(".", 1)[0] in _KNOWN_PACKAGES
             severity = Severity.MEDIUM if is_known else Severity.HIGH
             return Finding(FindingKind.YAML_CONSTRUCTOR, severity, f"the tag {shown} imports or calls")
     raise ContentError(f"unknown tag {shown}")

@@ -170,16 +170,20 @@ class ManifestGateReport(Answer):
     reasons: list[str]
     flags: list[str]
     """What a reader should know: findings (`kind: path`), files that are missing (`incomplete`), were not parsed
-    (`not-scanned`) or not published (`left-out`). A model's record has the first 100, its manifest all of them."""
+    (`not-scanned`) or not published (`left-out`). A model's record has at most 100, 8 in an archive of many models; the
+    manifest has all."""
     scanned: list[ScannedFile]
-    """Files that loaders of pickles read. A model's record has the first 100, its manifest all of them."""
+    """Files that loaders of pickles read. A model's record has at most 100, 8 in an archive of many models; the manifest
+    has all."""
     left_out: list[str]
     """Training state with findings, which no loader opens for inference: it was not published."""
 
 
 class GateReport(ManifestGateReport):
     files: list[InspectedFile]
-    """Up to 50, those first that are not clean. The manifest has the inspection of every file."""
+    """Up to 50, in an archive of many models 4, those first that are not clean. The manifest has the inspection of every
+    file.
+    """
 
 
 class ModelRecord(Answer):

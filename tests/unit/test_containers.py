@@ -293,23 +293,13 @@ PICKLES = [
 ]
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "weights",
-        "model.bin",
-        "a.sav",
-        "a.pdparams",
-        "a.xyz",
-        "w.model",
-        "m.pth.tar",
-        "m.tar",
-        "vocab.txt",
-        "a.h5",
-        "a.onnx",
-    ]
-    + ["a.pdmodel", "a.msgpack", "a.arrow", "vocab.json", "a.pkl.br", ".metadata"],
-)
+NAMES = [
+    "weights", "model.bin", "a.sav", "a.pdparams", "a.xyz", "w.model", "m.pth.tar", "m.tar", "vocab.txt", "a.h5",
+    "a.onnx", "a.pdmodel", "a.msgpack", "a.arrow", "vocab.json", "a.pkl.br", ".metadata",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", NAMES)
 @pytest.mark.parametrize("content", PICKLES, ids=range(len(PICKLES)))
 def test_a_pickle_is_found_under_any_name(content: bytes, path: str) -> None:
     check_unsafe(content, "imports os.system", path=path)

@@ -20,7 +20,7 @@ def test_weights_as_flax_writes_them_are_clean() -> None:
     assert inspect(content) == ContentReport("msgpack")
     for cut in range(len(content)):
         assert inspect(content[:cut]).reason is not None
-    assert inspect(content + b"\xc0").reason == "1 bytes behind its end"
+    assert inspect(content + b"\xc0").reason == "1 bytes after its end"
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_messages_in_messages_are_limited() -> None:
     for _ in range(200):
         kind = pack(4, pack(1, kind))
     report = inspect(pack(1, 10) + pack(7, pack(11, pack(2, kind))))
-    assert report.reason == "more than 100 messages in each other"
+    assert report.reason == "more than 100 nested messages"
 
 
 def test_tensors_are_not_read() -> None:

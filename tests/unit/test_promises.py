@@ -417,6 +417,8 @@ class Promises(RuleBasedStateMachine):
         self.cancelled: set[str] = set()
         self.replaced: set[str] = set()
         self.vanished: set[str] = set()
+        # Those that were gone for a time, and came back, included.
+        self.ever_vanished: set[str] = set()
         self.deleted = self.deployment.deleted
         self.sequencer = itertools.count(1)
 
@@ -453,6 +455,7 @@ class Promises(RuleBasedStateMachine):
         self.set_branch(name, branch, VERSIONS[version % len(VERSIONS)])
         if old not in {self.source.prefix(name, b) for b in self.source.models[name]}:
             self.vanished.add(old)
+            self.ever_vanished.add(old)
         self.vanished.discard(self.source.prefix(name, branch))
 
     @rule(seconds=st.sampled_from([1, 20, 100, 310, 1300, 4000]))
@@ -808,8 +811,8 @@ class Promises(RuleBasedStateMachine):
             case "revision-not-found":
                 models = self.ledger.find_models(task.model_ids)
                 # The record of a model that was deleted no longer says what has vanished.
-                given = any(m.resolved.prefix in self.vanished for m in models) or (
-                    bool(self.vanished) and not models and self.deleted >= set(task.model_ids)
+                given = any(m.resolved.prefix in self.ever_vanished for m in models) or (
+                    bool(self.ever_vanished) and not models and self.deleted >= set(task.model_ids)
                 )
             case "archive-replaced":
                 given = task.archive is not None and task.archive.key in self.replaced

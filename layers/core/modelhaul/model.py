@@ -96,7 +96,7 @@ class PicklePolicy(StrEnum):
 
     BLOCK = "block"  # it fails, and is removed
     WARN = "warn"  # it is published, and its record says so
-    OFF = "off"  # pickles are not looked into
+    OFF = "off"  # files are not inspected
 
 
 class GateVerdict(StrEnum):

@@ -155,7 +155,7 @@ def _find_spans(entries: Sequence[Entry], directory: int) -> list[Entry]:
     if ordered[0].header_offset != 0:
         raise refuse_entry(
             ordered[0].name,
-            f"is the first, and begins at byte {ordered[0].header_offset:,}: the archive has other bytes before it",
+            f"begins at byte {ordered[0].header_offset:,}: the archive has other bytes before it",
             Refusal.PREPENDED,
         )
     ends = [*(e.header_offset for e in ordered[1:]), directory]

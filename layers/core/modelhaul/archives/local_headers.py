@@ -20,7 +20,7 @@ _MAX_LONG = 0xFFFFFFFF
 
 
 class ShortHeaderError(Exception):
-    """More bytes of a local header are `needed` than were given."""
+    """The local header needs `needed` bytes, and fewer were given."""
 
     def __init__(self, needed: int) -> None:
         super().__init__(needed)

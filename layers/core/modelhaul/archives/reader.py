@@ -77,7 +77,7 @@ class ArchiveReader:
     def check_local_headers(self) -> None:
         """Compares every entry's local header and data descriptor with the directory; reads neighbours together.
 
-        Refuses also what is an archive of another format too.
+        Also refuses an archive that is valid in another format.
         """
         check_other_formats(self._read(0, min(self._size, FORMATS_SIZE)))
         pending: _Pending | None = None

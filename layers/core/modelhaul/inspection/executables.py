@@ -59,7 +59,7 @@ _SHEBANG = re.compile(rb"(?:\xef\xbb\xbf)?#![ \t]*([!-~][ -~]{0,80})")
 
 
 def find_program(head: bytes) -> Finding | None:
-    """What the first bytes of a file (2,048, or all) tell of a program, whatever its name."""
+    """A finding for a program, by the first bytes of a file (2,048 or more, or all)."""
     if name := _name_native(head):
         return Finding(FindingKind.NATIVE_LIBRARY, Severity.MEDIUM, f"native code: {name}")
     if name := _name_byte_code(head):
@@ -70,7 +70,7 @@ def find_program(head: bytes) -> Finding | None:
 
 
 def find_source(path: str) -> Finding | None:
-    """What the name of a file tells of source code."""
+    """A finding for source code, by the file's name."""
     language = _LANGUAGES.get(PurePosixPath(path).suffix.lower())
     if language is None:
         return None

@@ -69,7 +69,7 @@ def inspect_hdf5(read: ReadRange, size: int) -> ContentReport:
             names |= {f"of the module {name}": None for name in modules if name.split(".", 1)[0] not in _PACKAGES}
             tail = window[-_OVERLAP:]
     findings = [Finding(FindingKind.KERAS_LAMBDA, Severity.HIGH, f"layer {name} can run code") for name in names]
-    other = Finding(FindingKind.KERAS, Severity.LOW, "its layers were not all read")
+    other = Finding(FindingKind.KERAS, Severity.LOW, "not all layers were read")
     return ContentReport("hdf5", "HDF5 is not parsed", tuple(findings) or (other,))
 
 

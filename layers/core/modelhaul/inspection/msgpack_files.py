@@ -10,7 +10,7 @@ from modelhaul.inspection.windows import ContentError, Cursor
 from modelhaul.json_streams import ReadRange
 
 _MAX_VALUES = 2_000_000
-_MAX_DEPTH = 512  # values in each other: msgpack's own limit
+_MAX_DEPTH = 512  # nested values: msgpack's own limit
 _FLAX_TYPES = {1, 2, 3}
 
 
@@ -63,7 +63,7 @@ def inspect_msgpack(read: ReadRange, size: int) -> ContentReport:
         _read_map(cursor)
     except ContentError as error:
         return ContentReport("msgpack", str(error))
-    return ContentReport("msgpack", f"{cursor.left:,} bytes behind its end" if cursor.left else None)
+    return ContentReport("msgpack", f"{cursor.left:,} bytes after its end" if cursor.left else None)
 
 
 def _read_map(cursor: Cursor) -> None:
@@ -79,12 +79,12 @@ def _read_map(cursor: Cursor) -> None:
         left[-1] -= 1
         left.append(_read_value(cursor, cursor.take(1)[0]))
         if len(left) > _MAX_DEPTH:
-            raise ContentError(f"more than {_MAX_DEPTH} values in each other")
+            raise ContentError(f"more than {_MAX_DEPTH} nested values")
     raise ContentError(f"more than {_MAX_VALUES:,} values")
 
 
 def _read_value(cursor: Cursor, first: int) -> int:
-    """Go behind a value with that first byte, or the head of an array or a map; how many values belong to it."""
+    """Skip a value with this first byte, or the head of an array or map. Return how many values belong to it."""
     head, number = _HEADS.get(first, (None, 0))
     match head:
         case _Head.SKIP:

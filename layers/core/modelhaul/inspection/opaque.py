@@ -122,7 +122,7 @@ _MARKED = (b"%PDF-", b"!<arch>\n", b"{\\rtf")  # longer than words are
 
 
 def recognize_opaque(head: bytes, path: str) -> str | None:
-    """Name of the format by the first bytes (2,048, or all) or by the file's name, as a noun: `RAR archive`.
+    """Name of the format by the first bytes (2,048 or more, or all) or by the file's name, as a noun: `RAR archive`.
 
     None if it is not known here. No name means that the content was parsed.
     """

@@ -1,9 +1,9 @@
-"""What stands in for a file that was not downloaded: pointers, pages of errors, nothing."""
+"""Placeholders for files that were not downloaded: pointers, error pages, empty files."""
 
 import json
 import re
 
-HEAD = 2048  # bytes of a file that tell
+HEAD = 2048  # bytes that are enough to recognize a placeholder
 _LFS = "is a Git LFS pointer, not the file: the repository was cloned without `git lfs pull`"
 _KINDS = (
     (re.compile(rb"version https://(?:git-lfs|hawser)\.github\.com/spec/v"), _LFS),
@@ -30,9 +30,9 @@ _MAX_ERROR = 1024  # bytes of an error in plain text
 
 
 def find_placeholder(head: bytes, size: int) -> str | None:
-    """What a file named as weights is instead, with its probable cause; None if it is none of these.
+    """Describes the placeholder, with its probable cause; None if the file is not a placeholder.
 
-    `head` is the first `HEAD` bytes of the file, or all.
+    `head` are the first bytes of the file, 2,048 or more, or all.
     """
     if size == 0:
         return "is empty: the download or the copy was interrupted"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from modelhaul.inspection.windows import ContentError, Cursor
 
-_MAX_DEPTH = 100  # messages in each other: protobuf's own limit
+_MAX_DEPTH = 100  # nested messages: protobuf's own limit
 _MAX_PACKED_READ = 4096  # bytes of packed numbers that are read one by one
 _MAX_FIELDS = 5_000_000  # of a file: half a minute
 _WIRE_VARINT, _WIRE_FIXED64, _WIRE_LENGTH, _WIRE_FIXED32 = 0, 1, 2, 5
@@ -93,7 +93,7 @@ def read_message(cursor: Cursor, schema: Schema, message: str, wanted: Collectio
         if known.kind in schema:
             frames.append(_enter(cursor, frame, place, known, wire))
             if len(frames) > _MAX_DEPTH:
-                raise ContentError(f"more than {_MAX_DEPTH} messages in each other")
+                raise ContentError(f"more than {_MAX_DEPTH} nested messages")
         else:
             value = _take_value(cursor, known, wire, is_wanted=place in wanted)
             if place in wanted:
@@ -145,14 +145,14 @@ def _take_text(cursor: Cursor, known: Field, length: int) -> bytes:
 
 
 def _check_packed(cursor: Cursor, length: int) -> None:
-    """Go over numbers one behind the other. Of many only where they end is read."""
+    """Skip packed numbers. Only the last byte of long ones is read."""
     end = cursor.position + length
     if length > _MAX_PACKED_READ:
         cursor.skip(length - 1)
         if cursor.take(1)[0] & 0x80:
-            raise ContentError(f"a number goes on behind byte {end:,}")
+            raise ContentError(f"a number continues after byte {end:,}")
         return
     while cursor.position < end:
         cursor.take_varint()
     if cursor.position > end:
-        raise ContentError(f"a number goes on behind byte {end:,}")
+        raise ContentError(f"a number continues after byte {end:,}")

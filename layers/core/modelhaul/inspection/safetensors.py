@@ -1,4 +1,4 @@
-"""Whether a safetensors file is what its header says, and its header what the format says.
+"""Strict validation of a safetensors file and its header.
 
 https://github.com/huggingface/safetensors#format, read as the library reads it, but for four things. It has other
 limits: a header may have 100 MB. Of a name that is repeated it takes the last tensor; a tensor may be a list of its
@@ -153,7 +153,7 @@ def _check_tensor(name: str, content: bytes) -> tuple[int, int]:
         raise ContentError(f"tensor {name!a} has an invalid shape or data_offsets")
     begin, end = offsets
     if end - begin != _count_bytes(name, shape, bits):
-        raise ContentError(f"tensor {name!a} has {end - begin:,} bytes, which its shape and dtype contradict")
+        raise ContentError(f"tensor {name!a} has {end - begin:,} bytes, which does not match its shape and dtype")
     return begin, end
 
 
@@ -165,7 +165,7 @@ def _count_bytes(name: str, shape: list[int], bits: int) -> int:
         if total >= _LIMIT:
             raise ContentError(f"the shape of tensor {name!a} overflows 64 bits")
     if total % 8:
-        raise ContentError(f"tensor {name!a} does not end at a byte")
+        raise ContentError(f"tensor {name!a} does not have a whole number of bytes")
     return total // 8
 
 

@@ -46,7 +46,7 @@ class Cursor:
         return self._buffer[offset : offset + count]
 
     def skip(self, count: int) -> None:
-        """Go on `count` bytes later. Raises ContentError past the end."""
+        """Skip `count` bytes. Raises ContentError past the end."""
         if count > self.left:
             raise ContentError(f"ends at byte {self.end:,}, in the middle of a value")
         self.position += count

@@ -14,7 +14,7 @@ from modelhaul.json_streams import ReadRange
 
 MAX_SIZE = 4 * 1024 * 1024  # bytes
 _MAX_EVENTS = 2_000_000
-_MAX_DEPTH = 100  # collections in each other: reading takes the square of it
+_MAX_DEPTH = 100  # nested collections; reading time grows with its square
 _MAX_FINDINGS = 20
 _SHOWN = 80  # characters
 _PYTHON_TAG = "tag:yaml.org,2002:python/"

@@ -181,9 +181,7 @@ class ManifestGateReport(Answer):
 
 class GateReport(ManifestGateReport):
     files: list[InspectedFile]
-    """Up to 50, in an archive of many models 4, those first that are not clean. The manifest has the inspection of every
-    file.
-    """
+    """Up to 50, in an archive of many models 4, those first that are not clean. The manifest has all."""
 
 
 class ModelRecord(Answer):

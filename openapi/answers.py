@@ -173,8 +173,7 @@ class ManifestGateReport(Answer):
     (`not-scanned`) or not published (`left-out`). A model's record has at most 100, 8 in an archive of many models; the
     manifest has all."""
     scanned: list[ScannedFile]
-    """Files that loaders of pickles read. A model's record has at most 100, 8 in an archive of many models; the manifest
-    has all."""
+    """Files that loaders of pickles read. The manifest has all of them."""
     left_out: list[str]
     """Training state with findings, which no loader opens for inference: it was not published."""
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from modelhaul.inspection.gate import MAX_JSON
 from modelhaul.inspection.safetensors import MAX_HEADER
+from modelhaul.inspection.text import MAX_JSON
 from modelhaul.streaming import MIB, choose_part_size
 from tests.benchmarks.gate_bounds import measure_model
 from tests.benchmarks.gate_memory import measure_gate
@@ -97,7 +97,7 @@ def test_the_largest_files_that_the_gate_takes_stay_in_bounded_memory(path: str,
         (
             "tokenizer.json",
             lambda: build_tokenizer(MAX_JSON + 1),
-            "tokenizer.json: 134,217,729 bytes are too many for JSON; the limit is",
+            "tokenizer.json: JSON of 134,217,729 bytes; the limit is",
         ),
         ("config.json", lambda: b'{"a": [' + b"[]," * (LARGE // 3) + b"[]]}", "config.json: holds more than 4 MiB"),
         (

@@ -1,5 +1,6 @@
 """How many calls it takes to import a repository of many small files from GitHub."""
 
+import pickle
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -18,7 +19,11 @@ _NAME = "bench/repository"
 def _build_files(count: int) -> dict[str, Entry]:
     """One model: weights in LFS, and `count` small files in a hundred folders."""
     small: dict[str, Entry] = {f"{i % 100:02}/{i:06}.json": f'{{"number": {i}}}'.encode() * 20 for i in range(count)}
-    model: dict[str, Entry] = {"config.json": b"{}", "tokenizer.json": b"{} ", "pytorch_model.bin": bytes(9_000_000)}
+    model: dict[str, Entry] = {
+        "config.json": b"{}",
+        "tokenizer.json": b"{} ",
+        "pytorch_model.bin": pickle.dumps(bytes(9_000_000)),
+    }
     return small | model
 
 

@@ -1,6 +1,7 @@
 """The repositories that the loopback Hub and GitHub serve when they run as a process."""
 
 import json
+import pickle
 import random
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -91,9 +92,15 @@ def build_large() -> HubRepository:
 def build_small() -> HubRepository:
     """Four revisions, each a small model of its own, and one that has its weights in several formats."""
     branches = {branch: build_small_files(branch) for branch in ("main", "second", "third", "fourth", "formats")}
-    others = ("onnx/model.onnx", "pytorch_model.bin", "tf_model.h5")
-    branches["formats"] |= {path: HubFile(random.Random(path).randbytes(700_000), lfs=True) for path in others}
+    others = {path: random.Random(path).randbytes(700_000) for path in ("onnx/model.onnx", "tf_model.h5")}
+    others["pytorch_model.bin"] = build_pickle("pytorch_model.bin")
+    branches["formats"] |= {path: HubFile(content, lfs=True) for path, content in others.items()}
     return HubRepository(SMALL, branches)
+
+
+def build_pickle(seed: str) -> bytes:
+    """700,000 bytes of weights as a pickle of plain data, the same in every process."""
+    return pickle.dumps({"weight": random.Random(seed).randbytes(700_000 - 30)}, 4)
 
 
 def build_small_files(seed: str) -> dict[str, FileSource]:
@@ -126,7 +133,7 @@ def build_github_minilm() -> dict[str, Entry]:
 
 
 def build_github_small(seed: str) -> dict[str, Entry]:
-    weights = random.Random(seed).randbytes(700_000)
+    weights = build_pickle(seed)
     configuration: dict[str, Entry] = {path: bytes(data) for path, data in _build_configuration().items()}
     return configuration | {"pytorch_model.bin": weights}
 

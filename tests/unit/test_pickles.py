@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from modelhaul.findings import ContentReport, FileVerdict, FindingKind
 from modelhaul.inspection import pickles
+from modelhaul.inspection.opcodes import Budget
 from modelhaul.inspection.pickles import inspect_pickles
 from tests.pickles import FORMS, PLAIN, SYSTEM, CountedReads, assemble, build_legacy, build_state_dict
 
@@ -186,7 +187,6 @@ UNPARSED: dict[str, tuple[bytes, str]] = {
     "too large": (
         b"\x80\x04" + (b"X\x00\x40\x00\x00" + b"x" * 0x4000 + b"0") * 4200 + b"N.", "too large"),
     "a line that is too long": (PLAIN + b"V" + b"x" * 5_000_000 + b"\n0" + CALL, "too large"),
-    "too many opcodes": (b"N0" * 2_000_001 + b"N.", "too large"),
     "a legacy checkpoint with too few bytes": (build_legacy(build_state_dict(), storages=bytes(23)), "23 bytes"),
     "a legacy checkpoint with too many bytes": (build_legacy(build_state_dict(), storages=bytes(25)), "25 bytes"),
     "a legacy checkpoint without its bytes": (build_legacy(build_state_dict()), "0 bytes follow"),
@@ -388,3 +388,16 @@ def test_raw_weights_are_hardly_ever_taken_for_a_pickle(first: int) -> None:
     generator = random.Random(first)
     found = [inspect(bytes([first]) + generator.randbytes(500)) for _ in range(20)]
     assert sum(report is not None for report in found) <= 1
+
+
+def test_opcodes_are_counted_for_a_whole_file() -> None:
+    content, budget = b"N0" * 60 + b"N.", Budget(opcodes=200)
+
+    def inspect_again() -> ContentReport | None:
+        return inspect_pickles(lambda start, end: content[start:end], 0, len(content), budget=budget)
+
+    first, second = inspect_again(), inspect_again()
+    assert first is not None
+    assert first.reason is None
+    assert second is not None
+    assert "too large" in (second.reason or "")

@@ -85,17 +85,12 @@ def present_whole_task(task: Task, models: Sequence[Model], *, bucket: str) -> d
     """
     found = {model.model_id: model for model in models}
     entries = [
-        _present_result(task, found[model_id], bucket) if model_id in found else _present_missing(task, model_id)
+        _present_result(task, found[model_id], bucket) if model_id in found else {"model_id": model_id, **_DELETED}
         for model_id in task.model_ids
         if model_id in found or task.status is TaskStatus.DONE
     ]
     entries += [{"name": s.directory or "/", "status": "SKIPPED", "lacks": list(s.lacks)} for s in task.skipped]
     return {**present_task(task), "models": entries}
-
-
-def _present_missing(task: Task, model_id: str) -> dict[str, Any]:
-    is_failed = model_id in task.failed_ids
-    return {"model_id": model_id, **({"status": ModelStatus.FAILED.value} if is_failed else _DELETED)}
 
 
 def present_model(model: Model, *, bucket: str) -> dict[str, Any]:

@@ -178,8 +178,13 @@ UNREAD: dict[str, tuple[bytes, str, str]] = {
     "zstd under another suffix": (b"\x28\xb5\x2f\xfd" + bytes(100), "a.pt.tmp", "zstd is not decompressed"),
     "a dictionary of LZMA that is too large": (
         lzma.compress(PLAIN, lzma.FORMAT_XZ, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 2**28}]),
-        "a.joblib",
-        "damaged",
+        "model.sav",
+        "Memory usage limit",
+    ),
+    "a dictionary of old LZMA that is too large": (
+        lzma.compress(PLAIN, lzma.FORMAT_ALONE, filters=[{"id": lzma.FILTER_LZMA1, "dict_size": 2**28}]),
+        "weights",
+        "Memory usage limit",
     ),
     "damaged xz": (b"\xfd7zXZ\x00" + bytes(100), "a.pkl", "damaged"),
     "archives in archives": (
@@ -471,3 +476,9 @@ def test_layers_in_hdf5(text: bytes, before: bytes) -> None:
 def test_raw_weights_that_begin_with_zeros_pass() -> None:
     report = inspect(bytes(1024) + b"\xff" * 1000, "openvino/openvino_model.bin")
     assert (report.format, report.is_unread) == ("unknown", False)
+
+
+def test_many_texts_in_an_archive_are_not_taken_for_too_much_of_a_pickle() -> None:
+    text = b"words and more words\n" * 3500
+    report = check_clean(zip_files({f"{number}.txt": text for number in range(1_000)}, zipfile.ZIP_DEFLATED), "a.zip")
+    assert not report.is_loadable

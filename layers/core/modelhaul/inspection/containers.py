@@ -49,6 +49,8 @@ _MAX_REASONS = 3
 _RAW_TENSOR = re.compile(r".*\bdata/(?:weights/weight|constants/tensor)_\d+")
 _MAX_DICTIONARY = 68 * 1024 * 1024  # bytes that an LZMA decompressor may take
 
+_OUT_OF_MEMORY = "Memory usage limit"  # as the lzma module says it
+
 _DECOMPRESSORS: dict[str, tuple[tuple[bytes, ...], Callable[[], Any]]] = {
     "gzip": ((b"\x1f\x8b",), lambda: zlib.decompressobj(31)),
     "bzip2": ((b"BZh",), bz2.BZ2Decompressor),
@@ -119,7 +121,10 @@ def _inspect_decompressed(
 ) -> ContentReport | None:
     if file.depth >= _MAX_DEPTH:
         return ContentReport(name, _TOO_DEEP, is_loadable=True)
-    content, is_whole = _decompress_streams(file.read(0, min(file.size, _MAX_COMPRESSED)), name, magics)
+    try:
+        content, is_whole = _decompress_streams(file.read(0, min(file.size, _MAX_COMPRESSED)), name, magics)
+    except _LimitError as error:
+        return ContentReport(name, str(error), is_loadable=True)
     is_whole &= file.size <= _MAX_COMPRESSED
     path = _strip_suffix(file.path)
     inner = inspect_member(open_bytes(path, content, file))
@@ -135,7 +140,7 @@ def _inspect_decompressed(
 
 
 def _decompress_streams(data: bytes, name: str, magics: tuple[bytes, ...]) -> tuple[bytes, bool]:
-    """What is compressed, at most 32 MiB and a byte, and whether it is all that readers find.
+    """What is compressed, at most 32 MiB and a byte, and whether it is all that readers find. Raises _LimitError.
 
     Readers of gzip, bzip2 and xz continue with the next stream in the file, those of gzip and xz after zeros.
     """
@@ -155,6 +160,7 @@ def _decompress_streams(data: bytes, name: str, magics: tuple[bytes, ...]) -> tu
 def _decompress(decompressor: Any, data: bytes, content: bytearray) -> bytes | None:
     """Adds one stream to the content, and returns what follows it; None for a damaged stream, or above 32 MiB.
 
+    Raises _LimitError for a dictionary that is too large.
     It goes by pieces smaller than those of any reader, so that as much precedes the damage as a reader finds.
     """
     for position in range(0, len(data), _PIECE):
@@ -162,7 +168,12 @@ def _decompress(decompressor: Any, data: bytes, content: bytearray) -> bytes | N
         while piece is not None and not decompressor.eof:
             try:
                 content += decompressor.decompress(piece, _MAX_IN_MEMORY + 1 - len(content))
-            except (zlib.error, OSError, EOFError, lzma.LZMAError):
+            except lzma.LZMAError as error:
+                if _OUT_OF_MEMORY in str(error):
+                    # Readers without this limit go on.
+                    raise _LimitError(f"{error}: {_MAX_DICTIONARY:,} bytes") from None
+                return None
+            except (zlib.error, OSError, EOFError):
                 return None
             if len(content) > _MAX_IN_MEMORY:
                 return None

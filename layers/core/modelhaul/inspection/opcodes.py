@@ -15,6 +15,7 @@ from modelhaul.json_streams import ReadRange
 
 _MAX_OPCODES = 4_000_000  # in all pickles of a file
 MAX_NAME: Final = 255  # bytes of a string that can be a name
+_MAX_READ_IN_ALL = 1024 * 1024 * 1024  # bytes that are read of all pickles in a file
 _MAX_READ = 64 * 1024 * 1024  # bytes read from a file; data that is skipped is not read
 _MAX_LINE = 4 * 1024 * 1024  # bytes of an argument that a newline ends
 _MAX_NAME_LINE = 64 * 1024  # bytes; no file's path is as long
@@ -61,7 +62,7 @@ class Budget:
     """What is read of the pickles in one file, those in its archives included."""
 
     opcodes: int = _MAX_OPCODES
-    size: int = _MAX_READ
+    size: int = _MAX_READ_IN_ALL
 
 
 class Source:
@@ -75,6 +76,7 @@ class Source:
         "_base",
         "_budget",
         "_frame_end",
+        "_left",
         "_opcode_at",
         "_read",
         "_size",
@@ -91,6 +93,7 @@ class Source:
         self._opcode_at = start
         self._size = _FIRST_WINDOW
         self._budget = budget or Budget()
+        self._left = _MAX_READ
         self._frame_end = _INF
         self.end = end
         self.notes: list[Note] = []
@@ -203,10 +206,11 @@ class Source:
         begins = self._base + self._at + len(kept)
         if count - len(kept) > self.end - begins:
             raise DeadStreamError
-        if self._budget.size <= 0:
+        if self._left <= 0 or self._budget.size <= 0:
             raise LimitError
         data = self._read(begins, min(begins + max(count - len(kept), self._size), self.end))
         self._budget.size -= len(data)
+        self._left -= len(data)
         self._size = min(self._size * 4, _LAST_WINDOW)
         self._base += self._at
         self._window, self._at = kept + data, 0

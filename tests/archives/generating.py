@@ -280,7 +280,7 @@ def _change_field(chance: random.Random, data: bytearray, place: tuple[int, int]
 
 
 def _move_record(chance: random.Random, data: bytes, pairs: list[tuple[_Record, _Record]], end: _Record) -> bytes:
-    """A record again, before or behind another one, with the sizes in the end record or without."""
+    """A record again, before or after a different record, with the sizes in the end record or without."""
     records = [record for pair in pairs for record in pair] + [end]
     record, other = chance.choice(records), chance.choice(records)
     copied = data[record.start : record.end]

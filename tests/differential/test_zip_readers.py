@@ -109,7 +109,7 @@ def test_a_program_extracts_what_we_read_of_generated_archives(program: str) -> 
     ],
 )
 def test_readers_disagree_about_hostile_archives(name: str, program: str) -> None:
-    """Each of these is refused because this program extracts something else than another one, or less."""
+    """Each of these is refused because this program extracts other files than other programs do, or fewer."""
     data = HOSTILE[name].data
     reading = (IN_PROCESS.get(program) or require(program))(data)
     others = [read(data) for other, read in {**IN_PROCESS, **find_programs()}.items() if other != program]

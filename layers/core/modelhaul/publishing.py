@@ -43,7 +43,7 @@ _LARGE_AT_ONCE = 4  # each in as many requests as it has half gigabytes
 _BATCH_FILES = 256
 _BATCH_BYTES = 64_000_000_000
 _LARGE = 1024 * 1024 * 1024  # bytes; above, the store copies one file in many parallel parts
-_COPYING_SECONDS = 240.0  # that a function has left after the inspection, or another one copies
+_COPYING_SECONDS = 240.0  # with fewer left after the inspection, the next function copies
 _STOP_BEFORE = 60.0  # seconds kept at the end, besides what the batch's copies are expected to take
 
 

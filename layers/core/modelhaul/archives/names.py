@@ -157,7 +157,7 @@ def _check_collisions(names: Iterable[str], true_names: Iterable[str]) -> None:
 
 
 def _check_exchanged(others: Sequence[str], names: Sequence[str]) -> None:
-    """Refuses an entry that some reader shows by the name of another one."""
+    """Refuses an entry that a reader shows under the name of a different entry."""
     places = {_fold(name): place for place, name in enumerate(names)}
     for place, (other, name) in enumerate(zip(others, names, strict=True)):
         if places.get(_fold(other), place) != place:

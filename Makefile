@@ -2,6 +2,8 @@
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.local/venvs/sam/bin:$(PATH):$(CURDIR)/.local/venvs/uv/bin
 export SAM_CLI_TELEMETRY := 0
+# With it, each of the many processes of the tests and of the local stack compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The first Python 3.13 that starts: on PATH, from pyenv, from uv. (Make discards what a shell prints that ends with 127.)
 PYTHON = $(shell for python in python3.13 "$$HOME"/.pyenv/versions/3.13*/bin/python3.13 \
@@ -54,7 +56,7 @@ COVERAGE = --cov --cov-report= --cov-fail-under=0
 test: check ## checks and all tests, those on the local stack included
 	@"$(PYTHON)" requirements/install.py tests
 	coverage erase
-	pytest -n 2 -m "not stack" $(COVERAGE)
+	pytest -n 2 --dist worksteal -m "not stack" $(COVERAGE)
 	pytest -m stack $(COVERAGE) --cov-append
 	coverage report
 

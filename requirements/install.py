@@ -59,7 +59,8 @@ def install_environment(environment: Path, requirements: list[Path]) -> None:
     uv = find_uv()
     run(uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, environment)
     python = environment / "bin/python"
-    run(uv, "pip", "sync", "--quiet", "--require-hashes", "--python", python, *requirements)
+    options = ("--quiet", "--require-hashes", "--compile-bytecode", "--python", python)
+    run(uv, "pip", "sync", *options, *requirements)
     stamp.write_text(wanted)
 
 

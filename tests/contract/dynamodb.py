@@ -13,13 +13,17 @@ import pytest
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import ConnectionClosedError
 from moto.core.botocore_stubber import BotocoreStubber
-from pynamodb.models import Model as Item
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.dynamodb.models import dynamodb_backends
+from pynamodb.models import Model as Table
 
 from modelhaul.adapters.dynamodb import DynamoDBLedger
 from modelhaul.ports import Clock
 from tests.contract.backends import REGION
 
 type Answer = tuple[int, dict[str, str], Any]
+type Item = tuple[str, ...]
+"""A table's name and the values of a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +40,16 @@ type Fault = Callable[[Call, Callable[[], Answer]], Answer]
 class MotoDynamoDB:
     """Calls run one at a time, since moto's transactions are not atomic among threads.
 
-    If `conflicts`, a transaction that meets another call is refused at once, as DynamoDB does.
+    With `conflicts`, a transaction is refused at once, as by DynamoDB, while another one writes one of its items. So of
+    any number of transactions at least one always succeeds.
     """
 
     conflicts: bool = False
     calls: list[Call] = field(default_factory=list)
     _faults: list[tuple[str, Fault]] = field(default_factory=list)
     _lock: threading.RLock = field(default_factory=threading.RLock)
+    _items: set[Item] = field(default_factory=set)
+    _items_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def inject(self, operation: str, fault: Fault, *, times: int = 1) -> None:
         """`fault` answers the next `times` calls of `operation` ("" for any)."""
@@ -59,17 +66,32 @@ class MotoDynamoDB:
     def process(self, request: AWSPreparedRequest, do: Callable[[], Answer]) -> Answer:
         call = Call(_read_target(request), json.loads(request.body or b""))  # type: ignore[arg-type]
         self.calls.append(call)
-        is_transaction = call.operation == "TransactWriteItems"
-        if not self._lock.acquire(blocking=not (is_transaction and self.conflicts)):
-            return conflict(call, do)
+        items = _list_items(call) if self.conflicts and call.operation == "TransactWriteItems" else set()
+        with self._items_lock:
+            if items & self._items:
+                return conflict(call, do)
+            self._items |= items
         try:
-            for planned in self._faults:
-                if planned[0] in ("", call.operation):
-                    self._faults.remove(planned)
-                    return planned[1](call, do)
-            return do()
+            with self._lock:
+                for planned in self._faults:
+                    if planned[0] in ("", call.operation):
+                        self._faults.remove(planned)
+                        return planned[1](call, do)
+                return do()
         finally:
-            self._lock.release()
+            with self._items_lock:
+                self._items -= items
+
+
+def _list_items(call: Call) -> set[Item]:
+    return {_find_item(action) for actions in call.body["TransactItems"] for action in actions.values()}
+
+
+def _find_item(action: dict[str, Any]) -> Item:
+    """A put has the key among the item's attributes, every other action has it alone."""
+    table = dynamodb_backends[DEFAULT_ACCOUNT_ID][REGION].get_table(action["TableName"])
+    key = action.get("Key") or action["Item"]
+    return action["TableName"], *(json.dumps(key[name]) for name in table.table_key_attrs)
 
 
 def lose_reply(_: Call, do: Callable[[], Answer]) -> Answer:
@@ -137,5 +159,5 @@ def clear_tables(ledger: DynamoDBLedger) -> None:
                 batch.delete(item)
 
 
-def _list_tables(ledger: DynamoDBLedger) -> list[type[Item]]:
+def _list_tables(ledger: DynamoDBLedger) -> list[type[Table]]:
     return [ledger._tasks, ledger._models, ledger._files, ledger._blobs]

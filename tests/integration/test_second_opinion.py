@@ -6,6 +6,7 @@ import random
 import sys
 from pathlib import Path
 
+import modelaudit_picklescan
 import pytest
 from modelaudit_picklescan import scan_bytes
 
@@ -19,14 +20,25 @@ UNVERIFIED = PickleOpinion(SecondOpinion.UNVERIFIED)
 SYSTEM_FOUND = PickleOpinion(SecondOpinion.MALICIOUS, ("Found REDUCE opcode invoking dangerous global: os.system",))
 
 
+@pytest.fixture
+def scanner(tmp_path: Path) -> ModelauditPickleScanner:
+    """With the packages of a function alone: the scanner reads the code of numpy and others where they are installed,
+    for 13 seconds a pickle.
+    """
+    (tmp_path / "modelaudit_picklescan").symlink_to(Path(modelaudit_picklescan.__file__).parent)
+    run = "runpy.run_module('modelhaul_scanner', run_name='__main__', alter_sys=True)"
+    code = f"import runpy, sys; sys.path.append({str(tmp_path)!r}); {run}"
+    return ModelauditPickleScanner((sys.executable, "-S", "-c", code))
+
+
 def read_contents(folder: Path, names: list[str]) -> list[bytes]:
     reports = [inspect(folder / name) for name in names]
     return [report.pickles for report in reports if report.pickles is not None]
 
 
-def test_each_pickle_gets_its_opinion_in_order() -> None:
+def test_each_pickle_gets_its_opinion_in_order(scanner: ModelauditPickleScanner) -> None:
     pickles = [PLAIN, SYSTEM, build_state_dict(), b"garbage", b"", PLAIN + SYSTEM, PLAIN]
-    assert ModelauditPickleScanner().scan(pickles, seconds=60) == [
+    assert scanner.scan(pickles, seconds=60) == [
         PickleOpinion(SecondOpinion.CLEAN),
         SYSTEM_FOUND,
         UNVERIFIED,  # it wants to see torch's own code
@@ -37,11 +49,11 @@ def test_each_pickle_gets_its_opinion_in_order() -> None:
     ]
 
 
-def test_nothing_of_ordinary_weights_is_called_malicious_and_all_calls_are() -> None:
+def test_nothing_of_ordinary_weights_is_called_malicious_and_all_calls_are(scanner: ModelauditPickleScanner) -> None:
     ordinary = read_contents(CHECKPOINTS, NAMES)
     hostile = read_contents(HOSTILE, CALLED)
     assert (len(ordinary), len(hostile)) == (len(NAMES), len(CALLED))
-    opinions = ModelauditPickleScanner().scan([*ordinary, *hostile], seconds=300)
+    opinions = scanner.scan([*ordinary, *hostile], seconds=300)
     assert {opinion.verdict for opinion in opinions[: len(NAMES)]} <= {SecondOpinion.CLEAN, SecondOpinion.UNVERIFIED}
     assert {opinion.verdict for opinion in opinions[len(NAMES) :]} == {SecondOpinion.MALICIOUS}
     assert all("system" in " ".join(opinion.reasons) for opinion in opinions[len(NAMES) :])

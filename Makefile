@@ -60,10 +60,12 @@ test: check ## checks and all tests, those on the local stack included
 	pytest -m stack $(COVERAGE) --cov-append
 	coverage report
 
-check: setup ## lint, format, types, template
+IMPORTS = PYTHONPATH=.:cli:layers/core:layers/sources:layers/scanner
+check: setup ## lint, format, types, imports, template
 	ruff check
 	ruff format --check
 	mypy cli functions layers local openapi tests
+	$(IMPORTS) lint-imports --no-cache
 	cfn-lint template.yaml
 
 format: setup ## mend what ruff can mend

@@ -7,10 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, SkipJsonSchema, models_json_schema
 from pydantic_core import core_schema
 
-from modelhaul.findings import FileVerdict, FindingKind, Severity
-from modelhaul.model import FileKind, GateVerdict, ModelStatus, SecondOpinion, Source
-from modelhaul.selection import Weights
-from modelhaul.task import Stage, TaskStatus
+from modelhaul.domain.files import FileKind
+from modelhaul.domain.findings import FileVerdict, FindingKind, Severity
+from modelhaul.domain.gate import GateVerdict, SecondOpinion
+from modelhaul.domain.models import ModelStatus, Source
+from modelhaul.domain.selection import Weights
+from modelhaul.domain.tasks import Stage, TaskStatus
 
 Count = Annotated[int, Field(ge=0)]
 Bytes = Annotated[int, Field(ge=0, description="bytes")]

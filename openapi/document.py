@@ -11,9 +11,9 @@ from typing import Any
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver
 from aws_lambda_powertools.event_handler.openapi.merge import OpenAPIMerge
 
-from modelhaul import errors
-from modelhaul.documenting import describe_headers, describe_problem
-from modelhaul.http import find_status, find_title
+from modelhaul.domain import errors
+from modelhaul.entrypoints.documents import describe_headers, describe_problem
+from modelhaul.entrypoints.problems import find_status, find_title
 from openapi.answers import describe_bodies
 from openapi.examples import EXAMPLES, PROBLEMS, Example, show_problem
 

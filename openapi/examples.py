@@ -10,30 +10,21 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from modelhaul import errors
-from modelhaul.catalog import describe_missing_model
-from modelhaul.closing import describe_missing_task
-from modelhaul.findings import FileInspection, FileVerdict
-from modelhaul.http import accept_models, accept_task, accept_upload, answer_error, create_problem
-from modelhaul.model import (
-    Archive,
-    GateReport,
-    GateVerdict,
-    Model,
-    ModelStatus,
-    ResolvedModel,
-    SecondOpinion,
-    Source,
-    UploadTicket,
-)
-from modelhaul.presentation import (
+from modelhaul.catalog.presentation import (
     present_inspection,
     present_model,
     present_task,
     present_whole_task,
     summarize_gate,
 )
-from modelhaul.task import Progress, Stage, Task, TaskError, TaskStatus
+from modelhaul.domain import errors
+from modelhaul.domain.archives import Archive, UploadTicket
+from modelhaul.domain.findings import FileInspection, FileVerdict
+from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
+from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source, describe_missing_model
+from modelhaul.domain.tasks import Progress, Stage, Task, TaskError, TaskStatus, describe_missing_task
+from modelhaul.entrypoints.problems import answer_error, create_problem
+from modelhaul.entrypoints.responses import accept_models, accept_task, accept_upload
 
 BUCKET = "modelhaul-modelsbucket-1a2b3c4d5e6f"
 CREATED = datetime(2025, 6, 22, 12, 0, 0, tzinfo=UTC)

@@ -5,7 +5,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from modelhaul import wiring
-from modelhaul.worker import run_archive_step
+from modelhaul.entrypoints.workers import run_archive_step
 
 wiring.build_early(wiring.create_runner, wiring.create_acceptor, wiring.create_arrival_recorder)
 

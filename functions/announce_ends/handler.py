@@ -5,7 +5,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from modelhaul import wiring
-from modelhaul.worker import announce_ended_tasks
+from modelhaul.entrypoints.workers import announce_ended_tasks
 
 wiring.build_early(wiring.create_announcer)
 

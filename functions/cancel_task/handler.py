@@ -5,9 +5,9 @@ from http import HTTPStatus
 from aws_lambda_powertools.event_handler import Response
 
 from modelhaul import wiring
-from modelhaul.documenting import describe_answers
-from modelhaul.errors import TaskEndedError, TaskNotFoundError
-from modelhaul.http import create_app, create_handler
+from modelhaul.domain.errors import TaskEndedError, TaskNotFoundError
+from modelhaul.entrypoints.api import create_app, create_handler
+from modelhaul.entrypoints.documents import describe_answers
 
 app = create_app()
 handler = create_handler(app)

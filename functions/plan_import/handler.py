@@ -5,8 +5,8 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from modelhaul import wiring
-from modelhaul.messages import PlanImport
-from modelhaul.worker import run_step
+from modelhaul.domain.messages import PlanImport
+from modelhaul.entrypoints.workers import run_step
 
 wiring.build_early(wiring.create_runner, wiring.create_planner)
 

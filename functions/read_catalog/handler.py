@@ -7,14 +7,15 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Query
 
 from modelhaul import wiring
-from modelhaul.closing import describe_missing_task
-from modelhaul.documenting import describe_answers
-from modelhaul.errors import InvalidReferenceError, ModelFileNotFoundError, ModelNotFoundError, TaskNotFoundError
-from modelhaul.http import answer_json, create_app, create_handler, read_greedy_path, redirect
-from modelhaul.model import ModelStatus, Source
-from modelhaul.presentation import present_model, present_task, present_whole_task
+from modelhaul.catalog.presentation import present_model, present_task, present_whole_task
+from modelhaul.domain.errors import InvalidReferenceError, ModelFileNotFoundError, ModelNotFoundError, TaskNotFoundError
+from modelhaul.domain.models import ModelStatus, Source
+from modelhaul.domain.tasks import TaskStatus, describe_missing_task
+from modelhaul.entrypoints.api import create_app, create_handler
+from modelhaul.entrypoints.documents import describe_answers
+from modelhaul.entrypoints.requests import read_greedy_path
+from modelhaul.entrypoints.responses import answer_json, redirect
 from modelhaul.settings import StoreSettings
-from modelhaul.task import TaskStatus
 
 app = create_app()
 handler = create_handler(app)

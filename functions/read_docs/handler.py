@@ -8,8 +8,8 @@ from typing import Annotated
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Query
 
-from modelhaul.documenting import describe_answers
-from modelhaul.http import create_app, create_handler
+from modelhaul.entrypoints.api import create_app, create_handler
+from modelhaul.entrypoints.documents import describe_answers
 
 app = create_app()
 handler = create_handler(app)
@@ -37,7 +37,7 @@ def read_page(format: Annotated[str, Query()] = "html") -> Response[str]:  # noq
     if format == "json":
         return read_openapi()
     # Programs ask for the document only, which needs none of this.
-    from modelhaul.swagger import render_page  # noqa: PLC0415
+    from modelhaul.entrypoints.docs_page import render_page  # noqa: PLC0415
 
     page, policy = render_page(read_document())
     return Response(HTTPStatus.OK.value, "text/html; charset=utf-8", page, {"Content-Security-Policy": policy})

@@ -5,7 +5,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from modelhaul import wiring
-from modelhaul.worker import record_dead_letters
+from modelhaul.entrypoints.workers import record_dead_letters
 
 wiring.build_early(wiring.create_runner)
 

@@ -7,11 +7,12 @@ from aws_lambda_powertools.event_handler.openapi.params import Body
 from pydantic import Field
 
 from modelhaul import wiring
-from modelhaul.documenting import IMPORTING, describe_import
-from modelhaul.errors import InvalidReferenceError
-from modelhaul.http import accept_task, create_app, create_handler
-from modelhaul.model import Source
-from modelhaul.submission import HubImport
+from modelhaul.domain.errors import InvalidReferenceError
+from modelhaul.domain.models import Source
+from modelhaul.entrypoints.api import create_app, create_handler
+from modelhaul.entrypoints.documents import IMPORTING, describe_import
+from modelhaul.entrypoints.responses import accept_task
+from modelhaul.entrypoints.submissions import HubImport
 
 app = create_app()
 handler = create_handler(app)

@@ -7,18 +7,13 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from modelhaul import errors, wiring
-from modelhaul.documenting import IMPORTING, describe_answers
-from modelhaul.forms import read_upload_form
-from modelhaul.http import (
-    accept_models,
-    accept_upload,
-    create_app,
-    create_handler,
-    read_body,
-    read_form_type,
-    read_json,
-)
+from modelhaul import wiring
+from modelhaul.domain import errors
+from modelhaul.entrypoints.api import create_app, create_handler
+from modelhaul.entrypoints.documents import IMPORTING, describe_answers
+from modelhaul.entrypoints.forms import read_upload_form
+from modelhaul.entrypoints.requests import read_body, read_form_type, read_json
+from modelhaul.entrypoints.responses import accept_models, accept_upload
 
 app = create_app()
 handler = create_handler(app, takes_forms=True)

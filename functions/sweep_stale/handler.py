@@ -5,7 +5,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from modelhaul import wiring
-from modelhaul.logs import create_logger
+from modelhaul.entrypoints.logs import create_logger
 
 wiring.build_early(wiring.create_sweeper)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from modelhaul.archives.entries import ArchiveLimits, Entry
 from modelhaul.archives.names import FAT_HOST, show_in_code_page, show_in_unzip
 from modelhaul.archives.reader import ArchiveReader, open_memory
-from modelhaul.errors import ArchiveRefusedError
+from modelhaul.domain.errors import ArchiveRefusedError
 from tests.archives.readers import Reader, Reading
 
 LIMITS = ArchiveLimits(max_entries=100_000, max_entry_bytes=10**9, max_total_bytes=10**10, max_ratio=1032)

@@ -17,11 +17,12 @@ from typing import Any
 import moto.s3.models
 import pytest
 
-from modelhaul import planning, transfer
 from modelhaul.adapters import s3
-from modelhaul.model import Checkpoint, Source
-from modelhaul.streaming import StreamSettings
-from modelhaul.task import TaskStatus
+from modelhaul.domain.files import Checkpoint
+from modelhaul.domain.models import Source
+from modelhaul.domain.tasks import TaskStatus
+from modelhaul.transfer.engine import StreamSettings
+from modelhaul.transfer.policy import TransferPolicy
 from tests.benchmarks.counted_import import CountedImport, count_import, submit
 from tests.benchmarks.servers import ROOT
 from tests.fakes.deployment import Deployment
@@ -93,10 +94,13 @@ def _count_hub(files: dict[str, bytes]) -> CountedImport:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(moto.s3.models, "S3_UPLOAD_PART_MIN_SIZE", 1)
         patch.setattr(s3, "_MIN_PART_SIZE", 1)
-        patch.setattr(planning, "SMALL_FILE", _LARGE)
-        patch.setattr(transfer, "SMALL_FILE", _LARGE)
         return count_import(
-            source, start, stream_settings=settings, single_copy_limit=_SINGLE_COPY, copy_part_size=_COPY_PART
+            source,
+            start,
+            stream_settings=settings,
+            policy=TransferPolicy(small_file=_LARGE),
+            single_copy_limit=_SINGLE_COPY,
+            copy_part_size=_COPY_PART,
         )
 
 

@@ -31,18 +31,21 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.dynamodb.models import dynamodb_backends
 from moto.s3.models import s3_backends
 
-from modelhaul import planning, transfer, wiring
+from modelhaul import wiring
 from modelhaul.adapters import s3
 from modelhaul.adapters.archives import S3ArchiveStore
 from modelhaul.adapters.idempotency import DynamoDBAnswerStore
 from modelhaul.adapters.rate_limits import DynamoDBRateLimitStore
 from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
-from modelhaul.errors import ImportInProgressError, StorageUnavailableError
-from modelhaul.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
-from modelhaul.model import ObjectRange, Part, ResolvedModel, Source, SourceFile
-from modelhaul.streaming import StreamSettings
-from modelhaul.task import Task, TaskStatus
+from modelhaul.domain.errors import ImportInProgressError, StorageUnavailableError
+from modelhaul.domain.files import Part, SourceFile
+from modelhaul.domain.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
+from modelhaul.domain.models import ResolvedModel, Source
+from modelhaul.domain.objects import ObjectRange
+from modelhaul.domain.tasks import Task, TaskStatus
+from modelhaul.transfer.engine import StreamSettings
+from modelhaul.transfer.policy import TransferPolicy
 from modelhaul_sources.rate_budget import RateBudget
 from tests.benchmarks.counted_import import CountedQueue
 from tests.benchmarks.servers import ROOT
@@ -490,14 +493,12 @@ def open_bench() -> Iterator[Bench]:
         patch.setattr(moto.s3.models, "S3_UPLOAD_PART_MIN_SIZE", 1)
         patch.setattr(s3, "_MIN_PART_SIZE", 1)
         patch.setattr(s3, "_MIB", 1)
-        patch.setattr(planning, "SMALL_FILE", _PART)
-        patch.setattr(transfer, "SMALL_FILE", _PART)
         client = create_s3_client(REGION)
         for bucket in (_MODELS, _INCOMING):
             client.create_bucket(Bucket=bucket)
         sqs = create_sqs_client(REGION)
         url = sqs.create_queue(QueueName="work")["QueueUrl"]
-        deployment = Deployment(clock=clock)
+        deployment = Deployment(clock=clock, policy=TransferPolicy(small_file=_PART))
         queue = CountedQueue(SQSMessageQueue(sqs, dict.fromkeys(_STEPS, url)), deployment.queue)
         store, archives = PacedStore(client, _MODELS), S3ArchiveStore(client, _INCOMING, clock=clock)
         deployment.archives = cast("Any", archives)

@@ -16,10 +16,11 @@ from botocore.client import BaseClient
 from modelhaul.adapters.archives import S3ArchiveStore
 from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
-from modelhaul.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
-from modelhaul.model import Source
-from modelhaul.streaming import StreamSettings
-from modelhaul.task import Task
+from modelhaul.domain.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
+from modelhaul.domain.models import Source
+from modelhaul.domain.tasks import Task
+from modelhaul.transfer.engine import StreamSettings
+from modelhaul.transfer.policy import TransferPolicy
 from tests.benchmarks.request_units import charge_call
 from tests.contract.backends import REGION, open_aws
 from tests.contract.dynamodb import open_ledger
@@ -30,6 +31,7 @@ from tests.fakes.message_queue import InMemoryMessageQueue
 from tests.fakes.model_source import HubSource
 
 # Nothing that depends on how fast this machine is: no heartbeat, no second connection.
+_POLICY = TransferPolicy()
 _TIMELESS = {"heartbeat": 1e9, "rate_window": 1e9}
 
 
@@ -96,6 +98,7 @@ def count_import(
     start: Callable[[Deployment], str],
     *,
     stream_settings: Callable[..., StreamSettings] = StreamSettings,
+    policy: TransferPolicy = _POLICY,
     **store_options: int,
 ) -> CountedImport:
     """One import by the whole pipeline, which `start` begins and of which it returns the task's id. `store_options` are
@@ -109,7 +112,7 @@ def count_import(
         sqs = create_sqs_client(REGION)
         url = sqs.create_queue(QueueName="work")["QueueUrl"]
         kinds = (AcceptArchive, PlanImport, TransferFiles, PublishModels)
-        deployment = Deployment(source, clock=clock)
+        deployment = Deployment(source, clock=clock, policy=policy)
         queue = CountedQueue(SQSMessageQueue(sqs, dict.fromkeys(kinds, url)), deployment.queue)
         client = create_s3_client(REGION)
         deployment.archives = cast("InMemoryArchiveStore", S3ArchiveStore(client, "incoming"))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from modelhaul.inspection import opcodes
+from modelhaul.inspection.pickles import opcodes
 from tests.benchmarks.report import Run
 from tests.differential.headers import find_disagreement, make_header
 from tests.differential.judging import disagree, judge

@@ -14,11 +14,13 @@ from typing import cast
 
 from modelhaul import wiring
 from modelhaul.adapters import dynamodb, s3, sqs
-from modelhaul.digest import Algorithm, Digest
-from modelhaul.errors import PermanentError
+from modelhaul.domain.digests import Algorithm, Digest
+from modelhaul.domain.errors import PermanentError
+from modelhaul.domain.files import FileRecord, SourceFile
+from modelhaul.domain.gate import PicklePolicy
+from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul.inspection.gate import Gate
-from modelhaul.model import FileRecord, PicklePolicy, ResolvedModel, Source, SourceFile
-from modelhaul.ports import ObjectStore
+from modelhaul.ports.object_store import ObjectStore
 from tests.benchmarks.servers import PYTHONPATH, ROOT
 from tests.benchmarks.usage import Usage, measure
 from tests.fakes.pickle_scanner import InMemoryPickleScanner

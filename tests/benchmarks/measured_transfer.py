@@ -14,12 +14,13 @@ from dataclasses import replace
 import requests
 
 # What the function loads besides: it is part of the process's memory.
-import modelhaul.worker  # noqa: F401
+import modelhaul.entrypoints.workers  # noqa: F401
 from modelhaul import wiring
-from modelhaul.digest import Algorithm, Digest
-from modelhaul.model import ResolvedModel, Source, SourceFile
-from modelhaul.ports import ObjectStore
-from modelhaul.streaming import FileStream, Moved, StreamSettings
+from modelhaul.domain.digests import Algorithm, Digest
+from modelhaul.domain.files import SourceFile
+from modelhaul.domain.models import ResolvedModel, Source
+from modelhaul.ports.object_store import ObjectStore
+from modelhaul.transfer.engine import FileStream, Moved, StreamSettings
 from tests.benchmarks.servers import NAME, PATH
 from tests.benchmarks.usage import measure_when_told
 

@@ -5,8 +5,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from modelhaul.model import Source
-from modelhaul.task import TaskStatus
+from modelhaul.domain.models import Source
+from modelhaul.domain.tasks import TaskStatus
 from tests.benchmarks.counted_import import count_import, submit
 from tests.upstream.git_repository import Entry, RepositoryMaker
 from tests.upstream.git_tools import LfsServer

@@ -15,15 +15,17 @@ from typing import Any, cast
 
 import pytest
 
-from modelhaul import publishing, transfer
 from modelhaul.adapters.s3 import COPY_PART_SIZE, PARALLEL_COPIES, SINGLE_COPY_LIMIT
 from modelhaul.archives.reader import MemoryStream
-from modelhaul.digest import Algorithm, Digest
-from modelhaul.messages import Message, TransferFiles
-from modelhaul.model import Checkpoint, Part, ResolvedModel, Source, SourceFile
-from modelhaul.ports import ByteStream, Ledger
-from modelhaul.streaming import Moved, Paused, StreamSettings
-from modelhaul.task import TaskStatus
+from modelhaul.domain.digests import Algorithm, Digest
+from modelhaul.domain.files import Checkpoint, Part, SourceFile
+from modelhaul.domain.messages import Message, TransferFiles
+from modelhaul.domain.models import ResolvedModel, Source
+from modelhaul.domain.tasks import TaskStatus
+from modelhaul.imports import publish, transfer
+from modelhaul.ports.byte_streams import ByteStream
+from modelhaul.ports.ledger import Ledger
+from modelhaul.transfer.engine import Moved, Paused, StreamSettings
 from tests.benchmarks.virtual_time import VirtualPool, VirtualTime
 from tests.fakes.clock import ManualClock
 from tests.fakes.deployment import Deployment
@@ -351,7 +353,7 @@ def simulate_import(
     queues.invoke = invoke
     with pytest.MonkeyPatch.context() as patch:
         pool = type("Pool", (VirtualPool,), {"time": time})
-        for module in (transfer, publishing):
+        for module in (transfer, publish):
             patch.setattr(module, "ThreadPoolExecutor", pool)
         patch.setattr(transfer, "FileStream", partial(_VirtualFileStream, time=time, pace=pace))
         task = deployment.submit(_NAME)

@@ -38,8 +38,8 @@ def prepare_import(size: int) -> Callable[[], None]:
     """
     from modelhaul.adapters.archives import S3ArchiveStore  # noqa: PLC0415 - the others shall not have it in memory
     from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client  # noqa: PLC0415
-    from modelhaul.messages import AcceptArchive, PublishModels  # noqa: PLC0415
-    from modelhaul.streaming import StreamSettings  # noqa: PLC0415
+    from modelhaul.domain.messages import AcceptArchive, PublishModels  # noqa: PLC0415
+    from modelhaul.transfer.engine import StreamSettings  # noqa: PLC0415
     from tests.fakes.deployment import Deployment  # noqa: PLC0415
 
     deployment = Deployment()

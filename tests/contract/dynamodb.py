@@ -18,7 +18,7 @@ from moto.dynamodb.models import dynamodb_backends
 from pynamodb.models import Model as Table
 
 from modelhaul.adapters.dynamodb import DynamoDBLedger
-from modelhaul.ports import Clock
+from modelhaul.ports.clock import Clock
 from tests.contract.backends import REGION
 
 type Answer = tuple[int, dict[str, str], Any]

@@ -5,23 +5,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 
-from modelhaul.digest import Algorithm, Digest
-from modelhaul.model import (
-    Archive,
-    Blob,
-    Checkpoint,
-    FileRecord,
-    FileResult,
-    Model,
-    ModelStatus,
-    Part,
-    ResolvedModel,
-    Source,
-    SourceFile,
-)
-from modelhaul.ports import Ledger
-from modelhaul.selection import WHOLE, Selection
-from modelhaul.task import Progress, Stage, Task, TaskError
+from modelhaul.domain.archives import Archive
+from modelhaul.domain.digests import Algorithm, Digest
+from modelhaul.domain.files import Checkpoint, FileRecord, FileResult, Part, SourceFile
+from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source
+from modelhaul.domain.objects import Blob
+from modelhaul.domain.selection import WHOLE, Selection
+from modelhaul.domain.tasks import Progress, Stage, Task, TaskError
+from modelhaul.ports.ledger import Ledger
 
 START = 1_750_593_600.0
 GATED = TaskError("access-required", "Somebody must grant access first.", retryable=False)

@@ -15,8 +15,9 @@ import requests
 
 from modelhaul.adapters.archives import S3ArchiveStore
 from modelhaul.adapters.s3 import create_s3_client
-from modelhaul.errors import ArchiveReplacedError, SourceUnavailableError, TransientError
-from modelhaul.ports import ArchiveStore, ByteStream
+from modelhaul.domain.errors import ArchiveReplacedError, SourceUnavailableError, TransientError
+from modelhaul.ports.archive_store import ArchiveStore
+from modelhaul.ports.byte_streams import ByteStream
 from tests.contract.backends import BACKENDS, REGION, open_aws
 from tests.fakes.archive_store import InMemoryArchiveStore
 from tests.fakes.clock import ManualClock

@@ -9,8 +9,8 @@ import boto3
 import pytest
 
 from modelhaul.adapters.eventbridge import EventBridgeEventBus, create_events_client
-from modelhaul.ports import EventBus
-from modelhaul.task import Event
+from modelhaul.domain.tasks import Event
+from modelhaul.ports.event_bus import EventBus
 from tests.contract.backends import BACKENDS, REGION, open_aws
 from tests.fakes.event_bus import InMemoryEventBus
 

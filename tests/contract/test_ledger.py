@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from modelhaul.adapters.dynamodb import DynamoDBLedger
-from modelhaul.errors import (
+from modelhaul.domain.archives import Archive, SkippedDirectory
+from modelhaul.domain.errors import (
     DeletionInProgressError,
     ImportInProgressError,
     InvalidReferenceError,
@@ -22,22 +23,13 @@ from modelhaul.errors import (
     ModelExistsError,
     TaskEndedError,
 )
-from modelhaul.model import (
-    Archive,
-    Blob,
-    FileRecord,
-    GateReport,
-    GateVerdict,
-    Model,
-    ModelError,
-    ModelStatus,
-    SecondOpinion,
-    SkippedDirectory,
-    Source,
-)
-from modelhaul.ports import Ledger
-from modelhaul.selection import Selection, Weights
-from modelhaul.task import Progress, Stage, Task, TaskPage, TaskStatus
+from modelhaul.domain.files import FileRecord
+from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
+from modelhaul.domain.models import Model, ModelError, ModelStatus, Source
+from modelhaul.domain.objects import Blob
+from modelhaul.domain.selection import Selection, Weights
+from modelhaul.domain.tasks import Progress, Stage, Task, TaskPage, TaskStatus
+from modelhaul.ports.ledger import Ledger
 from tests.contract.backends import BACKENDS, open_aws
 from tests.contract.dynamodb import clear_tables, control_moto, open_ledger
 from tests.contract.ledger_builders import (

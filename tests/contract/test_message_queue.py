@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
-from modelhaul.messages import Message, PlanImport, PublishModels, TransferFiles, parse_message
-from modelhaul.ports import MessageQueue
+from modelhaul.domain.messages import Message, PlanImport, PublishModels, TransferFiles, parse_message
+from modelhaul.ports.message_queue import MessageQueue
 from tests.contract.backends import BACKENDS, REGION, open_aws
 from tests.fakes.message_queue import InMemoryMessageQueue
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from modelhaul.digest import FileHasher
-from modelhaul.errors import (
+from modelhaul.domain.digests import FileHasher
+from modelhaul.domain.errors import (
     AccessRequiredError,
     FileMissingError,
     InvalidReferenceError,
@@ -14,8 +14,9 @@ from modelhaul.errors import (
     ModelNotFoundError,
     RevisionNotFoundError,
 )
-from modelhaul.model import FileList, ResolvedModel, SourceFile
-from modelhaul.ports import ByteStream
+from modelhaul.domain.files import FileList, SourceFile
+from modelhaul.domain.models import ResolvedModel
+from modelhaul.ports.byte_streams import ByteStream
 from modelhaul_sources.github import GitHubSource
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.huggingface import HuggingFaceSource

@@ -12,9 +12,11 @@ import requests
 
 from modelhaul.adapters.archives import S3ArchiveStore
 from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
-from modelhaul.errors import ArchiveReplacedError, ObjectGoneError, StorageUnavailableError, UploadGoneError
-from modelhaul.model import ObjectRange, Part
-from modelhaul.ports import ArchiveStore, ObjectStore
+from modelhaul.domain.errors import ArchiveReplacedError, ObjectGoneError, StorageUnavailableError, UploadGoneError
+from modelhaul.domain.files import Part
+from modelhaul.domain.objects import ObjectRange
+from modelhaul.ports.archive_store import ArchiveStore
+from modelhaul.ports.object_store import ObjectStore
 from tests.contract.backends import BACKENDS, REGION, open_aws
 from tests.fakes.archive_store import InMemoryArchiveStore
 from tests.fakes.object_store import InMemoryObjectStore

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 import pytest
 
 from modelhaul.adapters.rate_limits import DynamoDBRateLimitStore
-from modelhaul.errors import StorageUnavailableError
-from modelhaul.ports import RateLimitStore
+from modelhaul.domain.errors import StorageUnavailableError
+from modelhaul.ports.rate_limits import RateLimitStore
 from tests.contract.backends import BACKENDS, REGION, open_aws
 from tests.fakes.rate_limit_store import InMemoryRateLimitStore
 

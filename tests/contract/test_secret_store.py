@@ -5,8 +5,8 @@ from contextlib import closing
 import pytest
 
 from modelhaul.adapters.secrets import SecretsManagerSecretStore, create_secrets_client
-from modelhaul.errors import CredentialsRefusedError
-from modelhaul.ports import SecretStore
+from modelhaul.domain.errors import CredentialsRefusedError
+from modelhaul.ports.secret_store import SecretStore
 from tests.contract.backends import BACKENDS, REGION, open_aws
 from tests.fakes.secret_store import InMemorySecretStore
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib import _format_impl
 
-from modelhaul.findings import ContentReport, FileVerdict
-from modelhaul.inspection.arrays import inspect_array
+from modelhaul.domain.findings import ContentReport, FileVerdict
+from modelhaul.inspection.pickles.numpy_arrays import inspect_array
 from tests.pickles import SYSTEM
 
 _MAX_DATA = 1_000_000  # bytes

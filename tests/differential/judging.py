@@ -2,8 +2,8 @@
 
 from collections.abc import Collection
 
-from modelhaul.findings import FileVerdict
-from modelhaul.inspection.pickles import inspect_pickles
+from modelhaul.domain.findings import FileVerdict
+from modelhaul.inspection.pickles.streams import inspect_pickles
 
 
 def judge(stream: bytes) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from modelhaul.inspection.pickles import ALLOWED
+from modelhaul.inspection.pickles.streams import ALLOWED
 
 PROGRAM = Path(__file__).with_name("recording_unpickler.py")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelhaul.findings import ContentReport, FileVerdict
+from modelhaul.domain.findings import ContentReport, FileVerdict
 from tests.differential.headers import find_disagreement, inspect, make_header, write_header
 from tests.pickles import SYSTEM
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelhaul.inspection import opcodes
+from modelhaul.inspection.pickles import opcodes
 from tests.differential.judging import disagree, judge
 from tests.differential.readers import RecordingUnpickler
 from tests.differential.streams import SEEDS, make_plain, make_stream

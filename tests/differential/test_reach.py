@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelhaul.inspection.reach import Reach, find_reach
+from modelhaul.inspection.pickles.reach import Reach, find_reach
 from tests.differential.readers import RecordingUnpickler
 from tests.differential.streams import SEEDS, make_stream
 from tests.pickles import FORMS, assemble

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize
 
-from modelhaul.inspection.safetensors import check_safetensors
+from modelhaul.inspection.formats.safetensors import check_safetensors
 
 DTYPES = ("BOOL", "F4", "F6_E2M3", "U8", "I16", "BF16", "F32", "C64", "I64", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "X")
 BITS = {"F4": 4, "F6_E2M3": 6, "BOOL": 8, "U8": 8, "I16": 16, "BF16": 16, "F32": 32, "C64": 64, "I64": 64}

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from typing import Any, Self
 from urllib.parse import quote
 
-from modelhaul.errors import ArchiveReplacedError, SourceUnavailableError, UnexpectedAnswerError
-from modelhaul.model import ObjectRange, UploadPart, UploadTicket
-from modelhaul.ports import Clock
+from modelhaul.domain.archives import UploadPart, UploadTicket
+from modelhaul.domain.errors import ArchiveReplacedError, SourceUnavailableError, UnexpectedAnswerError
+from modelhaul.domain.objects import ObjectRange
+from modelhaul.ports.clock import Clock
 from tests.fakes.clock import ManualClock
 
 _MIB = 1024 * 1024

@@ -5,27 +5,35 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from modelhaul.archive_intake import ArchiveAcceptor, ArchiveIntake, ArchiveRules, ArrivalRecorder
 from modelhaul.archives.entries import ArchiveLimits
+from modelhaul.archives.rules import ArchiveRules
 from modelhaul.archives.source import ArchiveSource
-from modelhaul.catalog import Catalog
-from modelhaul.closing import TaskCloser
-from modelhaul.deleting import ModelDeleter
+from modelhaul.catalog.delete import ModelDeleter
+from modelhaul.catalog.read import Catalog
+from modelhaul.domain.gate import PicklePolicy
+from modelhaul.domain.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
+from modelhaul.domain.models import ModelStatus, Source
+from modelhaul.domain.required_files import RequiredFiles
+from modelhaul.domain.selection import WHOLE, Selection
+from modelhaul.domain.tasks import Task, TaskStatus
+from modelhaul.imports.accept import ArchiveAcceptor, ArrivalRecorder
+from modelhaul.imports.finish import TaskCloser
+from modelhaul.imports.outcomes import OutcomeWriter
+from modelhaul.imports.plan import Planner
+from modelhaul.imports.publish import Publisher
+from modelhaul.imports.retry import StepRunner
+from modelhaul.imports.submit import Intake
+from modelhaul.imports.submit_archive import ArchiveIntake
+from modelhaul.imports.sweep import Sweeper
+from modelhaul.imports.transfer import Transferrer
 from modelhaul.inspection.gate import Gate
-from modelhaul.intake import Intake
-from modelhaul.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
-from modelhaul.model import ModelStatus, PicklePolicy, Source
-from modelhaul.outcomes import OutcomeWriter
-from modelhaul.planning import Planner
-from modelhaul.ports import Ledger, MessageQueue, ModelSource, ObjectStore, PickleScanner
-from modelhaul.publishing import Publisher
-from modelhaul.required_files import RequiredFiles
-from modelhaul.retrying import StepRunner
-from modelhaul.selection import WHOLE, Selection
-from modelhaul.streaming import StreamSettings
-from modelhaul.sweeping import Sweeper
-from modelhaul.task import Task, TaskStatus
-from modelhaul.transfer import Transferrer
+from modelhaul.ports.ledger import Ledger
+from modelhaul.ports.message_queue import MessageQueue
+from modelhaul.ports.model_sources import ModelSource
+from modelhaul.ports.object_store import ObjectStore
+from modelhaul.ports.pickle_scanner import PickleScanner
+from modelhaul.transfer.engine import StreamSettings
+from modelhaul.transfer.policy import TransferPolicy
 from tests.fakes.archive_store import InMemoryArchiveStore
 from tests.fakes.clock import ManualClock
 from tests.fakes.ledger import InMemoryLedger
@@ -67,6 +75,8 @@ class Deployment:
     rules: ArchiveRules = RULES
     pickle_policy: PicklePolicy = PicklePolicy.BLOCK
     pickle_scanner: PickleScanner = field(default_factory=InMemoryPickleScanner)
+    policy: TransferPolicy = field(default_factory=TransferPolicy)
+    batch_files: int = 256
 
     def __post_init__(self) -> None:
         self.ledger = InMemoryLedger(clock=self.clock)
@@ -88,8 +98,10 @@ class Deployment:
         outcomes = OutcomeWriter(ledger, self.archives, "models-bucket")
         self.acceptor = ArchiveAcceptor(ledger, self.archives, queue, self.clock, self.rules, outcomes=outcomes)
         self.closer = TaskCloser(ledger, store, self.archives, self.meter, self.clock, outcomes=outcomes)
-        self.planner = Planner(ledger, queue, open_source, self.clock, self.rules.required_files)
-        self.transferrer = Transferrer(ledger, store, queue, open_source, self.meter, self.clock, stream_settings)
+        self.planner = Planner(ledger, queue, open_source, self.clock, self.rules.required_files, self.policy)
+        self.transferrer = Transferrer(
+            ledger, store, queue, open_source, self.meter, self.clock, stream_settings, self.policy
+        )
         self.publisher = Publisher(
             ledger,
             store,
@@ -100,10 +112,12 @@ class Deployment:
             closer=self.closer,
             outcomes=outcomes,
             gate=Gate(store, self.pickle_policy, self.pickle_scanner, self.clock),
+            policy=self.policy,
+            batch_files=self.batch_files,
         )
         self.deleter = ModelDeleter(ledger, store, self.meter, self.clock)
         self.catalog = Catalog(ledger, store)
-        self.sweeper = Sweeper(ledger, queue, self.closer, self.deleter, self.meter, self.clock)
+        self.sweeper = Sweeper(ledger, queue, self.closer, self.deleter, self.meter, self.clock, self.policy)
         self.runner = StepRunner(ledger, queue, self.closer, self.meter, self.clock)
 
     def submit(

@@ -1,5 +1,5 @@
-from modelhaul.errors import StorageUnavailableError
-from modelhaul.task import Event
+from modelhaul.domain.errors import StorageUnavailableError
+from modelhaul.domain.tasks import Event
 
 
 class InMemoryEventBus:

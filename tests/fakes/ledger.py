@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-from modelhaul.errors import (
+from modelhaul.domain.archives import SkippedDirectory
+from modelhaul.domain.errors import (
     DeletionInProgressError,
     ImportInProgressError,
     InvalidReferenceError,
@@ -14,23 +15,13 @@ from modelhaul.errors import (
     ModelExistsError,
     TaskEndedError,
 )
-from modelhaul.model import (
-    Blob,
-    Checkpoint,
-    FileKind,
-    FileRecord,
-    FileResult,
-    GateReport,
-    Model,
-    ModelError,
-    ModelPage,
-    ModelStatus,
-    SkippedDirectory,
-    Source,
-    SourceFile,
-)
-from modelhaul.ports import Clock, Ledger
-from modelhaul.task import Progress, Stage, Task, TaskError, TaskPage, TaskStatus
+from modelhaul.domain.files import Checkpoint, FileKind, FileRecord, FileResult, SourceFile
+from modelhaul.domain.gate import GateReport
+from modelhaul.domain.models import Model, ModelError, ModelPage, ModelStatus, Source
+from modelhaul.domain.objects import Blob
+from modelhaul.domain.tasks import Progress, Stage, Task, TaskError, TaskPage, TaskStatus
+from modelhaul.ports.clock import Clock
+from modelhaul.ports.ledger import Ledger
 
 _UPLOADING = (TaskStatus.PENDING, Stage.UPLOADING)
 _INSPECTING = (TaskStatus.PENDING, Stage.INSPECTING)

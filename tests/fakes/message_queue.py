@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from modelhaul.messages import Message, parse_message
-from modelhaul.ports import Clock
+from modelhaul.domain.messages import Message, parse_message
+from modelhaul.ports.clock import Clock
 
 
 class InMemoryMessageQueue:

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from modelhaul.digest import Algorithm, Digest
-from modelhaul.errors import FileMissingError, InvalidReferenceError, ModelNotFoundError, RevisionNotFoundError
-from modelhaul.model import ResolvedModel, Source, SourceFile
-from modelhaul.ports import ModelResolver, ModelSource
+from modelhaul.domain.digests import Algorithm, Digest
+from modelhaul.domain.errors import FileMissingError, InvalidReferenceError, ModelNotFoundError, RevisionNotFoundError
+from modelhaul.domain.files import SourceFile
+from modelhaul.domain.models import ResolvedModel, Source
+from modelhaul.ports.model_sources import ModelResolver, ModelSource
 from modelhaul_sources.references import check_revision
 
 type Files = dict[str, bytes]

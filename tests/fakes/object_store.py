@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from modelhaul.errors import ObjectGoneError, StorageUnavailableError, UploadGoneError
-from modelhaul.model import ObjectRange, Part
+from modelhaul.domain.errors import ObjectGoneError, StorageUnavailableError, UploadGoneError
+from modelhaul.domain.files import Part
+from modelhaul.domain.objects import ObjectRange
 from tests.fakes.archive_store import InMemoryArchiveStore
 
 _MAX_PARTS = 10_000

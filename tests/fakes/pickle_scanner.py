@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from modelhaul.model import PickleOpinion, SecondOpinion
+from modelhaul.domain.gate import PickleOpinion, SecondOpinion
 
 
 @dataclass

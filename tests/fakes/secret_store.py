@@ -1,6 +1,6 @@
 import threading
 
-from modelhaul.errors import CredentialsRefusedError
+from modelhaul.domain.errors import CredentialsRefusedError
 
 
 class InMemorySecretStore:

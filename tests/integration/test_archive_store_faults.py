@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from modelhaul.adapters.archives import S3ArchiveStore, S3ByteStream
 from modelhaul.adapters.s3 import create_s3_client
-from modelhaul.errors import (
+from modelhaul.domain.errors import (
     ArchiveReplacedError,
     SourceUnavailableError,
     StalledTransferError,

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from modelhaul.errors import (
+from modelhaul.domain.errors import (
     AccessRequiredError,
     FileMissingError,
     RateLimitedError,

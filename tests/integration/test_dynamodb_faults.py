@@ -17,16 +17,18 @@ from botocore.retries.quota import RetryQuota
 
 from modelhaul.adapters import dynamodb as adapter
 from modelhaul.adapters.dynamodb import DynamoDBLedger
-from modelhaul.errors import (
+from modelhaul.domain.archives import Archive, SkippedDirectory
+from modelhaul.domain.errors import (
     ImportInProgressError,
     LeaseLostError,
     ModelExistsError,
     StorageUnavailableError,
     TaskEndedError,
 )
-from modelhaul.model import Archive, Blob, Model, ModelStatus, SkippedDirectory
-from modelhaul.ports import Ledger
-from modelhaul.task import Progress, Stage, Task, TaskStatus
+from modelhaul.domain.models import Model, ModelStatus
+from modelhaul.domain.objects import Blob
+from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
+from modelhaul.ports.ledger import Ledger
 from tests.contract import ledger_builders as builders
 from tests.contract.backends import open_aws
 from tests.contract.dynamodb import (

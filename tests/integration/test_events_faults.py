@@ -9,8 +9,8 @@ import pytest
 from botocore.stub import Stubber
 
 from modelhaul.adapters.eventbridge import EventBridgeEventBus, create_events_client
-from modelhaul.errors import StorageUnavailableError
-from modelhaul.task import Event
+from modelhaul.domain.errors import StorageUnavailableError
+from modelhaul.domain.tasks import Event
 from tests.contract.backends import REGION, open_aws
 
 if TYPE_CHECKING:

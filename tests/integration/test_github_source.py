@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from modelhaul.errors import (
+from modelhaul.domain.errors import (
     AccessRequiredError,
     CredentialsRefusedError,
     FileMissingError,
@@ -27,9 +27,10 @@ from modelhaul.errors import (
     UnexpectedAnswerError,
     UntrustedHostError,
 )
-from modelhaul.model import FileKind, ResolvedModel, Source, SourceFile
-from modelhaul.selection import Selection, Weights
-from modelhaul.task import Task, TaskStatus
+from modelhaul.domain.files import FileKind, SourceFile
+from modelhaul.domain.models import ResolvedModel, Source
+from modelhaul.domain.selection import Selection, Weights
+from modelhaul.domain.tasks import Task, TaskStatus
 from modelhaul_sources import github as github_module
 from modelhaul_sources.github import GitHubSource
 from modelhaul_sources.hosts import HostPolicy

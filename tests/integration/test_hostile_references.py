@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modelhaul.errors import InvalidReferenceError, InvalidRepositoryError, SourceUnavailableError
-from modelhaul.ports import ModelResolver
+from modelhaul.domain.errors import InvalidReferenceError, InvalidRepositoryError, SourceUnavailableError
+from modelhaul.ports.model_sources import ModelResolver
 from modelhaul_sources.github import GitHubSource
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.huggingface import HuggingFaceSource

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from modelhaul.digest import Algorithm, Digest
-from modelhaul.errors import (
+from modelhaul.domain.digests import Algorithm, Digest
+from modelhaul.domain.errors import (
     AccessRequiredError,
     CredentialsRefusedError,
     FileMissingError,
@@ -29,8 +29,9 @@ from modelhaul.errors import (
     UnexpectedAnswerError,
     UntrustedHostError,
 )
-from modelhaul.model import ResolvedModel, Source, SourceFile
-from modelhaul.ports import ByteStream
+from modelhaul.domain.files import SourceFile
+from modelhaul.domain.models import ResolvedModel, Source
+from modelhaul.ports.byte_streams import ByteStream
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.http_client import Timeouts
 from modelhaul_sources.huggingface import HuggingFaceSource

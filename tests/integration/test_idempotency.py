@@ -16,10 +16,11 @@ import boto3
 import pytest
 import requests
 
-from modelhaul import errors, wiring
+from modelhaul import wiring
 from modelhaul.adapters import idempotency
 from modelhaul.adapters.idempotency import DynamoDBAnswerStore
-from modelhaul.archive_intake import MAX_POSTED
+from modelhaul.domain import errors
+from modelhaul.imports.submit_archive import MAX_POSTED
 from tests.contract.backends import REGION, open_aws
 from tests.contract.dynamodb import MotoDynamoDB, control_moto, refuse
 from tests.fakes.deployment import RULES, Deployment

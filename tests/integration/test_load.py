@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from modelhaul.errors import ImportInProgressError, SourceUnavailableError, StorageUnavailableError
-from modelhaul.messages import Message
-from modelhaul.task import Task, TaskStatus
+from modelhaul.domain.errors import ImportInProgressError, SourceUnavailableError, StorageUnavailableError
+from modelhaul.domain.messages import Message
+from modelhaul.domain.tasks import Task, TaskStatus
 from tests.fakes.deployment import QUICK, Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.weights import wrap_weights

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from modelhaul.inspection.safetensors import MAX_HEADER
-from modelhaul.inspection.text import MAX_JSON
-from modelhaul.streaming import MIB, choose_part_size
+from modelhaul.inspection.formats.safetensors import MAX_HEADER
+from modelhaul.inspection.formats.text import MAX_JSON
+from modelhaul.transfer.engine import MIB, choose_part_size
 from tests.benchmarks.gate_bounds import measure_model
 from tests.benchmarks.gate_memory import measure_gate
 from tests.benchmarks.transfer_memory import measure_transfer

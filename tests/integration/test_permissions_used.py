@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, cast
-from unittest.mock import patch
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree as ET
 
@@ -18,19 +17,19 @@ import pytest
 import requests
 from botocore.awsrequest import AWSPreparedRequest
 
-from modelhaul import planning, publishing, transfer
 from modelhaul.adapters.archives import S3ArchiveStore
 from modelhaul.adapters.eventbridge import EventBridgeEventBus, create_events_client
 from modelhaul.adapters.rate_limits import DynamoDBRateLimitStore
 from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
-from modelhaul.announcing import EndAnnouncer
-from modelhaul.closing import manifest_key
-from modelhaul.errors import ModelFileNotFoundError, SourceUnavailableError, StepCrashedError, UnsafeModelError
-from modelhaul.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
-from modelhaul.model import Source
-from modelhaul.streaming import StreamSettings
-from modelhaul.task import Stage, Task, TaskError, TaskStatus
+from modelhaul.domain.errors import ModelFileNotFoundError, SourceUnavailableError, StepCrashedError, UnsafeModelError
+from modelhaul.domain.keys import manifest_key
+from modelhaul.domain.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
+from modelhaul.domain.models import Source
+from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
+from modelhaul.imports.notify import EndAnnouncer
+from modelhaul.transfer.engine import StreamSettings
+from modelhaul.transfer.policy import TransferPolicy
 from tests.benchmarks.call_faults import FaultyAws, stand_before_moto
 from tests.benchmarks.counted_import import CountedQueue
 from tests.contract.backends import REGION, open_aws
@@ -487,16 +486,11 @@ def keep_rate_limits(deployment: AuditedDeployment, source: InMemoryModelSource)
 @pytest.fixture(scope="module")
 def uses() -> Iterator[set[Use]]:
     source = InMemoryModelSource()
-    deployment = AuditedDeployment(source)
+    # So that a few megabytes are a large file, and two files a batch too many.
+    policy = TransferPolicy(small_file=1024 * 1024)
+    deployment = AuditedDeployment(source, policy=policy, batch_files=1)
     with ExitStack() as patches:
         deployment.open(patches)
-        # So that a few megabytes are a large file, and two files a batch too many.
-        for target, name, value in (
-            (planning, "SMALL_FILE", 1024 * 1024),
-            (transfer, "SMALL_FILE", 1024 * 1024),
-            (publishing, "_BATCH_FILES", 1),
-        ):
-            patches.enter_context(patch.object(target, name, value))
         for scenario in (
             import_again,
             pause_and_resume,

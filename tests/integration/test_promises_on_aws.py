@@ -11,8 +11,8 @@ from modelhaul.adapters import s3
 from modelhaul.adapters.archives import S3ArchiveStore
 from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
-from modelhaul.messages import AcceptArchive, PlanImport, PublishModels, TransferFiles
-from modelhaul.ports import MessageQueue
+from modelhaul.domain.messages import AcceptArchive, PlanImport, PublishModels, TransferFiles
+from modelhaul.ports.message_queue import MessageQueue
 from tests.benchmarks.call_faults import FaultyAws, stand_before_moto
 from tests.benchmarks.counted_import import CountedQueue
 from tests.contract.backends import REGION, open_aws

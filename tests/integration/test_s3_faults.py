@@ -17,14 +17,15 @@ from moto.core.botocore_stubber import MockRawResponse
 from moto.core.models import botocore_stubber
 
 from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
-from modelhaul.errors import (
+from modelhaul.domain.errors import (
     ArchiveReplacedError,
     ModelhaulError,
     ObjectGoneError,
     StorageUnavailableError,
     UploadGoneError,
 )
-from modelhaul.model import ObjectRange, Part
+from modelhaul.domain.files import Part
+from modelhaul.domain.objects import ObjectRange
 from tests.contract.backends import REGION, open_aws
 
 if TYPE_CHECKING:

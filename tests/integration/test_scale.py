@@ -1,6 +1,6 @@
 """The pipeline in virtual time, on models that are too large to move."""
 
-from modelhaul import planning
+from modelhaul.transfer.policy import TransferPolicy
 from tests.benchmarks.simulated_import import Pace, SimulatedImport, simulate_import
 
 
@@ -27,7 +27,7 @@ def test_a_file_of_hours_goes_through_many_functions() -> None:
 def test_a_task_s_files_are_recorded_as_fast_as_one_partition_takes_them() -> None:
     files = 9_000
     simulated = simulate_import(64, small=files, pace=Pace(source_answer=0.01))
-    assert simulated.messages["transfer_files"] == files / planning.GROUP_FILES
+    assert simulated.messages["transfer_files"] == files / TransferPolicy().group_files
     assert simulated.verified >= 4 * files / 1000
     assert simulated.messages.total() == simulated.functions, "each message was delivered once, none sent again"
 

@@ -10,7 +10,7 @@ import modelaudit_picklescan
 import pytest
 from modelaudit_picklescan import scan_bytes
 
-from modelhaul.model import PickleOpinion, SecondOpinion
+from modelhaul.domain.gate import PickleOpinion, SecondOpinion
 from modelhaul_scanner.judging import judge_pickles, judge_report
 from modelhaul_scanner.process import ModelauditPickleScanner
 from tests.pickles import PLAIN, SYSTEM, build_state_dict

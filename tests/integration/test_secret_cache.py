@@ -8,7 +8,7 @@ import pytest
 from botocore.stub import Stubber
 
 from modelhaul.adapters.secrets import SecretsManagerSecretStore, create_secrets_client
-from modelhaul.errors import CredentialsRefusedError, StorageUnavailableError
+from modelhaul.domain.errors import CredentialsRefusedError, StorageUnavailableError
 from tests.contract.backends import REGION, open_aws
 from tests.fakes.clock import ManualClock
 

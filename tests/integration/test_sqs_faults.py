@@ -8,8 +8,8 @@ import pytest
 from botocore.stub import Stubber
 
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
-from modelhaul.errors import StorageUnavailableError
-from modelhaul.messages import PlanImport, TransferFiles
+from modelhaul.domain.errors import StorageUnavailableError
+from modelhaul.domain.messages import PlanImport, TransferFiles
 from tests.contract.backends import REGION, open_aws
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from modelhaul.model import Source
-from modelhaul.task import Task, TaskStatus
+from modelhaul.domain.models import Source
+from modelhaul.domain.tasks import Task, TaskStatus
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.http_client import Timeouts
 from modelhaul_sources.huggingface import HuggingFaceSource

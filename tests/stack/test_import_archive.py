@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from modelhaul.transfer import WORTH_FINDING
+from modelhaul.transfer.policy import TransferPolicy
 from tests.archives.hostile import HOSTILE
 from tests.archives.odd import ODD
 from tests.stack.conftest import Stack
@@ -109,7 +109,7 @@ def check_nothing_is_left(stack: Stack) -> None:
 
 def count_reused(files: Mapping[str, bytes]) -> int:
     """Small files are stored sooner than they are looked for."""
-    return sum(len(content) for content in files.values() if len(content) >= WORTH_FINDING)
+    return sum(len(content) for content in files.values() if len(content) >= TransferPolicy().min_indexed)
 
 
 def test_a_posted_archive_of_two_models(stack: Stack) -> None:

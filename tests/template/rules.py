@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from modelhaul.adapters.eventbridge import SOURCE
-from modelhaul.remedies import PROBLEM_REMEDIES
+from modelhaul.domain.remedies import PROBLEM_REMEDIES
 from tests.template.transformed import CODE_BUCKET, ROOT, Template, apply_parameters
 
 type Rule = Callable[[Template], list[str]]
@@ -62,7 +62,7 @@ CLOSING_GRANTS = {
     ("ModelsTable", ""): {"dynamodb:BatchGetItem", "dynamodb:UpdateItem"},
     ("FilesTable", ""): {"dynamodb:Query"},
 }
-"""Of every function that can end the task of an archive (see `modelhaul.closing`), as `map_grants` has them."""
+"""Of every function that can end the task of an archive (see `modelhaul.imports.finish`), as `map_grants` has them."""
 
 DROP_GRANTS = {
     ("IncomingBucket", "incoming/*"): {"s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"},

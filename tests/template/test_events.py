@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from modelhaul.forms import read_upload_form
-from modelhaul.messages import ObjectCreated, parse_archive_message, parse_message
+from modelhaul.domain.messages import ObjectCreated, parse_archive_message, parse_message
+from modelhaul.entrypoints.forms import read_upload_form
 from tests.template.rules import ARRIVALS, ENDS, list_consumers, list_dead_letter_queues, list_routes, list_streams
 from tests.template.transformed import ROOT, Template, read_template, transform_template
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from modelhaul.adapters.metrics import PowertoolsMeter
-from modelhaul.metrics import CATALOG
+from modelhaul.ports.metrics import CATALOG
 from tests.template.rules import HTTP_METHODS, Resource, as_list, find_target, list_resources
 from tests.template.transformed import ROOT, Template, apply_parameters, read_template, transform_template
 

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from modelhaul import wiring
-from modelhaul.announcing import EndAnnouncer
-from modelhaul.errors import InvalidReferenceError
-from modelhaul.model import Model, ModelError, ModelStatus, ResolvedModel, SkippedDirectory, Source
-from modelhaul.presentation import format_time
-from modelhaul.task import Event, Task, TaskError, TaskStatus
+from modelhaul.catalog.presentation import format_time
+from modelhaul.domain.archives import SkippedDirectory
+from modelhaul.domain.errors import InvalidReferenceError
+from modelhaul.domain.models import Model, ModelError, ModelStatus, ResolvedModel, Source
+from modelhaul.domain.tasks import Event, Task, TaskError, TaskStatus
+from modelhaul.imports.notify import EndAnnouncer
 from tests.archives.building import Member, build
 from tests.documented_events import EXAMPLES, SCHEMA, VALIDATOR
 from tests.fakes.deployment import Deployment

@@ -12,12 +12,14 @@ from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 
-from modelhaul import catalog, errors, wiring
-from modelhaul.closing import manifest_key
-from modelhaul.model import ModelError, Source
-from modelhaul.presentation import present_task, present_whole_task
-from modelhaul.remedies import TASK_REMEDIES
-from modelhaul.task import Progress, Stage, Task, TaskStatus
+from modelhaul import wiring
+from modelhaul.catalog import read
+from modelhaul.catalog.presentation import present_task, present_whole_task
+from modelhaul.domain import errors
+from modelhaul.domain.keys import manifest_key
+from modelhaul.domain.models import ModelError, Source
+from modelhaul.domain.remedies import TASK_REMEDIES
+from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.lambda_functions import ROOT, Answer, Context, call_api, load_handler, read_event
@@ -594,9 +596,9 @@ def test_a_manifest_that_fits_into_no_answer_is_left_out(
     key = manifest_key(model_id)
     escaped = len(json.dumps(deployment.read(key).decode()))
     assert "manifest" in read_model(model_id).body
-    monkeypatch.setattr(catalog, "_INLINE_BYTES", escaped)
+    monkeypatch.setattr(read, "_INLINE_BYTES", escaped)
     assert "manifest" in read_model(model_id).body
-    monkeypatch.setattr(catalog, "_INLINE_BYTES", escaped - 1)
+    monkeypatch.setattr(read, "_INLINE_BYTES", escaped - 1)
     body = read_model(model_id).body
     assert "manifest" not in body
     assert key in body["manifest_url"]

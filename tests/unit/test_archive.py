@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from modelhaul.archives.entries import ArchiveLimits, Refusal
 from modelhaul.archives.reader import ArchiveReader, MemoryStream, open_memory
-from modelhaul.errors import ArchiveRefusedError
-from modelhaul.ports import ByteStream
+from modelhaul.domain.errors import ArchiveRefusedError
+from modelhaul.ports.byte_streams import ByteStream
 from tests.archives.building import (
     Member,
     alter,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from modelhaul.task import TaskStatus
+from modelhaul.domain.tasks import TaskStatus
 from tests.archives.odd import ODD
 from tests.fakes.deployment import Deployment
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from modelhaul.errors import (
+from modelhaul.domain.errors import (
     ArchiveRefusedError,
     ArchiveTooLargeError,
     ImportInProgressError,
@@ -17,9 +17,9 @@ from modelhaul.errors import (
     NoModelInArchiveError,
     StorageUnavailableError,
 )
-from modelhaul.messages import AcceptArchive, PlanImport, PublishModels, TransferFiles
-from modelhaul.model import ModelStatus
-from modelhaul.task import Stage, Task, TaskStatus
+from modelhaul.domain.messages import AcceptArchive, PlanImport, PublishModels, TransferFiles
+from modelhaul.domain.models import ModelStatus
+from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from tests.fakes.archive_store import InMemoryRange
 from tests.fakes.deployment import PART_SIZE, Deployment
 from tests.weights import wrap_weights

@@ -5,8 +5,8 @@ import struct
 
 import pytest
 
-from modelhaul.findings import ContentReport, FileVerdict, FindingKind
-from modelhaul.inspection.arrays import inspect_array
+from modelhaul.domain.findings import ContentReport, FileVerdict, FindingKind
+from modelhaul.inspection.pickles.numpy_arrays import inspect_array
 from tests.pickles import PLAIN, SYSTEM, CountedReads, build_array
 
 

@@ -7,8 +7,8 @@ from itertools import product
 
 import pytest
 
-from modelhaul.model import GateVerdict, PicklePolicy
-from modelhaul.task import Task, TaskStatus
+from modelhaul.domain.gate import GateVerdict, PicklePolicy
+from modelhaul.domain.tasks import Task, TaskStatus
 from tests.differential.test_tar_reader import build_v7
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource

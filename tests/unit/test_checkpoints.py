@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from modelhaul.findings import ContentReport, FileVerdict
-from modelhaul.inspection.formats import inspect_file
+from modelhaul.domain.findings import ContentReport, FileVerdict
+from modelhaul.domain.gate import GateVerdict, PicklePolicy
+from modelhaul.domain.tasks import TaskStatus
 from modelhaul.inspection.loaders import is_unpickled
 from modelhaul.inspection.opened import HEAD, OpenedFile
-from modelhaul.inspection.pickles import inspect_pickles
-from modelhaul.model import GateVerdict, PicklePolicy
-from modelhaul.task import TaskStatus
+from modelhaul.inspection.pickles.streams import inspect_pickles
+from modelhaul.inspection.recognize import inspect_file
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
 

@@ -2,11 +2,12 @@
 
 import pytest
 
-from modelhaul.choosing import choose_files
-from modelhaul.digest import Algorithm, Digest
-from modelhaul.errors import EmptyModelError, RequiredFilesError
-from modelhaul.model import FileKind, ResolvedModel, Source, SourceFile
-from modelhaul.selection import WHOLE, Selection, Weights
+from modelhaul.domain.digests import Algorithm, Digest
+from modelhaul.domain.errors import EmptyModelError, RequiredFilesError
+from modelhaul.domain.file_selection import choose_files
+from modelhaul.domain.files import FileKind, SourceFile
+from modelhaul.domain.models import ResolvedModel, Source
+from modelhaul.domain.selection import WHOLE, Selection, Weights
 
 DIGEST = Digest(Algorithm.GIT_SHA1, "0" * 40)
 SAFETENSORS = Selection(weights=Weights.SAFETENSORS)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from modelhaul import errors
-from modelhaul.model import ModelError, ModelStatus
-from modelhaul.task import Stage, Task, TaskStatus
+from modelhaul.domain import errors
+from modelhaul.domain.models import ModelError, ModelStatus
+from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
 

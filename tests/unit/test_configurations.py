@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from modelhaul.findings import ContentReport
-from modelhaul.inspection.configurations import inspect_configuration
+from modelhaul.domain.findings import ContentReport
+from modelhaul.inspection.formats.configurations import inspect_configuration
 
 
 def inspect(path: str, content: Any) -> ContentReport:

@@ -17,13 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelhaul.findings import ContentReport, FileVerdict
+from modelhaul.domain.findings import ContentReport, FileVerdict
+from modelhaul.domain.json_streams import ReadRange
 from modelhaul.inspection import containers
 from modelhaul.inspection.containers import identify_zip
-from modelhaul.inspection.formats import inspect_file
 from modelhaul.inspection.loaders import is_unpickled
 from modelhaul.inspection.opened import HEAD, OpenedFile
-from modelhaul.json_streams import ReadRange
+from modelhaul.inspection.recognize import inspect_file
 from tests.pickles import (
     FORMS,
     PLAIN,

@@ -10,18 +10,17 @@ from typing import Any
 
 import pytest
 
-from modelhaul import deleting
-from modelhaul.closing import manifest_key
-from modelhaul.errors import (
+from modelhaul.domain.errors import (
     DeletionInProgressError,
     ImportInProgressError,
     InternalError,
     ModelNotFoundError,
     StorageUnavailableError,
 )
-from modelhaul.messages import PublishModels
-from modelhaul.model import ModelStatus
-from modelhaul.task import Stage, Task, TaskStatus
+from modelhaul.domain.keys import manifest_key
+from modelhaul.domain.messages import PublishModels
+from modelhaul.domain.models import ModelStatus
+from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.weights import wrap_weights
@@ -186,7 +185,7 @@ def test_whatever_ends_it_the_sweep_goes_on(
     after: bool,
     trouble: Callable[[], BaseException],
 ) -> None:
-    monkeypatch.setattr(deleting, "_BATCH", 2)
+    monkeypatch.setattr("modelhaul.catalog.delete._BATCH", 2)
     task, other = import_model(deployment), import_model(deployment, "next")
     port: Any = deployment.store if hasattr(deployment.store, step) else deployment.ledger
     original = getattr(port, step)
@@ -223,7 +222,7 @@ def test_whatever_ends_it_the_sweep_goes_on(
 def test_a_large_one_is_deleted_in_batches_by_several_functions(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deleting, "_BATCH", 1)
+    monkeypatch.setattr("modelhaul.catalog.delete._BATCH", 1)
     task = import_model(deployment)
     seconds = iter([28.0, 28.0, 1.0])
     assert not deployment.deleter.delete_model(task.model_ids[0], lambda: next(seconds))

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelhaul import digest
-from modelhaul.digest import Algorithm, Digest, FileHasher
-from modelhaul.errors import ArchiveRefusedError, DigestMismatchError
+from modelhaul.domain import digests
+from modelhaul.domain.digests import Algorithm, Digest, FileHasher
+from modelhaul.domain.errors import ArchiveRefusedError, DigestMismatchError
 
 
 def publish(content: bytes, algorithm: Algorithm) -> Digest:
@@ -72,7 +72,7 @@ def test_without_libcrypto_hashes_are_right_but_cannot_be_stored(
         raise OSError("libcrypto.so.3: cannot open shared object file")
 
     monkeypatch.setattr(ctypes, "CDLL", refuse)
-    monkeypatch.setattr(digest, "_load_libcrypto", digest._load_libcrypto.__wrapped__)
+    monkeypatch.setattr(digests, "_load_libcrypto", digests._load_libcrypto.__wrapped__)
     hasher = FileHasher(publish(b"content", algorithm), 7)
     hasher.update(memoryview(b"content"))
     assert hasher.export_state() is None
@@ -82,8 +82,8 @@ def test_without_libcrypto_hashes_are_right_but_cannot_be_stored(
 
 
 def test_a_libcrypto_that_hashes_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digest._LibcryptoHash, "hexdigest", lambda _: "0" * 64)
-    assert digest._load_libcrypto.__wrapped__() is None
+    monkeypatch.setattr(digests._LibcryptoHash, "hexdigest", lambda _: "0" * 64)
+    assert digests._load_libcrypto.__wrapped__() is None
 
 
 def test_a_state_of_another_size_is_refused() -> None:

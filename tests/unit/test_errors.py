@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from modelhaul import errors, http
-from modelhaul.remedies import PROBLEM_REMEDIES, TASK_REMEDIES
+from modelhaul.domain import errors
+from modelhaul.domain.remedies import PROBLEM_REMEDIES, TASK_REMEDIES
+from modelhaul.entrypoints import problems
 
 
 def list_classes(base: type[errors.ModelhaulError] = errors.ModelhaulError) -> list[type[errors.ModelhaulError]]:
@@ -45,7 +46,7 @@ def test_the_runbook_names_slugs_that_exist() -> None:
 
 @pytest.mark.parametrize("kind", list_classes())
 def test_every_error_has_a_status(kind: type[errors.ModelhaulError]) -> None:
-    assert any(base in http._STATUS for base in kind.__mro__)
+    assert any(base in problems._STATUS for base in kind.__mro__)
 
 
 # What is answered to a request, and ends no task.
@@ -69,8 +70,8 @@ def test_every_error_that_ends_a_task_has_a_remedy() -> None:
 
 
 def test_every_problem_with_a_title_of_its_own_has_a_remedy() -> None:
-    assert http._TITLES.keys() <= PROBLEM_REMEDIES.keys()
-    assert {kind.type for kind in http._STATUS} <= PROBLEM_REMEDIES.keys()
+    assert problems._TITLES.keys() <= PROBLEM_REMEDIES.keys()
+    assert {kind.type for kind in problems._STATUS} <= PROBLEM_REMEDIES.keys()
 
 
 def test_remedies_are_sentences() -> None:

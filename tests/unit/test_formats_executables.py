@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from modelhaul.findings import FindingKind, Severity
-from modelhaul.inspection.executables import find_program, find_source
+from modelhaul.domain.findings import FindingKind, Severity
+from modelhaul.inspection.formats.executables import find_program, find_source
 
 
 def build_pe(offset: int) -> bytes:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelhaul.findings import ContentReport, FileVerdict, FindingKind
-from modelhaul.inspection import gguf
-from modelhaul.inspection.gguf import inspect_gguf
+from modelhaul.domain.findings import ContentReport, FileVerdict, FindingKind
+from modelhaul.inspection.formats import gguf
+from modelhaul.inspection.formats.gguf import inspect_gguf
 
 FORMATS = Path(__file__).parents[1] / "checkpoints/formats"
 KEY = "k"

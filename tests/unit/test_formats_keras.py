@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from modelhaul.findings import FileVerdict, FindingKind, Severity
-from modelhaul.inspection.keras import inspect_hdf5, inspect_keras_config
+from modelhaul.domain.findings import FileVerdict, FindingKind, Severity
+from modelhaul.inspection.formats.keras import inspect_hdf5, inspect_keras_config
 from modelhaul.inspection.windows import ContentError
 
 FORMATS = Path(__file__).parents[1] / "checkpoints/formats"

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelhaul.findings import ContentReport
-from modelhaul.inspection import msgpack_files
-from modelhaul.inspection.msgpack_files import inspect_msgpack
+from modelhaul.domain.findings import ContentReport
+from modelhaul.inspection.formats import msgpack_files
+from modelhaul.inspection.formats.msgpack_files import inspect_msgpack
 
 FORMATS = Path(__file__).parents[1] / "checkpoints/formats"
 

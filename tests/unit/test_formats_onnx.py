@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelhaul.findings import ContentReport, FileVerdict, FindingKind, Severity
-from modelhaul.inspection.onnx import inspect_onnx
+from modelhaul.domain.findings import ContentReport, FileVerdict, FindingKind, Severity
+from modelhaul.inspection.formats.onnx import inspect_onnx
 
 FORMATS = Path(__file__).parents[1] / "checkpoints/formats"
 

@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from modelhaul.inspection.opaque import recognize_opaque
+from modelhaul.inspection.formats.opaque import recognize_opaque
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelhaul.findings import ContentReport
-from modelhaul.inspection.sentencepiece import MAX_SIZE, inspect_sentencepiece
+from modelhaul.domain.findings import ContentReport
+from modelhaul.inspection.formats.sentencepiece import MAX_SIZE, inspect_sentencepiece
 from tests.unit.test_formats_onnx import pack
 
 FORMATS = Path(__file__).parents[1] / "checkpoints/formats"

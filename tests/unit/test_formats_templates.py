@@ -8,13 +8,9 @@ from jinja2 import StrictUndefined, TemplateError
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from modelhaul.findings import FindingKind, Severity
-from modelhaul.inspection.configurations import inspect_configuration
-from modelhaul.inspection.templates import (
-    MAX_TEMPLATE,
-    inspect_template,
-    inspect_template_file,
-)
+from modelhaul.domain.findings import FindingKind, Severity
+from modelhaul.inspection.formats.configurations import inspect_configuration
+from modelhaul.inspection.formats.templates import MAX_TEMPLATE, inspect_template, inspect_template_file
 from modelhaul.inspection.windows import ContentError
 
 # Written after the templates of well-known models, each with what is particular to it.

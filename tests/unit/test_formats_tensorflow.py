@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelhaul.findings import ContentReport, FileVerdict, FindingKind, Severity
-from modelhaul.inspection.tensorflow import inspect_graph, inspect_keras_metadata, inspect_saved_model
-from modelhaul.json_streams import ReadRange
+from modelhaul.domain.findings import ContentReport, FileVerdict, FindingKind, Severity
+from modelhaul.domain.json_streams import ReadRange
+from modelhaul.inspection.formats.tensorflow import inspect_graph, inspect_keras_metadata, inspect_saved_model
 from tests.unit.test_formats_onnx import pack
 
 FORMATS = Path(__file__).parents[1] / "checkpoints/formats"

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelhaul.findings import ContentReport
-from modelhaul.inspection.text import MAX_JSON, MAX_TEXT, inspect_json, inspect_text
+from modelhaul.domain.findings import ContentReport
+from modelhaul.inspection.formats.text import MAX_JSON, MAX_TEXT, inspect_json, inspect_text
 from modelhaul.inspection.windows import WINDOW
 
 EDGE = WINDOW - 1  # a character of several bytes that begins here is read in two windows

@@ -1,7 +1,7 @@
 import pytest
 
-from modelhaul.findings import ContentReport, FileVerdict, FindingKind
-from modelhaul.inspection.xml_files import MAX_SIZE, inspect_xml
+from modelhaul.domain.findings import ContentReport, FileVerdict, FindingKind
+from modelhaul.inspection.formats.xml_files import MAX_SIZE, inspect_xml
 
 OPENVINO = b"""<?xml version="1.0"?>
 <net name="model" version="11">

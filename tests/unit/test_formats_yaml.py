@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelhaul.findings import ContentReport, FindingKind, Severity
-from modelhaul.inspection.yaml_files import MAX_SIZE, inspect_yaml
+from modelhaul.domain.findings import ContentReport, FindingKind, Severity
+from modelhaul.inspection.formats.yaml_files import MAX_SIZE, inspect_yaml
 
 SPEECHBRAIN = b"""
 # Feature parameters

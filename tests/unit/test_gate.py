@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from modelhaul.model import GateReport, GateVerdict, ModelStatus, PickleOpinion, PicklePolicy, SecondOpinion
-from modelhaul.task import Task, TaskStatus
+from modelhaul.domain.gate import GateReport, GateVerdict, PickleOpinion, PicklePolicy, SecondOpinion
+from modelhaul.domain.models import ModelStatus
+from modelhaul.domain.tasks import Task, TaskStatus
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.fakes.pickle_scanner import InMemoryPickleScanner

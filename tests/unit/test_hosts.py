@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from urllib3.util import parse_url
 
-from modelhaul.errors import UntrustedHostError
+from modelhaul.domain.errors import UntrustedHostError
 from modelhaul_sources.hosts import HostPolicy, parse_origin
 
 HUB = HostPolicy.for_hub("https://huggingface.co", allowed_hosts=["*.Mirror.example", "cdn.example"])

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from modelhaul.findings import ContentReport
+from modelhaul.domain.findings import ContentReport
+from modelhaul.domain.gate import GateReport
+from modelhaul.domain.tasks import Task, TaskStatus
 from modelhaul.inspection import gate
-from modelhaul.inspection.formats import inspect_file
 from modelhaul.inspection.notes import notes_key
 from modelhaul.inspection.opened import OpenedFile
-from modelhaul.model import GateReport
-from modelhaul.task import Task, TaskStatus
+from modelhaul.inspection.recognize import inspect_file
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.fakes.object_store import InMemoryObjectStore

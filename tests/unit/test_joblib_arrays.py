@@ -7,8 +7,8 @@ import joblib  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 
-from modelhaul.findings import ContentReport, FileVerdict
-from modelhaul.inspection.pickles import inspect_pickles
+from modelhaul.domain.findings import ContentReport, FileVerdict
+from modelhaul.inspection.pickles.streams import inspect_pickles
 from tests.pickles import SYSTEM, CountedReads
 
 ARRAY = np.arange(6.0).reshape(2, 3)

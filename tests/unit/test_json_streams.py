@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelhaul.errors import ObjectGoneError
-from modelhaul.json_streams import JsonError, ReadRange, check_object, find_names, list_shards, read_members
+from modelhaul.domain.errors import ObjectGoneError
+from modelhaul.domain.json_streams import JsonError, ReadRange, check_object, find_names, list_shards, read_members
 
 LARGE = 5_000_000  # bytes: more than is parsed at once, and more than one window
 

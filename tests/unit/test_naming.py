@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelhaul.errors import ArchiveRefusedError, InvalidReferenceError
-from modelhaul.naming import check_model_name, clean_name, name_models
+from modelhaul.domain.errors import ArchiveRefusedError, InvalidReferenceError
+from modelhaul.domain.names import check_model_name, clean_name, name_models
 
 
 @pytest.mark.parametrize("name", ["bert", "Bert-base_uncased.v2", "org/model", "a/b/c", "7b", "x" * 96])

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from modelhaul.errors import ImportInProgressError, ModelExistsError
-from modelhaul.model import MAX_FILE_SIZE, Model, Source, SourceFile
-from modelhaul.presentation import present_model, present_whole_task
-from modelhaul.selection import WHOLE, Selection, Weights
-from modelhaul.task import Task, TaskStatus
+from modelhaul.catalog.presentation import present_model, present_whole_task
+from modelhaul.domain.errors import ImportInProgressError, ModelExistsError
+from modelhaul.domain.files import MAX_FILE_SIZE, SourceFile
+from modelhaul.domain.models import Model, Source
+from modelhaul.domain.selection import WHOLE, Selection, Weights
+from modelhaul.domain.tasks import Task, TaskStatus
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.pickles import PLAIN, build_torch_zip

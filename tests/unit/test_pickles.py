@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelhaul.findings import ContentReport, FileVerdict, FindingKind
-from modelhaul.inspection import pickles
-from modelhaul.inspection.opcodes import Budget
-from modelhaul.inspection.pickles import inspect_pickles
+from modelhaul.domain.findings import ContentReport, FileVerdict, FindingKind
+from modelhaul.inspection.pickles import streams
+from modelhaul.inspection.pickles.opcodes import Budget
+from modelhaul.inspection.pickles.streams import inspect_pickles
 from tests.pickles import FORMS, PLAIN, SYSTEM, CountedReads, assemble, build_legacy, build_state_dict
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
@@ -370,7 +370,7 @@ def test_only_bytes_of_the_range_are_read() -> None:
 
 
 def test_no_more_of_the_pickles_than_the_second_scanner_sees_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickles, "MAX_KEPT", 2 * len(PLAIN))
+    monkeypatch.setattr(streams, "MAX_KEPT", 2 * len(PLAIN))
     check_clean(PLAIN * 2)
     assert inspect(PLAIN * 3) == ContentReport("pickle", is_loadable=True)
 

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelhaul import publishing
-from modelhaul.digest import Algorithm, Digest
-from modelhaul.errors import (
+from modelhaul.domain.digests import Algorithm, Digest
+from modelhaul.domain.errors import (
     FileMissingError,
     ImportInProgressError,
     ModelExistsError,
@@ -23,11 +22,13 @@ from modelhaul.errors import (
     TaskEndedError,
     TaskNotFoundError,
 )
+from modelhaul.domain.files import SourceFile
+from modelhaul.domain.messages import PlanImport, PublishModels, TransferFiles
+from modelhaul.domain.models import ModelStatus
+from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
+from modelhaul.imports.dispatch import group_files
 from modelhaul.inspection import gate
-from modelhaul.messages import PlanImport, PublishModels, TransferFiles
-from modelhaul.model import ModelStatus, SourceFile
-from modelhaul.planning import group_files
-from modelhaul.task import Progress, Stage, Task, TaskStatus
+from modelhaul.transfer.policy import TransferPolicy
 from tests.fakes.deployment import PART_SIZE, Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.weights import wrap_weights
@@ -43,9 +44,9 @@ FILES = {
 }
 
 
-def make_deployment(files: dict[str, bytes] | None = None) -> tuple[Deployment, InMemoryModelSource]:
+def make_deployment(files: dict[str, bytes] | None = None, **options: Any) -> tuple[Deployment, InMemoryModelSource]:
     source = InMemoryModelSource({NAME: {"main": dict(files or FILES)}})
-    return Deployment(source), source
+    return Deployment(source, **options), source
 
 
 def expect(source: InMemoryModelSource) -> dict[str, dict[str, bytes]]:
@@ -424,9 +425,8 @@ def test_a_stored_blob_that_was_replaced_is_not_copied() -> None:
 
 
 def test_publishing_goes_on_in_other_functions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publishing, "_BATCH_FILES", 2)
     monkeypatch.setattr(gate, "_STOP_BEFORE", 0.0)
-    deployment, source = make_deployment({f"file-{number}.txt": b"%d" % number for number in range(9)})
+    deployment, source = make_deployment({f"file-{number}.txt": b"%d" % number for number in range(9)}, batch_files=2)
     task = deployment.submit(NAME)
     while deployment.find_task(task.id).stage is not Stage.VERIFIED:
         for message in deployment.receive():
@@ -769,7 +769,7 @@ def test_unsafe_paths_are_refused_before_a_byte_moves(path: str) -> None:
 @given(sizes=st.lists(st.integers(0, 20 * 1024 * 1024), max_size=300))
 def test_groups_hold_every_file_once_and_stay_small(sizes: list[int]) -> None:
     files = [SourceFile(f"f{i}", n, Digest(Algorithm.GIT_SHA1, f"{i:040x}")) for i, n in enumerate(sizes)]
-    groups = group_files(files)
+    groups = group_files(files, TransferPolicy())
     by_path = {f.path: f.size for f in files}
     assert sorted(p for g in groups for p in g) == sorted(by_path)
     for group in groups:

@@ -31,9 +31,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from modelhaul import planning, publishing, transfer
-from modelhaul.closing import manifest_key
-from modelhaul.errors import (
+from modelhaul.domain.errors import (
     DeletionInProgressError,
     ImportInProgressError,
     ModelExistsError,
@@ -44,13 +42,17 @@ from modelhaul.errors import (
     StorageUnavailableError,
     TaskEndedError,
 )
-from modelhaul.messages import AcceptArchive, Message
-from modelhaul.model import FileRecord, Model, ModelStatus, Source
-from modelhaul.ports import MessageQueue
-from modelhaul.retrying import MAX_ATTEMPTS
-from modelhaul.streaming import StreamSettings
-from modelhaul.task import Stage, Task, TaskStatus
-from modelhaul.transfer import TransferError
+from modelhaul.domain.files import FileRecord
+from modelhaul.domain.keys import manifest_key
+from modelhaul.domain.messages import AcceptArchive, Message
+from modelhaul.domain.models import Model, ModelStatus, Source
+from modelhaul.domain.tasks import Stage, Task, TaskStatus
+from modelhaul.imports import transfer
+from modelhaul.imports.retry import MAX_ATTEMPTS
+from modelhaul.imports.retry import TransferError
+from modelhaul.ports.message_queue import MessageQueue
+from modelhaul.transfer.engine import StreamSettings
+from modelhaul.transfer.policy import TransferPolicy
 from tests.fakes import model_source
 from tests.fakes.archive_store import InMemoryArchiveStore
 from tests.fakes.deployment import Deployment
@@ -62,6 +64,7 @@ type Files = dict[str, bytes]
 # Everything a thousandth of its size, so that a history with many imports takes milliseconds.
 PART = 4096
 LARGE = 4096
+POLICY = TransferPolicy(small_file=LARGE, group_files=2, min_indexed=LARGE // 2)
 STREAM = StreamSettings(
     part_size=lambda _: PART,
     chunk=PART // 2,
@@ -383,12 +386,6 @@ class Promises(RuleBasedStateMachine):
         self.patches = ExitStack()
         numbers = itertools.count(1)
         for target, name, value in (
-            (planning, "SMALL_FILE", LARGE),
-            (transfer, "SMALL_FILE", LARGE),
-            (planning, "GROUP_FILES", 2),
-            (transfer, "GROUP_FILES", 2),
-            (transfer, "WORTH_FINDING", LARGE // 2),
-            (publishing, "_BATCH_FILES", 2),
             (model_source, "_LARGE", LARGE),
             (uuid, "uuid4", lambda: uuid.UUID(int=next(numbers), version=4)),
         ):
@@ -398,7 +395,7 @@ class Promises(RuleBasedStateMachine):
             {name: {} for name in NAMES}, old_names={ALIAS: NAMES[0]}, served=self.serve_bytes
         )
         guarded = cast("InMemoryModelSource", Guarded("source", self.source, self.trouble))
-        self.deployment = WatchedDeployment(guarded, remaining=self.tell_remaining)
+        self.deployment = WatchedDeployment(guarded, remaining=self.tell_remaining, policy=POLICY, batch_files=2)
         queue = self.open_adapters()
         self.clock = self.deployment.clock
         self.ledger, self.store, self.queue = self.deployment.ledger, self.deployment.store, self.deployment.queue

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from modelhaul.errors import InvalidReferenceError
+from modelhaul.domain.errors import InvalidReferenceError
 from modelhaul_sources.references import check_revision
 
 

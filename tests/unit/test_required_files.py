@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from modelhaul.required_files import RequiredFiles, find_lacking
+from modelhaul.domain.required_files import RequiredFiles, find_lacking
 
 BASE = ["config.json", "tokenizer.json"]
 INDEX = "model.safetensors.index.json"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelhaul.findings import FileVerdict
-from modelhaul.inspection.safetensors import check_safetensors, inspect_safetensors
+from modelhaul.domain.findings import FileVerdict
+from modelhaul.inspection.formats.safetensors import check_safetensors, inspect_safetensors
 from tests.weights import wrap_weights
 
 TENSORS: dict[str, Any] = {

@@ -7,8 +7,8 @@ from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defin
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from modelhaul.model import ResolvedModel, Source
-from modelhaul.selection import WHOLE, Selection, Weights
+from modelhaul.domain.models import ResolvedModel, Source
+from modelhaul.domain.selection import WHOLE, Selection, Weights
 
 MODEL = ResolvedModel(Source.HUGGINGFACE, "org/model", "main", "c" * 40)
 PATHS = st.lists(st.text("abA/.é-", min_size=1, max_size=8), max_size=8, unique=True)

@@ -38,13 +38,13 @@ BUILT = {
     "announce_ends": {"create_announcer"},
 }
 WORK = {
-    "modelhaul.streaming",
-    "modelhaul.transfer",
-    "modelhaul.publishing",
+    "modelhaul.transfer.engine",
+    "modelhaul.imports.transfer",
+    "modelhaul.imports.publish",
     "modelhaul.inspection.gate",
-    "modelhaul.inspection.pickles",
+    "modelhaul.inspection.pickles.streams",
 }
-QUEUES = {"modelhaul.worker", "aws_lambda_powertools.utilities.batch"}
+QUEUES = {"modelhaul.entrypoints.workers", "aws_lambda_powertools.utilities.batch"}
 ARCHIVES = {"modelhaul.archives.directory", "modelhaul.archives.reader", "modelhaul.archives.inflating"}
 HUB = {"huggingface_hub.hf_api"}
 SOURCES = {*HUB, "modelhaul_sources", "requests"}

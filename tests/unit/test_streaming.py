@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelhaul import digest
-from modelhaul.digest import Algorithm, Digest
-from modelhaul.errors import (
+from modelhaul.domain import digests
+from modelhaul.domain.digests import Algorithm, Digest
+from modelhaul.domain.errors import (
     DigestMismatchError,
     FileTooLargeError,
     LeaseLostError,
@@ -26,8 +26,8 @@ from modelhaul.errors import (
     UnexpectedAnswerError,
     UploadGoneError,
 )
-from modelhaul.model import MAX_FILE_SIZE, Checkpoint, Part, SourceFile
-from modelhaul.streaming import MAX_PARTS, MIB, FileStream, Moved, Paused, StreamSettings, choose_part_size
+from modelhaul.domain.files import MAX_FILE_SIZE, Checkpoint, Part, SourceFile
+from modelhaul.transfer.engine import MAX_PARTS, MIB, FileStream, Moved, Paused, StreamSettings, choose_part_size
 from tests.fakes.object_store import InMemoryObjectStore
 
 KEY = "staging/task/model.safetensors"
@@ -435,7 +435,7 @@ def find_maps() -> list[object]:
 
 
 def test_without_libcrypto_a_file_moves_but_cannot_be_continued(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digest, "_load_libcrypto", lambda: None)
+    monkeypatch.setattr(digests, "_load_libcrypto", lambda: None)
     bench = make_bench()
     assert isinstance(bench.run(), Moved)
     assert bench.saved == []

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelhaul import wiring
-from modelhaul.archive_intake import MAX_POSTED
-from modelhaul.errors import InvalidFormError
-from modelhaul.forms import read_upload_form
+from modelhaul.domain.errors import InvalidFormError
+from modelhaul.entrypoints.forms import read_upload_form
+from modelhaul.imports.submit_archive import MAX_POSTED
 from tests.fakes.deployment import Deployment
 from tests.lambda_functions import Answer, call_api, read_event
 from tests.weights import wrap_weights

@@ -10,11 +10,12 @@ from modelhaul import wiring
 from modelhaul.adapters.s3 import S3ObjectStore
 from modelhaul.archives.entries import ArchiveLimits
 from modelhaul.archives.source import ArchiveSource
-from modelhaul.errors import CredentialsRefusedError
-from modelhaul.model import Archive, Source
-from modelhaul.required_files import RequiredFiles
+from modelhaul.domain.archives import Archive
+from modelhaul.domain.errors import CredentialsRefusedError
+from modelhaul.domain.models import Source
+from modelhaul.domain.required_files import RequiredFiles
+from modelhaul.domain.tasks import Task
 from modelhaul.settings import GitHubSettings, HuggingFaceSettings, LedgerSettings
-from modelhaul.task import Task
 from modelhaul_sources.github import GitHubSource
 from modelhaul_sources.huggingface import HuggingFaceSource
 from tests.template.transformed import read_template

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from modelhaul import wiring
-from modelhaul.errors import StorageUnavailableError
-from modelhaul.logs import create_logger
-from modelhaul.messages import Message, PlanImport, PublishModels, TransferFiles, parse_message
-from modelhaul.task import TaskStatus
+from modelhaul.domain.errors import StorageUnavailableError
+from modelhaul.domain.messages import Message, PlanImport, PublishModels, TransferFiles, parse_message
+from modelhaul.domain.tasks import TaskStatus
+from modelhaul.entrypoints.logs import create_logger
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.lambda_functions import Context, load_handler, read_event

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable
 
-from modelhaul.ports import Clock, RateLimitStore
+from modelhaul.ports.clock import Clock
+from modelhaul.ports.rate_limits import RateLimitStore
 from modelhaul_sources.github import GitHubSource
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.http_client import DEFAULT_TIMEOUTS, Timeouts

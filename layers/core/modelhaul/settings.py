@@ -5,8 +5,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from modelhaul.model import PicklePolicy
-from modelhaul.required_files import RequiredFiles
+from modelhaul.domain.gate import PicklePolicy
+from modelhaul.domain.required_files import RequiredFiles
 
 
 class Settings(BaseModel):

@@ -9,35 +9,34 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
-from modelhaul.model import Source
-from modelhaul.ports import (
-    ArchiveStore,
-    EventBus,
-    Ledger,
-    MessageQueue,
-    Meter,
-    ModelResolver,
-    ModelSource,
-    ObjectStore,
-    PickleScanner,
-    SecretStore,
-)
-from modelhaul.task import Task
+from modelhaul.domain.models import Source
+from modelhaul.domain.tasks import Task
+from modelhaul.ports.archive_store import ArchiveStore
+from modelhaul.ports.event_bus import EventBus
+from modelhaul.ports.ledger import Ledger
+from modelhaul.ports.message_queue import MessageQueue
+from modelhaul.ports.metrics import Meter
+from modelhaul.ports.model_sources import ModelResolver, ModelSource
+from modelhaul.ports.object_store import ObjectStore
+from modelhaul.ports.pickle_scanner import PickleScanner
+from modelhaul.ports.secret_store import SecretStore
 
 if TYPE_CHECKING:
     from modelhaul.adapters.idempotency import DynamoDBAnswerStore
-    from modelhaul.announcing import EndAnnouncer
-    from modelhaul.archive_intake import ArchiveAcceptor, ArchiveIntake, ArchiveRules, ArrivalRecorder
-    from modelhaul.catalog import Catalog
-    from modelhaul.closing import TaskCloser
-    from modelhaul.deleting import ModelDeleter
-    from modelhaul.intake import Intake
-    from modelhaul.outcomes import OutcomeWriter
-    from modelhaul.planning import Planner
-    from modelhaul.publishing import Publisher
-    from modelhaul.retrying import StepRunner
-    from modelhaul.sweeping import Sweeper
-    from modelhaul.transfer import Transferrer
+    from modelhaul.archives.rules import ArchiveRules
+    from modelhaul.catalog.delete import ModelDeleter
+    from modelhaul.catalog.read import Catalog
+    from modelhaul.imports.accept import ArchiveAcceptor, ArrivalRecorder
+    from modelhaul.imports.finish import TaskCloser
+    from modelhaul.imports.notify import EndAnnouncer
+    from modelhaul.imports.outcomes import OutcomeWriter
+    from modelhaul.imports.plan import Planner
+    from modelhaul.imports.publish import Publisher
+    from modelhaul.imports.retry import StepRunner
+    from modelhaul.imports.submit import Intake
+    from modelhaul.imports.submit_archive import ArchiveIntake
+    from modelhaul.imports.sweep import Sweeper
+    from modelhaul.imports.transfer import Transferrer
     from modelhaul_sources.github import GitHubSource
     from modelhaul_sources.huggingface import HuggingFaceSource
 
@@ -89,7 +88,7 @@ def create_archives() -> ArchiveStore:
 @cache
 def create_queue() -> MessageQueue:
     from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
-    from modelhaul.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
+    from modelhaul.domain.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
     from modelhaul.settings import QueueSettings
 
     settings = QueueSettings.read()
@@ -197,15 +196,15 @@ def create_answer_store() -> "DynamoDBAnswerStore":
 
 @cache
 def create_intake() -> "Intake":
-    from modelhaul.intake import Intake
+    from modelhaul.imports.submit import Intake
 
     return Intake(create_ledger(), create_queue(), open_resolver, create_meter(), time.time)
 
 
 @cache
 def read_archive_rules() -> "ArchiveRules":
-    from modelhaul.archive_intake import ArchiveRules
     from modelhaul.archives.entries import ArchiveLimits
+    from modelhaul.archives.rules import ArchiveRules
     from modelhaul.settings import ArchiveSettings
 
     settings = ArchiveSettings.read()
@@ -220,7 +219,7 @@ def read_archive_rules() -> "ArchiveRules":
 
 @cache
 def create_archive_intake() -> "ArchiveIntake":
-    from modelhaul.archive_intake import ArchiveIntake
+    from modelhaul.imports.submit_archive import ArchiveIntake
 
     rules = read_archive_rules()
     return ArchiveIntake(create_ledger(), create_archives(), create_queue(), create_meter(), time.time, rules)
@@ -228,14 +227,14 @@ def create_archive_intake() -> "ArchiveIntake":
 
 @cache
 def create_arrival_recorder() -> "ArrivalRecorder":
-    from modelhaul.archive_intake import ArrivalRecorder
+    from modelhaul.imports.accept import ArrivalRecorder
 
     return ArrivalRecorder(create_ledger(), create_archives(), time.time)
 
 
 @cache
 def create_acceptor() -> "ArchiveAcceptor":
-    from modelhaul.archive_intake import ArchiveAcceptor
+    from modelhaul.imports.accept import ArchiveAcceptor
 
     rules = read_archive_rules()
     return ArchiveAcceptor(
@@ -245,7 +244,7 @@ def create_acceptor() -> "ArchiveAcceptor":
 
 @cache
 def create_outcomes() -> "OutcomeWriter":
-    from modelhaul.outcomes import OutcomeWriter
+    from modelhaul.imports.outcomes import OutcomeWriter
     from modelhaul.settings import StoreSettings
 
     return OutcomeWriter(create_ledger(), create_archives(), StoreSettings.read().models_bucket)
@@ -253,7 +252,7 @@ def create_outcomes() -> "OutcomeWriter":
 
 @cache
 def create_closer() -> "TaskCloser":
-    from modelhaul.closing import TaskCloser
+    from modelhaul.imports.finish import TaskCloser
 
     return TaskCloser(
         create_ledger(), create_store(), create_archives(), create_meter(), time.time, outcomes=create_outcomes()
@@ -262,28 +261,28 @@ def create_closer() -> "TaskCloser":
 
 @cache
 def create_catalog() -> "Catalog":
-    from modelhaul.catalog import Catalog
+    from modelhaul.catalog.read import Catalog
 
     return Catalog(create_ledger(), create_store())
 
 
 @cache
 def create_deleter() -> "ModelDeleter":
-    from modelhaul.deleting import ModelDeleter
+    from modelhaul.catalog.delete import ModelDeleter
 
     return ModelDeleter(create_ledger(), create_store(), create_meter(), time.time)
 
 
 @cache
 def create_runner() -> "StepRunner":
-    from modelhaul.retrying import StepRunner
+    from modelhaul.imports.retry import StepRunner
 
     return StepRunner(create_ledger(), create_queue(), create_closer(), create_meter(), time.time)
 
 
 @cache
 def create_planner() -> "Planner":
-    from modelhaul.planning import Planner
+    from modelhaul.imports.plan import Planner
 
     rules = read_archive_rules()
     return Planner(create_ledger(), create_queue(), open_source, time.time, rules.required_files)
@@ -291,15 +290,15 @@ def create_planner() -> "Planner":
 
 @cache
 def create_transferrer() -> "Transferrer":
-    from modelhaul.transfer import Transferrer
+    from modelhaul.imports.transfer import Transferrer
 
     return Transferrer(create_ledger(), create_store(), create_queue(), open_source, create_meter(), time.time)
 
 
 @cache
 def create_publisher() -> "Publisher":
+    from modelhaul.imports.publish import Publisher
     from modelhaul.inspection.gate import Gate
-    from modelhaul.publishing import Publisher
     from modelhaul.settings import GateSettings
 
     return Publisher(
@@ -324,14 +323,14 @@ def create_pickle_scanner() -> PickleScanner:
 
 @cache
 def create_sweeper() -> "Sweeper":
-    from modelhaul.sweeping import Sweeper
+    from modelhaul.imports.sweep import Sweeper
 
     return Sweeper(create_ledger(), create_queue(), create_closer(), create_deleter(), create_meter(), time.time)
 
 
 @cache
 def create_announcer() -> "EndAnnouncer":
-    from modelhaul.announcing import EndAnnouncer
+    from modelhaul.imports.notify import EndAnnouncer
     from modelhaul.settings import StoreSettings
 
     return EndAnnouncer(create_ledger(), create_event_bus(), StoreSettings.read().models_bucket)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from modelhaul.model import PickleOpinion, SecondOpinion
+from modelhaul.domain.gate import PickleOpinion, SecondOpinion
 from modelhaul_scanner import LENGTH_BYTES
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ _LONGEST_REASON = 200  # characters
 
 
 class ModelauditPickleScanner:
-    """Implements `modelhaul.ports.PickleScanner`."""
+    """Implements `modelhaul.ports.pickle_scanner.PickleScanner`."""
 
     def __init__(self, command: Sequence[str] = (sys.executable, "-m", "modelhaul_scanner")) -> None:
         self._command = command

@@ -12,7 +12,7 @@ from typing import Self, cast
 import requests
 from urllib3.exceptions import HTTPError
 
-from modelhaul.errors import (
+from modelhaul.domain.errors import (
     AccessRequiredError,
     FileMissingError,
     ModelhaulError,
@@ -37,7 +37,7 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})")
 
 
 class HttpByteStream:
-    """An answer's body, as `modelhaul.ports.ByteStream`. One thread reads it; any thread may close it."""
+    """An answer's body, as `modelhaul.ports.byte_streams.ByteStream`. One thread reads it; any thread may close it."""
 
     def __init__(
         self,

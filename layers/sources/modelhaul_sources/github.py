@@ -1,4 +1,4 @@
-"""GitHub repositories, Git LFS included, as a `modelhaul.ports.ModelSource`; without git."""
+"""GitHub repositories, Git LFS included, as a `modelhaul.ports.model_sources.ModelSource`; without git."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,18 +8,20 @@ from urllib.parse import quote
 
 import requests
 
-from modelhaul.choosing import choose_files
-from modelhaul.digest import Algorithm, Digest
-from modelhaul.errors import (
+from modelhaul.domain.digests import Algorithm, Digest
+from modelhaul.domain.errors import (
     CredentialsRefusedError,
     EmptyModelError,
     FileMissingError,
     RequiredFilesError,
     UnexpectedAnswerError,
 )
-from modelhaul.model import FileKind, ResolvedModel, Source, SourceFile
-from modelhaul.ports import ByteStream, Clock, RateLimitStore
-from modelhaul.reading import read_verified
+from modelhaul.domain.file_selection import choose_files
+from modelhaul.domain.files import FileKind, SourceFile
+from modelhaul.domain.models import ResolvedModel, Source
+from modelhaul.ports.byte_streams import ByteStream, read_verified
+from modelhaul.ports.clock import Clock
+from modelhaul.ports.rate_limits import RateLimitStore
 from modelhaul_sources.download import HttpDownloader
 from modelhaul_sources.github_api import TOKEN_SECRET, GitHubApi, TreeEntry, check_reference, parse_name
 from modelhaul_sources.hosts import HostPolicy

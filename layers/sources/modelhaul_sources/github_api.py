@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import requests
 
-from modelhaul.errors import (
+from modelhaul.domain.errors import (
     AccessRequiredError,
     CredentialsRefusedError,
     FileTooLargeError,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-from modelhaul.errors import UntrustedHostError
+from modelhaul.domain.errors import UntrustedHostError
 
 HUGGINGFACE_HOSTS = frozenset({"huggingface.co", "hf.co"})
 """The Hub, its LFS and Xet storage and its CDNs: https://huggingface.co/.well-known/meta.json"""

@@ -20,7 +20,7 @@ from urllib3 import HTTPSConnectionPool
 from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import HTTPError
 
-from modelhaul.errors import (
+from modelhaul.domain.errors import (
     ModelhaulError,
     RateLimitedError,
     SourceUnavailableError,

@@ -1,13 +1,14 @@
-"""The Hugging Face Hub as a `modelhaul.ports.ModelSource`."""
+"""The Hugging Face Hub as a `modelhaul.ports.model_sources.ModelSource`."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from modelhaul.errors import AccessRequiredError, CredentialsRefusedError
-from modelhaul.model import ResolvedModel, SourceFile
-from modelhaul.ports import ByteStream
+from modelhaul.domain.errors import AccessRequiredError, CredentialsRefusedError
+from modelhaul.domain.files import SourceFile
+from modelhaul.domain.models import ResolvedModel
+from modelhaul.ports.byte_streams import ByteStream
 from modelhaul_sources.download import HttpDownloader
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.http_client import DEFAULT_TIMEOUTS, Timeouts

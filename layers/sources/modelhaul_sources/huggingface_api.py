@@ -15,8 +15,8 @@ from huggingface_hub.errors import DisabledRepoError, HfHubHTTPError, HFValidati
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils._validators import validate_repo_id
 
-from modelhaul.digest import Digest
-from modelhaul.errors import (
+from modelhaul.domain.digests import Digest
+from modelhaul.domain.errors import (
     AccessRequiredError,
     CredentialsRefusedError,
     InvalidReferenceError,
@@ -27,7 +27,8 @@ from modelhaul.errors import (
     SourceUnavailableError,
     UnexpectedAnswerError,
 )
-from modelhaul.model import ResolvedModel, Source, SourceFile
+from modelhaul.domain.files import SourceFile
+from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul_sources.hosts import HostPolicy, parse_origin
 from modelhaul_sources.http_client import describe_url, describe_waiting
 from modelhaul_sources.references import check_revision

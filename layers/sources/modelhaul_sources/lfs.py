@@ -18,7 +18,7 @@ from typing import Any
 
 import requests
 
-from modelhaul.errors import (
+from modelhaul.domain.errors import (
     AccessRequiredError,
     CredentialsRefusedError,
     FileMissingError,
@@ -28,7 +28,8 @@ from modelhaul.errors import (
     SourceUnavailableError,
     UnexpectedAnswerError,
 )
-from modelhaul.ports import ByteStream, Clock
+from modelhaul.ports.byte_streams import ByteStream
+from modelhaul.ports.clock import Clock
 from modelhaul_sources.download import HttpDownloader
 from modelhaul_sources.http_client import HttpClient, describe_url, describe_waiting
 from modelhaul_sources.rate_budget import RateBudget

@@ -5,8 +5,9 @@ import re
 import time
 from collections.abc import Mapping
 
-from modelhaul.errors import RateLimitedError, StorageUnavailableError
-from modelhaul.ports import Clock, RateLimitStore
+from modelhaul.domain.errors import RateLimitedError, StorageUnavailableError
+from modelhaul.ports.clock import Clock
+from modelhaul.ports.rate_limits import RateLimitStore
 from modelhaul_sources.http_client import read_retry_after
 
 logger = logging.getLogger(__name__)

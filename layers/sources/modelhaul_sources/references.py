@@ -2,7 +2,7 @@
 
 import re
 
-from modelhaul.errors import InvalidReferenceError
+from modelhaul.domain.errors import InvalidReferenceError
 
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/]|[/.]$|^@$|(?:^|/)\.|\.lock(?:/|$)")
 _MAX_BYTES = 255

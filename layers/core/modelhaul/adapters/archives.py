@@ -23,15 +23,15 @@ from modelhaul.adapters.s3 import (
     strip_quotes,
     translate_errors,
 )
-from modelhaul.errors import (
+from modelhaul.domain.archives import UploadPart, UploadTicket
+from modelhaul.domain.errors import (
     ArchiveReplacedError,
     SourceUnavailableError,
     StalledTransferError,
     StorageUnavailableError,
     UnexpectedAnswerError,
 )
-from modelhaul.model import UploadPart, UploadTicket
-from modelhaul.ports import Clock
+from modelhaul.ports.clock import Clock
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -205,7 +205,7 @@ class S3ArchiveStore:
 
 
 class S3ByteStream:
-    """Bytes `start` to `end` (excluded) of an object, as `modelhaul.ports.ByteStream`.
+    """Bytes `start` to `end` (excluded) of an object, as `modelhaul.ports.byte_streams.ByteStream`.
 
     `open_body` opens them from a position on; it is called again when a body breaks off.
     """

@@ -47,8 +47,9 @@ from pynamodb.models import Model as Item
 from pynamodb.transactions import TransactWrite
 
 from modelhaul.adapters.aws import open_session
-from modelhaul.digest import Digest
-from modelhaul.errors import (
+from modelhaul.domain.archives import Archive, SkippedDirectory
+from modelhaul.domain.digests import Digest
+from modelhaul.domain.errors import (
     DeletionInProgressError,
     ImportInProgressError,
     InvalidReferenceError,
@@ -57,30 +58,15 @@ from modelhaul.errors import (
     StorageUnavailableError,
     TaskEndedError,
 )
-from modelhaul.findings import FileInspection, FileVerdict, Finding, FindingKind, Severity
-from modelhaul.model import (
-    Archive,
-    Blob,
-    Checkpoint,
-    FileKind,
-    FileRecord,
-    FileResult,
-    GateReport,
-    GateVerdict,
-    Model,
-    ModelError,
-    ModelPage,
-    ModelStatus,
-    Part,
-    ResolvedModel,
-    SecondOpinion,
-    SkippedDirectory,
-    Source,
-    SourceFile,
-)
-from modelhaul.ports import Clock, Ledger
-from modelhaul.selection import WHOLE, Selection, Weights
-from modelhaul.task import Progress, Stage, Task, TaskError, TaskPage, TaskStatus
+from modelhaul.domain.files import Checkpoint, FileKind, FileRecord, FileResult, Part, SourceFile
+from modelhaul.domain.findings import FileInspection, FileVerdict, Finding, FindingKind, Severity
+from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
+from modelhaul.domain.models import Model, ModelError, ModelPage, ModelStatus, ResolvedModel, Source
+from modelhaul.domain.objects import Blob
+from modelhaul.domain.selection import WHOLE, Selection, Weights
+from modelhaul.domain.tasks import Progress, Stage, Task, TaskError, TaskPage, TaskStatus
+from modelhaul.ports.clock import Clock
+from modelhaul.ports.ledger import Ledger
 
 _TASK_TTL = 90 * 86_400  # seconds after the task's end
 _FILE_TTL = 14 * 86_400  # seconds after planning

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from botocore.config import Config
 
 from modelhaul.adapters.aws import CALL_ERRORS, create_client, read_error_code
-from modelhaul.errors import StorageUnavailableError
-from modelhaul.task import Event
+from modelhaul.domain.errors import StorageUnavailableError
+from modelhaul.domain.tasks import Event
 
 if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient

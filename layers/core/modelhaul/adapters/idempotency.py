@@ -26,7 +26,7 @@ from aws_lambda_powertools.utilities.idempotency.serialization.base import BaseI
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 
-from modelhaul.errors import IdempotencyKeyReusedError, RequestInProgressError, StorageUnavailableError
+from modelhaul.domain.errors import IdempotencyKeyReusedError, RequestInProgressError, StorageUnavailableError
 
 logger = logging.getLogger(__name__)
 

@@ -13,14 +13,15 @@ from botocore.config import Config
 from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
 
 from modelhaul.adapters.aws import CALL_ERRORS, create_client, read_error_code
-from modelhaul.errors import (
+from modelhaul.domain.errors import (
     ArchiveReplacedError,
     ObjectGoneError,
     StorageUnavailableError,
     TransientError,
     UploadGoneError,
 )
-from modelhaul.model import ObjectRange, Part
+from modelhaul.domain.files import Part
+from modelhaul.domain.objects import ObjectRange
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from botocore.config import Config
 
 from modelhaul.adapters.aws import CALL_ERRORS, create_client, read_error_code
-from modelhaul.errors import CredentialsRefusedError, StorageUnavailableError
+from modelhaul.domain.errors import CredentialsRefusedError, StorageUnavailableError
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from botocore.config import Config
 
 from modelhaul.adapters.aws import CALL_ERRORS, create_client, read_error_code
-from modelhaul.errors import StorageUnavailableError
-from modelhaul.messages import Message, PlanImport, PublishModels, TransferFiles
+from modelhaul.domain.errors import StorageUnavailableError
+from modelhaul.domain.messages import Message, PlanImport, PublishModels, TransferFiles
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

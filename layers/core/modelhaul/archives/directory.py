@@ -14,8 +14,8 @@ from modelhaul.archives.entries import ArchiveLimits, Entry, Method, Refusal, re
 from modelhaul.archives.extra_fields import read_extra_fields, read_sizes
 from modelhaul.archives.local_headers import DESCRIPTOR_FLAG, LOCAL_HEADER_SIZE, check_version
 from modelhaul.archives.names import FAT_HOST, UTF8_FLAG, check_names, read_name, replace_backslashes
-from modelhaul.errors import ArchiveRefusedError
-from modelhaul.model import MAX_FILE_SIZE
+from modelhaul.domain.errors import ArchiveRefusedError
+from modelhaul.domain.files import MAX_FILE_SIZE
 
 _CENTRAL = struct.Struct("<4s4B4H3L5H2L")  # APPNOTE 4.3.12
 _ENCRYPTED = 0x1 | 0x40 | 0x2000

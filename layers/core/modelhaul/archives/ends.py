@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from modelhaul.archives.entries import Refusal
-from modelhaul.errors import ArchiveRefusedError
+from modelhaul.domain.errors import ArchiveRefusedError
 
 TAIL_SIZE = 1024 * 1024  # bytes of the archive's end that callers read first
 MAX_OTHER_ENDS = 32  # places that callers have to look at, each by a small read

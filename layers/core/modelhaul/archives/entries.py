@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
-from modelhaul.errors import ArchiveRefusedError
+from modelhaul.domain.errors import ArchiveRefusedError
 
 _SHOWN_NAME = 80  # characters of an entry's name in a message
 

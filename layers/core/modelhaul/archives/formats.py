@@ -3,7 +3,7 @@
 import re
 
 from modelhaul.archives.entries import Refusal
-from modelhaul.errors import ArchiveRefusedError
+from modelhaul.domain.errors import ArchiveRefusedError
 
 _TAR_BLOCK = 512  # bytes
 _CHECKSUM = slice(148, 156)

@@ -5,14 +5,14 @@ from typing import Self
 from isal import isal_zlib
 
 from modelhaul.archives.entries import Entry, Refusal, refuse_entry
-from modelhaul.errors import ArchiveRefusedError
-from modelhaul.ports import ByteStream
+from modelhaul.domain.errors import ArchiveRefusedError
+from modelhaul.ports.byte_streams import ByteStream
 
 _READ_SIZE = 128 * 1024
 
 
 class InflatingStream:
-    """The content of a deflated entry, whose compressed bytes `stream` gives; see `modelhaul.ports.ByteStream`."""
+    """The content of a deflated entry, whose compressed bytes `stream` gives; see `modelhaul.ports.byte_streams`."""
 
     ranged = False
     offset = 0

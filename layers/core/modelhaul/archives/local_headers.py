@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from modelhaul.archives.entries import Entry, Refusal, refuse_entry
 from modelhaul.archives.extra_fields import ZIP64, read_extra_fields, read_sizes
 from modelhaul.archives.names import read_local_name
-from modelhaul.errors import ArchiveRefusedError
+from modelhaul.domain.errors import ArchiveRefusedError
 
 LOCAL_HEADER_SIZE = 30  # bytes without name and extra fields
 MAX_DESCRIPTOR_SIZE = 24  # bytes

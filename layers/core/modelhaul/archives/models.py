@@ -6,10 +6,11 @@ from datetime import datetime
 from functools import partial
 
 from modelhaul.archives.reader import ArchiveReader
-from modelhaul.errors import ArchiveRefusedError, NoModelInArchiveError
-from modelhaul.model import Archive, Model, ModelStatus, ResolvedModel, SkippedDirectory, Source
-from modelhaul.naming import name_models
-from modelhaul.required_files import MAX_INDEX_SIZE, RequiredFiles, find_lacking
+from modelhaul.domain.archives import Archive, SkippedDirectory
+from modelhaul.domain.errors import ArchiveRefusedError, NoModelInArchiveError
+from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source
+from modelhaul.domain.names import name_models
+from modelhaul.domain.required_files import MAX_INDEX_SIZE, RequiredFiles, find_lacking
 
 MAX_MODELS = 90  # of one archive: they are claimed in one DynamoDB transaction (100 actions)
 # What is kept of the others: enough to act on, and no more than a record holds.

@@ -23,10 +23,9 @@ from modelhaul.archives.local_headers import (
 )
 from modelhaul.archives.names import is_junk
 from modelhaul.archives.windows import EntryWindow
-from modelhaul.digest import Algorithm, Digest, FileHasher
-from modelhaul.errors import ArchiveRefusedError
-from modelhaul.ports import ByteStream
-from modelhaul.reading import fill_buffer
+from modelhaul.domain.digests import Algorithm, Digest, FileHasher
+from modelhaul.domain.errors import ArchiveRefusedError
+from modelhaul.ports.byte_streams import ByteStream, fill_buffer
 
 type OpenRange = Callable[[int, int], ByteStream]
 """Opens bytes `start` to `end` (excluded) of an archive."""

@@ -6,9 +6,13 @@ from dataclasses import dataclass, field
 
 from modelhaul.archives.entries import ArchiveLimits, Entry, Method
 from modelhaul.archives.reader import ArchiveReader, MemoryStream, OpenRange, group_neighbours, read_range
-from modelhaul.digest import Algorithm, Digest
-from modelhaul.model import Archive, ObjectRange, ResolvedModel, SourceFile
-from modelhaul.ports import ArchiveStore, ByteStream
+from modelhaul.domain.archives import Archive
+from modelhaul.domain.digests import Algorithm, Digest
+from modelhaul.domain.files import SourceFile
+from modelhaul.domain.models import ResolvedModel
+from modelhaul.domain.objects import ObjectRange
+from modelhaul.ports.archive_store import ArchiveStore
+from modelhaul.ports.byte_streams import ByteStream
 
 _SMALL_ENTRY = 512 * 1024  # bytes in the archive; above, a request of its own costs little beside the transfer
 
@@ -62,7 +66,7 @@ class _NeighbourReader:
 
 @dataclass(slots=True)
 class ArchiveSource:
-    """The models in one archive, as `modelhaul.ports.ModelSource`.
+    """The models in one archive, as `modelhaul.ports.model_sources.ModelSource`.
 
     A file's locator is its entry as the archive's directory has it, so that a function which moves a few files need
     not read the directory.

@@ -1,11 +1,10 @@
-"""The data of one entry in a stream over its span of the archive; see `modelhaul.ports.ByteStream`."""
+"""The data of one entry in a stream over its span of the archive; see `modelhaul.ports.byte_streams.ByteStream`."""
 
 from typing import Self
 
 from modelhaul.archives.entries import Entry
 from modelhaul.archives.local_headers import LocalHeader, check_descriptor
-from modelhaul.ports import ByteStream
-from modelhaul.reading import fill_buffer
+from modelhaul.ports.byte_streams import ByteStream, fill_buffer
 
 
 class EntryWindow:

@@ -15,11 +15,11 @@ from typing import Any
 
 from modelhaul.archives.entries import ArchiveLimits, Entry, Method, Refusal
 from modelhaul.archives.reader import ArchiveReader, open_memory
-from modelhaul.errors import ArchiveRefusedError
-from modelhaul.findings import ContentReport, Finding, FindingKind, Severity, limit_findings
-from modelhaul.inspection import arrays
+from modelhaul.domain.errors import ArchiveRefusedError
+from modelhaul.domain.findings import ContentReport, Finding, FindingKind, Severity, limit_findings
 from modelhaul.inspection.loaders import is_text_name, is_unpickled, may_be_unpickled
 from modelhaul.inspection.opened import OpenedFile, open_bytes
+from modelhaul.inspection.pickles import numpy_arrays
 from modelhaul.inspection.windows import ContentError
 
 type InspectMember = Callable[[OpenedFile], ContentReport]
@@ -235,7 +235,7 @@ class _Inspection:
         self.findings += _find_programs(kind, names)
         for entry, head in self.reader.read_heads(entries, _MEMBER_HEAD, most_requests=_MAX_HEAD_REQUESTS):
             # torch takes its storages for data, and numpy a member that begins like an array for one.
-            if not _is_storage(entry.name, names) or head.startswith(arrays.MAGIC):
+            if not _is_storage(entry.name, names) or head.startswith(numpy_arrays.MAGIC):
                 self._inspect(entry, head, kind)
         is_for_loaders = self.file.is_unpickled or kind not in ("keras", "zip")
         return ContentReport(
@@ -356,7 +356,7 @@ def _find_programs(kind: str, names: Collection[str]) -> Iterator[Finding]:
 
 
 def _inspect_keras_config(report: ContentReport, member: OpenedFile) -> ContentReport:
-    from modelhaul.inspection.keras import inspect_keras_config  # noqa: PLC0415 - few models have one
+    from modelhaul.inspection.formats.keras import inspect_keras_config  # noqa: PLC0415 - few models have one
 
     try:
         return replace(report, findings=(*report.findings, *inspect_keras_config(member.read(0, member.size))))

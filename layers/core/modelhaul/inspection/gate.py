@@ -11,9 +11,22 @@ from functools import partial
 from itertools import batched
 from pathlib import PurePosixPath
 
-from modelhaul.errors import InvalidModelError, ModelhaulError, ObjectGoneError, RetriesExhaustedError, UnsafeModelError
-from modelhaul.findings import ContentReport, FileInspection, FileVerdict, Severity
-from modelhaul.inspection.formats import inspect_file
+from modelhaul.domain.errors import (
+    InvalidModelError,
+    ModelhaulError,
+    ObjectGoneError,
+    RetriesExhaustedError,
+    UnsafeModelError,
+)
+from modelhaul.domain.files import FileRecord
+from modelhaul.domain.findings import ContentReport, FileInspection, FileVerdict, Severity
+from modelhaul.domain.gate import GateReport, GateVerdict, PickleOpinion, PicklePolicy, SecondOpinion
+from modelhaul.domain.json_streams import JsonError, check_object, list_shards, read_texts
+from modelhaul.domain.models import ResolvedModel, Source
+from modelhaul.domain.required_files import MAX_INDEX_SIZE
+from modelhaul.domain.selection import WHOLE, Selection
+from modelhaul.inspection.formats.safetensors import check_safetensors
+from modelhaul.inspection.formats.text import MAX_JSON
 from modelhaul.inspection.loaders import (
     find_named_files,
     is_training_state,
@@ -25,22 +38,10 @@ from modelhaul.inspection.loaders import (
 from modelhaul.inspection.notes import InspectionNotes, load_notes, save_notes
 from modelhaul.inspection.opened import HEAD, OpenedFile
 from modelhaul.inspection.placeholders import find_placeholder
-from modelhaul.inspection.safetensors import check_safetensors
-from modelhaul.inspection.text import MAX_JSON
-from modelhaul.json_streams import JsonError, check_object, list_shards, read_texts
-from modelhaul.model import (
-    FileRecord,
-    GateReport,
-    GateVerdict,
-    PickleOpinion,
-    PicklePolicy,
-    ResolvedModel,
-    SecondOpinion,
-    Source,
-)
-from modelhaul.ports import Clock, ObjectStore, PickleScanner
-from modelhaul.required_files import MAX_INDEX_SIZE
-from modelhaul.selection import WHOLE, Selection
+from modelhaul.inspection.recognize import inspect_file
+from modelhaul.ports.clock import Clock
+from modelhaul.ports.object_store import ObjectStore
+from modelhaul.ports.pickle_scanner import PickleScanner
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from modelhaul.errors import ObjectGoneError
-from modelhaul.findings import ContentReport, Finding, FindingKind, Severity
-from modelhaul.model import PickleOpinion, SecondOpinion
-from modelhaul.ports import ObjectStore
+from modelhaul.domain.errors import ObjectGoneError
+from modelhaul.domain.findings import ContentReport, Finding, FindingKind, Severity
+from modelhaul.domain.gate import PickleOpinion, SecondOpinion
+from modelhaul.ports.object_store import ObjectStore
 
 logger = logging.getLogger(__name__)
 

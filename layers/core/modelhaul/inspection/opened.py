@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from modelhaul.inspection.opcodes import Budget
-from modelhaul.json_streams import ReadRange
+from modelhaul.domain.json_streams import ReadRange
+from modelhaul.inspection.pickles.opcodes import Budget
 
 HEAD = 64 * 1024  # bytes of a file that are read first; most configurations, and most headers, are shorter
 

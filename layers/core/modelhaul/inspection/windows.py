@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from modelhaul.json_streams import ReadRange
+from modelhaul.domain.json_streams import ReadRange
 
 WINDOW = 1024 * 1024  # bytes of one read
 MAX_PIECE = 16 * 1024 * 1024  # bytes that `Cursor.take` returns at once

@@ -1,0 +1,164 @@
+"""Tasks and models as people and programs outside see them: in answers of the API and in outcomes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from modelhaul.domain.findings import FileInspection
+from modelhaul.domain.gate import GateReport
+from modelhaul.domain.models import Model, ModelError, ModelStatus
+from modelhaul.domain.remedies import TASK_REMEDIES
+from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
+
+_MEASURABLE = 1.0  # seconds below which a rate says nothing
+_DELETED = {"status": "DELETED"}
+
+
+def format_time(moment: datetime) -> str:
+    """`2025-06-22T12:00:00Z`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def present_task(task: Task) -> dict[str, Any]:
+    """A task without its models."""
+    progress = task.progress
+    shown: dict[str, Any] = {
+        "id": task.id,
+        "model_tag": task.model_tag,
+        "task_status": task.status.value,
+        "source": task.source.value,
+        "created_at": format_time(task.created_at),
+        "updated_at": format_time(task.updated_at),
+        "stage": task.stage.value,
+        "progress": {
+            "files_done": progress.files_done,
+            "files_total": progress.files_total,
+            "bytes_done": progress.bytes_done,
+            "bytes_total": progress.bytes_total,
+            "bytes_reused": progress.bytes_reused,
+            **_estimate(task),
+        },
+    }
+    if not task.selection.is_whole:
+        shown["selection"] = asdict(task.selection)
+    if task.error is not None:
+        shown["error_msg"] = task.error.detail
+        shown["error"] = _present_error(task.error)
+    return shown
+
+
+def _present_error(error: TaskError | ModelError) -> dict[str, Any]:
+    remedy = {"remedy": TASK_REMEDIES[error.type]} if error.type in TASK_REMEDIES else {}
+    return {"type": error.type, "retryable": error.retryable, **remedy}
+
+
+def _present_model_error(model: Model) -> dict[str, Any]:
+    """The member `error` of a FAILED model; empty for others."""
+    if model.status is not ModelStatus.FAILED or model.error is None:
+        return {}
+    return {"error": {"detail": model.error.detail, **_present_error(model.error)}}
+
+
+def _estimate(task: Task) -> dict[str, int]:
+    """How fast bytes come from the source, averaged up to when they were last counted, and how long the rest takes at
+    that; nothing where that cannot be known. What is copied inside S3 says nothing about it.
+    """
+    began, counted, progress = task.transfer_began_at, task.bytes_counted_at, task.progress
+    moved = progress.bytes_done - progress.bytes_reused
+    if began is None or counted is None or moved <= 0:
+        return {}
+    seconds = (counted - began).total_seconds()
+    if seconds < _MEASURABLE:
+        return {}
+    estimate = {"bytes_per_second": round(moved / seconds)}
+    if task.status is TaskStatus.PENDING and task.stage is Stage.TRANSFERRING:
+        estimate["seconds_left"] = math.ceil(max(0, progress.bytes_total - progress.bytes_done) * seconds / moved)
+    return estimate
+
+
+def present_whole_task(task: Task, models: Sequence[Model], *, bucket: str) -> dict[str, Any]:
+    """A task with the result of each of its models, and of each directory of its archive that is not a model.
+
+    `models` are the records of those that the task claimed. A model of a DONE task without a record was deleted. The
+    error of a model that failed is shown until another task claims the model.
+    """
+    found = {model.model_id: model for model in models}
+    entries = [
+        _present_result(task, found[model_id], bucket) if model_id in found else {"model_id": model_id, **_DELETED}
+        for model_id in task.model_ids
+        if model_id in found or task.status is TaskStatus.DONE
+    ]
+    entries += [{"name": s.directory or "/", "status": "SKIPPED", "lacks": list(s.lacks)} for s in task.skipped]
+    return {**present_task(task), "models": entries}
+
+
+def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
+    """A model's record."""
+    shown: dict[str, Any] = {
+        "model_id": model.model_id,
+        "name": model.resolved.name,
+        "source": model.resolved.source.value,
+        "commit": model.resolved.commit,
+        "revision": model.resolved.revision,
+        "status": model.status.value,
+        "task_id": model.task_id,
+        "created_at": format_time(model.created_at),
+        "updated_at": format_time(model.updated_at),
+    }
+    if not model.resolved.selection.is_whole:
+        shown["selection"] = asdict(model.resolved.selection)
+    if model.status is ModelStatus.READY:
+        shown |= {"files": model.files, "size": model.size, "location": _locate(model, bucket)}
+        if model.gate is not None:
+            shown["gate"] = present_gate(model.gate)
+    return shown | _present_model_error(model)
+
+
+def present_gate(report: GateReport) -> dict[str, Any]:
+    """What the inspection found, in a model's record."""
+    files = [{"path": file.path, **present_inspection(file)} for file in report.files]
+    return {**summarize_gate(report), "files": files}
+
+
+def summarize_gate(report: GateReport) -> dict[str, Any]:
+    """What the inspection found, in a manifest, which has the inspection of each file among its files."""
+    return {
+        "verdict": report.verdict.value,
+        "second_opinion": report.second_opinion,
+        "reasons": list(report.reasons),
+        "flags": list(report.flags),
+        "scanned": [{"path": path, "sha256": sha256} for path, sha256 in report.scanned],
+        "left_out": list(report.left_out),
+    }
+
+
+def present_inspection(file: FileInspection) -> dict[str, Any]:
+    """What one file was recognized as."""
+    shown: dict[str, Any] = {"format": file.format, "verdict": file.verdict.value}
+    if file.reason is not None:
+        shown["reason"] = file.reason
+    if file.findings:
+        shown["findings"] = [{"kind": f.kind, "severity": f.severity, "detail": f.detail} for f in file.findings]
+    return shown
+
+
+def _present_result(task: Task, model: Model, bucket: str) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "model_id": model.model_id,
+        "name": model.resolved.name,
+        "commit": model.resolved.commit,
+        "status": model.status.value,
+    }
+    if model.task_id != task.id:
+        # Another task has the model: after it failed in this one, or after what this one brought was deleted.
+        failed = task.status is not TaskStatus.DONE or model.model_id in task.failed_ids
+        return entry | ({"status": ModelStatus.FAILED.value} if failed else _DELETED)
+    if model.status is ModelStatus.READY:
+        entry["location"] = _locate(model, bucket)
+    return entry | _present_model_error(model)
+
+
+def _locate(model: Model, bucket: str) -> str:
+    return f"s3://{bucket}/{model.resolved.prefix}"

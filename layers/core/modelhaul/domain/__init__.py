@@ -1,0 +1,1 @@
+"""Models, tasks, files, digests, names, keys and errors."""

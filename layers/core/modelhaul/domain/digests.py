@@ -1,0 +1,202 @@
+"""Digests that sources publish, and a hasher whose state can be stored between two functions."""
+
+import ctypes
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from typing import Any, ClassVar, Protocol, Self
+
+from isal import isal_zlib
+
+from modelhaul.domain.errors import ArchiveRefusedError, DigestMismatchError
+
+_SHA256_STATE = 112  # sizeof(SHA256_CTX), openssl/sha.h
+
+type Bytes = bytes | bytearray | memoryview
+
+
+class Algorithm(StrEnum):
+    SHA256 = "sha256"
+    GIT_SHA1 = (
+        "git-sha1"  # sha1 of b"blob <size>\0" + content: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
+    )
+    CRC32 = "crc32"  # what a ZIP publishes of an entry: finds damage, does not tell contents apart
+
+    @property
+    def identifies(self) -> bool:
+        """Whether equal digests mean equal content."""
+        return self is not Algorithm.CRC32
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """A published digest; `str()` gives `sha256:<64 hex>`, `git-sha1:<40 hex>` or `crc32:<8 hex>`."""
+
+    algorithm: Algorithm
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.value}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises ValueError for anything but `str()`'s own form."""
+        algorithm, _, value = text.partition(":")
+        length = {"sha256": 64, "git-sha1": 40, "crc32": 8}.get(algorithm)
+        if len(value) != length or value.strip("0123456789abcdef"):
+            raise ValueError(f"not a digest: {text!r}")
+        return cls(Algorithm(algorithm), value)
+
+
+class _ResumableHash(Protocol):
+    def update(self, data: Bytes, /) -> None: ...
+    def hexdigest(self) -> str: ...
+    def export_state(self) -> bytes | None: ...
+
+
+class _LibcryptoHash:
+    """SHA-256 or SHA-1 by OpenSSL's low-level calls, whose context is a flat struct and so can be stored.
+
+    hashlib cannot export its state. The calls are deprecated in OpenSSL 3 but stay in its ABI
+    (https://docs.openssl.org/3.0/man3/SHA256_Init/); `_load_libcrypto` proves them before they are used.
+    """
+
+    # sizeof(SHA256_CTX) and sizeof(SHA_CTX), openssl/sha.h.
+    _LAYOUT: ClassVar = {"sha256": ("SHA256", 112, 32), "sha1": ("SHA1", 96, 20)}
+
+    def __init__(self, library: ctypes.CDLL, name: str, state: bytes | None = None) -> None:
+        prefix, context_size, self._digest_size = self._LAYOUT[name]
+        self._update = library[f"{prefix}_Update"]
+        self._final = library[f"{prefix}_Final"]
+        self._context = ctypes.create_string_buffer(context_size)
+        if state is None:
+            library[f"{prefix}_Init"](self._context)
+        elif len(state) == context_size:
+            self._context.raw = state
+        else:
+            raise ValueError(f"{name} state has {len(state)} bytes, not {context_size}")
+
+    def update(self, data: Bytes) -> None:
+        size = ctypes.c_size_t(len(data))
+        if isinstance(data, bytes):
+            self._update(self._context, data, size)
+        else:
+            self._update(self._context, (ctypes.c_char * len(data)).from_buffer(data), size)
+
+    def hexdigest(self) -> str:
+        copy = ctypes.create_string_buffer(self._context.raw, len(self._context))
+        digest = ctypes.create_string_buffer(self._digest_size)
+        self._final(digest, copy)
+        return digest.raw.hex()
+
+    def export_state(self) -> bytes:
+        return self._context.raw
+
+
+class _HashlibHash:
+    """Where libcrypto's calls are not to be had: correct, but its state cannot be stored."""
+
+    def __init__(self, name: str) -> None:
+        self._hash: Any = hashlib.new(name, usedforsecurity=False)
+
+    def update(self, data: Bytes) -> None:
+        self._hash.update(data)
+
+    def hexdigest(self) -> str:
+        return str(self._hash.hexdigest())
+
+    def export_state(self) -> None:
+        return None
+
+
+@cache
+def _load_libcrypto() -> ctypes.CDLL | None:
+    """libcrypto 3 if it is there and hashes as hashlib does, also over a stored state; else None."""
+    sample = bytes(range(256)) * 3
+    try:
+        library = ctypes.CDLL("libcrypto.so.3")
+        for name in ("sha256", "sha1"):
+            first = _LibcryptoHash(library, name)
+            first.update(sample[:301])
+            second = _LibcryptoHash(library, name, first.export_state())
+            second.update(bytearray(sample[301:]))
+            if second.hexdigest() != hashlib.new(name, sample, usedforsecurity=False).hexdigest():
+                return None
+    except (OSError, AttributeError):
+        return None
+    return library
+
+
+class _Crc32:
+    def __init__(self, state: bytes | None = None) -> None:
+        self._value = int.from_bytes(state) if state is not None else 0
+
+    def update(self, data: Bytes) -> None:
+        self._value = isal_zlib.crc32(data, self._value)
+
+    def hexdigest(self) -> str:
+        return f"{self._value:08x}"
+
+    def export_state(self) -> bytes:
+        return self._value.to_bytes(4)
+
+
+def _start_hash(name: str, state: bytes | None) -> _ResumableHash:
+    library = _load_libcrypto()
+    if library is not None:
+        return _LibcryptoHash(library, name, state)
+    if state is not None:
+        raise ValueError("a stored hash state needs libcrypto 3")
+    return _HashlibHash(name)
+
+
+class FileHasher:
+    """Hashes one file in order: always sha256, and beside it git's sha1 or CRC-32 if that is what the source published.
+
+    `export_state()` gives at most 208 bytes, from which `FileHasher(expected, size, state)` goes on in
+    another process; None where the platform cannot store a state.
+    """
+
+    def __init__(self, expected: Digest, size: int, state: bytes | None = None) -> None:
+        self.expected = expected
+        beside = state[_SHA256_STATE:] if state is not None else None
+        self._sha256 = _start_hash("sha256", state[:_SHA256_STATE] if state is not None else None)
+        self._beside: _ResumableHash | None = None
+        if expected.algorithm is Algorithm.GIT_SHA1:
+            self._beside = _start_hash("sha1", beside)
+            if state is None:
+                self._beside.update(b"blob %d\0" % size)
+        elif expected.algorithm is Algorithm.CRC32:
+            self._beside = _Crc32(beside)
+
+    def update(self, data: Bytes) -> None:
+        self._sha256.update(data)
+        if self._beside is not None:
+            self._beside.update(data)
+
+    def export_state(self) -> bytes | None:
+        states = [h.export_state() for h in (self._sha256, self._beside) if h is not None]
+        return None if None in states else b"".join(s for s in states if s is not None)
+
+    def verify(self, path: str) -> str:
+        """The sha256 in hex, once what was published is met.
+
+        Raises DigestMismatchError; ArchiveRefusedError for a CRC-32, as what lies in an archive will not be another
+        the next time it is read.
+        """
+        sha256 = self._sha256.hexdigest()
+        found = sha256 if self._beside is None else self._beside.hexdigest()
+        if found == self.expected.value:
+            return sha256
+        if not self.expected.algorithm.identifies:
+            raise ArchiveRefusedError(
+                f"Entry {path[:80]!r} is damaged: its content has the CRC-32 {found}, and the archive records "
+                f"{self.expected.value}.",
+                reason="crc-mismatch",
+                entry=path,
+            )
+        raise DigestMismatchError(
+            f"{path}: the bytes received have {self.expected.algorithm} {found}, "
+            f"the source published {self.expected.value}"
+        )

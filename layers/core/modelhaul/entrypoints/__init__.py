@@ -1,0 +1,1 @@
+"""API and worker edges: requests in, problems out, batches."""

@@ -1,0 +1,80 @@
+"""Successful responses of the API."""
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from aws_lambda_powertools.event_handler import Response
+
+from modelhaul.catalog.presentation import format_time
+from modelhaul.domain.archives import UploadTicket
+from modelhaul.domain.tasks import Task
+from modelhaul.entrypoints.problems import locate_task
+
+
+def accept_task(task: Task) -> Response[str]:
+    """201 with the task's Location and an empty body."""
+    return Response(
+        status_code=HTTPStatus.CREATED.value,
+        content_type="application/json",
+        body="",
+        headers={"Location": locate_task(task.id)},
+    )
+
+
+def accept_models(task: Task) -> Response[str]:
+    """201 with the Location of the task's first model, a link to the task, and an empty body."""
+    return Response(
+        status_code=HTTPStatus.CREATED.value,
+        content_type="application/json",
+        body="",
+        headers={
+            "Location": f"/v1/upload/local/{task.model_ids[0]}",
+            "Link": f'<{locate_task(task.id)}>; rel="status"',
+        },
+    )
+
+
+def accept_upload(task: Task, ticket: UploadTicket) -> Response[str]:
+    """201 with the task's Location, and in the body where to send the bytes and until when."""
+    if ticket.put_url is not None:
+        upload: dict[str, Any] = {"method": "PUT", "url": ticket.put_url}
+    else:
+        upload = {
+            "parts": [
+                {"number": part.number, "method": "PUT", "url": part.url, "start": part.start, "end": part.end}
+                for part in ticket.parts
+            ],
+            "complete": {
+                "method": "POST",
+                "url": ticket.complete_url,
+                "body": "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>the ETag that part 1 was "
+                "answered with</ETag></Part>…</CompleteMultipartUpload>",
+            },
+            "abort": {"method": "DELETE", "url": ticket.abort_url},
+        }
+    body = {"task_id": task.id, "expires_at": format_time(ticket.expires_at), "upload": upload}
+    return Response(
+        status_code=HTTPStatus.CREATED.value,
+        content_type="application/json",
+        body=json.dumps(body, ensure_ascii=False),
+        headers={"Location": locate_task(task.id)},
+    )
+
+
+def redirect(url: str) -> Response[str]:
+    """302, for this one request only: the address does not hold for long."""
+    return Response(
+        status_code=HTTPStatus.FOUND.value,
+        content_type="application/json",
+        body="",
+        headers={"Location": url, "Cache-Control": "no-store"},
+    )
+
+
+def answer_json(body: dict[str, Any]) -> Response[str]:
+    return Response(
+        status_code=HTTPStatus.OK.value,
+        content_type="application/json",
+        body=json.dumps(body, ensure_ascii=False),
+    )

@@ -1,0 +1,126 @@
+"""Archives that have arrived: their tasks, and the models in them."""
+
+import logging
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+
+from modelhaul.archives.models import inspect_archive
+from modelhaul.archives.reader import ArchiveReader
+from modelhaul.archives.rules import ArchiveRules
+from modelhaul.archives.source import open_stored
+from modelhaul.domain.archives import Archive
+from modelhaul.domain.errors import (
+    UploadExpiredError,
+)
+from modelhaul.domain.keys import UPLOADED
+from modelhaul.domain.messages import AcceptArchive, PlanImport
+from modelhaul.domain.models import Source
+from modelhaul.domain.tasks import Stage, Task, TaskStatus
+from modelhaul.imports.dispatch import CHECK_AFTER
+from modelhaul.imports.outcomes import OutcomeWriter
+from modelhaul.ports.archive_store import ArchiveStore
+from modelhaul.ports.clock import Clock
+from modelhaul.ports.ledger import Ledger
+from modelhaul.ports.message_queue import MessageQueue
+
+logger = logging.getLogger(__name__)
+
+UPLOAD_SECONDS = 12 * 3600.0
+
+_DROP_NAMESPACE = uuid.UUID("0d7a54c1-8f0c-5d13-9a55-1b7f3a0c9e42")
+
+
+@dataclass(frozen=True, slots=True)
+class ArrivalRecorder:
+    """Turns the event of an object that arrived into its task."""
+
+    ledger: Ledger
+    archives: ArchiveStore
+    clock: Clock
+
+    def record_arrival(self, key: str, *, size: int, etag: str, event_id: str) -> str | None:
+        """The id of the task for an object of the incoming bucket; the same event (`event_id`, S3's sequencer)
+        always has the same. None for an upload whose task is no longer there.
+        """
+        now = self.clock()
+        if key.startswith(UPLOADED):
+            task_id = PurePosixPath(key).stem
+            task = self.ledger.record_arrival(task_id, size=size, etag=etag, check_at=now + CHECK_AFTER)
+            if task is None:
+                logger.warning("an upload arrived that belongs to no task; it will expire", extra={"key": key})
+            return task_id if task is not None else None
+        task_id = str(uuid.uuid5(_DROP_NAMESPACE, f"{self.archives.bucket}/{key}\n{etag}\n{event_id}"))
+        moment = datetime.fromtimestamp(now, UTC)
+        task = Task(
+            id=task_id,
+            source=Source.LOCAL,
+            model_tag=key,
+            model_ids=(),
+            created_at=moment,
+            updated_at=moment,
+            stage=Stage.INSPECTING,
+            check_at=now + CHECK_AFTER,
+            archive=Archive(key, PurePosixPath(key).name, None, size, etag),
+        )
+        self.ledger.record_task(task)
+        logger.info("archive arrived; inspecting it comes next", extra={"task_id": task_id, "key": key, "bytes": size})
+        return task_id
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveAcceptor:
+    """The step `accept_archive`."""
+
+    ledger: Ledger
+    archives: ArchiveStore
+    queue: MessageQueue
+    clock: Clock
+    rules: ArchiveRules
+    outcomes: OutcomeWriter
+
+    def accept_archive(self, message: AcceptArchive) -> None:
+        """Finds the models in the task's archive, claims them and hands the task on to planning.
+
+        Raises ArchiveRefusedError, NoModelInArchiveError, ArchiveReplacedError, UploadExpiredError,
+        InvalidReferenceError, and what Ledger.claim_models raises.
+        """
+        task = self.ledger.find_task(message.task_id)
+        if task is not None and task.status is TaskStatus.PENDING and task.stage is Stage.UPLOADING:
+            task = self._find_upload(task)
+        if task is None or task.status is not TaskStatus.PENDING or task.archive is None:
+            logger.info("nothing to inspect: the task has ended", extra={"task_id": message.task_id})
+            return
+        if task.stage is Stage.INSPECTING:
+            task = self._inspect(task, task.archive)
+        # Also if an earlier delivery died between the claim and its message.
+        if task is not None and task.stage is Stage.PLANNING:
+            self.queue.send([PlanImport(task_id=task.id)])
+
+    def _find_upload(self, task: Task) -> Task | None:
+        """The event of its arrival may have been lost."""
+        found = self.archives.find_archive(task.archive.key) if task.archive is not None else None
+        if found is not None:
+            size, etag = found
+            return self.ledger.record_arrival(task.id, size=size, etag=etag, check_at=self.clock() + CHECK_AFTER)
+        if self.clock() - task.created_at.timestamp() >= UPLOAD_SECONDS:
+            raise UploadExpiredError("The archive did not arrive within twelve hours. Submit it again.")
+        return None
+
+    def _inspect(self, task: Task, archive: Archive) -> Task | None:
+        self.outcomes.write_outcome(task)
+        reader = ArchiveReader(open_stored(self.archives, archive), archive.size or 0, self.rules.limits)
+        inspection = inspect_archive(reader, archive, self.rules.required_files)
+        now = self.clock()
+        models = inspection.build_models(task.id, datetime.fromtimestamp(now, UTC))
+        logger.info(
+            "archive inspected; planning comes next",
+            extra={
+                "task_id": task.id,
+                "models": [m.resolved.name for m in models],
+                "skipped": len(inspection.skipped),
+                "entries": len(reader.entries),
+            },
+        )
+        return self.ledger.claim_models(task.id, models, inspection.skipped, check_at=now + CHECK_AFTER)

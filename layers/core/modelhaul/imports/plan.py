@@ -1,0 +1,116 @@
+"""The first step: what is there to move, and in which messages."""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import batched
+
+from modelhaul.domain.errors import EmptyModelError, RequiredFilesError
+from modelhaul.domain.file_selection import choose_files
+from modelhaul.domain.files import FileKind, FileList, SourceFile
+from modelhaul.domain.messages import PlanImport
+from modelhaul.domain.models import ResolvedModel, Source
+from modelhaul.domain.required_files import MAX_INDEX_SIZE, RequiredFiles, find_lacking
+from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
+from modelhaul.imports.dispatch import CHECK_AFTER, send_transfers
+from modelhaul.ports.byte_streams import read_verified
+from modelhaul.ports.clock import Clock
+from modelhaul.ports.ledger import Ledger
+from modelhaul.ports.message_queue import MessageQueue
+from modelhaul.ports.model_sources import ModelSource
+from modelhaul.transfer.policy import TransferPolicy
+
+logger = logging.getLogger(__name__)
+
+_RECORDED_AT_ONCE = 5_000  # files, between two signs of life
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """The step `plan_import`."""
+
+    ledger: Ledger
+    queue: MessageQueue
+    open_source: Callable[[Task], ModelSource]
+    clock: Clock
+    required_files: RequiredFiles
+    policy: TransferPolicy = field(default_factory=TransferPolicy)
+
+    def plan_import(self, message: PlanImport) -> None:
+        """Lists the models' files, records them and sends the transfer messages.
+
+        Raises what ModelSource.list_files raises, EmptyModelError, RequiredFilesError, InvalidReferenceError,
+        FileTooLargeError.
+        """
+        task = self.ledger.find_task(message.task_id)
+        if task is None or task.status is not TaskStatus.PENDING:
+            logger.info("nothing to plan: the task has ended", extra={"task_id": message.task_id})
+            return
+        if task.stage is Stage.PLANNING:
+            listed = self._list_files(task)
+            files = [file for file in listed if file.kind is FileKind.FILE]
+            for some in batched(listed, _RECORDED_AT_ONCE, strict=False):
+                self.ledger.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER)
+                self.ledger.put_files(task.id, some)
+            totals = Progress(files_total=len(files), bytes_total=sum(f.size for f in files))
+            check_at = self.clock() + CHECK_AFTER
+            if not self.ledger.start_stage(task.id, Stage.TRANSFERRING, totals=totals, check_at=check_at):
+                # Another delivery of this message was quicker and sends what this one does, or the task has ended.
+                now = self.ledger.find_task(task.id)
+                if now is None or now.status is not TaskStatus.PENDING:
+                    return
+        else:
+            # An earlier delivery died between the plan and its last message.
+            files = [record.file for record in self.ledger.list_files(task.id) if not record.done]
+        sent = send_transfers(self.queue, task.id, files, self.policy)
+        logger.info(
+            "import planned; transfers come next",
+            extra={
+                "task_id": task.id,
+                "files": len(files),
+                "bytes": sum(f.size for f in files),
+                "messages": sent,
+            },
+        )
+
+    def _list_files(self, task: Task) -> list[SourceFile]:
+        source = self.open_source(task)
+        files: list[SourceFile] = []
+        for model in self.ledger.find_models(task.model_ids):
+            listed = list(source.list_files(model.resolved))
+            if model.resolved.source is Source.GITHUB:
+                self._check_required(source, model.resolved, listed)
+            chosen = FileList(model.resolved)
+            for file in choose_files(model.resolved, listed):
+                chosen.add(file)
+            files += chosen.files
+            if not model.resolved.selection.is_whole:
+                logger.info(
+                    "what was not asked for is left out",
+                    extra={
+                        "task_id": task.id,
+                        "model_id": model.model_id,
+                        "selection": model.resolved.selection.describe(),
+                        "files_left_out": len(listed) - len(chosen.files),
+                        "bytes_left_out": sum(f.size for f in listed) - sum(f.size for f in chosen.files),
+                    },
+                )
+        if not any(file.kind is FileKind.FILE for file in files):
+            raise EmptyModelError(f"{task.model_tag} has no files.")
+        return files
+
+    def _check_required(self, source: ModelSource, model: ResolvedModel, files: Iterable[SourceFile]) -> None:
+        """Nobody vouches that a repository is a model. A part of it may then be anything: it was asked for."""
+        by_path = {file.path: file for file in files}
+        paths = {path for path, file in by_path.items() if file.kind is FileKind.FILE}
+        lacking = find_lacking(paths, lambda path: _read_index(source, model, by_path[path]), self.required_files)
+        if lacking:
+            named = [f"{name} (which is a {by_path[name].kind} there)" if name in by_path else name for name in lacking]
+            raise RequiredFilesError(f"{model.name} at {model.commit} is no model, it lacks: {', '.join(named[:10])}.")
+
+
+def _read_index(source: ModelSource, model: ResolvedModel, file: SourceFile) -> bytes | None:
+    if file.size > MAX_INDEX_SIZE or not file.size:
+        return None
+    with source.open_range(model, file, 0, file.size) as stream:
+        return read_verified(stream, file)

@@ -1,0 +1,70 @@
+"""Accepts imports: resolves what was asked for, and claims the model for one task."""
+
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from modelhaul.domain.errors import StorageUnavailableError
+from modelhaul.domain.messages import PlanImport
+from modelhaul.domain.models import Model, ModelStatus, Source
+from modelhaul.domain.selection import WHOLE, Selection
+from modelhaul.domain.tasks import Task
+from modelhaul.imports.dispatch import CHECK_AFTER
+from modelhaul.ports.clock import Clock
+from modelhaul.ports.ledger import Ledger
+from modelhaul.ports.message_queue import MessageQueue
+from modelhaul.ports.metrics import Meter
+from modelhaul.ports.model_sources import ModelResolver
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """The way in for models that a hub has: what its POST routes call."""
+
+    ledger: Ledger
+    queue: MessageQueue
+    open_resolver: Callable[[Source], ModelResolver]
+    meter: Meter
+    clock: Clock
+
+    def submit(self, source: Source, name: str, revision: str, selection: Selection = WHOLE) -> Task:
+        """Accepts one model, or a part of it, which is a model of its own.
+
+        Raises what ModelResolver.resolve and Ledger.claim_import raise.
+        """
+        resolved = replace(self.open_resolver(source).resolve(name, revision), selection=selection)
+        now = self.clock()
+        moment = datetime.fromtimestamp(now, UTC)
+        task = Task(
+            id=str(uuid.uuid4()),
+            source=source,
+            model_tag=f"{name}@{revision}",
+            model_ids=(resolved.model_id,),
+            created_at=moment,
+            updated_at=moment,
+            check_at=now + CHECK_AFTER,
+            selection=selection,
+        )
+        model = Model(resolved.model_id, resolved, ModelStatus.IMPORTING, task.id, moment, moment)
+        self.ledger.claim_import(task, [model])
+        self.meter.count("ImportsAccepted", source=source)
+        context = {
+            "task_id": task.id,
+            "model_id": model.model_id,
+            "model": resolved.name,
+            "commit": resolved.commit,
+            "selection": selection.describe(),
+        }
+        try:
+            self.queue.send([PlanImport(task_id=task.id)])
+        except StorageUnavailableError as error:
+            # The task is written and so accepted; the sweep sends the message again.
+            context["detail"] = error.detail
+            logger.warning("import accepted, but the plan message was not sent; the sweep will", extra=context)
+        else:
+            logger.info("import accepted; planning comes next", extra=context)
+        return task

@@ -1,0 +1,147 @@
+"""Accepts archives: posted whole, to be uploaded, or found in the incoming bucket."""
+
+import logging
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+
+from modelhaul.archives.models import inspect_archive
+from modelhaul.archives.reader import ArchiveReader, open_memory
+from modelhaul.archives.rules import ArchiveRules
+from modelhaul.domain.archives import Archive, UploadTicket
+from modelhaul.domain.errors import (
+    ArchiveTooLargeError,
+    InvalidReferenceError,
+    ModelhaulError,
+    StorageUnavailableError,
+)
+from modelhaul.domain.keys import POSTED, UPLOADED
+from modelhaul.domain.messages import PlanImport
+from modelhaul.domain.models import Source
+from modelhaul.domain.names import check_model_name
+from modelhaul.domain.tasks import Stage, Task
+from modelhaul.imports.accept import UPLOAD_SECONDS
+from modelhaul.imports.dispatch import CHECK_AFTER
+from modelhaul.ports.archive_store import ArchiveStore
+from modelhaul.ports.clock import Clock
+from modelhaul.ports.ledger import Ledger
+from modelhaul.ports.message_queue import MessageQueue
+from modelhaul.ports.metrics import Meter
+
+logger = logging.getLogger(__name__)
+
+
+MAX_POSTED = 4_500_000  # bytes: Lambda takes 6 MB, in base64 and with the rest of the request
+
+_MAX_FILE_NAME = 255
+
+_HOW_TO_SEND_LARGER = (
+    'Send larger ones by POST /v1/upload/local with the JSON {"file_name": …, "size": …}, which answers where to '
+    "put the bytes, or copy them into the incoming bucket under incoming/."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveIntake:
+    """What POST /v1/upload/local calls."""
+
+    ledger: Ledger
+    archives: ArchiveStore
+    queue: MessageQueue
+    meter: Meter
+    clock: Clock
+    rules: ArchiveRules
+
+    def submit_archive(self, body: bytes, file_name: str, model_name: str | None) -> Task:
+        """Accepts an archive that is here whole, once all of it was read and found sound.
+
+        Raises ArchiveTooLargeError above 4.5 MB, ArchiveRefusedError, NoModelInArchiveError, InvalidReferenceError,
+        and what Ledger.claim_import raises; nothing is stored then.
+        """
+        if len(body) > MAX_POSTED:
+            raise ArchiveTooLargeError(
+                f"The archive has {len(body):,} bytes; by this way at most {MAX_POSTED:,}. {_HOW_TO_SEND_LARGER}"
+            )
+        task_id = str(uuid.uuid4())
+        now = self.clock()
+        moment = datetime.fromtimestamp(now, UTC)
+        named = Archive(f"{POSTED}{task_id}.zip", file_name, _check_name(model_name), len(body))
+        reader = ArchiveReader(open_memory(body), len(body), self.rules.limits)
+        inspection = inspect_archive(reader, named, self.rules.required_files)
+        for entry in reader.entries:
+            reader.verify_entry(entry)
+        models = inspection.build_models(task_id, moment)
+        archive = Archive(named.key, file_name, model_name, len(body), self.archives.put_archive(named.key, body))
+        task = Task(
+            id=task_id,
+            source=Source.LOCAL,
+            model_tag=model_name or file_name,
+            model_ids=tuple(m.model_id for m in models),
+            created_at=moment,
+            updated_at=moment,
+            check_at=now + CHECK_AFTER,
+            archive=archive,
+            skipped=inspection.skipped,
+        )
+        try:
+            self.ledger.claim_import(task, models)
+        except StorageUnavailableError:
+            raise  # perhaps it was written all the same, and then the archive is needed
+        except ModelhaulError:
+            self.archives.delete_archive(archive.key)
+            raise
+        self.meter.count("ImportsAccepted", source=Source.LOCAL)
+        context = {"task_id": task_id, "models": [m.resolved.name for m in models], "bytes": len(body)}
+        try:
+            self.queue.send([PlanImport(task_id=task_id)])
+        except StorageUnavailableError as error:
+            # The task is written and so accepted; the sweep sends the message again.
+            context["detail"] = error.detail
+            logger.warning("archive accepted, but the plan message was not sent; the sweep will", extra=context)
+        else:
+            logger.info("archive accepted; planning comes next", extra=context)
+        return task
+
+    def open_upload(self, file_name: str, size: int, model_name: str | None) -> tuple[Task, UploadTicket]:
+        """Accepts an archive of `size` bytes that is to be stored by its owner within twelve hours; its arrival
+        starts the task. Raises ArchiveTooLargeError, InvalidReferenceError.
+        """
+        if size > self.rules.limits.max_total_bytes:
+            raise ArchiveTooLargeError(
+                f"The archive has {size:,} bytes; the limit is {self.rules.limits.max_total_bytes:,} "
+                "(parameter ArchiveMaxTotalBytes)."
+            )
+        file_name = check_file_name(file_name)
+        task_id = str(uuid.uuid4())
+        now = self.clock()
+        moment = datetime.fromtimestamp(now, UTC)
+        archive = Archive(f"{UPLOADED}{task_id}.zip", file_name, _check_name(model_name), size)
+        ticket = self.archives.open_upload(archive.key, size, seconds=UPLOAD_SECONDS)
+        task = Task(
+            id=task_id,
+            source=Source.LOCAL,
+            model_tag=model_name or file_name,
+            model_ids=(),
+            created_at=moment,
+            updated_at=moment,
+            stage=Stage.UPLOADING,
+            check_at=now + UPLOAD_SECONDS + CHECK_AFTER,
+            archive=archive,
+        )
+        self.ledger.record_task(task)
+        self.meter.count("ImportsAccepted", source=Source.LOCAL)
+        logger.info("upload opened; the archive's arrival comes next", extra={"task_id": task_id, "bytes": size})
+        return task, ticket
+
+
+def check_file_name(file_name: str) -> str:
+    """Raises InvalidReferenceError unless it is a file's name that ends in `.zip`."""
+    name = PurePosixPath(file_name.replace("\\", "/")).name
+    if not name.lower().endswith(".zip") or len(name) > _MAX_FILE_NAME or not name.isprintable():
+        raise InvalidReferenceError(f"{file_name[:100]!r} is not the name of a .zip file", part="file_name")
+    return name
+
+
+def _check_name(model_name: str | None) -> str | None:
+    return None if model_name is None else check_model_name(model_name)

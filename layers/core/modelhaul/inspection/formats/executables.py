@@ -1,0 +1,104 @@
+"""Programs: native code by its content, source code and scripts by their names or first line."""
+
+import re
+from pathlib import PurePosixPath
+
+from modelhaul.domain.findings import Finding, FindingKind, Severity
+
+_SOURCES = {
+    "Python": {".py", ".pyi", ".pyw", ".pyx"},
+    "Jupyter notebook": {".ipynb"},
+    "shell": {".bash", ".csh", ".fish", ".ksh", ".sh", ".zsh"},
+    "Windows script": {".bat", ".cmd", ".hta", ".ps1", ".psm1", ".vbs", ".wsf"},
+    "JavaScript": {".cjs", ".js", ".jsx", ".mjs", ".ts", ".tsx"},
+    "C or C++": {".c", ".cc", ".cpp", ".cxx", ".h", ".hh", ".hpp"},
+    "GPU": {".cl", ".cu", ".cuh", ".hip", ".metal", ".ptx"},
+    "Go": {".go"},
+    "Java": {".groovy", ".java", ".kt", ".scala"},
+    "Julia": {".jl"},
+    "Lua": {".lua"},
+    "MATLAB": {".m"},
+    "Perl": {".pl", ".pm"},
+    "PHP": {".php"},
+    "R": {".r"},
+    "Ruby": {".rb"},
+    "Rust": {".rs"},
+    "Swift": {".swift"},
+    "Windows shortcut": {".lnk", ".url"},
+    "desktop entry": {".desktop"},
+}
+_LANGUAGES = {suffix: language for language, suffixes in _SOURCES.items() for suffix in suffixes}
+_USES = {"Python": "loaders run it with trust_remote_code=True"}
+_USE = "no loader runs it; a person might"
+_NATIVE = {
+    b"\x7fELF": "ELF",
+    b"\xfe\xed\xfa\xce": "Mach-O",
+    b"\xce\xfa\xed\xfe": "Mach-O",
+    b"\xfe\xed\xfa\xcf": "Mach-O",
+    b"\xcf\xfa\xed\xfe": "Mach-O",
+    b"\xca\xfe\xba\xbf": "Mach-O for several processors",
+    b"\xbf\xba\xfe\xca": "Mach-O for several processors",
+    b"\xbe\xba\xfe\xca": "Mach-O for several processors",
+    b"\x50\xed\x55\xba": "CUDA",
+}
+_BYTE_CODE = {
+    b"\x00asm": "WebAssembly",
+    b"dex\n": "Dalvik",
+    b"\x1bLua": "Lua",
+    b"\x1bLJ": "LuaJIT",
+    b"BC\xc0\xde": "LLVM",
+    b"\xde\xc0\x17\x0b": "LLVM",
+}
+_FAT_OR_CLASS = b"\xca\xfe\xba\xbe"
+_FIRST_CLASS_VERSION = 45  # of Java; no Mach-O file has as many processors
+_PE_POINTER = slice(0x3C, 0x40)
+_MAX_PE_OFFSET = 16 * 1024 * 1024  # bytes of a DOS program before the PE header
+# Magic numbers of CPython 1.5 to 2.7 and 3.x, little-endian; "\r\n" follows.
+_PYTHON = {20121, 50428, 50823, 60202, 60717, *range(62_011, 62_212), *range(3000, 4096)}
+_SHEBANG = re.compile(rb"(?:\xef\xbb\xbf)?#![ \t]*([!-~][ -~]{0,80})")
+
+
+def find_program(head: bytes) -> Finding | None:
+    """A finding for a program, by the first bytes of a file (2,048 or more, or all)."""
+    if name := _name_native(head):
+        return Finding(FindingKind.NATIVE_LIBRARY, Severity.MEDIUM, f"native code: {name}")
+    if name := _name_byte_code(head):
+        return Finding(FindingKind.CODE, Severity.MEDIUM, f"{name} byte code")
+    if script := _SHEBANG.match(head):
+        return Finding(FindingKind.CODE, Severity.MEDIUM, f"script for {script[1].decode().strip()}")
+    return None
+
+
+def find_source(path: str) -> Finding | None:
+    """A finding for source code, by the file's name."""
+    language = _LANGUAGES.get(PurePosixPath(path).suffix.lower())
+    if language is None:
+        return None
+    return Finding(FindingKind.CODE, Severity.MEDIUM, f"{language} source: {_USES.get(language, _USE)}")
+
+
+def _name_native(head: bytes) -> str | None:
+    for magic, name in _NATIVE.items():
+        if head.startswith(magic):
+            return name
+    if head.startswith(_FAT_OR_CLASS) and int.from_bytes(head[4:8]) < _FIRST_CLASS_VERSION:
+        return "Mach-O for several processors"
+    return "Windows program or library (PE)" if _is_windows_program(head) else None
+
+
+def _is_windows_program(head: bytes) -> bool:
+    if not head.startswith((b"MZ", b"ZM")) or len(head) < _PE_POINTER.stop:
+        return False
+    offset = int.from_bytes(head[_PE_POINTER], "little")
+    signature = head[offset : offset + 4]
+    return signature[:2] in {b"PE", b"NE", b"LE", b"LX"} or len(head) <= offset < _MAX_PE_OFFSET
+
+
+def _name_byte_code(head: bytes) -> str | None:
+    for magic, name in _BYTE_CODE.items():
+        if head.startswith(magic):
+            return name
+    if head.startswith(_FAT_OR_CLASS):
+        return "Java"
+    number = int.from_bytes(head[:2], "little")
+    return "Python" if head[2:4] == b"\r\n" and number in _PYTHON else None

@@ -1,0 +1,1 @@
+"""Pickles, and the arrays that pickles contain or that may contain pickles."""

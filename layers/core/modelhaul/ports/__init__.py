@@ -1,0 +1,1 @@
+"""What the steps need of the world: a small protocol for each consumer."""

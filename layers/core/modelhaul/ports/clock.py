@@ -1,0 +1,6 @@
+"""The time."""
+
+from collections.abc import Callable
+
+type Clock = Callable[[], float]
+"""Epoch seconds."""

@@ -19,7 +19,7 @@ from modelhaul.settings import StoreSettings
 
 app = create_app()
 handler = create_handler(app)
-wiring.build_early(wiring.create_ledger)
+wiring.build_early(wiring.create_tasks, wiring.create_models)
 
 
 @app.get(
@@ -35,7 +35,7 @@ def list_tasks(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, Query(min_length=1, max_length=1000)] = None,
 ) -> Response[str]:
-    page = wiring.create_ledger().list_tasks(source=source, status=status, limit=limit, cursor=cursor)
+    page = wiring.create_tasks().list_tasks(source=source, status=status, limit=limit, cursor=cursor)
     return answer_json({"tasks": [present_task(task) for task in page.tasks], "cursor": page.cursor})
 
 
@@ -46,12 +46,11 @@ def list_tasks(
     responses=describe_answers(HTTPStatus.OK, "The task.", body="Task", problems=[TaskNotFoundError]),
 )
 def read_task(task_id: str) -> Response[str]:
-    ledger = wiring.create_ledger()
-    task = ledger.find_task(task_id)
+    task = wiring.create_tasks().find_task(task_id)
     if task is None:
         raise TaskNotFoundError(describe_missing_task(task_id))
     bucket = StoreSettings.read().models_bucket
-    return answer_json(present_whole_task(task, ledger.find_models(task.model_ids), bucket=bucket))
+    return answer_json(present_whole_task(task, wiring.create_models().find_models(task.model_ids), bucket=bucket))
 
 
 @app.get(
@@ -79,7 +78,7 @@ def list_models(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, Query(min_length=1, max_length=1000)] = None,
 ) -> Response[str]:
-    page = wiring.create_ledger().list_models(source=source, name=name, limit=limit, cursor=cursor)
+    page = wiring.create_models().list_models(source=source, name=name, limit=limit, cursor=cursor)
     bucket = StoreSettings.read().models_bucket
     return answer_json(
         {"models": [present_model(model, bucket=bucket) for model in page.models], "cursor": page.cursor}

@@ -60,8 +60,8 @@ class _Pace:
                 raise RuntimeError(f"no checkpoint of {path} at {due}")
 
     def watch(self, deployment: Deployment) -> None:
-        ledger: Any = deployment.ledger_in_use
-        save = ledger.save_checkpoint
+        database: Any = deployment.database_in_use
+        save = database.files.save_checkpoint
 
         def save_and_tell(task_id: str, path: str, checkpoint: Checkpoint | None, **options: Any) -> None:
             save(task_id, path, checkpoint, **options)
@@ -69,7 +69,7 @@ class _Pace:
                 self._offsets[path] = checkpoint.offset if checkpoint else 0
                 self._saved.notify_all()
 
-        ledger.save_checkpoint = save_and_tell
+        database.files.save_checkpoint = save_and_tell
 
 
 def _build_small(count: int) -> dict[str, bytes]:

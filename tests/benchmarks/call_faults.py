@@ -34,8 +34,8 @@ from moto.s3.models import s3_backends
 from modelhaul import wiring
 from modelhaul.adapters import s3
 from modelhaul.adapters.archives import S3ArchiveStore
+from modelhaul.adapters.dynamodb.rate_limits import DynamoDBRateLimitStore
 from modelhaul.adapters.idempotency import DynamoDBAnswerStore
-from modelhaul.adapters.rate_limits import DynamoDBRateLimitStore
 from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
 from modelhaul.domain.errors import ImportInProgressError, StorageUnavailableError
@@ -50,7 +50,7 @@ from modelhaul_sources.rate_budget import RateBudget
 from tests.benchmarks.counted_import import CountedQueue
 from tests.benchmarks.servers import ROOT
 from tests.contract.backends import REGION, open_aws
-from tests.contract.dynamodb import open_ledger
+from tests.contract.dynamodb import open_database
 from tests.fakes.clock import ManualClock
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource, InMemoryStream
@@ -342,7 +342,7 @@ class Bench:
             assert self._start(kind, files) == []
             task = self._finish()
         assert task.status is TaskStatus.DONE, task.error
-        (model,) = self.deployment.ledger_in_use.find_models(task.model_ids)
+        (model,) = self.deployment.database_in_use.models.find_models(task.model_ids)
         prefix = model.resolved.prefix
         assert self._list_published() - before == {prefix + path for path in files}
         for path, content in files.items():
@@ -440,14 +440,14 @@ class Bench:
         self._deliver()
         for _ in range(200):
             with suppress(StorageUnavailableError):
-                if not deployment.ledger_in_use.list_due(float("inf"), 1):
+                if not deployment.database_in_use.tasks.list_due(float("inf"), 1):
                     break
                 deployment.clock.now += 1500
                 deployment.sweeper.sweep_stale(lambda: 300.0)
             self._deliver()
         self.aws.is_watched = False
         assert list(self.store.list_uploads("")) == []
-        task = deployment.ledger_in_use.find_task(deployment.submitted[-1])
+        task = deployment.database_in_use.tasks.find_task(deployment.submitted[-1])
         assert task is not None
         if task.archive is not None and task.archive.key.startswith("incoming/"):
             found = self.store._client.get_object(Bucket=_INCOMING, Key=f"outcomes/{task.archive.key}.json")
@@ -487,7 +487,12 @@ def stand_before_moto(aws: FaultyAws) -> Iterator[None]:
 def open_bench() -> Iterator[Bench]:
     aws = FaultyAws(is_watched=False)
     clock = ManualClock(_START)
-    with open_aws("moto"), stand_before_moto(aws), pytest.MonkeyPatch.context() as patch, open_ledger(clock) as ledger:
+    with (
+        open_aws("moto"),
+        stand_before_moto(aws),
+        pytest.MonkeyPatch.context() as patch,
+        open_database(clock) as database,
+    ):
         # botocore's and our own pauses between tries.
         patch.setattr(time, "sleep", lambda _: None)
         patch.setattr(moto.s3.models, "S3_UPLOAD_PART_MIN_SIZE", 1)
@@ -502,14 +507,14 @@ def open_bench() -> Iterator[Bench]:
         queue = CountedQueue(SQSMessageQueue(sqs, dict.fromkeys(_STEPS, url)), deployment.queue)
         store, archives = PacedStore(client, _MODELS), S3ArchiveStore(client, _INCOMING, clock=clock)
         deployment.archives = cast("Any", archives)
-        deployment.connect(ledger, store, queue, _STREAM)
-        save = ledger.save_checkpoint
+        deployment.connect(database, store, queue, _STREAM)
+        save = database.files.save_checkpoint
 
         def save_checkpoint(*args: Any, **options: Any) -> None:
             store.written.set()
             save(*args, **options)
 
-        patch.setattr(ledger, "save_checkpoint", save_checkpoint)
+        patch.setattr(database.files, "save_checkpoint", save_checkpoint)
         limits = DynamoDBRateLimitStore("limits", region=REGION)
         limits._limits.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
         create_answers_table()

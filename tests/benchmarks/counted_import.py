@@ -23,7 +23,7 @@ from modelhaul.transfer.engine import StreamSettings
 from modelhaul.transfer.policy import TransferPolicy
 from tests.benchmarks.request_units import charge_call
 from tests.contract.backends import REGION, open_aws
-from tests.contract.dynamodb import open_ledger
+from tests.contract.dynamodb import open_database
 from tests.fakes.archive_store import InMemoryArchiveStore
 from tests.fakes.clock import ManualClock
 from tests.fakes.deployment import Deployment
@@ -106,7 +106,7 @@ def count_import(
     """
     # A time whose number has no zeros at its end, which DynamoDB does not store: sizes are the same in every run.
     clock = ManualClock(1_764_028_799.123)
-    with open_aws("moto"), open_ledger(clock) as ledger:
+    with open_aws("moto"), open_database(clock) as database:
         for bucket in ("models", "incoming"):
             boto3.client("s3", region_name=REGION).create_bucket(Bucket=bucket)
         sqs = create_sqs_client(REGION)
@@ -117,11 +117,11 @@ def count_import(
         client = create_s3_client(REGION)
         deployment.archives = cast("InMemoryArchiveStore", S3ArchiveStore(client, "incoming"))
         store = S3ObjectStore(client, "models", **store_options)
-        deployment.connect(ledger, store, queue, stream_settings(**_TIMELESS))
+        deployment.connect(database, store, queue, stream_settings(**_TIMELESS))
         with count_calls() as usage:
             task_id = start(deployment)
             deployment.run()
-        ended = ledger.find_task(task_id)
+        ended = database.tasks.find_task(task_id)
         assert ended is not None
         return CountedImport(ended, usage, queue.sent)
 

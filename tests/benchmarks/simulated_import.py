@@ -2,7 +2,7 @@
 adapters that move no bytes and take as long as AWS is expected to.
 
 What is replaced is the loop that moves a large file's bytes (by one that makes the same checkpoints) and the pools of
-threads (by lanes of virtual time). The ledger keeps the limit that DynamoDB has for one partition key.
+threads (by lanes of virtual time). The database keeps the limit that DynamoDB has for one partition key.
 """
 
 import hashlib
@@ -24,7 +24,6 @@ from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul.domain.tasks import TaskStatus
 from modelhaul.imports import publish, transfer
 from modelhaul.ports.byte_streams import ByteStream
-from modelhaul.ports.ledger import Ledger
 from modelhaul.transfer.engine import Moved, Paused, StreamSettings
 from tests.benchmarks.virtual_time import VirtualPool, VirtualTime
 from tests.fakes.clock import ManualClock
@@ -213,17 +212,17 @@ class _VirtualFileStream:
         self._saved = self._offset
 
 
-class _VirtualLedger:
-    """The in-memory ledger with the time that calls take, and the wait for a partition that is written to at its
+class _VirtualRepository:
+    """A repository in memory with the time that calls take, and the wait for a partition that is written to at its
     limit: all files of a task have one partition key.
     """
 
-    def __init__(self, ledger: Ledger, time: VirtualTime, pace: Pace) -> None:
-        self._ledger, self._time, self._pace = ledger, time, pace
+    def __init__(self, repository: object, time: VirtualTime, pace: Pace) -> None:
+        self._repository, self._time, self._pace = repository, time, pace
         self._free_at: dict[str, float] = {}
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._ledger, name)
+        found = getattr(self._repository, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
             arguments = tuple(list(a) if isinstance(a, Iterator) else a for a in arguments)
@@ -333,8 +332,8 @@ def simulate_import(
     ends: dict[str, float] = {}
     deployment = Deployment(cast("HubSource", source), clock=cast("ManualClock", time))
     store = _VirtualStore(time, pace)
-    ledger = _VirtualLedger(deployment.ledger, time, pace)
-    deployment.connect(cast("Ledger", ledger), store, queues, StreamSettings())
+    database = deployment.database.map(lambda repository: _VirtualRepository(repository, time, pace))
+    deployment.connect(database, store, queues, StreamSettings())
 
     def invoke(message: Message) -> None:
         began = time()

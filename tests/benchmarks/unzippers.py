@@ -46,7 +46,7 @@ def prepare_import(size: int) -> Callable[[], None]:
     client = create_s3_client(os.environ["AWS_DEFAULT_REGION"])
     deployment.archives = S3ArchiveStore(client, BUCKET)  # type: ignore[assignment]
     store = S3ObjectStore(client, _TARGET)
-    deployment.connect(deployment.ledger, store, deployment.queue, StreamSettings())
+    deployment.connect(deployment.database, store, deployment.queue, StreamSettings())
 
     def run() -> None:
         task_id = deployment.arrivals.record_arrival(KEY, size=size, etag=ETAG, event_id="1")

@@ -8,16 +8,7 @@ import pytest
 
 from modelhaul_cli import uploading
 from tests.command_line.conftest import CommandLine, make_archive
-from tests.fakes.api_server import (
-    TASK_ID,
-    Answer,
-    ApiServer,
-    Fault,
-    make_task,
-    refuse,
-    store_error,
-    wait_until,
-)
+from tests.fakes.api_server import TASK_ID, Answer, ApiServer, Fault, make_task, refuse, store_error, wait_until
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A ledger on fresh tables, and moto's DynamoDB with the isolation and the faults that moto lacks."""
+"""A database on fresh tables, and moto's DynamoDB with the isolation and the faults that moto lacks."""
 
 import json
 import threading
@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import pytest
@@ -15,11 +15,18 @@ from botocore.exceptions import ConnectionClosedError
 from moto.core.botocore_stubber import BotocoreStubber
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.dynamodb.models import dynamodb_backends
+from pynamodb.connection import Connection
 from pynamodb.models import Model as Table
 
-from modelhaul.adapters.dynamodb import DynamoDBLedger
+from modelhaul.adapters.dynamodb.connection import open_connection
+from modelhaul.adapters.dynamodb.content import DynamoDBContentIndex
+from modelhaul.adapters.dynamodb.files import DynamoDBFileRepository
+from modelhaul.adapters.dynamodb.imports import DynamoDBImportRepository
+from modelhaul.adapters.dynamodb.models import DynamoDBModelRepository
+from modelhaul.adapters.dynamodb.tasks import DynamoDBTaskRepository
 from modelhaul.ports.clock import Clock
 from tests.contract.backends import REGION
+from tests.fakes.database import Database
 
 type Answer = tuple[int, dict[str, str], Any]
 type Item = tuple[str, ...]
@@ -132,32 +139,42 @@ def control_moto() -> Iterator[MotoDynamoDB]:
         yield dynamodb
 
 
-@contextmanager
-def open_ledger(clock: Clock = time.time) -> Iterator[DynamoDBLedger]:
-    suffix = uuid.uuid4().hex
-    ledger = DynamoDBLedger(
-        tasks_table=f"tasks-{suffix}",
-        models_table=f"models-{suffix}",
-        files_table=f"files-{suffix}",
-        blobs_table=f"blobs-{suffix}",
-        region=REGION,
-        clock=clock,
+def build_dynamodb_database(connection: Connection, clock: Clock = time.time, *, suffix: str = "") -> Database:
+    tasks, models, files, blobs = (f"{name}{suffix}" for name in ("tasks", "models", "files", "blobs"))
+    return Database(
+        tasks=DynamoDBTaskRepository(connection, tasks_table=tasks, clock=clock),
+        models=DynamoDBModelRepository(connection, models_table=models, clock=clock),
+        imports=DynamoDBImportRepository(connection, tasks_table=tasks, models_table=models, clock=clock),
+        files=DynamoDBFileRepository(connection, tasks_table=tasks, files_table=files, clock=clock),
+        content=DynamoDBContentIndex(connection, blobs_table=blobs, clock=clock),
     )
+
+
+@contextmanager
+def open_database(clock: Clock = time.time) -> Iterator[Database]:
+    database = build_dynamodb_database(open_connection(REGION), clock, suffix=f"-{uuid.uuid4().hex}")
     try:
-        for table in _list_tables(ledger):
+        for table in _list_tables(database):
             table.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
-        yield ledger
+        yield database
     finally:
-        for table in _list_tables(ledger):
+        for table in _list_tables(database):
             table.delete_table()
 
 
-def clear_tables(ledger: DynamoDBLedger) -> None:
-    for table in _list_tables(ledger):
+def clear_tables(database: Database) -> None:
+    for table in _list_tables(database):
         with table.batch_write() as batch:
             for item in table.scan():
                 batch.delete(item)
 
 
-def _list_tables(ledger: DynamoDBLedger) -> list[type[Table]]:
-    return [ledger._tasks, ledger._models, ledger._files, ledger._blobs]
+def set_clock(database: Database, clock: Clock) -> None:
+    repositories: list[Any] = [getattr(database, field.name) for field in fields(database)]
+    for repository in repositories:
+        repository._clock = clock
+
+
+def _list_tables(database: Database) -> list[type[Table]]:
+    parts: Any = database
+    return [parts.tasks._tasks, parts.models._models, parts.files._files, parts.content._blobs]

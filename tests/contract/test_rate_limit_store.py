@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from modelhaul.adapters.rate_limits import DynamoDBRateLimitStore
+from modelhaul.adapters.dynamodb.rate_limits import DynamoDBRateLimitStore
 from modelhaul.domain.errors import StorageUnavailableError
 from modelhaul.ports.rate_limits import RateLimitStore
 from tests.contract.backends import BACKENDS, REGION, open_aws

@@ -27,7 +27,6 @@ from modelhaul.imports.submit_archive import ArchiveIntake
 from modelhaul.imports.sweep import Sweeper
 from modelhaul.imports.transfer import Transferrer
 from modelhaul.inspection.gate import Gate
-from modelhaul.ports.ledger import Ledger
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.model_sources import ModelSource
 from modelhaul.ports.object_store import ObjectStore
@@ -36,11 +35,12 @@ from modelhaul.transfer.engine import StreamSettings
 from modelhaul.transfer.policy import TransferPolicy
 from tests.fakes.archive_store import InMemoryArchiveStore
 from tests.fakes.clock import ManualClock
-from tests.fakes.ledger import InMemoryLedger
+from tests.fakes.database import Database, build_database
 from tests.fakes.message_queue import InMemoryMessageQueue
 from tests.fakes.model_source import HubSource, InMemoryModelSource
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.pickle_scanner import InMemoryPickleScanner
+from tests.fakes.tables import InMemoryTables
 
 PART_SIZE = 1024 * 1024
 QUICK = StreamSettings(
@@ -79,46 +79,55 @@ class Deployment:
     batch_files: int = 256
 
     def __post_init__(self) -> None:
-        self.ledger = InMemoryLedger(clock=self.clock)
+        self.tables = InMemoryTables(clock=self.clock)
+        self.database = build_database(self.tables)
         self.archives = InMemoryArchiveStore(clock=self.clock)
         self.store = InMemoryObjectStore(min_part_size=1, archives=self.archives)
         self.queue = InMemoryMessageQueue(self.clock)
-        self.connect(self.ledger, self.store, self.queue, QUICK)
+        self.connect(self.database, self.store, self.queue, QUICK)
 
-    def connect(self, ledger: Ledger, store: ObjectStore, queue: MessageQueue, stream_settings: StreamSettings) -> None:
+    def connect(
+        self, database: Database, store: ObjectStore, queue: MessageQueue, stream_settings: StreamSettings
+    ) -> None:
         """Builds the steps over these adapters."""
-        self.ledger_in_use = ledger
+        self.database_in_use = database
 
         def open_source(task: Task) -> ModelSource:
             return self.source if task.archive is None else self.open_archive(task)
 
-        self.intake = Intake(ledger, queue, lambda _: self.source, self.meter, self.clock)
-        self.archive_intake = ArchiveIntake(ledger, self.archives, queue, self.meter, self.clock, self.rules)
-        self.arrivals = ArrivalRecorder(ledger, self.archives, self.clock)
-        outcomes = OutcomeWriter(ledger, self.archives, "models-bucket")
-        self.acceptor = ArchiveAcceptor(ledger, self.archives, queue, self.clock, self.rules, outcomes=outcomes)
-        self.closer = TaskCloser(ledger, store, self.archives, self.meter, self.clock, outcomes=outcomes)
-        self.planner = Planner(ledger, queue, open_source, self.clock, self.rules.required_files, self.policy)
+        tasks, models, imports, files = database.tasks, database.models, database.imports, database.files
+        content, archives, meter, clock = database.content, self.archives, self.meter, self.clock
+        self.intake = Intake(imports, queue, lambda _: self.source, meter, clock)
+        self.archive_intake = ArchiveIntake(tasks, imports, archives, queue, meter, clock, self.rules)
+        self.arrivals = ArrivalRecorder(tasks, archives, clock)
+        outcomes = OutcomeWriter(models, archives, "models-bucket")
+        self.acceptor = ArchiveAcceptor(tasks, imports, archives, queue, clock, self.rules, outcomes=outcomes)
+        self.closer = TaskCloser(tasks, models, imports, files, store, archives, meter, clock, outcomes=outcomes)
+        self.planner = Planner(tasks, models, files, queue, open_source, clock, self.rules.required_files, self.policy)
         self.transferrer = Transferrer(
-            ledger, store, queue, open_source, self.meter, self.clock, stream_settings, self.policy
+            tasks, models, files, content, store, queue, open_source, meter, clock, stream_settings, self.policy
         )
         self.publisher = Publisher(
-            ledger,
+            tasks,
+            models,
+            imports,
+            files,
+            content,
             store,
-            self.archives,
+            archives,
             queue,
-            self.meter,
-            self.clock,
+            meter,
+            clock,
             closer=self.closer,
             outcomes=outcomes,
-            gate=Gate(store, self.pickle_policy, self.pickle_scanner, self.clock),
+            gate=Gate(store, self.pickle_policy, self.pickle_scanner, clock),
             policy=self.policy,
             batch_files=self.batch_files,
         )
-        self.deleter = ModelDeleter(ledger, store, self.meter, self.clock)
-        self.catalog = Catalog(ledger, store)
-        self.sweeper = Sweeper(ledger, queue, self.closer, self.deleter, self.meter, self.clock, self.policy)
-        self.runner = StepRunner(ledger, queue, self.closer, self.meter, self.clock)
+        self.deleter = ModelDeleter(models, content, store, meter, clock)
+        self.catalog = Catalog(models, store)
+        self.sweeper = Sweeper(tasks, files, queue, self.closer, self.deleter, meter, clock, self.policy)
+        self.runner = StepRunner(tasks, files, queue, self.closer, meter, clock)
 
     def submit(
         self,
@@ -185,12 +194,16 @@ class Deployment:
             self.run()
             self.clock.now += 300
             due = self.sweeper.sweep_stale(self.remaining)
-            if not due and not self.ledger.list_due(float("inf"), 1) and not self.ledger.list_deleting(float("inf"), 1):
+            if (
+                not due
+                and not self.database.tasks.list_due(float("inf"), 1)
+                and not self.database.models.list_deleting(float("inf"), 1)
+            ):
                 return
         raise AssertionError("tasks are watched for ever")
 
     def find_task(self, task_id: str) -> Task:
-        task = self.ledger.find_task(task_id)
+        task = self.database.tasks.find_task(task_id)
         assert task is not None
         return task
 
@@ -208,7 +221,7 @@ class Deployment:
                 assert task.error is not None
                 assert task.error.detail
             else:
-                models = self.ledger.find_models(task.model_ids)
+                models = self.database.models.find_models(task.model_ids)
                 assert {model.model_id for model in models} >= set(task.model_ids) - self.deleted
                 assert task.model_ids
                 for model in models:

@@ -7,13 +7,13 @@ import pytest
 
 from tests.benchmarks.call_counts import SHAPES, count_shape, describe_counts, list_names
 from tests.benchmarks.counted_import import count_calls
-from tests.contract import ledger_builders as builders
+from tests.contract import database_builders as builders
 from tests.contract.backends import open_aws
-from tests.contract.dynamodb import open_ledger
+from tests.contract.dynamodb import open_database
 
 
 def test_units_are_counted_by_dynamodb_s_rules() -> None:
-    with open_aws("moto"), open_ledger() as ledger, count_calls() as usage:
+    with open_aws("moto"), open_database() as database, count_calls() as usage:
         counted: list[tuple[float, float]] = []
 
         def measure(call: Callable[[], object]) -> None:
@@ -21,13 +21,13 @@ def test_units_are_counted_by_dynamodb_s_rules() -> None:
             call()
             counted.append((usage.read_units - read, usage.write_units - written))
 
-        task = builders.drop(ledger)
-        measure(lambda: builders.claim(ledger))
-        measure(lambda: ledger.find_task(task.id))
-        measure(lambda: ledger.postpone_check(task.id, check_at=builders.START + 400))
-        measure(lambda: ledger.put_files(task.id, [builders.make_file(f"{n}" * 1000, 1) for n in range(3)]))
-        measure(lambda: list(ledger.list_files(task.id)))
-        measure(lambda: ledger.find_blobs(["sha256:aa"]))
+        task = builders.drop(database)
+        measure(lambda: builders.claim(database))
+        measure(lambda: database.tasks.find_task(task.id))
+        measure(lambda: database.tasks.postpone_check(task.id, check_at=builders.START + 400))
+        measure(lambda: database.files.put_files(task.id, [builders.make_file(f"{n}" * 1000, 1) for n in range(3)]))
+        measure(lambda: list(database.files.list_files(task.id)))
+        measure(lambda: database.content.find_blobs(["sha256:aa"]))
     assert counted == [
         (0, 6),  # a task and a model by a transaction, the task in two indexes
         (1, 0),

@@ -629,7 +629,7 @@ def test_an_import_brings_the_commit_whole(github: LoopbackGitHub, source: GitHu
     published = list_published(deployment)
     published.pop(f"{prefix}.gitattributes")
     assert published == {prefix + path: content for path, content in CONTENTS.items()}
-    (model,) = deployment.ledger.find_models(task.model_ids)
+    (model,) = deployment.database.models.find_models(task.model_ids)
     assert model.files == len(CONTENTS) + 1
     manifest = json.loads(deployment.read(f"manifests/{model.model_id}.json"))
     assert manifest["not_followed"] == [

@@ -327,8 +327,9 @@ def test_a_transfer_does_not_load_huggingface_hub(hub: LoopbackHub) -> None:
     model, weights = find_weights(open_source(hub.endpoint))
     program = f"""
 import sys
-from modelhaul.digest import Digest
-from modelhaul.model import ResolvedModel, Source, SourceFile
+from modelhaul.domain.digests import Digest
+from modelhaul.domain.files import SourceFile
+from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.huggingface import HuggingFaceSource
 source = HuggingFaceSource(HostPolicy.for_hub({hub.endpoint!r}, local_mode=True))

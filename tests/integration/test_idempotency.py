@@ -72,7 +72,7 @@ def submit(key: str = "key-1", name: str = NAME, *, caller: str = "k1", raw: str
 
 
 def count_tasks(deployment: Deployment) -> int:
-    return len(deployment.ledger.list_tasks(limit=100).tasks)
+    return len(deployment.database.tasks.list_tasks(limit=100).tasks)
 
 
 def check_problem(answer: Answer, status: int, kind: str) -> dict[str, Any]:
@@ -353,7 +353,7 @@ def test_answers_expire_after_a_day(deployment: Deployment, dynamodb: MotoDynamo
 def test_it_is_loaded_only_with_a_key() -> None:
     """Powertools' utility takes a quarter of a second of a cold start."""
     code = (
-        "import sys; import modelhaul.http; "
+        "import sys; import modelhaul.entrypoints.api; "
         "loaded = [n for n in sys.modules if 'utilities.idempotency' in n or n.startswith('modelhaul.adapters')]; "
         "assert not loaded, loaded"
     )

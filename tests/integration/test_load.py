@@ -75,9 +75,9 @@ class Burst:
 
         self.source = InMemoryModelSource(build_models(), on_list=fail_sometimes, on_read=fail_sometimes)
         self.deployment = Deployment(self.source)
-        parts = (self.deployment.ledger, self.deployment.store, self.deployment.queue)
-        ledger, store, queue = (Faulty(part, draw) for part in parts)
-        self.deployment.connect(ledger, store, queue, QUICK)
+        store, queue = (Faulty(part, draw) for part in (self.deployment.store, self.deployment.queue))
+        database = self.deployment.database.map(lambda repository: Faulty(repository, draw))
+        self.deployment.connect(database, store, queue, QUICK)
         self.ended_at: dict[str, float] = {}
 
     def submit(self, name: str) -> Task:
@@ -105,7 +105,7 @@ class Burst:
                 while (due := deployment.queue.next_due) is not None:
                     clock.now = max(clock.now, due)
                     list(functions.map(self._deliver, deployment.receive()))
-                if not deployment.ledger.list_due(float("inf"), 1):
+                if not deployment.database.tasks.list_due(float("inf"), 1):
                     return
                 clock.now += 300
                 with suppress(StorageUnavailableError):

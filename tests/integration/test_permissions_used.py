@@ -18,8 +18,8 @@ import requests
 from botocore.awsrequest import AWSPreparedRequest
 
 from modelhaul.adapters.archives import S3ArchiveStore
+from modelhaul.adapters.dynamodb.rate_limits import DynamoDBRateLimitStore
 from modelhaul.adapters.eventbridge import EventBridgeEventBus, create_events_client
-from modelhaul.adapters.rate_limits import DynamoDBRateLimitStore
 from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
 from modelhaul.domain.errors import ModelFileNotFoundError, SourceUnavailableError, StepCrashedError, UnsafeModelError
@@ -33,7 +33,7 @@ from modelhaul.transfer.policy import TransferPolicy
 from tests.benchmarks.call_faults import FaultyAws, stand_before_moto
 from tests.benchmarks.counted_import import CountedQueue
 from tests.contract.backends import REGION, open_aws
-from tests.contract.dynamodb import open_ledger
+from tests.contract.dynamodb import open_database
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.pickles import zip_files
@@ -171,7 +171,7 @@ class AuditedDeployment(Deployment):
         self.s3 = create_s3_client(REGION)
         for bucket in BUCKETS:
             self.s3.create_bucket(Bucket=bucket)
-        self.ledger = cast("Any", patches.enter_context(open_ledger(self.clock)))
+        self.database = cast("Any", patches.enter_context(open_database(self.clock)))
         # Copies in parts, and uploads in parts, of what a test can hold.
         self.store = cast("Any", S3ObjectStore(self.s3, "models-bucket", single_copy_limit=PART, copy_part_size=PART))
         self.archives = cast(
@@ -182,7 +182,7 @@ class AuditedDeployment(Deployment):
         urls = {kind: sqs.create_queue(QueueName=name)["QueueUrl"] for kind, name in QUEUES.items()}
         queue = CountedQueue(SQSMessageQueue(sqs, cast("Any", urls)), self.queue)
         stream = StreamSettings(part_size=lambda _: PART, reconnect_delay=0, checkpoint_bytes=PART)
-        self.connect(self.ledger, self.store, queue, stream)
+        self.connect(self.database, self.store, queue, stream)
         self.limits = DynamoDBRateLimitStore("RateLimitsTable", region=REGION)
         self.limits._limits.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
 
@@ -361,8 +361,8 @@ def end_tasks(deployment: AuditedDeployment, source: InMemoryModelSource) -> Non
             deployment.leave_upload("models-bucket", f"staging/{task.id}/x")
             deployment.leave_upload("incoming-bucket", f"uploads/{task.id}.zip")
             if stage is Stage.PUBLISHING:
-                deployment.ledger.start_stage(task.id, stage, check_at=deployment.clock())
-                (model,) = deployment.ledger.find_models(deployment.find_task(task.id).model_ids)
+                deployment.database.tasks.start_stage(task.id, stage, check_at=deployment.clock())
+                (model,) = deployment.database.models.find_models(deployment.find_task(task.id).model_ids)
                 deployment.leave_upload("models-bucket", f"{model.resolved.prefix}model.safetensors")
             deployment.forget_outcomes()
             with deployment.auditor.act(function):
@@ -378,7 +378,7 @@ def end_what_ended_meanwhile(deployment: AuditedDeployment, source: InMemoryMode
         deployment.run_until(Stage.VERIFIED, task)
         deployment.receive()
         told = TaskError(error.type, error.detail, retryable=False)
-        deployment.ledger.fail_import(task.id, told, check_at=deployment.clock())
+        deployment.database.imports.fail_import(task.id, told, check_at=deployment.clock())
         with deployment.auditor.act(function):
             deployment.closer.fail(task.id, StepCrashedError("The function died."))
         assert not list_staged(deployment, task)
@@ -403,7 +403,7 @@ def retry_archive(deployment: AuditedDeployment, source: InMemoryModelSource) ->
 def lose_what_is_staged(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
     task = deployment.send_archive(build_archive("removed"))
     deployment.run_until(Stage.VERIFIED, task)
-    deployment.store.delete([record.staging_key for record in deployment.ledger.list_files(task.id)])
+    deployment.store.delete([record.staging_key for record in deployment.database.files.list_files(task.id)])
     deployment.run()
     assert deployment.find_task(task.id).status is TaskStatus.FAILED
 
@@ -435,10 +435,10 @@ def sweep_at_each_stage(deployment: AuditedDeployment, source: InMemoryModelSour
 
 def read_catalog(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
     with deployment.auditor.act("ReadCatalogFunction"):
-        task = deployment.ledger.list_tasks(status=TaskStatus.DONE, limit=1).tasks[0]
-        assert deployment.ledger.find_task(task.id) == task
-        assert deployment.ledger.find_models(task.model_ids)
-        listed = deployment.ledger.list_models(limit=100).models
+        task = deployment.database.tasks.list_tasks(status=TaskStatus.DONE, limit=1).tasks[0]
+        assert deployment.database.tasks.find_task(task.id) == task
+        assert deployment.database.models.find_models(task.model_ids)
+        listed = deployment.database.models.list_models(limit=100).models
         assert task.model_ids[0] in [model.model_id for model in listed]
         model = deployment.catalog.find_model(task.model_ids[0])
         assert deployment.catalog.read_manifest(model)
@@ -451,7 +451,9 @@ def read_catalog(deployment: AuditedDeployment, source: InMemoryModelSource) -> 
 def announce_ends(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
     bus = EventBridgeEventBus(create_events_client(REGION))
     with deployment.auditor.act("AnnounceEndsFunction"):
-        EndAnnouncer(deployment.ledger, bus, "models-bucket").announce_end(deployment.submitted[0])
+        EndAnnouncer(deployment.database.tasks, deployment.database.models, bus, "models-bucket").announce_end(
+            deployment.submitted[0]
+        )
 
 
 def delete_models(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
@@ -465,14 +467,14 @@ def delete_models(deployment: AuditedDeployment, source: InMemoryModelSource) ->
                 deployment.store.delete([manifest_key(model_id)])
             if function == "SweepStaleFunction":
                 now = deployment.clock()
-                assert deployment.ledger.lease_deletion(model_id, owner="dead", now=now, until=now + 60)
+                assert deployment.database.models.lease_deletion(model_id, owner="dead", now=now, until=now + 60)
                 deployment.clock.now += 3600
             with deployment.auditor.act(function):
                 if function == "SweepStaleFunction":
                     deployment.sweeper.sweep_stale(deployment.remaining)
                 else:
                     assert deployment.deleter.delete_model(model_id, deployment.remaining)
-            assert deployment.ledger.find_model(model_id) is None
+            assert deployment.database.models.find_model(model_id) is None
 
 
 def keep_rate_limits(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:

@@ -16,7 +16,7 @@ from modelhaul.ports.message_queue import MessageQueue
 from tests.benchmarks.call_faults import FaultyAws, stand_before_moto
 from tests.benchmarks.counted_import import CountedQueue
 from tests.contract.backends import REGION, open_aws
-from tests.contract.dynamodb import open_ledger
+from tests.contract.dynamodb import open_database
 from tests.unit.test_promises import Promises
 
 pytestmark = pytest.mark.timeout(300)
@@ -62,7 +62,7 @@ class PromisesOnAws(Promises):
         for bucket in (MODELS, INCOMING):
             client.create_bucket(Bucket=bucket)
         clock = self.deployment.clock
-        self.deployment.ledger = cast("Any", self.patches.enter_context(open_ledger(clock)))
+        self.deployment.database = cast("Any", self.patches.enter_context(open_database(clock)))
         self.deployment.store = cast("Any", InspectedObjectStore(client, MODELS))
         self.deployment.archives = cast("Any", InspectedArchiveStore(client, INCOMING, clock=clock))
         sqs = create_sqs_client(REGION)

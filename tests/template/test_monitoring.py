@@ -294,7 +294,7 @@ def list_queries(template: Template) -> dict[str, tuple[set[str], str]]:
 def test_queries_look_where_the_lines_are(template: Template) -> None:
     """What they ask for is logged, and every function that logs it is asked."""
     queries = list_queries(template)
-    code = "\n".join(path.read_text() for path in (ROOT / "layers" / "core" / "modelhaul").glob("*.py"))
+    code = "\n".join(path.read_text() for path in (ROOT / "layers" / "core" / "modelhaul").rglob("*.py"))
     groups = {name for name, _ in list_resources(template, "AWS::Logs::LogGroup")}
     assert queries["TaskQuery"][0] == groups
     for asked, text in queries.values():

@@ -1,4 +1,4 @@
-"""The tables are those that the ledger reads and writes, whose tests create theirs by themselves."""
+"""The tables are those that the database reads and writes, whose tests create theirs by themselves."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,8 +8,11 @@ from pynamodb.attributes import Attribute, TTLAttribute
 from pynamodb.indexes import Index
 from pynamodb.models import Model
 
-from modelhaul.adapters.dynamodb import BlobItem, FileItem, ModelItem, TaskItem
-from modelhaul.adapters.rate_limits import RateLimitItem
+from modelhaul.adapters.dynamodb.content import BlobItem
+from modelhaul.adapters.dynamodb.files import FileItem
+from modelhaul.adapters.dynamodb.model_items import ModelItem
+from modelhaul.adapters.dynamodb.rate_limits import RateLimitItem
+from modelhaul.adapters.dynamodb.task_items import TaskItem
 from tests.template.transformed import read_template
 
 TABLES: dict[str, type[Model]] = {
@@ -31,7 +34,7 @@ def list_keys(attributes: Iterable[Any]) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_table_is_the_ledgers(name: str) -> None:
+def test_table_is_as_its_repository_has_it(name: str) -> None:
     item = TABLES[name]
     table: dict[str, Any] = read_template()["Resources"][name]["Properties"]
     attributes = item.get_attributes().values()

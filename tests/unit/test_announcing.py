@@ -33,7 +33,11 @@ def deployment() -> Deployment:
 @pytest.fixture
 def bus(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> InMemoryEventBus:
     bus = InMemoryEventBus()
-    monkeypatch.setattr(wiring, "create_announcer", lambda: EndAnnouncer(deployment.ledger, bus, "models-bucket"))
+    monkeypatch.setattr(
+        wiring,
+        "create_announcer",
+        lambda: EndAnnouncer(deployment.database.tasks, deployment.database.models, bus, "models-bucket"),
+    )
     return bus
 
 
@@ -142,7 +146,7 @@ def test_an_archive_that_succeeds_in_part_is_announced_with_the_error_of_each_fa
     )
     bad, good = task.model_ids
     error = ModelError("unsafe-model", "imports os.system", retryable=False)
-    deployment.ledger.finish_import(task.id, totals={good: (3, 6)}, check_at=0, failed={bad: error})
+    deployment.database.imports.finish_import(task.id, totals={good: (3, 6)}, check_at=0, failed={bad: error})
     assert announce(make_record(task.id, "PENDING", "DONE")) == []
     (event,) = bus.events
     failed, ready = check(event)["models"]
@@ -229,14 +233,14 @@ def test_one_that_fails_does_not_silence_the_others(
     deployment: Deployment, bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task_id = end(deployment)
-    find = deployment.ledger.find_task
+    find = deployment.database.tasks.find_task
 
     def refuse(asked: str) -> Task | None:
         if asked == "poison":
             raise InvalidReferenceError("cannot be read")
         return find(asked)
 
-    monkeypatch.setattr(deployment.ledger, "find_task", refuse)
+    monkeypatch.setattr(deployment.database.tasks, "find_task", refuse)
     records = [make_record("poison", "PENDING", "DONE", number=1), make_record(task_id, "PENDING", "DONE", number=2)]
     assert announce(*records) == ["1"]
     assert [check(event)["task_id"] for event in bus.events] == [task_id]
@@ -268,8 +272,8 @@ def test_task_of_ninety_models_fits(
         error=TaskError("archive-refused", word * 100, retryable=False),
         skipped=directories,
     )
-    monkeypatch.setattr(deployment.ledger, "find_task", lambda _: task)
-    monkeypatch.setattr(deployment.ledger, "find_models", lambda _: models)
+    monkeypatch.setattr(deployment.database.tasks, "find_task", lambda _: task)
+    monkeypatch.setattr(deployment.database.models, "find_models", lambda _: models)
     assert announce(make_record("large", "PENDING", "FAILED")) == []
     (event,) = bus.events
     detail = check(event)

@@ -33,7 +33,8 @@ EVENTS = ROOT / "events"
 def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
     deployment = Deployment(InMemoryModelSource({NAME: {"main": {"config.json": b"{}"}}}))
     monkeypatch.setattr(wiring, "create_intake", lambda: deployment.intake)
-    monkeypatch.setattr(wiring, "create_ledger", lambda: deployment.ledger)
+    monkeypatch.setattr(wiring, "create_tasks", lambda: deployment.database.tasks)
+    monkeypatch.setattr(wiring, "create_models", lambda: deployment.database.models)
     monkeypatch.setattr(wiring, "create_closer", lambda: deployment.closer)
     monkeypatch.setattr(wiring, "create_catalog", lambda: deployment.catalog)
     monkeypatch.setattr(wiring, "create_deleter", lambda: deployment.deleter)
@@ -450,7 +451,7 @@ def test_a_model_that_another_task_took_over_is_not_this_tasks_success() -> None
     second = deployment.submit(NAME)
     deployment.run()
     assert deployment.find_task(second.id).status is TaskStatus.DONE
-    models = deployment.ledger.find_models(first.model_ids)
+    models = deployment.database.models.find_models(first.model_ids)
     shown = present_whole_task(deployment.find_task(first.id), models, bucket="b")
     assert shown["models"][0]["status"] == "FAILED"
     alone = present_whole_task(Task("id", Source.HUGGINGFACE, "n@main", ("m",), moment, moment), [], bucket="b")
@@ -463,7 +464,7 @@ UNSAFE = ModelError("unsafe-model", "bad/pytorch_model.bin imports os.system.", 
 def test_each_model_of_a_done_task_has_its_result(deployment: Deployment) -> None:
     task = deployment.post(make_archive("bad", "good"))
     bad, good = task.model_ids
-    deployment.ledger.finish_import(task.id, totals={good: (3, 100)}, check_at=0, failed={bad: UNSAFE})
+    deployment.database.imports.finish_import(task.id, totals={good: (3, 100)}, check_at=0, failed={bad: UNSAFE})
     shown = read_task(task.id).body
     assert (shown["task_status"], "error" in shown, "error_msg" in shown) == ("DONE", False, False)
     results = {entry["name"]: entry for entry in shown["models"]}
@@ -498,7 +499,7 @@ def test_each_model_of_a_done_task_has_its_result(deployment: Deployment) -> Non
 def test_a_failed_model_is_deleted_from_a_done_task(deployment: Deployment) -> None:
     task = deployment.post(make_archive("bad", "good"))
     bad, good = task.model_ids
-    deployment.ledger.finish_import(task.id, totals={good: (3, 100)}, check_at=0, failed={bad: UNSAFE})
+    deployment.database.imports.finish_import(task.id, totals={good: (3, 100)}, check_at=0, failed={bad: UNSAFE})
     assert delete_model(bad).status == 204
     assert read_task(task.id).body["models"][0] == {"model_id": bad, "status": "DELETED"}
 
@@ -514,15 +515,15 @@ def test_a_model_of_a_failed_task_says_why(deployment: Deployment) -> None:
 
 def test_a_model_whose_import_is_cancelled_meanwhile_is_deleted(deployment: Deployment) -> None:
     task = deployment.submit(NAME)
-    lease = deployment.ledger.lease_deletion
+    lease = deployment.database.models.lease_deletion
 
     def lose(model_id: str, **options: Any) -> Any:
         refused = lease(model_id, **options)
-        deployment.ledger.lease_deletion = lease  # type: ignore[method-assign]
+        deployment.database.models.lease_deletion = lease  # type: ignore[method-assign]
         assert cancel(task.id).status == 204
         return refused
 
-    deployment.ledger.lease_deletion = lose  # type: ignore[method-assign]
+    deployment.database.models.lease_deletion = lose  # type: ignore[method-assign]
     assert delete_model(task.model_ids[0]).status == 204
     check_problem(read_model(task.model_ids[0]), 404, "model-not-found")
 
@@ -689,7 +690,7 @@ def test_a_file_is_found_by_its_path_decoded_once(deployment: Deployment, path: 
     assert answer.headers["cache-control"] == "no-store"
     signed = urlsplit(answer.headers["location"])
     assert signed.query == "seconds=3600"
-    model = deployment.ledger.find_model(model_id)
+    model = deployment.database.models.find_model(model_id)
     assert model is not None
     assert unquote(signed.netloc + signed.path) == model.resolved.prefix + path
 
@@ -741,7 +742,7 @@ def test_a_model_is_not_deleted_while_it_is_imported(deployment: Deployment) -> 
 
 def test_a_task_shows_that_its_model_was_deleted(deployment: Deployment) -> None:
     model_id = import_model(deployment)
-    (task_id,) = deployment.submitted or [deployment.ledger.list_tasks(limit=1).tasks[0].id]
+    (task_id,) = deployment.submitted or [deployment.database.tasks.list_tasks(limit=1).tasks[0].id]
     assert read_task(task_id).body["models"][0]["status"] == "READY"
     deployment.deleter.delete_model(model_id, lambda: 1)
     (hidden,) = read_task(task_id).body["models"]
@@ -811,7 +812,7 @@ def test_only_pages_of_the_allowed_origin_may_read_answers(
     origin: str, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CORS_ALLOW_ORIGIN", origin)
-    monkeypatch.setattr(deployment.ledger, "find_task", lambda _: 1 / 0)
+    monkeypatch.setattr(deployment.database.tasks, "find_task", lambda _: 1 / 0)
     answers = [submit({"model_tag": NAME}), submit(raw="no JSON"), read_task("an unexpected error")]
     assert [answer.status for answer in answers] == [201, 400, 500]
     for answer in answers:

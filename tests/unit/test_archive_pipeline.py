@@ -64,7 +64,7 @@ def test_a_posted_archive_of_two_models_is_imported_whole() -> None:
     deployment.run()
     ended = deployment.find_task(task.id)
     assert (ended.status, ended.progress.files_done) == (TaskStatus.DONE, 8)
-    first, second = deployment.ledger.find_models(ended.model_ids)
+    first, second = deployment.database.models.find_models(ended.model_ids)
     assert [first.resolved.name, second.resolved.name] == ["mine/a", "mine/b"]
     assert (first.status, first.files, first.size) == (ModelStatus.READY, 4, sum(map(len, SMALL.values())))
     deployment.check_promises(expect(task, mine__a=SMALL, mine__b=OTHER))
@@ -442,16 +442,16 @@ def test_an_entry_too_large_for_one_functions_time_goes_on_in_the_next(stored: t
 
 def test_a_claim_whose_reply_is_lost_keeps_the_archive(monkeypatch: pytest.MonkeyPatch) -> None:
     deployment = Deployment()
-    claim = deployment.ledger.claim_import
+    claim = deployment.database.imports.claim_import
 
     def claim_and_lose_the_reply(*arguments: object) -> None:
         claim(*arguments)  # type: ignore[arg-type]
         raise StorageUnavailableError("no reply")
 
-    monkeypatch.setattr(deployment.ledger, "claim_import", claim_and_lose_the_reply)
+    monkeypatch.setattr(deployment.database.imports, "claim_import", claim_and_lose_the_reply)
     with pytest.raises(StorageUnavailableError):
         deployment.post(make_archive(place("a", SMALL)))
-    (model_task,) = (task for task in deployment.ledger.list_due(float("inf"), 10))
+    (model_task,) = (task for task in deployment.database.tasks.list_due(float("inf"), 10))
     deployment.submitted.append(model_task.id)
     deployment.sweep_until_quiet()
     deployment.check_promises(expect(model_task, a=SMALL))

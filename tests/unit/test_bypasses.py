@@ -35,7 +35,7 @@ def check_refused(files: dict[str, bytes], *words: str) -> None:
     assert [key for key in deployment.store.keys if key.startswith(("models/", "staging/"))] == []
     deployment, task = import_files(files, PicklePolicy.WARN)
     assert task.status is TaskStatus.DONE
-    (model,) = deployment.ledger.find_models(task.model_ids)
+    (model,) = deployment.database.models.find_models(task.model_ids)
     assert model.gate is not None
     assert model.gate.verdict is not GateVerdict.CLEAN
 

@@ -59,7 +59,7 @@ def test_a_model_of_them_is_published_as_clean() -> None:
     task = deployment.submit(NAME)
     deployment.run()
     assert deployment.find_task(task.id).status is TaskStatus.DONE, deployment.find_task(task.id).error
-    (model,) = deployment.ledger.find_models(task.model_ids)
+    (model,) = deployment.database.models.find_models(task.model_ids)
     assert model.gate is not None
     assert (model.gate.verdict, model.gate.reasons, len(model.gate.scanned)) == (GateVerdict.CLEAN, (), len(NAMES))
 
@@ -69,7 +69,7 @@ def test_each_file_with_a_call_in_a_model_is_named() -> None:
     deployment = Deployment(source, pickle_policy=PicklePolicy.WARN)
     task = deployment.submit(NAME)
     deployment.run()
-    (model,) = deployment.ledger.find_models(task.model_ids)
+    (model,) = deployment.database.models.find_models(task.model_ids)
     assert model.gate is not None
     named = {reason.partition(": ")[0] for reason in model.gate.reasons if reason.endswith("imports posix.system")}
     assert named == {name.removeprefix("sharded/") for name in CALLED}

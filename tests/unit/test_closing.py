@@ -64,6 +64,6 @@ def test_files_of_a_model_with_an_error_of_its_own_leave_staging(
     task = stage(deployment)
     own = ModelError(error.type, error.detail, error.retryable)
     deployment.closer.fail(task.id, errors.RetriesExhaustedError("no answer"), {task.model_ids[0]: own})
-    (model,) = deployment.ledger.find_models(task.model_ids)
+    (model,) = deployment.database.models.find_models(task.model_ids)
     assert (model.status, model.error) == (ModelStatus.FAILED, own)
     assert deployment.store.keys == []

@@ -65,18 +65,18 @@ def delete(deployment: Deployment, task: Task, *, seconds: float = 28) -> bool:
 
 def find_dangling(deployment: Deployment) -> list[str]:
     """Digests that are recorded at objects that are not there."""
-    blobs = deployment.ledger._tables.blobs
+    blobs = deployment.tables.blobs
     return [digest for digest, blob in blobs.items() if deployment.store.find_object(blob.key) is None]
 
 
 def test_all_of_a_model_goes_and_its_task_stays(deployment: Deployment) -> None:
     task = import_model(deployment)
     assert delete(deployment, task)
-    assert deployment.ledger.find_model(task.model_ids[0]) is None
+    assert deployment.database.models.find_model(task.model_ids[0]) is None
     assert deployment.store.keys == []
-    assert deployment.ledger._tables.blobs == {}
+    assert deployment.tables.blobs == {}
     assert deployment.find_task(task.id) == task
-    assert len(list(deployment.ledger.list_files(task.id))) == len(FILES)
+    assert len(list(deployment.database.files.list_files(task.id))) == len(FILES)
     assert deployment.meter.values["ModelsDeleted"] == 1
     with pytest.raises(ModelNotFoundError):
         delete(deployment, task)
@@ -100,10 +100,10 @@ def test_a_model_that_was_copied_from_it_stays_whole(deployment: Deployment, sou
 
 def test_only_references_to_its_own_objects_are_forgotten(deployment: Deployment) -> None:
     first, second = import_model(deployment), import_model(deployment, "next")
-    before = dict(deployment.ledger._tables.blobs)
+    before = dict(deployment.tables.blobs)
     assert delete(deployment, first)
-    kept = deployment.ledger._tables.blobs
-    (model,) = deployment.ledger.find_models(second.model_ids)
+    kept = deployment.tables.blobs
+    (model,) = deployment.database.models.find_models(second.model_ids)
     assert kept == {d: entry for d, entry in before.items() if entry.key.startswith(model.resolved.prefix)}
     assert len(kept) > 0
 
@@ -116,7 +116,7 @@ def test_a_model_below_its_prefix_stays() -> None:
     deployment.run()
     inner = deployment.post(archive, f"name/{outer.id}")
     deployment.run()
-    models = deployment.ledger.find_models([*outer.model_ids, *inner.model_ids])
+    models = deployment.database.models.find_models([*outer.model_ids, *inner.model_ids])
     assert models[1].resolved.prefix.startswith(models[0].resolved.prefix)
     kept = [key for key in deployment.store.keys if key.startswith(models[1].resolved.prefix)]
     assert len(kept) == 3
@@ -127,17 +127,17 @@ def test_a_model_below_its_prefix_stays() -> None:
 def test_it_is_hidden_at_once_and_the_sweep_goes_on(deployment: Deployment) -> None:
     task = import_model(deployment)
     assert not delete(deployment, task, seconds=1)
-    assert deployment.ledger.list_models(limit=10).models == ()
+    assert deployment.database.models.list_models(limit=10).models == ()
     with pytest.raises(ModelNotFoundError):
         deployment.catalog.find_model(task.model_ids[0])
     with pytest.raises(DeletionInProgressError):
         deployment.submit(NAME)
     assert not delete(deployment, task), "its lease may still be somebody's"
     deployment.sweeper.sweep_stale(lambda: 300)
-    assert deployment.ledger.find_model(task.model_ids[0]) is not None
+    assert deployment.database.models.find_model(task.model_ids[0]) is not None
     deployment.clock.now += 300
     deployment.sweeper.sweep_stale(lambda: 300)
-    assert deployment.ledger.find_model(task.model_ids[0]) is None
+    assert deployment.database.models.find_model(task.model_ids[0]) is None
     assert deployment.store.keys == []
     import_model(deployment)
 
@@ -145,14 +145,14 @@ def test_it_is_hidden_at_once_and_the_sweep_goes_on(deployment: Deployment) -> N
 def test_the_sweep_believes_no_index_that_lags(deployment: Deployment) -> None:
     """The model was deleted, and is here again, or is not."""
     task = import_model(deployment)
-    (model,) = deployment.ledger.find_models(task.model_ids)
-    deployment.ledger.list_deleting = lambda now, limit: [  # type: ignore[method-assign]
+    (model,) = deployment.database.models.find_models(task.model_ids)
+    deployment.database.models.list_deleting = lambda now, limit: [  # type: ignore[method-assign]
         replace(model, status=ModelStatus.DELETING),
         replace(model, model_id="gone", status=ModelStatus.DELETING),
     ]
     before = deployment.store.keys
     deployment.sweeper.sweep_stale(lambda: 300)
-    assert deployment.ledger.find_model(model.model_id) == model
+    assert deployment.database.models.find_model(model.model_id) == model
     assert deployment.store.keys == before
 
 
@@ -187,7 +187,8 @@ def test_whatever_ends_it_the_sweep_goes_on(
 ) -> None:
     monkeypatch.setattr("modelhaul.catalog.delete._BATCH", 2)
     task, other = import_model(deployment), import_model(deployment, "next")
-    port: Any = deployment.store if hasattr(deployment.store, step) else deployment.ledger
+    database = deployment.database
+    port: Any = next(p for p in (deployment.store, database.models, database.content) if hasattr(p, step))
     original = getattr(port, step)
     calls = itertools.count(1)
 
@@ -204,15 +205,15 @@ def test_whatever_ends_it_the_sweep_goes_on(
             ended = delete(deployment, task)
         except (KilledError, StorageUnavailableError):
             ended = False
-    found = deployment.ledger.find_model(task.model_ids[0])
+    found = deployment.database.models.find_model(task.model_ids[0])
     if found is not None and found.status is ModelStatus.READY:
         assert not ended
         assert all(deployment.store.find_object(found.resolved.prefix + path) for path in FILES), "nothing has begun"
         return
     deployment.clock.now += 300
     deployment.sweeper.sweep_stale(lambda: 300)
-    assert deployment.ledger.find_model(task.model_ids[0]) is None
-    (kept,) = deployment.ledger.find_models(other.model_ids)
+    assert deployment.database.models.find_model(task.model_ids[0]) is None
+    (kept,) = deployment.database.models.find_models(other.model_ids)
     expected = {kept.resolved.prefix + path for path in FILES} | {manifest_key(kept.model_id)}
     assert set(deployment.store.keys) == expected
     assert find_dangling(deployment) == []
@@ -263,7 +264,7 @@ def test_what_a_task_has_is_not_deleted(deployment: Deployment) -> None:
         delete(deployment, task)
     assert running.value.task_id == task.id
     assert "cancel" in running.value.detail
-    deployment.ledger.start_stage(task.id, Stage.PUBLISHING, check_at=0)
+    deployment.database.tasks.start_stage(task.id, Stage.PUBLISHING, check_at=0)
     deployment.closer.cancel(task.id)
     with pytest.raises(ImportInProgressError) as withdrawing:
         delete(deployment, task)
@@ -274,7 +275,7 @@ def test_a_failed_model_is_forgotten(deployment: Deployment) -> None:
     task = deployment.submit(NAME)
     deployment.closer.cancel(task.id)
     assert delete(deployment, task)
-    assert deployment.ledger.find_model(task.model_ids[0]) is None
+    assert deployment.database.models.find_model(task.model_ids[0]) is None
     deployment.sweep_until_quiet()
     import_model(deployment)
 
@@ -283,20 +284,20 @@ def test_a_failed_model_is_forgotten(deployment: Deployment) -> None:
 def test_a_model_whose_import_ends_meanwhile_is_deleted(deployment: Deployment, end: str) -> None:
     """The import ends after the lease was refused for it, and before the model is read again."""
     task = deployment.submit(NAME)
-    lease = deployment.ledger.lease_deletion
+    lease = deployment.database.models.lease_deletion
 
     def lose(model_id: str, **options: Any) -> Any:
         refused = lease(model_id, **options)
-        deployment.ledger.lease_deletion = lease  # type: ignore[method-assign]
+        deployment.database.models.lease_deletion = lease  # type: ignore[method-assign]
         if end == "cancelled":
             deployment.closer.cancel(task.id)
         else:
             deployment.run()
         return refused
 
-    deployment.ledger.lease_deletion = lose  # type: ignore[method-assign]
+    deployment.database.models.lease_deletion = lose  # type: ignore[method-assign]
     assert delete(deployment, task)
-    assert deployment.ledger.find_model(task.model_ids[0]) is None
+    assert deployment.database.models.find_model(task.model_ids[0]) is None
     deployment.sweep_until_quiet()
     assert [key for key in deployment.store.keys if not key.startswith("staging/")] == []
     import_model(deployment)
@@ -309,7 +310,7 @@ def test_a_model_that_changes_at_every_attempt_is_left_for_the_client_to_try_aga
     def lose(model_id: str, **options: Any) -> None:
         attempts.append(model_id)
 
-    deployment.ledger.lease_deletion = lose  # type: ignore[method-assign]
+    deployment.database.models.lease_deletion = lose  # type: ignore[method-assign]
     with pytest.raises(StorageUnavailableError, match=task.model_ids[0]):
         delete(deployment, task)
     assert len(attempts) == 3
@@ -318,16 +319,16 @@ def test_a_model_that_changes_at_every_attempt_is_left_for_the_client_to_try_aga
 def test_what_takes_its_place_meanwhile_is_not_touched(deployment: Deployment) -> None:
     """Another function deletes it first, and it is imported again before this one looks."""
     task = import_model(deployment)
-    lease = deployment.ledger.lease_deletion
+    lease = deployment.database.models.lease_deletion
     seen: list[Task] = []
 
     def lose(model_id: str, **options: Any) -> Any:
-        deployment.ledger.lease_deletion = lease  # type: ignore[method-assign]
+        deployment.database.models.lease_deletion = lease  # type: ignore[method-assign]
         assert delete(deployment, task)
         seen.append(deployment.submit(NAME))
         return lease(model_id, **options)
 
-    deployment.ledger.lease_deletion = lose  # type: ignore[method-assign]
+    deployment.database.models.lease_deletion = lose  # type: ignore[method-assign]
     with pytest.raises(ImportInProgressError) as running:
         delete(deployment, task)
     assert running.value.task_id == seen[0].id
@@ -340,11 +341,11 @@ def test_a_late_duplicate_of_the_last_message_brings_nothing_back(deployment: De
     assert delete(deployment, task)
     deployment.deliver(PublishModels(task_id=task.id))
     assert deployment.store.keys == []
-    assert deployment.ledger._tables.blobs == {}
+    assert deployment.tables.blobs == {}
     again = import_model(deployment)
     deployment.deliver(PublishModels(task_id=task.id))
     assert find_dangling(deployment) == []
-    (model,) = deployment.ledger.find_models(again.model_ids)
+    (model,) = deployment.database.models.find_models(again.model_ids)
     assert len(deployment.store.keys) == len(FILES) + 1
     assert model.status is ModelStatus.READY
 
@@ -377,17 +378,17 @@ def test_it_is_deleted_while_a_duplicate_publishes_it(deployment: Deployment) ->
     assert deployment.find_task(task.id).status is TaskStatus.DONE
     assert deployment.store.keys == []
     assert find_dangling(deployment) == []
-    assert deployment.ledger.list_due(float("inf"), 10) == [], "nothing is left to watch"
+    assert deployment.database.tasks.list_due(float("inf"), 10) == [], "nothing is left to watch"
 
 
 def test_a_task_whose_model_is_gone_is_not_watched_for_ever(deployment: Deployment) -> None:
     """The function that ended the import died before it had tidied up, and the model is deleted before the sweep."""
     task = deployment.submit(NAME)
-    unwatch = deployment.ledger.unwatch_task
-    deployment.ledger.unwatch_task = lambda task_id: None  # type: ignore[method-assign]
+    unwatch = deployment.database.tasks.unwatch_task
+    deployment.database.tasks.unwatch_task = lambda task_id: None  # type: ignore[method-assign]
     deployment.run()
-    deployment.ledger.unwatch_task = unwatch  # type: ignore[method-assign]
-    assert deployment.ledger.list_due(float("inf"), 10) != []
+    deployment.database.tasks.unwatch_task = unwatch  # type: ignore[method-assign]
+    assert deployment.database.tasks.list_due(float("inf"), 10) != []
     assert delete(deployment, task)
     deployment.sweep_until_quiet()
     assert deployment.store.keys == []
@@ -395,15 +396,15 @@ def test_a_task_whose_model_is_gone_is_not_watched_for_ever(deployment: Deployme
 
 def test_one_of_an_archives_models_is_deleted_before_it_is_tidied_up() -> None:
     deployment = Deployment()
-    unwatch = deployment.ledger.unwatch_task
-    deployment.ledger.unwatch_task = lambda task_id: None  # type: ignore[method-assign]
+    unwatch = deployment.database.tasks.unwatch_task
+    deployment.database.tasks.unwatch_task = lambda task_id: None  # type: ignore[method-assign]
     task = deployment.post(make_archive("a/", "b/"))
     deployment.run()
-    deployment.ledger.unwatch_task = unwatch  # type: ignore[method-assign]
+    deployment.database.tasks.unwatch_task = unwatch  # type: ignore[method-assign]
     ended = deployment.find_task(task.id)
     assert delete(deployment, ended)
     deployment.sweep_until_quiet()
-    (kept,) = deployment.ledger.find_models(ended.model_ids)
+    (kept,) = deployment.database.models.find_models(ended.model_ids)
     assert kept.model_id == ended.model_ids[1]
     assert len([key for key in deployment.store.keys if key.startswith(kept.resolved.prefix)]) == 3
     assert len(deployment.store.keys) == 4
@@ -423,6 +424,6 @@ def test_a_manifest_that_is_gone_is_no_hindrance_and_a_broken_one_is_named(deplo
     deployment.store._store(key, sound, "etag")
     deployment.clock.now += 600
     deployment.sweeper.sweep_stale(lambda: 300)
-    assert deployment.ledger.find_model(other.model_ids[0]) is None
+    assert deployment.database.models.find_model(other.model_ids[0]) is None
     deployment.store.delete([manifest_key(task.model_ids[0])])
     assert delete(deployment, task)

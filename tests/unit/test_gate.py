@@ -88,7 +88,7 @@ def build_tar() -> bytes:
 
 
 def read_gate(deployment: Deployment, task: Task) -> GateReport:
-    (model,) = deployment.ledger.find_models(task.model_ids)
+    (model,) = deployment.database.models.find_models(task.model_ids)
     assert model.gate is not None, model.error
     return model.gate
 
@@ -223,7 +223,7 @@ def test_training_state_with_findings_is_left_out() -> None:
     published = [key for key in deployment.store.keys if key.startswith("models/")]
     assert sorted(key.rpartition("/")[2] for key in published) == sorted({*MODEL, "scheduler.pt"})
     assert [key for key in deployment.store.keys if key.startswith("staging/")] == []
-    (model,) = deployment.ledger.find_models(task.model_ids)
+    (model,) = deployment.database.models.find_models(task.model_ids)
     assert model.files == len(MODEL) + 1
 
 
@@ -278,7 +278,7 @@ def test_what_was_removed_is_not_found_by_another_import() -> None:
 def test_with_a_warning_it_is_published_and_said() -> None:
     deployment, task = import_files(MODEL | {"a.bin": SYSTEM, "b.bin": PLAIN}, PicklePolicy.WARN)
     assert task.status is TaskStatus.DONE
-    (model,) = deployment.ledger.find_models(task.model_ids)
+    (model,) = deployment.database.models.find_models(task.model_ids)
     assert model.gate is not None
     assert (model.gate.verdict, model.gate.reasons) == (GateVerdict.UNSAFE, ("a.bin: imports os.system",))
     shown = read_manifest(deployment, task)
@@ -291,7 +291,7 @@ def test_with_a_warning_it_is_published_and_said() -> None:
 def test_switched_off_nothing_is_looked_into() -> None:
     deployment, task = import_files(MODEL | {"a.bin": SYSTEM}, PicklePolicy.OFF)
     assert task.status is TaskStatus.DONE
-    (model,) = deployment.ledger.find_models(task.model_ids)
+    (model,) = deployment.database.models.find_models(task.model_ids)
     assert model.gate is not None
     assert (model.gate.verdict, model.gate.scanned) == (GateVerdict.UNSCANNED, ())
 
@@ -366,7 +366,7 @@ def test_shards_that_a_model_of_the_hub_lacks_are_said(index: object, wrong: str
     files = {"sub/pytorch_model.bin.index.json": json.dumps({"weight_map": index}).encode(), "sub/here.bin": PLAIN}
     deployment, task = import_files(MODEL | files)
     assert task.status is TaskStatus.DONE, "the Hub's models are taken as they are"
-    (model,) = deployment.ledger.find_models(task.model_ids)
+    (model,) = deployment.database.models.find_models(task.model_ids)
     assert model.gate is not None
     assert model.gate.flags == (f"incomplete: sub/pytorch_model.bin.index.json: {wrong}",)
     assert read_manifest(deployment, task)["gate"]["flags"] == list(model.gate.flags)
@@ -375,7 +375,7 @@ def test_shards_that_a_model_of_the_hub_lacks_are_said(index: object, wrong: str
 def test_a_complete_index_is_not_flagged() -> None:
     index = json.dumps({"weight_map": {"a": "model.safetensors"}}).encode()
     deployment, task = import_files(MODEL | {"model.safetensors.index.json": index})
-    (model,) = deployment.ledger.find_models(task.model_ids)
+    (model,) = deployment.database.models.find_models(task.model_ids)
     assert model.gate is not None
     assert model.gate.flags == ()
 
@@ -390,7 +390,7 @@ def test_the_manifest_has_all_that_a_record_has_no_room_for() -> None:
     assert [entry["path"] for entry in shown["scanned"]] == list(pickles)
     assert shown["flags"][1:] == [f"code: {path}" for path in code]
     assert all(shard in shown["flags"][0] for shard in shards)
-    (model,) = deployment.ledger.find_models(task.model_ids)
+    (model,) = deployment.database.models.find_models(task.model_ids)
     assert model.gate is not None
     assert [path for path, _ in model.gate.scanned] == list(pickles)[:100]
     assert len(model.gate.flags) == 100
@@ -400,7 +400,7 @@ def test_the_manifest_has_all_that_a_record_has_no_room_for() -> None:
 
 def read_opinion(deployment: Deployment, task: Task) -> tuple[SecondOpinion | None, str | None]:
     """Of the model's record, and of its manifest."""
-    (model,) = deployment.ledger.find_models(task.model_ids)
+    (model,) = deployment.database.models.find_models(task.model_ids)
     assert model.gate is not None
     return model.gate.second_opinion, read_manifest(deployment, task)["gate"]["second_opinion"]
 
@@ -438,7 +438,7 @@ def test_with_a_warning_what_another_scanner_finds_is_said() -> None:
     scanner = InMemoryPickleScanner(SecondOpinion.UNVERIFIED, {PLAIN: FOUND})
     files = {"a.bin": SYSTEM, "b.bin": PLAIN}
     deployment, task = import_files(MODEL | files, PicklePolicy.WARN, scanner)
-    (model,) = deployment.ledger.find_models(task.model_ids)
+    (model,) = deployment.database.models.find_models(task.model_ids)
     assert model.gate is not None
     assert model.gate.verdict is GateVerdict.UNSAFE
     assert model.gate.reasons == ("a.bin: imports os.system", f"b.bin: {FOUND.reasons[0]}")
@@ -496,7 +496,7 @@ def test_a_model_that_is_refused_does_not_keep_its_siblings_from_being_published
     deployment.run()
     ended = deployment.find_task(task.id)
     assert ended.status is TaskStatus.DONE, ended.error
-    models = {model.resolved.name: model for model in deployment.ledger.find_models(task.model_ids)}
+    models = {model.resolved.name: model for model in deployment.database.models.find_models(task.model_ids)}
     assert {name: model.status for name, model in models.items()} == {
         "a": ModelStatus.FAILED,
         "b": ModelStatus.READY,
@@ -530,7 +530,7 @@ def test_if_all_models_of_an_archive_are_refused_the_task_names_each() -> None:
     assert ended.error.type == "unsafe-model"
     assert "a: extra.pt: imports os.system" in ended.error.detail
     assert "b: extra.pt: is a Git LFS pointer" in ended.error.detail
-    errors = [model.error.type for model in deployment.ledger.find_models(task.model_ids) if model.error]
+    errors = [model.error.type for model in deployment.database.models.find_models(task.model_ids) if model.error]
     assert sorted(errors) == ["invalid-model", "unsafe-model"]
     assert [key for key in deployment.store.keys if key.startswith(("models/", "staging/"))] == []
 

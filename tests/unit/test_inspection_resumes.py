@@ -59,7 +59,7 @@ def import_files(files: dict[str, bytes], seconds: Iterator[float] | None = None
 
 
 def read_report(deployment: Deployment, task: Task) -> GateReport:
-    (model,) = deployment.ledger.find_models(task.model_ids)
+    (model,) = deployment.database.models.find_models(task.model_ids)
     assert model.gate is not None
     return model.gate
 

@@ -19,14 +19,7 @@ import pytest
 from rich.console import Console
 
 from local.errors import LocalStackError
-from local.importing import (
-    ImportApi,
-    describe_progress,
-    describe_result,
-    follow_task,
-    import_samples,
-    print_commands,
-)
+from local.importing import ImportApi, describe_progress, describe_result, follow_task, import_samples, print_commands
 from local.sample import write_sample_archive
 from local.sources import SAMPLE_MODEL
 from local.stack import ROOT, StackState

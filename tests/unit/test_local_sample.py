@@ -74,7 +74,7 @@ def test_the_pipeline_finds_two_models_in_it() -> None:
     deployment = Deployment()
     task = deployment.post(build_sample_archive(), "sample")
     deployment.run()
-    models = deployment.ledger.find_models(deployment.find_task(task.id).model_ids)
+    models = deployment.database.models.find_models(deployment.find_task(task.id).model_ids)
     assert [(m.resolved.name, m.status) for m in models] == [
         ("sample/tiny-bert", "READY"),
         ("sample/tiny-gpt2", "READY"),

@@ -54,7 +54,7 @@ def import_part(deployment: Deployment, selection: Selection) -> Task:
 
 
 def find_model(deployment: Deployment, task: Task) -> Model:
-    (model,) = deployment.ledger.find_models(task.model_ids)
+    (model,) = deployment.database.models.find_models(task.model_ids)
     return model
 
 

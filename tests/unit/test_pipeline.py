@@ -65,12 +65,12 @@ def test_a_model_is_imported_whole_and_staging_is_given_up() -> None:
     assert (task.status, task.stage) == (TaskStatus.DONE, Stage.DONE)
     assert task.progress.files_done == task.progress.files_total == len(FILES)
     assert task.progress.bytes_done == task.progress.bytes_total == sum(map(len, FILES.values()))
-    (model,) = deployment.ledger.find_models(task.model_ids)
+    (model,) = deployment.database.models.find_models(task.model_ids)
     assert model.status is ModelStatus.READY
     deployment.check_promises(expect(source))
     assert [k for k in deployment.store.keys if k.startswith("staging/")] == []
     assert deployment.meter.values["BytesTransferred"] == sum(map(len, FILES.values())) - len(FILES["config.json"])
-    assert deployment.ledger.list_due(float("inf"), 10) == [], "nothing is left to watch"
+    assert deployment.database.tasks.list_due(float("inf"), 10) == [], "nothing is left to watch"
 
 
 def test_nothing_is_visible_before_it_is_whole() -> None:
@@ -455,7 +455,7 @@ def test_of_functions_that_finish_the_last_files_at_once_one_hands_the_task_on()
     deployment, source = make_deployment({f"{number}.bin": WEIGHTS + b"%d" % number for number in range(4)})
     task = deployment.submit(NAME)
     bring_to(deployment, task, Stage.TRANSFERRING)
-    finish = deployment.ledger.finish_files
+    finish = deployment.database.files.finish_files
     together = Barrier(4, timeout=30)
 
     def finish_together(*arguments: Any, **options: Any) -> Progress:
@@ -463,7 +463,7 @@ def test_of_functions_that_finish_the_last_files_at_once_one_hands_the_task_on()
         together.wait()
         return deployment.find_task(task.id).progress
 
-    deployment.ledger.finish_files = finish_together  # type: ignore[method-assign]
+    deployment.database.files.finish_files = finish_together  # type: ignore[method-assign]
     with ThreadPoolExecutor(4) as functions:
         list(functions.map(deployment.deliver, deployment.receive()))
     assert deployment.receive() == [PublishModels(task_id=task.id)]
@@ -638,15 +638,15 @@ def test_a_small_file_stored_by_a_try_that_died_is_not_copied_onto_itself() -> N
     deployment, source = make_deployment({"config.json": b"{}"})
     task = deployment.submit(NAME)
     bring_to(deployment, task, Stage.TRANSFERRING)
-    finish = deployment.ledger.finish_files
+    finish = deployment.database.files.finish_files
 
     def die(*_: object, **__: object) -> None:
         raise StorageUnavailableError("DynamoDB TransactWriteItems failed: InternalServerError")
 
-    deployment.ledger.finish_files = die  # type: ignore[method-assign,assignment]
+    deployment.database.files.finish_files = die  # type: ignore[method-assign,assignment]
     (message,) = deployment.receive()
     deployment.deliver(message)
-    deployment.ledger.finish_files = finish  # type: ignore[method-assign]
+    deployment.database.files.finish_files = finish  # type: ignore[method-assign]
     copied: list[str] = []
     copy = deployment.store.copy
 
@@ -692,15 +692,15 @@ def test_a_published_blob_is_not_replaced_by_one_that_expires() -> None:
     other = deployment.submit("other/name")
     bring_to(deployment, other, Stage.TRANSFERRING)
     waiting = deployment.receive()
-    find_blobs = deployment.ledger.find_blobs
-    deployment.ledger.find_blobs = lambda _: {}  # type: ignore[method-assign,assignment]
+    find_blobs = deployment.database.content.find_blobs
+    deployment.database.content.find_blobs = lambda _: {}  # type: ignore[method-assign,assignment]
     import_model(deployment)
     for message in waiting:
         deployment.deliver(message)
-    deployment.ledger.find_blobs = find_blobs  # type: ignore[method-assign]
+    deployment.database.content.find_blobs = find_blobs  # type: ignore[method-assign]
     deployment.closer.cancel(other.id)
     deployment.clock.now += 30 * 86_400
-    (blob,) = deployment.ledger.find_blobs([f"sha256:{hashlib.sha256(WEIGHTS).hexdigest()}"]).values()
+    (blob,) = deployment.database.content.find_blobs([f"sha256:{hashlib.sha256(WEIGHTS).hexdigest()}"]).values()
     assert blob.key == source.prefix(NAME) + "model.safetensors"
 
 
@@ -710,7 +710,7 @@ def test_a_published_blob_is_not_replaced_by_one_that_expires() -> None:
 def test_a_second_large_file_that_fails_is_retried_at_once(error: Exception, times: int) -> None:
     """Its lease is given back as well, so that the retry does not take it for another function's."""
     deployment, source = make_deployment({"a.bin": WEIGHTS, "b.bin": WEIGHTS})
-    deployment.ledger.find_blobs = lambda _: {}  # type: ignore[method-assign,assignment]
+    deployment.database.content.find_blobs = lambda _: {}  # type: ignore[method-assign,assignment]
     source.on_read = fail_times(error, times, "b.bin")
     started = deployment.clock.now
     assert import_model(deployment).status is TaskStatus.DONE
@@ -731,7 +731,7 @@ def test_what_cannot_be_tidied_up_at_once_is_left_to_the_sweep() -> None:
     assert deployment.find_task(task.id).stage is Stage.CANCELLED
     deployment.clock.now += 3600
     deployment.sweeper.sweep_stale(lambda: 300.0)
-    assert deployment.ledger.list_due(float("inf"), 10) != [], "one that could not be done is done later"
+    assert deployment.database.tasks.list_due(float("inf"), 10) != [], "one that could not be done is done later"
     deployment.store.list_uploads = list_uploads  # type: ignore[method-assign]
     deployment.sweep_until_quiet()
     deployment.check_promises(expect(source))

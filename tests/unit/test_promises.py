@@ -4,7 +4,7 @@ The promises of the design, and where each is proven:
 
 1. A READY model's bytes are those that its source published, with a sha256 in the manifest: after every step here.
 2. Of simultaneous submits of one model exactly one is accepted: here one call between another's; threads and DynamoDB
-   itself in test_pipeline and the ledger's contract.
+   itself in test_pipeline and the database's contract.
 3. Every accepted task ends DONE, or FAILED with words and for a reason that was given: at each history's end here.
 4. Duplicate deliveries change nothing: in the middle, and at the end with every message that ever was.
 5. Memory does not grow with the file, the temp folder stays empty: not here, measured by the benchmarks.
@@ -48,8 +48,7 @@ from modelhaul.domain.messages import AcceptArchive, Message
 from modelhaul.domain.models import Model, ModelStatus, Source
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.imports import transfer
-from modelhaul.imports.retry import MAX_ATTEMPTS
-from modelhaul.imports.retry import TransferError
+from modelhaul.imports.retry import MAX_ATTEMPTS, TransferError
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.transfer.engine import StreamSettings
 from modelhaul.transfer.policy import TransferPolicy
@@ -398,11 +397,11 @@ class Promises(RuleBasedStateMachine):
         self.deployment = WatchedDeployment(guarded, remaining=self.tell_remaining, policy=POLICY, batch_files=2)
         queue = self.open_adapters()
         self.clock = self.deployment.clock
-        self.ledger, self.store, self.queue = self.deployment.ledger, self.deployment.store, self.deployment.queue
+        self.database, self.store, self.queue = self.deployment.database, self.deployment.store, self.deployment.queue
         self.archives = self.deployment.archives
         self.deployment.archives = cast("InMemoryArchiveStore", Guarded("archives", self.archives, self.trouble))
         self.deployment.connect(
-            cast("Any", Guarded("ledger", self.ledger, self.trouble)),
+            self.database.map(lambda repository: Guarded("database", repository, self.trouble)),
             cast("Any", Guarded("store", self.store, self.trouble)),
             cast("Any", Guarded("queue", queue, self.trouble)),
             STREAM,
@@ -464,7 +463,7 @@ class Promises(RuleBasedStateMachine):
     @rule(name=st.sampled_from([*NAMES, ALIAS]), branch=st.sampled_from(BRANCHES))
     def submit(self, name: str, branch: str) -> None:
         resolved = self.source.resolve(name, branch)
-        held = self.ledger.find_model(resolved.model_id)
+        held = self.database.models.find_model(resolved.model_id)
         try:
             task = self.deployment.submit(name, branch)
         except ModelExistsError as refused:
@@ -546,7 +545,7 @@ class Promises(RuleBasedStateMachine):
     def delete_model(self, model_id: str) -> None:
         self.deleted.add(model_id)
         gone = self.deployment.deleter.delete_model(model_id, self.deployment.remaining)
-        found = self.ledger.find_model(model_id)
+        found = self.database.models.find_model(model_id)
         assert found is None or not gone or self.trouble.hits
 
     # What the queues and functions do
@@ -673,14 +672,14 @@ class Promises(RuleBasedStateMachine):
         if kind in (Kind.CANCEL, Kind.RESUBMIT):
             self.cancel_task(message.task_id)
         if kind is Kind.DELETE:
-            for model in self.ledger.find_models(self.deployment.find_task(message.task_id).model_ids):
+            for model in self.database.models.find_models(self.deployment.find_task(message.task_id).model_ids):
                 if model.status is ModelStatus.READY:
                     self.delete_model(model.model_id)
         if kind is Kind.RESUBMIT:
             self.submit_again(message.task_id)
 
     def submit_again(self, task_id: str) -> None:
-        for model in self.ledger.find_models(self.deployment.find_task(task_id).model_ids):
+        for model in self.database.models.find_models(self.deployment.find_task(task_id).model_ids):
             if model.resolved.source is Source.HUGGINGFACE and model.resolved.prefix not in self.vanished:
                 with suppress(ModelExistsError, ImportInProgressError, DeletionInProgressError):
                     self.deployment.submit(model.resolved.name, model.resolved.commit)
@@ -690,11 +689,11 @@ class Promises(RuleBasedStateMachine):
 
     def list_tasks(self) -> list[Task]:
         """Oldest first."""
-        return list(reversed(self.ledger.list_tasks(limit=10_000).tasks))
+        return list(reversed(self.database.tasks.list_tasks(limit=10_000).tasks))
 
     def list_models(self) -> list[Model]:
         model_ids = dict.fromkeys(model_id for task in self.list_tasks() for model_id in task.model_ids)
-        return [model for model_id in model_ids for model in self.ledger.find_models([model_id])]
+        return [model for model_id in model_ids for model in self.database.models.find_models([model_id])]
 
     def expect_files(self, model: Model) -> Files:
         if model.resolved.source is Source.HUGGINGFACE:
@@ -806,7 +805,7 @@ class Promises(RuleBasedStateMachine):
             case "retries-exhausted" | "step-crashed":
                 given = self.suffered[task.id] >= MAX_ATTEMPTS
             case "revision-not-found":
-                models = self.ledger.find_models(task.model_ids)
+                models = self.database.models.find_models(task.model_ids)
                 # The record of a model that was deleted no longer says what has vanished.
                 given = any(m.resolved.prefix in self.ever_vanished for m in models) or (
                     bool(self.ever_vanished) and not models and self.deleted >= set(task.model_ids)
@@ -849,7 +848,7 @@ class Promises(RuleBasedStateMachine):
 
     def check_submitting_again(self) -> None:
         for model in self.list_models():
-            now = self.ledger.find_model(model.model_id)
+            now = self.database.models.find_model(model.model_id)
             if now is None or now.status is not ModelStatus.FAILED:
                 continue
             failed = self.deployment.find_task(now.task_id)
@@ -867,12 +866,12 @@ class Promises(RuleBasedStateMachine):
             self.check_reuse(failed, again)
 
     def check_reuse(self, failed: Task, again: Task) -> None:
-        verified = [record for record in self.ledger.list_files(failed.id) if record.done]
+        verified = [record for record in self.database.files.list_files(failed.id) if record.done]
         recent = self.clock.now - failed.created_at.timestamp() < transfer.STAGED_BLOB_LIFE
         self.deployment.sweep_until_quiet()
         assert self.deployment.find_task(again.id).status is TaskStatus.DONE
         self.settle()
-        records = {record.file.path: record for record in self.ledger.list_files(again.id)}
+        records = {record.file.path: record for record in self.database.files.list_files(again.id)}
         # What is found by its digest may have been found in a model that was deleted.
         for record in verified if recent and not self.deleted else []:
             if is_found_again(record):

@@ -26,7 +26,7 @@ BUILT = {
     "submit_github": {"create_intake", "open_github"},
     "submit_local": {"create_archive_intake"},
     "accept_archive": {"create_arrival_recorder", "create_acceptor", "create_runner"},
-    "read_catalog": {"create_ledger"},
+    "read_catalog": {"create_tasks", "create_models"},
     "cancel_task": {"create_closer"},
     "delete_model": {"create_deleter"},
     "read_docs": set(),

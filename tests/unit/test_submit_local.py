@@ -37,7 +37,8 @@ def make_archive(*directories: str, **others: bytes) -> bytes:
 def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
     deployment = Deployment()
     monkeypatch.setattr(wiring, "create_archive_intake", lambda: deployment.archive_intake)
-    monkeypatch.setattr(wiring, "create_ledger", lambda: deployment.ledger)
+    monkeypatch.setattr(wiring, "create_tasks", lambda: deployment.database.tasks)
+    monkeypatch.setattr(wiring, "create_models", lambda: deployment.database.models)
     monkeypatch.setattr(wiring, "create_catalog", lambda: deployment.catalog)
     monkeypatch.setenv("MODELS_BUCKET", "models-bucket")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")

@@ -15,7 +15,7 @@ from modelhaul.domain.errors import CredentialsRefusedError
 from modelhaul.domain.models import Source
 from modelhaul.domain.required_files import RequiredFiles
 from modelhaul.domain.tasks import Task
-from modelhaul.settings import GitHubSettings, HuggingFaceSettings, LedgerSettings
+from modelhaul.settings import GitHubSettings, HuggingFaceSettings, ModelSettings
 from modelhaul_sources.github import GitHubSource
 from modelhaul_sources.huggingface import HuggingFaceSource
 from tests.template.transformed import read_template
@@ -25,7 +25,7 @@ BUILT = {
     "submit_github": ["create_intake", "create_answer_store"],
     "submit_local": ["create_archive_intake", "create_answer_store"],
     "accept_archive": ["create_arrival_recorder", "create_acceptor", "create_runner"],
-    "read_catalog": ["create_ledger", "create_catalog"],
+    "read_catalog": ["create_tasks", "create_models", "create_catalog"],
     "cancel_task": ["create_closer"],
     "delete_model": ["create_deleter"],
     "plan_import": ["create_planner", "create_runner"],
@@ -117,7 +117,7 @@ def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     set_variables(monkeypatch, "transfer_files")
     monkeypatch.delenv("MODELS_TABLE")
     with pytest.raises(ValueError, match="MODELS_TABLE") as caught:
-        LedgerSettings.read()
+        ModelSettings.read()
     assert "secret" not in str(caught.value), "the environment holds credentials"
 
 

@@ -20,15 +20,7 @@ from tests.upstream.control import answer_control
 from tests.upstream.faults import ActiveFaults, Fault, Origin
 from tests.upstream.hub_repository import Commit, HubFile, HubRepository, describe_file
 from tests.upstream.request_log import RequestLog, RequestRecord
-from tests.upstream.server import (
-    Answer,
-    OriginServer,
-    Request,
-    answer_bytes,
-    answer_file,
-    answer_json,
-    select_range,
-)
+from tests.upstream.server import Answer, OriginServer, Request, answer_bytes, answer_file, answer_json, select_range
 
 _API_ROUTE = re.compile(
     r"/api/models/(?P<repo>[^/]+(?:/(?!(?:revision|tree|auth-check)(?:/|$))[^/]+)?)"

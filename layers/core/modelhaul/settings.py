@@ -29,16 +29,24 @@ class RegionSettings(Settings):
     aws_region: str
 
 
-class LedgerSettings(RegionSettings):
-    """A function has the names of the tables that it may use; every function uses the first.
+class TaskSettings(RegionSettings):
+    tasks_table: str
 
-    What stands for the others is no legal name, so that a call fails with what is missing.
-    """
 
+class ModelSettings(RegionSettings):
     models_table: str
-    tasks_table: str = "TASKS_TABLE is not set"
-    files_table: str = "FILES_TABLE is not set"
-    blobs_table: str = "BLOBS_TABLE is not set"
+
+
+class ImportSettings(TaskSettings, ModelSettings):
+    pass
+
+
+class FileSettings(TaskSettings):
+    files_table: str
+
+
+class ContentSettings(RegionSettings):
+    blobs_table: str
 
 
 class IdempotencySettings(RegionSettings):

@@ -12,16 +12,22 @@ from typing import TYPE_CHECKING
 from modelhaul.domain.models import Source
 from modelhaul.domain.tasks import Task
 from modelhaul.ports.archive_store import ArchiveStore
+from modelhaul.ports.content import ContentIndex
 from modelhaul.ports.event_bus import EventBus
-from modelhaul.ports.ledger import Ledger
+from modelhaul.ports.files import FileRepository
+from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.metrics import Meter
 from modelhaul.ports.model_sources import ModelResolver, ModelSource
+from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.object_store import ObjectStore
 from modelhaul.ports.pickle_scanner import PickleScanner
 from modelhaul.ports.secret_store import SecretStore
+from modelhaul.ports.tasks import TaskRepository
 
 if TYPE_CHECKING:
+    from pynamodb.connection import Connection
+
     from modelhaul.adapters.idempotency import DynamoDBAnswerStore
     from modelhaul.archives.rules import ArchiveRules
     from modelhaul.catalog.delete import ModelDeleter
@@ -52,18 +58,56 @@ def build_early(*builders: Callable[[], object]) -> None:
 
 
 @cache
-def create_ledger() -> Ledger:
-    from modelhaul.adapters.dynamodb import DynamoDBLedger
-    from modelhaul.settings import LedgerSettings
+def open_database() -> "Connection":
+    """The one client that all repositories of a function share."""
+    from modelhaul.adapters.dynamodb.connection import open_connection
+    from modelhaul.settings import RegionSettings
 
-    settings = LedgerSettings.read()
-    return DynamoDBLedger(
-        tasks_table=settings.tasks_table,
-        models_table=settings.models_table,
-        files_table=settings.files_table,
-        blobs_table=settings.blobs_table,
-        region=settings.aws_region,
+    return open_connection(RegionSettings.read().aws_region)
+
+
+@cache
+def create_tasks() -> TaskRepository:
+    from modelhaul.adapters.dynamodb.tasks import DynamoDBTaskRepository
+    from modelhaul.settings import TaskSettings
+
+    return DynamoDBTaskRepository(open_database(), tasks_table=TaskSettings.read().tasks_table)
+
+
+@cache
+def create_models() -> ModelRepository:
+    from modelhaul.adapters.dynamodb.models import DynamoDBModelRepository
+    from modelhaul.settings import ModelSettings
+
+    return DynamoDBModelRepository(open_database(), models_table=ModelSettings.read().models_table)
+
+
+@cache
+def create_imports() -> ImportRepository:
+    from modelhaul.adapters.dynamodb.imports import DynamoDBImportRepository
+    from modelhaul.settings import ImportSettings
+
+    settings = ImportSettings.read()
+    return DynamoDBImportRepository(
+        open_database(), tasks_table=settings.tasks_table, models_table=settings.models_table
     )
+
+
+@cache
+def create_files() -> FileRepository:
+    from modelhaul.adapters.dynamodb.files import DynamoDBFileRepository
+    from modelhaul.settings import FileSettings
+
+    settings = FileSettings.read()
+    return DynamoDBFileRepository(open_database(), tasks_table=settings.tasks_table, files_table=settings.files_table)
+
+
+@cache
+def create_content() -> ContentIndex:
+    from modelhaul.adapters.dynamodb.content import DynamoDBContentIndex
+    from modelhaul.settings import ContentSettings
+
+    return DynamoDBContentIndex(open_database(), blobs_table=ContentSettings.read().blobs_table)
 
 
 @cache
@@ -156,7 +200,7 @@ def load_hub_client() -> None:
 
 @cache
 def open_github() -> "GitHubSource":
-    from modelhaul.adapters.rate_limits import DynamoDBRateLimitStore
+    from modelhaul.adapters.dynamodb.rate_limits import DynamoDBRateLimitStore
     from modelhaul.settings import GitHubSettings
     from modelhaul_sources.github import GitHubSource
     from modelhaul_sources.hosts import HostPolicy
@@ -198,7 +242,7 @@ def create_answer_store() -> "DynamoDBAnswerStore":
 def create_intake() -> "Intake":
     from modelhaul.imports.submit import Intake
 
-    return Intake(create_ledger(), create_queue(), open_resolver, create_meter(), time.time)
+    return Intake(create_imports(), create_queue(), open_resolver, create_meter(), time.time)
 
 
 @cache
@@ -222,14 +266,16 @@ def create_archive_intake() -> "ArchiveIntake":
     from modelhaul.imports.submit_archive import ArchiveIntake
 
     rules = read_archive_rules()
-    return ArchiveIntake(create_ledger(), create_archives(), create_queue(), create_meter(), time.time, rules)
+    return ArchiveIntake(
+        create_tasks(), create_imports(), create_archives(), create_queue(), create_meter(), time.time, rules
+    )
 
 
 @cache
 def create_arrival_recorder() -> "ArrivalRecorder":
     from modelhaul.imports.accept import ArrivalRecorder
 
-    return ArrivalRecorder(create_ledger(), create_archives(), time.time)
+    return ArrivalRecorder(create_tasks(), create_archives(), time.time)
 
 
 @cache
@@ -238,7 +284,13 @@ def create_acceptor() -> "ArchiveAcceptor":
 
     rules = read_archive_rules()
     return ArchiveAcceptor(
-        create_ledger(), create_archives(), create_queue(), time.time, rules, outcomes=create_outcomes()
+        create_tasks(),
+        create_imports(),
+        create_archives(),
+        create_queue(),
+        time.time,
+        rules,
+        outcomes=create_outcomes(),
     )
 
 
@@ -247,7 +299,7 @@ def create_outcomes() -> "OutcomeWriter":
     from modelhaul.imports.outcomes import OutcomeWriter
     from modelhaul.settings import StoreSettings
 
-    return OutcomeWriter(create_ledger(), create_archives(), StoreSettings.read().models_bucket)
+    return OutcomeWriter(create_models(), create_archives(), StoreSettings.read().models_bucket)
 
 
 @cache
@@ -255,7 +307,15 @@ def create_closer() -> "TaskCloser":
     from modelhaul.imports.finish import TaskCloser
 
     return TaskCloser(
-        create_ledger(), create_store(), create_archives(), create_meter(), time.time, outcomes=create_outcomes()
+        create_tasks(),
+        create_models(),
+        create_imports(),
+        create_files(),
+        create_store(),
+        create_archives(),
+        create_meter(),
+        time.time,
+        outcomes=create_outcomes(),
     )
 
 
@@ -263,21 +323,21 @@ def create_closer() -> "TaskCloser":
 def create_catalog() -> "Catalog":
     from modelhaul.catalog.read import Catalog
 
-    return Catalog(create_ledger(), create_store())
+    return Catalog(create_models(), create_store())
 
 
 @cache
 def create_deleter() -> "ModelDeleter":
     from modelhaul.catalog.delete import ModelDeleter
 
-    return ModelDeleter(create_ledger(), create_store(), create_meter(), time.time)
+    return ModelDeleter(create_models(), create_content(), create_store(), create_meter(), time.time)
 
 
 @cache
 def create_runner() -> "StepRunner":
     from modelhaul.imports.retry import StepRunner
 
-    return StepRunner(create_ledger(), create_queue(), create_closer(), create_meter(), time.time)
+    return StepRunner(create_tasks(), create_files(), create_queue(), create_closer(), create_meter(), time.time)
 
 
 @cache
@@ -285,14 +345,26 @@ def create_planner() -> "Planner":
     from modelhaul.imports.plan import Planner
 
     rules = read_archive_rules()
-    return Planner(create_ledger(), create_queue(), open_source, time.time, rules.required_files)
+    return Planner(
+        create_tasks(), create_models(), create_files(), create_queue(), open_source, time.time, rules.required_files
+    )
 
 
 @cache
 def create_transferrer() -> "Transferrer":
     from modelhaul.imports.transfer import Transferrer
 
-    return Transferrer(create_ledger(), create_store(), create_queue(), open_source, create_meter(), time.time)
+    return Transferrer(
+        create_tasks(),
+        create_models(),
+        create_files(),
+        create_content(),
+        create_store(),
+        create_queue(),
+        open_source,
+        create_meter(),
+        time.time,
+    )
 
 
 @cache
@@ -302,7 +374,11 @@ def create_publisher() -> "Publisher":
     from modelhaul.settings import GateSettings
 
     return Publisher(
-        create_ledger(),
+        create_tasks(),
+        create_models(),
+        create_imports(),
+        create_files(),
+        create_content(),
         create_store(),
         create_archives(),
         create_queue(),
@@ -325,7 +401,9 @@ def create_pickle_scanner() -> PickleScanner:
 def create_sweeper() -> "Sweeper":
     from modelhaul.imports.sweep import Sweeper
 
-    return Sweeper(create_ledger(), create_queue(), create_closer(), create_deleter(), create_meter(), time.time)
+    return Sweeper(
+        create_tasks(), create_files(), create_queue(), create_closer(), create_deleter(), create_meter(), time.time
+    )
 
 
 @cache
@@ -333,4 +411,4 @@ def create_announcer() -> "EndAnnouncer":
     from modelhaul.imports.notify import EndAnnouncer
     from modelhaul.settings import StoreSettings
 
-    return EndAnnouncer(create_ledger(), create_event_bus(), StoreSettings.read().models_bucket)
+    return EndAnnouncer(create_tasks(), create_models(), create_event_bus(), StoreSettings.read().models_bucket)

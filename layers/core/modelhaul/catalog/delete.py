@@ -24,8 +24,9 @@ from modelhaul.domain.errors import (
 from modelhaul.domain.keys import manifest_key
 from modelhaul.domain.models import Model, ModelStatus, describe_missing_model
 from modelhaul.ports.clock import Clock
-from modelhaul.ports.ledger import Ledger
+from modelhaul.ports.content import ContentIndex
 from modelhaul.ports.metrics import Meter
+from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.object_store import ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ _MAX_MANIFEST = 1 << 40  # bytes; more than there can be
 
 @dataclass(frozen=True, slots=True)
 class ModelDeleter:
-    ledger: Ledger
+    models: ModelRepository
+    content: ContentIndex
     store: ObjectStore
     meter: Meter
     clock: Clock
@@ -51,16 +53,16 @@ class ModelDeleter:
 
         Raises ModelNotFoundError, ImportInProgressError while a task has the model, and StorageUnavailableError.
         """
-        model = self.ledger.find_model(model_id)
+        model = self.models.find_model(model_id)
         if model is None:
             raise ModelNotFoundError(describe_missing_model(model_id))
         owner = str(uuid.uuid4())
         for _ in range(_LEASE_TRIES):
             now = self.clock()
-            leased = self.ledger.lease_deletion(model_id, owner=owner, now=now, until=now + remaining() + _MARGIN)
+            leased = self.models.lease_deletion(model_id, owner=owner, now=now, until=now + remaining() + _MARGIN)
             if leased is not None:
                 return self._delete(leased, owner, remaining)
-            held = self.ledger.find_model(model_id)
+            held = self.models.find_model(model_id)
             if held is None:
                 return True
             if held.status in (ModelStatus.IMPORTING, ModelStatus.WITHDRAWING):
@@ -72,12 +74,12 @@ class ModelDeleter:
 
     def resume(self, remaining: Callable[[], float]) -> None:
         """Goes on with deletions that nobody is at. One's trouble does not keep the others from it."""
-        for listed in self.ledger.list_deleting(self.clock(), _AT_ONCE):
+        for listed in self.models.list_deleting(self.clock(), _AT_ONCE):
             if remaining() < _STOP_BEFORE:
                 return
             try:
                 # The list comes from an index, which may lag behind.
-                model = self.ledger.find_model(listed.model_id)
+                model = self.models.find_model(listed.model_id)
                 if model is not None and model.status is ModelStatus.DELETING:
                     self.delete_model(model.model_id, remaining)
             except ModelhaulError as error:
@@ -94,11 +96,11 @@ class ModelDeleter:
                 logger.info("out of time; the sweep goes on deleting", extra=context)
                 return False
             # First what points at the objects. A transfer that copies from one at this moment fetches the file.
-            self.ledger.forget_blobs((digest, key) for key, digests in batch for digest in digests)
+            self.content.forget_blobs((digest, key) for key, digests in batch for digest in digests)
             self.store.delete(key for key, _ in batch)
         # Last, since it says what else there is to delete.
         self.store.delete([manifest_key(model.model_id)])
-        self.ledger.remove_model(model.model_id, owner=owner)
+        self.models.remove_model(model.model_id, owner=owner)
         self.meter.count("ModelsDeleted", source=model.resolved.source)
         logger.info("model deleted; it can be imported again", extra={**context, "files": len(files)})
         return True

@@ -7,7 +7,7 @@ from typing import Any
 from modelhaul.domain.errors import ModelFileNotFoundError, ModelNotFoundError, ObjectGoneError
 from modelhaul.domain.keys import MAX_KEY_BYTES, is_path, manifest_key
 from modelhaul.domain.models import Model, ModelStatus, Source, describe_missing_model
-from modelhaul.ports.ledger import Ledger
+from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.object_store import ObjectStore
 
 LINK_LIFE = 3600  # seconds; at most as long as the credentials of the function that signs
@@ -19,12 +19,12 @@ _INLINE_BYTES = 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    ledger: Ledger
+    models: ModelRepository
     store: ObjectStore
 
     def find_model(self, model_id: str, *, source: Source | None = None) -> Model:
         """The model at whatever stage, unless it is being deleted. Raises ModelNotFoundError."""
-        model = self.ledger.find_model(model_id)
+        model = self.models.find_model(model_id)
         if model is None or model.status is ModelStatus.DELETING or source not in (None, model.resolved.source):
             raise ModelNotFoundError(describe_missing_model(model_id))
         return model

@@ -11,9 +11,7 @@ from modelhaul.archives.reader import ArchiveReader
 from modelhaul.archives.rules import ArchiveRules
 from modelhaul.archives.source import open_stored
 from modelhaul.domain.archives import Archive
-from modelhaul.domain.errors import (
-    UploadExpiredError,
-)
+from modelhaul.domain.errors import UploadExpiredError
 from modelhaul.domain.keys import UPLOADED
 from modelhaul.domain.messages import AcceptArchive, PlanImport
 from modelhaul.domain.models import Source
@@ -22,8 +20,9 @@ from modelhaul.imports.dispatch import CHECK_AFTER
 from modelhaul.imports.outcomes import OutcomeWriter
 from modelhaul.ports.archive_store import ArchiveStore
 from modelhaul.ports.clock import Clock
-from modelhaul.ports.ledger import Ledger
+from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.message_queue import MessageQueue
+from modelhaul.ports.tasks import TaskRepository
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ _DROP_NAMESPACE = uuid.UUID("0d7a54c1-8f0c-5d13-9a55-1b7f3a0c9e42")
 class ArrivalRecorder:
     """Turns the event of an object that arrived into its task."""
 
-    ledger: Ledger
+    tasks: TaskRepository
     archives: ArchiveStore
     clock: Clock
 
@@ -47,7 +46,7 @@ class ArrivalRecorder:
         now = self.clock()
         if key.startswith(UPLOADED):
             task_id = PurePosixPath(key).stem
-            task = self.ledger.record_arrival(task_id, size=size, etag=etag, check_at=now + CHECK_AFTER)
+            task = self.tasks.record_arrival(task_id, size=size, etag=etag, check_at=now + CHECK_AFTER)
             if task is None:
                 logger.warning("an upload arrived that belongs to no task; it will expire", extra={"key": key})
             return task_id if task is not None else None
@@ -64,7 +63,7 @@ class ArrivalRecorder:
             check_at=now + CHECK_AFTER,
             archive=Archive(key, PurePosixPath(key).name, None, size, etag),
         )
-        self.ledger.record_task(task)
+        self.tasks.record_task(task)
         logger.info("archive arrived; inspecting it comes next", extra={"task_id": task_id, "key": key, "bytes": size})
         return task_id
 
@@ -73,7 +72,8 @@ class ArrivalRecorder:
 class ArchiveAcceptor:
     """The step `accept_archive`."""
 
-    ledger: Ledger
+    tasks: TaskRepository
+    imports: ImportRepository
     archives: ArchiveStore
     queue: MessageQueue
     clock: Clock
@@ -84,9 +84,9 @@ class ArchiveAcceptor:
         """Finds the models in the task's archive, claims them and hands the task on to planning.
 
         Raises ArchiveRefusedError, NoModelInArchiveError, ArchiveReplacedError, UploadExpiredError,
-        InvalidReferenceError, and what Ledger.claim_models raises.
+        InvalidReferenceError, and what ImportRepository.claim_models raises.
         """
-        task = self.ledger.find_task(message.task_id)
+        task = self.tasks.find_task(message.task_id)
         if task is not None and task.status is TaskStatus.PENDING and task.stage is Stage.UPLOADING:
             task = self._find_upload(task)
         if task is None or task.status is not TaskStatus.PENDING or task.archive is None:
@@ -103,7 +103,7 @@ class ArchiveAcceptor:
         found = self.archives.find_archive(task.archive.key) if task.archive is not None else None
         if found is not None:
             size, etag = found
-            return self.ledger.record_arrival(task.id, size=size, etag=etag, check_at=self.clock() + CHECK_AFTER)
+            return self.tasks.record_arrival(task.id, size=size, etag=etag, check_at=self.clock() + CHECK_AFTER)
         if self.clock() - task.created_at.timestamp() >= UPLOAD_SECONDS:
             raise UploadExpiredError("The archive did not arrive within twelve hours. Submit it again.")
         return None
@@ -123,4 +123,4 @@ class ArchiveAcceptor:
                 "entries": len(reader.entries),
             },
         )
-        return self.ledger.claim_models(task.id, models, inspection.skipped, check_at=now + CHECK_AFTER)
+        return self.imports.claim_models(task.id, models, inspection.skipped, check_at=now + CHECK_AFTER)

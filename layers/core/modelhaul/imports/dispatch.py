@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from modelhaul.domain.files import SourceFile
 from modelhaul.domain.messages import PublishModels, TransferFiles
 from modelhaul.domain.tasks import Progress, Stage
-from modelhaul.ports.ledger import Ledger
 from modelhaul.ports.message_queue import MessageQueue
+from modelhaul.ports.tasks import TaskRepository
 from modelhaul.transfer.policy import TransferPolicy
 
 CHECK_AFTER = 300.0  # seconds without a sign of life after which the sweep looks after a task
@@ -49,7 +49,7 @@ def send_transfers(queue: MessageQueue, task_id: str, files: Iterable[SourceFile
 
 
 def publish_if_complete(
-    ledger: Ledger, queue: MessageQueue, task_id: str, progress: Progress, *, check_at: float
+    tasks: TaskRepository, queue: MessageQueue, task_id: str, progress: Progress, *, check_at: float
 ) -> bool:
     """Hands the task on to publishing once its last file is done.
 
@@ -57,7 +57,7 @@ def publish_if_complete(
     """
     if progress.files_done < progress.files_total:
         return False
-    if not ledger.start_stage(task_id, Stage.VERIFIED, check_at=check_at):
+    if not tasks.start_stage(task_id, Stage.VERIFIED, check_at=check_at):
         return False
     queue.send([PublishModels(task_id=task_id)])
     return True

@@ -21,9 +21,12 @@ from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus, describe_
 from modelhaul.imports.outcomes import OutcomeWriter
 from modelhaul.ports.archive_store import ArchiveStore
 from modelhaul.ports.clock import Clock
-from modelhaul.ports.ledger import Ledger
+from modelhaul.ports.files import FileRepository
+from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.metrics import Meter
+from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.object_store import ObjectStore
+from modelhaul.ports.tasks import TaskRepository
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +42,10 @@ _WITHOUT_STAGING = {ArchiveRefusedError.type, InvalidModelError.type, UnsafeMode
 class TaskCloser:
     """Ends tasks FAILED or cancelled, whoever notices that they must."""
 
-    ledger: Ledger
+    tasks: TaskRepository
+    models: ModelRepository
+    imports: ImportRepository
+    files: FileRepository
     store: ObjectStore
     archives: ArchiveStore
     meter: Meter
@@ -57,7 +63,7 @@ class TaskCloser:
 
     def cancel(self, task_id: str) -> None:
         """Raises TaskNotFoundError, TaskEndedError."""
-        task = self.ledger.find_task(task_id)
+        task = self.tasks.find_task(task_id)
         if task is None:
             raise TaskNotFoundError(describe_missing_task(task_id))
         if not self._end(task_id, ImportCancelledError("The import was cancelled."), Stage.CANCELLED):
@@ -70,13 +76,13 @@ class TaskCloser:
         Verified files stay in staging, where a new import of the same content finds them, unless the content of the
         archive or of a model was refused.
         """
-        models = self.ledger.find_models(task.model_ids)
+        models = self.models.find_models(task.model_ids)
         self.outcomes.write_outcome(task)
         self._abort_uploads(f"staging/{task.id}/")
         if task.archive is not None and task.archive.key.startswith(UPLOADED):
             self.archives.abort_uploads(task.archive.key)
         if _is_content_refused(task, models):
-            self.store.delete(record.staging_key for record in self.ledger.list_files(task.id))
+            self.store.delete(record.staging_key for record in self.files.list_files(task.id))
         for model in models:
             # Only a WITHDRAWING model is the task's to remove: no other can claim it until it is released.
             if model.task_id == task.id and model.status is ModelStatus.WITHDRAWING:
@@ -84,15 +90,15 @@ class TaskCloser:
 
     def _withdraw(self, model: Model) -> None:
         self._abort_uploads(model.resolved.prefix)
-        records = self.ledger.list_files(model.task_id)
+        records = self.files.list_files(model.task_id)
         self.store.delete(key for key in map(model.resolved.locate, (r.file.path for r in records)) if key is not None)
         self.store.delete([manifest_key(model.model_id)])
 
     def close(self, task: Task) -> None:
         """The sweep's last look, when no function can still be at work for the task."""
         self.tidy(task)
-        self.ledger.release_models(task.id)
-        self.ledger.unwatch_task(task.id)
+        self.imports.release_models(task.id)
+        self.tasks.unwatch_task(task.id)
 
     def _abort_uploads(self, prefix: str) -> None:
         for key, upload_id in list(self.store.list_uploads(prefix)):
@@ -105,14 +111,14 @@ class TaskCloser:
         stage: Stage,
         failed: Mapping[str, ModelError] = MappingProxyType({}),
     ) -> bool:
-        ended = self.ledger.fail_import(
+        ended = self.imports.fail_import(
             task_id,
             TaskError(error.type, error.detail, error.retryable),
             stage=stage,
             check_at=self.clock() + _GRACE,
             failed=failed,
         )
-        task = self.ledger.find_task(task_id)
+        task = self.tasks.find_task(task_id)
         if task is None or task.status is not TaskStatus.FAILED:
             return False
         if ended:

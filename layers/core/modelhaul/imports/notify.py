@@ -9,7 +9,8 @@ from typing import Any
 from modelhaul.catalog.presentation import present_whole_task
 from modelhaul.domain.tasks import Event, TaskStatus
 from modelhaul.ports.event_bus import EventBus
-from modelhaul.ports.ledger import Ledger
+from modelhaul.ports.models import ModelRepository
+from modelhaul.ports.tasks import TaskRepository
 
 _VERSION = 1
 _TYPES = {TaskStatus.DONE: "ImportSucceeded", TaskStatus.FAILED: "ImportFailed"}
@@ -25,7 +26,8 @@ logger = logging.getLogger(__name__)
 class EndAnnouncer:
     """`bucket` is the models bucket, for the models' addresses."""
 
-    ledger: Ledger
+    tasks: TaskRepository
+    models: ModelRepository
     bus: EventBus
     bucket: str
 
@@ -34,11 +36,11 @@ class EndAnnouncer:
 
         Raises StorageUnavailableError; the event may then have been sent.
         """
-        task = self.ledger.find_task(task_id)
+        task = self.tasks.find_task(task_id)
         if task is None or task.status is TaskStatus.PENDING:
             logger.warning("nothing to announce: the task is gone, or has not ended", extra={"task_id": task_id})
             return
-        shown = present_whole_task(task, self.ledger.find_models(task.model_ids), bucket=self.bucket)
+        shown = present_whole_task(task, self.models.find_models(task.model_ids), bucket=self.bucket)
         event = Event(_TYPES[task.status], task.updated_at, _write_detail(shown))
         self.bus.publish(event)
         logger.info("end announced", extra={"task_id": task_id, "event": event.type, "stage": task.stage})

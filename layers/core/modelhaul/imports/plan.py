@@ -15,9 +15,11 @@ from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
 from modelhaul.imports.dispatch import CHECK_AFTER, send_transfers
 from modelhaul.ports.byte_streams import read_verified
 from modelhaul.ports.clock import Clock
-from modelhaul.ports.ledger import Ledger
+from modelhaul.ports.files import FileRepository
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.model_sources import ModelSource
+from modelhaul.ports.models import ModelRepository
+from modelhaul.ports.tasks import TaskRepository
 from modelhaul.transfer.policy import TransferPolicy
 
 logger = logging.getLogger(__name__)
@@ -29,7 +31,9 @@ _RECORDED_AT_ONCE = 5_000  # files, between two signs of life
 class Planner:
     """The step `plan_import`."""
 
-    ledger: Ledger
+    tasks: TaskRepository
+    models: ModelRepository
+    files: FileRepository
     queue: MessageQueue
     open_source: Callable[[Task], ModelSource]
     clock: Clock
@@ -42,7 +46,7 @@ class Planner:
         Raises what ModelSource.list_files raises, EmptyModelError, RequiredFilesError, InvalidReferenceError,
         FileTooLargeError.
         """
-        task = self.ledger.find_task(message.task_id)
+        task = self.tasks.find_task(message.task_id)
         if task is None or task.status is not TaskStatus.PENDING:
             logger.info("nothing to plan: the task has ended", extra={"task_id": message.task_id})
             return
@@ -50,18 +54,18 @@ class Planner:
             listed = self._list_files(task)
             files = [file for file in listed if file.kind is FileKind.FILE]
             for some in batched(listed, _RECORDED_AT_ONCE, strict=False):
-                self.ledger.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER)
-                self.ledger.put_files(task.id, some)
+                self.tasks.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER)
+                self.files.put_files(task.id, some)
             totals = Progress(files_total=len(files), bytes_total=sum(f.size for f in files))
             check_at = self.clock() + CHECK_AFTER
-            if not self.ledger.start_stage(task.id, Stage.TRANSFERRING, totals=totals, check_at=check_at):
+            if not self.tasks.start_stage(task.id, Stage.TRANSFERRING, totals=totals, check_at=check_at):
                 # Another delivery of this message was quicker and sends what this one does, or the task has ended.
-                now = self.ledger.find_task(task.id)
+                now = self.tasks.find_task(task.id)
                 if now is None or now.status is not TaskStatus.PENDING:
                     return
         else:
             # An earlier delivery died between the plan and its last message.
-            files = [record.file for record in self.ledger.list_files(task.id) if not record.done]
+            files = [record.file for record in self.files.list_files(task.id) if not record.done]
         sent = send_transfers(self.queue, task.id, files, self.policy)
         logger.info(
             "import planned; transfers come next",
@@ -76,7 +80,7 @@ class Planner:
     def _list_files(self, task: Task) -> list[SourceFile]:
         source = self.open_source(task)
         files: list[SourceFile] = []
-        for model in self.ledger.find_models(task.model_ids):
+        for model in self.models.find_models(task.model_ids):
             listed = list(source.list_files(model.resolved))
             if model.resolved.source is Source.GITHUB:
                 self._check_required(source, model.resolved, listed)

@@ -28,10 +28,14 @@ from modelhaul.inspection.gate import Gate, GateSession, OutOfTimeError, describ
 from modelhaul.inspection.notes import notes_key
 from modelhaul.ports.archive_store import ArchiveStore
 from modelhaul.ports.clock import Clock
-from modelhaul.ports.ledger import Ledger
+from modelhaul.ports.content import ContentIndex
+from modelhaul.ports.files import FileRepository
+from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.metrics import Meter
+from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.object_store import ObjectStore
+from modelhaul.ports.tasks import TaskRepository
 from modelhaul.transfer.policy import TransferPolicy
 from modelhaul.transfer.reuse import digests_of, estimate_copy_time
 
@@ -50,7 +54,11 @@ _STOP_BEFORE = 60.0  # seconds kept at the end, besides what the batch's copies 
 class Publisher:
     """The step `publish_models`. At most `batch_files` files are copied between two looks at the clock and the task."""
 
-    ledger: Ledger
+    tasks: TaskRepository
+    models: ModelRepository
+    imports: ImportRepository
+    files: FileRepository
+    content: ContentIndex
     store: ObjectStore
     archives: ArchiveStore
     queue: MessageQueue
@@ -68,15 +76,15 @@ class Publisher:
         Models of an archive that are refused do not keep the others from being published. A task that is DONE is only
         tidied up, which is what a duplicate or the sweep's message comes to.
         """
-        task = self.ledger.find_task(message.task_id)
-        models = self.ledger.find_models(task.model_ids) if task is not None else []
+        task = self.tasks.find_task(message.task_id)
+        models = self.models.find_models(task.model_ids) if task is not None else []
         if task is None or task.stage not in (Stage.VERIFIED, Stage.PUBLISHING, Stage.DONE):
             logger.info(
                 "nothing to publish: the task is not verified or has ended",
                 extra={"task_id": message.task_id},
             )
             return
-        listed = list(self.ledger.list_files(task.id))
+        listed = list(self.files.list_files(task.id))
         # The first message of its kind, and no sweep was needed since: it can only be a duplicate if publishing began.
         is_first = message.attempt == 1 and not (message.after or message.resumed or task.sweeps)
         if is_first and task.stage is Stage.PUBLISHING:
@@ -123,7 +131,7 @@ class Publisher:
             self.closer.fail(task.id, _join_errors(layout.models, errors), failed)
             return False
         # From here on, a task that fails must remove what became visible.
-        began = self.ledger.start_stage(task.id, Stage.PUBLISHING, check_at=self.clock() + CHECK_AFTER)
+        began = self.tasks.start_stage(task.id, Stage.PUBLISHING, check_at=self.clock() + CHECK_AFTER)
         if is_first and not began:
             logger.info("another function has begun to publish this", extra={"task_id": task.id})
             return False
@@ -133,7 +141,7 @@ class Publisher:
         return True
 
     def _postpone_check(self, task: Task) -> None:
-        self.ledger.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER, sweeps=0)
+        self.tasks.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER, sweeps=0)
 
     def _lay_out(
         self,
@@ -146,7 +154,7 @@ class Publisher:
         """False if another function continues, or has done it, or the task has failed meanwhile."""
         after = message.after
         for batch in _batch_records((r for r in layout.records if r.file.path > message.after), self.batch_files):
-            now = self.ledger.find_task(task.id)
+            now = self.tasks.find_task(task.id)
             if now is None or now.status is not TaskStatus.PENDING:
                 if now is not None and now.status is TaskStatus.FAILED:
                     self.closer.tidy(now)
@@ -158,7 +166,7 @@ class Publisher:
                 self.queue.send([message.model_copy(update={"after": after, "attempt": 1})])
                 logger.info("out of time; another function continues publishing", extra={"task_id": task.id})
                 return False
-            self.ledger.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER + needed, sweeps=0)
+            self.tasks.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER + needed, sweeps=0)
             layout.copy(batch)
             after = batch[-1].file.path
         return True
@@ -178,8 +186,8 @@ class Publisher:
             totals[model.model_id] = (len(records), sum(r.file.size for r in records))
         check_at = self.clock() + CHECK_AFTER
         kept = {model_id: report.shorten(len(gates)) for model_id, report in gates.items()}
-        if not self.ledger.finish_import(task.id, totals=totals, check_at=check_at, gates=kept, failed=failed):
-            ended = self.ledger.find_task(task.id)
+        if not self.imports.finish_import(task.id, totals=totals, check_at=check_at, gates=kept, failed=failed):
+            ended = self.tasks.find_task(task.id)
             if ended is not None and ended.status is TaskStatus.FAILED:
                 self.closer.tidy(ended)
             return
@@ -206,15 +214,15 @@ class Publisher:
 
         A task that is not DONE is left alone.
         """
-        task_now = self.ledger.find_task(task.id)
+        task_now = self.tasks.find_task(task.id)
         if task_now is None or task_now.status is not TaskStatus.DONE:
             return
-        found = {model.model_id: model for model in self.ledger.find_models(task.model_ids)}
+        found = {model.model_id: model for model in self.models.find_models(task.model_ids)}
         # What a duplicate of the message has laid out once more after it was deleted, or before it was refused.
         deleted = layout.keep([m for m in layout.models if _is_gone(found.get(m.model_id), task)])
         self.store.delete([*deleted.list_keys(), *(manifest_key(model.model_id) for model in deleted.models)])
         kept = layout.keep([m for m in found.values() if m.status is ModelStatus.READY and m.task_id == task.id])
-        self.ledger.put_blobs(kept.list_blobs(self.policy), expires_at=None)
+        self.content.put_blobs(kept.list_blobs(self.policy), expires_at=None)
         # The manifests have what an inspection in parts has noted.
         self.store.delete([*(r.staging_key for r in layout.records), notes_key(task.id)])
         # What a function that died while it copied has left; a READY model has no uploads of anybody's under way.
@@ -224,7 +232,7 @@ class Publisher:
         if task.archive is not None and is_ours(task.archive):
             self.archives.delete_archive(task.archive.key)
         self.outcomes.write_outcome(task_now)
-        self.ledger.unwatch_task(task.id)
+        self.tasks.unwatch_task(task.id)
 
 
 @dataclass(slots=True)

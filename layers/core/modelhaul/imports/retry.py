@@ -27,9 +27,10 @@ from modelhaul.domain.tasks import Stage, TaskStatus
 from modelhaul.imports.dispatch import CHECK_AFTER
 from modelhaul.imports.finish import TaskCloser
 from modelhaul.ports.clock import Clock
-from modelhaul.ports.ledger import Ledger
+from modelhaul.ports.files import FileRepository
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.metrics import Meter
+from modelhaul.ports.tasks import TaskRepository
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,8 @@ def decide_retry(message: Message, error: ModelhaulError, *, advanced: bool = Fa
 class StepRunner:
     """Runs a step for a message and sees to what becomes of it."""
 
-    ledger: Ledger
+    tasks: TaskRepository
+    files: FileRepository
     queue: MessageQueue
     closer: TaskCloser
     meter: Meter
@@ -151,12 +153,12 @@ class StepRunner:
         )
 
     def _is_open(self, message: Message) -> bool:
-        task = self.ledger.find_task(message.task_id)
+        task = self.tasks.find_task(message.task_id)
         if task is None or task.status is not TaskStatus.PENDING or task.stage not in _STAGES[message.kind]:
             return False
         if not isinstance(message, TransferFiles):
             return True
-        records = self.ledger.find_files(message.task_id, message.paths)
+        records = self.files.find_files(message.task_id, message.paths)
         return any(not record.done and record.lease_until <= self.clock() for record in records)
 
     def _settle(self, message: Message, error: ModelhaulError, *, advanced: bool) -> None:
@@ -165,7 +167,7 @@ class StepRunner:
             self.closer.fail(message.task_id, verdict.error)
             return
         self.queue.send([verdict.message], delay=verdict.delay)
-        self.ledger.postpone_check(message.task_id, check_at=self.clock() + verdict.delay + CHECK_AFTER)
+        self.tasks.postpone_check(message.task_id, check_at=self.clock() + verdict.delay + CHECK_AFTER)
         limited = isinstance(error, RateLimitedError)
         self.meter.count("RateLimitWaits" if limited else "Retries", step=message.kind)
         logger.warning(

@@ -13,7 +13,7 @@ from modelhaul.domain.selection import WHOLE, Selection
 from modelhaul.domain.tasks import Task
 from modelhaul.imports.dispatch import CHECK_AFTER
 from modelhaul.ports.clock import Clock
-from modelhaul.ports.ledger import Ledger
+from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.metrics import Meter
 from modelhaul.ports.model_sources import ModelResolver
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 class Intake:
     """The way in for models that a hub has: what its POST routes call."""
 
-    ledger: Ledger
+    imports: ImportRepository
     queue: MessageQueue
     open_resolver: Callable[[Source], ModelResolver]
     meter: Meter
@@ -34,7 +34,7 @@ class Intake:
     def submit(self, source: Source, name: str, revision: str, selection: Selection = WHOLE) -> Task:
         """Accepts one model, or a part of it, which is a model of its own.
 
-        Raises what ModelResolver.resolve and Ledger.claim_import raise.
+        Raises what ModelResolver.resolve and ImportRepository.claim_import raise.
         """
         resolved = replace(self.open_resolver(source).resolve(name, revision), selection=selection)
         now = self.clock()
@@ -50,7 +50,7 @@ class Intake:
             selection=selection,
         )
         model = Model(resolved.model_id, resolved, ModelStatus.IMPORTING, task.id, moment, moment)
-        self.ledger.claim_import(task, [model])
+        self.imports.claim_import(task, [model])
         self.meter.count("ImportsAccepted", source=source)
         context = {
             "task_id": task.id,

@@ -10,12 +10,7 @@ from modelhaul.archives.models import inspect_archive
 from modelhaul.archives.reader import ArchiveReader, open_memory
 from modelhaul.archives.rules import ArchiveRules
 from modelhaul.domain.archives import Archive, UploadTicket
-from modelhaul.domain.errors import (
-    ArchiveTooLargeError,
-    InvalidReferenceError,
-    ModelhaulError,
-    StorageUnavailableError,
-)
+from modelhaul.domain.errors import ArchiveTooLargeError, InvalidReferenceError, ModelhaulError, StorageUnavailableError
 from modelhaul.domain.keys import POSTED, UPLOADED
 from modelhaul.domain.messages import PlanImport
 from modelhaul.domain.models import Source
@@ -25,9 +20,10 @@ from modelhaul.imports.accept import UPLOAD_SECONDS
 from modelhaul.imports.dispatch import CHECK_AFTER
 from modelhaul.ports.archive_store import ArchiveStore
 from modelhaul.ports.clock import Clock
-from modelhaul.ports.ledger import Ledger
+from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.metrics import Meter
+from modelhaul.ports.tasks import TaskRepository
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +42,8 @@ _HOW_TO_SEND_LARGER = (
 class ArchiveIntake:
     """What POST /v1/upload/local calls."""
 
-    ledger: Ledger
+    tasks: TaskRepository
+    imports: ImportRepository
     archives: ArchiveStore
     queue: MessageQueue
     meter: Meter
@@ -57,7 +54,7 @@ class ArchiveIntake:
         """Accepts an archive that is here whole, once all of it was read and found sound.
 
         Raises ArchiveTooLargeError above 4.5 MB, ArchiveRefusedError, NoModelInArchiveError, InvalidReferenceError,
-        and what Ledger.claim_import raises; nothing is stored then.
+        and what ImportRepository.claim_import raises; nothing is stored then.
         """
         if len(body) > MAX_POSTED:
             raise ArchiveTooLargeError(
@@ -85,7 +82,7 @@ class ArchiveIntake:
             skipped=inspection.skipped,
         )
         try:
-            self.ledger.claim_import(task, models)
+            self.imports.claim_import(task, models)
         except StorageUnavailableError:
             raise  # perhaps it was written all the same, and then the archive is needed
         except ModelhaulError:
@@ -129,7 +126,7 @@ class ArchiveIntake:
             check_at=now + UPLOAD_SECONDS + CHECK_AFTER,
             archive=archive,
         )
-        self.ledger.record_task(task)
+        self.tasks.record_task(task)
         self.meter.count("ImportsAccepted", source=Source.LOCAL)
         logger.info("upload opened; the archive's arrival comes next", extra={"task_id": task_id, "bytes": size})
         return task, ticket

@@ -15,9 +15,10 @@ from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.imports.dispatch import CHECK_AFTER, publish_if_complete, send_transfers
 from modelhaul.imports.finish import TaskCloser
 from modelhaul.ports.clock import Clock
-from modelhaul.ports.ledger import Ledger
+from modelhaul.ports.files import FileRepository
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.metrics import Meter
+from modelhaul.ports.tasks import TaskRepository
 from modelhaul.transfer.policy import TransferPolicy
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,8 @@ _STOP_BEFORE = 30.0  # seconds kept at the end
 class Sweeper:
     """What runs every five minutes."""
 
-    ledger: Ledger
+    tasks: TaskRepository
+    files: FileRepository
     queue: MessageQueue
     closer: TaskCloser
     deleter: ModelDeleter
@@ -46,14 +48,14 @@ class Sweeper:
 
         One task's trouble does not keep the others from being looked after.
         """
-        due = self.ledger.list_due(self.clock(), _AT_ONCE)
+        due = self.tasks.list_due(self.clock(), _AT_ONCE)
         for listed in due:
             if remaining() < _STOP_BEFORE:
                 logger.warning("out of time; the next sweep goes on", extra={"due": len(due)})
                 break
             try:
                 # The list comes from an index, which may lag behind.
-                task = self.ledger.find_task(listed.id)
+                task = self.tasks.find_task(listed.id)
                 if task is not None and task.check_at <= self.clock():
                     self._look_after(task)
             except ModelhaulError as error:
@@ -67,7 +69,7 @@ class Sweeper:
     def _look_after(self, task: Task) -> None:
         if task.status is TaskStatus.FAILED:
             # First, so that one which takes long, or fails, does not stand before the others for ever.
-            self.ledger.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER)
+            self.tasks.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER)
             self.closer.close(task)
             return
         if task.status is TaskStatus.PENDING and task.sweeps >= MAX_SWEEPS:
@@ -79,7 +81,7 @@ class Sweeper:
             return
         # Before the messages go out, so that their receivers' own signs of life are not overwritten.
         pause = min(_MAX_PAUSE, CHECK_AFTER * 2 ** (task.sweeps + 1))
-        self.ledger.postpone_check(task.id, check_at=self.clock() + pause, sweeps=task.sweeps + 1)
+        self.tasks.postpone_check(task.id, check_at=self.clock() + pause, sweeps=task.sweeps + 1)
         self._send_again(task)
         self.meter.count("SweepRecoveries", source=task.source)
         logger.warning(
@@ -95,8 +97,8 @@ class Sweeper:
         elif task.stage is Stage.PLANNING:
             self.queue.send([PlanImport(task_id=task.id)])
         else:
-            pending = [record for record in self.ledger.list_files(task.id) if not record.done]
+            pending = [record for record in self.files.list_files(task.id) if not record.done]
             now = self.clock()
             send_transfers(self.queue, task.id, [r.file for r in pending if r.lease_until <= now], self.policy)
             if not pending:
-                publish_if_complete(self.ledger, self.queue, task.id, task.progress, check_at=now + CHECK_AFTER)
+                publish_if_complete(self.tasks, self.queue, task.id, task.progress, check_at=now + CHECK_AFTER)

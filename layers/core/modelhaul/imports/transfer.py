@@ -32,11 +32,14 @@ from modelhaul.imports.dispatch import CHECK_AFTER, publish_if_complete
 from modelhaul.imports.retry import TransferError
 from modelhaul.ports.byte_streams import ByteStream
 from modelhaul.ports.clock import Clock
-from modelhaul.ports.ledger import Ledger
+from modelhaul.ports.content import ContentIndex
+from modelhaul.ports.files import FileRepository
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.metrics import Meter
 from modelhaul.ports.model_sources import ModelSource
+from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.object_store import ObjectStore
+from modelhaul.ports.tasks import TaskRepository
 from modelhaul.transfer.engine import FileStream, Paused, StreamSettings
 from modelhaul.transfer.policy import TransferPolicy
 from modelhaul.transfer.reuse import digests_of, estimate_copy_time
@@ -59,7 +62,10 @@ _READ_RATE = 30e6  # bytes per second of a file that is read and inflated, and n
 class Transferrer:
     """The step `transfer_files`."""
 
-    ledger: Ledger
+    tasks: TaskRepository
+    models: ModelRepository
+    files: FileRepository
+    content: ContentIndex
     store: ObjectStore
     queue: MessageQueue
     open_source: Callable[[Task], ModelSource]
@@ -74,19 +80,19 @@ class Transferrer:
 
         Raises TransferError.
         """
-        task = self.ledger.find_task(message.task_id)
+        task = self.tasks.find_task(message.task_id)
         if task is None or task.status is not TaskStatus.PENDING or task.stage is not Stage.TRANSFERRING:
             logger.info("nothing to transfer: the task has moved on", extra={"task_id": message.task_id})
             return
-        models = self.ledger.find_models(task.model_ids)
+        models = self.models.find_models(task.model_ids)
         pending = self._find_pending(message)
         if not models or not pending:
             # The function that did the work may have died before it handed the task on.
-            publish_if_complete(self.ledger, self.queue, task.id, task.progress, check_at=self._check_at())
+            publish_if_complete(self.tasks, self.queue, task.id, task.progress, check_at=self._check_at())
             return
         owner = str(uuid.uuid4())
         now = self.clock()
-        head = self.ledger.lease_file(task.id, pending[0].file.path, owner=owner, now=now, until=now + LEASE)
+        head = self.files.lease_file(task.id, pending[0].file.path, owner=owner, now=now, until=now + LEASE)
         if head is None:
             logger.info("another function has these files", extra={"task_id": task.id, "path": pending[0].file.path})
             return
@@ -120,12 +126,12 @@ class Transferrer:
             logger.info("out of time; the rest goes on in another function", extra={"task_id": task.id})
 
     def _find_pending(self, message: TransferFiles) -> list[FileRecord]:
-        records = {r.file.path: r for r in self.ledger.find_files(message.task_id, message.paths)}
+        records = {r.file.path: r for r in self.files.find_files(message.task_id, message.paths)}
         return [records[p] for p in message.paths if p in records and not records[p].done]
 
     def _drop_uploads(self, task: Task) -> None:
         """If the task has ended, it was tidied while we were still uploading."""
-        now = self.ledger.find_task(task.id)
+        now = self.tasks.find_task(task.id)
         if now is not None and now.status is not TaskStatus.PENDING:
             for key, upload_id in list(self.store.list_uploads(f"staging/{task.id}/")):
                 self.store.abort_upload(key, upload_id)
@@ -174,7 +180,7 @@ class _Visit:
 
     def release_leases(self) -> None:
         for path in self.leased:
-            self.step.ledger.release_lease(self.task.id, path, owner=self.owner)
+            self.step.files.release_lease(self.task.id, path, owner=self.owner)
 
     def _move_small(self, records: Sequence[FileRecord]) -> None:
         """All at once; files of equal content after the first of them, which they then copy."""
@@ -190,7 +196,7 @@ class _Visit:
 
     def _find_blobs(self, digests: Iterable[Digest]) -> dict[str, Blob]:
         wanted = [str(digest) for digest in digests]
-        return self.step.ledger.find_blobs(wanted) if wanted else {}
+        return self.step.content.find_blobs(wanted) if wanted else {}
 
     def _finish_as_they_come(self, outcomes: Iterable[FileResult | None]) -> None:
         """Records results together, but none much later than it is known: a slow source must not cost them."""
@@ -256,7 +262,7 @@ class _Visit:
         step, file = self.step, record.file
         if file.path not in self.leased:
             now = step.clock()
-            leased = step.ledger.lease_file(self.task.id, file.path, owner=self.owner, now=now, until=now + LEASE)
+            leased = step.files.lease_file(self.task.id, file.path, owner=self.owner, now=now, until=now + LEASE)
             if leased is None:
                 return None
             record = leased
@@ -280,7 +286,7 @@ class _Visit:
             open_range=lambda start, end: self._open_range(file, start, end),
             store=step.store,
             save=lambda checkpoint: self._save(file.path, checkpoint),
-            beat=lambda: step.ledger.renew_lease(self.task.id, file.path, owner=self.owner, until=step.clock() + LEASE),
+            beat=lambda: step.files.renew_lease(self.task.id, file.path, owner=self.owner, until=step.clock() + LEASE),
             remaining=self.remaining,
             checkpoint=record.checkpoint,
             origin=self.source.locate(self.models.find_owner(file.path).resolved, file),
@@ -318,7 +324,7 @@ class _Visit:
             etag = step.store.copy(blob.key, record.staging_key, size=blob.size, etag=blob.etag)
         except ObjectGoneError:
             for digest in digests_of(file, blob.sha256, step.policy):
-                step.ledger.forget_blob(digest, blob.key)
+                step.content.forget_blob(digest, blob.key)
             return None
         return FileResult(file, blob.sha256, etag, reused=True)
 
@@ -345,8 +351,8 @@ class _Visit:
                     if self.remaining() < step.settings.stop_before:
                         return False
                     now, beaten = step.clock(), time.monotonic()
-                    step.ledger.renew_lease(self.task.id, file.path, owner=self.owner, until=now + LEASE)
-                    step.ledger.postpone_check(self.task.id, check_at=now + CHECK_AFTER)
+                    step.files.renew_lease(self.task.id, file.path, owner=self.owner, until=now + LEASE)
+                    step.tasks.postpone_check(self.task.id, check_at=now + CHECK_AFTER)
         return hasher.verify(file.path) == blob.sha256
 
     def _open_range(self, file: SourceFile, start: int, end: int) -> ByteStream:
@@ -355,12 +361,12 @@ class _Visit:
     def _announce_copy(self, file: SourceFile) -> None:
         """A copy inside S3 gives no sign of life: neither the lease nor the sweep may miss one meanwhile."""
         until = self.step.clock() + estimate_copy_time(file.size)
-        self.step.ledger.renew_lease(self.task.id, file.path, owner=self.owner, until=until + LEASE)
-        self.step.ledger.postpone_check(self.task.id, check_at=until + CHECK_AFTER)
+        self.step.files.renew_lease(self.task.id, file.path, owner=self.owner, until=until + LEASE)
+        self.step.tasks.postpone_check(self.task.id, check_at=until + CHECK_AFTER)
 
     def _save(self, path: str, checkpoint: Checkpoint | None) -> None:
         now = self.step.clock()
-        self.step.ledger.save_checkpoint(
+        self.step.files.save_checkpoint(
             self.task.id, path, checkpoint, owner=self.owner, until=now + LEASE, check_at=now + CHECK_AFTER
         )
         if checkpoint is not None:
@@ -381,8 +387,8 @@ class _Visit:
             for digest in digests_of(r.file, r.sha256, step.policy)
         ]
         if blobs:
-            step.ledger.put_blobs(blobs, expires_at=step.clock() + STAGED_BLOB_LIFE)
-        progress = step.ledger.finish_files(self.task.id, results, check_at=step.clock() + CHECK_AFTER)
+            step.content.put_blobs(blobs, expires_at=step.clock() + STAGED_BLOB_LIFE)
+        progress = step.files.finish_files(self.task.id, results, check_at=step.clock() + CHECK_AFTER)
         self.advanced = True
         moved = sum(r.file.size for r in results if not r.reused)
         reused = sum(r.file.size for r in results if r.reused)
@@ -390,7 +396,7 @@ class _Visit:
             if size:
                 step.meter.count(name, size, source=self.task.source)
         complete = publish_if_complete(
-            step.ledger, step.queue, self.task.id, progress, check_at=step.clock() + CHECK_AFTER
+            step.tasks, step.queue, self.task.id, progress, check_at=step.clock() + CHECK_AFTER
         )
         logger.info(
             "files verified; publishing comes next" if complete else "files verified",

@@ -174,5 +174,5 @@ def _parse_configuration(path: str) -> Parser:
 
 def _load_parser(name: str) -> Parser:
     module, _, function = name.partition(":")
-    parser: Parser = getattr(import_module(f"modelhaul.inspection.{module}"), function)
+    parser: Parser = getattr(import_module(f"modelhaul.inspection.formats.{module}"), function)
     return parser

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pynamodb.attributes import NumberAttribute, TTLAttribute, UnicodeAttribute
 from pynamodb.models import Model as Item
 
-from modelhaul.adapters.dynamodb import bind_item, find_item, open_connection, translate_errors, update_item
+from modelhaul.adapters.dynamodb.connection import bind_item, find_item, open_connection, translate_errors, update_item
 
 
 class RateLimitItem(Item):

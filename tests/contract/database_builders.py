@@ -1,4 +1,4 @@
-"""Short ways to bring a ledger into a state, and to read it."""
+"""Short ways to bring a database into a state, and to read it."""
 
 import uuid
 from dataclasses import replace
@@ -12,7 +12,7 @@ from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source
 from modelhaul.domain.objects import Blob
 from modelhaul.domain.selection import WHOLE, Selection
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskError
-from modelhaul.ports.ledger import Ledger
+from tests.fakes.database import Database
 
 START = 1_750_593_600.0
 GATED = TaskError("access-required", "Somebody must grant access first.", retryable=False)
@@ -44,10 +44,10 @@ def make_task(model: Model, **changes: object) -> Task:
     return replace(task, **changes)  # type: ignore[arg-type]
 
 
-def claim(ledger: Ledger, model: Model | None = None, **changes: object) -> Task:
+def claim(database: Database, model: Model | None = None, **changes: object) -> Task:
     model = model or make_model()
     task = make_task(model, **changes)
-    ledger.claim_import(task, [replace(model, task_id=task.id)])
+    database.imports.claim_import(task, [replace(model, task_id=task.id)])
     return task
 
 
@@ -57,7 +57,7 @@ def make_local_model(name: str, task_id: str = "") -> Model:
     return Model(resolved.model_id, resolved, ModelStatus.IMPORTING, task_id, at(START), at(START))
 
 
-def drop(ledger: Ledger, **changes: object) -> Task:
+def drop(database: Database, **changes: object) -> Task:
     """A task for an archive that is there, before its models are known."""
     task = Task(
         id=str(uuid.uuid4()),
@@ -71,7 +71,7 @@ def drop(ledger: Ledger, **changes: object) -> Task:
         archive=Archive("incoming/a b+é.zip", "a b+é.zip", None, 500_000_000_001, "etag"),
     )
     task = replace(task, **changes)  # type: ignore[arg-type]
-    ledger.record_task(task)
+    database.tasks.record_task(task)
     return task
 
 
@@ -79,12 +79,12 @@ def make_file(path: str = "model.safetensors", size: int = 1000) -> SourceFile:
     return SourceFile(path, size, Digest(Algorithm.SHA256, f"{next(_numbers):064x}"))
 
 
-def plan(ledger: Ledger, *files: SourceFile) -> Task:
-    task = claim(ledger)
-    ledger.put_files(task.id, files)
+def plan(database: Database, *files: SourceFile) -> Task:
+    task = claim(database)
+    database.files.put_files(task.id, files)
     totals = Progress(files_total=len(files), bytes_total=sum(f.size for f in files))
-    assert ledger.start_stage(task.id, Stage.TRANSFERRING, check_at=START + 300, totals=totals)
-    return read_task(ledger, task.id)
+    assert database.tasks.start_stage(task.id, Stage.TRANSFERRING, check_at=START + 300, totals=totals)
+    return read_task(database, task.id)
 
 
 def make_result(file: SourceFile, *, reused: bool = False) -> FileResult:
@@ -102,39 +102,41 @@ def make_checkpoint(offset: int, parts: int = 1) -> Checkpoint:
     )
 
 
-def read_task(ledger: Ledger, task_id: str) -> Task:
-    task = ledger.find_task(task_id)
+def read_task(database: Database, task_id: str) -> Task:
+    task = database.tasks.find_task(task_id)
     assert task is not None
     return task
 
 
-def read_model(ledger: Ledger, model_id: str) -> Model:
-    model = ledger.find_model(model_id)
+def read_model(database: Database, model_id: str) -> Model:
+    model = database.models.find_model(model_id)
     assert model is not None
     return model
 
 
-def read_file(ledger: Ledger, task_id: str, path: str = "model.safetensors") -> FileRecord:
-    [record] = ledger.find_files(task_id, [path])
+def read_file(database: Database, task_id: str, path: str = "model.safetensors") -> FileRecord:
+    [record] = database.files.find_files(task_id, [path])
     return record
 
 
-def find_blob(ledger: Ledger, digest: str) -> Blob | None:
-    return ledger.find_blobs([digest]).get(digest)
+def find_blob(database: Database, digest: str) -> Blob | None:
+    return database.content.find_blobs([digest]).get(digest)
 
 
-def lease(ledger: Ledger, task_id: str, path: str = "model.safetensors", owner: str = "a") -> FileRecord:
-    record = ledger.lease_file(task_id, path, owner=owner, now=START, until=START + 90)
+def lease(database: Database, task_id: str, path: str = "model.safetensors", owner: str = "a") -> FileRecord:
+    record = database.files.lease_file(task_id, path, owner=owner, now=START, until=START + 90)
     assert record is not None
     return record
 
 
 def save(
-    ledger: Ledger,
+    database: Database,
     task_id: str,
     checkpoint: Checkpoint | None,
     *,
     owner: str = "a",
     check_at: float = START + 300,
 ) -> None:
-    ledger.save_checkpoint(task_id, "model.safetensors", checkpoint, owner=owner, until=START + 120, check_at=check_at)
+    database.files.save_checkpoint(
+        task_id, "model.safetensors", checkpoint, owner=owner, until=START + 120, check_at=check_at
+    )

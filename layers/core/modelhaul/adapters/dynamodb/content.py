@@ -1,0 +1,120 @@
+"""The index of stored content."""
+
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from pynamodb.attributes import NumberAttribute, TTLAttribute, UnicodeAttribute
+from pynamodb.connection import Connection
+from pynamodb.exceptions import PutError
+from pynamodb.models import Model as Item
+
+from modelhaul.adapters.dynamodb.connection import (
+    BATCH_GET_LIMIT,
+    BATCH_LIMIT,
+    CancelledError,
+    bind_item,
+    delete_item,
+    retry_write,
+    translate_errors,
+    write_parallel,
+)
+from modelhaul.domain.objects import Blob
+from modelhaul.ports.clock import Clock
+from modelhaul.ports.content import ContentIndex
+
+_STAGED = "staged:"
+
+
+class BlobItem(Item):
+    """`digest` has `_STAGED` before it where the blob expires: neither takes the other's place, without a condition."""
+
+    digest = UnicodeAttribute(hash_key=True)
+    sha256 = UnicodeAttribute()
+    key = UnicodeAttribute()
+    size = NumberAttribute()
+    etag = UnicodeAttribute()
+    expires_at = TTLAttribute(null=True)
+
+
+class DynamoDBContentIndex(ContentIndex):
+    """In the table of blobs."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        blobs_table: str,
+        clock: Clock = time.time,
+    ) -> None:
+        self._connection = connection
+        self._blobs = bind_item(BlobItem, blobs_table, connection)
+        self._clock = clock
+
+    @translate_errors()
+    def find_blobs(self, digests: Iterable[str]) -> dict[str, Blob]:
+        wanted = dict.fromkeys(digests)
+        keys = [prefix + digest for digest in wanted for prefix in ("", _STAGED)]
+        now = self._clock()
+        found = {
+            item.digest: Blob(item.sha256, item.key, int(item.size), item.etag)
+            for item in self._blobs.batch_get(keys, consistent_read=True)
+            if not _has_expired(item.expires_at, now)
+        }
+        blobs = {digest: found.get(digest) or found.get(_STAGED + digest) for digest in wanted}
+        return {digest: blob for digest, blob in blobs.items() if blob is not None}
+
+    @translate_errors()
+    def put_blobs(self, blobs: Iterable[tuple[str, Blob]], *, expires_at: float | None) -> None:
+        prefix = "" if expires_at is None else _STAGED
+        expiry = None if expires_at is None else datetime.fromtimestamp(expires_at, UTC)
+
+        def write(batch: tuple[tuple[str, Blob], ...]) -> None:
+            def put() -> None:
+                try:
+                    with self._blobs.batch_write() as batch_write:
+                        for digest, blob in batch:
+                            batch_write.save(self._from_blob(prefix + digest, blob, expiry))
+                except PutError as error:
+                    # Without a cause: DynamoDB kept back some of the items.
+                    if error.cause is None:
+                        raise CancelledError from error
+                    raise
+
+            retry_write(put)
+
+        write_parallel(write, dict(blobs).items(), BATCH_LIMIT)
+
+    def _from_blob(self, digest: str, blob: Blob, expires_at: datetime | None) -> BlobItem:
+        return self._blobs(
+            digest=digest,
+            sha256=blob.sha256,
+            key=blob.key,
+            size=blob.size,
+            etag=blob.etag,
+            expires_at=expires_at,
+        )
+
+    @translate_errors()
+    def forget_blob(self, digest: str, key: str) -> None:
+        for prefix in ("", _STAGED):
+            delete_item(self._blobs(prefix + digest), BlobItem.key == key)
+
+    @translate_errors()
+    def forget_blobs(self, references: Iterable[tuple[str, str]]) -> None:
+        keys: dict[str, set[str]] = {}
+        for digest, key in references:
+            keys.setdefault(digest, set()).add(key)
+
+        def forget(digests: tuple[str, ...]) -> None:
+            found = self._blobs.batch_get(digests, consistent_read=True, attributes_to_get=["digest", "key"])
+            for item in found:
+                if item.key in keys[item.digest]:
+                    delete_item(self._blobs(item.digest), BlobItem.key == item.key)
+
+        write_parallel(forget, keys, BATCH_GET_LIMIT)
+
+
+def _has_expired(expires_at: datetime | None, now: float) -> bool:
+    """DynamoDB itself deletes within days: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/TTL.html."""
+    return expires_at is not None and expires_at.timestamp() <= now

@@ -1,0 +1,242 @@
+"""A task and its models, written in one transaction."""
+
+import time
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from pynamodb.connection import Connection
+from pynamodb.expressions.update import Action
+from pynamodb.transactions import TransactWrite
+
+from modelhaul.adapters.dynamodb.connection import (
+    CancelledError,
+    bind_item,
+    open_transaction,
+    retry_write,
+    to_moment,
+    translate_errors,
+    update_item,
+)
+from modelhaul.adapters.dynamodb.model_items import READY, ModelItem, from_model, pack_gate, read_models
+from modelhaul.adapters.dynamodb.task_items import (
+    TASK_TTL,
+    TaskItem,
+    from_error,
+    from_task,
+    pack_skipped,
+    progress_actions,
+    read_task,
+)
+from modelhaul.domain.archives import SkippedDirectory
+from modelhaul.domain.errors import DeletionInProgressError, ImportInProgressError, ModelExistsError
+from modelhaul.domain.gate import GateReport
+from modelhaul.domain.models import Model, ModelError, ModelStatus
+from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
+from modelhaul.ports.clock import Clock
+from modelhaul.ports.imports import ImportRepository
+
+
+class DynamoDBImportRepository(ImportRepository):
+    """In the tables of tasks and models."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        tasks_table: str,
+        models_table: str,
+        clock: Clock = time.time,
+    ) -> None:
+        self._connection = connection
+        self._tasks = bind_item(TaskItem, tasks_table, connection)
+        self._models = bind_item(ModelItem, models_table, connection)
+        self._clock = clock
+
+    @translate_errors()
+    def claim_import(self, task: Task, models: Sequence[Model]) -> None:
+        task_item = from_task(self._tasks, task)
+
+        def claim() -> None:
+            try:
+                with open_transaction(self._connection) as transaction:
+                    transaction.save(task_item, condition=TaskItem.id.does_not_exist())
+                    self._save_claims(transaction, models)
+            except CancelledError:
+                # If the task is there, so are its claims: an earlier reply was lost.
+                if read_task(self._tasks, task.id) is None:
+                    self._refuse_held(task.id, models)
+                    raise
+
+        retry_write(claim)
+
+    @translate_errors()
+    def claim_models(
+        self, task_id: str, models: Sequence[Model], skipped: Sequence[SkippedDirectory], *, check_at: float
+    ) -> Task | None:
+        def claim() -> Task | None:
+            task = read_task(self._tasks, task_id)
+            if task is None or task.status is not TaskStatus.PENDING or task.stage is not Stage.INSPECTING:
+                return task
+            try:
+                with open_transaction(self._connection) as transaction:
+                    transaction.update(
+                        self._tasks(task_id),
+                        actions=[
+                            *progress_actions(self._clock(), check_at),
+                            TaskItem.stage.set(Stage.PLANNING),
+                            TaskItem.model_ids.set([model.model_id for model in models]),
+                            *([TaskItem.skipped.set(pack_skipped(skipped))] if skipped else []),
+                        ],
+                        condition=(TaskItem.status == TaskStatus.PENDING) & (TaskItem.stage == Stage.INSPECTING),
+                    )
+                    self._save_claims(transaction, models)
+            except CancelledError:
+                # Tried again, this finds the task moved on if an earlier reply was lost.
+                self._refuse_held(task_id, models)
+                raise
+            return read_task(self._tasks, task_id)
+
+        return retry_write(claim)
+
+    def _save_claims(self, transaction: TransactWrite, models: Sequence[Model]) -> None:
+        is_free = ModelItem.model_id.does_not_exist() | (ModelItem.status == ModelStatus.FAILED)
+        for model in models:
+            transaction.save(from_model(self._models, model), condition=is_free)
+
+    def _refuse_held(self, task_id: str, models: Sequence[Model]) -> None:
+        """Raises ModelExistsError, ImportInProgressError or DeletionInProgressError if one of them is not free."""
+        found = read_models(self._models, [model.model_id for model in models])
+        held = [model for model in found if model.task_id != task_id and model.status is not ModelStatus.FAILED]
+        ready = [model for model in held if model.status is ModelStatus.READY]
+        if ready:
+            names = ", ".join(model.resolved.describe() for model in ready)
+            raise ModelExistsError(
+                f"{names} {'is' if len(ready) == 1 else 'are'} here already.",
+                models={model.model_id: model.resolved.name for model in ready},
+            ) from None
+        if held:
+            first = held[0]
+            if first.status is ModelStatus.DELETING:
+                raise DeletionInProgressError(
+                    f"{first.resolved.describe()} is being deleted. Submit again in some minutes, when it is gone.",
+                    model_id=first.model_id,
+                ) from None
+            raise ImportInProgressError(
+                _describe_import(first), model_id=first.model_id, task_id=first.task_id
+            ) from None
+
+    @translate_errors()
+    def finish_import(
+        self,
+        task_id: str,
+        *,
+        totals: Mapping[str, tuple[int, int]],
+        check_at: float,
+        gates: Mapping[str, GateReport] = MappingProxyType({}),
+        failed: Mapping[str, ModelError] = MappingProxyType({}),
+    ) -> bool:
+        def finish() -> bool:
+            task = read_task(self._tasks, task_id)
+            if task is None or task.status is not TaskStatus.PENDING:
+                return task is not None and task.status is TaskStatus.DONE
+            self._end(
+                task,
+                [
+                    TaskItem.status.set(TaskStatus.DONE),
+                    TaskItem.stage.set(Stage.DONE),
+                    *([TaskItem.failed_ids.set(list(failed))] if failed else []),
+                ],
+                {
+                    model_id: [
+                        ModelItem.status.set(ModelStatus.READY),
+                        ModelItem.shelf.set(READY),
+                        ModelItem.files.set(files),
+                        ModelItem.size.set(size),
+                        *([ModelItem.gate.set(pack_gate(gates[model_id]))] if model_id in gates else []),
+                    ]
+                    for model_id, (files, size) in totals.items()
+                }
+                | {model_id: _fail_model(ModelStatus.FAILED, error.shorten()) for model_id, error in failed.items()},
+                check_at,
+            )
+            return True
+
+        return retry_write(finish)
+
+    @translate_errors()
+    def fail_import(
+        self,
+        task_id: str,
+        error: TaskError,
+        *,
+        stage: Stage = Stage.FAILED,
+        check_at: float,
+        failed: Mapping[str, ModelError] = MappingProxyType({}),
+    ) -> bool:
+        shared = ModelError(error.type, error.detail, error.retryable)
+
+        def fail() -> bool:
+            task = read_task(self._tasks, task_id)
+            if task is None or task.status is not TaskStatus.PENDING:
+                return False
+            status = _find_failed_status(task)
+            self._end(
+                task,
+                [
+                    TaskItem.status.set(TaskStatus.FAILED),
+                    TaskItem.stage.set(stage),
+                    TaskItem.error.set(from_error(error)),
+                ],
+                {model_id: _fail_model(status, failed.get(model_id, shared).shorten()) for model_id in task.model_ids},
+                check_at,
+            )
+            return True
+
+        return retry_write(fail)
+
+    def _end(
+        self, task: Task, task_actions: Sequence[Action], model_actions: Mapping[str, Sequence[Action]], check_at: float
+    ) -> None:
+        now = to_moment(self._clock())
+        with open_transaction(self._connection) as transaction:
+            transaction.update(
+                self._tasks(task.id),
+                actions=[
+                    *task_actions,
+                    TaskItem.updated_at.set(now),
+                    TaskItem.check_at.set(check_at),
+                    TaskItem.expires_at.set(to_moment(self._clock() + TASK_TTL)),
+                ],
+                condition=(TaskItem.status == TaskStatus.PENDING) & (TaskItem.stage == task.stage),
+            )
+            for model_id, actions in model_actions.items():
+                transaction.update(
+                    self._models(model_id),
+                    actions=[*actions, ModelItem.updated_at.set(now)],
+                    condition=ModelItem.task_id == task.id,
+                )
+
+    @translate_errors()
+    def release_models(self, task_id: str) -> None:
+        task = read_task(self._tasks, task_id)
+        is_ours = (ModelItem.task_id == task_id) & (ModelItem.status == ModelStatus.WITHDRAWING)
+        actions = [ModelItem.status.set(ModelStatus.FAILED), ModelItem.updated_at.set(to_moment(self._clock()))]
+        for model_id in task.model_ids if task is not None else ():
+            update_item(self._models(model_id), actions, is_ours)
+
+
+def _fail_model(status: ModelStatus, error: ModelError) -> list[Action]:
+    return [ModelItem.status.set(status), ModelItem.error.set(from_error(error))]
+
+
+def _find_failed_status(task: Task) -> ModelStatus:
+    return ModelStatus.WITHDRAWING if task.stage is Stage.PUBLISHING else ModelStatus.FAILED
+
+
+def _describe_import(model: Model) -> str:
+    if model.status is ModelStatus.WITHDRAWING:
+        return (
+            f"An import of {model.resolved.describe()} failed while it was being published, and is being withdrawn. "
+            "Submit again in half an hour."
+        )
+    return f"{model.resolved.describe()} is being imported by task {model.task_id}: follow that one."

@@ -1,0 +1,137 @@
+"""Models as DynamoDB has them."""
+
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from pynamodb.attributes import BinaryAttribute, NumberAttribute, UnicodeAttribute, UTCDateTimeAttribute
+from pynamodb.indexes import AllProjection, GlobalSecondaryIndex
+from pynamodb.models import Model as Item
+
+from modelhaul.adapters.dynamodb.task_items import (
+    ErrorMap,
+    from_error,
+    pack_selection,
+    to_model_error,
+    unpack_selection,
+)
+from modelhaul.domain.findings import FileInspection, FileVerdict, Finding, FindingKind, Severity
+from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
+from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source
+
+READY, DELETING = "ready", "deleting"  # shelves
+
+
+class ModelsByShelf(GlobalSecondaryIndex["ModelItem"]):  # type: ignore[no-untyped-call]
+    """Sparse: the models that can be listed, and those that are being deleted. An import writes to it once."""
+
+    class Meta:
+        index_name = "models-by-shelf"
+        projection = AllProjection()
+
+    shelf = UnicodeAttribute(hash_key=True)
+    created_at = UTCDateTimeAttribute(range_key=True)
+
+
+class ModelItem(Item):
+    """`gate` and `selection` are zlib's, of JSON: the fields of GateReport, and of a Selection that is not all.
+    `lower_name` is what names are looked for in, `shelf` is absent unless the model is READY or DELETING, the lease's
+    attributes unless it is DELETING.
+    """
+
+    by_shelf = ModelsByShelf()
+
+    model_id = UnicodeAttribute(hash_key=True)
+    source = UnicodeAttribute()
+    name = UnicodeAttribute()
+    revision = UnicodeAttribute()
+    commit = UnicodeAttribute()
+    root = UnicodeAttribute(null=True)
+    selection = BinaryAttribute(null=True, legacy_encoding=False)
+    status = UnicodeAttribute()
+    task_id = UnicodeAttribute()
+    created_at = UTCDateTimeAttribute()
+    updated_at = UTCDateTimeAttribute()
+    files = NumberAttribute()
+    size = NumberAttribute()
+    gate = BinaryAttribute(legacy_encoding=False, null=True)
+    error = ErrorMap(null=True)  # type: ignore[no-untyped-call]
+    shelf = UnicodeAttribute(null=True)
+    lower_name = UnicodeAttribute()
+    lease_owner = UnicodeAttribute(null=True)
+    lease_until = NumberAttribute(null=True)
+
+
+def to_model(item: ModelItem) -> Model:
+    return Model(
+        model_id=item.model_id,
+        resolved=ResolvedModel(
+            Source(item.source),
+            item.name,
+            item.revision,
+            item.commit,
+            item.root or "",
+            unpack_selection(item.selection),
+        ),
+        status=ModelStatus(item.status),
+        task_id=item.task_id,
+        created_at=item.created_at,
+        updated_at=item.updated_at,
+        files=int(item.files),
+        size=int(item.size),
+        gate=_unpack_gate(item.gate),
+        error=to_model_error(item.error),
+    )
+
+
+def pack_gate(report: GateReport) -> bytes:
+    return zlib.compress(json.dumps(asdict(report), ensure_ascii=False).encode())
+
+
+def _unpack_gate(packed: bytes | None) -> GateReport | None:
+    if packed is None:
+        return None
+    found = json.loads(zlib.decompress(packed))
+    opinion = found.get("second_opinion")
+    return GateReport(
+        GateVerdict(found["verdict"]),
+        tuple(found["reasons"]),
+        tuple(found["flags"]),
+        tuple((path, sha256) for path, sha256 in found["scanned"]),
+        SecondOpinion(opinion) if opinion else None,
+        tuple(_to_file_inspection(file) for file in found.get("files", ())),
+        tuple(found.get("left_out", ())),
+    )
+
+
+def _to_file_inspection(found: dict[str, Any]) -> FileInspection:
+    findings = tuple(Finding(FindingKind(f["kind"]), Severity(f["severity"]), f["detail"]) for f in found["findings"])
+    return FileInspection(**{**found, "verdict": FileVerdict(found["verdict"]), "findings": findings})
+
+
+def from_model(items: type[ModelItem], model: Model) -> ModelItem:
+    return items(
+        model_id=model.model_id,
+        source=model.resolved.source,
+        name=model.resolved.name,
+        lower_name=model.resolved.name.lower(),
+        revision=model.resolved.revision,
+        commit=model.resolved.commit,
+        root=model.resolved.root or None,
+        selection=pack_selection(model.resolved.selection),
+        status=model.status,
+        task_id=model.task_id,
+        created_at=model.created_at,
+        updated_at=model.updated_at,
+        files=model.files,
+        size=model.size,
+        error=from_error(model.error) if model.error else None,
+    )
+
+
+def read_models(items: type[ModelItem], model_ids: Sequence[str]) -> list[Model]:
+    """Those that are there, in the order asked for."""
+    found = {item.model_id: to_model(item) for item in items.batch_get(model_ids, consistent_read=True)}
+    return [found[model_id] for model_id in model_ids if model_id in found]

@@ -1,0 +1,106 @@
+"""The repository of models."""
+
+import time
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+from pynamodb.connection import Connection
+from pynamodb.expressions.condition import Condition
+
+from modelhaul.adapters.dynamodb.connection import (
+    bind_item,
+    delete_item,
+    find_item,
+    is_key,
+    to_moment,
+    translate_errors,
+    update_item,
+)
+from modelhaul.adapters.dynamodb.model_items import DELETING, READY, ModelItem, to_model
+from modelhaul.adapters.dynamodb.pages import LIST_PAGES, read_cursor, write_cursor
+from modelhaul.domain.models import Model, ModelPage, ModelStatus, Source
+from modelhaul.ports.clock import Clock
+from modelhaul.ports.models import ModelRepository
+
+_FILTERED_PAGE = 1000  # models that are looked at by one query for those that fit
+
+
+class DynamoDBModelRepository(ModelRepository):
+    """In the table of models."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        models_table: str,
+        clock: Clock = time.time,
+    ) -> None:
+        self._connection = connection
+        self._models = bind_item(ModelItem, models_table, connection)
+        self._clock = clock
+
+    @translate_errors()
+    def find_model(self, model_id: str) -> Model | None:
+        item = find_item(self._models, model_id)
+        return None if item is None else to_model(item)
+
+    @translate_errors()
+    def find_models(self, model_ids: Sequence[str]) -> list[Model]:
+        found = {item.model_id: to_model(item) for item in self._models.batch_get(model_ids, consistent_read=True)}
+        return [found[model_id] for model_id in model_ids if model_id in found]
+
+    @translate_errors()
+    def list_models(
+        self, *, source: Source | None = None, name: str | None = None, limit: int, cursor: str | None = None
+    ) -> ModelPage:
+        start = None if cursor is None else {"shelf": {"S": READY}, **read_cursor(cursor, "model_id")}
+        fits: Condition | None = None if source is None else ModelItem.source == source
+        if name is not None:
+            has_name = ModelItem.lower_name.contains(name.lower())
+            fits = has_name if fits is None else fits & has_name
+        pages = self._models.by_shelf.query(
+            READY,
+            filter_condition=fits,
+            scan_index_forward=False,
+            page_size=limit if fits is None else _FILTERED_PAGE,
+            last_evaluated_key=start,
+        ).page_iter
+        found: list[dict[str, Any]] = []
+        for page in islice(pages, LIST_PAGES):
+            found += page["Items"]
+            start = page.get("LastEvaluatedKey")
+            if start is None or len(found) >= limit:
+                break
+        if len(found) > limit:
+            start = found[limit - 1]
+        models = [to_model(self._models.from_raw_data(item)) for item in found[:limit]]
+        return ModelPage(tuple(models), None if start is None else write_cursor(start, "model_id"))
+
+    @translate_errors()
+    def lease_deletion(self, model_id: str, *, owner: str, now: float, until: float) -> Model | None:
+        if not is_key(model_id):
+            return None
+        item = self._models(model_id)
+        is_free = ModelItem.status.is_in(ModelStatus.READY, ModelStatus.FAILED) | (
+            (ModelItem.status == ModelStatus.DELETING)
+            & ((ModelItem.lease_owner == owner) | (ModelItem.lease_until <= now))
+        )
+        actions = [
+            ModelItem.status.set(ModelStatus.DELETING),
+            ModelItem.shelf.set(DELETING),
+            ModelItem.lease_owner.set(owner),
+            ModelItem.lease_until.set(until),
+            ModelItem.updated_at.set(to_moment(self._clock())),
+        ]
+        return to_model(item) if update_item(item, actions, is_free) else None
+
+    @translate_errors()
+    def remove_model(self, model_id: str, *, owner: str) -> None:
+        is_ours = (ModelItem.status == ModelStatus.DELETING) & (ModelItem.lease_owner == owner)
+        delete_item(self._models(model_id), is_ours)
+
+    @translate_errors()
+    def list_deleting(self, now: float, limit: int) -> list[Model]:
+        free = ModelItem.lease_until <= now
+        return [to_model(item) for item in self._models.by_shelf.query(DELETING, filter_condition=free, limit=limit)]

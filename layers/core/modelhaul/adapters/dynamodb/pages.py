@@ -1,0 +1,30 @@
+"""Cursors of lists."""
+
+import base64
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from modelhaul.domain.errors import InvalidReferenceError
+
+_CURSOR = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{6}\+0000 [0-9a-f-]{36}")
+
+
+LIST_PAGES = 10  # of an index, looked through for one page of a list
+
+
+def write_cursor(key: Mapping[str, Any], id_name: str) -> str:
+    text = f"{key['created_at']['S']} {key[id_name]['S']}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str, id_name: str) -> dict[str, dict[str, str]]:
+    """The key after which a page begins, without the index's own. Raises InvalidReferenceError."""
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
+    except ValueError:
+        text = ""
+    if not _CURSOR.fullmatch(text):
+        raise InvalidReferenceError("The cursor is none that a list was answered with.", part="cursor")
+    created_at, item_id = text.split(" ")
+    return {"created_at": {"S": created_at}, id_name: {"S": item_id}}

@@ -1,0 +1,222 @@
+"""Tasks as DynamoDB has them."""
+
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from pynamodb.attributes import (
+    BinaryAttribute,
+    BooleanAttribute,
+    ListAttribute,
+    MapAttribute,
+    NumberAttribute,
+    TTLAttribute,
+    UnicodeAttribute,
+    UTCDateTimeAttribute,
+)
+from pynamodb.expressions.update import Action
+from pynamodb.indexes import AllProjection, GlobalSecondaryIndex, KeysOnlyProjection
+from pynamodb.models import Model as Item
+
+from modelhaul.adapters.dynamodb.connection import find_item, to_moment
+from modelhaul.domain.archives import Archive, SkippedDirectory
+from modelhaul.domain.models import ModelError, Source
+from modelhaul.domain.selection import WHOLE, Selection, Weights
+from modelhaul.domain.tasks import Progress, Stage, Task, TaskError, TaskStatus
+
+WATCHED = "1"
+KIND = "task"  # the one partition of the index by creation
+TASK_TTL = 90 * 86_400  # seconds after the task's end
+
+
+class ErrorMap(MapAttribute[str, Any]):
+    """A TaskError or a ModelError."""
+
+    type = UnicodeAttribute()
+    detail = UnicodeAttribute()
+    retryable = BooleanAttribute()
+
+
+class TasksByCheck(GlobalSecondaryIndex["TaskItem"]):  # type: ignore[no-untyped-call]
+    """Sparse: a task is in it while it has `watch`."""
+
+    class Meta:
+        index_name = "tasks-by-check"
+        projection = AllProjection()
+
+    watch = UnicodeAttribute(hash_key=True)
+    check_at = NumberAttribute(range_key=True)
+
+
+class TasksByCreation(GlobalSecondaryIndex["TaskItem"]):  # type: ignore[no-untyped-call]
+    """All tasks, by keys that never change: nothing that a task goes through writes to it."""
+
+    class Meta:
+        index_name = "tasks-by-creation"
+        projection = KeysOnlyProjection()
+
+    kind = UnicodeAttribute(hash_key=True)
+    created_at = UTCDateTimeAttribute(range_key=True)
+
+
+class ArchiveMap(MapAttribute[str, Any]):
+    key = UnicodeAttribute()
+    file_name = UnicodeAttribute()
+    model_name = UnicodeAttribute(null=True)
+    size = NumberAttribute(null=True)
+    etag = UnicodeAttribute(null=True)
+
+
+class TaskItem(Item):
+    """`skipped` is zlib's, of JSON: a list of [directory, what it lacks]; `selection` as in ModelItem. Every count of
+    progress writes the whole item, and is paid for by its size.
+    """
+
+    by_check = TasksByCheck()
+    by_creation = TasksByCreation()
+
+    id = UnicodeAttribute(hash_key=True)
+    source = UnicodeAttribute()
+    model_tag = UnicodeAttribute()
+    kind = UnicodeAttribute(default=KIND)
+    model_ids: ListAttribute[str] = ListAttribute(of=UnicodeAttribute)  # type: ignore[arg-type]
+    archive = ArchiveMap(null=True)  # type: ignore[no-untyped-call]
+    skipped = BinaryAttribute(null=True, legacy_encoding=False)
+    failed_ids: ListAttribute[str] = ListAttribute(of=UnicodeAttribute, null=True)  # type: ignore[arg-type]
+    selection = BinaryAttribute(null=True, legacy_encoding=False)
+    transfer_began_at = UTCDateTimeAttribute(null=True)
+    bytes_counted_at = UTCDateTimeAttribute(null=True)
+    created_at = UTCDateTimeAttribute()
+    updated_at = UTCDateTimeAttribute()
+    status = UnicodeAttribute()
+    stage = UnicodeAttribute()
+    moved_by = UnicodeAttribute(null=True)  # the call that brought it to its stage: how that knows itself again
+    files_done = NumberAttribute()
+    files_total = NumberAttribute()
+    bytes_done = NumberAttribute()
+    bytes_total = NumberAttribute()
+    bytes_reused = NumberAttribute()
+    error = ErrorMap(null=True)  # type: ignore[no-untyped-call]
+    watch = UnicodeAttribute(null=True)
+    check_at = NumberAttribute()
+    sweeps = NumberAttribute()
+    expires_at = TTLAttribute(null=True)
+
+
+def to_task(item: TaskItem) -> Task:
+    return Task(
+        id=item.id,
+        source=Source(item.source),
+        model_tag=item.model_tag,
+        model_ids=tuple(item.model_ids),
+        created_at=item.created_at,
+        updated_at=item.updated_at,
+        status=TaskStatus(item.status),
+        stage=Stage(item.stage),
+        progress=Progress(
+            files_done=int(item.files_done),
+            files_total=int(item.files_total),
+            bytes_done=int(item.bytes_done),
+            bytes_total=int(item.bytes_total),
+            bytes_reused=int(item.bytes_reused),
+        ),
+        error=_to_task_error(item.error),
+        check_at=float(item.check_at),
+        sweeps=int(item.sweeps),
+        archive=_to_archive(item.archive),
+        skipped=_unpack_skipped(item.skipped),
+        failed_ids=tuple(item.failed_ids or ()),
+        selection=unpack_selection(item.selection),
+        transfer_began_at=item.transfer_began_at,
+        bytes_counted_at=item.bytes_counted_at,
+    )
+
+
+def _to_archive(item: ArchiveMap | None) -> Archive | None:
+    if item is None:
+        return None
+    size: float | None = item.size
+    return Archive(item.key, item.file_name, item.model_name, None if size is None else int(size), item.etag)
+
+
+def from_archive(archive: Archive) -> ArchiveMap:
+    return ArchiveMap(**asdict(archive))  # type: ignore[no-untyped-call]
+
+
+def _unpack_skipped(packed: bytes | None) -> tuple[SkippedDirectory, ...]:
+    if packed is None:
+        return ()
+    pairs = json.loads(zlib.decompress(packed).decode("utf-8", "surrogatepass"))
+    return tuple(SkippedDirectory(directory, tuple(lacks)) for directory, lacks in pairs)
+
+
+def pack_skipped(skipped: Sequence[SkippedDirectory]) -> bytes:
+    """100 directories of 900 bytes that lack 10 files of 80 characters each take at most 320 KB, whatever these are.
+
+    Text out of an archive may hold half a surrogate pair, which UTF-8 has no form for.
+    """
+    pairs = [(one.directory, one.lacks) for one in skipped]
+    return zlib.compress(json.dumps(pairs, ensure_ascii=False).encode("utf-8", "surrogatepass"), level=9)
+
+
+def _to_task_error(error: ErrorMap | None) -> TaskError | None:
+    return None if error is None else TaskError(error.type, error.detail, error.retryable)
+
+
+def to_model_error(error: ErrorMap | None) -> ModelError | None:
+    return None if error is None else ModelError(error.type, error.detail, error.retryable)
+
+
+def from_error(error: TaskError | ModelError) -> dict[str, object]:
+    return {"type": error.type, "detail": error.detail, "retryable": error.retryable}
+
+
+def pack_selection(selection: Selection) -> bytes | None:
+    return None if selection.is_whole else zlib.compress(json.dumps(asdict(selection), ensure_ascii=False).encode())
+
+
+def unpack_selection(packed: bytes | None) -> Selection:
+    if packed is None:
+        return WHOLE
+    found = json.loads(zlib.decompress(packed))
+    return Selection(tuple(found["allow_patterns"]), tuple(found["ignore_patterns"]), Weights(found["weights"]))
+
+
+def from_task(items: type[TaskItem], task: Task) -> TaskItem:
+    return items(
+        id=task.id,
+        source=task.source,
+        model_tag=task.model_tag,
+        model_ids=list(task.model_ids),
+        archive=from_archive(task.archive) if task.archive else None,
+        skipped=pack_skipped(task.skipped) if task.skipped else None,
+        failed_ids=list(task.failed_ids) or None,
+        selection=pack_selection(task.selection),
+        transfer_began_at=task.transfer_began_at,
+        bytes_counted_at=task.bytes_counted_at,
+        created_at=task.created_at,
+        updated_at=task.updated_at,
+        status=task.status,
+        stage=task.stage,
+        files_done=task.progress.files_done,
+        files_total=task.progress.files_total,
+        bytes_done=task.progress.bytes_done,
+        bytes_total=task.progress.bytes_total,
+        bytes_reused=task.progress.bytes_reused,
+        error=from_error(task.error) if task.error else None,
+        watch=WATCHED,
+        check_at=task.check_at,
+        sweeps=task.sweeps,
+    )
+
+
+def progress_actions(now: float, check_at: float) -> list[Action]:
+    """Of every write that moves the task forward."""
+    return [TaskItem.updated_at.set(to_moment(now)), TaskItem.check_at.set(check_at), TaskItem.sweeps.set(0)]
+
+
+def read_task(items: type[TaskItem], task_id: str) -> Task | None:
+    item = find_item(items, task_id)
+    return None if item is None else to_task(item)

@@ -1,0 +1,135 @@
+"""The repository of tasks."""
+
+import time
+import uuid
+from dataclasses import replace
+
+from pynamodb.connection import Connection
+from pynamodb.exceptions import PutError
+
+from modelhaul.adapters.dynamodb.connection import (
+    CONDITION_FAILED,
+    bind_item,
+    find_code,
+    find_item,
+    to_moment,
+    translate_errors,
+    update_item,
+)
+from modelhaul.adapters.dynamodb.pages import LIST_PAGES, read_cursor, write_cursor
+from modelhaul.adapters.dynamodb.task_items import (
+    KIND,
+    WATCHED,
+    TaskItem,
+    TasksByCheck,
+    from_archive,
+    from_task,
+    progress_actions,
+    to_task,
+)
+from modelhaul.domain.models import Source
+from modelhaul.domain.tasks import Progress, Stage, Task, TaskPage, TaskStatus
+from modelhaul.ports.clock import Clock
+from modelhaul.ports.tasks import TaskRepository
+
+_STAGE_ORDER = (Stage.PLANNING, Stage.TRANSFERRING, Stage.VERIFIED, Stage.PUBLISHING)
+
+
+class DynamoDBTaskRepository(TaskRepository):
+    """In the table of tasks."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        tasks_table: str,
+        clock: Clock = time.time,
+    ) -> None:
+        self._connection = connection
+        self._tasks = bind_item(TaskItem, tasks_table, connection)
+        self._clock = clock
+
+    @translate_errors()
+    def find_task(self, task_id: str) -> Task | None:
+        item = find_item(self._tasks, task_id)
+        return None if item is None else to_task(item)
+
+    @translate_errors()
+    def record_task(self, task: Task) -> None:
+        try:
+            from_task(self._tasks, task).save(condition=TaskItem.id.does_not_exist())
+        except PutError as error:
+            if find_code(error) != f"{CONDITION_FAILED}Exception":
+                raise
+
+    @translate_errors()
+    def list_tasks(
+        self, *, source: Source | None = None, status: TaskStatus | None = None, limit: int, cursor: str | None = None
+    ) -> TaskPage:
+        start = None if cursor is None else {"kind": {"S": KIND}, **read_cursor(cursor, "id")}
+        tasks: list[Task] = []
+        for _ in range(LIST_PAGES):
+            keys = self._tasks.by_creation.query(
+                KIND, scan_index_forward=False, limit=limit - len(tasks), last_evaluated_key=start
+            )
+            ids = [item.id for item in keys]
+            found = {item.id: to_task(item) for item in self._tasks.batch_get(ids, consistent_read=True)}
+            tasks += [
+                found[i]
+                for i in ids
+                if i in found and source in (None, found[i].source) and status in (None, found[i].status)
+            ]
+            start = keys.last_evaluated_key
+            if start is None or len(tasks) == limit:
+                break
+        return TaskPage(tuple(tasks), None if start is None else write_cursor(start, "id"))
+
+    @translate_errors()
+    def record_arrival(self, task_id: str, *, size: int, etag: str, check_at: float) -> Task | None:
+        task = self.find_task(task_id)
+        if task is None or task.archive is None:
+            return task
+        item = self._tasks(task_id)
+        arrived = from_archive(replace(task.archive, size=size, etag=etag))
+        actions = [
+            *progress_actions(self._clock(), check_at),
+            TaskItem.stage.set(Stage.INSPECTING),
+            TaskItem.archive.set(arrived),
+        ]
+        is_awaited = (TaskItem.status == TaskStatus.PENDING) & (TaskItem.stage == Stage.UPLOADING)
+        return to_task(item) if update_item(item, actions, is_awaited) else self.find_task(task_id)
+
+    @translate_errors()
+    def start_stage(self, task_id: str, stage: Stage, *, check_at: float, totals: Progress | None = None) -> bool:
+        item = self._tasks(task_id)
+        token = str(uuid.uuid4())
+        actions = [*progress_actions(self._clock(), check_at), TaskItem.stage.set(stage), TaskItem.moved_by.set(token)]
+        if totals is not None:
+            actions.append(TaskItem.files_total.set(totals.files_total))
+            actions.append(TaskItem.bytes_total.set(totals.bytes_total))
+        if stage is Stage.TRANSFERRING:
+            actions.append(TaskItem.transfer_began_at.set(to_moment(self._clock())))
+        earlier = _STAGE_ORDER[: _STAGE_ORDER.index(stage)]
+        is_before = (TaskItem.status == TaskStatus.PENDING) & TaskItem.stage.is_in(*earlier)
+        if update_item(item, actions, is_before):
+            return True
+        # It was this call if only its reply was lost.
+        moved = find_item(self._tasks, task_id)
+        return moved is not None and moved.moved_by == token
+
+    @translate_errors()
+    def postpone_check(self, task_id: str, *, check_at: float, sweeps: int | None = None) -> None:
+        actions = [TaskItem.updated_at.set(to_moment(self._clock())), TaskItem.check_at.set(check_at)]
+        if sweeps is not None:
+            actions.append(TaskItem.sweeps.set(sweeps))
+        update_item(self._tasks(task_id), actions, TaskItem.watch.exists() & (TaskItem.check_at < check_at))
+
+    @translate_errors()
+    def list_due(self, now: float, limit: int) -> list[Task]:
+        due = self._tasks.by_check.query(WATCHED, TasksByCheck.check_at <= now, limit=limit)
+        return [to_task(item) for item in due]
+
+    @translate_errors()
+    def unwatch_task(self, task_id: str) -> None:
+        has_ended = TaskItem.status.is_in(TaskStatus.DONE, TaskStatus.FAILED)
+        update_item(self._tasks(task_id), [TaskItem.watch.remove()], has_ended)

@@ -1,0 +1,346 @@
+"""What every repository of tasks does."""
+
+import base64
+import re
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from modelhaul.domain.archives import Archive, SkippedDirectory
+from modelhaul.domain.errors import (
+    ImportInProgressError,
+    InvalidReferenceError,
+    ModelExistsError,
+)
+from modelhaul.domain.models import Source
+from modelhaul.domain.tasks import Progress, Stage, TaskPage, TaskStatus
+from tests.contract.database_builders import (
+    GATED,
+    START,
+    at,
+    claim,
+    drop,
+    make_file,
+    make_local_model,
+    plan,
+    read_file,
+    read_task,
+)
+from tests.fakes.clock import ManualClock
+from tests.fakes.database import Database
+
+# Of the right parts, but not as they are written.
+FOREIGN_CURSORS = [
+    base64.urlsafe_b64encode(text.encode()).decode()
+    for text in (
+        f"2026-01-01T00:00:00.000000+0000 {uuid.UUID(int=7)}\n",
+        f"2026-01-01T00:00:00.000000+0100 {uuid.UUID(int=7)}",
+        f"2026-01-01T00:00:00+0000 {uuid.UUID(int=7)}",
+        f"{uuid.UUID(int=7)} 2026-01-01T00:00:00.000000+0000",
+        "2026-01-01T00:00:00.000000+0000 7",
+        '{"kind": {"S": "other"}}',
+    )
+]
+
+
+@pytest.mark.parametrize(
+    "key", ["", "x", "../..", "a b/ä%00", "😀", "\ud800", "x" * 3000, str(uuid.UUID(int=7, version=4))]
+)
+def test_an_id_of_any_shape_that_is_not_there_is_none(database: Database, key: str) -> None:
+    assert database.tasks.find_task(key) is None
+    assert database.models.find_model(key) is None
+
+
+class TestStage:
+    def test_moves_forward_with_the_totals(self, database: Database, clock: ManualClock) -> None:
+        task = claim(database, sweeps=4)
+        clock.now = START + 7
+        totals = Progress(files_done=9, files_total=2, bytes_done=9, bytes_total=30, bytes_reused=9)
+        assert database.tasks.start_stage(task.id, Stage.TRANSFERRING, check_at=START + 500, totals=totals)
+        started = read_task(database, task.id)
+        assert started == replace(
+            task,
+            stage=Stage.TRANSFERRING,
+            progress=Progress(files_total=2, bytes_total=30),
+            check_at=START + 500,
+            updated_at=at(START + 7),
+            sweeps=0,
+            transfer_began_at=at(START + 7),
+        )
+        assert database.tasks.start_stage(task.id, Stage.PUBLISHING, check_at=START + 600)
+        assert read_task(database, task.id) == replace(started, stage=Stage.PUBLISHING, check_at=START + 600)
+
+    @pytest.mark.parametrize("stage", [Stage.TRANSFERRING, Stage.PUBLISHING])
+    def test_that_is_reached_or_passed_is_left_alone(self, database: Database, stage: Stage) -> None:
+        task = claim(database)
+        database.tasks.start_stage(task.id, Stage.PUBLISHING, check_at=START + 500)
+        before = read_task(database, task.id)
+        assert not database.tasks.start_stage(task.id, stage, check_at=START + 900, totals=Progress(files_total=7))
+        assert read_task(database, task.id) == before
+
+    def test_is_begun_by_one_of_many(self, database: Database) -> None:
+        task = claim(database)
+        with ThreadPoolExecutor(8) as pool:
+            began = list(
+                pool.map(lambda _: database.tasks.start_stage(task.id, Stage.VERIFIED, check_at=START), range(8))
+            )
+        assert began.count(True) == 1
+
+    def test_of_an_ended_task_is_left_alone(self, database: Database) -> None:
+        task = claim(database)
+        database.imports.fail_import(task.id, GATED, check_at=START)
+        before = read_task(database, task.id)
+        assert not database.tasks.start_stage(task.id, Stage.PUBLISHING, check_at=START + 900)
+        assert read_task(database, task.id) == before
+
+    @pytest.mark.parametrize("stage", [Stage.UPLOADING, Stage.INSPECTING])
+    def test_of_a_task_without_its_models_is_left_alone(self, database: Database, stage: Stage) -> None:
+        task = drop(database, stage=stage)
+        assert not database.tasks.start_stage(task.id, Stage.TRANSFERRING, check_at=START + 900)
+        assert read_task(database, task.id) == task
+
+    def test_of_an_unknown_task_is_not_begun(self, database: Database) -> None:
+        assert not database.tasks.start_stage("unknown", Stage.PUBLISHING, check_at=START)
+        assert database.tasks.find_task("unknown") is None
+
+
+class TestWatch:
+    def test_lists_what_is_due_longest_first(self, database: Database) -> None:
+        due = [claim(database, check_at=START + offset) for offset in (30, 10, 20, 20.5, 40)]
+        assert [t.id for t in database.tasks.list_due(START + 30, 10)] == [due[n].id for n in (1, 2, 3, 0)]
+        assert database.tasks.list_due(START + 30, 2) == [due[1], due[2]]
+        assert database.tasks.list_due(START + 9.5, 10) == []
+
+    def test_ends_with_unwatch_and_not_with_the_task(self, database: Database) -> None:
+        done, failed, pending = claim(database), claim(database), claim(database)
+        database.imports.finish_import(done.id, totals={done.model_ids[0]: (1, 1)}, check_at=START + 1)
+        database.imports.fail_import(failed.id, GATED, check_at=START + 2)
+        database.tasks.postpone_check(pending.id, check_at=START + 3)
+        assert {t.id for t in database.tasks.list_due(START + 999, 10)} == {done.id, failed.id, pending.id}
+        for task in (done, failed, pending):
+            for _ in range(2):
+                database.tasks.unwatch_task(task.id)
+        assert [t.id for t in database.tasks.list_due(START + 999, 10)] == [pending.id]
+        database.tasks.unwatch_task("unknown")
+        assert database.tasks.find_task("unknown") is None
+
+    def test_is_postponed(self, database: Database, clock: ManualClock) -> None:
+        task = claim(database, sweeps=1)
+        clock.now = START + 5
+        database.tasks.postpone_check(task.id, check_at=START + 700)
+        assert read_task(database, task.id) == replace(task, check_at=START + 700, updated_at=at(START + 5))
+        database.tasks.postpone_check(task.id, check_at=START + 800, sweeps=2)
+        assert read_task(database, task.id).sweeps == 2
+        database.tasks.postpone_check(task.id, check_at=START + 900, sweeps=0)
+        assert read_task(database, task.id).sweeps == 0
+        assert database.tasks.list_due(START + 899, 10) == []
+
+    def test_is_never_brought_forward(self, database: Database) -> None:
+        task = claim(database, check_at=START + 50)
+        database.tasks.postpone_check(task.id, check_at=START + 49, sweeps=7)
+        database.tasks.postpone_check(task.id, check_at=START + 50, sweeps=7)
+        assert read_task(database, task.id) == task
+
+    def test_is_not_postponed_once_it_has_ended(self, database: Database) -> None:
+        task = claim(database)
+        database.imports.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=START)
+        database.tasks.unwatch_task(task.id)
+        before = read_task(database, task.id)
+        database.tasks.postpone_check(task.id, check_at=START + 1, sweeps=5)
+        database.tasks.postpone_check("unknown", check_at=START + 1)
+        assert read_task(database, task.id) == before
+        assert database.tasks.find_task("unknown") is None
+        assert database.tasks.list_due(START + 9, 10) == []
+
+
+class TestArrival:
+    def test_a_recorded_task_is_watched_and_not_written_again(self, database: Database) -> None:
+        task = drop(database)
+        assert read_task(database, task.id) == task
+        assert task in database.tasks.list_due(START + 300, 10)
+        database.tasks.record_task(replace(task, stage=Stage.UPLOADING))
+        assert read_task(database, task.id) == task
+
+    def test_an_upload_arrives_once(self, database: Database, clock: ManualClock) -> None:
+        asked = drop(database, stage=Stage.UPLOADING, archive=Archive("uploads/x.zip", "x.zip", "name"))
+        clock.now += 60
+        arrived = database.tasks.record_arrival(asked.id, size=7, etag="e1", check_at=START + 500)
+        assert arrived == replace(
+            asked,
+            stage=Stage.INSPECTING,
+            archive=Archive("uploads/x.zip", "x.zip", "name", 7, "e1"),
+            check_at=START + 500,
+            updated_at=at(START + 60),
+        )
+        assert database.tasks.record_arrival(asked.id, size=8, etag="e2", check_at=START + 900) == arrived
+        assert read_task(database, asked.id) == arrived
+        assert database.tasks.record_arrival("unknown", size=8, etag="e2", check_at=START) is None
+
+    def test_an_ended_task_does_not_wait_for_its_upload(self, database: Database) -> None:
+        asked = drop(database, stage=Stage.UPLOADING)
+        database.imports.fail_import(asked.id, GATED, check_at=START)
+        arrived = database.tasks.record_arrival(asked.id, size=8, etag="e2", check_at=START)
+        assert arrived is not None
+        assert arrived.status is TaskStatus.FAILED
+
+    def test_its_models_are_claimed_with_what_was_skipped(self, database: Database, clock: ManualClock) -> None:
+        task = drop(database)
+        models = [make_local_model("a", task.id), make_local_model("b", task.id)]
+        skipped = [SkippedDirectory("é", ("config.json", "weights")), SkippedDirectory("", ())]
+        clock.now += 60
+        claimed = database.imports.claim_models(task.id, models, skipped, check_at=START + 500)
+        assert claimed == replace(
+            task,
+            stage=Stage.PLANNING,
+            model_ids=tuple(m.model_id for m in models),
+            skipped=tuple(skipped),
+            check_at=START + 500,
+            updated_at=at(START + 60),
+        )
+        assert database.models.find_models(claimed.model_ids) == models
+        assert database.imports.claim_models(task.id, models[:1], [], check_at=START + 900) == claimed
+        assert database.imports.claim_models("unknown", models, [], check_at=START) is None
+
+    def test_its_models_are_claimed_at_no_other_stage(self, database: Database) -> None:
+        awaited, ended = drop(database, stage=Stage.UPLOADING), drop(database)
+        database.imports.fail_import(ended.id, GATED, check_at=START)
+        for task in (awaited, read_task(database, ended.id)):
+            models = [make_local_model("a", task.id)]
+            assert (
+                database.imports.claim_models(task.id, models, [SkippedDirectory("b", ())], check_at=START + 900)
+                == task
+            )
+            assert read_task(database, task.id) == task
+        assert database.models.find_model(make_local_model("a").model_id) is None
+
+    def test_its_models_are_not_claimed_if_one_is_here(self, database: Database) -> None:
+        first, second = drop(database), drop(database)
+        claimed = database.imports.claim_models(first.id, [make_local_model("a", first.id)], [], check_at=START)
+        assert claimed is not None
+        database.imports.finish_import(first.id, totals={claimed.model_ids[0]: (1, 1)}, check_at=START)
+        with pytest.raises(ModelExistsError) as caught:
+            database.imports.claim_models(
+                second.id, [make_local_model(name, second.id) for name in ("b", "A")], [], check_at=START
+            )
+        assert caught.value.models == {claimed.model_ids[0]: "a"}
+        assert read_task(database, second.id) == second
+        assert database.models.find_model(make_local_model("b").model_id) is None
+
+    @pytest.mark.parametrize("characters", ["a", "ä", "😀", "\ud800", "\x00"])
+    def test_a_record_has_room_for_ninety_models_and_a_hundred_skipped(
+        self, database: Database, characters: str
+    ) -> None:
+        """As much as inspecting keeps: directories of 900 bytes, 10 names of 80 characters and the index's."""
+        random = Random(7)
+        if characters == "😀":
+            characters = "".join(map(chr, range(0x1_0000, 0x2_0000)))
+
+        def write(length: int) -> str:
+            return "".join(random.choices(characters, k=length))
+
+        index = "(named by pytorch_model.bin.index.json)"
+        skipped = [
+            SkippedDirectory(f"{number} {write(220)}", tuple(f"{write(80)} {index}" for _ in range(10)))
+            for number in range(100)
+        ]
+        task = drop(database)
+        models = [make_local_model(f"m{number:02d}", task.id) for number in range(90)]
+        claimed = database.imports.claim_models(task.id, models, skipped, check_at=START)
+        assert claimed is not None
+        assert claimed.skipped == tuple(skipped)
+        database.imports.fail_import(task.id, GATED, check_at=START)
+        posted = replace(claimed, id=str(uuid.uuid4()))
+        database.imports.claim_import(posted, [replace(model, task_id=posted.id) for model in models])
+        assert read_task(database, posted.id) == posted
+
+    def test_another_tasks_models_are_not_claimed(self, database: Database) -> None:
+        first, second = drop(database), drop(database)
+        database.imports.claim_models(first.id, [make_local_model("a", first.id)], [], check_at=START)
+        with pytest.raises(ImportInProgressError) as running:
+            database.imports.claim_models(
+                second.id, [make_local_model(name, second.id) for name in ("b", "a")], [], check_at=START
+            )
+        assert running.value.task_id == first.id
+        assert read_task(database, second.id) == second
+        assert database.models.find_model(make_local_model("b").model_id) is None
+        database.imports.fail_import(second.id, GATED, check_at=START)
+        assert (
+            database.imports.claim_models(second.id, [make_local_model("b", second.id)], [], check_at=START) is not None
+        )
+        assert database.models.find_model(make_local_model("b").model_id) is None
+
+    def test_a_files_locator_is_given_back(self, database: Database) -> None:
+        file = replace(make_file("a/x"), locator="0,100,8,0,50,")
+        task = plan(database, file)
+        assert read_file(database, task.id, "a/x").file == file
+
+
+class TestList:
+    def list_all(self, database: Database, limit: int, **filters: Any) -> list[str]:
+        found: list[str] = []
+        cursor = None
+        for _ in range(50):
+            page = database.tasks.list_tasks(limit=limit, cursor=cursor, **filters)
+            assert len(page.tasks) <= limit
+            found += [task.id for task in page.tasks]
+            cursor = page.cursor
+            if cursor is None:
+                return found
+        raise AssertionError("the list does not end")
+
+    @pytest.mark.parametrize("limit", [1, 3, 100])
+    def test_is_newest_first_by_source_and_status(self, database: Database, limit: int) -> None:
+        dropped = [drop(database, created_at=at(START + number)) for number in range(7)]
+        imported = [claim(database, created_at=at(START + number + 0.5)) for number in range(3)]
+        database.imports.fail_import(dropped[2].id, GATED, check_at=START)
+        newest = sorted([*dropped, *imported], key=lambda task: task.created_at, reverse=True)
+        assert self.list_all(database, limit) == [task.id for task in newest]
+        assert self.list_all(database, limit, source=Source.HUGGINGFACE) == [t.id for t in reversed(imported)]
+        assert self.list_all(database, limit, status=TaskStatus.FAILED) == [dropped[2].id]
+        assert self.list_all(database, limit, source=Source.GITHUB) == []
+        assert database.tasks.list_tasks(limit=100).tasks[0] == newest[0]
+
+    def test_goes_on_below_what_was_listed_whatever_comes_in_above(self, database: Database) -> None:
+        tasks = [drop(database, created_at=at(START + number)) for number in range(4)]
+        first = database.tasks.list_tasks(limit=2)
+        assert list(first.tasks) == [tasks[3], tasks[2]]
+        assert first.cursor is not None
+        assert re.fullmatch(r"[A-Za-z0-9_-]+", first.cursor)
+        drop(database, created_at=at(START + 9))
+        database.imports.fail_import(tasks[2].id, GATED, check_at=START)
+        assert list(database.tasks.list_tasks(limit=2, cursor=first.cursor).tasks) == [tasks[1], tasks[0]]
+        assert list(database.tasks.list_tasks(limit=2, cursor=first.cursor, status=TaskStatus.FAILED).tasks) == []
+
+    def test_of_nothing_ends_at_once(self, database: Database) -> None:
+        assert database.tasks.list_tasks(limit=20) == TaskPage((), None)
+
+    @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(position=st.integers(0, 200), character=st.characters())
+    @example(position=0, character="\ud800")
+    @example(position=0, character="=")
+    def test_a_cursor_that_was_changed_is_refused_or_means_another_place(
+        self, database: Database, position: int, character: str
+    ) -> None:
+        for number in range(2):
+            drop(database, created_at=at(START + number))
+        cursor = database.tasks.list_tasks(limit=1).cursor
+        assert cursor is not None
+        cut = position % len(cursor)
+        with suppress(InvalidReferenceError):
+            assert (
+                len(database.tasks.list_tasks(limit=1, cursor=cursor[:cut] + character + cursor[cut + 1 :]).tasks) <= 1
+            )
+
+    @pytest.mark.parametrize("cursor", ["", "x", "é", "bm90aGluZw", "a" * 500, "{}", *FOREIGN_CURSORS])
+    def test_a_cursor_of_nobodys_is_refused(self, database: Database, cursor: str) -> None:
+        for refuse in (database.tasks.list_tasks, database.models.list_models):
+            with pytest.raises(InvalidReferenceError) as refused:
+                refuse(limit=1, cursor=cursor)
+            assert refused.value.part == "cursor"

@@ -1,0 +1,40 @@
+"""The repositories of one deployment, together."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from modelhaul.ports.content import ContentIndex
+from modelhaul.ports.files import FileRepository
+from modelhaul.ports.imports import ImportRepository
+from modelhaul.ports.models import ModelRepository
+from modelhaul.ports.tasks import TaskRepository
+from tests.fakes.content_index import InMemoryContentIndex
+from tests.fakes.file_repository import InMemoryFileRepository
+from tests.fakes.import_repository import InMemoryImportRepository
+from tests.fakes.model_repository import InMemoryModelRepository
+from tests.fakes.tables import InMemoryTables
+from tests.fakes.task_repository import InMemoryTaskRepository
+
+
+@dataclass(slots=True)
+class Database:
+    tasks: TaskRepository
+    models: ModelRepository
+    imports: ImportRepository
+    files: FileRepository
+    content: ContentIndex
+
+    def map(self, wrap: Callable[[Any], Any]) -> "Database":
+        """With each repository wrapped."""
+        return Database(**{field.name: wrap(getattr(self, field.name)) for field in fields(self)})
+
+
+def build_database(tables: InMemoryTables) -> Database:
+    return Database(
+        tasks=InMemoryTaskRepository(tables),
+        models=InMemoryModelRepository(tables),
+        imports=InMemoryImportRepository(tables),
+        files=InMemoryFileRepository(tables),
+        content=InMemoryContentIndex(tables),
+    )

@@ -1,0 +1,112 @@
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from modelhaul.domain.archives import SkippedDirectory
+from modelhaul.domain.errors import DeletionInProgressError, ImportInProgressError, ModelExistsError
+from modelhaul.domain.gate import GateReport
+from modelhaul.domain.models import Model, ModelError, ModelStatus
+from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
+from modelhaul.ports.imports import ImportRepository
+from tests.fakes.tables import InMemoryTables
+
+_INSPECTING = (TaskStatus.PENDING, Stage.INSPECTING)
+
+
+class InMemoryImportRepository(ImportRepository):
+    def __init__(self, tables: InMemoryTables) -> None:
+        self._tables = tables
+
+    def claim_import(self, task: Task, models: Sequence[Model]) -> None:
+        with self._tables.lock:
+            if task.id in self._tables.tasks:
+                return
+            self._claim(task.id, models)
+            self._tables.record(task)
+
+    def claim_models(
+        self, task_id: str, models: Sequence[Model], skipped: Sequence[SkippedDirectory], *, check_at: float
+    ) -> Task | None:
+        with self._tables.lock:
+            task = self._tables.tasks.get(task_id)
+            if task is None or (task.status, task.stage) != _INSPECTING:
+                return task
+            self._claim(task_id, models)
+            return self._tables.write_task(
+                task,
+                stage=Stage.PLANNING,
+                model_ids=tuple(model.model_id for model in models),
+                skipped=tuple(skipped),
+                check_at=check_at,
+                sweeps=0,
+            )
+
+    def finish_import(
+        self,
+        task_id: str,
+        *,
+        totals: Mapping[str, tuple[int, int]],
+        check_at: float,
+        gates: Mapping[str, GateReport] = MappingProxyType({}),
+        failed: Mapping[str, ModelError] = MappingProxyType({}),
+    ) -> bool:
+        with self._tables.lock:
+            task = self._tables.tasks.get(task_id)
+            if task is None or task.status is not TaskStatus.PENDING:
+                return task is not None and task.status is TaskStatus.DONE
+            self._tables.write_task(
+                task, status=TaskStatus.DONE, stage=Stage.DONE, failed_ids=tuple(failed), check_at=check_at
+            )
+            for model_id, (files, size) in totals.items():
+                self._tables.write_model(
+                    model_id, status=ModelStatus.READY, files=files, size=size, gate=gates.get(model_id)
+                )
+            for model_id, error in failed.items():
+                self._tables.write_model(model_id, status=ModelStatus.FAILED, error=error.shorten())
+            return True
+
+    def fail_import(
+        self,
+        task_id: str,
+        error: TaskError,
+        *,
+        stage: Stage = Stage.FAILED,
+        check_at: float,
+        failed: Mapping[str, ModelError] = MappingProxyType({}),
+    ) -> bool:
+        with self._tables.lock:
+            task = self._tables.tasks.get(task_id)
+            if task is None or task.status is not TaskStatus.PENDING:
+                return False
+            self._tables.write_task(task, status=TaskStatus.FAILED, stage=stage, error=error, check_at=check_at)
+            status = ModelStatus.WITHDRAWING if task.stage is Stage.PUBLISHING else ModelStatus.FAILED
+            shared = ModelError(error.type, error.detail, error.retryable)
+            for model_id in task.model_ids:
+                self._tables.write_model(model_id, status=status, error=failed.get(model_id, shared).shorten())
+            return True
+
+    def release_models(self, task_id: str) -> None:
+        with self._tables.lock:
+            task = self._tables.tasks.get(task_id)
+            for model in self._tables.find_models(task.model_ids if task is not None else ()):
+                if model.task_id == task_id and model.status is ModelStatus.WITHDRAWING:
+                    self._tables.write_model(model.model_id, status=ModelStatus.FAILED)
+
+    def _claim(self, task_id: str, models: Sequence[Model]) -> None:
+        held = self._tables.find_models([model.model_id for model in models])
+        ready = [model.resolved for model in held if model.status is ModelStatus.READY]
+        if ready:
+            raise ModelExistsError(
+                f"{', '.join(model.describe() for model in ready)}: here already.",
+                models={model.model_id: model.name for model in ready},
+            )
+        for model in held:
+            if model.status is ModelStatus.DELETING:
+                raise DeletionInProgressError(f"{model.resolved.name} is being deleted.", model_id=model.model_id)
+            if model.status is not ModelStatus.FAILED:
+                doing = "imported" if model.status is ModelStatus.IMPORTING else "withdrawn"
+                raise ImportInProgressError(
+                    f"{model.resolved.describe()} is being {doing} by task {model.task_id}.",
+                    model_id=model.model_id,
+                    task_id=model.task_id,
+                )
+        self._tables.models |= {model.model_id: model for model in models}

@@ -1,0 +1,79 @@
+from dataclasses import replace
+
+from modelhaul.domain.errors import InvalidReferenceError
+from modelhaul.domain.models import Source
+from modelhaul.domain.tasks import Progress, Stage, Task, TaskPage, TaskStatus
+from modelhaul.ports.tasks import TaskRepository
+from tests.fakes.tables import InMemoryTables
+
+_UPLOADING = (TaskStatus.PENDING, Stage.UPLOADING)
+_STAGE_ORDER = (Stage.PLANNING, Stage.TRANSFERRING, Stage.VERIFIED, Stage.PUBLISHING)
+
+
+class InMemoryTaskRepository(TaskRepository):
+    def __init__(self, tables: InMemoryTables) -> None:
+        self._tables = tables
+
+    def find_task(self, task_id: str) -> Task | None:
+        with self._tables.lock:
+            return self._tables.tasks.get(task_id)
+
+    def record_task(self, task: Task) -> None:
+        with self._tables.lock:
+            if task.id not in self._tables.tasks:
+                self._tables.record(task)
+
+    def list_tasks(
+        self, *, source: Source | None = None, status: TaskStatus | None = None, limit: int, cursor: str | None = None
+    ) -> TaskPage:
+        """The cursor is the last listed task's id."""
+        with self._tables.lock:
+            tasks = sorted(self._tables.tasks.values(), key=lambda t: (t.created_at, t.id), reverse=True)
+            if cursor is not None:
+                if cursor not in self._tables.tasks:
+                    raise InvalidReferenceError("The cursor is none that a list was answered with.", part="cursor")
+                tasks = tasks[tasks.index(self._tables.tasks[cursor]) + 1 :]
+            fitting = [t for t in tasks if source in (None, t.source) and status in (None, t.status)]
+            page = fitting[:limit]
+            return TaskPage(tuple(page), page[-1].id if len(fitting) > limit else None)
+
+    def record_arrival(self, task_id: str, *, size: int, etag: str, check_at: float) -> Task | None:
+        with self._tables.lock:
+            task = self._tables.tasks.get(task_id)
+            if task is None or task.archive is None or (task.status, task.stage) != _UPLOADING:
+                return task
+            archive = replace(task.archive, size=size, etag=etag)
+            return self._tables.write_task(task, stage=Stage.INSPECTING, archive=archive, check_at=check_at, sweeps=0)
+
+    def start_stage(self, task_id: str, stage: Stage, *, check_at: float, totals: Progress | None = None) -> bool:
+        earlier = _STAGE_ORDER[: _STAGE_ORDER.index(stage)]
+        with self._tables.lock:
+            task = self._tables.tasks.get(task_id)
+            if task is None or task.status is not TaskStatus.PENDING or task.stage not in earlier:
+                return False
+            progress, began_at = task.progress, task.transfer_began_at
+            if totals is not None:
+                progress = replace(progress, files_total=totals.files_total, bytes_total=totals.bytes_total)
+            if stage is Stage.TRANSFERRING:
+                began_at = self._tables.now()
+            self._tables.write_task(
+                task, stage=stage, progress=progress, transfer_began_at=began_at, check_at=check_at, sweeps=0
+            )
+            return True
+
+    def postpone_check(self, task_id: str, *, check_at: float, sweeps: int | None = None) -> None:
+        with self._tables.lock:
+            task = self._tables.tasks.get(task_id)
+            if task is not None and task_id in self._tables.watched and task.check_at < check_at:
+                self._tables.write_task(task, check_at=check_at, sweeps=task.sweeps if sweeps is None else sweeps)
+
+    def list_due(self, now: float, limit: int) -> list[Task]:
+        with self._tables.lock:
+            watched = (self._tables.tasks[task_id] for task_id in self._tables.watched)
+            return sorted((t for t in watched if t.check_at <= now), key=lambda t: t.check_at)[:limit]
+
+    def unwatch_task(self, task_id: str) -> None:
+        with self._tables.lock:
+            task = self._tables.tasks.get(task_id)
+            if task is not None and task.status is not TaskStatus.PENDING:
+                self._tables.watched.discard(task_id)

@@ -104,8 +104,7 @@ class Downloader:
             counter.add(file.size)
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
-        # The digest is part of the name: what is left of another content is not gone on with.
-        path = target.with_name(f".{target.name[:100]}.{file.sha256[:16]}.partial")
+        path = target.with_name(name_partial(target.name, file.sha256))
         for attempt in open_attempts(self.screen.say):
             with attempt, PartialFile(path, counter, stopped) as partial:
                 self._complete(model_id, file, partial)
@@ -128,6 +127,14 @@ class Downloader:
         if partial.sha256 != file.sha256:
             partial.restart()
             raise UnavailableError("A file is not what the manifest says", f"The sha256 of {file.path} differs.")
+
+
+def name_partial(name: str, sha256: str) -> str:
+    """The name of the partial file for this content under this name: at most 104 bytes, of the 255 that most file
+    systems allow. What is left of another content, or of a file of equal content, has another name.
+    """
+    digest = hashlib.sha256(f"{name}\n{sha256}".encode()).hexdigest()
+    return f".{name.encode()[:60].decode(errors='ignore')}.{digest[:32]}.partial"
 
 
 class PartialFile:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from modelhaul_cli.downloading import name_partial
 from tests.command_line.conftest import CommandLine
 from tests.fakes.api_server import MODEL_ID, Answer, ApiServer, Fault, store_error
 
@@ -138,7 +139,7 @@ def test_what_a_run_left_is_gone_on_with_by_the_next(api: ApiServer, command_lin
     folder = tmp_path / "m"
     content = FILES["model.safetensors"]
     folder.mkdir()
-    partial = folder / f".model.safetensors.{hashlib.sha256(content).hexdigest()[:16]}.partial"
+    partial = folder / name_partial("model.safetensors", hashlib.sha256(content).hexdigest())
     partial.write_bytes(content[:400_000])
     other = folder / ".model.safetensors.0123456789abcdef.partial"
     other.write_bytes(b"of another content")
@@ -147,6 +148,24 @@ def test_what_a_run_left_is_gone_on_with_by_the_next(api: ApiServer, command_lin
     assert (folder / "model.safetensors").read_bytes() == content
     assert api.find("GET", "/store/")[0].headers["range"] == "bytes=400000-"
     assert not partial.exists()
+
+
+@pytest.mark.parametrize("character", ["模", "é", "a"])
+def test_a_long_name_is_fetched_whatever_its_script(
+    api: ApiServer, command_line: CommandLine, tmp_path: Path, character: str
+) -> None:
+    """File systems limit names to 255 bytes: 80 CJK characters have 240."""
+    name = character * (240 // len(character.encode())) + ".bin"
+    api.add_model({name: b"content"})
+    outcome = command_line.run("get", MODEL_ID, name, "--to", tmp_path / "m")
+    assert outcome.code == 0, outcome.err
+    assert read_folder(tmp_path / "m")[name] == b"content"
+
+
+def test_files_of_equal_content_have_partial_files_of_their_own() -> None:
+    first, second = (name_partial("x" * 100 + last, "0" * 64) for last in "ab")
+    assert first != second
+    assert max(len(name_partial(name, "f" * 64).encode()) for name in ("模" * 85, "x" * 255)) <= 104
 
 
 def test_wrong_bytes_are_never_kept(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
@@ -164,7 +183,7 @@ def test_a_damaged_partial_file_is_fetched_anew(api: ApiServer, command_line: Co
     api.add_model(FILES)
     content = FILES["model.safetensors"]
     (tmp_path / "m").mkdir()
-    partial = tmp_path / "m" / f".model.safetensors.{hashlib.sha256(content).hexdigest()[:16]}.partial"
+    partial = tmp_path / "m" / name_partial("model.safetensors", hashlib.sha256(content).hexdigest())
     for left in (b"x" * 1000, content + b"more"):
         partial.write_bytes(left)
         assert command_line.run("get", MODEL_ID, "model.safetensors", "--to", tmp_path / "m").code == 0

@@ -209,7 +209,7 @@ class TestClaimOfSeveral:
         assert [m.model_id for m in database.models.list_models(limit=10).models] == [good]
         # A repetition, also with another result, changes nothing.
         clock.now = START + 70
-        assert database.imports.finish_import(task.id, totals=dict.fromkeys(task.model_ids, (1, 1)), check_at=START)
+        assert not database.imports.finish_import(task.id, totals=dict.fromkeys(task.model_ids, (1, 1)), check_at=START)
         assert not database.imports.fail_import(task.id, GATED, check_at=START)
         assert (read_task(database, task.id), database.models.find_models(task.model_ids)) == (ended, models)
 
@@ -298,7 +298,7 @@ class TestEnd:
         assert database.imports.finish_import(done.id, totals={done.model_ids[0]: (1, 1)}, check_at=START)
         assert database.imports.fail_import(failed.id, GATED, check_at=START)
         before = [read_task(database, task.id) for task in (done, failed)]
-        assert database.imports.finish_import(done.id, totals={done.model_ids[0]: (2, 2)}, check_at=START + 1)
+        assert not database.imports.finish_import(done.id, totals={done.model_ids[0]: (2, 2)}, check_at=START + 1)
         assert not database.imports.fail_import(done.id, GATED, check_at=START + 1)
         assert not database.imports.finish_import(failed.id, totals={failed.model_ids[0]: (1, 1)}, check_at=START + 1)
         assert not database.imports.fail_import(failed.id, replace(GATED, detail="again"), check_at=START + 1)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 KEY = "the-key"
 PROBLEM = "urn:modelhaul:problem:"
@@ -253,7 +253,7 @@ class ApiServer:
                 del self.models[model_id]
                 return self.deletion
             case "GET", ["models", model_id, "files", *path] if model_id in self.models:
-                location = f"{self.endpoint}/store/{'/'.join(path)}?X-Amz-Signature=secret"
+                location = f"{self.endpoint}/store/{quote('/'.join(path))}?X-Amz-Signature=secret"
                 return Answer(302, headers={"Location": location})
         kind = "task-not-found" if "tasks" in route else "model-not-found"
         return refuse(404, kind, "No such task" if "tasks" in route else "No such model", "It is not there.")

@@ -52,7 +52,7 @@ class InMemoryImportRepository(ImportRepository):
         with self._tables.lock:
             task = self._tables.tasks.get(task_id)
             if task is None or task.status is not TaskStatus.PENDING:
-                return task is not None and task.status is TaskStatus.DONE
+                return False
             self._tables.write_task(
                 task, status=TaskStatus.DONE, stage=Stage.DONE, failed_ids=tuple(failed), check_at=check_at
             )

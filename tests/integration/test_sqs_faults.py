@@ -9,7 +9,7 @@ from botocore.stub import Stubber
 
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
 from modelhaul.domain.errors import StorageUnavailableError
-from modelhaul.domain.messages import PlanImport, TransferFiles
+from modelhaul.domain.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
 from tests.contract.backends import REGION, open_aws
 
 if TYPE_CHECKING:
@@ -121,8 +121,18 @@ def test_a_refused_call_is_unavailable_storage(queue: SQSMessageQueue, stubber: 
         queue.send(MESSAGES)
 
 
+@pytest.mark.parametrize(
+    ("message", "setting"),
+    [
+        (AcceptArchive(task_id="t"), "ARCHIVE_QUEUE_URL"),
+        (PlanImport(task_id="t"), "PLAN_QUEUE_URL"),
+        (TransferFiles(task_id="t", paths=("a",)), "TRANSFER_QUEUE_URL"),
+        (PublishModels(task_id="t"), "PUBLISH_QUEUE_URL"),
+    ],
+)
 def test_a_queue_that_is_not_configured_is_named_before_anything_is_sent(
-    queue: SQSMessageQueue, stubber: Stubber
+    client: "SQSClient", stubber: Stubber, message: Message, setting: str
 ) -> None:
-    with pytest.raises(ValueError, match=r"^no queue for TransferFiles: TRANSFER_QUEUE_URL is not set$"):
-        queue.send([*MESSAGES, TransferFiles(task_id="t", paths=("a",))])
+    queue = SQSMessageQueue(client, {AcceptArchive: URL, PlanImport: URL} if setting == "PUBLISH_QUEUE_URL" else {})
+    with pytest.raises(ValueError, match=rf"^no queue for {type(message).__name__}: {setting} is not set$"):
+        queue.send([*(MESSAGES if setting == "PUBLISH_QUEUE_URL" else []), message])

@@ -44,6 +44,9 @@ WORK = {
     "modelhaul.inspection.gate",
     "modelhaul.inspection.pickles.streams",
 }
+ENGINE = {"modelhaul.transfer.engine", "modelhaul.imports.transfer"}
+# isal inflates archives and computes their CRC-32, and that of the parts that are uploaded.
+INFLATE = {"transfer_files", "submit_local", "accept_archive", "publish_models"}
 QUEUES = {"modelhaul.entrypoints.workers", "aws_lambda_powertools.utilities.batch"}
 ARCHIVES = {"modelhaul.archives.directory", "modelhaul.archives.reader", "modelhaul.archives.inflating"}
 HUB = {"huggingface_hub.hf_api"}
@@ -104,6 +107,11 @@ def test_all_that_a_request_needs_is_built_before_it_comes(name: str, functions:
 @pytest.mark.parametrize("name", BUILT)
 def test_no_function_loads_what_none_needs(name: str, functions: dict[str, Function]) -> None:
     check_absent(NOWHERE, start_function(functions[name])["modules"])
+
+
+@pytest.mark.parametrize("name", sorted(BUILT.keys() - {"transfer_files"}))
+def test_functions_that_move_no_files_do_not_load_the_engine(name: str, functions: dict[str, Function]) -> None:
+    check_absent(ENGINE | (set() if name in INFLATE else {"isal"}), start_function(functions[name])["modules"])
 
 
 @pytest.mark.parametrize("name", API_LACKS)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from modelhaul import wiring
+from modelhaul.catalog.delete import ModelDeleter
 from modelhaul.domain.errors import StorageUnavailableError
 from modelhaul.domain.messages import Message, PlanImport, PublishModels, TransferFiles, parse_message
-from modelhaul.domain.tasks import TaskStatus
+from modelhaul.domain.tasks import Task, TaskStatus
 from modelhaul.entrypoints.logs import create_logger
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
@@ -27,7 +28,9 @@ FUNCTIONS: dict[type[Message], str] = {
 @pytest.fixture
 def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
     deployment = Deployment(
-        InMemoryModelSource({NAME: {"main": {"config.json": b"{}", "model.bin": b"w" * 9_000_000}}})
+        InMemoryModelSource(
+            {NAME: {"main": {"config.json": b"{}", "model.bin": b"w" * 9_000_000}, "next": {"config.json": b"{}"}}}
+        )
     )
     for name in ("planner", "transferrer", "publisher", "runner", "closer", "sweeper", "meter"):
         monkeypatch.setattr(wiring, f"create_{name}", lambda name=name: getattr(deployment, name))
@@ -125,6 +128,28 @@ def test_the_sweep_sends_what_was_lost(deployment: Deployment) -> None:
     assert answer == {"due": 1}
     run_functions(deployment)
     assert deployment.find_task(task.id).status is TaskStatus.DONE
+
+
+def test_the_sweep_looks_after_other_tasks_and_deletions_when_one_meets_a_defect(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, lost = deployment.submit(NAME), deployment.submit(NAME, "next")
+    deployment.receive()
+    deployment.clock.now += 3600
+    find_task = deployment.database.tasks.find_task
+    resumed: list[bool] = []
+
+    def fail_once(task_id: str) -> Task | None:
+        if task_id == broken.id:
+            raise ZeroDivisionError
+        return find_task(task_id)
+
+    monkeypatch.setattr(deployment.database.tasks, "find_task", fail_once)
+    monkeypatch.setattr(ModelDeleter, "resume", lambda *_: resumed.append(True))
+    assert deployment.sweeper.sweep_stale(lambda: 300.0) == 2
+    monkeypatch.undo()
+    assert resumed
+    assert [message.task_id for message in deployment.receive()] == [lost.id]
 
 
 def test_log_lines_say_of_which_task_they_are(deployment: Deployment) -> None:

@@ -3,6 +3,8 @@
 Imports are inside the functions, so that a function loads only what it uses.
 """
 
+from __future__ import annotations  # the types of results are not loaded
+
 import os
 import time
 from collections.abc import Callable
@@ -10,20 +12,6 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from modelhaul.domain.models import Source
-from modelhaul.domain.tasks import Task
-from modelhaul.ports.archive_store import ArchiveStore
-from modelhaul.ports.content import ContentIndex
-from modelhaul.ports.event_bus import EventBus
-from modelhaul.ports.files import FileRepository
-from modelhaul.ports.imports import ImportRepository
-from modelhaul.ports.message_queue import MessageQueue
-from modelhaul.ports.metrics import Meter
-from modelhaul.ports.model_sources import ModelResolver, ModelSource
-from modelhaul.ports.models import ModelRepository
-from modelhaul.ports.object_store import ObjectStore
-from modelhaul.ports.pickle_scanner import PickleScanner
-from modelhaul.ports.secret_store import SecretStore
-from modelhaul.ports.tasks import TaskRepository
 
 if TYPE_CHECKING:
     from pynamodb.connection import Connection
@@ -32,6 +20,7 @@ if TYPE_CHECKING:
     from modelhaul.archives.rules import ArchiveRules
     from modelhaul.catalog.delete import ModelDeleter
     from modelhaul.catalog.read import Catalog
+    from modelhaul.domain.tasks import Task
     from modelhaul.imports.accept import ArchiveAcceptor, ArrivalRecorder
     from modelhaul.imports.finish import TaskCloser
     from modelhaul.imports.notify import EndAnnouncer
@@ -43,6 +32,19 @@ if TYPE_CHECKING:
     from modelhaul.imports.submit_archive import ArchiveIntake
     from modelhaul.imports.sweep import Sweeper
     from modelhaul.imports.transfer import Transferrer
+    from modelhaul.ports.archive_store import ArchiveStore
+    from modelhaul.ports.content import ContentIndex
+    from modelhaul.ports.event_bus import EventBus
+    from modelhaul.ports.files import FileRepository
+    from modelhaul.ports.imports import ImportRepository
+    from modelhaul.ports.message_queue import MessageQueue
+    from modelhaul.ports.metrics import Meter
+    from modelhaul.ports.model_sources import ModelResolver, ModelSource
+    from modelhaul.ports.models import ModelRepository
+    from modelhaul.ports.object_store import ObjectStore
+    from modelhaul.ports.pickle_scanner import PickleScanner
+    from modelhaul.ports.secret_store import SecretStore
+    from modelhaul.ports.tasks import TaskRepository
     from modelhaul_sources.github import GitHubSource
     from modelhaul_sources.huggingface import HuggingFaceSource
 
@@ -58,7 +60,7 @@ def build_early(*builders: Callable[[], object]) -> None:
 
 
 @cache
-def open_database() -> "Connection":
+def open_database() -> Connection:
     """The one client that all repositories of a function share."""
     from modelhaul.adapters.dynamodb.connection import open_connection
     from modelhaul.settings import RegionSettings
@@ -176,7 +178,7 @@ def open_source(task: Task) -> ModelSource:
 
 
 @cache
-def open_hub() -> "HuggingFaceSource":
+def open_hub() -> HuggingFaceSource:
     from modelhaul.settings import HuggingFaceSettings
     from modelhaul_sources.hosts import HostPolicy
     from modelhaul_sources.huggingface import HuggingFaceSource
@@ -199,7 +201,7 @@ def load_hub_client() -> None:
 
 
 @cache
-def open_github() -> "GitHubSource":
+def open_github() -> GitHubSource:
     from modelhaul.adapters.dynamodb.rate_limits import DynamoDBRateLimitStore
     from modelhaul.settings import GitHubSettings
     from modelhaul_sources.github import GitHubSource
@@ -230,7 +232,7 @@ def create_secrets() -> SecretStore:
 
 
 @cache
-def create_answer_store() -> "DynamoDBAnswerStore":
+def create_answer_store() -> DynamoDBAnswerStore:
     from modelhaul.adapters.idempotency import DynamoDBAnswerStore
     from modelhaul.settings import IdempotencySettings
 
@@ -239,14 +241,14 @@ def create_answer_store() -> "DynamoDBAnswerStore":
 
 
 @cache
-def create_intake() -> "Intake":
+def create_intake() -> Intake:
     from modelhaul.imports.submit import Intake
 
     return Intake(create_imports(), create_queue(), open_resolver, create_meter(), time.time)
 
 
 @cache
-def read_archive_rules() -> "ArchiveRules":
+def read_archive_rules() -> ArchiveRules:
     from modelhaul.archives.entries import ArchiveLimits
     from modelhaul.archives.rules import ArchiveRules
     from modelhaul.settings import ArchiveSettings
@@ -262,7 +264,7 @@ def read_archive_rules() -> "ArchiveRules":
 
 
 @cache
-def create_archive_intake() -> "ArchiveIntake":
+def create_archive_intake() -> ArchiveIntake:
     from modelhaul.imports.submit_archive import ArchiveIntake
 
     rules = read_archive_rules()
@@ -272,14 +274,14 @@ def create_archive_intake() -> "ArchiveIntake":
 
 
 @cache
-def create_arrival_recorder() -> "ArrivalRecorder":
+def create_arrival_recorder() -> ArrivalRecorder:
     from modelhaul.imports.accept import ArrivalRecorder
 
     return ArrivalRecorder(create_tasks(), create_archives(), time.time)
 
 
 @cache
-def create_acceptor() -> "ArchiveAcceptor":
+def create_acceptor() -> ArchiveAcceptor:
     from modelhaul.imports.accept import ArchiveAcceptor
 
     rules = read_archive_rules()
@@ -295,7 +297,7 @@ def create_acceptor() -> "ArchiveAcceptor":
 
 
 @cache
-def create_outcomes() -> "OutcomeWriter":
+def create_outcomes() -> OutcomeWriter:
     from modelhaul.imports.outcomes import OutcomeWriter
     from modelhaul.settings import StoreSettings
 
@@ -303,7 +305,7 @@ def create_outcomes() -> "OutcomeWriter":
 
 
 @cache
-def create_closer() -> "TaskCloser":
+def create_closer() -> TaskCloser:
     from modelhaul.imports.finish import TaskCloser
 
     return TaskCloser(
@@ -320,28 +322,28 @@ def create_closer() -> "TaskCloser":
 
 
 @cache
-def create_catalog() -> "Catalog":
+def create_catalog() -> Catalog:
     from modelhaul.catalog.read import Catalog
 
     return Catalog(create_models(), create_store())
 
 
 @cache
-def create_deleter() -> "ModelDeleter":
+def create_deleter() -> ModelDeleter:
     from modelhaul.catalog.delete import ModelDeleter
 
     return ModelDeleter(create_models(), create_content(), create_store(), create_meter(), time.time)
 
 
 @cache
-def create_runner() -> "StepRunner":
+def create_runner() -> StepRunner:
     from modelhaul.imports.retry import StepRunner
 
     return StepRunner(create_tasks(), create_files(), create_queue(), create_closer(), create_meter(), time.time)
 
 
 @cache
-def create_planner() -> "Planner":
+def create_planner() -> Planner:
     from modelhaul.imports.plan import Planner
 
     rules = read_archive_rules()
@@ -351,7 +353,7 @@ def create_planner() -> "Planner":
 
 
 @cache
-def create_transferrer() -> "Transferrer":
+def create_transferrer() -> Transferrer:
     from modelhaul.imports.transfer import Transferrer
 
     return Transferrer(
@@ -368,7 +370,7 @@ def create_transferrer() -> "Transferrer":
 
 
 @cache
-def create_publisher() -> "Publisher":
+def create_publisher() -> Publisher:
     from modelhaul.imports.publish import Publisher
     from modelhaul.inspection.gate import Gate
     from modelhaul.settings import GateSettings
@@ -398,7 +400,7 @@ def create_pickle_scanner() -> PickleScanner:
 
 
 @cache
-def create_sweeper() -> "Sweeper":
+def create_sweeper() -> Sweeper:
     from modelhaul.imports.sweep import Sweeper
 
     return Sweeper(
@@ -407,7 +409,7 @@ def create_sweeper() -> "Sweeper":
 
 
 @cache
-def create_announcer() -> "EndAnnouncer":
+def create_announcer() -> EndAnnouncer:
     from modelhaul.imports.notify import EndAnnouncer
     from modelhaul.settings import StoreSettings
 

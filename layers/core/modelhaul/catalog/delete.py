@@ -87,6 +87,8 @@ class ModelDeleter:
                     "could not delete the model; the next sweep will",
                     extra={"model_id": listed.model_id, "reason": error.type, "detail": error.detail},
                 )
+            except Exception:
+                logger.exception("unexpected error; other models are deleted", extra={"model_id": listed.model_id})
 
     def _delete(self, model: Model, owner: str, remaining: Callable[[], float]) -> bool:
         context = {"model_id": model.model_id, "model": model.resolved.name, "task_id": model.task_id}

@@ -7,8 +7,6 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, ClassVar, Protocol, Self
 
-from isal import isal_zlib
-
 from modelhaul.domain.errors import ArchiveRefusedError, DigestMismatchError
 
 _SHA256_STATE = 112  # sizeof(SHA256_CTX), openssl/sha.h
@@ -18,9 +16,8 @@ type Bytes = bytes | bytearray | memoryview
 
 class Algorithm(StrEnum):
     SHA256 = "sha256"
-    GIT_SHA1 = (
-        "git-sha1"  # sha1 of b"blob <size>\0" + content: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
-    )
+    # sha1 of b"blob <size>\0" + content: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
+    GIT_SHA1 = "git-sha1"
     CRC32 = "crc32"  # what a ZIP publishes of an entry: finds damage, does not tell contents apart
 
     @property
@@ -130,10 +127,14 @@ def _load_libcrypto() -> ctypes.CDLL | None:
 
 class _Crc32:
     def __init__(self, state: bytes | None = None) -> None:
+        # Only archives publish CRC-32: other functions do not load this.
+        from isal import isal_zlib  # noqa: PLC0415
+
+        self._compute = isal_zlib.crc32
         self._value = int.from_bytes(state) if state is not None else 0
 
     def update(self, data: Bytes) -> None:
-        self._value = isal_zlib.crc32(data, self._value)
+        self._value = self._compute(data, self._value)
 
     def hexdigest(self) -> str:
         return f"{self._value:08x}"

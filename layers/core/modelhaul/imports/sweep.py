@@ -63,6 +63,8 @@ class Sweeper:
                     "could not look after the task; the next sweep will",
                     extra={"task_id": listed.id, "reason": error.type, "detail": error.detail},
                 )
+            except Exception:
+                logger.exception("unexpected error; the other tasks are looked after", extra={"task_id": listed.id})
         self.deleter.resume(lambda: remaining() - _STOP_BEFORE)
         return len(due)
 

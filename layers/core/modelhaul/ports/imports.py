@@ -46,8 +46,8 @@ class ImportRepository(Protocol):
         """Ends the task DONE: the models in `totals` become READY, those in `failed` FAILED with their shortened error,
         so that another import can claim them; all or nothing. Together these are the task's models.
 
-        `totals`: (files, bytes) of each READY model, by its id; `gates`: what the gate found in it. False if the task
-        has ended otherwise before.
+        `totals`: (files, bytes) of each READY model, by its id; `gates`: what the gate found in it. Of any
+        number of calls at most one returns True: the one that ended the task.
         """
 
     def fail_import(
@@ -62,7 +62,7 @@ class ImportRepository(Protocol):
         """Ends the task FAILED with `error`, and its models, if it has any, FAILED, or WITHDRAWING if the task was
         PUBLISHING; all or nothing. A model has its own error of `failed`, else the task's, shortened.
 
-        False if the task has ended before.
+        Of any number of calls at most one returns True: the one that ended the task.
         """
 
     def release_models(self, task_id: str) -> None:

@@ -1,6 +1,7 @@
 """A task and its models, written in one transaction."""
 
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -11,6 +12,7 @@ from pynamodb.transactions import TransactWrite
 from modelhaul.adapters.dynamodb.connection import (
     CancelledError,
     bind_item,
+    find_item,
     open_transaction,
     retry_write,
     to_moment,
@@ -26,6 +28,7 @@ from modelhaul.adapters.dynamodb.task_items import (
     pack_skipped,
     progress_actions,
     read_task,
+    to_task,
 )
 from modelhaul.domain.archives import SkippedDirectory
 from modelhaul.domain.errors import DeletionInProgressError, ImportInProgressError, ModelExistsError
@@ -135,12 +138,15 @@ class DynamoDBImportRepository(ImportRepository):
         gates: Mapping[str, GateReport] = MappingProxyType({}),
         failed: Mapping[str, ModelError] = MappingProxyType({}),
     ) -> bool:
+        token = str(uuid.uuid4())
+
         def finish() -> bool:
-            task = read_task(self._tasks, task_id)
-            if task is None or task.status is not TaskStatus.PENDING:
-                return task is not None and task.status is TaskStatus.DONE
+            item = find_item(self._tasks, task_id)
+            if item is None or item.status != TaskStatus.PENDING:
+                return _is_own(item, token)
             self._end(
-                task,
+                to_task(item),
+                token,
                 [
                     TaskItem.status.set(TaskStatus.DONE),
                     TaskItem.stage.set(Stage.DONE),
@@ -174,14 +180,17 @@ class DynamoDBImportRepository(ImportRepository):
         failed: Mapping[str, ModelError] = MappingProxyType({}),
     ) -> bool:
         shared = ModelError(error.type, error.detail, error.retryable)
+        token = str(uuid.uuid4())
 
         def fail() -> bool:
-            task = read_task(self._tasks, task_id)
-            if task is None or task.status is not TaskStatus.PENDING:
-                return False
+            item = find_item(self._tasks, task_id)
+            if item is None or item.status != TaskStatus.PENDING:
+                return _is_own(item, token)
+            task = to_task(item)
             status = _find_failed_status(task)
             self._end(
                 task,
+                token,
                 [
                     TaskItem.status.set(TaskStatus.FAILED),
                     TaskItem.stage.set(stage),
@@ -195,7 +204,12 @@ class DynamoDBImportRepository(ImportRepository):
         return retry_write(fail)
 
     def _end(
-        self, task: Task, task_actions: Sequence[Action], model_actions: Mapping[str, Sequence[Action]], check_at: float
+        self,
+        task: Task,
+        token: str,
+        task_actions: Sequence[Action],
+        model_actions: Mapping[str, Sequence[Action]],
+        check_at: float,
     ) -> None:
         now = to_moment(self._clock())
         with open_transaction(self._connection) as transaction:
@@ -203,6 +217,7 @@ class DynamoDBImportRepository(ImportRepository):
                 self._tasks(task.id),
                 actions=[
                     *task_actions,
+                    TaskItem.moved_by.set(token),
                     TaskItem.updated_at.set(now),
                     TaskItem.check_at.set(check_at),
                     TaskItem.expires_at.set(to_moment(self._clock() + TASK_TTL)),
@@ -227,6 +242,11 @@ class DynamoDBImportRepository(ImportRepository):
 
 def _fail_model(status: ModelStatus, error: ModelError) -> list[Action]:
     return [ModelItem.status.set(status), ModelItem.error.set(from_error(error))]
+
+
+def _is_own(item: TaskItem | None, token: str) -> bool:
+    """Whether the task was ended by the call that has this token, whose reply was lost."""
+    return item is not None and bool(item.moved_by == token)
 
 
 def _find_failed_status(task: Task) -> ModelStatus:

@@ -2,8 +2,11 @@
 
 import hashlib
 import random
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Barrier, Thread
 from typing import Any
 
@@ -15,6 +18,7 @@ from modelhaul.domain.digests import Algorithm, Digest
 from modelhaul.domain.errors import (
     FileMissingError,
     ImportInProgressError,
+    LeaseLostError,
     ModelExistsError,
     RateLimitedError,
     SourceUnavailableError,
@@ -684,6 +688,67 @@ def test_small_files_of_a_slow_source_go_on_in_other_functions() -> None:
     assert deployment.find_task(task.id).status is TaskStatus.DONE
     assert functions > 1
     assert source.bytes_read.total() == sum(map(len, files.values())), "no file was fetched twice"
+
+
+def test_small_files_behind_a_slow_one_are_recorded_and_their_lease_is_kept() -> None:
+    files = {f"file-{number:02}.json": b"%d" % number for number in range(30)}
+    deployment, source = make_deployment(files)
+    settings = replace(deployment.transferrer.settings, heartbeat=0.02)
+    deployment.transferrer = replace(deployment.transferrer, settings=settings)
+    seen: list[tuple[int, bool, int]] = []
+
+    def read_slowly(path: str, offset: int) -> None:
+        if path != "file-00.json":
+            return
+        deployment.clock.now += 400  # more than a lease, and than the sweep waits
+        for _ in range(1000):
+            (record,) = deployment.database.files.find_files(task.id, [path])
+            done = deployment.find_task(task.id).progress.files_done
+            if done == 29 and record.lease_until > deployment.clock.now:
+                break
+            time.sleep(0.01)
+        seen.append((done, record.lease_until > deployment.clock.now, deployment.sweeper.sweep_stale(lambda: 300.0)))
+
+    source.on_read = read_slowly
+    task = deployment.submit(NAME)
+    deployment.run()
+    assert seen == [(29, True, 0)]
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+
+
+def test_files_of_a_batch_whose_lease_was_lost_are_left_to_the_other_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment, source = make_deployment({f"file-{number}.json": b"%d" % number for number in range(3)})
+    settings = replace(deployment.transferrer.settings, heartbeat=0.02)
+    deployment.transferrer = replace(deployment.transferrer, settings=settings)
+
+    files, was_refused = deployment.database.files, threading.Event()
+    renew_lease = files.renew_lease
+
+    def renew(*arguments: Any, **options: Any) -> None:
+        try:
+            renew_lease(*arguments, **options)
+        except LeaseLostError:
+            was_refused.set()
+            raise
+
+    monkeypatch.setattr(files, "renew_lease", renew)
+
+    def lose_lease(path: str, offset: int) -> None:
+        if path == "file-2.json":
+            deployment.clock.now += 100
+            now = deployment.clock.now
+            assert files.lease_file(task.id, "file-0.json", owner="other", now=now, until=now + 90)
+            assert was_refused.wait(30)
+
+    source.on_read = lose_lease
+    task = deployment.submit(NAME)
+    bring_to(deployment, task, Stage.TRANSFERRING)
+    for message in deployment.receive():
+        deployment.deliver(message)
+    assert was_refused.is_set()
+    records = {record.file.path: record.done for record in files.list_files(task.id)}
+    assert not records["file-0.json"]
+    assert deployment.find_task(task.id).stage is Stage.TRANSFERRING
 
 
 def test_a_published_blob_is_not_replaced_by_one_that_expires() -> None:

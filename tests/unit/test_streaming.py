@@ -379,6 +379,21 @@ def test_a_lost_lease_ends_the_move_without_touching_the_upload() -> None:
     assert len(bench.uploads()) == 1, "it belongs to the other function"
 
 
+def test_a_function_without_the_lease_that_sees_another_etag_leaves_the_upload() -> None:
+    bench = make_bench()
+    bench.source.cut_after = cut_once(3 * PART)
+    bench.source.etag = lambda start: "e1" if start == 0 else "e2"
+
+    def refuse(checkpoint: Checkpoint | None) -> None:
+        if checkpoint is None:
+            raise LeaseLostError("another function has it")
+
+    bench.on_save = refuse
+    with pytest.raises(LeaseLostError):
+        bench.run()
+    assert len(bench.uploads()) == 1, "the other function goes on with it"
+
+
 def test_an_upload_that_is_gone_starts_anew() -> None:
     bench = make_bench()
     bench.source.cut_after = lambda position: max(position, 4 * PART)

@@ -8,9 +8,8 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from functools import partial
 
 from modelhaul.domain.digests import Algorithm, Digest, FileHasher
 from modelhaul.domain.errors import (
@@ -159,6 +158,7 @@ class _Visit:
     advanced: bool = False
     paused: bool = False
     _errors: list[ModelhaulError] = field(default_factory=list)
+    _held: FileResult | None = None
 
     def move(self, records: Sequence[FileRecord]) -> None:
         """The first one is leased already. Its lease stands for all small files; every large file has its own."""
@@ -188,31 +188,57 @@ class _Visit:
         for record in records:
             firsts.setdefault(str(record.file.digest), record)
         waves = [list(firsts.values()), [r for r in records if firsts[str(r.file.digest)] is not r]]
-        with ThreadPoolExecutor(_SMALL_AT_ONCE, thread_name_prefix="small") as pool:
-            for wave in filter(None, waves):
-                # What an archive publishes does not tell contents apart: there a file is looked for once it is read.
-                blobs = self._find_blobs(r.file.digest for r in wave if r.file.digest.algorithm.identifies)
-                self._finish_as_they_come(pool.map(partial(self._try_small, blobs=blobs), wave))
+        try:
+            with ThreadPoolExecutor(_SMALL_AT_ONCE, thread_name_prefix="small") as pool:
+                for wave in filter(None, waves):
+                    # What an archive publishes does not tell contents apart: there a file is looked for once it is
+                    # read.
+                    blobs = self._find_blobs(r.file.digest for r in wave if r.file.digest.algorithm.identifies)
+                    self._finish_as_they_come({pool.submit(self._try_small, record, blobs) for record in wave})
+        finally:
+            if self._held is not None:
+                self._record([self._held])
+                self._held = None
 
     def _find_blobs(self, digests: Iterable[Digest]) -> dict[str, Blob]:
         wanted = [str(digest) for digest in digests]
         return self.step.content.find_blobs(wanted) if wanted else {}
 
-    def _finish_as_they_come(self, outcomes: Iterable[FileResult | None]) -> None:
-        """Records results together, but none much later than it is known: a slow source must not cost them."""
+    def _finish_as_they_come(self, attempts: set[Future[FileResult | None]]) -> None:
+        """Records results in the order in which they come, together, but none much later than it is known: a slow file
+        must not cost those behind it. Meanwhile the lease is renewed, and the sweep postponed.
+        """
         results: list[FileResult] = []
         recorded = time.monotonic()
         try:
-            for outcome in outcomes:
-                if outcome is not None:
-                    results.append(outcome)
-                if results and time.monotonic() - recorded >= self.step.settings.heartbeat:
+            while attempts:
+                due = recorded + self.step.settings.heartbeat - time.monotonic()
+                done, attempts = wait(attempts, max(0.0, due), FIRST_COMPLETED)
+                results += [result for result in (attempt.result() for attempt in done) if result is not None]
+                if time.monotonic() - recorded >= self.step.settings.heartbeat:
+                    self._renew_lease()
                     batch, results = results, []
-                    self._finish(batch)
+                    self._finish_small(batch)
                     recorded = time.monotonic()
+        except LeaseLostError:
+            results.clear()  # another function has the batch now, and may be storing these files anew
+            raise
         finally:
-            if results:
-                self._finish(results)
+            self._finish_small(results)
+
+    def _renew_lease(self) -> None:
+        """Of the whole batch."""
+        now = self.step.clock()
+        self.step.files.renew_lease(self.task.id, self.leased[0], owner=self.owner, until=now + LEASE)
+        self.step.tasks.postpone_check(self.task.id, check_at=now + CHECK_AFTER)
+
+    def _finish_small(self, results: Iterable[FileResult]) -> None:
+        """All but the leased file are recorded: with its record the lease of the batch ends, so that it comes last."""
+        finished = sorted(results, key=lambda result: result.file.path)
+        self._index(finished)
+        self._held = next((r for r in finished if r.file.path == self.leased[0]), self._held)
+        if others := [r for r in finished if r.file.path != self.leased[0]]:
+            self._record(others)
 
     def _try_small(self, record: FileRecord, blobs: dict[str, Blob]) -> FileResult | None:
         if self.paused or self._is_hopeless():
@@ -376,6 +402,10 @@ class _Visit:
             )
 
     def _finish(self, results: Sequence[FileResult]) -> None:
+        self._index(results)
+        self._record(results)
+
+    def _index(self, results: Sequence[FileResult]) -> None:
         """Files are recorded as content that can be found before they are done: an import that fails then has left
         all of its verified files to the next.
         """
@@ -388,6 +418,9 @@ class _Visit:
         ]
         if blobs:
             step.content.put_blobs(blobs, expires_at=step.clock() + STAGED_BLOB_LIFE)
+
+    def _record(self, results: Sequence[FileResult]) -> None:
+        step = self.step
         progress = step.files.finish_files(self.task.id, results, check_at=step.clock() + CHECK_AFTER)
         self.advanced = True
         moved = sum(r.file.size for r in results if not r.reused)

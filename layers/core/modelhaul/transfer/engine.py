@@ -176,8 +176,9 @@ class FileStream:
                 return Paused()
             return self._finish()
         except (DigestMismatchError, SourceChangedError, UploadGoneError):
-            self.store.abort_upload(self.key, self._upload_id)
+            # First, since only who still has the lease may end the upload: another function may be at work with it.
             self.save(None)
+            self.store.abort_upload(self.key, self._upload_id)
             raise
         except TransientError:
             self._save()

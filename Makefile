@@ -27,10 +27,10 @@ LOCAL = python -m local --stack "$(STACK)"
 LOCAL_OPTIONS = --upstream "$(UPSTREAM)" --port "$(STACK_PORT)" --hf-endpoint "$(HF_ENDPOINT)" \
 	--github-api-url "$(GITHUB_API_URL)" --github-url "$(GITHUB_URL)" --github-raw-url "$(GITHUB_RAW_URL)"
 
-.PHONY: help setup run up down test check format openapi counts bench build deploy lock clean
+.PHONY: help setup run up down test test-quick check format openapi counts bench build deploy lock clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 	@echo
 	@echo "Options of run, up and down: STACK=name (a second stack beside the first)."
 	@echo "Options of run and up: UPSTREAM=auto|internet|loopback, HF_ENDPOINT=url (any Hub-compatible server),"
@@ -60,11 +60,15 @@ test: check ## checks and all tests, those on the local stack included
 	pytest -m stack $(COVERAGE) --cov-append
 	coverage report
 
+QUICK = tests/unit tests/contract tests/template tests/command_line tests/differential
+test-quick: setup ## the quick tests without the local stack, in about a minute
+	pytest -n 2 --dist worksteal -m "not slow" $(QUICK)
+
 IMPORTS = PYTHONPATH=.:cli:layers/core:layers/sources:layers/scanner
 check: setup ## lint, format, types, imports, template
 	ruff check
 	ruff format --check
-	mypy cli functions layers local openapi tests
+	mypy bench cli functions layers local openapi tests
 	$(IMPORTS) lint-imports --no-cache
 	cfn-lint template.yaml
 
@@ -75,7 +79,7 @@ format: setup ## mend what ruff can mend
 openapi: setup ## write the API's document again, from the handlers
 	PYTHONPATH=.:layers/core:layers/sources python -m openapi
 
-BENCHMARKS = PYTHONPATH=.:layers/core:layers/sources:layers/scanner python -m tests.benchmarks
+BENCHMARKS = PYTHONPATH=.:layers/core:layers/sources:layers/scanner python -m bench
 counts: setup ## write docs/calls.md again: the calls of AWS that an import makes
 	$(BENCHMARKS) calls
 

@@ -247,6 +247,7 @@ def test_a_model_that_is_being_deleted_is_a_conflict(api: ApiServer, command_lin
     assert (outcome.code, outcome.err.splitlines()[-1]) == (4, "Wait.")
 
 
+@pytest.mark.slow
 def test_the_other_side_says_when_to_try_again(api: ApiServer, command_line: CommandLine) -> None:
     api.faults = [Fault("POST", "", answer=refuse(503, "rate-limited", "Rate-limited", "Wait.", retry_after=1))]
     outcome = command_line.run("hf", "x")
@@ -280,6 +281,7 @@ def test_following_ends_when_there_is_no_answer_for_long(
     assert f"modelhaul status {TASK_ID} --follow" in outcome.err
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_the_import_running(api: ApiServer, command_line: CommandLine) -> None:
     api.tasks[TASK_ID] = [make_task("TRANSFERRING")]
     process = command_line.start("hf", "bert-base-uncased", "--json")

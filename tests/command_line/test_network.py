@@ -67,6 +67,7 @@ def test_no_proxy_stands_between_us_and_this_machine(
     assert len(api.requests) == 1
 
 
+@pytest.mark.slow
 def test_a_terminal_is_shown_a_bar(api: ApiServer, command_line: CommandLine) -> None:
     model = {"model_id": MODEL_ID, "name": "a/b", "status": "READY", "location": "s3://models/a/"}
     api.tasks[TASK_ID] = [

@@ -1,5 +1,7 @@
 """What every index of stored content does."""
 
+import pytest
+
 from modelhaul.domain.objects import Blob
 from tests.contract.database_builders import (
     START,
@@ -55,6 +57,7 @@ class TestBlobs:
         database.content.forget_blob("sha256:aa", "staging/t/a")
         assert find_blob(database, "sha256:aa") is None
 
+    @pytest.mark.slow
     def test_any_number_is_forgotten_only_at_the_keys_given(self, database: Database) -> None:
         blobs = [(f"sha256:{n:064x}", Blob(f"{n:064x}", f"models/a/{n}", 1, "etag")) for n in range(250)]
         others = [(f"git-sha1:{n:040x}", Blob(f"{n:064x}", f"models/b/{n}", 1, "etag")) for n in range(5)]

@@ -35,6 +35,7 @@ class TestFiles:
         plan(database, make_file("another task's"))
         assert list(database.files.list_files(task.id)) == [FileRecord(task.id, files[path]) for path in sorted(paths)]
 
+    @pytest.mark.slow
     def test_any_number_can_be_planned(self, database: Database) -> None:
         files = [make_file(f"{number:04}") for number in range(250)]
         task = plan(database, *files)
@@ -237,6 +238,7 @@ class TestFinishFiles:
         assert (progress.files_done, progress.bytes_done) == (1, 10)
         assert [record.file for record in database.files.list_files(task.id)] == [file]
 
+    @pytest.mark.slow
     def test_takes_ninety_files_and_not_more(self, database: Database) -> None:
         files = [make_file(f"{number:02}", 1) for number in range(91)]
         task = plan(database, *files)

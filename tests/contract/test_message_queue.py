@@ -112,6 +112,7 @@ def test_large_messages_are_sent_apart(setup: Setup) -> None:
     assert Counter(setup.receive(7)) == Counter(sent)
 
 
+@pytest.mark.slow
 def test_a_delayed_message_comes_later(setup: Setup) -> None:
     started = setup.clock()
     setup.queue.send([PlanImport(task_id="t")], delay=0.4)

@@ -233,6 +233,7 @@ class TestArrival:
         assert read_task(database, second.id) == second
         assert database.models.find_model(make_local_model("b").model_id) is None
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("characters", ["a", "ä", "😀", "\ud800", "\x00"])
     def test_a_record_has_room_for_ninety_models_and_a_hundred_skipped(
         self, database: Database, characters: str
@@ -321,6 +322,7 @@ class TestList:
     def test_of_nothing_ends_at_once(self, database: Database) -> None:
         assert database.tasks.list_tasks(limit=20) == TaskPage((), None)
 
+    @pytest.mark.slow
     @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(position=st.integers(0, 200), character=st.characters())
     @example(position=0, character="\ud800")

@@ -1,7 +1,7 @@
 """Pickles as real unpicklers read them: C's, Python's own, and joblib's.
 
 A stream is never clean or "not a pickle" if one of them asked for an import that is not allowed.
-`tests.benchmarks` runs a million streams; what was ever found is in `pickle_cases.json`.
+`bench` runs a million streams; what was ever found is in `pickle_cases.json`.
 """
 
 import json

@@ -7,6 +7,7 @@ import json
 import struct
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize
@@ -85,12 +86,14 @@ def build_file(draw: st.DrawFn) -> tuple[bytes, bytes]:
     return header.encode("utf-8", "surrogatepass"), bytes(position)
 
 
+@pytest.mark.slow
 @given(build_file())
 @settings(max_examples=300)
 def test_headers_that_are_nearly_right(file: tuple[bytes, bytes]) -> None:
     compare(*file)
 
 
+@pytest.mark.slow
 @given(build_file(), st.data())
 @settings(max_examples=1_000)
 def test_headers_with_pieces_put_in_or_taken_out(file: tuple[bytes, bytes], draws: st.DataObject) -> None:
@@ -115,6 +118,7 @@ VALUE = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.sampled_from(("dtype", "shape", "data_offsets", "more", "__metadata__")), VALUE)
 @settings(max_examples=700)
 def test_values_of_any_kind(name: str, value: bytes) -> None:

@@ -1,6 +1,6 @@
 """Whatever our ZIP reader accepts, other programs read as the same files with the same contents, or refuse.
 
-tests.benchmarks.zip_readers compares more archives, and Go's archive/zip too.
+bench.zip_readers compares more archives, and Go's archive/zip too.
 """
 
 import os
@@ -74,6 +74,7 @@ def test_python_and_torch_read_what_we_read_of_generated_archives(seed: int) -> 
     assert accepted > GENERATED / 10, "what is refused compares nothing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_program_extracts_what_we_read_of_generated_archives(program: str) -> None:
     reader = require(program)

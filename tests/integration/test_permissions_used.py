@@ -30,10 +30,10 @@ from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
 from modelhaul.imports.notify import EndAnnouncer
 from modelhaul.transfer.engine import StreamSettings
 from modelhaul.transfer.policy import TransferPolicy
-from tests.benchmarks.call_faults import FaultyAws, stand_before_moto
-from tests.benchmarks.counted_import import CountedQueue
 from tests.contract.backends import REGION, open_aws
+from tests.contract.counted_aws import CountedQueue
 from tests.contract.dynamodb import open_database
+from tests.contract.faulty_aws import FaultyAws, stand_before_moto
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.pickles import zip_files

@@ -13,10 +13,10 @@ from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
 from modelhaul.domain.messages import AcceptArchive, PlanImport, PublishModels, TransferFiles
 from modelhaul.ports.message_queue import MessageQueue
-from tests.benchmarks.call_faults import FaultyAws, stand_before_moto
-from tests.benchmarks.counted_import import CountedQueue
 from tests.contract.backends import REGION, open_aws
+from tests.contract.counted_aws import CountedQueue
 from tests.contract.dynamodb import open_database
+from tests.contract.faulty_aws import FaultyAws, stand_before_moto
 from tests.unit.test_promises import Promises
 
 pytestmark = pytest.mark.timeout(300)

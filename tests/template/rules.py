@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -1029,9 +1030,20 @@ def check_layers(template: Template, root: Path = ROOT) -> list[str]:
     return faults
 
 
-def check_readme(template: Template, readme: str) -> list[str]:
-    """The README's table names the routes that are there, as ``| `POST /v1/...` |``."""
-    named = set(re.findall(r"^\|\s*`([A-Z]+) /v1(/[^\s?`]*)[^`]*`", readme, re.MULTILINE))
+def check_route_table(template: Template, page: str) -> list[str]:
+    """docs/api.md has a row for each route, as ``| `POST /v1/...` |``."""
+    named = set(re.findall(r"^\|\s*`([A-Z]+) /v1(/[^\s?`]*)[^`]*`", page, re.MULTILINE))
     routes = list_routes(template)
-    missing = [f"README.md: no {method} /v1{path}" for method, path in sorted(routes - named)]
-    return missing + [f"README.md: {method} /v1{path} is no route" for method, path in sorted(named - routes)]
+    missing = [f"docs/api.md: no {method} /v1{path}" for method, path in sorted(routes - named)]
+    return missing + [f"docs/api.md: {method} /v1{path} is no route" for method, path in sorted(named - routes)]
+
+
+def check_parameter_table(template: Template, page: str) -> list[str]:
+    """docs/parameters.md has one row for each parameter, as ``| `Name` | `default` | meaning |``."""
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \| \S.*\|$", page, re.MULTILINE)
+    named = sorted((name, "" if default == "none" else default.strip("`")) for name, default in rows)
+    wanted = sorted((name, str(parameter["Default"])) for name, parameter in template["Parameters"].items())
+    missing = [f"docs/parameters.md: no row {row}" for row in wanted if row not in named]
+    unknown = [f"docs/parameters.md: {row} is not in the template" for row in named if row not in wanted]
+    repeated = [f"docs/parameters.md: {row} is there twice" for row, following in pairwise(named) if row == following]
+    return missing + unknown + repeated

@@ -503,17 +503,34 @@ def test_layer_rule_refuses(text: str | None, template: Template, tmp_path: Path
     assert rules.check_layers(template, tmp_path)
 
 
-def test_readme_names_the_routes(template: Template) -> None:
-    assert rules.check_readme(template, (ROOT / "README.md").read_text(encoding="utf-8")) == []
+def read_page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
 
 
-def test_readme_rule_refuses(template: Template) -> None:
+def test_the_api_page_names_the_routes(template: Template) -> None:
+    assert rules.check_route_table(template, read_page("api.md")) == []
+
+
+def test_route_table_rule_refuses(template: Template) -> None:
     lines = [f"| `{method} /v1{path}` | words |" for method, path in sorted(rules.list_routes(template))]
     assert len(lines) >= 3
-    assert rules.check_readme(template, "\n".join(lines)) == []
-    assert rules.check_readme(template, "\n".join(lines[1:]))
-    assert rules.check_readme(template, "\n".join([*lines, "| `GET /v1/nowhere` | words |"]))
-    assert rules.check_readme(template, "")
+    assert rules.check_route_table(template, "\n".join(lines)) == []
+    assert rules.check_route_table(template, "\n".join(lines[1:]))
+    assert rules.check_route_table(template, "\n".join([*lines, "| `GET /v1/nowhere` | words |"]))
+    assert rules.check_route_table(template, "")
+
+
+def test_the_parameters_page_names_the_parameters(template: Template) -> None:
+    assert rules.check_parameter_table(template, read_page("parameters.md")) == []
+
+
+def test_parameter_table_rule_refuses(template: Template) -> None:
+    page = read_page("parameters.md")
+    row = "| `TransferConcurrency` | 16 | words |"
+    assert rules.check_parameter_table(template, page.replace("`ApiBurst`", "`ApiBursts`"))
+    assert rules.check_parameter_table(template, page.replace("| `ApiBurst` | 200 |", "| `ApiBurst` | 201 |"))
+    assert rules.check_parameter_table(template, f"{page}\n{row}")
+    assert rules.check_parameter_table(template, "")
 
 
 def run_cfn_lint(path: Path) -> subprocess.CompletedProcess[str]:
@@ -521,11 +538,13 @@ def run_cfn_lint(path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, path], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_cfn_lint_passes() -> None:
     result = run_cfn_lint(ROOT / "template.yaml")
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.slow
 def test_cfn_lint_refuses_unknown_property(tmp_path: Path) -> None:
     path = tmp_path / "template.json"
     queue = {"Type": "AWS::SQS::Queue", "Properties": {"Nonsense": 1}}

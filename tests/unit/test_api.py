@@ -227,6 +227,7 @@ def test_json_that_no_parser_can_read_is_refused(deployment: Deployment, functio
     check_problem(call_api(function, read_event(function), raw=raw), 400, "invalid-json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("raw", [json.dumps({"x" * 5_000_000: 1}), json.dumps(dict.fromkeys(range(400_000), 1))])
 def test_an_answer_is_small_whatever_the_request_has(deployment: Deployment, raw: str) -> None:
     answer = submit(raw=raw)

@@ -55,6 +55,7 @@ def test_every_reason_has_an_archive() -> None:
     assert {hostile.reason for hostile in HOSTILE.values()} == set(Refusal)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_an_odd_but_legal_archive_is_read_byte_for_byte(name: str) -> None:
     odd = ODD[name]
@@ -187,6 +188,7 @@ def test_whatever_pythons_zipfile_writes_is_read_to_the_same(names: list[str], d
     assert read_whole(body.getvalue()) == files
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(st.sampled_from(["plain", "stored", "descriptors", "zip64-end", "zip64-sizes", "jar"]), st.data())
 def test_a_changed_byte_is_refused_or_changes_no_content(name: str, data: st.DataObject) -> None:
@@ -230,6 +232,7 @@ def test_the_limits_are_the_callers() -> None:
     assert ArchiveReader(open_memory(data), len(data), ArchiveLimits(4, 110_000_000, 110_010_000, 1032)).entries
 
 
+@pytest.mark.slow
 def test_requests_do_not_grow_with_small_entries() -> None:
     """The directory by one or two, local headers of neighbours together, each file by one."""
     data = ODD["entries-65536"].data

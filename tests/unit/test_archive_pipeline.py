@@ -185,6 +185,7 @@ def test_a_run_of_neighbours_that_breaks_off_is_read_again() -> None:
     deployment.check_promises(expect(deployment.find_task(task), a=SMALL))
 
 
+@pytest.mark.slow
 def test_equal_weights_are_stored_once() -> None:
     deployment = Deployment()
     both = {**place("a", LARGE), **place("b", LARGE)}
@@ -197,6 +198,7 @@ def test_equal_weights_are_stored_once() -> None:
     deployment.check_promises(expect(task, a=LARGE, b=LARGE))
 
 
+@pytest.mark.slow
 def test_equal_crc_and_size_do_not_make_equal_content() -> None:
     """Four bytes can be found that give any content any CRC-32."""
     deployment = Deployment()
@@ -357,6 +359,7 @@ def test_an_archive_overwritten_in_the_middle_is_never_published(moment: str) ->
     deployment.check_promises({})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [AcceptArchive, PlanImport, TransferFiles, PublishModels])
 def test_every_message_may_come_twice_or_be_lost(kind: type) -> None:
     archive = make_archive({**place("a", LARGE), **place("b", SMALL)})

@@ -103,6 +103,7 @@ def test_a_template_that_cannot_be_parsed_has_a_reason() -> None:
     assert inspect("tokenizer_config.json", {"chat_template": "{% if %}"}).reason is not None
 
 
+@pytest.mark.slow
 def test_a_large_file_that_names_code() -> None:
     padding = {"padding": ["x" * 1000] * 5000}
     assert inspect("tokenizer.json", padding) == ContentReport("json")

@@ -478,6 +478,7 @@ def test_raw_weights_that_begin_with_zeros_pass() -> None:
     assert (report.format, report.is_unread) == ("unknown", False)
 
 
+@pytest.mark.slow
 def test_many_texts_in_an_archive_are_not_taken_for_too_much_of_a_pickle() -> None:
     text = b"words and more words\n" * 3500
     report = check_clean(zip_files({f"{number}.txt": text for number in range(1_000)}, zipfile.ZIP_DEFLATED), "a.zip")

@@ -93,6 +93,7 @@ def test_names_of_layers_are_found_across_windows(text: bytes, position: int) ->
     assert report.verdict is FileVerdict.UNSAFE
 
 
+@pytest.mark.slow
 def test_of_large_files_the_ends_are_read() -> None:
     size, reads = 10**12, 0
 

@@ -212,6 +212,7 @@ def test_variables_are_followed_in_bounded_time() -> None:
         inspect_template(f"{backwards}{{% set a0 = '__class__' %}}{{{{ x[a3000] }}}}")
 
 
+@pytest.mark.slow
 def test_calls_are_followed_in_bounded_time() -> None:
     with pytest.raises(ContentError, match="more than 20 macros"):
         inspect_template("{% macro m(a) %}{% endmacro %}" * 1_000 + "{{ m(b) }}" * 10_000)
@@ -401,6 +402,7 @@ def compare(seeds: range) -> int:
     return refused
 
 
+@pytest.mark.slow
 def test_no_template_that_the_sandbox_refuses_is_plain() -> None:
     assert compare(range(1_000)) > 300
     for source in UNSAFE + MUTATING:

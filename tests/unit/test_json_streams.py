@@ -67,6 +67,7 @@ def test_names_are_those_of_the_object_itself(build: Callable[[str], bytes]) -> 
     assert find_names(*open_bytes(content), ("auto_map", "b", "c", "d")) == {"auto_map"}
 
 
+@pytest.mark.slow
 def test_one_text_may_be_no_larger_than_a_window() -> None:
     for value in ("x" * 12_000_000, '\\"' * 6_000_000, "1" * 12_000_000):
         content = b'{"a": "%s"}' % value.encode()
@@ -132,6 +133,7 @@ def test_whatever_comes_is_judged(content: bytes) -> None:
             check(*open_bytes(content))
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(
     st.dictionaries(

@@ -384,6 +384,7 @@ def test_the_printed_post_sends_the_sample(stack: FakeStack, sample: Path, shell
     assert request.read_form() == {"file": ("sample.zip", sample.read_bytes())}
 
 
+@pytest.mark.slow
 @needs_curl
 def test_the_printed_upload_asks_for_an_address_and_sends_the_sample_there(
     stack: FakeStack, sample: Path, shell: Shell

@@ -116,6 +116,7 @@ def describe_clients(folder: Path | None) -> str:
     return child.stdout
 
 
+@pytest.mark.slow
 def test_shortened_descriptions_make_the_same_clients(built: dict[str, Path]) -> None:
     clients = describe_clients(built["core"])
     assert "PutObject" in clients

@@ -470,6 +470,7 @@ class TestHuggingFaceHub:
         arguments = f"{repo_id!r}, revision={revision!r}, token={READER_TOKEN!r}"
         return Path(self.run(hub, tmp_path, f"print(json.dumps(snapshot_download({arguments})))"))
 
+    @pytest.mark.slow
     def test_snapshot_download_of_minilm_is_the_package_byte_for_byte(self, tmp_path: Path) -> None:
         minilm = build_minilm()
         with LoopbackHub(page_size=4) as hub:
@@ -487,6 +488,7 @@ class TestHuggingFaceHub:
         assert not any(request.authorized for request in requests_for_main if request.origin == "cdn")
         assert any(request.authorized for request in requests_for_main if request.origin == "resolve")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("repo_id", [SHARDED, GATED, PRIVATE])
     def test_snapshot_download_of_the_small_standard_repositories(self, tmp_path: Path, repo_id: str) -> None:
         with LoopbackHub() as hub:
@@ -500,6 +502,7 @@ class TestHuggingFaceHub:
             index = json.loads((folder / "model.safetensors.index.json").read_text())
             assert set(index["weight_map"].values()) == {path.name for path in folder.glob("*.safetensors")}
 
+    @pytest.mark.slow
     def test_snapshot_download_resumes_after_an_early_end(self, tmp_path: Path) -> None:
         # It keeps what it has in steps of 10 MiB, and gives up at a reset: so an orderly end, after 11 MiB.
         content = GeneratedContent(21 * CHUNK_SIZE)
@@ -517,6 +520,7 @@ class TestHuggingFaceHub:
         assert sha256(folder / "weights.bin") == content.sha256
         assert ranges == [None, f"bytes={10 * CHUNK_SIZE}-"]
 
+    @pytest.mark.slow
     def test_errors_are_those_of_the_real_hub(self, tmp_path: Path) -> None:
         calls = {
             "missing": "api.model_info('acme/nothing')",
@@ -572,6 +576,7 @@ class TestHuggingFaceHub:
             "folder": "RemoteEntryNotFoundError",
         }
 
+    @pytest.mark.slow
     def test_the_library_reads_the_listing_and_the_rate_limit(self, tmp_path: Path) -> None:
         code = (
             "from huggingface_hub.utils import parse_ratelimit_headers\n"
@@ -616,6 +621,7 @@ class TestHuggingFaceHub:
 
 
 class TestProcess:
+    @pytest.mark.slow
     def test_serves_the_standard_repositories_until_told_to_stop(self, tmp_path: Path) -> None:
         ready_file = tmp_path / "ready.json"
         process = subprocess.Popen([sys.executable, "-m", "tests.upstream", "--ready-file", str(ready_file)], cwd=ROOT)

@@ -42,6 +42,7 @@ def test_it_names_the_routes_of_the_template(document: dict[str, Any]) -> None:
     assert set(list_operations(document)) == deployed - {"GET /docs"}
 
 
+@pytest.mark.slow
 def test_it_is_openapi(document: dict[str, Any]) -> None:
     schemathesis_openapi.from_dict(document).validate()
 

@@ -318,6 +318,7 @@ def test_plain_containers_are_clean(name: str, protocol: int) -> None:
     check_clean(body.getvalue())
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),

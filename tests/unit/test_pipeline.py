@@ -129,6 +129,7 @@ def test_fifty_simultaneous_submits_start_one_import() -> None:
     assert sorted(outcomes) == ["accepted", *["in progress"] * 49]
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), lose=st.floats(0, 0.4), duplicate=st.floats(0, 0.6))
 def test_lost_duplicated_and_reordered_messages_change_nothing(seed: int, lose: float, duplicate: float) -> None:
@@ -163,6 +164,7 @@ class KilledError(BaseException):
     """The function's process is gone."""
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(places=st.lists(st.integers(0, len(WEIGHTS)), max_size=4))
 def test_a_function_killed_anywhere_is_made_good(places: list[int]) -> None:

@@ -216,6 +216,7 @@ def test_gives_up_reconnecting_and_keeps_what_arrived() -> None:
     assert bench.stored() == bench.content
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(stops=st.lists(st.integers(1, 9), max_size=3), algorithm=st.sampled_from(list(Algorithm)))
 def test_a_move_continues_over_any_number_of_functions(stops: list[int], algorithm: Algorithm) -> None:

@@ -239,6 +239,7 @@ def test_a_name_may_be_sent_once_or_twice_the_same(deployment: Deployment) -> No
     assert follow(post_parts(FILE_PART, part, model_name="mine"))["model_tag"] == "mine"
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(st.data())
 def test_a_damaged_form_is_read_or_refused(data: st.DataObject) -> None:

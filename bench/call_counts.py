@@ -1,0 +1,223 @@
+"""How many calls of AWS, queue messages and DynamoDB units an import takes, by its files and parts.
+
+`python -m bench.call_counts` writes `docs/calls.md`; `bench/tests/test_call_counts.py` holds the code
+to it. Counts do not depend on the machine.
+"""
+
+import io
+import random
+import threading
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import moto.s3.models
+import pytest
+
+from bench.counted_import import CountedImport, count_import, submit
+from bench.servers import ROOT
+from modelhaul.adapters import s3
+from modelhaul.domain.files import Checkpoint
+from modelhaul.domain.models import Source
+from modelhaul.domain.tasks import TaskStatus
+from modelhaul.transfer.engine import StreamSettings
+from modelhaul.transfer.policy import TransferPolicy
+from tests.fakes.deployment import Deployment
+from tests.fakes.model_source import InMemoryModelSource
+from tests.weights import build_header
+
+_NAME = "org/model"
+# All sizes of a large file 2,048 times smaller than in a function, its parts as many.
+_PART = 16 * 1024
+_CHECKPOINT = 8 * _PART
+_CHECKPOINTS = StreamSettings().checkpoints
+_LARGE = 32 * _PART
+_COPY_PART = 16 * _PART
+_SINGLE_COPY = 32 * _PART
+PARTS = 128  # of a large file where files are what is counted: 4 GiB
+
+type Counts = dict[str, float]
+
+
+class _Pace:
+    """Has the source wait wherever a checkpoint is due, as one of 75 MB/s does: else it was for the machine to say how
+    many there are.
+    """
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self._sizes = sizes
+        self._offsets: Counter[str] = Counter()
+        self._saved = threading.Condition()
+
+    def wait(self, path: str, position: int) -> None:
+        spacing = max(_CHECKPOINT, self._sizes[path] // _CHECKPOINTS)
+        due = position // spacing * spacing
+        with self._saved:
+            if not self._saved.wait_for(lambda: self._offsets[path] >= due, timeout=120):
+                raise RuntimeError(f"no checkpoint of {path} at {due}")
+
+    def watch(self, deployment: Deployment) -> None:
+        database: Any = deployment.database_in_use
+        save = database.files.save_checkpoint
+
+        def save_and_tell(task_id: str, path: str, checkpoint: Checkpoint | None, **options: Any) -> None:
+            save(task_id, path, checkpoint, **options)
+            with self._saved:
+                self._offsets[path] = checkpoint.offset if checkpoint else 0
+                self._saved.notify_all()
+
+        database.files.save_checkpoint = save_and_tell
+
+
+def _build_small(count: int) -> dict[str, bytes]:
+    return {f"{number % 100:02}/{number:06}.json": b'{"number": %d}' % number * 20 for number in range(count)}
+
+
+def _build_shards(count: int, parts: int) -> dict[str, bytes]:
+    header = build_header(parts * _PART - len(build_header(parts * _PART)))
+    size = parts * _PART - len(header)
+    return {f"{n:05}.safetensors": header + random.Random(n).randbytes(size) for n in range(count)}
+
+
+def _count_hub(files: dict[str, bytes]) -> CountedImport:
+    pace = _Pace({path: len(content) for path, content in files.items()})
+    source = InMemoryModelSource({_NAME: {"main": files}}, on_read=pace.wait)
+
+    def start(deployment: Deployment) -> str:
+        pace.watch(deployment)
+        return submit(Source.HUGGINGFACE, _NAME)(deployment)
+
+    settings = partial(StreamSettings, part_size=lambda _: _PART, checkpoint_bytes=_CHECKPOINT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moto.s3.models, "S3_UPLOAD_PART_MIN_SIZE", 1)
+        patch.setattr(s3, "_MIN_PART_SIZE", 1)
+        return count_import(
+            source,
+            start,
+            stream_settings=settings,
+            policy=TransferPolicy(small_file=_LARGE),
+            single_copy_limit=_SINGLE_COPY,
+            copy_part_size=_COPY_PART,
+        )
+
+
+def _count_archive(entries: int) -> CountedImport:
+    required = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": build_header(1) + b"w"}
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, content in {**required, **_build_small(entries - len(required))}.items():
+            archive.writestr(f"model/{path}", content)
+
+    def start(deployment: Deployment) -> str:
+        return deployment.drop(body.getvalue())
+
+    return count_import(InMemoryModelSource(), start)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What grows from one import to the next. `sizes` are doubled each time."""
+
+    title: str
+    unit: str
+    sizes: tuple[int, int, int]
+    run: Callable[[int], CountedImport]
+
+
+SHAPES = {
+    "small files": Shape("Small files (up to 8 MiB)", "file", (90, 180, 360), lambda n: _count_hub(_build_small(n))),
+    "parts": Shape("Parts of one large file", "part", (256, 512, 1024), lambda n: _count_hub(_build_shards(1, n))),
+    "large files": Shape(
+        f"Large files, of {PARTS} parts each", "file", (1, 2, 4), lambda n: _count_hub(_build_shards(n, PARTS))
+    ),
+    "entries": Shape("Small entries of an archive in S3", "entry", (90, 180, 360), _count_archive),
+}
+
+
+@cache
+def count_shape(name: str) -> dict[int, Counts]:
+    """Size to counts: calls by `service Operation`, `messages`, DynamoDB's `read units` and `write units`.
+
+    Raises RuntimeError unless every import ends DONE.
+    """
+    shape = SHAPES[name]
+    return {size: _read_counts(shape.run(size)) for size in shape.sizes}
+
+
+def _read_counts(counted: CountedImport) -> Counts:
+    if counted.task.status is not TaskStatus.DONE:
+        raise RuntimeError(f"the import failed: {counted.task.error}")
+    usage = counted.usage
+    return {
+        "queue messages": counted.messages.total(),
+        **dict(sorted(usage.calls.items())),
+        "read units": usage.read_units,
+        "write units": usage.write_units,
+    }
+
+
+def find_slope(counts: Mapping[int, Counts], name: str) -> float:
+    """What each further one adds, between the smallest and the largest size."""
+    first, *_, last = counts
+    return (counts[last].get(name, 0) - counts[first].get(name, 0)) / (last - first)
+
+
+def find_constant(counts: Mapping[int, Counts], name: str) -> float:
+    first = next(iter(counts))
+    return counts[first].get(name, 0) - find_slope(counts, name) * first
+
+
+def list_names(counts: Mapping[int, Counts]) -> list[str]:
+    """Of all that is counted; operations by their service, units last."""
+    names = {name for found in counts.values() for name in found}
+    order = ("queue messages", "sqs", "dynamodb", "read units", "write units", "s3")
+    return sorted(names, key=lambda name: (next(i for i, start in enumerate(order) if name.startswith(start)), name))
+
+
+def _describe_shape(shape: Shape, counts: Mapping[int, Counts]) -> str:
+    rows = [
+        f"| {f'DynamoDB {name}' if name.endswith('units') else name} | "
+        + " | ".join(f"{found.get(name, 0):,.10g}" for found in counts.values())
+        + f" | {find_constant(counts, name):.1f} | {find_slope(counts, name):.3f} |"
+        for name in list_names(counts)
+    ]
+    return f"""\
+## {shape.title}
+
+| | {" | ".join(f"{size:,}" for size in counts)} | constant | each further {shape.unit} |
+|:---|{"---:|" * (len(counts) + 2)}
+{"\n".join(rows)}"""
+
+
+def describe_counts() -> str:
+    """In Markdown."""
+    return f"""\
+# Calls, messages and units of an import
+
+Generated by `make counts`, and held to by `bench/tests/test_call_counts.py`: a change of the code that changes a
+number fails until this page is made again. Each column is an import of that size through the whole pipeline and the
+real adapters, over moto, every call counted where botocore makes it. `constant` and `each further` are the line through
+the first and the last column.
+
+- Request units of DynamoDB are computed from the sizes of the items that the calls read and write, by the rules of its
+  documentation, indexes included; moto has no such numbers.
+- What Lambda itself asks of the queues (a receive and a delete for each message, and the polling of idle queues) is not
+  in it, nor what the API and the sweep do before and after.
+- Large files are scaled down 2,048 times, their parts of 32 MiB to 16 KiB and all limits with them, so that they have
+  as many calls as in a function. From 256 parts (8 GiB) on a file has 32 checkpoints, and further ones only if 20 s go
+  by between two.
+- The archive's own PutObject, by whoever drops it, is among the calls.
+
+{"\n\n".join(_describe_shape(shape, count_shape(name)) for name, shape in SHAPES.items())}
+"""
+
+
+def write() -> None:
+    (ROOT / "docs" / "calls.md").write_text(describe_counts())
+
+
+if __name__ == "__main__":
+    write()

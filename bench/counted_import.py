@@ -1,0 +1,74 @@
+"""An import through the real adapters on moto, with every call of AWS counted."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import boto3
+
+from modelhaul.adapters.archives import S3ArchiveStore
+from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
+from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
+from modelhaul.domain.messages import AcceptArchive, PlanImport, PublishModels, TransferFiles
+from modelhaul.domain.models import Source
+from modelhaul.domain.tasks import Task
+from modelhaul.transfer.engine import StreamSettings
+from modelhaul.transfer.policy import TransferPolicy
+from tests.contract.backends import REGION, open_aws
+from tests.contract.counted_aws import CountedQueue, Usage, count_calls
+from tests.contract.dynamodb import open_database
+from tests.fakes.archive_store import InMemoryArchiveStore
+from tests.fakes.clock import ManualClock
+from tests.fakes.deployment import Deployment
+from tests.fakes.model_source import HubSource
+
+# Nothing that depends on how fast this machine is: no heartbeat, no second connection.
+_POLICY = TransferPolicy()
+_TIMELESS = {"heartbeat": 1e9, "rate_window": 1e9}
+
+
+@dataclass(slots=True)
+class CountedImport:
+    """`messages` by kind."""
+
+    task: Task
+    usage: Usage
+    messages: Counter[str]
+
+
+def count_import(
+    source: HubSource,
+    start: Callable[[Deployment], str],
+    *,
+    stream_settings: Callable[..., StreamSettings] = StreamSettings,
+    policy: TransferPolicy = _POLICY,
+    **store_options: int,
+) -> CountedImport:
+    """One import by the whole pipeline, which `start` begins and of which it returns the task's id. `store_options` are
+    S3ObjectStore's.
+    """
+    # A time whose number has no zeros at its end, which DynamoDB does not store: sizes are the same in every run.
+    clock = ManualClock(1_764_028_799.123)
+    with open_aws("moto"), open_database(clock) as database:
+        for bucket in ("models", "incoming"):
+            boto3.client("s3", region_name=REGION).create_bucket(Bucket=bucket)
+        sqs = create_sqs_client(REGION)
+        url = sqs.create_queue(QueueName="work")["QueueUrl"]
+        kinds = (AcceptArchive, PlanImport, TransferFiles, PublishModels)
+        deployment = Deployment(source, clock=clock, policy=policy)
+        queue = CountedQueue(SQSMessageQueue(sqs, dict.fromkeys(kinds, url)), deployment.queue)
+        client = create_s3_client(REGION)
+        deployment.archives = cast("InMemoryArchiveStore", S3ArchiveStore(client, "incoming"))
+        store = S3ObjectStore(client, "models", **store_options)
+        deployment.connect(database, store, queue, stream_settings(**_TIMELESS))
+        with count_calls() as usage:
+            task_id = start(deployment)
+            deployment.run()
+        ended = database.tasks.find_task(task_id)
+        assert ended is not None
+        return CountedImport(ended, usage, queue.sent)
+
+
+def submit(kind: Source, name: str) -> Callable[[Deployment], str]:
+    return lambda deployment: deployment.submit(name, source=kind).id

@@ -1,0 +1,167 @@
+"""What the inspection of large models takes of memory, time and requests, in a process of its own.
+
+`python -m bench.gate_bounds arrays|pickles|safetensors|torch`. Files are made while they are read.
+"""
+
+import io
+import json
+import pickle
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import cast
+
+from bench.servers import PYTHONPATH, ROOT
+from bench.usage import Usage, measure
+from modelhaul.domain.digests import Algorithm, Digest
+from modelhaul.domain.files import FileRecord, SourceFile
+from modelhaul.domain.gate import PicklePolicy
+from modelhaul.domain.models import ResolvedModel, Source
+from modelhaul.inspection.gate import Gate
+from modelhaul.ports.object_store import ObjectStore
+from tests.fakes.pickle_scanner import InMemoryPickleScanner
+from tests.pickles import build_array, build_state_dict, build_torch_zip
+from tests.weights import build_header
+
+LARGE = 100_000_000_000  # bytes
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """`reads` and `read_bytes` are those of the store."""
+
+    usage: Usage
+    verdict: str
+    reads: int
+    read_bytes: int
+
+
+@dataclass(frozen=True)
+class VirtualFile:
+    """`size` bytes: `head`, zeros, and `tail`."""
+
+    head: bytes
+    size: int
+    tail: bytes = b""
+
+    def read(self, start: int, end: int) -> bytes:
+        begins = self.size - len(self.tail)
+        data = self.head[start:end]
+        position = start + len(data)
+        zeros = max(0, min(end, begins) - position)
+        data += bytes(zeros)
+        position += zeros
+        return data + self.tail[position - begins : end - begins] if position < end else data
+
+
+@dataclass
+class VirtualStore:
+    files: dict[str, VirtualFile]
+    reads: int = 0
+    read_bytes: int = 0
+
+    def read(self, key: str, start: int, end: int) -> bytes:
+        self.reads += 1
+        self.read_bytes += end - start
+        return self.files[key.partition("/")[2].partition("/")[2]].read(start, end)
+
+    def put(self, key: str, body: bytes, *, sha256: str) -> str:
+        return "etag"
+
+    def delete(self, keys: Iterable[str]) -> None:
+        pass
+
+
+def _make_file(content: bytes) -> VirtualFile:
+    return VirtualFile(content, len(content))
+
+
+def make_arrays() -> dict[str, VirtualFile]:
+    """15,000 arrays."""
+    array = build_array("'<f4'", bytes(8))
+    return {f"{number:05}.npy": _make_file(array) for number in range(15_000)}
+
+
+def make_pickles() -> dict[str, VirtualFile]:
+    """1,000 checkpoints, half of them bare pickles."""
+    checkpoint = build_torch_zip(build_state_dict(), **{f"data/{number}": bytes(100_000) for number in range(1, 4)})
+    bare = pickle.dumps({number: [str(number), number * 1.5] for number in range(1000)})
+    return {f"{number:04}.pt": _make_file(bare if number % 2 else checkpoint) for number in range(1_000)}
+
+
+def make_safetensors() -> dict[str, VirtualFile]:
+    """One file of 100 GB."""
+    head = build_header(LARGE)
+    return {"model.safetensors": VirtualFile(head, len(head) + LARGE)}
+
+
+def make_torch() -> dict[str, VirtualFile]:
+    """One torch archive of 100 GB, with one storage."""
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        archive.writestr("model/data.pkl", build_state_dict())
+        archive.writestr("model/version", b"3\n")
+    content = body.getvalue()
+    (_, _, _, _, _, size, begins, _) = struct.unpack("<4s4H2LH", content[-22:])
+    name = b"model/data/0"
+    sizes = struct.pack("<HHQQ", 1, 16, LARGE, LARGE)
+    local = struct.pack("<4s5H3L2H", b"PK\x03\x04", 45, 0, 0, 0, 33, 0, 2**32 - 1, 2**32 - 1, len(name), len(sizes))
+    head = content[:begins] + local + name + sizes
+    entry = struct.pack(
+        "<4s4B4H3L5H2L",
+        b"PK\x01\x02", 45, 3, 45, 0, 0, 0, 0, 33, 0, 2**32 - 1, 2**32 - 1, len(name), len(sizes), 0, 0, 0, 0, begins,
+    )  # fmt: skip
+    directory = content[begins : begins + size] + entry + name + sizes
+    offset = len(head) + LARGE
+    end64 = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 3, 3, len(directory), offset)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, offset + len(directory), 1)
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 3, 3, len(directory), 2**32 - 1, 0)
+    tail = directory + end64 + locator + end
+    return {"pytorch_model.bin": VirtualFile(head, offset + len(tail), tail)}
+
+
+MODELS: dict[str, Callable[[], dict[str, VirtualFile]]] = {
+    "arrays": make_arrays,
+    "pickles": make_pickles,
+    "safetensors": make_safetensors,
+    "torch": make_torch,
+}
+
+
+def inspect(files: dict[str, VirtualFile]) -> tuple[str, VirtualStore]:
+    store = VirtualStore(files)
+    gate = Gate(cast("ObjectStore", store), PicklePolicy.BLOCK, InMemoryPickleScanner(), time.time)
+    session = gate.open_session("task", lambda: 900.0, on_save=lambda: None, resume=False)
+    model = ResolvedModel(Source.HUGGINGFACE, "org/model", "main", "0" * 40)
+    records = [
+        FileRecord("task", SourceFile(path, file.size, Digest(Algorithm.SHA256, "0" * 64)))
+        for path, file in sorted(files.items())
+    ]
+    return session.inspect(model, records).verdict, store
+
+
+def measure_model(name: str) -> Inspection:
+    """Raises CalledProcessError if the process fails."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "bench.gate_bounds", name],
+        cwd=ROOT,
+        env={"PYTHONPATH": PYTHONPATH, "PATH": ""},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    told = json.loads(ended.stdout)
+    return Inspection(Usage(**told.pop("usage")), **told)
+
+
+if __name__ == "__main__":
+    made = MODELS[sys.argv[1]]()
+    found: list[tuple[str, VirtualStore]] = []
+    usage = measure(lambda: found.append(inspect(made)))
+    verdict, store = found[0]
+    print(
+        json.dumps({"usage": asdict(usage), "verdict": verdict, "reads": store.reads, "read_bytes": store.read_bytes})
+    )

@@ -1,0 +1,77 @@
+"""The memory that the gate takes for one file, in a process that has loaded what publish_models loads.
+
+`python -m bench.gate_memory FILE PATH`, with FILE taken for the model's file at PATH.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast
+
+from bench.servers import PYTHONPATH, ROOT
+from bench.usage import Usage, measure
+from modelhaul import wiring
+from modelhaul.adapters import dynamodb, s3, sqs
+from modelhaul.domain.digests import Algorithm, Digest
+from modelhaul.domain.errors import PermanentError
+from modelhaul.domain.files import FileRecord, SourceFile
+from modelhaul.domain.gate import PicklePolicy
+from modelhaul.domain.models import ResolvedModel, Source
+from modelhaul.inspection.gate import Gate
+from modelhaul.ports.object_store import ObjectStore
+from tests.fakes.pickle_scanner import InMemoryPickleScanner
+
+LOADED = (wiring, dynamodb, s3, sqs)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """`refused`: what the gate said, if it did not let the file pass."""
+
+    usage: Usage
+    refused: str | None
+
+
+@dataclass(frozen=True)
+class _FileStore:
+    file: int
+
+    def read(self, key: str, start: int, end: int) -> bytes:
+        return os.pread(self.file, end - start, start)
+
+
+def measure_gate(file: Path, path: str) -> Inspection:
+    """Raises CalledProcessError if the process fails."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "bench.gate_memory", str(file), path],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": PYTHONPATH},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    told = json.loads(ended.stdout)
+    return Inspection(Usage(**told["usage"]), told["refused"])
+
+
+def inspect(file: Path, path: str) -> str | None:
+    """What the gate says of a model with this file alone, None if it passes."""
+    descriptor = os.open(file, os.O_RDONLY)
+    gate = Gate(cast("ObjectStore", _FileStore(descriptor)), PicklePolicy.BLOCK, InMemoryPickleScanner(), time.time)
+    source_file = SourceFile(path, file.stat().st_size, Digest(Algorithm.SHA256, "0" * 64))
+    model = ResolvedModel(Source.HUGGINGFACE, "org/model", "main", "0" * 40)
+    try:
+        session = gate.open_session("task", lambda: 900.0, on_save=lambda: None, resume=False)
+        session.inspect(model, [FileRecord("task", source_file)])
+    except PermanentError as error:
+        return error.detail
+    return None
+
+
+if __name__ == "__main__":
+    said: list[str | None] = []
+    usage = measure(lambda: said.append(inspect(Path(sys.argv[1]), sys.argv[2])))
+    print(json.dumps({"usage": asdict(usage), "refused": said[0]}))

@@ -1,0 +1,47 @@
+"""CPU seconds for a GB that inflating takes by each library: python -m bench.inflaters FILE...
+
+Each file is inflated whole, in the steps in which `modelhaul.archives.inflating` does it.
+"""
+
+import json
+import sys
+import time
+import zlib
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = {"zlib": "zlib", "zlib-ng": "zlib_ng.zlib_ng", "isal": "isal.isal_zlib"}
+_READ_SIZE = 128 * 1024
+_PIECE = 256 * 1024
+_GB = 1_000_000_000
+
+
+def inflate(library: Any, compressed: bytes) -> int:
+    """Returns the size of the content."""
+    inflater = library.decompressobj(wbits=-zlib.MAX_WBITS)
+    size = 0
+    for start in range(0, len(compressed), _READ_SIZE):
+        pending = compressed[start : start + _READ_SIZE]
+        while pending and not inflater.eof:
+            size += len(inflater.decompress(pending, _PIECE))
+            pending = inflater.unconsumed_tail
+    while not inflater.eof:
+        size += len(inflater.decompress(b"", _PIECE))
+    return size
+
+
+def main() -> None:
+    found = {}
+    for name, module in LIBRARIES.items():
+        library = import_module(module)
+        for path in sys.argv[1:]:
+            compressed = Path(path).read_bytes()
+            started = time.process_time()
+            size = inflate(library, compressed)
+            found[f"{name} {path}"] = (time.process_time() - started) * _GB / size
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The contract of each port, over its fake and its adapter."""

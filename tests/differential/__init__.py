@@ -1,0 +1,1 @@
+"""Our parsers, compared with the readers of the same formats."""

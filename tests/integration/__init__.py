@@ -1,0 +1,1 @@
+"""Tests over moto, loopback servers and real clients."""

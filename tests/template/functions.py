@@ -1,0 +1,59 @@
+"""The functions of the template, with what Lambda would give them: code, layers and environment."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.template.transformed import ROOT, Template
+
+LAYERS = {"CoreLayer": "core", "SourcesLayer": "sources", "ScannerLayer": "scanner"}
+
+
+# The event that stands for a function whose events are several.
+_EVENTS = {"read_catalog": "read_task"}
+
+
+@dataclass(frozen=True)
+class Function:
+    """`folders` are what Lambda would have on the path: the function's code, then its layers'."""
+
+    name: str
+    folders: Sequence[Path]
+    environment: Mapping[str, str]
+
+    @property
+    def event(self) -> Path:
+        return ROOT / "events" / f"{_EVENTS.get(self.name, self.name)}.json"
+
+    @property
+    def answers_requests(self) -> bool:
+        return "httpMethod" in json.loads(self.event.read_text())
+
+
+def list_functions(template: Template, layers: Mapping[str, Path], folder: Path, endpoint: str) -> Iterator[Function]:
+    """All functions of the template; `endpoint` stands for AWS and for every source."""
+    common = template["Globals"]["Function"]["Environment"]["Variables"]
+    for resource in template["Resources"].values():
+        if resource["Type"] != "AWS::Serverless::Function":
+            continue
+        properties = resource["Properties"]
+        name = Path(properties["CodeUri"]).name
+        # Code is shipped without compiled files.
+        code = Path(shutil.copytree(ROOT / "functions" / name, folder / name, ignore=shutil.ignore_patterns("__py*")))
+        variables = {**common, **properties.get("Environment", {}).get("Variables", {})}
+        settings = {key: _resolve(template, value, endpoint) for key, value in variables.items()}
+        settings["LOCAL_MODE"] = "true"
+        yield Function(name, [code, *(layers[layer["Ref"]] for layer in properties["Layers"])], settings)
+
+
+def _resolve(template: Template, value: Any, endpoint: str) -> str:
+    if isinstance(value, str):
+        return value
+    name = value.get("Ref", "")
+    if name.endswith("Queue"):
+        return f"{endpoint}/123456789012/{name}"
+    default = str(template["Parameters"].get(name, {}).get("Default", name or "name"))
+    return endpoint if default.startswith("https://") else default

@@ -27,7 +27,7 @@ LOCAL = python -m local --stack "$(STACK)"
 LOCAL_OPTIONS = --upstream "$(UPSTREAM)" --port "$(STACK_PORT)" --hf-endpoint "$(HF_ENDPOINT)" \
 	--github-api-url "$(GITHUB_API_URL)" --github-url "$(GITHUB_URL)" --github-raw-url "$(GITHUB_RAW_URL)"
 
-.PHONY: help setup run up down test test-quick check format openapi counts bench build deploy lock clean
+.PHONY: help setup run up down test test-quick check format openapi counts bench recording build deploy lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -85,6 +85,9 @@ counts: setup ## write docs/calls.md again: the calls of AWS that an import make
 
 bench: setup ## benchmarks, into docs/benchmarks.md, docs/calls.md, docs/faults.md and docs/scale.md
 	$(BENCHMARKS) $(PARTS)
+
+recording: setup ## draw the output of make run as docs/make-run.svg
+	@$(MAKE) --no-print-directory run STACK=recording UPSTREAM=loopback RUN_EXIT=1 | python -m local.recording docs/make-run.svg
 
 # The cache does not know for which architecture a layer was built.
 build: setup ## build for AWS

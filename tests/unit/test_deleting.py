@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import threading
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -240,11 +241,13 @@ def test_a_transfer_that_copies_from_it_fetches_the_file(deployment: Deployment,
     source.bytes_read.clear()
     copy = deployment.store.copy
     deleted: list[bool] = []
+    deleting = threading.Lock()  # the files are copied by several threads
 
     def delete_first(source_key: str, key: str, *, size: int, etag: str) -> str:
-        if not deleted and key.startswith("staging/"):
-            deleted.append(True)
-            assert delete(deployment, first)
+        with deleting:
+            if not deleted and key.startswith("staging/"):
+                deleted.append(True)
+                assert delete(deployment, first)
         return copy(source_key, key, size=size, etag=etag)
 
     deployment.store.copy = delete_first  # type: ignore[method-assign]

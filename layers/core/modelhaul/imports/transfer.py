@@ -165,8 +165,12 @@ class _Visit:
         self.source.announce_files([r.file for r in records])
         group = self.step.policy.group_files
         small = [r for r in records if r.file.size <= self.step.policy.small_file]
-        for start in range(0, len(small), group):
-            self._move_small(small[start : start + group])
+        try:
+            for start in range(0, len(small), group):
+                self._move_small(small[start : start + group])
+        finally:
+            if self._held is not None:
+                self._record([self._held])
         for record in records:
             if record.file.size > self.step.policy.small_file and not self.paused and not self._errors:
                 # A file that is copied and not streamed cannot stop in between; alone it always has time enough.
@@ -188,17 +192,11 @@ class _Visit:
         for record in records:
             firsts.setdefault(str(record.file.digest), record)
         waves = [list(firsts.values()), [r for r in records if firsts[str(r.file.digest)] is not r]]
-        try:
-            with ThreadPoolExecutor(_SMALL_AT_ONCE, thread_name_prefix="small") as pool:
-                for wave in filter(None, waves):
-                    # What an archive publishes does not tell contents apart: there a file is looked for once it is
-                    # read.
-                    blobs = self._find_blobs(r.file.digest for r in wave if r.file.digest.algorithm.identifies)
-                    self._finish_as_they_come({pool.submit(self._try_small, record, blobs) for record in wave})
-        finally:
-            if self._held is not None:
-                self._record([self._held])
-                self._held = None
+        with ThreadPoolExecutor(_SMALL_AT_ONCE, thread_name_prefix="small") as pool:
+            for wave in filter(None, waves):
+                # What an archive publishes does not tell contents apart: there a file is looked for once it is read.
+                blobs = self._find_blobs(r.file.digest for r in wave if r.file.digest.algorithm.identifies)
+                self._finish_as_they_come({pool.submit(self._try_small, record, blobs) for record in wave})
 
     def _find_blobs(self, digests: Iterable[Digest]) -> dict[str, Blob]:
         wanted = [str(digest) for digest in digests]

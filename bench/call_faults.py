@@ -30,6 +30,7 @@ from bench.servers import ROOT
 from modelhaul import wiring
 from modelhaul.adapters import s3
 from modelhaul.adapters.archives import S3ArchiveStore
+from modelhaul.adapters.dynamodb.connection import open_connection
 from modelhaul.adapters.dynamodb.rate_limits import DynamoDBRateLimitStore
 from modelhaul.adapters.idempotency import DynamoDBAnswerStore
 from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
@@ -375,7 +376,7 @@ def open_bench() -> Iterator[Bench]:
             save(*args, **options)
 
         patch.setattr(database.files, "save_checkpoint", save_checkpoint)
-        limits = DynamoDBRateLimitStore("limits", region=REGION)
+        limits = DynamoDBRateLimitStore(open_connection(REGION), rate_limits_table="limits")
         limits._limits.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
         create_answers_table()
         answers = DynamoDBAnswerStore("answers", region=REGION)

@@ -4,6 +4,7 @@ import heapq
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -93,18 +94,30 @@ class VirtualPool:
     time: VirtualTime
 
     def __init__(self, lanes: int, **_: object) -> None:
-        self._lanes = lanes
+        self._count = lanes
+        self._joined = -1.0
+
+    def submit[**P, T](self, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> Future[T]:
+        """Works at once. Afterwards it is the time when all that was submitted until then is done."""
+        if self.time() != self._joined:  # time has passed since: none of the lanes is busy
+            self._start, self._cpu = self.time(), self.time.cpu
+            self._lanes = [self._start] * self._count
+        self.time.set_time(heapq.heappop(self._lanes))
+        future: Future[T] = Future()
+        try:
+            future.set_result(work(*arguments, **options))
+        except Exception as error:  # noqa: BLE001 - the future's
+            future.set_exception(error)
+        heapq.heappush(self._lanes, self.time())
+        self._joined = max(*self._lanes, self._start + self.time.cpu - self._cpu)
+        self.time.set_time(self._joined)
+        return future
 
     def map[T](self, work: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
-        start, cpu = self.time(), self.time.cpu
-        lanes = [start] * self._lanes
-        results = []
-        for item in items:
-            self.time.set_time(heapq.heappop(lanes))
-            results.append(work(item))
-            heapq.heappush(lanes, self.time())
-        self.time.set_time(max(*lanes, start + self.time.cpu - cpu))
-        return iter(results)
+        return iter([self.submit(work, item).result() for item in items])
+
+    def shutdown(self, **_: object) -> None:
+        """Nothing is under way."""
 
     def __enter__(self) -> Self:
         return self

@@ -153,8 +153,8 @@ def _show_problems() -> dict[str, Any]:
 _BERT_COMMIT = _BERT.describe()
 _PROBLEMS: tuple[errors.ModelhaulError, ...] = (
     errors.InternalError("Something went wrong that should not have. In the log it is the request 7d3f0c52-…."),
-    errors.StorageUnavailableError("DynamoDB did not do what it was asked to."),
-    errors.InvalidReferenceError("The cursor is none that a list was answered with.", part="cursor"),
+    errors.StorageUnavailableError("DynamoDB request failed (ThrottlingException)."),
+    errors.InvalidReferenceError("Invalid pagination cursor.", part="cursor"),
     errors.InvalidRepositoryError(
         "'-owner' cannot be an owner on GitHub: up to 39 letters, digits and single hyphens between them", part="owner"
     ),

@@ -130,7 +130,7 @@ class Downloader:
 
 
 def name_partial(name: str, sha256: str) -> str:
-    """The name of the partial file for this content under this name: at most 104 bytes, of the 255 that most file
+    """The name of the partial file for this content under this name: at most 102 bytes, of the 255 that most file
     systems allow. What is left of another content, or of a file of equal content, has another name.
     """
     digest = hashlib.sha256(f"{name}\n{sha256}".encode()).hexdigest()

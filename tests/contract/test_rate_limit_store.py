@@ -3,6 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from modelhaul.adapters.dynamodb.connection import open_connection
 from modelhaul.adapters.dynamodb.rate_limits import DynamoDBRateLimitStore
 from modelhaul.domain.errors import StorageUnavailableError
 from modelhaul.ports.rate_limits import RateLimitStore
@@ -16,7 +17,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[RateLimitStore]:
         yield InMemoryRateLimitStore()
         return
     with open_aws(request.param):
-        adapter = DynamoDBRateLimitStore(f"limits-{uuid.uuid4().hex}", region=REGION)
+        adapter = DynamoDBRateLimitStore(open_connection(REGION), rate_limits_table=f"limits-{uuid.uuid4().hex}")
         adapter._limits.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
         yield adapter
         adapter._limits.delete_table()
@@ -37,7 +38,7 @@ def test_the_longest_pause_holds_for_its_limit(store: RateLimitStore) -> None:
 
 def test_a_missing_table_is_storage_that_is_not_there() -> None:
     with open_aws("moto"):
-        store = DynamoDBRateLimitStore("nowhere", region=REGION)
+        store = DynamoDBRateLimitStore(open_connection(REGION), rate_limits_table="nowhere")
         with pytest.raises(StorageUnavailableError):
             store.find_pause("a limit")
         with pytest.raises(StorageUnavailableError):

@@ -2,7 +2,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from modelhaul.domain.archives import SkippedDirectory
-from modelhaul.domain.errors import DeletionInProgressError, ImportInProgressError, ModelExistsError
+from modelhaul.domain.claims import refuse_held
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.models import Model, ModelError, ModelStatus
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
@@ -92,21 +92,5 @@ class InMemoryImportRepository(ImportRepository):
                     self._tables.write_model(model.model_id, status=ModelStatus.FAILED)
 
     def _claim(self, task_id: str, models: Sequence[Model]) -> None:
-        held = self._tables.find_models([model.model_id for model in models])
-        ready = [model.resolved for model in held if model.status is ModelStatus.READY]
-        if ready:
-            raise ModelExistsError(
-                f"{', '.join(model.describe() for model in ready)}: here already.",
-                models={model.model_id: model.name for model in ready},
-            )
-        for model in held:
-            if model.status is ModelStatus.DELETING:
-                raise DeletionInProgressError(f"{model.resolved.name} is being deleted.", model_id=model.model_id)
-            if model.status is not ModelStatus.FAILED:
-                doing = "imported" if model.status is ModelStatus.IMPORTING else "withdrawn"
-                raise ImportInProgressError(
-                    f"{model.resolved.describe()} is being {doing} by task {model.task_id}.",
-                    model_id=model.model_id,
-                    task_id=model.task_id,
-                )
+        refuse_held(task_id, self._tables.find_models([model.model_id for model in models]))
         self._tables.models |= {model.model_id: model for model in models}

@@ -36,7 +36,7 @@ class InMemoryModelRepository(ModelRepository):
             ready = {_rank(m): m for m in self._tables.models.values() if m.status is ModelStatus.READY}
             if cursor is not None:
                 if not _CURSOR.fullmatch(cursor):
-                    raise InvalidReferenceError("The cursor is none that a list was answered with.", part="cursor")
+                    raise InvalidReferenceError("Invalid pagination cursor.", part="cursor")
                 ready = {rank: model for rank, model in ready.items() if rank < cursor}
             fitting = [
                 model

@@ -31,7 +31,7 @@ class InMemoryTaskRepository(TaskRepository):
             tasks = sorted(self._tables.tasks.values(), key=lambda t: (t.created_at, t.id), reverse=True)
             if cursor is not None:
                 if cursor not in self._tables.tasks:
-                    raise InvalidReferenceError("The cursor is none that a list was answered with.", part="cursor")
+                    raise InvalidReferenceError("Invalid pagination cursor.", part="cursor")
                 tasks = tasks[tasks.index(self._tables.tasks[cursor]) + 1 :]
             fitting = [t for t in tasks if source in (None, t.source) and status in (None, t.status)]
             page = fitting[:limit]

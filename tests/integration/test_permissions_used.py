@@ -18,6 +18,7 @@ import requests
 from botocore.awsrequest import AWSPreparedRequest
 
 from modelhaul.adapters.archives import S3ArchiveStore
+from modelhaul.adapters.dynamodb.connection import open_connection
 from modelhaul.adapters.dynamodb.rate_limits import DynamoDBRateLimitStore
 from modelhaul.adapters.eventbridge import EventBridgeEventBus, create_events_client
 from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
@@ -183,7 +184,7 @@ class AuditedDeployment(Deployment):
         queue = CountedQueue(SQSMessageQueue(sqs, cast("Any", urls)), self.queue)
         stream = StreamSettings(part_size=lambda _: PART, reconnect_delay=0, checkpoint_bytes=PART)
         self.connect(self.database, self.store, queue, stream)
-        self.limits = DynamoDBRateLimitStore("RateLimitsTable", region=REGION)
+        self.limits = DynamoDBRateLimitStore(open_connection(REGION), rate_limits_table="RateLimitsTable")
         self.limits._limits.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
 
     def submit(self, name: str, revision: str = "main", *, source: Source = Source.HUGGINGFACE, **options: Any) -> Task:

@@ -9,9 +9,9 @@ import pytest
 
 from modelhaul.domain.findings import ContentReport
 from modelhaul.domain.gate import GateReport
+from modelhaul.domain.keys import inspection_key
 from modelhaul.domain.tasks import Task, TaskStatus
 from modelhaul.inspection import gate
-from modelhaul.inspection.notes import notes_key
 from modelhaul.inspection.opened import OpenedFile
 from modelhaul.inspection.recognize import inspect_file
 from tests.fakes.deployment import Deployment
@@ -103,7 +103,7 @@ def test_what_a_killed_function_has_saved_is_not_inspected_again(
     deployment.remaining = lambda: 100.0
     with pytest.raises(Died):
         deployment.run()
-    saved = json.loads(deployment.read(notes_key(task.id)))["reports"]
+    saved = json.loads(deployment.read(inspection_key(task.id)))["reports"]
     assert 0 < len(saved) < len(FILES)
     inspected.clear()
     deployment.remaining = lambda: 800.0
@@ -118,7 +118,7 @@ def test_notes_that_cannot_be_read_are_not_believed(content: bytes) -> None:
     deployment, task = import_files(FILES)
     seconds = iter([800.0] * 2 + [100.0] * 4)
     deployment.remaining = lambda: next(seconds, 800.0)
-    key = notes_key(task.id)
+    key = inspection_key(task.id)
     deployment.store.put(key, content, sha256=hashlib.sha256(content).hexdigest())
     deployment.run()
     assert deployment.find_task(task.id).status is TaskStatus.DONE

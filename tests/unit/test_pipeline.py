@@ -723,7 +723,7 @@ def test_files_of_a_batch_whose_lease_was_lost_are_left_to_the_other_function(mo
     settings = replace(deployment.transferrer.settings, heartbeat=0.02)
     deployment.transferrer = replace(deployment.transferrer, settings=settings)
 
-    files, was_refused = deployment.database.files, threading.Event()
+    files, was_renewed, was_refused = deployment.database.files, threading.Event(), threading.Event()
     renew_lease = files.renew_lease
 
     def renew(*arguments: Any, **options: Any) -> None:
@@ -732,11 +732,13 @@ def test_files_of_a_batch_whose_lease_was_lost_are_left_to_the_other_function(mo
         except LeaseLostError:
             was_refused.set()
             raise
+        was_renewed.set()
 
     monkeypatch.setattr(files, "renew_lease", renew)
 
     def lose_lease(path: str, offset: int) -> None:
         if path == "file-2.json":
+            assert was_renewed.wait(30), "and file-0 is held back until the end"
             deployment.clock.now += 100
             now = deployment.clock.now
             assert files.lease_file(task.id, "file-0.json", owner="other", now=now, until=now + 90)
@@ -750,6 +752,7 @@ def test_files_of_a_batch_whose_lease_was_lost_are_left_to_the_other_function(mo
     assert was_refused.is_set()
     records = {record.file.path: record.done for record in files.list_files(task.id)}
     assert not records["file-0.json"]
+    files.renew_lease(task.id, "file-0.json", owner="other", until=deployment.clock.now + 90)
     assert deployment.find_task(task.id).stage is Stage.TRANSFERRING
 
 

@@ -61,7 +61,7 @@ def build_early(*builders: Callable[[], object]) -> None:
 
 @cache
 def open_database() -> Connection:
-    """The one client that all repositories of a function share."""
+    """The client that all tables of a function share."""
     from modelhaul.adapters.dynamodb.connection import open_connection
     from modelhaul.settings import RegionSettings
 
@@ -212,7 +212,7 @@ def open_github() -> GitHubSource:
     policy = HostPolicy.for_github(
         settings.github_api_url, *urls, allowed_hosts=settings.allowed_hosts, local_mode=settings.local_mode
     )
-    limits = DynamoDBRateLimitStore(settings.rate_limits_table, region=settings.aws_region)
+    limits = DynamoDBRateLimitStore(open_database(), rate_limits_table=settings.rate_limits_table)
     secret_id = settings.github_token_secret
     return GitHubSource(
         policy,

@@ -31,6 +31,7 @@ from modelhaul.domain.errors import (
     StorageUnavailableError,
     UnexpectedAnswerError,
 )
+from modelhaul.domain.keys import outcome_key
 from modelhaul.ports.clock import Clock
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class S3ArchiveStore:
         if len(key.encode()) > _MAX_OUTCOME_KEY:
             logger.warning("the archive's key is too long for an outcome beside it", extra={"key": key})
             return
-        place = f"outcomes/{key}.json"
+        place = outcome_key(key)
         body = json.dumps(outcome, indent=2).encode()
         for _ in range(_OUTCOME_TRIES):
             found = self._read_outcome(place)

@@ -92,7 +92,7 @@ class DynamoDBAnswerStore:
                 # What was done is done, and said; the key is in progress until this function's time would have ended.
                 logger.warning("the answer is not kept under its key", exc_info=error)
                 return given[0]
-            raise StorageUnavailableError("The database that keeps answers did not do what it was asked to.") from error
+            raise StorageUnavailableError("The DynamoDB request for the Idempotency-Key failed.") from error
         return answered
 
 

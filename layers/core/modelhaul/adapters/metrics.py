@@ -10,7 +10,7 @@ from modelhaul.ports.metrics import CATALOG
 
 
 class PowertoolsMeter:
-    """Implements `modelhaul.ports.Meter`. The namespace comes from POWERTOOLS_METRICS_NAMESPACE, the dimension
+    """Implements `modelhaul.ports.metrics.Meter`. The namespace comes from POWERTOOLS_METRICS_NAMESPACE, the dimension
     `service` from POWERTOOLS_SERVICE_NAME.
     """
 

@@ -1,4 +1,4 @@
-"""What an archive is held to."""
+"""Limits and required files of archives."""
 
 from dataclasses import dataclass
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from modelhaul.domain.digests import Digest
 from modelhaul.domain.errors import FileTooLargeError, InvalidReferenceError
-from modelhaul.domain.keys import MAX_KEY_BYTES, is_path
+from modelhaul.domain.keys import MAX_KEY_BYTES, is_path, staging_prefix
 from modelhaul.domain.models import ResolvedModel
 
 MAX_FILE_SIZE = 500_000_000_000  # bytes; the Hub's own limit for one file
@@ -75,7 +75,7 @@ class FileRecord:
 
     @property
     def staging_key(self) -> str:
-        return f"staging/{self.task_id}/{self.file.path}"
+        return staging_prefix(self.task_id) + self.file.path
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,7 @@ from enum import StrEnum
 from modelhaul.domain.findings import FileInspection, FileVerdict
 
 _MAX_RECORDED = 100  # flags in a model's record
-
 _MIN_RECORDED = 8
-
 _LONGEST_FLAG = 300  # characters
 
 

@@ -1,4 +1,4 @@
-"""Models, their files and the blobs that files share."""
+"""Models: their identity, status and records."""
 
 import json
 import uuid
@@ -63,9 +63,13 @@ class ResolvedModel:
         part = "" if self.selection.is_whole else f"-partial-{self.model_id}"
         return f"models/{self.source.lower()}/{self.name}/{self.commit}{part}/"
 
+    def build_key(self, path: str) -> str:
+        """The key in the models bucket of this model's file, by its path in the task."""
+        return self.prefix + path.removeprefix(self.root)
+
     def locate(self, path: str) -> str | None:
         """The key of the task's file `path` in the models bucket; None if it is not this model's."""
-        return self.prefix + path.removeprefix(self.root) if path.startswith(self.root) else None
+        return self.build_key(path) if path.startswith(self.root) else None
 
     def describe(self) -> str:
         """As people are told, so that versions and parts of a model can be told apart."""

@@ -15,8 +15,8 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from modelhaul import wiring
 from modelhaul.domain import errors
 from modelhaul.entrypoints.logs import create_logger
-from modelhaul.entrypoints.problems import _answer_invalid, _answer_no_route, answer_error, create_problem
-from modelhaul.entrypoints.requests import _digest_request, _label_as_json, read_form_type
+from modelhaul.entrypoints.problems import answer_error, answer_invalid, answer_no_route, create_problem
+from modelhaul.entrypoints.requests import digest_request, label_as_json, read_form_type
 from modelhaul.settings import CorsSettings
 
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
@@ -33,8 +33,8 @@ def create_app() -> APIGatewayRestResolver:
     app = APIGatewayRestResolver(enable_validation=True, json_body_deserializer=_parse_json)
     app.use([_check_query_names])
     app.exception_handler(errors.ModelhaulError)(answer_error)
-    app.exception_handler(RequestValidationError)(_answer_invalid)
-    app.not_found(_answer_no_route)
+    app.exception_handler(RequestValidationError)(answer_invalid)
+    app.not_found(answer_no_route)
     return app
 
 
@@ -96,7 +96,7 @@ def _answer_once(
 
     def resolve() -> dict[str, Any]:
         is_form = takes_forms and read_form_type(request) is not None
-        return app.resolve(event if is_form else _label_as_json(event), context)
+        return app.resolve(event if is_form else label_as_json(event), context)
 
     key = request.headers.get("idempotency-key")
     if key is None or request.http_method != "POST":
@@ -109,7 +109,7 @@ def _answer_once(
             resolve,
             scope=[request.resource, _find_caller(event)],
             key=key,
-            digest=_digest_request(request),
+            digest=digest_request(request),
             context=context,
         )
     except errors.ModelhaulError as error:

@@ -80,14 +80,11 @@ _FIELDS = {
 }
 
 _RETRY_AFTER = 30  # seconds, where the other side said nothing
-
 _DELETED_AFTER = 60  # seconds: what most deletions take
-
 _ANSWERED_AFTER = 2  # seconds: what most requests take
 
 # Of the fields at fault in an answer, which Lambda limits to 6 MB as it does requests.
 _MAX_FIELDS = 100
-
 _MAX_FIELD_NAME = 100  # characters
 
 
@@ -162,7 +159,7 @@ def _find_pause(error: errors.ModelhaulError, status: HTTPStatus) -> int | None:
     return None
 
 
-def _answer_invalid(error: RequestValidationError) -> Response[str]:
+def answer_invalid(error: RequestValidationError) -> Response[str]:
     found = [dict(e) for e in error.errors()]
     # Fields are at ("body", name, …); what is at ("body",) is the whole of it.
     if any(e["type"] == "json_invalid" or len(e["loc"]) == 1 for e in found):
@@ -181,7 +178,7 @@ def _describe_fault(error: Mapping[str, Any]) -> str:
     return f"given {len(repeated)} times, takes one value" if isinstance(repeated, list) else str(error["msg"])
 
 
-def _answer_no_route(_: NotFoundError) -> Response[str]:
+def answer_no_route(_: NotFoundError) -> Response[str]:
     return create_problem("no-such-route", HTTPStatus.NOT_FOUND, "There is no such route.")
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 _BOUNDARY = re.compile(r'boundary="?([^";,\s]+)', re.IGNORECASE)
 
 
-def _digest_request(request: APIGatewayProxyEvent) -> str:
+def digest_request(request: APIGatewayProxyEvent) -> str:
     """SHA-256 of the query and the body; without a form's boundary, which most clients choose anew for each try."""
     body = read_body(request)
     boundary = _BOUNDARY.search(read_form_type(request) or "")
@@ -26,7 +26,7 @@ def _digest_request(request: APIGatewayProxyEvent) -> str:
     return hasher.hexdigest()
 
 
-def _label_as_json(event: dict[str, Any]) -> dict[str, Any]:
+def label_as_json(event: dict[str, Any]) -> dict[str, Any]:
     headers = {name: value for name, value in (event.get("headers") or {}).items() if name.lower() != "content-type"}
     many = {n: v for n, v in (event.get("multiValueHeaders") or {}).items() if n.lower() != "content-type"}
     # API Gateway gives what is labelled a form in base64. Bytes that are no text are no JSON either.

@@ -27,7 +27,6 @@ from modelhaul.ports.tasks import TaskRepository
 logger = logging.getLogger(__name__)
 
 UPLOAD_SECONDS = 12 * 3600.0
-
 _DROP_NAMESPACE = uuid.UUID("0d7a54c1-8f0c-5d13-9a55-1b7f3a0c9e42")
 
 

@@ -15,7 +15,7 @@ from modelhaul.domain.errors import (
     TaskNotFoundError,
     UnsafeModelError,
 )
-from modelhaul.domain.keys import UPLOADED, manifest_key
+from modelhaul.domain.keys import UPLOADED, manifest_key, staging_prefix
 from modelhaul.domain.models import Model, ModelError, ModelStatus
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus, describe_missing_task
 from modelhaul.imports.outcomes import OutcomeWriter
@@ -78,7 +78,7 @@ class TaskCloser:
         """
         models = self.models.find_models(task.model_ids)
         self.outcomes.write_outcome(task)
-        self._abort_uploads(f"staging/{task.id}/")
+        abort_uploads(self.store, staging_prefix(task.id))
         if task.archive is not None and task.archive.key.startswith(UPLOADED):
             self.archives.abort_uploads(task.archive.key)
         if _is_content_refused(task, models):
@@ -89,7 +89,7 @@ class TaskCloser:
                 self._withdraw(model)
 
     def _withdraw(self, model: Model) -> None:
-        self._abort_uploads(model.resolved.prefix)
+        abort_uploads(self.store, model.resolved.prefix)
         records = self.files.list_files(model.task_id)
         self.store.delete(key for key in map(model.resolved.locate, (r.file.path for r in records)) if key is not None)
         self.store.delete([manifest_key(model.model_id)])
@@ -99,10 +99,6 @@ class TaskCloser:
         self.tidy(task)
         self.imports.release_models(task.id)
         self.tasks.unwatch_task(task.id)
-
-    def _abort_uploads(self, prefix: str) -> None:
-        for key, upload_id in list(self.store.list_uploads(prefix)):
-            self.store.abort_upload(key, upload_id)
 
     def _end(
         self,
@@ -135,6 +131,12 @@ class TaskCloser:
             # The task has ended all the same, and the sweep looks after it once more.
             logger.warning("not tidied up; the sweep will", extra={"task_id": task_id, "detail": trouble.detail})
         return ended
+
+
+def abort_uploads(store: ObjectStore, prefix: str) -> None:
+    """Aborts all unfinished multipart uploads below the prefix."""
+    for key, upload_id in list(store.list_uploads(prefix)):
+        store.abort_upload(key, upload_id)
 
 
 def _is_content_refused(task: Task, models: Sequence[Model]) -> bool:

@@ -16,16 +16,15 @@ from modelhaul.domain.archives import is_ours
 from modelhaul.domain.errors import InvalidModelError, ObjectGoneError, PermanentError, UnsafeModelError
 from modelhaul.domain.files import FileKind, FileRecord, SourceFile
 from modelhaul.domain.gate import GateReport
-from modelhaul.domain.keys import manifest_key
+from modelhaul.domain.keys import inspection_key, manifest_key, staging_prefix
 from modelhaul.domain.messages import PublishModels
 from modelhaul.domain.models import Model, ModelError, ModelRoots, ModelStatus
 from modelhaul.domain.objects import Blob
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.imports.dispatch import CHECK_AFTER
-from modelhaul.imports.finish import TaskCloser
+from modelhaul.imports.finish import TaskCloser, abort_uploads
 from modelhaul.imports.outcomes import OutcomeWriter
 from modelhaul.inspection.gate import Gate, GateSession, OutOfTimeError, describe_lost_file
-from modelhaul.inspection.notes import notes_key
 from modelhaul.ports.archive_store import ArchiveStore
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.content import ContentIndex
@@ -224,11 +223,10 @@ class Publisher:
         kept = layout.keep([m for m in found.values() if m.status is ModelStatus.READY and m.task_id == task.id])
         self.content.put_blobs(kept.list_blobs(self.policy), expires_at=None)
         # The manifests have what an inspection in parts has noted.
-        self.store.delete([*(r.staging_key for r in layout.records), notes_key(task.id)])
+        self.store.delete([*(r.staging_key for r in layout.records), inspection_key(task.id)])
         # What a function that died while it copied has left; a READY model has no uploads of anybody's under way.
-        for prefix in (f"staging/{task.id}/", *(model.resolved.prefix for model in kept.models)):
-            for key, upload_id in list(self.store.list_uploads(prefix)):
-                self.store.abort_upload(key, upload_id)
+        for prefix in (staging_prefix(task.id), *(model.resolved.prefix for model in kept.models)):
+            abort_uploads(self.store, prefix)
         if task.archive is not None and is_ours(task.archive):
             self.archives.delete_archive(task.archive.key)
         self.outcomes.write_outcome(task_now)
@@ -309,8 +307,7 @@ class _Layout:
         return found[1] if found is not None and found[0] == record.file.size else None
 
     def _key(self, record: FileRecord) -> str:
-        model = self._roots.find_owner(record.file.path).resolved
-        return model.prefix + record.file.path.removeprefix(model.root)
+        return self._roots.find_owner(record.file.path).resolved.build_key(record.file.path)
 
 
 def _inspect_models(session: GateSession, layout: _Layout) -> tuple[dict[str, GateReport], dict[str, PermanentError]]:

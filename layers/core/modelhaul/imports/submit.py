@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -51,7 +51,6 @@ class Intake:
         )
         model = Model(resolved.model_id, resolved, ModelStatus.IMPORTING, task.id, moment, moment)
         self.imports.claim_import(task, [model])
-        self.meter.count("ImportsAccepted", source=source)
         context = {
             "task_id": task.id,
             "model_id": model.model_id,
@@ -59,12 +58,22 @@ class Intake:
             "commit": resolved.commit,
             "selection": selection.describe(),
         }
-        try:
-            self.queue.send([PlanImport(task_id=task.id)])
-        except StorageUnavailableError as error:
-            # The task is written and so accepted; the sweep sends the message again.
-            context["detail"] = error.detail
-            logger.warning("import accepted, but the plan message was not sent; the sweep will", extra=context)
-        else:
-            logger.info("import accepted; planning comes next", extra=context)
+        request_plan(task, self.queue, self.meter, context)
         return task
+
+
+def request_plan(task: Task, queue: MessageQueue, meter: Meter, context: Mapping[str, object]) -> None:
+    """Counts the accepted import, and asks for its plan. `context`: fields for the log.
+
+    The task is written and so accepted: if the message is not sent, the sweep sends it.
+    """
+    meter.count("ImportsAccepted", source=task.source)
+    try:
+        queue.send([PlanImport(task_id=task.id)])
+    except StorageUnavailableError as error:
+        logger.warning(
+            "import accepted, but the plan message was not sent; the sweep will",
+            extra={**context, "detail": error.detail},
+        )
+    else:
+        logger.info("import accepted; planning comes next", extra=dict(context))

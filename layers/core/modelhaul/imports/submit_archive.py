@@ -12,12 +12,12 @@ from modelhaul.archives.rules import ArchiveRules
 from modelhaul.domain.archives import Archive, UploadTicket
 from modelhaul.domain.errors import ArchiveTooLargeError, InvalidReferenceError, ModelhaulError, StorageUnavailableError
 from modelhaul.domain.keys import POSTED, UPLOADED
-from modelhaul.domain.messages import PlanImport
 from modelhaul.domain.models import Source
 from modelhaul.domain.names import check_model_name
 from modelhaul.domain.tasks import Stage, Task
 from modelhaul.imports.accept import UPLOAD_SECONDS
 from modelhaul.imports.dispatch import CHECK_AFTER
+from modelhaul.imports.submit import request_plan
 from modelhaul.ports.archive_store import ArchiveStore
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.imports import ImportRepository
@@ -29,9 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 MAX_POSTED = 4_500_000  # bytes: Lambda takes 6 MB, in base64 and with the rest of the request
-
 _MAX_FILE_NAME = 255
-
 _HOW_TO_SEND_LARGER = (
     'Send larger ones by POST /v1/upload/local with the JSON {"file_name": …, "size": …}, which answers where to '
     "put the bytes, or copy them into the incoming bucket under incoming/."
@@ -88,16 +86,8 @@ class ArchiveIntake:
         except ModelhaulError:
             self.archives.delete_archive(archive.key)
             raise
-        self.meter.count("ImportsAccepted", source=Source.LOCAL)
         context = {"task_id": task_id, "models": [m.resolved.name for m in models], "bytes": len(body)}
-        try:
-            self.queue.send([PlanImport(task_id=task_id)])
-        except StorageUnavailableError as error:
-            # The task is written and so accepted; the sweep sends the message again.
-            context["detail"] = error.detail
-            logger.warning("archive accepted, but the plan message was not sent; the sweep will", extra=context)
-        else:
-            logger.info("archive accepted; planning comes next", extra=context)
+        request_plan(task, self.queue, self.meter, context)
         return task
 
     def open_upload(self, file_name: str, size: int, model_name: str | None) -> tuple[Task, UploadTicket]:

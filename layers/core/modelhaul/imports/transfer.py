@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import batched
 
 from modelhaul.domain.digests import Algorithm, Digest, FileHasher
 from modelhaul.domain.errors import (
@@ -23,13 +24,15 @@ from modelhaul.domain.errors import (
     TaskEndedError,
 )
 from modelhaul.domain.files import Checkpoint, FileRecord, FileResult, SourceFile
+from modelhaul.domain.keys import staging_prefix
 from modelhaul.domain.messages import TransferFiles
 from modelhaul.domain.models import ModelRoots
 from modelhaul.domain.objects import Blob
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.imports.dispatch import CHECK_AFTER, publish_if_complete
+from modelhaul.imports.finish import abort_uploads
 from modelhaul.imports.retry import TransferError
-from modelhaul.ports.byte_streams import ByteStream
+from modelhaul.ports.byte_streams import ByteStream, fill_buffer
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.content import ContentIndex
 from modelhaul.ports.files import FileRepository
@@ -47,13 +50,9 @@ logger = logging.getLogger(__name__)
 
 
 LEASE = 90.0  # seconds: several heartbeats
-
 STAGED_BLOB_LIFE = 6 * 86_400.0  # seconds: a day less than the bucket keeps what lies under staging/
-
 _SMALL_AT_ONCE = 8
-
 _PASSING = 2  # the gravity of an error that concerns one file, and may be gone at the next try
-
 _READ_RATE = 30e6  # bytes per second of a file that is read and inflated, and not stored; cautious
 
 
@@ -132,8 +131,7 @@ class Transferrer:
         """If the task has ended, it was tidied while we were still uploading."""
         now = self.tasks.find_task(task.id)
         if now is not None and now.status is not TaskStatus.PENDING:
-            for key, upload_id in list(self.store.list_uploads(f"staging/{task.id}/")):
-                self.store.abort_upload(key, upload_id)
+            abort_uploads(self.store, staging_prefix(task.id))
 
     def _check_at(self) -> float:
         return self.clock() + CHECK_AFTER
@@ -158,19 +156,12 @@ class _Visit:
     advanced: bool = False
     paused: bool = False
     _errors: list[ModelhaulError] = field(default_factory=list)
-    _held: FileResult | None = None
+    _indexed: set[str] = field(default_factory=set)
 
     def move(self, records: Sequence[FileRecord]) -> None:
         """The first one is leased already. Its lease stands for all small files; every large file has its own."""
         self.source.announce_files([r.file for r in records])
-        group = self.step.policy.group_files
-        small = [r for r in records if r.file.size <= self.step.policy.small_file]
-        try:
-            for start in range(0, len(small), group):
-                self._move_small(small[start : start + group])
-        finally:
-            if self._held is not None:
-                self._record([self._held])
+        self._move_small([r for r in records if r.file.size <= self.step.policy.small_file])
         for record in records:
             if record.file.size > self.step.policy.small_file and not self.paused and not self._errors:
                 # A file that is copied and not streamed cannot stop in between; alone it always has time enough.
@@ -191,38 +182,42 @@ class _Visit:
         firsts: dict[str, FileRecord] = {}
         for record in records:
             firsts.setdefault(str(record.file.digest), record)
-        waves = [list(firsts.values()), [r for r in records if firsts[str(r.file.digest)] is not r]]
+        equals = [r for r in records if firsts[str(r.file.digest)] is not r]
+        waves = [wave for wave in (list(firsts.values()), equals) if wave]
+        results: list[FileResult] = []
         with ThreadPoolExecutor(_SMALL_AT_ONCE, thread_name_prefix="small") as pool:
-            for wave in filter(None, waves):
-                # What an archive publishes does not tell contents apart: there a file is looked for once it is read.
-                blobs = self._find_blobs(r.file.digest for r in wave if r.file.digest.algorithm.identifies)
-                self._finish_as_they_come({pool.submit(self._try_small, record, blobs) for record in wave})
+            try:
+                for wave in waves:
+                    # What an archive publishes does not tell contents apart: there a file is looked for once it is
+                    # read.
+                    blobs = self._find_blobs(r.file.digest for r in wave if r.file.digest.algorithm.identifies)
+                    self._collect({pool.submit(self._try_small, record, blobs) for record in wave}, results)
+                    self._finish_small(results, is_last=wave is waves[-1])
+            except Exception as error:
+                pool.shutdown(wait=False, cancel_futures=True)
+                # Without the lease, another function may be storing these files anew.
+                if not isinstance(error, LeaseLostError | TaskEndedError):
+                    self._keep(results)
+                raise
 
     def _find_blobs(self, digests: Iterable[Digest]) -> dict[str, Blob]:
         wanted = [str(digest) for digest in digests]
         return self.step.content.find_blobs(wanted) if wanted else {}
 
-    def _finish_as_they_come(self, attempts: set[Future[FileResult | None]]) -> None:
-        """Records results in the order in which they come, together, but none much later than it is known: a slow file
-        must not cost those behind it. Meanwhile the lease is renewed, and the sweep postponed.
+    def _collect(self, attempts: set[Future[FileResult | None]], results: list[FileResult]) -> None:
+        """Adds the results in the order in which they come, and records them not much later: a slow file must not cost
+        those behind it. Meanwhile the lease is renewed, and the sweep postponed.
         """
-        results: list[FileResult] = []
         recorded = time.monotonic()
-        try:
-            while attempts:
-                due = recorded + self.step.settings.heartbeat - time.monotonic()
-                done, attempts = wait(attempts, max(0.0, due), FIRST_COMPLETED)
-                results += [result for result in (attempt.result() for attempt in done) if result is not None]
-                if time.monotonic() - recorded >= self.step.settings.heartbeat:
-                    self._renew_lease()
-                    batch, results = results, []
-                    self._finish_small(batch)
-                    recorded = time.monotonic()
-        except LeaseLostError:
-            results.clear()  # another function has the batch now, and may be storing these files anew
-            raise
-        finally:
-            self._finish_small(results)
+        while attempts:
+            due = recorded + self.step.settings.heartbeat - time.monotonic()
+            done, attempts = wait(attempts, max(0.0, due), FIRST_COMPLETED)
+            for attempt in done:
+                results += filter(None, [attempt.result()])
+            if time.monotonic() - recorded >= self.step.settings.heartbeat:
+                self._renew_lease()
+                self._finish_small(results)
+                recorded = time.monotonic()
 
     def _renew_lease(self) -> None:
         """Of the whole batch."""
@@ -230,13 +225,28 @@ class _Visit:
         self.step.files.renew_lease(self.task.id, self.leased[0], owner=self.owner, until=now + LEASE)
         self.step.tasks.postpone_check(self.task.id, check_at=now + CHECK_AFTER)
 
-    def _finish_small(self, results: Iterable[FileResult]) -> None:
-        """All but the leased file are recorded: with its record the lease of the batch ends, so that it comes last."""
-        finished = sorted(results, key=lambda result: result.file.path)
-        self._index(finished)
-        self._held = next((r for r in finished if r.file.path == self.leased[0]), self._held)
-        if others := [r for r in finished if r.file.path != self.leased[0]]:
-            self._record(others)
+    def _finish_small(self, results: list[FileResult], *, is_last: bool = False) -> None:
+        """Indexes and records the results, and removes those from the list that are recorded: not that of the leased
+        file, unless `is_last`. With its record the lease of all small files ends.
+        """
+        results.sort(key=lambda result: result.file.path)
+        fresh = [result for result in results if result.file.path not in self._indexed]
+        self._index(fresh)
+        self._indexed.update(result.file.path for result in fresh)
+        due = [result for result in results if is_last or result.file.path != self.leased[0]]
+        for batch in batched(due, self.step.policy.group_files, strict=False):
+            self._record(batch)
+        results[:] = [result for result in results if result not in due]
+
+    def _keep(self, results: list[FileResult]) -> None:
+        """Records what was finished before an error, which is the one to act on."""
+        try:
+            self._finish_small(results, is_last=True)
+        except ModelhaulError as error:
+            logger.warning(
+                "finished files were not recorded; the next try finds their content",
+                extra={"task_id": self.task.id, "files": len(results), "detail": error.detail},
+            )
 
     def _try_small(self, record: FileRecord, blobs: dict[str, Blob]) -> FileResult | None:
         if self.paused or self._is_hopeless():
@@ -261,16 +271,10 @@ class _Visit:
 
     def _store_small(self, record: FileRecord) -> FileResult:
         file = record.file
-        body = bytearray(file.size)
-        view, filled = memoryview(body), 0
+        view = memoryview(bytearray(file.size))
         if file.size:
             with self._open_range(file, 0, file.size) as stream:
-                while filled < file.size:
-                    self._check_time()
-                    received = stream.readinto(view[filled:])
-                    if received == 0:
-                        raise SourceUnavailableError(f"{file.path}: the source's answer ended early")
-                    filled += received
+                fill_buffer(stream, view, file.path, before_read=self._check_time)
         hasher = FileHasher(file.digest, file.size)
         hasher.update(view)
         sha256 = hasher.verify(file.path)

@@ -10,16 +10,13 @@ from typing import Any
 from modelhaul.domain.errors import ObjectGoneError
 from modelhaul.domain.findings import ContentReport, Finding, FindingKind, Severity
 from modelhaul.domain.gate import PickleOpinion, SecondOpinion
+from modelhaul.domain.keys import inspection_key
 from modelhaul.ports.object_store import ObjectStore
 
 logger = logging.getLogger(__name__)
 
 _VERSION = 1
 _MAX_SIZE = 1024 * 1024 * 1024  # bytes; larger than any notes
-
-
-def notes_key(task_id: str) -> str:
-    return f"inspections/{task_id}.json"
 
 
 @dataclass(slots=True)
@@ -42,7 +39,7 @@ class InspectionNotes:
 def load_notes(store: ObjectStore, task_id: str) -> InspectionNotes:
     """Empty if the notes are missing or this version cannot read them."""
     try:
-        return _read_notes(json.loads(store.read(notes_key(task_id), 0, _MAX_SIZE)))
+        return _read_notes(json.loads(store.read(inspection_key(task_id), 0, _MAX_SIZE)))
     except ObjectGoneError:
         return InspectionNotes()
     except (ValueError, LookupError, TypeError, AttributeError):
@@ -57,7 +54,7 @@ def save_notes(store: ObjectStore, task_id: str, notes: InspectionNotes) -> None
         "opinions": {path: [opinion.verdict, *opinion.reasons] for path, opinion in notes.opinions.items()},
     }
     body = json.dumps(content, separators=(",", ":")).encode()
-    store.put(notes_key(task_id), body, sha256=hashlib.sha256(body).hexdigest())
+    store.put(inspection_key(task_id), body, sha256=hashlib.sha256(body).hexdigest())
 
 
 def _write_report(report: ContentReport) -> list[Any]:

@@ -1,5 +1,6 @@
-"""Open responses of a source."""
+"""Open responses of a source, and whole contents out of them, for what fits in memory."""
 
+from collections.abc import Callable
 from typing import Protocol, Self
 
 from modelhaul.domain.digests import FileHasher
@@ -31,10 +32,16 @@ class ByteStream(Protocol):
     def __exit__(self, *args: object) -> None: ...
 
 
-def fill_buffer(stream: ByteStream, view: memoryview, name: str) -> None:
-    """Raises SourceUnavailableError, in which `name` says what was read, if the stream ends before `view` is full."""
+def fill_buffer(
+    stream: ByteStream, view: memoryview, name: str, *, before_read: Callable[[], None] = lambda: None
+) -> None:
+    """Fills the whole of `view`. `before_read` may raise, to give up.
+
+    Raises SourceUnavailableError, in which `name` says what was read, if the stream ends before.
+    """
     filled = 0
     while filled < len(view):
+        before_read()
         received = stream.readinto(view[filled:])
         if received == 0:
             raise SourceUnavailableError(f"{name[:80]}: the source's answer ended early")

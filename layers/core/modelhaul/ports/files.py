@@ -11,8 +11,8 @@ class FileRepository(Protocol):
     """Every write is atomic and safe to repeat after a lost reply. Every method raises StorageUnavailableError."""
 
     def put_files(self, task_id: str, files: Iterable[SourceFile]) -> None:
-        """Records the planned files; one that is there already is left as it is. What is not
-        followed is done at once.
+        """Records the planned files; one that is there already is left as it is. What is not followed
+        is done at once.
         """
 
     def list_files(self, task_id: str) -> Iterator[FileRecord]:

@@ -39,8 +39,7 @@ class ModelSource(Protocol):
         """Opens bytes `start` (included) to `end` (excluded, > start) of the file.
 
         Raises FileMissingError, FileTooLargeError, AccessRequiredError, SourceQuotaError, UntrustedHostError,
-        UnexpectedAnswerError,
-        ArchiveRefusedError, ArchiveReplacedError.
+        UnexpectedAnswerError, ArchiveRefusedError, ArchiveReplacedError.
         """
 
     def locate(self, model: ResolvedModel, file: SourceFile) -> ObjectRange | None:

@@ -176,13 +176,22 @@ class FileStream:
                 return Paused()
             return self._finish()
         except (DigestMismatchError, SourceChangedError, UploadGoneError):
-            # First, since only who still has the lease may end the upload: another function may be at work with it.
-            self.save(None)
-            self.store.abort_upload(self.key, self._upload_id)
+            self._discard()
             raise
         except TransientError:
             self._save()
             raise
+
+    def _discard(self) -> None:
+        """Ends the upload, and discards the checkpoint. Raises what `save` raises: then another function may be at work
+        with an upload that a checkpoint names, which stays.
+        """
+        if self.checkpoint is None and not self._saved_parts:
+            self.store.abort_upload(self.key, self._upload_id)  # no checkpoint names it
+            self.save(None)
+            return
+        self.save(None)
+        self.store.abort_upload(self.key, self._upload_id)
 
     @property
     def advanced(self) -> bool:

@@ -64,7 +64,7 @@ def translate_errors() -> Iterator[None]:
     except PynamoDBException as error:
         # The error's own text names tables and accounts.
         reason = find_code(error) or type(error.cause or error).__name__
-        raise StorageUnavailableError(f"The database did not do what it was asked to ({reason}).") from error
+        raise StorageUnavailableError(f"DynamoDB request failed ({reason}).") from error
 
 
 def retry_write[T](write: Callable[[], T], *, to_files: bool = False) -> T:
@@ -90,8 +90,11 @@ class _Connection(Connection):
 
 
 def open_connection(region: str | None) -> Connection:
-    """With its client, which pynamodb would build at the first call: too late for a function's init phase, and perhaps
-    in two threads at once.
+    """Opens the connection for the endpoint that botocore finds (AWS_ENDPOINT_URL). A request is tried three times, of
+    at most 7 s each.
+
+    Its client is built now: pynamodb would build it at the first call, too late for a function's init phase, and
+    perhaps in two threads at once.
     """
     connection = _Connection(region=region, connect_timeout_seconds=2, read_timeout_seconds=5, max_retry_attempts=2)
     _ = connection.client

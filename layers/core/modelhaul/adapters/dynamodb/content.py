@@ -47,7 +47,6 @@ class DynamoDBContentIndex(ContentIndex):
         blobs_table: str,
         clock: Clock = time.time,
     ) -> None:
-        self._connection = connection
         self._blobs = bind_item(BlobItem, blobs_table, connection)
         self._clock = clock
 

@@ -31,7 +31,7 @@ from modelhaul.adapters.dynamodb.task_items import (
     to_task,
 )
 from modelhaul.domain.archives import SkippedDirectory
-from modelhaul.domain.errors import DeletionInProgressError, ImportInProgressError, ModelExistsError
+from modelhaul.domain.claims import refuse_held
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.models import Model, ModelError, ModelStatus
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
@@ -107,26 +107,8 @@ class DynamoDBImportRepository(ImportRepository):
             transaction.save(from_model(self._models, model), condition=is_free)
 
     def _refuse_held(self, task_id: str, models: Sequence[Model]) -> None:
-        """Raises ModelExistsError, ImportInProgressError or DeletionInProgressError if one of them is not free."""
-        found = read_models(self._models, [model.model_id for model in models])
-        held = [model for model in found if model.task_id != task_id and model.status is not ModelStatus.FAILED]
-        ready = [model for model in held if model.status is ModelStatus.READY]
-        if ready:
-            names = ", ".join(model.resolved.describe() for model in ready)
-            raise ModelExistsError(
-                f"{names} {'is' if len(ready) == 1 else 'are'} here already.",
-                models={model.model_id: model.resolved.name for model in ready},
-            ) from None
-        if held:
-            first = held[0]
-            if first.status is ModelStatus.DELETING:
-                raise DeletionInProgressError(
-                    f"{first.resolved.describe()} is being deleted. Submit again in some minutes, when it is gone.",
-                    model_id=first.model_id,
-                ) from None
-            raise ImportInProgressError(
-                _describe_import(first), model_id=first.model_id, task_id=first.task_id
-            ) from None
+        """Raises what `refuse_held` raises if one of them is not free."""
+        refuse_held(task_id, read_models(self._models, [model.model_id for model in models]))
 
     @translate_errors()
     def finish_import(
@@ -251,12 +233,3 @@ def _is_own(item: TaskItem | None, token: str) -> bool:
 
 def _find_failed_status(task: Task) -> ModelStatus:
     return ModelStatus.WITHDRAWING if task.stage is Stage.PUBLISHING else ModelStatus.FAILED
-
-
-def _describe_import(model: Model) -> str:
-    if model.status is ModelStatus.WITHDRAWING:
-        return (
-            f"An import of {model.resolved.describe()} failed while it was being published, and is being withdrawn. "
-            "Submit again in half an hour."
-        )
-    return f"{model.resolved.describe()} is being imported by task {model.task_id}: follow that one."

@@ -17,7 +17,7 @@ from modelhaul.adapters.dynamodb.connection import (
     translate_errors,
     update_item,
 )
-from modelhaul.adapters.dynamodb.model_items import DELETING, READY, ModelItem, to_model
+from modelhaul.adapters.dynamodb.model_items import DELETING, READY, ModelItem, read_models, to_model
 from modelhaul.adapters.dynamodb.pages import LIST_PAGES, read_cursor, write_cursor
 from modelhaul.domain.models import Model, ModelPage, ModelStatus, Source
 from modelhaul.ports.clock import Clock
@@ -36,7 +36,6 @@ class DynamoDBModelRepository(ModelRepository):
         models_table: str,
         clock: Clock = time.time,
     ) -> None:
-        self._connection = connection
         self._models = bind_item(ModelItem, models_table, connection)
         self._clock = clock
 
@@ -47,8 +46,7 @@ class DynamoDBModelRepository(ModelRepository):
 
     @translate_errors()
     def find_models(self, model_ids: Sequence[str]) -> list[Model]:
-        found = {item.model_id: to_model(item) for item in self._models.batch_get(model_ids, consistent_read=True)}
-        return [found[model_id] for model_id in model_ids if model_id in found]
+        return read_models(self._models, model_ids)
 
     @translate_errors()
     def list_models(

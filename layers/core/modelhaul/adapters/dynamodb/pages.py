@@ -8,8 +8,6 @@ from typing import Any
 from modelhaul.domain.errors import InvalidReferenceError
 
 _CURSOR = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{6}\+0000 [0-9a-f-]{36}")
-
-
 LIST_PAGES = 10  # of an index, looked through for one page of a list
 
 
@@ -25,6 +23,6 @@ def read_cursor(cursor: str, id_name: str) -> dict[str, dict[str, str]]:
     except ValueError:
         text = ""
     if not _CURSOR.fullmatch(text):
-        raise InvalidReferenceError("The cursor is none that a list was answered with.", part="cursor")
+        raise InvalidReferenceError("Invalid pagination cursor.", part="cursor")
     created_at, item_id = text.split(" ")
     return {"created_at": {"S": created_at}, id_name: {"S": item_id}}

@@ -1,11 +1,11 @@
 """What all functions know of the sources' limits, in a DynamoDB table whose key and TTL `template.yaml` has."""
 
-from datetime import UTC, datetime
-
 from pynamodb.attributes import NumberAttribute, TTLAttribute, UnicodeAttribute
+from pynamodb.connection import Connection
 from pynamodb.models import Model as Item
 
-from modelhaul.adapters.dynamodb.connection import bind_item, find_item, open_connection, translate_errors, update_item
+from modelhaul.adapters.dynamodb.connection import bind_item, find_item, to_moment, translate_errors, update_item
+from modelhaul.ports.rate_limits import RateLimitStore
 
 
 class RateLimitItem(Item):
@@ -16,9 +16,9 @@ class RateLimitItem(Item):
     expires_at = TTLAttribute()
 
 
-class DynamoDBRateLimitStore:
-    def __init__(self, table: str, *, region: str | None = None) -> None:
-        self._limits = bind_item(RateLimitItem, table, open_connection(region))
+class DynamoDBRateLimitStore(RateLimitStore):
+    def __init__(self, connection: Connection, *, rate_limits_table: str) -> None:
+        self._limits = bind_item(RateLimitItem, rate_limits_table, connection)
 
     @translate_errors()
     def find_pause(self, limit: str) -> float:
@@ -29,6 +29,6 @@ class DynamoDBRateLimitStore:
     def record_pause(self, limit: str, until: float) -> None:
         update_item(
             self._limits(limit),
-            [RateLimitItem.until.set(until), RateLimitItem.expires_at.set(datetime.fromtimestamp(until, UTC))],
+            [RateLimitItem.until.set(until), RateLimitItem.expires_at.set(to_moment(until))],
             RateLimitItem.until.does_not_exist() | (RateLimitItem.until < until),
         )

@@ -1,4 +1,4 @@
-"""Tasks as DynamoDB has them."""
+"""Tasks as DynamoDB has them, and the errors and selections that they share with models."""
 
 import json
 import zlib

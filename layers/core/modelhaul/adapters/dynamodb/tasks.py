@@ -25,6 +25,7 @@ from modelhaul.adapters.dynamodb.task_items import (
     from_archive,
     from_task,
     progress_actions,
+    read_task,
     to_task,
 )
 from modelhaul.domain.models import Source
@@ -45,14 +46,12 @@ class DynamoDBTaskRepository(TaskRepository):
         tasks_table: str,
         clock: Clock = time.time,
     ) -> None:
-        self._connection = connection
         self._tasks = bind_item(TaskItem, tasks_table, connection)
         self._clock = clock
 
     @translate_errors()
     def find_task(self, task_id: str) -> Task | None:
-        item = find_item(self._tasks, task_id)
-        return None if item is None else to_task(item)
+        return read_task(self._tasks, task_id)
 
     @translate_errors()
     def record_task(self, task: Task) -> None:

@@ -177,15 +177,16 @@ def test_fields_of_a_part_at_fault_are_named(stack: Stack) -> None:
     assert sorted(entry["field"] for entry in answer.json()["fields"]) == ["allow_patterns.1", "weights"]
 
 
-def test_fifty_simultaneous_posts_start_one_import(stack: Stack) -> None:
-    with concurrent.futures.ThreadPoolExecutor(50) as pool:
-        # Fifty workers that all start at once on a few cores would take longer than a function's timeout.
-        for together in (10, 20, 30, 40, 50):
+def test_twenty_simultaneous_posts_start_one_import(stack: Stack) -> None:
+    """tests.integration.test_dynamodb_faults has fifty simultaneous claims, without the two seconds of each worker."""
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        # Twenty workers that all start at once on a few cores would take longer than a function's timeout.
+        for together in (10, 20):
             warming = pool.map(lambda _: stack.submit("nobody/nothing"), range(together))
             assert {answer.status_code for answer in warming} == {404}
-        answers = list(pool.map(lambda _: stack.submit(SHARDED), range(50)))
+        answers = list(pool.map(lambda _: stack.submit(SHARDED), range(20)))
     assert [a.text for a in answers if a.status_code not in {201, 409}] == []
-    assert Counter(answer.status_code for answer in answers) == {201: 1, 409: 49}
+    assert Counter(answer.status_code for answer in answers) == {201: 1, 409: 19}
     (accepted,) = [a for a in answers if a.status_code == 201]
     task_id = accepted.headers["Location"].rpartition("/")[2]
     problems = [answer.json() for answer in answers if answer.status_code == 409]

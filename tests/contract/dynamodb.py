@@ -47,8 +47,8 @@ type Fault = Callable[[Call, Callable[[], Answer]], Answer]
 class MotoDynamoDB:
     """Calls run one at a time, since moto's transactions are not atomic among threads.
 
-    With `conflicts`, a transaction is refused at once, as by DynamoDB, while another one writes one of its items. So of
-    any number of transactions at least one always succeeds.
+    With `conflicts`, a transaction is refused at once, as by DynamoDB, while another transaction writes one of its
+    items. So at least one of any number of transactions succeeds.
     """
 
     conflicts: bool = False

@@ -432,11 +432,7 @@ class TestRace:
         after(
             dynamodb,
             "GetItem",
-            lambda: database.imports.fail_import(
-                task.id,
-                builders.GATED,
-                check_at=builders.START,
-            ),
+            lambda: database.imports.fail_import(task.id, builders.GATED, check_at=builders.START),
         )
         assert not database.imports.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=builders.START)
         assert builders.read_task(database, task.id).error == builders.GATED
@@ -456,11 +452,7 @@ class TestRace:
         after(
             dynamodb,
             "GetItem",
-            lambda: database.imports.fail_import(
-                task.id,
-                builders.GATED,
-                check_at=builders.START,
-            ),
+            lambda: database.imports.fail_import(task.id, builders.GATED, check_at=builders.START),
         )
         models = [builders.make_local_model("a", task.id)]
         ended = database.imports.claim_models(task.id, models, [], check_at=builders.START)
@@ -473,11 +465,7 @@ class TestRace:
         after(
             dynamodb,
             "GetItem",
-            lambda: database.imports.fail_import(
-                task.id,
-                builders.GATED,
-                check_at=builders.START,
-            ),
+            lambda: database.imports.fail_import(task.id, builders.GATED, check_at=builders.START),
         )
         ended = database.tasks.record_arrival(task.id, size=7, etag="other", check_at=builders.START)
         assert ended == builders.read_task(database, task.id)

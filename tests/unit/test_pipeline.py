@@ -3,7 +3,6 @@
 import hashlib
 import random
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -692,29 +691,43 @@ def test_small_files_of_a_slow_source_go_on_in_other_functions() -> None:
     assert source.bytes_read.total() == sum(map(len, files.values())), "no file was fetched twice"
 
 
-def test_small_files_behind_a_slow_one_are_recorded_and_their_lease_is_kept() -> None:
+def test_small_files_behind_a_slow_one_are_recorded_and_their_lease_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     files = {f"file-{number:02}.json": b"%d" % number for number in range(30)}
     deployment, source = make_deployment(files)
     settings = replace(deployment.transferrer.settings, heartbeat=0.02)
     deployment.transferrer = replace(deployment.transferrer, settings=settings)
-    seen: list[tuple[int, bool, int]] = []
+    database, written = deployment.database, threading.Event()
+    due: list[int] = []
+
+    def tell[**P, R](write: Callable[P, R]) -> Callable[P, R]:
+        def call(*arguments: P.args, **options: P.kwargs) -> R:
+            result = write(*arguments, **options)
+            written.set()
+            return result
+
+        return call
+
+    monkeypatch.setattr(database.files, "finish_files", tell(database.files.finish_files))
+    monkeypatch.setattr(database.tasks, "postpone_check", tell(database.tasks.postpone_check))
+
+    def is_kept(path: str) -> bool:
+        (record,) = database.files.find_files(task.id, [path])
+        now, seen = deployment.clock.now, deployment.find_task(task.id)
+        return seen.progress.files_done == 29 and record.lease_until > now and seen.check_at > now
 
     def read_slowly(path: str, offset: int) -> None:
         if path != "file-00.json":
             return
         deployment.clock.now += 400  # more than a lease, and than the sweep waits
-        for _ in range(1000):
-            (record,) = deployment.database.files.find_files(task.id, [path])
-            done = deployment.find_task(task.id).progress.files_done
-            if done == 29 and record.lease_until > deployment.clock.now:
-                break
-            time.sleep(0.01)
-        seen.append((done, record.lease_until > deployment.clock.now, deployment.sweeper.sweep_stale(lambda: 300.0)))
+        while not is_kept(path):
+            assert written.wait(30)
+            written.clear()
+        due.append(deployment.sweeper.sweep_stale(lambda: 300.0))
 
     source.on_read = read_slowly
     task = deployment.submit(NAME)
     deployment.run()
-    assert seen == [(29, True, 0)]
+    assert due == [0]
     assert deployment.find_task(task.id).status is TaskStatus.DONE
 
 
@@ -739,8 +752,7 @@ def test_files_of_a_batch_whose_lease_was_lost_are_left_to_the_other_function(mo
     def lose_lease(path: str, offset: int) -> None:
         if path == "file-2.json":
             assert was_renewed.wait(30), "and file-0 is held back until the end"
-            deployment.clock.now += 100
-            now = deployment.clock.now
+            now = deployment.clock.now + 100  # later than any renewal by the first function
             assert files.lease_file(task.id, "file-0.json", owner="other", now=now, until=now + 90)
             assert was_refused.wait(30)
 
@@ -752,7 +764,7 @@ def test_files_of_a_batch_whose_lease_was_lost_are_left_to_the_other_function(mo
     assert was_refused.is_set()
     records = {record.file.path: record.done for record in files.list_files(task.id)}
     assert not records["file-0.json"]
-    files.renew_lease(task.id, "file-0.json", owner="other", until=deployment.clock.now + 90)
+    files.renew_lease(task.id, "file-0.json", owner="other", until=deployment.clock.now + 200)
     assert deployment.find_task(task.id).stage is Stage.TRANSFERRING
 
 

@@ -146,8 +146,10 @@ def test_the_sweep_looks_after_other_tasks_and_deletions_when_one_meets_a_defect
 
     monkeypatch.setattr(deployment.database.tasks, "find_task", fail_once)
     monkeypatch.setattr(ModelDeleter, "resume", lambda *_: resumed.append(True))
-    assert deployment.sweeper.sweep_stale(lambda: 300.0) == 2
+    with pytest.raises(ExceptionGroup) as raised:
+        deployment.sweeper.sweep_stale(lambda: 300.0)
     monkeypatch.undo()
+    assert [type(error) for error in raised.value.exceptions] == [ZeroDivisionError]
     assert resumed
     assert [message.task_id for message in deployment.receive()] == [lost.id]
 

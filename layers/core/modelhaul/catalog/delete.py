@@ -73,10 +73,13 @@ class ModelDeleter:
         raise StorageUnavailableError(f"Model {model_id} changed during each of {_LEASE_TRIES} attempts to delete it.")
 
     def resume(self, remaining: Callable[[], float]) -> None:
-        """Goes on with deletions that nobody is at. One's trouble does not keep the others from it."""
+        """Continues deletions that no function is working on. One model's error does not keep the others from being
+        deleted. Raises ExceptionGroup with the unexpected errors, after all of them.
+        """
+        defects: list[Exception] = []
         for listed in self.models.list_deleting(self.clock(), _AT_ONCE):
             if remaining() < _STOP_BEFORE:
-                return
+                break
             try:
                 # The list comes from an index, which may lag behind.
                 model = self.models.find_model(listed.model_id)
@@ -87,8 +90,11 @@ class ModelDeleter:
                     "could not delete the model; the next sweep will",
                     extra={"model_id": listed.model_id, "reason": error.type, "detail": error.detail},
                 )
-            except Exception:
+            except Exception as error:
                 logger.exception("unexpected error; other models are deleted", extra={"model_id": listed.model_id})
+                defects.append(error)
+        if defects:
+            raise ExceptionGroup("unexpected errors of deletions", defects)
 
     def _delete(self, model: Model, owner: str, remaining: Callable[[], float]) -> bool:
         context = {"model_id": model.model_id, "model": model.resolved.name, "task_id": model.task_id}

@@ -46,8 +46,10 @@ class Sweeper:
         """Looks after as many tasks as `remaining()` seconds allow, then after deletions, and returns how many tasks
         were due.
 
-        One task's trouble does not keep the others from being looked after.
+        One task's error does not keep the others from being looked after. Raises ExceptionGroup with the unexpected
+        errors, after all of them.
         """
+        defects: list[Exception] = []
         due = self.tasks.list_due(self.clock(), _AT_ONCE)
         for listed in due:
             if remaining() < _STOP_BEFORE:
@@ -63,9 +65,12 @@ class Sweeper:
                     "could not look after the task; the next sweep will",
                     extra={"task_id": listed.id, "reason": error.type, "detail": error.detail},
                 )
-            except Exception:
+            except Exception as error:
                 logger.exception("unexpected error; the other tasks are looked after", extra={"task_id": listed.id})
+                defects.append(error)
         self.deleter.resume(lambda: remaining() - _STOP_BEFORE)
+        if defects:
+            raise ExceptionGroup("unexpected errors of tasks", defects)  # so that the function's alarm tells of them
         return len(due)
 
     def _look_after(self, task: Task) -> None:

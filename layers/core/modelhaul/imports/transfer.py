@@ -215,15 +215,15 @@ class _Visit:
             for attempt in done:
                 results += filter(None, [attempt.result()])
             if time.monotonic() - recorded >= self.step.settings.heartbeat:
-                self._renew_lease()
+                self._renew_lease(self.leased[0])
                 self._finish_small(results)
                 recorded = time.monotonic()
 
-    def _renew_lease(self) -> None:
-        """Of the whole batch."""
-        now = self.step.clock()
-        self.step.files.renew_lease(self.task.id, self.leased[0], owner=self.owner, until=now + LEASE)
-        self.step.tasks.postpone_check(self.task.id, check_at=now + CHECK_AFTER)
+    def _renew_lease(self, path: str, *, busy: float = 0.0) -> None:
+        """Renews the lease of the file, and postpones the sweep. `busy`: seconds until the next sign of life."""
+        until = self.step.clock() + busy
+        self.step.files.renew_lease(self.task.id, path, owner=self.owner, until=until + LEASE)
+        self.step.tasks.postpone_check(self.task.id, check_at=until + CHECK_AFTER)
 
     def _finish_small(self, results: list[FileResult], *, is_last: bool = False) -> None:
         """Indexes and records the results, and removes those from the list that are recorded: not that of the leased
@@ -233,10 +233,11 @@ class _Visit:
         fresh = [result for result in results if result.file.path not in self._indexed]
         self._index(fresh)
         self._indexed.update(result.file.path for result in fresh)
-        due = [result for result in results if is_last or result.file.path != self.leased[0]]
+        held = [] if is_last else [result for result in results if result.file.path == self.leased[0]]
+        due = [result for result in results if result not in held]
         for batch in batched(due, self.step.policy.group_files, strict=False):
             self._record(batch)
-        results[:] = [result for result in results if result not in due]
+        results[:] = held
 
     def _keep(self, results: list[FileResult]) -> None:
         """Records what was finished before an error, which is the one to act on."""
@@ -347,7 +348,7 @@ class _Visit:
             is_there = step.store.find_object(blob.key) == (blob.size, blob.etag)
             return FileResult(file, blob.sha256, blob.etag, reused=False) if is_there else None
         if blob.size > step.policy.small_file:
-            self._announce_copy(file)
+            self._renew_lease(file.path, busy=estimate_copy_time(file.size))  # a copy gives no sign of life
         try:
             etag = step.store.copy(blob.key, record.staging_key, size=blob.size, etag=blob.etag)
         except ObjectGoneError:
@@ -378,19 +379,12 @@ class _Visit:
                 if time.monotonic() - beaten >= step.settings.heartbeat:
                     if self.remaining() < step.settings.stop_before:
                         return False
-                    now, beaten = step.clock(), time.monotonic()
-                    step.files.renew_lease(self.task.id, file.path, owner=self.owner, until=now + LEASE)
-                    step.tasks.postpone_check(self.task.id, check_at=now + CHECK_AFTER)
+                    beaten = time.monotonic()
+                    self._renew_lease(file.path)
         return hasher.verify(file.path) == blob.sha256
 
     def _open_range(self, file: SourceFile, start: int, end: int) -> ByteStream:
         return self.source.open_range(self.models.find_owner(file.path).resolved, file, start, end)
-
-    def _announce_copy(self, file: SourceFile) -> None:
-        """A copy inside S3 gives no sign of life: neither the lease nor the sweep may miss one meanwhile."""
-        until = self.step.clock() + estimate_copy_time(file.size)
-        self.step.files.renew_lease(self.task.id, file.path, owner=self.owner, until=until + LEASE)
-        self.step.tasks.postpone_check(self.task.id, check_at=until + CHECK_AFTER)
 
     def _save(self, path: str, checkpoint: Checkpoint | None) -> None:
         now = self.step.clock()

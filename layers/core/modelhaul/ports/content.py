@@ -13,8 +13,8 @@ class ContentIndex(Protocol):
         """The stored contents with these digests (`sha256:…` or `git-sha1:…`), by digest; strongly consistent."""
 
     def put_blobs(self, blobs: Iterable[tuple[str, Blob]], *, expires_at: float | None) -> None:
-        """Records (digest, blob) pairs in the place of earlier ones. With `expires_at` they are forgotten then, and are
-        found only where there is none that stays.
+        """Records (digest, blob) pairs in the place of earlier ones. With `expires_at` they expire then, and a pair
+        for the same digest that does not expire takes precedence.
         """
 
     def forget_blob(self, digest: str, key: str) -> None:

@@ -161,8 +161,8 @@ def write_parallel[T](write: Callable[[tuple[T, ...]], None], items: Iterable[T]
             pass
 
 
-# botocore's own retries of a transaction carry one token, by which DynamoDB knows a repetition. Calls repeated from
-# outside have another one: what a failed condition means is read back before it counts.
+# botocore's own retries of a transaction carry one token, by which DynamoDB recognizes a repetition. A call that is
+# repeated from outside has a different token: what a failed condition means is read back before it counts.
 # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html
 @contextmanager
 def open_transaction(connection: Connection) -> Iterator[TransactWrite]:

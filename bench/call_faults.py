@@ -32,7 +32,7 @@ from modelhaul.adapters import s3
 from modelhaul.adapters.archives import S3ArchiveStore
 from modelhaul.adapters.dynamodb.connection import open_connection
 from modelhaul.adapters.dynamodb.rate_limits import DynamoDBRateLimitStore
-from modelhaul.adapters.idempotency import DynamoDBAnswerStore
+from modelhaul.adapters.idempotency import DynamoDBResponseStore
 from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
 from modelhaul.domain.errors import ImportInProgressError, StorageUnavailableError
@@ -379,9 +379,9 @@ def open_bench() -> Iterator[Bench]:
         limits = DynamoDBRateLimitStore(open_connection(REGION), rate_limits_table="limits")
         limits._limits.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
         create_answers_table()
-        answers = DynamoDBAnswerStore("answers", region=REGION)
-        patch.setattr(wiring, "create_intake", lambda: deployment.intake)
-        patch.setattr(wiring, "create_answer_store", lambda: answers)
+        answers = DynamoDBResponseStore("answers", region=REGION)
+        patch.setattr(wiring, "create_submitter", lambda: deployment.submitter)
+        patch.setattr(wiring, "create_response_store", lambda: answers)
         bench = Bench(aws, deployment, archives, store, limits)
         bench.prepare()
         yield bench

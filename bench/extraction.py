@@ -16,11 +16,11 @@ from botocore.config import Config
 
 from bench.usage import measure
 
-_AT_ONCE = 8
+_CONCURRENCY = 8
 
 
 def extract(source_bucket: str, key: str, bucket: str) -> None:
-    s3 = boto3.client("s3", config=Config(s3={"addressing_style": "path"}, max_pool_connections=10 * _AT_ONCE))
+    s3 = boto3.client("s3", config=Config(s3={"addressing_style": "path"}, max_pool_connections=10 * _CONCURRENCY))
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "archive.zip"
         s3.download_file(source_bucket, key, str(archive))
@@ -28,7 +28,7 @@ def extract(source_bucket: str, key: str, bucket: str) -> None:
         with zipfile.ZipFile(archive) as opened:
             opened.extractall(files)
         paths = [path for path in files.rglob("*") if path.is_file()]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_CONCURRENCY) as pool:
             for _ in pool.map(lambda p: s3.upload_file(str(p), bucket, f"plain/{p.relative_to(files)}"), paths):
                 pass
 

@@ -104,7 +104,7 @@ class VirtualSource:
             path = f"model-{number + 1:05}-of-{self.large:05}.safetensors"
             yield SourceFile(path, self.large_size, Digest(Algorithm.SHA256, digest))
 
-    def announce_files(self, files: Sequence[SourceFile]) -> None:
+    def prepare_files(self, files: Sequence[SourceFile]) -> None:
         return
 
     def locate(self, _: ResolvedModel, file: SourceFile) -> None:

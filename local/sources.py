@@ -11,7 +11,7 @@ from local.errors import LocalStackError
 
 SAMPLE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 LOOPBACK_REPOSITORY = "samples/all-MiniLM-L6-v2"
-ANSWER_SECONDS = 3
+RESPONSE_SECONDS = 3
 
 Upstream = Literal["auto", "internet", "loopback"]
 
@@ -88,6 +88,6 @@ def check_addresses(asked: Addresses) -> None:
 
 def answers(url: str) -> bool:
     try:
-        return requests.get(url, timeout=ANSWER_SECONDS).ok
+        return requests.get(url, timeout=RESPONSE_SECONDS).ok
     except requests.RequestException:
         return False

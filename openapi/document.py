@@ -14,8 +14,8 @@ from aws_lambda_powertools.event_handler.openapi.merge import OpenAPIMerge
 from modelhaul.domain import errors
 from modelhaul.entrypoints.documents import describe_headers, describe_problem
 from modelhaul.entrypoints.problems import find_status, find_title
-from openapi.answers import describe_bodies
 from openapi.examples import EXAMPLES, PROBLEMS, Example, show_problem
+from openapi.responses import describe_bodies
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "functions" / "read_docs" / "openapi.json"

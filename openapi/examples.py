@@ -23,7 +23,7 @@ from modelhaul.domain.findings import FileInspection, FileVerdict
 from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
 from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source, describe_missing_model
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskError, TaskStatus, describe_missing_task
-from modelhaul.entrypoints.problems import answer_error, create_problem
+from modelhaul.entrypoints.problems import create_error_response, create_problem
 from modelhaul.entrypoints.responses import accept_models, accept_task, accept_upload
 
 BUCKET = "modelhaul-modelsbucket-1a2b3c4d5e6f"
@@ -121,7 +121,7 @@ def _show_upload() -> Any:
 
 
 def show_problem(error: errors.ModelhaulError) -> Any:
-    return json.loads(answer_error(error).body or "")
+    return json.loads(create_error_response(error).body or "")
 
 
 def _read_gateway_problems() -> dict[str, Any]:
@@ -189,7 +189,7 @@ _PROBLEMS: tuple[errors.ModelhaulError, ...] = (
     errors.RequestInProgressError("The first request with this Idempotency-Key is being answered."),
     errors.CredentialsRefusedError("the source does not accept the configured token, which may have expired"),
     errors.UntrustedHostError("the source leads to cdn.example.com, which is not among the hosts that may be asked"),
-    errors.UnexpectedAnswerError(f"what the source says about {_BERT.name} cannot be read"),
+    errors.UnexpectedResponseError(f"what the source says about {_BERT.name} cannot be read"),
     errors.RateLimitedError("the source limits requests", retry_after=300),
     errors.SourceUnavailableError("the source answered with status 502"),
 )

@@ -41,7 +41,7 @@ def read_event(name: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     status: int
     headers: dict[str, str]
     text: str
@@ -52,10 +52,10 @@ class Answer:
         return parsed
 
 
-def call_api(function: str, event: dict[str, Any], *, body: object = None, raw: str | None = None) -> Answer:
+def call_api(function: str, event: dict[str, Any], *, body: object = None, raw: str | None = None) -> Response:
     """`body` is sent as JSON, `raw` as it is."""
     if body is not None or raw is not None:
         event = {**event, "body": raw if raw is not None else json.dumps(body)}
     answer = load_handler(function)(event, Context())
     headers = {name.lower(): values[0] for name, values in answer["multiValueHeaders"].items()}
-    return Answer(answer["statusCode"], headers, answer["body"])
+    return Response(answer["statusCode"], headers, answer["body"])

@@ -17,7 +17,7 @@ from modelhaul_cli.retrying import open_attempts
 
 type Json = dict[str, Any]
 
-MOST_PER_PAGE = 100
+MAX_PAGE_SIZE = 100
 
 
 class ApiClient:
@@ -99,7 +99,7 @@ class ApiClient:
         found: list[Json] = []
         cursor: str | None = None
         while len(found) < limit:
-            wanted = min(limit - len(found), MOST_PER_PAGE)
+            wanted = min(limit - len(found), MAX_PAGE_SIZE)
             asked = {**filters, "limit": str(wanted), "cursor": cursor}
             page = self._read_json(self._request("GET", route, params={k: v for k, v in asked.items() if v}))
             found += page[what]

@@ -10,7 +10,7 @@ from modelhaul_cli.output import Screen, format_size
 from modelhaul_cli.progress import Position, open_display
 
 FIRST_PAUSE = 0.5  # seconds between two looks; grows
-LONGEST_PAUSE = 5.0
+MAX_PAUSE = 5.0
 _GROWTH = 1.2
 SILENCE = 600.0  # seconds without an answer after which following is given up
 
@@ -79,7 +79,7 @@ class Follower:
                 if task and task["task_status"] != "PENDING":
                     return task
                 time.sleep(pause)
-                pause = min(pause * _GROWTH, LONGEST_PAUSE)
+                pause = min(pause * _GROWTH, MAX_PAUSE)
 
 
 def read_position(task: Json) -> Position:

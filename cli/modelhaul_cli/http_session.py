@@ -12,7 +12,7 @@ from modelhaul_cli.addresses import is_loopback
 from modelhaul_cli.errors import UnavailableError
 
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and without a byte
-MOST_CONNECTIONS = 16
+MAX_CONNECTIONS = 16
 
 
 class _NoAuthentication(requests.auth.AuthBase):
@@ -29,7 +29,7 @@ def open_session(url: str) -> requests.Session:
     session.auth = _NoAuthentication()
     session.headers["User-Agent"] = f"modelhaul/{version('modelhaul')}"
     for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(pool_maxsize=MOST_CONNECTIONS))
+        session.mount(scheme, HTTPAdapter(pool_maxsize=MAX_CONNECTIONS))
     return session
 
 

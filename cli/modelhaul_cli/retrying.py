@@ -8,8 +8,8 @@ from modelhaul_cli.errors import UnavailableError
 
 ATTEMPTS = 6
 FIRST_WAIT = 0.5  # seconds; doubles, with jitter
-LONGEST_WAIT = 20.0  # seconds
-LONGEST_RETRY_AFTER = 120.0  # seconds; who asks for more is not waited for
+MAX_WAIT = 20.0  # seconds
+MAX_RETRY_AFTER = 120.0  # seconds; who asks for more is not waited for
 
 
 def open_attempts(say: Callable[[str], None]) -> tenacity.Retrying:
@@ -33,12 +33,12 @@ def open_attempts(say: Callable[[str], None]) -> tenacity.Retrying:
 
 
 def is_worth_another_try(error: BaseException) -> bool:
-    return isinstance(error, UnavailableError) and error.transient and (error.retry_after or 0) <= LONGEST_RETRY_AFTER
+    return isinstance(error, UnavailableError) and error.transient and (error.retry_after or 0) <= MAX_RETRY_AFTER
 
 
 def choose_wait(state: tenacity.RetryCallState) -> float:
     """Seconds: what was asked for, at least an exponential back-off with jitter."""
-    backoff = tenacity.wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT)(state)
+    backoff = tenacity.wait_random_exponential(multiplier=FIRST_WAIT, max=MAX_WAIT)(state)
     error = state.outcome.exception() if state.outcome else None
     asked = error.retry_after if isinstance(error, UnavailableError) else None
     return max(backoff, asked or 0.0)

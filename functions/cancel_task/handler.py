@@ -7,11 +7,11 @@ from aws_lambda_powertools.event_handler import Response
 from modelhaul import wiring
 from modelhaul.domain.errors import TaskEndedError, TaskNotFoundError
 from modelhaul.entrypoints.api import create_app, create_handler
-from modelhaul.entrypoints.documents import describe_answers
+from modelhaul.entrypoints.documents import describe_responses
 
 app = create_app()
 handler = create_handler(app)
-wiring.build_early(wiring.create_closer)
+wiring.build_early(wiring.create_finisher)
 
 
 @app.delete(
@@ -19,8 +19,8 @@ wiring.build_early(wiring.create_closer)
     summary="Cancel an import",
     description="Nothing of it becomes visible; verified files are used again by the next import of the same content.",
     tags=["Tasks"],
-    responses=describe_answers(HTTPStatus.NO_CONTENT, "Cancelled.", problems=[TaskNotFoundError, TaskEndedError]),
+    responses=describe_responses(HTTPStatus.NO_CONTENT, "Cancelled.", problems=[TaskNotFoundError, TaskEndedError]),
 )
 def cancel_task(task_id: str) -> Response[str]:
-    wiring.create_closer().cancel(task_id)
+    wiring.create_finisher().cancel(task_id)
     return Response(status_code=HTTPStatus.NO_CONTENT.value, body="")

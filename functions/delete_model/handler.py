@@ -7,7 +7,7 @@ from aws_lambda_powertools.event_handler import Response
 from modelhaul import wiring
 from modelhaul.domain.errors import ImportInProgressError, ModelNotFoundError
 from modelhaul.entrypoints.api import create_app, create_handler
-from modelhaul.entrypoints.documents import describe_answers
+from modelhaul.entrypoints.documents import describe_responses
 
 app = create_app()
 handler = create_handler(app)
@@ -20,8 +20,8 @@ wiring.build_early(wiring.create_deleter)
     description="Its files, manifest and record; it is 404 from the first moment on. What was copied from it stays.",
     tags=["Models"],
     responses={
-        **describe_answers(HTTPStatus.NO_CONTENT, "Gone.", problems=[ModelNotFoundError, ImportInProgressError]),
-        **describe_answers(HTTPStatus.ACCEPTED, "There is so much that the rest is deleted in the background."),
+        **describe_responses(HTTPStatus.NO_CONTENT, "Gone.", problems=[ModelNotFoundError, ImportInProgressError]),
+        **describe_responses(HTTPStatus.ACCEPTED, "There is so much that the rest is deleted in the background."),
     },
 )
 def delete_model(model_id: str) -> Response[str]:

@@ -12,9 +12,9 @@ from modelhaul.domain.errors import InvalidReferenceError, ModelFileNotFoundErro
 from modelhaul.domain.models import ModelStatus, Source
 from modelhaul.domain.tasks import TaskStatus, describe_missing_task
 from modelhaul.entrypoints.api import create_app, create_handler
-from modelhaul.entrypoints.documents import describe_answers
+from modelhaul.entrypoints.documents import describe_responses
 from modelhaul.entrypoints.requests import read_greedy_path
-from modelhaul.entrypoints.responses import answer_json, redirect
+from modelhaul.entrypoints.responses import create_json_response, redirect
 from modelhaul.settings import StoreSettings
 
 app = create_app()
@@ -27,7 +27,7 @@ wiring.build_early(wiring.create_tasks, wiring.create_models)
     summary="List imports, newest first",
     description="A page may be short, or empty, and still have a cursor.",
     tags=["Tasks"],
-    responses=describe_answers(HTTPStatus.OK, "A page.", body="TaskList", problems=[InvalidReferenceError]),
+    responses=describe_responses(HTTPStatus.OK, "A page.", body="TaskList", problems=[InvalidReferenceError]),
 )
 def list_tasks(
     source: Annotated[Source | None, Query()] = None,
@@ -36,32 +36,36 @@ def list_tasks(
     cursor: Annotated[str | None, Query(min_length=1, max_length=1000)] = None,
 ) -> Response[str]:
     page = wiring.create_tasks().list_tasks(source=source, status=status, limit=limit, cursor=cursor)
-    return answer_json({"tasks": [present_task(task) for task in page.tasks], "cursor": page.cursor})
+    return create_json_response({"tasks": [present_task(task) for task in page.tasks], "cursor": page.cursor})
 
 
 @app.get(
     "/upload/tasks/<task_id>",
     summary="How far an import is",
     tags=["Tasks"],
-    responses=describe_answers(HTTPStatus.OK, "The task.", body="Task", problems=[TaskNotFoundError]),
+    responses=describe_responses(HTTPStatus.OK, "The task.", body="Task", problems=[TaskNotFoundError]),
 )
 def read_task(task_id: str) -> Response[str]:
     task = wiring.create_tasks().find_task(task_id)
     if task is None:
         raise TaskNotFoundError(describe_missing_task(task_id))
     bucket = StoreSettings.read().models_bucket
-    return answer_json(present_whole_task(task, wiring.create_models().find_models(task.model_ids), bucket=bucket))
+    return create_json_response(
+        present_whole_task(task, wiring.create_models().find_models(task.model_ids), bucket=bucket)
+    )
 
 
 @app.get(
     "/upload/local/<model_id>",
     summary="A model from an archive",
     tags=["Models"],
-    responses=describe_answers(HTTPStatus.OK, "The model's record.", body="ModelRecord", problems=[ModelNotFoundError]),
+    responses=describe_responses(
+        HTTPStatus.OK, "The model's record.", body="ModelRecord", problems=[ModelNotFoundError]
+    ),
 )
 def read_local_model(model_id: str) -> Response[str]:
     model = wiring.create_catalog().find_model(model_id, source=Source.LOCAL)
-    return answer_json(present_model(model, bucket=StoreSettings.read().models_bucket))
+    return create_json_response(present_model(model, bucket=StoreSettings.read().models_bucket))
 
 
 @app.get(
@@ -70,7 +74,7 @@ def read_local_model(model_id: str) -> Response[str]:
     description="Those that are READY. `name`: in whose name this is, whatever the case of its letters. A page may be "
     "short, or empty, and still have a cursor.",
     tags=["Models"],
-    responses=describe_answers(HTTPStatus.OK, "A page.", body="ModelList", problems=[InvalidReferenceError]),
+    responses=describe_responses(HTTPStatus.OK, "A page.", body="ModelList", problems=[InvalidReferenceError]),
 )
 def list_models(
     source: Annotated[Source | None, Query()] = None,
@@ -80,7 +84,7 @@ def list_models(
 ) -> Response[str]:
     page = wiring.create_models().list_models(source=source, name=name, limit=limit, cursor=cursor)
     bucket = StoreSettings.read().models_bucket
-    return answer_json(
+    return create_json_response(
         {"models": [present_model(model, bucket=bucket) for model in page.models], "cursor": page.cursor}
     )
 
@@ -89,7 +93,7 @@ def list_models(
     "/models/<model_id>",
     summary="A model, with its manifest",
     tags=["Models"],
-    responses=describe_answers(
+    responses=describe_responses(
         HTTPStatus.OK,
         "The model's record; if it is READY with its manifest, and an address from which to fetch that for an hour. A "
         "manifest of more than 4 MB is only there.",
@@ -105,7 +109,7 @@ def read_model(model_id: str) -> Response[str]:
         shown["manifest_url"] = catalog.sign_manifest(model)
         if (manifest := catalog.read_manifest(model)) is not None:
             shown["manifest"] = manifest
-    return answer_json(shown)
+    return create_json_response(shown)
 
 
 @app.get(
@@ -113,7 +117,7 @@ def read_model(model_id: str) -> Response[str]:
     summary="Download a file",
     description="`path` as in the manifest.",
     tags=["Models"],
-    responses=describe_answers(
+    responses=describe_responses(
         HTTPStatus.FOUND,
         "Where to GET the file within an hour, without the API key.",
         headers=["Location"],

@@ -9,7 +9,7 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Query
 
 from modelhaul.entrypoints.api import create_app, create_handler
-from modelhaul.entrypoints.documents import describe_answers
+from modelhaul.entrypoints.documents import describe_responses
 
 app = create_app()
 handler = create_handler(app)
@@ -26,7 +26,7 @@ def read_document() -> str:
     summary="This document",
     tags=["Documentation"],
     openapi_extensions={"security": []},
-    responses=describe_answers(HTTPStatus.OK, "OpenAPI 3.1.", body="Document"),
+    responses=describe_responses(HTTPStatus.OK, "OpenAPI 3.1.", body="Document"),
 )
 def read_openapi() -> Response[str]:
     return Response(HTTPStatus.OK.value, "application/json", read_document())

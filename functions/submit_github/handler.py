@@ -16,7 +16,7 @@ from modelhaul.entrypoints.submissions import HubImport
 
 app = create_app()
 handler = create_handler(app)
-wiring.build_early(wiring.create_intake, wiring.open_github)
+wiring.build_early(wiring.create_submitter, wiring.open_github)
 
 
 class GitHubImport(HubImport):
@@ -41,5 +41,5 @@ def submit_github(request: Annotated[GitHubImport, Body()]) -> Response[str]:
             part="owner",
         )
     name = f"{request.owner}/{request.repo_name}"
-    task = wiring.create_intake().submit(Source.GITHUB, name, request.revision, request.selection)
+    task = wiring.create_submitter().submit(Source.GITHUB, name, request.revision, request.selection)
     return accept_task(task)

@@ -16,7 +16,7 @@ from modelhaul.entrypoints.submissions import HubImport
 
 app = create_app()
 handler = create_handler(app)
-wiring.build_early(wiring.create_intake, wiring.load_hub_client)
+wiring.build_early(wiring.create_submitter, wiring.load_hub_client)
 
 
 class HuggingFaceImport(HubImport):
@@ -32,5 +32,5 @@ class HuggingFaceImport(HubImport):
     responses=describe_import(InvalidReferenceError),
 )
 def submit_huggingface(request: Annotated[HuggingFaceImport, Body()]) -> Response[str]:
-    task = wiring.create_intake().submit(Source.HUGGINGFACE, request.model_tag, request.revision, request.selection)
+    task = wiring.create_submitter().submit(Source.HUGGINGFACE, request.model_tag, request.revision, request.selection)
     return accept_task(task)

@@ -10,14 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from modelhaul import wiring
 from modelhaul.domain import errors
 from modelhaul.entrypoints.api import create_app, create_handler
-from modelhaul.entrypoints.documents import IMPORTING, describe_answers
+from modelhaul.entrypoints.documents import IMPORTING, describe_responses
 from modelhaul.entrypoints.forms import read_upload_form
 from modelhaul.entrypoints.requests import read_body, read_form_type, read_json
 from modelhaul.entrypoints.responses import accept_models, accept_upload
 
 app = create_app()
 handler = create_handler(app, takes_forms=True)
-wiring.build_early(wiring.create_archive_intake)
+wiring.build_early(wiring.create_archive_submitter)
 
 
 class LargeUpload(BaseModel):
@@ -62,7 +62,7 @@ def choose_name(in_query: str | None, in_body: str | None) -> str | None:
     f"larger ones, JSON with its size, which is answered with presigned addresses for the bytes. {IMPORTING}",
     tags=["Uploads"],
     openapi_extensions={"requestBody": describe_upload()},
-    responses=describe_answers(
+    responses=describe_responses(
         HTTPStatus.CREATED,
         "Accepted. For a form no body, and the Location of the first model; for JSON where to send the bytes, and the "
         "Location of the task.",
@@ -82,13 +82,13 @@ def choose_name(in_query: str | None, in_body: str | None) -> str | None:
     ),
 )
 def submit_local(model_name: Annotated[str | None, Query(min_length=1, max_length=300)] = None) -> Response[str]:
-    intake = wiring.create_archive_intake()
+    submitter = wiring.create_archive_submitter()
     form_type = read_form_type(app.current_event)
     if form_type is not None:
         form = read_upload_form(form_type, read_body(app.current_event))
         name = choose_name(model_name, form.model_name)
-        return accept_models(intake.submit_archive(form.content, form.file_name, name))
+        return accept_models(submitter.submit_archive(form.content, form.file_name, name))
     upload = read_json(LargeUpload, app.current_event)
     name = choose_name(model_name, upload.model_name)
-    task, ticket = intake.open_upload(upload.file_name, upload.size, name)
+    task, ticket = submitter.open_upload(upload.file_name, upload.size, name)
     return accept_upload(task, ticket)

@@ -8,12 +8,12 @@ import pytest
 
 from modelhaul_cli import uploading
 from tests.command_line.conftest import CommandLine, make_archive
-from tests.fakes.api_server import TASK_ID, Answer, ApiServer, Fault, make_task, refuse, store_error, wait_until
+from tests.fakes.api_server import TASK_ID, ApiServer, Fault, Response, make_task, refuse, store_error, wait_until
 
 
 @pytest.fixture
 def in_parts(api: ApiServer) -> ApiServer:
-    api.most_put = 5_000_000
+    api.max_put = 5_000_000
     return api
 
 
@@ -55,7 +55,7 @@ def test_an_api_that_takes_less_by_post_is_sent_it_otherwise(
     [
         [],
         [Fault("PUT", "", "cut", times=2)],
-        [Fault("PUT", "", answer=store_error(503, "SlowDown")), Fault("PUT", "", answer=Answer(500))],
+        [Fault("PUT", "", answer=store_error(503, "SlowDown")), Fault("PUT", "", answer=Response(500))],
     ],
 )
 def test_a_larger_one_is_put(api: ApiServer, command_line: CommandLine, archive: Path, faults: list[Fault]) -> None:
@@ -94,7 +94,7 @@ def test_a_part_that_fails_is_sent_again(
 def test_the_completion_may_be_repeated(
     in_parts: ApiServer, command_line: CommandLine, archive: Path, kind: str
 ) -> None:
-    broken = Answer(200, b"<Error><Code>InternalError</Code></Error>")
+    broken = Response(200, b"<Error><Code>InternalError</Code></Error>")
     in_parts.faults = [Fault("POST", "/store/", kind, answer=broken)]  # type: ignore[arg-type]
     outcome = command_line.run("zip", archive)
     assert outcome.code == 0, outcome.err

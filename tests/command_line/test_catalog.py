@@ -10,7 +10,7 @@ import pytest
 
 from modelhaul_cli.downloading import name_partial
 from tests.command_line.conftest import CommandLine
-from tests.fakes.api_server import MODEL_ID, Answer, ApiServer, Fault, store_error
+from tests.fakes.api_server import MODEL_ID, ApiServer, Fault, Response, store_error
 
 FILES = {
     "config.json": b'{"a": 1}',
@@ -224,7 +224,9 @@ def test_bytes_are_not_fetched_from_an_address_that_others_can_read(
     api: ApiServer, command_line: CommandLine, tmp_path: Path
 ) -> None:
     api.add_model(FILES)
-    api.faults = [Fault("GET", "/files/", answer=Answer(302, headers={"Location": "http://example.com/x"}), times=100)]
+    api.faults = [
+        Fault("GET", "/files/", answer=Response(302, headers={"Location": "http://example.com/x"}), times=100)
+    ]
     outcome = command_line.run("get", MODEL_ID, "config.json", "--to", tmp_path / "m")
     assert outcome.code == 2
     assert "example.com" in outcome.err
@@ -246,7 +248,7 @@ def test_a_model_is_deleted(api: ApiServer, command_line: CommandLine) -> None:
     assert (outcome.code, outcome.out, outcome.err) == (0, "", f"Deleted {MODEL_ID}.\n")
     assert api.models == {}
     api.add_model(FILES)
-    api.deletion = Answer(202)
+    api.deletion = Response(202)
     large = command_line.run("rm", MODEL_ID, "--yes", "--json")
     assert large.json == {"model_id": MODEL_ID, "deleted": True, "in_background": True}
     assert "in the background" in large.err

@@ -10,7 +10,7 @@ from modelhaul_cli import errors
 from modelhaul_cli.addresses import check_address
 from modelhaul_cli.configuration import find_configuration
 from tests.command_line.conftest import CommandLine
-from tests.fakes.api_server import KEY, ApiServer, Fault, answer_json
+from tests.fakes.api_server import KEY, ApiServer, Fault, create_json_response
 
 NOWHERE = Path("/nonexistent")
 AWS = "https://abc.execute-api.eu-central-1.amazonaws.com/v1"
@@ -155,7 +155,7 @@ def test_wrong_use_ends_with_2(command_line: CommandLine, arguments: list[str]) 
 
 
 def test_another_service_is_told_from_ours(api: ApiServer, command_line: CommandLine) -> None:
-    for answer in (answer_json(200, []), answer_json(302, {}, Location="/login")):
+    for answer in (create_json_response(200, []), create_json_response(302, {}, Location="/login")):
         api.faults = [Fault("GET", "", answer=answer)]
         outcome = command_line.run("ls")
         assert outcome.code == 6
@@ -163,7 +163,7 @@ def test_another_service_is_told_from_ours(api: ApiServer, command_line: Command
 
 
 def test_no_key_is_sent_where_a_redirect_leads(api: ApiServer, command_line: CommandLine) -> None:
-    api.faults = [Fault("POST", "", answer=answer_json(302, {}, Location=f"{api.endpoint}/elsewhere"))]
+    api.faults = [Fault("POST", "", answer=create_json_response(302, {}, Location=f"{api.endpoint}/elsewhere"))]
     command_line.run("hf", "x")
     assert api.find("", "elsewhere") == []
 

@@ -8,9 +8,9 @@ from tests.command_line.conftest import CommandLine
 from tests.fakes.api_server import (
     MODEL_ID,
     TASK_ID,
-    Answer,
     ApiServer,
     Fault,
+    Response,
     make_progress,
     make_task,
     refuse,
@@ -165,7 +165,7 @@ def test_an_import_under_way_is_named_and_can_be_followed(api: ApiServer, comman
         (refuse(404, "model-not-found", "No such model", "There is no model 'x'."), 3, ["No such model."]),
         (refuse(404, "revision-not-found", "No such revision"), 3, ["No such revision."]),
         (refuse(403, "access-required", "Access must be granted first", "Ask at https://hf.co/x."), 5, ["Ask at"]),
-        (Answer(403, b'{"message":"Forbidden"}'), 5, ["The API refuses the request."]),
+        (Response(403, b'{"message":"Forbidden"}'), 5, ["The API refuses the request."]),
         (refuse(400, "invalid-repository", "Not a repository on GitHub"), 2, ["Not a repository on GitHub."]),
         (
             refuse(
@@ -181,11 +181,11 @@ def test_an_import_under_way_is_named_and_can_be_followed(api: ApiServer, comman
         ),
         (refuse(502, "credentials-refused", "The configured token was refused"), 6, ["The configured token"]),
         (refuse(503, "rate-limited", "Rate-limited by the source", retry_after=3600), 6, ["Rate-limited"]),
-        (Answer(501, b"<html>"), 6, ["Not Implemented"]),
+        (Response(501, b"<html>"), 6, ["Not Implemented"]),
     ],
 )
 def test_refusals_have_words_and_codes(
-    api: ApiServer, command_line: CommandLine, answer: Answer, code: int, words: list[str]
+    api: ApiServer, command_line: CommandLine, answer: Response, code: int, words: list[str]
 ) -> None:
     api.submits = [answer, answer]
     outcome = command_line.run("hf", "x")
@@ -201,7 +201,7 @@ def test_refusals_have_words_and_codes(
     "answer",
     [
         refuse(403, "not-signed", "Forbidden", "The request is not signed.", remedy="Sign it."),
-        Answer(
+        Response(
             403,
             b'{"message":"Missing Authentication Token"}',
             {"Content-Type": "application/json", "x-amzn-ErrorType": "MissingAuthenticationTokenException"},
@@ -210,7 +210,7 @@ def test_refusals_have_words_and_codes(
     ids=["a problem", "API Gateway's words"],
 )
 def test_a_stack_that_wants_signatures_is_told_from_a_wrong_key(
-    api: ApiServer, command_line: CommandLine, answer: Answer
+    api: ApiServer, command_line: CommandLine, answer: Response
 ) -> None:
     api.faults = [Fault("GET", "models", answer=answer, times=2)]
     outcome = command_line.run("ls")

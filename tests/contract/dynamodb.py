@@ -28,7 +28,7 @@ from modelhaul.ports.clock import Clock
 from tests.contract.backends import REGION
 from tests.fakes.database import Database
 
-type Answer = tuple[int, dict[str, str], Any]
+type Response = tuple[int, dict[str, str], Any]
 type Item = tuple[str, ...]
 """A table's name and the values of a key."""
 
@@ -39,7 +39,7 @@ class Call:
     body: dict[str, Any]
 
 
-type Fault = Callable[[Call, Callable[[], Answer]], Answer]
+type Fault = Callable[[Call, Callable[[], Response]], Response]
 """Gets the call and what does it."""
 
 
@@ -70,7 +70,7 @@ class MotoDynamoDB:
         self.calls.clear()
         self._faults.clear()
 
-    def process(self, request: AWSPreparedRequest, do: Callable[[], Answer]) -> Answer:
+    def process(self, request: AWSPreparedRequest, do: Callable[[], Response]) -> Response:
         call = Call(_read_target(request), json.loads(request.body or b""))  # type: ignore[arg-type]
         self.calls.append(call)
         items = _list_items(call) if self.conflicts and call.operation == "TransactWriteItems" else set()
@@ -101,22 +101,22 @@ def _find_item(action: dict[str, Any]) -> Item:
     return action["TableName"], *(json.dumps(key[name]) for name in table.table_key_attrs)
 
 
-def lose_reply(_: Call, do: Callable[[], Answer]) -> Answer:
+def lose_reply(_: Call, do: Callable[[], Response]) -> Response:
     do()
     raise ConnectionClosedError(endpoint_url="https://dynamodb")
 
 
-def garble_reply(_: Call, do: Callable[[], Answer]) -> Answer:
+def garble_reply(_: Call, do: Callable[[], Response]) -> Response:
     do()
     return refuse(500, "InternalServerError")
 
 
-def conflict(call: Call, _: Callable[[], Answer]) -> Answer:
+def conflict(call: Call, _: Callable[[], Response]) -> Response:
     reasons = [{"Code": "TransactionConflict"}] * len(call.body["TransactItems"])
     return refuse(400, "TransactionCanceledException", CancellationReasons=reasons)
 
 
-def refuse(status: int, code: str, message: str = "", **details: Any) -> Answer:
+def refuse(status: int, code: str, message: str = "", **details: Any) -> Response:
     body = {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": message, **details}
     return status, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(body)
 

@@ -24,26 +24,26 @@ MODEL_ID = "6f1c9f3e-0000-5000-8000-000000000001"
 
 
 @dataclass
-class Answer:
+class Response:
     status: int
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def answer_json(status: int, body: object, **headers: str) -> Answer:
-    return Answer(status, json.dumps(body).encode(), {"Content-Type": "application/json", **headers})
+def create_json_response(status: int, body: object, **headers: str) -> Response:
+    return Response(status, json.dumps(body).encode(), {"Content-Type": "application/json", **headers})
 
 
-def refuse(status: int, kind: str, title: str, detail: str = "", **more: Any) -> Answer:
+def refuse(status: int, kind: str, title: str, detail: str = "", **more: Any) -> Response:
     headers = {"Retry-After": str(more["retry_after"])} if "retry_after" in more else {}
     body = {"type": PROBLEM + kind, "title": title, "status": status, "detail": detail, **more}
-    answer = answer_json(status, body, **headers)
+    answer = create_json_response(status, body, **headers)
     answer.headers["Content-Type"] = "application/problem+json"
     return answer
 
 
-def store_error(status: int, code: str) -> Answer:
-    return Answer(status, f"<Error><Code>{code}</Code><Message>words</Message></Error>".encode())
+def store_error(status: int, code: str) -> Response:
+    return Response(status, f"<Error><Code>{code}</Code><Message>words</Message></Error>".encode())
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Fault:
     method: str
     path: str
     kind: Literal["answer", "cut", "lost", "short", "hold"] = "answer"
-    answer: Answer = field(default_factory=lambda: refuse(503, "storage-unavailable", "Storage does not answer"))
+    answer: Response = field(default_factory=lambda: refuse(503, "storage-unavailable", "Storage does not answer"))
     keep: int = 0
     times: int = 1
     query: dict[str, str] = field(default_factory=dict)
@@ -110,26 +110,26 @@ def make_progress(done: int, total: int, **more: Any) -> dict[str, Any]:
 @dataclass
 class ApiServer:
     """`tasks` are each task's answers, the last of which stays; `submits` the answers of the POSTs, which else start
-    TASK_ID. `imports` counts what was started. Archives above `most_put` bytes are sent in parts of `part_size`.
+    TASK_ID. `imports` counts what was started. Archives above `max_put` bytes are sent in parts of `part_size`.
     """
 
     endpoint: str = ""
     requests: list[Request] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     tasks: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {TASK_ID: [make_task()]})
-    submits: list[Answer] = field(default_factory=list)
+    submits: list[Response] = field(default_factory=list)
     imports: int = 0
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
-    deletion: Answer = field(default_factory=lambda: Answer(204))
-    most_put: int = 10**9
+    deletion: Response = field(default_factory=lambda: Response(204))
+    max_put: int = 10**9
     part_size: int = 1_000_000
     expires_at: str = "2126-11-24T12:00:00Z"
     archives: list[bytes] = field(default_factory=list)
     parts: dict[int, bytes] = field(default_factory=dict)
     upload_size: int = 0
     upload_id: int = 0
-    _answered: dict[str, tuple[bytes, Answer]] = field(default_factory=dict)
+    _answered: dict[str, tuple[bytes, Response]] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
@@ -174,19 +174,19 @@ class ApiServer:
                     return fault
         return None
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Response:
         if request.path.startswith("/store/"):
             with self._lock:
                 return self._answer_store(request)
         route = request.path.removeprefix("/stage/v1")
         if request.headers.get("x-api-key") != KEY:
-            return Answer(403, b'{"message":"Forbidden"}', {"Content-Type": "application/json"})
+            return Response(403, b'{"message":"Forbidden"}', {"Content-Type": "application/json"})
         with self._lock:
             if request.method == "POST":
-                return self._answer_once(request, route)
+                return self._respond_once(request, route)
             return self._answer_route(request, route)
 
-    def _answer_once(self, request: Request, route: str) -> Answer:
+    def _respond_once(self, request: Request, route: str) -> Response:
         key = request.headers["idempotency-key"]
         body, answer = self._answered.get(key, (b"", None))
         if answer is None:
@@ -196,17 +196,17 @@ class ApiServer:
             return refuse(422, "idempotency-key-reused", "Another body with the same key")
         return answer
 
-    def _answer_post(self, request: Request, route: str) -> Answer:
+    def _answer_post(self, request: Request, route: str) -> Response:
         if self.submits:
             return self.submits.pop(0)
         self.imports += 1
         location = f"/v1/upload/tasks/{TASK_ID}"
         if route != "/upload/local":
-            return Answer(201, headers={"Location": location})
+            return Response(201, headers={"Location": location})
         if request.headers["content-type"].startswith("multipart/form-data"):
             self.archives.append(request.body)
-            return Answer(201, headers={"Location": "/v1/upload/local/1", "Link": f'<{location}>; rel="status"'})
-        return answer_json(201, self._open_upload(request.json["size"]), Location=location)
+            return Response(201, headers={"Location": "/v1/upload/local/1", "Link": f'<{location}>; rel="status"'})
+        return create_json_response(201, self._open_upload(request.json["size"]), Location=location)
 
     def _open_upload(self, size: int) -> dict[str, Any]:
         self.upload_size, self.parts = size, {}
@@ -214,7 +214,7 @@ class ApiServer:
         self.tasks[TASK_ID] = [make_task("UPLOADING"), *self.tasks[TASK_ID]]
         base = f"{self.endpoint}/store/upload-{self.upload_id}?X-Amz-Signature=secret"
         upload: dict[str, Any] = {"method": "PUT", "url": base}
-        if size > self.most_put:
+        if size > self.max_put:
             starts = range(0, size, self.part_size)
             upload = {
                 "parts": [
@@ -232,38 +232,38 @@ class ApiServer:
             }
         return {"task_id": TASK_ID, "expires_at": self.expires_at, "upload": upload}
 
-    def _answer_route(self, request: Request, route: str) -> Answer:  # noqa: PLR0911 - one case for each route
+    def _answer_route(self, request: Request, route: str) -> Response:  # noqa: PLR0911 - one case for each route
         match request.method, route.split("/")[1:]:
             case "GET", ["upload", "tasks"]:
                 return self._answer_page("tasks", [answers[0] for answers in self.tasks.values()], request)
             case "GET", ["upload", "tasks", task_id] if task_id in self.tasks:
                 answers = self.tasks[task_id]
                 waits = answers[0]["stage"] == "UPLOADING"
-                return answer_json(200, answers.pop(0) if len(answers) > 1 and not waits else answers[0])
+                return create_json_response(200, answers.pop(0) if len(answers) > 1 and not waits else answers[0])
             case "DELETE", ["upload", "tasks", task_id] if task_id in self.tasks:
                 if self.tasks[task_id][0]["task_status"] != "PENDING":
                     return refuse(409, "task-ended", "The task has ended")
                 self.tasks[task_id] = [make_task("CANCELLED")]
-                return Answer(204)
+                return Response(204)
             case "GET", ["models"]:
                 return self._answer_page("models", list(self.models.values()), request)
             case "GET", ["models", model_id] if model_id in self.models:
-                return answer_json(200, self.models[model_id])
+                return create_json_response(200, self.models[model_id])
             case "DELETE", ["models", model_id] if model_id in self.models:
                 del self.models[model_id]
                 return self.deletion
             case "GET", ["models", model_id, "files", *path] if model_id in self.models:
                 location = f"{self.endpoint}/store/{quote('/'.join(path))}?X-Amz-Signature=secret"
-                return Answer(302, headers={"Location": location})
+                return Response(302, headers={"Location": location})
         kind = "task-not-found" if "tasks" in route else "model-not-found"
         return refuse(404, kind, "No such task" if "tasks" in route else "No such model", "It is not there.")
 
-    def _answer_page(self, what: str, entries: list[dict[str, Any]], request: Request) -> Answer:
+    def _answer_page(self, what: str, entries: list[dict[str, Any]], request: Request) -> Response:
         start, limit = int(request.query.get("cursor", "0")), int(request.query["limit"])
         end = start + limit
-        return answer_json(200, {what: entries[start:end], "cursor": str(end) if end < len(entries) else None})
+        return create_json_response(200, {what: entries[start:end], "cursor": str(end) if end < len(entries) else None})
 
-    def _answer_store(self, request: Request) -> Answer:
+    def _answer_store(self, request: Request) -> Response:
         name = request.path.removeprefix("/store/")
         if "x-api-key" in request.headers or "authorization" in request.headers:
             return store_error(400, "InvalidArgument")
@@ -283,26 +283,26 @@ class ApiServer:
             self.parts[number] = request.body
         else:
             self._arrive(request.body)
-        return Answer(200, headers={"ETag": f'"{hashlib.md5(request.body).hexdigest()}"'})
+        return Response(200, headers={"ETag": f'"{hashlib.md5(request.body).hexdigest()}"'})
 
-    def _complete(self, request: Request) -> Answer:
+    def _complete(self, request: Request) -> Response:
         found = re.findall(rb'<PartNumber>(\d+)</PartNumber><ETag>"(\w+)"</ETag>', request.body)
         kept = [(b"%d" % n, hashlib.md5(p).hexdigest().encode()) for n, p in sorted(self.parts.items())]
         if found != kept or sum(map(len, self.parts.values())) != self.upload_size:
             return store_error(400, "InvalidPart")
         self._arrive(b"".join(part for _, part in sorted(self.parts.items())))
-        return Answer(200, b"<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")
+        return Response(200, b"<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")
 
     def _arrive(self, content: bytes) -> None:
         self.archives.append(content)
         self.tasks[TASK_ID] = [answer for answer in self.tasks[TASK_ID] if answer["stage"] != "UPLOADING"]
         self.upload_id += 1
 
-    def _answer_object(self, request: Request, content: bytes | None) -> Answer:
+    def _answer_object(self, request: Request, content: bytes | None) -> Response:
         if content is None:
             return store_error(404, "NoSuchKey")
         start = int(request.headers.get("range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
-        return Answer(206 if "range" in request.headers else 200, content[start:])
+        return Response(206 if "range" in request.headers else 200, content[start:])
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -9,7 +9,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from modelhaul.domain.archives import UploadPart, UploadTicket
-from modelhaul.domain.errors import ArchiveReplacedError, SourceUnavailableError, UnexpectedAnswerError
+from modelhaul.domain.errors import ArchiveReplacedError, SourceUnavailableError, UnexpectedResponseError
 from modelhaul.domain.objects import ObjectRange
 from modelhaul.ports.clock import Clock
 from tests.fakes.clock import ManualClock
@@ -59,7 +59,7 @@ class InMemoryArchiveStore:
         if source.bucket != self.bucket or body is None or _make_etag(body) != source.etag:
             raise ArchiveReplacedError("the archive is gone, or another")
         if not 0 <= source.start < source.end <= len(body):
-            raise UnexpectedAnswerError(f"{source} is not within {len(body):,} bytes")
+            raise UnexpectedResponseError(f"{source} is not within {len(body):,} bytes")
         return body[source.start : source.end]
 
     def put_archive(self, key: str, body: bytes) -> str:

@@ -17,13 +17,13 @@ from modelhaul.domain.required_files import RequiredFiles
 from modelhaul.domain.selection import WHOLE, Selection
 from modelhaul.domain.tasks import Task, TaskStatus
 from modelhaul.imports.accept import ArchiveAcceptor, ArrivalRecorder
-from modelhaul.imports.finish import TaskCloser
+from modelhaul.imports.finish import TaskFinisher
 from modelhaul.imports.outcomes import OutcomeWriter
 from modelhaul.imports.plan import Planner
 from modelhaul.imports.publish import Publisher
 from modelhaul.imports.retry import StepRunner
-from modelhaul.imports.submit import Intake
-from modelhaul.imports.submit_archive import ArchiveIntake
+from modelhaul.imports.submit import ImportSubmitter
+from modelhaul.imports.submit_archive import ArchiveSubmitter
 from modelhaul.imports.sweep import Sweeper
 from modelhaul.imports.transfer import Transferrer
 from modelhaul.inspection.gate import Gate
@@ -53,7 +53,7 @@ RULES = ArchiveRules(
 
 
 @dataclass
-class RecordingMeter:
+class RecordingMetrics:
     values: Counter[str] = field(default_factory=Counter)
 
     def count(self, name: str, value: float = 1, **dimensions: str) -> None:
@@ -68,7 +68,7 @@ class Deployment:
 
     source: HubSource = field(default_factory=InMemoryModelSource)
     clock: ManualClock = field(default_factory=ManualClock)
-    meter: RecordingMeter = field(default_factory=RecordingMeter)
+    metrics: RecordingMetrics = field(default_factory=RecordingMetrics)
     remaining: Callable[[], float] = lambda: 300.0
     submitted: list[str] = field(default_factory=list)
     deleted: set[str] = field(default_factory=set)
@@ -96,16 +96,16 @@ class Deployment:
             return self.source if task.archive is None else self.open_archive(task)
 
         tasks, models, imports, files = database.tasks, database.models, database.imports, database.files
-        content, archives, meter, clock = database.content, self.archives, self.meter, self.clock
-        self.intake = Intake(imports, queue, lambda _: self.source, meter, clock)
-        self.archive_intake = ArchiveIntake(tasks, imports, archives, queue, meter, clock, self.rules)
+        content, archives, metrics, clock = database.content, self.archives, self.metrics, self.clock
+        self.submitter = ImportSubmitter(imports, queue, lambda _: self.source, metrics, clock)
+        self.archive_submitter = ArchiveSubmitter(tasks, imports, archives, queue, metrics, clock, self.rules)
         self.arrivals = ArrivalRecorder(tasks, archives, clock)
         outcomes = OutcomeWriter(models, archives, "models-bucket")
         self.acceptor = ArchiveAcceptor(tasks, imports, archives, queue, clock, self.rules, outcomes=outcomes)
-        self.closer = TaskCloser(tasks, models, imports, files, store, archives, meter, clock, outcomes=outcomes)
+        self.finisher = TaskFinisher(tasks, models, imports, files, store, archives, metrics, clock, outcomes=outcomes)
         self.planner = Planner(tasks, models, files, queue, open_source, clock, self.rules.required_files, self.policy)
         self.transferrer = Transferrer(
-            tasks, models, files, content, store, queue, open_source, meter, clock, stream_settings, self.policy
+            tasks, models, files, content, store, queue, open_source, metrics, clock, stream_settings, self.policy
         )
         self.publisher = Publisher(
             tasks,
@@ -116,18 +116,18 @@ class Deployment:
             store,
             archives,
             queue,
-            meter,
+            metrics,
             clock,
-            closer=self.closer,
+            finisher=self.finisher,
             outcomes=outcomes,
             gate=Gate(store, self.pickle_policy, self.pickle_scanner, clock),
             policy=self.policy,
             batch_files=self.batch_files,
         )
-        self.deleter = ModelDeleter(models, content, store, meter, clock)
+        self.deleter = ModelDeleter(models, content, store, metrics, clock)
         self.catalog = Catalog(models, store)
-        self.sweeper = Sweeper(tasks, files, queue, self.closer, self.deleter, meter, clock, self.policy)
-        self.runner = StepRunner(tasks, files, queue, self.closer, meter, clock)
+        self.sweeper = Sweeper(tasks, files, queue, self.finisher, self.deleter, metrics, clock, self.policy)
+        self.runner = StepRunner(tasks, files, queue, self.finisher, metrics, clock)
 
     def submit(
         self,
@@ -137,7 +137,7 @@ class Deployment:
         source: Source = Source.HUGGINGFACE,
         selection: Selection = WHOLE,
     ) -> Task:
-        task = self.intake.submit(source, name, revision, selection)
+        task = self.submitter.submit(source, name, revision, selection)
         self.submitted.append(task.id)
         return task
 
@@ -146,7 +146,7 @@ class Deployment:
         return ArchiveSource(self.archives, task.archive, self.rules.limits)
 
     def post(self, archive: bytes, model_name: str | None = None, *, file_name: str = "archive.zip") -> Task:
-        task = self.archive_intake.submit_archive(archive, file_name, model_name)
+        task = self.archive_submitter.submit_archive(archive, file_name, model_name)
         self.submitted.append(task.id)
         return task
 

@@ -67,7 +67,7 @@ class InMemoryModelSource:
     on_read: Callable[[str, int], None] = lambda _path, _offset: None
     served: Callable[[str, bytes], bytes] = lambda _path, content: content
     bytes_read: Counter[str] = field(default_factory=Counter)
-    announced: list[str] = field(default_factory=list)
+    prepared: list[str] = field(default_factory=list)
     kind: Source = Source.HUGGINGFACE
 
     def resolve(self, name: str, revision: str) -> ResolvedModel:
@@ -99,8 +99,8 @@ class InMemoryModelSource:
             raise FileMissingError(f"{file.path} is no longer there")
         return InMemoryStream(self, file.path, self.served(file.path, content), start, end)
 
-    def announce_files(self, files: Sequence[SourceFile]) -> None:
-        self.announced += [file.path for file in files]
+    def prepare_files(self, files: Sequence[SourceFile]) -> None:
+        self.prepared += [file.path for file in files]
 
     def locate(self, model: ResolvedModel, file: SourceFile) -> None:
         return

@@ -27,7 +27,7 @@ from modelhaul.domain.errors import (
     SourceUnavailableError,
     StalledTransferError,
     StorageUnavailableError,
-    UnexpectedAnswerError,
+    UnexpectedResponseError,
 )
 from tests.contract.backends import REGION, open_aws
 from tests.integration.test_s3_faults import (
@@ -35,7 +35,7 @@ from tests.integration.test_s3_faults import (
     Fault,
     Faults,
     answer,
-    answer_error,
+    create_error_response,
     recoverable,
     refuse_connection,
 )
@@ -359,7 +359,7 @@ def test_a_range_that_was_read_leaves_its_connection_for_the_next(
 def test_another_range_than_asked_for_is_refused(
     server: RangeServer, patient_store: S3ArchiveStore, header: str
 ) -> None:
-    with play(server, header=header), pytest.raises(UnexpectedAnswerError):
+    with play(server, header=header), pytest.raises(UnexpectedResponseError):
         patient_store.open_range("key", 100, 200, etag=ETAG)
 
 
@@ -422,7 +422,7 @@ def test_opening_an_upload_is_repeated(store: S3ArchiveStore, client: "S3Client"
 def test_an_upload_that_ends_meanwhile_need_not_be_aborted(store: S3ArchiveStore, faults: Faults) -> None:
     for _ in range(2):
         store.open_upload("key", 6 * GIB, seconds=60)
-    waiting = faults.add("AbortMultipartUpload", answer_error(404, "NoSuchUpload"))
+    waiting = faults.add("AbortMultipartUpload", create_error_response(404, "NoSuchUpload"))
     store.abort_uploads("key")
     assert not waiting
 
@@ -494,7 +494,7 @@ def test_an_outcome_is_read_again_after_a_conflict(
     store: S3ArchiveStore, client: "S3Client", faults: Faults, other: Other, conflict: str
 ) -> None:
     store.write_outcome("incoming/a.zip", {"created_at": "2026-11-23T11:00:00Z"})
-    refusal = other.delete if conflict == "deleted" else answer_error(409, "ConditionalRequestConflict")
+    refusal = other.delete if conflict == "deleted" else create_error_response(409, "ConditionalRequestConflict")
     waiting = faults.add("PutObject", refusal)
     store.write_outcome("incoming/a.zip", OUTCOME)
     assert not waiting
@@ -525,8 +525,8 @@ def test_an_outcome_that_cannot_be_read_is_an_outage(store: S3ArchiveStore, faul
     ("fault", "code"),
     [
         (SLOW_DOWN, "SlowDown"),
-        (answer_error(403, "AccessDenied"), "AccessDenied"),
-        (answer_error(404, "NoSuchBucket"), "NoSuchBucket"),
+        (create_error_response(403, "AccessDenied"), "AccessDenied"),
+        (create_error_response(404, "NoSuchBucket"), "NoSuchBucket"),
         (refuse_connection, "EndpointConnectionError"),
     ],
     ids=["SlowDown", "AccessDenied", "NoSuchBucket", "refused"],

@@ -23,7 +23,7 @@ from modelhaul.domain.errors import (
     SourceUnavailableError,
     StalledTransferError,
     TransientError,
-    UnexpectedAnswerError,
+    UnexpectedResponseError,
     UntrustedHostError,
 )
 from modelhaul_sources.download import HttpByteStream, HttpDownloader
@@ -34,7 +34,7 @@ BODY = bytes(range(256)) * 1000  # 256,000 bytes
 SIZE = len(BODY)
 QUICK = Timeouts(connect=5, read=1, stalled=1)
 
-type Answer = Callable[[socket.socket, str], None]
+type Response = Callable[[socket.socket, str], None]
 
 
 class RawServer:
@@ -42,7 +42,7 @@ class RawServer:
     the answer leaves it open. `requests` are the heads that came in.
     """
 
-    def __init__(self, answer: Answer, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, answer: Response, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[str] = []
         self._answer = answer
         self._tls = tls
@@ -97,7 +97,7 @@ class RawServer:
             return
 
 
-def reply(*lines: str, body: bytes = b"", keep_alive: bool = False) -> Answer:
+def reply(*lines: str, body: bytes = b"", keep_alive: bool = False) -> Response:
     connection_header = [] if keep_alive else ["Connection: close"]
     head = "\r\n".join(["HTTP/1.1 " + lines[0], *lines[1:], *connection_header, "", ""]).encode("latin-1")
     return lambda connection, _path: connection.sendall(head + body)
@@ -122,13 +122,13 @@ def read_all(stream: HttpByteStream) -> bytes:
 
 
 @contextmanager
-def serve(answer: Answer, timeouts: Timeouts = QUICK) -> Iterator[tuple[RawServer, HttpDownloader]]:
+def serve(answer: Response, timeouts: Timeouts = QUICK) -> Iterator[tuple[RawServer, HttpDownloader]]:
     with RawServer(answer) as server:
         policy = HostPolicy.for_hub(server.endpoint, local_mode=True)
         yield server, HttpDownloader(policy, timeouts=timeouts)
 
 
-def fetch(answer: Answer, start: int = 100, end: int = 200_000) -> bytes:
+def fetch(answer: Response, start: int = 100, end: int = 200_000) -> bytes:
     with serve(answer) as (server, downloader):
         return read_all(downloader.open_range(f"{server.endpoint}/file?Signature=hush", start, end, SIZE))
 
@@ -148,7 +148,7 @@ PART = BODY[100:200_000]
     ],
     ids=["length", "until close", "chunked", "identity", "length, and another answer"],
 )
-def test_an_exact_range_is_read(answer: Answer) -> None:
+def test_an_exact_range_is_read(answer: Response) -> None:
     assert fetch(answer) == PART
 
 
@@ -162,7 +162,7 @@ def test_an_exact_range_is_read(answer: Answer) -> None:
     ids=["length", "until close", "chunked"],
 )
 @pytest.mark.parametrize("end", [200_000, SIZE])
-def test_an_ignored_range_says_so_and_starts_at_the_first_byte(answer: Answer, end: int) -> None:
+def test_an_ignored_range_says_so_and_starts_at_the_first_byte(answer: Response, end: int) -> None:
     with serve(answer) as (server, downloader):
         stream = downloader.open_range(f"{server.endpoint}/file", 100, end, SIZE)
         assert (stream.ranged, stream.offset) == (False, 0)
@@ -199,8 +199,8 @@ def test_an_ignored_range_says_so_and_starts_at_the_first_byte(answer: Answer, e
         reply("302 Found", "Location: /file", "Content-Length: 0"),
     ],
 )
-def test_other_answers_are_unexpected(answer: Answer) -> None:
-    with pytest.raises(UnexpectedAnswerError) as caught:
+def test_other_answers_are_unexpected(answer: Response) -> None:
+    with pytest.raises(UnexpectedResponseError) as caught:
         fetch(answer)
     assert "hush" not in str(caught.value)
 
@@ -212,8 +212,8 @@ def test_other_answers_are_unexpected(answer: Answer) -> None:
         reply("200 OK", "Transfer-Encoding: chunked", body=chunk(BODY, b"x")),
     ],
 )
-def test_more_than_the_whole_file_is_unexpected(answer: Answer) -> None:
-    with pytest.raises(UnexpectedAnswerError, match="more than the file has"):
+def test_more_than_the_whole_file_is_unexpected(answer: Response) -> None:
+    with pytest.raises(UnexpectedResponseError, match="more than the file has"):
         fetch(answer, 100, SIZE)
 
 
@@ -241,7 +241,7 @@ def test_more_than_the_whole_file_is_unexpected(answer: Answer) -> None:
         ),
     ],
 )
-def test_broken_and_failing_servers_are_unavailable(answer: Answer) -> None:
+def test_broken_and_failing_servers_are_unavailable(answer: Response) -> None:
     with pytest.raises(SourceUnavailableError) as caught:
         fetch(answer)
     assert "hush" not in str(caught.value)
@@ -290,7 +290,7 @@ def trickle(connection: socket.socket, _path: str) -> None:
 
 
 @pytest.mark.parametrize("answer", [stall, trickle])
-def test_a_transfer_that_stands_still_is_stalled(answer: Answer) -> None:
+def test_a_transfer_that_stands_still_is_stalled(answer: Response) -> None:
     with pytest.raises(StalledTransferError) as caught:
         fetch(answer)
     assert "hush" not in str(caught.value)

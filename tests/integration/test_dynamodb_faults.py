@@ -36,9 +36,9 @@ from modelhaul.ports.tasks import TaskRepository
 from tests.contract import database_builders as builders
 from tests.contract.backends import open_aws
 from tests.contract.dynamodb import (
-    Answer,
     Call,
     MotoDynamoDB,
+    Response,
     build_dynamodb_database,
     clear_tables,
     conflict,
@@ -321,7 +321,7 @@ class TestConflict:
     ) -> None:
         """All files of a task are in one partition, and many functions may write at once."""
 
-        def throttle(call: Call, _: Callable[[], Answer]) -> Answer:
+        def throttle(call: Call, _: Callable[[], Response]) -> Response:
             if code != "ThrottlingError":
                 return refuse(400, code)
             reasons = [{"Code": code}] * len(call.body["TransactItems"])
@@ -473,7 +473,7 @@ class TestRace:
 
 
 def after(dynamodb: MotoDynamoDB, operation: str, step: Callable[[], object]) -> None:
-    def fault(_: Call, do: Callable[[], Answer]) -> Answer:
+    def fault(_: Call, do: Callable[[], Response]) -> Response:
         answer = do()
         step()
         return answer
@@ -743,7 +743,7 @@ def test_a_list_looks_at_a_bounded_number_of_models(
 def test_a_list_leaves_out_tasks_that_are_in_the_index_only(database: Database, dynamodb: MotoDynamoDB) -> None:
     gone, *_ = [builders.drop(database, created_at=builders.at(builders.START + number)) for number in range(3)]
 
-    def expire(call: Call, do: Callable[[], Answer]) -> Answer:
+    def expire(call: Call, do: Callable[[], Response]) -> Response:
         status, _, body = do()  # the headers have the checksum of this body
         answer = json.loads(body)
         for table, items in answer["Responses"].items():
@@ -757,7 +757,7 @@ def test_a_list_leaves_out_tasks_that_are_in_the_index_only(database: Database, 
 
 
 def test_items_that_dynamodb_keeps_back_are_sent_again(database: Database, dynamodb: MotoDynamoDB) -> None:
-    def keep_back(call: Call, _: Callable[[], Answer]) -> Answer:
+    def keep_back(call: Call, _: Callable[[], Response]) -> Response:
         return 200, {}, json.dumps({"UnprocessedItems": call.body["RequestItems"]})
 
     dynamodb.inject("BatchWriteItem", keep_back, times=5)

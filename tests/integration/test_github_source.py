@@ -24,7 +24,7 @@ from modelhaul.domain.errors import (
     RevisionNotFoundError,
     SourceQuotaError,
     SourceUnavailableError,
-    UnexpectedAnswerError,
+    UnexpectedResponseError,
     UntrustedHostError,
 )
 from modelhaul.domain.files import FileKind, SourceFile
@@ -42,7 +42,7 @@ from tests.upstream.git_repository import Entry, GitRepository, RepositoryMaker,
 from tests.upstream.git_tools import LfsServer
 from tests.upstream.github import LoopbackGitHub
 from tests.upstream.github_source import open_github
-from tests.upstream.server import Answer, Request, answer_json
+from tests.upstream.server import Request, Response, create_json_response
 from tests.weights import wrap_weights
 
 WEIGHTS = wrap_weights(random.Random("github").randbytes(9 * 1024 * 1024))
@@ -100,7 +100,7 @@ def github(github_server: LoopbackGitHub) -> Iterator[LoopbackGitHub]:
     server.object_errors.clear()
     server.over_budget.clear()
     server._servers["site"].answer = site
-    server._quota, server._used, server._most_entries, server.link_lifetime = 1_000_000, 0, 100_000, 3600
+    server._quota, server._used, server._max_entries, server.link_lifetime = 1_000_000, 0, 100_000, 3600
 
 
 @pytest.fixture
@@ -287,11 +287,11 @@ def test_everything_in_the_commit_is_listed(source: GitHubSource) -> None:
     assert (listed["vendor/code"].kind, listed["vendor/code"].digest.value) == (FileKind.SUBMODULE, SUBMODULE)
 
 
-@pytest.mark.parametrize("most_entries", [3, 5, 9])
-def test_a_tree_that_is_cut_off_is_walked(github: LoopbackGitHub, source: GitHubSource, most_entries: int) -> None:
+@pytest.mark.parametrize("max_entries", [3, 5, 9])
+def test_a_tree_that_is_cut_off_is_walked(github: LoopbackGitHub, source: GitHubSource, max_entries: int) -> None:
     whole = list_files(source)
-    github._most_entries = most_entries
-    if most_entries == 9:
+    github._max_entries = max_entries
+    if max_entries == 9:
         assert list_files(source) == whole
     else:
         with pytest.raises(ListingTooLongError, match="more entries than GitHub lists"):
@@ -345,7 +345,7 @@ def test_up_to_a_number_all_files_of_a_pointers_size_are_looked_into(
     github.add_repository(repository)
     model = source.resolve("Owner/stray", "stray")
     assert {f.path for f in source.list_files(model) if f.digest.value == oid} == set(stray)
-    monkeypatch.setattr(github_module, "_MOST_LOOKED_INTO", 1)
+    monkeypatch.setattr(github_module, "_MAX_POINTER_READS", 1)
     assert {f.path for f in source.list_files(model) if f.digest.value == oid} == {"sub/model.bin"}
 
 
@@ -358,7 +358,7 @@ def test_lfs_objects_are_asked_for_in_hundreds(
     files = [f for f in source.list_files(model) if f.path in many]
     assert count_requests(github)["lfs"] == 2
     github.clear_requests()
-    source.announce_files(files)
+    source.prepare_files(files)
     for file in files[:90]:
         assert read_file(source, model, file) == many[file.path]
     origins = count_requests(github)
@@ -458,7 +458,7 @@ def test_an_object_that_was_never_pushed_is_missing(source: GitHubSource) -> Non
         (410, "Object removed", FileMissingError),
         (413, "too large", FileTooLargeError),
         (403, "forbidden", AccessRequiredError),
-        (422, "validation", UnexpectedAnswerError),
+        (422, "validation", UnexpectedResponseError),
         (509, "bandwidth", SourceQuotaError),
         (403, "This repository is over its data quota.", SourceQuotaError),
     ],
@@ -513,9 +513,9 @@ def answer_batch(github: LoopbackGitHub, change: Any) -> None:
     """The LFS server's answers, changed."""
     answer = github._servers["site"].answer
 
-    def harmful(request: Request) -> Answer:
+    def harmful(request: Request) -> Response:
         body = json.loads(bytes(next(answer(request).read_body())))
-        return answer_json(200, change(body))
+        return create_json_response(200, change(body))
 
     github._servers["site"].answer = harmful
 
@@ -577,7 +577,7 @@ def test_links_that_lead_elsewhere_are_not_followed(github: LoopbackGitHub, sour
 )
 def test_an_lfs_server_that_makes_no_sense_is_said(github: LoopbackGitHub, source: GitHubSource, change: Any) -> None:
     answer_batch(github, change)
-    with pytest.raises(UnexpectedAnswerError):
+    with pytest.raises(UnexpectedResponseError):
         list_files(source)
 
 
@@ -615,8 +615,8 @@ def test_outside_of_local_mode_loopback_is_not_asked(github: LoopbackGitHub) -> 
 def test_a_repository_that_cannot_be_is_not_believed(
     github: LoopbackGitHub, source: GitHubSource, monkeypatch: pytest.MonkeyPatch, answer: object
 ) -> None:
-    monkeypatch.setattr(github._servers["api"], "answer", lambda _: answer_json(200, answer))
-    with pytest.raises(UnexpectedAnswerError):
+    monkeypatch.setattr(github._servers["api"], "answer", lambda _: create_json_response(200, answer))
+    with pytest.raises(UnexpectedResponseError):
         source.resolve("Owner/Model.v1", "main")
 
 
@@ -748,8 +748,8 @@ def test_a_rate_limit_for_a_minute_is_waited_for(github: LoopbackGitHub) -> None
     assert deployment.find_task(task.id).status is TaskStatus.DONE
     assert clock.now - started >= 59
     assert [r.status for r in github.requests if r.origin == "api"].count(403) == 1, "nobody asked meanwhile"
-    assert deployment.meter.values["RateLimitWaits"] >= 1
-    assert deployment.meter.values["Retries"] == 0
+    assert deployment.metrics.values["RateLimitWaits"] >= 1
+    assert deployment.metrics.values["Retries"] == 0
 
 
 def test_a_link_that_expires_in_the_middle_is_renewed(github: LoopbackGitHub, source: GitHubSource) -> None:

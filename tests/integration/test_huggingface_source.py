@@ -26,7 +26,7 @@ from modelhaul.domain.errors import (
     RevisionNotFoundError,
     SourceUnavailableError,
     StalledTransferError,
-    UnexpectedAnswerError,
+    UnexpectedResponseError,
     UntrustedHostError,
 )
 from modelhaul.domain.files import SourceFile
@@ -260,14 +260,14 @@ def test_a_hub_that_is_not_there_is_unavailable() -> None:
         (Fault(kind=FaultKind.RATE_LIMIT, origin="cdn", retry_after=3), RateLimitedError),
         (Fault(kind=FaultKind.SERVER_ERROR, origin="resolve"), SourceUnavailableError),
         (Fault(kind=FaultKind.SERVER_ERROR, origin="cdn"), SourceUnavailableError),
-        (Fault(kind=FaultKind.WRONG_CONTENT_RANGE, origin="cdn"), UnexpectedAnswerError),
-        (Fault(kind=FaultKind.SHORT_ANSWER, origin="cdn"), UnexpectedAnswerError),
-        (Fault(kind=FaultKind.LONG_ANSWER, origin="cdn"), UnexpectedAnswerError),
-        (Fault(kind=FaultKind.WRONG_CONTENT_LENGTH, origin="cdn", by_bytes=1), UnexpectedAnswerError),
-        (Fault(kind=FaultKind.WRONG_CONTENT_LENGTH, origin="cdn", by_bytes=-1), UnexpectedAnswerError),
+        (Fault(kind=FaultKind.WRONG_CONTENT_RANGE, origin="cdn"), UnexpectedResponseError),
+        (Fault(kind=FaultKind.SHORT_ANSWER, origin="cdn"), UnexpectedResponseError),
+        (Fault(kind=FaultKind.LONG_ANSWER, origin="cdn"), UnexpectedResponseError),
+        (Fault(kind=FaultKind.WRONG_CONTENT_LENGTH, origin="cdn", by_bytes=1), UnexpectedResponseError),
+        (Fault(kind=FaultKind.WRONG_CONTENT_LENGTH, origin="cdn", by_bytes=-1), UnexpectedResponseError),
         (Fault(kind=FaultKind.EXPIRED_URL, origin="cdn"), SourceUnavailableError),
         (Fault(kind=FaultKind.EXPIRED_URL, origin="resolve"), SourceUnavailableError),
-        (Fault(kind=FaultKind.GZIP, origin="cdn"), UnexpectedAnswerError),
+        (Fault(kind=FaultKind.GZIP, origin="cdn"), UnexpectedResponseError),
     ],
     ids=lambda value: f"{value.kind}-{value.origin}" if isinstance(value, Fault) else "",
 )
@@ -411,7 +411,7 @@ MODEL = ResolvedModel(Source.HUGGINGFACE, NAME, "main", COMMIT)
 )
 def test_descriptions_that_cannot_be_are_unexpected(hostile: HostileHub, value: Any) -> None:
     hostile.answers[INFO] = (200, {}, value)
-    with pytest.raises(UnexpectedAnswerError):
+    with pytest.raises(UnexpectedResponseError):
         open_source(hostile.endpoint).resolve(NAME, "main")
 
 
@@ -423,7 +423,7 @@ def test_a_description_that_says_disabled_is_believed(hostile: HostileHub) -> No
 
 def test_a_commit_that_is_not_the_one_asked_for_is_unexpected(hostile: HostileHub) -> None:
     hostile.answers[f"/api/models/owner/model/revision/{'2' * 40}"] = (200, {}, {"id": NAME, "sha": COMMIT})
-    with pytest.raises(UnexpectedAnswerError):
+    with pytest.raises(UnexpectedResponseError):
         open_source(hostile.endpoint).resolve(NAME, "2" * 40)
 
 
@@ -444,20 +444,20 @@ def test_a_commit_that_is_not_the_one_asked_for_is_unexpected(hostile: HostileHu
 )
 def test_file_lists_that_cannot_be_are_unexpected(hostile: HostileHub, entry: Any) -> None:
     hostile.answers[TREE] = (200, {}, [ENTRY, entry])
-    with pytest.raises(UnexpectedAnswerError):
+    with pytest.raises(UnexpectedResponseError):
         list(open_source(hostile.endpoint).list_files(MODEL))
 
 
 @pytest.mark.parametrize(
     ("status", "headers", "error"),
     [
-        (400, {}, UnexpectedAnswerError),
+        (400, {}, UnexpectedResponseError),
         (401, {}, ModelNotFoundError),
         (403, {}, AccessRequiredError),
         (403, {"X-Error-Message": "Access to this resource is disabled."}, ModelDisabledError),
         (404, {}, ModelNotFoundError),
         (408, {}, SourceUnavailableError),
-        (418, {}, UnexpectedAnswerError),
+        (418, {}, UnexpectedResponseError),
         (429, {}, RateLimitedError),
         (451, {}, ModelDisabledError),
     ],

@@ -18,16 +18,16 @@ import requests
 
 from modelhaul import wiring
 from modelhaul.adapters import idempotency
-from modelhaul.adapters.idempotency import DynamoDBAnswerStore
+from modelhaul.adapters.idempotency import DynamoDBResponseStore
 from modelhaul.domain import errors
 from modelhaul.imports.submit_archive import MAX_POSTED
 from tests.contract.backends import REGION, open_aws
 from tests.contract.dynamodb import MotoDynamoDB, control_moto, refuse
 from tests.fakes.deployment import RULES, Deployment
 from tests.fakes.model_source import InMemoryModelSource
-from tests.lambda_functions import Answer, Context, call_api, load_handler, read_event
+from tests.lambda_functions import Context, Response, call_api, load_handler, read_event
 from tests.template.transformed import read_template
-from tests.unit.test_deleting import make_archive
+from tests.unit.test_delete import make_archive
 from tests.unit.test_submit_local import make_event as make_upload
 
 NAME, OTHER = "org/model", "org/other"
@@ -50,10 +50,10 @@ def dynamodb() -> Iterator[MotoDynamoDB]:
 def deployment(dynamodb: MotoDynamoDB, monkeypatch: pytest.MonkeyPatch) -> Deployment:
     source = InMemoryModelSource({NAME: {"main": dict(FILES)}, OTHER: {"main": dict(FILES)}})
     deployment = Deployment(source, rules=replace(RULES, limits=replace(RULES.limits, max_total_bytes=10**12)))
-    store = DynamoDBAnswerStore("answers", region=REGION)
-    monkeypatch.setattr(wiring, "create_intake", lambda: deployment.intake)
-    monkeypatch.setattr(wiring, "create_archive_intake", lambda: deployment.archive_intake)
-    monkeypatch.setattr(wiring, "create_answer_store", lambda: store)
+    store = DynamoDBResponseStore("answers", region=REGION)
+    monkeypatch.setattr(wiring, "create_submitter", lambda: deployment.submitter)
+    monkeypatch.setattr(wiring, "create_archive_submitter", lambda: deployment.archive_submitter)
+    monkeypatch.setattr(wiring, "create_response_store", lambda: store)
     return deployment
 
 
@@ -65,7 +65,7 @@ def add_header(event: dict[str, Any], key: str) -> dict[str, Any]:
     }
 
 
-def submit(key: str = "key-1", name: str = NAME, *, caller: str = "k1", raw: str | None = None) -> Answer:
+def submit(key: str = "key-1", name: str = NAME, *, caller: str = "k1", raw: str | None = None) -> Response:
     event = add_header(read_event("submit_huggingface"), key)
     event["requestContext"]["identity"]["apiKeyId"] = caller
     return call_api("submit_huggingface", event, raw=raw if raw is not None else json.dumps({"model_tag": name}))
@@ -75,7 +75,7 @@ def count_tasks(deployment: Deployment) -> int:
     return len(deployment.database.tasks.list_tasks(limit=100).tasks)
 
 
-def check_problem(answer: Answer, status: int, kind: str) -> dict[str, Any]:
+def check_problem(answer: Response, status: int, kind: str) -> dict[str, Any]:
     assert (answer.status, answer.body["type"]) == (status, f"urn:modelhaul:problem:{kind}"), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.body["detail"]
@@ -161,11 +161,11 @@ def test_a_defect_is_not_kept(deployment: Deployment) -> None:
 
 
 def test_a_throttled_answer_is_not_kept(dynamodb: MotoDynamoDB) -> None:
-    store = DynamoDBAnswerStore("answers", region=REGION)
+    store = DynamoDBResponseStore("answers", region=REGION)
     answers = iter([{"statusCode": 429, "body": "later"}, {"statusCode": 200, "body": "now"}])
 
     def answer() -> dict[str, Any]:
-        return store.answer_once(lambda: next(answers), scope=[], key="k", digest="d", context=Context())  # type: ignore[arg-type]
+        return store.respond_once(lambda: next(answers), scope=[], key="k", digest="d", context=Context())  # type: ignore[arg-type]
 
     assert [answer()["statusCode"] for _ in range(3)] == [429, 200, 200]
 
@@ -173,7 +173,7 @@ def test_a_throttled_answer_is_not_kept(dynamodb: MotoDynamoDB) -> None:
 def test_of_simultaneous_ones_one_is_answered(deployment: Deployment) -> None:
     source = deployment.source
     resolve = source.resolve
-    seen: list[Answer] = []
+    seen: list[Response] = []
 
     def resolve_slowly(name: str, revision: str) -> Any:
         seen.append(submit())
@@ -280,7 +280,7 @@ def make_event(body: bytes, content_type: str, key: str, **query: str) -> dict[s
     return add_header(make_upload(body, content_type, **query), key)
 
 
-def post(archive: bytes, key: str, **query: str) -> tuple[Answer, str]:
+def post(archive: bytes, key: str, **query: str) -> tuple[Response, str]:
     """The answer and the form's boundary, which `requests` chooses anew each time."""
     files: Any = {"file": ("a.zip", archive, "application/zip")}
     sent = requests.Request("POST", "http://example.invalid/", files=files).prepare()
@@ -324,7 +324,7 @@ def test_a_ticket_of_a_thousand_parts_is_kept(deployment: Deployment, monkeypatc
 
 def test_the_largest_form_costs_little_memory(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the event, which Lambda brings, and what the handler itself needs: two copies of the body."""
-    monkeypatch.setattr(deployment.archive_intake.__class__, "submit_archive", refuse_archive)
+    monkeypatch.setattr(deployment.archive_submitter.__class__, "submit_archive", refuse_archive)
     body = b"--b\r\n" + bytes(MAX_POSTED)
     peaks = {}
     bare = make_upload(body, "multipart/form-data; boundary=b")
@@ -345,7 +345,7 @@ def test_answers_expire_after_a_day(deployment: Deployment, dynamodb: MotoDynamo
     (item,) = boto3.client("dynamodb", region_name=REGION).scan(TableName="answers")["Items"]
     life = read_template()["Resources"]["IdempotencyTable"]["Properties"]["TimeToLiveSpecification"]
     assert life == {"AttributeName": "expires_at", "Enabled": True}
-    assert idempotency.KEPT_FOR == 86_400
+    assert idempotency.RETENTION_SECONDS == 86_400
     assert int(item["expires_at"]["N"]) > 0
     assert "key-1" not in json.dumps(item), "the key is kept as a digest"
 

@@ -28,7 +28,7 @@ from modelhaul.domain.keys import manifest_key
 from modelhaul.domain.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
 from modelhaul.domain.models import Source
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
-from modelhaul.imports.notify import EndAnnouncer
+from modelhaul.imports.notify import EndPublisher
 from modelhaul.transfer.engine import StreamSettings
 from modelhaul.transfer.policy import TransferPolicy
 from tests.contract.backends import REGION, open_aws
@@ -75,7 +75,7 @@ NOT_SHOWN = {
 }
 NOT_SHOWN_AT = {
     "IdempotencyTable": "Powertools' store asks for it, for a key in a header: tests.integration.test_idempotency",
-    "UnannouncedEndsQueue": "Lambda itself sends there what the function could not announce",
+    "UnpublishedEndsQueue": "Lambda itself sends there what the function could not announce",
 }
 PART = 5 * 1024 * 1024
 
@@ -210,7 +210,7 @@ class AuditedDeployment(Deployment):
     def send_archive(self, body: bytes) -> Task:
         """By the address that somebody asked for."""
         with self.auditor.act("SubmitLocalFunction"):
-            task, _ = self.archive_intake.open_upload("archive.zip", len(body), None)
+            task, _ = self.archive_submitter.open_upload("archive.zip", len(body), None)
             assert task.archive is not None
             # Its signature is submit_local's.
             self.s3.put_object(Bucket="incoming-bucket", Key=task.archive.key, Body=body)
@@ -326,7 +326,7 @@ def send_archives(deployment: AuditedDeployment, source: InMemoryModelSource) ->
 def abort_sending(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
     """By the address for it."""
     with deployment.auditor.act("SubmitLocalFunction"):
-        task, ticket = deployment.archive_intake.open_upload("archive.zip", 60 * 1024 * 1024, None)
+        task, ticket = deployment.archive_submitter.open_upload("archive.zip", 60 * 1024 * 1024, None)
         assert task.archive is not None
         assert ticket.upload_id is not None
         deployment.s3.abort_multipart_upload(Bucket="incoming-bucket", Key=task.archive.key, UploadId=ticket.upload_id)
@@ -336,21 +336,21 @@ def end_tasks(deployment: AuditedDeployment, source: InMemoryModelSource) -> Non
     """By each function that can, with all that a dead one may have left: the code is the same, whatever the error."""
 
     def fail(task_id: str) -> None:
-        deployment.closer.fail(task_id, UnsafeModelError("It could run code."))
+        deployment.finisher.fail(task_id, UnsafeModelError("It could run code."))
 
     def record_crash(task_id: str) -> None:
         deployment.runner.record_crash(PublishModels(task_id=task_id))
 
     def close(task_id: str) -> None:
         fail(task_id)
-        deployment.closer.close(deployment.find_task(task_id))
+        deployment.finisher.close(deployment.find_task(task_id))
 
     ends: dict[str, tuple[Stage, Callable[[str], None]]] = {
         "AcceptArchiveFunction": (Stage.VERIFIED, fail),
         "PlanImportFunction": (Stage.VERIFIED, fail),
         "TransferFilesFunction": (Stage.VERIFIED, fail),
         "PublishModelsFunction": (Stage.PUBLISHING, fail),
-        "CancelTaskFunction": (Stage.PUBLISHING, deployment.closer.cancel),
+        "CancelTaskFunction": (Stage.PUBLISHING, deployment.finisher.cancel),
         "RecordFailureFunction": (Stage.PUBLISHING, record_crash),
         "SweepStaleFunction": (Stage.PUBLISHING, close),
     }
@@ -368,7 +368,7 @@ def end_tasks(deployment: AuditedDeployment, source: InMemoryModelSource) -> Non
             deployment.forget_outcomes()
             with deployment.auditor.act(function):
                 end(task.id)
-            deployment.closer.close(deployment.find_task(task.id))
+            deployment.finisher.close(deployment.find_task(task.id))
 
 
 def end_what_ended_meanwhile(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
@@ -381,7 +381,7 @@ def end_what_ended_meanwhile(deployment: AuditedDeployment, source: InMemoryMode
         told = TaskError(error.type, error.detail, retryable=False)
         deployment.database.imports.fail_import(task.id, told, check_at=deployment.clock())
         with deployment.auditor.act(function):
-            deployment.closer.fail(task.id, StepCrashedError("The function died."))
+            deployment.finisher.fail(task.id, StepCrashedError("The function died."))
         assert not list_staged(deployment, task)
 
 
@@ -449,10 +449,10 @@ def read_catalog(deployment: AuditedDeployment, source: InMemoryModelSource) -> 
         assert requests.get(signed, timeout=10).content == MODEL["config.json"], "as it was signed to be read"
 
 
-def announce_ends(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+def publish_ends(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
     bus = EventBridgeEventBus(create_events_client(REGION))
-    with deployment.auditor.act("AnnounceEndsFunction"):
-        EndAnnouncer(deployment.database.tasks, deployment.database.models, bus, "models-bucket").announce_end(
+    with deployment.auditor.act("PublishEndsFunction"):
+        EndPublisher(deployment.database.tasks, deployment.database.models, bus, "models-bucket").publish_end(
             deployment.submitted[0]
         )
 
@@ -507,7 +507,7 @@ def uses() -> Iterator[set[Use]]:
             record_lost_arrival,
             sweep_at_each_stage,
             read_catalog,
-            announce_ends,
+            publish_ends,
             delete_models,
             keep_rate_limits,
         ):

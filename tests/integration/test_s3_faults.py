@@ -97,7 +97,7 @@ def answer(request: AWSPreparedRequest, status: int, body: str, headers: dict[st
     return AWSResponse(url, status, HTTPHeaders.from_dict(headers or {}), MockRawResponse(body))
 
 
-def answer_error(status: int, code: str) -> Fault:
+def create_error_response(status: int, code: str) -> Fault:
     body = f"<Error><Code>{code}</Code><Message>arn:aws:iam::1:role/secret</Message></Error>"
 
     return lambda request: answer(request, status, body)
@@ -106,25 +106,25 @@ def answer_error(status: int, code: str) -> Fault:
 def answer_error_after_the_act(status: int, code: str) -> Fault:
     def act_and_answer(request: AWSPreparedRequest) -> AWSResponse | None:
         act(request)
-        return answer_error(status, code)(request)
+        return create_error_response(status, code)(request)
 
     return act_and_answer
 
 
-SLOW_DOWN = answer_error(503, "SlowDown")
+SLOW_DOWN = create_error_response(503, "SlowDown")
 # S3 may begin an answer with 200 before it knows the outcome:
 # https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html
-LATE_ERROR = answer_error(200, "InternalError")
-NO_SUCH_UPLOAD = answer_error(404, "NoSuchUpload")
+LATE_ERROR = create_error_response(200, "InternalError")
+NO_SUCH_UPLOAD = create_error_response(404, "NoSuchUpload")
 
 RECOVERABLE = {
     "lost reply": lose_reply,
     "timeout": time_out_after_the_act,
     "refused": refuse_connection,
-    "500": answer_error(500, "InternalError"),
+    "500": create_error_response(500, "InternalError"),
     "500 after the act": answer_error_after_the_act(500, "InternalError"),
     "503": SLOW_DOWN,
-    "throttled": answer_error(429, "Throttling"),
+    "throttled": create_error_response(429, "Throttling"),
 }
 recoverable = pytest.mark.parametrize("fault", RECOVERABLE.values(), ids=RECOVERABLE.keys())
 recoverable_with_body = pytest.mark.parametrize(
@@ -363,7 +363,7 @@ def test_another_archive_is_not_uploaded_instead_of_the_copied_one(
 def test_what_a_refused_copy_of_a_part_means(
     store: S3ObjectStore, faults: Faults, source: ObjectRange, status: int, code: str, error: type[ModelhaulError]
 ) -> None:
-    faults.add("UploadPartCopy", answer_error(status, code))
+    faults.add("UploadPartCopy", create_error_response(status, code))
     with pytest.raises(error) as caught:
         store.copy_part("key", "id", 1, source, crc32=0)
     assert "arn:" not in caught.value.detail
@@ -381,7 +381,7 @@ def test_a_failed_copy_in_parts_leaves_no_upload(store: S3ObjectStore, faults: F
 
 
 def test_the_first_error_of_a_copy_outlives_a_failed_abort(store: S3ObjectStore, faults: Faults) -> None:
-    faults.add("UploadPartCopy", *[answer_error(412, "PreconditionFailed")] * 3)
+    faults.add("UploadPartCopy", *[create_error_response(412, "PreconditionFailed")] * 3)
     waiting = faults.add("AbortMultipartUpload", *[SLOW_DOWN] * 4)
     with pytest.raises(ObjectGoneError):
         store.copy("source", "target", size=12 * MIB, etag="0" * 32)
@@ -394,7 +394,7 @@ def test_a_source_that_is_not_the_one_named_is_gone(
 ) -> None:
     def check_condition(request: AWSPreparedRequest) -> AWSResponse | None:
         assert request.headers["x-amz-copy-source-if-match"] == b'"' + b"0" * 32 + b'"'
-        return answer_error(412, "PreconditionFailed")(request)
+        return create_error_response(412, "PreconditionFailed")(request)
 
     put(store, "source", bytes(size))
     waiting = faults.add("CopyObject" if size == 5 else "UploadPartCopy", *[check_condition] * 2)
@@ -451,8 +451,8 @@ def call_each(store: S3ObjectStore) -> dict[str, Callable[[], object]]:
     ("fault", "code"),
     [
         (SLOW_DOWN, "SlowDown"),
-        (answer_error(403, "AccessDenied"), "AccessDenied"),
-        (answer_error(404, "NoSuchBucket"), "NoSuchBucket"),
+        (create_error_response(403, "AccessDenied"), "AccessDenied"),
+        (create_error_response(404, "NoSuchBucket"), "NoSuchBucket"),
         (refuse_connection, "EndpointConnectionError"),
     ],
     ids=["SlowDown", "AccessDenied", "NoSuchBucket", "refused"],

@@ -39,7 +39,7 @@ def deployment(hub: LoopbackHub) -> Deployment:
 
 
 def import_model(deployment: Deployment) -> Task:
-    task = deployment.intake.submit(Source.HUGGINGFACE, NAME, "main")
+    task = deployment.submitter.submit(Source.HUGGINGFACE, NAME, "main")
     deployment.submitted.append(task.id)
     deployment.run()
     return deployment.find_task(task.id)

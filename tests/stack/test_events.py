@@ -107,7 +107,7 @@ def test_dashboard_and_alarms_are_there(stack: Stack, listener: Listener) -> Non
             "late-events",
             "lost-arrivals",
             "sweep-recoveries",
-            "unannounced-ends",
+            "unpublished-ends",
             "unreadable-messages",
         )
     }

@@ -389,7 +389,7 @@ def check_roles(template: Template) -> list[str]:
 
 # Told, but not to use it.
 NAMED_ONLY = {
-    ("AnnounceEndsFunction", "ModelsBucket"): "says in which bucket a model lies, and reads nothing there",
+    ("PublishEndsFunction", "ModelsBucket"): "says in which bucket a model lies, and reads nothing there",
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from modelhaul.adapters.metrics import PowertoolsMeter
+from modelhaul.adapters.metrics import PowertoolsMetrics
 from modelhaul.ports.metrics import CATALOG
 from tests.template.rules import HTTP_METHODS, Resource, as_list, find_target, list_resources
 from tests.template.transformed import ROOT, Template, apply_parameters, read_template, transform_template
@@ -151,9 +151,9 @@ def list_counted() -> Iterator[tuple[str, frozenset[str]]]:
         for function in functions:
             for call in ast.walk(function):
                 match call:
-                    case ast.Call(func=ast.Attribute(value=ast.Attribute(attr="meter"), attr="count")):
+                    case ast.Call(func=ast.Attribute(value=ast.Attribute(attr="metrics"), attr="count")):
                         pass
-                    case ast.Call(func=ast.Attribute(value=ast.Call(func=ast.Attribute(attr="create_meter")))):
+                    case ast.Call(func=ast.Attribute(value=ast.Call(func=ast.Attribute(attr="create_metrics")))):
                         pass
                     case _:
                         continue
@@ -170,7 +170,7 @@ def test_meter_emits_total_and_parts(
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "Modelhaul")
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", STACK)
     dimensions = CATALOG[name].dimensions
-    PowertoolsMeter().count(name, 3, **dict.fromkeys(dimensions, "some"))
+    PowertoolsMetrics().count(name, 3, **dict.fromkeys(dimensions, "some"))
     (line,) = capsys.readouterr().out.splitlines()
     emitted = json.loads(line)
     (directive,) = emitted["_aws"]["CloudWatchMetrics"]

@@ -80,7 +80,7 @@ def drop_statement(role: str, sid: str) -> Mutation:
 ROUTE = "Properties.Body.paths./upload/huggingface.post"
 PATHS = "Properties.Body.paths"
 SCHEME = "Properties.Body.securityDefinitions.api_key"
-STREAM = "AnnounceEndsFunctionTasksStream"
+STREAM = "PublishEndsFunctionTasksStream"
 GATEWAY_ORIGIN = "gatewayresponse:header:Access-Control-Allow-Origin"
 RESPONSES = "Properties.Body.x-amazon-apigateway-gateway-responses"
 VARIABLES = "Properties.Environment.Variables"
@@ -93,8 +93,8 @@ CORS_RULE = "Properties.CorsConfiguration.Fn::If.1.CorsRules.0"
 ESM = "TransferFilesFunctionTransferQueue"
 
 MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
-    (rules.check_publishers, drop_property("AnnounceEndsRole", f"{ROLE_STATEMENTS}.4.Condition")),
-    (rules.check_publishers, set_property("AnnounceEndsRole", f"{ROLE_STATEMENTS}.4.Resource", "*")),
+    (rules.check_publishers, drop_property("PublishEndsRole", f"{ROLE_STATEMENTS}.4.Condition")),
+    (rules.check_publishers, set_property("PublishEndsRole", f"{ROLE_STATEMENTS}.4.Resource", "*")),
     (rules.check_visibility, set_property("TransferQueue", "Properties.VisibilityTimeout", 5399)),
     (rules.check_visibility, drop_property("PlanDeadLetterQueue", "Properties.VisibilityTimeout")),
     (rules.check_visibility, set_property("PlanImportFunction", "Properties.Timeout", 901)),
@@ -350,11 +350,11 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     (rules.check_streams, set_property(STREAM, "Properties.MaximumRetryAttempts", 3)),
     (rules.check_streams, drop_property(STREAM, "Properties.DestinationConfig")),
     (rules.check_partial_batches, drop_property(STREAM, "Properties.FunctionResponseTypes")),
-    (rules.check_dead_letter_queues, drop_property("UnannouncedEndsQueue", "Properties.MessageRetentionPeriod")),
-    (rules.check_dead_letter_queues, drop_resource("UnannouncedEndsAlarm")),
-    (rules.check_grants, drop_statement("AnnounceEndsRole", "ReadStream")),
-    (rules.check_grants, drop_statement("AnnounceEndsRole", "KeepUnannounced")),
-    (rules.check_wildcards, allow("AnnounceEndsRole", "dynamodb:GetItem", {"Fn::Sub": "${TasksTable.Arn}/*"})),
+    (rules.check_dead_letter_queues, drop_property("UnpublishedEndsQueue", "Properties.MessageRetentionPeriod")),
+    (rules.check_dead_letter_queues, drop_resource("UnpublishedEndsAlarm")),
+    (rules.check_grants, drop_statement("PublishEndsRole", "ReadStream")),
+    (rules.check_grants, drop_statement("PublishEndsRole", "KeepUnpublished")),
+    (rules.check_wildcards, allow("PublishEndsRole", "dynamodb:GetItem", {"Fn::Sub": "${TasksTable.Arn}/*"})),
     (rules.check_cors, drop_property("Api", f"{RESPONSES}.THROTTLED.responseParameters.{GATEWAY_ORIGIN}")),
     (rules.check_cors, set_property("Api", f"{RESPONSES}.WAF_FILTERED.responseParameters.{GATEWAY_ORIGIN}", "'*'")),
     (rules.check_cors, drop_property("Api", f"{PATHS}./upload/github.options")),

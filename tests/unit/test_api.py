@@ -22,7 +22,7 @@ from modelhaul.domain.remedies import TASK_REMEDIES
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
-from tests.lambda_functions import ROOT, Answer, Context, call_api, load_handler, read_event
+from tests.lambda_functions import ROOT, Context, Response, call_api, load_handler, read_event
 from tests.weights import wrap_weights
 
 NAME = "google-bert/bert-base-uncased"
@@ -32,13 +32,13 @@ EVENTS = ROOT / "events"
 @pytest.fixture
 def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
     deployment = Deployment(InMemoryModelSource({NAME: {"main": {"config.json": b"{}"}}}))
-    monkeypatch.setattr(wiring, "create_intake", lambda: deployment.intake)
+    monkeypatch.setattr(wiring, "create_submitter", lambda: deployment.submitter)
     monkeypatch.setattr(wiring, "create_tasks", lambda: deployment.database.tasks)
     monkeypatch.setattr(wiring, "create_models", lambda: deployment.database.models)
-    monkeypatch.setattr(wiring, "create_closer", lambda: deployment.closer)
+    monkeypatch.setattr(wiring, "create_finisher", lambda: deployment.finisher)
     monkeypatch.setattr(wiring, "create_catalog", lambda: deployment.catalog)
     monkeypatch.setattr(wiring, "create_deleter", lambda: deployment.deleter)
-    monkeypatch.setattr(wiring, "create_archive_intake", lambda: deployment.archive_intake)
+    monkeypatch.setattr(wiring, "create_archive_submitter", lambda: deployment.archive_submitter)
     monkeypatch.setenv("MODELS_BUCKET", "models-bucket")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     return deployment
@@ -54,7 +54,7 @@ def make_archive(*directories: str) -> bytes:
     return body.getvalue()
 
 
-def call_route(name: str, event: dict[str, Any]) -> Answer:
+def call_route(name: str, event: dict[str, Any]) -> Response:
     """Calls the function that the sample event `name` is for."""
     functions = {
         "read_docs": "read_docs",
@@ -66,7 +66,7 @@ def call_route(name: str, event: dict[str, Any]) -> Answer:
     return call_api(functions.get(name, "read_catalog" if reads else name), event)
 
 
-def submit(body: object = None, raw: str | None = None) -> Answer:
+def submit(body: object = None, raw: str | None = None) -> Response:
     return call_api("submit_huggingface", read_event("submit_huggingface"), body=body, raw=raw)
 
 
@@ -84,11 +84,11 @@ def test_a_body_in_base64_is_decoded(deployment: Deployment, body: bytes, status
     assert call_api("submit_huggingface", event, raw=base64.b64encode(body).decode()).status == status
 
 
-def submit_repository(body: object) -> Answer:
+def submit_repository(body: object) -> Response:
     return call_api("submit_github", read_event("submit_github"), body=body)
 
 
-def read_task(task_id: str) -> Answer:
+def read_task(task_id: str) -> Response:
     event = read_event("read_task")
     return call_api(
         "read_catalog",
@@ -96,34 +96,34 @@ def read_task(task_id: str) -> Answer:
     )
 
 
-def cancel(task_id: str) -> Answer:
+def cancel(task_id: str) -> Response:
     event = read_event("cancel_task")
     return call_api(
         "cancel_task", {**event, "path": f"/upload/tasks/{task_id}", "pathParameters": {"task_id": task_id}}
     )
 
 
-def call_catalog(function: str, name: str, address: str, **parameters: str) -> Answer:
+def call_catalog(function: str, name: str, address: str, **parameters: str) -> Response:
     """Sends the sample event `name` for `address`, whose parameters API Gateway leaves percent-encoded."""
     event = {**read_event(name), "path": address, "pathParameters": parameters}
     return call_api(function, event)
 
 
-def read_model(model_id: str) -> Answer:
+def read_model(model_id: str) -> Response:
     return call_catalog("read_catalog", "read_model", f"/models/{model_id}", model_id=model_id)
 
 
-def read_file(model_id: str, path: str, **members: str) -> Answer:
+def read_file(model_id: str, path: str, **members: str) -> Response:
     """`path` as the event has it; `members` are added to the event."""
     event = {**read_event("read_file"), "path": f"/models/{model_id}/files/{path}", **members}
     return call_api("read_catalog", {**event, "pathParameters": {"model_id": model_id, "path": path}})
 
 
-def delete_model(model_id: str) -> Answer:
+def delete_model(model_id: str) -> Response:
     return call_catalog("delete_model", "delete_model", f"/models/{model_id}", model_id=model_id)
 
 
-def list_models(**query: str) -> Answer:
+def list_models(**query: str) -> Response:
     event = {**read_event("list_models"), "queryStringParameters": query or None}
     event["multiValueQueryStringParameters"] = {name: [value] for name, value in query.items()} or None
     return call_api("read_catalog", event)
@@ -140,7 +140,7 @@ def import_model(deployment: Deployment, files: dict[str, bytes] | None = None, 
     return task.model_ids[0]
 
 
-def check_problem(answer: Answer, status: int, kind: str) -> dict[str, Any]:
+def check_problem(answer: Response, status: int, kind: str) -> dict[str, Any]:
     assert answer.status == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.body
@@ -448,7 +448,7 @@ def test_a_model_that_another_task_took_over_is_not_this_tasks_success() -> None
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     deployment = Deployment(InMemoryModelSource({NAME: {"main": {"config.json": b"{}"}}}))
     first = deployment.submit(NAME)
-    deployment.closer.fail(first.id, errors.EmptyModelError("no files"))
+    deployment.finisher.fail(first.id, errors.EmptyModelError("no files"))
     second = deployment.submit(NAME)
     deployment.run()
     assert deployment.find_task(second.id).status is TaskStatus.DONE
@@ -507,7 +507,7 @@ def test_a_failed_model_is_deleted_from_a_done_task(deployment: Deployment) -> N
 
 def test_a_model_of_a_failed_task_says_why(deployment: Deployment) -> None:
     task = deployment.submit(NAME)
-    deployment.closer.fail(task.id, errors.EmptyModelError("no files"))
+    deployment.finisher.fail(task.id, errors.EmptyModelError("no files"))
     record = read_model(task.model_ids[0]).body
     assert record["error"].pop("remedy")
     assert record["error"] == {"type": "empty-model", "detail": "no files", "retryable": False}

@@ -94,7 +94,7 @@ def test_no_content_is_given_whole_with_a_wrong_descriptor(name: str) -> None:
     with pytest.raises(ArchiveRefusedError, match="data descriptor"):
         reader.find_data(entry)
     with pytest.raises(ArchiveRefusedError, match="data descriptor"):
-        list(reader.read_heads([entry], 10, most_requests=1))
+        list(reader.read_heads([entry], 10, max_requests=1))
     with pytest.raises(ArchiveRefusedError, match="data descriptor"):
         reader.read_entry(entry)
     with reader.open_entry(entry) as stream, pytest.raises(ArchiveRefusedError, match="data descriptor"):

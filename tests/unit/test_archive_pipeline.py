@@ -194,7 +194,7 @@ def test_equal_weights_are_stored_once() -> None:
     progress = deployment.find_task(task.id).progress
     weights = len(LARGE["model.safetensors"])
     assert progress.bytes_reused == weights
-    assert deployment.meter.values["BytesTransferred"] == sum(map(len, both.values())) - weights
+    assert deployment.metrics.values["BytesTransferred"] == sum(map(len, both.values())) - weights
     deployment.check_promises(expect(task, a=LARGE, b=LARGE))
 
 
@@ -302,7 +302,7 @@ def test_a_posted_archive_has_a_limit_and_says_what_to_do() -> None:
 def test_an_upload_starts_its_task_when_it_arrives(lost_event: bool) -> None:
     deployment = Deployment()
     archive = make_archive(place("a", SMALL))
-    task, ticket = deployment.archive_intake.open_upload("a.zip", len(archive), None)
+    task, ticket = deployment.archive_submitter.open_upload("a.zip", len(archive), None)
     deployment.submitted.append(task.id)
     assert ticket.expires_at.timestamp() == deployment.clock.now + UPLOAD_SECONDS
     assert deployment.find_task(task.id).stage is Stage.UPLOADING
@@ -321,7 +321,7 @@ def test_an_upload_starts_its_task_when_it_arrives(lost_event: bool) -> None:
 
 def test_an_upload_that_does_not_come_fails_with_words() -> None:
     deployment = Deployment()
-    task, _ = deployment.archive_intake.open_upload("a.zip", 100, None)
+    task, _ = deployment.archive_submitter.open_upload("a.zip", 100, None)
     deployment.sweep_until_quiet()
     ended = deployment.find_task(task.id)
     assert ended.error is not None
@@ -333,12 +333,12 @@ def test_an_upload_that_does_not_come_fails_with_words() -> None:
 )
 def test_an_upload_that_cannot_be_is_refused(file_name: str, size: int, model_name: str | None) -> None:
     with pytest.raises(InvalidReferenceError):
-        Deployment().archive_intake.open_upload(file_name, size, model_name)
+        Deployment().archive_submitter.open_upload(file_name, size, model_name)
 
 
 def test_an_upload_over_the_limit_is_refused() -> None:
     with pytest.raises(ArchiveTooLargeError):
-        Deployment().archive_intake.open_upload("a.zip", 10**11, None)
+        Deployment().archive_submitter.open_upload("a.zip", 10**11, None)
 
 
 @pytest.mark.parametrize("moment", ["inspected", "planned"])

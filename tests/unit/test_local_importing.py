@@ -54,14 +54,14 @@ OBJECTS = b"""<?xml version="1.0" encoding="UTF-8"?>
 
 
 @dataclass
-class Answer:
+class Response:
     status: int
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def answer_json(status: int, body: object) -> Answer:
-    return Answer(status, json.dumps(body).encode(), {"Content-Type": "application/json"})
+def create_json_response(status: int, body: object) -> Response:
+    return Response(status, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ class FakeStack:
 
     endpoint: str = ""
     requests: list[Request] = field(default_factory=list)
-    archive_answer: Answer = field(
-        default_factory=lambda: Answer(
+    archive_answer: Response = field(
+        default_factory=lambda: Response(
             201,
             headers={
                 "location": "/v1/upload/local/1",
@@ -104,9 +104,11 @@ class FakeStack:
             },
         )
     )
-    model_answer: Answer = field(default_factory=lambda: Answer(201, headers={"location": "/v1/upload/tasks/hub-task"}))
-    repository_answer: Answer = field(
-        default_factory=lambda: Answer(201, headers={"location": "/v1/upload/tasks/git-task"})
+    model_answer: Response = field(
+        default_factory=lambda: Response(201, headers={"location": "/v1/upload/tasks/hub-task"})
+    )
+    repository_answer: Response = field(
+        default_factory=lambda: Response(201, headers={"location": "/v1/upload/tasks/git-task"})
     )
     tasks: dict[str, list[dict[str, Any]]] = field(
         default_factory=lambda: {
@@ -133,30 +135,30 @@ class FakeStack:
             outputs={},
         )
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Response:
         self.requests.append(request)
         route = request.path.removeprefix(API)
         if route != request.path and request.headers.get("x-api-key") != self.state.api_key:
-            return answer_json(403, {"message": "Forbidden"})
+            return create_json_response(403, {"message": "Forbidden"})
         match request.method, route.rpartition("/")[::2]:
             case "POST", ("/upload", "local"):
                 is_form = request.headers["content-type"] != "application/json"
                 return self.archive_answer if is_form else self._open_upload()
             case "GET", ("/upload/tasks", task_id):
                 answers = self.tasks[task_id]
-                return answer_json(200, answers.pop(0) if len(answers) > 1 else answers[0])
+                return create_json_response(200, answers.pop(0) if len(answers) > 1 else answers[0])
         others = {
             ("POST", "/upload/huggingface"): self.model_answer,
             ("POST", "/upload/github"): self.repository_answer,
-            ("GET", "/upload/tasks"): answer_json(200, {"tasks": []}),
-            ("GET", "/models-bucket"): Answer(200, OBJECTS, {"Content-Type": "application/xml"}),
-            ("PUT", UPLOAD): Answer(200),
+            ("GET", "/upload/tasks"): create_json_response(200, {"tasks": []}),
+            ("GET", "/models-bucket"): Response(200, OBJECTS, {"Content-Type": "application/xml"}),
+            ("PUT", UPLOAD): Response(200),
         }
-        return others.get((request.method, route), answer_json(404, {}))
+        return others.get((request.method, route), create_json_response(404, {}))
 
-    def _open_upload(self) -> Answer:
+    def _open_upload(self) -> Response:
         address = f"{self.endpoint}{UPLOAD}?X-Amz-Expires=9&X-Amz-Signature=a%2Fb"
-        return answer_json(201, {"task_id": "put-task", "upload": {"method": "PUT", "url": address}})
+        return create_json_response(201, {"task_id": "put-task", "upload": {"method": "PUT", "url": address}})
 
 
 @pytest.fixture
@@ -255,12 +257,14 @@ def test_an_archive_is_sent_as_a_form_and_its_link_names_the_task(stack: FakeSta
 
 
 def test_archives_that_are_here_already_have_no_task(stack: FakeStack) -> None:
-    stack.archive_answer = answer_json(409, {"type": "urn:modelhaul:problem:model-exists"})
+    stack.archive_answer = create_json_response(409, {"type": "urn:modelhaul:problem:model-exists"})
     assert ImportApi(stack.state).submit_archive(b"PK", "models.zip", "mine") is None
 
 
 def test_a_refusal_is_told_in_the_words_of_the_api(stack: FakeStack) -> None:
-    stack.archive_answer = answer_json(400, {"title": "The archive is refused", "detail": "a.bin leads outside."})
+    stack.archive_answer = create_json_response(
+        400, {"title": "The archive is refused", "detail": "a.bin leads outside."}
+    )
     with pytest.raises(LocalStackError, match=r"refused models\.zip: 400 a\.bin leads outside\."):
         ImportApi(stack.state).submit_archive(b"PK", "models.zip", "mine")
 
@@ -309,7 +313,7 @@ def test_the_archive_is_followed_to_its_end_before_the_hub_is_asked(stack: FakeS
 
 
 def test_what_is_here_already_is_said_and_the_hub_is_asked_all_the_same(stack: FakeStack, sample: Path) -> None:
-    stack.archive_answer = answer_json(409, {"type": "urn:modelhaul:problem:model-exists"})
+    stack.archive_answer = create_json_response(409, {"type": "urn:modelhaul:problem:model-exists"})
 
     done, lines = run_import(stack, sample)
 
@@ -343,7 +347,7 @@ def test_a_repository_that_fails_is_a_failure(stack: FakeStack, sample: Path) ->
 
 
 def test_a_hub_that_does_not_answer_is_told_in_the_words_of_the_api(stack: FakeStack, sample: Path) -> None:
-    stack.model_answer = answer_json(503, {"detail": "The Hub does not answer."})
+    stack.model_answer = create_json_response(503, {"detail": "The Hub does not answer."})
     with pytest.raises(LocalStackError, match=rf"refused {SAMPLE_MODEL}: 503 The Hub does not answer\."):
         run_import(stack, sample)
 

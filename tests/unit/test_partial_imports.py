@@ -215,7 +215,7 @@ def test_a_part_that_failed_leaves_the_whole_alone() -> None:
     def cancel(source_key: str, key: str, *, size: int, etag: str) -> str:
         copied = copy(source_key, key, size=size, etag=etag)
         if key.startswith(part.prefix) and deployment.find_task(task.id).status is TaskStatus.PENDING:
-            deployment.closer.cancel(task.id)
+            deployment.finisher.cancel(task.id)
         return copied
 
     deployment.store.copy = cancel  # type: ignore[method-assign]

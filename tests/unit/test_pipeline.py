@@ -72,7 +72,7 @@ def test_a_model_is_imported_whole_and_staging_is_given_up() -> None:
     assert model.status is ModelStatus.READY
     deployment.check_promises(expect(source))
     assert [k for k in deployment.store.keys if k.startswith("staging/")] == []
-    assert deployment.meter.values["BytesTransferred"] == sum(map(len, FILES.values())) - len(FILES["config.json"])
+    assert deployment.metrics.values["BytesTransferred"] == sum(map(len, FILES.values())) - len(FILES["config.json"])
     assert deployment.database.tasks.list_due(float("inf"), 10) == [], "nothing is left to watch"
 
 
@@ -232,7 +232,7 @@ def test_three_retries_with_growing_pauses_then_failure_with_words(path: str) ->
     assert task.error is not None
     assert task.error.type == "retries-exhausted"
     assert "503" in task.error.detail
-    assert deployment.meter.values["Retries"] == 3
+    assert deployment.metrics.values["Retries"] == 3
     assert deployment.clock.now - started > 30
     deployment.sweep_until_quiet()
     deployment.check_promises(expect(source))
@@ -260,11 +260,11 @@ def test_a_rate_limit_waits_and_uses_no_retry() -> None:
     started = deployment.clock.now
     task = import_model(deployment)
     assert task.status is TaskStatus.DONE
-    assert deployment.meter.values["Retries"] == 0
-    assert deployment.meter.values["RateLimitWaits"] == 9
+    assert deployment.metrics.values["Retries"] == 0
+    assert deployment.metrics.values["RateLimitWaits"] == 9
     assert deployment.clock.now - started >= 9 * 120
     deployment.sweep_until_quiet()
-    assert deployment.meter.values["SweepRecoveries"] == 0, "the sweep leaves a waiting task alone"
+    assert deployment.metrics.values["SweepRecoveries"] == 0, "the sweep leaves a waiting task alone"
 
 
 def test_a_rate_limit_that_never_ends_does_end() -> None:
@@ -310,13 +310,13 @@ def test_cancelled_at_any_step_nothing_stays(step: type) -> None:
         for message in deployment.receive():
             if isinstance(message, step) and not cancelled:
                 cancelled = True
-                deployment.closer.cancel(task.id)
+                deployment.finisher.cancel(task.id)
             deployment.deliver(message)
     assert cancelled
     ended = deployment.find_task(task.id)
     assert (ended.status, ended.stage) == (TaskStatus.FAILED, Stage.CANCELLED)
     with pytest.raises(TaskEndedError):
-        deployment.closer.cancel(task.id)
+        deployment.finisher.cancel(task.id)
     deployment.sweep_until_quiet()
     deployment.check_promises(expect(source))
     assert import_model(deployment).status is TaskStatus.DONE
@@ -329,7 +329,7 @@ def test_cancelled_while_a_large_file_moves_its_upload_is_aborted() -> None:
     def cancel(path: str, offset: int) -> None:
         if path == "model.safetensors" and offset >= 5 * PART_SIZE and source.bytes_read[path]:
             source.on_read = lambda *_: None
-            deployment.closer.cancel(task.id)
+            deployment.finisher.cancel(task.id)
 
     source.on_read = cancel
     deployment.run()
@@ -347,7 +347,7 @@ def test_cancelled_while_it_is_laid_out_nothing_stays_visible() -> None:
         copied = copy(source_key, key, size=size, etag=etag)
         if key.startswith("models/") and not done:
             done.append(key)
-            deployment.closer.cancel(task.id)
+            deployment.finisher.cancel(task.id)
         return copied
 
     deployment.store.copy = cancel_in_the_middle  # type: ignore[method-assign]
@@ -361,7 +361,7 @@ def test_cancelled_while_it_is_laid_out_nothing_stays_visible() -> None:
 def test_unknown_tasks_cannot_be_cancelled() -> None:
     deployment, _ = make_deployment()
     with pytest.raises(TaskNotFoundError):
-        deployment.closer.cancel("no-such-task")
+        deployment.finisher.cancel("no-such-task")
 
 
 def test_a_message_that_kills_every_function_ends_the_task() -> None:
@@ -381,7 +381,7 @@ def test_an_unforeseen_error_is_retried_then_told_without_its_trace() -> None:
     assert task.error is not None
     assert "KeyError" in task.error.detail
     assert "secret-token" not in task.error.detail
-    assert deployment.meter.values["Retries"] == 3
+    assert deployment.metrics.values["Retries"] == 3
 
 
 def test_a_lost_plan_message_is_sent_by_the_sweep() -> None:
@@ -391,7 +391,7 @@ def test_a_lost_plan_message_is_sent_by_the_sweep() -> None:
     deployment.queue.count_deliveries = lambda _: 1
     deployment.sweep_until_quiet()
     assert deployment.find_task(task.id).status is TaskStatus.DONE
-    assert deployment.meter.values["SweepRecoveries"] >= 1
+    assert deployment.metrics.values["SweepRecoveries"] >= 1
     deployment.check_promises(expect(source))
 
 
@@ -583,7 +583,7 @@ def test_what_is_being_withdrawn_cannot_be_claimed_before_it_is_gone() -> None:
     refused: list[str] = []
 
     def cancel_and_submit_again() -> None:
-        deployment.closer.cancel(task.id)
+        deployment.finisher.cancel(task.id)
         try:
             deployment.submit(NAME)
         except ImportInProgressError as error:
@@ -615,7 +615,7 @@ def test_a_publisher_killed_in_a_copy_leaves_no_upload(cancelled: bool) -> None:
     with pytest.raises(KilledError):
         deployment.deliver(message)
     if cancelled:
-        deployment.closer.cancel(task.id)
+        deployment.finisher.cancel(task.id)
     deployment.sweep_until_quiet()
     assert (deployment.find_task(task.id).status is TaskStatus.DONE) is not cancelled
     deployment.check_promises(expect(source))
@@ -661,7 +661,7 @@ def test_a_small_file_stored_by_a_try_that_died_is_not_copied_onto_itself() -> N
 
     deployment.store.copy = watch  # type: ignore[method-assign]
     deployment.run()
-    assert deployment.meter.values["Retries"] == 1
+    assert deployment.metrics.values["Retries"] == 1
     ended = deployment.find_task(task.id)
     assert ended.status is TaskStatus.DONE
     assert ended.progress.bytes_reused == 0, "it was this task itself that moved it"
@@ -780,7 +780,7 @@ def test_a_published_blob_is_not_replaced_by_one_that_expires() -> None:
     for message in waiting:
         deployment.deliver(message)
     deployment.database.content.find_blobs = find_blobs  # type: ignore[method-assign]
-    deployment.closer.cancel(other.id)
+    deployment.finisher.cancel(other.id)
     deployment.clock.now += 30 * 86_400
     (blob,) = deployment.database.content.find_blobs([f"sha256:{hashlib.sha256(WEIGHTS).hexdigest()}"]).values()
     assert blob.key == source.prefix(NAME) + "model.safetensors"
@@ -797,7 +797,7 @@ def test_a_second_large_file_that_fails_is_retried_at_once(error: Exception, tim
     started = deployment.clock.now
     assert import_model(deployment).status is TaskStatus.DONE
     assert deployment.clock.now - started < 60
-    assert deployment.meter.values["Retries"] == 1
+    assert deployment.metrics.values["Retries"] == 1
 
 
 def test_what_cannot_be_tidied_up_at_once_is_left_to_the_sweep() -> None:
@@ -809,7 +809,7 @@ def test_what_cannot_be_tidied_up_at_once_is_left_to_the_sweep() -> None:
         raise StorageUnavailableError("S3 ListMultipartUploads failed: SlowDown")
 
     deployment.store.list_uploads = refuse  # type: ignore[method-assign,assignment]
-    deployment.closer.cancel(task.id)
+    deployment.finisher.cancel(task.id)
     assert deployment.find_task(task.id).stage is Stage.CANCELLED
     deployment.clock.now += 3600
     deployment.sweeper.sweep_stale(lambda: 300.0)

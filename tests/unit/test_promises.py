@@ -523,7 +523,7 @@ class Promises(RuleBasedStateMachine):
         if pending:
             self.cancelled.add(task_id)
         try:
-            self.deployment.closer.cancel(task_id)
+            self.deployment.finisher.cancel(task_id)
         except TaskEndedError:
             assert not pending or self.trouble.hits
 
@@ -867,7 +867,7 @@ class Promises(RuleBasedStateMachine):
 
     def check_reuse(self, failed: Task, again: Task) -> None:
         verified = [record for record in self.database.files.list_files(failed.id) if record.done]
-        recent = self.clock.now - failed.created_at.timestamp() < transfer.STAGED_BLOB_LIFE
+        recent = self.clock.now - failed.created_at.timestamp() < transfer.STAGED_BLOB_SECONDS
         self.deployment.sweep_until_quiet()
         assert self.deployment.find_task(again.id).status is TaskStatus.DONE
         self.settle()

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from modelhaul.domain.required_files import RequiredFiles, find_lacking
+from modelhaul.domain.required_files import RequiredFiles, find_missing_files
 
 BASE = ["config.json", "tokenizer.json"]
 INDEX = "model.safetensors.index.json"
@@ -13,7 +13,7 @@ def make_index(*shards: object) -> bytes:
 
 
 def find(paths: list[str], index: bytes | None = None, rule: RequiredFiles = RequiredFiles.EQUIVALENTS) -> str:
-    return "; ".join(find_lacking(set(paths), lambda _: index, rule))
+    return "; ".join(find_missing_files(set(paths), lambda _: index, rule))
 
 
 @pytest.mark.parametrize("weights", ["pytorch_model.bin", "model.safetensors"])

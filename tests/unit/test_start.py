@@ -22,12 +22,12 @@ built = [name for name, made in vars(wiring).items() if hasattr(made, "cache_inf
 print(json.dumps({"modules": list(sys.modules), "built": built}))
 """
 BUILT = {
-    "submit_huggingface": {"create_intake", "load_hub_client"},
-    "submit_github": {"create_intake", "open_github"},
-    "submit_local": {"create_archive_intake"},
+    "submit_huggingface": {"create_submitter", "load_hub_client"},
+    "submit_github": {"create_submitter", "open_github"},
+    "submit_local": {"create_archive_submitter"},
     "accept_archive": {"create_arrival_recorder", "create_acceptor", "create_runner"},
     "read_catalog": {"create_tasks", "create_models"},
-    "cancel_task": {"create_closer"},
+    "cancel_task": {"create_finisher"},
     "delete_model": {"create_deleter"},
     "read_docs": set(),
     "plan_import": {"create_planner", "create_runner"},
@@ -35,7 +35,7 @@ BUILT = {
     "publish_models": {"create_publisher", "create_runner"},
     "record_failure": {"create_runner"},
     "sweep_stale": {"create_sweeper"},
-    "announce_ends": {"create_announcer"},
+    "publish_ends": {"create_end_publisher"},
 }
 WORK = {
     "modelhaul.transfer.engine",

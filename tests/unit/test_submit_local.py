@@ -16,7 +16,7 @@ from modelhaul.domain.errors import InvalidFormError
 from modelhaul.entrypoints.forms import read_upload_form
 from modelhaul.imports.submit_archive import MAX_POSTED
 from tests.fakes.deployment import Deployment
-from tests.lambda_functions import Answer, call_api, read_event
+from tests.lambda_functions import Response, call_api, read_event
 from tests.weights import wrap_weights
 
 FILES = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": wrap_weights(b"w" * 1000)}
@@ -36,7 +36,7 @@ def make_archive(*directories: str, **others: bytes) -> bytes:
 @pytest.fixture
 def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
     deployment = Deployment()
-    monkeypatch.setattr(wiring, "create_archive_intake", lambda: deployment.archive_intake)
+    monkeypatch.setattr(wiring, "create_archive_submitter", lambda: deployment.archive_submitter)
     monkeypatch.setattr(wiring, "create_tasks", lambda: deployment.database.tasks)
     monkeypatch.setattr(wiring, "create_models", lambda: deployment.database.models)
     monkeypatch.setattr(wiring, "create_catalog", lambda: deployment.catalog)
@@ -57,29 +57,29 @@ def make_event(body: bytes, content_type: str, **query: str) -> dict[str, Any]:
     }
 
 
-def post_form(files: dict[str, Any], fields: dict[str, str] | None = None, **query: str) -> Answer:
+def post_form(files: dict[str, Any], fields: dict[str, str] | None = None, **query: str) -> Response:
     """As `requests` sends it."""
     sent = requests.Request("POST", "http://example.invalid/", files=files, data=fields).prepare()
     assert isinstance(sent.body, bytes)
     return call_api("submit_local", make_event(sent.body, sent.headers["Content-Type"], **query))
 
 
-def post(archive: bytes, file_name: str = "models.zip", **query: str) -> Answer:
+def post(archive: bytes, file_name: str = "models.zip", **query: str) -> Response:
     return post_form({"file": (file_name, archive, "application/zip")}, None, **query)
 
 
-def post_json(body: object, **query: str) -> Answer:
+def post_json(body: object, **query: str) -> Response:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return call_api("submit_local", make_event(raw, "application/json", **query))
 
 
-def get(path: str, **query: str) -> Answer:
+def get(path: str, **query: str) -> Response:
     event = read_event("read_task")
     return call_api("read_catalog", {**event, "path": path, "queryStringParameters": query or None,
                     "multiValueQueryStringParameters": {n: [v] for n, v in query.items()} or None})  # fmt: skip
 
 
-def check_problem(answer: Answer, status: int, kind: str) -> dict[str, Any]:
+def check_problem(answer: Response, status: int, kind: str) -> dict[str, Any]:
     assert answer.status == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.body["type"] == f"urn:modelhaul:problem:{kind}"
@@ -87,7 +87,7 @@ def check_problem(answer: Answer, status: int, kind: str) -> dict[str, Any]:
     return answer.body
 
 
-def follow(answer: Answer) -> dict[str, Any]:
+def follow(answer: Response) -> dict[str, Any]:
     link = answer.headers["link"]
     assert link.endswith('>; rel="status"')
     return get(link.removeprefix("</v1").partition(">")[0]).body
@@ -182,7 +182,7 @@ def write_part(headers: str | bytes, body: bytes) -> bytes:
     return b"--x\r\nContent-Disposition: form-data; " + head + b"\r\n\r\n" + body + b"\r\n"
 
 
-def post_parts(*parts: bytes, **query: str) -> Answer:
+def post_parts(*parts: bytes, **query: str) -> Response:
     body = b"".join(parts) + b"--x--\r\n"
     return call_api("submit_local", make_event(body, "multipart/form-data; boundary=x", **query))
 

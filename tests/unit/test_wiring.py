@@ -21,19 +21,19 @@ from modelhaul_sources.huggingface import HuggingFaceSource
 from tests.template.transformed import read_template
 
 BUILT = {
-    "submit_huggingface": ["create_intake", "create_answer_store"],
-    "submit_github": ["create_intake", "create_answer_store"],
-    "submit_local": ["create_archive_intake", "create_answer_store"],
+    "submit_huggingface": ["create_submitter", "create_response_store"],
+    "submit_github": ["create_submitter", "create_response_store"],
+    "submit_local": ["create_archive_submitter", "create_response_store"],
     "accept_archive": ["create_arrival_recorder", "create_acceptor", "create_runner"],
     "read_catalog": ["create_tasks", "create_models", "create_catalog"],
-    "cancel_task": ["create_closer"],
+    "cancel_task": ["create_finisher"],
     "delete_model": ["create_deleter"],
     "plan_import": ["create_planner", "create_runner"],
     "transfer_files": ["create_transferrer", "create_runner"],
     "publish_models": ["create_publisher", "create_runner"],
-    "record_failure": ["create_runner", "create_meter", "create_arrival_recorder"],
+    "record_failure": ["create_runner", "create_metrics", "create_arrival_recorder"],
     "sweep_stale": ["create_sweeper"],
-    "announce_ends": ["create_announcer"],
+    "publish_ends": ["create_end_publisher"],
 }
 
 

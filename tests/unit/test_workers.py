@@ -32,7 +32,7 @@ def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
             {NAME: {"main": {"config.json": b"{}", "model.bin": b"w" * 9_000_000}, "next": {"config.json": b"{}"}}}
         )
     )
-    for name in ("planner", "transferrer", "publisher", "runner", "closer", "sweeper", "meter"):
+    for name in ("planner", "transferrer", "publisher", "runner", "finisher", "sweeper", "metrics"):
         monkeypatch.setattr(wiring, f"create_{name}", lambda name=name: getattr(deployment, name))
     return deployment
 
@@ -110,7 +110,7 @@ def test_dead_letters_end_their_tasks(deployment: Deployment) -> None:
     error = deployment.find_task(task.id).error
     assert error is not None
     assert error.type == "step-crashed"
-    assert deployment.meter.values["UnreadableMessages"] == 1
+    assert deployment.metrics.values["UnreadableMessages"] == 1
 
 
 def test_a_message_delivered_five_times_ends_its_task(deployment: Deployment) -> None:

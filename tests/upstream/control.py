@@ -7,7 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tests.upstream.faults import Fault
 from tests.upstream.request_log import RequestRecord
-from tests.upstream.server import Answer, Request, answer_json
+from tests.upstream.server import Request, Response, create_json_response
 
 _FAULTS = TypeAdapter(list[Fault])
 _BRANCH_MOVE = TypeAdapter(dict[str, str])
@@ -25,7 +25,7 @@ class Upstream(Protocol):
     def move_branch(self, repo_id: str, branch: str, revision: str) -> str: ...
 
 
-def answer_control(upstream: Upstream, request: Request) -> Answer:
+def answer_control(upstream: Upstream, request: Request) -> Response:
     value: object = None
     try:
         match request.method, request.path:
@@ -43,9 +43,9 @@ def answer_control(upstream: Upstream, request: Request) -> Answer:
                 move = _BRANCH_MOVE.validate_json(request.body)
                 value = {"sha": upstream.move_branch(move["repo_id"], move["branch"], move["revision"])}
             case _:
-                return answer_json(404, {"error": "no such control route"})
+                return create_json_response(404, {"error": "no such control route"})
     except ValidationError as error:
-        return answer_json(422, {"error": str(error)})
+        return create_json_response(422, {"error": str(error)})
     except KeyError as error:
-        return answer_json(404, {"error": f"unknown: {error}"})
-    return answer_json(200, value)
+        return create_json_response(404, {"error": f"unknown: {error}"})
+    return create_json_response(200, value)

@@ -24,7 +24,7 @@ class FaultKind(StrEnum):
     SECONDARY_LIMIT = "secondary_limit"
     """GitHub's API: 403 with `Retry-After: retry_after`, or without it if there is none."""
     SERVER_ERROR = "server_error"
-    """Answer `status`, with `Retry-After` when `retry_after` is given."""
+    """Response `status`, with `Retry-After` when `retry_after` is given."""
     WRONG_BYTES = "wrong_bytes"
     """Invert the byte at `after_bytes` of the body (its last one when the body is shorter)."""
     IGNORE_RANGE = "ignore_range"

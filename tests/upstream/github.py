@@ -23,7 +23,7 @@ from tests.upstream.faults import ActiveFaults, Fault, Origin
 from tests.upstream.git_repository import GitRepository
 from tests.upstream.git_tools import LfsServer
 from tests.upstream.request_log import RequestLog, RequestRecord
-from tests.upstream.server import Answer, OriginServer, Request, answer_bytes, answer_file, answer_json
+from tests.upstream.server import OriginServer, Request, Response, answer_bytes, answer_file, create_json_response
 
 _API_ROUTE = re.compile(
     r"/(?:repos/(?P<name>[^/]+/[^/]+)|repositories/(?P<number>\d+))"
@@ -33,8 +33,8 @@ _BATCH_ROUTE = re.compile(r"/(?P<name>[^/]+/[^/]+)\.git/info/lfs/objects/batch")
 _RAW_ROUTE = re.compile(r"/(?P<name>[^/]+/[^/]+)/(?P<commit>[0-9a-f]{40})/(?P<path>.+)")
 _MEDIA_ROUTE = re.compile(r"/(?P<name>[^/]+/[^/]+)/(?P<oid>[0-9a-f]{64})")
 _DOCUMENTATION = "https://docs.github.com/rest"
-_MOST_ENTRIES = 100_000
-_MOST_BLOB = 100 * 1024 * 1024
+_MAX_ENTRIES = 100_000
+_MAX_BLOB = 100 * 1024 * 1024
 
 
 class _RefusedError(Exception):
@@ -48,7 +48,7 @@ class _RefusedError(Exception):
 class LoopbackGitHub:
     """A GitHub on free ports of 127.0.0.1, served by threads from `start` to `close` (or `with`).
 
-    most_entries: of a tree before its list is cut off. quota: API calls in each window of quota_seconds.
+    max_entries: of a tree before its list is cut off. quota: API calls in each window of quota_seconds.
     link_lifetime: seconds for which an LFS link is good. `object_errors`: code and message that the LFS server gives
     for an oid; `over_budget`: names of repositories whose LFS budget is spent.
     """
@@ -58,14 +58,14 @@ class LoopbackGitHub:
         lfs: LfsServer,
         *,
         port: int = 0,
-        most_entries: int = _MOST_ENTRIES,
+        max_entries: int = _MAX_ENTRIES,
         quota: int = 1_000_000,
         quota_seconds: int = 3600,
         link_lifetime: float = 3600,
     ) -> None:
         self._lfs = lfs
         self._port = port
-        self._most_entries = most_entries
+        self._max_entries = max_entries
         self._quota = quota
         self._quota_seconds = quota_seconds
         self.link_lifetime = link_lifetime
@@ -82,7 +82,7 @@ class LoopbackGitHub:
         self._servers: dict[str, OriginServer] = {}
 
     def start(self) -> Self:
-        answers: dict[str, tuple[int, Callable[[Request], Answer], Callable[[str], Origin | None]]] = {
+        answers: dict[str, tuple[int, Callable[[Request], Response], Callable[[str], Origin | None]]] = {
             "api": (self._port, self._answer_api, lambda path: None if path.startswith("/_") else "api"),
             "site": (0, self._answer_site, lambda _: "lfs"),
             "raw": (0, self._answer_raw, lambda _: "raw"),
@@ -163,17 +163,17 @@ class LoopbackGitHub:
         """Return the log once `satisfied(log)`; TimeoutError after `timeout` seconds."""
         return self._log.wait_for(satisfied, timeout)
 
-    def _answer_api(self, request: Request) -> Answer:
+    def _answer_api(self, request: Request) -> Response:
         if request.path.startswith("/_"):
             return answer_control(self, request)
         allowed, limits = self._take_quota()
         spent = limits | {"x-ratelimit-remaining": "0"}
 
-        def limit(seconds: int) -> Answer:
+        def limit(seconds: int) -> Response:
             headers = spent | {"x-ratelimit-reset": str(int(time.time()) + seconds)}
             return _answer_error(403, "API rate limit exceeded for 127.0.0.1.", headers)
 
-        def refuse_abuse(seconds: int | None) -> Answer:
+        def refuse_abuse(seconds: int | None) -> Response:
             words = "You have exceeded a secondary rate limit. Please wait a few minutes before you try again."
             return _answer_error(403, words, limits | ({} if seconds is None else {"Retry-After": str(seconds)}))
 
@@ -205,7 +205,7 @@ class LoopbackGitHub:
                 "x-ratelimit-resource": "core",
             }
 
-    def _answer_rest(self, request: Request) -> Answer:
+    def _answer_rest(self, request: Request) -> Response:
         match = _API_ROUTE.fullmatch(request.raw_path)
         if match is None:
             raise _RefusedError(404, "Not Found")
@@ -235,9 +235,9 @@ class LoopbackGitHub:
             return self._answer_tree(request, repository, unquote(match["tree"]))
         if match["blob"]:
             return self._answer_blob(request, repository, match["blob"])
-        return answer_json(200, self._describe(repository))
+        return create_json_response(200, self._describe(repository))
 
-    def _answer_commit(self, request: Request, repository: GitRepository, ref: str) -> Answer:
+    def _answer_commit(self, request: Request, repository: GitRepository, ref: str) -> Response:
         if repository.is_empty:
             raise _RefusedError(409, "Git Repository is empty.")
         commit = repository.find_commit(ref)
@@ -247,9 +247,9 @@ class LoopbackGitHub:
             return answer_bytes(200, commit.encode(), {"Content-Type": "application/vnd.github.sha; charset=utf-8"})
         tree = repository.list_tree(commit, recursive=False)
         assert tree is not None
-        return answer_json(200, {"sha": commit, "commit": {"tree": {"sha": tree[0]}}, "files": []})
+        return create_json_response(200, {"sha": commit, "commit": {"tree": {"sha": tree[0]}}, "files": []})
 
-    def _answer_tree(self, request: Request, repository: GitRepository, name: str) -> Answer:
+    def _answer_tree(self, request: Request, repository: GitRepository, name: str) -> Response:
         if repository.is_empty:
             raise _RefusedError(409, "Git Repository is empty.")
         recursive = "recursive" in request.query
@@ -260,16 +260,18 @@ class LoopbackGitHub:
         url = f"{self.api_url}/repos/{repository.full_name}/git"
         shown = [
             entry if entry["type"] == "commit" else entry | {"url": f"{url}/{entry['type']}s/{entry['sha']}"}
-            for entry in entries[: self._most_entries]
+            for entry in entries[: self._max_entries]
         ]
-        truncated = len(entries) > self._most_entries
-        return answer_json(200, {"sha": sha, "url": f"{url}/trees/{sha}", "tree": shown, "truncated": truncated})
+        truncated = len(entries) > self._max_entries
+        return create_json_response(
+            200, {"sha": sha, "url": f"{url}/trees/{sha}", "tree": shown, "truncated": truncated}
+        )
 
-    def _answer_blob(self, request: Request, repository: GitRepository, sha: str) -> Answer:
+    def _answer_blob(self, request: Request, repository: GitRepository, sha: str) -> Response:
         content = repository.read_blob(sha) if re.fullmatch(r"[0-9a-f]{40}", sha) else None
         if content is None:
             raise _RefusedError(404, "Not Found")
-        if content.size > _MOST_BLOB:
+        if content.size > _MAX_BLOB:
             error = {"resource": "Blob", "field": "data", "code": "too_large"}
             words = "This API returns blobs up to 100 MB in size. The requested blob is too large to fetch via the API."
             raise _RefusedError(403, words, errors=[error])
@@ -285,9 +287,9 @@ class LoopbackGitHub:
             "content": base64.b64encode(data).decode(),
             "encoding": "base64",
         }
-        return answer_json(200, value)
+        return create_json_response(200, value)
 
-    def _answer_raw(self, request: Request) -> Answer:
+    def _answer_raw(self, request: Request) -> Response:
         if "authorization" in request.headers:
             return answer_bytes(400, b"400: Invalid request", {"Content-Type": "text/plain"})
         match = _RAW_ROUTE.fullmatch(request.raw_path)
@@ -301,7 +303,7 @@ class LoopbackGitHub:
             return missing
         return answer_file(content, request.headers.get("range"), {"ETag": f'"{found[0]}"'})
 
-    def _answer_site(self, request: Request) -> Answer:
+    def _answer_site(self, request: Request) -> Response:
         match = _BATCH_ROUTE.fullmatch(request.raw_path)
         try:
             token = self._read_token(request, "basic")
@@ -317,9 +319,9 @@ class LoopbackGitHub:
             return self._ask_lfs_server(request, repository)
         except _RefusedError as refusal:
             answer = {"message": refusal.message, "documentation_url": "https://docs.github.com/lfs"}
-            return answer_json(refusal.status, answer, {"Content-Type": "application/vnd.git-lfs+json"})
+            return create_json_response(refusal.status, answer, {"Content-Type": "application/vnd.git-lfs+json"})
 
-    def _ask_lfs_server(self, request: Request, repository: GitRepository) -> Answer:
+    def _ask_lfs_server(self, request: Request, repository: GitRepository) -> Response:
         question = json.loads(request.body)
         asked = requests.post(
             f"{self._lfs.endpoint}/{repository.full_name}.git/info/lfs/objects/batch",
@@ -342,9 +344,9 @@ class LoopbackGitHub:
                 lifetime = max(int(self.link_lifetime), 1)
                 entry["actions"] = {"download": {"href": link, "header": {}, "expires_in": lifetime}}
         assert question["operation"] == "download"
-        return answer_json(200, answer, {"Content-Type": "application/vnd.git-lfs+json"})
+        return create_json_response(200, answer, {"Content-Type": "application/vnd.git-lfs+json"})
 
-    def _answer_media(self, request: Request) -> Answer:
+    def _answer_media(self, request: Request) -> Response:
         if "authorization" in request.headers:
             return _answer_media_error(400, "InvalidArgument", "Only one auth mechanism allowed")
         expires = request.query.get("Expires", "")
@@ -353,7 +355,7 @@ class LoopbackGitHub:
         if match is None or not hmac.compare_digest(signature, request.query.get("Signature", "")):
             return _answer_media_error(403, "SignatureDoesNotMatch", "The signature does not match")
 
-        def refuse_expired() -> Answer:
+        def refuse_expired() -> Response:
             return _answer_media_error(403, "AccessDenied", "Request has expired")
 
         if time.time() >= float(expires):
@@ -410,11 +412,11 @@ class LoopbackGitHub:
         }
 
 
-def _answer_error(status: int, message: str, headers: dict[str, str] | None = None, **extra: Any) -> Answer:
+def _answer_error(status: int, message: str, headers: dict[str, str] | None = None, **extra: Any) -> Response:
     body = {"message": message, **extra, "documentation_url": _DOCUMENTATION, "status": str(status)}
-    return answer_json(status, body, headers)
+    return create_json_response(status, body, headers)
 
 
-def _answer_media_error(status: int, code: str, message: str) -> Answer:
+def _answer_media_error(status: int, code: str, message: str) -> Response:
     body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
     return answer_bytes(status, body.encode(), {"Content-Type": "application/xml"})

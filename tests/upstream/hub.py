@@ -20,7 +20,15 @@ from tests.upstream.control import answer_control
 from tests.upstream.faults import ActiveFaults, Fault, Origin
 from tests.upstream.hub_repository import Commit, HubFile, HubRepository, describe_file
 from tests.upstream.request_log import RequestLog, RequestRecord
-from tests.upstream.server import Answer, OriginServer, Request, answer_bytes, answer_file, answer_json, select_range
+from tests.upstream.server import (
+    OriginServer,
+    Request,
+    Response,
+    answer_bytes,
+    answer_file,
+    create_json_response,
+    select_range,
+)
 
 _API_ROUTE = re.compile(
     r"/api/models/(?P<repo>[^/]+(?:/(?!(?:revision|tree|auth-check)(?:/|$))[^/]+)?)"
@@ -167,16 +175,16 @@ class LoopbackHub:
         """Return the log once `satisfied(log)`; TimeoutError after `timeout` seconds."""
         return self._log.wait_for(satisfied, timeout)
 
-    def _answer_hub(self, request: Request) -> Answer:
+    def _answer_hub(self, request: Request) -> Response:
         origin = _find_hub_origin(request.path)
         if origin is None:
             return answer_control(self, request)
         window = self._windows[origin]
         allowed, limits = window.take()
 
-        def limit(seconds: int) -> Answer:
+        def limit(seconds: int) -> Response:
             headers = {"Retry-After": str(seconds)} | window.describe(0, seconds)
-            return answer_json(429, {"error": "We had to rate limit you, retry later."}, headers)
+            return create_json_response(429, {"error": "We had to rate limit you, retry later."}, headers)
 
         try:
             if not allowed:
@@ -188,12 +196,12 @@ class LoopbackHub:
                 headers["X-Error-Code"] = refusal.code
             if refusal.commit:
                 headers["X-Repo-Commit"] = refusal.commit.sha
-            answer = answer_json(refusal.status, {"error": refusal.message}, headers)
+            answer = create_json_response(refusal.status, {"error": refusal.message}, headers)
         answer.headers |= limits
         answer.if_limited = limit
         return answer
 
-    def _answer_api(self, request: Request) -> Answer:
+    def _answer_api(self, request: Request) -> Response:
         match = _API_ROUTE.fullmatch(request.raw_path)
         if match is None:
             raise _RefusedError(404, "", "Sorry, we can't find the page you are looking for.")
@@ -206,9 +214,9 @@ class LoopbackHub:
         commit = _find_commit(repository, unquote(match["revision"] or "main"))
         if verb == "tree":
             return self._answer_tree(request, commit, unquote(match["path"] or ""))
-        return answer_json(200, _describe_model(repository, commit, blobs="blobs" in request.query))
+        return create_json_response(200, _describe_model(repository, commit, blobs="blobs" in request.query))
 
-    def _answer_tree(self, request: Request, commit: Commit, folder: str) -> Answer:
+    def _answer_tree(self, request: Request, commit: Commit, folder: str) -> Response:
         expand = _is_true(request.query.get("expand"))
         entries = commit.list_entries(folder, recursive=_is_true(request.query.get("recursive")))
         if folder and not entries:
@@ -223,9 +231,9 @@ class LoopbackHub:
         if first + size < len(entries):
             query = urlencode(request.query | {"cursor": first + size})
             headers["Link"] = f'<{self.endpoint}{request.raw_path}?{query}>; rel="next"'
-        return answer_json(200, page, headers)
+        return create_json_response(200, page, headers)
 
-    def _answer_resolve(self, request: Request) -> Answer:
+    def _answer_resolve(self, request: Request) -> Response:
         match = _RESOLVE_ROUTE.fullmatch(request.raw_path)
         if match is None:
             raise _RefusedError(404, "", "Sorry, we can't find the page you are looking for.")
@@ -250,7 +258,7 @@ class LoopbackHub:
         }
         cdn_path = f"/{quote(repository.repo_id)}/{commit.sha}/{quote(path)}"
 
-        def redirect_to_cdn(lifetime: float) -> Answer:
+        def redirect_to_cdn(lifetime: float) -> Response:
             location = self._sign(cdn_path, range_header or "", time.time() + lifetime)
             body = f"Found. Redirecting to {location}".encode()
             answer = answer_bytes(302, body, headers | {"Location": location})
@@ -262,7 +270,7 @@ class LoopbackHub:
         answer.if_expired = lambda: redirect_to_cdn(-1)
         return answer
 
-    def _answer_cdn(self, request: Request) -> Answer:
+    def _answer_cdn(self, request: Request) -> Response:
         if "authorization" in request.headers:
             return _answer_cdn_error(400, "InvalidArgument", "Only one auth mechanism allowed")
         query = request.query
@@ -272,7 +280,7 @@ class LoopbackHub:
         if match is None or not hmac.compare_digest(signature, query.get("Signature", "")):
             return _answer_cdn_error(403, "SignatureDoesNotMatch", "The signature does not match")
 
-        def refuse_expired() -> Answer:
+        def refuse_expired() -> Response:
             return _answer_cdn_error(403, "AccessDenied", "Request has expired")
 
         if time.time() >= float(expires):
@@ -298,7 +306,7 @@ class LoopbackHub:
     def _compute_signature(self, path: str, range_header: str, expires: str) -> str:
         return hmac.digest(self._key, f"{path}\n{range_header}\n{expires}".encode(), "sha256").hex()
 
-    def _redirect_old_name(self, request: Request, repo_id: str, prefix: str) -> Answer | None:
+    def _redirect_old_name(self, request: Request, repo_id: str, prefix: str) -> Response | None:
         for repository in self.repositories.values():
             if repo_id in repository.old_names:
                 rest = request.raw_path.removeprefix(prefix + quote(repo_id))
@@ -384,6 +392,6 @@ def _describe_sibling(path: str, file: HubFile, *, blobs: bool) -> dict[str, obj
     return sibling
 
 
-def _answer_cdn_error(status: Literal[400, 403], code: str, message: str) -> Answer:
+def _answer_cdn_error(status: Literal[400, 403], code: str, message: str) -> Response:
     body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
     return answer_bytes(status, body.encode(), {"Content-Type": "application/xml"})

@@ -55,7 +55,7 @@ class Request:
 
 
 @dataclass
-class Answer:
+class Response:
     """The body is the positions [start, stop) of the content; positions after its end are zeros."""
 
     status: int
@@ -65,11 +65,11 @@ class Answer:
     stop: int
     holds: range
     """Positions of the file that this answer, or the one that it redirects to, holds."""
-    if_limited: Callable[[int], "Answer"] | None = None
+    if_limited: Callable[[int], "Response"] | None = None
     """The answer when the rate limit is spent for so many seconds."""
-    if_abused: Callable[[int | None], "Answer"] | None = None
+    if_abused: Callable[[int | None], "Response"] | None = None
     """The answer of a secondary rate limit, with or without the seconds to wait."""
-    if_expired: Callable[[], "Answer"] | None = None
+    if_expired: Callable[[], "Response"] | None = None
     """The answer when the signature of the URL has expired."""
     framing: Literal["length", "chunked", "until_close"] = "length"
     claimed_extra: int = 0
@@ -97,25 +97,25 @@ class Answer:
             yield memoryview(bytes(min(CHUNK_SIZE, self.stop - position)))
 
 
-def answer_bytes(status: int, body: bytes, headers: dict[str, str] | None = None) -> Answer:
-    return Answer(status, dict(headers or {}), BytesContent(body), 0, len(body), holds=range(0))
+def answer_bytes(status: int, body: bytes, headers: dict[str, str] | None = None) -> Response:
+    return Response(status, dict(headers or {}), BytesContent(body), 0, len(body), holds=range(0))
 
 
-def answer_json(status: int, value: Any, headers: dict[str, str] | None = None) -> Answer:
+def create_json_response(status: int, value: Any, headers: dict[str, str] | None = None) -> Response:
     content_type = {"Content-Type": "application/json; charset=utf-8"}
     return answer_bytes(status, json.dumps(value).encode(), content_type | (headers or {}))
 
 
-def answer_file(content: Content, range_header: str | None, headers: dict[str, str]) -> Answer:
+def answer_file(content: Content, range_header: str | None, headers: dict[str, str]) -> Response:
     """200, or 206 and 416 for a single range; other Range headers are ignored (RFC 9110, section 14.2)."""
     headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"} | headers
     asked = select_range(range_header, content.size)
     if asked is None:
-        return Answer(200, headers, content, 0, content.size, holds=range(content.size))
+        return Response(200, headers, content, 0, content.size, holds=range(content.size))
     if not asked:
         return answer_bytes(416, b"", headers | {"Content-Range": f"bytes */{content.size}"})
     headers["Content-Range"] = f"bytes {asked.start}-{asked.stop - 1}/{content.size}"
-    return Answer(206, headers, content, asked.start, asked.stop, holds=asked)
+    return Response(206, headers, content, asked.start, asked.stop, holds=asked)
 
 
 def select_range(range_header: str | None, size: int) -> range | None:
@@ -150,14 +150,14 @@ def _compress(body: Iterator[memoryview]) -> Iterator[memoryview]:
     yield memoryview(gzip.flush())
 
 
-def _serve_whole(answer: Answer) -> None:
+def _serve_whole(answer: Response) -> None:
     if answer.status == HTTPStatus.PARTIAL_CONTENT:
         answer.status = 200
         del answer.headers["Content-Range"]
         answer.start, answer.stop = 0, answer.content.size
 
 
-def harm(answer: Answer, fault: Fault) -> Answer:  # noqa: C901, PLR0912 - one case for each kind
+def harm(answer: Response, fault: Fault) -> Response:  # noqa: C901, PLR0912 - one case for each kind
     """Return the answer as the fault leaves it. One that cannot show the fault stays as it is."""
     match fault.kind:
         case FaultKind.DROP:
@@ -216,7 +216,7 @@ class OriginServer(ThreadingHTTPServer):
     def __init__(
         self,
         port: int,
-        answer: Callable[[Request], Answer],
+        answer: Callable[[Request], Response],
         find_origin: Callable[[str], Origin | None],
         faults: ActiveFaults,
         log: RequestLog,
@@ -311,7 +311,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.server.log.add(record)
         if request.method not in (("POST",) if origin == "lfs" else ("GET", "HEAD")):
-            self._send(request, answer_json(405, {"error": "Method not allowed"}), record)
+            self._send(request, create_json_response(405, {"error": "Method not allowed"}), record)
             return
         # Read before the faults, so that a stall taken just before they are cleared is let go as well.
         released = self.server.faults.released
@@ -323,7 +323,7 @@ class _Handler(BaseHTTPRequestHandler):
         answer.released = released
         self._send(request, answer, record)
 
-    def _send(self, request: Request, answer: Answer, record: RequestRecord) -> None:
+    def _send(self, request: Request, answer: Response, record: RequestRecord) -> None:
         record.status = answer.status
         try:
             if request.method == "HEAD":
@@ -339,7 +339,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise
         self.server.log.set_state(record, "finished")
 
-    def _send_head(self, answer: Answer) -> None:
+    def _send_head(self, answer: Response) -> None:
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
@@ -353,7 +353,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = self.close_connection or bool(answer.claimed_extra)
         self.end_headers()
 
-    def _send_body(self, answer: Answer, record: RequestRecord) -> None:
+    def _send_body(self, answer: Response, record: RequestRecord) -> None:
         position = 0
         started = time.monotonic()
         for chunk in answer.read_body():
@@ -371,7 +371,7 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.framing == "chunked":
             self.connection.sendall(b"0\r\n\r\n")
 
-    def _choose_piece_size(self, answer: Answer, position: int) -> int:
+    def _choose_piece_size(self, answer: Response, position: int) -> int:
         sizes = [CHUNK_SIZE]
         if answer.bytes_per_second:
             sizes.append(max(answer.bytes_per_second // 20, 1))
@@ -379,7 +379,7 @@ class _Handler(BaseHTTPRequestHandler):
         sizes += [cut - position for cut in cuts if cut is not None and cut > position]
         return min(sizes)
 
-    def _meet_cuts(self, answer: Answer, record: RequestRecord, position: int) -> None:
+    def _meet_cuts(self, answer: Response, record: RequestRecord, position: int) -> None:
         """Stall or drop when the body has come to that. Raises ConnectionError when it must not go on."""
         if answer.stall_after is not None and position >= answer.stall_after:
             answer.stall_after = None

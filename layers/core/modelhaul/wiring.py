@@ -16,20 +16,20 @@ from modelhaul.domain.models import Source
 if TYPE_CHECKING:
     from pynamodb.connection import Connection
 
-    from modelhaul.adapters.idempotency import DynamoDBAnswerStore
+    from modelhaul.adapters.idempotency import DynamoDBResponseStore
     from modelhaul.archives.rules import ArchiveRules
     from modelhaul.catalog.delete import ModelDeleter
     from modelhaul.catalog.read import Catalog
     from modelhaul.domain.tasks import Task
     from modelhaul.imports.accept import ArchiveAcceptor, ArrivalRecorder
-    from modelhaul.imports.finish import TaskCloser
-    from modelhaul.imports.notify import EndAnnouncer
+    from modelhaul.imports.finish import TaskFinisher
+    from modelhaul.imports.notify import EndPublisher
     from modelhaul.imports.outcomes import OutcomeWriter
     from modelhaul.imports.plan import Planner
     from modelhaul.imports.publish import Publisher
     from modelhaul.imports.retry import StepRunner
-    from modelhaul.imports.submit import Intake
-    from modelhaul.imports.submit_archive import ArchiveIntake
+    from modelhaul.imports.submit import ImportSubmitter
+    from modelhaul.imports.submit_archive import ArchiveSubmitter
     from modelhaul.imports.sweep import Sweeper
     from modelhaul.imports.transfer import Transferrer
     from modelhaul.ports.archive_store import ArchiveStore
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from modelhaul.ports.files import FileRepository
     from modelhaul.ports.imports import ImportRepository
     from modelhaul.ports.message_queue import MessageQueue
-    from modelhaul.ports.metrics import Meter
+    from modelhaul.ports.metrics import Metrics
     from modelhaul.ports.model_sources import ModelResolver, ModelSource
     from modelhaul.ports.models import ModelRepository
     from modelhaul.ports.object_store import ObjectStore
@@ -157,10 +157,10 @@ def create_event_bus() -> EventBus:
 
 
 @cache
-def create_meter() -> Meter:
-    from modelhaul.adapters.metrics import PowertoolsMeter
+def create_metrics() -> Metrics:
+    from modelhaul.adapters.metrics import PowertoolsMetrics
 
-    return PowertoolsMeter()
+    return PowertoolsMetrics()
 
 
 def open_resolver(source: Source) -> ModelResolver:
@@ -232,19 +232,19 @@ def create_secrets() -> SecretStore:
 
 
 @cache
-def create_answer_store() -> DynamoDBAnswerStore:
-    from modelhaul.adapters.idempotency import DynamoDBAnswerStore
+def create_response_store() -> DynamoDBResponseStore:
+    from modelhaul.adapters.idempotency import DynamoDBResponseStore
     from modelhaul.settings import IdempotencySettings
 
     settings = IdempotencySettings.read()
-    return DynamoDBAnswerStore(settings.idempotency_table, region=settings.aws_region)
+    return DynamoDBResponseStore(settings.idempotency_table, region=settings.aws_region)
 
 
 @cache
-def create_intake() -> Intake:
-    from modelhaul.imports.submit import Intake
+def create_submitter() -> ImportSubmitter:
+    from modelhaul.imports.submit import ImportSubmitter
 
-    return Intake(create_imports(), create_queue(), open_resolver, create_meter(), time.time)
+    return ImportSubmitter(create_imports(), create_queue(), open_resolver, create_metrics(), time.time)
 
 
 @cache
@@ -264,12 +264,12 @@ def read_archive_rules() -> ArchiveRules:
 
 
 @cache
-def create_archive_intake() -> ArchiveIntake:
-    from modelhaul.imports.submit_archive import ArchiveIntake
+def create_archive_submitter() -> ArchiveSubmitter:
+    from modelhaul.imports.submit_archive import ArchiveSubmitter
 
     rules = read_archive_rules()
-    return ArchiveIntake(
-        create_tasks(), create_imports(), create_archives(), create_queue(), create_meter(), time.time, rules
+    return ArchiveSubmitter(
+        create_tasks(), create_imports(), create_archives(), create_queue(), create_metrics(), time.time, rules
     )
 
 
@@ -305,17 +305,17 @@ def create_outcomes() -> OutcomeWriter:
 
 
 @cache
-def create_closer() -> TaskCloser:
-    from modelhaul.imports.finish import TaskCloser
+def create_finisher() -> TaskFinisher:
+    from modelhaul.imports.finish import TaskFinisher
 
-    return TaskCloser(
+    return TaskFinisher(
         create_tasks(),
         create_models(),
         create_imports(),
         create_files(),
         create_store(),
         create_archives(),
-        create_meter(),
+        create_metrics(),
         time.time,
         outcomes=create_outcomes(),
     )
@@ -332,14 +332,14 @@ def create_catalog() -> Catalog:
 def create_deleter() -> ModelDeleter:
     from modelhaul.catalog.delete import ModelDeleter
 
-    return ModelDeleter(create_models(), create_content(), create_store(), create_meter(), time.time)
+    return ModelDeleter(create_models(), create_content(), create_store(), create_metrics(), time.time)
 
 
 @cache
 def create_runner() -> StepRunner:
     from modelhaul.imports.retry import StepRunner
 
-    return StepRunner(create_tasks(), create_files(), create_queue(), create_closer(), create_meter(), time.time)
+    return StepRunner(create_tasks(), create_files(), create_queue(), create_finisher(), create_metrics(), time.time)
 
 
 @cache
@@ -364,7 +364,7 @@ def create_transferrer() -> Transferrer:
         create_store(),
         create_queue(),
         open_source,
-        create_meter(),
+        create_metrics(),
         time.time,
     )
 
@@ -384,9 +384,9 @@ def create_publisher() -> Publisher:
         create_store(),
         create_archives(),
         create_queue(),
-        create_meter(),
+        create_metrics(),
         time.time,
-        closer=create_closer(),
+        finisher=create_finisher(),
         outcomes=create_outcomes(),
         gate=Gate(create_store(), GateSettings.read().pickle_policy, create_pickle_scanner(), time.time),
     )
@@ -404,13 +404,13 @@ def create_sweeper() -> Sweeper:
     from modelhaul.imports.sweep import Sweeper
 
     return Sweeper(
-        create_tasks(), create_files(), create_queue(), create_closer(), create_deleter(), create_meter(), time.time
+        create_tasks(), create_files(), create_queue(), create_finisher(), create_deleter(), create_metrics(), time.time
     )
 
 
 @cache
-def create_announcer() -> EndAnnouncer:
-    from modelhaul.imports.notify import EndAnnouncer
+def create_end_publisher() -> EndPublisher:
+    from modelhaul.imports.notify import EndPublisher
     from modelhaul.settings import StoreSettings
 
-    return EndAnnouncer(create_tasks(), create_models(), create_event_bus(), StoreSettings.read().models_bucket)
+    return EndPublisher(create_tasks(), create_models(), create_event_bus(), StoreSettings.read().models_bucket)

@@ -6,8 +6,8 @@ import sys
 from modelhaul_scanner.judging import judge_pickles
 
 _MEMORY = 320 * 1024 * 1024  # bytes of address space; 4 MiB of pickle take 120 MB
-_LONGEST = 15.0  # seconds for one pickle, so that it leaves time for the others
+_MAX_LENGTH = 15.0  # seconds for one pickle, so that it leaves time for the others
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    judge_pickles(sys.stdin.buffer, sys.stdout, min(float(sys.argv[1]), _LONGEST))
+    judge_pickles(sys.stdin.buffer, sys.stdout, min(float(sys.argv[1]), _MAX_LENGTH))

@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 
 _PLACE = Path(__file__).parents[1]
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH")  # what a Python of Lambda needs to start; no credentials
-_MOST_REASONS = 20
-_LONGEST_REASON = 200  # characters
+_MAX_REASONS = 20
+_MAX_REASON = 200  # characters
 
 
 class ModelauditPickleScanner:
@@ -64,5 +64,5 @@ def _read_opinion(line: bytes) -> tuple[int, PickleOpinion] | None:
         verdict, reasons = SecondOpinion(told["verdict"]), [str(reason) for reason in told["reasons"]]
     except (ValueError, KeyError, TypeError):
         return None
-    shown = ("".join(c if c.isprintable() else "?" for c in reason)[:_LONGEST_REASON] for reason in reasons)
-    return number, PickleOpinion(verdict, tuple(shown)[:_MOST_REASONS])
+    shown = ("".join(c if c.isprintable() else "?" for c in reason)[:_MAX_REASON] for reason in reasons)
+    return number, PickleOpinion(verdict, tuple(shown)[:_MAX_REASONS])

@@ -18,7 +18,7 @@ from modelhaul.domain.errors import (
     ModelhaulError,
     SourceUnavailableError,
     StalledTransferError,
-    UnexpectedAnswerError,
+    UnexpectedResponseError,
 )
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.http_client import (
@@ -73,7 +73,7 @@ class HttpByteStream:
         self._left -= count
         if not self._left:
             if self._read(memoryview(bytearray(1))):
-                raise UnexpectedAnswerError(f"{self._place} sent more than the file has")
+                raise UnexpectedResponseError(f"{self._place} sent more than the file has")
             self._response.raw.release_conn()
         return count
 
@@ -145,7 +145,7 @@ class HttpDownloader:
         redirect if there is one, since a CDN's own may differ from edge to edge.
 
         Raises FileMissingError, AccessRequiredError (by the first origin), UntrustedHostError,
-        RateLimitedError, SourceUnavailableError, UnexpectedAnswerError. Their words have no query string,
+        RateLimitedError, SourceUnavailableError, UnexpectedResponseError. Their words have no query string,
         which is where signatures are.
         """
         asked = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
@@ -177,7 +177,7 @@ def _describe_refusal(response: requests.Response, *, at_first_origin: bool) -> 
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
             return SourceUnavailableError(f"{place}: the temporary address has expired")
         case _:
-            return UnexpectedAnswerError(f"{place} answered with status {status}")
+            return UnexpectedResponseError(f"{place} answered with status {status}")
 
 
 def _open_body(
@@ -186,18 +186,18 @@ def _open_body(
     place, headers = describe_url(response.url), response.headers
     encoding = headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
-        raise UnexpectedAnswerError(f"{place} answered with Content-Encoding {encoding[:40]!r}")
+        raise UnexpectedResponseError(f"{place} answered with Content-Encoding {encoding[:40]!r}")
     ranged = response.status_code == HTTPStatus.PARTIAL_CONTENT
     if ranged:
         match = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
         if match is None or tuple(map(int, match.groups())) != (start, end - 1, size):
-            raise UnexpectedAnswerError(
+            raise UnexpectedResponseError(
                 f"{place} was asked for bytes {start}-{end - 1}/{size} and answered with another range"
             )
     expected = end - start if ranged else size
     length = headers.get("Content-Length")
     if length is not None and (not LENGTH.fullmatch(length) or int(length) != expected):
-        raise UnexpectedAnswerError(f"{place} announces a length other than {expected:,} bytes")
+        raise UnexpectedResponseError(f"{place} announces a length other than {expected:,} bytes")
     etag = linked_etag or headers.get("ETag")
     return HttpByteStream(
         response,

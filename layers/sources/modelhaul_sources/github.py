@@ -14,7 +14,7 @@ from modelhaul.domain.errors import (
     EmptyModelError,
     FileMissingError,
     RequiredFilesError,
-    UnexpectedAnswerError,
+    UnexpectedResponseError,
 )
 from modelhaul.domain.file_selection import choose_files
 from modelhaul.domain.files import FileKind, SourceFile
@@ -32,10 +32,10 @@ from modelhaul_sources.rate_budget import RateBudget
 _KINDS = {"120000": FileKind.SYMLINK, "160000": FileKind.SUBMODULE}
 # Where a file's bytes are: kept with its record.
 _RAW, _BLOB, _LFS = "raw", "blob", "lfs"
-_READ_AT_ONCE = 16
+_READ_CONCURRENCY = 16
 # Above so many files of a pointer's size, only those are looked into that are likely to be one.
-_MOST_LOOKED_INTO = 500
-_MOST_REMEMBERED = 20_000
+_MAX_POINTER_READS = 500
+_MAX_CACHED = 20_000
 _WEIGHTS = {".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".npz", ".onnx", ".pt", ".pth", ".safetensors", ".tflite"}
 
 
@@ -106,8 +106,8 @@ class GitHubSource:
             else:
                 yield SourceFile(file.path, pointer.size, Digest(Algorithm.SHA256, pointer.oid), _LFS)
 
-    def announce_files(self, files: Sequence[SourceFile]) -> None:
-        self._lfs.announce(_to_pointer(file) for file in files if file.locator == _LFS)
+    def prepare_files(self, files: Sequence[SourceFile]) -> None:
+        self._lfs.prepare(_to_pointer(file) for file in files if file.locator == _LFS)
 
     def open_range(self, model: ResolvedModel, file: SourceFile, start: int, end: int) -> ByteStream:
         if file.locator == _LFS:
@@ -127,7 +127,7 @@ class GitHubSource:
                 raise FileMissingError(
                     f"{file.path} is no longer there: {model.name} is gone, or hidden from the token"
                 )
-            self._api.check_answer(response, model.name, model.commit)
+            self._api.check_response(response, model.name, model.commit)
 
         url = self._api.find_blob_url(model.name, file.digest.value)
         return self._downloader.open_range(url, start, end, file.size, self._api.blob_headers(), check=check)
@@ -141,13 +141,13 @@ class GitHubSource:
         have been read already, and are named in .gitattributes or like weights.
         """
         candidates = [file for file in files if file.size in POINTER_SIZES]
-        if len(candidates) > _MOST_LOOKED_INTO:
+        if len(candidates) > _MAX_POINTER_READS:
             is_declared = self._read_attributes(model, files)
             candidates = [f for f in candidates if is_declared(f.path) or PurePosixPath(f.path).suffix in _WEIGHTS]
-        if len(self._looked_into) > _MOST_REMEMBERED:
+        if len(self._looked_into) > _MAX_CACHED:
             self._looked_into.clear()
         unread = {f.digest.value: f for f in candidates if f.digest.value not in self._looked_into}
-        with ThreadPoolExecutor(_READ_AT_ONCE, thread_name_prefix="pointers") as pool:
+        with ThreadPoolExecutor(_READ_CONCURRENCY, thread_name_prefix="pointers") as pool:
             for sha, content in zip(unread, pool.map(lambda f: self._read(model, f), unread.values()), strict=True):
                 self._looked_into[sha] = parse_pointer(content)
         found = {file.path: self._looked_into[file.digest.value] for file in candidates}
@@ -186,7 +186,7 @@ def _read_file(entry: TreeEntry, where: str) -> SourceFile:
     if kind := _KINDS.get(entry.mode):
         return SourceFile(entry.path, entry.size, digest, kind=kind)
     if entry.type != "blob":
-        raise UnexpectedAnswerError(f"GitHub lists {entry.path!r} as a {entry.type[:20]!r}")
+        raise UnexpectedResponseError(f"GitHub lists {entry.path!r} as a {entry.type[:20]!r}")
     return SourceFile(entry.path, entry.size, digest, where)
 
 

@@ -22,7 +22,7 @@ from modelhaul.domain.errors import (
     ModelNotFoundError,
     RevisionNotFoundError,
     SourceUnavailableError,
-    UnexpectedAnswerError,
+    UnexpectedResponseError,
 )
 from modelhaul_sources.http_client import HttpClient, describe_url, describe_waiting, read_retry_after
 from modelhaul_sources.rate_budget import RateBudget
@@ -30,8 +30,8 @@ from modelhaul_sources.references import check_revision
 
 TOKEN_SECRET = "the secret of the parameter GitHubTokenSecret"  # noqa: S105 - a name
 _VERSION = {"X-GitHub-Api-Version": "2022-11-28"}
-_MOST_JSON = 64 * 1024 * 1024  # bytes; a tree has 7 MB at most
-_MOST_WORDS = 64 * 1024
+_MAX_JSON = 64 * 1024 * 1024  # bytes; a tree has 7 MB at most
+_MAX_MESSAGE = 64 * 1024
 _SHA = re.compile(r"[0-9a-f]{40}")
 _ABBREVIATED = 7
 # Users that a company manages have an underscore and its short name behind theirs.
@@ -181,14 +181,14 @@ class GitHubApi:
         self._budget.check()
         return self._build_headers("application/vnd.github.raw+json")
 
-    def check_answer(self, response: requests.Response, name: str, revision: str | None = None) -> None:
+    def check_response(self, response: requests.Response, name: str, revision: str | None = None) -> None:
         """Takes note of what is left of the budget, and raises what an answer other than 200 and 206 means."""
         self._budget.note(response.headers)
         if response.status_code not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
             raise self._describe_refusal(response, name, revision)
 
     def _read_json(self, path: str, name: str, *, revision: str | None = None) -> Any:
-        body = self._read(path, name, accept="application/vnd.github+json", revision=revision, most=_MOST_JSON)
+        body = self._read(path, name, accept="application/vnd.github+json", revision=revision, most=_MAX_JSON)
         try:
             return json.loads(body)
         except (ValueError, RecursionError):
@@ -198,7 +198,7 @@ class GitHubApi:
         self._budget.check()
         url = f"{self._endpoint}{path}"
         response = self._client.send("GET", url, own_headers=self._build_headers(accept), headers={}).response
-        self.check_answer(response, name, revision)
+        self.check_response(response, name, revision)
         return self._client.read(response, most=most)
 
     def _build_headers(self, accept: str) -> dict[str, str]:
@@ -251,13 +251,13 @@ class GitHubApi:
                 else f"GitHub has no public repository {name}; if it is private, configure a token that may read it "
                 "by the parameter GitHubTokenSecret"
             )
-        return UnexpectedAnswerError(f"GitHub answered the question for {name} with status {status}")
+        return UnexpectedResponseError(f"GitHub answered the question for {name} with status {status}")
 
     def _read_words(self, response: requests.Response) -> str:
         """For finding out what is meant; never to be shown."""
         try:
-            return self._client.read(response, most=_MOST_WORDS).decode("utf-8", "replace")
-        except (SourceUnavailableError, UnexpectedAnswerError):
+            return self._client.read(response, most=_MAX_MESSAGE).decode("utf-8", "replace")
+        except (SourceUnavailableError, UnexpectedResponseError):
             return ""
 
 
@@ -278,5 +278,5 @@ def _place(entry: TreeEntry, directory: str) -> TreeEntry:
     return TreeEntry(f"{directory}/{entry.path}", entry.mode, entry.type, entry.sha, entry.size)
 
 
-def _describe_strange(name: str) -> UnexpectedAnswerError:
-    return UnexpectedAnswerError(f"what GitHub says about {name} cannot be read")
+def _describe_strange(name: str) -> UnexpectedResponseError:
+    return UnexpectedResponseError(f"what GitHub says about {name} cannot be read")

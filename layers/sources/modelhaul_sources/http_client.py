@@ -24,7 +24,7 @@ from modelhaul.domain.errors import (
     ModelhaulError,
     RateLimitedError,
     SourceUnavailableError,
-    UnexpectedAnswerError,
+    UnexpectedResponseError,
     UntrustedHostError,
 )
 from modelhaul_sources.hosts import HostPolicy
@@ -53,7 +53,7 @@ DEFAULT_TIMEOUTS = Timeouts()
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     """The last answer, whose body is unread, and the headers of the redirects that led to it."""
 
     response: requests.Response
@@ -84,11 +84,11 @@ class HttpClient:
         own_headers: Mapping[str, str],
         headers: Mapping[str, str],
         json: object = None,
-    ) -> Answer:
+    ) -> HttpResponse:
         """Follows redirects, each of which the policy must allow, by the same method; `own_headers` and `json` go to
         the first origin only.
 
-        Raises UntrustedHostError, SourceUnavailableError; UnexpectedAnswerError for too many redirects, or one that
+        Raises UntrustedHostError, SourceUnavailableError; UnexpectedResponseError for too many redirects, or one that
         takes a body elsewhere.
         """
         origin = first_origin = self._policy.check_url(url)
@@ -98,7 +98,7 @@ class HttpClient:
             response = self._send(method, url, own_headers | dict(headers), json)
             target = self._session.get_redirect_target(response)
             if target is None:
-                return Answer(response, redirects, origin == first_origin)
+                return HttpResponse(response, redirects, origin == first_origin)
             redirects.append(response.headers)
             release(response)
             url = requote_uri(urljoin(url, target))
@@ -106,11 +106,11 @@ class HttpClient:
             if origin != first_origin:
                 own_headers.clear()
                 if json is not None:
-                    raise UnexpectedAnswerError(f"{describe_url(url)}: a redirect would take the question elsewhere")
-        raise UnexpectedAnswerError(f"{describe_url(url)}: more than {_MAX_REDIRECTS} redirects")
+                    raise UnexpectedResponseError(f"{describe_url(url)}: a redirect would take the question elsewhere")
+        raise UnexpectedResponseError(f"{describe_url(url)}: more than {_MAX_REDIRECTS} redirects")
 
     def read(self, response: requests.Response, *, most: int) -> bytes:
-        """The whole body, decoded. Raises SourceUnavailableError; UnexpectedAnswerError above `most` bytes."""
+        """The whole body, decoded. Raises SourceUnavailableError; UnexpectedResponseError above `most` bytes."""
         place = describe_url(response.url)
         body = bytearray()
         deadline = time.monotonic() + 2 * self._timeouts.stalled
@@ -118,7 +118,7 @@ class HttpClient:
             for chunk in response.iter_content(_CHUNK):
                 body += chunk
                 if len(body) > most:
-                    raise UnexpectedAnswerError(f"{place} sent more than {most:,} bytes")
+                    raise UnexpectedResponseError(f"{place} sent more than {most:,} bytes")
                 if time.monotonic() > deadline:
                     raise SourceUnavailableError(f"{place} sends too slowly")
         except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError, AttributeError):

@@ -53,7 +53,7 @@ class HuggingFaceSource:
                 "secret of the parameter HuggingFaceTokenSecret, if there is one, has no access to it"
             ) from None
 
-    def announce_files(self, files: Sequence[SourceFile]) -> None:
+    def prepare_files(self, files: Sequence[SourceFile]) -> None:
         """Each file has an address that needs no asking."""
 
     def locate(self, model: ResolvedModel, file: SourceFile) -> None:

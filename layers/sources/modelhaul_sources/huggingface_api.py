@@ -25,7 +25,7 @@ from modelhaul.domain.errors import (
     ModelNotFoundError,
     RevisionNotFoundError,
     SourceUnavailableError,
-    UnexpectedAnswerError,
+    UnexpectedResponseError,
 )
 from modelhaul.domain.files import SourceFile
 from modelhaul.domain.models import ResolvedModel, Source
@@ -56,7 +56,7 @@ class HubApi:
         commit = str(info.sha)
         is_another = _COMMIT.fullmatch(revision.lower()) and revision.lower() != commit
         if is_another or not _COMMIT.fullmatch(commit) or not _is_name(info.id):
-            raise UnexpectedAnswerError(f"the Hub describes {name} at {revision} in a way that cannot be")
+            raise UnexpectedResponseError(f"the Hub describes {name} at {revision} in a way that cannot be")
         if info.gated:
             self._check_access(info.id, token)
         return ResolvedModel(Source.HUGGINGFACE, info.id, revision, commit)
@@ -127,7 +127,7 @@ def _translate_errors(name: str, revision: str, token: str | None) -> Iterator[N
         raise _describe_error(error, name, revision, authenticated=token is not None) from None
     except (AttributeError, KeyError, TypeError, ValueError, httpx2.InvalidURL):
         # The library does not check whether an answer of 200 holds what it should.
-        raise UnexpectedAnswerError(f"what the Hub says about {name} cannot be read") from None
+        raise UnexpectedResponseError(f"what the Hub says about {name} cannot be read") from None
 
 
 def _describe_error(  # noqa: PLR0911 - one for each condition
@@ -166,7 +166,7 @@ def _describe_error(  # noqa: PLR0911 - one for each condition
             else f"the Hub has no public model {name}; if it is private, configure a token that may read it "
             "by the parameter HuggingFaceTokenSecret"
         )
-    return UnexpectedAnswerError(f"the Hub answered the question for {name} with status {status}")
+    return UnexpectedResponseError(f"the Hub answered the question for {name} with status {status}")
 
 
 def _describe_disabled(name: str) -> ModelDisabledError:

@@ -26,7 +26,7 @@ from modelhaul.domain.errors import (
     ModelhaulError,
     SourceQuotaError,
     SourceUnavailableError,
-    UnexpectedAnswerError,
+    UnexpectedResponseError,
 )
 from modelhaul.ports.byte_streams import ByteStream
 from modelhaul.ports.clock import Clock
@@ -45,7 +45,7 @@ _POINTER = re.compile(
 )
 _BATCH = 100
 _MEDIA_TYPE = "application/vnd.git-lfs+json"
-_MOST_JSON = 4 * 1024 * 1024
+_MAX_JSON = 4 * 1024 * 1024
 _LIFETIME = 3600.0  # seconds of a link that does not say; GitHub's
 _MARGIN = 60.0  # seconds before a link's end at which it is not used any more
 _BANDWIDTH_EXCEEDED = 509
@@ -98,7 +98,7 @@ class LfsStore:
         self._budget = budget
         self._find_token = token
         self._clock = clock
-        self._announced: dict[str, Pointer] = {}
+        self._prepared: dict[str, Pointer] = {}
         self._links: dict[tuple[str, str], _Link] = {}
         self._asking = threading.Lock()
 
@@ -110,17 +110,17 @@ class LfsStore:
             for pointer in batch:
                 self._read_link(answers, pointer, paths[pointer])
 
-    def announce(self, pointers: Iterable[Pointer]) -> None:
+    def prepare(self, pointers: Iterable[Pointer]) -> None:
         """Their links are asked for together, when the first of them is needed."""
         with self._asking:
-            self._announced = {pointer.oid: pointer for pointer in pointers}
+            self._prepared = {pointer.oid: pointer for pointer in pointers}
             self._links.clear()
 
     def open_range(self, name: str, pointer: Pointer, path: str, start: int, end: int) -> ByteStream:
         """A link that has expired is renewed.
 
         Raises FileMissingError, FileTooLargeError, AccessRequiredError, SourceQuotaError, CredentialsRefusedError,
-        UntrustedHostError, RateLimitedError, SourceUnavailableError, UnexpectedAnswerError.
+        UntrustedHostError, RateLimitedError, SourceUnavailableError, UnexpectedResponseError.
         """
         link = self._find_link(name, pointer, path)
         try:
@@ -143,7 +143,7 @@ class LfsStore:
             link = self._links.get((name, pointer.oid))
             if link is not None and link.expires_at - _MARGIN > self._clock():
                 return link
-            others = (p for p in self._announced.values() if (name, p.oid) not in self._links and p != pointer)
+            others = (p for p in self._prepared.values() if (name, p.oid) not in self._links and p != pointer)
             together = [pointer, *(p for p, _ in zip(others, range(_BATCH - 1), strict=False))]
             answers = self._ask(name, together)
             for other in together[1:]:
@@ -151,7 +151,7 @@ class LfsStore:
                 try:
                     self._links[name, other.oid] = self._read_link(answers, other, other.oid)
                 except ModelhaulError:
-                    self._announced.pop(other.oid, None)
+                    self._prepared.pop(other.oid, None)
             link = self._links[name, pointer.oid] = self._read_link(answers, pointer, path)
             return link
 
@@ -174,10 +174,10 @@ class LfsStore:
         if response.status_code != HTTPStatus.OK:
             raise self._describe_refusal(response, name)
         try:
-            answer = json.loads(self._client.read(response, most=_MOST_JSON))
+            answer = json.loads(self._client.read(response, most=_MAX_JSON))
             return {entry["oid"]: entry for entry in answer["objects"]}
         except (KeyError, TypeError, ValueError, RecursionError):
-            raise UnexpectedAnswerError(f"what the LFS server says about {name} cannot be read") from None
+            raise UnexpectedResponseError(f"what the LFS server says about {name} cannot be read") from None
 
     def _read_link(self, answers: Mapping[str, Any], pointer: Pointer, path: str) -> _Link:
         try:
@@ -185,19 +185,19 @@ class LfsStore:
             if entry.get("error"):
                 raise _describe_object_error(int(entry["error"]["code"]), str(entry["error"].get("message", "")), path)
             if entry.get("size", pointer.size) != pointer.size:
-                raise UnexpectedAnswerError(f"{path}: the LFS server says another size than the pointer")
+                raise UnexpectedResponseError(f"{path}: the LFS server says another size than the pointer")
             action = entry["actions"]["download"]
             href = str(action["href"])
             lifetime = float(action.get("expires_in") or 0) or _read_lifetime(action.get("expires_at"), self._clock())
             return _Link(href, dict(_read_headers(action.get("header") or {})), self._clock() + lifetime)
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise UnexpectedAnswerError(f"{path}: the LFS server gives no link that can be read") from None
+            raise UnexpectedResponseError(f"{path}: the LFS server gives no link that can be read") from None
 
     def _describe_refusal(self, response: requests.Response, name: str) -> ModelhaulError:
         status = response.status_code
         try:
             words = self._client.read(response, most=64 * 1024).decode("utf-8", "replace")
-        except (SourceUnavailableError, UnexpectedAnswerError):
+        except (SourceUnavailableError, UnexpectedResponseError):
             words = ""
         if status == _BANDWIDTH_EXCEEDED or _BUDGET.search(words):
             return _describe_quota(name)
@@ -214,7 +214,7 @@ class LfsStore:
                 f"the LFS server does not give out the objects of {name}; the token in the secret of the parameter "
                 "GitHubTokenSecret must be allowed to read its contents"
             )
-        return UnexpectedAnswerError(f"the LFS server answered the question for {name} with status {status}")
+        return UnexpectedResponseError(f"the LFS server answered the question for {name} with status {status}")
 
 
 def _check_link(response: requests.Response) -> None:
@@ -242,7 +242,7 @@ def _describe_object_error(code: int, words: str, path: str) -> ModelhaulError:
                 "must be allowed to read the repository's contents"
             )
         case _:
-            return UnexpectedAnswerError(f"{path}: the LFS server answered with error {code}")
+            return UnexpectedResponseError(f"{path}: the LFS server answered with error {code}")
 
 
 def _describe_quota(what: str) -> SourceQuotaError:

@@ -14,8 +14,8 @@ logger = logging.getLogger(__name__)
 
 _LOOK_EVERY = 5.0  # seconds
 _DEFAULT_PAUSE = 60.0  # what GitHub asks for where it says nothing: docs.github.com/rest/using-the-rest-api
-_LONGEST_PAUSE = 24 * 3600.0
-_LONGEST_WINDOW = 3700.0  # GitHub's are an hour; a clock may be off by a little
+_MAX_PAUSE = 24 * 3600.0
+_MAX_WINDOW = 3700.0  # GitHub's are an hour; a clock may be off by a little
 _EPOCH = re.compile(r"[0-9]{1,11}")
 
 
@@ -57,10 +57,10 @@ class RateBudget:
         reset = headers.get("x-ratelimit-reset", "").strip()
         if not _EPOCH.fullmatch(reset):
             return None
-        return min(max(float(reset) - self._clock(), 1.0), _LONGEST_WINDOW)
+        return min(max(float(reset) - self._clock(), 1.0), _MAX_WINDOW)
 
     def _pause(self, seconds: float) -> RateLimitedError:
-        seconds = min(max(seconds, 1.0), _LONGEST_PAUSE)
+        seconds = min(max(seconds, 1.0), _MAX_PAUSE)
         until = self._clock() + seconds
         if until > self._until:
             self._until = until

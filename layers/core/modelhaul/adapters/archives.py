@@ -29,7 +29,7 @@ from modelhaul.domain.errors import (
     SourceUnavailableError,
     StalledTransferError,
     StorageUnavailableError,
-    UnexpectedAnswerError,
+    UnexpectedResponseError,
 )
 from modelhaul.domain.keys import outcome_key
 from modelhaul.ports.clock import Clock
@@ -201,7 +201,7 @@ class S3ArchiveStore:
         body = cast("HTTPResponse", answer["Body"].__enter__())
         if not answer.get("ContentRange", "").startswith(f"bytes {start}-{end - 1}/"):
             body.close()
-            raise UnexpectedAnswerError(f"S3 was asked for bytes {start}-{end - 1} and answered with another range")
+            raise UnexpectedResponseError(f"S3 was asked for bytes {start}-{end - 1} and answered with another range")
         return body
 
 

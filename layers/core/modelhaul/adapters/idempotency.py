@@ -26,13 +26,13 @@ from modelhaul.domain.errors import IdempotencyKeyReusedError, RequestInProgress
 
 logger = logging.getLogger(__name__)
 
-type Answer = dict[str, Any]
+type Response = dict[str, Any]
 """As Lambda gives it to API Gateway."""
 
-KEPT_FOR = 24 * 3600  # seconds
+RETENTION_SECONDS = 24 * 3600  # seconds
 
 
-class DynamoDBAnswerStore:
+class DynamoDBResponseStore:
     """A table with the key `id`, whose items expire by `expires_at`."""
 
     def __init__(self, table_name: str, *, region: str) -> None:
@@ -47,16 +47,16 @@ class DynamoDBAnswerStore:
             ),
         )
 
-    def answer_once(
-        self, resolve: Callable[[], Answer], *, scope: list[str], key: str, digest: str, context: LambdaContext
-    ) -> Answer:
+    def respond_once(
+        self, resolve: Callable[[], Response], *, scope: list[str], key: str, digest: str, context: LambdaContext
+    ) -> Response:
         """What `resolve` answers, or what it answered to `key` within `scope` in the last 24 hours. An answer that asks
         to come again later (429, 5xx, any with Retry-After) is not kept, so that coming again is of use.
 
         `digest` stands for the rest of the request. Raises IdempotencyKeyReusedError if the first one had another,
         RequestInProgressError while that is being answered, StorageUnavailableError, and what `resolve` raises.
         """
-        given: list[Answer] = []
+        given: list[Response] = []
 
         @idempotent_function(  # type: ignore[untyped-decorator]
             data_keyword_argument="request",
@@ -64,22 +64,22 @@ class DynamoDBAnswerStore:
             config=IdempotencyConfig(
                 event_key_jmespath="[scope, key]",
                 payload_validation_jmespath="digest",
-                expires_after_seconds=KEPT_FOR,
+                expires_after_seconds=RETENTION_SECONDS,
                 hash_function="sha256",
                 lambda_context=context,
             ),
-            output_serializer=_AnswerSerializer(),
+            output_serializer=_ResponseSerializer(),
             key_prefix="modelhaul",
         )
-        def answer(*, request: dict[str, Any]) -> Answer:  # noqa: ARG001 - what Powertools compares
+        def answer(*, request: dict[str, Any]) -> Response:  # noqa: ARG001 - what Powertools compares
             given.append(resolve())
-            if _is_passing(given[0]):
-                raise _PassingAnswerError
+            if _is_transient(given[0]):
+                raise _TransientResponseError
             return given[0]
 
         try:
-            answered: Answer = answer(request={"scope": scope, "key": key, "digest": digest})
-        except _PassingAnswerError:
+            answered: Response = answer(request={"scope": scope, "key": key, "digest": digest})
+        except _TransientResponseError:
             return given[0]
         except IdempotencyAlreadyInProgressError:
             raise RequestInProgressError("The first request with this Idempotency-Key is being answered.") from None
@@ -96,11 +96,11 @@ class DynamoDBAnswerStore:
         return answered
 
 
-class _PassingAnswerError(Exception):
+class _TransientResponseError(Exception):
     """The answer holds for now only."""
 
 
-def _is_passing(answer: Answer) -> bool:
+def _is_transient(answer: Response) -> bool:
     status = answer["statusCode"]
     return (
         status == HTTPStatus.TOO_MANY_REQUESTS
@@ -109,12 +109,12 @@ def _is_passing(answer: Answer) -> bool:
     )
 
 
-class _AnswerSerializer(BaseIdempotencySerializer):
+class _ResponseSerializer(BaseIdempotencySerializer):
     """Compressed: a thousand presigned addresses take 1.5 MB as they are, and an item may have 400 KB."""
 
-    def to_dict(self, data: Answer) -> dict[str, str]:
+    def to_dict(self, data: Response) -> dict[str, str]:
         return {"answer": base64.b64encode(zlib.compress(json.dumps(data).encode())).decode()}
 
-    def from_dict(self, data: dict[str, str]) -> Answer:
-        answer: Answer = json.loads(zlib.decompress(base64.b64decode(data["answer"])))
+    def from_dict(self, data: dict[str, str]) -> Response:
+        answer: Response = json.loads(zlib.decompress(base64.b64decode(data["answer"])))
         return answer

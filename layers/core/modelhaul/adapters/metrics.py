@@ -9,8 +9,8 @@ from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import Ama
 from modelhaul.ports.metrics import CATALOG
 
 
-class PowertoolsMeter:
-    """Implements `modelhaul.ports.metrics.Meter`. The namespace comes from POWERTOOLS_METRICS_NAMESPACE, the dimension
+class PowertoolsMetrics:
+    """Implements `Metrics`. The namespace comes from POWERTOOLS_METRICS_NAMESPACE, the dimension
     `service` from POWERTOOLS_SERVICE_NAME.
     """
 

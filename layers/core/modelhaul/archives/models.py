@@ -10,12 +10,12 @@ from modelhaul.domain.archives import Archive, SkippedDirectory
 from modelhaul.domain.errors import ArchiveRefusedError, NoModelInArchiveError
 from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source
 from modelhaul.domain.names import name_models
-from modelhaul.domain.required_files import MAX_INDEX_SIZE, RequiredFiles, find_lacking
+from modelhaul.domain.required_files import MAX_INDEX_SIZE, RequiredFiles, find_missing_files
 
 MAX_MODELS = 90  # of one archive: they are claimed in one DynamoDB transaction (100 actions)
 # What is kept of the others: enough to act on, and no more than a record holds.
 _MAX_SKIPPED = 100
-_MAX_LACKS = 10
+_MAX_MISSING = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +50,19 @@ def inspect_archive(reader: ArchiveReader, archive: Archive, rule: RequiredFiles
 
     lacking: dict[str, tuple[str, ...]] = {}
     if any("/" not in path for path in entries):
-        lacking[""] = find_lacking(entries.keys(), partial(read_index, ""), rule)
+        lacking[""] = find_missing_files(entries.keys(), partial(read_index, ""), rule)
     if lacking.get("") != ():
         for directory, paths in _group_by_directory(entries).items():
-            lacking[directory] = find_lacking(paths, partial(read_index, directory), rule)
+            lacking[directory] = find_missing_files(paths, partial(read_index, directory), rule)
     valid = [directory for directory, lacks in lacking.items() if not lacks]
     if not valid:
-        raise NoModelInArchiveError(_describe_lacking(lacking), lacking=lacking)
+        raise NoModelInArchiveError(_describe_missing(lacking), lacking=lacking)
     if len(valid) > MAX_MODELS:
         raise ArchiveRefusedError(
             f"The archive holds {len(valid):,} models; the limit is {MAX_MODELS}.", reason="too-many-models"
         )
     names = name_models(valid, model_name=archive.model_name, file_name=archive.file_name)
-    skipped = tuple(SkippedDirectory(d, lacks[:_MAX_LACKS]) for d, lacks in lacking.items() if lacks)
+    skipped = tuple(SkippedDirectory(d, lacks[:_MAX_MISSING]) for d, lacks in lacking.items() if lacks)
     return Inspection(names, skipped[:_MAX_SKIPPED])
 
 
@@ -75,7 +75,7 @@ def _group_by_directory(paths: Iterable[str]) -> dict[str, set[str]]:
     return groups
 
 
-def _describe_lacking(lacking: dict[str, tuple[str, ...]]) -> str:
+def _describe_missing(lacking: dict[str, tuple[str, ...]]) -> str:
     if not lacking:
         return "There are no files in the archive."
     shown = [f"{directory or 'the top level'!r} lacks {', '.join(lacks[:5])}" for directory, lacks in lacking.items()]

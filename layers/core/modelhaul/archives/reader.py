@@ -40,7 +40,7 @@ _HEADER_SLACK = 512  # bytes of extra fields that one request for a local header
 _RUN_GAP = 64 * 1024
 _RUN_SIZE = 4 * 1024 * 1024
 _CONCURRENCY = 8
-_HEADS_AT_ONCE = 1_000  # of one run: each may be of some bytes in the archive, and of two kilobytes inflated
+_MAX_HEADS = 1_000  # of one run: each may be of some bytes in the archive, and of two kilobytes inflated
 
 
 class ArchiveReader:
@@ -89,18 +89,18 @@ class ArchiveReader:
             entry, _ = pending
             _check_pending(self._read(_begin_descriptor(entry), entry.end), pending)
 
-    def read_heads(self, entries: Sequence[Entry], size: int, *, most_requests: int) -> Iterator[tuple[Entry, bytes]]:
+    def read_heads(self, entries: Sequence[Entry], size: int, *, max_requests: int) -> Iterator[tuple[Entry, bytes]]:
         """Each of the entries, given in order, with the first `size` bytes of its content.
 
         Their CRC-32 is not verified: enough to choose what to read, not to call a file clean; `read_entry` verifies.
         Neighbours are read in one request, and far data descriptors in one each. Raises ArchiveRefusedError before the
-        first if the neighbours would take more than `most_requests`.
+        first if the neighbours would take more than `max_requests`.
         """
         groups = group_neighbours(entries, lambda e: _end_of_head(e, size))
-        runs = [run for group in groups for run in batched(group, _HEADS_AT_ONCE, strict=False)]
-        if len(runs) > most_requests:
+        runs = [run for group in groups for run in batched(group, _MAX_HEADS, strict=False)]
+        if len(runs) > max_requests:
             raise ArchiveRefusedError(
-                f"The archive's entries take {len(runs):,} requests to inspect; the limit is {most_requests:,}.",
+                f"The archive's entries take {len(runs):,} requests to inspect; the limit is {max_requests:,}.",
                 reason=Refusal.TOO_MANY_ENTRIES,
             )
         with ThreadPoolExecutor(_CONCURRENCY, thread_name_prefix="heads") as pool:

@@ -44,7 +44,7 @@ class _NeighbourReader:
         self._lock = threading.Lock()
         self._runs: dict[tuple[int, int], _Run] = {}
 
-    def announce(self, entries: Sequence[Entry]) -> None:
+    def prepare(self, entries: Sequence[Entry]) -> None:
         small = [e for e in entries if e.end - e.header_offset <= _SMALL_ENTRY]
         small.sort(key=lambda e: e.header_offset)
         for group in group_neighbours(small, lambda e: e.end):
@@ -98,9 +98,9 @@ class ArchiveSource:
         stream.offset = start
         return stream
 
-    def announce_files(self, files: Sequence[SourceFile]) -> None:
+    def prepare_files(self, files: Sequence[SourceFile]) -> None:
         """Their places are known; small ones that lie near each other are read together."""
-        self._neighbours.announce([_read_locator(file) for file in files])
+        self._neighbours.prepare([_read_locator(file) for file in files])
 
     def locate(self, model: ResolvedModel, file: SourceFile) -> ObjectRange | None:  # noqa: ARG002 - the locator says where
         entry = _read_locator(file)

@@ -25,7 +25,7 @@ from modelhaul.domain.keys import manifest_key
 from modelhaul.domain.models import Model, ModelStatus, describe_missing_model
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.content import ContentIndex
-from modelhaul.ports.metrics import Meter
+from modelhaul.ports.metrics import Metrics
 from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.object_store import ObjectStore
 
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 _BATCH = 250  # files, between two looks at the clock: at most a second or two
 _STOP_BEFORE = 8.0  # seconds kept at the end
 _MARGIN = 60.0  # seconds after a function's end when nothing that it sent can still be on its way
-_AT_ONCE = 100
+_MAX_DUE = 100
 _LEASE_TRIES = 3
 _MAX_MANIFEST = 1 << 40  # bytes; more than there can be
 
@@ -44,7 +44,7 @@ class ModelDeleter:
     models: ModelRepository
     content: ContentIndex
     store: ObjectStore
-    meter: Meter
+    metrics: Metrics
     clock: Clock
 
     def delete_model(self, model_id: str, remaining: Callable[[], float]) -> bool:
@@ -77,7 +77,7 @@ class ModelDeleter:
         deleted. Raises ExceptionGroup with the unexpected errors, after all of them.
         """
         defects: list[Exception] = []
-        for listed in self.models.list_deleting(self.clock(), _AT_ONCE):
+        for listed in self.models.list_deleting(self.clock(), _MAX_DUE):
             if remaining() < _STOP_BEFORE:
                 break
             try:
@@ -109,7 +109,7 @@ class ModelDeleter:
         # Last, since it says what else there is to delete.
         self.store.delete([manifest_key(model.model_id)])
         self.models.remove_model(model.model_id, owner=owner)
-        self.meter.count("ModelsDeleted", source=model.resolved.source)
+        self.metrics.count("ModelsDeleted", source=model.resolved.source)
         logger.info("model deleted; it can be imported again", extra={**context, "files": len(files)})
         return True
 

@@ -10,7 +10,7 @@ from modelhaul.domain.models import Model, ModelStatus, Source, describe_missing
 from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.object_store import ObjectStore
 
-LINK_LIFE = 3600  # seconds; at most as long as the credentials of the function that signs
+LINK_SECONDS = 3600  # seconds; at most as long as the credentials of the function that signs
 
 # Of a manifest as Lambda's answer carries it: a text in JSON once more, which may have 6 MB.
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
@@ -42,7 +42,7 @@ class Catalog:
 
     def sign_manifest(self, model: Model) -> str:
         """An address that holds for an hour."""
-        return self.store.sign_read(manifest_key(model.model_id), seconds=LINK_LIFE)
+        return self.store.sign_read(manifest_key(model.model_id), seconds=LINK_SECONDS)
 
     def sign_file(self, model_id: str, path: str) -> str:
         """An address of the model's file that holds for an hour.
@@ -57,4 +57,4 @@ class Catalog:
         is_key = is_path(path) and len(key.encode()) <= MAX_KEY_BYTES
         if not is_key or self.store.find_object(key) is None:
             raise ModelFileNotFoundError(f"{model.resolved.name} has no file {path[:200]!r}; its manifest lists them.")
-        return self.store.sign_read(key, seconds=LINK_LIFE)
+        return self.store.sign_read(key, seconds=LINK_SECONDS)

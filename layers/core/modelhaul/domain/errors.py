@@ -41,7 +41,7 @@ ModelhaulError
     ├── RateLimitedError           waits as long as the source says, and uses no retry
     ├── SourceUnavailableError     refused, reset, timed out, 5xx
     ├── StalledTransferError       open, but nothing comes
-    ├── UnexpectedAnswerError      not the bytes that were asked for
+    ├── UnexpectedResponseError      not the bytes that were asked for
     ├── SourceChangedError         the ETag changed between two ranges
     ├── DigestMismatchError        the bytes are not those that the source published
     ├── ObjectGoneError            an object to copy is no longer there, or not the same
@@ -296,7 +296,7 @@ class StalledTransferError(TransientError):
     type = "stalled-transfer"
 
 
-class UnexpectedAnswerError(TransientError):
+class UnexpectedResponseError(TransientError):
     type = "unexpected-answer"
 
 

@@ -11,7 +11,7 @@ from modelhaul.domain.models import ResolvedModel
 from modelhaul.domain.selection import Selection, Weights, describe_patterns
 
 _SHOWN = 5  # paths in what is said
-_LONGEST = 100  # characters of one
+_MAX_LENGTH = 100  # characters of one
 
 
 class _Format(Enum):
@@ -108,5 +108,5 @@ def _describe_missing(model: ResolvedModel, others: Collection[str]) -> str:
 
 
 def _list_paths(paths: Collection[str]) -> str:
-    shown = ", ".join(path[:_LONGEST] for path in sorted(paths)[:_SHOWN])
+    shown = ", ".join(path[:_MAX_LENGTH] for path in sorted(paths)[:_SHOWN])
     return f"{shown} and {len(paths) - _SHOWN:,} more" if len(paths) > _SHOWN else shown

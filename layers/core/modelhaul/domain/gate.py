@@ -7,7 +7,7 @@ from modelhaul.domain.findings import FileInspection, FileVerdict
 
 _MAX_RECORDED = 100  # flags in a model's record
 _MIN_RECORDED = 8
-_LONGEST_FLAG = 300  # characters
+_MAX_FLAG = 300  # characters
 
 
 class PicklePolicy(StrEnum):
@@ -64,7 +64,7 @@ class GateReport:
         DynamoDB limits a record to 400 KB, and the `models` that one task ends with to 4 MB in one transaction.
         """
         kept = max(_MIN_RECORDED, _MAX_RECORDED // models)
-        flags = tuple(flag if len(flag) <= _LONGEST_FLAG else f"{flag[:_LONGEST_FLAG]}…" for flag in self.flags)
+        flags = tuple(flag if len(flag) <= _MAX_FLAG else f"{flag[:_MAX_FLAG]}…" for flag in self.flags)
         files = sorted(self.files, key=lambda file: (file.verdict is FileVerdict.CLEAN, file.path))
         return replace(
             self,

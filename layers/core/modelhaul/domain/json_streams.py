@@ -18,8 +18,8 @@ _QUOTE = re.compile(rb'[^\\]"')
 _TOO_MANY_DIGITS = b"0" * 2_000
 _AS_DIGITS = bytes(ord("0") if chr(byte).isdecimal() and byte < 128 else ord(" ") for byte in range(256))  # noqa: PLR2004 - ASCII
 _WHOLE = 4 * 1024 * 1024  # bytes that are parsed at once, to at most thirty times as many
-_MOST_PARTS = 200_000  # of one member's value
-_MOST_SHARDS = 100_000
+_MAX_PARTS = 200_000  # of one member's value
+_MAX_SHARDS = 100_000
 _SHOWN = 80  # characters of a name in what is said
 
 
@@ -53,7 +53,7 @@ def read_members(read: ReadRange, start: int, end: int) -> Iterator[tuple[str, A
     for event, name in events:
         if event == "map_key":
             try:
-                yield name, _build(next(events), events, [_MOST_PARTS])
+                yield name, _build(next(events), events, [_MAX_PARTS])
             except RecursionError:
                 raise JsonError("is not JSON that can be read") from None
 
@@ -88,8 +88,8 @@ def list_shards(read: ReadRange, size: int) -> set[str]:
             if depth != 2 or event != "string":  # noqa: PLR2004 - in the map, which is in the object
                 raise JsonError("has no weight_map of names")
             shards.add(value)
-            if len(shards) > _MOST_SHARDS:
-                raise JsonError(f"names more than {_MOST_SHARDS:,} shards")
+            if len(shards) > _MAX_SHARDS:
+                raise JsonError(f"names more than {_MAX_SHARDS:,} shards")
     if not found:
         raise JsonError("has no weight_map of names")
     return shards
@@ -114,7 +114,7 @@ def _build(first: tuple[str, Any], events: Iterator[tuple[str, Any]], left: list
     """The value that begins with the event `first`, of at most `left[0]` parts."""
     left[0] -= 1
     if left[0] < 0:
-        raise JsonError(f"has a value of more than {_MOST_PARTS:,} parts")
+        raise JsonError(f"has a value of more than {_MAX_PARTS:,} parts")
     event, value = first
     if event == "start_map":
         built: dict[str, Any] = {}

@@ -66,7 +66,7 @@ _OF_REQUESTS: Mapping[type[errors.ModelhaulError], str] = {
     "again.",
     errors.RateLimitedError: f"{_AGAIN_LATER} A configured token raises most limits.",
     errors.SourceUnavailableError: f"{_AGAIN_LATER} If it stays, look at the source's status page.",
-    errors.UnexpectedAnswerError: "Send the request again later. If it stays, have an operator check the source's "
+    errors.UnexpectedResponseError: "Send the request again later. If it stays, have an operator check the source's "
     "address among the stack's parameters.",
     errors.StorageUnavailableError: _AGAIN_LATER,
     errors.InternalError: "Send the request again. If it stays, have an operator look into the log.",

@@ -21,7 +21,7 @@ class RequiredFiles(StrEnum):
     EQUIVALENTS = "equivalents"
 
 
-def find_lacking(
+def find_missing_files(
     paths: Collection[str], read_index: Callable[[str], bytes | None], rule: RequiredFiles = RequiredFiles.EQUIVALENTS
 ) -> tuple[str, ...]:
     """What the files at `paths` (relative to the model) lack to be a model; nothing if they are one.

@@ -6,7 +6,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 
 _SHOWN = 3  # patterns of a list, in what is said
-_LONGEST = 60  # characters of one
+_MAX_LENGTH = 60  # characters of one
 
 
 class Weights(StrEnum):
@@ -62,7 +62,7 @@ class Selection:
 
 def describe_patterns(patterns: tuple[str, ...]) -> str:
     """The first few, quoted."""
-    shown = [repr(p if len(p) <= _LONGEST else f"{p[:_LONGEST]}…") for p in patterns[:_SHOWN]]
+    shown = [repr(p if len(p) <= _MAX_LENGTH else f"{p[:_MAX_LENGTH]}…") for p in patterns[:_SHOWN]]
     more = f" and {len(patterns) - _SHOWN} more" if len(patterns) > _SHOWN else ""
     return f"{' '.join(shown)}{more}"
 

@@ -15,7 +15,12 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from modelhaul import wiring
 from modelhaul.domain import errors
 from modelhaul.entrypoints.logs import create_logger
-from modelhaul.entrypoints.problems import answer_error, answer_invalid, answer_no_route, create_problem
+from modelhaul.entrypoints.problems import (
+    create_error_response,
+    create_invalid_response,
+    create_no_route_response,
+    create_problem,
+)
 from modelhaul.entrypoints.requests import digest_request, label_as_json, read_form_type
 from modelhaul.settings import CorsSettings
 
@@ -32,9 +37,9 @@ def create_app() -> APIGatewayRestResolver:
     """A resolver whose every error is a problem; routes validate by pydantic, and refuse unknown query parameters."""
     app = APIGatewayRestResolver(enable_validation=True, json_body_deserializer=_parse_json)
     app.use([_check_query_names])
-    app.exception_handler(errors.ModelhaulError)(answer_error)
-    app.exception_handler(RequestValidationError)(answer_invalid)
-    app.not_found(answer_no_route)
+    app.exception_handler(errors.ModelhaulError)(create_error_response)
+    app.exception_handler(RequestValidationError)(create_invalid_response)
+    app.not_found(create_no_route_response)
     return app
 
 
@@ -60,7 +65,7 @@ def _check_query_names(app: APIGatewayRestResolver, next_middleware: NextMiddlew
     return next_middleware(app)
 
 
-def answer_request(
+def handle_request(
     app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext, *, takes_forms: bool = False
 ) -> dict[str, Any]:
     """Resolves an API Gateway REST event. What nobody foresaw is logged and answered as 500.
@@ -71,7 +76,7 @@ def answer_request(
     logger = create_logger()
     logger.set_correlation_id(context.aws_request_id)
     try:
-        answer = _answer_once(app, event, context, takes_forms=takes_forms)
+        answer = _respond_once(app, event, context, takes_forms=takes_forms)
     except Exception:
         logger.exception("unexpected error")
         problem = create_problem(
@@ -79,12 +84,12 @@ def answer_request(
             HTTPStatus.INTERNAL_SERVER_ERROR,
             f"Something went wrong that should not have. In the log it is the request {context.aws_request_id}.",
         )
-        return _write_answer(problem)
+        return _write_response(problem)
     logger.info("answered", path=event.get("path"), method=event.get("httpMethod"), status=answer["statusCode"])
     return answer
 
 
-def _answer_once(
+def _respond_once(
     app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext, *, takes_forms: bool
 ) -> dict[str, Any]:
     """A POST with an Idempotency-Key is answered as it was before, if it was.
@@ -105,7 +110,7 @@ def _answer_once(
         if not _IDEMPOTENCY_KEY.fullmatch(key):
             raise errors.InvalidIdempotencyKeyError("An Idempotency-Key has 1 to 255 visible characters of ASCII.")
         # What keeps answers is loaded (a quarter of a second) by those who ask for it.
-        return wiring.create_answer_store().answer_once(
+        return wiring.create_response_store().respond_once(
             resolve,
             scope=[request.resource, _find_caller(event)],
             key=key,
@@ -113,7 +118,7 @@ def _answer_once(
             context=context,
         )
     except errors.ModelhaulError as error:
-        return _write_answer(answer_error(error))
+        return _write_response(create_error_response(error))
 
 
 def _find_caller(event: dict[str, Any]) -> str:
@@ -122,7 +127,7 @@ def _find_caller(event: dict[str, Any]) -> str:
     return identity.get("apiKeyId") or identity.get("caller") or ""
 
 
-def _write_answer(response: Response[str]) -> dict[str, Any]:
+def _write_response(response: Response[str]) -> dict[str, Any]:
     """As Lambda gives it to API Gateway, for what is answered without a route."""
     headers = {name: value if isinstance(value, list) else [value] for name, value in response.headers.items()}
     return {
@@ -148,9 +153,9 @@ type Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 
 
 def create_handler(app: APIGatewayRestResolver, *, takes_forms: bool = False) -> Handler:
-    """A Lambda handler for the app, as `answer_request`."""
+    """A Lambda handler for the app, as `handle_request`."""
 
     def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-        return _allow_origin(answer_request(app, event, context, takes_forms=takes_forms))
+        return _allow_origin(handle_request(app, event, context, takes_forms=takes_forms))
 
     return handler

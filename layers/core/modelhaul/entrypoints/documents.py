@@ -22,7 +22,7 @@ _IMPORT_PROBLEMS = (
     errors.DeletionInProgressError,
     errors.CredentialsRefusedError,
     errors.UntrustedHostError,
-    errors.UnexpectedAnswerError,
+    errors.UnexpectedResponseError,
     errors.RateLimitedError,
     errors.SourceUnavailableError,
 )
@@ -33,7 +33,7 @@ _HEADERS = {
 }
 
 
-def describe_answers(
+def describe_responses(
     status: HTTPStatus,
     description: str,
     *,
@@ -62,7 +62,7 @@ def describe_answers(
 
 def describe_import(invalid: type[errors.InvalidReferenceError]) -> dict[int, OpenAPIResponse]:
     """The answers of the routes that import a model by its name; `invalid` is for a name that cannot be."""
-    return describe_answers(
+    return describe_responses(
         HTTPStatus.CREATED,
         "Accepted; no body.",
         headers=["Location"],

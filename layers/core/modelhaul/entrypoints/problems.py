@@ -35,7 +35,7 @@ _STATUS: dict[type[errors.ModelhaulError], HTTPStatus] = {
     errors.TaskEndedError: HTTPStatus.CONFLICT,
     errors.CredentialsRefusedError: HTTPStatus.BAD_GATEWAY,
     errors.UntrustedHostError: HTTPStatus.BAD_GATEWAY,
-    errors.UnexpectedAnswerError: HTTPStatus.BAD_GATEWAY,
+    errors.UnexpectedResponseError: HTTPStatus.BAD_GATEWAY,
     errors.InternalError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.TransientError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ModelhaulError: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -81,7 +81,7 @@ _FIELDS = {
 
 _RETRY_AFTER = 30  # seconds, where the other side said nothing
 _DELETED_AFTER = 60  # seconds: what most deletions take
-_ANSWERED_AFTER = 2  # seconds: what most requests take
+_RESPONSE_AFTER = 2  # seconds: what most requests take
 
 # Of the fields at fault in an answer, which Lambda limits to 6 MB as it does requests.
 _MAX_FIELDS = 100
@@ -116,7 +116,7 @@ def find_title(kind: type[errors.ModelhaulError]) -> str:
     return _TITLES.get(kind.type, find_status(kind).phrase)
 
 
-def answer_error(error: errors.ModelhaulError) -> Response[str]:
+def create_error_response(error: errors.ModelhaulError) -> Response[str]:
     status = find_status(type(error))
     extra: dict[str, Any] = {}
     headers: dict[str, str] = {}
@@ -153,13 +153,13 @@ def _find_pause(error: errors.ModelhaulError, status: HTTPStatus) -> int | None:
         case errors.DeletionInProgressError():
             return _DELETED_AFTER
         case errors.RequestInProgressError():
-            return _ANSWERED_AFTER
+            return _RESPONSE_AFTER
         case errors.TransientError() if status is HTTPStatus.SERVICE_UNAVAILABLE:
             return math.ceil(error.retry_after or _RETRY_AFTER)
     return None
 
 
-def answer_invalid(error: RequestValidationError) -> Response[str]:
+def create_invalid_response(error: RequestValidationError) -> Response[str]:
     found = [dict(e) for e in error.errors()]
     # Fields are at ("body", name, …); what is at ("body",) is the whole of it.
     if any(e["type"] == "json_invalid" or len(e["loc"]) == 1 for e in found):
@@ -178,7 +178,7 @@ def _describe_fault(error: Mapping[str, Any]) -> str:
     return f"given {len(repeated)} times, takes one value" if isinstance(repeated, list) else str(error["msg"])
 
 
-def answer_no_route(_: NotFoundError) -> Response[str]:
+def create_no_route_response(_: NotFoundError) -> Response[str]:
     return create_problem("no-such-route", HTTPStatus.NOT_FOUND, "There is no such route.")
 
 

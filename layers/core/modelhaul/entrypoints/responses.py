@@ -72,7 +72,7 @@ def redirect(url: str) -> Response[str]:
     )
 
 
-def answer_json(body: dict[str, Any]) -> Response[str]:
+def create_json_response(body: dict[str, Any]) -> Response[str]:
     return Response(
         status_code=HTTPStatus.OK.value,
         content_type="application/json",

@@ -9,7 +9,7 @@ from modelhaul.domain.selection import Selection, Weights
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # A record of DynamoDB has 400 KB, and is paid for by its size at each count of progress.
-_MOST_CHARACTERS = 10_000
+_MAX_LENGTH = 10_000
 
 
 def _check_pattern(pattern: str) -> str:
@@ -19,8 +19,8 @@ def _check_pattern(pattern: str) -> str:
 
 
 def _check_length(patterns: list[str]) -> list[str]:
-    if sum(map(len, patterns)) > _MOST_CHARACTERS:
-        raise ValueError(f"the patterns of a list have at most {_MOST_CHARACTERS:,} characters together")
+    if sum(map(len, patterns)) > _MAX_LENGTH:
+        raise ValueError(f"the patterns of a list have at most {_MAX_LENGTH:,} characters together")
     return patterns
 
 

@@ -57,7 +57,7 @@ def record_dead_letters(event: dict[str, Any], context: LambdaContext) -> dict[s
         try:
             message = _read_dead_letter(record.body)
         except ValidationError:
-            wiring.create_meter().count("UnreadableMessages")
+            wiring.create_metrics().count("UnreadableMessages")
             logger.exception("dead letter that is no message of this version; dropped", body=record.body[:1000])
             return
         if message is None:
@@ -68,7 +68,7 @@ def record_dead_letters(event: dict[str, Any], context: LambdaContext) -> dict[s
     return _process(event, context, handle_record)
 
 
-def announce_ended_tasks(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def publish_ended_tasks(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Announces the end of each task that ended by a record of the tasks' stream, and answers with the records to
     deliver again: from the first of them on, those behind it as well.
     """
@@ -79,7 +79,7 @@ def announce_ended_tasks(event: dict[str, Any], context: LambdaContext) -> dict[
             return
         with create_logger().append_context_keys(task_id=task_id):
             try:
-                wiring.create_announcer().announce_end(task_id)
+                wiring.create_end_publisher().publish_end(task_id)
             except Exception:
                 create_logger().exception("end not announced; the stream delivers it again")
                 raise

@@ -23,7 +23,7 @@ from modelhaul.ports.archive_store import ArchiveStore
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.files import FileRepository
 from modelhaul.ports.imports import ImportRepository
-from modelhaul.ports.metrics import Meter
+from modelhaul.ports.metrics import Metrics
 from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.object_store import ObjectStore
 from modelhaul.ports.tasks import TaskRepository
@@ -39,7 +39,7 @@ _WITHOUT_STAGING = {ArchiveRefusedError.type, InvalidModelError.type, UnsafeMode
 
 
 @dataclass(frozen=True, slots=True)
-class TaskCloser:
+class TaskFinisher:
     """Ends tasks FAILED or cancelled, whoever notices that they must."""
 
     tasks: TaskRepository
@@ -48,7 +48,7 @@ class TaskCloser:
     files: FileRepository
     store: ObjectStore
     archives: ArchiveStore
-    meter: Meter
+    metrics: Metrics
     clock: Clock
     outcomes: OutcomeWriter
 
@@ -120,10 +120,10 @@ class TaskCloser:
         if ended:
             context = {"task_id": task_id, "reason": error.type, "detail": error.detail}
             if stage is Stage.CANCELLED:
-                self.meter.count("ImportsCancelled", source=task.source)
+                self.metrics.count("ImportsCancelled", source=task.source)
                 logger.info("import cancelled", extra=context)
             else:
-                self.meter.count("ImportsFailed", source=task.source, reason=error.type)
+                self.metrics.count("ImportsFailed", source=task.source, reason=error.type)
                 logger.error("import failed", extra=context)
         try:
             self.tidy(task)

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class EndAnnouncer:
+class EndPublisher:
     """`bucket` is the models bucket, for the models' addresses."""
 
     tasks: TaskRepository
@@ -31,7 +31,7 @@ class EndAnnouncer:
     bus: EventBus
     bucket: str
 
-    def announce_end(self, task_id: str) -> None:
+    def publish_end(self, task_id: str) -> None:
         """Announces a task that has ended; one that has not, or is gone, is none to announce.
 
         Raises StorageUnavailableError; the event may then have been sent.

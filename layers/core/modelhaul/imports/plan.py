@@ -10,7 +10,7 @@ from modelhaul.domain.file_selection import choose_files
 from modelhaul.domain.files import FileKind, FileList, SourceFile
 from modelhaul.domain.messages import PlanImport
 from modelhaul.domain.models import ResolvedModel, Source
-from modelhaul.domain.required_files import MAX_INDEX_SIZE, RequiredFiles, find_lacking
+from modelhaul.domain.required_files import MAX_INDEX_SIZE, RequiredFiles, find_missing_files
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
 from modelhaul.imports.dispatch import CHECK_AFTER, send_transfers
 from modelhaul.ports.byte_streams import read_verified
@@ -24,7 +24,7 @@ from modelhaul.transfer.policy import TransferPolicy
 
 logger = logging.getLogger(__name__)
 
-_RECORDED_AT_ONCE = 5_000  # files, between two signs of life
+_RECORD_BATCH = 5_000  # files, between two signs of life
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Planner:
         if task.stage is Stage.PLANNING:
             listed = self._list_files(task)
             files = [file for file in listed if file.kind is FileKind.FILE]
-            for some in batched(listed, _RECORDED_AT_ONCE, strict=False):
+            for some in batched(listed, _RECORD_BATCH, strict=False):
                 self.tasks.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER)
                 self.files.put_files(task.id, some)
             totals = Progress(files_total=len(files), bytes_total=sum(f.size for f in files))
@@ -107,7 +107,7 @@ class Planner:
         """Nobody vouches that a repository is a model. A part of it may then be anything: it was asked for."""
         by_path = {file.path: file for file in files}
         paths = {path for path, file in by_path.items() if file.kind is FileKind.FILE}
-        lacking = find_lacking(paths, lambda path: _read_index(source, model, by_path[path]), self.required_files)
+        lacking = find_missing_files(paths, lambda path: _read_index(source, model, by_path[path]), self.required_files)
         if lacking:
             named = [f"{name} (which is a {by_path[name].kind} there)" if name in by_path else name for name in lacking]
             raise RequiredFilesError(f"{model.name} at {model.commit} is no model, it lacks: {', '.join(named[:10])}.")

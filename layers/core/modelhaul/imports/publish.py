@@ -22,7 +22,7 @@ from modelhaul.domain.models import Model, ModelError, ModelRoots, ModelStatus
 from modelhaul.domain.objects import Blob
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.imports.dispatch import CHECK_AFTER
-from modelhaul.imports.finish import TaskCloser, abort_uploads
+from modelhaul.imports.finish import TaskFinisher, abort_uploads
 from modelhaul.imports.outcomes import OutcomeWriter
 from modelhaul.inspection.gate import Gate, GateSession, OutOfTimeError, describe_lost_file
 from modelhaul.ports.archive_store import ArchiveStore
@@ -31,7 +31,7 @@ from modelhaul.ports.content import ContentIndex
 from modelhaul.ports.files import FileRepository
 from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.message_queue import MessageQueue
-from modelhaul.ports.metrics import Meter
+from modelhaul.ports.metrics import Metrics
 from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.object_store import ObjectStore
 from modelhaul.ports.tasks import TaskRepository
@@ -40,9 +40,9 @@ from modelhaul.transfer.reuse import digests_of, estimate_copy_time
 
 logger = logging.getLogger(__name__)
 
-_AT_ONCE = 16
+_CONCURRENCY = 16
 _MAX_NAMED = 10  # models in a message
-_LARGE_AT_ONCE = 4  # each in as many requests as it has half gigabytes
+_LARGE_CONCURRENCY = 4  # each in as many requests as it has half gigabytes
 _BATCH_BYTES = 64_000_000_000
 _LARGE = 1024 * 1024 * 1024  # bytes; above, the store copies one file in many parallel parts
 _COPYING_SECONDS = 240.0  # with fewer left after the inspection, the next function copies
@@ -61,9 +61,9 @@ class Publisher:
     store: ObjectStore
     archives: ArchiveStore
     queue: MessageQueue
-    meter: Meter
+    metrics: Metrics
     clock: Clock
-    closer: TaskCloser
+    finisher: TaskFinisher
     outcomes: OutcomeWriter
     gate: Gate
     policy: TransferPolicy = field(default_factory=TransferPolicy)
@@ -127,7 +127,7 @@ class Publisher:
             session.save()
         failed = {model_id: ModelError(e.type, e.detail, e.retryable) for model_id, e in errors.items()}
         if not gates:
-            self.closer.fail(task.id, _join_errors(layout.models, errors), failed)
+            self.finisher.fail(task.id, _join_errors(layout.models, errors), failed)
             return False
         # From here on, a task that fails must remove what became visible.
         began = self.tasks.start_stage(task.id, Stage.PUBLISHING, check_at=self.clock() + CHECK_AFTER)
@@ -156,7 +156,7 @@ class Publisher:
             now = self.tasks.find_task(task.id)
             if now is None or now.status is not TaskStatus.PENDING:
                 if now is not None and now.status is TaskStatus.FAILED:
-                    self.closer.tidy(now)
+                    self.finisher.tidy(now)
                 return False
             needed = estimate_copy_time(sum(r.file.size for r in batch))
             if remaining() < _STOP_BEFORE + needed and after > message.after:
@@ -188,11 +188,11 @@ class Publisher:
         if not self.imports.finish_import(task.id, totals=totals, check_at=check_at, gates=kept, failed=failed):
             ended = self.tasks.find_task(task.id)
             if ended is not None and ended.status is TaskStatus.FAILED:
-                self.closer.tidy(ended)
+                self.finisher.tidy(ended)
             return
         seconds = self.clock() - task.created_at.timestamp()
-        self.meter.count("ImportsSucceeded", source=task.source)
-        self.meter.count("ImportSeconds", seconds, source=task.source)
+        self.metrics.count("ImportsSucceeded", source=task.source)
+        self.metrics.count("ImportSeconds", seconds, source=task.source)
         logger.info(
             "import done; ready to be read",
             extra={
@@ -277,9 +277,9 @@ class _Layout:
     def copy(self, batch: Iterable[FileRecord]) -> None:
         """Raises RetriesExhaustedError if a verified file is no longer what it was when it was verified."""
         records = list(batch)
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="publish") as pool:
+        with ThreadPoolExecutor(_CONCURRENCY, thread_name_prefix="publish") as pool:
             self._etags.update(pool.map(self._copy_one, (r for r in records if r.file.size <= _LARGE)))
-        with ThreadPoolExecutor(_LARGE_AT_ONCE, thread_name_prefix="publish") as pool:
+        with ThreadPoolExecutor(_LARGE_CONCURRENCY, thread_name_prefix="publish") as pool:
             self._etags.update(pool.map(self._copy_one, (r for r in records if r.file.size > _LARGE)))
 
     def _copy_one(self, record: FileRecord) -> tuple[str, str]:
@@ -291,7 +291,7 @@ class _Layout:
         return path, etag
 
     def list_blobs(self, policy: TransferPolicy) -> Iterable[tuple[str, Blob]]:
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="publish") as pool:
+        with ThreadPoolExecutor(_CONCURRENCY, thread_name_prefix="publish") as pool:
             for record, etag in zip(self.records, pool.map(self._find_etag, self.records), strict=True):
                 if etag is not None and record.sha256 is not None:
                     blob = Blob(record.sha256, self._key(record), record.file.size, etag)

@@ -25,11 +25,11 @@ from modelhaul.domain.errors import (
 from modelhaul.domain.messages import Message, TransferFiles
 from modelhaul.domain.tasks import Stage, TaskStatus
 from modelhaul.imports.dispatch import CHECK_AFTER
-from modelhaul.imports.finish import TaskCloser
+from modelhaul.imports.finish import TaskFinisher
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.files import FileRepository
 from modelhaul.ports.message_queue import MessageQueue
-from modelhaul.ports.metrics import Meter
+from modelhaul.ports.metrics import Metrics
 from modelhaul.ports.tasks import TaskRepository
 
 logger = logging.getLogger(__name__)
@@ -71,14 +71,14 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
-class GiveUp:
+class Fail:
     error: PermanentError
 
 
-def decide_retry(message: Message, error: ModelhaulError, *, advanced: bool = False) -> Retry | GiveUp:
+def decide_retry(message: Message, error: ModelhaulError, *, advanced: bool = False) -> Retry | Fail:
     """`advanced`: this try moved something forward for good, so that the next one counts as the first again."""
     if isinstance(error, PermanentError):
-        return GiveUp(error)
+        return Fail(error)
     asked = error.retry_after if isinstance(error, TransientError) else None
     if isinstance(error, RateLimitedError):
         # Never under a second, and spread, so that many waiting functions do not all come back at once.
@@ -86,7 +86,7 @@ def decide_retry(message: Message, error: ModelhaulError, *, advanced: bool = Fa
         delay = min(_MAX_DELAY, wait * random.uniform(1.0, 1.1))  # noqa: S311 - jitter
         waited = message.waited + delay
         if waited > MAX_WAITED:
-            return GiveUp(RetriesExhaustedError(f"Waited for a day in vain: {error.detail}"))
+            return Fail(RetriesExhaustedError(f"Waited for a day in vain: {error.detail}"))
         return Retry(message.model_copy(update={"waited": waited}), delay)
     if isinstance(message, TransferFiles) and isinstance(
         error, DigestMismatchError | SourceChangedError | UploadGoneError
@@ -97,7 +97,7 @@ def decide_retry(message: Message, error: ModelhaulError, *, advanced: bool = Fa
         spent = 1 if advanced else message.attempt
         following = message.model_copy(update={"attempt": spent + 1})
     if spent >= MAX_ATTEMPTS:
-        return GiveUp(
+        return Fail(
             RetriesExhaustedError(
                 f"Gave up {_STEP_NAMES[message.kind]} after {MAX_ATTEMPTS} tries. The last one: {error.detail}"
             )
@@ -113,8 +113,8 @@ class StepRunner:
     tasks: TaskRepository
     files: FileRepository
     queue: MessageQueue
-    closer: TaskCloser
-    meter: Meter
+    finisher: TaskFinisher
+    metrics: Metrics
     clock: Clock
 
     def run[M: Message](self, message: M, step: Callable[[M], None], *, deliveries: int) -> None:
@@ -147,7 +147,7 @@ class StepRunner:
         if not self._is_open(message):
             logger.info("a message came too often, but its work is done", extra={"task_id": message.task_id})
             return
-        self.closer.fail(
+        self.finisher.fail(
             message.task_id,
             StepCrashedError(f"The function {name} died {MAX_ATTEMPTS} times; its log says more. Submit again."),
         )
@@ -163,13 +163,13 @@ class StepRunner:
 
     def _settle(self, message: Message, error: ModelhaulError, *, advanced: bool) -> None:
         verdict = decide_retry(message, error, advanced=advanced)
-        if isinstance(verdict, GiveUp):
-            self.closer.fail(message.task_id, verdict.error)
+        if isinstance(verdict, Fail):
+            self.finisher.fail(message.task_id, verdict.error)
             return
         self.queue.send([verdict.message], delay=verdict.delay)
         self.tasks.postpone_check(message.task_id, check_at=self.clock() + verdict.delay + CHECK_AFTER)
         limited = isinstance(error, RateLimitedError)
-        self.meter.count("RateLimitWaits" if limited else "Retries", step=message.kind)
+        self.metrics.count("RateLimitWaits" if limited else "Retries", step=message.kind)
         logger.warning(
             "rate-limited; waiting in the queue" if limited else "failed; trying again after a pause",
             extra={

@@ -15,20 +15,20 @@ from modelhaul.imports.dispatch import CHECK_AFTER
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.message_queue import MessageQueue
-from modelhaul.ports.metrics import Meter
+from modelhaul.ports.metrics import Metrics
 from modelhaul.ports.model_sources import ModelResolver
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Intake:
+class ImportSubmitter:
     """The way in for models that a hub has: what its POST routes call."""
 
     imports: ImportRepository
     queue: MessageQueue
     open_resolver: Callable[[Source], ModelResolver]
-    meter: Meter
+    metrics: Metrics
     clock: Clock
 
     def submit(self, source: Source, name: str, revision: str, selection: Selection = WHOLE) -> Task:
@@ -58,16 +58,16 @@ class Intake:
             "commit": resolved.commit,
             "selection": selection.describe(),
         }
-        request_plan(task, self.queue, self.meter, context)
+        request_plan(task, self.queue, self.metrics, context)
         return task
 
 
-def request_plan(task: Task, queue: MessageQueue, meter: Meter, context: Mapping[str, object]) -> None:
+def request_plan(task: Task, queue: MessageQueue, metrics: Metrics, context: Mapping[str, object]) -> None:
     """Counts the accepted import, and asks for its plan. `context`: fields for the log.
 
     The task is written and so accepted: if the message is not sent, the sweep sends it.
     """
-    meter.count("ImportsAccepted", source=task.source)
+    metrics.count("ImportsAccepted", source=task.source)
     try:
         queue.send([PlanImport(task_id=task.id)])
     except StorageUnavailableError as error:

@@ -22,7 +22,7 @@ from modelhaul.ports.archive_store import ArchiveStore
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.message_queue import MessageQueue
-from modelhaul.ports.metrics import Meter
+from modelhaul.ports.metrics import Metrics
 from modelhaul.ports.tasks import TaskRepository
 
 logger = logging.getLogger(__name__)
@@ -37,14 +37,14 @@ _HOW_TO_SEND_LARGER = (
 
 
 @dataclass(frozen=True, slots=True)
-class ArchiveIntake:
+class ArchiveSubmitter:
     """What POST /v1/upload/local calls."""
 
     tasks: TaskRepository
     imports: ImportRepository
     archives: ArchiveStore
     queue: MessageQueue
-    meter: Meter
+    metrics: Metrics
     clock: Clock
     rules: ArchiveRules
 
@@ -87,7 +87,7 @@ class ArchiveIntake:
             self.archives.delete_archive(archive.key)
             raise
         context = {"task_id": task_id, "models": [m.resolved.name for m in models], "bytes": len(body)}
-        request_plan(task, self.queue, self.meter, context)
+        request_plan(task, self.queue, self.metrics, context)
         return task
 
     def open_upload(self, file_name: str, size: int, model_name: str | None) -> tuple[Task, UploadTicket]:
@@ -117,7 +117,7 @@ class ArchiveIntake:
             archive=archive,
         )
         self.tasks.record_task(task)
-        self.meter.count("ImportsAccepted", source=Source.LOCAL)
+        self.metrics.count("ImportsAccepted", source=Source.LOCAL)
         logger.info("upload opened; the archive's arrival comes next", extra={"task_id": task_id, "bytes": size})
         return task, ticket
 

@@ -13,11 +13,11 @@ from modelhaul.domain.errors import ImportStalledError, ModelhaulError
 from modelhaul.domain.messages import AcceptArchive, PlanImport, PublishModels
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.imports.dispatch import CHECK_AFTER, publish_if_complete, send_transfers
-from modelhaul.imports.finish import TaskCloser
+from modelhaul.imports.finish import TaskFinisher
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.files import FileRepository
 from modelhaul.ports.message_queue import MessageQueue
-from modelhaul.ports.metrics import Meter
+from modelhaul.ports.metrics import Metrics
 from modelhaul.ports.tasks import TaskRepository
 from modelhaul.transfer.policy import TransferPolicy
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 MAX_SWEEPS = 8  # in vain, with the pauses below about a day
 _MAX_PAUSE = 6 * 3600.0
-_AT_ONCE = 100
+_MAX_DUE = 100
 _STOP_BEFORE = 30.0  # seconds kept at the end
 
 
@@ -36,9 +36,9 @@ class Sweeper:
     tasks: TaskRepository
     files: FileRepository
     queue: MessageQueue
-    closer: TaskCloser
+    finisher: TaskFinisher
     deleter: ModelDeleter
-    meter: Meter
+    metrics: Metrics
     clock: Clock
     policy: TransferPolicy = field(default_factory=TransferPolicy)
 
@@ -50,7 +50,7 @@ class Sweeper:
         errors, after all of them.
         """
         defects: list[Exception] = []
-        due = self.tasks.list_due(self.clock(), _AT_ONCE)
+        due = self.tasks.list_due(self.clock(), _MAX_DUE)
         for listed in due:
             if remaining() < _STOP_BEFORE:
                 logger.warning("out of time; the next sweep goes on", extra={"due": len(due)})
@@ -77,20 +77,20 @@ class Sweeper:
         if task.status is TaskStatus.FAILED:
             # First, so that one which takes long, or fails, does not stand before the others for ever.
             self.tasks.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER)
-            self.closer.close(task)
+            self.finisher.close(task)
             return
         if task.status is TaskStatus.PENDING and task.sweeps >= MAX_SWEEPS:
             stalled = ImportStalledError(
                 f"Nothing has moved for about a day at the stage {task.stage}. Submit the model again: "
                 "files that were verified are used again."
             )
-            self.closer.fail(task.id, stalled)
+            self.finisher.fail(task.id, stalled)
             return
         # Before the messages go out, so that their receivers' own signs of life are not overwritten.
         pause = min(_MAX_PAUSE, CHECK_AFTER * 2 ** (task.sweeps + 1))
         self.tasks.postpone_check(task.id, check_at=self.clock() + pause, sweeps=task.sweeps + 1)
         self._send_again(task)
-        self.meter.count("SweepRecoveries", source=task.source)
+        self.metrics.count("SweepRecoveries", source=task.source)
         logger.warning(
             "nothing heard of the task for a while; its messages were sent again",
             extra={"task_id": task.id, "stage": task.stage, "sweeps": task.sweeps + 1},

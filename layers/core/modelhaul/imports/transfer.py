@@ -37,7 +37,7 @@ from modelhaul.ports.clock import Clock
 from modelhaul.ports.content import ContentIndex
 from modelhaul.ports.files import FileRepository
 from modelhaul.ports.message_queue import MessageQueue
-from modelhaul.ports.metrics import Meter
+from modelhaul.ports.metrics import Metrics
 from modelhaul.ports.model_sources import ModelSource
 from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.object_store import ObjectStore
@@ -50,8 +50,8 @@ logger = logging.getLogger(__name__)
 
 
 LEASE = 90.0  # seconds: several heartbeats
-STAGED_BLOB_LIFE = 6 * 86_400.0  # seconds: a day less than the bucket keeps what lies under staging/
-_SMALL_AT_ONCE = 8
+STAGED_BLOB_SECONDS = 6 * 86_400.0  # seconds: a day less than the bucket keeps what lies under staging/
+_SMALL_CONCURRENCY = 8
 _PASSING = 2  # the gravity of an error that concerns one file, and may be gone at the next try
 _READ_RATE = 30e6  # bytes per second of a file that is read and inflated, and not stored; cautious
 
@@ -67,7 +67,7 @@ class Transferrer:
     store: ObjectStore
     queue: MessageQueue
     open_source: Callable[[Task], ModelSource]
-    meter: Meter
+    metrics: Metrics
     clock: Clock
     settings: StreamSettings = field(default_factory=StreamSettings)
     policy: TransferPolicy = field(default_factory=TransferPolicy)
@@ -160,7 +160,7 @@ class _Visit:
 
     def move(self, records: Sequence[FileRecord]) -> None:
         """The first one is leased already. Its lease stands for all small files; every large file has its own."""
-        self.source.announce_files([r.file for r in records])
+        self.source.prepare_files([r.file for r in records])
         self._move_small([r for r in records if r.file.size <= self.step.policy.small_file])
         for record in records:
             if record.file.size > self.step.policy.small_file and not self.paused and not self._errors:
@@ -185,7 +185,7 @@ class _Visit:
         equals = [r for r in records if firsts[str(r.file.digest)] is not r]
         waves = [wave for wave in (list(firsts.values()), equals) if wave]
         results: list[FileResult] = []
-        with ThreadPoolExecutor(_SMALL_AT_ONCE, thread_name_prefix="small") as pool:
+        with ThreadPoolExecutor(_SMALL_CONCURRENCY, thread_name_prefix="small") as pool:
             try:
                 for wave in waves:
                     # What an archive publishes does not tell contents apart: there a file is looked for once it is
@@ -264,7 +264,7 @@ class _Visit:
 
     def _is_hopeless(self) -> bool:
         """One file's trouble does not keep the others from being moved; the source's own does."""
-        return len(self._errors) >= _SMALL_AT_ONCE or any(_gravity(error) < _PASSING for error in self._errors)
+        return len(self._errors) >= _SMALL_CONCURRENCY or any(_gravity(error) < _PASSING for error in self._errors)
 
     def _check_time(self) -> None:
         if self.remaining() < self.step.settings.stop_before:
@@ -413,7 +413,7 @@ class _Visit:
             for digest in digests_of(r.file, r.sha256, step.policy)
         ]
         if blobs:
-            step.content.put_blobs(blobs, expires_at=step.clock() + STAGED_BLOB_LIFE)
+            step.content.put_blobs(blobs, expires_at=step.clock() + STAGED_BLOB_SECONDS)
 
     def _record(self, results: Sequence[FileResult]) -> None:
         step = self.step
@@ -423,7 +423,7 @@ class _Visit:
         reused = sum(r.file.size for r in results if r.reused)
         for name, size in (("BytesTransferred", moved), ("BytesReused", reused)):
             if size:
-                step.meter.count(name, size, source=self.task.source)
+                step.metrics.count(name, size, source=self.task.source)
         complete = publish_if_complete(
             step.tasks, step.queue, self.task.id, progress, check_at=step.clock() + CHECK_AFTER
         )

@@ -233,7 +233,7 @@ class _Inspection:
         names = {entry.name for entry in entries}
         kind = "keras" if self.file.path.lower().endswith(".keras") else identify_zip(names)
         self.findings += _find_programs(kind, names)
-        for entry, head in self.reader.read_heads(entries, _MEMBER_HEAD, most_requests=_MAX_HEAD_REQUESTS):
+        for entry, head in self.reader.read_heads(entries, _MEMBER_HEAD, max_requests=_MAX_HEAD_REQUESTS):
             # torch takes its storages for data, and numpy a member that begins like an array for one.
             if not _is_storage(entry.name, names) or head.startswith(numpy_arrays.MAGIC):
                 self._inspect(entry, head, kind)

@@ -24,7 +24,7 @@ class ByteStream(Protocol):
         """Fills at most `len(buffer)` bytes and returns how many (0 only at the end of what was asked for).
 
         Raises SourceUnavailableError when the connection breaks or ends early, StalledTransferError when
-        nothing comes, UnexpectedAnswerError when more comes than was asked for.
+        nothing comes, UnexpectedResponseError when more comes than was asked for.
         """
 
     def close(self) -> None: ...

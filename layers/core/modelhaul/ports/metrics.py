@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
-class Meter(Protocol):
+class Metrics(Protocol):
     """Metrics for the person on call."""
 
     def count(self, name: str, value: float = 1, **dimensions: str) -> None:

@@ -32,14 +32,14 @@ class ModelSource(Protocol):
         ArchiveRefusedError, ArchiveReplacedError.
         """
 
-    def announce_files(self, files: Sequence[SourceFile]) -> None:
+    def prepare_files(self, files: Sequence[SourceFile]) -> None:
         """Some of these will be opened soon: a source that must ask for their addresses may ask for many at once."""
 
     def open_range(self, model: ResolvedModel, file: SourceFile, start: int, end: int) -> ByteStream:
         """Opens bytes `start` (included) to `end` (excluded, > start) of the file.
 
         Raises FileMissingError, FileTooLargeError, AccessRequiredError, SourceQuotaError, UntrustedHostError,
-        UnexpectedAnswerError, ArchiveRefusedError, ArchiveReplacedError.
+        UnexpectedResponseError, ArchiveRefusedError, ArchiveReplacedError.
         """
 
     def locate(self, model: ResolvedModel, file: SourceFile) -> ObjectRange | None:

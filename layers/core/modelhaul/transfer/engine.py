@@ -29,7 +29,7 @@ from modelhaul.domain.errors import (
     SourceChangedError,
     SourceUnavailableError,
     TransientError,
-    UnexpectedAnswerError,
+    UnexpectedResponseError,
     UploadGoneError,
 )
 from modelhaul.domain.files import Checkpoint, Part, SourceFile
@@ -378,7 +378,7 @@ class FileStream:
                     if index == 0:
                         self._limit = self._wanted = 1
             if stream.offset > start:
-                raise UnexpectedAnswerError(f"{self.file.path}: the source sent bytes from beyond what was asked for")
+                raise UnexpectedResponseError(f"{self.file.path}: the source sent bytes from beyond what was asked for")
             if stream.offset < start and index > 0:
                 raise _RangesIgnoredError
             self._skip(stream, start - stream.offset, slot.buffer[slot.filled : slot.size])

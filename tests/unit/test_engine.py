@@ -23,7 +23,7 @@ from modelhaul.domain.errors import (
     SourceChangedError,
     SourceUnavailableError,
     StorageUnavailableError,
-    UnexpectedAnswerError,
+    UnexpectedResponseError,
     UploadGoneError,
 )
 from modelhaul.domain.files import MAX_FILE_SIZE, Checkpoint, Part, SourceFile
@@ -465,6 +465,6 @@ def test_without_libcrypto_a_file_moves_but_cannot_be_continued(monkeypatch: pyt
 def test_a_source_that_sends_from_beyond_is_refused() -> None:
     bench = make_bench()
     bench.source.open_range = lambda start, end: ScriptedStream(bench.source, start + 1, end)  # type: ignore[method-assign]
-    with pytest.raises(UnexpectedAnswerError):
+    with pytest.raises(UnexpectedResponseError):
         bench.run()
     assert bench.store.keys == []

@@ -18,26 +18,26 @@ Count = Annotated[int, Field(ge=0)]
 Bytes = Annotated[int, Field(ge=0, description="bytes")]
 
 
-class Answer(BaseModel):
+class ResponseBody(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class FieldAtFault(Answer):
+class FieldAtFault(ResponseBody):
     field: str
     message: str
 
 
-class HeldModel(Answer):
+class HeldModel(ResponseBody):
     model_id: str
     name: str
 
 
-class LackingDirectory(Answer):
+class LackingDirectory(ResponseBody):
     name: str
     lacks: list[str]
 
 
-class Problem(Answer):
+class Problem(ResponseBody):
     """Problem details of RFC 9457."""
 
     type: str = Field(examples=["urn:modelhaul:problem:model-exists"])
@@ -65,7 +65,7 @@ class Problem(Answer):
     directories: list[LackingDirectory] | SkipJsonSchema[None] = None
 
 
-class TaskProgress(Answer):
+class TaskProgress(ResponseBody):
     files_done: Count
     files_total: Count
     bytes_done: Bytes
@@ -79,7 +79,7 @@ class TaskProgress(Answer):
     """What the rest takes at that."""
 
 
-class TaskFailure(Answer):
+class TaskFailure(ResponseBody):
     type: str = Field(examples=["required-files-missing"])
     retryable: bool
     """Whether submitting again may help."""
@@ -92,7 +92,7 @@ class ModelFailure(TaskFailure):
     """What happened and what to do: at most 1,000 characters."""
 
 
-class Selection(Answer):
+class Selection(ResponseBody):
     """What was asked for, where it is not all of the model."""
 
     allow_patterns: list[str]
@@ -100,7 +100,7 @@ class Selection(Answer):
     weights: Weights
 
 
-class ModelResult(Answer):
+class ModelResult(ResponseBody):
     """A model of the task, or a directory of its archive that is none."""
 
     name: str | SkipJsonSchema[None] = None
@@ -115,7 +115,7 @@ class ModelResult(Answer):
     lacks: list[str] | SkipJsonSchema[None] = None
 
 
-class TaskSummary(Answer):
+class TaskSummary(ResponseBody):
     id: str
     model_tag: str = Field(examples=["bert-base-uncased@main"])
     task_status: TaskStatus
@@ -134,24 +134,24 @@ class Task(TaskSummary):
     models: list[ModelResult]
 
 
-class TaskList(Answer):
+class TaskList(ResponseBody):
     tasks: list[TaskSummary]
     cursor: str | None
     """Asks for the tasks that follow; null at the end."""
 
 
-class ScannedFile(Answer):
+class ScannedFile(ResponseBody):
     path: str
     sha256: str
 
 
-class Finding(Answer):
+class Finding(ResponseBody):
     kind: FindingKind
     severity: Severity
     detail: str
 
 
-class Inspection(Answer):
+class Inspection(ResponseBody):
     """What the content of a file was recognized as."""
 
     format: str = Field(examples=["safetensors"])
@@ -165,7 +165,7 @@ class InspectedFile(Inspection):
     path: str
 
 
-class ManifestGateReport(Answer):
+class ManifestGateReport(ResponseBody):
     verdict: GateVerdict
     second_opinion: SecondOpinion | None
     """Another scanner's, null if it was not asked."""
@@ -185,7 +185,7 @@ class GateReport(ManifestGateReport):
     """Up to 50, in an archive of many models 4, those first that are not clean. The manifest has all."""
 
 
-class ModelRecord(Answer):
+class ModelRecord(ResponseBody):
     model_id: str
     name: str
     source: Source
@@ -205,7 +205,7 @@ class ModelRecord(Answer):
     """Why its import failed, if it is FAILED."""
 
 
-class ManifestFile(Answer):
+class ManifestFile(ResponseBody):
     path: str
     size: Bytes
     sha256: str
@@ -215,14 +215,14 @@ class ManifestFile(Answer):
     """Missing if `PicklePolicy` is off."""
 
 
-class NotFollowed(Answer):
+class NotFollowed(ResponseBody):
     path: str
     kind: FileKind
     object: str
     """A symlink's blob, a submodule's commit."""
 
 
-class Manifest(Answer):
+class Manifest(ResponseBody):
     version: Literal[1]
     model_id: str
     source: Source
@@ -245,19 +245,19 @@ class WholeModel(ModelRecord):
     """Left out if it has more than 4 MB."""
 
 
-class ModelList(Answer):
+class ModelList(ResponseBody):
     models: list[ModelRecord]
     cursor: str | None
     """Asks for the models that follow; null at the end."""
 
 
-class UploadStep(Answer):
+class UploadStep(ResponseBody):
     method: Literal["PUT", "POST", "DELETE"]
     url: str
     body: str | SkipJsonSchema[None] = None
 
 
-class UploadPart(Answer):
+class UploadPart(ResponseBody):
     number: int
     method: Literal["PUT"]
     url: str
@@ -266,14 +266,14 @@ class UploadPart(Answer):
     """Excluded."""
 
 
-class WholeUpload(Answer):
+class WholeUpload(ResponseBody):
     """Up to 5 GB: one PUT."""
 
     method: Literal["PUT"]
     url: str
 
 
-class PartsUpload(Answer):
+class PartsUpload(ResponseBody):
     """Above: every part by PUT, then `complete`."""
 
     parts: list[UploadPart]
@@ -281,7 +281,7 @@ class PartsUpload(Answer):
     abort: UploadStep
 
 
-class Upload(Answer):
+class Upload(ResponseBody):
     task_id: str
     expires_at: datetime
     upload: WholeUpload | PartsUpload
@@ -296,7 +296,7 @@ class _AbsentIsNotNull(GenerateJsonSchema):
         return super().default_schema(schema)
 
 
-BODIES: tuple[type[Answer], ...] = (Problem, Task, TaskList, ModelRecord, ModelList, WholeModel, Upload)
+BODIES: tuple[type[ResponseBody], ...] = (Problem, Task, TaskList, ModelRecord, ModelList, WholeModel, Upload)
 
 
 def describe_bodies() -> dict[str, Any]:

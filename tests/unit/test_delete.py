@@ -78,7 +78,7 @@ def test_all_of_a_model_goes_and_its_task_stays(deployment: Deployment) -> None:
     assert deployment.tables.blobs == {}
     assert deployment.find_task(task.id) == task
     assert len(list(deployment.database.files.list_files(task.id))) == len(FILES)
-    assert deployment.meter.values["ModelsDeleted"] == 1
+    assert deployment.metrics.values["ModelsDeleted"] == 1
     with pytest.raises(ModelNotFoundError):
         delete(deployment, task)
 
@@ -268,7 +268,7 @@ def test_what_a_task_has_is_not_deleted(deployment: Deployment) -> None:
     assert running.value.task_id == task.id
     assert "cancel" in running.value.detail
     deployment.database.tasks.start_stage(task.id, Stage.PUBLISHING, check_at=0)
-    deployment.closer.cancel(task.id)
+    deployment.finisher.cancel(task.id)
     with pytest.raises(ImportInProgressError) as withdrawing:
         delete(deployment, task)
     assert "withdrawn" in withdrawing.value.detail
@@ -276,7 +276,7 @@ def test_what_a_task_has_is_not_deleted(deployment: Deployment) -> None:
 
 def test_a_failed_model_is_forgotten(deployment: Deployment) -> None:
     task = deployment.submit(NAME)
-    deployment.closer.cancel(task.id)
+    deployment.finisher.cancel(task.id)
     assert delete(deployment, task)
     assert deployment.database.models.find_model(task.model_ids[0]) is None
     deployment.sweep_until_quiet()
@@ -293,7 +293,7 @@ def test_a_model_whose_import_ends_meanwhile_is_deleted(deployment: Deployment, 
         refused = lease(model_id, **options)
         deployment.database.models.lease_deletion = lease  # type: ignore[method-assign]
         if end == "cancelled":
-            deployment.closer.cancel(task.id)
+            deployment.finisher.cancel(task.id)
         else:
             deployment.run()
         return refused

@@ -5,10 +5,10 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from modelhaul import wiring
-from modelhaul.entrypoints.workers import announce_ended_tasks
+from modelhaul.entrypoints.workers import publish_ended_tasks
 
-wiring.build_early(wiring.create_announcer)
+wiring.build_early(wiring.create_end_publisher)
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    return announce_ended_tasks(event, context)
+    return publish_ended_tasks(event, context)

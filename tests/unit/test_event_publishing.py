@@ -12,7 +12,7 @@ from modelhaul.domain.archives import SkippedDirectory
 from modelhaul.domain.errors import InvalidReferenceError
 from modelhaul.domain.models import Model, ModelError, ModelStatus, ResolvedModel, Source
 from modelhaul.domain.tasks import Event, Task, TaskError, TaskStatus
-from modelhaul.imports.notify import EndAnnouncer
+from modelhaul.imports.notify import EndPublisher
 from tests.archives.building import Member, build
 from tests.documented_events import EXAMPLES, SCHEMA, VALIDATOR
 from tests.fakes.deployment import Deployment
@@ -35,8 +35,8 @@ def bus(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> InMemoryEven
     bus = InMemoryEventBus()
     monkeypatch.setattr(
         wiring,
-        "create_announcer",
-        lambda: EndAnnouncer(deployment.database.tasks, deployment.database.models, bus, "models-bucket"),
+        "create_end_publisher",
+        lambda: EndPublisher(deployment.database.tasks, deployment.database.models, bus, "models-bucket"),
     )
     return bus
 
@@ -44,7 +44,7 @@ def bus(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> InMemoryEven
 def make_record(
     task_id: str, before: str | None, after: str | None, *, name: str = "MODIFY", number: int = 1
 ) -> dict[str, Any]:
-    (record,) = read_event("announce_ends")["Records"]
+    (record,) = read_event("publish_ends")["Records"]
     images = {"OldImage": before, "NewImage": after}
     change = {
         **record["dynamodb"],
@@ -58,9 +58,9 @@ def make_record(
     return {**record, "eventName": name, "dynamodb": change}
 
 
-def announce(*records: dict[str, Any]) -> list[str]:
+def publish(*records: dict[str, Any]) -> list[str]:
     """The sequence numbers of the records that Lambda is to deliver again."""
-    answer = load_handler("announce_ends")({"Records": list(records)}, Context())
+    answer = load_handler("publish_ends")({"Records": list(records)}, Context())
     return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
 
@@ -116,7 +116,7 @@ def test_schema_refuses(damage: Callable[[dict[str, Any]], object]) -> None:
 
 def test_success_is_announced(deployment: Deployment, bus: InMemoryEventBus) -> None:
     task_id = end(deployment)
-    assert announce(make_record(task_id, "PENDING", "DONE")) == []
+    assert publish(make_record(task_id, "PENDING", "DONE")) == []
     (event,) = bus.events
     detail = check(event)
     assert event.type == "ImportSucceeded"
@@ -130,7 +130,7 @@ def test_success_is_announced(deployment: Deployment, bus: InMemoryEventBus) -> 
 def test_failure_is_announced(deployment: Deployment, bus: InMemoryEventBus) -> None:
     task_id = deployment.drop(build([Member(b"notes/readme.md", b"none")]))
     deployment.run()
-    assert announce(make_record(task_id, "PENDING", "FAILED")) == []
+    assert publish(make_record(task_id, "PENDING", "FAILED")) == []
     detail = check(bus.events[0])
     assert bus.events[0].type == "ImportFailed"
     assert (detail["error"]["type"], detail["error"]["retryable"]) == ("no-model-in-archive", False)
@@ -147,7 +147,7 @@ def test_an_archive_that_succeeds_in_part_is_announced_with_the_error_of_each_fa
     bad, good = task.model_ids
     error = ModelError("unsafe-model", "imports os.system", retryable=False)
     deployment.database.imports.finish_import(task.id, totals={good: (3, 6)}, check_at=0, failed={bad: error})
-    assert announce(make_record(task.id, "PENDING", "DONE")) == []
+    assert publish(make_record(task.id, "PENDING", "DONE")) == []
     (event,) = bus.events
     failed, ready = check(event)["models"]
     assert event.type == "ImportSucceeded"
@@ -159,8 +159,8 @@ def test_an_archive_that_succeeds_in_part_is_announced_with_the_error_of_each_fa
 
 def test_cancelled_import_is_a_failed_one(deployment: Deployment, bus: InMemoryEventBus) -> None:
     task = deployment.submit(NAME)
-    deployment.closer.cancel(task.id)
-    announce(make_record(task.id, "PENDING", "FAILED"))
+    deployment.finisher.cancel(task.id)
+    publish(make_record(task.id, "PENDING", "FAILED"))
     detail = check(bus.events[0])
     assert bus.events[0].type == "ImportFailed"
     assert (detail["stage"], detail["error"]["type"]) == ("CANCELLED", "import-cancelled")
@@ -173,7 +173,7 @@ def test_a_model_that_is_deleted_meanwhile_is_announced_as_that(deployment: Depl
 
     def show_model() -> dict[str, Any]:
         bus.events.clear()
-        assert announce(make_record(task_id, "PENDING", "DONE")) == []
+        assert publish(make_record(task_id, "PENDING", "DONE")) == []
         (shown,) = check(bus.events[0])["models"]
         return dict(shown)
 
@@ -207,13 +207,13 @@ def test_nothing_else_is(
 ) -> None:
     """Not progress, not what is written after the end, not that DynamoDB deletes what has expired."""
     task_id = end(deployment)
-    assert announce(make_record(task_id, before, after, name=name)) == []
+    assert publish(make_record(task_id, before, after, name=name)) == []
     assert bus.events == []
 
 
 def test_task_that_is_gone_or_has_not_ended_is_passed_by(deployment: Deployment, bus: InMemoryEventBus) -> None:
     pending = deployment.submit(NAME)
-    assert announce(make_record("gone", "PENDING", "DONE"), make_record(pending.id, "PENDING", "DONE")) == []
+    assert publish(make_record("gone", "PENDING", "DONE"), make_record(pending.id, "PENDING", "DONE")) == []
     assert bus.events == []
 
 
@@ -221,10 +221,10 @@ def test_what_cannot_be_announced_comes_again(deployment: Deployment, bus: InMem
     task_id = end(deployment)
     record = make_record(task_id, "PENDING", "DONE", number=7)
     bus.is_down = True
-    assert announce(record) == ["7"]
+    assert publish(record) == ["7"]
     bus.is_down = False
-    assert announce(record) == []
-    assert announce(record) == [], "twice, if Lambda does not hear of it"
+    assert publish(record) == []
+    assert publish(record) == [], "twice, if Lambda does not hear of it"
     first, second = map(check, bus.events)
     assert first == second
 
@@ -242,7 +242,7 @@ def test_one_that_fails_does_not_silence_the_others(
 
     monkeypatch.setattr(deployment.database.tasks, "find_task", refuse)
     records = [make_record("poison", "PENDING", "DONE", number=1), make_record(task_id, "PENDING", "DONE", number=2)]
-    assert announce(*records) == ["1"]
+    assert publish(*records) == ["1"]
     assert [check(event)["task_id"] for event in bus.events] == [task_id]
 
 
@@ -274,7 +274,7 @@ def test_task_of_ninety_models_fits(
     )
     monkeypatch.setattr(deployment.database.tasks, "find_task", lambda _: task)
     monkeypatch.setattr(deployment.database.models, "find_models", lambda _: models)
-    assert announce(make_record("large", "PENDING", "FAILED")) == []
+    assert publish(make_record("large", "PENDING", "FAILED")) == []
     (event,) = bus.events
     detail = check(event)
     assert len(event.detail.encode()) < MAX_ENTRY - 1024

@@ -43,7 +43,7 @@ def list_staged(deployment: Deployment) -> list[str]:
 @pytest.mark.parametrize("error", REFUSED, ids=lambda error: error.type)
 def test_files_that_were_refused_leave_staging(deployment: Deployment, error: errors.ModelhaulError) -> None:
     task = stage(deployment)
-    deployment.closer.fail(task.id, error)
+    deployment.finisher.fail(task.id, error)
     assert deployment.store.keys == []
     again = deployment.submit(NAME)
     deployment.run()
@@ -53,7 +53,7 @@ def test_files_that_were_refused_leave_staging(deployment: Deployment, error: er
 @pytest.mark.parametrize("error", OTHERS, ids=lambda error: error.type)
 def test_other_files_stay_for_the_next_import(deployment: Deployment, error: errors.ModelhaulError) -> None:
     task = stage(deployment)
-    deployment.closer.fail(task.id, error)
+    deployment.finisher.fail(task.id, error)
     assert len(list_staged(deployment)) == 2
 
 
@@ -63,7 +63,7 @@ def test_files_of_a_model_with_an_error_of_its_own_leave_staging(
 ) -> None:
     task = stage(deployment)
     own = ModelError(error.type, error.detail, error.retryable)
-    deployment.closer.fail(task.id, errors.RetriesExhaustedError("no answer"), {task.model_ids[0]: own})
+    deployment.finisher.fail(task.id, errors.RetriesExhaustedError("no answer"), {task.model_ids[0]: own})
     (model,) = deployment.database.models.find_models(task.model_ids)
     assert (model.status, model.error) == (ModelStatus.FAILED, own)
     assert deployment.store.keys == []

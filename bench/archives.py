@@ -1,4 +1,4 @@
-"""What importing an archive costs on the deployed local stack, beside downloading, extracting and uploading it."""
+"""Cost of an archive import on the local stack, compared with a download, extraction and upload."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import psutil
 
 from bench.servers import PYTHONPATH
 from bench.usage import Usage
-from local.sources import Addresses
+from local.sources import SourceUrls
 from local.stack import CLIENT_CONFIG, LocalStack, StackState, open_session
 from tests.weights import wrap_weights
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _MB = 1_000_000
-_POLL = 0.5
-_ENDS_WITHIN = 3600.0
-_PIECE = 16 * 1024 * 1024
+_POLL_INTERVAL = 0.5  # seconds
+_IMPORT_TIMEOUT = 3600.0  # seconds
+_CHUNK_SIZE = 16 * 1024 * 1024
 _STEPS = ("accept-archive", "plan-import", "transfer-files", "publish-models")
 
 
 @dataclass(frozen=True)
-class Work:
-    """Of all of a function's processes: CPU seconds together, the highest peak of memory and the bytes written."""
+class ProcessUsage:
+    """Usage of all processes of a function: total CPU seconds, highest peak of memory, and total bytes written."""
 
     processes: int
     cpu_seconds: float
@@ -41,8 +41,8 @@ class Work:
     written: int
 
 
-def draw_weights(size: int) -> bytes:
-    """As float32 weights deflate: three bytes of noise, and one that is nearly always one of a few."""
+def generate_weights(size: int) -> bytes:
+    """Return bytes that compress like float32 weights: three random bytes, and one byte with few distinct values."""
     count = size // 4
     weights = bytearray(os.urandom(count * 4))
     exponents = bytes((60, 61, 188, 189))
@@ -51,22 +51,22 @@ def draw_weights(size: int) -> bytes:
 
 
 def _write_archive(path: Path, size: int, entries: int) -> None:
-    """Four deflated entries of together `size` bytes, and `entries` of a few hundred, in one model."""
-    directory = "large" if size else "small"  # which names the model
+    """Write one model with four deflated entries of `size` bytes in total, and `entries` small ones."""
+    directory = "large" if size else "small"  # also the name of the model
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr(f"{directory}/config.json", "{}")
         archive.writestr(f"{directory}/tokenizer.json", "{}")
         archive.writestr(f"{directory}/model.safetensors", wrap_weights(b"weights"))
         for number in range(4 if size else 0):
             with archive.open(f"{directory}/shard-{number}.bin", "w", force_zip64=True) as entry:
-                for _ in range(size // 4 // _PIECE):
-                    entry.write(draw_weights(_PIECE))
+                for _ in range(size // 4 // _CHUNK_SIZE):
+                    entry.write(generate_weights(_CHUNK_SIZE))
         for number in range(entries):
             archive.writestr(f"{directory}/{number % 100:02d}/{number}.txt", f"{number} " * 40)
 
 
 def _list_workers(state: StackState) -> Iterator[tuple[str, psutil.Process]]:
-    """(function's name, process) of all that MiniStack has started."""
+    """Yield the step and process of each function that MiniStack has started."""
     for process in psutil.Process(state.ministack_pid).children(recursive=True):
         try:
             name = process.environ().get("AWS_LAMBDA_FUNCTION_NAME", "")
@@ -77,7 +77,7 @@ def _list_workers(state: StackState) -> Iterator[tuple[str, psutil.Process]]:
             yield step, process
 
 
-def _read_work(state: StackState) -> dict[tuple[str, int], tuple[float, int, int]]:
+def _read_usages(state: StackState) -> dict[tuple[str, int], tuple[float, int, int]]:
     found = {}
     for step, process in _list_workers(state):
         try:
@@ -90,30 +90,30 @@ def _read_work(state: StackState) -> dict[tuple[str, int], tuple[float, int, int
     return found
 
 
-def _measure_import(stack: StackState, s3: "S3Client", path: Path, key: str) -> tuple[float, dict[str, Work]]:
-    """Drops the archive and waits for its outcome. Raises RuntimeError unless that is DONE."""
+def _measure_import(stack: StackState, s3: "S3Client", path: Path, key: str) -> tuple[float, dict[str, ProcessUsage]]:
+    """Copy the archive to the incoming bucket and wait for its outcome. Raises RuntimeError unless it is DONE."""
     s3.upload_file(str(path), stack.incoming_bucket, f"hold/{key}")
-    before = _read_work(stack)
+    before = _read_usages(stack)
     started = time.monotonic()
-    # The copy is what arrives, so that the time does not include sending it.
+    # The archive is already in the bucket, so that the time does not include its upload.
     source = {"Bucket": stack.incoming_bucket, "Key": f"hold/{key}"}
     s3.copy(source, stack.incoming_bucket, f"incoming/{key}")  # type: ignore[arg-type]
     outcome = _wait_for_outcome(s3, stack.incoming_bucket, f"outcomes/incoming/{key}.json")
     seconds = time.monotonic() - started
     if outcome["task_status"] != "DONE":
         raise RuntimeError(f"the import failed: {outcome}")
-    works: dict[str, list[tuple[float, int, int]]] = defaultdict(list)
-    for (step, pid), (cpu, peak, written) in _read_work(stack).items():
+    usages: dict[str, list[tuple[float, int, int]]] = defaultdict(list)
+    for (step, pid), (cpu, peak, written) in _read_usages(stack).items():
         earlier = before.get((step, pid), (0.0, 0, 0))
-        works[step].append((cpu - earlier[0], peak, written - earlier[2]))
+        usages[step].append((cpu - earlier[0], peak, written - earlier[2]))
     return seconds, {
-        step: Work(len(found), sum(f[0] for f in found), max(f[1] for f in found), sum(f[2] for f in found))
-        for step, found in works.items()
+        step: ProcessUsage(len(found), sum(f[0] for f in found), max(f[1] for f in found), sum(f[2] for f in found))
+        for step, found in usages.items()
     }
 
 
 def _wait_for_outcome(s3: "S3Client", bucket: str, key: str) -> dict[str, object]:
-    deadline = time.monotonic() + _ENDS_WITHIN
+    deadline = time.monotonic() + _IMPORT_TIMEOUT
     while time.monotonic() < deadline:
         try:
             outcome: dict[str, object] = json.load(s3.get_object(Bucket=bucket, Key=key)["Body"])
@@ -121,12 +121,12 @@ def _wait_for_outcome(s3: "S3Client", bucket: str, key: str) -> dict[str, object
                 return outcome
         except s3.exceptions.NoSuchKey:
             pass
-        time.sleep(_POLL)
-    raise RuntimeError("the import does not end")
+        time.sleep(_POLL_INTERVAL)
+    raise RuntimeError(f"the import did not end within {_IMPORT_TIMEOUT:.0f} s")
 
 
 def _measure_extraction(stack: StackState, key: str) -> Usage:
-    """The plain way, in a process of its own."""
+    """Measure download, extraction and upload in a separate process."""
     with tempfile.TemporaryDirectory() as folder:
         child = subprocess.run(
             [sys.executable, "-m", "bench.extraction", stack.incoming_bucket, key, stack.models_bucket],
@@ -149,10 +149,10 @@ def _measure_extraction(stack: StackState, key: str) -> Usage:
 
 
 def describe_archives(size: int, entries: int) -> str:
-    """Import two archives on a stack of their own, and extract the same ones the plain way; in Markdown."""
+    """Return the section: two archives are imported on a separate stack, and extracted by a plain process."""
     local = LocalStack("bench")
     try:
-        state = local.start("loopback", Addresses(), 0, lambda _: None)
+        state = local.start("loopback", SourceUrls(), 0, lambda _: None)
         s3 = open_session().client("s3", endpoint_url=state.aws_endpoint_url, config=CLIENT_CONFIG)
         rows: list[str] = []
         with tempfile.TemporaryDirectory() as folder:
@@ -160,35 +160,35 @@ def describe_archives(size: int, entries: int) -> str:
                 path = Path(folder) / "archive.zip"
                 _write_archive(path, weight, count)
                 key = f"{name.replace(' ', '-').replace(',', '')}.zip"
-                seconds, works = _measure_import(state, s3, path, key)
+                seconds, usages = _measure_import(state, s3, path, key)
                 plain = _measure_extraction(state, f"hold/{key}")
-                rows += _describe_rows(name, seconds, works, plain)
+                rows += _describe_rows(name, seconds, usages, plain)
     finally:
         local.stop()
     return f"""\
-## Importing an archive
+## Import of an archive
 
-Deflated entries, on the deployed local stack (8 functions at most move files, on the same cores as MiniStack), beside a
-process that downloads the archive, extracts it and uploads every file with boto3's defaults. The import also verifies,
-records, and lays out the model; wall clock and CPU of MiniStack are in neither's CPU. RSS is the highest of any process
-of the function.
+The import of an archive with deflated entries runs on the deployed local stack, where up to 8 functions transfer files
+on the same cores as MiniStack. It is compared with a process that downloads the archive, extracts it and uploads every
+file with the defaults of boto3. Only the import also verifies, records and publishes the files. The CPU times do not
+include MiniStack. RSS is the highest value of all processes of a function.
 
-| Archive | By | Seconds | CPU s | Processes | Peak RSS | Written to disk |
+| Archive | Method | Seconds | CPU s | Processes | Peak RSS | Written to disk |
 |:---|:---|---:|---:|---:|---:|---:|
 {"\n".join(rows)}"""
 
 
-def _describe_rows(name: str, seconds: float, works: dict[str, Work], plain: Usage) -> Iterator[str]:
-    cpu = sum(work.cpu_seconds for work in works.values())
+def _describe_rows(name: str, seconds: float, usages: dict[str, ProcessUsage], plain: Usage) -> Iterator[str]:
+    cpu = sum(usage.cpu_seconds for usage in usages.values())
     yield f"| {name} | the import | {seconds:.1f} | {cpu:.1f} | | | |"
     for step in _STEPS:
-        if step in works:
-            work = works[step]
+        if step in usages:
+            usage = usages[step]
             cells = [
-                f"{work.cpu_seconds:.1f}",
-                str(work.processes),
-                f"{work.peak_rss // _MB} MB",
-                f"{work.written:,} B",
+                f"{usage.cpu_seconds:.1f}",
+                str(usage.processes),
+                f"{usage.peak_rss // _MB} MB",
+                f"{usage.written:,} B",
             ]
             yield f"| | {step} | | {' | '.join(cells)} |"
     plain_cpu = plain.user_seconds + plain.system_seconds

@@ -1,7 +1,7 @@
-"""How many calls of AWS, queue messages and DynamoDB units an import takes, by its files and parts.
+"""AWS requests, queue messages and DynamoDB units of an import, by its number of files and parts.
 
-`python -m bench.call_counts` writes `docs/calls.md`; `bench/tests/test_call_counts.py` holds the code
-to it. Counts do not depend on the machine.
+`python -m bench.call_counts` writes `docs/calls.md`, and `bench/tests/test_call_counts.py` compares the code with it.
+The counts do not depend on the machine.
 """
 
 import io
@@ -19,32 +19,32 @@ import pytest
 
 from bench.counted_import import CountedImport, count_import, submit
 from bench.servers import ROOT
-from modelhaul.adapters import s3
+from modelhaul.adapters import s3_uploads
 from modelhaul.domain.files import Checkpoint
 from modelhaul.domain.models import Source
 from modelhaul.domain.tasks import TaskStatus
-from modelhaul.transfer.engine import StreamSettings
 from modelhaul.transfer.policy import TransferPolicy
+from modelhaul.transfer.settings import StreamSettings
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.weights import build_header
 
 _NAME = "org/model"
-# All sizes of a large file 2,048 times smaller than in a function, its parts as many.
+# All sizes of large files are divided by 2,048, so that the number of parts is the same as in a function.
 _PART = 16 * 1024
 _CHECKPOINT = 8 * _PART
 _CHECKPOINTS = StreamSettings().checkpoints
 _LARGE = 32 * _PART
 _COPY_PART = 16 * _PART
 _SINGLE_COPY = 32 * _PART
-PARTS = 128  # of a large file where files are what is counted: 4 GiB
+PARTS = 128  # of each large file when the number of files varies: 4 GiB
 
 type Counts = dict[str, float]
 
 
-class _Pace:
-    """Has the source wait wherever a checkpoint is due, as one of 75 MB/s does: else it was for the machine to say how
-    many there are.
+class _CheckpointPacer:
+    """Delays the source until each due checkpoint is saved, like a source of 75 MB/s. Otherwise the number of
+    checkpoints would depend on the machine.
     """
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
@@ -59,17 +59,17 @@ class _Pace:
             if not self._saved.wait_for(lambda: self._offsets[path] >= due, timeout=120):
                 raise RuntimeError(f"no checkpoint of {path} at {due}")
 
-    def watch(self, deployment: Deployment) -> None:
+    def observe(self, deployment: Deployment) -> None:
         database: Any = deployment.database_in_use
         save = database.files.save_checkpoint
 
-        def save_and_tell(task_id: str, path: str, checkpoint: Checkpoint | None, **options: Any) -> None:
+        def save_and_notify(task_id: str, path: str, checkpoint: Checkpoint | None, **options: Any) -> None:
             save(task_id, path, checkpoint, **options)
             with self._saved:
                 self._offsets[path] = checkpoint.offset if checkpoint else 0
                 self._saved.notify_all()
 
-        database.files.save_checkpoint = save_and_tell
+        database.files.save_checkpoint = save_and_notify
 
 
 def _build_small(count: int) -> dict[str, bytes]:
@@ -83,17 +83,17 @@ def _build_shards(count: int, parts: int) -> dict[str, bytes]:
 
 
 def _count_hub(files: dict[str, bytes]) -> CountedImport:
-    pace = _Pace({path: len(content) for path, content in files.items()})
-    source = InMemoryModelSource({_NAME: {"main": files}}, on_read=pace.wait)
+    pacer = _CheckpointPacer({path: len(content) for path, content in files.items()})
+    source = InMemoryModelSource({_NAME: {"main": files}}, on_read=pacer.wait)
 
     def start(deployment: Deployment) -> str:
-        pace.watch(deployment)
+        pacer.observe(deployment)
         return submit(Source.HUGGINGFACE, _NAME)(deployment)
 
     settings = partial(StreamSettings, part_size=lambda _: _PART, checkpoint_bytes=_CHECKPOINT)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(moto.s3.models, "S3_UPLOAD_PART_MIN_SIZE", 1)
-        patch.setattr(s3, "_MIN_PART_SIZE", 1)
+        patch.setattr(s3_uploads, "_MIN_PART_SIZE", 1)
         return count_import(
             source,
             start,
@@ -119,7 +119,7 @@ def _count_archive(entries: int) -> CountedImport:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What grows from one import to the next. `sizes` are doubled each time."""
+    """A series of imports that grow in one dimension. Each size is twice the previous one."""
 
     title: str
     unit: str
@@ -139,7 +139,8 @@ SHAPES = {
 
 @cache
 def count_shape(name: str) -> dict[int, Counts]:
-    """Size to counts: calls by `service Operation`, `messages`, DynamoDB's `read units` and `write units`.
+    """Return counts by size: requests by `service Operation`, `queue messages`, and DynamoDB `read units` and
+    `write units`.
 
     Raises RuntimeError unless every import ends DONE.
     """
@@ -160,7 +161,7 @@ def _read_counts(counted: CountedImport) -> Counts:
 
 
 def find_slope(counts: Mapping[int, Counts], name: str) -> float:
-    """What each further one adds, between the smallest and the largest size."""
+    """Return the increase per unit between the smallest and the largest size."""
     first, *_, last = counts
     return (counts[last].get(name, 0) - counts[first].get(name, 0)) / (last - first)
 
@@ -171,8 +172,8 @@ def find_constant(counts: Mapping[int, Counts], name: str) -> float:
 
 
 def list_names(counts: Mapping[int, Counts]) -> list[str]:
-    """Of all that is counted; operations by their service, units last."""
-    names = {name for found in counts.values() for name in found}
+    """Return the names of all counts, grouped by service."""
+    names = {name for column in counts.values() for name in column}
     order = ("queue messages", "sqs", "dynamodb", "read units", "write units", "s3")
     return sorted(names, key=lambda name: (next(i for i, start in enumerate(order) if name.startswith(start)), name))
 
@@ -180,7 +181,7 @@ def list_names(counts: Mapping[int, Counts]) -> list[str]:
 def _describe_shape(shape: Shape, counts: Mapping[int, Counts]) -> str:
     rows = [
         f"| {f'DynamoDB {name}' if name.endswith('units') else name} | "
-        + " | ".join(f"{found.get(name, 0):,.10g}" for found in counts.values())
+        + " | ".join(f"{column.get(name, 0):,.10g}" for column in counts.values())
         + f" | {find_constant(counts, name):.1f} | {find_slope(counts, name):.3f} |"
         for name in list_names(counts)
     ]
@@ -193,23 +194,23 @@ def _describe_shape(shape: Shape, counts: Mapping[int, Counts]) -> str:
 
 
 def describe_counts() -> str:
-    """In Markdown."""
+    """Return the page in Markdown."""
     return f"""\
-# Calls, messages and units of an import
+# Requests, messages and units of an import
 
-Generated by `make counts`, and held to by `bench/tests/test_call_counts.py`: a change of the code that changes a
-number fails until this page is made again. Each column is an import of that size through the whole pipeline and the
-real adapters, over moto, every call counted where botocore makes it. `constant` and `each further` are the line through
+`make counts` generates this page. `bench/tests/test_call_counts.py` fails if a change of the code changes a number,
+until the page is generated again. Each column is an import of that size through the complete pipeline and the real
+adapters, with moto, and every request is counted in botocore. `constant` and `each further` describe the line through
 the first and the last column.
 
-- Request units of DynamoDB are computed from the sizes of the items that the calls read and write, by the rules of its
-  documentation, indexes included; moto has no such numbers.
-- What Lambda itself asks of the queues (a receive and a delete for each message, and the polling of idle queues) is not
-  in it, nor what the API and the sweep do before and after.
-- Large files are scaled down 2,048 times, their parts of 32 MiB to 16 KiB and all limits with them, so that they have
-  as many calls as in a function. From 256 parts (8 GiB) on a file has 32 checkpoints, and further ones only if 20 s go
-  by between two.
-- The archive's own PutObject, by whoever drops it, is among the calls.
+- The request units of DynamoDB are computed from the sizes of the items and indexes, by the rules of its documentation,
+  because moto does not report them.
+- The counts do not include Lambda's own requests to the queues (receive and delete for each message, polling of idle
+  queues), and the requests of the API and the sweep.
+- Large files are scaled down by a factor of 2,048: parts of 32 MiB become 16 KiB, and all limits are scaled too. The
+  number of requests is therefore the same as in a function. A file of 256 parts (8 GiB) or more has 32 checkpoints, and
+  additional ones if 20 s pass between two of them.
+- The PutObject that uploads the archive is included.
 
 {"\n\n".join(_describe_shape(shape, count_shape(name)) for name, shape in SHAPES.items())}
 """

@@ -1,7 +1,7 @@
-"""One import for each fault at each call of AWS, through the real adapters on moto.
+"""One import for each fault of each AWS request, through the real adapters on moto.
 
-`make bench PARTS=faults` writes `docs/faults.md`; `bench/tests/test_call_faults.py` holds the code to it.
-The faults are answered or raised where botocore sends its request, so that its own retries are part of what is tried.
+`make bench PARTS=faults` writes `docs/faults.md`, and `bench/tests/test_call_faults.py` compares the code with it.
+Faults are injected where botocore sends a request, so that its retries are included.
 """
 
 import copy
@@ -28,12 +28,13 @@ from moto.s3.models import s3_backends
 
 from bench.servers import ROOT
 from modelhaul import wiring
-from modelhaul.adapters import s3
+from modelhaul.adapters import s3_client, s3_uploads
 from modelhaul.adapters.archives import S3ArchiveStore
 from modelhaul.adapters.dynamodb.connection import open_connection
 from modelhaul.adapters.dynamodb.rate_limits import DynamoDBRateLimitStore
 from modelhaul.adapters.idempotency import DynamoDBResponseStore
-from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
+from modelhaul.adapters.s3 import S3ObjectStore
+from modelhaul.adapters.s3_client import create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
 from modelhaul.domain.errors import ImportInProgressError, StorageUnavailableError
 from modelhaul.domain.files import Part, SourceFile
@@ -41,8 +42,8 @@ from modelhaul.domain.messages import AcceptArchive, Message, PlanImport, Publis
 from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul.domain.objects import ObjectRange
 from modelhaul.domain.tasks import Task, TaskStatus
-from modelhaul.transfer.engine import StreamSettings
 from modelhaul.transfer.policy import TransferPolicy
+from modelhaul.transfer.settings import StreamSettings
 from modelhaul_sources.rate_budget import RateBudget
 from tests.contract.backends import REGION, open_aws
 from tests.contract.counted_aws import CountedQueue
@@ -59,41 +60,41 @@ from tests.weights import wrap_weights
 PAGE = ROOT / "docs" / "faults.md"
 _NAME = "org/model"
 _MODELS, _INCOMING = "models", "incoming"
-# All sizes 320 times smaller than S3's smallest part.
+# All sizes are 320 times smaller than the minimum part size of S3.
 _PART = 16 * 1024
-_DELIVERIES = 4  # of a message, before it is a dead letter
+_DELIVERIES = 4  # of a message, before it becomes a dead letter
 _START = 1_764_028_799.123
 _STEPS = (AcceptArchive, PlanImport, TransferFiles, PublishModels)
-# Nothing that depends on how fast this machine is: no heartbeat, no second connection.
+# No heartbeats and no additional connections, which depend on the speed of the machine.
 _STREAM = StreamSettings(
     part_size=lambda _: _PART, reconnect_delay=0, checkpoint_bytes=_PART, heartbeat=1e9, rate_window=1e9
 )
 
 
 class ImportKind(StrEnum):
-    HUB = "A model of the Hub, by a POST with an Idempotency-Key"
-    GITHUB = "A repository on GitHub, which says once that it was asked too often"
-    DROPPED = "An archive that is dropped into the bucket"
-    POSTED = "An archive in the body of a POST"
+    HUB = "Hub import by a POST with an Idempotency-Key"
+    GITHUB = "GitHub import with one rate-limited response"
+    DROPPED = "Archive copied into the incoming bucket"
+    POSTED = "Archive in the body of a POST"
 
 
 def list_faults(operation: str) -> list[CallFault]:
-    """Of DynamoDB's and SQS's requests, which are a packet, and of requests without a body there is no half."""
+    """Return the faults of an operation. Only uploads can be cut: other requests have no body, or fit into a packet."""
     is_upload = operation.startswith(("s3 PutObject", "s3 UploadPart ("))
     return [fault for fault in CallFault if is_upload or fault is not CallFault.CUT]
 
 
 class LimitedSource(InMemoryModelSource):
-    """As GitHub's source does, asks what other functions know of the limit before each request, and is refused once.
+    """Checks the shared rate limit before each request, like the GitHub source, and is rate-limited once.
 
-    Each request is a cold function's: it knows nothing by itself.
+    Each request behaves like a cold function, which has no state of its own.
     """
 
     def __init__(self, files: dict[str, bytes], store: DynamoDBRateLimitStore, clock: ManualClock) -> None:
         super().__init__({_NAME: {"main": files}}, kind=Source.GITHUB)
         self._store = store
         self._clock = clock
-        self._is_refused = False
+        self._was_rate_limited = False
 
     def _open_budget(self) -> RateBudget:
         return RateBudget(self._store, "GitHub's API", clock=self._clock)
@@ -105,9 +106,9 @@ class LimitedSource(InMemoryModelSource):
     def list_files(self, model: ResolvedModel) -> Iterator[SourceFile]:
         budget = self._open_budget()
         budget.check()
-        if not self._is_refused:
-            self._is_refused = True
-            raise budget.refuse({"retry-after": "60"})
+        if not self._was_rate_limited:
+            self._was_rate_limited = True
+            raise budget.record_refusal({"retry-after": "60"})
         return super().list_files(model)
 
     def open_range(self, model: ResolvedModel, file: SourceFile, start: int, end: int) -> InMemoryStream:
@@ -116,18 +117,18 @@ class LimitedSource(InMemoryModelSource):
 
 
 def build_files(number: int) -> dict[str, bytes]:
-    """One file of two parts and a small one, that only this number has; and twice what every other number has too."""
-    own = f"{number:08}".encode()
+    """Return a file of two parts and a small file that are unique to this number, and two files with shared content."""
+    unique = f"{number:08}".encode()
     return {
         "config.json": b"{}",
         "copy.json": b"{}",
-        "model.safetensors": wrap_weights(own * (_PART // 5)),
-        "tokenizer.json": b'{"number": "%s"}' % own,
+        "model.safetensors": wrap_weights(unique * (_PART // 5)),
+        "tokenizer.json": b'{"number": "%s"}' % unique,
     }
 
 
 class PacedStore(S3ObjectStore):
-    """Has the second part of a file wait until the first is written down, so that each import has as many calls."""
+    """Delays the second part of a file until the first one is recorded, so that each import has the same requests."""
 
     def __init__(self, client: Any, bucket: str) -> None:
         super().__init__(client, bucket)
@@ -151,8 +152,8 @@ class PacedStore(S3ObjectStore):
             raise
 
 
-class _RefusedError(Exception):
-    """What was sent was not accepted; it may be sent again."""
+class _RejectedError(Exception):
+    """The import was not accepted and can be submitted again."""
 
     def __init__(self, status: int) -> None:
         super().__init__()
@@ -161,7 +162,7 @@ class _RefusedError(Exception):
 
 @dataclass
 class Bench:
-    """A deployment over moto, to which each import comes as the second: another model was imported before it."""
+    """A deployment on moto. Another model is imported before each import."""
 
     aws: FaultyAws
     deployment: Deployment
@@ -172,27 +173,30 @@ class Bench:
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def prepare(self) -> None:
-        """Imports the other model, and keeps the tables as they are then."""
+        """Import the other model, and save the tables."""
         self.deployment.source = InMemoryModelSource({"org/other": {"main": build_files(next(self._numbers))}})
         self.deployment.submit("org/other")
         self.deployment.run()
         self._tables = copy.deepcopy(dynamodb_backends[DEFAULT_ACCOUNT_ID][REGION].tables)
 
     def count_calls(self, kind: ImportKind) -> dict[str, int]:
-        """Requests of an import without faults, by operation."""
+        """Return the requests of an import without faults, by operation."""
         self.aws.fault = None
         assert self.run(kind) == "DONE"
         return dict(sorted(self.aws.calls.items()))
 
-    def harm(self, kind: ImportKind, operation: str, at: int, fault: CallFault) -> str:
-        """How an import went whose `at`-th request of this kind was harmed; AssertionError if it went wrong."""
+    def run_with_fault(self, kind: ImportKind, operation: str, at: int, fault: CallFault) -> str:
+        """Return the outcome of an import in which request number `at` of this operation has the fault.
+
+        Raises AssertionError for an invalid outcome.
+        """
         self.aws.aim(operation, at, fault)
         outcome = self.run(kind)
         assert self.aws.struck, f"{kind}: no {operation} number {at}"
         return outcome
 
     def run(self, kind: ImportKind) -> str:
-        """Imports what nobody had before, and returns how it went; AssertionError if it went wrong."""
+        """Import new files and return the outcome. Raises AssertionError for an invalid outcome."""
         dynamodb_backends[DEFAULT_ACCOUNT_ID][REGION].tables = copy.deepcopy(self._tables)
         self.deployment.clock.now = _START
         self.aws.calls.clear()
@@ -204,14 +208,14 @@ class Bench:
             if kind is ImportKind.GITHUB
             else InMemoryModelSource({_NAME: {"main": files}})
         )
-        refusals = self._start(kind, files)
+        rejections = self._start(kind, files)
         task = self._finish()
-        ends = [f"refused with {' and '.join(map(str, sorted(set(refusals))))}"] if refusals else []
+        ends = [f"refused with {' and '.join(map(str, sorted(set(rejections))))}"] if rejections else []
         if task.status is TaskStatus.FAILED:
             assert task.error is not None
             assert task.error.retryable, task.error
             assert self._list_published() == before
-            ends.append("FAILED with nothing left")
+            ends.append("FAILED and cleaned up")
             self.aws.fault = None
             assert self._start(kind, files) == []
             task = self._finish()
@@ -228,26 +232,26 @@ class Bench:
         return {key for key in keys if key.startswith("models/")}
 
     def _start(self, kind: ImportKind, files: dict[str, bytes]) -> list[int]:
-        """Sends the import until it is accepted. The statuses that it was refused with."""
+        """Submit the import until it is accepted. Returns the statuses of rejected attempts."""
         archive = zip_files({f"model/{path}": content for path, content in files.items()})
         key = f"import-{next(self._numbers)}"
-        refusals = []
+        rejections = []
         self.aws.is_watched = True
         for _ in range(OUTAGE + 1):
             try:
                 self.deployment.submitted.append(self._send(kind, archive, key))
-            except _RefusedError as refused:
-                refusals.append(refused.status)
+            except _RejectedError as error:
+                rejections.append(error.status)
             else:
-                return refusals
+                return rejections
         raise AssertionError("never accepted")
 
     def _send(self, kind: ImportKind, archive: bytes, key: str) -> str:
-        """The task's id."""
+        """Submit the import and return the task ID."""
         try:
             match kind:
                 case ImportKind.HUB:
-                    return self._post_with_key(key)
+                    return self._post_with_idempotency_key(key)
                 case ImportKind.GITHUB:
                     return self.deployment.submit(_NAME, source=Source.GITHUB).id
                 case ImportKind.DROPPED:
@@ -255,32 +259,32 @@ class Bench:
                 case ImportKind.POSTED:
                     return self.deployment.post(archive).id
         except StorageUnavailableError:
-            raise _RefusedError(HTTPStatus.SERVICE_UNAVAILABLE) from None
-        except ImportInProgressError as held:
-            # The first try was accepted, and its reply lost.
-            return held.task_id
+            raise _RejectedError(HTTPStatus.SERVICE_UNAVAILABLE) from None
+        except ImportInProgressError as running:
+            # The first attempt was accepted, and its response lost.
+            return running.task_id
 
-    def _post_with_key(self, key: str) -> str:
+    def _post_with_idempotency_key(self, key: str) -> str:
         event = read_event("submit_huggingface")
         for headers, value in ((event["headers"], key), (event["multiValueHeaders"], [key])):
             headers["Idempotency-Key"] = value
-        answer = call_api("submit_huggingface", event, body={"model_tag": _NAME})
-        if answer.status == HTTPStatus.CREATED:
-            return answer.headers["location"].rpartition("/")[2]
-        held: str | None = answer.body.get("task_id")
-        if held is None:
-            self._end_first_request()
-            raise _RefusedError(answer.status)
-        return held
+        response = call_api("submit_huggingface", event, body={"model_tag": _NAME})
+        if response.status == HTTPStatus.CREATED:
+            return response.headers["location"].rpartition("/")[2]
+        running_task_id: str | None = response.body.get("task_id")
+        if running_task_id is None:
+            self._expire_first_request()
+            raise _RejectedError(response.status)
+        return running_task_id
 
-    def _end_first_request(self) -> None:
-        """Lets the time pass that the function had which was asked first with this key."""
+    def _expire_first_request(self) -> None:
+        """Let the first request with this key time out."""
         answers: Any = dynamodb_backends[DEFAULT_ACCOUNT_ID][REGION].tables["answers"]
         for item in answers.items.values():
             item.attrs["in_progress_expiration"].value = "0"
 
     def _drop(self, archive: bytes, key: str) -> str:
-        """As S3's event comes by its queue: four times, and then as a dead letter."""
+        """Deliver the event of S3 by its queue: up to four times, and then as a dead letter."""
         self.aws.is_watched = False
         etag = self.archives.put_archive(key, archive)
         self.aws.is_watched = True
@@ -295,21 +299,21 @@ class Bench:
                 message = record()
                 self.deployment.queue.send([message])
                 return message.task_id
-        return self._insist(lambda: self._crash(record()))
+        return self._retry_during_outage(lambda: self._record_crash(record()))
 
-    def _crash(self, message: Message) -> str:
+    def _record_crash(self, message: Message) -> str:
         self.deployment.runner.record_crash(message)
         return message.task_id
 
-    def _insist[T](self, do: Callable[[], T]) -> T:
-        """As the dead letters' queue, which has no other behind it."""
+    def _retry_during_outage[T](self, do: Callable[[], T]) -> T:
+        """Retry like the dead-letter queue, which has no further dead-letter queue."""
         for _ in range(OUTAGE):
             with suppress(StorageUnavailableError):
                 return do()
-        raise AssertionError("the outage has no end")
+        raise AssertionError("the outage does not end")
 
     def _finish(self) -> Task:
-        """Delivers and sweeps until nothing is watched any more."""
+        """Deliver messages and run the sweep until no task is pending."""
         deployment = self.deployment
         self._deliver()
         for _ in range(200):
@@ -329,7 +333,7 @@ class Bench:
         return task
 
     def _deliver(self) -> None:
-        """As SQS: a message whose outcome could not be recorded comes again, and is a dead letter in the end."""
+        """Deliver messages like SQS: a failed message is delivered again, and finally becomes a dead letter."""
         deployment = self.deployment
         while (due := deployment.queue.next_due) is not None:
             deployment.clock.now = max(deployment.clock.now, due)
@@ -341,7 +345,7 @@ class Bench:
             with suppress(StorageUnavailableError):
                 self.deployment.deliver(message, deliveries=deliveries)
                 return
-        self._insist(lambda: self._crash(message))
+        self._retry_during_outage(lambda: self._record_crash(message))
 
 
 @contextmanager
@@ -354,11 +358,11 @@ def open_bench() -> Iterator[Bench]:
         pytest.MonkeyPatch.context() as patch,
         open_database(clock) as database,
     ):
-        # botocore's and our own pauses between tries.
+        # Retry delays of botocore and of the application.
         patch.setattr(time, "sleep", lambda _: None)
         patch.setattr(moto.s3.models, "S3_UPLOAD_PART_MIN_SIZE", 1)
-        patch.setattr(s3, "_MIN_PART_SIZE", 1)
-        patch.setattr(s3, "_MIB", 1)
+        patch.setattr(s3_uploads, "_MIN_PART_SIZE", 1)
+        patch.setattr(s3_client, "MIB", 1)
         client = create_s3_client(REGION)
         for bucket in (_MODELS, _INCOMING):
             client.create_bucket(Bucket=bucket)
@@ -389,7 +393,7 @@ def open_bench() -> Iterator[Bench]:
 
 
 def create_answers_table() -> None:
-    """As the template has it."""
+    """Create the table as defined in the template."""
     table = read_template()["Resources"]["IdempotencyTable"]["Properties"]
     names = ("AttributeDefinitions", "KeySchema", "BillingMode")
     boto3.client("dynamodb", region_name=REGION).create_table(
@@ -398,14 +402,14 @@ def create_answers_table() -> None:
 
 
 def describe_import(bench: Bench, kind: ImportKind) -> str:
-    """In Markdown: each request of an import by each fault."""
+    """Return the section of an import: the outcomes for each request and fault."""
     rows = []
     for operation, count in bench.count_calls(kind).items():
         cells = []
         for fault in CallFault:
             outcomes = Counter[str]()
             if fault in list_faults(operation):
-                outcomes.update(bench.harm(kind, operation, at, fault) for at in range(count))
+                outcomes.update(bench.run_with_fault(kind, operation, at, fault) for at in range(count))
             cells.append("; ".join(f"{outcome} ({times})" for outcome, times in sorted(outcomes.items())))
         rows.append(f"| {operation} | {count} | {' | '.join(cells)} |")
     faults = list(CallFault)
@@ -419,7 +423,7 @@ def describe_import(bench: Bench, kind: ImportKind) -> str:
 
 
 def read_table(kind: ImportKind) -> dict[str, tuple[int, dict[CallFault, Counter[str]]]]:
-    """What the page says of each operation: requests per import, and how many ended in which way by fault."""
+    """Read the page: for each operation, the requests per import, and the number of outcomes by fault."""
     section = PAGE.read_text().partition(f"## {kind}\n")[2].partition("\n## ")[0]
     _, _, *rows = (line.strip("|").split("|") for line in section.splitlines() if line.startswith("|"))
     return {
@@ -433,36 +437,37 @@ def _read_cell(cell: str) -> Counter[str]:
 
 
 def describe_faults() -> str:
-    """In Markdown: each import."""
+    """Return the page in Markdown."""
     with open_bench() as bench:
         sections = "\n".join(describe_import(bench, kind) for kind in ImportKind)
     return f"""\
-# Faults between Modelhaul and AWS
+# Faults of AWS requests
 
-Generated by `make bench PARTS=faults`; `bench/tests/test_call_faults.py` tries a part of it again
-and holds the page to what it sees.
+`make bench PARTS=faults` generates this page. `bench/tests/test_call_faults.py` repeats some of the imports and
+compares the results with this page.
 
-Four ways of importing a model of {len(build_files(0))} files (one of two parts; two with content that another model
-brought before) through the real adapters over moto. Each request of each import is harmed once in each way, one
-import a request. A number in brackets is that of imports which ended so: whole, byte for byte, once, with no multipart
-upload left.
+A model of {len(build_files(0))} files is imported in four ways, with the real adapters and moto. One file has two
+parts, and two files have content that is already stored for another model. For each request and each fault, one import
+runs in which this request fails with this fault. The numbers in parentheses count the imports with this result. `DONE`
+means that every file was published exactly once and byte for byte, and that no multipart upload remains.
 
-- *upload cut*: the connection breaks when half of a body that is sent from a buffer has been read from it.
-- *done, reply lost*: AWS did what it was asked to, and nothing came back until the read timeout.
-- *down for {OUTAGE} requests*: this request and the {OUTAGE - 1} after it with this name are answered with 500, which
-  can outlast the tries of the client, of a step and of a message's deliveries. Where it does by little, runs differ.
-- *FAILED with nothing left*: the task says why and that it can be submitted again; nothing is visible under `models/`.
-- *refused with 503*: the caller was told to come again. 409 is for an Idempotency-Key whose first request is being
-  answered or died over it: it is free again when that request's time is over.
-- Behind a request is its table or bucket: `limits` is RateLimitsTable, `answers` is IdempotencyTable.
-- Files are scaled down, and parts and limits with them. moto does not say the checksum of a part that it copied, so
-  that a stored entry of an archive is also read and sent, as on any store that does not.
+- *upload cut*: the connection breaks after half of the request body was read from its buffer.
+- *done, response lost*: AWS executed the request, but the response did not arrive before the read timeout.
+- *down for {OUTAGE} requests*: this request and the next {OUTAGE - 1} requests with this name return 500. This can
+  exceed the retries of the client, of a step and of a message. Results near these limits vary between runs.
+- *FAILED and cleaned up*: the task has an error that says that it can be submitted again, and no file is visible under
+  `models/`.
+- *refused with 503*: the response asks the caller to retry. 409 means that the first request with this Idempotency-Key
+  is still running or crashed; the key can be used again after the timeout of that request.
+- The table or bucket of a request is in parentheses: `limits` is RateLimitsTable, `answers` is IdempotencyTable.
+- Files, parts and limits are scaled down. moto returns no checksum for a copied part, so a stored entry of an archive
+  is also read and uploaded, as with any store that returns no checksum.
 
 {sections}"""
 
 
 def write() -> None:
-    # Some 1,600 imports, most with something to complain of.
+    # About 1,600 imports, most of which log errors.
     logging.disable()
     try:
         PAGE.write_text(describe_faults())

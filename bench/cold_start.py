@@ -1,4 +1,4 @@
-"""How long each function takes to start, from its layers as they are shipped."""
+"""Cold start time of each function, with its deployed layers."""
 
 import os
 import re
@@ -21,17 +21,17 @@ from tests.template.transformed import read_template
 ROUNDS = 10
 UNPACKED_LIMIT = 250_000_000  # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _MB = 1_000_000
-_WAIT = 30.0  # seconds for one start, on however busy a machine
-_WORST = 8
+_START_TIMEOUT = 30.0  # seconds
+_MAX_PACKAGES = 8
 
-# `-I` leaves the folders of installed packages in place: what a layer lacks must be missing here too.
-_PREPARE = """
+# `-I` keeps the folders of installed packages in sys.path. They are removed: only the layers may provide packages.
+_SET_PATH = """
 import os, sys
 sys.path[:] = [*sys.argv[2:], *(p for p in sys.path if not p.endswith("-packages"))]
 """
-_BARE = "import os; os._exit(0)"
-_IMPORT = f"{_PREPARE}import handler; os._exit(0)"
-_ANSWER = f"""{_PREPARE}import handler, json
+_EXIT = "import os; os._exit(0)"
+_IMPORT = f"{_SET_PATH}import handler; os._exit(0)"
+_FIRST_CALL = f"""{_SET_PATH}import handler, json
 class Context:
     function_name = "function"
     memory_limit_in_mb = 512
@@ -40,7 +40,7 @@ class Context:
     def get_remaining_time_in_millis(self):
         return 28000
 handler.handler(json.load(open(sys.argv[1])), Context())
-# Who calls nobody says itself that it has answered.
+# A function that makes no request of its own connects when it has returned.
 import socket
 from urllib.parse import urlsplit
 address = urlsplit(os.environ["AWS_ENDPOINT_URL"])
@@ -50,23 +50,23 @@ socket.create_connection((address.hostname, address.port)).recv(1)
 
 @dataclass(frozen=True)
 class Start:
-    """Seconds of wall and of CPU (user and system)."""
+    """Wall-clock and CPU time (user and system), in seconds."""
 
     wall: float
     cpu: float
 
 
 def build_layers(folder: Path) -> dict[str, Path]:
-    """Every layer for this machine, by its logical name in the template."""
+    """Build all layers for this machine. Returns their folders by logical name in the template."""
     for layer in LAYERS.values():
         build_layer(layer, folder / layer, "host")
     return {name: folder / layer / "python" for name, layer in LAYERS.items()}
 
 
 def measure_start(program: str, function: Function | None, listener: socket.socket | None) -> Start:
-    """One start of a fresh interpreter: to its end, or to its first connection to `listener`.
+    """Measure a start of a new interpreter, until it exits or first connects to `listener`.
 
-    Raises RuntimeError, with what it printed, if it fails before.
+    Raises RuntimeError with its output if it fails earlier.
     """
     with tempfile.TemporaryFile() as printed:
         started = time.perf_counter()
@@ -108,25 +108,25 @@ def _build_environment(function: Function | None, listener: socket.socket | None
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_ENDPOINT_URL": endpoint,
     }
-    # Without a name nothing is built at once (`modelhaul.wiring.build_early`): that is the import alone.
+    # Without a function name, `modelhaul.wiring.build_early` builds nothing, so that only the import is measured.
     name = {"AWS_LAMBDA_FUNCTION_NAME": "function"} if listener is not None else {}
     return {**aws, **name, **(function.environment if function is not None else {})}
 
 
 @contextmanager
 def open_functions() -> Iterator[tuple[list[Function], dict[str, Path], socket.socket]]:
-    """The functions, the layers' folders, and where the functions' first calls arrive."""
+    """Yield the functions, the folders of the layers, and the listener for the first requests of the functions."""
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(_WAIT)
+        listener.settimeout(_START_TIMEOUT)
         layers = build_layers(Path(folder) / "layers")
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
         yield list(list_functions(read_template(), layers, Path(folder), endpoint)), layers, listener
 
 
 def list_imports(function: Function, listener: socket.socket) -> Counter[str]:
-    """Milliseconds that importing took of each top-level package, until the first call, by `-X importtime`."""
+    """Return the import time in microseconds by top-level package until the first request, from `-X importtime`."""
     with subprocess.Popen(
-        _build_command(_ANSWER, function, "-X", "importtime"),
+        _build_command(_FIRST_CALL, function, "-X", "importtime"),
         env=_build_environment(function, listener),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -136,71 +136,74 @@ def list_imports(function: Function, listener: socket.socket) -> Counter[str]:
             child.kill()
         assert child.stderr is not None
         lines = child.stderr.read()
-    found: Counter[str] = Counter()
+    times: Counter[str] = Counter()
     for microseconds, name in re.findall(r"^import time:\s+(\d+) \|\s+\d+ \| +([^.\s]+)", lines, re.MULTILINE):
-        found["the standard library" if name in sys.stdlib_module_names else name] += int(microseconds)
-    return found
+        times["the standard library" if name in sys.stdlib_module_names else name] += int(microseconds)
+    return times
 
 
 def describe_cold_starts(rounds: int = ROUNDS) -> str:
-    """Every function's start, by turns with a bare interpreter's; in Markdown."""
+    """Return the section. Starts of functions and of an empty interpreter take turns."""
     with open_functions() as (functions, layers, listener):
         bare: list[Start] = []
         imports: dict[str, list[Start]] = {function.name: [] for function in functions}
-        answers: dict[str, list[Start]] = {function.name: [] for function in functions}
+        first_calls: dict[str, list[Start]] = {function.name: [] for function in functions}
         for _ in range(rounds):
             for function in functions:
-                bare.append(measure_start(_BARE, None, None))
+                bare.append(measure_start(_EXIT, None, None))
                 imports[function.name].append(measure_start(_IMPORT, function, None))
-                answers[function.name].append(measure_start(_ANSWER, function, listener))
+                first_calls[function.name].append(measure_start(_FIRST_CALL, function, listener))
         rows = [
-            _describe_row(function, bare, imports[function.name], answers[function.name])
+            _describe_row(function, bare, imports[function.name], first_calls[function.name])
             for function in sorted(functions, key=lambda f: (not f.answers_requests, f.name))
         ]
-        worst = [
-            _describe_imports(max(kind, key=lambda f: _median(answers[f.name])), listener)
+        slowest = [
+            _describe_imports(max(kind, key=lambda f: _median(first_calls[f.name])), listener)
             for kind in ([f for f in functions if f.answers_requests], [f for f in functions if not f.answers_requests])
         ]
         sizes = [f"{name} {_measure_folder(path) / _MB:.0f} MB" for name, path in layers.items()]
     return f"""\
-## Cold start
+## Cold starts
 
-Every function from its built layers and its code, as they are shipped, in a fresh interpreter that sees nothing else.
-*Import* is the handler's module and what it imports. *First call* is all: settings and clients too, which Lambda's init
-phase builds with a whole CPU, and the sample event, to the moment when the function connects to AWS or to its source.
-CPU times, as multiples of a bare interpreter's ({_median(bare) * 1000:.1f} ms); medians of {rounds}, by turns.
+Each function starts from its built layers and code, in a new interpreter without other packages. *Import* covers the
+import of the handler's module. *First call* also covers settings and clients, which Lambda builds in the init phase
+with a full CPU, and the sample event, until the function connects to AWS or its source. The columns *Import* and
+*First call* are multiples of the CPU time of an empty interpreter ({_median(bare) * 1000:.1f} ms). The functions take
+turns, and the values are medians of {rounds} rounds.
 
 | Function | Import | First call | CPU ms | Wall ms |
 |:---|---:|---:|---:|---:|
 {"\n".join(rows)}
 
-Importing, by package, in ms as `-X importtime` counts it (which takes time itself), of the slowest of each kind:
+Import time by package in ms, for the slowest function of each kind (`-X importtime`, which adds time itself):
 
-{"\n".join(worst)}
+{"\n".join(slowest)}
 
-Unpacked, of the {UNPACKED_LIMIT // _MB} MB that Lambda allows: {", ".join(sizes)}."""
+Unpacked layers (Lambda allows {UNPACKED_LIMIT // _MB} MB): {", ".join(sizes)}."""
 
 
 def _median(starts: Sequence[Start]) -> float:
     return statistics.median(start.cpu for start in starts)
 
 
-def _describe_row(function: Function, bare: Sequence[Start], imports: Sequence[Start], answers: Sequence[Start]) -> str:
+def _describe_row(
+    function: Function, bare: Sequence[Start], imports: Sequence[Start], first_calls: Sequence[Start]
+) -> str:
     floor = _median(bare)
-    wall = statistics.median(start.wall for start in answers)
+    wall = statistics.median(start.wall for start in first_calls)
     cells = [
         function.name,
         f"{_median(imports) / floor:.1f}",
-        f"{_median(answers) / floor:.1f}",
-        f"{_median(answers) * 1000:.0f}",
+        f"{_median(first_calls) / floor:.1f}",
+        f"{_median(first_calls) * 1000:.0f}",
         f"{wall * 1000:.0f}",
     ]
     return f"| {' | '.join(cells)} |"
 
 
 def _describe_imports(function: Function, listener: socket.socket) -> str:
-    worst = list_imports(function, listener).most_common(_WORST)
-    return f"- {function.name}: {', '.join(f'{name} {time / 1000:.0f}' for name, time in worst)}."
+    packages = list_imports(function, listener).most_common(_MAX_PACKAGES)
+    return f"- {function.name}: {', '.join(f'{name} {time / 1000:.0f}' for name, time in packages)}."
 
 
 def _measure_folder(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""An import through the real adapters on moto, with every call of AWS counted."""
+"""An import through the real adapters on moto that counts every AWS request."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -8,13 +8,14 @@ from typing import cast
 import boto3
 
 from modelhaul.adapters.archives import S3ArchiveStore
-from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
+from modelhaul.adapters.s3 import S3ObjectStore
+from modelhaul.adapters.s3_client import create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
 from modelhaul.domain.messages import AcceptArchive, PlanImport, PublishModels, TransferFiles
 from modelhaul.domain.models import Source
 from modelhaul.domain.tasks import Task
-from modelhaul.transfer.engine import StreamSettings
 from modelhaul.transfer.policy import TransferPolicy
+from modelhaul.transfer.settings import StreamSettings
 from tests.contract.backends import REGION, open_aws
 from tests.contract.counted_aws import CountedQueue, Usage, count_calls
 from tests.contract.dynamodb import open_database
@@ -23,14 +24,14 @@ from tests.fakes.clock import ManualClock
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import HubSource
 
-# Nothing that depends on how fast this machine is: no heartbeat, no second connection.
+# No heartbeats and no additional connections, which depend on the speed of the machine.
 _POLICY = TransferPolicy()
-_TIMELESS = {"heartbeat": 1e9, "rate_window": 1e9}
+_NO_TIMERS = {"heartbeat": 1e9, "rate_window": 1e9}
 
 
 @dataclass(slots=True)
 class CountedImport:
-    """`messages` by kind."""
+    """`messages` are the queue messages by kind."""
 
     task: Task
     usage: Usage
@@ -45,10 +46,10 @@ def count_import(
     policy: TransferPolicy = _POLICY,
     **store_options: int,
 ) -> CountedImport:
-    """One import by the whole pipeline, which `start` begins and of which it returns the task's id. `store_options` are
-    S3ObjectStore's.
+    """Run one import through the complete pipeline. `start` submits it and returns the task ID. `store_options` are
+    options of S3ObjectStore.
     """
-    # A time whose number has no zeros at its end, which DynamoDB does not store: sizes are the same in every run.
+    # A time without trailing zeros, which DynamoDB does not store, so that sizes are the same in every run.
     clock = ManualClock(1_764_028_799.123)
     with open_aws("moto"), open_database(clock) as database:
         for bucket in ("models", "incoming"):
@@ -61,7 +62,7 @@ def count_import(
         client = create_s3_client(REGION)
         deployment.archives = cast("InMemoryArchiveStore", S3ArchiveStore(client, "incoming"))
         store = S3ObjectStore(client, "models", **store_options)
-        deployment.connect(database, store, queue, stream_settings(**_TIMELESS))
+        deployment.connect(database, store, queue, stream_settings(**_NO_TIMERS))
         with count_calls() as usage:
             task_id = start(deployment)
             deployment.run()

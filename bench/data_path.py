@@ -1,4 +1,4 @@
-"""What moving one file costs beside other ways to do it: CPU time, time, memory, disk, requests."""
+"""Cost of the transfer of one file, compared with other methods: CPU time, time, memory, disk, requests."""
 
 import statistics
 from collections import defaultdict
@@ -15,7 +15,7 @@ _ROUNDS = 5
 _WAYS = [FLOOR, MODELHAUL, NAIVE, VERIFIED, DISK]
 _TARGETS = {FLOOR: 1.7, VERIFIED: 0.7, DISK: 0.45}
 
-# https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html: 1,769 MB are one processor.
+# 1,769 MB correspond to one vCPU: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 _FUNCTION_MEMORY = 512
 _FUNCTION_SHARE = _FUNCTION_MEMORY / 1769
 _FUNCTION_RATE = 75 * MB
@@ -41,25 +41,25 @@ class Result:
 
 
 def measure_way(way: str, size: int, shape: Shape = FAST, *, share: float | None = None) -> Result:
-    """Raises RuntimeError unless all bytes arrived, for those ways that verify also the right ones."""
+    """Measure one transfer. Raises RuntimeError unless all bytes arrived; methods that verify also check them."""
     with (
         start_loopback(size, shape) as source,
         start_loopback(size, shape) as store,
         start_way(way, size, compute_digest(size), source, store) as mover,
     ):
         usage = move(mover, share=share)
-        left = mover.list_files() if way == MODELHAUL else []
-    if store.counts["received"] != size or left:
-        raise RuntimeError(f"{way}: {store.counts['received']:,} of {size:,} bytes arrived, {left} stayed")
+        files = mover.list_files() if way == MODELHAUL else []
+    if store.counts["received"] != size or files:
+        raise RuntimeError(f"{way}: {store.counts['received']:,} of {size:,} bytes arrived, files left: {files}")
     return Result(size, usage, source.counts["requests"], store.counts["requests"])
 
 
 def describe_data_path(run: Run) -> str:
-    """All ways by turns, some rounds; in Markdown."""
+    """Return the section. The methods take turns in each round."""
     size = run.scale_size(_SIZE)
     found: dict[str, list[Result]] = defaultdict(list)
     for number in range(_ROUNDS):
-        # Each round begins with another.
+        # Each round starts with a different method.
         for way in _WAYS[number % len(_WAYS) :] + _WAYS[: number % len(_WAYS)]:
             found[way].append(measure_way(way, size))
     plot = draw_bars(
@@ -79,15 +79,25 @@ def describe_data_path(run: Run) -> str:
         way: [own.cpu_per_gb / other.cpu_per_gb for own, other in zip(found[MODELHAUL], found[way], strict=True)]
         for way in _WAYS
     }
-    heads = ["Way", "CPU s/GB", "s/GB", "Modelhaul's CPU : this", "Target", "Peak RSS", "Written to disk", "Requests"]
+    heads = [
+        "Method",
+        "CPU s/GB",
+        "s/GB",
+        "Modelhaul's CPU / this CPU",
+        "Target",
+        "Peak RSS",
+        "Written to disk",
+        "Requests",
+    ]
     return f"""\
-## Moving one file
+## Transfer of one file
 
-{size / MB:,.0f} MB from a Hub over TLS into S3 over TLS (1.3, AES-128-GCM), each way in a process of its own, by turns;
-medians of {_ROUNDS} rounds and (lowest to highest). Both servers are small C programs on the same processors: they
-count what arrives and drop it. The C program does no more than has to be done, in one thread: read, sha256, write.
-snapshot_download and the first of the two with requests do not look at the digest. The libraries have their defaults.
-Time depends on what else the machine does, CPU time hardly.
+Each method transfers {size / MB:,.0f} MB from a Hub to S3, with TLS 1.3 (AES-128-GCM) on both sides, in a separate
+process. The methods take turns, and the values are medians of {_ROUNDS} rounds (lowest to highest). The servers are
+small C programs on the same machine, which count the bytes and discard them. The C program in the table does only the
+necessary work in one thread: read, sha256, write. snapshot_download and the first method with requests do not verify
+the digest. All libraries use their defaults. The wall-clock time depends on the load of the machine; the CPU time
+hardly does.
 
 {plot}
 
@@ -101,11 +111,11 @@ def _describe_way(way: str, results: Sequence[Result], ratios: Sequence[float]) 
         format_spread([result.seconds_per_gb for result in results], 1),
         "" if way == MODELHAUL else format_spread(ratios),
         f"≤ {_TARGETS[way]}" if way in _TARGETS else "",
-        *_describe_needs(results),
+        *_describe_resources(results),
     ]
 
 
-def _describe_needs(results: Sequence[Result]) -> list[str]:
+def _describe_resources(results: Sequence[Result]) -> list[str]:
     last = results[-1]
     return [
         f"{max(result.usage.peak_rss for result in results) / MB:.0f} MB",
@@ -115,7 +125,7 @@ def _describe_needs(results: Sequence[Result]) -> list[str]:
 
 
 def describe_function(run: Run) -> str:
-    """The same in what stands for a small function: of Modelhaul and of the others that do not hide behind C."""
+    """Return the section for a simulated small function."""
     size = run.scale_size(_SIZE)
     shape = Shape(latency=_FUNCTION_LATENCY, rate=_FUNCTION_RATE)
     ideal = GB / _FUNCTION_RATE
@@ -130,17 +140,18 @@ def describe_function(run: Run) -> str:
             format_spread([result.seconds_per_gb / ideal for result in results]),
             f"≤ {_FUNCTION_TARGET}" if way == MODELHAUL else "",
             format_spread([result.cpu_per_gb for result in results]),
-            *_describe_needs(results),
+            *_describe_resources(results),
         ]
         for way, results in found.items()
     ]
-    heads = ["Way", "s/GB", ": the network alone", "Target", "CPU s/GB", "Peak RSS", "Written to disk", "Requests"]
+    heads = ["Method", "s/GB", "Time / network time", "Target", "CPU s/GB", "Peak RSS", "Written to disk", "Requests"]
     return f"""\
-## In a small function
+## Transfer in a small function
 
-The same in what stands for a function of {_FUNCTION_MEMORY} MB: {_FUNCTION_SHARE:.2f} of a processor (the process is
-stopped when it had its share of 20 ms, as Lambda's scheduler does), {_FUNCTION_RATE // MB} MB/s each way,
-{_FUNCTION_LATENCY * 1000:.0f} ms of latency. The network alone would take {ideal:.1f} s/GB.
+The same transfer runs in a simulated function of {_FUNCTION_MEMORY} MB: {_FUNCTION_SHARE:.2f} of a processor,
+{_FUNCTION_RATE // MB} MB/s in each direction, and {_FUNCTION_LATENCY * 1000:.0f} ms of latency. Like Lambda's
+scheduler, the benchmark stops the process when it has used its share of each 20 ms. The network alone takes
+{ideal:.1f} s/GB.
 
 {format_table(heads, rows)}"""
 

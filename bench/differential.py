@@ -1,4 +1,4 @@
-"""A million streams of opcodes, read by us and by real unpicklers; and headers of arrays, read by us and by numpy."""
+"""A million pickle streams, compared with real unpicklers, and array headers, compared with numpy."""
 
 import random
 import sys
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from bench.report import Run
-from modelhaul.inspection.pickles import opcodes
+from modelhaul.inspection.pickles import source
 from tests.differential.headers import find_disagreement, make_header
 from tests.differential.judging import disagree, judge
 from tests.differential.readers import RecordingUnpickler
@@ -18,28 +18,29 @@ from tests.differential.streams import SEEDS, list_array_seeds, make_stream
 _SEED = 2026
 _STREAMS = 1_000_000
 _HEADERS = 200_000
-_BATCH = 50  # streams that are read at once, with windows of one size
-_ANSWERS = ("asked", "quiet", "died")
+_BATCH_SIZE = 50  # streams that are read with the same window size
+_RESULTS = ("disallowed", "allowed", "crash")
 _TEXT = """\
-## Pickles and arrays against their real readers
+## Comparison of pickle and array inspection with real readers
 
-{streams:,} streams: pickles of all protocols, of torch, numpy and joblib, mutated, spliced, cut off and in frames, and
-sequences of opcodes. They are read by C's unpickler (from three kinds of files, with and without persistent IDs), by
-Python's own and by joblib's. *Asked*: one of them asked for an import that is not allowed. *Died*: the stream ended the
-process, which says nothing.
+{streams:,} streams are inspected and unpickled: pickles of all protocols, of torch, numpy and joblib, which are
+mutated, spliced, truncated or split into frames, and sequences of opcodes. The unpicklers are those of C (with three
+kinds of files, with and without persistent IDs), Python and joblib. *Disallowed import*: at least one unpickler tried a
+disallowed import. *Crash*: the stream crashed the process, and the result is unknown.
 
-| Our verdict | Asked | Did not ask | Died |
+| Our verdict | Disallowed import | No disallowed import | Crash |
 |---|--:|--:|--:|
 {rows}
 
-Clean or not a pickle, and asked: {disagreements}. Of {headers:,} headers of `.npy` files, clean where numpy unpickles
-or reads another number of bytes: {header_disagreements}. Seed {seed}, {seconds:,.0f} s."""
-_WINDOWS = (None, 1, 9)  # bytes of a window; None for the usual ones
+Streams with a disallowed import that are clean or not a pickle in our view: {disagreements}. Headers of `.npy` files
+that are clean in our view, but that numpy unpickles or reads with another size: {header_disagreements} of {headers:,}.
+The seed is {seed}, and the comparison took {seconds:,.0f} s."""
+_WINDOWS = (None, 1, 9)  # bytes of a window; None for the default sizes
 
 
 @dataclass
 class Counts:
-    """Of streams, by our verdict and by whether an unpickler asked for an import that is not allowed."""
+    """Streams by our verdict and by whether an unpickler tried a disallowed import."""
 
     seen: Counter[tuple[str, str]] = field(default_factory=Counter)
     disagreements: list[str] = field(default_factory=list)
@@ -50,7 +51,7 @@ def describe_differential(run: Run) -> str:
     pickles = compare_pickles(run.scale_count(_STREAMS))
     headers = compare_headers(run.scale_count(_HEADERS))
     rows = [
-        f"| {verdict} | " + " | ".join(f"{pickles.seen[verdict, answer]:,}" for answer in _ANSWERS) + " |"
+        f"| {verdict} | " + " | ".join(f"{pickles.seen[verdict, result]:,}" for result in _RESULTS) + " |"
         for verdict in ("clean", "unscanned", "unsafe", "none")
     ]
     return _TEXT.format(
@@ -69,15 +70,22 @@ def compare_pickles(count: int, seed: int = _SEED) -> Counts:
     generator = random.Random(seed)
     seeds = [*SEEDS, *list_array_seeds()]
     with RecordingUnpickler() as unpickler:
-        for number in range(0, count, _BATCH):
-            streams = [make_stream(generator, seeds) for _ in range(min(_BATCH, count - number))]
-            with _use_windows(_WINDOWS[number // _BATCH % len(_WINDOWS)]):
+        for number in range(0, count, _BATCH_SIZE):
+            streams = [make_stream(generator, seeds) for _ in range(min(_BATCH_SIZE, count - number))]
+            with _use_windows(_WINDOWS[number // _BATCH_SIZE % len(_WINDOWS)]):
                 verdicts = [judge(stream) for stream in streams]
-            for stream, verdict, asked in zip(streams, verdicts, unpickler.ask_all(streams), strict=True):
-                counts.seen[verdict, "died" if asked is None else "asked" if asked else "quiet"] += 1
-                if disagree(verdict, asked):
-                    _add(counts, f"{verdict}, {asked}: {stream.hex()}")
+            for stream, verdict, imports in zip(streams, verdicts, unpickler.ask_all(streams), strict=True):
+                counts.seen[verdict, _classify(imports)] += 1
+                if disagree(verdict, imports):
+                    _add(counts, f"{verdict}, {imports}: {stream.hex()}")
     return counts
+
+
+def _classify(imports: list[str] | None) -> str:
+    """Return the result for the disallowed imports of a stream. None is a crash."""
+    if imports is None:
+        return "crash"
+    return "disallowed" if imports else "allowed"
 
 
 def compare_headers(count: int, seed: int = _SEED) -> Counts:
@@ -97,10 +105,10 @@ def _add(counts: Counts, disagreement: str) -> None:
 
 @contextmanager
 def _use_windows(size: int | None) -> Iterator[None]:
-    usual = opcodes._FIRST_WINDOW, opcodes._LAST_WINDOW, opcodes._WINDOW_BEHIND_DATA
+    default = source._FIRST_WINDOW, source._LAST_WINDOW, source._WINDOW_AFTER_SKIP
     if size:
-        opcodes._FIRST_WINDOW = opcodes._LAST_WINDOW = opcodes._WINDOW_BEHIND_DATA = size
+        source._FIRST_WINDOW = source._LAST_WINDOW = source._WINDOW_AFTER_SKIP = size
     try:
         yield
     finally:
-        opcodes._FIRST_WINDOW, opcodes._LAST_WINDOW, opcodes._WINDOW_BEHIND_DATA = usual
+        source._FIRST_WINDOW, source._LAST_WINDOW, source._WINDOW_AFTER_SKIP = default

@@ -1,10 +1,9 @@
-"""As much of S3 as a multipart upload needs, which counts the bytes and drops them.
+"""A minimal S3 server for multipart uploads that counts the bytes and discards them.
 
-python -m bench.discarding_store [BYTES_PER_SECOND], which is how fast it takes each part; as fast as it
-can without.
+python -m bench.discarding_store [BYTES_PER_SECOND], the rate limit for each part; the default is no limit.
 
-It answers without looking at signatures. The CRC-32 of each upload's first part is checked, to see that what
-arrives is what was meant; of all parts it would cost the transfer's CPU time on a small machine.
+It ignores signatures. It checks the CRC-32 of the first part of each upload only: checks of all parts would take CPU
+time from the transfer on a small machine.
 """
 
 import base64
@@ -34,7 +33,7 @@ class _Store(socketserver.ThreadingTCPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One object at a time: keys and upload ids are not looked at."""
+    """Handles one object at a time, and ignores keys and upload IDs."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -45,64 +44,64 @@ class _Handler(BaseHTTPRequestHandler):
         if "uploads" in self._read_query():
             self.server.parts.clear()
             self.server.size = None
-            self._answer_xml(
+            self._respond_xml(
                 200, "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
             )
             return
         self.server.size = sum(self.server.parts.values())
         etag = f"&quot;{0:032x}-{len(self.server.parts)}&quot;"
-        self._answer_xml(200, f"<CompleteMultipartUploadResult><ETag>{etag}</ETag></CompleteMultipartUploadResult>")
+        self._respond_xml(200, f"<CompleteMultipartUploadResult><ETag>{etag}</ETag></CompleteMultipartUploadResult>")
 
     def do_PUT(self) -> None:
         number = int(self._read_query()["partNumber"][0])
         size, crc32 = self._read_body(checked=number == 1)
         sent = base64.b64encode(crc32.to_bytes(4, "big")).decode()
         if number == 1 and self.headers["x-amz-checksum-crc32"] != sent:
-            self._answer_xml(400, "<Error><Code>BadDigest</Code></Error>")
+            self._respond_xml(400, "<Error><Code>BadDigest</Code></Error>")
             return
         self.server.parts[number] = size
-        self._answer(200, {"ETag": f'"{number:032x}"', "Content-Length": "0"})
+        self._respond(200, {"ETag": f'"{number:032x}"', "Content-Length": "0"})
 
     def do_HEAD(self) -> None:
         if self.server.size is None:
-            self._answer(404, {"Content-Length": "0"})
+            self._respond(404, {"Content-Length": "0"})
         else:
-            self._answer(200, {"ETag": f'"{0:032x}"', "Content-Length": str(self.server.size)})
+            self._respond(200, {"ETag": f'"{0:032x}"', "Content-Length": str(self.server.size)})
 
     def do_DELETE(self) -> None:
         self.server.parts.clear()
-        self._answer(204, {})
+        self._respond(204, {})
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name in the base class
         pass
 
     def _read_query(self) -> dict[str, list[str]]:
         return parse_qs(urlsplit(self.path).query, keep_blank_values=True)
 
     def _read_body(self, *, checked: bool = False) -> tuple[int, int]:
-        """Drop the body. Returns its size, and its CRC-32 if that is wanted."""
-        size = left = int(self.headers.get("Content-Length", 0))
+        """Discard the body, and return its size, and its CRC-32 if `checked`."""
+        size = remaining = int(self.headers.get("Content-Length", 0))
         buffer = memoryview(bytearray(min(_READ_SIZE, size)))
         started = time.monotonic()
         crc32 = 0
-        while left:
-            count = self.rfile.readinto(buffer[: min(left, len(buffer))])
+        while remaining:
+            count = self.rfile.readinto(buffer[: min(remaining, len(buffer))])
             if not count:
                 raise ConnectionAbortedError("the body ended early")
             if checked:
                 crc32 = zlib.crc32(buffer[:count], crc32)
-            left -= count
+            remaining -= count
             if self.server.rate is not None:
-                due = started + (size - left) / self.server.rate
+                due = started + (size - remaining) / self.server.rate
                 time.sleep(max(0, due - time.monotonic()))
         return size, crc32
 
-    def _answer_xml(self, status: int, body: str) -> None:
+    def _respond_xml(self, status: int, body: str) -> None:
         content = body.encode()
-        self._answer(status, {"Content-Type": "application/xml", "Content-Length": str(len(content))})
+        self._respond(status, {"Content-Type": "application/xml", "Content-Length": str(len(content))})
         self.wfile.write(content)
 
-    def _answer(self, status: int, headers: dict[str, str]) -> None:
+    def _respond(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

@@ -1,4 +1,4 @@
-"""The plain way to bring an archive into a bucket, measured: download it, extract it, upload every file.
+"""A plain import of an archive, measured: download it, extract it, upload every file.
 
 python -m bench.extraction SOURCE_BUCKET KEY BUCKET
 """

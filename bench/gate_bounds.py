@@ -1,6 +1,6 @@
-"""What the inspection of large models takes of memory, time and requests, in a process of its own.
+"""Memory, time and reads of the inspection of large models, measured in a separate process.
 
-`python -m bench.gate_bounds arrays|pickles|safetensors|torch`. Files are made while they are read.
+`python -m bench.gate_bounds arrays|pickles|safetensors|torch`. Files are generated while they are read.
 """
 
 import io
@@ -32,7 +32,7 @@ LARGE = 100_000_000_000  # bytes
 
 @dataclass(frozen=True)
 class Inspection:
-    """`reads` and `read_bytes` are those of the store."""
+    """`reads` and `read_bytes` are the reads from the store."""
 
     usage: Usage
     verdict: str
@@ -42,20 +42,20 @@ class Inspection:
 
 @dataclass(frozen=True)
 class VirtualFile:
-    """`size` bytes: `head`, zeros, and `tail`."""
+    """A file of `size` bytes: `head`, then zeros, then `tail`."""
 
     head: bytes
     size: int
     tail: bytes = b""
 
     def read(self, start: int, end: int) -> bytes:
-        begins = self.size - len(self.tail)
+        tail_start = self.size - len(self.tail)
         data = self.head[start:end]
         position = start + len(data)
-        zeros = max(0, min(end, begins) - position)
+        zeros = max(0, min(end, tail_start) - position)
         data += bytes(zeros)
         position += zeros
-        return data + self.tail[position - begins : end - begins] if position < end else data
+        return data + self.tail[position - tail_start : end - tail_start] if position < end else data
 
 
 @dataclass
@@ -81,41 +81,41 @@ def _make_file(content: bytes) -> VirtualFile:
 
 
 def make_arrays() -> dict[str, VirtualFile]:
-    """15,000 arrays."""
+    """Return 15,000 arrays."""
     array = build_array("'<f4'", bytes(8))
     return {f"{number:05}.npy": _make_file(array) for number in range(15_000)}
 
 
 def make_pickles() -> dict[str, VirtualFile]:
-    """1,000 checkpoints, half of them bare pickles."""
+    """Return 1,000 checkpoints, half of which are plain pickles."""
     checkpoint = build_torch_zip(build_state_dict(), **{f"data/{number}": bytes(100_000) for number in range(1, 4)})
-    bare = pickle.dumps({number: [str(number), number * 1.5] for number in range(1000)})
-    return {f"{number:04}.pt": _make_file(bare if number % 2 else checkpoint) for number in range(1_000)}
+    plain = pickle.dumps({number: [str(number), number * 1.5] for number in range(1000)})
+    return {f"{number:04}.pt": _make_file(plain if number % 2 else checkpoint) for number in range(1_000)}
 
 
 def make_safetensors() -> dict[str, VirtualFile]:
-    """One file of 100 GB."""
+    """Return one file of 100 GB."""
     head = build_header(LARGE)
     return {"model.safetensors": VirtualFile(head, len(head) + LARGE)}
 
 
 def make_torch() -> dict[str, VirtualFile]:
-    """One torch archive of 100 GB, with one storage."""
+    """Return one torch archive of 100 GB with one storage."""
     body = io.BytesIO()
     with zipfile.ZipFile(body, "w") as archive:
         archive.writestr("model/data.pkl", build_state_dict())
         archive.writestr("model/version", b"3\n")
     content = body.getvalue()
-    (_, _, _, _, _, size, begins, _) = struct.unpack("<4s4H2LH", content[-22:])
+    (_, _, _, _, _, size, start, _) = struct.unpack("<4s4H2LH", content[-22:])
     name = b"model/data/0"
     sizes = struct.pack("<HHQQ", 1, 16, LARGE, LARGE)
     local = struct.pack("<4s5H3L2H", b"PK\x03\x04", 45, 0, 0, 0, 33, 0, 2**32 - 1, 2**32 - 1, len(name), len(sizes))
-    head = content[:begins] + local + name + sizes
+    head = content[:start] + local + name + sizes
     entry = struct.pack(
         "<4s4B4H3L5H2L",
-        b"PK\x01\x02", 45, 3, 45, 0, 0, 0, 0, 33, 0, 2**32 - 1, 2**32 - 1, len(name), len(sizes), 0, 0, 0, 0, begins,
+        b"PK\x01\x02", 45, 3, 45, 0, 0, 0, 0, 33, 0, 2**32 - 1, 2**32 - 1, len(name), len(sizes), 0, 0, 0, 0, start,
     )  # fmt: skip
-    directory = content[begins : begins + size] + entry + name + sizes
+    directory = content[start : start + size] + entry + name + sizes
     offset = len(head) + LARGE
     end64 = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 3, 3, len(directory), offset)
     locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, offset + len(directory), 1)
@@ -145,23 +145,23 @@ def inspect(files: dict[str, VirtualFile]) -> tuple[str, VirtualStore]:
 
 
 def measure_model(name: str) -> Inspection:
-    """Raises CalledProcessError if the process fails."""
-    ended = subprocess.run(
+    """Inspect a model in a separate process. Raises CalledProcessError if the process fails."""
+    completed = subprocess.run(
         [sys.executable, "-m", "bench.gate_bounds", name],
         cwd=ROOT,
         env={"PYTHONPATH": PYTHONPATH, "PATH": ""},
         stdout=subprocess.PIPE,
         check=True,
     )
-    told = json.loads(ended.stdout)
-    return Inspection(Usage(**told.pop("usage")), **told)
+    result = json.loads(completed.stdout)
+    return Inspection(Usage(**result.pop("usage")), **result)
 
 
 if __name__ == "__main__":
-    made = MODELS[sys.argv[1]]()
-    found: list[tuple[str, VirtualStore]] = []
-    usage = measure(lambda: found.append(inspect(made)))
-    verdict, store = found[0]
+    files = MODELS[sys.argv[1]]()
+    results: list[tuple[str, VirtualStore]] = []
+    usage = measure(lambda: results.append(inspect(files)))
+    verdict, store = results[0]
     print(
         json.dumps({"usage": asdict(usage), "verdict": verdict, "reads": store.reads, "read_bytes": store.read_bytes})
     )

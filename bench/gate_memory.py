@@ -1,6 +1,6 @@
-"""The memory that the gate takes for one file, in a process that has loaded what publish_models loads.
+"""Memory usage of the gate for one file, in a process that loads the same modules as publish_models.
 
-`python -m bench.gate_memory FILE PATH`, with FILE taken for the model's file at PATH.
+`python -m bench.gate_memory FILE PATH` inspects FILE as the file at PATH of a model.
 """
 
 import json
@@ -30,7 +30,7 @@ LOADED = (wiring, dynamodb, s3, sqs)
 
 @dataclass(frozen=True)
 class Inspection:
-    """`refused`: what the gate said, if it did not let the file pass."""
+    """`refused` is the error detail of the gate if it rejected the file."""
 
     usage: Usage
     refused: str | None
@@ -45,20 +45,20 @@ class _FileStore:
 
 
 def measure_gate(file: Path, path: str) -> Inspection:
-    """Raises CalledProcessError if the process fails."""
-    ended = subprocess.run(
+    """Inspect a file in a separate process. Raises CalledProcessError if the process fails."""
+    completed = subprocess.run(
         [sys.executable, "-m", "bench.gate_memory", str(file), path],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": PYTHONPATH},
         stdout=subprocess.PIPE,
         check=True,
     )
-    told = json.loads(ended.stdout)
-    return Inspection(Usage(**told["usage"]), told["refused"])
+    result = json.loads(completed.stdout)
+    return Inspection(Usage(**result["usage"]), result["refused"])
 
 
 def inspect(file: Path, path: str) -> str | None:
-    """What the gate says of a model with this file alone, None if it passes."""
+    """Inspect a model with only this file. Returns the error detail of the gate, or None if the file passes."""
     descriptor = os.open(file, os.O_RDONLY)
     gate = Gate(cast("ObjectStore", _FileStore(descriptor)), PicklePolicy.BLOCK, InMemoryPickleScanner(), time.time)
     source_file = SourceFile(path, file.stat().st_size, Digest(Algorithm.SHA256, "0" * 64))
@@ -72,6 +72,6 @@ def inspect(file: Path, path: str) -> str | None:
 
 
 if __name__ == "__main__":
-    said: list[str | None] = []
-    usage = measure(lambda: said.append(inspect(Path(sys.argv[1]), sys.argv[2])))
-    print(json.dumps({"usage": asdict(usage), "refused": said[0]}))
+    results: list[str | None] = []
+    usage = measure(lambda: results.append(inspect(Path(sys.argv[1]), sys.argv[2])))
+    print(json.dumps({"usage": asdict(usage), "refused": results[0]}))

@@ -1,4 +1,4 @@
-"""A loopback Hub with one generated file: python -m bench.generated_hub BYTES."""
+"""A loopback Hub with one generated file of BYTES bytes: python -m bench.generated_hub BYTES."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The benchmarks' programs in C, and a source and a store over TLS that cost little (native/loopback.c)."""
+"""The C programs of the benchmarks, among them a low-overhead Hub and object store over TLS (native/loopback.c)."""
 
 import json
 import os
@@ -21,12 +21,14 @@ BUILT = ROOT / ".local" / "benchmarks"
 
 
 class ProgramMissingError(Exception):
-    """What this machine lacks to build the programs."""
+    """A tool to build the programs is missing. The message goes into the report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Seconds before each answer; bytes per second of all connections together, each way, and of each (0: no limit)."""
+    """Network conditions. `latency` is in seconds before each response. `rate` (of all connections together) and
+    `connection_rate` are in bytes per second and direction; 0 is unlimited.
+    """
 
     latency: float = 0
     rate: float = 0
@@ -38,19 +40,19 @@ FAST = Shape()
 
 @dataclass(slots=True)
 class Loopback:
-    """A running server. What it counted is there once it was stopped: requests, connections, bytes."""
+    """A running server. `counts` (requests, connections, bytes) are available after it has stopped."""
 
     port: int
     counts: dict[str, int] = field(default_factory=dict)
 
     @property
-    def address(self) -> str:
+    def url(self) -> str:
         return f"https://127.0.0.1:{self.port}"
 
 
 @cache
 def build_program(name: str) -> Path:
-    """Raises ProgramMissingError, in words for the report."""
+    """Compile a program and return its path. Raises ProgramMissingError."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         raise ProgramMissingError("This needs a C compiler (on Debian: apt install gcc libssl-dev).")
@@ -66,7 +68,7 @@ def build_program(name: str) -> Path:
 
 @cache
 def make_certificates() -> tuple[Path, Path, Path]:
-    """(the CA's certificate, the server's, its key) as PEM files. They are good for this run."""
+    """Create the certificate of a CA, and the certificate and key of the server, as PEM files for this run."""
     BUILT.mkdir(parents=True, exist_ok=True)
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
@@ -79,15 +81,15 @@ def make_certificates() -> tuple[Path, Path, Path]:
 
 @cache
 def compute_digest(size: int) -> str:
-    """The sha256 of the file of `size` bytes, as computed without any of the contenders."""
+    """Return the SHA-256 of the generated file of `size` bytes, computed independently of the compared programs."""
     return GeneratedContent(size).sha256
 
 
 @contextmanager
 def start_loopback(size: int, shape: Shape = FAST) -> Iterator[Loopback]:
-    """One server, which is a Hub with one file of `size` bytes at PATH, and a store for uploads.
+    """Start a server: a Hub with one file of `size` bytes at PATH, and a store for uploads.
 
-    Raises ProgramMissingError; RuntimeError when it does not start.
+    Raises ProgramMissingError, or RuntimeError if it does not start.
     """
     program = build_program("loopback")
     _, certificate, key = make_certificates()
@@ -98,11 +100,11 @@ def start_loopback(size: int, shape: Shape = FAST) -> Iterator[Loopback]:
     model = {"id": NAME, "sha": COMMIT, "private": False, "siblings": [{"rfilename": PATH}]}
     lfs = {"oid": digest, "size": size, "pointerSize": 134}
     tree = [{"type": "file", "path": PATH, "size": size, "oid": "0" * 40, "lfs": lfs}]
-    answers = [json.dumps(model), json.dumps(tree)]
-    command = [program, certificate, key, block, size, digest, COMMIT, *answers]
+    responses = [json.dumps(model), json.dumps(tree)]
+    command = [program, certificate, key, block, size, digest, COMMIT, *responses]
     command += [shape.latency * 1000, shape.rate, shape.connection_rate]
     with subprocess.Popen(
-        [str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [str(argument) for argument in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

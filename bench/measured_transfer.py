@@ -1,8 +1,7 @@
-"""Moves one file as transfer_files does, in a process that does nothing else, and prints what that took.
+"""Transfer one file as transfer_files does, in a separate process, and print the usage as JSON.
 
-python -m bench.measured_transfer ORDER, where ORDER is JSON: commit, sha256, size, settings
-(of StreamSettings, those that are not the engine's own; part_size is a number).
-The environment is the function's, as `modelhaul.wiring` reads it.
+python -m bench.measured_transfer OPTIONS, where OPTIONS is JSON: commit, sha256, size, settings (overrides of
+StreamSettings; part_size is a number). The environment is that of the function, as `modelhaul.wiring` reads it.
 """
 
 import json
@@ -10,33 +9,50 @@ import math
 import os
 import sys
 from dataclasses import replace
+from typing import cast
 
 import requests
 
-# What the function loads besides: it is part of the process's memory.
+# Loaded by the function as well: it is part of the memory of the process.
 import modelhaul.entrypoints.workers  # noqa: F401
 from bench.servers import NAME, PATH
-from bench.usage import measure_when_told
+from bench.usage import measure_on_signal
 from modelhaul import wiring
 from modelhaul.domain.digests import Algorithm, Digest
-from modelhaul.domain.files import SourceFile
+from modelhaul.domain.files import Checkpoint, SourceFile
 from modelhaul.domain.models import ResolvedModel, Source
-from modelhaul.ports.object_store import ObjectStore
-from modelhaul.transfer.engine import FileStream, Moved, StreamSettings
+from modelhaul.transfer.engine import FileTransfer, Moved
+from modelhaul.transfer.settings import StreamSettings
+from tests.fakes.object_store import Bucket
 
 
-def move_file(file: SourceFile, commit: str, settings: StreamSettings, store: ObjectStore) -> None:
-    """Raises AssertionError unless the whole file was stored and its digest verified."""
+class _NoLease:
+    """Implements `Lease` without a database."""
+
+    def confirm(self) -> None:
+        return
+
+    def renew(self, *, busy: float = 0.0) -> None:
+        return
+
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        return
+
+    def discard_checkpoint(self) -> None:
+        return
+
+
+def transfer_file(file: SourceFile, commit: str, settings: StreamSettings, store: Bucket) -> None:
+    """Transfer a file. Raises AssertionError unless it was stored completely and its digest verified."""
     source = wiring.open_hub()
     model = ResolvedModel(Source.HUGGINGFACE, NAME, "main", commit)
     key = f"staging/task/{file.path}"
-    outcome = FileStream(
+    outcome = FileTransfer(
         file=file,
         key=key,
         open_range=lambda start, end: source.open_range(model, file, start, end),
-        store=store,
-        save=lambda checkpoint: None,
-        beat=lambda: None,
+        uploads=store,
+        lease=_NoLease(),
         remaining=lambda: math.inf,
         settings=settings,
     ).run()
@@ -47,18 +63,18 @@ def move_file(file: SourceFile, commit: str, settings: StreamSettings, store: Ob
 
 def main() -> None:
     if bundle := os.environ.get("AWS_CA_BUNDLE"):
-        # The sources' client takes no certificates from the environment.
+        # The client of the sources ignores certificates of the environment.
         requests.adapters.DEFAULT_CA_BUNDLE_PATH = bundle
-    order = json.loads(sys.argv[1])
-    file = SourceFile(PATH, order["size"], Digest(Algorithm.SHA256, order["sha256"]))
+    options = json.loads(sys.argv[1])
+    file = SourceFile(PATH, options["size"], Digest(Algorithm.SHA256, options["sha256"]))
     transferrer = wiring.create_transferrer()
     wiring.create_runner()
-    changed = order["settings"]
-    if "part_size" in changed:
-        part_size = changed["part_size"]
-        changed["part_size"] = lambda _: part_size
-    settings = replace(transferrer.settings, **changed)
-    measure_when_told(lambda: move_file(file, order["commit"], settings, transferrer.store))
+    overrides = options["settings"]
+    if "part_size" in overrides:
+        part_size = overrides["part_size"]
+        overrides["part_size"] = lambda _: part_size
+    settings = replace(transferrer.settings, **overrides)
+    measure_on_signal(lambda: transfer_file(file, options["commit"], settings, cast("Bucket", transferrer.store)))
 
 
 if __name__ == "__main__":

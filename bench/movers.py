@@ -1,4 +1,4 @@
-"""Processes that move one file and do nothing else, measured."""
+"""Processes that transfer one file, measured."""
 
 import json
 import subprocess
@@ -26,19 +26,19 @@ _PLAIN_WAYS = {NAIVE: "unverified", VERIFIED: "verified", DISK: "disk"}
 
 @dataclass(slots=True)
 class Mover:
-    """A process that has loaded what it needs, and waits to be told."""
+    """A process that has loaded its modules and waits for the start signal."""
 
     process: subprocess.Popen[str]
     folder: Path
     errors: IO[str]
 
-    def tell(self) -> None:
+    def signal_start(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
 
     def finish(self) -> Usage:
-        """Raises RuntimeError with what it printed, if the file did not arrive as it should."""
+        """Return the usage. Raises RuntimeError with the output of the process if the transfer failed."""
         assert self.process.stdout is not None
         printed = self.process.stdout.read()
         if self.process.wait():
@@ -47,7 +47,7 @@ class Mover:
         return Usage(**json.loads(printed))
 
     def list_files(self) -> list[str]:
-        """Names in its temporary, home and current folder, which are one and were empty."""
+        """Return the files in its temporary, home and current folder, which is one folder and was empty."""
         return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*"))
 
 
@@ -55,7 +55,7 @@ class Mover:
 def start_mover(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Mover]:
     BUILT.mkdir(parents=True, exist_ok=True)
     with (
-        # On a disk, where /tmp may be in memory.
+        # On a disk: /tmp may be in memory.
         tempfile.TemporaryDirectory(dir=BUILT) as folder,
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
@@ -82,7 +82,7 @@ def start_mover(command: Sequence[str], environment: Mapping[str, str]) -> Itera
 def start_way(
     way: str, size: int, sha256: str, source: Loopback, store: Loopback, settings: Mapping[str, int] | None = None
 ) -> Iterator[Mover]:
-    """One of the ways above, from `source` to `store`; `settings` are Modelhaul's StreamSettings that are not its own.
+    """Start a transfer from `source` to `store` by one of the methods above. `settings` override StreamSettings.
 
     Raises ProgramMissingError.
     """
@@ -92,24 +92,24 @@ def start_way(
         program = str(build_program("floor"))
         command = [program, authority, str(source.port), path, str(store.port), str(size), sha256]
     elif way == MODELHAUL:
-        command = build_modelhaul(COMMIT, sha256, size, settings or {})
+        command = build_modelhaul_command(COMMIT, sha256, size, settings or {})
     else:
-        arguments = [_PLAIN_WAYS[way], source.address, COMMIT]
+        arguments = [_PLAIN_WAYS[way], source.url, COMMIT]
         command = [sys.executable, "-m", "bench.plain_transfers", *arguments]
-    environment = build_environment(source.address, store.address)
+    environment = build_environment(source.url, store.url)
     environment |= dict.fromkeys(("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), authority)
     with start_mover(command, environment) as mover:
         yield mover
 
 
 def move(mover: Mover, *, share: float | None = None) -> Usage:
-    """`share`: of one processor, which is all that it gets."""
+    """Run the transfer and return its usage. `share` limits the process to this share of one processor."""
     stop = threading.Event()
     limiter = threading.Thread(target=limit_processor, args=(mover.process, share or 1, stop))
     if share is not None:
         limiter.start()
     try:
-        mover.tell()
+        mover.signal_start()
         return mover.finish()
     finally:
         stop.set()
@@ -117,13 +117,13 @@ def move(mover: Mover, *, share: float | None = None) -> Usage:
             limiter.join()
 
 
-def build_modelhaul(commit: str, sha256: str, size: int, settings: Mapping[str, int]) -> list[str]:
-    order = {"commit": commit, "sha256": sha256, "size": size, "settings": settings}
-    return [sys.executable, "-m", "bench.measured_transfer", json.dumps(order)]
+def build_modelhaul_command(commit: str, sha256: str, size: int, settings: Mapping[str, int]) -> list[str]:
+    options = {"commit": commit, "sha256": sha256, "size": size, "settings": settings}
+    return [sys.executable, "-m", "bench.measured_transfer", json.dumps(options)]
 
 
 def build_environment(hub: str, store: str) -> dict[str, str]:
-    """A function's, as `modelhaul.wiring` reads it."""
+    """Return the environment of a function, as `modelhaul.wiring` reads it."""
     return {
         "PYTHONPATH": PYTHONPATH,
         "PYTHONDONTWRITEBYTECODE": "1",

@@ -1,4 +1,4 @@
-"""What more functions, and more connections of one, bring when a source gives each connection so much and no more."""
+"""Throughput by number of functions and connections, from a source that limits the rate of each connection."""
 
 import statistics
 import time
@@ -21,7 +21,7 @@ _FILE_RATE = 15 * MB
 
 
 def measure_functions(count: int, size: int) -> float:
-    """Bytes per second of `count` processes together, each of which moves `size` bytes, all from one moment on."""
+    """Return the total bytes per second of `count` processes that start together and transfer `size` bytes each."""
     with start_loopback(size, Shape(connection_rate=_FUNCTION_RATE)) as source, ExitStack() as stack:
         movers: list[Mover] = []
         for _ in range(count):
@@ -29,14 +29,14 @@ def measure_functions(count: int, size: int) -> float:
             movers.append(stack.enter_context(start_way(MODELHAUL, size, compute_digest(size), source, store)))
         started = time.monotonic()
         for mover in movers:
-            mover.tell()
+            mover.signal_start()
         for mover in movers:
             mover.finish()
         return count * size / (time.monotonic() - started)
 
 
 def measure_connections(count: int, size: int) -> float:
-    """Bytes per second of one process that may open `count` connections to the source."""
+    """Return the bytes per second of one process with up to `count` connections to the source."""
     settings = {"connections": count, "buffers": max(4, count + 1)}
     with (
         start_loopback(size, Shape(connection_rate=_FILE_RATE)) as source,
@@ -47,7 +47,7 @@ def measure_connections(count: int, size: int) -> float:
 
 
 def describe_functions(run: Run) -> str:
-    """In Markdown."""
+    """Return the section in Markdown."""
     size = run.scale_size(_FUNCTION_SIZE)
     rounds = [{count: measure_functions(count, size) for count in _FUNCTIONS} for _ in range(_ROUNDS)]
     rates = {count: statistics.median(found[count] for found in rounds) for count in _FUNCTIONS}
@@ -60,7 +60,7 @@ def describe_functions(run: Run) -> str:
             "linear": [(count, count * rates[1] / MB) for count in _FUNCTIONS],
         },
         x_title="functions",
-        y_title="MB/s together",
+        y_title="Total MB/s",
     )
     rows = [
         [
@@ -72,20 +72,20 @@ def describe_functions(run: Run) -> str:
         for count in _FUNCTIONS
     ]
     return f"""\
-## Functions at the same time
+## Parallel functions
 
-Each a process with the engine's own settings that moves {size / MB:,.0f} MB over TLS, from one source to a store each.
-The source gives each connection {_FUNCTION_RATE // MB} MB/s, so that all of them together leave the processors of this
-machine idle: what is seen is whether functions hinder each other. Each opens up to three connections, one every two
-seconds, as it finds the source slow. Medians of {_ROUNDS} rounds.
+Each function is a process that transfers {size / MB:,.0f} MB with the engine's default settings and TLS, from a shared
+source to its own store. The source limits each connection to {_FUNCTION_RATE // MB} MB/s, so the processors of this
+machine stay mostly idle, and the result shows whether functions slow each other down. Because the source is slow, each
+function opens up to three connections, one every two seconds. The values are medians of {_ROUNDS} rounds.
 
 {plot}
 
-{format_table(["Functions", "MB/s together", ": as many times one", "Target"], rows)}"""
+{format_table(["Functions", "Total MB/s", "Rate / rates of single functions", "Target"], rows)}"""
 
 
 def describe_connections(run: Run) -> str:
-    """In Markdown."""
+    """Return the section in Markdown."""
     size = run.scale_size(_FILE_SIZE)
     rates = {count: measure_connections(count, size) for count in _CONNECTIONS}
     plot = draw_lines(
@@ -100,10 +100,10 @@ def describe_connections(run: Run) -> str:
     return f"""\
 ## Connections of one function
 
-One file of {size / MB:,.0f} MB from a source that gives each connection {_FILE_RATE // MB} MB/s. The engine begins with
-one connection and opens another every two seconds while it waits for the source, up to as many as it may: 3 are the
-default. With more it gets more buffers, one for each and one on its way out, which is the price.
+One file of {size / MB:,.0f} MB comes from a source that limits each connection to {_FILE_RATE // MB} MB/s. The engine
+begins with one connection and opens another one every two seconds while it waits for the source, up to its maximum (by
+default 3). More connections need more memory: the engine has one buffer for each connection and one for the upload.
 
 {plot}
 
-{format_table(["Connections at most", "MB/s", ": one connection"], rows)}"""
+{format_table(["Maximum connections", "MB/s", "Rate / rate of one connection"], rows)}"""

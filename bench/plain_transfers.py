@@ -1,7 +1,7 @@
-"""How a file is brought from the Hub into S3 without Modelhaul, measured.
+"""Transfers of a file from the Hub to S3 without Modelhaul, measured.
 
-python -m bench.plain_transfers WAY HUB COMMIT, where WAY is one of WAYS. Where S3 is, and whom to trust, is
-in the environment; everything else is left as the libraries have it.
+python -m bench.plain_transfers WAY HUB COMMIT, where WAY is one of WAYS. The environment has the S3 endpoint and the
+certificates; all other settings are the defaults of the libraries.
 """
 
 import hashlib
@@ -16,14 +16,14 @@ import requests
 from botocore.config import Config
 
 from bench.servers import NAME, PATH
-from bench.usage import measure_when_told
+from bench.usage import measure_on_signal
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 
 class _HashedBody:
-    """What is read of an answer, with its sha256."""
+    """The body of a response, with the SHA-256 of the bytes that were read."""
 
     def __init__(self, response: requests.Response) -> None:
         self._raw = response.raw
@@ -65,7 +65,7 @@ WAYS = {"disk": move_over_disk, "unverified": move_unverified, "verified": move_
 def main() -> None:
     way, hub, commit = sys.argv[1:]
     s3 = boto3.client("s3", config=Config(s3={"addressing_style": "path"}))
-    measure_when_told(lambda: WAYS[way](s3, hub, commit))
+    measure_on_signal(lambda: WAYS[way](s3, hub, commit))
 
 
 if __name__ == "__main__":

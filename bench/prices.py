@@ -1,6 +1,6 @@
-"""Public prices of us-east-1 in US dollars, as known in November 2026; taxes and free tiers left out.
+"""Public prices of us-east-1 in US dollars, as of November 2026, without taxes and free tiers.
 
-They were not read from a bill: hold them against the pages named here before you rely on them.
+They were not compared with a bill. Check them against the linked pages before you rely on them.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ MILLION = 1_000_000
 # https://aws.amazon.com/lambda/pricing/, arm64
 LAMBDA_GB_SECOND = 0.0000133334
 LAMBDA_REQUEST = 0.20 / MILLION
-# https://aws.amazon.com/s3/pricing/, S3 Standard: PUT, COPY, POST, LIST; GET and all others. Deletions cost nothing.
+# https://aws.amazon.com/s3/pricing/, S3 Standard: PUT, COPY, POST, LIST; GET and all others. Deletions are free.
 S3_WRITE = 0.005 / 1000
 S3_READ = 0.0004 / 1000
 # https://aws.amazon.com/dynamodb/pricing/on-demand/
@@ -19,7 +19,7 @@ DYNAMODB_WRITE_UNIT = 0.625 / MILLION
 DYNAMODB_READ_UNIT = 0.125 / MILLION
 # https://aws.amazon.com/sqs/pricing/, standard queues
 SQS_REQUEST = 0.40 / MILLION
-SQS_REQUESTS = 3  # of a message: sent, received, deleted
+SQS_REQUESTS = 3  # for each message: send, receive, delete
 # https://aws.amazon.com/fargate/pricing/, Linux on arm64
 FARGATE_VCPU_HOUR = 0.03238
 FARGATE_GB_HOUR = 0.00356
@@ -43,7 +43,7 @@ class Price:
 
 
 def price_import(counts: Mapping[str, float], *, functions: int, function_seconds: float) -> Price:
-    """Of calls by `service Operation`, `queue messages`, `read units` and `write units`."""
+    """Return the price of an import from its counts, as returned by `bench.call_counts.count_shape`."""
     s3 = {name: count for name, count in counts.items() if name.startswith("s3 ") and name not in _S3_FREE}
     return Price(
         functions=function_seconds * MEMORY_GB * LAMBDA_GB_SECOND + functions * LAMBDA_REQUEST,

@@ -1,4 +1,4 @@
-"""What every part of the benchmarks writes with: sizes, tables, plots."""
+"""Sizes, tables and plots of the report."""
 
 import statistics
 import sys
@@ -10,7 +10,7 @@ import pygal
 from pygal.graph.base import BaseGraph
 from pygal.style import Style
 
-# pygal leaves a finder for plugins there that has no find_spec, which others call. Nothing here is a plugin of it.
+# pygal registers a finder for plugins without find_spec, which other importers call. The benchmarks use no plugins.
 sys.meta_path[:] = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
 
 MB = 1_000_000
@@ -34,13 +34,13 @@ type Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """`scale` multiplies all sizes; the report and its plots go to `folder`."""
+    """`scale` is a factor for all sizes. The report and its plots are written to `folder`."""
 
     scale: float
     folder: Path
 
     def scale_size(self, size: int) -> int:
-        """Bytes, in whole MiB."""
+        """Return the scaled size in bytes, in whole MiB."""
         return max(MIB, int(size * self.scale) // MIB * MIB)
 
     def scale_count(self, count: int) -> int:
@@ -57,7 +57,7 @@ def draw_lines(
     y_title: str,
     logarithmic: bool = False,
 ) -> str:
-    """Writes benchmarks/NAME.svg, with y from 0 and if asked for x by its logarithm; the Markdown that shows it."""
+    """Write benchmarks/NAME.svg, with y from 0 and optionally a logarithmic x axis. Returns the Markdown."""
     xs = sorted({x for points in lines.values() for x, _ in points})
     top = max(y for points in lines.values() for _, y in points)
     options = {
@@ -68,12 +68,12 @@ def draw_lines(
         "legend_at_bottom": True,
     }
     if logarithmic:
-        # pygal's own logarithm takes y along.
+        # The logarithmic option of pygal also applies to y.
         chart = pygal.Line(style=_STYLE, width=800, height=420, js=[], **options)
         chart.x_labels = [f"{x:.2g}" for x in xs]
         for label, points in lines.items():
-            found = dict(points)
-            chart.add(label, [found.get(x) for x in xs], allow_interruptions=False)
+            ys = dict(points)
+            chart.add(label, [ys.get(x) for x in xs], allow_interruptions=False)
     else:
         chart = pygal.XY(style=_STYLE, width=800, height=420, js=[], **options)
         chart.x_labels = xs
@@ -83,12 +83,12 @@ def draw_lines(
 
 
 def draw_bars(run: Run, name: str, title: str, bars: Mapping[str, Mapping[str, float]], *, x_title: str) -> str:
-    """Writes benchmarks/NAME.svg: a bar for each key, stacked of its named values; the Markdown that shows it."""
+    """Write benchmarks/NAME.svg with a stacked bar for each key. Returns the Markdown."""
     height = 140 + 60 * len(bars)
     chart = pygal.HorizontalStackedBar(
         style=_STYLE, width=800, height=height, js=[], title=title, x_title=x_title, legend_at_bottom=True
     )
-    # pygal draws the first at the bottom.
+    # pygal draws the first bar at the bottom.
     labels = list(bars)[::-1]
     chart.x_labels = labels
     for part in bars[labels[0]]:
@@ -98,20 +98,20 @@ def draw_bars(run: Run, name: str, title: str, bars: Mapping[str, Mapping[str, f
 
 def _write(run: Run, name: str, title: str, chart: BaseGraph) -> str:
     path = run.folder / "benchmarks" / f"{name}.svg"
-    chart.uuid = name  # which else is random, and shows in the file
+    chart.uuid = name  # random by default, and part of the file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(chart.render())
     return f"![{title}](benchmarks/{name}.svg)"
 
 
 def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """In Markdown; the first column holds words, the others figures."""
+    """Return a Markdown table. The first column is left-aligned, the others are right-aligned."""
     lines = [heads, [":---", *["---:"] * (len(heads) - 1)], *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def format_spread(values: Sequence[float], digits: int = 2) -> str:
-    """The median, and how far the values reach."""
+    """Return the median and the range of values."""
     median, low, high = statistics.median(values), min(values), max(values)
     if len(values) == 1:
         return f"{median:.{digits}f}"

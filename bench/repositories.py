@@ -1,4 +1,4 @@
-"""How many calls it takes to import a repository of many small files from GitHub."""
+"""Requests of an import of many small files from GitHub."""
 
 import pickle
 import tempfile
@@ -17,7 +17,7 @@ _NAME = "bench/repository"
 
 
 def _build_files(count: int) -> dict[str, Entry]:
-    """One model: weights in LFS, and `count` small files in a hundred folders."""
+    """Return a model with weights in Git LFS and `count` small files in a hundred folders."""
     small: dict[str, Entry] = {f"{i % 100:02}/{i:06}.json": f'{{"number": {i}}}'.encode() * 20 for i in range(count)}
     model: dict[str, Entry] = {
         "config.json": b"{}",
@@ -28,7 +28,7 @@ def _build_files(count: int) -> dict[str, Entry]:
 
 
 def count_repository(count: int) -> dict[str, int]:
-    """Requests, messages and AWS calls, by name. Raises RuntimeError unless the import ends DONE."""
+    """Return requests and messages by name. Raises RuntimeError unless the import ends DONE."""
     with (
         tempfile.TemporaryDirectory() as folder,
         LfsServer(Path(folder) / "lfs") as lfs,
@@ -48,19 +48,20 @@ def count_repository(count: int) -> dict[str, int]:
         "LFS batch calls": origins["lfs"],
         "LFS downloads": origins["media"],
         "queue messages": counted.messages.total(),
-        **{call: number for found in services.values() for call, number in sorted(found.items())},
+        **{call: number for counts in services.values() for call, number in sorted(counts.items())},
     }
 
 
 def describe_repositories(counts: list[int]) -> str:
-    """In Markdown; a column for each count."""
+    """Return the section in Markdown, with a column for each count."""
     columns = [count_repository(count) for count in counts]
     names = list(dict.fromkeys(name for column in columns for name in column))
     rows = [f"| {name} | {' | '.join(f'{column.get(name, 0):,}' for column in columns)} |" for name in names]
     return f"""\
-## Importing a repository of small files from GitHub
+## Import of many small files from GitHub
 
-Counted, not timed: one import from the loopback GitHub through the whole pipeline and the real adapters, over moto.
+This part counts the requests of one import and does not measure time. The import uses the loopback GitHub, the complete
+pipeline, and the real adapters with moto.
 
 | | {" | ".join(f"{count:,} files" for count in counts)} |
 |:---|{"---:|" * len(counts)}

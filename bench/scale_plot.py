@@ -1,4 +1,4 @@
-"""A plot as SVG: panels side by side, lines over a doubling x."""
+"""An SVG plot with side-by-side panels and a logarithmic x axis."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ _COLOURS = ("#1f6feb", "#d1570a", "#2da44e")
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """`lines` by their names: a y for each of `xs`. `ticks`: the y that are named, from the lowest to the highest."""
+    """`lines` maps names to a y value for each of `xs`. `ticks` are the labelled y values, in ascending order."""
 
     title: str
     x_title: str

@@ -1,4 +1,4 @@
-"""Servers in processes of their own, so that what they use is not counted as the transfer's."""
+"""Servers in separate processes, so that their usage is not included in that of the transfer."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 NAME = "acme/generated"
 PATH = "model.safetensors"
-"""The file that the servers have."""
+"""The file that the servers provide."""
 
 ROOT = Path(__file__).parents[1]
 PYTHONPATH = os.pathsep.join(str(ROOT / folder) for folder in ("", "layers/core", "layers/sources", "layers/scanner"))
@@ -18,7 +18,7 @@ PYTHONPATH = os.pathsep.join(str(ROOT / folder) for folder in ("", "layers/core"
 
 @contextmanager
 def start_server(module: str, *arguments: str) -> Iterator[dict[str, str]]:
-    """Run `python -m module` and yield what it announces. Raises RuntimeError when it ends before that."""
+    """Run `python -m module` and yield its announcement. Raises RuntimeError if it ends earlier."""
     with subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         env=os.environ | {"PYTHONPATH": PYTHONPATH},
@@ -29,16 +29,16 @@ def start_server(module: str, *arguments: str) -> Iterator[dict[str, str]]:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            announced = process.stdout.readline()
-            if not announced:
+            announcement = process.stdout.readline()
+            if not announcement:
                 raise RuntimeError(f"{module} did not start")
-            yield json.loads(announced)
+            yield json.loads(announcement)
         finally:
             process.stdin.close()
 
 
 def announce(values: Mapping[str, str]) -> None:
-    """Called by a server: tell whoever started it, and return when that process closes the pipe or has ended."""
+    """Send values from a server to the process that started it. Returns when that process closes the pipe or ends."""
     print(json.dumps(values), flush=True)
     with suppress(KeyboardInterrupt):
         sys.stdin.read()

@@ -1,8 +1,8 @@
-"""An import in virtual time: the real planner, queue messages, transfer step, checkpoints, sweep and publisher, over
-adapters that move no bytes and take as long as AWS is expected to.
+"""An import in virtual time: the real planner, queue messages, transfer step, checkpoints, sweep and publisher, with
+adapters that transfer no bytes and take the expected time of AWS.
 
-What is replaced is the loop that moves a large file's bytes (by one that makes the same checkpoints) and the pools of
-threads (by lanes of virtual time). The database keeps the limit that DynamoDB has for one partition key.
+The transfer of a large file is replaced by a loop that makes the same checkpoints, and the thread pools by lanes of
+virtual time. The database enforces the limit of DynamoDB for a partition key.
 """
 
 import hashlib
@@ -23,9 +23,12 @@ from modelhaul.domain.files import Checkpoint, Part, SourceFile
 from modelhaul.domain.messages import Message, TransferFiles
 from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul.domain.tasks import TaskStatus
-from modelhaul.imports import publish, transfer
+from modelhaul.imports import publish
 from modelhaul.ports.byte_streams import ByteStream
-from modelhaul.transfer.engine import Moved, Paused, StreamSettings
+from modelhaul.transfer import small_files
+from modelhaul.transfer.engine import FileTransfer, Moved, Paused
+from modelhaul.transfer.lease import Lease
+from modelhaul.transfer.settings import StreamSettings
 from tests.fakes.clock import ManualClock
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import HubSource
@@ -38,32 +41,34 @@ _NAME = "org/model"
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long things take, in seconds. The processor's shares are from `docs/benchmarks.md`, for the 0.29 of a core
-    that 512 MB have; answers of AWS and the source are cautious guesses.
+    """Assumed durations, in seconds. CPU times are from `docs/benchmarks.md`, for the 0.29 vCPU of 512 MB of memory.
+    Response times of AWS and the source are conservative estimates.
     """
 
     rate: float = 75e6  # bytes per second of one function's network
-    limit: float = 900.0  # of a function
+    limit: float = 900.0  # timeout of a function
     cold_start: float = 2.0
-    delivery: float = 0.1  # from a queue to a function
-    first_functions: int = 5  # that Lambda starts for a queue at once, and
-    more_functions: float = 5.0  # each second after that
-    source_answer: float = 0.2  # a file's redirect and its first byte
+    delivery: float = 0.1  # of a message from a queue to a function
+    first_functions: int = 5  # that Lambda starts for a queue at once
+    more_functions: float = 5.0  # that Lambda adds per second
+    source_response: float = 0.2  # a file's redirect and its first byte
     put: float = 0.05
     copy: float = 0.06
     copy_rate: float = 75e6  # bytes per second of one copy request inside S3
     fetch_cpu: float = 0.007
     put_cpu: float = 0.007
     copy_cpu: float = 0.004
-    record_cpu: float = 0.0003  # of a file's record that is read
+    record_cpu: float = 0.0003  # to read the record of a file
     other_s3: float = 0.03
     database: float = 0.01
-    partition_rate: float = 1000.0  # write units a second of one partition key
+    partition_rate: float = 1000.0  # write units per second of a partition key
 
 
 @dataclass(slots=True)
 class SimulatedImport:
-    """Times in seconds after the submit; `functions` counts invocations and `function_seconds` their time."""
+    """`planned`, `verified` and `done` are seconds after the submit, `functions` are invocations, `function_seconds` is
+    their total time.
+    """
 
     planned: float = 0
     verified: float = 0
@@ -71,7 +76,7 @@ class SimulatedImport:
     messages: Counter[str] = field(default_factory=Counter)
     functions: int = 0
     function_seconds: float = 0
-    swept: int = 0  # how often the sweep thought that something was lost
+    swept: int = 0  # tasks that the sweep restarted
 
 
 def _write_body(number: int, size: int) -> bytes:
@@ -80,7 +85,7 @@ def _write_body(number: int, size: int) -> bytes:
 
 @dataclass(slots=True)
 class VirtualSource:
-    """`large` files of `large_size` bytes, whose content is nowhere, and `small` ones of `small_size`."""
+    """`large` files of `large_size` bytes without content, and `small` files of `small_size` bytes with content."""
 
     time: VirtualTime
     pace: Pace
@@ -111,13 +116,13 @@ class VirtualSource:
         return
 
     def open_range(self, _: ResolvedModel, file: SourceFile, start: int, end: int) -> ByteStream:
-        self.time.pass_time(self.pace.source_answer + (end - start) / self.pace.rate, cpu=self.pace.fetch_cpu)
+        self.time.pass_time(self.pace.source_response + (end - start) / self.pace.rate, cpu=self.pace.fetch_cpu)
         number = int(file.path.rpartition("/")[2].removesuffix(".json"))
         return MemoryStream(_write_body(number, file.size), start, end)
 
 
 class _VirtualStore(InMemoryObjectStore):
-    """Large objects are known by their sizes; of their bytes only a safetensors header is there to be read."""
+    """Stores only the sizes of large objects. Reads of them return a safetensors header and zeros."""
 
     def __init__(self, time: VirtualTime, pace: Pace) -> None:
         super().__init__()
@@ -148,7 +153,7 @@ class _VirtualStore(InMemoryObjectStore):
         if size is None:
             return super().read(key, start, end)
         header = build_header(size - len(build_header(size)))
-        # The head of a file is read in one request, whatever its header takes.
+        # A file is read from its start in one request, independent of the size of its header.
         return header[start:end] + bytes(max(0, end - max(start, len(header))))
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -159,8 +164,10 @@ class _VirtualStore(InMemoryObjectStore):
         super().delete(wanted)
 
 
-class _VirtualFileStream:
-    """Stands for FileStream: part by part at the function's rate, with its checkpoints and its end of time."""
+class _VirtualTransfer:
+    """Replaces FileTransfer: takes the time of each part at the rate of the function, saves checkpoints, and pauses
+    before the timeout.
+    """
 
     def __init__(
         self,
@@ -169,17 +176,16 @@ class _VirtualFileStream:
         pace: Pace,
         file: SourceFile,
         key: str,
-        store: _VirtualStore,
-        save: Callable[[Checkpoint | None], None],
-        beat: Callable[[], None],
+        uploads: _VirtualStore,
+        lease: Lease,
         remaining: Callable[[], float],
         checkpoint: Checkpoint | None,
         settings: StreamSettings,
         **_: object,
     ) -> None:
         self.advanced = False
-        self._time, self._pace, self._file, self._key, self._store = time, pace, file, key, store
-        self._save, self._beat, self._remaining, self._settings = save, beat, remaining, settings
+        self._time, self._pace, self._file, self._key, self._store = time, pace, file, key, uploads
+        self._lease, self._remaining, self._settings = lease, remaining, settings
         self._part_size = settings.part_size(file.size)
         self._offset = checkpoint.offset if checkpoint else 0
         self._saved = self._offset
@@ -187,7 +193,7 @@ class _VirtualFileStream:
     def run(self) -> Moved | Paused:
         settings, size = self._settings, self._file.size
         spacing = max(settings.checkpoint_bytes, size // settings.checkpoints)
-        self._time.pass_time(self._pace.source_answer + self._pace.other_s3)
+        self._time.pass_time(self._pace.source_response + self._pace.other_s3)
         saved_at = self._time()
         while self._offset < size:
             if self._remaining() < settings.stop_before:
@@ -202,19 +208,19 @@ class _VirtualFileStream:
                 self._save_checkpoint()
                 saved_at = self._time()
         self._save_checkpoint()
-        self._beat()
+        self._lease.confirm()
         return Moved(self._file.digest.value, self._store.put_large(self._key, size))
 
     def _save_checkpoint(self) -> None:
         count = math.ceil(self._offset / self._part_size)
         parts = tuple(Part(number, "0" * 32, 0) for number in range(1, count + 1))
-        self._save(Checkpoint("upload", self._part_size, self._offset, parts, bytes(208)))
+        self._lease.save_checkpoint(Checkpoint("upload", self._part_size, self._offset, parts, bytes(208)))
         self._saved = self._offset
 
 
 class _VirtualRepository:
-    """A repository in memory with the time that calls take, and the wait for a partition that is written to at its
-    limit: all files of a task have one partition key.
+    """Adds the time of requests to an in-memory repository, and the delay of writes at the limit of a partition: all
+    files of a task share one partition key.
     """
 
     def __init__(self, repository: object, time: VirtualTime, pace: Pace) -> None:
@@ -222,14 +228,14 @@ class _VirtualRepository:
         self._free_at: dict[str, float] = {}
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._repository, name)
+        method = getattr(self._repository, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
             arguments = tuple(list(a) if isinstance(a, Iterator) else a for a in arguments)
-            self._time.meet()
+            self._time.synchronize()
             self._time.pass_time(self._count_calls(name, arguments) * self._pace.database)
             self._take_units(name, arguments)
-            result = found(*arguments, **options)
+            result = method(*arguments, **options)
             if name == "list_files":
                 result = list(result)
                 self._time.pass_time(len(result) * self._pace.record_cpu)
@@ -239,7 +245,7 @@ class _VirtualRepository:
 
     @staticmethod
     def _count_calls(name: str, arguments: tuple[Any, ...]) -> float:
-        """One after the other: what goes by four threads counts as a quarter."""
+        """Return the number of sequential requests. Requests of four parallel threads count as a quarter each."""
         match name:
             case "put_files":
                 return math.ceil(len(arguments[1]) / 100) / 4
@@ -268,14 +274,14 @@ class _VirtualRepository:
 
 
 class _VirtualQueues:
-    """Queues that start functions, of each kind as many at once as `concurrency` says; the first of each are cold."""
+    """Queues that start up to `concurrency` functions of each kind. The first invocation of each function is cold."""
 
     def __init__(self, time: VirtualTime, pace: Pace, concurrency: Callable[[Message], int]) -> None:
         self._time, self._pace, self._concurrency = time, pace, concurrency
         self._waiting: dict[type[Message], deque[Message]] = {}
         self._running: Counter[type[Message]] = Counter()
         self._warm: Counter[type[Message]] = Counter()
-        self._begun: dict[type[Message], float] = {}
+        self._started_at: dict[type[Message], float] = {}
         self.sent: Counter[str] = Counter()
         self.invoke: Callable[[Message], None]
 
@@ -288,14 +294,14 @@ class _VirtualQueues:
 
     def _arrive(self, message: Message) -> None:
         kind = type(message)
-        self._begun.setdefault(kind, self._time())
+        self._started_at.setdefault(kind, self._time())
         self._waiting.setdefault(kind, deque()).append(message)
         self._start_more(kind)
 
     def _start_more(self, kind: type[Message]) -> None:
         waiting = self._waiting[kind]
         while waiting and self._running[kind] < self._concurrency(waiting[0]):
-            allowed = self._pace.first_functions + self._pace.more_functions * (self._time() - self._begun[kind])
+            allowed = self._pace.first_functions + self._pace.more_functions * (self._time() - self._started_at[kind])
             if self._running[kind] >= allowed:
                 self._time.call_at(self._time() + 1, partial(self._start_more, kind))
                 return
@@ -308,7 +314,7 @@ class _VirtualQueues:
         if is_cold:
             self._time.pass_time(self._pace.cold_start)
         self.invoke(message)
-        self._time.meet()
+        self._time.synchronize()
         kind = type(message)
         self._running[kind] -= 1
         self._time.call_at(self._time(), partial(self._start_more, kind))
@@ -323,7 +329,7 @@ def simulate_import(
     small_size: int = 2_000,
     pace: Pace | None = None,
 ) -> SimulatedImport:
-    """Raises RuntimeError unless the import ends DONE."""
+    """Simulate an import. Raises RuntimeError unless it ends DONE."""
     pace = pace or Pace()
     time = VirtualTime(_START)
     result = SimulatedImport()
@@ -333,15 +339,16 @@ def simulate_import(
     deployment = Deployment(cast("HubSource", source), clock=cast("ManualClock", time))
     store = _VirtualStore(time, pace)
     database = deployment.database.map(lambda repository: _VirtualRepository(repository, time, pace))
+    deployment.create_transfer = cast("Callable[..., FileTransfer]", partial(_VirtualTransfer, time=time, pace=pace))
     deployment.connect(database, store, queues, StreamSettings())
 
     def invoke(message: Message) -> None:
-        began = time()
-        deadline = began + pace.limit
+        started_at = time()
+        deadline = started_at + pace.limit
         deployment.remaining = lambda: deadline - time()
         deployment.deliver(message)
         result.functions += 1
-        result.function_seconds += time() - began
+        result.function_seconds += time() - started_at
         ends[message.kind] = max(ends.get(message.kind, 0), time() - _START)
 
     def sweep() -> None:
@@ -352,9 +359,8 @@ def simulate_import(
     queues.invoke = invoke
     with pytest.MonkeyPatch.context() as patch:
         pool = type("Pool", (VirtualPool,), {"time": time})
-        for module in (transfer, publish):
+        for module in (small_files, publish):
             patch.setattr(module, "ThreadPoolExecutor", pool)
-        patch.setattr(transfer, "FileStream", partial(_VirtualFileStream, time=time, pace=pace))
         task = deployment.submit(_NAME)
         time.call_at(_START + 300, lambda: time.start(sweep))
         time.run()

@@ -1,9 +1,9 @@
-"""The memory and disk that moving one file takes, whatever its size."""
+"""Memory and disk usage of the transfer of one file, by its size."""
 
 from dataclasses import dataclass
 
 from bench.loopback import Shape, compute_digest, start_loopback
-from bench.movers import MODELHAUL, build_environment, build_modelhaul, move, start_mover, start_way
+from bench.movers import MODELHAUL, build_environment, build_modelhaul_command, move, start_mover, start_way
 from bench.report import MB, Run, draw_lines, format_table
 from bench.servers import start_server
 from bench.usage import Usage
@@ -18,22 +18,21 @@ class Transfer:
     size: int
     usage: Usage
     files_left: list[str]
-    """Names in the process's temporary, home and current folder, which were one and empty."""
+    """Files in the temporary, home and current folder of the process, which is one folder and was empty."""
 
 
 def measure_transfer(size: int, *, part_size: int | None = None, store_rate: int | None = None) -> Transfer:
-    """Move a generated file of `size` bytes in a fresh process, over plain http by servers that need no compiler.
+    """Transfer a generated file of `size` bytes in a new process, over HTTP, with servers that need no compiler.
 
-    part_size None: as the engine chooses. store_rate: bytes per second at which the store takes each part, which
-    fills all buffers if the source is faster. Raises RuntimeError, with what the process printed,
-    if the file did not arrive verified.
+    Without `part_size`, the engine selects it. `store_rate` limits the bytes per second of each part; if the source is
+    faster, all buffers fill. Raises RuntimeError with the output of the process unless the file was verified.
     """
     settings = {"part_size": part_size} if part_size else {}
     with (
         start_server("bench.generated_hub", str(size)) as hub,
         start_server("bench.discarding_store", *([str(store_rate)] if store_rate else [])) as store,
         start_mover(
-            build_modelhaul(hub["commit"], hub["sha256"], size, settings),
+            build_modelhaul_command(hub["commit"], hub["sha256"], size, settings),
             build_environment(hub["endpoint"], store["endpoint"]),
         ) as mover,
     ):
@@ -50,7 +49,7 @@ def _measure_over_tls(size: int) -> Transfer:
 
 
 def describe_memory(run: Run) -> str:
-    """A file of each size, once, with a store that is slower than the source; in Markdown."""
+    """Return the section: one transfer of each size, with a store that is slower than the source."""
     transfers = [_measure_over_tls(run.scale_size(size)) for size in _SIZES]
     peaks = [(transfer.size / 1e9, transfer.usage.peak_rss / MB) for transfer in transfers]
     sizes = [size for size, _ in peaks]
@@ -75,11 +74,11 @@ def describe_memory(run: Run) -> str:
     ]
     highest = max(transfer.usage.peak_rss for transfer in transfers)
     return f"""\
-## Memory
+## Memory of a transfer
 
-A file of each size by the engine at its own settings, over TLS, into a store that takes {_STORE_RATE // MB} MB/s of
-each part: slower than the source, so that all buffers fill. There are four, of 16 MiB for files up to 1 GiB and of
-32 MiB above. The highest peak is {highest / MB:.0f} MB; the bound is {BOUND // MB} MB.
+The engine transfers files of different sizes with its default settings and TLS. The store accepts {_STORE_RATE // MB}
+MB/s for each part and is slower than the source, so all four buffers fill. A buffer has 16 MiB for files up to 1 GiB,
+and 32 MiB for larger files. The highest peak is {highest / MB:.0f} MB; the limit is {BOUND // MB} MB.
 
 {plot}
 

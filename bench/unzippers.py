@@ -1,6 +1,7 @@
-"""Ways to bring an archive's files from one bucket into another, or to list them, each in a process of its own.
+"""Methods to extract an archive from one bucket to another, or to list its files, each in a separate process.
 
-python -m bench.unzippers unzip|list NAME BYTES, with the archive's size; the environment says where S3 is.
+python -m bench.unzippers unzip|list NAME BYTES, where BYTES is the size of the archive. The environment has the S3
+endpoint.
 """
 
 import json
@@ -28,18 +29,19 @@ _CHUNK = 1024 * 1024
 
 
 def open_s3() -> "S3Client":
-    """As the libraries' own documentation opens it, but for the style of address."""
+    """Create a client as documented by the libraries, except for path-style addressing."""
     return boto3.client("s3", config=Config(s3={"addressing_style": "path"}))
 
 
 def prepare_import(size: int) -> Callable[[], None]:
-    """The steps of the pipeline that read the archive: accepting, planning, transferring. Queue and records are in
-    memory. All is verified; publishing is left out, as it reads nothing of the archive.
+    """Prepare the steps of the pipeline that read the archive: acceptance, planning and transfer, with verification.
+    Queue and records are in memory. Publication is omitted, because it does not read the archive.
     """
-    from modelhaul.adapters.archives import S3ArchiveStore  # noqa: PLC0415 - the others shall not have it in memory
-    from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client  # noqa: PLC0415
+    from modelhaul.adapters.archives import S3ArchiveStore  # noqa: PLC0415 - not loaded by the other methods
+    from modelhaul.adapters.s3 import S3ObjectStore  # noqa: PLC0415
+    from modelhaul.adapters.s3_client import create_s3_client  # noqa: PLC0415
     from modelhaul.domain.messages import AcceptArchive, PublishModels  # noqa: PLC0415
-    from modelhaul.transfer.engine import StreamSettings  # noqa: PLC0415
+    from modelhaul.transfer.settings import StreamSettings  # noqa: PLC0415
     from tests.fakes.deployment import Deployment  # noqa: PLC0415
 
     deployment = Deployment()
@@ -57,22 +59,22 @@ def prepare_import(size: int) -> Callable[[], None]:
                 if isinstance(message, PublishModels):
                     return
                 deployment.deliver(message)
-        raise AssertionError(f"the import did not get to its end: {deployment.find_task(task_id)}")
+        raise AssertionError(f"the import did not end: {deployment.find_task(task_id)}")
 
     return run
 
 
 def prepare_smart_open(size: int) -> Callable[[], None]:
-    return _prepare_zipfile(_open_smartly(), lambda content: content)
+    return _prepare_zipfile(_create_smart_open_opener(), lambda content: content)
 
 
 def prepare_smart_open_without_seeking(size: int) -> Callable[[], None]:
-    """boto3 seeks in a file to learn its size if it can: the entry is inflated once more for that."""
-    return _prepare_zipfile(_open_smartly(), _hide_seek)
+    """Hides `seek`: boto3 seeks to determine the size of a file, which decompresses the entry a second time."""
+    return _prepare_zipfile(_create_smart_open_opener(), _hide_seek)
 
 
 def prepare_remotezip(size: int) -> Callable[[], None]:
-    """It cannot go back in an entry, so that boto3 must not know of seeking."""
+    """Hides `seek`, because remotezip cannot seek backwards in an entry."""
     s3, remotezip = open_s3(), import_module("remotezip")
 
     def open_archive() -> Any:
@@ -92,7 +94,7 @@ def prepare_stream_unzip(size: int) -> Callable[[], None]:
     return run
 
 
-def _open_smartly() -> Callable[[], ZipFile]:
+def _create_smart_open_opener() -> Callable[[], ZipFile]:
     s3, smart_open = open_s3(), import_module("smart_open")
     return lambda: ZipFile(smart_open.open(f"s3://{BUCKET}/{KEY}", "rb", transport_params={"client": s3}))
 
@@ -101,35 +103,35 @@ def _hide_seek(content: IO[bytes]) -> Any:
     return SimpleNamespace(read=content.read)
 
 
-def _prepare_zipfile(open_archive: Callable[[], ZipFile], show: Callable[[IO[bytes]], Any]) -> Callable[[], None]:
+def _prepare_zipfile(open_archive: Callable[[], ZipFile], wrap: Callable[[IO[bytes]], Any]) -> Callable[[], None]:
     s3 = open_s3()
 
     def run() -> None:
         with open_archive() as archive:
             for entry in archive.infolist():
                 with archive.open(entry) as content:
-                    s3.upload_fileobj(show(content), _TARGET, entry.filename)
+                    s3.upload_fileobj(wrap(content), _TARGET, entry.filename)
 
     return run
 
 
 class _ChunkReader:
-    """Chunks as a file that boto3 can read."""
+    """A file object for boto3 that reads from chunks."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)
-        self._rest = bytearray()
+        self._buffer = bytearray()
 
     def read(self, size: int = -1) -> bytes:
-        while size < 0 or len(self._rest) < size:
+        while size < 0 or len(self._buffer) < size:
             chunk = next(self._chunks, None)
             if chunk is None:
                 break
-            self._rest += chunk
-        count = len(self._rest) if size < 0 else size
-        piece = bytes(self._rest[:count])
-        del self._rest[:count]
-        return piece
+            self._buffer += chunk
+        count = len(self._buffer) if size < 0 else size
+        data = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return data
 
 
 def prepare_disk(size: int) -> Callable[[], None]:
@@ -147,8 +149,8 @@ UNZIPPERS: dict[str, Callable[[int], Callable[[], None]]] = {
 
 
 def prepare_listing(size: int) -> Callable[[], None]:
-    from modelhaul.adapters.archives import S3ArchiveStore  # noqa: PLC0415 - the others shall not have it in memory
-    from modelhaul.adapters.s3 import create_s3_client  # noqa: PLC0415
+    from modelhaul.adapters.archives import S3ArchiveStore  # noqa: PLC0415 - not loaded by the other methods
+    from modelhaul.adapters.s3_client import create_s3_client  # noqa: PLC0415
     from modelhaul.archives.reader import ArchiveReader  # noqa: PLC0415
     from tests.fakes.deployment import RULES  # noqa: PLC0415
 
@@ -158,7 +160,7 @@ def prepare_listing(size: int) -> Callable[[], None]:
 
 
 def prepare_smart_open_listing(size: int) -> Callable[[], None]:
-    open_archive = _open_smartly()
+    open_archive = _create_smart_open_opener()
     return lambda: _check_listed(open_archive().infolist())
 
 

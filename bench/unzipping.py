@@ -1,4 +1,4 @@
-"""What bringing a ZIP archive's files into S3 costs the process that does it, by Modelhaul and by ready-made ways."""
+"""Cost of extracting a ZIP archive to S3, by Modelhaul and by other libraries."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from pathlib import Path
 import requests
 
 from bench.archive_store import REQUESTS
-from bench.archives import draw_weights
+from bench.archives import generate_weights
 from bench.inflaters import LIBRARIES
 from bench.servers import PYTHONPATH, ROOT, start_server
 from bench.unzippers import LISTERS, UNZIPPERS
@@ -34,7 +34,7 @@ _LIBRARIES = ROOT / ".local" / "contenders"
 
 @dataclass(frozen=True)
 class Sample:
-    """An archive; `size` is its content's."""
+    """An archive. `size` is the size of its content."""
 
     name: str
     path: Path
@@ -47,7 +47,7 @@ class Sample:
 
 
 def install_contenders() -> Path:
-    """The folder of libraries that only this benchmark uses, made anew when their file changes."""
+    """Install the libraries that only this benchmark uses, unless they are up to date. Returns their folder."""
     requirements = ROOT / "requirements" / "contenders.txt"
     stamp = _LIBRARIES / "requirements.txt"
     if not stamp.is_file() or stamp.read_bytes() != requirements.read_bytes():
@@ -57,12 +57,12 @@ def install_contenders() -> Path:
     return _LIBRARIES
 
 
-def draw_vocabulary(size: int) -> bytes:
-    """As tokenizer.json deflates: words and their numbers."""
-    chance = random.Random(0)
+def generate_vocabulary(size: int) -> bytes:
+    """Return text that compresses like tokenizer.json: words and their numbers."""
+    generator = random.Random(0)
     letters = "etaoinshrdlu" * 3 + "cmfwypvbgkqjxz"
     words = (
-        f'"\\u0120{"".join(chance.choices(letters, k=chance.randint(2, 9)))}": {number},\n'
+        f'"\\u0120{"".join(generator.choices(letters, k=generator.randint(2, 9)))}": {number},\n'
         for number in range(size // 24)
     )
     text = "".join(words).encode()
@@ -70,9 +70,9 @@ def draw_vocabulary(size: int) -> bytes:
 
 
 def write_samples(folder: Path, size: int, entries: int) -> Iterator[Sample]:
-    """Three archives with two large entries of together `size` bytes, and one with `entries` small ones."""
-    weights = [draw_weights(size // 2), draw_weights(size // 2)]
-    vocabulary = draw_vocabulary(size)
+    """Yield three archives with two large entries of `size` bytes in total, and one with `entries` small entries."""
+    weights = [generate_weights(size // 2), generate_weights(size // 2)]
+    vocabulary = generate_vocabulary(size)
     texts = [vocabulary[: size // 2], vocabulary[size // 2 :]]
     yield _write_sample(folder, "float32 weights, deflated", zipfile.ZIP_DEFLATED, weights)
     yield _write_sample(folder, "tokenizer JSON, deflated", zipfile.ZIP_DEFLATED, texts)
@@ -102,7 +102,7 @@ def write_directory(folder: Path, entries: int) -> Sample:
 
 @contextmanager
 def make_certificate() -> Iterator[Path]:
-    """A PEM file of a key and its certificate for 127.0.0.1."""
+    """Yield a PEM file with a key and its certificate for 127.0.0.1."""
     with tempfile.TemporaryDirectory() as folder:
         key, certificate, both = (Path(folder) / name for name in ("key", "certificate", "both"))
         command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
@@ -114,7 +114,7 @@ def make_certificate() -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Work:
-    """What a way took, how often it read of the archive, and how many requests it wrote with."""
+    """Usage of a method, its reads of the archive and its write requests."""
 
     usage: Usage
     reads: int
@@ -122,10 +122,7 @@ class Work:
 
 
 def measure_way(way: str, name: str, sample: Sample, certificate: Path, libraries: Path) -> Work:
-    """`way` is unzip or list.
-
-    Raises RuntimeError, with what the process printed, if it failed.
-    """
+    """Measure a method. `way` is `unzip` or `list`. Raises RuntimeError with the output of the process if it failed."""
     with (
         start_server("bench.archive_store", str(sample.path), str(certificate)) as store,
         tempfile.TemporaryDirectory() as folder,
@@ -156,7 +153,7 @@ def measure_way(way: str, name: str, sample: Sample, certificate: Path, librarie
 
 
 def measure_inflating(contents: dict[str, bytes], libraries: Path) -> dict[str, dict[str, float]]:
-    """CPU seconds for a GB of content, by library and content."""
+    """Return CPU seconds per GB of content, by library and content."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in contents.items():
             deflater = zlib.compressobj(1, wbits=-zlib.MAX_WBITS)
@@ -168,18 +165,18 @@ def measure_inflating(contents: dict[str, bytes], libraries: Path) -> dict[str, 
             stdout=subprocess.PIPE,
             check=True,
         )
-    found = json.loads(child.stdout)
-    return {library: {name: found[f"{library} {name}"] for name in contents} for library in LIBRARIES}
+    costs = json.loads(child.stdout)
+    return {library: {name: costs[f"{library} {name}"] for name in contents} for library in LIBRARIES}
 
 
 def describe_unzipping(size: int, entries: int, rounds: int = ROUNDS) -> str:
-    """Every way with every archive, by turns; in Markdown. `size` in bytes of each large archive's content."""
+    """Return the section. The methods take turns. `size` is the content size of each large archive, in bytes."""
     libraries = install_contenders()
     with tempfile.TemporaryDirectory() as folder, make_certificate() as certificate:
         rows: list[str] = []
         for sample in write_samples(Path(folder), size, entries):
             works: dict[str, list[Work]] = {name: [] for name in UNZIPPERS}
-            # Many entries are many measurements in one.
+            # Many entries are already many measurements.
             for _ in range(1 if sample.is_of_small_files else rounds):
                 for name, found in works.items():
                     found.append(measure_way("unzip", name, sample, certificate, libraries))
@@ -189,32 +186,33 @@ def describe_unzipping(size: int, entries: int, rounds: int = ROUNDS) -> str:
             for count in DIRECTORIES
         ]
     piece = min(size, 64 * _MB)
-    contents = {"float32": draw_weights(piece // 4 * 4), "JSON": draw_vocabulary(piece)}
+    contents = {"float32": generate_weights(piece // 4 * 4), "JSON": generate_vocabulary(piece)}
     inflating = measure_inflating(contents, libraries)
     speeds = [
         f"| {library} | {' | '.join(f'{1 / cost:.2f}' for cost in costs.values())} |"
         for library, costs in inflating.items()
     ]
     return f"""\
-## Unzipping
+## Decompression of archives
 
-From an archive in a bucket to files in another, over TLS to a store that drops what it gets. CPU is that of the process
-which does it, for a GB of content, or in ms for each of many entries; medians of {rounds}, by turns, with their spread;
-of the {entries:,} entries one run. Modelhaul's steps check every local header, verify every entry, and record it in
-memory; the others do what their documentation shows, with boto3's defaults. *Times ours* is the CPU as a
-multiple of Modelhaul's; *Requests* are those that read of the archive and those that write.
+Each method decompresses an archive in one bucket to files in another bucket, with TLS and a store that discards the
+bytes. CPU is the CPU time of the process for a GB of content, or for each entry (ms) of the archive with many entries.
+The methods take turns, and the values are medians of {rounds} rounds with their range; the archive of {entries:,}
+entries has one round. Modelhaul checks every local header, verifies every entry, and records it in memory. The other
+methods follow their documentation, with the defaults of boto3. *CPU ratio* is the CPU time divided by Modelhaul's.
+*Requests* are reads of the archive and writes of files.
 
-| Archive | By | CPU s/GB | Times ours | Seconds | Peak RSS | Written to disk | Requests |
+| Archive | Method | CPU s/GB | CPU ratio | Seconds | Peak RSS | Written to disk | Requests |
 |:---|:---|---:|---:|---:|---:|---:|---:|
 {"\n".join(rows)}
 
-Listing an archive:
+Listing of an archive:
 
 | | {" | ".join(f"{name}: CPU ms | requests" for name in LISTERS)} |
 |:---|{"---:|" * 2 * len(LISTERS)}
 {"\n".join(listings)}
 
-Inflating alone, GB of content for each second of CPU:
+Decompression alone, in GB of content per second of CPU:
 
 | | {" | ".join(contents)} |
 |:---|{"---:|" * len(contents)}
@@ -251,7 +249,7 @@ def _describe_rows(sample: Sample, works: dict[str, list[Work]]) -> Iterator[str
 
 
 def _compute_cost(usage: Usage, sample: Sample) -> float:
-    """Seconds for a GB, or ms for an entry."""
+    """Return seconds per GB, or milliseconds per entry for an archive of small files."""
     return (
         usage.cpu_seconds * 1000 / sample.entries if sample.is_of_small_files else usage.cpu_seconds * _GB / sample.size
     )

@@ -1,4 +1,4 @@
-"""What this process uses, from Linux's own books."""
+"""Resource usage of this process, from Linux's accounting."""
 
 import json
 import os
@@ -11,10 +11,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Usage:
-    """Sizes in bytes, times in seconds: all of the transfer alone, but `peak_rss` is the process's from its start.
+    """Usage of the transfer, with sizes in bytes and times in seconds. Only `peak_rss` covers the whole process.
 
-    `written` is what it handed to write calls, which sends on sockets are not (but those of OpenSSL are), or what it
-    caused to be written to a disk if that is more; `disk` the latter alone, which does not see memory file systems.
+    `written` is the larger of two numbers: bytes passed to write calls (which include OpenSSL's socket writes, but not
+    other socket sends), and bytes written to disk. `disk` is the latter, which excludes memory file systems.
     """
 
     seconds: float
@@ -42,28 +42,28 @@ def measure(move: Callable[[], None]) -> Usage:
         user_seconds=cpu_after.user - cpu.user,
         system_seconds=cpu_after.system - cpu.system,
         rss_before=rss_before,
-        # Not ru_maxrss of getrusage: that starts with the peak of the process that started this one.
+        # Not ru_maxrss of getrusage, which starts with the peak of the parent process.
         peak_rss=_read_memory("VmHWM"),
-        # wchar sees tmpfs too, write_bytes mapped files.
+        # wchar includes tmpfs, write_bytes includes mapped files.
         written=max(io["wchar"], io["write_bytes"]),
         disk=io["write_bytes"],
     )
 
 
-def measure_when_told(move: Callable[[], None]) -> None:
-    """For a process that bench.movers started: prints the Usage as JSON."""
+def measure_on_signal(move: Callable[[], None]) -> None:
+    """Wait for the start signal of bench.movers, run the transfer, and print its Usage as JSON."""
     print("ready", flush=True)
     sys.stdin.readline()
     print(json.dumps(asdict(measure(move))))
 
 
 def _read_memory(name: str) -> int:
-    """https://man7.org/linux/man-pages/man5/proc_pid_status.5.html"""
+    """See https://man7.org/linux/man-pages/man5/proc_pid_status.5.html."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines[name].split()[0]) * 1024
 
 
 def _read_io() -> dict[str, int]:
-    """https://man7.org/linux/man-pages/man5/proc_pid_io.5.html"""
+    """See https://man7.org/linux/man-pages/man5/proc_pid_io.5.html."""
     lines = (line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
     return {name: int(count) for name, count in lines}

@@ -1,4 +1,4 @@
-"""Functions that run side by side in a time that passes only as they say."""
+"""Concurrent functions in a virtual time, which passes only when they advance it."""
 
 import heapq
 import itertools
@@ -11,14 +11,14 @@ from typing import Any, Self
 
 @dataclass(slots=True)
 class _Turn:
-    """A thread that goes on when its time has come."""
+    """A thread that waits for its turn."""
 
     go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
 
 class VirtualTime:
-    """Each thread has its own time, which `pass_time` moves; `meet` lets all others come as far first. One thread runs
-    at once, so that a run is the same every time.
+    """Each thread has its own time, which `pass_time` advances. `synchronize` waits until all other threads have the
+    same time or a later one. Only one thread runs at once, so that runs are deterministic.
     """
 
     def __init__(self, start: float) -> None:
@@ -37,20 +37,20 @@ class VirtualTime:
 
     @property
     def cpu(self) -> float:
-        """Seconds of its function's processor that this thread has used so far."""
+        """CPU seconds that this thread has used so far."""
         return float(getattr(self._local, "cpu", 0.0))
 
     def pass_time(self, seconds: float, *, cpu: float = 0.0) -> None:
-        """`cpu` seconds of it cannot pass beside those of the function's other threads."""
+        """Advance the time. `cpu` seconds of it do not overlap with CPU time of other threads of the function."""
         self._local.now = self() + seconds
         self._local.cpu = self.cpu + cpu
 
     def call_at(self, when: float, act: Callable[[], None]) -> None:
-        """`act` is called at `when`, and may not wait."""
+        """Call `act` at `when`. It must not wait."""
         heapq.heappush(self._waiting, (when, next(self._numbers), act))
 
     def start(self, work: Callable[[], None]) -> None:
-        """Runs `work` in a thread of its own, from now on."""
+        """Run `work` in a new thread, from the current time on."""
         now, turn = self(), _Turn()
 
         def run() -> None:
@@ -58,7 +58,7 @@ class VirtualTime:
             self._local.now = now
             try:
                 work()
-            except BaseException as error:  # noqa: BLE001 - handed to `run`
+            except BaseException as error:  # noqa: BLE001 - raised by `run`
                 self._errors.append(error)
             finally:
                 self._rest.release()
@@ -66,8 +66,8 @@ class VirtualTime:
         threading.Thread(target=run, daemon=True).start()
         heapq.heappush(self._waiting, (now, next(self._numbers), turn))
 
-    def meet(self) -> None:
-        """Waits until no other thread is behind."""
+    def synchronize(self) -> None:
+        """Wait until no other thread has an earlier time."""
         if self._waiting and self._waiting[0][0] < self():
             turn = _Turn()
             heapq.heappush(self._waiting, (self(), next(self._numbers), turn))
@@ -75,7 +75,7 @@ class VirtualTime:
             turn.go.acquire()
 
     def run(self) -> None:
-        """Until nobody waits any more."""
+        """Run until no thread is waiting."""
         while self._waiting:
             when, _, waiting = heapq.heappop(self._waiting)
             if isinstance(waiting, _Turn):
@@ -89,7 +89,7 @@ class VirtualTime:
 
 
 class VirtualPool:
-    """Stands for a ThreadPoolExecutor: lanes whose times pass side by side, but for the one processor's."""
+    """Replaces ThreadPoolExecutor: lanes whose times overlap, except for their CPU time."""
 
     time: VirtualTime
 
@@ -98,15 +98,15 @@ class VirtualPool:
         self._joined = -1.0
 
     def submit[**P, T](self, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> Future[T]:
-        """Works at once. Afterwards it is the time when all that was submitted until then is done."""
-        if self.time() != self._joined:  # time has passed since: none of the lanes is busy
+        """Run `work` immediately. Afterwards, the time is the end of all work submitted so far."""
+        if self.time() != self._joined:  # time has passed: all lanes are idle
             self._start, self._cpu = self.time(), self.time.cpu
             self._lanes = [self._start] * self._count
         self.time.set_time(heapq.heappop(self._lanes))
         future: Future[T] = Future()
         try:
             future.set_result(work(*arguments, **options))
-        except Exception as error:  # noqa: BLE001 - the future's
+        except Exception as error:  # noqa: BLE001 - raised by the future
             future.set_exception(error)
         heapq.heappush(self._lanes, self.time())
         self._joined = max(*self._lanes, self._start + self.time.cpu - self._cpu)
@@ -117,7 +117,7 @@ class VirtualPool:
         return iter([self.submit(work, item).result() for item in items])
 
     def shutdown(self, **_: object) -> None:
-        """Nothing is under way."""
+        """No-op: all work has ended."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,8 +1,8 @@
-"""Compares our ZIP reader with others over many generated archives: python -m bench.zip_readers.
+"""Compare our ZIP reader with others on many generated archives: python -m bench.zip_readers.
 
-Python's zipfile, a model of torch's reader and, where `go` is installed, Go's archive/zip read every accepted archive;
-unzip, 7-Zip and bsdtar every fifth, as a process takes longer than an archive. Archives that a reader reads differently
-are written to .local/zip-disagreements.
+Python's zipfile, a model of torch's reader and, if `go` is installed, Go's archive/zip read every accepted archive.
+unzip, 7-Zip and bsdtar read every fifth archive, because each needs a new process. Archives with different results are
+written to .local/zip-disagreements.
 """
 
 import argparse
@@ -32,22 +32,22 @@ _PROGRAMS_EVERY = 5
 
 @contextmanager
 def start_go() -> Iterator[dict[str, Reader]]:
-    """Go's reader in a process that stays; none where `go` is not installed."""
+    """Yield Go's reader, in one process for all archives, or no reader if `go` is not installed."""
     go = shutil.which("go")
     if go is None:
-        print("go is not installed: archive/zip is left out")
+        print("go is not installed: skipped archive/zip")
         yield {}
         return
     with TemporaryDirectory() as folder:
         program = Path(folder) / "zip_reader"
         subprocess.run([go, "build", "-o", program, _SOURCE], check=True)
         with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-            yield {"go": lambda data: _ask(process, data)}
+            yield {"go": lambda data: _read_with_go(process, data)}
             assert process.stdin is not None
             process.stdin.close()
 
 
-def _ask(process: subprocess.Popen[bytes], data: bytes) -> Reading | None:
+def _read_with_go(process: subprocess.Popen[bytes], data: bytes) -> Reading | None:
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(struct.pack("<Q", len(data)) + data)
@@ -60,8 +60,8 @@ def _ask(process: subprocess.Popen[bytes], data: bytes) -> Reading | None:
 
 
 def compare(count: int, seed: int) -> int:
-    """Returns how many archives some reader reads differently."""
-    chance = random.Random(seed)
+    """Return the number of archives that at least one reader reads differently."""
+    generator = random.Random(seed)
     accepted: Counter[str] = Counter()
     disagreements = 0
     started = time.monotonic()
@@ -69,19 +69,19 @@ def compare(count: int, seed: int) -> int:
         readers = {"python": read_with_python, "torch": read_like_torch, **go}
         programs = list_programs()
         for number in range(count):
-            data = generate_archive(chance, SMALL)
+            data = generate_archive(generator, SMALL)
             files = read_strictly(data)
             if files is None:
                 continue
             accepted["ours"] += 1
-            asked = readers | programs if accepted["ours"] % _PROGRAMS_EVERY == 0 else readers
-            accepted.update(list(asked))
-            found = find_disagreements(data, files, asked)
-            if found:
+            compared = readers | programs if accepted["ours"] % _PROGRAMS_EVERY == 0 else readers
+            accepted.update(list(compared))
+            differences = find_disagreements(data, files, compared)
+            if differences:
                 disagreements += 1
                 _DISAGREEMENTS.mkdir(parents=True, exist_ok=True)
                 (_DISAGREEMENTS / f"{seed}-{number}.zip").write_bytes(data)
-                print(f"{seed}-{number}", *found, sep="\n  ", flush=True)
+                print(f"{seed}-{number}", *differences, sep="\n  ", flush=True)
     print(f"{count:,} archives in {time.monotonic() - started:,.0f} s, {accepted['ours']:,} accepted by our reader")
     print(*(f"  {name}: {number:,} compared" for name, number in accepted.items() if name != "ours"), sep="\n")
     print(f"{disagreements:,} disagreements")

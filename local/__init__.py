@@ -1,1 +1,1 @@
-"""The local stack: MiniStack, the real template deployed on it, and a Hub to import from."""
+"""The local stack: the template deployed to MiniStack, and a Hub and GitHub to import from."""

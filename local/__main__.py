@@ -1,4 +1,4 @@
-"""`python -m local up|down|run`: the local stack from the command line; the Makefile calls it."""
+"""`python -m local up|down|run`: command line of the local stack, called by the Makefile."""
 
 import argparse
 import signal
@@ -10,75 +10,82 @@ import psutil
 from rich.console import Console
 
 from local.errors import LocalStackError
-from local.importing import import_samples, print_commands, print_function_errors, say
+from local.importing import import_samples, print_commands, print_function_errors, print_line
 from local.sample import write_sample_archive
-from local.sources import Addresses
+from local.sources import SourceUrls
 from local.stack import DEFAULT_NAME, LocalStack, StackState
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m local", description="The local stack.")
-    parser.add_argument("--stack", default=DEFAULT_NAME, help="name; stacks of different names run side by side")
+    parser = argparse.ArgumentParser(prog="python -m local", description="Run Modelhaul on a local stack.")
+    parser.add_argument(
+        "--stack", default=DEFAULT_NAME, help="name of the stack; stacks with different names can run at the same time"
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, summary in (
-        ("up", "start in the background"),
-        ("run", "start, import a ZIP and models, stay until Ctrl-C"),
+        ("up", "start the stack in the background"),
+        ("run", "start the stack, import a sample ZIP archive and models, and run until Ctrl-C"),
     ):
         command = commands.add_parser(name, help=summary)
         command.add_argument("--upstream", choices=("auto", "internet", "loopback"), default="auto")
-        command.add_argument("--hf-endpoint", default="", help="any server that speaks the Hub's protocol")
-        command.add_argument("--github-api-url", default="", help="any server that speaks GitHub's REST API")
-        command.add_argument("--github-url", default="", help="the site that belongs to it, with the LFS server")
-        command.add_argument("--github-raw-url", default="", help="its raw host; without it files come from the API")
-        command.add_argument("--port", type=int, default=0, help="MiniStack's port; 0 takes a free one")
+        command.add_argument("--hf-endpoint", default="", help="URL of a Hub-compatible server")
+        command.add_argument("--github-api-url", default="", help="REST API URL of a GitHub-compatible server")
+        command.add_argument("--github-url", default="", help="web URL of the same server, which also serves Git LFS")
+        command.add_argument(
+            "--github-raw-url",
+            default="",
+            help="raw content URL of the same server; default: files are read from the REST API",
+        )
+        command.add_argument("--port", type=int, default=0, help="port of MiniStack; 0 selects a free port")
         if name == "run":
-            command.add_argument("--once", action="store_true", help="stop after the imports")
-    commands.add_parser("down", help="stop and remove")
+            command.add_argument("--once", action="store_true", help="stop the stack after the imports")
+    commands.add_parser("down", help="stop the stack and delete its data")
     return parser.parse_args(arguments)
 
 
-def start(stack: LocalStack, options: argparse.Namespace, console: Console) -> StackState:
-    asked = Addresses(options.hf_endpoint, options.github_api_url, options.github_url, options.github_raw_url)
-    return stack.start(options.upstream, asked, options.port, partial(say, console))
+def deploy_stack(stack: LocalStack, options: argparse.Namespace, console: Console) -> StackState:
+    urls = SourceUrls(options.hf_endpoint, options.github_api_url, options.github_url, options.github_raw_url)
+    return stack.start(options.upstream, urls, options.port, partial(print_line, console))
 
 
-def bring_up(stack: LocalStack, options: argparse.Namespace, console: Console) -> None:
-    state = start(stack, options, console)
-    say(console, f"Up: {state.api_url} ({stack.state_path})")
+def start_stack(stack: LocalStack, options: argparse.Namespace, console: Console) -> None:
+    state = deploy_stack(stack, options, console)
+    print_line(console, f"The stack is running: {state.api_url} (state: {stack.state_path})")
     print_commands(state, write_sample_archive(stack.folder), console)
 
 
-def take_down(stack: LocalStack, console: Console) -> None:
-    console.print("Stopped." if stack.stop() else "Nothing to stop.")
+def stop_stack(stack: LocalStack, console: Console) -> None:
+    console.print("Stopped." if stack.stop() else "The stack is not running.")
 
 
-def try_import(state: StackState, sample: Path, console: Console) -> bool:
+def run_imports(state: StackState, sample: Path, console: Console) -> bool:
+    """Import the samples. Returns False if an import failed, after printing the errors of the functions."""
     try:
-        done = import_samples(state, sample, console)
+        is_successful = import_samples(state, sample, console)
     except LocalStackError as error:
-        say(console, str(error))
-        done = False
-    if not done:
+        print_line(console, str(error))
+        is_successful = False
+    if not is_successful:
         print_function_errors(state, console)
-    return done
+    return is_successful
 
 
 def run_in_foreground(stack: LocalStack, options: argparse.Namespace, console: Console) -> int:
     try:
-        state = start(stack, options, console)
-        done = try_import(state, write_sample_archive(stack.folder), console)
+        state = deploy_stack(stack, options, console)
+        is_successful = run_imports(state, write_sample_archive(stack.folder), console)
         if options.once:
-            return 0 if done else 1
-        say(console, "Up until Ctrl-C.")
+            return 0 if is_successful else 1
+        print_line(console, "The stack is running. Press Ctrl-C to stop it.")
         psutil.Process(state.ministack_pid).wait()
-        raise LocalStackError("MiniStack ended by itself.")
+        raise LocalStackError("MiniStack exited unexpectedly.")
     finally:
-        # A second Ctrl-C must not leave half of it behind.
+        # A second Ctrl-C must not interrupt the cleanup.
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        take_down(stack, console)
+        stop_stack(stack, console)
 
 
 def main() -> int:
@@ -90,16 +97,16 @@ def main() -> int:
         stack = LocalStack(options.stack)
         match options.command:
             case "up":
-                bring_up(stack, options, console)
+                start_stack(stack, options, console)
             case "down":
-                take_down(stack, console)
+                stop_stack(stack, console)
             case "run":
                 return run_in_foreground(stack, options, console)
     except LocalStackError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        # Asked for: the way in which `run` ends.
+        # Ctrl-C is the normal way to end `run`.
         return 0 if options.command == "run" else 130
     return 0
 

@@ -2,4 +2,4 @@
 
 
 class LocalStackError(Exception):
-    """The local stack could not do what was asked; the text is for the person at the terminal."""
+    """An operation on the local stack failed. The message is printed to the terminal."""

@@ -1,4 +1,4 @@
-"""Import samples through the stack's API and show what comes of them."""
+"""Import the samples through the API of the stack, and print the results."""
 
 import json
 import re
@@ -16,20 +16,20 @@ from local.errors import LocalStackError
 from local.sources import SAMPLE_MODEL
 from local.stack import CLIENT_CONFIG, CREDENTIALS, ROOT, StackState, open_session
 
-POLL_SECONDS = 0.3
-REQUEST_SECONDS = 30
-FAILURE = re.compile(r'"level": ?"(ERROR|CRITICAL)"|\[ERROR\]|Traceback|Error:')
+POLL_INTERVAL = 0.3  # seconds
+REQUEST_TIMEOUT = 30  # seconds
+ERROR_PATTERN = re.compile(r'"level": ?"(ERROR|CRITICAL)"|\[ERROR\]|Traceback|Error:')
 
 type Task = dict[str, Any]
 
 
-def say(console: Console, text: str) -> None:
-    """Print as it is: no line breaks in addresses, no colours in numbers, no markup in what others wrote."""
+def print_line(console: Console, text: str) -> None:
+    """Print text unchanged: no wrapped URLs, no highlighted numbers, no markup in untrusted text."""
     console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 class ImportApi:
-    """The routes of the deployed API that imports need."""
+    """Client of the import routes of the deployed API."""
 
     def __init__(self, state: StackState) -> None:
         self._url = state.api_url
@@ -38,184 +38,184 @@ class ImportApi:
         self._session.headers["x-api-key"] = state.api_key
 
     def submit(self, source: str, model: dict[str, str]) -> str | None:
-        """`source` is the route's last part, `model` its body. The new task's id, or None when the stack has the model
-        already (409).
+        """Submit `model` to the route with the last segment `source`. Returns the task ID, or None if the model already
+        exists or is being imported (409).
 
-        Raises LocalStackError with the API's own words for any other answer.
+        Raises LocalStackError with the message of the API for any other response.
         """
-        response = self._session.post(f"{self._url}/upload/{source}", json=model, timeout=REQUEST_SECONDS)
+        response = self._session.post(f"{self._url}/upload/{source}", json=model, timeout=REQUEST_TIMEOUT)
         if response.status_code == requests.codes.conflict:
             return None
         if response.status_code != requests.codes.created:
-            raise LocalStackError(f"The API refused {'/'.join(model.values())}: {describe_problem(response)}")
+            raise LocalStackError(f"The API rejected {'/'.join(model.values())}: {describe_problem(response)}")
         return response.headers["Location"].rpartition("/")[2]
 
     def submit_archive(self, archive: bytes, file_name: str, model_name: str) -> str | None:
-        """As `submit`, for a ZIP; None also when the stack has only some of its models."""
+        """Submit a ZIP archive. Like `submit`, but returns None if at least one of its models already exists."""
         response = self._session.post(
             f"{self._url}/upload/local",
             params={"model_name": model_name},
             files={"file": (file_name, archive, "application/zip")},
-            timeout=REQUEST_SECONDS,
+            timeout=REQUEST_TIMEOUT,
         )
         if response.status_code == requests.codes.conflict:
             return None
         if response.status_code != requests.codes.created:
-            raise LocalStackError(f"The API refused {file_name}: {describe_problem(response)}")
+            raise LocalStackError(f"The API rejected {file_name}: {describe_problem(response)}")
         return response.links["status"]["url"].rpartition("/")[2]
 
     def read_task(self, task_id: str) -> Task:
-        response = self._session.get(f"{self._url}/upload/tasks/{task_id}", timeout=REQUEST_SECONDS)
+        response = self._session.get(f"{self._url}/upload/tasks/{task_id}", timeout=REQUEST_TIMEOUT)
         if not response.ok:
-            raise LocalStackError(f"The API does not show task {task_id}: {describe_problem(response)}")
+            raise LocalStackError(f"Cannot read task {task_id}: {describe_problem(response)}")
         task: Task = response.json()
         return task
 
 
 def describe_problem(response: requests.Response) -> str:
-    """The words of an RFC 9457 body, else the body itself."""
+    """Return the status and the detail of the problem details (RFC 9457), or the beginning of the body."""
     try:
         problem = response.json()
-        words = problem.get("detail") or problem.get("title") or json.dumps(problem)
+        detail = problem.get("detail") or problem.get("title") or json.dumps(problem)
     except (ValueError, AttributeError):
-        words = response.text[:500]
-    return f"{response.status_code} {words}"
+        detail = response.text[:500]
+    return f"{response.status_code} {detail}"
 
 
 def follow_task(read_task: Callable[[], Task], console: Console) -> Task:
-    """Show the task's progress until it ends: a bar on a terminal, a line for each change elsewhere."""
+    """Show the progress of a task until it ends: a progress bar on a terminal, or else a line for each change."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    shown = ""
+    last_line = ""
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         bar_id = bar.add_task("PENDING", total=None)
         while True:
             task = read_task()
             line, done, total = describe_progress(task)
             bar.update(bar_id, description=line, completed=done, total=total or None)
-            if not console.is_terminal and line != shown:
-                say(console, line)
-                shown = line
+            if not console.is_terminal and line != last_line:
+                print_line(console, line)
+                last_line = line
             if task["task_status"] != "PENDING":
                 return task
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_INTERVAL)
 
 
 def describe_progress(task: Task) -> tuple[str, int, int]:
-    """Words, bytes done and bytes in all."""
+    """Return a description, the completed bytes and the total bytes."""
     progress = task.get("progress") or {}
     done, total = int(progress.get("bytes_done", 0)), int(progress.get("bytes_total", 0))
-    words = [task["task_status"]]
+    parts = [task["task_status"]]
     if task["task_status"] == "PENDING":
-        words.append(str(task.get("stage", "")).lower())
+        parts.append(str(task.get("stage", "")).lower())
     if total:
-        words.append(f"{progress.get('files_done', 0)}/{progress.get('files_total', 0)} files")
-        words.append(f"{100 * done // total} %")
+        parts.append(f"{progress.get('files_done', 0)}/{progress.get('files_total', 0)} files")
+        parts.append(f"{100 * done // total} %")
     if reused := int(progress.get("bytes_reused", 0)):
-        words.append(f"{reused:,} bytes reused")
-    return " ".join(word for word in words if word), done, total
+        parts.append(f"{reused:,} bytes reused")
+    return " ".join(part for part in parts if part), done, total
 
 
 def print_objects(state: StackState, console: Console) -> None:
     s3 = open_session().client("s3", endpoint_url=state.aws_endpoint_url, config=CLIENT_CONFIG)
-    say(console, f"Bytes and keys in s3://{state.models_bucket}:")
+    print_line(console, f"Objects in s3://{state.models_bucket} (bytes, key):")
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=state.models_bucket):
         for entry in page.get("Contents", []):
-            say(console, f"{entry['Size']:>14,}  {entry['Key']}")
+            print_line(console, f"{entry['Size']:>14,}  {entry['Key']}")
 
 
-def print_function_errors(state: StackState, console: Console, newest: int = 10) -> None:
-    """The functions' own words on what went wrong, from their logs."""
+def print_function_errors(state: StackState, console: Console, count: int = 10) -> None:
+    """Print the latest `count` errors from the logs of the functions."""
     logs = open_session().client("logs", endpoint_url=state.aws_endpoint_url, config=CLIENT_CONFIG)
     errors = []
     for group in logs.describe_log_groups()["logGroups"]:
         for page in logs.get_paginator("filter_log_events").paginate(logGroupName=group["logGroupName"]):
-            errors += [event for event in page["events"] if FAILURE.search(event["message"])]
+            errors += [event for event in page["events"] if ERROR_PATTERN.search(event["message"])]
     errors.sort(key=lambda event: event["timestamp"])
-    for event in errors[-newest:]:
-        say(console, event["message"].rstrip())
+    for event in errors[-count:]:
+        print_line(console, event["message"].rstrip())
 
 
 def print_commands(state: StackState, sample: Path, console: Console, task_id: str | None = None) -> None:
-    """Lines for a shell in the repository's folder; `sample` is the ZIP that they send."""
+    """Print shell commands to run in the folder of the repository. `sample` is the ZIP archive that they import."""
     url, key = state.api_url, f"-H 'x-api-key: {state.api_key}'"
     json_type = "-H 'content-type: application/json'"
     path = sample.relative_to(ROOT, walk_up=True)
     upload = json.dumps({"file_name": sample.name, "size": sample.stat().st_size, "model_name": "my-larger-models"})
     model = json.dumps({"model_tag": SAMPLE_MODEL, "revision": "main"})
     credentials = " ".join(f"{name}={value}" for name, value in CREDENTIALS.items())
-    copy, endpoint = f"{credentials} aws s3 cp", f"--endpoint-url {state.aws_endpoint_url}"
-    bucket, dropped = f"s3://{state.incoming_bucket}", f"incoming/{sample.name}"
+    copy_command, endpoint = f"{credentials} aws s3 cp", f"--endpoint-url {state.aws_endpoint_url}"
+    bucket, key_name = f"s3://{state.incoming_bucket}", f"incoming/{sample.name}"
     command = Path(sys.executable).with_name("modelhaul").relative_to(ROOT, walk_up=True)
-    ask = f"curl -s {url}/upload/local {key} {json_type} -d '{upload}'"
-    find_address = """tee /dev/stderr | sed -n 's/.*"url": "\\([^"]*\\)".*/\\1/p'"""
+    open_upload = f"curl -s {url}/upload/local {key} {json_type} -d '{upload}'"
+    extract_url = """tee /dev/stderr | sed -n 's/.*"url": "\\([^"]*\\)".*/\\1/p'"""
     lines = [
-        "Import the models in a ZIP (directories with config.json, tokenizer.json and weights) of up to 4.5 MB:",
+        "Import a ZIP archive of up to 4.5 MB (models are directories with config.json, tokenizer.json and weights):",
         f"  curl -si '{url}/upload/local?model_name=my-models' {key} -F file=@{path}",
-        "A larger one, up to 5 GB: ask where to send it (file_name, size in bytes), and send it there:",
-        f'  curl -sSi -T {path} "$({ask} | {find_address})"',
-        "Any ZIP: drop it into the incoming bucket, and read what became of it:",
-        f"  {copy} {path} {bucket}/{dropped} {endpoint}",
-        f"  {copy} {bucket}/outcomes/{dropped}.json - {endpoint}",
-        "Import a model from the Hub:",
+        "Import a ZIP archive of up to 5 GB: request a presigned URL (size in bytes), and upload the file to it:",
+        f'  curl -sSi -T {path} "$({open_upload} | {extract_url})"',
+        "Import any ZIP archive by copying it to the incoming bucket, then read the outcome:",
+        f"  {copy_command} {path} {bucket}/{key_name} {endpoint}",
+        f"  {copy_command} {bucket}/outcomes/{key_name}.json - {endpoint}",
+        "Import a model from the Hugging Face Hub:",
         f"  curl -si {url}/upload/huggingface {key} {json_type} -d '{model}'",
-        "Import a model from a repository on GitHub, Git LFS included:",
-        f"  curl -si {url}/upload/github {key} {json_type} -d '{json.dumps(name_repository(state))}'",
-        "Follow the task that Location or Link names, and list those of ZIPs:",
+        "Import a model from a GitHub repository, including Git LFS files:",
+        f"  curl -si {url}/upload/github {key} {json_type} -d '{json.dumps(build_github_request(state))}'",
+        "Read a task (its URL is in the Location or Link header), and list the tasks of ZIP archives:",
         f"  curl -s {url}/upload/tasks/{task_id or 'TASK_ID'} {key}",
         f"  curl -s '{url}/upload/tasks?source=LOCAL' {key}",
-        "Read and try the API in a browser:",
+        "Read the API reference and send requests in a browser:",
         f"  {url}/docs",
-        "Or all of it by the command line (docs/command-line.md):",
+        "Use the command-line client (docs/command-line.md):",
         f"  export MODELHAUL_API_URL={url} MODELHAUL_API_KEY={state.api_key}",
         f"  {command} zip {path} --name by-command-line",
         f"  {command} tasks",
         f"  {command} --help",
     ]
-    say(console, "\n".join(lines))
+    print_line(console, "\n".join(lines))
 
 
-def name_repository(state: StackState) -> dict[str, str]:
-    """The body for GitHub's sample, or one to fill in."""
+def build_github_request(state: StackState) -> dict[str, str]:
+    """Return the request body for the sample repository on GitHub, or a body with placeholders."""
     owner, _, name = (state.sample_repository or "OWNER/REPOSITORY").partition("/")
     return {"owner": owner, "repo_name": name}
 
 
 def import_samples(state: StackState, sample: Path, console: Console) -> bool:
-    """Import the ZIP `sample`, the Hub's sample model and GitHub's, if one is known; list the bucket, print the
-    commands. False if an import failed.
+    """Import the sample archive, the sample model of the Hub and the sample repository of GitHub, if there is one. Then
+    list the bucket and print commands to try. Returns False if an import failed.
     """
     api = ImportApi(state)
-    say(console, f"Sending {sample.name} through {state.api_url}/upload/local")
-    archive_done, _ = follow(api, api.submit_archive(sample.read_bytes(), sample.name, "sample"), console)
-    say(console, f"Importing {SAMPLE_MODEL} through {state.api_url}/upload/huggingface")
-    model_done, task_id = follow(api, api.submit("huggingface", {"model_tag": SAMPLE_MODEL}), console)
+    print_line(console, f"Importing {sample.name} with POST {state.api_url}/upload/local")
+    is_archive_done, _ = follow(api, api.submit_archive(sample.read_bytes(), sample.name, "sample"), console)
+    print_line(console, f"Importing {SAMPLE_MODEL} with POST {state.api_url}/upload/huggingface")
+    is_model_done, task_id = follow(api, api.submit("huggingface", {"model_tag": SAMPLE_MODEL}), console)
     if state.sample_repository:
-        say(console, f"Importing {state.sample_repository} through {state.api_url}/upload/github")
-        repository_done, _ = follow(api, api.submit("github", name_repository(state)), console)
-        model_done = model_done and repository_done
+        print_line(console, f"Importing {state.sample_repository} with POST {state.api_url}/upload/github")
+        is_repository_done, _ = follow(api, api.submit("github", build_github_request(state)), console)
+        is_model_done = is_model_done and is_repository_done
     print_objects(state, console)
     print_commands(state, sample, console, task_id)
-    return archive_done and model_done
+    return is_archive_done and is_model_done
 
 
 def follow(api: ImportApi, task_id: str | None, console: Console) -> tuple[bool, str | None]:
-    """Follow a task to its end, if there is one. (False if it failed, its id)."""
+    """Follow a task until it ends, if there is one. Returns whether it succeeded, and its ID."""
     if task_id is None:
-        say(console, "The stack has it already (409); nothing to import.")
+        print_line(console, "Skipped: the model already exists or is being imported (409).")
         return True, None
     task = follow_task(lambda: api.read_task(task_id), console)
     if task["task_status"] != "DONE":
-        say(console, f"The import failed: {task.get('error_msg')}")
+        print_line(console, f"The import failed: {task.get('error_msg')}")
         return False, task_id
     for model in task["models"]:
-        say(console, describe_result(model))
+        print_line(console, describe_result(model))
     return all(model["status"] != "FAILED" for model in task["models"]), task_id
 
 
 def describe_result(model: dict[str, Any]) -> str:
-    """What a task says of a model, or of a directory that is none."""
+    """Return one line for a model of a task, or for a directory that is not a model."""
     if "lacks" in model:
-        return f"{model['name']}: {model['status']}, lacks {', '.join(model['lacks'])}"
+        return f"{model['name']}: {model['status']}, missing {', '.join(model['lacks'])}"
     if "error" in model:
         return f"{model['name']}: {model['status']}. {model['error']['detail']}"
     return f"{model['name']}: {model.get('location') or model['status']}"

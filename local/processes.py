@@ -1,7 +1,7 @@
-"""Background processes that outlive the command which started them, and that a later command can stop.
+"""Background processes that keep running after their command exits, and that a later command can stop.
 
-Each is the leader of a session of its own. A process's descendants stay in its session, so the session finds
-them (MiniStack's Lambda workers) even after their parent was killed.
+Each process is the leader of its own session. Its descendants stay in that session, so that they are found (the Lambda
+workers of MiniStack) even after their parent was killed.
 """
 
 import contextlib
@@ -15,14 +15,14 @@ from pathlib import Path
 
 import psutil
 
-TERMINATION_SECONDS = 5
-_CLOCK_STEP = 2.0  # seconds
+TERMINATION_TIMEOUT = 5  # seconds
+_CLOCK_TOLERANCE = 2.0  # seconds
 
 
 @dataclass(frozen=True)
 class RecordedProcess:
-    """`create_time` (seconds since the epoch) tells the process from a later one with the same id. Where the clock is
-    set it moves along, as Linux counts from the boot.
+    """`create_time` (seconds since the epoch) distinguishes the process from a later process with the same PID. It
+    shifts when the system clock is set, because Linux stores it relative to the boot time.
     """
 
     name: str
@@ -32,33 +32,33 @@ class RecordedProcess:
     def is_alive(self) -> bool:
         try:
             process = psutil.Process(self.pid)
-            return self._is_same(process) and runs(process)
+            return self._is_same(process) and is_running(process)
         except psutil.NoSuchProcess:
             return False
 
     def list_session(self) -> list[psutil.Process]:
-        """The process and its descendants that still run.
+        """Return the process and its descendants that are still running.
 
-        A process id is not given out again while a session bears it. So when it now belongs to another
-        process, nothing of the session is left.
+        The kernel does not reuse a PID while a session with this ID exists. If the PID now belongs to another process,
+        the session is therefore empty.
         """
         with contextlib.suppress(psutil.NoSuchProcess):
             if not self._is_same(psutil.Process(self.pid)):
                 return []
-        return [process for process in psutil.process_iter() if self._holds(process)]
+        return [process for process in psutil.process_iter() if self._is_member(process)]
 
     def _is_same(self, process: psutil.Process) -> bool:
-        return abs(process.create_time() - self.create_time) < _CLOCK_STEP
+        return abs(process.create_time() - self.create_time) < _CLOCK_TOLERANCE
 
-    def _holds(self, process: psutil.Process) -> bool:
+    def _is_member(self, process: psutil.Process) -> bool:
         try:
-            return os.getsid(process.pid) == self.pid and runs(process)
+            return os.getsid(process.pid) == self.pid and is_running(process)
         except (ProcessLookupError, PermissionError):
             return False
 
 
 class ProcessRecord:
-    """The processes of one stack, kept in a file."""
+    """The processes of one stack, recorded in a file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -75,7 +75,7 @@ class ProcessRecord:
     def start(
         self, name: str, command: Sequence[str], *, environment: Mapping[str, str], folder: Path, log: Path
     ) -> RecordedProcess:
-        """Start a process in a session of its own; what it prints is appended to `log`."""
+        """Start a process in a new session. Its output is appended to `log`."""
         with log.open("ab") as output:
             process = subprocess.Popen(
                 command,
@@ -92,14 +92,14 @@ class ProcessRecord:
         return recorded
 
     def wait(self, process: RecordedProcess) -> int:
-        """The exit status of a process that this object started, once it ended."""
+        """Wait for a process that this object started, and return its exit status."""
         return self._children[process].wait()
 
     def stop(self, process: RecordedProcess) -> None:
-        """End a process and its descendants."""
-        # The leader first, so that it starts no new ones.
-        end_processes([member for member in process.list_session() if member.pid == process.pid])
-        end_processes(process.list_session())
+        """Terminate a process and its descendants."""
+        # The leader first, so that it cannot start new descendants.
+        terminate_processes([member for member in process.list_session() if member.pid == process.pid])
+        terminate_processes(process.list_session())
         if child := self._children.pop(process, None):
             child.wait()
         self._write([other for other in self.read() if other != process])
@@ -112,28 +112,28 @@ class ProcessRecord:
         self._path.write_text(json.dumps([asdict(process) for process in processes], indent=2) + "\n")
 
 
-def end_processes(processes: list[psutil.Process]) -> None:
-    """SIGTERM, then SIGKILL for those that are still there after some seconds."""
+def terminate_processes(processes: list[psutil.Process]) -> None:
+    """Send SIGTERM, and SIGKILL to the processes that are still running after TERMINATION_TIMEOUT."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-    left = wait_for_end(processes)
-    for process in left:
+    remaining = wait_for_exit(processes)
+    for process in remaining:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    wait_for_end(left)
+    wait_for_exit(remaining)
 
 
-def wait_for_end(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run after some seconds."""
-    deadline = time.monotonic() + TERMINATION_SECONDS
-    while (left := [process for process in processes if runs(process)]) and time.monotonic() < deadline:
+def wait_for_exit(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Wait up to TERMINATION_TIMEOUT, and return the processes that are still running."""
+    deadline = time.monotonic() + TERMINATION_TIMEOUT
+    while (remaining := [process for process in processes if is_running(process)]) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return left
+    return remaining
 
 
-def runs(process: psutil.Process) -> bool:
-    """False also for a zombie: it ended, and only its parent can clear it away."""
+def is_running(process: psutil.Process) -> bool:
+    """Return whether a process is running. A zombie is not: it has exited, and only its parent can remove it."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

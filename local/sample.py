@@ -1,4 +1,4 @@
-"""A ZIP of two tiny models, to try the stack with."""
+"""A sample ZIP archive of two tiny models."""
 
 import io
 import json
@@ -50,7 +50,7 @@ _GPT2_SHAPES = {
 
 
 def build_sample_archive() -> bytes:
-    """Directories `tiny-bert` (deflated) and `tiny-gpt2` (stored), 12 KB; always the same bytes."""
+    """Return a reproducible ZIP archive of 12 KB: directories `tiny-bert` (deflated) and `tiny-gpt2` (stored)."""
     models = {
         "tiny-bert": (_build_model(_BERT, _BERT_SHAPES), zipfile.ZIP_DEFLATED),
         "tiny-gpt2": (_build_model(_GPT2, _GPT2_SHAPES), zipfile.ZIP_STORED),
@@ -95,7 +95,10 @@ def _build_model(config: Mapping[str, object], shapes: Mapping[str, tuple[int, .
 
 
 def _serialize_tensors(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
-    """https://github.com/huggingface/safetensors#format: length, JSON header, the tensors one behind the other."""
+    """Return a safetensors file: header length, JSON header, contiguous tensors.
+
+    See https://github.com/huggingface/safetensors#format.
+    """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     data = b""
     for name, shape in shapes.items():

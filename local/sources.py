@@ -1,4 +1,4 @@
-"""Which Hub and which GitHub a local stack imports from."""
+"""The Hub and GitHub that a local stack imports from."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -11,14 +11,18 @@ from local.errors import LocalStackError
 
 SAMPLE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 LOOPBACK_REPOSITORY = "samples/all-MiniLM-L6-v2"
-RESPONSE_SECONDS = 3
+PROBE_TIMEOUT = 3  # seconds
 
 Upstream = Literal["auto", "internet", "loopback"]
 
+_PUBLIC = "public server"
+_CONFIGURED = "configured server"
+_LOOPBACK = "loopback test server"
+
 
 @dataclass(frozen=True)
-class Addresses:
-    """`github_raw` may be empty where GitHub's is not: its files then come from the API."""
+class SourceUrls:
+    """`github_raw` may be empty although `github_api` is set: files are then read from the REST API."""
 
     hub: str = ""
     github_api: str = ""
@@ -26,68 +30,74 @@ class Addresses:
     github_raw: str = ""
 
 
-INTERNET = Addresses(
+INTERNET = SourceUrls(
     "https://huggingface.co", "https://api.github.com", "https://github.com", "https://raw.githubusercontent.com"
 )
 
 
 @dataclass(frozen=True)
 class Sources:
-    addresses: Addresses
+    urls: SourceUrls
     hub_description: str
     github_description: str
     sample_repository: str
 
     def describe(self) -> Iterator[str]:
-        yield f"Hub: {self.hub_description} ({self.addresses.hub})"
-        yield f"GitHub: {self.github_description} ({self.addresses.github_api})"
+        yield f"Hub: {self.urls.hub} ({self.hub_description})"
+        yield f"GitHub: {self.urls.github_api} ({self.github_description})"
 
 
-def choose_sources(upstream: Upstream, asked: Addresses, start_loopback: Callable[[], Mapping[str, str]]) -> Sources:
-    """What was asked for, else as `upstream` says: `auto` takes the internet's if the real Hub answers.
+def choose_sources(
+    upstream: Upstream, configured: SourceUrls, start_loopback: Callable[[], Mapping[str, str]]
+) -> Sources:
+    """Return the configured sources, or those that `upstream` selects. `auto` selects the public Hub and GitHub if the
+    public Hub is reachable, or else the loopback servers.
 
-    Raises LocalStackError for what is no address.
+    Raises LocalStackError for an invalid URL.
     """
-    check_addresses(asked)
-    if asked.hub and asked.github_api:
-        return Sources(asked, "the one asked for", "the one asked for", "")
+    check_urls(configured)
+    if configured.hub and configured.github_api:
+        return Sources(configured, _CONFIGURED, _CONFIGURED, "")
     loopback: Mapping[str, str] = {}
     reason = ""
-    if upstream == "loopback" or (upstream == "auto" and not answers(f"{INTERNET.hub}/api/models/{SAMPLE_MODEL}")):
+    if upstream == "loopback" or (upstream == "auto" and not is_available(f"{INTERNET.hub}/api/models/{SAMPLE_MODEL}")):
         loopback = start_loopback()
-        reason = " (the real one does not answer)" if upstream == "auto" else ""
-    hub, hub_description = INTERNET.hub, "the real one"
-    if asked.hub:
-        hub, hub_description = asked.hub.rstrip("/"), "the one asked for"
+        reason = ", because huggingface.co is unreachable" if upstream == "auto" else ""
+    hub, hub_description = INTERNET.hub, _PUBLIC
+    if configured.hub:
+        hub, hub_description = configured.hub.rstrip("/"), _CONFIGURED
     elif loopback:
-        hub, hub_description = loopback["hub"], f"the loopback one of the tests{reason}"
-    if asked.github_api:
-        chosen = Addresses(hub, asked.github_api.rstrip("/"), asked.github.rstrip("/"), asked.github_raw.rstrip("/"))
-        return Sources(chosen, hub_description, "the one asked for", "")
+        hub, hub_description = loopback["hub"], f"{_LOOPBACK}{reason}"
+    if configured.github_api:
+        urls = SourceUrls(
+            hub, *(url.rstrip("/") for url in (configured.github_api, configured.github, configured.github_raw))
+        )
+        return Sources(urls, hub_description, _CONFIGURED, "")
     if "github_api" in loopback:
-        chosen = Addresses(hub, loopback["github_api"], loopback["github"], loopback["github_raw"])
-        return Sources(chosen, hub_description, f"the loopback one of the tests{reason}", LOOPBACK_REPOSITORY)
-    lacks = f", since the loopback one needs {loopback['github_lacks']}" if "github_lacks" in loopback else ""
-    chosen = Addresses(hub, INTERNET.github_api, INTERNET.github, INTERNET.github_raw)
-    return Sources(chosen, hub_description, f"the real one{lacks}", "")
+        urls = SourceUrls(hub, loopback["github_api"], loopback["github"], loopback["github_raw"])
+        return Sources(urls, hub_description, f"{_LOOPBACK}{reason}", LOOPBACK_REPOSITORY)
+    reason = f", because the {_LOOPBACK} requires {loopback['github_lacks']}" if "github_lacks" in loopback else ""
+    urls = SourceUrls(hub, INTERNET.github_api, INTERNET.github, INTERNET.github_raw)
+    return Sources(urls, hub_description, f"{_PUBLIC}{reason}", "")
 
 
-def check_addresses(asked: Addresses) -> None:
-    named = {
-        "HF_ENDPOINT": asked.hub,
-        "GITHUB_API_URL": asked.github_api,
-        "GITHUB_URL": asked.github,
-        "GITHUB_RAW_URL": asked.github_raw,
+def check_urls(configured: SourceUrls) -> None:
+    """Raises LocalStackError for an invalid or missing URL."""
+    variables = {
+        "HF_ENDPOINT": configured.hub,
+        "GITHUB_API_URL": configured.github_api,
+        "GITHUB_URL": configured.github,
+        "GITHUB_RAW_URL": configured.github_raw,
     }
-    for name, address in named.items():
-        if address and not re.match(r"https?://[^/]", address):
-            raise LocalStackError(f"{name} must be an http or https address, not {address!r}")
-    if bool(asked.github_api) != bool(asked.github) or (asked.github_raw and not asked.github):
-        raise LocalStackError("GITHUB_API_URL and GITHUB_URL go together; GITHUB_RAW_URL may be added to them")
+    for name, url in variables.items():
+        if url and not re.match(r"https?://[^/]", url):
+            raise LocalStackError(f"{name} must be an HTTP or HTTPS URL, not {url!r}.")
+    if bool(configured.github_api) != bool(configured.github) or (configured.github_raw and not configured.github):
+        raise LocalStackError("Set both GITHUB_API_URL and GITHUB_URL; GITHUB_RAW_URL is optional in addition to them.")
 
 
-def answers(url: str) -> bool:
+def is_available(url: str) -> bool:
     try:
-        return requests.get(url, timeout=RESPONSE_SECONDS).ok
+        return requests.get(url, timeout=PROBE_TIMEOUT).ok
     except requests.RequestException:
         return False

@@ -20,7 +20,7 @@ from botocore.config import Config
 
 from local.errors import LocalStackError
 from local.processes import ProcessRecord, RecordedProcess
-from local.sources import Addresses, Sources, Upstream, answers, choose_sources
+from local.sources import Sources, SourceUrls, Upstream, choose_sources, is_available
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL = ROOT / ".local"
@@ -31,8 +31,8 @@ DEFAULT_NAME = "local"
 REGION = "us-east-1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": REGION}
 STACK_NAME = "modelhaul"
-START_SECONDS = 60
-# What a function needs to reach the internet from a machine behind a proxy.
+START_TIMEOUT = 60  # seconds
+# Required by functions to reach the internet from behind a proxy.
 NETWORK_VARIABLES = (
     "HTTP_PROXY",
     "HTTPS_PROXY",
@@ -45,8 +45,8 @@ NETWORK_VARIABLES = (
 
 @dataclass(frozen=True)
 class StackState:
-    """Where a deployed stack is found; written to `stack.json`. `outputs` are the template's.
-    `sample_repository` is one on GitHub that can be imported, "" if none is known.
+    """Endpoints and resources of a deployed stack, as written to `stack.json`. `outputs` are the outputs of the
+    template. `sample_repository` is a GitHub repository that can be imported, or "".
     """
 
     api_url: str
@@ -64,14 +64,16 @@ class StackState:
 
 
 class LocalStack:
-    """One named stack: its folder, its processes and its state."""
+    """A named stack with its folder, processes and state."""
 
     def __init__(self, name: str = DEFAULT_NAME) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name) or name in {
             ENVIRONMENTS.name,
             BUILDS.name,
         }:
-            raise LocalStackError(f"{name!r} cannot be the name of a stack: use a few lower-case letters and digits")
+            raise LocalStackError(
+                f"Invalid stack name {name!r}: use lowercase letters, digits and hyphens, at most 31 characters."
+            )
         self.name = name
         self.folder = LOCAL / name
         self.state_path = (LOCAL if name == DEFAULT_NAME else self.folder) / "stack.json"
@@ -83,28 +85,29 @@ class LocalStack:
     def start(
         self,
         upstream: Upstream,
-        asked: Addresses,
+        urls: SourceUrls,
         port: int,
-        say: Callable[[str], None],
+        report: Callable[[str], None],
         *,
         enforce_iam: bool = False,
     ) -> StackState:
-        """Start what does not run yet, then build and deploy the code as it is now.
+        """Start the processes that are not running, then build and deploy the current code.
 
-        `asked` has the sources' addresses that are not to be chosen.
-        `port` 0 takes a free one. `enforce_iam` holds every function to its role's policies. Raises
-        LocalStackError; what it started is stopped then.
+        `urls` overrides the sources that `upstream` selects. `port` 0 selects a free port. `enforce_iam` enforces the
+        policies of each function's role. `report` receives status messages.
+
+        Raises LocalStackError, after stopping the processes if the stack was not running before.
         """
-        was_up = self.is_up()
+        was_running = self.is_up()
         try:
-            return self._start(upstream, asked, port, say, enforce_iam)
+            return self._start(upstream, urls, port, report, enforce_iam)
         except BaseException:
-            if not was_up:
+            if not was_running:
                 self.processes.stop_all()
             raise
 
     def stop(self) -> bool:
-        """Stop all processes and remove the stack's folder. False if there was none."""
+        """Stop all processes and delete the folder of the stack. Returns False if it did not exist."""
         existed = self.folder.is_dir()
         self.processes.stop_all()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -112,27 +115,27 @@ class LocalStack:
         return existed
 
     def _start(
-        self, upstream: Upstream, asked: Addresses, port: int, say: Callable[[str], None], enforce_iam: bool
+        self, upstream: Upstream, urls: SourceUrls, port: int, report: Callable[[str], None], enforce_iam: bool
     ) -> StackState:
         if not self.is_up():
             self.stop()
             self.folder.mkdir(parents=True)
-        sources = choose_sources(upstream, asked, self._start_loopback)
+        sources = choose_sources(upstream, urls, self._start_loopback)
         for line in sources.describe():
-            say(line)
+            report(line)
         ministack, endpoint = self._start_ministack(port, enforce_iam)
-        say(f"MiniStack: {endpoint}")
-        say("Building and deploying")
-        self._build_and_deploy(endpoint, sources.addresses)
+        report(f"MiniStack: {endpoint}")
+        report("Building and deploying the stack")
+        self._build_and_deploy(endpoint, sources.urls)
         state = self._read_state(endpoint, sources, ministack)
-        # Whole or not there: others wait for this file.
+        # Written atomically, because other processes wait for this file.
         partial = self.state_path.with_suffix(".partial")
         partial.write_text(json.dumps(asdict(state), indent=2) + "\n")
         partial.replace(self.state_path)
         return state
 
     def _start_loopback(self) -> dict[str, str]:
-        """The addresses of the Hub and the GitHub of the tests."""
+        """Start the loopback Hub and GitHub, and return their URLs."""
         ready = self.folder / "upstream.json"
         process = self.processes.find_alive("upstream")
         if process is None:
@@ -149,12 +152,12 @@ class LocalStack:
                 str(repositories),
             ]
             process = self.processes.start("upstream", command, environment=os.environ, folder=ROOT, log=log)
-            wait_until_ready("the loopback Hub and GitHub", process, log, ready.is_file)
-        addresses: dict[str, str] = json.loads(ready.read_text())
-        return addresses
+            wait_until_ready("The loopback Hub and GitHub process", process, log, ready.is_file)
+        urls: dict[str, str] = json.loads(ready.read_text())
+        return urls
 
     def _start_ministack(self, port: int, enforce_iam: bool) -> tuple[RecordedProcess, str]:
-        """MiniStack's process and address."""
+        """Start MiniStack, and return its process and URL."""
         port_file = self.folder / "port"
         if process := self.processes.find_alive("ministack"):
             return process, f"http://127.0.0.1:{port_file.read_text()}"
@@ -163,7 +166,7 @@ class LocalStack:
         folders = {name: self.folder / name.lower() for name in ("TMPDIR", "STATE_DIR", "S3_DATA_DIR", "HOME")}
         for folder in folders.values():
             folder.mkdir(exist_ok=True)
-        # Functions inherit this environment: nothing of the caller's shell may leak into them.
+        # Functions inherit this environment: no variable of the calling shell may leak into it.
         environment = {
             **{name: os.environ[name] for name in NETWORK_VARIABLES if name in os.environ},
             **{name: str(folder) for name, folder in folders.items()},
@@ -181,10 +184,10 @@ class LocalStack:
         command = [str(ENVIRONMENTS / "ministack" / "bin" / "ministack")]
         process = self.processes.start("ministack", command, environment=environment, folder=self.folder, log=log)
         endpoint = f"http://127.0.0.1:{port}"
-        wait_until_ready("MiniStack", process, log, lambda: answers(f"{endpoint}/_ministack/health"))
+        wait_until_ready("MiniStack", process, log, lambda: is_available(f"{endpoint}/_ministack/health"))
         return process, endpoint
 
-    def _build_and_deploy(self, endpoint: str, addresses: Addresses) -> None:
+    def _build_and_deploy(self, endpoint: str, urls: SourceUrls) -> None:
         """All stacks share one build: its cache belongs to one build folder (build.toml beside it)."""
         # The SAM CLI notices changes of a layer's folder, not of the script that builds it.
         digest = hashlib.sha256((ROOT / "layers" / "build_layer.py").read_bytes()).hexdigest()
@@ -193,10 +196,10 @@ class LocalStack:
         parameters = [
             "--parameter-overrides",
             f"Architecture={read_architecture()}",
-            f"HuggingFaceEndpoint={addresses.hub}",
-            f"GitHubApiUrl={addresses.github_api}",
-            f"GitHubUrl={addresses.github}",
-            f"GitHubRawUrl={addresses.github_raw}",
+            f"HuggingFaceEndpoint={urls.hub}",
+            f"GitHubApiUrl={urls.github_api}",
+            f"GitHubUrl={urls.github}",
+            f"GitHubRawUrl={urls.github_raw}",
             "LocalMode=true",
         ]
         with lock_file(folder / "lock"):
@@ -252,8 +255,8 @@ class LocalStack:
             incoming_bucket=outputs["IncomingBucket"],
             models_bucket=outputs["ModelsBucket"],
             stack_name=STACK_NAME,
-            hub_endpoint=sources.addresses.hub,
-            github_api_url=sources.addresses.github_api,
+            hub_endpoint=sources.urls.hub,
+            github_api_url=sources.urls.github_api,
             sample_repository=sources.sample_repository,
             ministack_pid=ministack.pid,
             outputs=outputs,
@@ -276,30 +279,30 @@ def read_architecture() -> str:
 
 
 def find_port(port: int) -> int:
-    """The port itself if nothing listens on it, a free one for 0."""
+    """Return `port` if it is available, or a free port for 0. Raises LocalStackError."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(("127.0.0.1", port))
         except OSError as error:
-            raise LocalStackError(f"port {port} of 127.0.0.1 cannot be used: {error.strerror}") from error
+            raise LocalStackError(f"Cannot use port {port} of 127.0.0.1: {error.strerror}.") from error
         free: int = listener.getsockname()[1]
         return free
 
 
-def wait_until_ready(what: str, process: RecordedProcess, log: Path, is_ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + START_SECONDS
+def wait_until_ready(name: str, process: RecordedProcess, log: Path, is_ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
     while not is_ready():
         if not process.is_alive():
-            raise LocalStackError(f"{what} ended while it started:\n{read_tail(log)}")
+            raise LocalStackError(f"{name} exited during startup:\n{read_tail(log)}")
         if time.monotonic() > deadline:
-            raise LocalStackError(f"{what} did not start within {START_SECONDS} s:\n{read_tail(log)}")
+            raise LocalStackError(f"{name} did not start within {START_TIMEOUT} s:\n{read_tail(log)}")
         time.sleep(0.05)
 
 
 @contextlib.contextmanager
 def lock_file(path: Path) -> Iterator[None]:
-    """One at a time among processes."""
+    """Hold an exclusive lock on a file, which other processes wait for."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,1 +1,1 @@
-"""The API's document: made from the handlers, kept in functions/read_docs/openapi.json."""
+"""Generator of the OpenAPI document. Reads the handlers and writes functions/read_docs/openapi.json."""

@@ -1,4 +1,4 @@
-"""Makes the OpenAPI document of all routes out of the functions' handlers."""
+"""Generate the OpenAPI document of all routes from the functions' handlers."""
 
 import importlib.util
 import json
@@ -21,35 +21,41 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "functions" / "read_docs" / "openapi.json"
 SECURITY = "apiKey"
 DESCRIPTION = """\
-Brings AI models from the Hugging Face Hub, from GitHub and from ZIP archives into S3, verified.
+Modelhaul imports AI models from the Hugging Face Hub, GitHub and ZIP archives into Amazon S3, and verifies every file.
 
-A POST is answered at once with the `Location` of a task; the task says how far the import is. Every error is a
-problem of RFC 9457 whose `type` is stable. Send the API key in the header `x-api-key`.
+An import runs in the background. A POST request returns immediately; its response names the task of the import in the
+header `Location` or `Link`. Read the task for the progress and the result. Every error response is a problem document
+(RFC 9457) with a stable `type`. Send the API key in the header `x-api-key`.
 """
 TAGS = {
-    "Uploads": "Start an import.",
+    "Uploads": "Start imports.",
     "Tasks": "Follow and cancel imports.",
-    "Models": "What is here.",
-    "Documentation": "This document.",
+    "Models": "List, read, download and delete imported models.",
+    "Documentation": "Read this OpenAPI document.",
 }
-# What any route may be answered with before, or whatever, its function does.
+# Problems that every route can return, from API Gateway or from its function.
 COMMON: dict[int, dict[str, str]] = {
-    HTTPStatus.FORBIDDEN: {"invalid-api-key": "Send a valid API key in the header x-api-key"},
+    HTTPStatus.FORBIDDEN: {"invalid-api-key": "Missing or invalid API key"},
     HTTPStatus.TOO_MANY_REQUESTS: {
         "throttled": "Too many requests",
-        "quota-exceeded": "The daily quota is used up",
+        "quota-exceeded": "Daily quota exceeded",
     },
-    HTTPStatus.INTERNAL_SERVER_ERROR: {"internal-error": "Something went wrong that should not have"},
-    HTTPStatus.SERVICE_UNAVAILABLE: {"storage-unavailable": "Storage does not answer; try again"},
-    HTTPStatus.GATEWAY_TIMEOUT: {"gateway-timeout": "No answer within 29 seconds; try again"},
+    HTTPStatus.INTERNAL_SERVER_ERROR: {"internal-error": "Internal error"},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"storage-unavailable": "Storage unavailable"},
+    HTTPStatus.GATEWAY_TIMEOUT: {"gateway-timeout": "No response within 29 seconds"},
 }
-# What any POST may be answered with for its Idempotency-Key.
-REPEATED = (errors.InvalidIdempotencyKeyError, errors.IdempotencyKeyReusedError, errors.RequestInProgressError)
+# Problems that every POST can return for its Idempotency-Key.
+IDEMPOTENCY_ERRORS = (
+    errors.InvalidIdempotencyKeyError,
+    errors.IdempotencyKeyReusedError,
+    errors.RequestInProgressError,
+)
 IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "The same key with the same request is answered as before, for a day.",
+    "description": "A unique value, such as a UUID. For 24 hours, a repeated request with the same key returns the "
+    "stored response. Responses with 429, 5xx or Retry-After are not stored.",
     "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
 }
 _GREEDY = "/.+"
@@ -58,13 +64,13 @@ _ADDED_BY_POWERTOOLS = ("HTTPValidationError", "ValidationError", "ResponseValid
 
 
 def load_apps() -> dict[str, APIGatewayRestResolver]:
-    """The resolvers of the functions behind the API, by the functions' names."""
+    """Load the resolvers of the functions behind the API. Keys are the names of the functions."""
     apps: dict[str, APIGatewayRestResolver] = {}
     for path in sorted((ROOT / "functions").glob("*/handler.py")):
         name = path.parent.name
         spec = importlib.util.spec_from_file_location(f"functions.{name}.handler", path)
         if spec is None or spec.loader is None:
-            raise ImportError(f"{path} cannot be loaded")
+            raise ImportError(f"Cannot load {path}.")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         if isinstance(app := getattr(module, "app", None), APIGatewayRestResolver):
@@ -73,6 +79,7 @@ def load_apps() -> dict[str, APIGatewayRestResolver]:
 
 
 def build_document() -> dict[str, Any]:
+    """Return the document: the merged schemas of all functions, completed with problems, examples and components."""
     merge = OpenAPIMerge(
         title="Modelhaul",
         version=tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"],
@@ -82,10 +89,10 @@ def build_document() -> dict[str, Any]:
     for app in load_apps().values():
         merge.add_schema(app.get_openapi_schema().model_dump(by_alias=True, exclude_none=True, mode="json"))
     document = merge.get_openapi_schema()
-    # Relative to this document's own address, as the API's differs from stack to stack.
+    # Relative to the URL of the document, because the API's URL differs between stacks.
     document["servers"] = [{"url": "./", "description": "This API"}]
     document["security"] = [{SECURITY: []}]
-    document["tags"] = [{"name": name, "description": words} for name, words in TAGS.items()]
+    document["tags"] = [{"name": name, "description": text} for name, text in TAGS.items()]
     components = document["components"]
     components["securitySchemes"] = {SECURITY: {"type": "apiKey", "in": "header", "name": "x-api-key"}}
     for name in _ADDED_BY_POWERTOOLS:
@@ -95,30 +102,30 @@ def build_document() -> dict[str, Any]:
     components["schemas"]["Document"] = {"type": "object", "required": ["openapi", "info", "paths"]}
     paths, document["paths"] = document["paths"], {}
     for path, operations in paths.items():
-        named = f"{path.removesuffix(_GREEDY)}/{{path}}" if path.endswith(_GREEDY) else path
-        document["paths"][named] = operations
+        documented_path = f"{path.removesuffix(_GREEDY)}/{{path}}" if path.endswith(_GREEDY) else path
+        document["paths"][documented_path] = operations
         for method, operation in operations.items():
-            # The function's name alone is unique here.
+            # The name of the handler function is unique without the suffix.
             suffix = re.sub(r"\W", "_", path) + f"_{method}"
             operation["operationId"] = operation["operationId"].removesuffix(suffix)
-            _complete(operation, method, named)
+            _complete_operation(operation, method, documented_path)
     ordered: dict[str, Any] = json.loads(json.dumps(document, sort_keys=True))
     return ordered
 
 
-def _complete(operation: dict[str, Any], method: str, path: str) -> None:
+def _complete_operation(operation: dict[str, Any], method: str, path: str) -> None:
     _complete_parameters(operation, method, path)
     responses = operation["responses"]
-    # Powertools adds an answer of its own form to what it validates, and a text to what has no body.
+    # Powertools adds its own validation response, and a schema to responses without a body.
     if "application/json" in responses.get("422", {}).get("content", {}):
         del responses["422"]
-    for answer in responses.values():
-        if answer.get("content", {}).get("application/json", {}).get("schema", {}).get("title") == "Return":
-            del answer["content"]
-    for status, words in COMMON.items():
+    for response in responses.values():
+        if response.get("content", {}).get("application/json", {}).get("schema", {}).get("title") == "Return":
+            del response["content"]
+    for status, titles in COMMON.items():
         if status != HTTPStatus.FORBIDDEN or operation.get("security") != []:
-            _add_problem(responses, status, words)
-    for kind in REPEATED if method == "post" else ():
+            _add_problem(responses, status, titles)
+    for kind in IDEMPOTENCY_ERRORS if method == "post" else ():
         _add_problem(responses, find_status(kind), {kind.type: find_title(kind)})
     _add_examples(operation, EXAMPLES.get(f"{method.upper()} {path}", Example()))
     operation["responses"] = dict(sorted(responses.items()))
@@ -141,28 +148,28 @@ def _add_examples(operation: dict[str, Any], example: Example) -> None:
     if example.body is not None:
         operation["requestBody"]["content"]["application/json"]["example"] = example.body
     own = {error.type: show_problem(error) for error in example.problems}
-    for status, answer in operation["responses"].items():
-        for name, header in answer.get("headers", {}).items():
+    for status, response in operation["responses"].items():
+        for name, header in response.get("headers", {}).items():
             header["example"] = example.headers[name]
-        for kind, content in answer.get("content", {}).items():
+        for kind, content in response.get("content", {}).items():
             if kind == _PROBLEM:
-                _add_problem_examples(answer, content, own)
+                _add_problem_examples(response, content, own)
             else:
-                content["example"] = example.answers[status]
+                content["example"] = example.responses[status]
 
 
-def _add_problem_examples(answer: dict[str, Any], content: dict[str, Any], own: dict[str, Any]) -> None:
-    """With the header Retry-After, where one of the problems says when to come again."""
+def _add_problem_examples(response: dict[str, Any], content: dict[str, Any], own: dict[str, Any]) -> None:
+    """Add the examples of a response, and the header Retry-After if one of the problems has it."""
     shown = content["examples"]
     shown |= {kind: {"value": own[kind]} for kind in shown.keys() & own.keys()}
-    pauses = [pause for kind in shown if (pause := (PROBLEMS | own)[kind].get("retry_after"))]
-    if pauses:
-        answer["headers"] = describe_headers(["Retry-After"])
-        answer["headers"]["Retry-After"]["example"] = str(min(pauses))
+    delays = [delay for kind in shown if (delay := (PROBLEMS | own)[kind].get("retry_after"))]
+    if delays:
+        response["headers"] = describe_headers(["Retry-After"])
+        response["headers"]["Retry-After"]["example"] = str(min(delays))
 
 
-def _add_problem(responses: dict[str, Any], status: int, words: dict[str, str]) -> None:
-    added: dict[str, Any] = dict(describe_problem(words))
+def _add_problem(responses: dict[str, Any], status: int, titles: dict[str, str]) -> None:
+    added: dict[str, Any] = dict(describe_problem(titles))
     known = responses.setdefault(str(int(status)), added)
     if known is not added:
         known["description"] += f" {added['description']}"
@@ -170,7 +177,7 @@ def _add_problem(responses: dict[str, Any], status: int, words: dict[str, str]) 
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A parameter in an address may be left out, but not be null."""
+    """Return the schema of a parameter without null. A URL parameter can be omitted, but not null."""
     kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
     if len(kinds) != 1:
         return schema
@@ -178,4 +185,5 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def render_document() -> str:
+    """Return the document as formatted JSON."""
     return json.dumps(build_document(), indent=1, ensure_ascii=False) + "\n"

@@ -1,13 +1,11 @@
-"""Examples of requests and answers; the answers are shown by the same code as real ones."""
+"""Examples of requests and responses. The code of the API generates the responses."""
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 from modelhaul.catalog.presentation import (
@@ -22,9 +20,10 @@ from modelhaul.domain.archives import Archive, UploadTicket
 from modelhaul.domain.findings import FileInspection, FileVerdict
 from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
 from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source, describe_missing_model
-from modelhaul.domain.tasks import Progress, Stage, Task, TaskError, TaskStatus, describe_missing_task
+from modelhaul.domain.tasks import Progress, Stage, Task, TaskError, describe_missing_task
 from modelhaul.entrypoints.problems import create_error_response, create_problem
 from modelhaul.entrypoints.responses import accept_models, accept_task, accept_upload
+from openapi.gateway import PROBLEMS as GATEWAY_PROBLEMS
 
 BUCKET = "modelhaul-modelsbucket-1a2b3c4d5e6f"
 CREATED = datetime(2025, 6, 22, 12, 0, 0, tzinfo=UTC)
@@ -59,7 +58,7 @@ RUNNING = Task(
     transfer_began_at=CREATED + timedelta(seconds=1),
     bytes_counted_at=CREATED + timedelta(seconds=5),
 )
-_REFUSED = errors.RequiredFilesError("OWNER/REPOSITORY at 607a30d783df is no model, it lacks: tokenizer.json.")
+_MISSING = errors.RequiredFilesError("OWNER/REPOSITORY at 607a30d783df is not a model. Missing: tokenizer.json.")
 FAILED = Task(
     FAILED_TASK_ID,
     Source.GITHUB,
@@ -67,20 +66,21 @@ FAILED = Task(
     ("2f1d7c52-2a49-5d1e-8f0a-0d7f7cf3b6ae",),
     CREATED,
     CREATED + timedelta(seconds=2),
-    TaskStatus.FAILED,
     Stage.FAILED,
-    error=TaskError(_REFUSED.type, _REFUSED.detail, _REFUSED.retryable),
+    error=TaskError(_MISSING.type, _MISSING.detail, _MISSING.retryable),
 )
 CURSOR = "MjAyNS0wNi0yMlQxMjowMDowMC4wMDAwMDArMDAwMCA1ZjBjM2I1My03ZjViLTRhMGUtOWQyYS0wZDhiMWU2ZjRjMTE"
 
 
 @dataclass(frozen=True)
 class Example:
-    """`path` are the parameters in the route's path, `body` a request's, `answers` those of a success by its status and
-    `headers` its headers; `problems` those that this route has other words for than `PROBLEMS`.
+    """Examples of one route.
+
+    `responses` are the bodies of successful responses by status, `body` is the body of a request, `path` has the path
+    parameters, and `headers` the response headers. `problems` replace those of `PROBLEMS` for this route.
     """
 
-    answers: dict[str, Any] = field(default_factory=dict)
+    responses: dict[str, Any] = field(default_factory=dict)
     body: Any = None
     path: dict[str, str] = field(default_factory=dict)
     headers: Mapping[str, Any] = field(default_factory=dict)
@@ -124,16 +124,9 @@ def show_problem(error: errors.ModelhaulError) -> Any:
     return json.loads(create_error_response(error).body or "")
 
 
-def _read_gateway_problems() -> dict[str, Any]:
-    """What API Gateway answers by itself, by the end of its type."""
-    template = (Path(__file__).parents[1] / "template.yaml").read_text()
-    found = map(json.loads, re.findall(r'\{"type":"urn:modelhaul:problem:.*\}', template))
-    return {problem["type"].rpartition(":")[2]: problem for problem in found}
-
-
 def _show_problems() -> dict[str, Any]:
-    """An example of each problem that a route may be answered with, by the end of its type."""
-    gateway = _read_gateway_problems()
+    """Return an example of each problem that a route can return, by the last part of its type."""
+    gateway = {problem.kind: problem.render() for problem in GATEWAY_PROBLEMS.values()}
     no_json = create_problem("invalid-json", HTTPStatus.BAD_REQUEST, "The body is not a JSON object.")
     message = "Input should be a valid string"
     wrong = create_problem(
@@ -152,46 +145,51 @@ def _show_problems() -> dict[str, Any]:
 
 _BERT_COMMIT = _BERT.describe()
 _PROBLEMS: tuple[errors.ModelhaulError, ...] = (
-    errors.InternalError("Something went wrong that should not have. In the log it is the request 7d3f0c52-…."),
+    errors.InternalError("Internal error. Request ID: 7d3f0c52-…."),
     errors.StorageUnavailableError("DynamoDB request failed (ThrottlingException)."),
     errors.InvalidReferenceError("Invalid pagination cursor.", part="cursor"),
     errors.InvalidRepositoryError(
-        "'-owner' cannot be an owner on GitHub: up to 39 letters, digits and single hyphens between them", part="owner"
+        "Invalid GitHub owner '-owner'. An owner has up to 39 letters, digits and single hyphens between them.",
+        part="owner",
     ),
-    errors.InvalidFormError("The Content-Type multipart/form-data has no boundary."),
+    errors.InvalidFormError("The Content-Type multipart/form-data must have a boundary."),
     errors.ModelNotFoundError(describe_missing_model(HUB_MODEL.model_id)),
     errors.RevisionNotFoundError(
-        f"{_BERT.name} has no revision 'v2'; give a branch, a tag or a commit of 40 hex digits"
+        f"Revision 'v2' of {_BERT.name} not found. Send a branch, a tag or a commit of 40 hex digits."
     ),
-    errors.ModelFileNotFoundError(f"{_BERT.name} has no file 'Config.json'; its manifest lists them."),
+    errors.ModelFileNotFoundError(f"File 'Config.json' not found in {_BERT.name}."),
     errors.TaskNotFoundError(describe_missing_task(TASK_ID)),
-    errors.TaskEndedError(f"Task {TASK_ID} has ended already."),
-    errors.AccessRequiredError("meta-llama/Llama-3.1-8B is gated: access must be granted at its page first"),
-    errors.ModelDisabledError("OWNER/REPOSITORY is blocked on GitHub and cannot be downloaded"),
-    errors.ModelExistsError(f"{_BERT_COMMIT} is here already.", models={HUB_MODEL.model_id: _BERT.name}),
-    errors.ImportInProgressError(
-        f"{_BERT_COMMIT} is being imported by task {TASK_ID}.", model_id=HUB_MODEL.model_id, task_id=TASK_ID
+    errors.TaskEndedError(f"Task {TASK_ID} has already ended."),
+    errors.AccessRequiredError(
+        "meta-llama/Llama-3.1-8B is gated. Access must be granted on its page on the Hub first."
     ),
-    errors.DeletionInProgressError(f"{_BERT_COMMIT} is being deleted.", model_id=HUB_MODEL.model_id),
+    errors.ModelDisabledError("OWNER/REPOSITORY is blocked on GitHub and cannot be downloaded."),
+    errors.ModelExistsError(f"{_BERT_COMMIT} already exists.", models={HUB_MODEL.model_id: _BERT.name}),
+    errors.ImportInProgressError(
+        f"{_BERT_COMMIT} is being imported by task {TASK_ID}. Follow that task.",
+        model_id=HUB_MODEL.model_id,
+        task_id=TASK_ID,
+    ),
+    errors.DeletionInProgressError(
+        f"{_BERT_COMMIT} is being deleted. Submit again in a few minutes.", model_id=HUB_MODEL.model_id
+    ),
     errors.ArchiveRefusedError(
         "Entry '../x' has a '..', '.' or empty segment in its path.", reason="path-escape", entry="../x"
     ),
     errors.NoModelInArchiveError(
-        "No directory of the archive is a valid model.", lacking={"notes": ["config.json", "tokenizer.json", "weights"]}
+        "No directory of the archive is a valid model.", missing={"notes": ["config.json", "tokenizer.json", "weights"]}
     ),
     errors.ArchiveTooLargeError(
         "The archive has 700,000,000,000 bytes; the limit is 500,000,000,000 (parameter ArchiveMaxTotalBytes)."
     ),
-    errors.InvalidIdempotencyKeyError("An Idempotency-Key has 1 to 255 visible characters of ASCII."),
-    errors.IdempotencyKeyReusedError(
-        "This Idempotency-Key came with another request before: give each request a key of its own."
-    ),
-    errors.RequestInProgressError("The first request with this Idempotency-Key is being answered."),
-    errors.CredentialsRefusedError("the source does not accept the configured token, which may have expired"),
-    errors.UntrustedHostError("the source leads to cdn.example.com, which is not among the hosts that may be asked"),
-    errors.UnexpectedResponseError(f"what the source says about {_BERT.name} cannot be read"),
-    errors.RateLimitedError("the source limits requests", retry_after=300),
-    errors.SourceUnavailableError("the source answered with status 502"),
+    errors.InvalidIdempotencyKeyError("The Idempotency-Key must have 1 to 255 visible ASCII characters."),
+    errors.IdempotencyKeyReusedError("This Idempotency-Key was used with a different request."),
+    errors.RequestInProgressError("The first request with this Idempotency-Key is in progress."),
+    errors.CredentialsRefusedError("The source rejected the configured token, which may have expired."),
+    errors.UntrustedHostError("The source redirects to cdn.example.com, which is not an allowed host."),
+    errors.UnexpectedResponseError(f"The response of the source for {_BERT.name} cannot be parsed."),
+    errors.RateLimitedError("The rate limit of the source is exceeded.", retry_after=300),
+    errors.SourceUnavailableError("The source returned status 502."),
 )
 PROBLEMS: dict[str, Any] = _show_problems()
 
@@ -202,21 +200,22 @@ EXAMPLES: dict[str, Example] = {
         headers=accept_task(RUNNING).headers,
         problems=(
             errors.InvalidReferenceError(
-                "send the model's name and not its address: 'google-bert/bert-base-uncased', for example", part="name"
+                "Send the name of the model instead of its URL, for example 'google-bert/bert-base-uncased'.",
+                part="name",
             ),
-            errors.ModelNotFoundError("the Hub has no public model google-bert/bert"),
+            errors.ModelNotFoundError("The Hub has no public model google-bert/bert."),
         ),
     ),
     "POST /upload/github": Example(
         body={"owner": "OWNER", "repo_name": "REPOSITORY", "revision": "main"},
         headers=accept_task(RUNNING).headers,
-        problems=(errors.ModelNotFoundError("GitHub has no public repository OWNER/REPOSITORY"),),
+        problems=(errors.ModelNotFoundError("GitHub has no public repository OWNER/REPOSITORY."),),
     ),
     "POST /upload/local": Example(
         {_CREATED: _show_upload()},
         {"file_name": "models.zip", "size": 7_000_000_000, "model_name": "my-model"},
         headers=accept_models(AWAITED).headers,
-        problems=(errors.InvalidReferenceError("'models.rar' is not the name of a .zip file", part="file_name"),),
+        problems=(errors.InvalidReferenceError("'models.rar' is not the name of a .zip file.", part="file_name"),),
     ),
     "GET /upload/tasks": Example({_OK: {"tasks": [present_task(FAILED), present_task(RUNNING)], "cursor": CURSOR}}),
     "GET /upload/tasks/{task_id}": Example(

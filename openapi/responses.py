@@ -1,4 +1,4 @@
-"""The bodies that the API answers with. The handlers' real answers are held against these by tests."""
+"""Schemas of the API's response bodies. Tests check the handlers' responses against them."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -15,85 +15,93 @@ from modelhaul.domain.selection import Weights
 from modelhaul.domain.tasks import Stage, TaskStatus
 
 Count = Annotated[int, Field(ge=0)]
-Bytes = Annotated[int, Field(ge=0, description="bytes")]
+Bytes = Annotated[int, Field(ge=0, description="Size in bytes.")]
 
 
 class ResponseBody(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class FieldAtFault(ResponseBody):
+class InvalidField(ResponseBody):
     field: str
     message: str
 
 
-class HeldModel(ResponseBody):
+class ExistingModel(ResponseBody):
     model_id: str
     name: str
 
 
-class LackingDirectory(ResponseBody):
+class IncompleteDirectory(ResponseBody):
+    """A directory of an archive that is not a valid model."""
+
     name: str
     lacks: list[str]
+    """The missing files."""
 
 
 class Problem(ResponseBody):
-    """Problem details of RFC 9457."""
+    """Problem details (RFC 9457)."""
 
     type: str = Field(examples=["urn:modelhaul:problem:model-exists"])
-    """Stable: programs may compare it."""
+    """The problem type. It is stable, so programs can compare it."""
     title: str
+    """A short summary of the problem type."""
     status: int | SkipJsonSchema[None] = None
+    """The HTTP status code."""
     detail: str
-    """What happened."""
+    """What happened, with the invalid value."""
     remedy: str | SkipJsonSchema[None] = None
-    """What to do now."""
-    fields: list[FieldAtFault] | SkipJsonSchema[None] = None
+    """What to do to resolve the problem."""
+    fields: list[InvalidField] | SkipJsonSchema[None] = None
+    """The invalid fields or query parameters."""
     retry_after: int | SkipJsonSchema[None] = None
-    """Seconds."""
+    """Seconds to wait before the request is sent again, as in the header Retry-After."""
     model_id: str | SkipJsonSchema[None] = None
-    models: list[HeldModel] | SkipJsonSchema[None] = None
-    """Those that are here already."""
+    models: list[ExistingModel] | SkipJsonSchema[None] = None
+    """The models that already exist."""
     task_id: str | SkipJsonSchema[None] = None
-    """The task that is bringing the model in."""
+    """The task that is importing the model."""
     task: str | SkipJsonSchema[None] = None
-    """Its path."""
+    """The path of that task."""
     reason: str | SkipJsonSchema[None] = None
-    """Why the archive is refused, as a stable slug."""
+    """Why the archive was rejected, as a stable slug."""
     entry: str | SkipJsonSchema[None] = None
-    """The archive's entry at fault."""
-    directories: list[LackingDirectory] | SkipJsonSchema[None] = None
+    """The invalid entry of the archive."""
+    directories: list[IncompleteDirectory] | SkipJsonSchema[None] = None
+    """The directories of the archive, with the files that each lacks."""
 
 
 class TaskProgress(ResponseBody):
     files_done: Count
     files_total: Count
     bytes_done: Bytes
-    """Includes `bytes_reused`, and grows while a large file moves."""
+    """Bytes that are stored, including `bytes_reused`. Grows while a large file is transferred."""
     bytes_total: Bytes
     bytes_reused: Bytes
-    """Copied inside S3, since the content was here already."""
+    """Bytes that were copied within S3, because their content was already stored."""
     bytes_per_second: Count | SkipJsonSchema[None] = None
-    """How fast bytes came from the source, averaged since the first could move."""
+    """Average download rate from the source since the start of the transfer."""
     seconds_left: Count | SkipJsonSchema[None] = None
-    """What the rest takes at that."""
+    """Estimated remaining time of the transfer at this rate."""
 
 
 class TaskFailure(ResponseBody):
     type: str = Field(examples=["required-files-missing"])
+    """The error type. It is stable, so programs can compare it."""
     retryable: bool
-    """Whether submitting again may help."""
+    """Whether submitting again may succeed."""
     remedy: str | SkipJsonSchema[None] = None
-    """What to do now."""
+    """What to do to resolve the error."""
 
 
 class ModelFailure(TaskFailure):
     detail: str
-    """What happened and what to do: at most 1,000 characters."""
+    """What happened, in at most 1,000 characters."""
 
 
 class Selection(ResponseBody):
-    """What was asked for, where it is not all of the model."""
+    """The requested files. Absent if all files of the model were requested."""
 
     allow_patterns: list[str]
     ignore_patterns: list[str]
@@ -101,7 +109,7 @@ class Selection(ResponseBody):
 
 
 class ModelResult(ResponseBody):
-    """A model of the task, or a directory of its archive that is none."""
+    """A model of the task, or a SKIPPED directory of its archive that is not a valid model."""
 
     name: str | SkipJsonSchema[None] = None
     status: ModelStatus | Literal["SKIPPED", "DELETED"]
@@ -111,8 +119,9 @@ class ModelResult(ResponseBody):
         default=None, examples=["s3://models-bucket/models/huggingface/gpt2/607a30d7/"]
     )
     error: ModelFailure | SkipJsonSchema[None] = None
-    """Of a FAILED model, which a DONE task may have beside others that are READY; until another task claims it."""
+    """Why the model is FAILED. A DONE task can have FAILED and READY models. Absent when another task claims it."""
     lacks: list[str] | SkipJsonSchema[None] = None
+    """The files that the SKIPPED directory lacks."""
 
 
 class TaskSummary(ResponseBody):
@@ -126,7 +135,7 @@ class TaskSummary(ResponseBody):
     progress: TaskProgress
     selection: Selection | SkipJsonSchema[None] = None
     error_msg: str | SkipJsonSchema[None] = None
-    """What happened and what to do, if it FAILED."""
+    """What happened, if the task FAILED."""
     error: TaskFailure | SkipJsonSchema[None] = None
 
 
@@ -137,7 +146,7 @@ class Task(TaskSummary):
 class TaskList(ResponseBody):
     tasks: list[TaskSummary]
     cursor: str | None
-    """Asks for the tasks that follow; null at the end."""
+    """Pagination cursor of the next page; null on the last page."""
 
 
 class ScannedFile(ResponseBody):
@@ -152,12 +161,12 @@ class Finding(ResponseBody):
 
 
 class Inspection(ResponseBody):
-    """What the content of a file was recognized as."""
+    """The recognized format of a file's content, and the findings in it."""
 
     format: str = Field(examples=["safetensors"])
     verdict: FileVerdict
     reason: str | SkipJsonSchema[None] = None
-    """Why it is not clean."""
+    """Why the content was not parsed to its end in this format."""
     findings: list[Finding] | SkipJsonSchema[None] = None
 
 
@@ -168,21 +177,23 @@ class InspectedFile(Inspection):
 class ManifestGateReport(ResponseBody):
     verdict: GateVerdict
     second_opinion: SecondOpinion | None
-    """Another scanner's, null if it was not asked."""
+    """Verdict of the second scanner; null if the model has no pickles."""
     reasons: list[str]
+    """Why the model is unsafe."""
     flags: list[str]
-    """What a reader should know: findings (`kind: path`), files that are missing (`incomplete`), were not parsed
-    (`not-scanned`) or not published (`left-out`). A model's record has at most 100, 8 in an archive of many models; the
-    manifest has all."""
+    """Findings (`kind: path`), and files that are missing (`incomplete`), were not parsed to their end (`not-scanned`)
+    or were not published (`left-out`). A model's record has up to 100 flags, or 8 if its archive has many models. The
+    manifest has all flags."""
     scanned: list[ScannedFile]
-    """Files that loaders of pickles read. The manifest has all of them."""
+    """Files that pickle loaders read. The manifest has all of them."""
     left_out: list[str]
-    """Training state with findings, which no loader opens for inference: it was not published."""
+    """Files that were not published: training state with findings, which no loader opens for inference."""
 
 
 class GateReport(ManifestGateReport):
     files: list[InspectedFile]
-    """Up to 50, in an archive of many models 4, those first that are not clean. The manifest has all."""
+    """Inspected files, those that are not clean first. A model's record has up to 50 files, or 4 if its archive has
+    many models. The manifest has all files."""
 
 
 class ModelRecord(ResponseBody):
@@ -191,7 +202,7 @@ class ModelRecord(ResponseBody):
     source: Source
     commit: str
     revision: str
-    """What was asked for when the commit was found."""
+    """The requested revision, which was resolved to `commit`."""
     status: ModelStatus
     task_id: str
     created_at: datetime
@@ -202,7 +213,7 @@ class ModelRecord(ResponseBody):
     location: str | SkipJsonSchema[None] = None
     gate: GateReport | SkipJsonSchema[None] = None
     error: ModelFailure | SkipJsonSchema[None] = None
-    """Why its import failed, if it is FAILED."""
+    """Why the import failed, if the model is FAILED."""
 
 
 class ManifestFile(ResponseBody):
@@ -210,16 +221,18 @@ class ManifestFile(ResponseBody):
     size: Bytes
     sha256: str
     source_digest: str = Field(examples=["git-sha1:e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"])
-    """What its source published, and its bytes were held against."""
+    """The digest that the source published, against which the file was verified."""
     inspection: Inspection | SkipJsonSchema[None] = None
-    """Missing if `PicklePolicy` is off."""
+    """Absent if `PicklePolicy` is off."""
 
 
 class NotFollowed(ResponseBody):
+    """A symlink or submodule, which is recorded but not imported."""
+
     path: str
     kind: FileKind
     object: str
-    """A symlink's blob, a submodule's commit."""
+    """The blob of a symlink, or the commit of a submodule."""
 
 
 class Manifest(ResponseBody):
@@ -231,7 +244,7 @@ class Manifest(ResponseBody):
     commit: str
     selection: Selection | SkipJsonSchema[None] = None
     prefix: str
-    """Where in the models bucket the files lie."""
+    """Key prefix of the files in the models bucket."""
     task_id: str
     gate: ManifestGateReport
     files: list[ManifestFile]
@@ -240,15 +253,15 @@ class Manifest(ResponseBody):
 
 class WholeModel(ModelRecord):
     manifest_url: str | SkipJsonSchema[None] = None
-    """An address of the manifest that holds for an hour."""
+    """Presigned URL of the manifest, which expires after an hour."""
     manifest: Manifest | SkipJsonSchema[None] = None
-    """Left out if it has more than 4 MB."""
+    """Absent if the manifest has more than 4 MB."""
 
 
 class ModelList(ResponseBody):
     models: list[ModelRecord]
     cursor: str | None
-    """Asks for the models that follow; null at the end."""
+    """Pagination cursor of the next page; null on the last page."""
 
 
 class UploadStep(ResponseBody):
@@ -262,19 +275,20 @@ class UploadPart(ResponseBody):
     method: Literal["PUT"]
     url: str
     start: int
+    """Offset of the part's first byte."""
     end: int
-    """Excluded."""
+    """Offset after the part's last byte."""
 
 
 class WholeUpload(ResponseBody):
-    """Up to 5 GB: one PUT."""
+    """Upload of an archive of up to 5 GB: a single PUT."""
 
     method: Literal["PUT"]
     url: str
 
 
 class PartsUpload(ResponseBody):
-    """Above: every part by PUT, then `complete`."""
+    """Upload of an archive above 5 GB: PUT every part, then send `complete`."""
 
     parts: list[UploadPart]
     complete: UploadStep
@@ -284,11 +298,12 @@ class PartsUpload(ResponseBody):
 class Upload(ResponseBody):
     task_id: str
     expires_at: datetime
+    """When the presigned URLs expire."""
     upload: WholeUpload | PartsUpload
 
 
 class _AbsentIsNotNull(GenerateJsonSchema):
-    """What has no value is left out of an answer: null is not its default."""
+    """Generates schemas without default null, because members without a value are absent from responses."""
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         if schema.get("default", ...) is None:
@@ -300,7 +315,7 @@ BODIES: tuple[type[ResponseBody], ...] = (Problem, Task, TaskList, ModelRecord, 
 
 
 def describe_bodies() -> dict[str, Any]:
-    """JSON Schemas by name, as the document's components."""
+    """Return the JSON Schemas by name, for the document's components."""
     _, schemas = models_json_schema(
         [(body, "validation") for body in BODIES],
         ref_template="#/components/schemas/{model}",

@@ -1,8 +1,9 @@
-/* The least that this machine can do: read a file over TLS, sha256 it, write it over TLS, in one thread.
+/* The minimum cost of a transfer on this machine: read a file over TLS, hash it with SHA-256, write it over TLS, in one
+   thread.
 
    floor CA SOURCE_PORT PATH SINK_PORT SIZE SHA256
 
-   The parts have 16 MiB, each an HTTP PUT. Prints "ready", waits for a line, and prints what it used as JSON. */
+   Each part of 16 MiB is an HTTP PUT. Prints "ready", waits for a line, and prints its usage as JSON. */
 
 #include <arpa/inet.h>
 #include <inttypes.h>
@@ -18,8 +19,8 @@
 
 enum { CHUNK = 1 << 18, PART = 1 << 24, HEAD = 1 << 14 };
 
-static void stop(const char *words) {
-    fprintf(stderr, "floor: %s\n", words);
+static void stop(const char *message) {
+    fprintf(stderr, "floor: %s\n", message);
     exit(1);
 }
 
@@ -31,7 +32,7 @@ static SSL *open_connection(SSL_CTX *context, int port) {
     setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     SSL *ssl = SSL_new(context);
     SSL_set_fd(ssl, descriptor);
-    if (SSL_connect(ssl) != 1) stop("no TLS");
+    if (SSL_connect(ssl) != 1) stop("TLS handshake failed");
     return ssl;
 }
 
@@ -39,12 +40,12 @@ static void send_all(SSL *ssl, const void *data, int count) {
     if (SSL_write(ssl, data, count) != count) stop("cannot write");
 }
 
-/* Reads an answer's head into `head`, and returns how many bytes of its body came with it, which follow the head. */
+/* Reads the head of a response into `head`. Returns the number of body bytes that were read after it. */
 static size_t read_head(SSL *ssl, char *head, char **body) {
     size_t count = 0;
     for (;;) {
         int got = SSL_read(ssl, head + count, (int)(HEAD - count));
-        if (got <= 0) stop("the answer ended");
+        if (got <= 0) stop("the response ended early");
         head[count += got] = 0;
         if ((*body = strstr(head, "\r\n\r\n"))) {
             *body += 4;
@@ -78,7 +79,7 @@ int main(int count, char **arguments) {
     double started = now();
     long before = read_peak();
     SSL_CTX *context = SSL_CTX_new(TLS_client_method());
-    if (SSL_CTX_load_verify_locations(context, arguments[1], NULL) != 1) stop("the CA does not load");
+    if (SSL_CTX_load_verify_locations(context, arguments[1], NULL) != 1) stop("cannot load the CA certificate");
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
     SSL *source = open_connection(context, atoi(arguments[2])), *sink = open_connection(context, atoi(arguments[4]));
 
@@ -117,7 +118,7 @@ int main(int count, char **arguments) {
     EVP_DigestFinal_ex(hash, digest, NULL);
     char found[65];
     for (int i = 0; i < 32; i++) sprintf(found + 2 * i, "%02x", digest[i]);
-    if (strcmp(found, arguments[6])) stop("the digest is another");
+    if (strcmp(found, arguments[6])) stop("the digest does not match");
 
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);

@@ -1,12 +1,12 @@
-/* A loopback TLS server that costs little: a Hub with one generated file, and as much of S3 as uploads need.
+/* A low-overhead loopback TLS server: a Hub with one generated file, and a minimal S3 for uploads.
 
    loopback CERT KEY BLOCK SIZE ETAG COMMIT MODEL_JSON TREE_JSON LATENCY_MS RATE CONNECTION_RATE
 
-   It announces its port in one line of JSON, serves until its standard input ends, and then prints what it counted in
-   a second one. The file is the 1 MiB of the file BLOCK repeated to SIZE bytes, with each block's number in its first
-   8 bytes. What is uploaded is counted and dropped, all as one object; signatures and checksums are not looked at.
-   Every answer waits LATENCY_MS, a new connection twice that. RATE is bytes per second over all connections and each way,
-   CONNECTION_RATE those of each connection; 0 is as fast as it can.
+   It prints its port as a line of JSON, serves until its standard input ends, and then prints its counts as a second
+   line. The generated file consists of the 1 MiB in BLOCK, repeated to SIZE bytes, with the number of each block in its
+   first 8 bytes. Uploads are counted and discarded, all as one object; signatures and checksums are ignored. Each
+   response is delayed by LATENCY_MS, and a new connection by twice that. RATE is the limit of all connections together
+   in bytes per second and direction, CONNECTION_RATE the limit of each connection; 0 is unlimited.
 
    TLS 1.3 with AES-128-GCM, as S3 and CloudFront choose. */
 
@@ -26,7 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BLOCK = 1 << 20, SHAPED_PIECE = 1 << 16, HEAD = 1 << 14 };
+enum { BLOCK = 1 << 20, SHAPED_CHUNK = 1 << 16, HEAD = 1 << 14 };
 
 /* When the next byte may pass, in seconds of the monotonic clock. */
 typedef struct { double rate, next; pthread_mutex_t lock; } Shaper;
@@ -35,8 +35,8 @@ typedef struct {
     SSL *ssl;
     Shaper down, up;
     char head[HEAD + 1];
-    size_t kept; /* bytes in `head` that came with the last request's */
-    char *piece;
+    size_t kept; /* bytes in `head` that were read after the last request */
+    char *chunk;
 } Connection;
 
 static unsigned char block[BLOCK];
@@ -63,22 +63,22 @@ static void pass(Shaper *shaper, size_t count) {
     if (shaper->rate <= 0) return;
     pthread_mutex_lock(&shaper->lock);
     double at = now();
-    if (shaper->next < at - 0.05) shaper->next = at - 0.05; /* what a late wake-up lost is made good */
+    if (shaper->next < at - 0.05) shaper->next = at - 0.05; /* compensates late wake-ups */
     shaper->next += count / shaper->rate;
     double wait = shaper->next - at;
     pthread_mutex_unlock(&shaper->lock);
     sleep_for(wait);
 }
 
-static size_t limit_piece(size_t count) {
+static size_t limit_chunk(size_t count) {
     int shaped = down.rate > 0 || up.rate > 0 || connection_rate > 0;
-    size_t most = shaped ? SHAPED_PIECE : BLOCK;
-    return count < most ? count : most;
+    size_t limit = shaped ? SHAPED_CHUNK : BLOCK;
+    return count < limit ? count : limit;
 }
 
 static int send_all(Connection *c, const void *data, size_t count) { return SSL_write(c->ssl, data, (int)count) > 0; }
 
-static int answer(Connection *c, const char *format, ...) {
+static int respond(Connection *c, const char *format, ...) {
     char text[4096];
     va_list arguments;
     va_start(arguments, format);
@@ -88,12 +88,12 @@ static int answer(Connection *c, const char *format, ...) {
     return count < (int)sizeof text && send_all(c, text, count);
 }
 
-static int answer_body(Connection *c, const char *type, const char *body) {
-    return answer(c, "HTTP/1.1 200 OK\r\nContent-Type: %s\r\nX-Repo-Commit: %s\r\nContent-Length: %zu\r\n\r\n%s", type,
+static int respond_body(Connection *c, const char *type, const char *body) {
+    return respond(c, "HTTP/1.1 200 OK\r\nContent-Type: %s\r\nX-Repo-Commit: %s\r\nContent-Length: %zu\r\n\r\n%s", type,
                   commit_id, strlen(body), body);
 }
 
-/* The value of a header, or NULL; `name` with its colon. */
+/* Returns the value of a header, or NULL. `name` includes the colon. */
 static const char *find_header(const char *head, const char *name) {
     for (const char *line = strstr(head, "\r\n"); line; line = strstr(line, "\r\n")) {
         line += 2;
@@ -105,7 +105,7 @@ static const char *find_header(const char *head, const char *name) {
     return NULL;
 }
 
-/* Reads until `end` stands in c->head, and more if that came too. Returns the size with it, 0 if it does not come. */
+/* Reads at least until `end` is in c->head. Returns the size up to and including `end`, or 0 if it was not found. */
 static size_t read_to(Connection *c, const char *end) {
     for (;;) {
         c->head[c->kept] = 0;
@@ -118,12 +118,12 @@ static size_t read_to(Connection *c, const char *end) {
     }
 }
 
-static int drop_body(Connection *c, uint64_t left) {
+static int discard_body(Connection *c, uint64_t left) {
     uint64_t here = c->kept < left ? c->kept : left;
     c->kept -= here;
     memmove(c->head, c->head + here, c->kept);
     for (left -= here; left;) {
-        int count = SSL_read(c->ssl, c->piece, (int)limit_piece(left));
+        int count = SSL_read(c->ssl, c->chunk, (int)limit_chunk(left));
         if (count <= 0) return 0;
         pass(&up, count);
         pass(&c->up, count);
@@ -132,13 +132,13 @@ static int drop_body(Connection *c, uint64_t left) {
     return 1;
 }
 
-/* boto3 sends what it adds a checksum to in chunks: https://www.rfc-editor.org/rfc/rfc9112#section-7.1 */
-static int drop_chunks(Connection *c) {
+/* boto3 sends bodies with trailing checksums as chunks: https://www.rfc-editor.org/rfc/rfc9112#section-7.1 */
+static int discard_chunks(Connection *c) {
     for (;;) {
         size_t line = read_to(c, "\r\n");
         if (!line) return 0;
         uint64_t count = strtoull(c->head, NULL, 16);
-        if (!drop_body(c, line + count + 2)) return 0;
+        if (!discard_body(c, line + count + 2)) return 0;
         if (!count) return 1;
     }
 }
@@ -147,21 +147,21 @@ static int send_file(Connection *c, const char *range, int body) {
     uint64_t start = 0, last = size - 1;
     if (range) sscanf(range, "bytes=%" SCNu64 "-%" SCNu64, &start, &last);
     if (last >= size) last = size - 1;
-    if (!answer(c,
+    if (!respond(c,
                 "HTTP/1.1 %s\r\nContent-Type: application/octet-stream\r\nAccept-Ranges: bytes\r\nETag: \"%s\"\r\n"
                 "X-Repo-Commit: %s\r\nContent-Range: bytes %" PRIu64 "-%" PRIu64 "/%" PRIu64
                 "\r\nContent-Length: %" PRIu64 "\r\n\r\n",
                 range ? "206 Partial Content" : "200 OK", etag, commit_id, start, last, size, last + 1 - start))
         return 0;
-    memcpy(c->piece, block, BLOCK);
+    memcpy(c->chunk, block, BLOCK);
     while (body && start <= last) {
         uint64_t index = start / BLOCK, position = start % BLOCK, count = BLOCK - position;
-        for (int i = 0; i < 8; i++) c->piece[i] = (char)(index >> (56 - 8 * i));
+        for (int i = 0; i < 8; i++) c->chunk[i] = (char)(index >> (56 - 8 * i));
         if (count > last + 1 - start) count = last + 1 - start;
-        count = limit_piece(count);
+        count = limit_chunk(count);
         pass(&down, count);
         pass(&c->down, count);
-        if (!send_all(c, c->piece + position, count)) return 0;
+        if (!send_all(c, c->chunk + position, count)) return 0;
         start += count;
         sent += count;
     }
@@ -180,28 +180,28 @@ static int serve_request(Connection *c, size_t head_size) {
     const char *decoded = find_header(head, "X-Amz-Decoded-Content-Length:");
     uint64_t body = length ? strtoull(length, NULL, 10) : 0;
     const char *expect = find_header(head, "Expect:");
-    if (expect && !strncasecmp(expect, "100-continue", 12) && !answer(c, "HTTP/1.1 100 Continue\r\n\r\n")) return 0;
-    if (!(find_header(head, "Transfer-Encoding:") ? drop_chunks(c) : drop_body(c, body))) return 0;
+    if (expect && !strncasecmp(expect, "100-continue", 12) && !respond(c, "HTTP/1.1 100 Continue\r\n\r\n")) return 0;
+    if (!(find_header(head, "Transfer-Encoding:") ? discard_chunks(c) : discard_body(c, body))) return 0;
     if (strstr(target, "/resolve/")) return send_file(c, find_header(head, "Range:"), strcmp(method, "HEAD"));
-    if (!strncmp(target, "/api/models/", 12)) return answer_body(c, "application/json", strstr(target, "/tree/") ? tree_json : model_json);
+    if (!strncmp(target, "/api/models/", 12)) return respond_body(c, "application/json", strstr(target, "/tree/") ? tree_json : model_json);
     if (!strcmp(method, "PUT")) {
         received += decoded ? strtoull(decoded, NULL, 10) : body;
-        return answer(c, "HTTP/1.1 200 OK\r\nETag: \"%032d\"\r\nContent-Length: 0\r\n\r\n", 0);
+        return respond(c, "HTTP/1.1 200 OK\r\nETag: \"%032d\"\r\nContent-Length: 0\r\n\r\n", 0);
     }
     if (!strcmp(method, "POST"))
-        return answer_body(c, "application/xml",
+        return respond_body(c, "application/xml",
                            strstr(target, "uploadId=")
                                ? "<CompleteMultipartUploadResult><ETag>&quot;0-1&quot;</ETag>"
                                  "</CompleteMultipartUploadResult>"
                                : "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>");
-    return answer(c, "HTTP/1.1 200 OK\r\nETag: \"%032d\"\r\nContent-Length: %llu\r\n\r\n", 0, received);
+    return respond(c, "HTTP/1.1 200 OK\r\nETag: \"%032d\"\r\nContent-Length: %llu\r\n\r\n", 0, received);
 }
 
 static void *serve_connection(void *argument) {
     int descriptor = (int)(intptr_t)argument, on = 1;
     setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     Connection *c = calloc(1, sizeof *c);
-    c->piece = malloc(BLOCK);
+    c->chunk = malloc(BLOCK);
     c->down.rate = c->up.rate = connection_rate;
     pthread_mutex_init(&c->down.lock, NULL);
     pthread_mutex_init(&c->up.lock, NULL);
@@ -215,7 +215,7 @@ static void *serve_connection(void *argument) {
     }
     SSL_free(c->ssl);
     close(descriptor);
-    free(c->piece);
+    free(c->chunk);
     free(c);
     return NULL;
 }
@@ -251,7 +251,7 @@ int main(int count, char **arguments) {
     if (!SSL_CTX_set_ciphersuites(context, "TLS_AES_128_GCM_SHA256") ||
         SSL_CTX_use_certificate_chain_file(context, arguments[1]) != 1 ||
         SSL_CTX_use_PrivateKey_file(context, arguments[2], SSL_FILETYPE_PEM) != 1)
-        return fprintf(stderr, "the certificate does not load\n"), 1;
+        return fprintf(stderr, "cannot load the certificate\n"), 1;
 
     int listener = socket(AF_INET, SOCK_STREAM, 0);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};

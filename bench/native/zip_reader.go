@@ -1,5 +1,5 @@
-// Reads ZIP archives with archive/zip: on stdin each as 8 bytes of its size (little-endian) and its bytes; on stdout a
-// line of JSON for each: null if it is refused, else {"files": {name: content}, "specials": [name]}, all in hex.
+// Reads ZIP archives with archive/zip. Each archive on stdin is its size (8 bytes, little-endian) and its bytes. For each
+// archive, stdout gets a line of JSON: null if it is rejected, or {"files": {name: content}, "specials": [name]}, in hex.
 package main
 
 import (

@@ -1,1 +1,1 @@
-"""Tests of the benchmarks, and of the pages that they generate."""
+"""Tests of the benchmarks and their generated pages."""

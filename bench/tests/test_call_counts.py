@@ -1,4 +1,4 @@
-"""What an import costs in calls, messages and units is what `docs/calls.md` says, and grows with what is imported."""
+"""Requests, messages and units of an import match `docs/calls.md` and grow linearly."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +12,14 @@ from tests.contract.counted_aws import count_calls
 from tests.contract.dynamodb import open_database
 
 
-def test_units_are_counted_by_dynamodb_s_rules() -> None:
+def test_units_follow_the_rules_of_dynamodb() -> None:
     with open_aws("moto"), open_database() as database, count_calls() as usage:
-        counted: list[tuple[float, float]] = []
+        units: list[tuple[float, float]] = []
 
         def measure(call: Callable[[], object]) -> None:
             read, written = usage.read_units, usage.write_units
             call()
-            counted.append((usage.read_units - read, usage.write_units - written))
+            units.append((usage.read_units - read, usage.write_units - written))
 
         task = builders.drop(database)
         measure(lambda: builders.claim(database))
@@ -28,11 +28,11 @@ def test_units_are_counted_by_dynamodb_s_rules() -> None:
         measure(lambda: database.files.put_files(task.id, [builders.make_file(f"{n}" * 1000, 1) for n in range(3)]))
         measure(lambda: list(database.files.list_files(task.id)))
         measure(lambda: database.content.find_blobs(["sha256:aa"]))
-    assert counted == [
-        (0, 6),  # a task and a model by a transaction, the task in two indexes
+    assert units == [
+        (0, 6),  # a task and a model in a transaction, and the task in two indexes
         (1, 0),
-        (0, 3),  # and in its index the task is deleted and put
-        (0, 12),  # items of more than a kilobyte, by a transaction
+        (0, 3),  # including a delete and a put in the index
+        (0, 12),  # items of more than 1 kB in a transaction
         (1, 0),  # 3 kB
         (2, 0),  # staged or published
     ]
@@ -40,8 +40,8 @@ def test_units_are_counted_by_dynamodb_s_rules() -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_nothing_grows_faster_than_linearly(shape: str) -> None:
-    """Twice as much adds at most twice as much, but for what is rounded up to whole calls and units."""
+def test_counts_grow_linearly(shape: str) -> None:
+    """Doubling the size at most doubles the increase, apart from rounding to whole requests and units."""
     counts = count_shape(shape)
     for name in list_names(counts):
         first, second, third = (found.get(name, 0) for found in counts.values())
@@ -49,7 +49,7 @@ def test_nothing_grows_faster_than_linearly(shape: str) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_the_page_says_what_an_import_does() -> None:
-    """After a change that is meant: `make counts`, and look at what it changed."""
+def test_page_is_up_to_date() -> None:
+    """If the change is intended, run `make counts` and review the new counts."""
     page = Path(__file__).parents[2] / "docs" / "calls.md"
     assert page.read_text() == describe_counts()

@@ -1,4 +1,4 @@
-"""Each fault at the calls of AWS: the import ends right all the same, and as `docs/faults.md` says."""
+"""Imports with faults of AWS requests end correctly, as documented in `docs/faults.md`."""
 
 from collections.abc import Iterator
 
@@ -16,34 +16,34 @@ def bench() -> Iterator[Bench]:
         yield bench
 
 
-def choose_operations(kind: ImportKind, fault: CallFault) -> Iterator[tuple[str, int]]:
-    """What to harm, and how many of it an import has: all that the Hub's import has, and what only another one has; of
-    the rest a part with each fault. The page has all.
+def select_operations(kind: ImportKind, fault: CallFault) -> Iterator[tuple[str, int]]:
+    """Yield the operations to test with a fault, and their number of requests: all operations of a Hub import, and the
+    operations that only another kind has. Each fault gets a share of the rest. The page has all combinations.
     """
     common = read_table(ImportKind.HUB).keys()
     faults = list(CallFault)
     for number, (operation, (count, _)) in enumerate(read_table(kind).items()):
-        is_turn = faults[number % len(faults)] is fault
-        if fault in list_faults(operation) and (kind is ImportKind.HUB or operation not in common or is_turn):
+        is_selected = faults[number % len(faults)] is fault
+        if fault in list_faults(operation) and (kind is ImportKind.HUB or operation not in common or is_selected):
             yield operation, count
 
 
 @pytest.mark.parametrize("fault", CallFault, ids=lambda fault: fault.name.lower())
 @pytest.mark.parametrize("kind", ImportKind, ids=lambda kind: kind.name.lower())
-def test_an_import_ends_right_whichever_request_is_harmed(bench: Bench, kind: ImportKind, fault: CallFault) -> None:
-    """From the first request of a kind with the first fault to the last with the last one."""
+def test_import_ends_correctly_with_each_fault(bench: Bench, kind: ImportKind, fault: CallFault) -> None:
+    """The first fault hits the first request of an operation, the last fault the last request."""
     table, faults = read_table(kind), list(CallFault)
-    for operation, count in choose_operations(kind, fault):
+    for operation, count in select_operations(kind, fault):
         at = faults.index(fault) * (count - 1) // (len(faults) - 1)
-        outcome = bench.harm(kind, operation, at, fault)
-        # What an outage leaves time for differs from run to run; that it ends right is what `harm` asserts.
+        outcome = bench.run_with_fault(kind, operation, at, fault)
+        # The outcome of an outage varies between runs; `run_with_fault` asserts that it is valid.
         assert fault is CallFault.OUTAGE or outcome in table[operation][1][fault], f"{operation} number {at}"
 
 
 @pytest.mark.parametrize("kind", ImportKind, ids=lambda kind: kind.name.lower())
-def test_the_page_has_each_request_of_an_import_with_each_fault(bench: Bench, kind: ImportKind) -> None:
+def test_page_has_each_request_with_each_fault(bench: Bench, kind: ImportKind) -> None:
     table = read_table(kind)
     assert {operation: count for operation, (count, _) in table.items()} == bench.count_calls(kind)
     for operation, (count, outcomes) in table.items():
-        tried = {fault: count if fault in list_faults(operation) else 0 for fault in CallFault}
-        assert {fault: found.total() for fault, found in outcomes.items()} == tried, operation
+        expected = {fault: count if fault in list_faults(operation) else 0 for fault in CallFault}
+        assert {fault: counts.total() for fault, counts in outcomes.items()} == expected, operation

@@ -1,1 +1,1 @@
-"""`modelhaul`: the command line. It knows the API and presigned addresses, and nothing of AWS or of the layers."""
+"""The `modelhaul` command-line client. It uses only the HTTP API and presigned URLs: no AWS SDK, none of the layers."""

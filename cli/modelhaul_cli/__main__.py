@@ -1,4 +1,4 @@
-"""`python -m modelhaul_cli`"""
+"""Entry point of `python -m modelhaul_cli`."""
 
 import sys
 

@@ -1,60 +1,59 @@
-"""The program: its commands, its help, its exit codes."""
+"""The command-line application: commands, help and exit codes."""
 
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
-from modelhaul_cli.commands import catalog, importing, tasks
+from modelhaul_cli.commands import catalog, imports, tasks
 
 _EPILOG = (
-    "Exit codes: 0 done; 1 the import failed; 2 wrong use or configuration; 3 not found; 4 here already, or being "
-    "imported; 5 the key is refused, or the source wants access to be granted; 6 the service or the network does not "
-    "answer; 130 interrupted."
+    "Exit codes: 0 success; 1 import failed; 2 invalid usage or configuration; 3 not found; 4 conflict, such as a "
+    "model that already exists; 5 access denied; 6 service or network unavailable; 130 interrupted."
 )
 
 app = typer.Typer(
     name="modelhaul",
-    help="Bring AI models from the Hugging Face Hub, GitHub and ZIP archives into S3.",
+    help="Import AI models from the Hugging Face Hub, GitHub and ZIP archives into Amazon S3.",
     epilog=_EPILOG,
     no_args_is_help=True,
-    # A trace with local variables would show the API's key.
+    # A traceback with local variables would show the API key.
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-def print_version(asked: bool) -> None:
-    if asked:
+def print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"modelhaul {version('modelhaul')}")
         raise typer.Exit
 
 
 @app.callback()
-def begin(
+def handle_global_options(
     show_version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=print_version, is_eager=True)
+        bool, typer.Option("--version", help="Show the version and exit.", callback=print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Options of the program itself."""
+    """Declare the options of the application itself. The callbacks of the options do the work."""
 
 
-app.command("hf", rich_help_panel="Import")(importing.import_huggingface)
-app.command("github", rich_help_panel="Import")(importing.import_github)
-app.command("zip", rich_help_panel="Import")(importing.import_archive)
-app.command("tasks", rich_help_panel="Imports under way")(tasks.list_tasks)
-app.command("status", rich_help_panel="Imports under way")(tasks.show_status)
-app.command("cancel", rich_help_panel="Imports under way")(tasks.cancel_task)
+app.command("hf", rich_help_panel="Import")(imports.import_huggingface)
+app.command("github", rich_help_panel="Import")(imports.import_github)
+app.command("zip", rich_help_panel="Import")(imports.import_archive)
+app.command("tasks", rich_help_panel="Tasks")(tasks.list_tasks)
+app.command("status", rich_help_panel="Tasks")(tasks.show_status)
+app.command("cancel", rich_help_panel="Tasks")(tasks.cancel_task)
 app.command("ls", rich_help_panel="Models")(catalog.list_models)
 app.command("show", rich_help_panel="Models")(catalog.show_model)
 app.command("get", rich_help_panel="Models")(catalog.get_files)
-app.command("rm", rich_help_panel="Models")(catalog.remove_model)
+app.command("rm", rich_help_panel="Models")(catalog.delete_model)
 
 
 def main() -> int:
-    """Runs the command line; the process's exit code."""
+    """Run the command line and return the exit code of the process."""
     try:
         app()
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else 1
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
     return 0

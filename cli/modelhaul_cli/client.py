@@ -1,4 +1,4 @@
-"""The API's routes."""
+"""Client of the HTTP API."""
 
 import uuid
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from modelhaul_cli.configuration import Configuration
 from modelhaul_cli.errors import ConflictError, NotFoundError, UnavailableError
 from modelhaul_cli.http_session import TIMEOUT, open_session, translate_network_errors
 from modelhaul_cli.problems import create_error
-from modelhaul_cli.retrying import open_attempts
+from modelhaul_cli.retries import iterate_attempts
 
 type Json = dict[str, Any]
 
@@ -21,33 +21,33 @@ MAX_PAGE_SIZE = 100
 
 
 class ApiClient:
-    """Every call is tried again while it does not get through; POSTs have an Idempotency-Key, so that one whose answer
-    was lost does not start twice.
+    """Methods for the routes of the API. Transient errors are retried. POST requests have an Idempotency-Key, so that a
+    retry after a lost response does not start a second import.
 
-    All methods raise CommandError. Thread-safe. `say` is told of each wait.
+    All methods raise CommandError. Thread-safe. `report` receives a message before each wait.
     """
 
-    def __init__(self, configuration: Configuration, say: Callable[[str], None]) -> None:
+    def __init__(self, configuration: Configuration, report: Callable[[str], None]) -> None:
         self._url = configuration.url
-        self._say = say
+        self._report = report
         self._session = open_session(configuration.url)
         self._session.headers["x-api-key"] = configuration.key
 
     def submit(self, source: str, body: Json) -> str:
-        """`source` is the route's last part. The task's id."""
-        answer = self._post(f"upload/{source}", json=body)
-        return self._read_task_id(answer.headers.get("Location"))
+        """Submit an import and return the task ID. `source` is the last segment of the route."""
+        response = self._post(f"upload/{source}", json=body)
+        return self._read_task_id(response.headers.get("Location"))
 
     def submit_archive(self, file_name: str, content: bytes, model_name: str | None) -> str:
-        """A ZIP that fits into a POST. The task's id."""
-        # Once for all attempts: with another boundary it would be another body for the same Idempotency-Key.
+        """Submit a ZIP archive in the request body and return the task ID."""
+        # Encoded once for all attempts: a new boundary would change the body for the same Idempotency-Key.
         form, content_type = urllib3.encode_multipart_formdata({"file": (file_name, content, "application/zip")})
         params = {"model_name": model_name} if model_name else None
-        answer = self._post("upload/local", params=params, data=form, content_type=content_type)
-        return self._read_task_id(answer.links.get("status", {}).get("url"))
+        response = self._post("upload/local", params=params, data=form, content_type=content_type)
+        return self._read_task_id(response.links.get("status", {}).get("url"))
 
     def open_upload(self, file_name: str, size: int, model_name: str | None) -> Json:
-        """`task_id`, `expires_at` and `upload`: where the bytes of a larger ZIP are to be sent."""
+        """Open an upload of a larger ZIP archive. Returns `task_id`, `expires_at` and `upload` (the presigned URLs)."""
         body: Json = {"file_name": file_name, "size": size}
         if model_name:
             body["model_name"] = model_name
@@ -60,11 +60,11 @@ class ApiClient:
         return self._list("upload/tasks", "tasks", limit, filters)
 
     def cancel_task(self, task_id: str) -> None:
-        """Also one that is cancelled already. Raises ConflictError if it has ended otherwise."""
+        """Cancel a task. No-op if it is already cancelled. Raises ConflictError if it has already ended."""
         try:
             self._request("DELETE", f"upload/tasks/{quote(task_id, safe='')}")
         except ConflictError:
-            # Perhaps it was this very request, whose first answer was lost.
+            # An earlier attempt of this request may have cancelled it, with its response lost.
             if self.read_task(task_id).get("stage") != "CANCELLED":
                 raise
 
@@ -75,78 +75,78 @@ class ApiClient:
         return self._read_json(self._request("GET", f"models/{quote(model_id, safe='')}"))
 
     def delete_model(self, model_id: str) -> bool:
-        """False if the rest of it is still being deleted in the background."""
-        for attempt in open_attempts(self._say):
+        """Delete a model. Returns False if its remaining files are still being deleted in the background."""
+        for attempt in iterate_attempts(self._report):
             with attempt:
                 try:
-                    answer = self._send("DELETE", f"models/{quote(model_id, safe='')}")
+                    response = self._send("DELETE", f"models/{quote(model_id, safe='')}")
                 except NotFoundError:
                     if attempt.retry_state.attempt_number == 1:
                         raise
-                    return True  # an earlier attempt did it, and its answer was lost
-        return answer.status_code != HTTPStatus.ACCEPTED
+                    return True  # an earlier attempt deleted it, and its response was lost
+        return response.status_code != HTTPStatus.ACCEPTED
 
-    def locate_file(self, model_id: str, path: str) -> str:
-        """The presigned address of a file."""
-        answer = self._request("GET", f"models/{quote(model_id, safe='')}/files/{quote(path)}")
-        location = answer.headers.get("Location")
-        if answer.status_code != HTTPStatus.FOUND or not location:
-            raise _create_surprise()
+    def find_file_url(self, model_id: str, path: str) -> str:
+        """Return the presigned URL of a file."""
+        response = self._request("GET", f"models/{quote(model_id, safe='')}/files/{quote(path)}")
+        location = response.headers.get("Location")
+        if response.status_code != HTTPStatus.FOUND or not location:
+            raise _create_unexpected_response_error()
         return location
 
-    def _list(self, route: str, what: str, limit: int, filters: dict[str, str | None]) -> tuple[list[Json], bool]:
-        """Up to `limit` entries, page by page, and whether there are more."""
-        found: list[Json] = []
+    def _list(self, route: str, key: str, limit: int, filters: dict[str, str | None]) -> tuple[list[Json], bool]:
+        """Return up to `limit` entries from as many pages as needed, and whether there are more."""
+        entries: list[Json] = []
         cursor: str | None = None
-        while len(found) < limit:
-            wanted = min(limit - len(found), MAX_PAGE_SIZE)
-            asked = {**filters, "limit": str(wanted), "cursor": cursor}
-            page = self._read_json(self._request("GET", route, params={k: v for k, v in asked.items() if v}))
-            found += page[what]
+        while len(entries) < limit:
+            page_size = min(limit - len(entries), MAX_PAGE_SIZE)
+            query = {**filters, "limit": str(page_size), "cursor": cursor}
+            page = self._read_json(self._request("GET", route, params={k: v for k, v in query.items() if v}))
+            entries += page[key]
             cursor = page.get("cursor")
             if not cursor:
                 break
-        return found, cursor is not None
+        return entries, cursor is not None
 
     def _post(self, route: str, *, content_type: str = "application/json", **content: Any) -> requests.Response:
         headers = {"Idempotency-Key": str(uuid.uuid4()), "Content-Type": content_type}
         return self._request("POST", route, headers=headers, **content)
 
     def _request(self, method: str, route: str, **content: Any) -> requests.Response:
-        for attempt in open_attempts(self._say):
+        for attempt in iterate_attempts(self._report):
             with attempt:
-                answer = self._send(method, route, **content)
-        return answer
+                response = self._send(method, route, **content)
+        return response
 
     def _send(self, method: str, route: str, **content: Any) -> requests.Response:
-        """Never follows a redirect: the key is for the API alone."""
-        with translate_network_errors("The API"):
-            answer = self._session.request(
+        """Send one request. Redirects are not followed, so that the API key is sent only to the API."""
+        with translate_network_errors("the API"):
+            response = self._session.request(
                 method, f"{self._url}/{route}", timeout=TIMEOUT, allow_redirects=False, **content
             )
-        if answer.status_code >= HTTPStatus.BAD_REQUEST:
-            raise create_error(answer)
-        return answer
+        if response.status_code >= HTTPStatus.BAD_REQUEST:
+            raise create_error(response)
+        return response
 
-    def _read_json(self, answer: requests.Response) -> Json:
+    def _read_json(self, response: requests.Response) -> Json:
         try:
-            body = answer.json()
+            body = response.json()
         except ValueError:
             body = None
-        if not isinstance(body, dict) or answer.status_code >= HTTPStatus.MULTIPLE_CHOICES:
-            raise _create_surprise()
+        if not isinstance(body, dict) or response.status_code >= HTTPStatus.MULTIPLE_CHOICES:
+            raise _create_unexpected_response_error()
         return body
 
     def _read_task_id(self, location: str | None) -> str:
         if not location:
-            raise _create_surprise()
+            raise _create_unexpected_response_error()
         return location.rpartition("/")[2]
 
 
-def _create_surprise() -> UnavailableError:
+def _create_unexpected_response_error() -> UnavailableError:
     return UnavailableError(
-        "This is not Modelhaul's API",
-        "It answered with something else.",
-        remedy="Look at the address: it ends with the stage, as in https://….amazonaws.com/v1.",
+        "Unexpected response",
+        "The server does not appear to be a Modelhaul API.",
+        remedy="Check the API URL. It includes the stage, as in https://….amazonaws.com/v1.",
         transient=False,
     )

@@ -1,30 +1,30 @@
-"""Finds the API's address and key: options, environment, or the local stack of this checkout."""
+"""API URL and API key: from options, the environment, or the local stack of this checkout."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modelhaul_cli.addresses import check_address, is_loopback
 from modelhaul_cli.errors import UsageError
+from modelhaul_cli.urls import check_url, is_loopback
 
 URL_VARIABLE = "MODELHAUL_API_URL"
 KEY_VARIABLE = "MODELHAUL_API_KEY"
 STATE_FILE = Path(".local") / "stack.json"
 
-_WAYS = f"""\
-Set {URL_VARIABLE} and {KEY_VARIABLE}, or give --api-url and --api-key-file, or work in a checkout whose local stack
-is up (`make run`, `make up`): its .local/stack.json is read here and in the folders above.
-A stack that is deployed to AWS tells its address and the id of its key, and the id leads to the key:
+_INSTRUCTIONS = f"""\
+Set {URL_VARIABLE} and {KEY_VARIABLE}, or pass --api-url and --api-key-file. In a checkout with a running local
+stack (`make run` or `make up`), they are read from .local/stack.json of this directory or the nearest parent.
+For a stack in AWS, get the API URL and the ID of the API key from the stack outputs, then the key by its ID:
   aws cloudformation describe-stacks --stack-name modelhaul --output text \\
     --query "Stacks[0].Outputs[?OutputKey=='ApiUrl' || OutputKey=='ApiKeyId'].[OutputKey, OutputValue]"
   aws apigateway get-api-key --include-value --query value --output text --api-key ID
-A stack with AuthMode=IAM takes no key, and this program does not sign requests (docs/access.md)."""
+A stack with AuthMode=IAM requires signed requests, which modelhaul does not send (docs/access.md)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """`url` has the stage (`…/v1`) and no slash at its end. `options` repeat on a command line what led here."""
+    """`url` includes the stage (`…/v1`) and has no trailing slash. `options` are the options that were given."""
 
     url: str
     key: str = field(repr=False)
@@ -34,10 +34,11 @@ class Configuration:
 def find_configuration(
     api_url: str | None, api_key_file: Path | None, environment: Mapping[str, str], folder: Path
 ) -> Configuration:
-    """Options come before the environment, and that before the local stack found from `folder` upwards.
+    """Return the configuration from the options, the environment or the local stack of `folder` or a parent, in this
+    order.
 
-    A local stack's address goes with its own key only, so that a file in somebody's checkout neither gets a key nor
-    gives one away. Raises UsageError.
+    The URL of a local stack is used only with the key of the same stack, so that a stack.json in an untrusted checkout
+    receives no other key. Raises UsageError.
     """
     options: list[str] = []
     key = environment.get(KEY_VARIABLE, "")
@@ -48,24 +49,24 @@ def find_configuration(
     if api_url:
         options += ["--api-url", api_url]
     if url:
-        url = check_address(url, "The API's address").rstrip("/")
+        url = check_url(url, "API URL").rstrip("/")
         if not key:
             local = find_local_stack(folder)
             if local is None or local.url != url:
-                raise UsageError("The API's key is not configured", f"There is an address ({url}) and no key.\n{_WAYS}")
+                raise UsageError("API key is not configured", f"No API key was found for {url}.\n{_INSTRUCTIONS}")
             key = local.key
         return Configuration(url, _check_key(key), tuple(options))
     if api_key_file is not None:
-        raise UsageError("The API's address is not configured", f"There is a key and no address.\n{_WAYS}")
+        raise UsageError("API URL is not configured", f"An API key was given without a URL.\n{_INSTRUCTIONS}")
     found = find_local_stack(folder)
     if found is None:
-        what = "address is" if key else "address and key are"
-        raise UsageError(f"The API's {what} not configured", _WAYS)
+        missing = "API URL is" if key else "API URL and API key are"
+        raise UsageError(f"{missing} not configured", _INSTRUCTIONS)
     return found
 
 
 def find_local_stack(folder: Path) -> Configuration | None:
-    """The one that `make run` or `make up` left in `.local/stack.json` of `folder` or the nearest folder above."""
+    """Read the `.local/stack.json` that `make run` and `make up` write, in `folder` or the nearest parent folder."""
     for parent in (folder, *folder.parents):
         path = parent / STATE_FILE
         if not path.is_file():
@@ -75,14 +76,14 @@ def find_local_stack(folder: Path) -> Configuration | None:
             url, key = str(state["api_url"]), str(state["api_key"])
         except (OSError, ValueError, KeyError, TypeError):
             raise UsageError(
-                "The local stack's state cannot be read", f"{path} is not what `make up` writes."
+                "Cannot read the state of the local stack", f"{path} is not a file that `make up` wrote."
             ) from None
         if not is_loopback(url):
             raise UsageError(
-                "The local stack is not on this machine",
-                f"{path} names {url[:200]}; for an API elsewhere set {URL_VARIABLE} and {KEY_VARIABLE}.",
+                "The URL of the local stack is not a loopback URL",
+                f"{path} contains {url[:200]}. For a remote API, set {URL_VARIABLE} and {KEY_VARIABLE}.",
             )
-        return Configuration(check_address(url, f"The address in {path}").rstrip("/"), _check_key(key))
+        return Configuration(check_url(url, f"API URL in {path}").rstrip("/"), _check_key(key))
     return None
 
 
@@ -90,11 +91,11 @@ def _read_key(path: Path) -> str:
     try:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UsageError("The API's key cannot be read", f"{path}: {reason}.") from None
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise UsageError("Cannot read the API key", f"{path}: {reason}.") from None
 
 
 def _check_key(key: str) -> str:
     if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise UsageError("The API's key is none", "It must be one word of letters, digits and signs.")
+        raise UsageError("Invalid API key", "An API key consists of printable ASCII characters without spaces.")
     return key

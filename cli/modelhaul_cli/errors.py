@@ -1,17 +1,17 @@
-"""What ends a command early.
+"""Errors that end a command, with their exit codes.
 
 CommandError
-├── UsageError           2    the command line, the configuration or the request is not right
-├── NotFoundError        3    no such model, revision, task or file
-├── ConflictError        4    the model is here already or being imported; the task has ended
-├── AccessError          5    the key was refused, or the source wants access to be granted first
-├── UnavailableError     6    the API, the store or the network does not answer
-│   └── ExpiredError     6    presigned addresses that no longer hold
-├── ImportFailedError    1    the task ended FAILED (4 if that is because the model is here already)
+├── UsageError           2    invalid command line, configuration or request
+├── NotFoundError        3    model, revision, task or file not found
+├── ConflictError        4    the model already exists or is being imported; the task has already ended
+├── AccessError          5    invalid API key, or the source requires an access grant
+├── UnavailableError     6    the API, the object store or the network is unavailable
+│   └── ExpiredError     6    expired presigned URLs
+├── ImportFailedError    1    the task ended FAILED (4 if the model already exists or is being imported)
 ├── ModelsFailedError    1    some models of an archive failed
-└── StoppedError         130  Ctrl-C
+└── AbortedError         130  Ctrl-C, or a declined confirmation
 
-`test_configuration.py` holds this drawing against the classes below.
+`test_configuration.py` compares this tree with the classes below.
 """
 
 from enum import IntEnum
@@ -30,9 +30,9 @@ class ExitCode(IntEnum):
 
 
 class CommandError(Exception):
-    """`title` says what it is, `detail` what happened, `remedy` what to do now; "" where there is nothing to say.
+    """Base class. `title` names the error, `detail` says what happened, `remedy` what to do; the last two may be "".
 
-    `problem` are the API's own problem details (RFC 9457), if it is the API that refused.
+    `problem` holds the problem details (RFC 9457) if the API returned the error.
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.FAILED
@@ -48,12 +48,13 @@ class CommandError(Exception):
 
     @property
     def code(self) -> ExitCode:
-        """What the process ends with."""
+        """The exit code of the process."""
         return self.exit_code
 
     def to_document(self) -> dict[str, Any] | None:
-        """For `--json`; None if what was printed before says it all. What the program says itself goes before what the
-        API says: it knows which command leads on.
+        """Return the document for `--json`, or None if the output already contains the error.
+
+        The texts of this program take precedence over the texts of the API, because they name the next command.
         """
         own = {"title": self.title, "detail": self.detail, "remedy": self.remedy}
         return {"error": {**self.problem, **{k: v for k, v in own.items() if v}, "exit_code": int(self.code)}}
@@ -76,7 +77,7 @@ class AccessError(CommandError):
 
 
 class UnavailableError(CommandError):
-    """`transient`: trying again may help; after `retry_after` seconds, if the other side said so."""
+    """`transient` errors may be retried, after `retry_after` seconds if the response had a `Retry-After`."""
 
     exit_code = ExitCode.UNAVAILABLE
 
@@ -97,15 +98,17 @@ class UnavailableError(CommandError):
 
 class ExpiredError(UnavailableError):
     def __init__(self, detail: str) -> None:
-        super().__init__("The addresses for the bytes no longer hold", detail, transient=False)
+        super().__init__("The presigned URLs are no longer valid", detail, transient=False)
 
 
 class ImportFailedError(CommandError):
-    """A task that ended FAILED, as the API shows it; it has been printed as JSON already, where that is asked for."""
+    """A task that ended FAILED. With `--json`, the task has already been printed."""
 
     def __init__(self, task: dict[str, Any]) -> None:
         error = task.get("error") or {}
-        remedy = error.get("remedy") or ("Submitting it again may help." if error.get("retryable") else "")
+        remedy = error.get("remedy") or (
+            "This error may be temporary. Submit the import again." if error.get("retryable") else ""
+        )
         super().__init__(f"The import of {task['model_tag']} failed", task.get("error_msg") or "", remedy=remedy)
         self._conflicts = error.get("type") in ("model-exists", "import-in-progress")
 
@@ -118,16 +121,17 @@ class ImportFailedError(CommandError):
 
 
 class ModelsFailedError(CommandError):
-    """Some models of an archive failed, and the others are there; the task has been printed."""
+    """Some models of an archive failed, the others were imported. With `--json`, the task has already been printed."""
 
     def __init__(self, failed: int, models: int) -> None:
         super().__init__(
-            f"{failed} of {models} models failed", "", remedy="Correct what the messages name, and send these again."
+            f"{failed} of {models} models failed",
+            remedy="Fix the reported problems and import the failed models again.",
         )
 
     def to_document(self) -> dict[str, Any] | None:
         return None
 
 
-class StoppedError(CommandError):
+class AbortedError(CommandError):
     exit_code = ExitCode.INTERRUPTED

@@ -1,4 +1,4 @@
-"""Requests, and what may go wrong with them below HTTP."""
+"""HTTP sessions, and the translation of network errors."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,22 +8,24 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from modelhaul_cli.addresses import is_loopback
 from modelhaul_cli.errors import UnavailableError
+from modelhaul_cli.urls import is_loopback
 
-TIMEOUT = (10.0, 60.0)  # seconds to connect, and without a byte
+TIMEOUT = (10.0, 60.0)  # seconds to connect, and between received bytes
 MAX_CONNECTIONS = 16
 
 
 class _NoAuthentication(requests.auth.AuthBase):
-    """Keeps requests from sending what ~/.netrc has for the host: S3 refuses two ways of signing at once."""
+    """Prevent credentials from ~/.netrc: S3 rejects presigned requests with a second authentication method."""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         return request
 
 
 def open_session(url: str) -> requests.Session:
-    """For `url` and its like. Proxies and certificates are the environment's, except on this machine."""
+    """Create a session for `url` and similar URLs. It uses the proxies and certificates of the environment, except on
+    loopback.
+    """
     session = requests.Session()
     session.trust_env = not is_loopback(url)
     session.auth = _NoAuthentication()
@@ -34,33 +36,36 @@ def open_session(url: str) -> requests.Session:
 
 
 @contextlib.contextmanager
-def translate_network_errors(whom: str) -> Iterator[None]:
-    """Raises UnavailableError for requests' and urllib3's, without addresses: those that are presigned are secrets."""
+def translate_network_errors(service: str) -> Iterator[None]:
+    """Translate errors of requests and urllib3 to UnavailableError, without URLs: presigned URLs are secrets.
+
+    `service` is the name in the message, such as "the API".
+    """
     try:
         yield
     except requests.exceptions.SSLError as error:
         raise UnavailableError(
-            f"{whom} cannot be trusted", f"TLS failed ({_find_reason(error)}).", transient=False
+            f"TLS connection to {service} failed", f"{_find_reason(error)}.", transient=False
         ) from None
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise UnavailableError(f"{whom} cannot be reached", f"{_describe(error)}.") from None
+        raise UnavailableError(f"Cannot reach {service}", f"{_describe(error)}.") from None
 
 
 def _describe(error: Exception) -> str:
     text = f"{type(error).__name__} {_find_reason(error)}"
     if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)) or "TimeoutError" in text:
-        return "It did not answer in time"
+        return "The request timed out"
     if isinstance(error, requests.exceptions.ProxyError):
-        return "The proxy does not lead there"
+        return "The connection to the proxy failed"
     if "NameResolutionError" in text:
-        return "Its name cannot be resolved"
+        return "The host name cannot be resolved"
     if "refused" in text:
         return "The connection was refused"
-    return "The connection broke off"
+    return "The connection was interrupted"
 
 
 def _find_reason(error: BaseException) -> str:
-    """The innermost error that requests and urllib3 wrapped: its class and words."""
+    """Return the class and message of the innermost error that requests and urllib3 wrapped."""
     inner = error
     for _ in range(5):
         nested = getattr(inner, "reason", None) or next((a for a in inner.args if isinstance(a, BaseException)), None)

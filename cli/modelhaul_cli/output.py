@@ -1,4 +1,4 @@
-"""What is printed, and where: results to stdout, words about the way there to stderr."""
+"""Output: results go to stdout, status and error messages to stderr."""
 
 import json
 from collections.abc import Sequence
@@ -11,46 +11,46 @@ from modelhaul_cli.errors import CommandError
 
 
 class Screen:
-    """With `as_json` stdout gets JSON and nothing else."""
+    """Terminal output of a command. With `as_json`, stdout contains only JSON."""
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
         self.error_console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
         self._console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 
-    def say(self, text: str) -> None:
-        """Words for a person, about what goes on."""
-        self.error_console.print(clean(text))
+    def print_status(self, text: str) -> None:
+        """Print a status message to stderr."""
+        self.error_console.print(sanitize(text))
 
-    def show(self, text: str) -> None:
-        """A result for a person; nothing with `--json`."""
+    def print_result(self, text: str) -> None:
+        """Print a human-readable result to stdout. No-op with `--json`."""
         if not self.as_json:
-            self._console.print(clean(text))
+            self._console.print(sanitize(text))
 
-    def show_table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Aligned columns, as wide as they are: a terminal wraps them, a pipe gets them whole."""
-        cells = [[clean(cell) for cell in row] for row in (head, *rows)]
+    def print_table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print aligned columns at full width: a terminal wraps them, a pipe receives complete lines."""
+        cells = [[sanitize(cell) for cell in row] for row in (head, *rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         for row in cells:
             padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            self.show("  ".join(padded).rstrip())
+            self.print_result("  ".join(padded).rstrip())
 
     def print_document(self, document: dict[str, Any]) -> None:
-        """With `--json`: the one document of a command."""
+        """Print the only document of a command. No-op without `--json`."""
         if self.as_json:
             self._write(json.dumps(document, indent=2, ensure_ascii=False))
 
     def print_event(self, event: dict[str, Any]) -> None:
-        """With `--json`: one of several lines."""
+        """Print one of several JSON lines. No-op without `--json`."""
         if self.as_json:
             self._write(json.dumps(event, ensure_ascii=False))
 
-    def fail(self, error: CommandError) -> None:
+    def print_error(self, error: CommandError) -> None:
         title = f"{error.title.rstrip('.')}."
-        self.error_console.print(f"Error: {clean(title)}", style="bold red")
-        for text in (error.detail, *_describe_parts(error), error.remedy):
+        self.error_console.print(f"Error: {sanitize(title)}", style="bold red")
+        for text in (error.detail, *_describe_problem_details(error), error.remedy):
             if text:
-                self.say(text)
+                self.print_status(text)
         document = error.to_document()
         if document is not None:
             self.print_event(document)
@@ -59,26 +59,26 @@ class Screen:
         self._console.out(text, highlight=False)
 
 
-def _describe_parts(error: CommandError) -> list[str]:
-    """What the problem details hold besides the words: fields, directories of an archive."""
+def _describe_problem_details(error: CommandError) -> list[str]:
+    """Return lines for the structured members of the problem details: fields, and directories of an archive."""
     fields = [f"  {f.get('field')}: {f.get('message')}" for f in error.problem.get("fields", [])]
-    told = [line for line in fields if line.partition(": ")[2] not in error.detail or len(fields) > 1]
+    shown = [line for line in fields if line.partition(": ")[2] not in error.detail or len(fields) > 1]
     directories = error.problem.get("directories", [])
-    return told + [f"  {d.get('name')}: lacks {', '.join(d.get('lacks', []))}" for d in directories]
+    return shown + [f"  {d.get('name')}: missing {', '.join(d.get('lacks', []))}" for d in directories]
 
 
-def clean(text: str) -> str:
-    """Without control characters, which a name from elsewhere could steer a terminal with; lines stay lines."""
+def sanitize(text: str) -> str:
+    """Replace control characters, so that an untrusted name cannot control the terminal. Line breaks are kept."""
     return "\n".join("".join(c if c.isprintable() else "\ufffd" for c in line) for line in text.split("\n"))
 
 
 def format_size(size: int) -> str:
-    """`1.2 GB`: of 1,000 each, as disks and S3's prices have them."""
+    """Return a size in decimal units, such as `1.2 GB`, as S3 prices use them."""
     return decimal(size)
 
 
 def format_duration(seconds: float) -> str:
-    """`45 s`, `3:05 min`, `2:03:05 h`."""
+    """Return a duration such as `45 s`, `3:05 min` or `2:03:05 h`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

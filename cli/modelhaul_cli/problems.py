@@ -1,4 +1,4 @@
-"""Answers that refuse: RFC 9457 problem details into errors."""
+"""Translation of error responses (RFC 9457 problem details) to errors."""
 
 from http import HTTPStatus
 from typing import Any
@@ -16,17 +16,17 @@ from modelhaul_cli.errors import (
 
 _PREFIX = "urn:modelhaul:problem:"
 EXISTS, IN_PROGRESS = "model-exists", "import-in-progress"
-# The first request with this Idempotency-Key, whose answer was lost, has no answer yet.
-_UNDER_WAY = "request-in-progress"
-# A stack with AuthMode=IAM, of a request that is not signed.
+# The first request with this Idempotency-Key is still being processed; its response was lost.
+_REQUEST_IN_PROGRESS = "request-in-progress"
+# Type of the problem that a stack with AuthMode=IAM returns for an unsigned request.
 _NOT_SIGNED = "not-signed"
-_SIGN = """\
-This program sends an API key and does not sign requests. A stack with AuthMode=IAM is called by curl --aws-sigv4 or an
-AWS SDK (docs/access.md); deployed with AuthMode=API_KEY it can be used from here."""
-# An archive that is refused is a failed import, whether its POST or its task says so.
-_FAILURES = {"archive-refused", "no-model-in-archive"}
-# Trying again cannot help before somebody changes the configuration.
-_LASTING = {"credentials-refused", "untrusted-host"}
+_IAM_REMEDY = """\
+modelhaul sends an API key and does not sign requests. For a stack with AuthMode=IAM, use curl --aws-sigv4 or an AWS SDK
+(docs/access.md), or deploy the stack with AuthMode=API_KEY."""
+# A rejected archive is a failed import, whether the POST or the task reports it.
+_REFUSED_ARCHIVE = {"archive-refused", "no-model-in-archive"}
+# Retries cannot succeed until the configuration changes.
+_PERMANENT = {"credentials-refused", "untrusted-host"}
 _BY_STATUS: dict[int, type[CommandError]] = {
     HTTPStatus.UNAUTHORIZED: AccessError,
     HTTPStatus.FORBIDDEN: AccessError,
@@ -44,57 +44,57 @@ _TRANSIENT = {
 
 
 def create_error(response: requests.Response) -> CommandError:
-    """The error for an answer that is no success."""
+    """Return the error for an error response."""
     problem = read_problem(response)
-    kind = read_kind(problem)
+    problem_type = read_problem_type(problem)
     status = response.status_code
-    title = str(problem.get("title") or response.reason or f"Answer {status}")
+    title = str(problem.get("title") or response.reason or f"HTTP {status}")
     detail, remedy = str(problem.get("detail") or ""), str(problem.get("remedy") or "")
     retry_after = read_retry_after(response)
-    if kind == _NOT_SIGNED:
-        return AccessError(title, detail, remedy=_SIGN, problem=problem)
-    if status in _TRANSIENT or kind == _UNDER_WAY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        transient = kind not in _LASTING and (status in _TRANSIENT or kind == _UNDER_WAY)
+    if problem_type == _NOT_SIGNED:
+        return AccessError(title, detail, remedy=_IAM_REMEDY, problem=problem)
+    if status in _TRANSIENT or problem_type == _REQUEST_IN_PROGRESS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        transient = problem_type not in _PERMANENT and (status in _TRANSIENT or problem_type == _REQUEST_IN_PROGRESS)
         return UnavailableError(
             title, detail, remedy=remedy, problem=problem, transient=transient, retry_after=retry_after
         )
-    if status in _BY_STATUS and kind not in _FAILURES:
+    if status in _BY_STATUS and problem_type not in _REFUSED_ARCHIVE:
         return _BY_STATUS[status](title, detail, remedy=remedy, problem=problem)
-    failure = CommandError if kind in _FAILURES else UsageError
+    failure = CommandError if problem_type in _REFUSED_ARCHIVE else UsageError
     return failure(title, detail, remedy=remedy, problem=problem)
 
 
 def read_problem(response: requests.Response) -> dict[str, Any]:
-    """The problem details of an answer; those of its status, where the body has none."""
+    """Return the problem details of a response, or details derived from its status if the body has none."""
     try:
         body = response.json()
     except ValueError:
         body = None
     if isinstance(body, dict) and ("title" in body or "detail" in body):
         return body
-    if _misses_signature(response):
-        detail = "It takes signed requests only (AuthMode=IAM), or does not have this route."
-        return {"type": _PREFIX + _NOT_SIGNED, "title": "The API refuses the request", "status": 403, "detail": detail}
+    if _is_missing_signature(response):
+        detail = "Either the API requires signed requests (AuthMode=IAM), or the route does not exist."
+        return {"type": _PREFIX + _NOT_SIGNED, "title": "The API rejected the request", "status": 403, "detail": detail}
     if response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        # API Gateway's own words are "Forbidden", for a route that it does not have as well.
-        detail = "The key must be that of this stack, and the stack must have this route."
-        return {"title": "The API refuses the request", "status": response.status_code, "detail": detail}
+        # API Gateway only says "Forbidden", and it does so for an unknown route as well.
+        detail = "Check that the API key belongs to this stack and that the API URL is correct."
+        return {"title": "The API rejected the request", "status": response.status_code, "detail": detail}
     return {"title": response.reason or "", "status": response.status_code}
 
 
-def _misses_signature(response: requests.Response) -> bool:
-    """Whether these are API Gateway's own words, which a deployment that answers with problems does not use."""
-    named = response.headers.get("x-amzn-ErrorType", "")
-    return response.status_code == HTTPStatus.FORBIDDEN and named.startswith("MissingAuthenticationToken")
+def _is_missing_signature(response: requests.Response) -> bool:
+    """Return whether API Gateway itself rejected an unsigned request. Newer stacks return a problem instead."""
+    error_type = response.headers.get("x-amzn-ErrorType", "")
+    return response.status_code == HTTPStatus.FORBIDDEN and error_type.startswith("MissingAuthenticationToken")
 
 
-def read_kind(problem: dict[str, Any]) -> str:
-    """The stable slug of a problem, "" if it is none of Modelhaul's."""
-    kind = str(problem.get("type") or "")
-    return kind.removeprefix(_PREFIX) if kind.startswith(_PREFIX) else ""
+def read_problem_type(problem: dict[str, Any]) -> str:
+    """Return the stable slug of a problem, or "" if the problem is not one of Modelhaul's."""
+    problem_type = str(problem.get("type") or "")
+    return problem_type.removeprefix(_PREFIX) if problem_type.startswith(_PREFIX) else ""
 
 
 def read_retry_after(response: requests.Response) -> float | None:
-    """Seconds. The form with a date is not used by those we speak to."""
+    """Return `Retry-After` in seconds. The HTTP date form is ignored: neither the API nor S3 uses it."""
     text = response.headers.get("Retry-After", "")
     return float(text) if text.isdecimal() else None

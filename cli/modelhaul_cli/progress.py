@@ -1,4 +1,4 @@
-"""Progress in bytes: a bar on a terminal, a line now and then elsewhere, as in the log of a CI job."""
+"""Progress in bytes: a progress bar on a terminal, occasional lines elsewhere, for example in a CI log."""
 
 import threading
 import time
@@ -12,14 +12,14 @@ from rich.text import Text
 
 from modelhaul_cli.output import Screen, format_duration, format_size
 
-QUIET_SECONDS = 30.0
-_STEPS = 10  # lines for a whole
+LINE_INTERVAL = 30.0  # seconds
+_PROGRESS_STEPS = 10  # lines from 0 % to 100 %
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
-    """Where something stands. `stage` is one word, `count` what has been counted besides bytes (`3/16 files`); `total`
-    0, `rate` (bytes per second) and `seconds_left` None while they are not known.
+class ProgressState:
+    """The state of a transfer. `stage` is one word, `count` is in another unit than bytes (`3/16 files`), `done` and
+    `total` are bytes, `rate` is bytes per second. Unknown values are 0 (`total`) or None (`rate`, `seconds_left`).
     """
 
     stage: str
@@ -30,35 +30,35 @@ class Position:
     seconds_left: float | None = None
 
     @property
-    def words(self) -> str:
+    def label(self) -> str:
         return f"{self.stage} {self.count}".rstrip()
 
 
 class ByteCounter:
-    """Counts what several threads move. `here` bytes of `total` were there before."""
+    """Thread-safe counter of transferred bytes. `completed` bytes of `total` were transferred by an earlier run."""
 
-    def __init__(self, total: int, here: int = 0) -> None:
+    def __init__(self, total: int, completed: int = 0) -> None:
         self.total = total
-        self._here = here
+        self._completed = completed
         self._moved = 0
         self._started_at = time.monotonic()
         self._lock = threading.Lock()
 
     def add(self, count: int) -> None:
-        """Less than 0 for bytes that must be moved again."""
+        """Add bytes. `count` is negative for bytes that must be transferred again."""
         with self._lock:
             self._moved += count
 
-    def read_position(self, stage: str, count: str = "") -> Position:
+    def read_state(self, stage: str, count: str = "") -> ProgressState:
         moved = self._moved
         rate = moved / max(time.monotonic() - self._started_at, 1.0)
-        done = self._here + moved
+        done = self._completed + moved
         left = (self.total - done) / rate if rate > 0 else None
-        return Position(stage, count, done, self.total, rate if rate > 0 else None, left)
+        return ProgressState(stage, count, done, self.total, rate if rate > 0 else None, left)
 
 
 class Display(Protocol):
-    def update(self, position: Position) -> None: ...
+    def update(self, state: ProgressState) -> None: ...
 
 
 @contextmanager
@@ -72,14 +72,14 @@ def open_display(screen: Screen) -> Iterator[Display]:
 
 
 def describe_pace(rate: float | None, seconds_left: float | None) -> str:
-    """`75.0 MB/s, 0:45 min left`, or as much of it as is known."""
-    words = [f"{format_size(int(rate))}/s"] if rate else []
-    words += [f"{format_duration(seconds_left)} left"] if seconds_left else []
-    return ", ".join(words)
+    """Return a text such as `75.0 MB/s, 45 s left`, without the parts that are unknown."""
+    parts = [f"{format_size(int(rate))}/s"] if rate else []
+    parts += [f"{format_duration(seconds_left)} left"] if seconds_left else []
+    return ", ".join(parts)
 
 
 class _PaceColumn(ProgressColumn):
-    """What the API says, else what the bar itself has measured."""
+    """Rate and time left as reported by the API, or else as measured by the progress bar."""
 
     def render(self, task: Task) -> Text:
         rate = task.fields["rate"] or task.speed
@@ -92,20 +92,20 @@ class _Bar:
         self._progress = progress
         self._bar = progress.add_task("", total=None, visible=False, rate=None, seconds_left=None)
 
-    def update(self, position: Position) -> None:
+    def update(self, state: ProgressState) -> None:
         self._progress.update(
             self._bar,
             visible=True,
-            description=position.words,
-            completed=position.done,
-            total=position.total or None,
-            rate=position.rate,
-            seconds_left=position.seconds_left,
+            description=state.label,
+            completed=state.done,
+            total=state.total or None,
+            rate=state.rate,
+            seconds_left=state.seconds_left,
         )
 
 
 class _Lines:
-    """A line when the stage changes, at each tenth, and after half a minute if anything moved."""
+    """Prints a line when the stage changes, at each 10 %, and after LINE_INTERVAL if the text has changed."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -113,20 +113,20 @@ class _Lines:
         self._text = ""
         self._printed_at = 0.0
 
-    def update(self, position: Position) -> None:
-        key = (position.stage, _STEPS * position.done // position.total if position.total else 0)
-        text = self._describe(position)
+    def update(self, state: ProgressState) -> None:
+        key = (state.stage, _PROGRESS_STEPS * state.done // state.total if state.total else 0)
+        text = self._describe(state)
         now = time.monotonic()
-        if key == self._last and (text == self._text or now - self._printed_at < QUIET_SECONDS):
+        if key == self._last and (text == self._text or now - self._printed_at < LINE_INTERVAL):
             return
         self._last, self._text, self._printed_at = key, text, now
-        self._screen.say(text)
+        self._screen.print_status(text)
 
-    def _describe(self, position: Position) -> str:
-        words = [position.words]
-        if position.total:
-            words.append(f"{100 * position.done // position.total} %")
-            words.append(f"{format_size(position.done)} of {format_size(position.total)}")
-        if pace := describe_pace(position.rate, position.seconds_left):
-            words.append(pace)
-        return ", ".join(words)
+    def _describe(self, state: ProgressState) -> str:
+        parts = [state.label]
+        if state.total:
+            parts.append(f"{100 * state.done // state.total} %")
+            parts.append(f"{format_size(state.done)} of {format_size(state.total)}")
+        if pace := describe_pace(state.rate, state.seconds_left):
+            parts.append(pace)
+        return ", ".join(parts)

@@ -1,7 +1,7 @@
-"""What of an archive's upload is done: kept on disk, so that another run goes on where one was cut off.
+"""Journal of an archive upload, kept on disk so that a later run can resume an interrupted upload.
 
-A file of lines: the API's answer that says where the bytes go, then the ETag of each part that arrived. Lines are only
-added, so that a crash costs at most the last.
+A JSON Lines file: first the API response with the presigned URLs, then the ETag of each uploaded part. Lines are only
+appended, so that a crash can damage only the last line.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from platformdirs import user_state_path
 
 from modelhaul_cli.errors import ConflictError
 
-# Addresses hold for twelve hours.
-_KEPT_SECONDS = 24 * 3600.0
+# Presigned URLs expire after twelve hours.
+_RETENTION = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A file as it was found: one that changed since is another one."""
+    """A ZIP file at a point in time. A changed file is a different archive."""
 
     path: Path
     size: int
@@ -35,16 +35,16 @@ class Archive:
     model_name: str | None
 
     @classmethod
-    def find(cls, path: Path, model_name: str | None) -> "Archive":
+    def from_path(cls, path: Path, model_name: str | None) -> "Archive":
         status = path.stat()
         return cls(path.resolve(), status.st_size, status.st_mtime_ns, model_name)
 
     def has_changed(self) -> bool:
-        return Archive.find(self.path, self.model_name) != self
+        return Archive.from_path(self.path, self.model_name) != self
 
 
 class UploadJournal:
-    """`ticket` is the API's answer, None before there is one; `etags` those of the parts that arrived."""
+    """`ticket` is the API response that opened the upload, or None. `etags` maps uploaded parts to ETags."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -66,8 +66,8 @@ class UploadJournal:
     def expires_at(self) -> datetime:
         return datetime.fromisoformat(self._ticket["expires_at"]).astimezone(UTC)
 
-    def begin(self, ticket: dict[str, Any]) -> None:
-        """Replaces what was there before."""
+    def start(self, ticket: dict[str, Any]) -> None:
+        """Start a new upload. Replaces the previous content of the journal."""
         self.ticket, self.etags = ticket, {}
         self._path.unlink(missing_ok=True)
         self._append({"ticket": ticket})
@@ -83,7 +83,7 @@ class UploadJournal:
     @property
     def _ticket(self) -> dict[str, Any]:
         if self.ticket is None:
-            raise RuntimeError("the upload has not begun")
+            raise RuntimeError("the upload has not started")
         return self.ticket
 
     def _read(self, text: str) -> None:
@@ -98,16 +98,16 @@ class UploadJournal:
                 self.etags[int(entry["number"])] = str(entry["etag"])
 
     def _append(self, entry: dict[str, Any]) -> None:
-        # The addresses in it let their reader write: for nobody else.
+        # Anyone who can read the presigned URLs can upload with them: only the owner may read the file.
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "ab") as file:
-            file.write(b"\n" if self._is_torn() else b"")
+            file.write(b"\n" if self._ends_mid_line() else b"")
             file.write(json.dumps(entry).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
-    def _is_torn(self) -> bool:
-        """Whether the last line is without its end."""
+    def _ends_mid_line(self) -> bool:
+        """Return whether the last line has no line break."""
         with self._path.open("rb") as file:
             if not file.seek(0, os.SEEK_END):
                 return False
@@ -117,10 +117,10 @@ class UploadJournal:
 
 @contextlib.contextmanager
 def open_journal(api_url: str, archive: Archive) -> Iterator[UploadJournal]:
-    """The journal of this archive's upload to this API, for this process alone. Raises ConflictError."""
+    """Open the journal of this archive's upload to this API. Raises ConflictError if another process has it open."""
     folder = user_state_path("modelhaul") / "uploads"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _remove_old(folder)
+    _remove_expired(folder)
     identity = [api_url, os.fsencode(archive.path).hex(), archive.size, archive.modified, archive.model_name]
     name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
     lock = filelock.FileLock(folder / f"{name}.lock", timeout=0)
@@ -128,11 +128,13 @@ def open_journal(api_url: str, archive: Archive) -> Iterator[UploadJournal]:
         with lock:
             yield UploadJournal(folder / f"{name}.jsonl")
     except filelock.Timeout:
-        raise ConflictError("This file is being sent already", f"Another modelhaul sends {archive.path}.") from None
+        raise ConflictError(
+            "Upload already in progress", f"Another modelhaul process is uploading {archive.path}."
+        ) from None
 
 
-def _remove_old(folder: Path) -> None:
+def _remove_expired(folder: Path) -> None:
     for path in folder.iterdir():
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _KEPT_SECONDS:
+            if time.time() - path.stat().st_mtime > _RETENTION:
                 path.unlink()

@@ -1,4 +1,4 @@
-"""Finds the models in an archive that has arrived, and claims them. Invoked by ArchiveQueue."""
+"""Find and claim the models in an archive that has arrived. Invoked by ArchiveQueue."""
 
 from typing import Any
 

@@ -17,9 +17,12 @@ wiring.build_early(wiring.create_finisher)
 @app.delete(
     "/upload/tasks/<task_id>",
     summary="Cancel an import",
-    description="Nothing of it becomes visible; verified files are used again by the next import of the same content.",
+    description="The import's models do not become visible. The next import of the same content reuses the verified "
+    "files.",
     tags=["Tasks"],
-    responses=describe_responses(HTTPStatus.NO_CONTENT, "Cancelled.", problems=[TaskNotFoundError, TaskEndedError]),
+    responses=describe_responses(
+        HTTPStatus.NO_CONTENT, "The import was cancelled.", problems=[TaskNotFoundError, TaskEndedError]
+    ),
 )
 def cancel_task(task_id: str) -> Response[str]:
     wiring.create_finisher().cancel(task_id)

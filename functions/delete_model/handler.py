@@ -17,14 +17,17 @@ wiring.build_early(wiring.create_deleter)
 @app.delete(
     "/models/<model_id>",
     summary="Delete a model",
-    description="Its files, manifest and record; it is 404 from the first moment on. What was copied from it stays.",
+    description="Deletes the model's files, manifest and record. Requests for the model return 404 immediately. Other "
+    "models with copies of its files are not affected.",
     tags=["Models"],
     responses={
-        **describe_responses(HTTPStatus.NO_CONTENT, "Gone.", problems=[ModelNotFoundError, ImportInProgressError]),
-        **describe_responses(HTTPStatus.ACCEPTED, "There is so much that the rest is deleted in the background."),
+        **describe_responses(
+            HTTPStatus.NO_CONTENT, "The model was deleted.", problems=[ModelNotFoundError, ImportInProgressError]
+        ),
+        **describe_responses(HTTPStatus.ACCEPTED, "The deletion continues in the background."),
     },
 )
 def delete_model(model_id: str) -> Response[str]:
     context = app.lambda_context
-    gone = wiring.create_deleter().delete_model(model_id, lambda: context.get_remaining_time_in_millis() / 1000)
-    return Response(status_code=(HTTPStatus.NO_CONTENT if gone else HTTPStatus.ACCEPTED).value, body="")
+    is_deleted = wiring.create_deleter().delete_model(model_id, lambda: context.get_remaining_time_in_millis() / 1000)
+    return Response(status_code=(HTTPStatus.NO_CONTENT if is_deleted else HTTPStatus.ACCEPTED).value, body="")

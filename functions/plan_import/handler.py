@@ -1,4 +1,4 @@
-"""Lists a model's files and asks for their transfer. Invoked by PlanQueue."""
+"""List a model's files, and start their transfer. Invoked by PlanQueue."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Tells EventBridge which tasks have ended. Invoked by the stream of the table Tasks."""
+"""Publish an event to EventBridge for each task that has ended. Invoked by the stream of the table Tasks."""
 
 from typing import Any
 

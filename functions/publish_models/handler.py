@@ -1,4 +1,4 @@
-"""Makes a wholly verified model visible. Invoked by PublishQueue."""
+"""Publish models whose files are all verified. Invoked by PublishQueue."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""GET /v1/upload/tasks, /v1/upload/tasks/{task_id}, /v1/upload/local/{model_id}, /v1/models and what is below it"""
+"""GET /v1/upload/tasks, /v1/upload/tasks/{task_id}, /v1/upload/local/{model_id} and all GET routes of /v1/models"""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -24,10 +24,11 @@ wiring.build_early(wiring.create_tasks, wiring.create_models)
 
 @app.get(
     "/upload/tasks",
-    summary="List imports, newest first",
-    description="A page may be short, or empty, and still have a cursor.",
+    summary="List tasks, newest first",
+    description="Returns one page. To request the next page, send the `cursor` of the response as the query parameter "
+    "`cursor`. A page can have fewer than `limit` tasks, or be empty, although there are more pages.",
     tags=["Tasks"],
-    responses=describe_responses(HTTPStatus.OK, "A page.", body="TaskList", problems=[InvalidReferenceError]),
+    responses=describe_responses(HTTPStatus.OK, "A page of tasks.", body="TaskList", problems=[InvalidReferenceError]),
 )
 def list_tasks(
     source: Annotated[Source | None, Query()] = None,
@@ -41,9 +42,11 @@ def list_tasks(
 
 @app.get(
     "/upload/tasks/<task_id>",
-    summary="How far an import is",
+    summary="Read a task: the progress and the result of an import",
     tags=["Tasks"],
-    responses=describe_responses(HTTPStatus.OK, "The task.", body="Task", problems=[TaskNotFoundError]),
+    responses=describe_responses(
+        HTTPStatus.OK, "The task, with the result of each model.", body="Task", problems=[TaskNotFoundError]
+    ),
 )
 def read_task(task_id: str) -> Response[str]:
     task = wiring.create_tasks().find_task(task_id)
@@ -57,7 +60,7 @@ def read_task(task_id: str) -> Response[str]:
 
 @app.get(
     "/upload/local/<model_id>",
-    summary="A model from an archive",
+    summary="Read a model from an archive",
     tags=["Models"],
     responses=describe_responses(
         HTTPStatus.OK, "The model's record.", body="ModelRecord", problems=[ModelNotFoundError]
@@ -71,10 +74,13 @@ def read_local_model(model_id: str) -> Response[str]:
 @app.get(
     "/models",
     summary="List models, newest first",
-    description="Those that are READY. `name`: in whose name this is, whatever the case of its letters. A page may be "
-    "short, or empty, and still have a cursor.",
+    description="Returns one page of READY models. `name` selects models whose name contains the value, "
+    "case-insensitively. To request the next page, send the `cursor` of the response as the query parameter `cursor`. "
+    "A page can have fewer than `limit` models, or be empty, although there are more pages.",
     tags=["Models"],
-    responses=describe_responses(HTTPStatus.OK, "A page.", body="ModelList", problems=[InvalidReferenceError]),
+    responses=describe_responses(
+        HTTPStatus.OK, "A page of models.", body="ModelList", problems=[InvalidReferenceError]
+    ),
 )
 def list_models(
     source: Annotated[Source | None, Query()] = None,
@@ -91,12 +97,12 @@ def list_models(
 
 @app.get(
     "/models/<model_id>",
-    summary="A model, with its manifest",
+    summary="Read a model and its manifest",
     tags=["Models"],
     responses=describe_responses(
         HTTPStatus.OK,
-        "The model's record; if it is READY with its manifest, and an address from which to fetch that for an hour. A "
-        "manifest of more than 4 MB is only there.",
+        "The model's record. A READY model also has its manifest, and a presigned URL of the manifest that expires "
+        "after an hour. A manifest of more than 4 MB is available from the URL only.",
         body="WholeModel",
         problems=[ModelNotFoundError],
     ),
@@ -115,11 +121,11 @@ def read_model(model_id: str) -> Response[str]:
 @app.get(
     "/models/<model_id>/files/.+",
     summary="Download a file",
-    description="`path` as in the manifest.",
+    description="`path` is the file's path in the manifest.",
     tags=["Models"],
     responses=describe_responses(
         HTTPStatus.FOUND,
-        "Where to GET the file within an hour, without the API key.",
+        "Redirect to a presigned URL of the file, which expires after an hour and needs no API key.",
         headers=["Location"],
         problems=[ModelNotFoundError, ModelFileNotFoundError],
     ),

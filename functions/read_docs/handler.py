@@ -17,26 +17,26 @@ handler = create_handler(app)
 
 @cache
 def read_document() -> str:
-    """Written by `make openapi` from the handlers."""
+    """Read the document that `make openapi` generates from the handlers."""
     return (Path(__file__).parent / "openapi.json").read_text()
 
 
 @app.get(
     "/openapi.json",
-    summary="This document",
+    summary="Read this OpenAPI document",
     tags=["Documentation"],
     openapi_extensions={"security": []},
-    responses=describe_responses(HTTPStatus.OK, "OpenAPI 3.1.", body="Document"),
+    responses=describe_responses(HTTPStatus.OK, "The OpenAPI 3.1 document.", body="Document"),
 )
 def read_openapi() -> Response[str]:
     return Response(HTTPStatus.OK.value, "application/json", read_document())
 
 
 @app.get("/docs", include_in_schema=False)
-def read_page(format: Annotated[str, Query()] = "html") -> Response[str]:  # noqa: A002 - the page's own link says so
+def read_page(format: Annotated[str, Query()] = "html") -> Response[str]:  # noqa: A002 - the name in the page's own link
     if format == "json":
         return read_openapi()
-    # Programs ask for the document only, which needs none of this.
+    # Imported here, because the route of the JSON document does not need the page.
     from modelhaul.entrypoints.docs_page import render_page  # noqa: PLC0415
 
     page, policy = render_page(read_document())

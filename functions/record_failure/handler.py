@@ -1,4 +1,4 @@
-"""Ends the tasks of messages that no function survived. Invoked by the dead-letter queues."""
+"""End the tasks of messages that crashed every function. Invoked by the dead-letter queues."""
 
 from typing import Any
 

@@ -33,11 +33,11 @@ class GitHubImport(HubImport):
     responses=describe_import(InvalidRepositoryError),
 )
 def submit_github(request: Annotated[GitHubImport, Body()]) -> Response[str]:
-    # Joined, its slash would be that before the repository.
+    # A slash in `owner` would change where the joined name splits into owner and repository.
     if "/" in request.owner:
         raise InvalidRepositoryError(
-            f"{request.owner[:100]!r} cannot be an owner on GitHub: of github.com/OWNER/REPOSITORY send OWNER as owner "
-            "and REPOSITORY as repo_name",
+            f"Invalid GitHub owner {request.owner[:100]!r}. For github.com/OWNER/REPOSITORY send OWNER as owner and "
+            "REPOSITORY as repo_name.",
             part="owner",
         )
     name = f"{request.owner}/{request.repo_name}"

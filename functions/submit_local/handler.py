@@ -16,7 +16,7 @@ from modelhaul.entrypoints.requests import read_body, read_form_type, read_json
 from modelhaul.entrypoints.responses import accept_models, accept_upload
 
 app = create_app()
-handler = create_handler(app, takes_forms=True)
+handler = create_handler(app, accepts_forms=True)
 wiring.build_early(wiring.create_archive_submitter)
 
 
@@ -24,12 +24,12 @@ class LargeUpload(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     file_name: str = Field(min_length=1, max_length=1024, examples=["models.zip"])
-    size: int = Field(gt=0, description="bytes")
+    size: int = Field(gt=0, description="Size of the archive in bytes.")
     model_name: str | None = Field(default=None, min_length=1, max_length=300)
 
 
 def describe_upload() -> dict[str, Any]:
-    """The body of the request, which Powertools does not read."""
+    """Return the OpenAPI description of the request body, which Powertools does not parse."""
     form = {
         "type": "object",
         "properties": {"file": {"type": "string", "format": "binary"}, "model_name": {"type": "string"}},
@@ -46,10 +46,10 @@ def describe_upload() -> dict[str, Any]:
 
 
 def choose_name(in_query: str | None, in_body: str | None) -> str | None:
-    """Raises InvalidReferenceError for two different names."""
+    """Return the name in the query or the body. Raises InvalidReferenceError for two different names."""
     if in_query is not None and in_body is not None and in_query != in_body:
         raise errors.InvalidReferenceError(
-            f"model_name is {in_query[:100]!r} in the query and {in_body[:100]!r} in the body; send one",
+            f"model_name is {in_query[:100]!r} in the query, but {in_body[:100]!r} in the body. Send it only once.",
             part="model_name",
         )
     return in_body if in_query is None else in_query
@@ -58,14 +58,15 @@ def choose_name(in_query: str | None, in_body: str | None) -> str | None:
 @app.post(
     "/upload/local",
     summary="Import the models of a ZIP archive",
-    description="A form with the archive in the field `file`, up to 4.5 MB (`curl -F file=@models.zip`); or, for "
-    f"larger ones, JSON with its size, which is answered with presigned addresses for the bytes. {IMPORTING}",
+    description="Send an archive of up to 4.5 MB as multipart/form-data, in the field `file` (`curl -F "
+    "file=@models.zip`). For a larger archive send JSON with its name and size, and upload it to the presigned URLs in "
+    f"the response. {IMPORTING}",
     tags=["Uploads"],
     openapi_extensions={"requestBody": describe_upload()},
     responses=describe_responses(
         HTTPStatus.CREATED,
-        "Accepted. For a form no body, and the Location of the first model; for JSON where to send the bytes, and the "
-        "Location of the task.",
+        "The import was accepted. For a form, the response has no body, and `Location` is the path of the first model. "
+        "For JSON, the body has the presigned URLs, and `Location` is the path of the task.",
         body="Upload",
         headers=["Location", "Link"],
         problems=[
@@ -78,7 +79,7 @@ def choose_name(in_query: str | None, in_body: str | None) -> str | None:
             errors.ImportInProgressError,
             errors.DeletionInProgressError,
         ],
-        takes_json=True,
+        has_json_body=True,
     ),
 )
 def submit_local(model_name: Annotated[str | None, Query(min_length=1, max_length=300)] = None) -> Response[str]:

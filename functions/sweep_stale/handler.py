@@ -1,4 +1,4 @@
-"""Looks after tasks that nothing was heard of. Invoked every five minutes."""
+"""Resume or end tasks that made no progress. Invoked every five minutes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Brings files from their source into staging, verified. Invoked by TransferQueue."""
+"""Transfer files from their source into staging, and verify them. Invoked by TransferQueue."""
 
 from typing import Any
 

@@ -1,11 +1,11 @@
-"""Whether the programs that people read ZIP archives with extract what our reader reads."""
+"""Compare what common ZIP programs extract with what the project's reader reads."""
 
 import struct
 import zlib
 from collections.abc import Mapping
 
 from modelhaul.archives.entries import ArchiveLimits, Entry
-from modelhaul.archives.names import FAT_HOST, show_in_code_page, show_in_unzip
+from modelhaul.archives.names import FAT_HOST, decode_as_cp437, decode_as_unzip
 from modelhaul.archives.reader import ArchiveReader, open_memory
 from modelhaul.domain.errors import ArchiveRefusedError
 from tests.archives.readers import Reader, Reading
@@ -14,7 +14,7 @@ LIMITS = ArchiveLimits(max_entries=100_000, max_entry_bytes=10**9, max_total_byt
 
 
 def read_strictly(data: bytes) -> dict[Entry, bytes] | None:
-    """The files as our reader accepts them for import, also those that it leaves out; None if it refuses."""
+    """Return the files as the project's reader accepts them, with those that imports skip. None if it refuses them."""
     reader = ArchiveReader(open_memory(data), len(data), LIMITS)
     try:
         reader.check_local_headers()
@@ -25,7 +25,7 @@ def read_strictly(data: bytes) -> dict[Entry, bytes] | None:
 
 
 def find_disagreements(data: bytes, files: Mapping[Entry, bytes], readers: Mapping[str, Reader]) -> list[str]:
-    """What each reader that does not refuse the archive extracts differently; `files` is `read_strictly`'s."""
+    """Describe the differences to `files`, the result of `read_strictly`, for each reader that accepts the archive."""
     found = []
     for name, read in readers.items():
         reading = read(data)
@@ -37,31 +37,31 @@ def find_disagreements(data: bytes, files: Mapping[Entry, bytes], readers: Mappi
 
 def _compare(files: Mapping[Entry, bytes], reading: Reading) -> str | None:
     if reading.specials:
-        return f"makes links or devices of {sorted(reading.specials)}"
-    left = dict(reading.files)
+        return f"extracts {sorted(reading.specials)} as links or devices"
+    remaining = dict(reading.files)
     for entry, content in files.items():
-        shown = [name for name in _list_shown_names(entry) if name in left]
-        if not shown:
-            return f"lacks {entry.name!r} among {sorted(reading.files)}"
-        if left.pop(shown[0]) != content:
-            return f"has other content in {entry.name!r}"
-    # A directory entry that ends in a backslash is an empty file to Python.
-    others = sorted(name for name, content in left.items() if content or not name.endswith(b"\\"))
-    return f"has also {others}" if others else None
+        names = [name for name in _list_decoded_names(entry) if name in remaining]
+        if not names:
+            return f"does not extract {entry.name!r}, but {sorted(reading.files)}"
+        if remaining.pop(names[0]) != content:
+            return f"extracts different content for {entry.name!r}"
+    # Python extracts a directory entry that ends with a backslash as an empty file.
+    others = sorted(name for name, content in remaining.items() if content or not name.endswith(b"\\"))
+    return f"also extracts {others}" if others else None
 
 
-def _list_shown_names(entry: Entry) -> list[bytes]:
-    """The name, as it is or as readers show it that know neither UTF-8 nor backslashes."""
-    backslashed = show_in_code_page(entry).replace("/", "\\") if b"\\" in entry.raw_name else entry.name
-    names = [entry.name.encode(), entry.raw_name, backslashed.encode(), show_in_code_page(entry).encode()]
-    names.append(show_in_unzip(entry, FAT_HOST).encode("latin-1", "replace"))
+def _list_decoded_names(entry: Entry) -> list[bytes]:
+    """Return the name itself, and as readers decode it that do not support UTF-8 or backslashes."""
+    backslashed = decode_as_cp437(entry).replace("/", "\\") if b"\\" in entry.raw_name else entry.name
+    names = [entry.name.encode(), entry.raw_name, backslashed.encode(), decode_as_cp437(entry).encode()]
+    names.append(decode_as_unzip(entry, FAT_HOST).encode("latin-1", "replace"))
     return list(dict.fromkeys(names))
 
 
 def read_like_torch(data: bytes) -> Reading | None:
-    """A model of the rules of torch's reader: miniz's `mz_zip_reader_init` and `mz_zip_reader_extract_to_mem`.
+    """Read like torch: an implementation of miniz's `mz_zip_reader_init` and `mz_zip_reader_extract_to_mem`.
 
-    It takes the last end signature that 22 bytes follow, whatever its comment, and no local name.
+    It uses the last end signature that is followed by 22 bytes, ignores the comment's size, and reads no local names.
     https://github.com/pytorch/pytorch/blob/main/third_party/miniz-3.0.2/miniz.c
     """
     end = data.rfind(b"PK\5\6", 0, max(0, len(data) - 22) + 4)

@@ -1,4 +1,4 @@
-"""Builds ZIP archives byte by byte, so that each of them can lie in one field."""
+"""Build ZIP archives byte by byte, so that any single field can be wrong."""
 
 import io
 import json
@@ -15,7 +15,7 @@ LOCAL_SIZE = 30  # bytes of a local header before the name
 
 
 def make_model_files(seed: int = 1) -> dict[str, bytes]:
-    """A tiny model whose files are what they say: safetensors of one float32 tensor."""
+    """Return the files of a tiny valid model with one float32 tensor in safetensors."""
     values = struct.pack("<256f", *((seed * 7919 + n) % 997 / 997 for n in range(256)))
     header = json.dumps({"weight": {"dtype": "F32", "shape": [16, 16], "data_offsets": [0, len(values)]}}).encode()
     header += b" " * (-len(header) % 8)
@@ -33,7 +33,7 @@ def deflate(data: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Member:
-    """One entry. What is None is what it truly is; `local` has what only the local header says."""
+    """One entry. A field that is None has its correct value. `local` has values of the local header only."""
 
     name: bytes
     content: bytes = b""
@@ -91,7 +91,7 @@ class Member:
 
 
 def list_members(directory: str = "model", *, method: int = 8, seed: int = 1) -> list[Member]:
-    """A valid model in a directory."""
+    """Return the entries of a valid model in a directory."""
     return [Member(f"{directory}/{path}".encode(), content, method) for path, content in make_model_files(seed).items()]
 
 
@@ -107,7 +107,7 @@ def build(
     disk: int = 0,
     zip64: bytes | None = None,
 ) -> bytes:
-    """`between` stands between the directory and its end; `zip64` is used as the zip64 end records."""
+    """Build an archive. `between`: bytes between the directory and the end record. `zip64`: the zip64 end records."""
     body = bytearray(prefix)
     central = bytearray()
     for member in members:
@@ -123,13 +123,16 @@ def build(
 
 
 def make_zip64_end(position: int, count: int, size: int, offset: int, *, disks: int = 1) -> bytes:
-    """The zip64 end record, which stands at `position`, and its locator."""
+    """Return the zip64 end record for `position` and its locator."""
     record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, size, offset)
     return record + struct.pack("<4sLQL", b"PK\x06\x07", 0, position, disks)
 
 
 def build_zip64(members: list[Member], *, shift: int = 0, count: int | None = None) -> bytes:
-    """With zip64 end records, of which the plain end only has all ones; `shift` misplaces them, `count` lies."""
+    """Build an archive with zip64 end records, and with all ones in its end record.
+
+    `shift` is added to the position of the records. `count` is a wrong number of entries.
+    """
     plain = build(members)
     end = plain.rindex(b"PK\x05\x06")
     size, offset = struct.unpack_from("<2L", plain, end + 12)
@@ -153,17 +156,17 @@ def make_unicode_extra(raw_name: bytes, name: str) -> bytes:
 
 
 def make_extra(kind: int, body: bytes) -> bytes:
-    """An extra field: APPNOTE 4.5.1."""
+    """Return an extra field (APPNOTE 4.5.1)."""
     return struct.pack("<HH", kind, len(body)) + body
 
 
-def describe(
+def add_descriptor(
     member: Member,
     signature: bytes = b"PK\x07\x08",
     layout: str = "<3L",
     wrong: Mapping[str, int] = MappingProxyType({}),
 ) -> Member:
-    """The member with zeros in its local header and a data descriptor, in which `wrong` replaces true values."""
+    """Return the member with zeros in its local header and a data descriptor. `wrong`: wrong values in it."""
     values = {**member.list_fields(), **wrong}
     zeros = {"crc32": 0, "compressed_size": 0, "size": 0}
     return alter(
@@ -175,12 +178,12 @@ def describe(
 
 
 def turn_slashes(members: list[Member], *, host: int = 0) -> list[Member]:
-    """With backslashes, as .NET Framework writes them: no attributes."""
+    """Return the members with backslashes in their names and without attributes, as .NET Framework writes them."""
     return [alter(m, name=m.name.replace(b"/", b"\\"), attributes=0, host=host) for m in members]
 
 
-def make_tar_too(name: bytes = b"model/weights.bin") -> bytes:
-    """A ZIP whose first entry makes it a tar archive of one file, `hidden.pkl`, behind a name in ZIP's local header."""
+def make_tar_polyglot(name: bytes = b"model/weights.bin") -> bytes:
+    """Return a ZIP archive that is also a tar archive of the file `hidden.pkl`, by the content of its first entry."""
     body = io.BytesIO()
     with tarfile.open(fileobj=body, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         hidden = tarfile.TarInfo("hidden.pkl")
@@ -189,13 +192,13 @@ def make_tar_too(name: bytes = b"model/weights.bin") -> bytes:
     content = bytearray(body.getvalue()[LOCAL_SIZE + len(name) :])
     at = 148 - LOCAL_SIZE - len(name)  # of the checksum, which counts as spaces
     content[at : at + 8] = b" " * 8
-    block = describe(Member(name, bytes(content), 0)).encode_local()[:512]
+    block = add_descriptor(Member(name, bytes(content), 0)).encode_local()[:512]
     content[at : at + 8] = b"%06o\0 " % sum(block)
-    return build([describe(Member(name, bytes(content), 0)), *list_members()])
+    return build([add_descriptor(Member(name, bytes(content), 0)), *list_members()])
 
 
 def make_iso_entry(before: list[Member], name: bytes = b"model/weights.bin") -> Member:
-    """An entry behind others that has the identifier of an ISO 9660 image where one has it."""
+    """Return an entry after the others whose content has the identifier of an ISO 9660 image at its fixed offset."""
     start = sum(len(member.encode_local()) for member in before) + LOCAL_SIZE + len(name)
     return Member(name, bytes(32_768 - start) + b"\1CD001\1" + bytes(2041), 0)
 

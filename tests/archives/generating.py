@@ -1,4 +1,4 @@
-"""Archives made at random from a seed: odd ones built from the start, and sound ones of which fields are changed."""
+"""Generate random archives from a seed: unusual archives, and valid archives with changed fields."""
 
 import random
 import struct
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from tests.archives.building import (
     UTF8,
     Member,
+    add_descriptor,
     alter,
     build,
     build_zip64,
     deflate,
-    describe,
     make_extra,
     make_unicode_extra,
     make_zip64_extra,
@@ -36,11 +36,11 @@ _MODES = (0, 0o010644, 0o020644, 0o040755, 0o060644, 0o100644, 0o100755, 0o10475
 _SIGNATURES = (b"PK\1\2", b"PK\3\4", b"PK\5\5", b"PK\5\6", b"PK\6\6", b"PK\6\7", b"PK\6\x08", b"PK\7\x08", b"PK00")
 
 
-def generate_archive(chance: random.Random, sound: Sequence[bytes]) -> bytes:
-    """One archive; `sound` are those of which fields are changed."""
+def generate_archive(chance: random.Random, valid: Sequence[bytes]) -> bytes:
+    """Generate one archive. `valid`: archives whose fields may be changed."""
     if chance.random() < 0.5:
         return _build_odd(chance)
-    return _change_fields(chance, chance.choice(sound))
+    return _change_fields(chance, chance.choice(valid))
 
 
 def _build_odd(chance: random.Random) -> bytes:
@@ -106,7 +106,7 @@ def _add_extra(chance: random.Random, member: Member) -> Member:
 
 
 def _add_mode(chance: random.Random, member: Member) -> Member:
-    """In an extra field that some reader takes instead of the attributes."""
+    """Add a mode in an extra field that some readers use instead of the attributes."""
     body = struct.pack("<HLHH", chance.choice(_MODES), 0, 0, 0)
     asi = make_extra(0x756E, struct.pack("<L", zlib.crc32(body)) + body)
     libarchive = make_extra(0x6C78, struct.pack("<BHL", 5, 0x0314, chance.choice(_MODES) << 16))
@@ -137,17 +137,19 @@ def _add_descriptor(chance: random.Random, member: Member) -> Member:
     signature = chance.choice([b"PK\7\x08", b"PK\7\x08", b"", b"PK\7\x09"])
     layout = chance.choice(["<3L", "<3L", "<LQQ"])
     wrong = chance.choice([{}, {}, {"crc32": 1}, {"size": 1}, {"compressed_size": 1}])
-    described = describe(member, signature, layout, wrong)
+    described = add_descriptor(member, signature, layout, wrong)
     if chance.random() < 0.3:
         described = alter(described, local_extra=make_zip64_extra(0, 0))
     return alter(described, local={}) if chance.random() < 0.2 else described
 
 
 def _quote_descriptor(chance: random.Random, member: Member) -> Member:
-    """Content that a reader which looks for a descriptor's signature may end too early."""
+    """Make content that has the signature of a data descriptor, at which some readers may stop."""
     start = b"start"
     quoted = struct.pack("<4s3L", b"PK\7\x08", zlib.crc32(start), len(start), len(start))
-    return describe(alter(member, content=start + quoted + Member(b"m/hidden", b"hidden", 0).encode_local(), method=0))
+    return add_descriptor(
+        alter(member, content=start + quoted + Member(b"m/hidden", b"hidden", 0).encode_local(), method=0)
+    )
 
 
 def _quote_archive(chance: random.Random, member: Member) -> Member:
@@ -193,7 +195,7 @@ _ODDITIES: tuple[Callable[[random.Random, Member], Member], ...] = (
 
 @dataclass(frozen=True)
 class _Record:
-    """`fields`: the positions and sizes of its fields, in bytes; a name, extra fields and a comment among them."""
+    """A header. `fields`: the positions and sizes in bytes of its fields, name, extra fields and comment."""
 
     start: int
     end: int
@@ -217,7 +219,7 @@ _END = {
 
 
 def _find_records(data: bytes) -> tuple[list[tuple[_Record, _Record]], _Record]:
-    """(central record, local header) of each entry of a sound archive without zip64, and its end record."""
+    """Return (central record, local header) of each entry of a valid archive without zip64, and its end record."""
     end = data.rindex(b"PK\5\6")
     count, _, position = struct.unpack_from("<H2L", data, end + 10)
     pairs = []
@@ -261,7 +263,7 @@ def _change_fields(chance: random.Random, data: bytes) -> bytes:
 
 
 def _change_both(chance: random.Random, data: bytearray, central: _Record, local: _Record) -> None:
-    """A field that both headers of an entry have, so that they go on agreeing."""
+    """Change a field in both headers of an entry in the same way."""
     shared = [key for key in central.fields if local.fields.get(key, (0, 0))[1] == central.fields[key][1]]
     key = chance.choice(shared)
     at, size = central.fields[key]
@@ -280,7 +282,7 @@ def _change_field(chance: random.Random, data: bytearray, place: tuple[int, int]
 
 
 def _move_record(chance: random.Random, data: bytes, pairs: list[tuple[_Record, _Record]], end: _Record) -> bytes:
-    """A record again, before or after a different record, with the sizes in the end record or without."""
+    """Copy a record before or after a different record. Sometimes the end record is adapted to the copy."""
     records = [record for pair in pairs for record in pair] + [end]
     record, other = chance.choice(records), chance.choice(records)
     copied = data[record.start : record.end]

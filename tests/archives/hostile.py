@@ -1,4 +1,4 @@
-"""Archives that must be refused, each by one lie beside a valid model, and the reason that must be given."""
+"""Archives that must be refused: each has one fault beside a valid model, and the expected reason of the refusal."""
 
 import struct
 import zlib
@@ -10,16 +10,16 @@ from tests.archives.building import (
     DESCRIPTOR,
     UTF8,
     Member,
+    add_descriptor,
     alter,
     build,
     build_zip64,
     deflate,
-    describe,
     list_members,
     make_extra,
     make_iso_entry,
     make_model_files,
-    make_tar_too,
+    make_tar_polyglot,
     make_unicode_extra,
     make_zip64_end,
     make_zip64_extra,
@@ -29,13 +29,13 @@ from tests.archives.odd import MADE
 
 MIB = 1024 * 1024
 MODEL = list_members()
-SOUND = build(MODEL)
+VALID = build(MODEL)
 WEIGHTS = make_model_files()["model.safetensors"]
 
 
 @dataclass(frozen=True)
 class HostileArchive:
-    """`reason` of the refusal, or a set where it depends on where the archive was cut, and the `entry` at fault."""
+    """`reason`: expected reason of the refusal. `entry`: name of the refused entry, if the refusal concerns one."""
 
     make: Callable[[], bytes]
     reason: str
@@ -47,7 +47,7 @@ class HostileArchive:
 
 
 def named(name: str | bytes, reason: Refusal, *, shown: str | None = None, **fields: object) -> HostileArchive:
-    """The model, and an entry of that name."""
+    """Return the model with an entry of that name."""
     raw = name if isinstance(name, bytes) else name.encode()
     flags = UTF8 if not raw.isascii() else 0
     member = alter(Member(raw, b"content", flags=flags), **fields)
@@ -61,7 +61,7 @@ def pair(one: str, other: str, *, shown: str | None = None) -> HostileArchive:
 
 
 def changed(reason: Refusal, *, of: Member = MODEL[-1], **fields: object) -> HostileArchive:
-    """The model with its last entry changed."""
+    """Return the model with changes to its last entry."""
     member = alter(of, **fields)
     return HostileArchive(lambda: build([*MODEL[:-1], member]), reason, member.name.decode())
 
@@ -71,8 +71,8 @@ def beside(reason: Refusal, *members: Member, entry: str) -> HostileArchive:
 
 
 def described(**wrong: int) -> HostileArchive:
-    """The model with a data descriptor that says something else."""
-    members = [*MODEL[:-1], describe(MODEL[-1], wrong=wrong)]
+    """Return the model with wrong values in a data descriptor."""
+    members = [*MODEL[:-1], add_descriptor(MODEL[-1], wrong=wrong)]
     return HostileArchive(lambda: build(members), Refusal.HEADER_MISMATCH, members[-1].name.decode())
 
 
@@ -81,18 +81,18 @@ def whole(reason: Refusal, make: Callable[[], bytes], entry: str | None = None) 
 
 
 def _overlap_directory() -> bytes:
-    """An entry that says that its data goes on into the directory."""
+    """Build an entry whose sizes extend into the directory."""
     last = MODEL[-1]
     return build([*MODEL[:-1], alter(last, method=0, size=len(WEIGHTS) + 10, compressed_size=len(WEIGHTS) + 10)])
 
 
 def _share_data() -> bytes:
-    """Two names for one local entry, as in a bomb of overlapping files."""
+    """Build two central entries for one local header, as in a bomb of overlapping files."""
     return build([*MODEL, Member(b"model/again.bin", WEIGHTS, data=b"", offset=0, compressed_size=5)])
 
 
 def _quote_entry() -> bytes:
-    """An entry whose data holds another one's local header, which the directory names too (Fifield's bomb)."""
+    """Build an entry whose data has the local header of another entry of the directory (Fifield's bomb)."""
     inner = Member(b"model/inner.bin", b"inner", 0).encode_local()
     outer = Member(b"model/outer.bin", inner, 0)
     at = len(build([])) and sum(len(m.encode_local()) for m in MODEL) + 30 + len(outer.name)
@@ -240,8 +240,8 @@ HOSTILE: dict[str, HostileArchive] = {
     "offset-in-the-middle": whole(Refusal.OVERLAP, lambda: _misplace(MODEL[-1]), "model/config.json"),
     "hidden-between": changed(Refusal.HIDDEN_DATA, after=b"hidden"),
     "hidden-entry": changed(Refusal.HIDDEN_DATA, after=Member(b"model/hidden", b"x").encode_local()),
-    "hidden-in-nothing": named("model/x", Refusal.HIDDEN_DATA, data=deflate(b"") + bytes(100), content=b""),
-    "hidden-behind-deflate": changed(Refusal.HIDDEN_DATA, data=deflate(WEIGHTS) + b"hidden"),
+    "hidden-in-empty-content": named("model/x", Refusal.HIDDEN_DATA, data=deflate(b"") + bytes(100), content=b""),
+    "hidden-after-deflate": changed(Refusal.HIDDEN_DATA, data=deflate(WEIGHTS) + b"hidden"),
     # Bombs
     "bomb": named(LIAR.decode(), Refusal.BOMB, data=_BOMB, size=101 * MIB, crc32=zlib.crc32(bytes(101 * MIB))),
     "bomb-that-lies": named(LIAR.decode(), Refusal.BOMB, data=_BOMB, size=1000),
@@ -269,7 +269,7 @@ HOSTILE: dict[str, HostileArchive] = {
     "descriptor-with-another-crc": changed(
         Refusal.HEADER_MISMATCH, flags=DESCRIPTOR, local={"crc32": 1}, descriptor=bytes(12)
     ),
-    "no-local-header": whole(Refusal.HEADER_MISMATCH, lambda: b"XX" + SOUND[2:], "model/config.json"),
+    "no-local-header": whole(Refusal.HEADER_MISMATCH, lambda: b"XX" + VALID[2:], "model/config.json"),
     "stored-in-two-sizes": changed(Refusal.MALFORMED, method=0, data=WEIGHTS, size=len(WEIGHTS) - 1),
     "directory-with-content": named("model/dir/", Refusal.MALFORMED),
     "broken-extra": named("model/x", Refusal.MALFORMED, extra=b"\1\0\xff\xff1"),
@@ -298,30 +298,30 @@ HOSTILE: dict[str, HostileArchive] = {
     "descriptor-compressed-size": described(compressed_size=1),
     "descriptor-without-signature": whole(
         Refusal.HEADER_MISMATCH,
-        lambda: build([describe(MODEL[0], b"", wrong={"size": 1}), *MODEL[1:]]),
+        lambda: build([add_descriptor(MODEL[0], b"", wrong={"size": 1}), *MODEL[1:]]),
         "model/config.json",
     ),
     "descriptor-signature": whole(
-        Refusal.HEADER_MISMATCH, lambda: build([*MODEL[:-1], describe(MODEL[-1], b"PK\7\x09")]), LAST
+        Refusal.HEADER_MISMATCH, lambda: build([*MODEL[:-1], add_descriptor(MODEL[-1], b"PK\7\x09")]), LAST
     ),
     "descriptor-missing": changed(Refusal.HIDDEN_DATA, flags=DESCRIPTOR),
     "descriptor-of-32-bits-beside-zip64": whole(
         Refusal.HIDDEN_DATA,
-        lambda: build([*MODEL[:-1], alter(describe(MODEL[-1]), local_extra=make_zip64_extra(0, 0))]),
+        lambda: build([*MODEL[:-1], alter(add_descriptor(MODEL[-1]), local_extra=make_zip64_extra(0, 0))]),
         LAST,
     ),
     "descriptor-of-a-large-entry": whole(
         Refusal.HEADER_MISMATCH,
-        lambda: build([describe(Member(b"model/large", bytes(300_000), 0), wrong={"crc32": 1}), *MODEL]),
+        lambda: build([add_descriptor(Member(b"model/large", bytes(300_000), 0), wrong={"crc32": 1}), *MODEL]),
         "model/large",
     ),
     "descriptor-of-the-last-large-entry": whole(
         Refusal.HEADER_MISMATCH,
-        lambda: build([*MODEL, describe(Member(b"model/large", bytes(300_000), 0), wrong={"crc32": 1})]),
+        lambda: build([*MODEL, add_descriptor(Member(b"model/large", bytes(300_000), 0), wrong={"crc32": 1})]),
         "model/large",
     ),
     # Other formats
-    "tar-too": whole(Refusal.AMBIGUOUS_FORMAT, make_tar_too),
+    "tar-too": whole(Refusal.AMBIGUOUS_FORMAT, make_tar_polyglot),
     "iso-too": whole(Refusal.AMBIGUOUS_FORMAT, lambda: build([*MODEL, make_iso_entry(MODEL)])),
     # Zip64
     "zip64-extra-missing": named("model/x", Refusal.ZIP64, size=0xFFFFFFFF),
@@ -332,7 +332,7 @@ HOSTILE: dict[str, HostileArchive] = {
     "zip64-end-cut": whole(Refusal.ZIP64, lambda: build(MODEL, zip64=make_zip64_end(0, 3, 1, 1)[56:])),
     "two-ends-disagree": whole(
         Refusal.ZIP64,
-        lambda: build(MODEL, zip64=make_zip64_end(SOUND.rindex(b"PK\5\6"), 2, *struct.unpack("<2L", SOUND[-10:-2]))),
+        lambda: build(MODEL, zip64=make_zip64_end(VALID.rindex(b"PK\5\6"), 2, *struct.unpack("<2L", VALID[-10:-2]))),
     ),
     "zip64-extra-disagrees": named("model/x", Refusal.ZIP64, extra=make_zip64_extra(8)),
     "zip64-extra-longer": named(
@@ -343,8 +343,8 @@ HOSTILE: dict[str, HostileArchive] = {
     "prepended": whole(Refusal.PREPENDED, lambda: _prepend(b"#!/bin/sh\n")),
     "gap-at-the-start": whole(Refusal.PREPENDED, lambda: _prepend_inside(b"hidden"), "model/config.json"),
     "between-directory-and-end": whole(Refusal.PREPENDED, lambda: build(MODEL, between=b"signed")),
-    "concatenated": whole(Refusal.AMBIGUOUS_END, lambda: SOUND + build(list_members("other"))),
-    "appended": whole(Refusal.APPENDED, lambda: SOUND + b"appended"),
+    "concatenated": whole(Refusal.AMBIGUOUS_END, lambda: VALID + build(list_members("other"))),
+    "appended": whole(Refusal.APPENDED, lambda: VALID + b"appended"),
     "two-ends": whole(
         Refusal.AMBIGUOUS_END, lambda: build(MODEL, comment=struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0, 0, 0, 0, 0))
     ),
@@ -359,14 +359,14 @@ HOSTILE: dict[str, HostileArchive] = {
     "end-of-nothing": whole(Refusal.AMBIGUOUS_END, lambda: build([*MODEL, Member(b"model/x", build([]), 0)])),
     "too-many-ends": whole(Refusal.AMBIGUOUS_END, _store_many_ends),
     "comment-too-long": whole(Refusal.APPENDED, lambda: build(MODEL, comment=b"c" * 16_342)),
-    "padding-too-long": whole(Refusal.APPENDED, lambda: SOUND + bytes(16_342)),
-    "padding-with-content": whole(Refusal.APPENDED, lambda: SOUND + bytes(100) + b"x" + bytes(100)),
-    "directory-longer-than-said": whole(Refusal.MALFORMED, lambda: build(MODEL, entries=2)),
-    "directory-shorter-than-said": whole(Refusal.MALFORMED, lambda: build(MODEL, entries=4)),
-    "directory-behind-the-end": whole(Refusal.TRUNCATED, lambda: build(MODEL, offset=len(SOUND))),
-    "cut-in-the-data": whole(Refusal.TRUNCATED, lambda: SOUND[:200]),
-    "cut-in-the-directory": whole(Refusal.TRUNCATED, lambda: SOUND[:-60]),
-    "cut-in-the-end": whole(Refusal.TRUNCATED, lambda: SOUND[:-1]),
+    "padding-too-long": whole(Refusal.APPENDED, lambda: VALID + bytes(16_342)),
+    "padding-with-content": whole(Refusal.APPENDED, lambda: VALID + bytes(100) + b"x" + bytes(100)),
+    "directory-longer-than-declared": whole(Refusal.MALFORMED, lambda: build(MODEL, entries=2)),
+    "directory-shorter-than-declared": whole(Refusal.MALFORMED, lambda: build(MODEL, entries=4)),
+    "directory-after-the-end": whole(Refusal.TRUNCATED, lambda: build(MODEL, offset=len(VALID))),
+    "cut-in-the-data": whole(Refusal.TRUNCATED, lambda: VALID[:200]),
+    "cut-in-the-directory": whole(Refusal.TRUNCATED, lambda: VALID[:-60]),
+    "cut-in-the-end": whole(Refusal.TRUNCATED, lambda: VALID[:-1]),
     # Content
     "wrong-crc-deflated": changed(Refusal.CRC_MISMATCH, crc32=1),
     "wrong-crc-stored": changed(Refusal.CRC_MISMATCH, method=0, crc32=1),
@@ -384,16 +384,16 @@ HOSTILE: dict[str, HostileArchive] = {
 
 
 def _hide_directory(*, fits: bool) -> bytes:
-    """A second directory and its end in the comment, which the first end allows for or does not."""
+    """Hide a second directory and its end record in the comment. `fits`: its comment ends at the end of the file."""
     other = Member(b"model/config.json", MODEL[0].content)
-    start = len(SOUND)
+    start = len(VALID)
     directory = other.encode_central(0)
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(directory), start, 0 if fits else 9)
     return build(MODEL, comment=directory + end)
 
 
 def _store_end(filling: int) -> bytes:
-    """An entry with an end record for a directory that another entry, at the start, has at its place."""
+    """Store an end record in the last entry, and the directory to which it points in the first entry."""
     hidden = Member(b"hidden", b"", 0).encode_central(0)
     first = Member(b"model/first", hidden + bytes(filling), 0)
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(hidden), 30 + len(first.name), 0)
@@ -401,13 +401,13 @@ def _store_end(filling: int) -> bytes:
 
 
 def _prepend(prefix: bytes) -> bytes:
-    """As a self-extracting archive: its offsets count from behind the program."""
+    """Build a self-extracting archive, whose offsets count from the end of the program."""
     start = sum(len(member.encode_local()) for member in MODEL)
     return build(MODEL, prefix=prefix, offset=start)
 
 
 def _prepend_inside(hidden: bytes) -> bytes:
-    """Bytes before the first entry, which the directory's offsets allow for."""
+    """Add bytes before the first entry, and adapt the offsets of the directory."""
     offset = len(hidden)
     members = []
     for member in MODEL:

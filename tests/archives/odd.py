@@ -1,4 +1,4 @@
-"""Archives that are legal, if unusual, and what is in them."""
+"""Archives that are valid but unusual, and their files."""
 
 import io
 import struct
@@ -10,10 +10,10 @@ from pathlib import Path
 from tests.archives.building import (
     UTF8,
     Member,
+    add_descriptor,
     alter,
     build,
     build_zip64,
-    describe,
     list_members,
     make_extra,
     make_model_files,
@@ -31,7 +31,7 @@ _ALL_MADE_FILES = _MADE_FILES | {"model/vocabulaire é/ü.txt": b"x"}
 
 @dataclass(frozen=True)
 class OddArchive:
-    """`files`: all that is in it but directories and what operating systems add."""
+    """`files`: its files, without the metadata that operating systems add."""
 
     make: Callable[[], bytes]
     files: dict[str, bytes]
@@ -46,8 +46,8 @@ def beside(*members: Member, files: dict[str, bytes] | None = None) -> OddArchiv
 
 
 def described(signature: bytes, layout: str, local_extra: bytes = b"") -> OddArchive:
-    """With data descriptors: APPNOTE 4.3.9."""
-    members = [alter(describe(member, signature, layout), local_extra=local_extra) for member in MODEL]
+    """Return the model with data descriptors (APPNOTE 4.3.9)."""
+    members = [alter(add_descriptor(member, signature, layout), local_extra=local_extra) for member in MODEL]
     return OddArchive(lambda: build(members), FILES)
 
 
@@ -69,7 +69,7 @@ def made_by_python(*, force_zip64: bool = False, streamed: bool = False) -> OddA
 
 
 class _Pipe(io.RawIOBase):
-    """Can only be written to, in order."""
+    """A stream that cannot seek."""
 
     def __init__(self, body: io.BytesIO) -> None:
         self._body = body
@@ -91,7 +91,7 @@ def make_many(count: int) -> OddArchive:
 
 
 def _widen(member: Member) -> Member:
-    """With sizes in the zip64 field, of the directory and of the local header."""
+    """Return the member with its sizes in the zip64 fields of the directory and the local header."""
     fields = member.list_fields()
     extra = make_zip64_extra(fields["size"], fields["compressed_size"])
     ones = {"size": 0xFFFFFFFF, "compressed_size": 0xFFFFFFFF}
@@ -99,7 +99,7 @@ def _widen(member: Member) -> Member:
 
 
 def _swap_directory() -> bytes:
-    """The directory lists the entries in another order than they lie in."""
+    """Build an archive whose directory lists the entries in reverse order."""
     offsets = [sum(len(m.encode_local()) for m in MODEL[:n]) for n in range(len(MODEL))]
     body = b"".join(m.encode_local() for m in MODEL)
     central = b"".join(m.encode_central(offset) for m, offset in reversed(list(zip(MODEL, offsets, strict=True))))
@@ -215,7 +215,7 @@ ODD: dict[str, OddArchive] = {
     "zip-to-a-pipe": made("streamed.zip", _MADE_FILES),
 }
 
-# Small ones without zip64 end records, to change fields of.
+# Small archives without zip64 end records, in which tests change fields.
 SMALL = [
     ODD[name].data
     for name in (

@@ -1,4 +1,4 @@
-"""The programs that people read ZIP archives with, each as a function from an archive to what it extracts."""
+"""Common ZIP programs as functions that return what they extract from an archive."""
 
 import io
 import os
@@ -19,23 +19,23 @@ _ENVIRONMENT = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 @dataclass(frozen=True)
 class Reading:
-    """`files` maps paths, as bytes with slashes, to contents. `specials` are links, devices and pipes."""
+    """What a program extracts: `files` by path (bytes with slashes); `specials` are links, devices and pipes."""
 
     files: dict[bytes, bytes] = field(default_factory=dict)
     specials: frozenset[bytes] = frozenset()
 
 
 type Reader = Callable[[bytes], Reading | None]
-"""None if the program refuses the archive, or a part of it."""
+"""Returns None if the program refuses the archive or a part of it."""
 
 
 def find_program(*names: str) -> str | None:
-    """The first of the programs that is installed; `make test` installs them as root on Debian."""
+    """Return the first of the programs that is installed. On Debian, `make test` installs them when run as root."""
     return next((found for name in names if (found := shutil.which(name))), None)
 
 
 def read_with_python(data: bytes) -> Reading | None:
-    """Python's zipfile. Names are not changed as `extract` would change them."""
+    """Read with Python's zipfile. Unlike `extract`, it does not change the names."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
@@ -48,7 +48,7 @@ def read_with_python(data: bytes) -> Reading | None:
 
 
 def extract_with(program: str, *arguments: str, refusals: int) -> Reader:
-    """A reader that runs a program in an empty folder. Exit codes from `refusals` on are refusals, others warnings."""
+    """Return a reader that runs a program in an empty folder. Exit codes of at least `refusals` are refusals."""
 
     def read(data: bytes) -> Reading | None:
         with tempfile.TemporaryDirectory(prefix="zip-reader-") as folder:
@@ -56,11 +56,12 @@ def extract_with(program: str, *arguments: str, refusals: int) -> Reader:
             archive.write_bytes(data)
             target.mkdir()
             command = [program, *(argument.format(archive=archive) for argument in arguments)]
-            ended = subprocess.run(
+            process = subprocess.run(
                 command, cwd=target, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS,
                 check=False,
             )  # fmt: skip
-            return None if ended.returncode >= refusals or ended.returncode < 0 else _read_folder(os.fsencode(target))
+            is_refused = process.returncode >= refusals or process.returncode < 0
+            return None if is_refused else _read_folder(os.fsencode(target))
 
     return read
 
@@ -71,17 +72,17 @@ def _read_folder(root: bytes) -> Reading:
     for folder, folders, names in os.walk(root):
         for name in [*names, *(name for name in folders if Path(os.fsdecode(folder + b"/" + name)).is_symlink())]:
             path = folder + b"/" + name
-            shown = os.path.relpath(path, root)
+            relative = os.path.relpath(path, root)
             if stat.S_ISREG(os.lstat(path).st_mode):
-                with open(path, "rb") as file:  # noqa: PTH123 - a path of any bytes
-                    files[shown] = file.read()
+                with open(path, "rb") as file:  # noqa: PTH123 - the path may not be valid UTF-8
+                    files[relative] = file.read()
             else:
-                specials.add(shown)
+                specials.add(relative)
     return Reading(files, frozenset(specials))
 
 
 def list_programs() -> dict[str, Reader]:
-    """The readers that are installed: unzip 6.0, 7-Zip and libarchive's bsdtar."""
+    """Return the installed readers: unzip 6.0, 7-Zip and libarchive's bsdtar."""
     readers: dict[str, Reader] = {}
     if unzip := find_program("unzip"):
         readers["unzip"] = extract_with(unzip, "-q", "-o", "{archive}", refusals=2)

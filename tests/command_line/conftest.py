@@ -1,4 +1,4 @@
-"""The command line against a loopback API: most tests run it in this process, those of signals in one of its own."""
+"""The command line against a loopback API: in this process, or in a child process for tests of signals."""
 
 import io
 import json
@@ -52,7 +52,7 @@ class CommandLine:
         return Outcome(code, captured.out, captured.err)
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
-        # A shell's background job has it ignored, and so would the program.
+        # A background job of a shell ignores SIGINT, and its child processes inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         return subprocess.Popen(
             [COMMAND, *map(str, arguments)],
@@ -66,7 +66,7 @@ class CommandLine:
 
     @property
     def journal(self) -> str:
-        """All that is kept of unfinished uploads."""
+        """The content of all journals of unfinished uploads."""
         return "".join(path.read_text() for path in self.folder.glob("state/modelhaul/uploads/*.jsonl"))
 
 
@@ -91,13 +91,13 @@ def command_line(
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("modelhaul_cli.retrying.FIRST_WAIT", 0.0)
-    monkeypatch.setattr("modelhaul_cli.following.FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("modelhaul_cli.retries.INITIAL_BACKOFF", 0.0)
+    monkeypatch.setattr("modelhaul_cli.follower.INITIAL_POLL_INTERVAL", 0.0)
     return CommandLine(tmp_path, environment, monkeypatch, capsys)
 
 
 def make_archive(size: int) -> bytes:
-    """A ZIP of about so many bytes."""
+    """Return a ZIP archive of about `size` bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("model/config.json", "{}")
@@ -107,7 +107,7 @@ def make_archive(size: int) -> bytes:
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """Too large for a POST; six parts of 1 MB."""
+    """An archive that is too large for a POST: six parts of 1 MB."""
     path = tmp_path / "models.zip"
     path.write_bytes(make_archive(5_600_000))
     return path

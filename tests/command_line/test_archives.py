@@ -1,4 +1,4 @@
-"""zip: one POST, one PUT, or parts that another run goes on with."""
+"""`zip`: one POST, one PUT, or a multipart upload that a later run resumes."""
 
 import signal
 from dataclasses import replace
@@ -6,9 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from modelhaul_cli import uploading
+from modelhaul_cli import uploader
 from tests.command_line.conftest import CommandLine, make_archive
-from tests.fakes.api_server import TASK_ID, ApiServer, Fault, Response, make_task, refuse, store_error, wait_until
+from tests.fakes.api_server import (
+    TASK_ID,
+    ApiServer,
+    Fault,
+    Response,
+    create_problem_response,
+    create_store_error_response,
+    make_task,
+    wait_until,
+)
 
 
 @pytest.fixture
@@ -21,7 +30,7 @@ def list_sent_parts(api: ApiServer) -> list[int]:
     return sorted(int(r.query["partNumber"]) for r in api.find("PUT", "/store/"))
 
 
-def test_a_small_archive_is_posted(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
+def test_small_archive_is_posted(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
     path = tmp_path / "small.zip"
     path.write_bytes(make_archive(1000))
     outcome = command_line.run("zip", path, "--name", "team/mine")
@@ -32,7 +41,7 @@ def test_a_small_archive_is_posted(api: ApiServer, command_line: CommandLine, tm
     assert b'filename="small.zip"' in api.archives[0]
 
 
-def test_a_post_whose_answer_is_lost_is_one_import(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
+def test_retry_after_lost_response_starts_one_import(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
     path = tmp_path / "small.zip"
     path.write_bytes(make_archive(1000))
     api.faults = [Fault("POST", "local", "lost")]
@@ -40,12 +49,12 @@ def test_a_post_whose_answer_is_lost_is_one_import(api: ApiServer, command_line:
     assert api.imports == 1
 
 
-def test_an_api_that_takes_less_by_post_is_sent_it_otherwise(
+def test_archive_too_large_for_the_api_is_uploaded_to_s3(
     api: ApiServer, command_line: CommandLine, tmp_path: Path
 ) -> None:
     path = tmp_path / "small.zip"
     path.write_bytes(make_archive(1000))
-    api.submits = [refuse(413, "archive-too-large", "The archive is too large")]
+    api.submit_responses = [create_problem_response(413, "archive-too-large", "Archive too large")]
     assert command_line.run("zip", path).code == 0
     assert api.archives == [path.read_bytes()]
 
@@ -55,21 +64,26 @@ def test_an_api_that_takes_less_by_post_is_sent_it_otherwise(
     [
         [],
         [Fault("PUT", "", "cut", times=2)],
-        [Fault("PUT", "", answer=store_error(503, "SlowDown")), Fault("PUT", "", answer=Response(500))],
+        [
+            Fault("PUT", "", response=create_store_error_response(503, "SlowDown")),
+            Fault("PUT", "", response=Response(500)),
+        ],
     ],
 )
-def test_a_larger_one_is_put(api: ApiServer, command_line: CommandLine, archive: Path, faults: list[Fault]) -> None:
+def test_larger_archive_is_uploaded_by_put(
+    api: ApiServer, command_line: CommandLine, archive: Path, faults: list[Fault]
+) -> None:
     api.faults = [replace(fault) for fault in faults]
     outcome = command_line.run("zip", archive, "--name", "mine")
     assert outcome.code == 0, outcome.err
     assert api.archives == [archive.read_bytes()]
-    (asked,) = api.find("POST", "/upload/local$")
-    assert asked.json == {"file_name": "models.zip", "size": archive.stat().st_size, "model_name": "mine"}
+    (submit,) = api.find("POST", "/upload/local$")
+    assert submit.json == {"file_name": "models.zip", "size": archive.stat().st_size, "model_name": "mine"}
     assert command_line.journal == ""
-    assert "sending, 100 %, 5.6 MB of 5.6 MB" in outcome.err
+    assert "uploading, 100 %, 5.6 MB of 5.6 MB" in outcome.err
 
 
-def test_a_large_one_is_sent_in_parts(in_parts: ApiServer, command_line: CommandLine, archive: Path) -> None:
+def test_large_archive_is_uploaded_in_parts(in_parts: ApiServer, command_line: CommandLine, archive: Path) -> None:
     outcome = command_line.run("zip", archive, "--parallel", "3", "--json")
     assert outcome.code == 0, outcome.err
     assert in_parts.archives == [archive.read_bytes()]
@@ -78,30 +92,26 @@ def test_a_large_one_is_sent_in_parts(in_parts: ApiServer, command_line: Command
     assert command_line.journal == ""
 
 
-@pytest.mark.parametrize("kind", ["cut", "lost", "answer"])
-def test_a_part_that_fails_is_sent_again(
-    in_parts: ApiServer, command_line: CommandLine, archive: Path, kind: str
-) -> None:
+@pytest.mark.parametrize("kind", ["cut", "lost", "response"])
+def test_failed_part_is_retried(in_parts: ApiServer, command_line: CommandLine, archive: Path, kind: str) -> None:
     in_parts.faults = [Fault("PUT", "", kind, times=3)]  # type: ignore[arg-type]
     outcome = command_line.run("zip", archive, "--parallel", "1")
     assert outcome.code == 0, outcome.err
     assert in_parts.archives == [archive.read_bytes()]
     assert list_sent_parts(in_parts) == [1, 1, 1, 1, 2, 3, 4, 5, 6]
-    assert "100 %, 5.6 MB of 5.6 MB" in outcome.err, "what was sent twice counts once"
+    assert "100 %, 5.6 MB of 5.6 MB" in outcome.err, "retried bytes count once"
 
 
-@pytest.mark.parametrize("kind", ["cut", "lost", "answer"])
-def test_the_completion_may_be_repeated(
-    in_parts: ApiServer, command_line: CommandLine, archive: Path, kind: str
-) -> None:
+@pytest.mark.parametrize("kind", ["cut", "lost", "response"])
+def test_failed_completion_is_retried(in_parts: ApiServer, command_line: CommandLine, archive: Path, kind: str) -> None:
     broken = Response(200, b"<Error><Code>InternalError</Code></Error>")
-    in_parts.faults = [Fault("POST", "/store/", kind, answer=broken)]  # type: ignore[arg-type]
+    in_parts.faults = [Fault("POST", "/store/", kind, response=broken)]  # type: ignore[arg-type]
     outcome = command_line.run("zip", archive)
     assert outcome.code == 0, outcome.err
     assert in_parts.archives == [archive.read_bytes()]
 
 
-def test_killed_in_the_middle_it_goes_on_with_what_is_missing(
+def test_next_run_after_a_kill_uploads_only_missing_parts(
     in_parts: ApiServer, command_line: CommandLine, archive: Path
 ) -> None:
     hold = Fault("PUT", "", "hold", query={"partNumber": "3"})
@@ -118,12 +128,12 @@ def test_killed_in_the_middle_it_goes_on_with_what_is_missing(
     assert outcome.code == 0, outcome.err
     assert in_parts.archives == [archive.read_bytes()]
     assert list_sent_parts(in_parts) == [3, 4, 5, 6]
-    assert "Going on: 2 of 6 parts have arrived before" in outcome.err
-    assert in_parts.find("POST", "/upload/local$") == [], "the same task is gone on with"
+    assert "Resuming: 2 of 6 parts are already uploaded" in outcome.err
+    assert in_parts.find("POST", "/upload/local$") == [], "the task is resumed"
     assert in_parts.imports == 1
 
 
-def test_ctrl_c_says_how_to_go_on(in_parts: ApiServer, command_line: CommandLine, archive: Path) -> None:
+def test_ctrl_c_prints_how_to_resume(in_parts: ApiServer, command_line: CommandLine, archive: Path) -> None:
     hold = Fault("PUT", "", "hold", times=100)
     in_parts.faults = [hold]
     process = command_line.start("zip", archive)
@@ -131,7 +141,7 @@ def test_ctrl_c_says_how_to_go_on(in_parts: ApiServer, command_line: CommandLine
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "0 of 6 parts have arrived. Run the same command again to go on" in err
+    assert "0 of 6 parts are uploaded. To resume, run the same command again" in err
     assert f"modelhaul cancel {TASK_ID}" in err
     hold.times = 0
     hold.released.set()
@@ -139,42 +149,40 @@ def test_ctrl_c_says_how_to_go_on(in_parts: ApiServer, command_line: CommandLine
     assert in_parts.imports == 1
 
 
-def test_a_network_that_stays_away_ends_it_and_the_next_run_goes_on(
+def test_next_run_resumes_after_a_network_failure(
     in_parts: ApiServer, command_line: CommandLine, archive: Path
 ) -> None:
-    break_off_after_two_parts(in_parts, command_line, archive)
+    fail_after_two_parts(in_parts, command_line, archive)
     assert command_line.run("zip", archive).code == 0
     assert list_sent_parts(in_parts) == [3, 4, 5, 6]
     assert in_parts.archives == [archive.read_bytes()]
 
 
-def break_off_after_two_parts(api: ApiServer, command_line: CommandLine, archive: Path) -> None:
-    """The third PUT and those after it are cut until the program gives up."""
+def fail_after_two_parts(api: ApiServer, command_line: CommandLine, archive: Path) -> None:
+    """Interrupt the third PUT and the following ones until the command fails."""
     api.faults = [Fault("PUT", "", "cut", query={"partNumber": "3"}, times=100)]
     outcome = command_line.run("zip", archive, "--parallel", "1")
     assert outcome.code == 6
-    assert "2 of 6 parts have arrived. Run the same command again to go on." in outcome.err
+    assert "2 of 6 parts are uploaded. To resume, run the same command again." in outcome.err
     api.faults.clear()
     api.requests.clear()
 
 
 @pytest.mark.parametrize("torn", ['{"number": 3, "eta', '{"number": 3, "etag": "\\"'])
-def test_a_journal_cut_off_in_a_line_is_read_as_far_as_it_is_whole(
+def test_incomplete_last_line_of_the_journal_is_ignored(
     in_parts: ApiServer, command_line: CommandLine, archive: Path, torn: str
 ) -> None:
-    break_off_after_two_parts(in_parts, command_line, archive)
+    fail_after_two_parts(in_parts, command_line, archive)
     (journal,) = command_line.folder.glob("state/modelhaul/uploads/*.jsonl")
-    assert journal.stat().st_mode & 0o077 == 0, "its addresses are secrets"
+    assert journal.stat().st_mode & 0o077 == 0, "presigned URLs are secrets"
     with journal.open("a") as file:
         file.write(torn)
     assert command_line.run("zip", archive).code == 0
     assert list_sent_parts(in_parts) == [3, 4, 5, 6]
 
 
-def test_a_changed_file_another_name_or_api_is_another_upload(
-    in_parts: ApiServer, command_line: CommandLine, archive: Path
-) -> None:
-    break_off_after_two_parts(in_parts, command_line, archive)
+def test_changed_file_is_a_new_upload(in_parts: ApiServer, command_line: CommandLine, archive: Path) -> None:
+    fail_after_two_parts(in_parts, command_line, archive)
     archive.write_bytes(make_archive(5_700_000))
     assert command_line.run("zip", archive).code == 0
     assert in_parts.archives == [archive.read_bytes()]
@@ -182,15 +190,17 @@ def test_a_changed_file_another_name_or_api_is_another_upload(
 
 
 @pytest.mark.parametrize("gone", ["cancelled", "unknown", "expired"])
-def test_an_upload_that_is_no_longer_open_starts_anew(
+def test_closed_upload_is_replaced_by_a_new_one(
     in_parts: ApiServer, command_line: CommandLine, archive: Path, gone: str
 ) -> None:
     if gone == "expired":
         in_parts.expires_at = "2026-01-01T00:00:00Z"
-    break_off_after_two_parts(in_parts, command_line, archive)
+    fail_after_two_parts(in_parts, command_line, archive)
     if gone == "unknown":
         in_parts.tasks = {TASK_ID: [make_task()], "other": [make_task()]}
-        in_parts.faults = [Fault("GET", "tasks", answer=refuse(404, "task-not-found", "No such task"))]
+        in_parts.faults = [
+            Fault("GET", "tasks", response=create_problem_response(404, "task-not-found", "Task not found"))
+        ]
     elif gone == "cancelled":
         in_parts.tasks[TASK_ID] = [make_task("CANCELLED"), make_task()]
     assert command_line.run("zip", archive).code in (0, 1)
@@ -198,39 +208,35 @@ def test_an_upload_that_is_no_longer_open_starts_anew(
     assert in_parts.archives == [archive.read_bytes()]
 
 
-def test_addresses_that_ended_before_their_time_are_asked_for_anew_once(
+def test_resumed_upload_with_expired_urls_starts_a_new_upload(
     in_parts: ApiServer, command_line: CommandLine, archive: Path
 ) -> None:
-    break_off_after_two_parts(in_parts, command_line, archive)
-    in_parts.faults = [Fault("PUT", "", answer=store_error(403, "ExpiredToken"))]
+    fail_after_two_parts(in_parts, command_line, archive)
+    in_parts.faults = [Fault("PUT", "", response=create_store_error_response(403, "ExpiredToken"))]
     outcome = command_line.run("zip", archive, "--parallel", "1", "--no-wait")
     assert outcome.code == 0, outcome.err
     assert list_sent_parts(in_parts) == [1, 2, 3, 3, 4, 5, 6]
-    assert "starting anew" in outcome.err
-    assert len(in_parts.find("DELETE", TASK_ID)) == 1, "the task before would wait for nothing"
+    assert "Starting a new upload" in outcome.err
+    assert len(in_parts.find("DELETE", TASK_ID)) == 1, "the previous task is cancelled"
 
 
-def test_addresses_that_end_while_they_are_used_end_it(
-    in_parts: ApiServer, command_line: CommandLine, archive: Path
-) -> None:
-    in_parts.faults = [Fault("PUT", "", answer=store_error(403, "AccessDenied"))]
+def test_new_upload_with_invalid_urls_fails(in_parts: ApiServer, command_line: CommandLine, archive: Path) -> None:
+    in_parts.faults = [Fault("PUT", "", response=create_store_error_response(403, "AccessDenied"))]
     outcome = command_line.run("zip", archive, "--parallel", "1")
     assert outcome.code == 6
-    assert "It answers 403 AccessDenied." in outcome.err
-    assert "Run the same command again: it starts anew." in outcome.err
+    assert "S3 responded with 403 AccessDenied." in outcome.err
+    assert "Run the same command again to start a new upload." in outcome.err
     assert command_line.journal == ""
 
 
-def test_an_upload_that_arrived_is_not_sent_again(
-    in_parts: ApiServer, command_line: CommandLine, archive: Path
-) -> None:
-    break_off_after_two_parts(in_parts, command_line, archive)
+def test_received_archive_is_not_uploaded_again(in_parts: ApiServer, command_line: CommandLine, archive: Path) -> None:
+    fail_after_two_parts(in_parts, command_line, archive)
     in_parts.tasks[TASK_ID] = [make_task("INSPECTING"), make_task()]
     assert command_line.run("zip", archive).code == 0
     assert list_sent_parts(in_parts) == []
 
 
-def test_a_completion_that_got_through_unheard_is_noticed(
+def test_completion_with_a_lost_response_is_detected(
     in_parts: ApiServer, command_line: CommandLine, archive: Path
 ) -> None:
     in_parts.faults = [Fault("POST", "/store/", "lost", times=1)]
@@ -240,17 +246,17 @@ def test_a_completion_that_got_through_unheard_is_noticed(
     assert len(in_parts.find("POST", "/store/")) == 2
 
 
-def test_a_completion_that_is_refused_ends_it(
+def test_rejected_completion_fails(
     in_parts: ApiServer, command_line: CommandLine, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploading, "ARRIVAL_SECONDS", 0.0)
-    in_parts.faults = [Fault("POST", "/store/", answer=store_error(404, "NoSuchUpload"))]
+    monkeypatch.setattr(uploader, "COMPLETION_TIMEOUT", 0.0)
+    in_parts.faults = [Fault("POST", "/store/", response=create_store_error_response(404, "NoSuchUpload"))]
     outcome = command_line.run("zip", archive)
     assert outcome.code == 6
     assert command_line.journal == ""
 
 
-def test_a_file_that_changes_while_it_is_sent_is_not_imported(
+def test_file_that_changes_during_the_upload_is_not_imported(
     in_parts: ApiServer, command_line: CommandLine, archive: Path
 ) -> None:
     hold = Fault("PUT", "", "hold", times=1)
@@ -262,12 +268,14 @@ def test_a_file_that_changes_while_it_is_sent_is_not_imported(
     hold.released.set()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "The file changed while it was being sent." in err
+    assert "The file changed during the upload." in err
     assert in_parts.archives == []
     assert in_parts.tasks[TASK_ID][0]["stage"] == "CANCELLED"
 
 
-def test_one_file_is_sent_by_one_process(in_parts: ApiServer, command_line: CommandLine, archive: Path) -> None:
+def test_second_process_cannot_upload_the_same_file(
+    in_parts: ApiServer, command_line: CommandLine, archive: Path
+) -> None:
     hold = Fault("PUT", "", "hold", times=100)
     in_parts.faults = [hold]
     first = command_line.start("zip", archive)
@@ -276,11 +284,11 @@ def test_one_file_is_sent_by_one_process(in_parts: ApiServer, command_line: Comm
     first.kill()
     first.communicate()
     assert second.code == 4
-    assert "This file is being sent already." in second.err
+    assert "Upload already in progress." in second.err
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "no-zip"])
-def test_what_is_no_archive_is_not_sent(api: ApiServer, command_line: CommandLine, tmp_path: Path, kind: str) -> None:
+def test_invalid_archive_is_not_uploaded(api: ApiServer, command_line: CommandLine, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "models.zip"
     if kind == "folder":
         path.mkdir()
@@ -291,14 +299,16 @@ def test_what_is_no_archive_is_not_sent(api: ApiServer, command_line: CommandLin
     assert api.requests == []
 
 
-def test_a_hostile_archive_is_a_failed_import_by_either_way(
+def test_rejected_archive_is_a_failed_import_by_post_and_by_upload(
     api: ApiServer, command_line: CommandLine, archive: Path, tmp_path: Path
 ) -> None:
     small = tmp_path / "small.zip"
     small.write_bytes(make_archive(1000))
-    api.submits = [
-        refuse(400, "archive-refused", "The archive is refused", "../x leads outside.", reason="path-escape"),
-        refuse(
+    api.submit_responses = [
+        create_problem_response(
+            400, "archive-refused", "Archive rejected", "../x leads outside.", reason="path-escape"
+        ),
+        create_problem_response(
             404,
             "no-model-in-archive",
             "No valid model in the archive",
@@ -310,14 +320,14 @@ def test_a_hostile_archive_is_a_failed_import_by_either_way(
     assert "../x leads outside." in refused.err
     empty = command_line.run("zip", small)
     assert empty.code == 1
-    assert "  a: lacks config.json, tokenizer.json" in empty.err
+    assert "  a: missing config.json, tokenizer.json" in empty.err
     api.tasks[TASK_ID] = [make_task("FAILED", error_msg="refused", error={"type": "archive-refused"})]
     assert command_line.run("zip", archive).code == 1
     api.tasks[TASK_ID] = [make_task("FAILED", error_msg="it is here", error={"type": "model-exists"})]
     assert command_line.run("zip", archive).code == 4
 
 
-def test_models_that_failed_are_named_beside_the_others(
+def test_failed_and_imported_models_of_an_archive_are_printed(
     api: ApiServer, command_line: CommandLine, archive: Path
 ) -> None:
     error = {"type": "unsafe-model", "detail": "a.pt: imports os.system", "retryable": False}

@@ -1,4 +1,4 @@
-"""ls, show, get, rm"""
+"""The commands `ls`, `show`, `get` and `rm`."""
 
 import hashlib
 import os
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from modelhaul_cli.downloading import name_partial
+from modelhaul_cli.downloader import build_partial_name
 from tests.command_line.conftest import CommandLine
-from tests.fakes.api_server import MODEL_ID, ApiServer, Fault, Response, store_error
+from tests.fakes.api_server import MODEL_ID, ApiServer, Fault, Response, create_store_error_response
 
 FILES = {
     "config.json": b'{"a": 1}',
@@ -43,28 +43,28 @@ def test_models_are_listed(api: ApiServer, command_line: CommandLine) -> None:
     assert api.requests[0].query == {"name": "BERT", "source": "HUGGINGFACE", "limit": "20"}
 
 
-def test_a_part_of_a_model_does_not_pass_for_the_whole(api: ApiServer, command_line: CommandLine) -> None:
+def test_selection_is_shown_for_partial_models(api: ApiServer, command_line: CommandLine) -> None:
     selection = {"allow_patterns": ["*.json"], "ignore_patterns": ["onnx/*"], "weights": "safetensors"}
     api.add_model(FILES, selection=selection)
-    words = "--allow *.json --ignore onnx/* --weights safetensors"
-    assert f"bert-base-uncased (only {words})\n" in command_line.run("ls").out
-    assert f"part      {words}\n" in command_line.run("show", MODEL_ID).out
+    options = "--allow *.json --ignore onnx/* --weights safetensors"
+    assert f"bert-base-uncased ({options})\n" in command_line.run("ls").out
+    assert f"selection {options}\n" in command_line.run("show", MODEL_ID).out
 
 
-def test_long_lists_come_page_by_page(api: ApiServer, command_line: CommandLine) -> None:
+def test_long_lists_are_read_in_pages(api: ApiServer, command_line: CommandLine) -> None:
     record = api.add_model(FILES)
     api.models = {str(n): {**record, "model_id": str(n)} for n in range(250)}
     outcome = command_line.run("ls", "--limit", "220", "--json")
     assert [m["model_id"] for m in outcome.json["models"]] == [str(n) for n in range(220)]
     assert outcome.json["more"] is True
     assert [r.query["limit"] for r in api.requests] == ["100", "100", "20"]
-    assert "There are more" in outcome.err
+    assert "More results are available" in outcome.err
     whole = command_line.run("ls", "--limit", "1000", "--json").json
     assert (len(whole["models"]), whole["more"]) == (250, False)
 
 
 @pytest.mark.parametrize("inline", [True, False])
-def test_a_model_is_shown_with_its_files(api: ApiServer, command_line: CommandLine, inline: bool) -> None:
+def test_model_is_shown_with_its_files(api: ApiServer, command_line: CommandLine, inline: bool) -> None:
     record = api.add_model(FILES, inline=inline)
     outcome = command_line.run("show", MODEL_ID)
     assert outcome.code == 0
@@ -77,14 +77,14 @@ def test_a_model_is_shown_with_its_files(api: ApiServer, command_line: CommandLi
     assert {k: shown[k] for k in record} == record
 
 
-def test_an_unknown_model_is_not_found(command_line: CommandLine) -> None:
+def test_unknown_model_is_not_found(command_line: CommandLine) -> None:
     for command in (["show", "x"], ["get", "x"], ["rm", "x", "--yes"]):
         outcome = command_line.run(*command)
         assert (outcome.code, outcome.out) == (3, "")
-        assert "No such model." in outcome.err
+        assert "Model not found." in outcome.err
 
 
-def test_a_model_without_a_manifest_cannot_be_had(api: ApiServer, command_line: CommandLine) -> None:
+def test_model_without_a_manifest_is_not_found(api: ApiServer, command_line: CommandLine) -> None:
     api.add_model(FILES)
     api.models[MODEL_ID] = {"model_id": MODEL_ID, "name": "a", "status": "IMPORTING"}
     assert command_line.run("get", MODEL_ID).code == 3
@@ -94,7 +94,7 @@ def test_files_are_downloaded_and_verified(api: ApiServer, command_line: Command
     api.add_model(FILES)
     outcome = command_line.run("get", MODEL_ID)
     assert outcome.code == 0, outcome.err
-    assert outcome.out == "bert-base-uncased: 4 files, 2.2 MB, verified\n"
+    assert outcome.out == "Downloaded and verified 4 files (2.2 MB) in bert-base-uncased.\n"
     assert read_folder(command_line.folder / "bert-base-uncased") == FILES
     again = command_line.run("get", MODEL_ID, "--json")
     assert again.json == {
@@ -103,43 +103,41 @@ def test_files_are_downloaded_and_verified(api: ApiServer, command_line: Command
         "kept": 4,
         "bytes": 0,
     }
-    assert len(api.find("GET", "/store/")) == 3, "an empty file needs no bytes, and nothing is fetched twice"
+    assert len(api.find("GET", "/store/")) == 3, "an empty file needs no request, and no file is downloaded twice"
 
 
-def test_some_files_are_chosen_by_name_or_pattern(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
+def test_files_are_selected_by_path_or_pattern(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
     api.add_model(FILES)
     outcome = command_line.run("get", MODEL_ID, "config.json", "onnx/*", "--to", tmp_path / "here" / "model")
     assert outcome.code == 0
     assert sorted(read_folder(tmp_path / "here" / "model")) == ["config.json", "onnx/model.onnx"]
-    none = command_line.run("get", MODEL_ID, "config.json", "*.bin", "--to", tmp_path / "none")
-    assert none.code == 3
-    assert "'*.bin'" in none.err
+    unmatched = command_line.run("get", MODEL_ID, "config.json", "*.bin", "--to", tmp_path / "none")
+    assert unmatched.code == 3
+    assert "'*.bin'" in unmatched.err
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("kind", ["short", "cut", "answer"])
-def test_a_download_that_breaks_off_goes_on_where_it_was(
-    api: ApiServer, command_line: CommandLine, tmp_path: Path, kind: str
-) -> None:
+@pytest.mark.parametrize("kind", ["short", "cut", "response"])
+def test_interrupted_download_is_resumed(api: ApiServer, command_line: CommandLine, tmp_path: Path, kind: str) -> None:
     api.add_model(FILES)
-    slow = store_error(503, "SlowDown")
-    api.faults = [Fault("GET", "safetensors$", kind, answer=slow, keep=1_000_000, times=3)]  # type: ignore[arg-type]
+    slow = create_store_error_response(503, "SlowDown")
+    api.faults = [Fault("GET", "safetensors$", kind, response=slow, keep=1_000_000, times=3)]  # type: ignore[arg-type]
     outcome = command_line.run("get", MODEL_ID, "--to", tmp_path / "m", "--parallel", "1")
     assert outcome.code == 0, outcome.err
     assert read_folder(tmp_path / "m") == FILES
-    assert "100 %, 2.2 MB of 2.2 MB" in outcome.err, "what was fetched twice counts once"
+    assert "100 %, 2.2 MB of 2.2 MB" in outcome.err, "retried bytes count once"
     if kind == "short":
         ranges = [r.headers.get("range") for r in api.find("GET", "/store/model.safetensors")]
         assert ranges[0] is None
         assert all(r and r > "bytes=0-" for r in ranges[1:])
 
 
-def test_what_a_run_left_is_gone_on_with_by_the_next(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
+def test_next_run_resumes_a_partial_file(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
     api.add_model(FILES)
     folder = tmp_path / "m"
     content = FILES["model.safetensors"]
     folder.mkdir()
-    partial = folder / name_partial("model.safetensors", hashlib.sha256(content).hexdigest())
+    partial = folder / build_partial_name("model.safetensors", hashlib.sha256(content).hexdigest())
     partial.write_bytes(content[:400_000])
     other = folder / ".model.safetensors.0123456789abcdef.partial"
     other.write_bytes(b"of another content")
@@ -151,7 +149,7 @@ def test_what_a_run_left_is_gone_on_with_by_the_next(api: ApiServer, command_lin
 
 
 @pytest.mark.parametrize("character", ["模", "é", "a"])
-def test_a_long_name_is_fetched_whatever_its_script(
+def test_long_names_of_any_script_are_downloaded(
     api: ApiServer, command_line: CommandLine, tmp_path: Path, character: str
 ) -> None:
     """File systems limit names to 255 bytes: 80 CJK characters have 240."""
@@ -162,28 +160,28 @@ def test_a_long_name_is_fetched_whatever_its_script(
     assert read_folder(tmp_path / "m")[name] == b"content"
 
 
-def test_files_of_equal_content_have_partial_files_of_their_own() -> None:
-    first, second = (name_partial("x" * 100 + last, "0" * 64) for last in "ab")
+def test_files_with_equal_content_have_different_partial_files() -> None:
+    first, second = (build_partial_name("x" * 100 + last, "0" * 64) for last in "ab")
     assert first != second
-    assert max(len(name_partial(name, "f" * 64).encode()) for name in ("模" * 85, "x" * 255)) <= 102
+    assert max(len(build_partial_name(name, "f" * 64).encode()) for name in ("模" * 85, "x" * 255)) <= 102
 
 
-def test_wrong_bytes_are_never_kept(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
+def test_wrong_bytes_are_discarded(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
     api.add_model(FILES)
     api.files["config.json"] = b'{"a": 2}'
     folder = tmp_path / "m"
     outcome = command_line.run("get", MODEL_ID, "config.json", "--to", folder)
     assert outcome.code == 6
-    assert "The sha256 of config.json differs." in outcome.err
+    assert "The SHA-256 of config.json does not match the manifest." in outcome.err
     assert all(content == b"" for content in read_folder(folder).values())
     assert not (folder / "config.json").exists()
 
 
-def test_a_damaged_partial_file_is_fetched_anew(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
+def test_damaged_partial_file_is_downloaded_again(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
     api.add_model(FILES)
     content = FILES["model.safetensors"]
     (tmp_path / "m").mkdir()
-    partial = tmp_path / "m" / name_partial("model.safetensors", hashlib.sha256(content).hexdigest())
+    partial = tmp_path / "m" / build_partial_name("model.safetensors", hashlib.sha256(content).hexdigest())
     for left in (b"x" * 1000, content + b"more"):
         partial.write_bytes(left)
         assert command_line.run("get", MODEL_ID, "model.safetensors", "--to", tmp_path / "m").code == 0
@@ -191,7 +189,7 @@ def test_a_damaged_partial_file_is_fetched_anew(api: ApiServer, command_line: Co
         (tmp_path / "m" / "model.safetensors").unlink()
 
 
-def test_a_changed_file_is_replaced(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
+def test_changed_file_is_replaced(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
     api.add_model(FILES)
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_bytes(b'{"a": 3}')
@@ -200,16 +198,14 @@ def test_a_changed_file_is_replaced(api: ApiServer, command_line: CommandLine, t
 
 
 @pytest.mark.parametrize("path", ["../evil", "/etc/evil", "a/../../evil", "C:\\evil", "a\\b"])
-def test_a_path_that_leads_elsewhere_is_refused(
-    api: ApiServer, command_line: CommandLine, tmp_path: Path, path: str
-) -> None:
+def test_unsafe_paths_are_rejected(api: ApiServer, command_line: CommandLine, tmp_path: Path, path: str) -> None:
     api.add_model({"config.json": b"{}", path: b"evil"})
     outcome = command_line.run("get", MODEL_ID, "--to", tmp_path / "m")
     assert outcome.code == 2
     assert not (tmp_path / "m").exists()
 
 
-def test_a_link_in_the_folder_is_not_followed_out_of_it(
+def test_symbolic_link_out_of_the_destination_is_rejected(
     api: ApiServer, command_line: CommandLine, tmp_path: Path
 ) -> None:
     api.add_model(FILES)
@@ -220,29 +216,25 @@ def test_a_link_in_the_folder_is_not_followed_out_of_it(
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_bytes_are_not_fetched_from_an_address_that_others_can_read(
-    api: ApiServer, command_line: CommandLine, tmp_path: Path
-) -> None:
+def test_insecure_presigned_urls_are_rejected(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
     api.add_model(FILES)
     api.faults = [
-        Fault("GET", "/files/", answer=Response(302, headers={"Location": "http://example.com/x"}), times=100)
+        Fault("GET", "/files/", response=Response(302, headers={"Location": "http://example.com/x"}), times=100)
     ]
     outcome = command_line.run("get", MODEL_ID, "config.json", "--to", tmp_path / "m")
     assert outcome.code == 2
     assert "example.com" in outcome.err
 
 
-def test_a_folder_that_cannot_be_written_has_a_clear_end(
-    api: ApiServer, command_line: CommandLine, tmp_path: Path
-) -> None:
+def test_unwritable_destination_is_a_local_io_error(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
     api.add_model(FILES)
     (tmp_path / "file").write_bytes(b"")
     outcome = command_line.run("get", MODEL_ID, "--to", tmp_path / "file")
     assert outcome.code == 1
-    assert "This machine does not do it." in outcome.err
+    assert "Local I/O error." in outcome.err
 
 
-def test_a_model_is_deleted(api: ApiServer, command_line: CommandLine) -> None:
+def test_model_is_deleted(api: ApiServer, command_line: CommandLine) -> None:
     api.add_model(FILES)
     outcome = command_line.run("rm", MODEL_ID, "--yes")
     assert (outcome.code, outcome.out, outcome.err) == (0, "", f"Deleted {MODEL_ID}.\n")
@@ -254,23 +246,23 @@ def test_a_model_is_deleted(api: ApiServer, command_line: CommandLine) -> None:
     assert "in the background" in large.err
 
 
-def test_a_deletion_whose_answer_is_lost_is_done(api: ApiServer, command_line: CommandLine) -> None:
+def test_deletion_with_a_lost_response_succeeds(api: ApiServer, command_line: CommandLine) -> None:
     api.add_model(FILES)
     api.faults = [Fault("DELETE", "", "lost")]
     assert command_line.run("rm", MODEL_ID, "--yes").code == 0
 
 
-def test_nothing_is_deleted_without_a_yes(api: ApiServer, command_line: CommandLine) -> None:
+def test_deletion_without_a_terminal_requires_yes(api: ApiServer, command_line: CommandLine) -> None:
     api.add_model(FILES)
     process = command_line.start("rm", MODEL_ID)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "--yes is needed" in err
+    assert "Pass --yes" in err
     assert list(api.models) == [MODEL_ID]
 
 
 @pytest.mark.parametrize(("typed", "code"), [("y\n", 0), ("n\n", 130), ("", 130)])
-def test_a_person_is_asked(
+def test_deletion_asks_for_confirmation(
     api: ApiServer, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, typed: str, code: int
 ) -> None:
     api.add_model(FILES)
@@ -283,5 +275,5 @@ def test_a_person_is_asked(
     finally:
         os.close(leader)
     assert outcome.code == code
-    assert "Delete google-bert/bert-base-uncased (2.2 MB) and its files for good?" in outcome.err
+    assert "Delete google-bert/bert-base-uncased (2.2 MB) and its files permanently?" in outcome.err
     assert bool(api.models) == bool(code)

@@ -1,4 +1,4 @@
-"""How the API is found, and the program itself."""
+"""Configuration of the API, and the application itself."""
 
 import json
 import re
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from modelhaul_cli import errors
-from modelhaul_cli.addresses import check_address
 from modelhaul_cli.configuration import find_configuration
+from modelhaul_cli.urls import check_url
 from tests.command_line.conftest import CommandLine
 from tests.fakes.api_server import KEY, ApiServer, Fault, create_json_response
 
@@ -27,13 +27,13 @@ def find(environment: dict[str, str], folder: Path, url: str | None = None, key:
     return found.url, found.key
 
 
-def test_the_environment_configures(tmp_path: Path) -> None:
+def test_environment_takes_precedence_over_the_local_stack(tmp_path: Path) -> None:
     write_state(tmp_path, api_url=LOCAL, api_key="local")
     environment = {"MODELHAUL_API_URL": f"{AWS}/", "MODELHAUL_API_KEY": "k"}
     assert find(environment, tmp_path) == (AWS, "k")
 
 
-def test_options_come_first_and_are_repeated_in_hints(tmp_path: Path) -> None:
+def test_options_take_precedence_and_are_kept_for_hints(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text(" from-file\n")
     environment = {"MODELHAUL_API_URL": "https://other/v1", "MODELHAUL_API_KEY": "k"}
@@ -43,60 +43,62 @@ def test_options_come_first_and_are_repeated_in_hints(tmp_path: Path) -> None:
     assert "from-file" not in repr(found)
 
 
-def test_a_local_stack_is_found_in_the_folders_above(tmp_path: Path) -> None:
+def test_local_stack_is_found_in_parent_folders(tmp_path: Path) -> None:
     write_state(tmp_path, api_url=LOCAL, api_key="local")
     deep = tmp_path / "a" / "b"
     deep.mkdir(parents=True)
     assert find({}, deep) == (LOCAL, "local")
     assert find({"MODELHAUL_API_URL": LOCAL}, deep) == (LOCAL, "local")
-    assert find({"MODELHAUL_API_KEY": "for AWS"}, deep) == (LOCAL, "local"), "a key goes nowhere by itself"
+    assert find({"MODELHAUL_API_KEY": "for AWS"}, deep) == (LOCAL, "local"), (
+        "the key of the environment needs the URL of the environment"
+    )
 
 
 @pytest.mark.parametrize(
-    ("environment", "words"),
+    ("environment", "expected"),
     [
-        ({}, "address and key are not configured"),
-        ({"MODELHAUL_API_KEY": "k"}, "address is not configured"),
-        ({"MODELHAUL_API_URL": AWS}, "key is not configured"),
+        ({}, "API URL and API key are not configured"),
+        ({"MODELHAUL_API_KEY": "k"}, "API URL is not configured"),
+        ({"MODELHAUL_API_URL": AWS}, "API key is not configured"),
     ],
 )
-def test_what_lacks_is_said_with_all_ways(environment: dict[str, str], words: str) -> None:
+def test_missing_configuration_is_reported_with_instructions(environment: dict[str, str], expected: str) -> None:
     with pytest.raises(errors.UsageError) as raised:
         find_configuration(None, None, environment, NOWHERE)
-    assert words in raised.value.title
+    assert expected in raised.value.title
     for way in ("MODELHAUL_API_URL", "--api-key-file", "make run", "describe-stacks", "get-api-key"):
         assert way in raised.value.detail
 
 
-def test_a_key_without_an_address_goes_nowhere(tmp_path: Path) -> None:
+def test_key_file_requires_a_url(tmp_path: Path) -> None:
     write_state(tmp_path, api_url=LOCAL, api_key="local")
     (tmp_path / "key").write_text("k")
-    with pytest.raises(errors.UsageError, match="address is not configured"):
+    with pytest.raises(errors.UsageError, match="API URL is not configured"):
         find({}, tmp_path, key=tmp_path / "key")
 
 
-def test_the_key_of_a_local_stack_goes_nowhere_else(tmp_path: Path) -> None:
+def test_key_of_a_local_stack_is_not_sent_elsewhere(tmp_path: Path) -> None:
     write_state(tmp_path, api_url=LOCAL, api_key="local")
-    with pytest.raises(errors.UsageError, match="key is not configured"):
+    with pytest.raises(errors.UsageError, match="API key is not configured"):
         find({"MODELHAUL_API_URL": AWS}, tmp_path)
 
 
-def test_a_file_in_a_checkout_cannot_lead_elsewhere(tmp_path: Path) -> None:
+def test_remote_url_in_a_state_file_is_rejected(tmp_path: Path) -> None:
     write_state(tmp_path, api_url="https://evil.example/v1", api_key="bait")
-    with pytest.raises(errors.UsageError, match="not on this machine"):
+    with pytest.raises(errors.UsageError, match="not a loopback URL"):
         find({"MODELHAUL_API_KEY": "k"}, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"api_url": "http://127.0.0.1/v1"}'])
-def test_a_state_that_is_none_is_said(tmp_path: Path, text: str) -> None:
+def test_invalid_state_file_is_rejected(tmp_path: Path, text: str) -> None:
     (tmp_path / ".local").mkdir()
     (tmp_path / ".local" / "stack.json").write_text(text)
-    with pytest.raises(errors.UsageError, match="cannot be read"):
+    with pytest.raises(errors.UsageError, match="Cannot read the state"):
         find({}, tmp_path)
 
 
 @pytest.mark.parametrize("key", [b"", b"two words", b"line\nline", b"\xff", "schlüssel".encode()])
-def test_a_key_that_is_none_is_refused(tmp_path: Path, key: bytes) -> None:
+def test_invalid_keys_are_rejected(tmp_path: Path, key: bytes) -> None:
     (tmp_path / "key").write_bytes(key)
     with pytest.raises(errors.UsageError):
         find({"MODELHAUL_API_URL": AWS}, NOWHERE, key=tmp_path / "key")
@@ -105,8 +107,8 @@ def test_a_key_that_is_none_is_refused(tmp_path: Path, key: bytes) -> None:
 
 
 @pytest.mark.parametrize("url", [AWS, LOCAL, "http://localhost:1/v1", "http://[::1]:1/v1"])
-def test_https_and_this_machine_are_spoken_to(url: str) -> None:
-    assert check_address(url, "It") == url
+def test_https_and_loopback_urls_are_accepted(url: str) -> None:
+    assert check_url(url, "URL") == url
 
 
 @pytest.mark.parametrize(
@@ -124,12 +126,12 @@ def test_https_and_this_machine_are_spoken_to(url: str) -> None:
         "https://[::1/v1",
     ],
 )
-def test_other_addresses_are_refused(url: str) -> None:
+def test_other_urls_are_rejected(url: str) -> None:
     with pytest.raises(errors.UsageError):
-        check_address(url, "It")
+        check_url(url, "URL")
 
 
-def test_what_is_not_configured_ends_with_2(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_configuration_exits_with_2(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MODELHAUL_API_URL")
     monkeypatch.delenv("MODELHAUL_API_KEY")
     outcome = command_line.run("ls")
@@ -137,7 +139,7 @@ def test_what_is_not_configured_ends_with_2(command_line: CommandLine, monkeypat
     assert command_line.run("ls", "--json").json["error"]["exit_code"] == 2
 
 
-def test_options_of_the_command_line_lead_to_the_api(
+def test_options_configure_the_api(
     api: ApiServer, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("MODELHAUL_API_URL")
@@ -149,26 +151,26 @@ def test_options_of_the_command_line_lead_to_the_api(
 
 
 @pytest.mark.parametrize("arguments", [["hf"], ["nothing"], ["ls", "--limit", "0"], ["hf", "x", "--weights", "tf"]])
-def test_wrong_use_ends_with_2(command_line: CommandLine, arguments: list[str]) -> None:
+def test_invalid_usage_exits_with_2(command_line: CommandLine, arguments: list[str]) -> None:
     outcome = command_line.run(*arguments)
     assert (outcome.code, outcome.out) == (2, "")
 
 
-def test_another_service_is_told_from_ours(api: ApiServer, command_line: CommandLine) -> None:
-    for answer in (create_json_response(200, []), create_json_response(302, {}, Location="/login")):
-        api.faults = [Fault("GET", "", answer=answer)]
+def test_other_services_are_detected(api: ApiServer, command_line: CommandLine) -> None:
+    for response in (create_json_response(200, []), create_json_response(302, {}, Location="/login")):
+        api.faults = [Fault("GET", "", response=response)]
         outcome = command_line.run("ls")
         assert outcome.code == 6
-        assert "This is not Modelhaul's API." in outcome.err
+        assert "The server does not appear to be a Modelhaul API." in outcome.err
 
 
-def test_no_key_is_sent_where_a_redirect_leads(api: ApiServer, command_line: CommandLine) -> None:
-    api.faults = [Fault("POST", "", answer=create_json_response(302, {}, Location=f"{api.endpoint}/elsewhere"))]
+def test_redirects_are_not_followed(api: ApiServer, command_line: CommandLine) -> None:
+    api.faults = [Fault("POST", "", response=create_json_response(302, {}, Location=f"{api.endpoint}/elsewhere"))]
     command_line.run("hf", "x")
     assert api.find("", "elsewhere") == []
 
 
-def test_a_netrc_is_not_read(api: ApiServer, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_netrc_is_not_read(api: ApiServer, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     netrc = command_line.folder / ".netrc"
     netrc.write_text("default login a password b\n")
     netrc.chmod(0o600)
@@ -178,14 +180,14 @@ def test_a_netrc_is_not_read(api: ApiServer, command_line: CommandLine, monkeypa
     assert "authorization" not in api.requests[0].headers
 
 
-def test_the_installed_program_says_what_it_is(command_line: CommandLine) -> None:
+def test_installed_program_prints_its_version(command_line: CommandLine) -> None:
     out, err = command_line.start("--version").communicate(timeout=60)
     assert re.fullmatch(r"modelhaul \d+\.\d+\.\d+\n", out), err
 
 
-def test_the_help_names_commands_and_exit_codes(command_line: CommandLine) -> None:
+def test_help_lists_commands_and_exit_codes(command_line: CommandLine) -> None:
     shown = command_line.run("--help").out
-    assert "\x1b" not in shown, "no colours where there is no terminal"
+    assert "\x1b" not in shown, "no colours without a terminal"
     for code in errors.ExitCode:
         assert f" {code.value} " in shown
     for command in ("hf", "github", "zip", "ls", "show", "status", "tasks", "cancel", "rm", "get"):
@@ -193,7 +195,7 @@ def test_the_help_names_commands_and_exit_codes(command_line: CommandLine) -> No
         assert "--json" in command_line.run(command, "--help").out
 
 
-def test_the_drawing_of_the_errors_is_true() -> None:
+def test_error_tree_in_the_docstring_matches_the_classes() -> None:
     drawn = re.findall(r"[├└]── (\w+) +(\d+)", errors.__doc__ or "")
     classes = {
         name: int(kind.exit_code)
@@ -203,6 +205,6 @@ def test_the_drawing_of_the_errors_is_true() -> None:
     assert {name: int(code) for name, code in drawn} == classes
 
 
-def test_the_exit_codes_in_the_documentation_are_those_of_the_program() -> None:
+def test_documented_exit_codes_match_the_program() -> None:
     text = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
     assert [int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)] == [*errors.ExitCode]

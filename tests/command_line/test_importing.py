@@ -1,4 +1,4 @@
-"""hf and github: submit, follow, and every way in which that ends."""
+"""`hf` and `github`: submit an import, follow it, and each outcome."""
 
 import signal
 
@@ -11,9 +11,9 @@ from tests.fakes.api_server import (
     ApiServer,
     Fault,
     Response,
+    create_problem_response,
     make_progress,
     make_task,
-    refuse,
     wait_until,
 )
 
@@ -27,7 +27,7 @@ STAGES = [
 ]
 
 
-def test_a_model_of_the_hub_is_followed_to_its_end(api: ApiServer, command_line: CommandLine) -> None:
+def test_hub_import_is_followed_until_it_ends(api: ApiServer, command_line: CommandLine) -> None:
     api.tasks[TASK_ID] = list(STAGES)
     outcome = command_line.run("hf", "bert-base-uncased")
     assert outcome.code == 0
@@ -44,7 +44,7 @@ def test_a_model_of_the_hub_is_followed_to_its_end(api: ApiServer, command_line:
     assert len(submit.headers["idempotency-key"]) == 36
 
 
-def test_each_change_is_a_line_of_json(api: ApiServer, command_line: CommandLine) -> None:
+def test_each_change_is_a_json_line(api: ApiServer, command_line: CommandLine) -> None:
     api.tasks[TASK_ID] = list(STAGES)
     outcome = command_line.run("hf", "bert-base-uncased", "--json")
     assert (outcome.code, outcome.lines) == (0, STAGES)
@@ -76,7 +76,7 @@ def test_each_change_is_a_line_of_json(api: ApiServer, command_line: CommandLine
         ),
     ],
 )
-def test_what_is_asked_for_is_sent(
+def test_options_are_sent_in_the_request(
     api: ApiServer, command_line: CommandLine, arguments: list[str], route: str, body: dict[str, object]
 ) -> None:
     assert command_line.run(*arguments).code == 0
@@ -84,7 +84,7 @@ def test_what_is_asked_for_is_sent(
     assert submit.json == body
 
 
-def test_without_waiting_the_task_is_named(api: ApiServer, command_line: CommandLine) -> None:
+def test_no_wait_prints_the_task_id(api: ApiServer, command_line: CommandLine) -> None:
     api.tasks[TASK_ID] = [make_task("PLANNING")]
     outcome = command_line.run("hf", "bert-base-uncased", "--no-wait")
     assert (outcome.code, outcome.out) == (0, f"{TASK_ID}\n")
@@ -92,7 +92,7 @@ def test_without_waiting_the_task_is_named(api: ApiServer, command_line: Command
     assert command_line.run("hf", "bert-base-uncased", "--no-wait", "--json").json == make_task("PLANNING")
 
 
-def test_a_failed_import_says_what_to_do(api: ApiServer, command_line: CommandLine) -> None:
+def test_failed_import_prints_the_remedy(api: ApiServer, command_line: CommandLine) -> None:
     error = {"type": "unsafe-model", "retryable": False, "remedy": "Ask its owner for safetensors."}
     failed = make_task("FAILED", error_msg="pytorch_model.bin: imports os.system", error=error)
     api.tasks[TASK_ID] = [make_task("TRANSFERRING"), failed]
@@ -107,27 +107,27 @@ def test_a_failed_import_says_what_to_do(api: ApiServer, command_line: CommandLi
     assert (again.code, again.lines) == (1, [failed])
 
 
-EXISTS = refuse(
+EXISTS = create_problem_response(
     409,
     "model-exists",
-    "The model is here already",
-    "It is.",
+    "Model already exists",
+    "It is READY.",
     model_id=MODEL_ID,
     models=[{"model_id": MODEL_ID, "name": "google-bert/bert-base-uncased"}],
 )
-RUNNING = refuse(
-    409, "import-in-progress", "The model is being imported", "By another task.", model_id=MODEL_ID, task_id=TASK_ID
+RUNNING = create_problem_response(
+    409, "import-in-progress", "Import of the model in progress", "By another task.", model_id=MODEL_ID, task_id=TASK_ID
 )
 
 
-def test_a_model_that_is_here_is_a_conflict_that_says_where(api: ApiServer, command_line: CommandLine) -> None:
+def test_existing_model_is_a_conflict_with_its_location(api: ApiServer, command_line: CommandLine) -> None:
     record = api.add_model({"config.json": b"{}"})
-    api.submits = [EXISTS] * 4
+    api.submit_responses = [EXISTS] * 4
     outcome = command_line.run("hf", "bert-base-uncased")
     assert (outcome.code, outcome.out) == (4, "")
     assert outcome.err.splitlines() == [
-        "Error: The model is here already.",
-        "It is.",
+        "Error: Model already exists.",
+        "It is READY.",
         f"{record['name']}: {record['location']} ({MODEL_ID})",
     ]
     error = command_line.run("hf", "bert-base-uncased", "--json").json["error"]
@@ -139,17 +139,15 @@ def test_a_model_that_is_here_is_a_conflict_that_says_where(api: ApiServer, comm
     assert as_json.json["models"][0]["location"] == record["location"]
 
 
-def test_a_model_that_is_here_is_told_of_also_where_its_record_cannot_be_read(
-    api: ApiServer, command_line: CommandLine
-) -> None:
-    api.submits = [EXISTS]
+def test_existing_model_is_reported_when_its_record_is_unavailable(api: ApiServer, command_line: CommandLine) -> None:
+    api.submit_responses = [EXISTS]
     outcome = command_line.run("hf", "bert-base-uncased")
     assert outcome.code == 4
-    assert outcome.err.splitlines()[-1] == f"google-bert/bert-base-uncased: here already ({MODEL_ID})"
+    assert outcome.err.splitlines()[-1] == f"google-bert/bert-base-uncased: already exists ({MODEL_ID})"
 
 
-def test_an_import_under_way_is_named_and_can_be_followed(api: ApiServer, command_line: CommandLine) -> None:
-    api.submits = [RUNNING] * 2
+def test_running_import_is_reported_and_can_be_followed(api: ApiServer, command_line: CommandLine) -> None:
+    api.submit_responses = [RUNNING] * 2
     outcome = command_line.run("hf", "bert-base-uncased")
     assert outcome.code == 4
     assert outcome.err.splitlines()[-1] == f"  modelhaul status {TASK_ID} --follow"
@@ -160,15 +158,29 @@ def test_an_import_under_way_is_named_and_can_be_followed(api: ApiServer, comman
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "words"),
+    ("response", "code", "messages"),
     [
-        (refuse(404, "model-not-found", "No such model", "There is no model 'x'."), 3, ["No such model."]),
-        (refuse(404, "revision-not-found", "No such revision"), 3, ["No such revision."]),
-        (refuse(403, "access-required", "Access must be granted first", "Ask at https://hf.co/x."), 5, ["Ask at"]),
-        (Response(403, b'{"message":"Forbidden"}'), 5, ["The API refuses the request."]),
-        (refuse(400, "invalid-repository", "Not a repository on GitHub"), 2, ["Not a repository on GitHub."]),
         (
-            refuse(
+            create_problem_response(404, "model-not-found", "Model not found", "There is no model 'x'."),
+            3,
+            ["Model not found."],
+        ),
+        (create_problem_response(404, "revision-not-found", "Revision not found"), 3, ["Revision not found."]),
+        (
+            create_problem_response(
+                403, "access-required", "Access to the model is required", "Ask at https://hf.co/x."
+            ),
+            5,
+            ["Ask at"],
+        ),
+        (Response(403, b'{"message":"Forbidden"}'), 5, ["The API rejected the request."]),
+        (
+            create_problem_response(400, "invalid-repository", "Invalid GitHub repository"),
+            2,
+            ["Invalid GitHub repository."],
+        ),
+        (
+            create_problem_response(
                 422,
                 "invalid-fields",
                 "Unprocessable Entity",
@@ -179,51 +191,57 @@ def test_an_import_under_way_is_named_and_can_be_followed(api: ApiServer, comman
             2,
             ["Unprocessable Entity.", "two are wrong", "  model_tag: too long", "  revision: empty", "Send others."],
         ),
-        (refuse(502, "credentials-refused", "The configured token was refused"), 6, ["The configured token"]),
-        (refuse(503, "rate-limited", "Rate-limited by the source", retry_after=3600), 6, ["Rate-limited"]),
+        (
+            create_problem_response(502, "credentials-refused", "Configured token rejected by the source"),
+            6,
+            ["Configured token"],
+        ),
+        (
+            create_problem_response(503, "rate-limited", "Rate-limited by the source", retry_after=3600),
+            6,
+            ["Rate-limited"],
+        ),
         (Response(501, b"<html>"), 6, ["Not Implemented"]),
     ],
 )
-def test_refusals_have_words_and_codes(
-    api: ApiServer, command_line: CommandLine, answer: Response, code: int, words: list[str]
+def test_error_responses_have_messages_and_exit_codes(
+    api: ApiServer, command_line: CommandLine, response: Response, code: int, messages: list[str]
 ) -> None:
-    api.submits = [answer, answer]
+    api.submit_responses = [response, response]
     outcome = command_line.run("hf", "x")
     assert (outcome.code, outcome.out) == (code, "")
-    for expected in words:
+    for expected in messages:
         assert expected in outcome.err
     as_json = command_line.run("hf", "x", "--json")
     assert (as_json.code, as_json.json["error"]["exit_code"]) == (code, code)
-    assert len(api.find("POST", "huggingface")) == 2, "none of them is worth another try"
+    assert len(api.find("POST", "huggingface")) == 2, "none of them is retried"
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
-        refuse(403, "not-signed", "Forbidden", "The request is not signed.", remedy="Sign it."),
+        create_problem_response(403, "not-signed", "Forbidden", "The request is not signed.", remedy="Sign it."),
         Response(
             403,
             b'{"message":"Missing Authentication Token"}',
             {"Content-Type": "application/json", "x-amzn-ErrorType": "MissingAuthenticationTokenException"},
         ),
     ],
-    ids=["a problem", "API Gateway's words"],
+    ids=["problem details", "API Gateway"],
 )
-def test_a_stack_that_wants_signatures_is_told_from_a_wrong_key(
-    api: ApiServer, command_line: CommandLine, answer: Response
+def test_required_signature_is_distinguished_from_a_wrong_key(
+    api: ApiServer, command_line: CommandLine, response: Response
 ) -> None:
-    api.faults = [Fault("GET", "models", answer=answer, times=2)]
+    api.faults = [Fault("GET", "models", response=response, times=2)]
     outcome = command_line.run("ls")
     assert (outcome.code, outcome.out) == (5, "")
     assert "signed" in outcome.err
-    assert "does not sign requests. A stack with AuthMode=IAM" in outcome.err
+    assert "does not sign requests. For a stack with AuthMode=IAM" in outcome.err
     assert "docs/access.md" in command_line.run("ls", "--json").json["error"]["remedy"]
 
 
-@pytest.mark.parametrize("kind", ["answer", "cut", "lost"])
-def test_a_submit_that_does_not_get_through_is_repeated_and_starts_one_import(
-    api: ApiServer, command_line: CommandLine, kind: str
-) -> None:
+@pytest.mark.parametrize("kind", ["response", "cut", "lost"])
+def test_retried_submit_starts_one_import(api: ApiServer, command_line: CommandLine, kind: str) -> None:
     api.faults = [Fault("POST", "huggingface", kind, times=3)]  # type: ignore[arg-type]
     outcome = command_line.run("hf", "bert-base-uncased")
     assert outcome.code == 0
@@ -231,50 +249,54 @@ def test_a_submit_that_does_not_get_through_is_repeated_and_starts_one_import(
     posts = api.find("POST", "huggingface")
     assert len(posts) == 4
     assert len({post.headers["idempotency-key"] for post in posts}) == 1
-    assert outcome.err.count("Trying again in") == 3
+    assert outcome.err.count("Retrying in") == 3
 
 
-def test_the_first_request_still_under_way_is_waited_for(api: ApiServer, command_line: CommandLine) -> None:
-    busy = refuse(409, "request-in-progress", "The first request has no answer yet")
-    api.faults = [Fault("POST", "huggingface", answer=busy)]
+def test_request_in_progress_is_retried(api: ApiServer, command_line: CommandLine) -> None:
+    busy = create_problem_response(409, "request-in-progress", "Request with this Idempotency-Key in progress")
+    api.faults = [Fault("POST", "huggingface", response=busy)]
     assert command_line.run("hf", "bert-base-uncased").code == 0
     assert api.imports == 1
 
 
-def test_a_model_that_is_being_deleted_is_a_conflict(api: ApiServer, command_line: CommandLine) -> None:
-    api.submits = [refuse(409, "deletion-in-progress", "The model is being deleted", remedy="Wait.")]
+def test_model_being_deleted_is_a_conflict(api: ApiServer, command_line: CommandLine) -> None:
+    api.submit_responses = [
+        create_problem_response(409, "deletion-in-progress", "Deletion of the model in progress", remedy="Wait.")
+    ]
     outcome = command_line.run("hf", "bert-base-uncased", "--exist-ok")
     assert (outcome.code, outcome.err.splitlines()[-1]) == (4, "Wait.")
 
 
 @pytest.mark.slow
-def test_the_other_side_says_when_to_try_again(api: ApiServer, command_line: CommandLine) -> None:
-    api.faults = [Fault("POST", "", answer=refuse(503, "rate-limited", "Rate-limited", "Wait.", retry_after=1))]
+def test_retry_after_is_respected(api: ApiServer, command_line: CommandLine) -> None:
+    api.faults = [
+        Fault("POST", "", response=create_problem_response(503, "rate-limited", "Rate-limited", "Wait.", retry_after=1))
+    ]
     outcome = command_line.run("hf", "x")
     assert outcome.code == 0
-    assert "Rate-limited. Wait. Trying again in 1 s." in outcome.err
+    assert "Rate-limited. Wait. Retrying in 1 s." in outcome.err
 
 
-def test_an_api_that_never_answers_ends_it(api: ApiServer, command_line: CommandLine) -> None:
+def test_unreachable_api_fails_after_six_attempts(api: ApiServer, command_line: CommandLine) -> None:
     api.faults = [Fault("POST", "", "cut", times=100)]
     outcome = command_line.run("hf", "x")
     assert outcome.code == 6
-    assert outcome.err.splitlines()[-2:] == ["Error: The API cannot be reached.", "The connection broke off."]
+    assert outcome.err.splitlines()[-2:] == ["Error: Cannot reach the API.", "The connection was interrupted."]
     assert len(api.requests) == 6
 
 
-def test_following_outlasts_an_api_that_is_away(api: ApiServer, command_line: CommandLine) -> None:
+def test_following_continues_after_an_outage(api: ApiServer, command_line: CommandLine) -> None:
     api.tasks[TASK_ID] = list(STAGES)
     api.faults = [Fault("GET", "tasks", "cut", times=8)]
     outcome = command_line.run("hf", "bert-base-uncased")
     assert outcome.code == 0
-    assert "The import goes on; looking again." in outcome.err
+    assert "The import continues. Retrying." in outcome.err
 
 
-def test_following_ends_when_there_is_no_answer_for_long(
+def test_following_fails_after_a_long_outage(
     api: ApiServer, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modelhaul_cli.following.SILENCE", 0.0)
+    monkeypatch.setattr("modelhaul_cli.follower.UNAVAILABLE_TIMEOUT", 0.0)
     api.faults = [Fault("GET", "tasks", "cut", times=100)]
     outcome = command_line.run("hf", "bert-base-uncased")
     assert outcome.code == 6
@@ -289,15 +311,15 @@ def test_ctrl_c_leaves_the_import_running(api: ApiServer, command_line: CommandL
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert f"The import goes on as task {TASK_ID}" in err
+    assert f"Task {TASK_ID} continues in the background." in err
     assert f"  modelhaul status {TASK_ID} --follow" in err
     assert f"  modelhaul cancel {TASK_ID}" in err
     assert '"exit_code": 130' in out
     assert api.find("DELETE", "") == []
 
 
-def test_names_from_elsewhere_do_not_steer_the_terminal(api: ApiServer, command_line: CommandLine) -> None:
+def test_untrusted_names_cannot_control_the_terminal(api: ApiServer, command_line: CommandLine) -> None:
     hostile = "evil\x1b]0;title\x07[red]"
     api.tasks[TASK_ID] = [make_task("DONE", models=[{"name": hostile, "status": "SKIPPED", "lacks": ["config.json"]}])]
     outcome = command_line.run("hf", "x")
-    assert outcome.out == "evil\ufffd]0;title\ufffd[red]: skipped, lacks config.json\n"
+    assert outcome.out == "evil\ufffd]0;title\ufffd[red]: skipped, missing config.json\n"

@@ -1,4 +1,4 @@
-"""What people write or paste for a model."""
+"""References to models: names, revisions and URLs."""
 
 import pytest
 
@@ -20,7 +20,7 @@ from modelhaul_cli.references import read_github, read_huggingface
         ("https://huggingface.co/a/b/tree/refs%2Fpr%2F1", None, ("a/b", "refs/pr/1")),
     ],
 )
-def test_models_of_the_hub(text: str, revision: str | None, expected: tuple[str, str]) -> None:
+def test_hub_references(text: str, revision: str | None, expected: tuple[str, str]) -> None:
     found = read_huggingface(text, revision)
     assert (found.name, found.revision) == expected
 
@@ -42,7 +42,7 @@ def test_models_of_the_hub(text: str, revision: str | None, expected: tuple[str,
         ("ssh://git@github.com/a/b.git", None, ("a/b", "main")),
     ],
 )
-def test_repositories(text: str, revision: str | None, expected: tuple[str, str]) -> None:
+def test_github_references(text: str, revision: str | None, expected: tuple[str, str]) -> None:
     found = read_github(text, revision)
     assert (found.name, found.revision) == expected
 
@@ -67,17 +67,17 @@ def test_repositories(text: str, revision: str | None, expected: tuple[str, str]
         "ftp://github.com/a/b",
     ],
 )
-def test_what_is_no_repository(text: str) -> None:
+def test_invalid_github_references(text: str) -> None:
     with pytest.raises(UsageError):
         read_github(text, None)
 
 
 @pytest.mark.parametrize("text", ["", "@v1", "a@", "https://example.com/a/b", "https://huggingface.co/datasets/a/b"])
-def test_what_is_no_model(text: str) -> None:
+def test_invalid_hub_references(text: str) -> None:
     with pytest.raises(UsageError):
         read_huggingface(text, None)
 
 
-def test_two_revisions_are_one_too_many() -> None:
-    with pytest.raises(UsageError, match="Two revisions"):
+def test_conflicting_revisions_are_rejected() -> None:
+    with pytest.raises(UsageError, match="Conflicting revisions"):
         read_huggingface("a/b@v1", "v2")

@@ -1,4 +1,4 @@
-"""tasks, status, cancel"""
+"""The commands `tasks`, `status` and `cancel`."""
 
 from tests.command_line.conftest import CommandLine
 from tests.fakes.api_server import MODEL_ID, TASK_ID, ApiServer, Fault, make_progress, make_task
@@ -13,12 +13,12 @@ def test_tasks_are_listed(api: ApiServer, command_line: CommandLine) -> None:
     assert outcome.code == 0
     assert [line.split()[0] for line in outcome.out.splitlines()] == ["TASK", TASK_ID]
     assert "transferring" in outcome.out
-    assert "There are more" in outcome.err
+    assert "More results are available" in outcome.err
     assert api.requests[0].query == {"status": "PENDING", "source": "GITHUB", "limit": "1"}
-    assert command_line.run("tasks", "--json").json["tasks"] == [answers[0] for answers in api.tasks.values()]
+    assert command_line.run("tasks", "--json").json["tasks"] == [states[0] for states in api.tasks.values()]
 
 
-def test_a_status_is_shown_once(api: ApiServer, command_line: CommandLine) -> None:
+def test_status_is_shown_once(api: ApiServer, command_line: CommandLine) -> None:
     api.tasks[TASK_ID] = [MOVING]
     outcome = command_line.run("status", TASK_ID)
     assert outcome.code == 0
@@ -29,14 +29,14 @@ def test_a_status_is_shown_once(api: ApiServer, command_line: CommandLine) -> No
         "status   PENDING, transferring 5/10 files",
         "created  2026-11-24T12:00:00Z",
         "updated  2026-11-24T12:00:07Z",
-        "bytes    500 bytes of 1.0 kB, 200 bytes of it was here already",
+        "bytes    500 bytes of 1.0 kB, 200 bytes reused",
         f"a/b: importing ({MODEL_ID})",
     ]
     assert len(api.requests) == 1
     assert command_line.run("status", TASK_ID, "--json").json == MOVING
 
 
-def test_the_status_of_what_ended_is_its_end(api: ApiServer, command_line: CommandLine) -> None:
+def test_status_of_an_ended_task_is_its_outcome(api: ApiServer, command_line: CommandLine) -> None:
     done = {**MODEL, "status": "READY", "location": "s3://models/a/"}
     deleted = {"model_id": "5", "status": "DELETED"}
     api.tasks[TASK_ID] = [make_task("DONE", models=[done, deleted])]
@@ -46,31 +46,34 @@ def test_the_status_of_what_ended_is_its_end(api: ApiServer, command_line: Comma
     api.tasks[TASK_ID] = [failed]
     outcome = command_line.run("status", TASK_ID)
     assert outcome.code == 1
-    assert outcome.err.splitlines()[-2:] == ["the ZIP is damaged", "Submitting it again may help."]
+    assert outcome.err.splitlines()[-2:] == [
+        "the ZIP is damaged",
+        "This error may be temporary. Submit the import again.",
+    ]
     as_json = command_line.run("status", TASK_ID, "--json")
-    assert (as_json.code, as_json.json) == (1, failed), "one document, which holds the error"
+    assert (as_json.code, as_json.json) == (1, failed), "one document, which includes the error"
 
 
-def test_an_unknown_task_is_not_found(command_line: CommandLine) -> None:
+def test_unknown_task_is_not_found(command_line: CommandLine) -> None:
     for command in (["status", "x/../y"], ["status", "x", "--follow"], ["cancel", "x"]):
         outcome = command_line.run(*command)
         assert outcome.code == 3
-        assert "No such task." in outcome.err
+        assert "Task not found." in outcome.err
 
 
-def test_a_task_is_cancelled(api: ApiServer, command_line: CommandLine) -> None:
+def test_task_is_cancelled(api: ApiServer, command_line: CommandLine) -> None:
     api.tasks[TASK_ID] = [MOVING]
     assert command_line.run("cancel", TASK_ID, "--json").json == {"task_id": TASK_ID, "cancelled": True}
 
 
-def test_a_cancel_whose_answer_is_lost_is_done(api: ApiServer, command_line: CommandLine) -> None:
+def test_cancel_with_a_lost_response_succeeds(api: ApiServer, command_line: CommandLine) -> None:
     api.tasks[TASK_ID] = [MOVING]
     api.faults = [Fault("DELETE", "", "lost")]
     outcome = command_line.run("cancel", TASK_ID)
     assert (outcome.code, outcome.err.splitlines()[-1]) == (0, f"Cancelled {TASK_ID}.")
 
 
-def test_what_has_ended_cannot_be_cancelled(api: ApiServer, command_line: CommandLine) -> None:
+def test_ended_task_cannot_be_cancelled(api: ApiServer, command_line: CommandLine) -> None:
     outcome = command_line.run("cancel", TASK_ID)
     assert outcome.code == 4
-    assert "The task has ended." in outcome.err
+    assert "Task already ended." in outcome.err

@@ -43,7 +43,7 @@ class CallFault(StrEnum):
     SERVER_ERROR = "500 once"
     RESET = "connection reset"
     CUT = "upload cut"
-    LOST_REPLY = "done, reply lost"
+    LOST_REPLY = "done, response lost"
     OUTAGE = f"down for {OUTAGE} requests"
 
 

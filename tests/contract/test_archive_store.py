@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from modelhaul.adapters.archives import S3ArchiveStore
-from modelhaul.adapters.s3 import create_s3_client
+from modelhaul.adapters.s3_client import create_s3_client
 from modelhaul.domain.errors import ArchiveReplacedError, SourceUnavailableError, TransientError
 from modelhaul.ports.archive_store import ArchiveStore
 from modelhaul.ports.byte_streams import ByteStream

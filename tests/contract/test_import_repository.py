@@ -252,7 +252,6 @@ class TestEnd:
         )
         assert read_task(database, task.id) == replace(
             task,
-            status=TaskStatus.DONE,
             stage=Stage.DONE,
             updated_at=at(START + 60),
             check_at=START + 900,
@@ -283,7 +282,6 @@ class TestEnd:
         assert database.imports.fail_import(task.id, GATED, stage=stage, check_at=START + 900)
         assert read_task(database, task.id) == replace(
             task,
-            status=TaskStatus.FAILED,
             stage=stage,
             error=GATED,
             updated_at=at(START + 60),
@@ -329,7 +327,7 @@ class TestWithdrawal:
         database.tasks.start_stage(first.id, Stage.PUBLISHING, check_at=START)
         assert database.imports.fail_import(first.id, GATED, check_at=START)
         assert read_model(database, first.model_ids[0]).status is ModelStatus.WITHDRAWING
-        with pytest.raises(ImportInProgressError, match="withdrawn") as caught:
+        with pytest.raises(ImportInProgressError, match="being removed") as caught:
             claim(database, model)
         assert caught.value.task_id == first.id
         for _ in range(2):

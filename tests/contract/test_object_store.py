@@ -11,15 +11,15 @@ import pytest
 import requests
 
 from modelhaul.adapters.archives import S3ArchiveStore
-from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
+from modelhaul.adapters.s3 import S3ObjectStore
+from modelhaul.adapters.s3_client import create_s3_client
 from modelhaul.domain.errors import ArchiveReplacedError, ObjectGoneError, StorageUnavailableError, UploadGoneError
 from modelhaul.domain.files import Part
 from modelhaul.domain.objects import ObjectRange
 from modelhaul.ports.archive_store import ArchiveStore
-from modelhaul.ports.object_store import ObjectStore
 from tests.contract.backends import BACKENDS, REGION, open_aws
 from tests.fakes.archive_store import InMemoryArchiveStore
-from tests.fakes.object_store import InMemoryObjectStore
+from tests.fakes.object_store import Bucket, InMemoryObjectStore
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -52,7 +52,7 @@ def archives(client: "S3Client | None") -> ArchiveStore:
 
 
 @pytest.fixture
-def store(client: "S3Client | None", archives: ArchiveStore) -> ObjectStore:
+def store(client: "S3Client | None", archives: ArchiveStore) -> Bucket:
     if client is None:
         assert isinstance(archives, InMemoryArchiveStore)
         return InMemoryObjectStore(archives=archives)
@@ -66,28 +66,28 @@ def make_bytes(size: int, seed: int = 0) -> bytes:
     return (block * (size // len(block) + 1))[:size]
 
 
-def put(store: ObjectStore, key: str, body: bytes) -> str:
+def put(store: Bucket, key: str, body: bytes) -> str:
     return store.put(key, body, sha256=hashlib.sha256(body).hexdigest())
 
 
-def upload(store: ObjectStore, key: str, upload_id: str, number: int, body: bytes) -> Part:
+def upload(store: Bucket, key: str, upload_id: str, number: int, body: bytes) -> Part:
     return store.upload_part(key, upload_id, number, memoryview(body), crc32=zlib.crc32(body))
 
 
-def read_all(store: ObjectStore, key: str) -> bytes:
+def read_all(store: Bucket, key: str) -> bytes:
     found = store.find_object(key)
     assert found is not None
     return store.read(key, 0, found[0])
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", make_bytes(3 * MIB + 1)], ids=len)
-def test_put_stores_the_bytes(store: ObjectStore, body: bytes) -> None:
+def test_put_stores_the_bytes(store: Bucket, body: bytes) -> None:
     etag = put(store, "models/a b/ä+%.json", body)
     assert etag == hashlib.md5(body).hexdigest()
     assert read_all(store, "models/a b/ä+%.json") == body
 
 
-def test_put_takes_a_part_of_a_buffer(store: ObjectStore) -> None:
+def test_put_takes_a_part_of_a_buffer(store: Bucket) -> None:
     buffer = bytearray(make_bytes(2 * MIB))
     view = memoryview(buffer)[100 : MIB + 200]
     store.put("key", view, sha256=hashlib.sha256(view).hexdigest())
@@ -95,13 +95,13 @@ def test_put_takes_a_part_of_a_buffer(store: ObjectStore) -> None:
     assert read_all(store, "key") == make_bytes(2 * MIB)[100 : MIB + 200]
 
 
-def test_put_replaces(store: ObjectStore) -> None:
+def test_put_replaces(store: Bucket) -> None:
     put(store, "key", b"first")
     put(store, "key", b"second")
     assert read_all(store, "key") == b"second"
 
 
-def test_put_refuses_other_bytes(store: ObjectStore, backend: str) -> None:
+def test_put_refuses_other_bytes(store: Bucket, backend: str) -> None:
     if backend == "moto":
         pytest.skip("moto does not check the checksum")
     with pytest.raises(StorageUnavailableError):
@@ -109,7 +109,7 @@ def test_put_refuses_other_bytes(store: ObjectStore, backend: str) -> None:
     assert store.find_object("key") is None
 
 
-def test_an_upload_becomes_an_object_when_it_is_completed(store: ObjectStore) -> None:
+def test_an_upload_becomes_an_object_when_it_is_completed(store: Bucket) -> None:
     bodies = [make_bytes(PART_SIZE, 1), make_bytes(PART_SIZE + 3 * MIB + 7, 2), b"z"]
     upload_id = store.create_upload("staging/t/model.bin")
     parts = [upload(store, "staging/t/model.bin", upload_id, n, body) for n, body in enumerate(bodies, 1)]
@@ -125,7 +125,7 @@ def test_an_upload_becomes_an_object_when_it_is_completed(store: ObjectStore) ->
     assert list(store.list_uploads("")) == []
 
 
-def test_parts_may_arrive_in_any_order_and_twice(store: ObjectStore) -> None:
+def test_parts_may_arrive_in_any_order_and_twice(store: Bucket) -> None:
     upload_id = store.create_upload("key")
     last = upload(store, "key", upload_id, 2, b"last")
     upload(store, "key", upload_id, 1, make_bytes(PART_SIZE, 1))
@@ -134,7 +134,7 @@ def test_parts_may_arrive_in_any_order_and_twice(store: ObjectStore) -> None:
     assert read_all(store, "key") == make_bytes(PART_SIZE, 2) + b"last"
 
 
-def test_a_part_is_taken_from_the_middle_of_a_buffer(store: ObjectStore) -> None:
+def test_a_part_is_taken_from_the_middle_of_a_buffer(store: Bucket) -> None:
     buffer = bytearray(make_bytes(3 * MIB))
     view = memoryview(buffer)[17 : 2 * MIB + 3]
     expected = bytes(view)
@@ -145,7 +145,7 @@ def test_a_part_is_taken_from_the_middle_of_a_buffer(store: ObjectStore) -> None
     assert read_all(store, "key") == expected
 
 
-def test_a_part_with_other_bytes_is_refused(store: ObjectStore, backend: str) -> None:
+def test_a_part_with_other_bytes_is_refused(store: Bucket, backend: str) -> None:
     if backend == "moto":
         pytest.skip("moto does not check the checksum")
     upload_id = store.create_upload("key")
@@ -154,20 +154,20 @@ def test_a_part_with_other_bytes_is_refused(store: ObjectStore, backend: str) ->
 
 
 @pytest.mark.parametrize("number", [0, -1, 10_001])
-def test_part_numbers_have_bounds(store: ObjectStore, number: int) -> None:
+def test_part_numbers_have_bounds(store: Bucket, number: int) -> None:
     upload_id = store.create_upload("key")
     with pytest.raises(ValueError, match="part number"):
         upload(store, "key", upload_id, number, b"x")
 
 
-def test_an_empty_part_is_refused(store: ObjectStore) -> None:
+def test_an_empty_part_is_refused(store: Bucket) -> None:
     upload_id = store.create_upload("key")
     with pytest.raises(ValueError, match="1 byte"):
         upload(store, "key", upload_id, 1, b"")
 
 
 @pytest.mark.parametrize("numbers", [[], [2], [1, 3], [2, 1], [1, 1]])
-def test_parts_are_counted_from_one_without_a_gap(store: ObjectStore, numbers: list[int]) -> None:
+def test_parts_are_counted_from_one_without_a_gap(store: Bucket, numbers: list[int]) -> None:
     upload_id = store.create_upload("key")
     parts = [upload(store, "key", upload_id, number, b"x") for number in numbers]
     with pytest.raises(ValueError, match="parts"):
@@ -175,20 +175,20 @@ def test_parts_are_counted_from_one_without_a_gap(store: ObjectStore, numbers: l
     assert list(store.list_uploads("")) == [("key", upload_id)]
 
 
-def test_more_than_10_000_parts_are_refused(store: ObjectStore) -> None:
+def test_more_than_10_000_parts_are_refused(store: Bucket) -> None:
     parts = [Part(number, "0" * 32, 0) for number in range(1, 10_002)]
     with pytest.raises(ValueError, match="10,000"):
         store.complete_upload("key", "any", parts, size=10_001 * PART_SIZE)
 
 
-def test_parts_that_are_too_small_are_refused(store: ObjectStore) -> None:
+def test_parts_that_are_too_small_are_refused(store: Bucket) -> None:
     upload_id = store.create_upload("key")
     parts = [upload(store, "key", upload_id, n, b"x" * (PART_SIZE - 1)) for n in (1, 2, 3)]
     with pytest.raises(ValueError, match="part"):
         store.complete_upload("key", upload_id, parts[:2], size=PART_SIZE)
 
 
-def test_one_small_part_among_large_ones_is_refused(store: ObjectStore, backend: str) -> None:
+def test_one_small_part_among_large_ones_is_refused(store: Bucket, backend: str) -> None:
     if backend == "endpoint":
         pytest.skip("MiniStack does not check the size of parts")
     upload_id = store.create_upload("key")
@@ -199,7 +199,7 @@ def test_one_small_part_among_large_ones_is_refused(store: ObjectStore, backend:
     assert store.find_object("key") is None
 
 
-def test_a_part_that_is_not_the_one_given_is_refused(store: ObjectStore) -> None:
+def test_a_part_that_is_not_the_one_given_is_refused(store: Bucket) -> None:
     upload_id = store.create_upload("key")
     first = upload(store, "key", upload_id, 1, b"first")
     upload(store, "key", upload_id, 1, b"other")
@@ -210,7 +210,7 @@ def test_a_part_that_is_not_the_one_given_is_refused(store: ObjectStore) -> None
     assert store.find_object("key") is None
 
 
-def test_a_missing_part_is_refused_also_over_an_object_of_that_size(store: ObjectStore) -> None:
+def test_a_missing_part_is_refused_also_over_an_object_of_that_size(store: Bucket) -> None:
     put(store, "key", b"12345")
     upload_id = store.create_upload("key")
     with pytest.raises(UploadGoneError):
@@ -218,7 +218,7 @@ def test_a_missing_part_is_refused_also_over_an_object_of_that_size(store: Objec
     assert read_all(store, "key") == b"12345"
 
 
-def test_completing_twice_gives_the_same_etag(store: ObjectStore) -> None:
+def test_completing_twice_gives_the_same_etag(store: Bucket) -> None:
     upload_id = store.create_upload("key")
     part = upload(store, "key", upload_id, 1, b"bytes")
     first = store.complete_upload("key", upload_id, [part], size=5)
@@ -226,7 +226,7 @@ def test_completing_twice_gives_the_same_etag(store: ObjectStore) -> None:
     assert read_all(store, "key") == b"bytes"
 
 
-def test_a_gone_upload_is_not_taken_for_an_object_of_another_size(store: ObjectStore) -> None:
+def test_a_gone_upload_is_not_taken_for_an_object_of_another_size(store: Bucket) -> None:
     put(store, "key", b"older object")
     upload_id = store.create_upload("key")
     part = upload(store, "key", upload_id, 1, b"bytes")
@@ -238,7 +238,7 @@ def test_a_gone_upload_is_not_taken_for_an_object_of_another_size(store: ObjectS
     assert read_all(store, "key") == b"older object"
 
 
-def test_an_aborted_upload_is_gone_and_can_be_aborted_again(store: ObjectStore) -> None:
+def test_an_aborted_upload_is_gone_and_can_be_aborted_again(store: Bucket) -> None:
     upload_id = store.create_upload("key")
     part = upload(store, "key", upload_id, 1, b"bytes")
     store.abort_upload("key", upload_id)
@@ -248,7 +248,7 @@ def test_an_aborted_upload_is_gone_and_can_be_aborted_again(store: ObjectStore) 
         store.complete_upload("key", upload_id, [part], size=5)
 
 
-def test_uploads_are_listed_by_prefix(store: ObjectStore) -> None:
+def test_uploads_are_listed_by_prefix(store: Bucket) -> None:
     first = ("staging/t1/a", store.create_upload("staging/t1/a"))
     second = ("staging/t1/a", store.create_upload("staging/t1/a"))
     store.create_upload("staging/t10/a")
@@ -258,7 +258,7 @@ def test_uploads_are_listed_by_prefix(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 5, 7 * MIB, 7 * MIB + 1, 12 * MIB + 5])
-def test_copy_keeps_the_bytes(store: ObjectStore, size: int) -> None:
+def test_copy_keeps_the_bytes(store: Bucket, size: int) -> None:
     body = make_bytes(size)
     source_etag = put(store, "staging/t/a b+ä%2F.bin", body)
     etag = store.copy("staging/t/a b+ä%2F.bin", "models/x/a b+ä%2F.bin", size=size, etag=source_etag)
@@ -269,7 +269,7 @@ def test_copy_keeps_the_bytes(store: ObjectStore, size: int) -> None:
     assert read_all(store, "again") == body
 
 
-def test_an_uploaded_object_can_be_copied(store: ObjectStore) -> None:
+def test_an_uploaded_object_can_be_copied(store: Bucket) -> None:
     upload_id = store.create_upload("source")
     part = upload(store, "source", upload_id, 1, b"bytes")
     etag = store.complete_upload("source", upload_id, [part], size=5)
@@ -278,7 +278,7 @@ def test_an_uploaded_object_can_be_copied(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("size", [5, 7 * MIB + 1])
-def test_copy_of_a_missing_object_is_refused(store: ObjectStore, size: int) -> None:
+def test_copy_of_a_missing_object_is_refused(store: Bucket, size: int) -> None:
     with pytest.raises(ObjectGoneError):
         store.copy("source", "target", size=size, etag="0" * 32)
     assert store.find_object("target") is None
@@ -286,7 +286,7 @@ def test_copy_of_a_missing_object_is_refused(store: ObjectStore, size: int) -> N
 
 
 @pytest.mark.parametrize("size", [5, 7 * MIB + 1])
-def test_copy_of_a_changed_object_is_refused(store: ObjectStore, backend: str, size: int) -> None:
+def test_copy_of_a_changed_object_is_refused(store: Bucket, backend: str, size: int) -> None:
     if backend == "moto":
         pytest.skip("moto does not look at x-amz-copy-source-if-match")
     etag = put(store, "source", make_bytes(size, 1))
@@ -301,7 +301,7 @@ ARCHIVE_KEY = "incoming/a b+ä%2F.zip"
 ARCHIVE = make_bytes(PART_SIZE + 1001, 1) + make_bytes(2 * MIB, 2)
 
 
-def test_copied_parts_become_an_object(store: ObjectStore, archives: ArchiveStore) -> None:
+def test_copied_parts_become_an_object(store: Bucket, archives: ArchiveStore) -> None:
     source_etag = archives.put_archive(ARCHIVE_KEY, ARCHIVE)
 
     def copy(number: int, start: int, end: int) -> Part:
@@ -323,7 +323,7 @@ def test_copied_parts_become_an_object(store: ObjectStore, archives: ArchiveStor
 
 
 @pytest.mark.parametrize("change", ["overwritten", "deleted"])
-def test_a_part_is_copied_only_from_the_very_object(store: ObjectStore, archives: ArchiveStore, change: str) -> None:
+def test_a_part_is_copied_only_from_the_very_object(store: Bucket, archives: ArchiveStore, change: str) -> None:
     etag = archives.put_archive(ARCHIVE_KEY, ARCHIVE)
     source = ObjectRange(archives.bucket, ARCHIVE_KEY, etag, 0, PART_SIZE)
     upload_id = store.create_upload("key")
@@ -336,7 +336,7 @@ def test_a_part_is_copied_only_from_the_very_object(store: ObjectStore, archives
         store.copy_part("key", upload_id, 2, source, crc32=zlib.crc32(ARCHIVE[:PART_SIZE]))
 
 
-def test_a_part_is_not_copied_into_a_gone_upload(store: ObjectStore, archives: ArchiveStore) -> None:
+def test_a_part_is_not_copied_into_a_gone_upload(store: Bucket, archives: ArchiveStore) -> None:
     etag = archives.put_archive(ARCHIVE_KEY, ARCHIVE)
     upload_id = store.create_upload("key")
     store.abort_upload("key", upload_id)
@@ -345,7 +345,7 @@ def test_a_part_is_not_copied_into_a_gone_upload(store: ObjectStore, archives: A
         store.copy_part("key", upload_id, 1, source, crc32=zlib.crc32(ARCHIVE[:PART_SIZE]))
 
 
-def test_a_copied_part_with_other_bytes_is_refused(store: ObjectStore, archives: ArchiveStore, backend: str) -> None:
+def test_a_copied_part_with_other_bytes_is_refused(store: Bucket, archives: ArchiveStore, backend: str) -> None:
     if backend == "moto":
         pytest.skip("moto does not check the checksum")
     etag = archives.put_archive(ARCHIVE_KEY, ARCHIVE)
@@ -361,9 +361,7 @@ def test_a_copied_part_with_other_bytes_is_refused(store: ObjectStore, archives:
     assert store.find_object("key") is None
 
 
-def test_a_copied_part_is_completed_with_its_own_checksum(
-    store: ObjectStore, archives: ArchiveStore, backend: str
-) -> None:
+def test_a_copied_part_is_completed_with_its_own_checksum(store: Bucket, archives: ArchiveStore, backend: str) -> None:
     if backend == "moto":
         pytest.skip("moto does not check the checksum")
     etag = archives.put_archive(ARCHIVE_KEY, ARCHIVE)
@@ -377,14 +375,14 @@ def test_a_copied_part_is_completed_with_its_own_checksum(
 
 
 @pytest.mark.parametrize(("number", "end"), [(0, 9), (10_001, 9), (1, 0)])
-def test_copied_parts_have_bounds(store: ObjectStore, archives: ArchiveStore, number: int, end: int) -> None:
+def test_copied_parts_have_bounds(store: Bucket, archives: ArchiveStore, number: int, end: int) -> None:
     etag = archives.put_archive(ARCHIVE_KEY, ARCHIVE)
     upload_id = store.create_upload("key")
     with pytest.raises(ValueError, match="part"):
         store.copy_part("key", upload_id, number, ObjectRange(archives.bucket, ARCHIVE_KEY, etag, 0, end), crc32=0)
 
 
-def test_read_gives_a_range(store: ObjectStore) -> None:
+def test_read_gives_a_range(store: Bucket) -> None:
     put(store, "key", b"0123456789")
     assert store.read("key", 0, 1) == b"0"
     assert store.read("key", 3, 7) == b"3456"
@@ -394,18 +392,18 @@ def test_read_gives_a_range(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("end", [0, 1])
-def test_read_of_a_missing_object_is_refused(store: ObjectStore, end: int) -> None:
+def test_read_of_a_missing_object_is_refused(store: Bucket, end: int) -> None:
     with pytest.raises(ObjectGoneError):
         store.read("missing", 0, end)
 
 
-def test_an_object_is_found_with_size_and_etag(store: ObjectStore) -> None:
+def test_an_object_is_found_with_size_and_etag(store: Bucket) -> None:
     etag = put(store, "key", b"bytes")
     assert store.find_object("key") == (5, etag)
     assert store.find_object("missing") is None
 
 
-def test_delete_takes_any_number_of_keys_and_missing_ones(store: ObjectStore) -> None:
+def test_delete_takes_any_number_of_keys_and_missing_ones(store: Bucket) -> None:
     put(store, "first", b"1")
     put(store, "a & <b>", b"2")
     put(store, "kept", b"3")
@@ -416,7 +414,7 @@ def test_delete_takes_any_number_of_keys_and_missing_ones(store: ObjectStore) ->
     store.delete([])
 
 
-def test_a_signed_address_gives_the_object_to_anybody(store: ObjectStore, backend: str) -> None:
+def test_a_signed_address_gives_the_object_to_anybody(store: Bucket, backend: str) -> None:
     key = "models/a/ü é/100%+&?#=.json"
     put(store, key, b"0123456789")
     url = store.sign_read(key, seconds=60)

@@ -1,1 +1,1 @@
-"""Our parsers, compared with the readers of the same formats."""
+"""Comparisons of the parsers with other readers of the same formats."""

@@ -1,4 +1,4 @@
-"""Streams made to be read in two ways: an import behind, in or instead of what looks harmless."""
+"""Streams that unpicklers may read differently: an import after, in or instead of harmless opcodes."""
 
 import pickle
 import random
@@ -87,7 +87,7 @@ def _call(generator: random.Random) -> bytes:
 
 
 def _put_behind(generator: random.Random) -> bytes:
-    """A call behind something that is odd, or a part of it."""
+    """Return a call after an unusual opcode, or after a part of one."""
     begins = generator.choice(
         [b"", b"", b"\x80\x02", b"\x80\x04", b"\x80\x05", pickle.dumps([1, "a"]), pickle.dumps(1, 0)]
     )
@@ -99,7 +99,7 @@ def _put_behind(generator: random.Random) -> bytes:
 
 
 def _hide(generator: random.Random) -> bytes:
-    """A call within data, and frames or lengths that make some readers begin elsewhere."""
+    """Return a call within data, with frames or lengths that make some readers continue at other positions."""
     call = generator.choice([b"", b"N", b".", b"a\n", b"\n", b"'\n"]) + _call(generator)
     opcode, width = generator.choice(
         [("C", 1), ("U", 1), ("X", 4), ("B", 4), ("T", 4), ("\x8c", 1), ("\x8d", 8), ("\x8e", 8)]
@@ -120,7 +120,7 @@ def _hide(generator: random.Random) -> bytes:
 
 
 def _play_with_memo(generator: random.Random) -> bytes:
-    """An import by texts that come from the memo, put there in any order and under any number, or pushed otherwise."""
+    """Return an import of texts from the memo, stored in any order and at any index, or pushed in other ways."""
     parts = [generator.choice([b"\x80\x04", b"\x80\x04", b"", b"\x80\x02"])]
     for _ in range(generator.randrange(1, 6)):
         parts.append(_push_text(generator))
@@ -169,14 +169,14 @@ def _get(generator: random.Random) -> bytes:
 
 
 def _make_joblib(generator: random.Random) -> bytes:
-    """A file of joblib's, nearly: of the dtype, the state and the padding something may be another."""
+    """Return a joblib file in which a part of the dtype, the state or the padding may be modified."""
     rarity = generator.choice([6, 12, 30, 100])
 
-    def is_odd() -> bool:
+    def is_modified() -> bool:
         return not generator.randrange(rarity)
 
     def unless(value: bytes, *others: bytes) -> bytes:
-        return generator.choice(others) if is_odd() else value
+        return generator.choice(others) if is_modified() else value
 
     def text(value: str) -> bytes:
         return b"\x8c%c%b" % (len(value), value.encode())
@@ -201,7 +201,7 @@ def _make_joblib(generator: random.Random) -> bytes:
     state += unless(item, b"K\x08", b"K\x00") + (b"K\x01" if kind[0] in "SV" else b"J\xff\xff\xff\xff")
     flags = unless(b"K\x00", b"K\x3f", b"K\x3f", b"K\x01", b"K\x08")
     state += flags + b"tb"
-    dtype += state + (state.replace(b"K\x00tb", b"K\x3ftb") if is_odd() else b"")
+    dtype += state + (state.replace(b"K\x00tb", b"K\x3ftb") if is_modified() else b"")
     keys = [
         text("subclass") + text("numpy") + unless(text("ndarray"), text("dtype")) + b"\x93",
         text("shape") + unless(size + b"\x85", b")", size + size + b"\x86", b"]" + size + b"a"),
@@ -210,9 +210,9 @@ def _make_joblib(generator: random.Random) -> bytes:
         text("allow_mmap") + unless(b"\x89", b"\x88", b"N"),
         text("numpy_array_alignment_bytes") + unless(b"K\x10", b"N", b"K\x00", b"K\x08"),
     ]
-    if is_odd():
+    if is_modified():
         del keys[generator.randrange(6)]
-    if is_odd():
+    if is_modified():
         keys.append(generator.choice(keys))
     wrapper = text("joblib.numpy_pickle") + text("NumpyArrayWrapper") + b"\x93" + unless(b")\x81", b")R", b"N\x81")
     call = b"N" + (b"0" + SYSTEM[2:]).ljust(ord("N"), b"N")

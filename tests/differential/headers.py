@@ -1,4 +1,4 @@
-"""Headers of numpy's `.npy` files, as numpy writes them and not, and numpy's own reading of them."""
+"""Headers of numpy's `.npy` files, canonical and not, and the result of numpy's own parser."""
 
 import io
 import random
@@ -30,7 +30,7 @@ _SHAPES = [
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What numpy makes of a header. `size` is the bytes of the array, None if numpy refuses the header."""
+    """numpy's result for a header. `size` is the size of the array in bytes, None if numpy refuses the header."""
 
     has_objects: bool = False
     size: int | None = None
@@ -43,9 +43,9 @@ def read_header(content: bytes) -> Reading:
             warnings.simplefilter("ignore")
             version = np.lib.format.read_magic(file)
             shape, _, dtype = _format_impl._read_array_header(file, version, max_header_size=2**64)  # type: ignore[attr-defined]
-    except Exception:  # noqa: BLE001 - numpy raises whatever it happens on
+    except Exception:  # noqa: BLE001 - numpy raises many types
         return Reading()
-    # As read_array counts.
+    # The same count as in numpy's read_array.
     count = 1 if len(shape) == 0 else int(np.multiply.reduce(shape, dtype=np.int64))
     return Reading(dtype.hasobject, count * dtype.itemsize)
 
@@ -104,7 +104,7 @@ def inspect(content: bytes) -> ContentReport:
 
 
 def find_disagreement(header: bytes) -> str | None:
-    """What our reading of arrays with this header says that numpy's does not."""
+    """Return a description of a disagreement with numpy about arrays with this header; None if there is none."""
     reading = read_header(header)
     for data in _list_data(reading):
         report = inspect(header + data)

@@ -1,4 +1,4 @@
-"""Our reading of a stream beside that of real unpicklers."""
+"""Comparison of the inspection's verdict on a stream with real unpicklers."""
 
 from collections.abc import Collection
 
@@ -7,11 +7,11 @@ from modelhaul.inspection.pickles.streams import inspect_pickles
 
 
 def judge(stream: bytes) -> str:
-    """The verdict, or `none` for what is not a pickle."""
+    """Return the verdict, or `none` if the stream is not a pickle."""
     report = inspect_pickles(lambda start, end: stream[start:end], 0, len(stream))
     return "none" if report is None else report.verdict.value
 
 
 def disagree(verdict: str, asked: Collection[str] | None) -> bool:
-    """Whether an unpickler asked for an import that is not allowed, in a stream that we call clean or not a pickle."""
+    """Return whether an unpickler requested an import that is not allowed, although the verdict is clean or `none`."""
     return bool(asked) and verdict in {FileVerdict.CLEAN, "none"}

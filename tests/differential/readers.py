@@ -1,4 +1,4 @@
-"""Real unpicklers in a process of their own, which is started again when a stream ends it."""
+"""Real unpicklers in a separate process, which is restarted if a stream terminates it."""
 
 import contextlib
 import json
@@ -9,13 +9,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from modelhaul.inspection.pickles.streams import ALLOWED
+from modelhaul.inspection.pickles.allowed_imports import ALLOWED
 
 PROGRAM = Path(__file__).with_name("recording_unpickler.py")
 
 
 class RecordingUnpickler:
-    """C's unpickler, Python's own and joblib's. `deaths` are the streams that ended the process."""
+    """The unpicklers of C, Python and joblib. `deaths` is the number of streams that terminated the process."""
 
     def __init__(self) -> None:
         self._process = self._start()
@@ -30,12 +30,12 @@ class RecordingUnpickler:
         self._stop()
 
     def ask(self, stream: bytes) -> list[str] | None:
-        """The imports, as `module name`, that are asked for and not allowed; None if the stream ended the process."""
+        """Return the requested imports that are not allowed, as `module name`; None if the process was terminated."""
         (answer,) = self.ask_all([stream])
         return answer
 
     def ask_all(self, streams: Sequence[bytes]) -> list[list[str] | None]:
-        """The same for each of a few streams, whose answers have room in a pipe."""
+        """Return the same for each of a few streams, whose results must fit into a pipe."""
         answers: list[list[str] | None] = []
         while len(answers) < len(streams):
             self._write(streams[len(answers) :])

@@ -1,7 +1,8 @@
-"""A program that reads pickles with real unpicklers and tells what they ask for: `find_class` gives nothing that runs.
+"""A program that reads pickles with real unpicklers and prints the imports that they request.
 
-In: the allowed imports as JSON in a line; then streams, each behind its length in four bytes. Out: for each a line of
-JSON with the names, as `module name`, that are not allowed and were asked for.
+`find_class` returns only harmless objects. Input: the allowed imports as one line of JSON, then streams, each after its
+length in four bytes. Output for each stream: one line of JSON with the requested imports that are not allowed, as
+`module name`.
 """
 
 import io
@@ -17,18 +18,18 @@ from typing import Any, BinaryIO
 from joblib import numpy_pickle  # type: ignore[import-untyped]
 
 MAX_MEMORY = 2 * 1024**3  # bytes of address space
-MAX_SECONDS = 5  # for a stream; the alarm ends the program
-MAX_PICKLES = 5  # one behind the other; what follows is not a pickle in torch's old files
+MAX_SECONDS = 5  # per stream; the alarm terminates the program
+MAX_PICKLES = 5  # one after another; torch's legacy files have other data after them
 _JOBLIB = b"NumpyArrayWrapper"
 _REAL = {"dtype", "ndarray", "_reconstruct", "scalar", "NumpyArrayWrapper"}
 
 
 class NotAllowedError(Exception):
-    """What is asked for is not on the list."""
+    """The requested import is not on the list."""
 
 
 class Inert:
-    """Takes the place of all that is allowed: it accepts everything and does nothing."""
+    """Replaces all allowed imports. It accepts any call and does nothing."""
 
     def __new__(cls, *_: object, **__: object) -> "Inert":
         return super().__new__(cls)
@@ -49,7 +50,7 @@ class Inert:
 
 
 class Recorder:
-    """`find_class` of an unpickler: with `goes_on`, what is allowed is an inert class, so that streams go on."""
+    """`find_class` of an unpickler. With `goes_on`, allowed imports are an inert class, so that streams continue."""
 
     def __init__(self, allowed: frozenset[tuple[str, str]], *, goes_on: bool) -> None:
         self.allowed = allowed
@@ -63,7 +64,7 @@ class Recorder:
         return Inert if self.goes_on else object()
 
     def find_arrays(self, module: str, name: str) -> object:
-        """With numpy's own classes, which joblib needs to know how long an array is."""
+        """Return numpy's own classes, from which joblib determines the length of an array."""
         found = self.find(module, name)
         if name in _REAL:
             __import__(module)
@@ -85,7 +86,7 @@ def make_joblib_unpickler(recorder: Recorder) -> Callable[[BinaryIO], Any]:
 
 
 def load_all(open_unpickler: Callable[[BinaryIO], Any], file: BinaryIO) -> None:
-    """Load pickles one behind the other, by a new unpickler for each, as torch and `pickle.load` do.
+    """Load pickles one after another, each with a new unpickler, like torch and `pickle.load`.
 
     With one for all, whose memo goes on, few files are read as they were written.
     """
@@ -93,12 +94,12 @@ def load_all(open_unpickler: Callable[[BinaryIO], Any], file: BinaryIO) -> None:
         unpickler = open_unpickler(file)
         try:
             unpickler.load()
-        except Exception:  # noqa: BLE001 - of whatever kind: it is what the stream leads to
+        except Exception:  # noqa: BLE001 - streams can raise any error
             return
 
 
 class Readers:
-    """All ways to read a stream."""
+    """All readers of a stream."""
 
     def __init__(self, allowed: frozenset[tuple[str, str]]) -> None:
         self._recorders = [Recorder(allowed, goes_on=goes_on) for goes_on in (False, True)]
@@ -108,10 +109,10 @@ class Readers:
         self._joblib = make_joblib_unpickler(self._recorders[-1])
 
     def read(self, stream: bytes) -> set[tuple[str, str]]:
-        """What is asked for and not allowed."""
+        """Return the requested imports that are not allowed."""
         for unpickler in self._c:
             load_all(unpickler, io.BytesIO(stream))
-            # As torch and numpy do for pickles of Python 2; and from a file that can be looked into before it is read.
+            # Encodings of torch and numpy for pickles of Python 2, and a file with `peek`.
             load_all(partial(unpickler, encoding="latin1"), io.BufferedReader(io.BytesIO(stream)))
             load_all(partial(unpickler, encoding="bytes"), io.BytesIO(stream))
         for unpickler in self._python:

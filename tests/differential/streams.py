@@ -1,4 +1,4 @@
-"""Streams of opcodes, as picklers write them and not: whole, mutated, spliced, cut off, and made of fragments."""
+"""Streams of opcodes, canonical and not: whole, mutated, spliced, truncated, and composed of fragments."""
 
 import collections
 import datetime as dt
@@ -21,7 +21,7 @@ _QUOTED = [b"'os'", b'"os"', b"'a\\x41'", b"'\\'", b"os", b"'", b"''", b"'\xff'"
 
 
 class Words:
-    """Fragments of streams: an opcode with an argument that is valid, or nearly."""
+    """Fragments of streams: an opcode with a valid or nearly valid argument."""
 
     def __init__(self, generator: random.Random) -> None:
         self._random = generator
@@ -79,7 +79,7 @@ class Words:
 
 
 def make_plain(generator: random.Random) -> bytes:
-    """A pickle as a pickler writes it, of any protocol."""
+    """Return a pickle of any protocol from a pickler."""
     value = generator.choice(_VALUES)
     protocol = generator.randrange(6)
     body = io.BytesIO()
@@ -89,7 +89,7 @@ def make_plain(generator: random.Random) -> bytes:
 
 
 def make_stream(generator: random.Random, seeds: Sequence[bytes]) -> bytes:
-    """Any stream: `seeds` are pickles to begin with, beside those of plain values."""
+    """Return any stream. `seeds` are used as a basis in addition to pickles of plain values."""
     match generator.randrange(12):
         case 0 | 1:
             return _make_from_words(generator)
@@ -122,7 +122,7 @@ def _make_from_words(generator: random.Random) -> bytes:
 
 
 def _wrap_frames(generator: random.Random, stream: bytes) -> bytes:
-    """Put parts of it into frames whose lengths are right, or off by a few."""
+    """Put parts of the stream into frames whose lengths are right or differ by a few bytes."""
     at = generator.randrange(len(stream) + 1)
     length = max(0, len(stream) - at + generator.choice([0, 0, 0, -1, -2, -3, 1, 2]))
     return stream[:at] + b"\x95" + struct.pack("<Q", length) + stream[at:] + generator.choice([b"", stream[:at]])
@@ -156,7 +156,7 @@ def _mutate(generator: random.Random, stream: bytes) -> bytes:
 
 
 def _put_nul(generator: random.Random, stream: bytearray) -> None:
-    """Before the end of a line."""
+    """Insert NUL or other bytes before the end of a line."""
     ends = [index for index, byte in enumerate(stream) if byte == ord("\n")]
     if ends:
         at = generator.choice(ends)
@@ -182,7 +182,7 @@ SEEDS: list[bytes] = [
 
 
 def list_array_seeds() -> list[bytes]:
-    """Pickles of numpy's arrays, and files of joblib's."""
+    """Return pickles of numpy arrays, and joblib files."""
     import joblib  # type: ignore[import-untyped]  # noqa: PLC0415 - only the long run needs it
     import numpy as np  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Headers of arrays as numpy reads them: never clean where numpy unpickles, or reads another number of bytes."""
+"""Headers of arrays, compared with numpy: never clean if numpy unpickles, or reads another number of bytes."""
 
 import io
 import random
@@ -38,7 +38,7 @@ def save(array: npt.ArrayLike) -> bytes:
 
 @pytest.mark.parametrize("descr", OBJECTS)
 @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
-def test_arrays_of_objects_are_unpickled_by_us_as_well(descr: str, version: tuple[int, int]) -> None:
+def test_arrays_of_objects_are_inspected(descr: str, version: tuple[int, int]) -> None:
     header = write_header(f"{{'descr': {descr}, 'fortran_order': False, 'shape': (2,), }}\n", version)
     assert find_disagreement(header) is None
     assert inspect(header + SYSTEM).verdict is FileVerdict.UNSAFE
@@ -61,18 +61,18 @@ def test_arrays_of_python_2_are_clean() -> None:
 
 @given(st.randoms(use_true_random=False))
 @settings(max_examples=300)
-def test_numpy_reads_no_more_than_we(generator: random.Random) -> None:
+def test_clean_headers_are_read_by_numpy_without_unpickling(generator: random.Random) -> None:
     assert find_disagreement(make_header(generator)) is None
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_numpy_reads_no_more_than_we_in_random_headers(seed: int) -> None:
+def test_clean_random_headers_are_read_by_numpy_without_unpickling(seed: int) -> None:
     generator = random.Random(seed)
     for _ in range(400):
         assert find_disagreement(make_header(generator)) is None
 
 
-def test_headers_are_parsed_in_time_that_grows_with_their_length() -> None:
+def test_parsing_time_of_headers_is_linear() -> None:
     for shape in ("9" * 60_000, "1, " * 20_000, "1L," * 20_000, "1L, " * 15_000 + "x", "'" * 60_000, "(" * 60_000):
         header = write_header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}\n")
         assert inspect(header).verdict is not FileVerdict.CLEAN

@@ -17,7 +17,7 @@ from tests.differential.streams import SEEDS, make_stream
 from tests.pickles import FORMS, assemble
 
 CASES: dict[str, str] = json.loads(Path(__file__).with_name("pickle_cases.json").read_text())
-# Module and name; those with more spaces cannot be told apart.
+# Module and name; with more spaces they are ambiguous.
 MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)* [^ ]*")
 
 
@@ -39,7 +39,7 @@ def check(unpickler: RecordingUnpickler, stream: bytes) -> Reach:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_was_found_once_is_reached(unpickler: RecordingUnpickler, name: str) -> None:
+def test_known_cases_are_reached(unpickler: RecordingUnpickler, name: str) -> None:
     check(unpickler, bytes.fromhex(CASES[name]))
 
 
@@ -67,18 +67,18 @@ def test_calls_are_reached(form: str, tail: bytes) -> None:
         (b"N.N.\xff" + assemble("os", "system"), Reach.NOTHING),
     ],
 )
-def test_how_far_an_unpickler_gets(unpickler: RecordingUnpickler, stream: bytes, expected: Reach) -> None:
+def test_reach_of_streams(unpickler: RecordingUnpickler, stream: bytes, expected: Reach) -> None:
     assert check(unpickler, stream) is expected
 
 
 @given(st.randoms(use_true_random=False))
 @settings(max_examples=300)
-def test_nothing_means_that_no_unpickler_asks(unpickler: RecordingUnpickler, generator: random.Random) -> None:
+def test_reach_nothing_means_no_import(unpickler: RecordingUnpickler, generator: random.Random) -> None:
     check(unpickler, make_stream(generator, SEEDS))
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_nothing_means_so_in_random_bytes(unpickler: RecordingUnpickler, seed: int) -> None:
+def test_reach_nothing_means_no_import_in_random_bytes(unpickler: RecordingUnpickler, seed: int) -> None:
     generator = random.Random(seed)
     seen: Counter[Reach] = Counter()
     for _ in range(500):

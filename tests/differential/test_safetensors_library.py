@@ -1,6 +1,7 @@
-"""What is said of safetensors files, compared with the library that reads them.
+"""Validation of safetensors files, compared with the library.
 
-No file that the library refuses may be accepted; what it accepts must be, but for what inspection/safetensors.py lists.
+Files that the library refuses must be refused. Files that it reads must be accepted, with the exceptions that
+formats/safetensors.py lists.
 """
 
 import json
@@ -38,7 +39,7 @@ def is_read(content: bytes) -> bool:
 
 
 def is_listed(header: bytes) -> bool:
-    """Whether a header that the library reads has what inspection/safetensors.py says is refused nevertheless."""
+    """Return whether a header that the library reads is one of the documented exceptions of formats/safetensors.py."""
     repeated = False
 
     def build(members: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def is_listed(header: bytes) -> bool:
 
 
 def compare(header: bytes, data: bytes) -> bool:
-    """Whether the library reads the file; both must agree on it."""
+    """Return whether the library reads the file. Both must agree."""
     content = struct.pack("<Q", len(header)) + header + data
     read, accepted = is_read(content), is_accepted(content)
     assert read or not accepted
@@ -67,7 +68,7 @@ def compare(header: bytes, data: bytes) -> bool:
 
 @st.composite
 def build_file(draw: st.DrawFn) -> tuple[bytes, bytes]:
-    """A header that is right or nearly, and as many bytes of data as it wants."""
+    """Return a valid or nearly valid header, and the number of data bytes that it declares."""
     members: dict[str, Any] = {}
     position = 0
     for name in draw(st.lists(st.text(max_size=3), max_size=4, unique=True)):
@@ -89,14 +90,14 @@ def build_file(draw: st.DrawFn) -> tuple[bytes, bytes]:
 @pytest.mark.slow
 @given(build_file())
 @settings(max_examples=300)
-def test_headers_that_are_nearly_right(file: tuple[bytes, bytes]) -> None:
+def test_nearly_valid_headers(file: tuple[bytes, bytes]) -> None:
     compare(*file)
 
 
 @pytest.mark.slow
 @given(build_file(), st.data())
 @settings(max_examples=1_000)
-def test_headers_with_pieces_put_in_or_taken_out(file: tuple[bytes, bytes], draws: st.DataObject) -> None:
+def test_headers_with_insertions_and_deletions(file: tuple[bytes, bytes], draws: st.DataObject) -> None:
     header, data = file
     for _ in range(draws.draw(st.integers(1, 3))):
         start = draws.draw(st.integers(0, len(header)))
@@ -130,7 +131,7 @@ def test_values_of_any_kind(name: str, value: bytes) -> None:
     compare(b'{"a":{%s}}' % members, b"")
 
 
-def test_the_library_reads_what_a_writer_writes() -> None:
+def test_library_reads_written_files() -> None:
     assert compare(b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}   ', b"x")
     assert compare(b'\n{"__metadata__":null}', b"")
     assert not compare(b'{"\\ud800":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', b"x")

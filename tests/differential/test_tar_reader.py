@@ -1,4 +1,4 @@
-"""What Python's tarfile opens is recognized as a tar archive: torch's first format is one."""
+"""Files that Python's tarfile opens are recognized as tar archives, which torch's first format is."""
 
 import io
 import tarfile
@@ -21,7 +21,7 @@ def build_tar(kind: int, name: str = "storages") -> bytes:
 
 
 def build_v7(name: bytes) -> bytes:
-    """Without magic, as tar of Unix V7 wrote it."""
+    """Return an archive of Unix V7, which has no magic number."""
     header = bytearray(512)
     header[: len(name)] = name
     header[100:108], header[108:116], header[116:124] = b"0000644\0", b"0000000\0", b"0000000\0"
@@ -32,7 +32,7 @@ def build_v7(name: bytes) -> bytes:
 
 
 def opens(content: bytes) -> bool:
-    """As torch opens it: without decompression, any of the formats."""
+    """Return whether tarfile opens the content like torch: in any format, without decompression."""
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:", format=tarfile.PAX_FORMAT):
             return True
@@ -60,7 +60,7 @@ CHECKSUMS = [b"%06o\0 ", b"%06o \0", b"%07o\0", b" %05o\0 ", b"%o\0\0\0", b"%08o
 
 
 @pytest.mark.parametrize(("form", "change"), list(product(CHECKSUMS, (0, 1))))
-def test_a_checksum_counts_in_every_form_that_tarfile_reads(form: bytes, change: int) -> None:
+def test_checksum_is_recognized_in_every_form(form: bytes, change: int) -> None:
     header = bytearray(SAMPLES["v7"])
     header[148:156] = b" " * 8
     header[148:156] = (form % (sum(header[:512]) + change)).ljust(8, b"\0")[:8]
@@ -68,7 +68,7 @@ def test_a_checksum_counts_in_every_form_that_tarfile_reads(form: bytes, change:
 
 
 @given(st.sampled_from(sorted(SAMPLES)), st.lists(st.tuples(st.integers(0, 511), st.integers(0, 255)), max_size=4))
-def test_what_tarfile_opens_is_recognized(name: str, changes: list[tuple[int, int]]) -> None:
+def test_archives_that_tarfile_opens_are_recognized(name: str, changes: list[tuple[int, int]]) -> None:
     content = bytearray(SAMPLES[name])
     for position, value in changes:
         content[position] = value
@@ -77,7 +77,7 @@ def test_what_tarfile_opens_is_recognized(name: str, changes: list[tuple[int, in
 
 
 @given(st.lists(st.tuples(st.integers(0, 511), st.integers(0, 255)), max_size=6), st.booleans())
-def test_so_it_is_with_a_checksum_made_anew(changes: list[tuple[int, int]], is_base_256: bool) -> None:
+def test_archives_with_a_corrected_checksum_are_recognized(changes: list[tuple[int, int]], is_base_256: bool) -> None:
     content = bytearray(SAMPLES["v7"])
     for position, value in changes:
         content[position] = value
@@ -88,12 +88,12 @@ def test_so_it_is_with_a_checksum_made_anew(changes: list[tuple[int, int]], is_b
         assert is_tar(bytes(content))
 
 
-def test_zeros_are_an_archive_without_members_and_weights_that_begin_with_zeros_none() -> None:
+def test_zeros_are_an_archive_but_weights_that_begin_with_zeros_are_not() -> None:
     assert opens(bytes(10_240))
     assert not is_tar(bytes(10_240))
 
 
-def test_other_content_is_not() -> None:
+def test_other_content_is_not_recognized() -> None:
     assert not is_tar(b"")
     assert not is_tar(SAMPLES["ustar"][:511])
     assert not is_tar(bytes(range(256)) * 2)

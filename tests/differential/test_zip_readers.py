@@ -1,4 +1,4 @@
-"""Whatever our ZIP reader accepts, other programs read as the same files with the same contents, or refuse.
+"""Archives that our ZIP reader accepts: other programs read the same files with the same contents, or refuse them.
 
 bench.zip_readers compares more archives, and Go's archive/zip too.
 """
@@ -34,7 +34,7 @@ def find_programs() -> dict[str, Reader]:
 
 
 def require(program: str) -> Reader:
-    """Skips the test without the program, except in CI as root on Debian, where `make test` has installed it."""
+    """Skip the test if the program is missing, except in CI as root on Debian, where `make test` installs it."""
     reader = find_programs().get(program)
     if reader is None:
         reason = f"{program} is not installed (packages unzip, 7zip, libarchive-tools)"
@@ -46,7 +46,7 @@ def require(program: str) -> Reader:
 
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("name", [name for name in ODD if name not in MANY])
-def test_a_program_extracts_what_we_read_of_an_odd_archive(name: str, program: str) -> None:
+def test_program_extracts_unusual_archives_like_we_do(name: str, program: str) -> None:
     data = ODD[name].data
     files = read_strictly(data)
     assert files is not None
@@ -54,7 +54,7 @@ def test_a_program_extracts_what_we_read_of_an_odd_archive(name: str, program: s
 
 
 @pytest.mark.parametrize("name", [name for name in ODD if name not in MANY])
-def test_python_and_torch_read_what_we_read_of_an_odd_archive(name: str) -> None:
+def test_python_and_torch_read_unusual_archives_like_we_do(name: str) -> None:
     data = ODD[name].data
     files = read_strictly(data)
     assert files is not None
@@ -62,7 +62,7 @@ def test_python_and_torch_read_what_we_read_of_an_odd_archive(name: str) -> None
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_python_and_torch_read_what_we_read_of_generated_archives(seed: int) -> None:
+def test_python_and_torch_read_generated_archives_like_we_do(seed: int) -> None:
     chance = random.Random(seed)
     accepted = 0
     for number in range(GENERATED):
@@ -76,7 +76,7 @@ def test_python_and_torch_read_what_we_read_of_generated_archives(seed: int) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_program_extracts_what_we_read_of_generated_archives(program: str) -> None:
+def test_program_extracts_generated_archives_like_we_do(program: str) -> None:
     reader = require(program)
     chance = random.Random(program)
     accepted = 0
@@ -110,7 +110,7 @@ def test_a_program_extracts_what_we_read_of_generated_archives(program: str) -> 
     ],
 )
 def test_readers_disagree_about_hostile_archives(name: str, program: str) -> None:
-    """Each of these is refused because this program extracts other files than other programs do, or fewer."""
+    """The archive is refused because this program extracts other or fewer files than other programs."""
     data = HOSTILE[name].data
     reading = (IN_PROCESS.get(program) or require(program))(data)
     others = [read(data) for other, read in {**IN_PROCESS, **find_programs()}.items() if other != program]
@@ -132,7 +132,7 @@ def test_bsdtar_reads_an_image_in_an_entry_instead_of_the_archive(tmp_path: Path
     assert read_strictly(data) is None
 
 
-def test_the_comparison_finds_a_difference() -> None:
+def test_comparison_finds_a_difference() -> None:
     data = build([*list_members(), Member(b"model/x;1", b"x")])
     files = read_strictly(build([*list_members(), Member(b"model/x1", b"x")]))
     assert files is not None

@@ -1,7 +1,7 @@
-"""The API and the store behind it on 127.0.0.1, as the command line meets them over real HTTP.
+"""A fake API and object store on 127.0.0.1 for the command-line client, over real HTTP.
 
-Tasks go through states that the test gives; the store takes presigned PUTs and multipart uploads, holds them to their
-sizes and ETags as S3 does, and gives objects out by ranges. Faults are asked for by method and path.
+Tasks go through the states that a test defines. The store accepts presigned PUTs and multipart uploads, validates sizes
+and ETags as S3 does, and serves ranges of objects. Faults are injected by method and path.
 """
 
 import contextlib
@@ -34,16 +34,16 @@ def create_json_response(status: int, body: object, **headers: str) -> Response:
     return Response(status, json.dumps(body).encode(), {"Content-Type": "application/json", **headers})
 
 
-def refuse(status: int, kind: str, title: str, detail: str = "", **more: Any) -> Response:
+def create_problem_response(status: int, kind: str, title: str, detail: str = "", **more: Any) -> Response:
     headers = {"Retry-After": str(more["retry_after"])} if "retry_after" in more else {}
     body = {"type": PROBLEM + kind, "title": title, "status": status, "detail": detail, **more}
-    answer = create_json_response(status, body, **headers)
-    answer.headers["Content-Type"] = "application/problem+json"
-    return answer
+    response = create_json_response(status, body, **headers)
+    response.headers["Content-Type"] = "application/problem+json"
+    return response
 
 
-def store_error(status: int, code: str) -> Response:
-    return Response(status, f"<Error><Code>{code}</Code><Message>words</Message></Error>".encode())
+def create_store_error_response(status: int, code: str) -> Response:
+    return Response(status, f"<Error><Code>{code}</Code><Message>message</Message></Error>".encode())
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,19 @@ class Request:
 
 @dataclass
 class Fault:
-    """What happens to the next `times` requests of `method` on paths that match, with this in their query: `answer`
-    instead of the real one, the connection cut before anything is done or after it was (`lost`), `keep` bytes of the
-    answer's body and then the cut, or nothing until the test sets `released`.
+    """A fault of the next `times` requests with this `method`, matching `path` and `query`.
+
+    By `kind`: `response` replaces the response, `cut` closes the connection before the request is processed, `lost`
+    closes it afterwards, `short` closes it after `keep` bytes of the body, `hold` delays processing until the test sets
+    `released`.
     """
 
     method: str
     path: str
-    kind: Literal["answer", "cut", "lost", "short", "hold"] = "answer"
-    answer: Response = field(default_factory=lambda: refuse(503, "storage-unavailable", "Storage does not answer"))
+    kind: Literal["response", "cut", "lost", "short", "hold"] = "response"
+    response: Response = field(
+        default_factory=lambda: create_problem_response(503, "storage-unavailable", "Storage is unavailable")
+    )
     keep: int = 0
     times: int = 1
     query: dict[str, str] = field(default_factory=dict)
@@ -109,15 +113,16 @@ def make_progress(done: int, total: int, **more: Any) -> dict[str, Any]:
 
 @dataclass
 class ApiServer:
-    """`tasks` are each task's answers, the last of which stays; `submits` the answers of the POSTs, which else start
-    TASK_ID. `imports` counts what was started. Archives above `max_put` bytes are sent in parts of `part_size`.
+    """`tasks` holds the successive states of each task; the last one stays. `submit_responses` are the next responses
+    to POSTs; without one, a POST starts TASK_ID. `imports` counts started imports. Archives of more than `max_put`
+    bytes are uploaded in parts of `part_size`.
     """
 
     endpoint: str = ""
     requests: list[Request] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     tasks: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {TASK_ID: [make_task()]})
-    submits: list[Response] = field(default_factory=list)
+    submit_responses: list[Response] = field(default_factory=list)
     imports: int = 0
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
@@ -129,7 +134,7 @@ class ApiServer:
     parts: dict[int, bytes] = field(default_factory=dict)
     upload_size: int = 0
     upload_id: int = 0
-    _answered: dict[str, tuple[bytes, Response]] = field(default_factory=dict)
+    _responses: dict[str, tuple[bytes, Response]] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
@@ -174,31 +179,33 @@ class ApiServer:
                     return fault
         return None
 
-    def answer(self, request: Request) -> Response:
+    def respond(self, request: Request) -> Response:
         if request.path.startswith("/store/"):
             with self._lock:
-                return self._answer_store(request)
+                return self._respond_store(request)
         route = request.path.removeprefix("/stage/v1")
         if request.headers.get("x-api-key") != KEY:
             return Response(403, b'{"message":"Forbidden"}', {"Content-Type": "application/json"})
         with self._lock:
             if request.method == "POST":
                 return self._respond_once(request, route)
-            return self._answer_route(request, route)
+            return self._respond_route(request, route)
 
     def _respond_once(self, request: Request, route: str) -> Response:
         key = request.headers["idempotency-key"]
-        body, answer = self._answered.get(key, (b"", None))
-        if answer is None:
-            answer = self._answer_post(request, route)
-            self._answered[key] = (request.body, answer)
+        body, response = self._responses.get(key, (b"", None))
+        if response is None:
+            response = self._respond_post(request, route)
+            self._responses[key] = (request.body, response)
         elif body != request.body:
-            return refuse(422, "idempotency-key-reused", "Another body with the same key")
-        return answer
+            return create_problem_response(
+                422, "idempotency-key-reused", "Idempotency-Key reused with a different body"
+            )
+        return response
 
-    def _answer_post(self, request: Request, route: str) -> Response:
-        if self.submits:
-            return self.submits.pop(0)
+    def _respond_post(self, request: Request, route: str) -> Response:
+        if self.submit_responses:
+            return self.submit_responses.pop(0)
         self.imports += 1
         location = f"/v1/upload/tasks/{TASK_ID}"
         if route != "/upload/local":
@@ -232,21 +239,21 @@ class ApiServer:
             }
         return {"task_id": TASK_ID, "expires_at": self.expires_at, "upload": upload}
 
-    def _answer_route(self, request: Request, route: str) -> Response:  # noqa: PLR0911 - one case for each route
+    def _respond_route(self, request: Request, route: str) -> Response:  # noqa: PLR0911 - one case for each route
         match request.method, route.split("/")[1:]:
             case "GET", ["upload", "tasks"]:
-                return self._answer_page("tasks", [answers[0] for answers in self.tasks.values()], request)
+                return self._respond_page("tasks", [states[0] for states in self.tasks.values()], request)
             case "GET", ["upload", "tasks", task_id] if task_id in self.tasks:
-                answers = self.tasks[task_id]
-                waits = answers[0]["stage"] == "UPLOADING"
-                return create_json_response(200, answers.pop(0) if len(answers) > 1 and not waits else answers[0])
+                states = self.tasks[task_id]
+                is_uploading = states[0]["stage"] == "UPLOADING"
+                return create_json_response(200, states.pop(0) if len(states) > 1 and not is_uploading else states[0])
             case "DELETE", ["upload", "tasks", task_id] if task_id in self.tasks:
                 if self.tasks[task_id][0]["task_status"] != "PENDING":
-                    return refuse(409, "task-ended", "The task has ended")
+                    return create_problem_response(409, "task-ended", "Task already ended")
                 self.tasks[task_id] = [make_task("CANCELLED")]
                 return Response(204)
             case "GET", ["models"]:
-                return self._answer_page("models", list(self.models.values()), request)
+                return self._respond_page("models", list(self.models.values()), request)
             case "GET", ["models", model_id] if model_id in self.models:
                 return create_json_response(200, self.models[model_id])
             case "DELETE", ["models", model_id] if model_id in self.models:
@@ -256,51 +263,53 @@ class ApiServer:
                 location = f"{self.endpoint}/store/{quote('/'.join(path))}?X-Amz-Signature=secret"
                 return Response(302, headers={"Location": location})
         kind = "task-not-found" if "tasks" in route else "model-not-found"
-        return refuse(404, kind, "No such task" if "tasks" in route else "No such model", "It is not there.")
+        return create_problem_response(
+            404, kind, "Task not found" if "tasks" in route else "Model not found", "It does not exist."
+        )
 
-    def _answer_page(self, what: str, entries: list[dict[str, Any]], request: Request) -> Response:
+    def _respond_page(self, key: str, entries: list[dict[str, Any]], request: Request) -> Response:
         start, limit = int(request.query.get("cursor", "0")), int(request.query["limit"])
         end = start + limit
-        return create_json_response(200, {what: entries[start:end], "cursor": str(end) if end < len(entries) else None})
+        return create_json_response(200, {key: entries[start:end], "cursor": str(end) if end < len(entries) else None})
 
-    def _answer_store(self, request: Request) -> Response:
+    def _respond_store(self, request: Request) -> Response:
         name = request.path.removeprefix("/store/")
         if "x-api-key" in request.headers or "authorization" in request.headers:
-            return store_error(400, "InvalidArgument")
+            return create_store_error_response(400, "InvalidArgument")
         if request.method == "GET":
-            return self._answer_object(request, self.files.get(name))
+            return self._respond_object(request, self.files.get(name))
         if name != f"upload-{self.upload_id}":
-            return store_error(404, "NoSuchUpload")
+            return create_store_error_response(404, "NoSuchUpload")
         if request.method == "POST":
             return self._complete(request)
         number = int(request.query.get("partNumber", "0"))
-        wanted = self.upload_size
+        expected_size = self.upload_size
         if number:
-            wanted = min(self.part_size, self.upload_size - (number - 1) * self.part_size)
-        if len(request.body) != wanted:
-            return store_error(403, "SignatureDoesNotMatch")
+            expected_size = min(self.part_size, self.upload_size - (number - 1) * self.part_size)
+        if len(request.body) != expected_size:
+            return create_store_error_response(403, "SignatureDoesNotMatch")
         if number:
             self.parts[number] = request.body
         else:
-            self._arrive(request.body)
+            self._receive_archive(request.body)
         return Response(200, headers={"ETag": f'"{hashlib.md5(request.body).hexdigest()}"'})
 
     def _complete(self, request: Request) -> Response:
         found = re.findall(rb'<PartNumber>(\d+)</PartNumber><ETag>"(\w+)"</ETag>', request.body)
         kept = [(b"%d" % n, hashlib.md5(p).hexdigest().encode()) for n, p in sorted(self.parts.items())]
         if found != kept or sum(map(len, self.parts.values())) != self.upload_size:
-            return store_error(400, "InvalidPart")
-        self._arrive(b"".join(part for _, part in sorted(self.parts.items())))
+            return create_store_error_response(400, "InvalidPart")
+        self._receive_archive(b"".join(part for _, part in sorted(self.parts.items())))
         return Response(200, b"<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")
 
-    def _arrive(self, content: bytes) -> None:
+    def _receive_archive(self, content: bytes) -> None:
         self.archives.append(content)
-        self.tasks[TASK_ID] = [answer for answer in self.tasks[TASK_ID] if answer["stage"] != "UPLOADING"]
+        self.tasks[TASK_ID] = [response for response in self.tasks[TASK_ID] if response["stage"] != "UPLOADING"]
         self.upload_id += 1
 
-    def _answer_object(self, request: Request, content: bytes | None) -> Response:
+    def _respond_object(self, request: Request, content: bytes | None) -> Response:
         if content is None:
-            return store_error(404, "NoSuchKey")
+            return create_store_error_response(404, "NoSuchKey")
         start = int(request.headers.get("range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
         return Response(206 if "range" in request.headers else 200, content[start:])
 
@@ -323,19 +332,19 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "cut":
             self._cut()
             return
-        answer = fault.answer if fault and kind == "answer" else self.served.answer(request)
+        response = fault.response if fault and kind == "response" else self.served.respond(request)
         if kind == "lost":
             self._cut()
             return
-        self.send_response(answer.status)
-        for name, value in {**answer.headers, "Content-Length": str(len(answer.body))}.items():
+        self.send_response(response.status)
+        for name, value in {**response.headers, "Content-Length": str(len(response.body))}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(answer.body[: fault.keep] if fault and kind == "short" else answer.body)
+        self.wfile.write(response.body[: fault.keep] if fault and kind == "short" else response.body)
         if kind == "short":
             self._cut()
 
-    do_GET = do_POST = do_PUT = do_DELETE = serve  # noqa: N815 - names that the base class looks up
+    do_GET = do_POST = do_PUT = do_DELETE = serve  # noqa: N815 - names required by the base class
 
     def _cut(self) -> None:
         self.close_connection = True
@@ -351,7 +360,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that was killed: expected here."""
+        """Ignore errors of clients that a test has killed."""
 
 
 @contextlib.contextmanager
@@ -371,10 +380,10 @@ def serve_api() -> Iterator[ApiServer]:
             thread.join()
 
 
-def wait_until(reached: Any, within: float = 60.0) -> None:
-    """Only so that a broken program does not hang the tests."""
-    deadline = time.monotonic() + within
-    while not reached():
+def wait_until(condition: Any, timeout: float = 60.0) -> None:
+    """Wait for a condition. The timeout prevents a hanging test."""
+    deadline = time.monotonic() + timeout
+    while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError("it did not come")
+            raise AssertionError("timeout")
         time.sleep(0.02)

@@ -78,7 +78,7 @@ class InMemoryArchiveStore:
             return UploadTicket(expires_at, put_url=url)
         part_size = max(100 * _MIB, math.ceil(size / 1000 / _MIB) * _MIB)
         if part_size > 5 * 1024 * _MIB:
-            raise ValueError(f"{size:,} bytes do not fit into 1,000 parts")
+            raise ValueError(f"{size:,} bytes exceed 1,000 parts.")
         with self._lock:
             upload_id = next(self._upload_ids)
             self._uploads[upload_id] = key
@@ -120,7 +120,7 @@ class InMemoryRange:
 
     def readinto(self, buffer: memoryview) -> int:
         if self._closed:
-            raise SourceUnavailableError("the archive's reading was given up")
+            raise SourceUnavailableError("The stream was closed during the read.")
         piece = self._rest[: len(buffer)]
         buffer[: len(piece)] = piece
         self._rest = self._rest[len(piece) :]

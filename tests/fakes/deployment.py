@@ -29,16 +29,16 @@ from modelhaul.imports.transfer import Transferrer
 from modelhaul.inspection.gate import Gate
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.model_sources import ModelSource
-from modelhaul.ports.object_store import ObjectStore
 from modelhaul.ports.pickle_scanner import PickleScanner
-from modelhaul.transfer.engine import StreamSettings
+from modelhaul.transfer.engine import FileTransfer
 from modelhaul.transfer.policy import TransferPolicy
+from modelhaul.transfer.settings import StreamSettings
 from tests.fakes.archive_store import InMemoryArchiveStore
 from tests.fakes.clock import ManualClock
 from tests.fakes.database import Database, build_database
 from tests.fakes.message_queue import InMemoryMessageQueue
 from tests.fakes.model_source import HubSource, InMemoryModelSource
-from tests.fakes.object_store import InMemoryObjectStore
+from tests.fakes.object_store import Bucket, InMemoryObjectStore
 from tests.fakes.pickle_scanner import InMemoryPickleScanner
 from tests.fakes.tables import InMemoryTables
 
@@ -77,6 +77,7 @@ class Deployment:
     pickle_scanner: PickleScanner = field(default_factory=InMemoryPickleScanner)
     policy: TransferPolicy = field(default_factory=TransferPolicy)
     batch_files: int = 256
+    create_transfer: Callable[..., FileTransfer] = FileTransfer
 
     def __post_init__(self) -> None:
         self.tables = InMemoryTables(clock=self.clock)
@@ -86,9 +87,7 @@ class Deployment:
         self.queue = InMemoryMessageQueue(self.clock)
         self.connect(self.database, self.store, self.queue, QUICK)
 
-    def connect(
-        self, database: Database, store: ObjectStore, queue: MessageQueue, stream_settings: StreamSettings
-    ) -> None:
+    def connect(self, database: Database, store: Bucket, queue: MessageQueue, stream_settings: StreamSettings) -> None:
         """Builds the steps over these adapters."""
         self.database_in_use = database
 
@@ -102,10 +101,24 @@ class Deployment:
         self.arrivals = ArrivalRecorder(tasks, archives, clock)
         outcomes = OutcomeWriter(models, archives, "models-bucket")
         self.acceptor = ArchiveAcceptor(tasks, imports, archives, queue, clock, self.rules, outcomes=outcomes)
-        self.finisher = TaskFinisher(tasks, models, imports, files, store, archives, metrics, clock, outcomes=outcomes)
+        self.finisher = TaskFinisher(
+            tasks, models, imports, files, store, store, archives, metrics, clock, outcomes=outcomes
+        )
         self.planner = Planner(tasks, models, files, queue, open_source, clock, self.rules.required_files, self.policy)
         self.transferrer = Transferrer(
-            tasks, models, files, content, store, queue, open_source, metrics, clock, stream_settings, self.policy
+            tasks,
+            models,
+            files,
+            content,
+            store,
+            store,
+            queue,
+            open_source,
+            metrics,
+            clock,
+            stream_settings,
+            self.policy,
+            create_transfer=self.create_transfer,
         )
         self.publisher = Publisher(
             tasks,
@@ -113,6 +126,7 @@ class Deployment:
             imports,
             files,
             content,
+            store,
             store,
             archives,
             queue,

@@ -74,7 +74,7 @@ class InMemoryFileRepository(FileRepository):
 
     def finish_files(self, task_id: str, results: Sequence[FileResult], *, check_at: float) -> Progress:
         if len(results) > 90:
-            raise ValueError(f"{len(results)} files at once; the limit is 90")
+            raise ValueError(f"Cannot finish {len(results)} files at once. The limit is 90.")
         with self._tables.lock:
             progress = self._tables.find_pending(task_id).progress
             for result in results:
@@ -107,5 +107,5 @@ class InMemoryFileRepository(FileRepository):
     def _find_leased(self, task_id: str, path: str, owner: str) -> File:
         file = self._tables.files.get((task_id, path))
         if file is None or file.owner != owner:
-            raise LeaseLostError(f"Another worker has {path} now.")
+            raise LeaseLostError(f"Another worker has leased {path}.")
         return file

@@ -2,7 +2,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from modelhaul.domain.archives import SkippedDirectory
-from modelhaul.domain.claims import refuse_held
+from modelhaul.domain.claims import check_claimable
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.models import Model, ModelError, ModelStatus
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
@@ -53,9 +53,7 @@ class InMemoryImportRepository(ImportRepository):
             task = self._tables.tasks.get(task_id)
             if task is None or task.status is not TaskStatus.PENDING:
                 return False
-            self._tables.write_task(
-                task, status=TaskStatus.DONE, stage=Stage.DONE, failed_ids=tuple(failed), check_at=check_at
-            )
+            self._tables.write_task(task, stage=Stage.DONE, failed_ids=tuple(failed), check_at=check_at)
             for model_id, (files, size) in totals.items():
                 self._tables.write_model(
                     model_id, status=ModelStatus.READY, files=files, size=size, gate=gates.get(model_id)
@@ -77,7 +75,7 @@ class InMemoryImportRepository(ImportRepository):
             task = self._tables.tasks.get(task_id)
             if task is None or task.status is not TaskStatus.PENDING:
                 return False
-            self._tables.write_task(task, status=TaskStatus.FAILED, stage=stage, error=error, check_at=check_at)
+            self._tables.write_task(task, stage=stage, error=error, check_at=check_at)
             status = ModelStatus.WITHDRAWING if task.stage is Stage.PUBLISHING else ModelStatus.FAILED
             shared = ModelError(error.type, error.detail, error.retryable)
             for model_id in task.model_ids:
@@ -92,5 +90,5 @@ class InMemoryImportRepository(ImportRepository):
                     self._tables.write_model(model.model_id, status=ModelStatus.FAILED)
 
     def _claim(self, task_id: str, models: Sequence[Model]) -> None:
-        refuse_held(task_id, self._tables.find_models([model.model_id for model in models]))
+        check_claimable(task_id, self._tables.find_models([model.model_id for model in models]))
         self._tables.models |= {model.model_id: model for model in models}

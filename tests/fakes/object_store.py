@@ -4,11 +4,14 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 from urllib.parse import quote
 
 from modelhaul.domain.errors import ObjectGoneError, StorageUnavailableError, UploadGoneError
 from modelhaul.domain.files import Part
 from modelhaul.domain.objects import ObjectRange
+from modelhaul.ports.multipart_uploads import MultipartUploads
+from modelhaul.ports.object_store import ObjectStore
 from tests.fakes.archive_store import InMemoryArchiveStore
 
 _MAX_PARTS = 10_000
@@ -24,6 +27,10 @@ class _StoredObject:
 class _Upload:
     key: str
     parts: dict[int, tuple[Part, bytes]] = field(default_factory=dict)
+
+
+class Bucket(ObjectStore, MultipartUploads, Protocol):
+    """Objects and uploads of one bucket."""
 
 
 class InMemoryObjectStore:

@@ -17,4 +17,4 @@ class InMemorySecretStore:
             try:
                 return self._secrets[secret_id]
             except KeyError:
-                raise CredentialsRefusedError("the configured secret cannot be read") from None
+                raise CredentialsRefusedError("The configured secret cannot be read.") from None

@@ -45,7 +45,7 @@ class InMemoryTables:
     def find_pending(self, task_id: str) -> Task:
         task = self.tasks.get(task_id)
         if task is None or task.status is not TaskStatus.PENDING:
-            raise TaskEndedError(f"Task {task_id} has ended already.")
+            raise TaskEndedError(f"Task {task_id} has already ended.")
         return task
 
     def find_models(self, model_ids: Sequence[str]) -> list[Model]:

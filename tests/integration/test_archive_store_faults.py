@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelhaul.adapters.archives import S3ArchiveStore, S3ByteStream
-from modelhaul.adapters.s3 import create_s3_client
+from modelhaul.adapters.s3_client import create_s3_client
 from modelhaul.domain.errors import (
     ArchiveReplacedError,
     SourceUnavailableError,
@@ -503,7 +503,7 @@ def test_an_outcome_is_read_again_after_a_conflict(
 
 def test_others_that_always_write_first_are_an_outage(store: S3ArchiveStore, faults: Faults, other: Other) -> None:
     waiting = faults.add("PutObject", *[other.write("2026-11-23T11:00:00Z", note) for note in range(10)])
-    with pytest.raises(StorageUnavailableError, match="the same outcome"):
+    with pytest.raises(StorageUnavailableError, match="conflicting writes of the outcome"):
         store.write_outcome("incoming/a.zip", OUTCOME)
     waiting.clear()
 

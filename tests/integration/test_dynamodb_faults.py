@@ -312,7 +312,7 @@ class TestConflict:
         dynamodb.inject("UpdateItem", lambda *_: refuse(400, "TransactionConflictException"), times=3)
         assert builders.lease(database, task.id).lease_until == builders.START + 90
         dynamodb.inject("UpdateItem", lambda *_: refuse(400, "TransactionConflictException"), times=100)
-        with pytest.raises(StorageUnavailableError, match="too busy"):
+        with pytest.raises(StorageUnavailableError, match="too many conflicting writes"):
             database.tasks.start_stage(task.id, Stage.PUBLISHING, check_at=builders.START)
 
     @pytest.mark.parametrize("code", ["ThrottlingError", "ProvisionedThroughputExceededException"])
@@ -334,16 +334,16 @@ class TestConflict:
             database.files.finish_files(task.id, [builders.make_result(file)], check_at=builders.START).files_done == 1
         )
         dynamodb.inject(TRANSACTION, throttle, times=1000)
-        with pytest.raises(StorageUnavailableError, match="too busy"):
+        with pytest.raises(StorageUnavailableError, match="too many conflicting writes"):
             database.files.put_files(task.id, [builders.make_file("other")])
         dynamodb.calls.clear()
-        with pytest.raises(StorageUnavailableError, match="too busy"):
+        with pytest.raises(StorageUnavailableError, match="too many conflicting writes"):
             builders.claim(database)
         assert dynamodb.count(TRANSACTION) <= 3 * 8, "whoever submits does not wait that long"
 
     def test_without_end_is_an_error(self, database: Database, dynamodb: MotoDynamoDB) -> None:
         dynamodb.inject(TRANSACTION, conflict, times=100)
-        with pytest.raises(StorageUnavailableError, match="too busy"):
+        with pytest.raises(StorageUnavailableError, match="too many conflicting writes"):
             builders.claim(database)
         assert dynamodb.count(TRANSACTION) == 8
 
@@ -692,11 +692,11 @@ def test_refusals_say_which_models_and_why(database: Database) -> None:
     ):
         with pytest.raises(ImportInProgressError) as running:
             database.imports.claim_import(second, models)
-        assert running.value.detail == f"{words}: follow that one."
+        assert running.value.detail == f"{words}. Follow that task."
     database.imports.finish_import(first.id, totals=dict.fromkeys(first.model_ids, (1, 1)), check_at=builders.START)
     for models, words in (
-        ([local], "My-Model is here already."),
-        ([local, hub], f"My-Model, {hub.resolved.name} at commit {hub.resolved.commit[:12]} are here already."),
+        ([local], "My-Model already exists."),
+        ([local, hub], f"My-Model, {hub.resolved.name} at commit {hub.resolved.commit[:12]} already exist."),
     ):
         with pytest.raises(ModelExistsError) as ready:
             database.imports.claim_import(second, models)
@@ -719,7 +719,7 @@ def test_a_list_reads_a_bounded_number_of_tasks(database: Database, dynamodb: Mo
 def test_a_list_looks_at_a_bounded_number_of_models(
     database: Database, dynamodb: MotoDynamoDB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modelhaul.adapters.dynamodb.models._FILTERED_PAGE", 2)
+    monkeypatch.setattr("modelhaul.adapters.dynamodb.models._FILTERED_PAGE_SIZE", 2)
     names = ["org/first", *(f"org/m{number}" for number in range(24))]
     for number, name in enumerate(names):
         resolved = replace(builders.make_model().resolved, name=name)

@@ -731,7 +731,7 @@ def test_what_is_no_model_fails_before_a_byte_moves(github: LoopbackGitHub, sour
     task = import_model(deployment, "Owner/nothing")
     assert task.error is not None
     assert task.error.type == "required-files-missing"
-    for name in ("config.json (which is a symlink there)", "tokenizer.json", "model.safetensors"):
+    for name in ("config.json (it is a symlink)", "tokenizer.json", "model.safetensors"):
         assert name in task.error.detail
     assert deployment.store.keys == []
     assert count_requests(github)["raw"] == 0

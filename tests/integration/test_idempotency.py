@@ -110,7 +110,7 @@ def test_a_refusal_is_repeated_too(deployment: Deployment) -> None:
 def test_another_body_is_refused(deployment: Deployment) -> None:
     first = submit()
     problem = check_problem(submit(name=OTHER), 422, "idempotency-key-reused")
-    assert problem["title"] == "The Idempotency-Key came with another request"
+    assert problem["title"] == "Idempotency-Key used with a different request"
     assert count_tasks(deployment) == 1
     assert submit() == first
 

@@ -21,7 +21,8 @@ from modelhaul.adapters.archives import S3ArchiveStore
 from modelhaul.adapters.dynamodb.connection import open_connection
 from modelhaul.adapters.dynamodb.rate_limits import DynamoDBRateLimitStore
 from modelhaul.adapters.eventbridge import EventBridgeEventBus, create_events_client
-from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
+from modelhaul.adapters.s3 import S3ObjectStore
+from modelhaul.adapters.s3_client import create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
 from modelhaul.domain.errors import ModelFileNotFoundError, SourceUnavailableError, StepCrashedError, UnsafeModelError
 from modelhaul.domain.keys import manifest_key
@@ -29,8 +30,8 @@ from modelhaul.domain.messages import AcceptArchive, Message, PlanImport, Publis
 from modelhaul.domain.models import Source
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
 from modelhaul.imports.notify import EndPublisher
-from modelhaul.transfer.engine import StreamSettings
 from modelhaul.transfer.policy import TransferPolicy
+from modelhaul.transfer.settings import StreamSettings
 from tests.contract.backends import REGION, open_aws
 from tests.contract.counted_aws import CountedQueue
 from tests.contract.dynamodb import open_database
@@ -343,7 +344,7 @@ def end_tasks(deployment: AuditedDeployment, source: InMemoryModelSource) -> Non
 
     def close(task_id: str) -> None:
         fail(task_id)
-        deployment.finisher.close(deployment.find_task(task_id))
+        deployment.finisher.finish_cleanup(deployment.find_task(task_id))
 
     ends: dict[str, tuple[Stage, Callable[[str], None]]] = {
         "AcceptArchiveFunction": (Stage.VERIFIED, fail),
@@ -368,7 +369,7 @@ def end_tasks(deployment: AuditedDeployment, source: InMemoryModelSource) -> Non
             deployment.forget_outcomes()
             with deployment.auditor.act(function):
                 end(task.id)
-            deployment.finisher.close(deployment.find_task(task.id))
+            deployment.finisher.finish_cleanup(deployment.find_task(task.id))
 
 
 def end_what_ended_meanwhile(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:

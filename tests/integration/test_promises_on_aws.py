@@ -7,9 +7,10 @@ import moto.s3.models
 import pytest
 from hypothesis import HealthCheck, settings
 
-from modelhaul.adapters import s3
+from modelhaul.adapters import s3_uploads
 from modelhaul.adapters.archives import S3ArchiveStore
-from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
+from modelhaul.adapters.s3 import S3ObjectStore
+from modelhaul.adapters.s3_client import create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
 from modelhaul.domain.messages import AcceptArchive, PlanImport, PublishModels, TransferFiles
 from modelhaul.ports.message_queue import MessageQueue
@@ -56,7 +57,7 @@ class PromisesOnAws(Promises):
         self.patches.enter_context(stand_before_moto(FaultyAws()))
         patch = self.patches.enter_context(pytest.MonkeyPatch.context())
         # Everything is a thousandth of its size here.
-        patch.setattr(s3, "_MIN_PART_SIZE", 1)
+        patch.setattr(s3_uploads, "_MIN_PART_SIZE", 1)
         patch.setattr(moto.s3.models, "S3_UPLOAD_PART_MIN_SIZE", 1)
         client = create_s3_client(REGION)
         for bucket in (MODELS, INCOMING):

@@ -16,7 +16,8 @@ from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, 
 from moto.core.botocore_stubber import MockRawResponse
 from moto.core.models import botocore_stubber
 
-from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
+from modelhaul.adapters.s3 import S3ObjectStore
+from modelhaul.adapters.s3_client import create_s3_client
 from modelhaul.domain.errors import (
     ArchiveReplacedError,
     ModelhaulError,

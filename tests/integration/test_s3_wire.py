@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
+from modelhaul.adapters.s3 import S3ObjectStore
+from modelhaul.adapters.s3_client import create_s3_client
 
 MIB = 1024 * 1024
 PART_SIZE = 32 * MIB

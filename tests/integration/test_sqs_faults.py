@@ -134,5 +134,5 @@ def test_a_queue_that_is_not_configured_is_named_before_anything_is_sent(
     client: "SQSClient", stubber: Stubber, message: Message, setting: str
 ) -> None:
     queue = SQSMessageQueue(client, {AcceptArchive: URL, PlanImport: URL} if setting == "PUBLISH_QUEUE_URL" else {})
-    with pytest.raises(ValueError, match=rf"^no queue for {type(message).__name__}: {setting} is not set$"):
+    with pytest.raises(ValueError, match=rf"^No queue for {type(message).__name__}: {setting} is not set\.$"):
         queue.send([*(MESSAGES if setting == "PUBLISH_QUEUE_URL" else []), message])

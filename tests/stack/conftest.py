@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from local.sources import Addresses
+from local.sources import SourceUrls
 from local.stack import CLIENT_CONFIG, LocalStack, StackState, open_session
 from tests.upstream.remote import RemoteUpstream
 from tests.upstream.repositories import MINILM
@@ -198,7 +198,7 @@ def allow_batches(state: StackState) -> None:
 def stack() -> Iterator[Stack]:
     local = LocalStack(f"test-{os.getpid()}")
     try:
-        state = local.start("loopback", Addresses(), 0, print, enforce_iam=True)
+        state = local.start("loopback", SourceUrls(), 0, print, enforce_iam=True)
         allow_batches(state)
         yield Stack(state)
     finally:

@@ -107,9 +107,9 @@ def test_a_repository_with_slashes_in_its_revision(stack: Stack, github: RemoteU
 
 def test_refusals_have_words_and_codes(stack: Stack, terminal: Terminal) -> None:
     assert "gated" in terminal.run("hf", GATED, code=5).stderr
-    assert "No such model" in terminal.run("hf", "tests/nothing", code=3).stderr
+    assert "Model not found" in terminal.run("hf", "tests/nothing", code=3).stderr
     assert "Not a model" in terminal.run("hf", "a/b/c", code=2).stderr
-    assert "No such task" in terminal.run("status", "nothing", code=3).stderr
+    assert "Task not found" in terminal.run("status", "nothing", code=3).stderr
     unknown = Terminal(terminal.folder, {**terminal.environment, "MODELHAUL_API_KEY": "of-another-stack"})
     unknown.environment["MODELHAUL_API_URL"] = stack.state.api_url
     unknown.run("tasks", code=5)
@@ -126,7 +126,7 @@ def test_an_archive_of_two_models(stack: Stack, terminal: Terminal, size: int, w
     location = task["models"][1]["location"].removeprefix(f"s3://{stack.state.models_bucket}/")
     assert stack.read_object(f"{location}model.safetensors") == files["model.safetensors"]
     again = terminal.run("zip", archive, "--name", f"cli/{way}", code=4)
-    assert "here already" in again.stderr
+    assert "already exist" in again.stderr
 
 
 def test_a_damaged_archive_is_a_failed_import(terminal: Terminal) -> None:
@@ -135,7 +135,7 @@ def test_a_damaged_archive_is_a_failed_import(terminal: Terminal) -> None:
     content = bytearray(archive.read_bytes())
     content[100_000] ^= 0xFF
     archive.write_bytes(content)
-    assert "The archive is refused" in terminal.run("zip", archive, code=1).stderr
+    assert "Archive rejected" in terminal.run("zip", archive, code=1).stderr
 
 
 def test_ctrl_c_leaves_the_import_which_can_be_cancelled(stack: Stack, terminal: Terminal) -> None:

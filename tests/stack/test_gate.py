@@ -22,7 +22,7 @@ def test_a_model_that_could_run_code_fails_and_leaves_nothing(stack: Stack) -> N
     task_id = answer.links["status"]["url"].rpartition("/")[2]
     task = stack.wait_for_end(task_id)
     assert (task["task_status"], task["error"]["type"]) == ("FAILED", "unsafe-model")
-    assert task["error_msg"].startswith("pytorch_model.bin: model/data.pkl: imports os.system")
+    assert task["error_msg"].startswith("pytorch_model.bin: model/data.pkl: Pickle imports os.system")
     assert stack.list_keys("models/local/gate/bad/") == []
     stack.wait_until(lambda: stack.list_keys(f"staging/{task_id}/") == [])
 
@@ -44,7 +44,7 @@ def test_a_models_record_says_what_the_inspection_found(stack: Stack) -> None:
     gate = stack.http.get(url, timeout=30).json()["gate"]
     assert (gate["verdict"], gate["second_opinion"]) == ("unscanned", "clean"), "the scanner is there and was asked"
     assert gate["flags"] == [
-        "left-out: training_args.bin: imports os.system",
+        "left-out: training_args.bin: Pickle imports os.system",
         "code: modeling.py",
         "chat-template: tokenizer_config.json",
     ]
@@ -71,5 +71,5 @@ def test_siblings_of_a_refused_model_are_published(stack: Stack) -> None:
         "gate-sound": "READY",
     }
     assert models["gate-hostile"]["error"]["type"] == "unsafe-model"
-    assert models["gate-hostile"]["error"]["detail"].startswith("extra.pkl: imports os.system")
+    assert models["gate-hostile"]["error"]["detail"].startswith("extra.pkl: Pickle imports os.system")
     assert stack.list_keys("models/local/gate-hostile/") == []

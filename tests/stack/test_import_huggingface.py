@@ -158,7 +158,7 @@ def test_weights_come_in_one_format_and_the_whole_takes_them_over(stack: Stack, 
 @pytest.mark.parametrize(
     ("selection", "kind", "words"),
     [
-        ({"weights": "pytorch"}, "required-files-missing", "no pytorch weights are there, only model.safetensors"),
+        ({"weights": "pytorch"}, "required-files-missing", "no pytorch weights, only model.safetensors"),
         ({"allow_patterns": ["*.gguf"]}, "empty-model", "No file matches the allow_patterns '*.gguf'"),
     ],
 )
@@ -355,5 +355,5 @@ def test_a_message_that_nobody_can_read_ends_as_a_dead_letter(stack: Stack) -> N
         task = stack.wait_for_end(task_id)
     assert task["error"]["type"] == "step-crashed"
     assert task["error"]["retryable"] is True
-    assert "died 4 times" in task["error_msg"]
+    assert "crashed 4 times" in task["error_msg"]
     stack.import_model(SMALL, "main")

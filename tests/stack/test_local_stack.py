@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from local.processes import runs
+from local.processes import is_running
 from local.stack import CLIENT_CONFIG, ROOT, LocalStack, open_session
 from tests.stack.conftest import END_WITHIN, Stack, wait_until
 
@@ -37,7 +37,7 @@ def test_a_second_stack_runs_beside_the_first_until_ctrl_c(stack: Stack, tmp_pat
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
     try:
-        wait_for_line(log, "Up until Ctrl-C", process)
+        wait_for_line(log, "Press Ctrl-C to stop it", process)
         assert "DONE 13/13 files" in log.read_text()
         assert "sample/tiny-bert: s3://" in log.read_text()
         state = json.loads(second.state_path.read_text())
@@ -59,6 +59,6 @@ def test_a_second_stack_runs_beside_the_first_until_ctrl_c(stack: Stack, tmp_pat
         process.kill()
         process.wait()
         second.stop()
-    assert [process for process in started if runs(process)] == []
+    assert [process for process in started if is_running(process)] == []
     assert not second.folder.exists()
     assert stack.http.get(f"{stack.state.api_url}/upload/tasks/unknown", timeout=30).status_code == 404

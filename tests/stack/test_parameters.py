@@ -16,7 +16,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from local.sources import Addresses
+from local.sources import SourceUrls
 from local.stack import CLIENT_CONFIG, CREDENTIALS, LocalStack, StackState, open_session
 from tests.stack.conftest import allow_batches, wait_until
 from tests.stack.test_permissions import (
@@ -116,7 +116,7 @@ def change_parameters(state: StackState, **parameters: str) -> None:
 def iam_stack() -> Iterator[IamStack]:
     local = LocalStack(f"callers-{os.getpid()}")
     try:
-        state = local.start("loopback", Addresses(), 0, print, enforce_iam=True)
+        state = local.start("loopback", SourceUrls(), 0, print, enforce_iam=True)
         secrets = open_client(state, "secretsmanager")
         # With the line's end that a secret made from a file has.
         tokens = {name: secrets.create_secret(Name=name, SecretString=f"{READER_TOKEN}\n")["ARN"] for name in TOKENS}

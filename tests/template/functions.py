@@ -35,7 +35,7 @@ class Function:
 
 def list_functions(template: Template, layers: Mapping[str, Path], folder: Path, endpoint: str) -> Iterator[Function]:
     """All functions of the template; `endpoint` stands for AWS and for every source."""
-    common = template["Globals"]["Function"]["Environment"]["Variables"]
+    shared = template["Globals"]["Function"]
     for resource in template["Resources"].values():
         if resource["Type"] != "AWS::Serverless::Function":
             continue
@@ -43,10 +43,11 @@ def list_functions(template: Template, layers: Mapping[str, Path], folder: Path,
         name = Path(properties["CodeUri"]).name
         # Code is shipped without compiled files.
         code = Path(shutil.copytree(ROOT / "functions" / name, folder / name, ignore=shutil.ignore_patterns("__py*")))
-        variables = {**common, **properties.get("Environment", {}).get("Variables", {})}
+        variables = {**shared["Environment"]["Variables"], **properties.get("Environment", {}).get("Variables", {})}
         settings = {key: _resolve(template, value, endpoint) for key, value in variables.items()}
         settings["LOCAL_MODE"] = "true"
-        yield Function(name, [code, *(layers[layer["Ref"]] for layer in properties["Layers"])], settings)
+        names = [layer["Ref"] for layer in (*shared["Layers"], *properties.get("Layers", []))]
+        yield Function(name, [code, *(layers[layer] for layer in names)], settings)
 
 
 def _resolve(template: Template, value: Any, endpoint: str) -> str:

@@ -1,4 +1,4 @@
-"""What must hold of the template. A rule takes the transformed template and returns what is wrong with it."""
+"""Rules for the template. A rule takes the merged template of `transformed` and returns its violations as messages."""
 
 import json
 import re
@@ -19,30 +19,30 @@ FREE_RESOURCES = {
     "xray:PutTraceSegments",
     "xray:PutTelemetryRecords",
 }
-"""Actions for which AWS accepts nothing but `*` as the resource."""
+"""Actions for which AWS accepts only `*` as the resource."""
 
 DEFAULT_BUS = json.dumps({"Fn::Sub": "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:event-bus/default"})
-"""The account's event bus, as `map_grants` has it."""
+"""The default event bus of the account, in the form of `map_grants`."""
 
-TABLES_WITHOUT_EXPIRY = {"ModelsTable": "models stay until somebody deletes them"}
+TABLES_WITHOUT_EXPIRY = {"ModelsTable": "models stay until they are deleted"}
 TABLES_TO_LOSE = {
-    "RateLimitsTable": "what is lost there a source says again",
-    "IdempotencyTable": "who lost an answer asks the API what became of it",
+    "RateLimitsTable": "a source repeats its rate limits",
+    "IdempotencyTable": "a client that lost a response can read the task",
 }
 OBJECT_PREFIXES = {
-    # One table's stream, whose name has the time of its creation in it.
+    # The stream of the table, whose name contains its creation time.
     "TasksTable": {"stream/*"},
     "ModelsBucket": {"staging/*", "inspections/*", "models/*", "manifests/*"},
     "IncomingBucket": {"incoming/*", "uploads/*", "posted/*", "outcomes/*"},
 }
-ARRIVAL_AGE = 86_400  # seconds; the longest that EventBridge tries
+ARRIVAL_AGE = 86_400  # seconds: the maximum of EventBridge
 ARRIVALS = {"incoming/*.zip", "incoming/*.ZIP", "incoming/*.Zip", "uploads/*.zip"}
 ARCHIVES = {"incoming/*", "uploads/*", "posted/*"}
 INCOMING_LIFE = {"incoming/": 7, "uploads/": 7, "posted/": 7, "outcomes/": 90}
-"""Days that an object lives, by the beginning of its key."""
+"""Days until an object expires, by key prefix."""
 
 MIN_UPLOAD_LIFE = 2
-"""Days. An upload in parts by presigned addresses may go on for twelve hours."""
+"""Days. An upload in parts by presigned URLs may take twelve hours."""
 
 ARCHIVE_VARIABLES = {
     "ARCHIVE_MAX_ENTRIES": "ArchiveMaxEntries",
@@ -51,7 +51,10 @@ ARCHIVE_VARIABLES = {
     "ARCHIVE_MAX_RATIO": "ArchiveMaxRatio",
     "REQUIRED_FILES": "RequiredFiles",
 }
-"""Environment variable to parameter, of every function that reads archives."""
+"""Environment variable to parameter, of every function."""
+
+ARCHIVE_READERS = {"AcceptArchiveFunction", "PlanImportFunction", "TransferFilesFunction"}
+ARCHIVE_RECEIVERS = {"SubmitLocalFunction"}
 
 CLOSING_GRANTS = {
     ("IncomingBucket", "outcomes/*"): {"s3:PutObject", "s3:GetObject"},
@@ -63,7 +66,7 @@ CLOSING_GRANTS = {
     ("ModelsTable", ""): {"dynamodb:BatchGetItem", "dynamodb:UpdateItem"},
     ("FilesTable", ""): {"dynamodb:Query"},
 }
-"""Of every function that can end the task of an archive (see `modelhaul.imports.finish`), as `map_grants` has them."""
+"""Grants of each function that can end the task of an archive (`modelhaul.imports.finish`), as from `map_grants`."""
 
 DROP_GRANTS = {
     ("IncomingBucket", "incoming/*"): {"s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"},
@@ -79,8 +82,8 @@ ENVIRONMENT_TYPES = {
 }
 MAX_RECEIVES = 4
 MAX_RETENTION = 1_209_600  # seconds
-STREAM_LIFE = 86_400  # seconds that DynamoDB keeps a record
-MIN_STREAM_AGE = 900  # seconds; an outage that is no news
+STREAM_LIFE = 86_400  # seconds that DynamoDB Streams keeps a record
+MIN_STREAM_AGE = 900  # seconds: longer than a short outage
 ENDS: dict[str, Any] = {
     "eventName": ["MODIFY"],
     "dynamodb": {
@@ -88,13 +91,13 @@ ENDS: dict[str, Any] = {
         "NewImage": {"status": {"S": ["DONE", "FAILED"]}},
     },
 }
-"""The one change of a task that is announced: not what is written after it, nor that the record expires."""
+"""The change of a task that is published: not later writes, and not the expiry of the record."""
 
 API_TIMEOUT = 29
 REFUSED_BODIES = {"REQUEST_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE"}
 WAYS_FOR_LARGE_ARCHIVES = ("/v1/upload/local", '{"file_name"', "incoming/")
 HTTP_METHODS = {"get", "put", "post", "delete", "head", "patch", "x-amazon-apigateway-any-method"}
-"""But OPTIONS, which is no route of ours: API Gateway answers the preflight."""
+"""Without OPTIONS: API Gateway itself responds to a preflight request."""
 
 GATEWAY_STATUS = {
     "ACCESS_DENIED": 403,
@@ -119,23 +122,23 @@ GATEWAY_STATUS = {
     "UNSUPPORTED_MEDIA_TYPE": 415,
     "WAF_FILTERED": 403,
 }
-"""Every answer that API Gateway can give by itself.
+"""Status by type of each response that API Gateway returns itself.
 
 https://docs.aws.amazon.com/apigateway/latest/developerguide/supported-gateway-response-types.html
 """
 
 IAM_STATUS = {**GATEWAY_STATUS, "MISSING_AUTHENTICATION_TOKEN": 403}
-"""With AuthMode=IAM a request that is not signed looks to API Gateway like a route that is not there."""
+"""With AuthMode=IAM, API Gateway returns the same response type for an unsigned request and an unknown route."""
 
 ASKED_HEADERS = {"content-type", "x-api-key", "idempotency-key", "authorization", "x-amz-date", "x-amz-security-token"}
 RETRIED = {"INTEGRATION_FAILURE", "INTEGRATION_TIMEOUT", "QUOTA_EXCEEDED", "THROTTLED"}
 ORIGIN = "https://models.example.com"
-# After a redirect from the API a browser names the origin `null`, and asks for what it sent there.
+# After a redirect from the API, a browser sends the origin `null` and the headers of the API request.
 BUCKET_CORS = {
     "ModelsBucket": ({"CorsAllowOrigin", "null"}, {"GET", "HEAD"}, {"range", "x-api-key"}),
     "IncomingBucket": ({"CorsAllowOrigin"}, {"PUT", "POST", "DELETE"}, {"content-type"}),
 }
-"""Origins, methods and headers that pages may use of a bucket."""
+"""Allowed origins, methods and headers of each bucket."""
 
 SIGV4 = {"type": "apiKey", "in": "header", "name": "Authorization", "x-amazon-apigateway-authtype": "awsSigv4"}
 API_KEY = {"type": "apiKey", "in": "header", "name": "x-api-key"}
@@ -149,7 +152,7 @@ def list_resources(template: Template, kind: str) -> Iterator[tuple[str, Resourc
 
 
 def find_target(value: object) -> str | None:
-    """The logical name that `Ref`, `Fn::GetAtt` or the first variable of `Fn::Sub` points to."""
+    """Return the logical ID in a `Ref`, an `Fn::GetAtt` or the first variable of an `Fn::Sub`."""
     match value:
         case {"Ref": str(name)}:
             return name
@@ -165,14 +168,14 @@ def as_list(value: Any) -> list[Any]:
 
 
 def list_choices(value: Any) -> list[Any]:
-    """Both branches of an `Fn::If`, without those that stand for nothing; else the value itself."""
+    """Return both branches of an `Fn::If` without `AWS::NoValue`, or the value itself."""
     if isinstance(value, dict) and "Fn::If" in value:
         return [choice for branch in value["Fn::If"][1:] for choice in list_choices(branch)]
     return [] if value == {"Ref": "AWS::NoValue"} else [value]
 
 
 def list_statements(template: Template, role: str) -> Iterator[dict[str, Any]]:
-    """Every statement that holds for a role: its own and those of the attached policies of this template."""
+    """Yield the statements of a role: its inline policies and the attached policies of this template."""
     properties = template["Resources"].get(role, {}).get("Properties", {})
     for policy in properties.get("Policies", []):
         yield from as_list(policy["PolicyDocument"]["Statement"])
@@ -184,7 +187,7 @@ def list_statements(template: Template, role: str) -> Iterator[dict[str, Any]]:
 
 
 def map_grants(statements: Iterable[dict[str, Any]]) -> dict[tuple[str, str], set[str]]:
-    """Allowed actions by (bucket, prefix) for `${Bucket.Arn}/prefix`, and by (resource, "") for everything else."""
+    """Return the allowed actions by (bucket, prefix) for `${Bucket.Arn}/prefix`, otherwise by (resource, "")."""
     granted: dict[tuple[str, str], set[str]] = {}
     for statement in statements:
         if statement["Effect"] != "Allow":
@@ -202,7 +205,7 @@ def map_grants(statements: Iterable[dict[str, Any]]) -> dict[tuple[str, str], se
 
 
 def list_consumers(template: Template, kind: str = "AWS::SQS::Queue") -> Iterator[tuple[str, str, Resource]]:
-    """(function, queue, mapping) of each event source mapping; with `kind` AWS::DynamoDB::Table those of streams."""
+    """Yield (function, source, mapping) of each event source mapping whose source is a resource of type `kind`."""
     for _, mapping in list_resources(template, "AWS::Lambda::EventSourceMapping"):
         source = find_target(mapping["EventSourceArn"]) or ""
         if template["Resources"].get(source, {}).get("Type", "AWS::SQS::Queue") == kind:
@@ -210,17 +213,17 @@ def list_consumers(template: Template, kind: str = "AWS::SQS::Queue") -> Iterato
 
 
 def list_streams(template: Template) -> Iterator[tuple[str, str, Resource]]:
-    """(function, table, mapping) of each mapping of a stream."""
+    """Yield (function, table, mapping) of each mapping of a DynamoDB stream."""
     yield from list_consumers(template, "AWS::DynamoDB::Table")
 
 
 def find_destination(mapping: Resource) -> str:
-    """The queue that says what a mapping gave up."""
+    """Return the queue that receives the records on which a mapping gave up, or ""."""
     return find_target(mapping.get("DestinationConfig", {}).get("OnFailure", {}).get("Destination")) or ""
 
 
 def list_dead_letter_queues(template: Template) -> dict[str, str]:
-    """Dead-letter queue by the queue that it serves."""
+    """Return the dead-letter queue of each queue that has one."""
     return {
         name: find_target(queue["RedrivePolicy"]["deadLetterTargetArn"]) or ""
         for name, queue in list_resources(template, "AWS::SQS::Queue")
@@ -229,7 +232,7 @@ def list_dead_letter_queues(template: Template) -> dict[str, str]:
 
 
 def list_routes(template: Template) -> set[tuple[str, str]]:
-    """(method, path without the stage) of every route."""
+    """Return (method, path without the stage) of each route."""
     return {
         (method.upper(), path)
         for _, api in list_resources(template, "AWS::ApiGateway::RestApi")
@@ -240,13 +243,13 @@ def list_routes(template: Template) -> set[tuple[str, str]]:
 
 
 def check_visibility(template: Template) -> list[str]:
-    """AWS advises six times the timeout: room for retries of the batch when a function is throttled."""
+    """The visibility timeout is at least six function timeouts, as AWS recommends for retries of throttled batches."""
     faults = []
     for function, queue, _ in list_consumers(template):
         timeout = template["Resources"][function]["Properties"]["Timeout"]
         visibility = template["Resources"][queue]["Properties"].get("VisibilityTimeout", 30)
         if visibility < 6 * timeout:
-            faults.append(f"{queue}: visibility of {visibility} s is under 6 x {timeout} s of {function}")
+            faults.append(f"{queue}: visibility of {visibility} s is less than 6 x {timeout} s of {function}")
     return faults
 
 
@@ -259,7 +262,7 @@ def check_partial_batches(template: Template) -> list[str]:
 
 
 def check_concurrency(template: Template) -> list[str]:
-    """Without a maximum one busy queue takes the account's whole concurrency."""
+    """Each queue has a maximum: without it, one busy queue could use the whole concurrency of the account."""
     return [
         f"{function}: no MaximumConcurrency for {queue}"
         for function, queue, mapping in list_consumers(template)
@@ -278,7 +281,7 @@ def check_dead_letter_queues(template: Template) -> list[str]:
             faults += _find_destination_faults(template, name, queue)
             continue
         if name not in consumed:
-            faults.append(f"{name}: nothing reads it")
+            faults.append(f"{name}: has no consumer")
         if name in served.values():
             continue
         if served.get(name) not in queues:
@@ -287,46 +290,46 @@ def check_dead_letter_queues(template: Template) -> list[str]:
         if queue["RedrivePolicy"]["maxReceiveCount"] != MAX_RECEIVES:
             faults.append(f"{name}: not one delivery and three retries")
         if queue["MessageRetentionPeriod"] >= queues[served[name]]["MessageRetentionPeriod"]:
-            faults.append(f"{served[name]}: keeps messages no longer than {name}, from which they bring their age")
+            faults.append(f"{served[name]}: retention must exceed that of {name}: moved messages keep their age")
     if len(set(served.values())) != len(served):
         faults.append("two queues share a dead-letter queue")
     return faults
 
 
 def _find_destination_faults(template: Template, name: str, queue: Resource) -> Iterator[str]:
-    """People read these, told by an alarm."""
+    """Operators read these queues after an alarm."""
     if queue.get("MessageRetentionPeriod") != MAX_RETENTION:
-        yield f"{name}: forgets what somebody has to look at"
+        yield f"{name}: retention is shorter than the maximum"
     alarms = json.dumps([alarm for _, alarm in list_resources(template, "AWS::CloudWatch::Alarm")])
     if f'"{name}"' not in alarms:
-        yield f"{name}: nobody is told of what is in it"
+        yield f"{name}: no alarm"
 
 
 def check_streams(template: Template) -> list[str]:
-    """What ended is announced once it can be, and does not hold up the others for ever."""
+    """Stream records are retried through an outage, and a record that always fails does not block the others."""
     faults: list[str] = []
     for function, table, mapping in list_streams(template):
         stream = template["Resources"][table]["Properties"].get("StreamSpecification", {})
         if stream.get("StreamViewType") != "NEW_AND_OLD_IMAGES":
-            faults.append(f"{table}: its stream does not tell what a change was")
+            faults.append(f"{table}: its stream lacks the old or new image")
         patterns = [json.loads(one["Pattern"]) for one in mapping.get("FilterCriteria", {}).get("Filters", [])]
         if patterns != [ENDS]:
-            faults.append(f"{function}: is invoked for {patterns}")
+            faults.append(f"{function}: invoked for {patterns}")
         if mapping.get("StartingPosition") != "TRIM_HORIZON":
-            faults.append(f"{function}: misses what is written before it listens")
+            faults.append(f"{function}: misses records that are written before it starts to poll")
         if mapping.get("BisectBatchOnFunctionError") is not True:
-            faults.append(f"{function}: a record that fails holds up its batch")
+            faults.append(f"{function}: a failed record blocks its batch")
         if not MIN_STREAM_AGE <= mapping.get("MaximumRecordAgeInSeconds", -1) < STREAM_LIFE:
-            faults.append(f"{function}: gives up too early, or after the stream has forgotten")
+            faults.append(f"{function}: maximum record age is too short, or longer than the retention of the stream")
         if mapping.get("MaximumRetryAttempts", -1) != -1:
-            faults.append(f"{function}: gives up after a number of tries, however fast they were")
+            faults.append(f"{function}: limits the number of retries")
         if template["Resources"].get(find_destination(mapping), {}).get("Type") != "AWS::SQS::Queue":
-            faults.append(f"{function}: loses what it gave up")
+            faults.append(f"{function}: has no queue for failed records")
     return faults
 
 
 def check_wildcards(template: Template) -> list[str]:
-    """No `*` in what is allowed, and no policy whose text is not in this template."""
+    """No `*` in a grant, and no policy from outside this template."""
     faults = []
     policies = dict(list_resources(template, "AWS::IAM::ManagedPolicy"))
     documents = [(name, policy["PolicyDocument"]) for name, policy in policies.items()]
@@ -344,10 +347,10 @@ def check_wildcards(template: Template) -> list[str]:
 
 
 def check_publishers(template: Template) -> list[str]:
-    """Events go to the default bus only, and outside the local stack only as ours."""
+    """Events go only to the default bus, and outside the local stack only with the source Modelhaul."""
     ours = {"StringEquals": {"events:source": SOURCE}}
     return [
-        f"{role}: {statement['Sid']} publishes more than our own events"
+        f"{role}: {statement['Sid']} can publish other events"
         for role, _ in list_resources(template, "AWS::IAM::Role")
         for statement in list_statements(template, role)
         if "events:PutEvents" in as_list(statement["Action"])
@@ -360,7 +363,7 @@ def check_publishers(template: Template) -> list[str]:
 
 def _find_wildcards(statement: dict[str, Any]) -> list[str]:
     if "NotAction" in statement or "NotResource" in statement:
-        return ["allows everything but something"]
+        return ["NotAction or NotResource"]
     actions = as_list(statement["Action"])
     faults = [f"action {action}" for action in actions if "*" in action]
     for resource in as_list(statement["Resource"]):
@@ -374,27 +377,27 @@ def _find_wildcards(statement: dict[str, Any]) -> list[str]:
 
 
 def check_roles(template: Template) -> list[str]:
-    """A role of its own for each function."""
+    """Each function has its own role."""
     faults = []
     owners: dict[str, str] = {}
     for function, properties in list_resources(template, "AWS::Lambda::Function"):
         role = find_target(properties["Role"]) or ""
         if template["Resources"].get(role, {}).get("Type") != "AWS::IAM::Role":
-            faults.append(f"{function}: its role is not in the template")
+            faults.append(f"{function}: role is not in the template")
         if role in owners:
             faults.append(f"{function}: shares {role} with {owners[role]}")
         owners[role] = function
     return faults
 
 
-# Told, but not to use it.
+# Resources that a function knows by name without a permission.
 NAMED_ONLY = {
-    ("PublishEndsFunction", "ModelsBucket"): "says in which bucket a model lies, and reads nothing there",
+    ("PublishEndsFunction", "ModelsBucket"): "puts the name of the bucket into events, and does not read it",
 }
 
 
 def check_grants(template: Template) -> list[str]:
-    """A function may use what its variables name and what it consumes, and nothing else."""
+    """A function has permissions exactly for the resources in its variables and for its event sources."""
     faults = []
     kinds = set(ENVIRONMENT_TYPES.values())
     consumed: dict[str, set[str]] = {}
@@ -408,29 +411,29 @@ def check_grants(template: Template) -> list[str]:
                 if (target := find_target(resource)) in template["Resources"] and target is not None:
                     granted.setdefault(target, set()).update(as_list(statement["Action"]))
         targets = map(find_target, properties["Environment"]["Variables"].values())
-        told = {name for name in targets if name and template["Resources"].get(name, {}).get("Type") in kinds}
+        named = {name for name in targets if name and template["Resources"].get(name, {}).get("Type") in kinds}
         usable = {name for name in granted if template["Resources"][name]["Type"] in kinds}
         faults += [
-            f"{function}: may not consume {queue}"
+            f"{function}: no permission to consume {queue}"
             for queue in sorted(consumed.get(function, set()))
             if not granted.get(queue, set()) >= CONSUMER_ACTIONS
         ]
         faults += [
-            f"{function}: is told of {name} but may not use it"
-            for name in sorted(told - usable)
+            f"{function}: has {name} in a variable, but no permission"
+            for name in sorted(named - usable)
             if (function, name) not in NAMED_ONLY
         ]
         if function in streams:
             table, destination = streams[function]
             if not granted.get(table, set()) >= STREAM_ACTIONS or granted.get(destination) != {"sqs:SendMessage"}:
-                faults.append(f"{function}: may not read the stream of {table}, or say what it gave up")
-        unknown = usable - told - consumed.get(function, set()) - set(streams.get(function, ()))
-        faults += [f"{function}: may use {name} but is not told of it" for name in sorted(unknown)]
+                faults.append(f"{function}: no permission for the stream of {table} or for {destination}")
+        unknown = usable - named - consumed.get(function, set()) - set(streams.get(function, ()))
+        faults += [f"{function}: has a permission for {name}, but no variable" for name in sorted(unknown)]
     return faults
 
 
 def check_environment(template: Template) -> list[str]:
-    """Every variable is a text, a parameter, or a resource of the kind that its name says."""
+    """Each variable is a string, a parameter, or a resource of the type that its name implies."""
     faults = []
     for function, properties in list_resources(template, "AWS::Lambda::Function"):
         for variable, value in properties["Environment"]["Variables"].items():
@@ -445,9 +448,9 @@ def check_environment(template: Template) -> list[str]:
 
 
 def check_numbers(template: Template) -> list[str]:
-    """CloudFormation may write a large number as 4.0E10, which no function takes for a whole one."""
+    """Large numbers are strings: CloudFormation may write them as 4.0E10, which is not an integer for a function."""
     return [
-        f"{name}: {key} must be a text"
+        f"{name}: {key} must be a string"
         for name, parameter in template["Parameters"].items()
         for key in ("Default", "MinValue", "MaxValue")
         if isinstance(parameter.get(key), int | float) and parameter[key] > MAX_EXACT_NUMBER
@@ -455,7 +458,7 @@ def check_numbers(template: Template) -> list[str]:
 
 
 def check_encryption(template: Template) -> list[str]:
-    """Tables are always encrypted; buckets and queues say how."""
+    """Buckets and queues declare their encryption. Tables are always encrypted."""
     faults = []
     for name, bucket in list_resources(template, "AWS::S3::Bucket"):
         rules = bucket.get("BucketEncryption", {}).get("ServerSideEncryptionConfiguration", [])
@@ -472,32 +475,32 @@ def check_public_access(template: Template) -> list[str]:
     blocks = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
     for name, bucket in list_resources(template, "AWS::S3::Bucket"):
         settings = bucket.get("PublicAccessBlockConfiguration", {})
-        faults += [f"{name}: {block} is off" for block in blocks if settings.get(block) is not True]
+        faults += [f"{name}: {block} is not enabled" for block in blocks if settings.get(block) is not True]
         owners = bucket.get("OwnershipControls", {}).get("Rules", [])
         if owners != [{"ObjectOwnership": "BucketOwnerEnforced"}]:
-            faults.append(f"{name}: access lists are on")
+            faults.append(f"{name}: access control lists are enabled")
     return faults
 
 
 def check_transport(template: Template) -> list[str]:
-    """Plain http is refused by every bucket and queue, in every deployment but the local stack."""
+    """Each bucket and queue denies plain HTTP, except on the local stack."""
     protected: set[str] = set()
     for resource in template["Resources"].values():
         if resource["Type"] in TRANSPORT_ACTIONS and resource.get("Condition", "IsAws") == "IsAws":
             protected |= _find_protected(resource["Type"], resource["Properties"])
     faults = [
-        f"{name}: accepts plain http"
+        f"{name}: accepts plain HTTP"
         for kind in ("AWS::S3::Bucket", "AWS::SQS::Queue")
         for name, _ in list_resources(template, kind)
         if name not in protected
     ]
     if template["Parameters"]["LocalMode"]["Default"] != "false":
-        faults.append("LocalMode: on unless told")
+        faults.append("LocalMode: enabled by default")
     return faults
 
 
 def _choose_aws(value: Any) -> Any:
-    """The branch that AWS is deployed with."""
+    """Return the branch for deployments to AWS."""
     match value:
         case {"Fn::If": ["IsAws", chosen, _]} | {"Fn::If": ["IsLocal", _, chosen]}:
             return chosen
@@ -505,7 +508,7 @@ def _choose_aws(value: Any) -> Any:
 
 
 def _find_protected(kind: str, policy: Resource) -> set[str]:
-    """Buckets or queues that this policy closes to plain http, as a whole."""
+    """Return the buckets or queues for which this policy denies plain HTTP completely."""
     owners = [find_target(owner) or "" for owner in policy.get("Queues", [policy.get("Bucket")])]
     denied: list[Any] = []
     statements = as_list(policy["PolicyDocument"]["Statement"])
@@ -527,8 +530,8 @@ def _find_protected(kind: str, policy: Resource) -> set[str]:
 
 
 def check_queue_policies(template: Template) -> list[str]:
-    """One policy a queue, since the second replaces the first; and it lets nobody in but a rule that has the queue as
-    its target, or for what it could not send.
+    """Each queue has one policy, because a second one replaces the first. It allows only the rules that have the queue
+    as target or as dead-letter queue.
 
     https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-resource-based.html#eb-sqs-permissions
     """
@@ -545,15 +548,15 @@ def check_queue_policies(template: Template) -> list[str]:
             source = find_target(statement.get("Condition", {}).get("ArnEquals", {}).get("aws:SourceArn")) or ""
             who, what = statement["Principal"], statement["Action"]
             if who != {"Service": "events.amazonaws.com"} or what != "sqs:SendMessage":
-                faults.append(f"{name}: lets {who} {what}")
+                faults.append(f"{name}: allows {what} for {who}")
             allowed |= {(source, find_target(queue) or "") for queue in as_list(statement["Resource"])}
     needed = _list_event_queues(template)
-    faults += [f"{rule}: may not send to {queue}" for rule, queue in sorted(needed - allowed)]
-    return faults + [f"{queue}: lets {rule or 'everybody'} send" for rule, queue in sorted(allowed - needed)]
+    faults += [f"{rule}: no permission to send to {queue}" for rule, queue in sorted(needed - allowed)]
+    return faults + [f"{queue}: allows {rule or 'any principal'} to send" for rule, queue in sorted(allowed - needed)]
 
 
 def _list_event_queues(template: Template) -> set[tuple[str, str]]:
-    """(rule, queue) of each queue into which a rule puts its events, or those that it could not send."""
+    """Return (rule, queue) of each queue that is a target of a rule or its dead-letter queue."""
     queues = dict(list_resources(template, "AWS::SQS::Queue"))
     return {
         (name, queue)
@@ -565,7 +568,7 @@ def _list_event_queues(template: Template) -> set[tuple[str, str]]:
 
 
 def check_buckets(template: Template) -> list[str]:
-    """Unfinished multipart uploads end by themselves; so does what only passes through."""
+    """Unfinished multipart uploads and temporary objects expire."""
     faults = []
     expiring: dict[str, dict[str, int]] = {}
     for name, bucket in list_resources(template, "AWS::S3::Bucket"):
@@ -573,34 +576,34 @@ def check_buckets(template: Template) -> list[str]:
         rules = [rule for rule in rules if rule["Status"] == "Enabled"]
         uploads = [rule for rule in rules if "AbortIncompleteMultipartUpload" in rule and "Prefix" not in rule]
         if not uploads:
-            faults.append(f"{name}: unfinished uploads stay")
+            faults.append(f"{name}: unfinished uploads are kept")
         days = [rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] for rule in uploads]
-        faults += [f"{name}: uploads under way are aborted" for life in days if life < MIN_UPLOAD_LIFE]
+        faults += [f"{name}: uploads in progress are aborted" for life in days if life < MIN_UPLOAD_LIFE]
         expiring[name] = {
             rule.get("Prefix", ""): rule["ExpirationInDays"] for rule in rules if "ExpirationInDays" in rule
         }
         if "VersioningConfiguration" in bucket:
-            faults.append(f"{name}: has versions, so that nothing is ever deleted")
+            faults.append(f"{name}: versioning keeps deleted objects")
     if expiring.get("ModelsBucket") != {"staging/": 7, "inspections/": 7}:
         faults.append("ModelsBucket: staging/ and inspections/, and nothing else, must expire")
     if expiring.get("IncomingBucket") != INCOMING_LIFE:
-        faults.append("IncomingBucket: objects stay, or not long enough")
+        faults.append("IncomingBucket: unexpected expiry of objects")
     return faults
 
 
 def check_arrivals(template: Template) -> list[str]:
-    """Every archive that arrives is told to ArchiveQueue, and none is lost while that cannot be done."""
+    """Each archive that arrives is sent to ArchiveQueue, or after a day of retries to its dead-letter queue."""
     faults = []
     notifications = template["Resources"]["IncomingBucket"]["Properties"].get("NotificationConfiguration", {})
     if notifications.get("EventBridgeConfiguration") != {"EventBridgeEnabled": True}:
-        faults.append("IncomingBucket: tells nobody what arrives")
+        faults.append("IncomingBucket: sends no events")
     rules = {
         name: rule
         for name, rule in list_resources(template, "AWS::Events::Rule")
         if rule.get("EventPattern", {}).get("source") == ["aws.s3"]
     }
     if not rules:
-        faults.append("no rule for what arrives")
+        faults.append("no rule for archives that arrive")
     for name, rule in rules.items():
         faults += [f"{name}: {fault}" for fault in _find_arrival_faults(rule)]
     return faults
@@ -609,59 +612,61 @@ def check_arrivals(template: Template) -> list[str]:
 def _find_arrival_faults(rule: Resource) -> Iterator[str]:
     pattern = rule["EventPattern"]
     if pattern.keys() != {"source", "detail-type", "detail"} or pattern["detail-type"] != ["Object Created"]:
-        yield "listens to other events, or to none"
+        yield "matches other events, or none"
     if pattern["detail"]["bucket"] != {"name": [{"Ref": "IncomingBucket"}]}:
-        yield "listens to other buckets"
+        yield "matches other buckets"
     keys = {key.get("wildcard") for key in pattern["detail"]["object"]["key"]}
     if keys != ARRIVALS:
-        yield f"listens to {keys}"
+        yield f"matches the keys {keys}"
     if rule.get("State", "ENABLED") != "ENABLED":
-        yield "is off"
+        yield "is disabled"
     for target in rule["Targets"]:
         if find_target(target["Arn"]) != "ArchiveQueue":
             yield f"sends to {target['Arn']}"
         if not target.keys().isdisjoint({"Input", "InputPath", "InputTransformer"}):
-            yield "sends something else than the event"
+            yield "transforms the event"
         if target.get("RetryPolicy", {}).get("MaximumEventAgeInSeconds") != ARRIVAL_AGE:
-            yield "gives up too early"
+            yield "retries for less than a day"
         if find_target(target.get("DeadLetterConfig", {}).get("Arn")) != "ArchiveDeadLetterQueue":
-            yield "loses what cannot be sent"
+            yield "has no dead-letter queue"
 
 
 def check_archive_parameters(template: Template) -> list[str]:
-    """Every function that reads archives, from S3 or from a form, knows what is refused."""
+    """Every function has the limits of archives, and only some may read archives or store one from a form."""
     faults = []
     for name, function in list_resources(template, "AWS::Lambda::Function"):
         variables = function["Environment"]["Variables"]
+        limits = {variable: find_target(variables.get(variable)) for variable in ARCHIVE_VARIABLES}
+        if limits != ARCHIVE_VARIABLES:
+            faults.append(f"{name}: has the limits {limits}")
         granted = map_grants(list_statements(template, find_target(function["Role"]) or ""))
         readable = {prefix for prefix in ARCHIVES if "s3:GetObject" in granted.get(("IncomingBucket", prefix), ())}
-        takes_forms = "s3:PutObject" in granted.get(("IncomingBucket", "posted/*"), ())
-        wanted = ARCHIVE_VARIABLES if readable or takes_forms else {}
-        told = {variable: find_target(variables[variable]) for variable in ARCHIVE_VARIABLES if variable in variables}
-        if told != wanted:
-            faults.append(f"{name}: reads {readable or 'no archives'}, and knows {told}")
+        if bool(readable) is not (name in ARCHIVE_READERS):
+            faults.append(f"{name}: may read {sorted(readable)}")
+        if ("s3:PutObject" in granted.get(("IncomingBucket", "posted/*"), ())) is not (name in ARCHIVE_RECEIVERS):
+            faults.append(f"{name}: may store an archive from a form, or SubmitLocalFunction may not")
     return faults
 
 
 def check_closing(template: Template) -> list[str]:
-    """What can end a task can tidy up after an archive and say how it ended beside it; what cannot, may not."""
+    """Exactly the functions that can end a task may clean up after an archive and write its outcome."""
     faults = []
     for name, function in list_resources(template, "AWS::Lambda::Function"):
         granted = map_grants(list_statements(template, find_target(function["Role"]) or ""))
-        # Only these have the files of a task at hand.
+        # Only functions that can end a task have this table.
         if "FILES_TABLE" in function["Environment"]["Variables"]:
             faults += [
-                f"{name}: may not {action} at {place}"
+                f"{name}: no permission for {action} at {place}"
                 for place, actions in CLOSING_GRANTS.items()
                 for action in sorted(actions - granted.get(place, set()))
             ]
         elif ("IncomingBucket", "outcomes/*") in granted:
-            faults.append(f"{name}: writes outcomes, but ends no tasks")
+            faults.append(f"{name}: has a permission for outcomes, but cannot end tasks")
     return faults
 
 
 def check_drops(template: Template) -> list[str]:
-    """Who drops archives may do that and read what became of them, and no function writes where they do."""
+    """DropArchivesPolicy allows dropping archives and reading outcomes, and no function writes to the drop prefix."""
     documents = template["Resources"]["DropArchivesPolicy"]["Properties"]["PolicyDocument"]
     granted = map_grants(as_list(documents["Statement"]))
     faults = [] if granted == DROP_GRANTS else [f"DropArchivesPolicy: allows {granted}"]
@@ -678,7 +683,7 @@ def check_tables(template: Template) -> list[str]:
         if name not in TABLES_TO_LOSE and not recovery:
             faults.append(f"{name}: no point-in-time recovery")
         if table.get("BillingMode") != "PAY_PER_REQUEST":
-            faults.append(f"{name}: costs while nobody uploads")
+            faults.append(f"{name}: billing is not on demand")
         expiry = table.get("TimeToLiveSpecification")
         wanted = None if name in TABLES_WITHOUT_EXPIRY else {"AttributeName": "expires_at", "Enabled": True}
         if expiry != wanted:
@@ -687,7 +692,7 @@ def check_tables(template: Template) -> list[str]:
 
 
 def check_retention(template: Template) -> list[str]:
-    """Taking the stack down keeps what users have."""
+    """Deleting the stack keeps the models and their records."""
     return [
         f"{name}: {policy} is not Retain"
         for name, resource in template["Resources"].items()
@@ -699,7 +704,7 @@ def check_retention(template: Template) -> list[str]:
 
 
 def check_logs(template: Template) -> list[str]:
-    """A log group of its own for each function, which forgets, and into which the function may write."""
+    """Each function has its own log group with a retention, and the permission to write to it."""
     faults = []
     groups = dict(list_resources(template, "AWS::Logs::LogGroup"))
     owners: dict[str, str] = {}
@@ -715,7 +720,7 @@ def check_logs(template: Template) -> list[str]:
             "logs:PutLogEvents" in as_list(statement["Action"]) and find_target(statement["Resource"]) == group
             for statement in statements
         ):
-            faults.append(f"{function}: may not write its log")
+            faults.append(f"{function}: no permission to write its log")
     return faults
 
 
@@ -733,16 +738,16 @@ def check_tracing(template: Template) -> list[str]:
     return faults + [f"{name}: no tracing" for name, stage in stages if stage.get("TracingEnabled") is not True]
 
 
-# What a browser opens; nothing of the account is told there.
+# Pages for browsers, without data of the account.
 OPEN_PATHS = {"/openapi.json", "/docs"}
 
 
 def check_callers(template: Template) -> list[str]:
-    """Every route but the documentation's asks who calls, by an API key or with AuthMode=IAM by a signature. Whom no
-    usage plan counts is throttled.
+    """Each route except the documentation requires an API key, or with AuthMode=IAM a signature. Callers without a
+    usage plan are throttled.
     """
     faults = [
-        f"{method.upper()} {path}: open to everybody, or closed and should not be"
+        f"{method.upper()} {path}: authentication differs from the expected"
         for _, api in list_resources(template, "AWS::ApiGateway::RestApi")
         for path, methods in api["Body"]["paths"].items()
         for method, operation in methods.items()
@@ -763,7 +768,7 @@ def check_callers(template: Template) -> list[str]:
             }
             expected = {path.replace("/", "/~1") for path in OPEN_PATHS} | ({"/*"} if mode == "IAM" else set())
             if throttled != expected:
-                faults.append(f"{name}: with {mode} what is throttled is {throttled}")
+                faults.append(f"{name}: with {mode}, {throttled} are throttled")
     plans = [
         plan
         for _, plan in list_resources(template, "AWS::ApiGateway::UsagePlan")
@@ -776,7 +781,7 @@ def check_callers(template: Template) -> list[str]:
 
 
 def check_api_timeouts(template: Template) -> list[str]:
-    """A function behind a route ends, with its own words, before API Gateway gives up on it."""
+    """A function behind a route times out before API Gateway does."""
     faults = []
     for _, api in list_resources(template, "AWS::ApiGateway::RestApi"):
         for path, methods in api["Body"]["paths"].items():
@@ -784,12 +789,12 @@ def check_api_timeouts(template: Template) -> list[str]:
                 uri = methods[method]["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"]
                 function = re.findall(r"\$\{(\w+)\.Arn\}", uri)[0]
                 if template["Resources"][function]["Properties"]["Timeout"] >= API_TIMEOUT:
-                    faults.append(f"{method.upper()} {path}: {function} may outlast API Gateway")
+                    faults.append(f"{method.upper()} {path}: timeout of {function} exceeds that of API Gateway")
     return faults
 
 
 def check_media_types(template: Template) -> list[str]:
-    """A form with an archive in it reaches its function byte for byte; everything else is text."""
+    """Only forms, which contain archives, reach their function as binary data."""
     return [
         f"{name}: {types} are binary"
         for name, api in list_resources(template, "AWS::ApiGateway::RestApi")
@@ -798,7 +803,7 @@ def check_media_types(template: Template) -> list[str]:
 
 
 def check_gateway_responses(template: Template) -> list[str]:
-    """What API Gateway answers by itself is a problem document (RFC 9457), too."""
+    """The errors that API Gateway returns itself are problem documents (RFC 9457)."""
     faults = []
     for mode, statuses in (("API_KEY", GATEWAY_STATUS), ("IAM", IAM_STATUS)):
         chosen = apply_parameters(template, AuthMode=mode)
@@ -809,7 +814,7 @@ def check_gateway_responses(template: Template) -> list[str]:
             for kind in responses.keys() & statuses.keys():
                 faults += [f"{mode}, {kind}: {fault}" for fault in _find_response_faults(kind, responses[kind])]
                 if responses[kind].get("statusCode") != (str(statuses[kind]) if statuses[kind] else None):
-                    faults.append(f"{mode}, {kind}: answers {responses[kind].get('statusCode')}")
+                    faults.append(f"{mode}, {kind}: status is {responses[kind].get('statusCode')}")
     return faults
 
 
@@ -819,22 +824,22 @@ def _find_response_faults(kind: str, response: Resource) -> Iterator[str]:
     if headers.get("gatewayresponse.header.Content-Type") != "'application/problem+json'":
         yield "not a problem document"
     if not problem.keys() >= {"type", "title", "detail", "remedy"}:
-        yield "its problem lacks something"
+        yield "a field of the problem is missing"
     slug = problem["type"].removeprefix("urn:modelhaul:problem:")
     if slug == problem["type"] or problem.get("remedy") != PROBLEM_REMEDIES.get(slug, problem.get("remedy")):
-        yield "its type is none of ours, or has another remedy in functions' answers"
+        yield "unknown type, or a remedy that differs from that of functions"
     if str(problem.get("status", "")) != response.get("statusCode", ""):
-        yield "its status is not the answer's"
+        yield "status differs from that of the response"
     retry_after = f"'{problem['retry_after']}'" if "retry_after" in problem else None
     if headers.get("gatewayresponse.header.Retry-After") != retry_after or (kind in RETRIED) is (retry_after is None):
-        yield "does not say when to try again, or says it twice"
+        yield "Retry-After is missing, unexpected, or differs from retry_after"
     if kind in REFUSED_BODIES and not all(way in problem.get("remedy", "") for way in WAYS_FOR_LARGE_ARCHIVES):
-        yield "does not say how to send a larger archive"
+        yield "remedy does not explain uploads of larger archives"
 
 
 def check_cors(template: Template) -> list[str]:
-    """Without CorsAllowOrigin no answer has an origin. With it every answer of API Gateway's own has, and every path
-    has a preflight that asks for no key.
+    """With CorsAllowOrigin, each response of API Gateway itself has the origin, and each path responds to preflight
+    requests without a key. Without it, no response has an origin.
     """
     faults = []
     for origin in ("", ORIGIN):
@@ -843,23 +848,23 @@ def check_cors(template: Template) -> list[str]:
         for _, api in list_resources(chosen, "AWS::ApiGateway::RestApi"):
             for kind, response in api["Body"]["x-amazon-apigateway-gateway-responses"].items():
                 if _find_origin(response["responseParameters"], "gatewayresponse", origin) != wanted:
-                    faults.append(f"{kind}: not for {origin or 'none'}")
+                    faults.append(f"{kind}: origin is not {wanted}")
             for path, methods in api["Body"]["paths"].items():
                 preflight = methods.get("options", {})
                 answer = preflight.get("x-amazon-apigateway-integration", {}).get("responses", {}).get("default", {})
                 sent = answer.get("responseParameters", {})
                 if _find_origin(sent, "method.response", origin) != wanted:
-                    faults.append(f"OPTIONS {path}: not for {origin or 'none'}")
+                    faults.append(f"OPTIONS {path}: origin is not {wanted}")
                 allowed = sent.get("method.response.header.Access-Control-Allow-Headers", "").strip("'").split(",")
                 if not set(allowed) >= ASKED_HEADERS:
                     faults.append(f"OPTIONS {path}: allows {allowed}")
                 if preflight.get("security"):
-                    faults.append(f"OPTIONS {path}: browsers send no key there")
+                    faults.append(f"OPTIONS {path}: requires a key, which browsers do not send")
     return faults
 
 
 def check_bucket_cors(template: Template) -> list[str]:
-    """Pages of CorsAllowOrigin, and no others, may use presigned addresses."""
+    """Only pages of CorsAllowOrigin may use presigned URLs."""
     faults = [
         f"{name}: has rules without CorsAllowOrigin"
         for name, bucket in list_resources(apply_parameters(template, CorsAllowOrigin=""), "AWS::S3::Bucket")
@@ -870,11 +875,11 @@ def check_bucket_cors(template: Template) -> list[str]:
         (rule,) = bucket.get("CorsConfiguration", {}).get("CorsRules", [{}])
         found = {find_target(one) or str(one) for one in rule.get("AllowedOrigins", [])}
         if found != origins:
-            faults.append(f"{name}: for {sorted(found)}")
+            faults.append(f"{name}: origins are {sorted(found)}")
         if set(rule.get("AllowedMethods", [])) != methods or set(rule.get("AllowedHeaders", [])) != headers:
-            faults.append(f"{name}: other methods or headers than are needed")
+            faults.append(f"{name}: unexpected methods or headers")
         if "ETag" not in rule.get("ExposedHeaders", []):
-            faults.append(f"{name}: hides the ETag")
+            faults.append(f"{name}: does not expose the ETag")
     return faults
 
 
@@ -887,31 +892,31 @@ def _find_origin(headers: dict[str, Any], part: str, origin: str) -> str | None:
 
 
 def check_topics(template: Template) -> list[str]:
-    """Mail goes out for ends and alarms, by nobody else's doing; without an address there is nothing of it."""
+    """With NotificationEmail, only our rules and alarms publish to the topic. Without it, there is neither."""
     faults = []
     for address in ("", "a@example.com"):
         chosen = apply_parameters(template, NotificationEmail=address)
         kinds = {resource["Type"] for resource in chosen["Resources"].values()}
         if bool(address) is not ("AWS::SNS::Topic" in kinds):
-            faults.append(f"a topic with the address {address!r}, or none")
+            faults.append(f"topic missing or unexpected for the address {address!r}")
         rules = {
             name: rule
             for name, rule in list_resources(chosen, "AWS::Events::Rule")
             if rule.get("EventPattern", {}).get("source") == ["Modelhaul"]
         }
-        told = {kind for rule in rules.values() for kind in rule["EventPattern"]["detail-type"]}
-        if told != ({"ImportSucceeded", "ImportFailed"} if address else set()):
-            faults.append(f"mail with the address {address!r} for {told}")
+        named = {kind for rule in rules.values() for kind in rule["EventPattern"]["detail-type"]}
+        if named != ({"ImportSucceeded", "ImportFailed"} if address else set()):
+            faults.append(f"with the address {address!r}, emails are sent for {named}")
         policies = list(list_resources(chosen, "AWS::SNS::TopicPolicy"))
         granted = [(name, s) for name, policy in policies for s in as_list(policy["PolicyDocument"]["Statement"])]
         for name, statement in granted:
             faults += [f"{name}: {fault}" for fault in _find_publisher_faults(statement, set(rules))]
         if address and not any(s["Effect"] == "Deny" for _, s in granted):
-            faults.append("the topic accepts plain http")
+            faults.append("the topic accepts plain HTTP")
         alarms = [alarm for _, alarm in list_resources(chosen, "AWS::CloudWatch::Alarm")]
         actions = {json.dumps(alarm.get("AlarmActions")) for alarm in alarms}
         if actions != ({'[{"Ref": "NotificationsTopic"}]'} if address else {"null"}):
-            faults.append(f"alarms with the address {address!r} go to {actions}")
+            faults.append(f"with the address {address!r}, the alarm actions are {actions}")
     return faults
 
 
@@ -920,18 +925,25 @@ def _find_publisher_faults(statement: dict[str, Any], rules: set[str]) -> Iterat
         case "Deny", "*", {"Bool": {"aws:SecureTransport": "false"}}:
             return
         case "Allow", {"Service": "events.amazonaws.com"}, {"ArnEquals": {"aws:SourceArn": sources}}:
-            if {find_target(source) for source in as_list(sources)} != rules:
-                yield f"lets {sources} publish"
+            if {json.dumps(source) for source in as_list(sources)} != set(map(_find_rule_arn, rules)):
+                yield f"allows {sources} to publish"
         case "Allow", {"Service": "cloudwatch.amazonaws.com"}, {
             "StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
         }:
             return
         case _:
-            yield f"lets {statement['Principal']} publish"
+            yield f"allows {statement['Principal']} to publish"
+
+
+def _find_rule_arn(name: str) -> str:
+    """Return the JSON of the ARN of a rule on the default event bus."""
+    return json.dumps(
+        {"Fn::Sub": f"arn:${{AWS::Partition}}:events:${{AWS::Region}}:${{AWS::AccountId}}:rule/${{{name}}}"}
+    )
 
 
 def check_outputs(template: Template) -> list[str]:
-    """What a deployed stack is found by."""
+    """The outputs name the resources that users and operators need."""
     outputs = template["Outputs"]
     kinds = {
         "AWS::S3::Bucket": "",
@@ -949,7 +961,7 @@ def check_outputs(template: Template) -> list[str]:
     stages = [stage["StageName"] for _, stage in list_resources(template, "AWS::ApiGateway::Stage")]
     address = outputs.get("ApiUrl", {}).get("Value", {}).get("Fn::Sub", "")
     if stages != ["v1"] or not address.endswith(".${AWS::URLSuffix}/v1"):
-        faults.append("ApiUrl: not the address of the stage v1")
+        faults.append("ApiUrl: not the URL of the stage v1")
     if find_target(outputs.get("ApiKeyId", {}).get("Value")) not in dict(
         list_resources(template, "AWS::ApiGateway::ApiKey")
     ):
@@ -994,13 +1006,13 @@ RULES: tuple[Rule, ...] = (
 
 
 def check_handlers(template: Template, root: Path = ROOT) -> list[str]:
-    """Every function has its folder, every folder its function, and the handler is in it."""
+    """Each function has a folder with its handler, and each folder has a function."""
     faults = []
     folders = {path.name for path in (root / "functions").iterdir() if path.is_dir() and path.name != "__pycache__"}
     for name, properties in list_resources(template, "AWS::Lambda::Function"):
         code = properties["Code"]
         if code["S3Bucket"] != CODE_BUCKET:
-            faults.append(f"{name}: its code is not in this repository")
+            faults.append(f"{name}: code is not in this repository")
             continue
         folder = Path(code["S3Key"])
         module, _, attribute = properties["Handler"].rpartition(".")
@@ -1010,13 +1022,13 @@ def check_handlers(template: Template, root: Path = ROOT) -> list[str]:
         ):
             faults.append(f"{name}: no {attribute} in {folder / module}.py")
         if name != folder.name.title().replace("_", "") + "Function":
-            faults.append(f"{name}: not the name of {folder}")
+            faults.append(f"{name}: name does not match {folder}")
         folders.discard(folder.name)
     return faults + [f"functions/{folder}: not in the template" for folder in sorted(folders)]
 
 
 def check_layers(template: Template, root: Path = ROOT) -> list[str]:
-    """A layer without its requirements.txt would be built, and deployed, without its packages."""
+    """Each layer has pinned requirements: without requirements.txt, SAM builds and deploys it without packages."""
     faults = []
     for name, layer in list_resources(template, "AWS::Lambda::LayerVersion"):
         folder = Path(layer["Content"]["S3Key"])
@@ -1035,7 +1047,7 @@ def check_route_table(template: Template, page: str) -> list[str]:
     named = set(re.findall(r"^\|\s*`([A-Z]+) /v1(/[^\s?`]*)[^`]*`", page, re.MULTILINE))
     routes = list_routes(template)
     missing = [f"docs/api.md: no {method} /v1{path}" for method, path in sorted(routes - named)]
-    return missing + [f"docs/api.md: {method} /v1{path} is no route" for method, path in sorted(named - routes)]
+    return missing + [f"docs/api.md: {method} /v1{path} is not a route" for method, path in sorted(named - routes)]
 
 
 def check_parameter_table(template: Template, page: str) -> list[str]:
@@ -1045,5 +1057,5 @@ def check_parameter_table(template: Template, page: str) -> list[str]:
     wanted = sorted((name, str(parameter["Default"])) for name, parameter in template["Parameters"].items())
     missing = [f"docs/parameters.md: no row {row}" for row in wanted if row not in named]
     unknown = [f"docs/parameters.md: {row} is not in the template" for row in named if row not in wanted]
-    repeated = [f"docs/parameters.md: {row} is there twice" for row, following in pairwise(named) if row == following]
+    repeated = [f"docs/parameters.md: duplicate row {row}" for row, following in pairwise(named) if row == following]
     return missing + unknown + repeated

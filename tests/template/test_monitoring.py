@@ -278,16 +278,23 @@ def test_runbook_has_a_section_for_each_alarm() -> None:
 
 
 def list_queries(template: Template) -> dict[str, tuple[set[str], str]]:
-    """(log groups, text) of each saved query, and of the dashboard's."""
+    """Return (log groups, text) of each saved query and of the dashboard's. Raises KeyError for unknown log groups."""
+    groups = {
+        substitute(group["LogGroupName"]["Fn::Sub"], template): name
+        for name, group in list_resources(template, "AWS::Logs::LogGroup")
+    }
     queries = {
-        name: ({find_target(group) or "" for group in as_list(query["LogGroupNames"])}, query["QueryString"])
+        name: (
+            {groups[substitute(group["Fn::Sub"], template)] for group in as_list(query["LogGroupNames"])},
+            query["QueryString"],
+        )
         for name, query in list_resources(template, "AWS::Logs::QueryDefinition")
     }
     for widget in read_dashboard(template)["widgets"]:
         if widget["type"] == "log":
             *sources, text = re.split(r" \| (?!SOURCE|filter|sort|limit)", widget["properties"]["query"])
-            groups = set(re.findall(r"SOURCE '(\w+)'", " ".join(sources)))
-            queries[widget["properties"]["title"]] = (groups, text)
+            named = re.findall(r"SOURCE '([^']+)'", " ".join(sources))
+            queries[widget["properties"]["title"]] = ({groups[name] for name in named}, text)
     return queries
 
 

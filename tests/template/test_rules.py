@@ -279,23 +279,24 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     ),
     (
         rules.check_archive_parameters,
-        set_property("CancelTaskFunction", f"{VARIABLES}.REQUIRED_FILES", {"Ref": "RequiredFiles"}),
+        allow("CancelTaskRole", "s3:PutObject", {"Fn::Sub": "${IncomingBucket.Arn}/posted/*"}),
     ),
     (
         rules.check_archive_parameters,
         allow("SweepStaleRole", "s3:GetObject", {"Fn::Sub": "${IncomingBucket.Arn}/posted/*"}),
     ),
     (rules.check_closing, set_property("CancelTaskRole", "Properties.ManagedPolicyArns", [])),
-    (rules.check_closing, drop_statement("AcceptArchiveRole", "AbortUploads")),
-    (rules.check_closing, drop_statement("TransferFilesRole", "UpdateFiles")),
-    (rules.check_closing, drop_statement("SweepStaleRole", "ReadModels")),
     *(
-        (rules.check_closing, drop_property("EndArchiveTasksPolicy", f"Properties.PolicyDocument.Statement.{number}"))
-        for number in range(5)
+        (rules.check_closing, set_property(role, "Properties.ManagedPolicyArns.1", {"Ref": "TracingPolicy"}))
+        for role in ("AcceptArchiveRole", "TransferFilesRole", "SweepStaleRole")
+    ),
+    *(
+        (rules.check_closing, drop_property("EndTasksPolicy", f"Properties.PolicyDocument.Statement.{number}"))
+        for number in range(9)
     ),
     (
         rules.check_closing,
-        set_property("ReadCatalogRole", "Properties.ManagedPolicyArns.0", {"Ref": "EndArchiveTasksPolicy"}),
+        set_property("ReadCatalogRole", "Properties.ManagedPolicyArns.0", {"Ref": "EndTasksPolicy"}),
     ),
     (rules.check_drops, set_property("DropArchivesPolicy", f"{STATEMENT}.Action", "s3:PutObject")),
     (
@@ -353,7 +354,7 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     (rules.check_dead_letter_queues, drop_property("UnpublishedEndsQueue", "Properties.MessageRetentionPeriod")),
     (rules.check_dead_letter_queues, drop_resource("UnpublishedEndsAlarm")),
     (rules.check_grants, drop_statement("PublishEndsRole", "ReadStream")),
-    (rules.check_grants, drop_statement("PublishEndsRole", "KeepUnpublished")),
+    (rules.check_grants, drop_statement("PublishEndsRole", "SendUnpublishedEnds")),
     (rules.check_wildcards, allow("PublishEndsRole", "dynamodb:GetItem", {"Fn::Sub": "${TasksTable.Arn}/*"})),
     (rules.check_cors, drop_property("Api", f"{RESPONSES}.THROTTLED.responseParameters.{GATEWAY_ORIGIN}")),
     (rules.check_cors, set_property("Api", f"{RESPONSES}.WAF_FILTERED.responseParameters.{GATEWAY_ORIGIN}", "'*'")),
@@ -370,6 +371,14 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     (rules.check_topics, drop_resource("ImportSucceededRule")),
     (rules.check_topics, drop_property("NotificationsTopicPolicy", f"{STATEMENT}.Condition")),
     (rules.check_topics, set_property("NotificationsTopicPolicy", f"{STATEMENT}.Principal", "*")),
+    (
+        rules.check_topics,
+        set_property(
+            "NotificationsTopicPolicy",
+            f"{STATEMENT}.Condition",
+            {"ArnEquals": {"aws:SourceArn": {"Fn::Sub": "arn:${AWS::Partition}:events:${AWS::Region}:*:rule/*"}}},
+        ),
+    ),
     (rules.check_topics, drop_property("NotificationsTopicPolicy", "Properties.PolicyDocument.Statement.2")),
     (rules.check_topics, drop_property("DeadLettersAlarm", "Properties.AlarmActions")),
     (rules.check_api_timeouts, set_property("SubmitHuggingfaceFunction", "Properties.Timeout", 29)),
@@ -533,14 +542,14 @@ def test_parameter_table_rule_refuses(template: Template) -> None:
     assert rules.check_parameter_table(template, "")
 
 
-def run_cfn_lint(path: Path) -> subprocess.CompletedProcess[str]:
+def run_cfn_lint(*paths: Path) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).with_name("cfn-lint")
-    return subprocess.run([program, path], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run([program, *paths], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow
 def test_cfn_lint_passes() -> None:
-    result = run_cfn_lint(ROOT / "template.yaml")
+    result = run_cfn_lint(ROOT / "template.yaml", ROOT / "monitoring.yaml")
     assert result.returncode == 0, result.stdout + result.stderr
 
 

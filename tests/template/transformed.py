@@ -1,6 +1,10 @@
-"""The template as CloudFormation sees it, after the SAM transform, worked out without a network."""
+"""The template as CloudFormation deploys it: includes expanded, SAM resources transformed, nested stacks in place.
+
+No network is needed.
+"""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -15,24 +19,39 @@ ROOT = Path(__file__).resolve().parents[2]
 
 CODE_BUCKET = "local"
 NO_VALUE = {"Ref": "AWS::NoValue"}
+NESTED_STACK = "AWS::CloudFormation::Stack"
+# A nested stack has its own values for these.
+_OWN_PARAMETERS = {"AWS::StackName", "AWS::StackId"}
 
 
 class _NoManagedPolicies:
-    """Roles are written out in the template, so that the transform needs the name of no managed policy."""
+    """The template writes out its roles, so the transform needs no names of managed policies."""
 
     def load(self) -> dict[str, str]:
         return {}
 
 
 def read_template(path: Path = ROOT / "template.yaml") -> Template:
-    """The template as written."""
+    """Return the template as written."""
     template: Template = json.loads(json.dumps(cfn_yaml.load(str(path))))
     return template
 
 
-def transform_template(template: Template) -> Template:
-    """Expands the SAM resources. A folder of code becomes the key of an object in `CODE_BUCKET`."""
-    source: Template = json.loads(json.dumps(template))
+def transform_template(template: Template, root: Path = ROOT) -> Template:
+    """Return what CloudFormation deploys, the resources of nested stacks among those of the main stack.
+
+    Included files and nested templates are read below `root`.
+    """
+    return merge_nested_stacks(transform_main_template(template, root), root)
+
+
+def transform_main_template(template: Template, root: Path = ROOT) -> Template:
+    """Return the template after its transforms, with nested stacks as resources.
+
+    The order is CloudFormation's: AWS::Include first, then AWS::Serverless. A folder of code becomes the key of an
+    object in `CODE_BUCKET`.
+    """
+    source: Template = expand_includes(json.loads(json.dumps(template)), root)
     for resource in source["Resources"].values():
         properties = resource.get("Properties", {})
         for name in ("CodeUri", "ContentUri"):
@@ -43,8 +62,106 @@ def transform_template(template: Template) -> Template:
     return transformed
 
 
+def expand_includes(value: Any, root: Path) -> Any:
+    """Replace each AWS::Include by the content of its file. Raises ValueError for other transforms."""
+    match value:
+        case {"Fn::Transform": {"Name": "AWS::Include", "Parameters": {"Location": str(location)}}, **others}:
+            if others:
+                raise ValueError(f"{location} is included beside other keys: {list(others)}")
+            return json.loads((root / location).read_text())
+        case {"Fn::Transform": unknown}:
+            raise ValueError(f"unsupported transform: {unknown}")
+        case dict():
+            return {key: expand_includes(item, root) for key, item in value.items()}
+        case list():
+            return [expand_includes(item, root) for item in value]
+    return value
+
+
+def merge_nested_stacks(template: Template, root: Path = ROOT) -> Template:
+    """Replace each nested stack by its resources and conditions, its parameters by the values that it receives.
+
+    Raises ValueError where the merged template would not mean the same: a parameter that is missing or unknown, a name
+    that both templates define differently, or a reference to the name of the nested stack.
+    """
+    resources: dict[str, Any] = {}
+    conditions = dict(template["Conditions"])
+    for name, resource in template["Resources"].items():
+        if resource["Type"] != NESTED_STACK:
+            resources[name] = resource
+            continue
+        nested = read_template(root / resource["Properties"]["TemplateURL"])
+        given = resource["Properties"].get("Parameters", {})
+        if given.keys() != nested["Parameters"].keys():
+            raise ValueError(f"{name}: parameters differ: {sorted(given.keys() ^ nested['Parameters'].keys())}")
+        if not nested.keys() <= {"AWSTemplateFormatVersion", "Description", "Parameters", "Conditions", "Resources"}:
+            raise ValueError(f"{name}: has sections that cannot be merged: {sorted(nested)}")
+        if not resource.keys() <= {"Type", "Properties"}:
+            raise ValueError(f"{name}: has attributes that its resources would need: {sorted(resource)}")
+        for condition, test in nested["Conditions"].items():
+            merged = _substitute(test, given)
+            if not _is_same_condition(conditions.setdefault(condition, merged), merged, conditions):
+                raise ValueError(f"{name}: the condition {condition} differs from that of the main template")
+        for inner, content in nested["Resources"].items():
+            if inner in template["Resources"] or inner in resources:
+                raise ValueError(f"{name}: {inner} is also a resource of the main template")
+            resources[inner] = _substitute(content, given)
+    return {**template, "Conditions": conditions, "Resources": resources}
+
+
+def _is_same_condition(one: Any, other: Any, conditions: dict[str, Any]) -> bool:
+    """Whether two conditions are equal when those that they name are written out."""
+    return bool(_write_out(one, conditions) == _write_out(other, conditions))
+
+
+def _write_out(test: Any, conditions: dict[str, Any]) -> Any:
+    match test:
+        case {"Condition": str(name)}:
+            return _write_out(conditions[name], conditions)
+        case dict():
+            return {key: _write_out(item, conditions) for key, item in test.items()}
+        case list():
+            return [_write_out(item, conditions) for item in test]
+    return test
+
+
+def _substitute(value: Any, given: dict[str, Any]) -> Any:
+    """Return a value of a nested template with its parameters replaced by `given`."""
+    match value:
+        case {"Ref": str(name)}:
+            _check_reference(name)
+            return given.get(name, value)
+        case {"Fn::Sub": str(text)}:
+            return {"Fn::Sub": re.sub(r"\$\{([^!}][^}]*)\}", lambda found: _substitute_text(found[1], given), text)}
+        case {"Fn::Sub": _}:
+            raise ValueError(f"unsupported form of Fn::Sub: {value}")
+        case dict():
+            return {key: _substitute(item, given) for key, item in value.items()}
+        case list():
+            return [_substitute(item, given) for item in value]
+    return value
+
+
+def _substitute_text(name: str, given: dict[str, Any]) -> str:
+    _check_reference(name)
+    match given.get(name, {"Ref": name}):
+        case {"Ref": str(target)}:
+            return f"${{{target}}}"
+        case {"Fn::GetAtt": [str(target), str(attribute)]}:
+            return f"${{{target}.{attribute}}}"
+        case str(text):
+            return text
+        case other:
+            raise ValueError(f"{name} cannot be written into a string: {other}")
+
+
+def _check_reference(name: str) -> None:
+    if name in _OWN_PARAMETERS:
+        raise ValueError(f"{name} of a nested stack is not that of the main stack")
+
+
 def apply_parameters(template: Template, **parameters: str) -> Template:
-    """What CloudFormation makes of a transformed template's conditions with these parameters, the others' defaults."""
+    """Return a transformed template with its conditions resolved for these parameters, the others at their defaults."""
     values = {name: parameter.get("Default") for name, parameter in template["Parameters"].items()} | parameters
     conditions = template["Conditions"]
 
@@ -81,4 +198,4 @@ def _holds(test: Any, conditions: dict[str, Any], values: dict[str, Any]) -> boo
             return all(_holds(one, conditions, values) for one in inner)
         case {"Condition": name}:
             return _holds(conditions[name], conditions, values)
-    raise ValueError(f"no condition: {test}")
+    raise ValueError(f"not a condition: {test}")

@@ -274,8 +274,8 @@ def test_an_archive_without_a_model_says_what_each_directory_lacks() -> None:
     deployment = Deployment()
     with pytest.raises(NoModelInArchiveError) as refused:
         deployment.post(make_archive({"a/config.json": b"{}", "b/x": b"", "c.txt": b""}))
-    assert refused.value.lacking["a"][0] == "tokenizer.json"
-    assert set(refused.value.lacking) == {"", "a", "b"}
+    assert refused.value.missing["a"][0] == "tokenizer.json"
+    assert set(refused.value.missing) == {"", "a", "b"}
 
 
 def test_one_existing_model_of_several_refuses_the_whole_archive() -> None:

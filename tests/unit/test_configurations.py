@@ -1,4 +1,4 @@
-"""What in a model's JSON files names code."""
+"""References to code in a model's JSON files."""
 
 import json
 from typing import Any
@@ -28,7 +28,7 @@ CASES: list[tuple[str, Any, list[tuple[str, str, str]]]] = [
     (
         "preprocessor_config.json",
         {"auto_map": {"AutoProcessor": "someone/else--proc.P"}},
-        [("remote-code", "medium", "someone/else:")],
+        [("remote-code", "medium", "someone/else,")],
     ),
     ("config.json", {"custom_pipelines": {"a": {"impl": "p.P"}}}, [("auto-map", "low", "custom_pipelines")]),
     (
@@ -87,11 +87,11 @@ def test_findings(path: str, content: Any, expected: list[tuple[str, str, str]])
     [b"{", b"", b"\xff", b"[" * 20_000 + b"]" * 20_000, b'{"a": ' + b"1" * 4_301 + b"}"],
     ids=["cut off", "empty", "not UTF-8", "nested", "digits"],
 )
-def test_what_python_cannot_parse_has_a_reason(content: bytes) -> None:
+def test_invalid_json_has_a_reason(content: bytes) -> None:
     assert inspect("config.json", content).reason is not None
 
 
-def test_a_hostile_template_is_found_behind_others() -> None:
+def test_unsafe_template_after_other_findings_is_found() -> None:
     for others in ({str(number): f"a.B{number}" for number in range(50)}, {}):
         content = {"auto_map": others, "chat_template": [{"template": "{% if %}"}, {"template": "{{ ''.__class__ }}"}]}
         report = inspect("tokenizer_config.json", content)
@@ -99,12 +99,12 @@ def test_a_hostile_template_is_found_behind_others() -> None:
         assert report.reason is not None
 
 
-def test_a_template_that_cannot_be_parsed_has_a_reason() -> None:
+def test_invalid_template_has_a_reason() -> None:
     assert inspect("tokenizer_config.json", {"chat_template": "{% if %}"}).reason is not None
 
 
 @pytest.mark.slow
-def test_a_large_file_that_names_code() -> None:
+def test_large_file_that_refers_to_code() -> None:
     padding = {"padding": ["x" * 1000] * 5000}
     assert inspect("tokenizer.json", padding) == ContentReport("json")
     report = inspect("tokenizer.json", {**padding, "auto_map": {"AutoModel": "a.B"}})
@@ -112,10 +112,10 @@ def test_a_large_file_that_names_code() -> None:
     vocabulary = {"model": {"vocab": {f"token-{number}": number for number in range(250_000)}}}
     assert inspect("tokenizer.json", vocabulary) == ContentReport("json")
     report = inspect("tokenizer.json", {**vocabulary, "auto_map": {"AutoModel": "a.B"}})
-    assert report.reason == "has a value of more than 200,000 parts"
+    assert report.reason == "File has a value with more than 200,000 parts"
     assert inspect("vocab.json", list(vocabulary["model"]["vocab"])).reason is None
 
 
-def test_findings_are_bounded() -> None:
+def test_number_of_findings_is_limited() -> None:
     report = inspect("config.json", {"auto_map": {str(number): f"a.B{number}" for number in range(1000)}})
     assert len(report.findings) == 20

@@ -186,7 +186,7 @@ def test_whatever_ends_it_the_sweep_goes_on(
     after: bool,
     trouble: Callable[[], BaseException],
 ) -> None:
-    monkeypatch.setattr("modelhaul.catalog.delete._BATCH", 2)
+    monkeypatch.setattr("modelhaul.catalog.delete._BATCH_SIZE", 2)
     task, other = import_model(deployment), import_model(deployment, "next")
     database = deployment.database
     port: Any = next(p for p in (deployment.store, database.models, database.content) if hasattr(p, step))
@@ -224,7 +224,7 @@ def test_whatever_ends_it_the_sweep_goes_on(
 def test_a_large_one_is_deleted_in_batches_by_several_functions(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modelhaul.catalog.delete._BATCH", 1)
+    monkeypatch.setattr("modelhaul.catalog.delete._BATCH_SIZE", 1)
     task = import_model(deployment)
     seconds = iter([28.0, 28.0, 1.0])
     assert not deployment.deleter.delete_model(task.model_ids[0], lambda: next(seconds))
@@ -266,12 +266,12 @@ def test_what_a_task_has_is_not_deleted(deployment: Deployment) -> None:
     with pytest.raises(ImportInProgressError) as running:
         delete(deployment, task)
     assert running.value.task_id == task.id
-    assert "cancel" in running.value.detail
+    assert "Cancel" in running.value.detail
     deployment.database.tasks.start_stage(task.id, Stage.PUBLISHING, check_at=0)
     deployment.finisher.cancel(task.id)
     with pytest.raises(ImportInProgressError) as withdrawing:
         delete(deployment, task)
-    assert "withdrawn" in withdrawing.value.detail
+    assert "being removed" in withdrawing.value.detail
 
 
 def test_a_failed_model_is_forgotten(deployment: Deployment) -> None:

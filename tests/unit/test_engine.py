@@ -27,7 +27,8 @@ from modelhaul.domain.errors import (
     UploadGoneError,
 )
 from modelhaul.domain.files import MAX_FILE_SIZE, Checkpoint, Part, SourceFile
-from modelhaul.transfer.engine import MAX_PARTS, MIB, FileStream, Moved, Paused, StreamSettings, choose_part_size
+from modelhaul.transfer.engine import FileTransfer, Moved, Paused
+from modelhaul.transfer.settings import MAX_PARTS, MIB, StreamSettings, choose_part_size
 from tests.fakes.object_store import InMemoryObjectStore
 
 KEY = "staging/task/model.safetensors"
@@ -100,7 +101,7 @@ class ScriptedSource:
 
 @dataclass
 class Bench:
-    """One file between a scripted source and a fake S3; keeps what was checkpointed."""
+    """One file between a scripted source and a fake S3. Implements `Lease`, and keeps the checkpoints."""
 
     content: bytes
     source: ScriptedSource
@@ -110,20 +111,32 @@ class Bench:
     saved: list[Checkpoint | None] = field(default_factory=list)
     remaining: Callable[[], float] = lambda: 900.0
     on_save: Callable[[Checkpoint | None], None] = lambda _: None
+    on_renew: Callable[[], None] = lambda: None
 
-    def save(self, checkpoint: Checkpoint | None) -> None:
+    def confirm(self) -> None:
+        self.on_renew()
+
+    def renew(self, *, busy: float = 0.0) -> None:
+        self.on_renew()
+
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        self._save(checkpoint)
+
+    def discard_checkpoint(self) -> None:
+        self._save(None)
+
+    def _save(self, checkpoint: Checkpoint | None) -> None:
         self.on_save(checkpoint)
         self.checkpoint = checkpoint
         self.saved.append(checkpoint)
 
     def run(self, engine: StreamSettings = QUICK) -> Moved | Paused:
-        return FileStream(
+        return FileTransfer(
             file=self.file,
             key=KEY,
             open_range=self.source.open_range,
-            store=self.store,
-            save=self.save,
-            beat=lambda: None,
+            uploads=self.store,
+            lease=self,
             remaining=self.remaining,
             checkpoint=self.checkpoint,
             settings=engine,

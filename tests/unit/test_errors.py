@@ -38,7 +38,7 @@ def test_slugs_are_unique_and_legal() -> None:
 def test_the_runbook_names_slugs_that_exist() -> None:
     root = Path(__file__).parents[2]
     named = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", (root / "docs" / "runbook.md").read_text()))
-    queries = set(re.findall(r"Name: !Sub \$\{AWS::StackName\}/(\S+)", (root / "template.yaml").read_text()))
+    queries = set(re.findall(r"Name: !Sub \$\{StackName\}/(\S+)", (root / "monitoring.yaml").read_text()))
     assert len(named & queries) > 1
     assert len(named - queries) > 5
     assert named - queries <= {kind.type for kind in list_classes()}

@@ -11,7 +11,7 @@ from modelhaul.catalog.presentation import format_time
 from modelhaul.domain.archives import SkippedDirectory
 from modelhaul.domain.errors import InvalidReferenceError
 from modelhaul.domain.models import Model, ModelError, ModelStatus, ResolvedModel, Source
-from modelhaul.domain.tasks import Event, Task, TaskError, TaskStatus
+from modelhaul.domain.tasks import Event, Stage, Task, TaskError, TaskStatus
 from modelhaul.imports.notify import EndPublisher
 from tests.archives.building import Member, build
 from tests.documented_events import EXAMPLES, SCHEMA, VALIDATOR
@@ -267,8 +267,7 @@ def test_task_of_ninety_models_fits(
         model_ids=tuple(model.model_id for model in models),
         created_at=template.created_at,
         updated_at=template.updated_at,
-        status=TaskStatus.FAILED,
-        stage=template.stage.FAILED,
+        stage=Stage.FAILED,
         error=TaskError("archive-refused", word * 100, retryable=False),
         skipped=directories,
     )

@@ -88,23 +88,23 @@ def test_what_torch_stores_while_it_trains_is_no_weights() -> None:
         (
             SAFETENSORS,
             ["config.json", "pytorch_model.bin"],
-            "no safetensors weights are there, only pytorch_model.bin.",
+            "no safetensors weights, only pytorch_model.bin.",
         ),
-        (PYTORCH, ["config.json", "model.safetensors"], "no pytorch weights are there, only model.safetensors."),
-        (SAFETENSORS, ["config.json", "model.gguf", "training_args.bin"], "no safetensors weights are there."),
-        (SAFETENSORS, ["model.safetensors.index.json", "tf_model.h5"], "are there, only tf_model.h5."),
+        (PYTORCH, ["config.json", "model.safetensors"], "no pytorch weights, only model.safetensors."),
+        (SAFETENSORS, ["config.json", "model.gguf", "training_args.bin"], "no safetensors weights."),
+        (SAFETENSORS, ["model.safetensors.index.json", "tf_model.h5"], "no safetensors weights, only tf_model.h5."),
         (
             Selection(("*.bin",), (), Weights.SAFETENSORS),
             ["pytorch_model.bin", "model.safetensors"],
-            "(allow_patterns '*.bin', weights safetensors): no safetensors weights are there, only pytorch_model.bin.",
+            "(allow_patterns '*.bin', weights safetensors) has no safetensors weights, only pytorch_model.bin.",
         ),
         (
             SAFETENSORS,
             ["model.safetensors", "pytorch_model.bin", "2_Dense/pytorch_model.bin"],
-            "2_Dense/pytorch_model.bin would be left out",
+            "2_Dense/pytorch_model.bin would be excluded",
         ),
-        (SAFETENSORS, ["model.safetensors", "flax/flax_model.msgpack"], "flax/flax_model.msgpack would be left out"),
-        (PYTORCH, ["original/consolidated.00.pth", "model.safetensors"], "model.safetensors would be left out"),
+        (SAFETENSORS, ["model.safetensors", "flax/flax_model.msgpack"], "flax/flax_model.msgpack would be excluded"),
+        (PYTORCH, ["original/consolidated.00.pth", "model.safetensors"], "model.safetensors would be excluded"),
     ],
 )
 def test_a_model_without_its_weights_is_refused(selection: Selection, paths: list[str], words: str) -> None:
@@ -124,10 +124,10 @@ def test_what_is_refused_can_be_done_without() -> None:
     [
         (
             Selection(("*.gguf", "x")),
-            "No file matches the allow_patterns '*.gguf' 'x' of org/model, which has a.json, b",
+            "No file matches the allow_patterns '*.gguf' 'x' of org/model. Its files: a.json, b",
         ),
-        (Selection((), ("*",)), "The ignore_patterns '*' leave no file of org/model, which has a.json, b"),
-        (Selection(("a*",), ("*.json",)), "The ignore_patterns '*.json' leave no file"),
+        (Selection((), ("*",)), "The ignore_patterns '*' exclude every file of org/model. Its files: a.json, b"),
+        (Selection(("a*",), ("*.json",)), "The ignore_patterns '*.json' exclude every file"),
         (Selection(("*.gguf",), (), Weights.SAFETENSORS), "No file matches"),
     ],
 )

@@ -16,15 +16,15 @@ def build_pe(offset: int) -> bytes:
 @pytest.mark.parametrize(
     ("head", "detail"),
     [
-        (b"\x7fELF\x02\x01\x01", "native code: ELF"),
-        (b"\xcf\xfa\xed\xfe\x07\x00\x00\x01", "native code: Mach-O"),
-        (b"\xfe\xed\xfa\xce", "native code: Mach-O"),
-        (b"\xca\xfe\xba\xbe\x00\x00\x00\x02", "native code: Mach-O for several processors"),
-        (build_pe(128), "native code: Windows program or library (PE)"),
-        (build_pe(4096)[:2048], "native code: Windows program or library (PE)"),
+        (b"\x7fELF\x02\x01\x01", "Native code: ELF"),
+        (b"\xcf\xfa\xed\xfe\x07\x00\x00\x01", "Native code: Mach-O"),
+        (b"\xfe\xed\xfa\xce", "Native code: Mach-O"),
+        (b"\xca\xfe\xba\xbe\x00\x00\x00\x02", "Native code: Mach-O for several architectures"),
+        (build_pe(128), "Native code: Windows program or library (PE)"),
+        (build_pe(4096)[:2048], "Native code: Windows program or library (PE)"),
     ],
 )
-def test_native_code_is_known_by_its_content(head: bytes, detail: str) -> None:
+def test_native_code_is_identified_by_content(head: bytes, detail: str) -> None:
     finding = find_program(head)
     assert finding is not None
     assert (finding.kind, finding.severity, finding.detail) == (FindingKind.NATIVE_LIBRARY, Severity.MEDIUM, detail)
@@ -33,24 +33,24 @@ def test_native_code_is_known_by_its_content(head: bytes, detail: str) -> None:
 @pytest.mark.parametrize(
     ("head", "detail"),
     [
-        (b"\xca\xfe\xba\xbe\x00\x00\x00\x3d", "Java byte code"),
-        (b"\x00asm\x01\x00\x00\x00", "WebAssembly byte code"),
-        (b"dex\n035\x00", "Dalvik byte code"),
-        (b"BC\xc0\xde", "LLVM byte code"),
-        (b"\x1bLua", "Lua byte code"),
-        (b"\x03\xf3\r\n" + bytes(4), "Python byte code"),
-        (b"#!/bin/sh\nrm -rf /\n", "script for /bin/sh"),
-        (b"#! /usr/bin/env python3\n", "script for /usr/bin/env python3"),
-        (b"\xef\xbb\xbf#!/bin/sh", "script for /bin/sh"),
+        (b"\xca\xfe\xba\xbe\x00\x00\x00\x3d", "Java bytecode"),
+        (b"\x00asm\x01\x00\x00\x00", "WebAssembly bytecode"),
+        (b"dex\n035\x00", "Dalvik bytecode"),
+        (b"BC\xc0\xde", "LLVM bytecode"),
+        (b"\x1bLua", "Lua bytecode"),
+        (b"\x03\xf3\r\n" + bytes(4), "Python bytecode"),
+        (b"#!/bin/sh\nrm -rf /\n", "Script for /bin/sh"),
+        (b"#! /usr/bin/env python3\n", "Script for /usr/bin/env python3"),
+        (b"\xef\xbb\xbf#!/bin/sh", "Script for /bin/sh"),
     ],
 )
-def test_byte_code_and_scripts_are_known_by_their_content(head: bytes, detail: str) -> None:
+def test_bytecode_and_scripts_are_identified_by_content(head: bytes, detail: str) -> None:
     finding = find_program(head)
     assert finding is not None
     assert (finding.kind, finding.severity, finding.detail) == (FindingKind.CODE, Severity.MEDIUM, detail)
 
 
-def test_this_interpreter_and_what_it_compiles(tmp_path: Path) -> None:
+def test_python_interpreter_and_its_bytecode(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("a = 1\n")
     compiled = py_compile.compile(str(tmp_path / "a.py"), str(tmp_path / "a.pyc"))
     assert compiled is not None
@@ -74,7 +74,7 @@ def test_this_interpreter_and_what_it_compiles(tmp_path: Path) -> None:
         "é\r\n".encode(),
     ],
 )
-def test_other_content_is_none(head: bytes) -> None:
+def test_other_content_is_no_program(head: bytes) -> None:
     assert find_program(head) is None
 
 
@@ -83,13 +83,13 @@ def test_other_content_is_none(head: bytes) -> None:
     [
         ("modeling_x.py", "Python source: loaders run it with trust_remote_code=True"),
         ("a/Setup.PY", "Python source: loaders run it with trust_remote_code=True"),
-        ("demo.ipynb", "Jupyter notebook source: no loader runs it; a person might"),
-        ("run.sh", "shell source: no loader runs it; a person might"),
-        ("kernel.cu", "GPU source: no loader runs it; a person might"),
-        ("run.ps1", "Windows script source: no loader runs it; a person might"),
+        ("demo.ipynb", "Jupyter notebook source: no loader runs it"),
+        ("run.sh", "shell source: no loader runs it"),
+        ("kernel.cu", "GPU source: no loader runs it"),
+        ("run.ps1", "Windows script source: no loader runs it"),
     ],
 )
-def test_source_code_is_known_by_its_name(path: str, detail: str) -> None:
+def test_source_code_is_identified_by_name(path: str, detail: str) -> None:
     finding = find_source(path)
     assert finding is not None
     assert (finding.kind, finding.severity, finding.detail) == (FindingKind.CODE, Severity.MEDIUM, detail)

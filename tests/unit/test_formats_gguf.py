@@ -1,4 +1,4 @@
-"""GGUF files, by the gguf library and by hand. What llama.cpp refuses is refused."""
+"""GGUF files of the gguf library, and handwritten ones. Files that llama.cpp refuses are refused."""
 
 import struct
 from pathlib import Path
@@ -72,47 +72,47 @@ def test_templates_are_inspected() -> None:
     ],
     ids=range(11),
 )
-def test_what_llama_cpp_reads_is_clean(content: bytes) -> None:
+def test_files_that_llama_cpp_reads_are_clean(content: bytes) -> None:
     assert inspect(content).reason is None
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "in the middle"),
-        (b"GGML" + bytes(20), "not a GGUF file"),
-        (build(version=1), "version 1 is not parsed"),
-        (build(version=4), "version 4 is not parsed"),
+        (b"", "ends within a value"),
+        (b"GGML" + bytes(20), "not in GGUF format"),
+        (build(version=1), "Unsupported: GGUF version 1"),
+        (build(version=4), "Unsupported: GGUF version 4"),
         (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
         (b"GGUF" + struct.pack("<IQQ", 3, 2**63, 0), "the limits are"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 2**40), "the limits are"),
         (build() + b"x", "of 25"),
         (build([pack_key(5, bytes(4))] * 2), "duplicate key"),
-        (build([pack_key(5, bytes(4), "")]), "empty or duplicate key"),
-        (build([pack_key(5, bytes(4), b"\xff")]), "not UTF-8"),
-        (build([pack_key(13, bytes(4))]), "unknown type 13"),
-        (build([pack_key(9, struct.pack("<IQ", 9, 1) + struct.pack("<IQ", 4, 0))]), "unknown type 9"),
-        (build([pack_key(9, struct.pack("<IQ", 4, 2**60))]), "an array of"),
-        (build([pack_key(9, struct.pack("<IQ", 8, 1) + struct.pack("<Q", 2**64 - 1))]), "in the middle"),
-        (build([pack_key(8, struct.pack("<Q", 2**62))]), "in the middle"),
-        (build([pack_key(8, struct.pack("<Q", 2**62), "tokenizer.chat_template")]), "a text of"),
+        (build([pack_key(5, bytes(4), "")]), "Empty or duplicate key"),
+        (build([pack_key(5, bytes(4), b"\xff")]), "not valid UTF-8"),
+        (build([pack_key(13, bytes(4))]), "Unknown value type 13"),
+        (build([pack_key(9, struct.pack("<IQ", 9, 1) + struct.pack("<IQ", 4, 0))]), "Unknown value type 9"),
+        (build([pack_key(9, struct.pack("<IQ", 4, 2**60))]), "Array has"),
+        (build([pack_key(9, struct.pack("<IQ", 8, 1) + struct.pack("<Q", 2**64 - 1))]), "ends within a value"),
+        (build([pack_key(8, struct.pack("<Q", 2**62))]), "ends within a value"),
+        (build([pack_key(8, struct.pack("<Q", 2**62), "tokenizer.chat_template")]), "String before byte"),
         (build([pack_key(4, struct.pack("<I", 3), "general.alignment")]), "power of 2"),
         (build([pack_key(4, struct.pack("<I", 2**31), "general.alignment")]), "power of 2"),
         (build([pack_key(10, struct.pack("<Q", 32), "general.alignment")]), "power of 2"),
-        (build([], [pack_tensor("a", [1])], bytes(3)), "the tensors end at"),
-        (build([], [pack_tensor("a", [1])], bytes(5)), "the tensors end at"),
-        (build([], [pack_tensor("a", [1])], bytes(33)), "the tensors end at"),
+        (build([], [pack_tensor("a", [1])], bytes(3)), "Tensors end at"),
+        (build([], [pack_tensor("a", [1])], bytes(5)), "Tensors end at"),
+        (build([], [pack_tensor("a", [1])], bytes(33)), "Tensors end at"),
         (build([], [pack_tensor("a", [1], offset=32)], bytes(36)), "expected 0"),
         (build([], [pack_tensor("a", [1]), pack_tensor("b", [1])], bytes(36)), "expected 32"),
-        (build([], [pack_tensor("a", [1]), pack_tensor("a", [1], offset=32)], bytes(36)), "duplicate tensor"),
-        (build([], [pack_tensor("a" * 64, [1])], bytes(4)), "a text of 64"),
+        (build([], [pack_tensor("a", [1]), pack_tensor("a", [1], offset=32)], bytes(36)), "Duplicate tensor"),
+        (build([], [pack_tensor("a" * 64, [1])], bytes(4)), "has 64 bytes"),
         (build([], [pack_tensor("a", [1] * 5)], bytes(4)), "5 dimensions"),
-        (build([], [pack_tensor("a", [33], 8)], bytes(34)), "whole blocks"),
+        (build([], [pack_tensor("a", [33], 8)], bytes(34)), "not a multiple of 32"),
         (build([], [pack_tensor("a", [1], 4)], bytes(4)), "unknown type 4"),
         (build([], [pack_tensor("a", [2**62, 2**62])], bytes(4)), "overflows"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line(content: bytes, words: str) -> None:
+def test_invalid_files_have_a_reason(content: bytes, words: str) -> None:
     report = inspect(content)
     assert report.reason is not None
     assert words in report.reason
@@ -127,7 +127,7 @@ def test_headers_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(st.data())
-def test_each_byte_missing_or_too_many_is_noticed(draws: st.DataObject) -> None:
+def test_wrong_file_sizes_are_detected(draws: st.DataObject) -> None:
     content = (FORMATS / "model.gguf").read_bytes()
     cut = draws.draw(st.integers(0, len(content) - 33))
     assert inspect(content[:cut]).reason is not None
@@ -135,6 +135,6 @@ def test_each_byte_missing_or_too_many_is_noticed(draws: st.DataObject) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_whatever_comes_is_judged(content: bytes) -> None:
+def test_any_content_has_a_report(content: bytes) -> None:
     inspect(content)
     inspect(b"GGUF\x03\x00\x00\x00" + content)

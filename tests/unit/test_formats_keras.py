@@ -55,12 +55,12 @@ def test_layers_of_keras_are_plain(config: dict[str, Any]) -> None:
         {"module": "keras.layers", "class_name": "StringLookup", "config": {"vocabulary": "/etc/passwd"}},
     ],
 )
-def test_what_reaches_out_of_keras_is_unsafe(config: dict[str, Any]) -> None:
+def test_references_outside_keras_are_unsafe(config: dict[str, Any]) -> None:
     assert judge(config) == [(FindingKind.KERAS_MODULE, Severity.HIGH)]
 
 
 @pytest.mark.parametrize("name", ["Lambda", "__lambda__"])
-def test_byte_code_is_found_wherever_it_is(name: str) -> None:
+def test_bytecode_is_found_at_any_depth(name: str) -> None:
     layer = {"module": "keras.layers", "class_name": name, "config": {}}
     for config in (layer, {"config": {"activation": layer}}, [[layer]], {"compile_config": {"loss": [layer]}}):
         assert judge(config) == [(FindingKind.KERAS_LAMBDA, Severity.MEDIUM)]
@@ -78,7 +78,7 @@ def test_other_content_cannot_be_parsed(content: bytes) -> None:
 def test_hdf5_is_searched(name: str, kinds: set[FindingKind]) -> None:
     content = (FORMATS / name).read_bytes()
     report = inspect_hdf5(lambda start, end: content[start:end], len(content))
-    assert report.reason == "HDF5 is not parsed"
+    assert report.reason == "Unsupported: HDF5"
     assert {finding.kind for finding in report.findings} == kinds
     assert report.verdict is (FileVerdict.UNSAFE if FindingKind.KERAS_LAMBDA in kinds else FileVerdict.UNSCANNED)
 
@@ -94,7 +94,7 @@ def test_names_of_layers_are_found_across_windows(text: bytes, position: int) ->
 
 
 @pytest.mark.slow
-def test_of_large_files_the_ends_are_read() -> None:
+def test_only_the_ends_of_large_files_are_read() -> None:
     size, reads = 10**12, 0
 
     def read(start: int, end: int) -> bytes:
@@ -104,4 +104,4 @@ def test_of_large_files_the_ends_are_read() -> None:
 
     assert inspect_hdf5(read, size).reason is not None
     assert reads < 130 * 1024 * 1024
-    assert inspect_hdf5(lambda start, end: b"text", 4).reason == "HDF5 is not parsed"
+    assert inspect_hdf5(lambda start, end: b"text", 4).reason == "Unsupported: HDF5"

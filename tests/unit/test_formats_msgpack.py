@@ -15,12 +15,12 @@ def inspect(content: bytes) -> ContentReport:
     return inspect_msgpack(lambda start, end: content[start:end], len(content))
 
 
-def test_weights_as_flax_writes_them_are_clean() -> None:
+def test_flax_weights_are_clean() -> None:
     content = (FORMATS / "flax_model.msgpack").read_bytes()
     assert inspect(content) == ContentReport("msgpack")
     for cut in range(len(content)):
         assert inspect(content[:cut]).reason is not None
-    assert inspect(content + b"\xc0").reason == "1 bytes after its end"
+    assert inspect(content + b"\xc0").reason == "1 bytes follow the map"
 
 
 @pytest.mark.parametrize(
@@ -66,10 +66,10 @@ def test_other_content_has_a_reason(content: bytes) -> None:
 
 def test_values_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(msgpack_files, "_MAX_VALUES", 1_000)
-    assert inspect(b"\xde\x04\x00" + b"\x00" * 2048).reason == "more than 1,000 values"
+    assert inspect(b"\xde\x04\x00" + b"\x00" * 2048).reason == "File has more than 1,000 values"
 
 
 @given(st.binary(max_size=200))
-def test_whatever_comes_is_judged(content: bytes) -> None:
+def test_any_content_has_a_report(content: bytes) -> None:
     inspect(content)
     inspect(b"\x81\xa1a" + content)

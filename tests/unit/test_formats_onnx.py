@@ -1,4 +1,4 @@
-"""ONNX models by onnx, and messages by hand that protobuf readers read differently or not at all."""
+"""ONNX models of the onnx library, and handwritten messages that protobuf readers read differently or refuse."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def build_external(location: bytes) -> bytes:
     return build_model(pack(13, pack(1, b"location") + pack(2, location)) + pack(14, 1))
 
 
-def test_a_location_is_found_although_the_file_is_not_parsed_to_its_end() -> None:
+def test_locations_in_unparsed_files_are_found() -> None:
     content = (FORMATS / "unsafe-external.onnx").read_bytes() + b"\xf8\x3f\x01"
     report = inspect(content)
     assert report.reason is not None
@@ -55,7 +55,7 @@ def test_models_by_the_library_are_clean() -> None:
 
 
 @pytest.mark.parametrize("location", ["weights.bin", "a/b.data", "..a", "a..", "a/...", "model.onnx_data"])
-def test_files_in_the_folder_are_listed(location: str) -> None:
+def test_files_in_the_directory_are_clean(location: str) -> None:
     content = build_external(location.encode())
     assert inspect(content) == ContentReport("onnx")
 
@@ -78,7 +78,7 @@ def test_files_in_the_folder_are_listed(location: str) -> None:
         "//a",
     ],
 )
-def test_files_outside_the_folder_are_unsafe(location: str) -> None:
+def test_files_outside_the_directory_are_unsafe(location: str) -> None:
     (finding,) = inspect(build_external(location.encode())).findings
     assert (finding.kind, finding.severity) == (FindingKind.ONNX_EXTERNAL_DATA, Severity.HIGH)
     assert finding.detail.isprintable()
@@ -100,7 +100,7 @@ def test_locations_are_found_in_every_tensor() -> None:
         pack(20, pack(2, pack(5, entry))),
     ):
         found = [finding.detail for finding in inspect(pack(1, 10) + place).findings]
-        assert found == ["tensors in '../a', outside the model's folder"]
+        assert found == ["Tensors in '../a', outside the model's directory"]
 
 
 @pytest.mark.parametrize(
@@ -130,18 +130,18 @@ def test_locations_are_found_in_every_tensor() -> None:
     ],
     ids=range(21),
 )
-def test_what_is_not_strict_has_a_reason(content: bytes) -> None:
+def test_non_strict_messages_have_a_reason(content: bytes) -> None:
     report = inspect(content)
     assert report.reason is not None
     assert report.reason.isprintable()
 
 
-def test_messages_in_messages_are_limited() -> None:
+def test_message_depth_is_limited() -> None:
     kind = b""
     for _ in range(200):
         kind = pack(4, pack(1, kind))
     report = inspect(pack(1, 10) + pack(7, pack(11, pack(2, kind))))
-    assert report.reason == "more than 100 nested messages"
+    assert report.reason == "File has more than 100 nested messages"
 
 
 def test_tensors_are_not_read() -> None:
@@ -161,7 +161,7 @@ def test_tensors_are_not_read() -> None:
 
 
 @given(st.data())
-def test_whatever_comes_is_judged(draws: st.DataObject) -> None:
+def test_any_content_has_a_report(draws: st.DataObject) -> None:
     content = (FORMATS / "model.onnx").read_bytes()
     start = draws.draw(st.integers(0, len(content)))
     inspect(content[:start] + draws.draw(st.binary(max_size=4)) + content[start + draws.draw(st.integers(0, 4)) :])

@@ -43,9 +43,9 @@ def test_known_formats_have_names(head: bytes, path: str, name: str) -> None:
 @pytest.mark.parametrize(
     "head", [b"", b"{}", b"ORC is a format", b"BM25 scores", b"ID3 tags", b"LHA", b"SIT!", b"0707070707", b"GIF89a is"]
 )
-def test_text_that_begins_like_one_is_none(head: bytes) -> None:
+def test_text_that_begins_like_a_magic_number_is_not_recognized(head: bytes) -> None:
     assert recognize_opaque(head, "notes.txt") is None
 
 
-def test_zlib_is_left_to_who_reads_it() -> None:
+def test_zlib_is_not_recognized() -> None:
     assert recognize_opaque(zlib.compress(b"a"), "a") is None

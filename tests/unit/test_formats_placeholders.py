@@ -20,12 +20,12 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64
         (b'{"error": "Repository not found"}', "JSON error document"),
         (b'{"message":"Not Found","documentation_url":"https://docs.github.com/rest"}', "JSON error document"),
         (b"{}", "JSON error document"),
-        (b"Entry not found", "error message, not the file: 'Entry not found'"),
-        (b"Invalid username or password.", "error message"),
-        (b"404: Not Found", "error message"),
+        (b"Entry not found", "Error message instead of the file: 'Entry not found'"),
+        (b"Invalid username or password.", "Error message"),
+        (b"404: Not Found", "Error message"),
     ],
 )
-def test_what_stands_in_for_a_file(content: bytes, words: str) -> None:
+def test_placeholders_are_described(content: bytes, words: str) -> None:
     found = find_placeholder(content[:HEAD], len(content))
     assert found is not None
     assert words in found
@@ -45,10 +45,10 @@ def test_what_stands_in_for_a_file(content: bytes, words: str) -> None:
         b'{"weights": ' + b" " * HEAD + b"1}",
     ],
 )
-def test_weights_are_none(content: bytes) -> None:
+def test_weights_are_no_placeholders(content: bytes) -> None:
     assert find_placeholder(content[:HEAD], len(content)) is None
 
 
-def test_hostile_beginnings_take_no_time() -> None:
+def test_hostile_prefixes_are_matched_quickly() -> None:
     for content in (b"<!--" * 500, b"<?xml" * 400, b" " * HEAD, b"{" * HEAD, b"error " * 340, b"<?xml ?>" * 250):
         find_placeholder(content[:HEAD], len(content))

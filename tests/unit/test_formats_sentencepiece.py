@@ -33,5 +33,5 @@ def test_large_files_are_not_read() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_whatever_comes_is_judged(content: bytes) -> None:
+def test_any_content_has_a_report(content: bytes) -> None:
     inspect(content)

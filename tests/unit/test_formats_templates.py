@@ -13,7 +13,7 @@ from modelhaul.inspection.formats.configurations import inspect_configuration
 from modelhaul.inspection.formats.templates import MAX_TEMPLATE, inspect_template, inspect_template_file
 from modelhaul.inspection.windows import ContentError
 
-# Written after the templates of well-known models, each with what is particular to it.
+# Modeled on the templates of well-known models, each with its particular features.
 PLAIN = {
     "chatml": "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + "
     "'<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
@@ -164,20 +164,20 @@ MUTATING = ["{{ messages.append(1) }}", "{{ {}.update({}) }}", "{{ [1]['pop']() 
 
 
 @pytest.mark.parametrize("source", PLAIN.values(), ids=PLAIN)
-def test_templates_of_models_are_plain(source: str) -> None:
+def test_templates_of_models_are_safe(source: str) -> None:
     (finding,) = inspect_template(source)
     assert (finding.kind, finding.severity) == (FindingKind.CHAT_TEMPLATE, Severity.LOW)
 
 
 @pytest.mark.parametrize("source", UNSAFE)
-def test_what_a_sandbox_refuses_is_unsafe(source: str) -> None:
+def test_operations_that_a_sandbox_refuses_are_unsafe(source: str) -> None:
     findings = inspect_template(source)
     assert {(finding.kind, finding.severity) for finding in findings} == {(FindingKind.UNSAFE_TEMPLATE, Severity.HIGH)}
-    assert all(finding.detail.startswith("line 1: ") and finding.detail.isprintable() for finding in findings)
+    assert all(finding.detail.endswith("(line 1)") and finding.detail.isprintable() for finding in findings)
 
 
 @pytest.mark.parametrize("source", MUTATING)
-def test_methods_that_change_a_value_are_named(source: str) -> None:
+def test_mutating_methods_are_medium(source: str) -> None:
     (finding,) = inspect_template(source)
     assert (finding.kind, finding.severity) == (FindingKind.UNSAFE_TEMPLATE, Severity.MEDIUM)
 
@@ -199,24 +199,24 @@ def test_methods_that_change_a_value_are_named(source: str) -> None:
     ],
     ids=lambda source: source[:20],
 )
-def test_what_cannot_be_parsed_is_said_in_a_line(source: str) -> None:
+def test_unparsed_templates_have_a_reason(source: str) -> None:
     with pytest.raises(ContentError) as caught:
         inspect_template(source)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 200
 
 
-def test_variables_are_followed_in_bounded_time() -> None:
+def test_analysis_of_variables_is_bounded() -> None:
     backwards = "".join(f"{{% set a{number} = a{number - 1} %}}" for number in range(3_000, 0, -1))
-    with pytest.raises(ContentError, match="too many to follow"):
+    with pytest.raises(ContentError, match="too many variables"):
         inspect_template(f"{backwards}{{% set a0 = '__class__' %}}{{{{ x[a3000] }}}}")
 
 
 @pytest.mark.slow
-def test_calls_are_followed_in_bounded_time() -> None:
+def test_analysis_of_calls_is_bounded() -> None:
     with pytest.raises(ContentError, match="more than 20 macros"):
         inspect_template("{% macro m(a) %}{% endmacro %}" * 1_000 + "{{ m(b) }}" * 10_000)
-    with pytest.raises(ContentError, match="too many to follow"):
+    with pytest.raises(ContentError, match="too many variables"):
         inspect_template("{% macro m(a, b, c, d, e, f, g, h) %}{% endmacro %}" * 20 + "{{ m(b) }}" * 10_000)
 
 
@@ -241,7 +241,7 @@ def test_templates_in_configurations() -> None:
     assert inspect_json(b"[" * 20_000)[0] is not None
 
 
-def test_a_file_of_its_own() -> None:
+def test_template_files() -> None:
     def inspect(data: bytes) -> tuple[str, bool, list[Severity]]:
         report = inspect_template_file(lambda start, end: data[start:end], len(data))
         return report.format, report.reason is None, [finding.severity for finding in report.findings]
@@ -254,7 +254,7 @@ def test_a_file_of_its_own() -> None:
 
 
 class Author:
-    """Writes random templates that build a name in roundabout ways and take an attribute by it."""
+    """Writes random templates that compute a name indirectly and access an attribute of that name."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -277,7 +277,7 @@ class Author:
         return "".join(self.statements)
 
     def build(self, text: str, depth: int) -> str:
-        """An expression for the text; what it needs before it goes into the statements."""
+        """Return an expression for the text. Statements that must precede it are added to `statements`."""
         if not depth:
             return repr(text)
         ways = [self.join, self.slice, self.reverse, self.replace, self.strip, self.store, self.choose, self.field]
@@ -380,8 +380,8 @@ class Author:
 
 
 def is_refused(source: str) -> bool:
-    """Whether the sandbox in which transformers renders templates refuses something in this one."""
-    # By default an attribute that is refused is undefined, and an error only when it is used.
+    """Return whether the sandbox in which transformers renders templates refuses an operation of this template."""
+    # By default a refused attribute is undefined, which is an error only if the template uses it.
     environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"], undefined=StrictUndefined)
     try:
         environment.from_string(source).render(messages=[])
@@ -403,7 +403,7 @@ def compare(seeds: range) -> int:
 
 
 @pytest.mark.slow
-def test_no_template_that_the_sandbox_refuses_is_plain() -> None:
+def test_templates_that_the_sandbox_refuses_are_unsafe() -> None:
     assert compare(range(1_000)) > 300
     for source in UNSAFE + MUTATING:
         if is_refused(source):

@@ -24,7 +24,7 @@ def build_node(operation: str, attribute: bytes = b"") -> bytes:
     return pack(1, b"name") + (attribute and pack(5, pack(1, b"a") + pack(2, attribute))) + pack(2, operation.encode())
 
 
-def test_models_that_only_compute_are_clean() -> None:
+def test_models_without_effects_are_clean() -> None:
     assert inspect_saved_model(*open_file("saved_model.pb")) == ContentReport("saved-model")
     assert inspect_graph(*open_file("graph.pb")) == ContentReport("tensorflow-graph")
 
@@ -33,11 +33,11 @@ def test_operations_with_effects_are_found() -> None:
     report = inspect_saved_model(*open_file("unsafe-saved_model.pb"))
     assert report.reason is None
     assert {finding.detail for finding in report.findings} == {
-        "TextLineDataset reads files",
-        "ReadFile reads files",
-        "WriteFile writes files",
-        "PrintV2 writes files",
-        "PyFunc calls Python",
+        "Operation TextLineDataset reads files",
+        "Operation ReadFile reads files",
+        "Operation WriteFile writes files",
+        "Operation PrintV2 writes files",
+        "Operation PyFunc calls Python",
     }
     assert {(finding.kind, finding.severity) for finding in report.findings} == {
         (FindingKind.TENSORFLOW_OP, Severity.HIGH)
@@ -52,10 +52,10 @@ def test_operations_with_effects_are_found() -> None:
         (build_node("RestoreV2"), []),
         (build_node("PrintV2"), []),
         (build_node("PrintV2", pack(2, b"stderr")), []),
-        (build_node("PrintV2", pack(2, b"file:///tmp/a")), ["PrintV2 writes files"]),
-        (build_node("EagerPyFunc"), ["EagerPyFunc calls Python"]),
-        (build_node("DebugIdentityV2"), ["DebugIdentityV2 writes files"]),
-        (build_node("DataServiceDatasetV4"), ["DataServiceDatasetV4 connects to other machines"]),
+        (build_node("PrintV2", pack(2, b"file:///tmp/a")), ["Operation PrintV2 writes files"]),
+        (build_node("EagerPyFunc"), ["Operation EagerPyFunc calls Python"]),
+        (build_node("DebugIdentityV2"), ["Operation DebugIdentityV2 writes files"]),
+        (build_node("DataServiceDatasetV4"), ["Operation DataServiceDatasetV4 connects to other machines"]),
     ],
 )
 def test_operations_by_name(node: bytes, details: list[str]) -> None:
@@ -79,18 +79,18 @@ def test_other_content_has_a_reason(content: bytes) -> None:
     assert inspect_saved_model(*open_bytes(content)).reason is not None
 
 
-def test_layers_beside_a_saved_model() -> None:
+def test_keras_metadata_of_a_saved_model() -> None:
     assert inspect_keras_metadata(*open_file("keras_metadata.pb")) == ContentReport("keras-metadata")
     report = inspect_keras_metadata(*open_file("unsafe-keras_metadata.pb"))
     assert [(finding.kind, finding.severity) for finding in report.findings] == [
         (FindingKind.KERAS_LAMBDA, Severity.HIGH)
     ]
     broken = pack(1, pack(5, b"{"))
-    assert inspect_keras_metadata(*open_bytes(broken)).reason == "a Keras configuration that is not JSON"
+    assert inspect_keras_metadata(*open_bytes(broken)).reason == "Keras configuration is not valid JSON"
 
 
 @given(st.data())
-def test_whatever_comes_is_judged(draws: st.DataObject) -> None:
+def test_any_content_has_a_report(draws: st.DataObject) -> None:
     content = (FORMATS / "graph.pb").read_bytes()
     start = draws.draw(st.integers(0, len(content)))
     changed = content[:start] + draws.draw(st.binary(max_size=4)) + content[start + draws.draw(st.integers(0, 4)) :]

@@ -8,7 +8,7 @@ from modelhaul.domain.findings import ContentReport
 from modelhaul.inspection.formats.text import MAX_JSON, MAX_TEXT, inspect_json, inspect_text
 from modelhaul.inspection.windows import WINDOW
 
-EDGE = WINDOW - 1  # a character of several bytes that begins here is read in two windows
+EDGE = WINDOW - 1  # a multi-byte character that starts here extends over two windows
 
 
 def read_text(content: bytes) -> ContentReport:
@@ -39,20 +39,20 @@ def test_text_is_clean(content: bytes) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"a\x00b", "not text: control character 0x00 after byte"),
-        (b"\x80\x02cos\nsystem\n.", "not text in UTF-8 after byte"),
-        (b"a\x1b[31m", "not text: control character 0x1b after byte"),
-        ("Größe".encode("latin-1"), "not text in UTF-8 after byte"),
-        (b"a" * WINDOW + b"\x07", "not text: control character 0x07 after byte"),
-        ("😀".encode()[:-1], "not text in UTF-8 after byte"),
-        (b"\xed\xa0\x80", "not text in UTF-8 after byte"),
-        (b"\xc0\x80", "not text in UTF-8 after byte"),
-        (codecs.BOM_UTF16_LE + b"\x00\xd8", "not text in UTF-16-LE after byte"),
-        (codecs.BOM_UTF16_LE + b"a", "not text in UTF-16-LE after byte"),
-        (codecs.BOM_UTF16_LE + b"a\x00\x00\x00", "not text: control character 0x00 after byte"),
+        (b"a\x00b", "File is not text: control character 0x00 after byte"),
+        (b"\x80\x02cos\nsystem\n.", "File is not valid UTF-8 after byte"),
+        (b"a\x1b[31m", "File is not text: control character 0x1b after byte"),
+        ("Größe".encode("latin-1"), "File is not valid UTF-8 after byte"),
+        (b"a" * WINDOW + b"\x07", "File is not text: control character 0x07 after byte"),
+        ("😀".encode()[:-1], "File is not valid UTF-8 after byte"),
+        (b"\xed\xa0\x80", "File is not valid UTF-8 after byte"),
+        (b"\xc0\x80", "File is not valid UTF-8 after byte"),
+        (codecs.BOM_UTF16_LE + b"\x00\xd8", "File is not valid UTF-16-LE after byte"),
+        (codecs.BOM_UTF16_LE + b"a", "File is not valid UTF-16-LE after byte"),
+        (codecs.BOM_UTF16_LE + b"a\x00\x00\x00", "File is not text: control character 0x00 after byte"),
     ],
 )
-def test_what_is_not_text_is_said(content: bytes, reason: str) -> None:
+def test_non_text_has_a_reason(content: bytes, reason: str) -> None:
     report = read_text(content)
     assert report.reason is not None
     assert report.reason.startswith(reason)

@@ -42,7 +42,7 @@ def test_plain_yaml_is_clean(content: str) -> None:
     assert inspect(content) == ContentReport("yaml")
 
 
-def test_constructors_of_known_packages_are_worth_a_look() -> None:
+def test_constructors_of_known_packages_are_medium() -> None:
     report = inspect(SPEECHBRAIN)
     assert report.reason is None
     assert {(finding.kind, finding.severity) for finding in report.findings} == {
@@ -83,7 +83,7 @@ def test_other_constructors_are_unsafe(content: str) -> None:
     assert findings[0].detail.isprintable()
 
 
-def test_targets_outside_the_standard_library_are_worth_a_look() -> None:
+def test_targets_outside_the_standard_library_are_medium() -> None:
     (finding,) = inspect("encoder: {_target_: nemo.collections.asr.modules.ConformerEncoder}").findings
     assert finding.severity is Severity.MEDIUM
     (finding,) = inspect("a: !include:other.yaml").findings
@@ -115,11 +115,11 @@ def test_aliases_are_not_expanded() -> None:
 
 
 @given(st.binary(max_size=100) | st.text(max_size=100))
-def test_whatever_comes_is_judged(content: bytes | str) -> None:
+def test_any_content_has_a_report(content: bytes | str) -> None:
     inspect(content.encode("utf-8", "replace") if isinstance(content, str) else content)
 
 
-def test_a_call_is_found_behind_many_constructors() -> None:
+def test_call_after_many_constructors_is_found() -> None:
     objects = "".join(f"a{number}: !new:torch.nn.Module{number} {{}}\n" for number in range(50))
     report = inspect(f"{objects}b: !apply:os.system [true]\n")
     assert report.findings[0].severity is Severity.HIGH

@@ -1,4 +1,4 @@
-"""An inspection that takes longer than one function has: another continues it, and nothing is inspected twice."""
+"""An inspection that takes longer than one function: another function continues it without inspecting files twice."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ class Died(BaseException):
 
 @pytest.fixture
 def inspected(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each file was inspected while the test ran."""
+    """Number of inspections of each file during the test."""
     counts: Counter[str] = Counter()
 
     def count(file: OpenedFile) -> ContentReport:
@@ -51,7 +51,7 @@ def inspected(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def import_files(files: dict[str, bytes], seconds: Iterator[float] | None = None) -> tuple[Deployment, Task]:
-    """`seconds` are what the functions have left, at each look."""
+    """`seconds` are the remaining seconds of the functions, one for each check."""
     remaining = (lambda: next(seconds)) if seconds is not None else (lambda: 800.0)
     deployment = Deployment(InMemoryModelSource({NAME: {"main": files}}), remaining=remaining)
     task = deployment.submit(NAME)
@@ -64,7 +64,7 @@ def read_report(deployment: Deployment, task: Task) -> GateReport:
     return model.gate
 
 
-def test_every_function_inspects_one_file_at_least(inspected: Counter[str]) -> None:
+def test_every_function_inspects_at_least_one_file(inspected: Counter[str]) -> None:
     whole, first = import_files(FILES)
     whole.run()
     expected = read_report(whole, first)
@@ -86,7 +86,7 @@ def test_every_function_inspects_one_file_at_least(inspected: Counter[str]) -> N
     assert [key for key in short.store.keys if key.startswith(("inspections/", "staging/"))] == []
 
 
-def test_what_a_killed_function_has_saved_is_not_inspected_again(
+def test_saved_reports_of_a_killed_function_are_reused(
     inspected: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deployment, task = import_files(FILES)
@@ -114,7 +114,7 @@ def test_what_a_killed_function_has_saved_is_not_inspected_again(
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"version": 2}', b'{"version": 1, "reports": {"a": 1}}'])
-def test_notes_that_cannot_be_read_are_not_believed(content: bytes) -> None:
+def test_unreadable_notes_are_ignored(content: bytes) -> None:
     deployment, task = import_files(FILES)
     seconds = iter([800.0] * 2 + [100.0] * 4)
     deployment.remaining = lambda: next(seconds, 800.0)
@@ -125,7 +125,7 @@ def test_notes_that_cannot_be_read_are_not_believed(content: bytes) -> None:
     assert read_report(deployment, task).left_out == ("training_args.bin",)
 
 
-def test_a_refusal_is_the_same_in_parts() -> None:
+def test_resumed_inspection_has_the_same_error() -> None:
     deployment, task = import_files(FILES | {"z.pkl": SYSTEM}, iter(lambda: 100.0, None))
     deployment.run()
     error = deployment.find_task(task.id).error

@@ -1,4 +1,4 @@
-"""Files of joblib's, whose arrays lie between the opcodes of a pickle."""
+"""joblib files, in which arrays lie between the opcodes of a pickle."""
 
 import io
 from typing import Any
@@ -37,7 +37,7 @@ def test_arrays_of_numbers_and_texts_are_clean(dtype: str, protocol: int) -> Non
     assert (report.format, report.verdict, report.reason) == ("joblib", FileVerdict.CLEAN, None)
 
 
-def test_plain_values_in_joblibs_files_are_clean() -> None:
+def test_plain_values_in_joblib_files_are_clean() -> None:
     value = {"a": [1, 2.5, None], "scalar": np.float64(1), "dtype": np.dtype("f4")}
     assert inspect(dump(value)).verdict is FileVerdict.CLEAN
 
@@ -52,10 +52,10 @@ def test_arrays_are_not_read() -> None:
     assert sum(read.sizes) < 200_000
 
 
-def test_an_import_behind_an_array_is_found() -> None:
+def test_import_after_an_array_is_found() -> None:
     content = dump({"a": ARRAY})
     report = inspect(content[:-2] + b"0" + SYSTEM[2:])
-    assert [finding.detail for finding in report.findings if "imports" in finding.detail] == ["imports os.system"]
+    assert [f.detail for f in report.findings if "imports" in f.detail] == ["Pickle imports os.system"]
 
 
 @pytest.mark.parametrize(
@@ -66,17 +66,17 @@ def test_an_import_behind_an_array_is_found() -> None:
         (np.zeros(2, np.dtype("f8", metadata={"a": 1})), "dtype, class or shape"),
     ],
 )
-def test_what_is_not_parsed_says_so(value: Any, words: str) -> None:
+def test_unsupported_arrays_have_a_reason(value: Any, words: str) -> None:
     report = inspect(dump(value))
     assert report.verdict is FileVerdict.UNSCANNED
     assert words in (report.reason or "")
 
 
-def test_imports_of_an_array_of_objects_are_named() -> None:
+def test_imports_in_arrays_of_objects_are_findings() -> None:
     content = dump(np.array([len], object))
     report = inspect(content)
     assert report.verdict is FileVerdict.UNSAFE
-    assert [finding.detail for finding in report.findings] == ["imports builtins.len"]
+    assert [finding.detail for finding in report.findings] == ["Pickle imports builtins.len"]
 
 
 HONEST = dump(ARRAY)
@@ -101,13 +101,13 @@ FLAGS = b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t"
         HONEST.replace(b"K\x10u", b"K\x08u"),
     ],
 )
-def test_what_joblib_would_read_otherwise_is_not_clean(content: bytes) -> None:
+def test_modified_joblib_arrays_are_not_clean(content: bytes) -> None:
     assert content != HONEST
     assert inspect(content).verdict is not FileVerdict.CLEAN
 
 
 @pytest.mark.parametrize("padding", [b"\x00", b"N", b"\x11" + b"\xff" * 17])
-def test_padding_is_joblibs_own_so_that_other_unpicklers_stop_there(padding: bytes) -> None:
+def test_invalid_padding_is_unsafe(padding: bytes) -> None:
     begins = HONEST.index(b"K\x10ub") + 4
     length = HONEST[begins]
     report = inspect(HONEST[:begins] + padding + HONEST[begins + 1 + length :])

@@ -1,4 +1,4 @@
-"""JSON that is looked at without being built."""
+"""JSON that is parsed without building objects."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from modelhaul.domain.errors import ObjectGoneError
 from modelhaul.domain.json_streams import JsonError, ReadRange, check_object, find_names, list_shards, read_members
 
-LARGE = 5_000_000  # bytes: more than is parsed at once, and more than one window
+LARGE = 5_000_000  # bytes; more than the parser reads at once, and more than one window
 
 
 def open_bytes(content: bytes) -> tuple[ReadRange, int]:
@@ -20,7 +20,7 @@ def open_bytes(content: bytes) -> tuple[ReadRange, int]:
 
 
 def pad(members: str) -> bytes:
-    """An object with these members behind many others."""
+    """Return an object with these members after many others."""
     more = ", ".join(f'"{number}": [{{"content": "{"x" * 100}"}}]' for number in range(LARGE // 100))
     return f"{{{more}, {members}}}".encode()
 
@@ -41,7 +41,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("content", BROKEN)
-def test_what_is_not_one_object_is_said_in_a_line(content: bytes) -> None:
+def test_invalid_objects_have_a_reason(content: bytes) -> None:
     for check in (check_object, list_shards):
         with pytest.raises(JsonError, match=r"^[\w ]+$"):
             check(*open_bytes(content))
@@ -50,9 +50,9 @@ def test_what_is_not_one_object_is_said_in_a_line(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("broken", ['"a": ]', '"a": "\\x"', '"a": 01', '"a": 1} {', "3", '"a": NaN'])
-def test_of_large_files_too(broken: str) -> None:
+def test_invalid_large_objects_have_a_reason(broken: str) -> None:
     content = pad(broken)
-    with pytest.raises(JsonError, match="not JSON"):
+    with pytest.raises(JsonError, match="parsed as JSON"):
         check_object(*open_bytes(content))
     check_object(*open_bytes(pad('"a": 1e400')))
 
@@ -71,7 +71,7 @@ def test_names_are_those_of_the_object_itself(build: Callable[[str], bytes]) -> 
 def test_one_text_may_be_no_larger_than_a_window() -> None:
     for value in ("x" * 12_000_000, '\\"' * 6_000_000, "1" * 12_000_000):
         content = b'{"a": "%s"}' % value.encode()
-        with pytest.raises(JsonError, match=r"4 MiB in one text|2,000 digits"):
+        with pytest.raises(JsonError, match=r"4 MiB in one string|2,000 or more digits"):
             check_object(*open_bytes(content))
     check_object(*open_bytes(b'{"a": "%s", "b": "%s"}' % (b"x" * 3_000_000, b"y" * 3_000_000)))
 
@@ -85,13 +85,13 @@ def test_members_come_as_they_are_written() -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ('{"b": 1, "b": 2}', "names 'b' twice"),
-        ('[{"b": 1, "b": 2}]', "names 'b' twice"),
+        ('{"b": 1, "b": 2}', "has the duplicate name 'b'"),
+        ('[{"b": 1, "b": 2}]', "has the duplicate name 'b'"),
         ("[" + "0," * 300_000 + "0]", "more than 200,000 parts"),
-        ("[" * 5_000 + "]" * 5_000, "not JSON that can be read"),
+        ("[" * 5_000 + "]" * 5_000, "cannot be parsed as JSON"),
     ],
 )
-def test_what_no_member_can_be(value: str, words: str) -> None:
+def test_invalid_members_have_a_reason(value: str, words: str) -> None:
     content = b'{"a": %s}' % value.encode()
     with pytest.raises(JsonError, match=words):
         list(read_members(open_bytes(content)[0], 0, len(content)))
@@ -108,7 +108,7 @@ def test_shards_are_what_the_weight_map_names() -> None:
 )
 def test_a_weight_map_is_of_names(weight_map: str) -> None:
     for name in ("weight_map", "metadata"):
-        with pytest.raises(JsonError, match="has no weight_map of names"):
+        with pytest.raises(JsonError, match="has no weight_map of file names"):
             list_shards(*open_bytes(f'{{"{name}": {weight_map}}}'.encode()))
 
 
@@ -118,7 +118,7 @@ def test_shards_are_counted() -> None:
         list_shards(*open_bytes(index))
 
 
-def test_what_reading_raises_comes_through() -> None:
+def test_read_errors_are_propagated() -> None:
     def fail(start: int, end: int) -> bytes:
         raise ObjectGoneError(f"{start} {end}")
 
@@ -127,7 +127,7 @@ def test_what_reading_raises_comes_through() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_whatever_comes_is_judged(content: bytes) -> None:
+def test_any_content_has_a_report(content: bytes) -> None:
     for check in (check_object, list_shards):
         with suppress(JsonError):
             check(*open_bytes(content))
@@ -150,7 +150,7 @@ def test_members_are_what_json_reads(members: dict[str, Any]) -> None:
 @pytest.mark.parametrize("padding", [0, 4 * 1024 * 1024 - 3000, 8 * 1024 * 1024])
 @pytest.mark.parametrize("value", ["{}", "[{}]", '"{}"'])
 def test_a_number_of_too_many_digits_is_refused_before_the_parser_sees_it(padding: int, value: str) -> None:
-    """ijson's C part ends the process there."""
+    """ijson's C extension terminates the process for such numbers."""
     texts = ",".join(['"xxxxxxxxxx"'] * (padding // 13))
     content = f'{{"a": [{texts}], "weight_map": {value.format("1" * 4301)}}}'.encode()
 

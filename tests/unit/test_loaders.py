@@ -1,4 +1,4 @@
-"""Which files a loader of pickles reads, by their names and by the files that name them."""
+"""Files that pickle loaders read, by their names and by the files that name them."""
 
 import pytest
 
@@ -31,14 +31,14 @@ OTHERS = ["a.safetensors", "README.md", "vocab.txt", "a.gguf", "weights", "a.zip
 
 
 @pytest.mark.parametrize("path", UNPICKLED)
-def test_names_that_only_pickles_have(path: str) -> None:
+def test_names_of_pickles(path: str) -> None:
     assert is_unpickled(path)
     assert may_be_unpickled(path)
     assert is_weight_name(path)
 
 
 @pytest.mark.parametrize("path", SOMETIMES)
-def test_names_that_other_programs_have_as_well(path: str) -> None:
+def test_names_that_other_programs_also_use(path: str) -> None:
     assert not is_unpickled(path)
     assert may_be_unpickled(path)
     assert is_weight_name(path) is path.endswith(".bin")
@@ -90,7 +90,7 @@ def test_files_that_name_others(path: str, expected: bool) -> None:
     assert names_files(path) is expected
 
 
-def test_named_files_are_found_from_the_folder_of_what_names_them() -> None:
+def test_named_files_are_relative_to_the_naming_file() -> None:
     paths = ["vocab.txt", "a/vocab.txt", "a/x.bin.index.json", "a/b/notes.md", "modules.json", "w.safetensors"]
     names = {
         "a/x.bin.index.json": ["vocab.txt", "./b/../b/notes.md", "gone.bin"],
@@ -100,7 +100,7 @@ def test_named_files_are_found_from_the_folder_of_what_names_them() -> None:
     assert found == [("a/vocab.txt", "a/x.bin.index.json"), ("a/b/notes.md", "a/x.bin.index.json")]
 
 
-def test_shards_of_other_frameworks_are_theirs() -> None:
+def test_shards_of_other_frameworks_are_ignored() -> None:
     paths = ["tf_model.h5.index.json", "tf-1.h5", "a.msgpack", "pytorch_model.bin.index.json"]
     found = find_named_files(paths, lambda _: ["tf-1.h5", "a.msgpack"])
     assert sorted(found) == [
@@ -110,13 +110,13 @@ def test_shards_of_other_frameworks_are_theirs() -> None:
     ]
 
 
-def test_names_are_found_as_other_file_systems_find_them() -> None:
+def test_names_are_matched_as_on_other_file_systems() -> None:
     names = ["VOCAB.TXT", "sub\\notes.md", "x.SAFETENSORS", "y.safetensors"]
     paths = ["vocab.txt", "sub/notes.md", "x.safetensors", "y.safetensors", "a.index.json"]
     found = find_named_files(paths, lambda _: names)
     assert [path for path, _ in found] == ["vocab.txt", "sub/notes.md", "x.safetensors"]
 
 
-def test_a_name_outside_the_folder_is_found_as_well() -> None:
+def test_names_outside_the_directory_are_found() -> None:
     found = find_named_files(["b.txt", "a/x.index.json"], lambda _: ["../b.txt", "/b.txt", "../../b.txt"])
     assert list(found) == [("b.txt", "a/x.index.json")]

@@ -1,4 +1,4 @@
-"""What a person sees of an import through the local stack."""
+"""Imports through the local stack, and the printed commands."""
 
 import email
 import email.policy
@@ -70,11 +70,11 @@ class Request:
     path: str
     query: dict[str, list[str]]
     headers: dict[str, str]
-    """Names in lower case."""
+    """Names are in lowercase."""
     body: bytes
 
     def read_form(self) -> dict[str, tuple[str | None, bytes]]:
-        """(file name, content) of each field, by the standard library's reading of MIME."""
+        """Return the file name and content of each field, as parsed by the standard library."""
         head = f"Content-Type: {self.headers['content-type']}\r\n\r\n".encode()
         message = email.message_from_bytes(head + self.body, policy=email.policy.HTTP)
         assert message.get_content_type() == "multipart/form-data"
@@ -91,11 +91,11 @@ class Request:
 
 @dataclass
 class FakeStack:
-    """The API's routes and S3's, as far as imports use them. `tasks` are each task's answers; the last one stays."""
+    """The routes of the API and S3 that imports use. `tasks` holds the successive states of each task."""
 
     endpoint: str = ""
     requests: list[Request] = field(default_factory=list)
-    archive_answer: Response = field(
+    archive_response: Response = field(
         default_factory=lambda: Response(
             201,
             headers={
@@ -104,10 +104,10 @@ class FakeStack:
             },
         )
     )
-    model_answer: Response = field(
+    model_response: Response = field(
         default_factory=lambda: Response(201, headers={"location": "/v1/upload/tasks/hub-task"})
     )
-    repository_answer: Response = field(
+    repository_response: Response = field(
         default_factory=lambda: Response(201, headers={"location": "/v1/upload/tasks/git-task"})
     )
     tasks: dict[str, list[dict[str, Any]]] = field(
@@ -135,7 +135,7 @@ class FakeStack:
             outputs={},
         )
 
-    def answer(self, request: Request) -> Response:
+    def respond(self, request: Request) -> Response:
         self.requests.append(request)
         route = request.path.removeprefix(API)
         if route != request.path and request.headers.get("x-api-key") != self.state.api_key:
@@ -143,13 +143,13 @@ class FakeStack:
         match request.method, route.rpartition("/")[::2]:
             case "POST", ("/upload", "local"):
                 is_form = request.headers["content-type"] != "application/json"
-                return self.archive_answer if is_form else self._open_upload()
+                return self.archive_response if is_form else self._open_upload()
             case "GET", ("/upload/tasks", task_id):
-                answers = self.tasks[task_id]
-                return create_json_response(200, answers.pop(0) if len(answers) > 1 else answers[0])
+                states = self.tasks[task_id]
+                return create_json_response(200, states.pop(0) if len(states) > 1 else states[0])
         others = {
-            ("POST", "/upload/huggingface"): self.model_answer,
-            ("POST", "/upload/github"): self.repository_answer,
+            ("POST", "/upload/huggingface"): self.model_response,
+            ("POST", "/upload/github"): self.repository_response,
             ("GET", "/upload/tasks"): create_json_response(200, {"tasks": []}),
             ("GET", "/models-bucket"): Response(200, OBJECTS, {"Content-Type": "application/xml"}),
             ("PUT", UPLOAD): Response(200),
@@ -157,8 +157,8 @@ class FakeStack:
         return others.get((request.method, route), create_json_response(404, {}))
 
     def _open_upload(self) -> Response:
-        address = f"{self.endpoint}{UPLOAD}?X-Amz-Expires=9&X-Amz-Signature=a%2Fb"
-        return create_json_response(201, {"task_id": "put-task", "upload": {"method": "PUT", "url": address}})
+        url = f"{self.endpoint}{UPLOAD}?X-Amz-Expires=9&X-Amz-Signature=a%2Fb"
+        return create_json_response(201, {"task_id": "put-task", "upload": {"method": "PUT", "url": url}})
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def stack() -> Iterator[FakeStack]:
     class Handler(BaseHTTPRequestHandler):
         def serve(self) -> None:
             target = urlsplit(self.path)
-            answer = stack.answer(
+            response = stack.respond(
                 Request(
                     self.command,
                     target.path,
@@ -177,13 +177,13 @@ def stack() -> Iterator[FakeStack]:
                     self.rfile.read(int(self.headers.get("Content-Length", 0))),
                 )
             )
-            self.send_response(answer.status)
-            for name, value in {**answer.headers, "Content-Length": str(len(answer.body))}.items():
+            self.send_response(response.status)
+            for name, value in {**response.headers, "Content-Length": str(len(response.body))}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(answer.body)
+            self.wfile.write(response.body)
 
-        do_GET = do_POST = do_PUT = serve  # noqa: N815 - names that the base class looks up
+        do_GET = do_POST = do_PUT = serve  # noqa: N815 - names required by the base class
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             pass
@@ -203,8 +203,8 @@ def sample(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def do_not_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("local.importing.POLL_SECONDS", 0)
+def disable_polling_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.importing.POLL_INTERVAL", 0)
 
 
 @pytest.mark.parametrize(
@@ -215,15 +215,15 @@ def do_not_pause(monkeypatch: pytest.MonkeyPatch) -> None:
         (DONE, ("DONE 3/3 files 100 % 1,200 bytes reused", 100, 100)),
     ],
 )
-def test_progress_in_words(task: dict[str, object], expected: tuple[str, int, int]) -> None:
+def test_progress_descriptions(task: dict[str, object], expected: tuple[str, int, int]) -> None:
     assert describe_progress(task) == expected
 
 
-def test_without_a_terminal_each_change_is_one_line() -> None:
-    answers: Iterator[dict[str, Any]] = iter([PLANNED, PLANNED, HALF, DONE])
+def test_each_change_is_one_line_without_a_terminal() -> None:
+    states: Iterator[dict[str, Any]] = iter([PLANNED, PLANNED, HALF, DONE])
     output = io.StringIO()
 
-    task = follow_task(lambda: next(answers), Console(file=output))
+    task = follow_task(lambda: next(states), Console(file=output))
 
     assert task == DONE
     assert output.getvalue().splitlines() == [
@@ -239,14 +239,14 @@ def test_without_a_terminal_each_change_is_one_line() -> None:
         (BERT, f"sample/tiny-bert: {BERT['location']}"),
         ({"name": "a", "status": "IMPORTING"}, "a: IMPORTING"),
         ({"name": "b", "status": "FAILED", "error": {"type": "x", "detail": "y.pt: z"}}, "b: FAILED. y.pt: z"),
-        (SKIPPED, "notes: SKIPPED, lacks config.json, tokenizer.json"),
+        (SKIPPED, "notes: SKIPPED, missing config.json, tokenizer.json"),
     ],
 )
-def test_results_in_words(model: dict[str, Any], expected: str) -> None:
+def test_result_descriptions(model: dict[str, Any], expected: str) -> None:
     assert describe_result(model) == expected
 
 
-def test_an_archive_is_sent_as_a_form_and_its_link_names_the_task(stack: FakeStack) -> None:
+def test_archive_is_posted_as_a_form(stack: FakeStack) -> None:
     content = bytes(range(256)) + b"\r\n--\r\n"
 
     assert ImportApi(stack.state).submit_archive(content, "some models.zip", "team/mine") == "zip-task"
@@ -256,52 +256,52 @@ def test_an_archive_is_sent_as_a_form_and_its_link_names_the_task(stack: FakeSta
     assert request.read_form() == {"file": ("some models.zip", content)}
 
 
-def test_archives_that_are_here_already_have_no_task(stack: FakeStack) -> None:
-    stack.archive_answer = create_json_response(409, {"type": "urn:modelhaul:problem:model-exists"})
+def test_existing_archive_has_no_task(stack: FakeStack) -> None:
+    stack.archive_response = create_json_response(409, {"type": "urn:modelhaul:problem:model-exists"})
     assert ImportApi(stack.state).submit_archive(b"PK", "models.zip", "mine") is None
 
 
-def test_a_refusal_is_told_in_the_words_of_the_api(stack: FakeStack) -> None:
-    stack.archive_answer = create_json_response(
+def test_rejected_archive_raises_the_message_of_the_api(stack: FakeStack) -> None:
+    stack.archive_response = create_json_response(
         400, {"title": "The archive is refused", "detail": "a.bin leads outside."}
     )
-    with pytest.raises(LocalStackError, match=r"refused models\.zip: 400 a\.bin leads outside\."):
+    with pytest.raises(LocalStackError, match=r"rejected models\.zip: 400 a\.bin leads outside\."):
         ImportApi(stack.state).submit_archive(b"PK", "models.zip", "mine")
 
 
 def run_import(stack: FakeStack, sample: Path) -> tuple[bool, list[str]]:
     output = io.StringIO()
-    done = import_samples(stack.state, sample, Console(file=output))
-    return done, output.getvalue().splitlines()
+    is_successful = import_samples(stack.state, sample, Console(file=output))
+    return is_successful, output.getvalue().splitlines()
 
 
-def test_the_archive_is_followed_to_its_end_before_the_hub_is_asked(stack: FakeStack, sample: Path) -> None:
-    done, lines = run_import(stack, sample)
+def test_samples_are_imported_one_after_another(stack: FakeStack, sample: Path) -> None:
+    is_successful, lines = run_import(stack, sample)
 
-    assert done
+    assert is_successful
     url = stack.state.api_url
     assert lines[:15] == [
-        f"Sending sample.zip through {url}/upload/local",
+        f"Importing sample.zip with POST {url}/upload/local",
         "PENDING planning",
         "PENDING transferring 1/3 files 50 %",
         "DONE 3/3 files 100 % 1,200 bytes reused",
         f"sample/tiny-bert: {BERT['location']}",
-        "notes: SKIPPED, lacks config.json, tokenizer.json",
-        f"Importing {SAMPLE_MODEL} through {url}/upload/huggingface",
+        "notes: SKIPPED, missing config.json, tokenizer.json",
+        f"Importing {SAMPLE_MODEL} with POST {url}/upload/huggingface",
         "PENDING planning",
         "DONE 3/3 files 100 % 1,200 bytes reused",
         f"{SAMPLE_MODEL}: {MINILM['location']}",
-        f"Importing samples/model through {url}/upload/github",
+        f"Importing samples/model with POST {url}/upload/github",
         "DONE 3/3 files 100 % 1,200 bytes reused",
         f"samples/model: {REPOSITORY['location']}",
-        "Bytes and keys in s3://models-bucket:",
+        "Objects in s3://models-bucket (bytes, key):",
         "         1,274  models/local/sample/tiny-bert/zip-task/config.json",
     ]
     assert any("upload/tasks/hub-task" in line for line in lines[15:])
     assert stack.requests[0].read_form() == {"file": ("sample.zip", sample.read_bytes())}
     assert stack.requests[0].query == {"model_name": ["sample"]}
-    asked = [(request.method, request.path.rpartition("/")[2]) for request in stack.requests]
-    assert asked == [
+    sent = [(request.method, request.path.rpartition("/")[2]) for request in stack.requests]
+    assert sent == [
         ("POST", "local"),
         *[("GET", "zip-task")] * 3,
         ("POST", "huggingface"),
@@ -312,56 +312,56 @@ def test_the_archive_is_followed_to_its_end_before_the_hub_is_asked(stack: FakeS
     ]
 
 
-def test_what_is_here_already_is_said_and_the_hub_is_asked_all_the_same(stack: FakeStack, sample: Path) -> None:
-    stack.archive_answer = create_json_response(409, {"type": "urn:modelhaul:problem:model-exists"})
+def test_existing_archive_is_skipped(stack: FakeStack, sample: Path) -> None:
+    stack.archive_response = create_json_response(409, {"type": "urn:modelhaul:problem:model-exists"})
 
-    done, lines = run_import(stack, sample)
+    is_successful, lines = run_import(stack, sample)
 
-    assert done
-    assert lines[1] == "The stack has it already (409); nothing to import."
+    assert is_successful
+    assert lines[1] == "Skipped: the model already exists or is being imported (409)."
     assert f"{SAMPLE_MODEL}: {MINILM['location']}" in lines
 
 
-def test_a_failed_archive_is_a_failure_although_the_hub_does_well(stack: FakeStack, sample: Path) -> None:
+def test_failed_archive_fails_the_run(stack: FakeStack, sample: Path) -> None:
     stack.tasks["zip-task"] = [FAILED]
 
-    done, lines = run_import(stack, sample)
+    is_successful, lines = run_import(stack, sample)
 
-    assert not done
+    assert not is_successful
     assert lines[2] == "The import failed: the ZIP is [damaged]"
     assert f"{SAMPLE_MODEL}: {MINILM['location']}" in lines
 
 
-def test_without_a_known_repository_github_is_not_asked(stack: FakeStack, sample: Path) -> None:
+def test_github_is_skipped_without_a_sample_repository(stack: FakeStack, sample: Path) -> None:
     output = io.StringIO()
     state = replace(stack.state, sample_repository="")
     assert import_samples(state, sample, Console(file=output))
     assert not [request for request in stack.requests if request.path.endswith("/github")]
-    assert '"owner": "OWNER", "repo_name": "REPOSITORY"' in output.getvalue(), "the command is there to be filled in"
+    assert '"owner": "OWNER", "repo_name": "REPOSITORY"' in output.getvalue(), "the command has placeholders"
 
 
-def test_a_repository_that_fails_is_a_failure(stack: FakeStack, sample: Path) -> None:
+def test_failed_repository_fails_the_run(stack: FakeStack, sample: Path) -> None:
     stack.tasks["git-task"] = [FAILED]
-    done, _ = run_import(stack, sample)
-    assert not done
+    is_successful, _ = run_import(stack, sample)
+    assert not is_successful
 
 
-def test_a_hub_that_does_not_answer_is_told_in_the_words_of_the_api(stack: FakeStack, sample: Path) -> None:
-    stack.model_answer = create_json_response(503, {"detail": "The Hub does not answer."})
-    with pytest.raises(LocalStackError, match=rf"refused {SAMPLE_MODEL}: 503 The Hub does not answer\."):
+def test_unavailable_hub_raises_the_message_of_the_api(stack: FakeStack, sample: Path) -> None:
+    stack.model_response = create_json_response(503, {"detail": "The Hub is unavailable."})
+    with pytest.raises(LocalStackError, match=rf"rejected {SAMPLE_MODEL}: 503 The Hub is unavailable\."):
         run_import(stack, sample)
 
 
 @dataclass(frozen=True)
 class Shell:
-    """Runs the printed commands as a person who pastes them in the repository's folder."""
+    """Runs printed commands in the folder of the repository, as a user who pastes them does."""
 
     commands: list[str]
     programs: Path
 
-    def run(self, *words: str) -> str:
-        """Runs the one command that has all these words in it, and returns what it prints."""
-        (command,) = [line for line in self.commands if all(word in line for word in words)]
+    def run(self, *fragments: str) -> str:
+        """Run the only command that contains all fragments, and return its output."""
+        (command,) = [line for line in self.commands if all(fragment in line for fragment in fragments)]
         environment = {"PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}", "HOME": str(self.programs)}
         finished = subprocess.run(
             ["sh", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
@@ -381,7 +381,7 @@ needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is no
 
 
 @needs_curl
-def test_the_printed_post_sends_the_sample(stack: FakeStack, sample: Path, shell: Shell) -> None:
+def test_printed_post_imports_the_sample(stack: FakeStack, sample: Path, shell: Shell) -> None:
     assert shell.run("-F file=").startswith("HTTP/1.0 201")
     (request,) = stack.requests
     assert request.query == {"model_name": ["my-models"]}
@@ -390,12 +390,10 @@ def test_the_printed_post_sends_the_sample(stack: FakeStack, sample: Path, shell
 
 @pytest.mark.slow
 @needs_curl
-def test_the_printed_upload_asks_for_an_address_and_sends_the_sample_there(
-    stack: FakeStack, sample: Path, shell: Shell
-) -> None:
+def test_printed_upload_uses_a_presigned_url(stack: FakeStack, sample: Path, shell: Shell) -> None:
     assert shell.run("curl", "-T").startswith("HTTP/1.0 200")
-    asked, sent = stack.requests
-    assert json.loads(asked.body) == {
+    opened, sent = stack.requests
+    assert json.loads(opened.body) == {
         "file_name": "sample.zip",
         "size": sample.stat().st_size,
         "model_name": "my-larger-models",
@@ -406,7 +404,7 @@ def test_the_printed_upload_asks_for_an_address_and_sends_the_sample_there(
 
 
 @needs_curl
-def test_the_printed_rest_asks_the_hub_and_for_tasks(stack: FakeStack, shell: Shell) -> None:
+def test_printed_import_and_task_commands(stack: FakeStack, shell: Shell) -> None:
     assert shell.run("upload/huggingface").startswith("HTTP/1.0 201")
     assert json.loads(shell.run("upload/tasks/hub-task"))["task_status"] == "PENDING"
     assert json.loads(shell.run("upload/tasks?")) == {"tasks": []}
@@ -416,7 +414,7 @@ def test_the_printed_rest_asks_the_hub_and_for_tasks(stack: FakeStack, shell: Sh
     assert stack.requests[-1].query == {"source": ["LOCAL"]}
 
 
-def test_the_printed_drop_and_the_look_at_its_outcome(stack: FakeStack, sample: Path, shell: Shell) -> None:
+def test_printed_copy_to_the_incoming_bucket(stack: FakeStack, sample: Path, shell: Shell) -> None:
     program = shell.programs / "aws"
     program.write_text('#!/bin/sh\necho "$AWS_ACCESS_KEY_ID $AWS_SECRET_ACCESS_KEY $AWS_DEFAULT_REGION $*"\n')
     program.chmod(0o755)
@@ -429,9 +427,9 @@ def test_the_printed_drop_and_the_look_at_its_outcome(stack: FakeStack, sample: 
     assert outcome == f"test test us-east-1 s3 cp {bucket}/outcomes/incoming/sample.zip.json - {endpoint}\n"
 
 
-def test_the_printed_command_line_is_installed_and_finds_the_stack(stack: FakeStack, shell: Shell) -> None:
+def test_printed_client_commands_use_the_stack(stack: FakeStack, shell: Shell) -> None:
     (configure,) = [line for line in shell.commands if "export" in line]
-    (ask,) = [line for line in shell.commands if line.endswith("modelhaul tasks")]
-    printed = replace(shell, commands=[f"{configure}; {ask}"]).run("tasks")
+    (list_tasks,) = [line for line in shell.commands if line.endswith("modelhaul tasks")]
+    printed = replace(shell, commands=[f"{configure}; {list_tasks}"]).run("tasks")
     assert printed.split() == ["TASK", "CREATED", "STAGE", "SIZE", "SOURCE", "MODEL"]
     assert [request.path for request in stack.requests] == [f"{API}/upload/tasks"]

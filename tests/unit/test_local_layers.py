@@ -1,4 +1,4 @@
-"""The script with which `sam build` makes the layers, and what it makes."""
+"""The script that builds the layers for `sam build`, and the built layers."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ for service in sys.argv[1:]:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The folders that would be /opt/python."""
+    """The folders that Lambda mounts as /opt/python."""
     folder = tmp_path_factory.mktemp("layers")
     for layer in PACKAGES:
         command = [sys.executable, str(LAYERS / "build_layer.py"), layer, str(folder / layer)]
@@ -45,7 +45,7 @@ NAMES = ["core", "sources", "scanner"]
 
 
 @pytest.mark.parametrize("layer", NAMES)
-def test_a_layer_without_its_requirements_is_not_built(layer: str, tmp_path: Path) -> None:
+def test_layer_without_requirements_is_not_built(layer: str, tmp_path: Path) -> None:
     script = tmp_path / "build_layer.py"
     script.write_bytes((LAYERS / "build_layer.py").read_bytes())
     (tmp_path / layer).mkdir()
@@ -59,7 +59,7 @@ def test_a_layer_without_its_requirements_is_not_built(layer: str, tmp_path: Pat
     assert not (tmp_path / "artifacts").exists()
 
 
-def test_a_layer_for_an_unknown_processor_is_refused_in_words(tmp_path: Path) -> None:
+def test_unknown_architecture_is_rejected(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, LAYERS / "build_layer.py", "core", tmp_path / "artifacts"],
         env={**os.environ, "MODELHAUL_ARCHITECTURE": "amd64"},
@@ -72,7 +72,7 @@ def test_a_layer_for_an_unknown_processor_is_refused_in_words(tmp_path: Path) ->
     assert not (tmp_path / "artifacts").exists()
 
 
-def test_no_package_is_in_two_layers() -> None:
+def test_packages_belong_to_one_layer() -> None:
     names = [
         line.partition("==")[0]
         for layer in NAMES
@@ -83,7 +83,7 @@ def test_no_package_is_in_two_layers() -> None:
     assert len(names) == len(set(names))
 
 
-def test_every_module_is_compiled_and_is_not_compiled_again(built: dict[str, Path]) -> None:
+def test_modules_are_compiled_with_unchecked_hashes(built: dict[str, Path]) -> None:
     modules = [path for folder in built.values() for path in folder.rglob("*.py")]
     assert len(modules) > 500
     for module in modules:
@@ -91,7 +91,7 @@ def test_every_module_is_compiled_and_is_not_compiled_again(built: dict[str, Pat
         assert int.from_bytes(compiled[4:8], "little") == _UNCHECKED_HASH, module
 
 
-def test_layers_hold_no_more_than_functions_use(built: dict[str, Path]) -> None:
+def test_layers_contain_only_required_files(built: dict[str, Path]) -> None:
     core, sources = built["core"], built["sources"]
     assert {path.name for path in (core / "botocore" / "data").iterdir() if path.is_dir()} == BOTOCORE_SERVICES
     assert not list(core.glob("botocore/data/*/*/examples-*"))
@@ -99,13 +99,13 @@ def test_layers_hold_no_more_than_functions_use(built: dict[str, Path]) -> None:
     assert not [path for folder in built.values() for path in [*folder.glob("bin"), *folder.glob("*/tests")]]
 
 
-def test_layers_fit(built: dict[str, Path]) -> None:
+def test_layers_fit_into_the_size_limit(built: dict[str, Path]) -> None:
     sizes = [path.stat().st_size for folder in built.values() for path in folder.rglob("*") if path.is_file()]
     assert sum(sizes) < UNPACKED_LIMIT / 2
 
 
 def describe_clients(folder: Path | None) -> str:
-    """What botocore's clients are by the descriptions in `folder`, None: in this environment."""
+    """Return a description of the botocore clients built from the data in `folder`, or in this environment for None."""
     child = subprocess.run(
         [sys.executable, "-c", CLIENTS, *sorted(BOTOCORE_SERVICES)],
         env={"PYTHONPATH": str(folder) if folder else "", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"},
@@ -117,7 +117,7 @@ def describe_clients(folder: Path | None) -> str:
 
 
 @pytest.mark.slow
-def test_shortened_descriptions_make_the_same_clients(built: dict[str, Path]) -> None:
+def test_stripped_botocore_data_creates_the_same_clients(built: dict[str, Path]) -> None:
     clients = describe_clients(built["core"])
     assert "PutObject" in clients
     assert "https://models.s3.cn-north-1.amazonaws.com.cn/key" in clients

@@ -1,4 +1,4 @@
-"""What `make down` and Ctrl-C promise: every process that was started ends, and no other one."""
+"""`make down` and Ctrl-C stop all processes of a stack, and no other process."""
 
 import os
 import sys
@@ -9,16 +9,16 @@ import psutil
 import pytest
 
 from local import processes
-from local.processes import ProcessRecord, RecordedProcess, runs
+from local.processes import ProcessRecord, RecordedProcess, is_running
 
-# Both wait for input that never comes; the child says its id once it is as it should be.
+# Both processes wait for input that never comes. The child prints its PID when it is ready.
 PARENT = """
 import subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", CHILD], stdin=subprocess.PIPE)
 child.wait()
 """
-OBEYING = "import os, sys; print(os.getpid(), flush=True); sys.stdin.read()"
-STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + OBEYING
+COOPERATIVE = "import os, sys; print(os.getpid(), flush=True); sys.stdin.read()"
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + COOPERATIVE
 
 
 @pytest.fixture
@@ -37,50 +37,50 @@ def start_family(record: ProcessRecord, folder: Path, child: str) -> tuple[Recor
     return parent, psutil.Process(int(log.read_text()))
 
 
-def test_another_run_of_the_program_stops_a_process_and_its_children(record: ProcessRecord, tmp_path: Path) -> None:
-    parent, child = start_family(record, tmp_path, OBEYING)
+def test_later_command_stops_a_process_and_its_children(record: ProcessRecord, tmp_path: Path) -> None:
+    parent, child = start_family(record, tmp_path, COOPERATIVE)
 
     ProcessRecord(tmp_path / "processes.json").stop_all()
     record.wait(parent)
 
     assert not parent.is_alive()
-    assert not runs(child)
+    assert not is_running(child)
     assert record.read() == []
 
 
 def test_children_are_found_after_their_parent_was_killed(record: ProcessRecord, tmp_path: Path) -> None:
-    parent, child = start_family(record, tmp_path, OBEYING)
+    parent, child = start_family(record, tmp_path, COOPERATIVE)
     psutil.Process(parent.pid).kill()
     record.wait(parent)
 
     record.stop_all()
 
-    assert not runs(child)
+    assert not is_running(child)
 
 
-def test_a_child_that_ignores_sigterm_is_killed(
+def test_child_that_ignores_sigterm_is_killed(
     record: ProcessRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "TERMINATION_SECONDS", 0.5)
+    monkeypatch.setattr(processes, "TERMINATION_TIMEOUT", 0.5)
     _, child = start_family(record, tmp_path, STUBBORN)
 
     record.stop_all()
 
-    assert not runs(child)
+    assert not is_running(child)
 
 
-def test_a_process_that_was_given_a_recorded_id_later_is_left_alone(record: ProcessRecord, tmp_path: Path) -> None:
-    stranger, _ = start_family(record, tmp_path, OBEYING)
-    before = RecordedProcess("ministack", stranger.pid, stranger.create_time - 100)
+def test_process_with_a_reused_pid_is_not_stopped(record: ProcessRecord, tmp_path: Path) -> None:
+    stranger, _ = start_family(record, tmp_path, COOPERATIVE)
+    earlier = RecordedProcess("ministack", stranger.pid, stranger.create_time - 100)
 
-    assert not before.is_alive()
-    record.stop(before)
+    assert not earlier.is_alive()
+    record.stop(earlier)
 
     assert stranger.is_alive()
 
 
-def test_only_a_living_process_is_found_by_its_name(record: ProcessRecord, tmp_path: Path) -> None:
-    parent, _ = start_family(record, tmp_path, OBEYING)
+def test_only_running_processes_are_found(record: ProcessRecord, tmp_path: Path) -> None:
+    parent, _ = start_family(record, tmp_path, COOPERATIVE)
     assert record.find_alive("parent") == parent
     assert record.find_alive("another") is None
 

@@ -1,4 +1,4 @@
-"""The picture of `make run` in the README."""
+"""The recording of `make run` that the README shows."""
 
 import re
 from pathlib import Path
@@ -24,7 +24,7 @@ def read_texts(picture: str) -> str:
     return "".join("".join(ET.fromstring(picture).itertext())).replace("\xa0", " ")
 
 
-def test_the_picture_has_the_output_without_what_differs_from_run_to_run() -> None:
+def test_picture_is_the_same_for_each_run() -> None:
     picture = record(RUN)
     shown = read_texts(picture)
     assert "DONE org/model at 0000001…" in shown
@@ -41,12 +41,12 @@ def test_the_picture_has_the_output_without_what_differs_from_run_to_run() -> No
 @pytest.mark.parametrize(
     "output", ["", RUN.replace("Stopped.", ""), RUN.replace("DONE", "FAILED"), RUN + "import failed"]
 )
-def test_a_run_that_did_not_end_well_makes_no_picture(output: str) -> None:
+def test_failed_run_has_no_picture(output: str) -> None:
     with pytest.raises(ValueError, match="failed or was interrupted"):
         record(output)
 
 
-def test_the_picture_in_the_documentation_names_no_machine_and_no_key() -> None:
+def test_documented_picture_has_no_machine_names_and_keys() -> None:
     picture = (ROOT / "docs" / "make-run.svg").read_text()
     assert "DONE" in read_texts(picture)
     assert str(ROOT) not in picture

@@ -1,4 +1,4 @@
-"""The sample archive is what the pipeline and other tools take for two models."""
+"""The sample archive contains two valid models for the pipeline and other tools."""
 
 import io
 import json
@@ -17,21 +17,21 @@ def open_sample() -> zipfile.ZipFile:
     return zipfile.ZipFile(io.BytesIO(build_sample_archive()))
 
 
-def refuse_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def reject_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     assert len(dict(pairs)) == len(pairs)
     return dict(pairs)
 
 
 @pytest.mark.parametrize("name", ["tiny-bert", "tiny-gpt2"])
-def test_its_weights_are_safetensors(name: str) -> None:
-    """By the format's own words: https://github.com/huggingface/safetensors#format."""
+def test_weights_are_valid_safetensors(name: str) -> None:
+    """See https://github.com/huggingface/safetensors#format."""
     with open_sample() as archive:
         weights = archive.read(f"{name}/model.safetensors")
     (length,) = struct.unpack_from("<Q", weights)
     text = weights[8 : 8 + length]
     assert text.startswith(b"{")
     assert length % 8 == 0
-    header = json.loads(text, object_pairs_hook=refuse_duplicates)
+    header = json.loads(text, object_pairs_hook=reject_duplicates)
     assert header.pop("__metadata__") == {"format": "pt"}
     end = 0
     for tensor in header.values():
@@ -45,7 +45,7 @@ def test_its_weights_are_safetensors(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["tiny-bert", "tiny-gpt2"])
-def test_its_tokenizer_and_configuration_speak_of_one_vocabulary(name: str) -> None:
+def test_tokenizer_and_configuration_have_the_same_vocabulary(name: str) -> None:
     with open_sample() as archive:
         config = json.loads(archive.read(f"{name}/config.json"))
         model = json.loads(archive.read(f"{name}/tokenizer.json"))["model"]
@@ -61,7 +61,7 @@ def test_one_model_is_deflated_and_one_stored() -> None:
     assert methods == {("tiny-bert", zipfile.ZIP_DEFLATED), ("tiny-gpt2", zipfile.ZIP_STORED)}
 
 
-def test_its_bytes_are_always_the_same(tmp_path: Path) -> None:
+def test_archive_is_reproducible(tmp_path: Path) -> None:
     with open_sample() as archive:
         dates = {entry.date_time for entry in archive.infolist()}
     assert dates == {(2026, 1, 1, 0, 0, 0)}
@@ -70,7 +70,7 @@ def test_its_bytes_are_always_the_same(tmp_path: Path) -> None:
     assert path.read_bytes() == build_sample_archive()
 
 
-def test_the_pipeline_finds_two_models_in_it() -> None:
+def test_pipeline_imports_two_models() -> None:
     deployment = Deployment()
     task = deployment.post(build_sample_archive(), "sample")
     deployment.run()

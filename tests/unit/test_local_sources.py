@@ -1,4 +1,4 @@
-"""Which Hub and GitHub a local stack takes."""
+"""Selection of the Hub and GitHub for a local stack."""
 
 from collections.abc import Mapping
 
@@ -6,61 +6,61 @@ import pytest
 
 from local import sources
 from local.errors import LocalStackError
-from local.sources import INTERNET, LOOPBACK_REPOSITORY, Addresses, Upstream, choose_sources
+from local.sources import INTERNET, LOOPBACK_REPOSITORY, SourceUrls, Upstream, choose_sources
 
 LOOPBACK = {"hub": "http://hub", "github_api": "http://api", "github": "http://site", "github_raw": "http://raw"}
-OWN = Addresses("https://hub.example/", "https://git.example/api/v3", "https://git.example")
+CONFIGURED = SourceUrls("https://hub.example/", "https://git.example/api/v3", "https://git.example")
 
 
 def fail() -> Mapping[str, str]:
-    raise AssertionError("nothing is started that is not used")
+    raise AssertionError("the loopback servers must not be started")
 
 
-@pytest.mark.parametrize("is_there", [True, False])
-def test_auto_takes_the_internets_if_it_answers(monkeypatch: pytest.MonkeyPatch, is_there: bool) -> None:
-    monkeypatch.setattr(sources, "answers", lambda _: is_there)
-    chosen = choose_sources("auto", Addresses(), lambda: LOOPBACK)
-    assert chosen.addresses == (
-        INTERNET if is_there else Addresses("http://hub", "http://api", "http://site", "http://raw")
+@pytest.mark.parametrize("is_available", [True, False])
+def test_auto_selects_the_internet_if_it_is_available(monkeypatch: pytest.MonkeyPatch, is_available: bool) -> None:
+    monkeypatch.setattr(sources, "is_available", lambda _: is_available)
+    selected = choose_sources("auto", SourceUrls(), lambda: LOOPBACK)
+    assert selected.urls == (
+        INTERNET if is_available else SourceUrls("http://hub", "http://api", "http://site", "http://raw")
     )
-    assert chosen.sample_repository == ("" if is_there else LOOPBACK_REPOSITORY)
+    assert selected.sample_repository == ("" if is_available else LOOPBACK_REPOSITORY)
 
 
-def test_the_internet_is_not_asked_for_when_it_is_meant() -> None:
-    assert choose_sources("internet", Addresses(), fail).addresses == INTERNET
+def test_internet_is_selected_without_a_probe() -> None:
+    assert choose_sources("internet", SourceUrls(), fail).urls == INTERNET
 
 
 @pytest.mark.parametrize("upstream", ["auto", "internet", "loopback"])
-def test_what_is_asked_for_is_taken(upstream: Upstream) -> None:
-    chosen = choose_sources(upstream, OWN, fail)
-    assert chosen.addresses.github_raw == "", "an own GitHub has no raw host unless it is named"
-    assert "the one asked for" in " ".join(chosen.describe())
+def test_configured_urls_take_precedence(upstream: Upstream) -> None:
+    selected = choose_sources(upstream, CONFIGURED, fail)
+    assert selected.urls.github_raw == "", "a configured GitHub has a raw host only if one is configured"
+    assert "configured server" in " ".join(selected.describe())
 
 
-def test_one_of_them_can_be_asked_for() -> None:
-    own_github = Addresses(github_api="https://git.example/api/v3/", github="https://git.example/")
-    chosen = choose_sources("loopback", own_github, lambda: LOOPBACK)
-    assert chosen.addresses == Addresses("http://hub", "https://git.example/api/v3", "https://git.example")
-    chosen = choose_sources("loopback", Addresses(hub="http://other"), lambda: LOOPBACK)
-    assert (chosen.addresses.hub, chosen.addresses.github) == ("http://other", "http://site")
+def test_one_source_can_be_configured() -> None:
+    own_github = SourceUrls(github_api="https://git.example/api/v3/", github="https://git.example/")
+    selected = choose_sources("loopback", own_github, lambda: LOOPBACK)
+    assert selected.urls == SourceUrls("http://hub", "https://git.example/api/v3", "https://git.example")
+    selected = choose_sources("loopback", SourceUrls(hub="http://other"), lambda: LOOPBACK)
+    assert (selected.urls.hub, selected.urls.github) == ("http://other", "http://site")
 
 
-def test_without_git_lfs_github_is_the_real_one() -> None:
-    chosen = choose_sources("loopback", Addresses(), lambda: {"hub": "http://hub", "github_lacks": "git-lfs"})
-    assert (chosen.addresses.hub, chosen.addresses.github_api) == ("http://hub", INTERNET.github_api)
-    assert "git-lfs" in " ".join(chosen.describe())
+def test_public_github_is_used_without_git_lfs() -> None:
+    selected = choose_sources("loopback", SourceUrls(), lambda: {"hub": "http://hub", "github_lacks": "git-lfs"})
+    assert (selected.urls.hub, selected.urls.github_api) == ("http://hub", INTERNET.github_api)
+    assert "git-lfs" in " ".join(selected.describe())
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("configured", "message"),
     [
-        (Addresses(hub="hub.example"), "HF_ENDPOINT must be an http or https address"),
-        (Addresses(github_api="ftp://x", github="https://x"), "GITHUB_API_URL must be"),
-        (Addresses(github_api="https://x"), "go together"),
-        (Addresses(github="https://x"), "go together"),
-        (Addresses(github_raw="https://x"), "go together"),
+        (SourceUrls(hub="hub.example"), "HF_ENDPOINT must be an HTTP or HTTPS URL"),
+        (SourceUrls(github_api="ftp://x", github="https://x"), "GITHUB_API_URL must be"),
+        (SourceUrls(github_api="https://x"), "Set both GITHUB_API_URL and GITHUB_URL"),
+        (SourceUrls(github="https://x"), "Set both GITHUB_API_URL and GITHUB_URL"),
+        (SourceUrls(github_raw="https://x"), "Set both GITHUB_API_URL and GITHUB_URL"),
     ],
 )
-def test_what_is_no_address_is_refused(asked: Addresses, words: str) -> None:
-    with pytest.raises(LocalStackError, match=words):
-        choose_sources("loopback", asked, fail)
+def test_invalid_urls_are_rejected(configured: SourceUrls, message: str) -> None:
+    with pytest.raises(LocalStackError, match=message):
+        choose_sources("loopback", configured, fail)

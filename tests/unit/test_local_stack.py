@@ -1,4 +1,4 @@
-"""Choices and refusals of the local stack that need no running stack."""
+"""Validation and configuration of the local stack, without a running stack."""
 
 import socket
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from local import stack
 from local.errors import LocalStackError
-from local.sources import Addresses
+from local.sources import SourceUrls
 from local.stack import LocalStack, find_port
 
 
@@ -17,37 +17,37 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_default_stack_and_a_second_one_have_their_own_state(own_folder: Path) -> None:
+def test_each_stack_has_its_own_state(own_folder: Path) -> None:
     assert LocalStack().state_path == own_folder / "stack.json"
     assert LocalStack("second").state_path == own_folder / "second" / "stack.json"
 
 
 @pytest.mark.parametrize("name", ["", "../x", "Name", "venvs", "builds", "a" * 40])
-def test_a_name_that_cannot_be_a_folder_is_refused(name: str) -> None:
-    with pytest.raises(LocalStackError, match="cannot be the name of a stack"):
+def test_invalid_names_are_rejected(name: str) -> None:
+    with pytest.raises(LocalStackError, match="Invalid stack name"):
         LocalStack(name)
 
 
-def test_a_taken_port_is_said() -> None:
+def test_port_in_use_is_rejected() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        with pytest.raises(LocalStackError, match=f"port {port} of 127.0.0.1 cannot be used"):
+        with pytest.raises(LocalStackError, match=f"Cannot use port {port} of 127.0.0.1"):
             find_port(port)
 
 
-def test_an_endpoint_that_is_no_address_is_refused_and_leaves_nothing(own_folder: Path) -> None:
-    with pytest.raises(LocalStackError, match="HF_ENDPOINT must be an http or https address"):
-        LocalStack().start("auto", Addresses(hub="hub.example"), 0, lambda _: None)
+def test_invalid_endpoint_is_rejected_and_leaves_no_state(own_folder: Path) -> None:
+    with pytest.raises(LocalStackError, match="HF_ENDPOINT must be an HTTP or HTTPS URL"):
+        LocalStack().start("auto", SourceUrls(hub="hub.example"), 0, lambda _: None)
     assert not (own_folder / "stack.json").exists()
 
 
-def test_a_hub_that_cannot_start_is_said_with_the_end_of_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_start_includes_the_end_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("local.stack.ROOT", Path("/"))
     with pytest.raises(
-        LocalStackError, match=r"the loopback Hub and GitHub ended while it started:\n.*No module named"
+        LocalStackError, match=r"The loopback Hub and GitHub process exited during startup:\n.*No module named"
     ):
-        LocalStack().start("loopback", Addresses(), 0, lambda _: None)
+        LocalStack().start("loopback", SourceUrls(), 0, lambda _: None)
 
 
-def test_stopping_what_was_never_started_is_harmless() -> None:
+def test_stop_is_a_no_op_without_a_stack() -> None:
     assert LocalStack().stop() is False

@@ -1,4 +1,4 @@
-"""numpy's files. `tests/differential/test_numpy_headers.py` holds their headers against numpy."""
+"""numpy's files. `tests/differential/test_numpy_headers.py` compares their headers with numpy."""
 
 import pickle
 import struct
@@ -31,10 +31,10 @@ def test_arrays_of_plain_objects_are_clean() -> None:
 
 
 @pytest.mark.parametrize("descr", ["'|O'", "[('a', '<f4'), ('b', '|O')]"])
-def test_imports_of_objects_are_named(descr: str) -> None:
+def test_imports_of_objects_are_findings(descr: str) -> None:
     report = inspect(build_array(descr, SYSTEM))
     assert [(finding.kind, finding.detail) for finding in report.findings] == [
-        (FindingKind.PICKLE_IMPORT, "imports os.system")
+        (FindingKind.PICKLE_IMPORT, "Pickle imports os.system")
     ]
 
 
@@ -80,19 +80,19 @@ UNPARSED = {
     ),
     "an overflow": (build_header(f"{{'descr': '<f4', 'fortran_order': True, 'shape': (0, {2**64}), }}\n"), "too large"),
     "a long header": (b"\x93NUMPY\x02\x00" + struct.pack("<I", 70_000) + b" " * 70_000, "limit"),
-    "a header that is not text": (b"\x93NUMPY\x03\x00" + struct.pack("<I", 2) + b"\xff\xff", "not text"),
+    "a header that is not text": (b"\x93NUMPY\x03\x00" + struct.pack("<I", 2) + b"\xff\xff", "not valid text"),
 }
 
 
 @pytest.mark.parametrize("name", UNPARSED)
-def test_what_is_not_parsed_says_why(name: str) -> None:
+def test_unparsed_arrays_have_a_reason(name: str) -> None:
     content, words = UNPARSED[name]
     report = inspect(content)
     assert (report.format, report.verdict, report.is_loadable) == ("npy", FileVerdict.UNSCANNED, True)
     assert words in (report.reason or "")
 
 
-def test_objects_behind_a_header_that_is_not_parsed_are_inspected() -> None:
+def test_objects_after_an_unparsed_header_are_inspected() -> None:
     assert inspect(build_header("{'descr': '\\x4f', " + SHAPE) + SYSTEM).verdict is FileVerdict.UNSAFE
 
 

@@ -141,8 +141,8 @@ def test_a_selection_that_is_the_default_is_the_whole_model() -> None:
 @pytest.mark.parametrize(
     ("selection", "kind", "words"),
     [
-        (Selection(("*.gguf",)), "empty-model", "No file matches the allow_patterns '*.gguf' of org/model, which has"),
-        (Selection(("*.bin",), (), Weights.SAFETENSORS), "required-files-missing", "no safetensors weights are there"),
+        (Selection(("*.gguf",)), "empty-model", "No file matches the allow_patterns '*.gguf' of org/model"),
+        (Selection(("*.bin",), (), Weights.SAFETENSORS), "required-files-missing", "no safetensors weights"),
     ],
 )
 def test_what_cannot_be_is_refused_before_a_byte_moves(selection: Selection, kind: str, words: str) -> None:

@@ -1,4 +1,4 @@
-"""Hostile and ordinary pickles, as picklers write them and as no pickler does. Nothing here is ever unpickled."""
+"""Hostile and ordinary pickles, canonical and not. Nothing here is ever unpickled."""
 
 import collections
 import io
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from modelhaul.domain.findings import ContentReport, FileVerdict, FindingKind
 from modelhaul.inspection.pickles import streams
-from modelhaul.inspection.pickles.opcodes import Budget
+from modelhaul.inspection.pickles.source import Budget
 from modelhaul.inspection.pickles.streams import inspect_pickles
 from tests.pickles import FORMS, PLAIN, SYSTEM, CountedReads, assemble, build_legacy, build_state_dict
 
@@ -73,8 +73,8 @@ DANGEROUS = [
 
 @pytest.mark.parametrize(("module", "name"), DANGEROUS)
 @pytest.mark.parametrize("form", FORMS)
-def test_an_import_that_no_tensor_needs_is_unsafe(module: str, name: str, form: str) -> None:
-    check_unsafe(assemble(module, name, form=form), FindingKind.PICKLE_IMPORT, f"imports {module}.{name}")
+def test_unlisted_imports_are_unsafe(module: str, name: str, form: str) -> None:
+    check_unsafe(assemble(module, name, form=form), FindingKind.PICKLE_IMPORT, f"Pickle imports {module}.{name}")
 
 
 IMPORTING = {
@@ -108,7 +108,7 @@ IMPORTING = {
 
 
 @pytest.mark.parametrize("name", IMPORTING)
-def test_imports_are_named_whatever_is_around_them(name: str) -> None:
+def test_imports_are_found_in_any_context(name: str) -> None:
     check_unsafe(IMPORTING[name], FindingKind.PICKLE_IMPORT, "imports ")
 
 
@@ -143,7 +143,7 @@ NOT_CANONICAL: dict[str, tuple[bytes, str]] = {
     "a mark left": (b"\x80\x04(N.", "more than one"),
     "protocol behind the beginning": (b"\x80\x04N0\x80\x04N.", "after its beginning"),
     "protocol 0 named": (b"\x80\x00N.", "protocol 0"),
-    "opcode of a higher protocol": (b"\x80\x02\x8c\x01x.", "SHORT_BINUNICODE in a pickle of protocol 2"),
+    "opcode of a higher protocol": (b"\x80\x02\x8c\x01x.", "SHORT_BINUNICODE, which protocol 2 does not have"),
     "opcode of a higher protocol than none": (b"\x88.", "NEWTRUE"),
     "hexadecimal number": (b"I0x1\n.", "integer"),
     "padded number": (b"I1 \n.", "integer"),
@@ -175,13 +175,13 @@ NOT_CANONICAL: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", NOT_CANONICAL)
-def test_what_no_pickler_writes_is_unsafe(name: str) -> None:
+def test_non_canonical_pickles_are_unsafe(name: str) -> None:
     content, words = NOT_CANONICAL[name]
     check_unsafe(content, FindingKind.PICKLE_NOT_CANONICAL, words)
 
 
 UNPARSED: dict[str, tuple[bytes, str]] = {
-    "other bytes behind it": (PLAIN + b"garbage", f"bytes {len(PLAIN)} to {len(PLAIN) + 7} are not a pickle"),
+    "other bytes behind it": (PLAIN + b"garbage", f"Bytes {len(PLAIN)} to {len(PLAIN) + 7} are not a pickle"),
     "cut off": (PLAIN[:-1], "damaged or truncated"),
     "too many": (pickle.dumps(None) * 1001, "more than 1,000 pickles"),
     "too large": (
@@ -190,14 +190,14 @@ UNPARSED: dict[str, tuple[bytes, str]] = {
     "a legacy checkpoint with too few bytes": (build_legacy(build_state_dict(), storages=bytes(23)), "23 bytes"),
     "a legacy checkpoint with too many bytes": (build_legacy(build_state_dict(), storages=bytes(25)), "25 bytes"),
     "a legacy checkpoint without its bytes": (build_legacy(build_state_dict()), "0 bytes follow"),
-    "other persistent IDs": (b"\x80\x02K\x01Q.", "persistent IDs"),
+    "other persistent IDs": (b"\x80\x02K\x01Q.", "Persistent IDs"),
     "an array of old joblib": (
         b"\x80\x04cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81}b" + bytes(100), "joblib before"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", UNPARSED)
-def test_what_is_not_parsed_to_its_end_says_why(name: str) -> None:
+def test_unparsed_pickles_have_a_reason(name: str) -> None:
     content, words = UNPARSED[name]
     report = inspect(content)
     assert report is not None
@@ -229,43 +229,43 @@ DEAD = {
 
 
 @pytest.mark.parametrize("name", DEAD)
-def test_what_no_unpickler_gets_past_is_not_a_pickle(name: str) -> None:
+def test_content_that_no_unpickler_reads_is_not_a_pickle(name: str) -> None:
     assert inspect(DEAD[name]) is None
 
 
-def test_what_cannot_be_read_behind_a_pickle_has_no_findings() -> None:
+def test_unreadable_bytes_after_a_pickle_have_no_findings() -> None:
     report = inspect(PLAIN + b"I1 \n" + b"\xff")
     assert report is not None
     assert (report.verdict, report.findings) == (FileVerdict.UNSCANNED, ())
 
 
-def test_all_that_is_not_allowed_is_named_up_to_a_number() -> None:
+def test_number_of_import_findings_is_limited() -> None:
     body = b"".join(b"cmodule%d\nname\n0" % number for number in range(200))
     details = list_details(inspect(b"\x80\x02" + body + b"N."), FindingKind.PICKLE_IMPORT)
-    assert details == [f"imports module{number}.name" for number in range(20)]
+    assert details == [f"Pickle imports module{number}.name" for number in range(20)]
 
 
-def test_names_are_shown_as_text() -> None:
+def test_names_are_escaped_and_truncated() -> None:
     check_unsafe(assemble("os\x1b[31m", "x" * 250, form="stack"), FindingKind.PICKLE_IMPORT, "imports os?[31m.xxx")
 
 
-def test_programs_of_torchscript_are_left_to_its_own_inspection() -> None:
+def test_imports_of_torchscript_programs_are_ignored() -> None:
     for names in (("__torch__.torch.nn.Linear", "Linear"), ("__torch__", "M"), ("torch.jit._pickle", "build_intlist")):
         content = assemble(*names)
         assert inspect(content, is_torchscript=True) == ContentReport("pickle", is_loadable=True, pickles=content)
-        check_unsafe(content, FindingKind.PICKLE_IMPORT, f"imports {'.'.join(names)}")
+        check_unsafe(content, FindingKind.PICKLE_IMPORT, f"Pickle imports {'.'.join(names)}")
 
 
 @pytest.mark.parametrize(
     ("module", "words"),
     [
         ("sklearn.linear_model._base", "skops"),
-        ("ultralytics.nn.tasks", "a whole module, not a state_dict"),
-        ("__main__", "a whole module, not a state_dict"),
+        ("ultralytics.nn.tasks", "whole module instead of a state_dict"),
+        ("__main__", "whole module instead of a state_dict"),
         ("transformers.training_args", "training"),
     ],
 )
-def test_what_is_often_found_is_explained(module: str, words: str) -> None:
+def test_common_imports_are_explained(module: str, words: str) -> None:
     check_unsafe(assemble(module, "Name"), FindingKind.PICKLE_IMPORT, words)
 
 
@@ -326,7 +326,7 @@ def test_plain_containers_are_clean(name: str, protocol: int) -> None:
     ),
     st.integers(0, 5),
 )
-def test_whatever_plain_data_is_clean(value: Any, protocol: int) -> None:
+def test_any_plain_data_is_clean(value: Any, protocol: int) -> None:
     check_clean(pickle.dumps(value, protocol))
 
 
@@ -348,11 +348,11 @@ PYTHON_2 = {
 
 
 @pytest.mark.parametrize("name", PYTHON_2)
-def test_pickles_of_python_2_are_clean(name: str) -> None:
+def test_python_2_pickles_are_clean(name: str) -> None:
     check_clean(PYTHON_2[name])
 
 
-def test_integers_as_torchs_cpp_writes_them_are_clean() -> None:
+def test_integers_of_torch_cpp_are_clean() -> None:
     check_clean(b"\x80\x02\x8a\x08" + struct.pack("<q", 2**40) + b".")
 
 
@@ -370,14 +370,14 @@ def test_only_bytes_of_the_range_are_read() -> None:
     assert report == ContentReport("pickle", is_loadable=True, pickles=PLAIN)
 
 
-def test_no_more_of_the_pickles_than_the_second_scanner_sees_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_size_of_kept_pickles_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "MAX_KEPT", 2 * len(PLAIN))
     check_clean(PLAIN * 2)
     assert inspect(PLAIN * 3) == ContentReport("pickle", is_loadable=True)
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", b"\x80\x04", PLAIN[:-1], SYSTEM]))
-def test_whatever_comes_is_judged(content: bytes, prefix: bytes) -> None:
+def test_any_content_has_a_report(content: bytes, prefix: bytes) -> None:
     report = inspect(prefix + content)
     if prefix == SYSTEM:
         assert report is not None
@@ -385,13 +385,13 @@ def test_whatever_comes_is_judged(content: bytes, prefix: bytes) -> None:
 
 
 @pytest.mark.parametrize("first", range(256))
-def test_raw_weights_are_hardly_ever_taken_for_a_pickle(first: int) -> None:
+def test_raw_weights_are_rarely_mistaken_for_a_pickle(first: int) -> None:
     generator = random.Random(first)
     found = [inspect(bytes([first]) + generator.randbytes(500)) for _ in range(20)]
     assert sum(report is not None for report in found) <= 1
 
 
-def test_opcodes_are_counted_for_a_whole_file() -> None:
+def test_opcode_budget_applies_to_the_whole_file() -> None:
     content, budget = b"N0" * 60 + b"N.", Budget(opcodes=200)
 
     def inspect_again() -> ContentReport | None:

@@ -47,11 +47,11 @@ from modelhaul.domain.keys import manifest_key
 from modelhaul.domain.messages import AcceptArchive, Message
 from modelhaul.domain.models import Model, ModelStatus, Source
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
-from modelhaul.imports import transfer
 from modelhaul.imports.retry import MAX_ATTEMPTS, TransferError
 from modelhaul.ports.message_queue import MessageQueue
-from modelhaul.transfer.engine import StreamSettings
+from modelhaul.transfer import reuse
 from modelhaul.transfer.policy import TransferPolicy
+from modelhaul.transfer.settings import StreamSettings
 from tests.fakes import model_source
 from tests.fakes.archive_store import InMemoryArchiveStore
 from tests.fakes.deployment import Deployment
@@ -867,7 +867,7 @@ class Promises(RuleBasedStateMachine):
 
     def check_reuse(self, failed: Task, again: Task) -> None:
         verified = [record for record in self.database.files.list_files(failed.id) if record.done]
-        recent = self.clock.now - failed.created_at.timestamp() < transfer.STAGED_BLOB_SECONDS
+        recent = self.clock.now - failed.created_at.timestamp() < reuse.STAGED_BLOB_SECONDS
         self.deployment.sweep_until_quiet()
         assert self.deployment.find_task(again.id).status is TaskStatus.DONE
         self.settle()

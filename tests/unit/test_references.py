@@ -47,7 +47,7 @@ def test_revisions_that_git_allows(revision: str) -> None:
     ],
 )
 def test_revisions_that_git_does_not_allow(revision: str) -> None:
-    with pytest.raises(InvalidReferenceError, match="cannot be a revision"):
+    with pytest.raises(InvalidReferenceError, match="Invalid revision"):
         check_revision(revision)
 
 

@@ -27,10 +27,10 @@ def test_an_index_with_all_its_shards_is_as_good(prefix: str) -> None:
 
 
 def test_what_is_missing_is_named() -> None:
-    assert find([]).startswith("config.json; tokenizer.json; weights: ")
+    assert find([]).startswith("config.json; tokenizer.json; weights (")
     assert find(["tokenizer.json", "pytorch_model.bin"]) == "config.json"
-    assert find([*BASE, INDEX, "s1"], make_index("s1", "s2")) == f"s2 (named by {INDEX})"
-    assert find([*BASE, "sub/pytorch_model.bin"]).startswith("weights: ")
+    assert find([*BASE, INDEX, "s1"], make_index("s1", "s2")) == f"s2 (listed in {INDEX})"
+    assert find([*BASE, "sub/pytorch_model.bin"]).startswith("weights (")
 
 
 @pytest.mark.parametrize(

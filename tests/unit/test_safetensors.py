@@ -33,7 +33,7 @@ def change(name: str, **fields: Any) -> dict[str, Any]:
     return TENSORS | {name: TENSORS[name] | fields}
 
 
-def test_a_file_by_the_format_is_sound() -> None:
+def test_valid_files_are_accepted() -> None:
     assert check(build(TENSORS)) is None
     assert check(build({}, b"")) is None
     assert check(build({"__metadata__": {}}, b"")) is None
@@ -45,7 +45,7 @@ def test_a_file_by_the_format_is_sound() -> None:
     assert check(build({"a": {"dtype": "U8", "shape": [0, 2**64 - 1], "data_offsets": [0, 0]}}, b"")) is None
 
 
-def test_a_report_is_of_the_whole_file() -> None:
+def test_report_covers_the_whole_file() -> None:
     content = build(TENSORS)
     assert inspect_safetensors(lambda start, end: content[start:end], len(content)).verdict is FileVerdict.CLEAN
     report = inspect_safetensors(lambda start, end: content[start:end], len(content) - 1)
@@ -118,7 +118,7 @@ def test_a_report_is_of_the_whole_file() -> None:
         build({name: tensor for name, tensor in TENSORS.items() if name != "a"}),
     ],
 )
-def test_what_is_not_by_the_format_is_said_in_a_line(content: bytes) -> None:
+def test_invalid_files_have_a_reason(content: bytes) -> None:
     wrong = check(content)
     assert wrong
     assert wrong.isprintable()
@@ -126,7 +126,7 @@ def test_what_is_not_by_the_format_is_said_in_a_line(content: bytes) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_whatever_comes_is_judged(content: bytes) -> None:
+def test_any_content_has_a_report(content: bytes) -> None:
     check(content)
     check(struct.pack("<Q", len(content)) + content)
 
@@ -137,7 +137,7 @@ def test_any_bytes_can_be_a_tensor(data: bytes) -> None:
 
 
 @given(st.data())
-def test_each_byte_too_many_or_too_few_is_noticed(data: st.DataObject) -> None:
+def test_wrong_file_sizes_are_detected(data: st.DataObject) -> None:
     content = build(TENSORS)
     cut = data.draw(st.integers(0, len(content) - 1))
     assert check(content[:cut])

@@ -23,7 +23,7 @@ PATTERNS = st.lists(st.text("abA/.é-*?[]!\\", min_size=1, max_size=6), max_size
 def test_patterns_take_what_the_hubs_own_client_takes(paths: list[str], allow: list[str], ignore: list[str]) -> None:
     selection = Selection(tuple(allow), tuple(ignore))
     expected = list(filter_repo_objects(paths, allow_patterns=allow or None, ignore_patterns=ignore))
-    assert [path for path in paths if selection.takes(path)] == expected
+    assert [path for path in paths if selection.matches(path)] == expected
 
 
 @pytest.mark.parametrize(

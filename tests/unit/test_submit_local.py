@@ -193,9 +193,9 @@ FILE_PART = write_part('name="file"; filename="models.zip"', make_archive("a"))
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
-        ([FILE_PART, FILE_PART], "more than one field 'file'"),
-        ([FILE_PART, write_part('name="file"', b"text")], "more than one field 'file'"),
-        ([FILE_PART] + [write_part('name="model_name"', b"a")] * 2, "more than one field 'model_name'"),
+        ([FILE_PART, FILE_PART], "a duplicate field 'file'"),
+        ([FILE_PART, write_part('name="file"', b"text")], "a duplicate field 'file'"),
+        ([FILE_PART] + [write_part('name="model_name"', b"a")] * 2, "a duplicate field 'model_name'"),
         ([FILE_PART, write_part('name="modelname"', b"mine")], "unknown field 'modelname'"),
         ([write_part('name="_charset_"', b"utf-8"), FILE_PART], "unknown field '_charset_'"),
         ([FILE_PART, write_part(f'name="{"n" * 4000}"', b"")], f"unknown field '{'n' * 100}'"),
@@ -210,7 +210,7 @@ def test_other_and_repeated_fields_are_400(deployment: Deployment, parts: list[b
 @pytest.mark.parametrize("value", [b"\xff", b"na\xefve", b"\xed\xa0\x80"])
 def test_a_name_that_is_not_utf_8_is_400(deployment: Deployment, value: bytes) -> None:
     problem = check_problem(post_parts(FILE_PART, write_part('name="model_name"', value)), 400, "invalid-form")
-    assert "not valid text in utf8" in problem["detail"]
+    assert "not valid utf8 text" in problem["detail"]
 
 
 @pytest.mark.parametrize("charset", ["nonsense", "utf-16", "hex", "undefined", "unicode_escape", "os", "..", "c" * 900])

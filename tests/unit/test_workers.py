@@ -165,5 +165,5 @@ def test_log_lines_say_of_which_task_they_are(deployment: Deployment) -> None:
     finally:
         handler.setStream(usual)
     (planned,) = map(json.loads, written.getvalue().splitlines())
-    assert planned["message"] == "import planned; transfers come next"
+    assert planned["message"] == "import planned"
     assert (planned["task_id"], planned["attempt"], planned["files"]) == (task.id, 1, 2)

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -8,12 +8,14 @@ import typer
 
 _CONNECTION = "Connection and output"
 
+MORE_RESULTS = "More results are available. Increase --limit to show them."
+
 ApiUrl = Annotated[
     str | None,
     typer.Option(
         "--api-url",
         metavar="URL",
-        help="The API's address with its stage. Else MODELHAUL_API_URL.",
+        help="URL of the API, including the stage. Default: $MODELHAUL_API_URL.",
         rich_help_panel=_CONNECTION,
     ),
 ]
@@ -22,7 +24,7 @@ ApiKeyFile = Annotated[
     typer.Option(
         "--api-key-file",
         metavar="FILE",
-        help="A file with the API's key. Else MODELHAUL_API_KEY.",
+        help="File that contains the API key. Default: the key in $MODELHAUL_API_KEY.",
         rich_help_panel=_CONNECTION,
     ),
 ]
@@ -30,32 +32,35 @@ AsJson = Annotated[
     bool,
     typer.Option(
         "--json",
-        help="JSON on stdout: one document; a line for each change while following.",
+        help="Print JSON to stdout: one document, or one line for each change while following an import.",
         rich_help_panel=_CONNECTION,
     ),
 ]
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not follow the import to its end.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the task ID and exit without following the import.")]
 ExistOk = Annotated[
     bool,
     typer.Option(
-        "--exist-ok", help="It is no error if the model is here already; if another import brings it, follow that one."
+        "--exist-ok",
+        help="Succeed if the model already exists. If it is already being imported, follow that import.",
     ),
 ]
 Revision = Annotated[
     str | None,
-    typer.Option("--revision", metavar="REV", help="Branch, tag or commit; also NAME@REV. Default: main."),
+    typer.Option("--revision", metavar="REV", help="Branch, tag or commit, also accepted as NAME@REV. Default: main."),
 ]
 Allow = Annotated[
     list[str] | None,
-    typer.Option("--allow", metavar="PATTERN", help="Only files that match ('*.json'). May be repeated."),
+    typer.Option(
+        "--allow", metavar="PATTERN", help="Import only files that match this pattern, such as '*.json'. Repeatable."
+    ),
 ]
 Ignore = Annotated[
     list[str] | None,
-    typer.Option("--ignore", metavar="PATTERN", help="No files that match. May be repeated."),
+    typer.Option("--ignore", metavar="PATTERN", help="Skip files that match this pattern. Repeatable."),
 ]
-Parallel = Annotated[int, typer.Option("--parallel", min=1, max=16, help="Transfers at once.")]
-ModelId = Annotated[str, typer.Argument(metavar="MODEL_ID", help="As `modelhaul ls` shows it.")]
-TaskId = Annotated[str, typer.Argument(metavar="TASK_ID", help="As a submit or `modelhaul tasks` shows it.")]
+Parallel = Annotated[int, typer.Option("--parallel", min=1, max=16, help="Number of concurrent transfers.")]
+ModelId = Annotated[str, typer.Argument(metavar="MODEL_ID", help="Model ID, as shown by `modelhaul ls`.")]
+TaskId = Annotated[str, typer.Argument(metavar="TASK_ID", help="Task ID, as shown by `modelhaul tasks`.")]
 
 
 class Weights(StrEnum):
@@ -66,7 +71,9 @@ class Weights(StrEnum):
 
 WeightsChoice = Annotated[
     Weights | None,
-    typer.Option("--weights", help="Only weights of this format, where a model has several. Default: all."),
+    typer.Option(
+        "--weights", help="Import only weights in this format if the model has several formats. Default: all."
+    ),
 ]
 
 
@@ -76,7 +83,5 @@ class SourceChoice(StrEnum):
     LOCAL = "local"
 
 
-Source = Annotated[
-    SourceChoice | None, typer.Option("--source", help="Only those from the Hub, from GitHub or from archives.")
-]
-Limit = Annotated[int, typer.Option("--limit", min=1, metavar="N", help="The newest N.")]
+Source = Annotated[SourceChoice | None, typer.Option("--source", help="Filter by source.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, metavar="N", help="Maximum number of entries to show.")]

@@ -1,4 +1,4 @@
-"""What every command begins and ends with."""
+"""Setup and error handling that all commands share."""
 
 import os
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ import typer
 
 from modelhaul_cli.client import ApiClient
 from modelhaul_cli.configuration import Configuration, find_configuration
-from modelhaul_cli.errors import CommandError, StoppedError
-from modelhaul_cli.following import Follower
+from modelhaul_cli.errors import AbortedError, CommandError
+from modelhaul_cli.follower import Follower
 from modelhaul_cli.output import Screen
 
 
@@ -25,20 +25,20 @@ class Session:
 
 @contextmanager
 def open_session(api_url: str | None, api_key_file: Path | None, *, as_json: bool) -> Iterator[Session]:
-    """Errors of the command are printed, and become the process's exit code."""
+    """Connect to the API. A CommandError of the block is printed and determines the exit code of the process."""
     screen = Screen(as_json=as_json)
     try:
         try:
             configuration = find_configuration(api_url, api_key_file, os.environ, Path.cwd())
-            api = ApiClient(configuration, screen.say)
+            api = ApiClient(configuration, screen.print_status)
             yield Session(configuration, screen, api, Follower(api, screen, configuration.options))
         except KeyboardInterrupt:
-            raise StoppedError("Stopped") from None
+            raise AbortedError("Interrupted") from None
         except BrokenPipeError:
             raise
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            raise CommandError("This machine does not do it", f"{where}{error.strerror or error}.") from error
+            raise CommandError("Local I/O error", f"{where}{error.strerror or error}.") from error
     except CommandError as error:
-        screen.fail(error)
+        screen.print_error(error)
         raise typer.Exit(error.code) from None

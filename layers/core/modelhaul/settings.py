@@ -1,4 +1,4 @@
-"""What functions read from their environment. Nothing here has a default that could hide a missing resource."""
+"""Settings that functions read from environment variables. No default value may hide a missing resource."""
 
 import os
 from typing import Self
@@ -10,17 +10,19 @@ from modelhaul.domain.required_files import RequiredFiles
 
 
 class Settings(BaseModel):
-    # The input is the whole environment, in which Lambda keeps the function's credentials.
+    """Base class of settings. Each field is read from the environment variable of the same name in upper case."""
+
+    # The input is the whole environment, which contains the function's credentials.
     model_config = ConfigDict(frozen=True, alias_generator=str.upper, hide_input_in_errors=True)
 
     @classmethod
     def read(cls) -> Self:
-        """Raises pydantic.ValidationError that names the variables which are missing or wrong."""
+        """Read the settings. Raises pydantic.ValidationError with the names of missing or invalid variables."""
         return cls.model_validate(dict(os.environ))
 
 
 class CorsSettings(Settings):
-    """The origin whose pages may read answers in a browser; none if it is empty."""
+    """Allowed origin of cross-origin requests from browsers. Empty: no origin is allowed."""
 
     cors_allow_origin: str = ""
 
@@ -62,7 +64,7 @@ class IncomingSettings(RegionSettings):
 
 
 class ArchiveSettings(RegionSettings):
-    """Sizes in bytes, inflated; see the template's parameters."""
+    """Limits of archives. Sizes are in bytes after decompression. The template's parameters describe them."""
 
     archive_max_entries: int
     archive_max_entry_bytes: int
@@ -76,7 +78,7 @@ class GateSettings(RegionSettings):
 
 
 class QueueSettings(RegionSettings):
-    """A function has the addresses of the queues that it may send to, and no others."""
+    """Queue URLs. A function has only the URLs of the queues to which it may send messages."""
 
     archive_queue_url: str | None = None
     plan_queue_url: str | None = None
@@ -85,7 +87,7 @@ class QueueSettings(RegionSettings):
 
 
 class SourceSettings(RegionSettings):
-    """`allowed_hosts`: further hosts that redirects may lead to, separated by commas."""
+    """`allowed_hosts`: additional hosts to which redirects may lead, separated by commas."""
 
     allowed_hosts: tuple[str, ...]
     local_mode: bool
@@ -102,7 +104,7 @@ class HuggingFaceSettings(SourceSettings):
 
 
 class GitHubSettings(SourceSettings):
-    """`github_raw_url` may be empty: files then come from the API."""
+    """`github_raw_url` may be empty. Files are then downloaded from the API."""
 
     github_api_url: str
     github_url: str

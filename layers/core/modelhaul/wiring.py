@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pynamodb.connection import Connection
 
     from modelhaul.adapters.idempotency import DynamoDBResponseStore
+    from modelhaul.adapters.s3 import S3ObjectStore
     from modelhaul.archives.rules import ArchiveRules
     from modelhaul.catalog.delete import ModelDeleter
     from modelhaul.catalog.read import Catalog
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from modelhaul.ports.metrics import Metrics
     from modelhaul.ports.model_sources import ModelResolver, ModelSource
     from modelhaul.ports.models import ModelRepository
+    from modelhaul.ports.multipart_uploads import MultipartUploads
     from modelhaul.ports.object_store import ObjectStore
     from modelhaul.ports.pickle_scanner import PickleScanner
     from modelhaul.ports.secret_store import SecretStore
@@ -112,9 +114,18 @@ def create_content() -> ContentIndex:
     return DynamoDBContentIndex(open_database(), blobs_table=ContentSettings.read().blobs_table)
 
 
-@cache
 def create_store() -> ObjectStore:
-    from modelhaul.adapters.s3 import S3ObjectStore, create_s3_client
+    return _open_models_bucket()
+
+
+def create_uploads() -> MultipartUploads:
+    return _open_models_bucket()
+
+
+@cache
+def _open_models_bucket() -> S3ObjectStore:
+    from modelhaul.adapters.s3 import S3ObjectStore
+    from modelhaul.adapters.s3_client import create_s3_client
     from modelhaul.settings import StoreSettings
 
     settings = StoreSettings.read()
@@ -124,7 +135,7 @@ def create_store() -> ObjectStore:
 @cache
 def create_archives() -> ArchiveStore:
     from modelhaul.adapters.archives import S3ArchiveStore
-    from modelhaul.adapters.s3 import create_s3_client
+    from modelhaul.adapters.s3_client import create_s3_client
     from modelhaul.settings import IncomingSettings
 
     settings = IncomingSettings.read()
@@ -314,6 +325,7 @@ def create_finisher() -> TaskFinisher:
         create_imports(),
         create_files(),
         create_store(),
+        create_uploads(),
         create_archives(),
         create_metrics(),
         time.time,
@@ -362,6 +374,7 @@ def create_transferrer() -> Transferrer:
         create_files(),
         create_content(),
         create_store(),
+        create_uploads(),
         create_queue(),
         open_source,
         create_metrics(),
@@ -382,6 +395,7 @@ def create_publisher() -> Publisher:
         create_files(),
         create_content(),
         create_store(),
+        create_uploads(),
         create_archives(),
         create_queue(),
         create_metrics(),

@@ -1,4 +1,4 @@
-"""A second opinion on pickles, by modelaudit-picklescan, in a process of its own."""
+"""Scan pickles with modelaudit-picklescan in a separate process, for a second opinion."""
 
 LENGTH_BYTES = 8
-"""Of the number, big-endian, before each pickle on its way into the process: the pickle's length."""
+"""Size of the big-endian number that precedes each pickle in the process's input: the length of the pickle."""

@@ -1,4 +1,4 @@
-"""What modelaudit-picklescan makes of pickles, reduced to what can be relied on."""
+"""Scan pickles with modelaudit-picklescan, and reduce its reports to reliable verdicts."""
 
 import json
 from collections.abc import Iterator
@@ -8,13 +8,14 @@ from modelaudit_picklescan import PickleReport, PickleScanner, ScanOptions, Seve
 
 from modelhaul_scanner import LENGTH_BYTES
 
-_NAMED = {"DANGEROUS_CALL", "DANGEROUS_GLOBAL"}
-_OPAQUE = "copyreg.extension"
+_RELIABLE_RULES = {"DANGEROUS_CALL", "DANGEROUS_GLOBAL"}
+_UNRESOLVED = "copyreg.extension"  # a reference by number, which does not name a callable
 
 
 def judge_pickles(source: BinaryIO, target: TextIO, seconds: float) -> None:
-    """Writes a line of JSON for each pickle, as soon as it is judged: its `number`, `verdict` (clean, unverified,
-    malicious) and `reasons`. At most about `seconds` for one.
+    """Write one line of JSON for each pickle after its scan: `number`, `verdict` and `reasons`.
+
+    The verdict is clean, unverified or malicious. The scan of one pickle takes at most about `seconds`.
     """
     scanner = PickleScanner(options=ScanOptions(timeout_s=seconds))
     for number, pickle in enumerate(_read_pickles(source)):
@@ -23,15 +24,17 @@ def judge_pickles(source: BinaryIO, target: TextIO, seconds: float) -> None:
 
 
 def judge_report(report: PickleReport) -> tuple[str, list[str]]:
-    """Malicious is only what names a dangerous callable. The scanner's own verdict says so of bytes, too, in which by
-    chance something begins like a pickle: of three quarters of arrays with random content.
+    """Return the verdict and its reasons. A pickle is malicious only if it names a dangerous callable.
+
+    The scanner's own verdict is not reliable: it is also malicious for data in which some bytes look like the start of
+    a pickle, such as three quarters of arrays with random content.
     """
     reasons = [
         finding.message
         for finding in report.findings
         if finding.severity is Severity.CRITICAL
-        and finding.rule_code in _NAMED
-        and not str(finding.details.get("import_reference", _OPAQUE)).startswith(_OPAQUE)
+        and finding.rule_code in _RELIABLE_RULES
+        and not str(finding.details.get("import_reference", _UNRESOLVED)).startswith(_UNRESOLVED)
     ]
     if reasons:
         return "malicious", list(dict.fromkeys(reasons))

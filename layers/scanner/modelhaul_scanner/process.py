@@ -1,4 +1,4 @@
-"""The scanner's own process: whatever a hostile pickle does to it, the import goes on."""
+"""Run the scanner in a separate process, so that a hostile pickle that breaks it does not stop the import."""
 
 import json
 import logging
@@ -13,10 +13,10 @@ from modelhaul_scanner import LENGTH_BYTES
 
 logger = logging.getLogger(__name__)
 
-_PLACE = Path(__file__).parents[1]
-_KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH")  # what a Python of Lambda needs to start; no credentials
+_LAYER = Path(__file__).parents[1]
+_VARIABLES = ("PATH", "LD_LIBRARY_PATH")  # required to start Python in Lambda; the process gets no credentials
 _MAX_REASONS = 20
-_MAX_REASON = 200  # characters
+_MAX_REASON_LENGTH = 200  # characters
 
 
 class ModelauditPickleScanner:
@@ -26,43 +26,46 @@ class ModelauditPickleScanner:
         self._command = command
 
     def scan(self, pickles: Sequence[bytes], *, seconds: float) -> list[PickleOpinion]:
-        told = b"".join(len(pickle).to_bytes(LENGTH_BYTES) + pickle for pickle in pickles)
-        opinions = dict(filter(None, map(_read_opinion, self._run(told, seconds).splitlines())))
+        data = b"".join(len(pickle).to_bytes(LENGTH_BYTES) + pickle for pickle in pickles)
+        opinions = dict(filter(None, map(_read_opinion, self._run(data, seconds).splitlines())))
         return [opinions.get(number, PickleOpinion(SecondOpinion.UNVERIFIED)) for number in range(len(pickles))]
 
-    def _run(self, told: bytes, seconds: float) -> bytes:
-        """What was answered until the process ended, by itself or not."""
+    def _run(self, data: bytes, seconds: float) -> bytes:
+        """Return the output of the process, even if it crashes or runs out of time.
+
+        Pickles without an opinion in the output are recorded as unverified.
+        """
         try:
-            ended = subprocess.run(  # noqa: S603 - nothing of it comes from outside
+            process = subprocess.run(  # noqa: S603 - the command does not depend on the input
                 [*self._command, str(seconds)],
-                input=told,
+                input=data,
                 capture_output=True,
                 timeout=seconds,
                 check=False,
-                cwd=_PLACE,
-                env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ},
+                cwd=_LAYER,
+                env={name: os.environ[name] for name in _VARIABLES if name in os.environ},
             )
         except subprocess.TimeoutExpired as error:
-            logger.info("no time for the second opinion on all pickles; the others are recorded as unverified")
+            logger.info("pickle scanner ran out of time", extra={"seconds": seconds})
             return error.stdout or b""
         except OSError as error:
-            logger.warning("no second opinion on pickles, which are recorded as unverified: %s", error)
+            logger.warning("pickle scanner not started", extra={"detail": str(error)})
             return b""
-        if ended.returncode:
+        if process.returncode:
             logger.warning(
-                "the second opinion on pickles broke off; the others are recorded as unverified",
-                extra={"exit_code": ended.returncode, "stderr": ended.stderr[-500:].decode(errors="replace")},
+                "pickle scanner crashed",
+                extra={"exit_code": process.returncode, "stderr": process.stderr[-500:].decode(errors="replace")},
             )
-        return ended.stdout
+        return process.stdout
 
 
 def _read_opinion(line: bytes) -> tuple[int, PickleOpinion] | None:
-    """With the pickle's number."""
+    """Return the pickle's number and its opinion, or None for an invalid line."""
     try:
-        told = json.loads(line)
-        number = int(told["number"])
-        verdict, reasons = SecondOpinion(told["verdict"]), [str(reason) for reason in told["reasons"]]
+        body = json.loads(line)
+        number = int(body["number"])
+        verdict, reasons = SecondOpinion(body["verdict"]), [str(reason) for reason in body["reasons"]]
     except (ValueError, KeyError, TypeError):
         return None
-    shown = ("".join(c if c.isprintable() else "?" for c in reason)[:_MAX_REASON] for reason in reasons)
-    return number, PickleOpinion(verdict, tuple(shown)[:_MAX_REASONS])
+    printable = ("".join(c if c.isprintable() else "?" for c in reason)[:_MAX_REASON_LENGTH] for reason in reasons)
+    return number, PickleOpinion(verdict, tuple(printable)[:_MAX_REASONS])

@@ -1,1 +1,1 @@
-"""Model sources that are reached over HTTP. Each implements `modelhaul.ports.model_sources.ModelSource`."""
+"""Model sources over HTTP. Each implements `modelhaul.ports.model_sources.ModelSource`."""

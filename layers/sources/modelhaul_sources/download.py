@@ -1,4 +1,4 @@
-"""Byte ranges over HTTP that are either exactly what was asked for, or an error."""
+"""Download byte ranges over HTTP. A response that is not exactly the requested range is an error."""
 
 import contextlib
 import re
@@ -26,18 +26,21 @@ from modelhaul_sources.http_client import (
     LENGTH,
     HttpClient,
     Timeouts,
+    create_retryable_error,
     describe_url,
-    describe_waiting,
     release,
 )
 
-# As fast as larger reads, and small enough for a slow source to be left in time.
+# Larger reads are not faster, and a slow source would be detected later.
 _READ_SIZE = 256 * 1024
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})")
 
 
 class HttpByteStream:
-    """An answer's body, as `modelhaul.ports.byte_streams.ByteStream`. One thread reads it; any thread may close it."""
+    """The body of a response, as a `modelhaul.ports.byte_streams.ByteStream`.
+
+    One thread reads it. Any thread may close it.
+    """
 
     def __init__(
         self,
@@ -48,14 +51,14 @@ class HttpByteStream:
         ranged: bool,
         timeouts: Timeouts,
     ) -> None:
-        """`span` are the positions in the file to hand out, with which the body must end."""
+        """`span`: the positions in the file that the body holds. The body must end with the last of them."""
         self.offset = span.start
         self.etag = etag
         self.ranged = ranged
         self._response = response
-        # http.client's answer below urllib3's, which would make bytes of all that it reads: a copy, and pages to clear.
+        # The response of http.client below that of urllib3, which would copy all data into new bytes objects.
         self._body = cast("HTTPResponse", response.raw._fp)  # noqa: SLF001
-        self._place = describe_url(response.url)
+        self._url = describe_url(response.url)
         self._left = len(span)
         self._timeouts = timeouts
         self._reading_since: float | None = None
@@ -69,11 +72,11 @@ class HttpByteStream:
             return 0
         count = self._read(buffer[:size])
         if not count:
-            raise SourceUnavailableError(f"{self._place} ended {self._left:,} bytes early")
+            raise SourceUnavailableError(f"The response of {self._url} ended {self._left:,} bytes early.")
         self._left -= count
         if not self._left:
             if self._read(memoryview(bytearray(1))):
-                raise UnexpectedResponseError(f"{self._place} sent more than the file has")
+                raise UnexpectedResponseError(f"The response of {self._url} has more bytes than the requested range.")
             self._response.raw.release_conn()
         return count
 
@@ -90,26 +93,26 @@ class HttpByteStream:
         self.close()
 
     def _read(self, buffer: memoryview) -> int:
-        """Fills the buffer, less of it only where the body ends, and returns how many bytes came."""
+        """Fill the buffer, or less of it at the end of the body, and return the number of bytes."""
         self._reading_since = time.monotonic()
         failure: Exception | None = None
         count = 0
         try:
             count = self._body.readinto(buffer)
         except (HTTPError, HTTPException, OSError, ValueError, AttributeError) as error:
-            # The last two: the connection was closed, by another thread, under a read.
+            # ValueError, AttributeError: another thread closed the connection during the read.
             failure = error
         finally:
             self._reading_since = None
-        # First, since a TLS connection that was shut down under a read can yield ciphertext.
+        # Checked before `count` is used: a TLS connection that was shut down during a read can return ciphertext.
         if self._stalled or isinstance(failure, TimeoutError):
-            raise StalledTransferError(f"{self._place} sends nothing, or next to nothing")
+            raise StalledTransferError(f"{self._url} stopped sending data, or sends it too slowly.")
         if failure is not None or self._closed.is_set():
-            raise SourceUnavailableError(f"the connection to {self._place} broke")
+            raise SourceUnavailableError(f"The connection to {self._url} was interrupted.")
         return count
 
     def _watch(self) -> None:
-        """The socket's own timeout starts again with every byte, so a trickle needs another one."""
+        """Interrupt a read that takes too long. The socket timeout does not: every received byte restarts it."""
         while not self._closed.wait(self._timeouts.stalled / 10):
             since = self._reading_since
             if since is not None and time.monotonic() - since > self._timeouts.stalled:
@@ -118,13 +121,13 @@ class HttpByteStream:
                 return
 
     def _interrupt(self) -> None:
-        # ValueError, RuntimeError: the read came to its end meanwhile. OSError: the other side closed first.
+        # ValueError, RuntimeError: the read has just ended. OSError: the server closed the connection first.
         with contextlib.suppress(ValueError, RuntimeError, OSError):
             self._response.raw.shutdown()
 
 
 class HttpDownloader:
-    """Opens byte ranges of files at addresses that `policy` allows. Safe to use from several threads."""
+    """Opens byte ranges of files at URLs that `policy` allows. Safe to use from several threads."""
 
     def __init__(self, policy: HostPolicy, *, timeouts: Timeouts = DEFAULT_TIMEOUTS, connections: int = 32) -> None:
         self._client = HttpClient(policy, timeouts=timeouts, connections=connections)
@@ -140,64 +143,67 @@ class HttpDownloader:
         *,
         check: Callable[[requests.Response], None] = lambda _: None,
     ) -> HttpByteStream:
-        """Opens bytes `start` to `end` (excluded) of a file of `size` bytes. `headers` go to the first origin
-        only. `check` sees the last answer first, and may raise what it means. The etag is the `X-Linked-Etag` of a
-        redirect if there is one, since a CDN's own may differ from edge to edge.
+        """Open bytes `start` to `end` (excluded) of a file of `size` bytes.
 
-        Raises FileMissingError, AccessRequiredError (by the first origin), UntrustedHostError,
-        RateLimitedError, SourceUnavailableError, UnexpectedResponseError. Their words have no query string,
-        which is where signatures are.
+        `headers` are sent to the first origin only. `check` is called with the final response before its status is
+        checked, and may raise an error. The stream's etag is the `X-Linked-Etag` of a redirect if there is one, because
+        the ETag of a CDN may differ between edge locations.
+
+        Raises FileMissingError, AccessRequiredError (of the first origin), UntrustedHostError, RateLimitedError,
+        SourceUnavailableError, UnexpectedResponseError. Their messages have no query strings, as these hold signatures.
         """
-        asked = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
-        answer = self._client.send("GET", url, own_headers=headers or {}, headers=asked)
-        response = answer.response
+        range_headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
+        result = self._client.send("GET", url, own_headers=headers or {}, headers=range_headers)
+        response = result.response
         try:
             check(response)
             if response.status_code not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-                raise _describe_refusal(response, at_first_origin=answer.at_first_origin)
-            linked_etag = next((h["X-Linked-Etag"] for h in answer.redirects if "X-Linked-Etag" in h), None)
+                raise _create_error(response, at_first_origin=result.at_first_origin)
+            linked_etag = next((h["X-Linked-Etag"] for h in result.redirects if "X-Linked-Etag" in h), None)
             return _open_body(response, start, end, size, linked_etag, self._timeouts)
         except ModelhaulError:
             release(response)
             raise
 
 
-def _describe_refusal(response: requests.Response, *, at_first_origin: bool) -> ModelhaulError:
-    """What an answer that is not the bytes asked for means. A refusal elsewhere than at the first origin is
-    a signed address that has expired, and the next try gets a new one.
+def _create_error(response: requests.Response, *, at_first_origin: bool) -> ModelhaulError:
+    """Return the error for a response that is not the requested range.
+
+    If an origin other than the first refuses access, its presigned URL has expired. The retry gets a new one.
     """
-    place, status = describe_url(response.url), response.status_code
-    if waiting := describe_waiting(place, status, response.headers):
-        return waiting
+    url, status = describe_url(response.url), response.status_code
+    if retryable := create_retryable_error(url, status, response.headers):
+        return retryable
     match status:
         case HTTPStatus.NOT_FOUND | HTTPStatus.GONE:
-            return FileMissingError(f"{place} is no longer there")
+            return FileMissingError(f"{url} no longer exists.")
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN if at_first_origin:
-            return AccessRequiredError(f"{place} may not be read with the access that is configured")
+            return AccessRequiredError(f"{url} refused access with the configured token.")
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
-            return SourceUnavailableError(f"{place}: the temporary address has expired")
+            return SourceUnavailableError(f"The presigned URL {url} has expired.")
         case _:
-            return UnexpectedResponseError(f"{place} answered with status {status}")
+            return UnexpectedResponseError(f"{url} responded with status {status}.")
 
 
 def _open_body(
     response: requests.Response, start: int, end: int, size: int, linked_etag: str | None, timeouts: Timeouts
 ) -> HttpByteStream:
-    place, headers = describe_url(response.url), response.headers
+    url, headers = describe_url(response.url), response.headers
     encoding = headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
-        raise UnexpectedResponseError(f"{place} answered with Content-Encoding {encoding[:40]!r}")
+        raise UnexpectedResponseError(f"{url} responded with the Content-Encoding {encoding[:40]!r}.")
     ranged = response.status_code == HTTPStatus.PARTIAL_CONTENT
     if ranged:
-        match = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
+        content_range = headers.get("Content-Range", "")
+        match = _CONTENT_RANGE.fullmatch(content_range)
         if match is None or tuple(map(int, match.groups())) != (start, end - 1, size):
             raise UnexpectedResponseError(
-                f"{place} was asked for bytes {start}-{end - 1}/{size} and answered with another range"
+                f"{url} responded with the range {content_range[:60]!r} instead of bytes {start}-{end - 1}/{size}."
             )
     expected = end - start if ranged else size
     length = headers.get("Content-Length")
     if length is not None and (not LENGTH.fullmatch(length) or int(length) != expected):
-        raise UnexpectedResponseError(f"{place} announces a length other than {expected:,} bytes")
+        raise UnexpectedResponseError(f"{url} responded with the length {length[:40]!r} instead of {expected}.")
     etag = linked_etag or headers.get("ETag")
     return HttpByteStream(
         response,

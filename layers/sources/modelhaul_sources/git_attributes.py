@@ -1,15 +1,17 @@
-"""What .gitattributes files say about Git LFS. https://git-scm.com/docs/gitattributes"""
+"""Find the paths that .gitattributes files assign to Git LFS. https://git-scm.com/docs/gitattributes"""
 
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 
 from pathspec import PathSpec
 
+_LFS = "filter=lfs"
+
 
 def match_lfs_paths(attributes: Mapping[str, bytes]) -> Callable[[str], bool]:
-    """Whether a path may be in LFS. `attributes`: path of each .gitattributes file to its content.
+    """Return a function that tells whether a path may be in LFS. `attributes`: the .gitattributes files, by path.
 
-    Too many rather than too few: that a later line takes a path out again is not looked at.
+    It may match too many paths, but not too few: lines that remove paths from LFS are ignored.
     """
     lines = [
         (str(PurePosixPath(path).parent), line.split())
@@ -17,22 +19,22 @@ def match_lfs_paths(attributes: Mapping[str, bytes]) -> Callable[[str], bool]:
         for line in content.decode("utf-8", "replace").splitlines()
         if line.strip() and not line.lstrip().startswith("#")
     ]
-    macros = {words[0].removeprefix("[attr]") for _, words in lines if words[0].startswith("[attr]") and _is_lfs(words)}
+    macros = {
+        pattern.removeprefix("[attr]")
+        for _, (pattern, *values) in lines
+        if pattern.startswith("[attr]") and _LFS in values
+    }
     patterns = [
-        _place(directory, words[0].strip('"').replace("[[:space:]]", "?"))
-        for directory, words in lines
-        if not words[0].startswith("[attr]") and (_is_lfs(words) or macros & set(words[1:]))
+        _resolve(directory, pattern.strip('"').replace("[[:space:]]", "?"))
+        for directory, (pattern, *values) in lines
+        if not pattern.startswith("[attr]") and (macros | {_LFS}) & set(values)
     ]
     spec = PathSpec.from_lines("gitignore", [p for p in patterns if not p.lstrip("/").startswith("!")])
     return spec.match_file
 
 
-def _is_lfs(words: list[str]) -> bool:
-    return "filter=lfs" in words[1:]
-
-
-def _place(directory: str, pattern: str) -> str:
-    """The pattern, relative to the directory of its file, as one relative to the repository."""
+def _resolve(directory: str, pattern: str) -> str:
+    """Return the pattern, which is relative to the directory of its file, relative to the repository."""
     if directory == ".":
         return pattern
     anchored = pattern.lstrip("/") if "/" in pattern else f"**/{pattern}"

@@ -1,4 +1,4 @@
-"""GitHub repositories, Git LFS included, as a `modelhaul.ports.model_sources.ModelSource`; without git."""
+"""GitHub repositories with Git LFS, as a `modelhaul.ports.model_sources.ModelSource`. It does not need git."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,20 +30,33 @@ from modelhaul_sources.lfs import POINTER_SIZES, LfsStore, Pointer, parse_pointe
 from modelhaul_sources.rate_budget import RateBudget
 
 _KINDS = {"120000": FileKind.SYMLINK, "160000": FileKind.SUBMODULE}
-# Where a file's bytes are: kept with its record.
+# Locators: where the content of a file is downloaded from.
 _RAW, _BLOB, _LFS = "raw", "blob", "lfs"
 _READ_CONCURRENCY = 16
-# Above so many files of a pointer's size, only those are looked into that are likely to be one.
+# If more files have the size of a pointer, only the likely pointers are read.
 _MAX_POINTER_READS = 500
 _MAX_CACHED = 20_000
-_WEIGHTS = {".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".npz", ".onnx", ".pt", ".pth", ".safetensors", ".tflite"}
+_WEIGHT_SUFFIXES = {
+    ".bin",
+    ".ckpt",
+    ".gguf",
+    ".h5",
+    ".msgpack",
+    ".npz",
+    ".onnx",
+    ".pt",
+    ".pth",
+    ".safetensors",
+    ".tflite",
+}
 
 
 class GitHubSource:
-    """GitHub at `api_url` and `site_url`. Public files come from `raw_url`, which costs nothing of the API's budget; if
-    it is empty, and for private repositories, from the API.
+    """GitHub, with its API at `policy.endpoint` and its LFS server at `site_url`.
 
-    `token` is asked for at each call. It is sent to the API and the LFS server, and nowhere else.
+    Public files are downloaded from `raw_url`, which does not count against the rate limit of the API. Files of private
+    repositories, or all files if `raw_url` is empty, are downloaded from the API. `token` is called for each request.
+    The token is sent to the API and the LFS server only.
     """
 
     def __init__(
@@ -58,25 +71,21 @@ class GitHubSource:
         clock: Clock = time.time,
     ) -> None:
         self._raw_url = raw_url.rstrip("/")
-        self._find_secret = token
+        self._read_secret = token
         client = HttpClient(policy, timeouts=timeouts)
         self._downloader = HttpDownloader(policy, timeouts=timeouts)
-        advice = (
-            ""
-            if token
-            else " A token in the secret of the parameter GitHubTokenSecret raises it from 60 to 5,000 an hour."
-        )
-        who = "with the token" if token else "without a token"
+        advice = "" if token else f" A token in {TOKEN_SECRET} raises the limit from 60 to 5,000 requests an hour."
+        access = "with the token" if token else "without a token"
 
         def open_budget(name: str, advice: str = "") -> RateBudget:
             return RateBudget(rate_limits, name, advice=advice, clock=clock)
 
         self._raw_budget = open_budget("GitHub's raw host")
-        self._api = GitHubApi(policy.endpoint, client, open_budget(f"GitHub's API {who}", advice), self._find_token)
-        lfs_budget = open_budget(f"GitHub's LFS server {who}")
+        self._api = GitHubApi(policy.endpoint, client, open_budget(f"GitHub's API {access}", advice), self._find_token)
+        lfs_budget = open_budget(f"GitHub's LFS server {access}")
         self._lfs = LfsStore(site_url, client, self._downloader, lfs_budget, self._find_token, clock=clock)
-        # Contents of blobs that were read as perhaps pointers: a listing that is tried again does not read them again.
-        self._looked_into: dict[str, Pointer | None] = {}
+        # By the blob's SHA-1. A retried listing does not read the blobs again.
+        self._pointers: dict[str, Pointer | None] = {}
 
     def resolve(self, name: str, revision: str) -> ResolvedModel:
         owner, repository = parse_name(name)
@@ -85,20 +94,23 @@ class GitHubSource:
         return ResolvedModel(Source.GITHUB, found.name, revision, self._api.find_commit(found.name, revision))
 
     def list_files(self, model: ResolvedModel) -> Iterator[SourceFile]:
-        """Two calls of the API, more only for a tree that GitHub cuts off; LFS objects are asked for in hundreds."""
+        """List the files in two calls of the API, or more if GitHub truncates the tree.
+
+        LFS objects are checked in batches of a hundred.
+        """
         found = self._api.find_repository(*parse_name(model.name))
-        where = _BLOB if found.private or not self._raw_url else _RAW
+        locator = _BLOB if found.private or not self._raw_url else _RAW
         blobs: list[SourceFile] = []
         for entry in self._api.list_tree(model.name, model.commit):
-            file = _read_file(entry, where)
+            file = _read_file(entry, locator)
             if file.kind is FileKind.FILE:
                 blobs.append(file)
             else:
                 yield file
         pointers = self._find_pointers(model, blobs)
-        # What is not asked for may be missing.
-        taken = {file.path for file in _choose(model, blobs)}
-        self._lfs.check_objects(model.name, {path: pointer for path, pointer in pointers.items() if path in taken})
+        # LFS objects that are not selected may be missing.
+        chosen = {file.path for file in _choose(model, blobs)}
+        self._lfs.check_objects(model.name, {path: pointer for path, pointer in pointers.items() if path in chosen})
         for file in blobs:
             pointer = pointers.get(file.path)
             if pointer is None:
@@ -119,75 +131,82 @@ class GitHubSource:
         return self._downloader.open_range(url, start, end, file.size, check=self._check_raw)
 
     def locate(self, model: ResolvedModel, file: SourceFile) -> None:
-        """GitHub's files do not lie in S3 where it could copy them from."""
+        """Return None: S3 cannot copy the files of GitHub."""
 
     def _open_blob(self, model: ResolvedModel, file: SourceFile, start: int, end: int) -> ByteStream:
         def check(response: requests.Response) -> None:
             if response.status_code == requests.codes.not_found:
                 raise FileMissingError(
-                    f"{file.path} is no longer there: {model.name} is gone, or hidden from the token"
+                    f"{file.path} cannot be downloaded: GitHub has no repository {model.name}, or the token has no "
+                    "access to it."
                 )
             self._api.check_response(response, model.name, model.commit)
 
-        url = self._api.find_blob_url(model.name, file.digest.value)
-        return self._downloader.open_range(url, start, end, file.size, self._api.blob_headers(), check=check)
+        url = self._api.build_blob_url(model.name, file.digest.value)
+        return self._downloader.open_range(url, start, end, file.size, self._api.build_blob_headers(), check=check)
 
     def _check_raw(self, response: requests.Response) -> None:
         if response.status_code == requests.codes.too_many_requests:
-            raise self._raw_budget.refuse(response.headers)
+            raise self._raw_budget.record_refusal(response.headers)
 
     def _find_pointers(self, model: ResolvedModel, files: Sequence[SourceFile]) -> Mapping[str, Pointer]:
-        """What is a pointer tells its content, so all of a pointer's size are read; if those are very many, such as
-        have been read already, and are named in .gitattributes or like weights.
+        """Return the LFS pointers among the files, by path.
+
+        Only its content identifies a pointer, so all files with the size of a pointer are read. If there are too many
+        of them, only those that .gitattributes assigns to LFS or that have the suffix of weights are read.
         """
         candidates = [file for file in files if file.size in POINTER_SIZES]
         if len(candidates) > _MAX_POINTER_READS:
             is_declared = self._read_attributes(model, files)
-            candidates = [f for f in candidates if is_declared(f.path) or PurePosixPath(f.path).suffix in _WEIGHTS]
-        if len(self._looked_into) > _MAX_CACHED:
-            self._looked_into.clear()
-        unread = {f.digest.value: f for f in candidates if f.digest.value not in self._looked_into}
+            candidates = [
+                f for f in candidates if is_declared(f.path) or PurePosixPath(f.path).suffix in _WEIGHT_SUFFIXES
+            ]
+        if len(self._pointers) > _MAX_CACHED:
+            self._pointers.clear()
+        unread = {f.digest.value: f for f in candidates if f.digest.value not in self._pointers}
         with ThreadPoolExecutor(_READ_CONCURRENCY, thread_name_prefix="pointers") as pool:
             for sha, content in zip(unread, pool.map(lambda f: self._read(model, f), unread.values()), strict=True):
-                self._looked_into[sha] = parse_pointer(content)
-        found = {file.path: self._looked_into[file.digest.value] for file in candidates}
+                self._pointers[sha] = parse_pointer(content)
+        found = {file.path: self._pointers[file.digest.value] for file in candidates}
         return {path: pointer for path, pointer in found.items() if pointer is not None}
 
     def _read_attributes(self, model: ResolvedModel, files: Sequence[SourceFile]) -> Callable[[str], bool]:
-        """Whether a path may be in LFS, by the repository's .gitattributes."""
-        # Only very large repositories need it.
+        """Return a function that tells whether a path may be in LFS according to the repository's .gitattributes."""
+        # Imported here because only very large repositories need it.
         from modelhaul_sources.git_attributes import match_lfs_paths  # noqa: PLC0415
 
         attributes = [f for f in files if PurePosixPath(f.path).name == ".gitattributes" and f.size]
         return match_lfs_paths({file.path: self._read(model, file) for file in attributes})
 
     def _read(self, model: ResolvedModel, file: SourceFile) -> bytes:
-        """A small file's verified content."""
+        """Return the verified content of a small file."""
         with self.open_range(model, file, 0, file.size) as stream:
             return read_verified(stream, file)
 
     def _find_token(self) -> str | None:
-        token = ((self._find_secret() if self._find_secret else None) or "").strip()
+        token = ((self._read_secret() if self._read_secret else None) or "").strip()
         if token.isascii() and token.isprintable() and " " not in token:
             return token or None
-        raise CredentialsRefusedError(f"{TOKEN_SECRET} is not a bare token")
+        raise CredentialsRefusedError(
+            f"{TOKEN_SECRET[0].upper()}{TOKEN_SECRET[1:]} is not a valid token. It must contain the token only."
+        )
 
 
 def _choose(model: ResolvedModel, files: Sequence[SourceFile]) -> Sequence[SourceFile]:
-    """What the planner will choose; nothing if it is going to refuse that, with its own words."""
+    """Return the files that the planner will choose, or no files if the planner will refuse the selection."""
     try:
         return choose_files(model, files)
     except (EmptyModelError, RequiredFilesError):
         return []
 
 
-def _read_file(entry: TreeEntry, where: str) -> SourceFile:
+def _read_file(entry: TreeEntry, locator: str) -> SourceFile:
     digest = Digest(Algorithm.GIT_SHA1, entry.sha)
     if kind := _KINDS.get(entry.mode):
         return SourceFile(entry.path, entry.size, digest, kind=kind)
     if entry.type != "blob":
-        raise UnexpectedResponseError(f"GitHub lists {entry.path!r} as a {entry.type[:20]!r}")
-    return SourceFile(entry.path, entry.size, digest, where)
+        raise UnexpectedResponseError(f"GitHub listed {entry.path!r} with the unknown type {entry.type[:20]!r}.")
+    return SourceFile(entry.path, entry.size, digest, locator)
 
 
 def _to_pointer(file: SourceFile) -> Pointer:

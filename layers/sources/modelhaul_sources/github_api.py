@@ -1,4 +1,4 @@
-"""GitHub's REST API: the four questions that an import asks. https://docs.github.com/rest"""
+"""The four calls of GitHub's REST API that an import needs. https://docs.github.com/rest"""
 
 import json
 import re
@@ -24,22 +24,22 @@ from modelhaul.domain.errors import (
     SourceUnavailableError,
     UnexpectedResponseError,
 )
-from modelhaul_sources.http_client import HttpClient, describe_url, describe_waiting, read_retry_after
+from modelhaul_sources.http_client import HttpClient, create_retryable_error, describe_url, read_retry_after
 from modelhaul_sources.rate_budget import RateBudget
 from modelhaul_sources.references import check_revision
 
 TOKEN_SECRET = "the secret of the parameter GitHubTokenSecret"  # noqa: S105 - a name
 _VERSION = {"X-GitHub-Api-Version": "2022-11-28"}
-_MAX_JSON = 64 * 1024 * 1024  # bytes; a tree has 7 MB at most
-_MAX_MESSAGE = 64 * 1024
+_MAX_JSON = 64 * 1024 * 1024  # bytes; a tree has at most 7 MB
+_MAX_ERROR = 64 * 1024
+_MAX_SHA = 1000
 _SHA = re.compile(r"[0-9a-f]{40}")
-_ABBREVIATED = 7
-# Users that a company manages have an underscore and its short name behind theirs.
+# The names of enterprise managed users end with an underscore and the short name of their enterprise.
 _OWNER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9]|-(?=[A-Za-z0-9])){0,38}(?:_[A-Za-z0-9]{1,20})?")
 _REPOSITORY = re.compile(r"[A-Za-z0-9._-]{1,100}")
-_ADDRESS = re.compile(r"(?:github\.com|://[^/]+|@[^/:]+)[/:]+(?P<owner>[^/?#]+)/(?P<repository>[^/?#]+)", re.IGNORECASE)
-# Repositories may be called `github.com` and `developer.github.com`: only what has more behind it is an address.
-_BEGINS_AS_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|git@|(?:www\.)?github\.com[/:]", re.IGNORECASE)
+_URL = re.compile(r"(?:github\.com|://[^/]+|@[^/:]+)[/:]+(?P<owner>[^/?#]+)/(?P<repository>[^/?#]+)", re.IGNORECASE)
+# A repository may be named `github.com` or `developer.github.com`. Only a longer text is a URL.
+_URL_START = re.compile(r"[a-z][a-z0-9+.-]*://|git@|(?:www\.)?github\.com[/:]", re.IGNORECASE)
 _LIMITED = re.compile(r"rate limit|abuse detection", re.IGNORECASE)
 _BLOCKED = re.compile(r"repository access blocked|dmca|disabled", re.IGNORECASE)
 
@@ -54,7 +54,7 @@ class Repository:
 
 @dataclass(frozen=True, slots=True)
 class TreeEntry:
-    """`mode` as git has it (`100644`), `sha` that of the blob or the submodule's commit, `size` a blob's bytes."""
+    """`mode`: git's file mode, such as `100644`. `sha`: of the blob or submodule's commit. `size`: bytes of a blob."""
 
     path: str
     mode: str
@@ -64,35 +64,37 @@ class TreeEntry:
 
 
 def parse_name(name: str) -> tuple[str, str]:
-    """(owner, repository) of `owner/repository`. Raises InvalidRepositoryError for what GitHub cannot have."""
+    """Return (owner, repository) of `owner/repository`. Raises InvalidRepositoryError for an invalid name."""
     owner, _, repository = name.partition("/")
-    begins = _BEGINS_AS_ADDRESS.match(name)
-    if begins or _BEGINS_AS_ADDRESS.match(repository):
-        found = _ADDRESS.search(name)
+    is_owner_url = _URL_START.match(name)
+    if is_owner_url or _URL_START.match(repository):
+        found = _URL.search(name)
         example = (found["owner"], found["repository"].removesuffix(".git")) if found else ("openai", "gpt-2")
         if not _OWNER.fullmatch(example[0]) or not _is_repository(example[1]):
             example = ("openai", "gpt-2")
         raise InvalidRepositoryError(
-            f"send the repository's name and not its address: owner {example[0]!r} and repo_name {example[1]!r}, "
-            "for example",
-            part="owner" if begins else "repo_name",
+            f"Send the repository's name instead of its URL, for example owner {example[0]!r} and repo_name "
+            f"{example[1]!r}.",
+            part="owner" if is_owner_url else "repo_name",
         )
     if not _OWNER.fullmatch(owner):
         raise InvalidRepositoryError(
-            f"{owner[:100]!r} cannot be an owner on GitHub: up to 39 letters, digits and single hyphens between them",
+            f"Invalid GitHub owner {owner[:100]!r}. An owner has up to 39 letters, digits and single hyphens between "
+            "them.",
             part="owner",
         )
     repository = repository.removesuffix(".git")
     if not _is_repository(repository):
         raise InvalidRepositoryError(
-            f"{repository[:100]!r} cannot be a repository on GitHub: up to 100 letters, digits, '-', '_' and '.'",
+            f"Invalid GitHub repository name {repository[:100]!r}. A name has up to 100 letters, digits, '-', '_' and "
+            "'.'.",
             part="repo_name",
         )
     return owner, repository
 
 
 def check_reference(revision: str) -> None:
-    """Raises InvalidRepositoryError."""
+    """Refuse an invalid revision. Raises InvalidRepositoryError."""
     try:
         check_revision(revision)
     except InvalidReferenceError as error:
@@ -104,7 +106,10 @@ def _is_repository(name: str) -> bool:
 
 
 class GitHubApi:
-    """Raises RateLimitedError as long as `budget` says so, and for 403 and 429 that mean it; SourceUnavailableError."""
+    """Every request raises RateLimitedError during a pause of `budget` and for a rate-limit response (403 or 429).
+
+    It raises SourceUnavailableError for 408, 5xx and connection errors.
+    """
 
     def __init__(self, endpoint: str, client: HttpClient, budget: RateBudget, token: Callable[[], str | None]) -> None:
         self._endpoint = endpoint.rstrip("/")
@@ -113,170 +118,174 @@ class GitHubApi:
         self._find_token = token
 
     def find_repository(self, owner: str, repository: str) -> Repository:
-        """Raises ModelNotFoundError, AccessRequiredError, ModelDisabledError, CredentialsRefusedError."""
+        """Return the repository with its canonical name.
+
+        Raises ModelNotFoundError, AccessRequiredError, ModelDisabledError, CredentialsRefusedError.
+        """
         name = f"{owner}/{repository}"
-        answer = self._read_json(f"/repos/{name}", name)
+        body = self._read_json(f"/repos/{name}", name)
         try:
-            full_name, private = answer["full_name"], answer["private"]
+            full_name, private = body["full_name"], body["private"]
             parse_name(full_name)
         except (KeyError, TypeError, AttributeError, InvalidRepositoryError):
-            raise _describe_strange(name) from None
+            raise _create_invalid_response_error(name) from None
         return Repository(str(full_name), private is not False)
 
     def find_commit(self, name: str, revision: str) -> str:
-        """The commit that a branch, a tag, an annotated tag or a commit's own name stands for now.
+        """Return the current commit of a branch, a tag, an annotated tag or a commit (which may be abbreviated).
 
-        Raises RevisionNotFoundError, also for an empty repository; else as `find_repository`.
+        Raises RevisionNotFoundError, also for an empty repository, and the errors of `find_repository`.
         """
         path = f"/repos/{name}/commits/{quote(revision, safe='')}"
-        commit = self._read(path, name, accept="application/vnd.github.sha", revision=revision, most=1000)
-        sha = commit.decode("ascii", "replace").strip()
-        asked = revision.lower()
-        is_another = re.fullmatch(r"[0-9a-f]{40}", asked) and asked != sha
-        if not _SHA.fullmatch(sha) or is_another:
-            raise _describe_strange(name)
+        body = self._read(path, name, accept="application/vnd.github.sha", revision=revision, max_bytes=_MAX_SHA)
+        sha = body.decode("ascii", "replace").strip()
+        is_other_commit = _SHA.fullmatch(revision.lower()) and revision.lower() != sha
+        if not _SHA.fullmatch(sha) or is_other_commit:
+            raise _create_invalid_response_error(name)
         return sha
 
     def list_tree(self, name: str, commit: str) -> Iterator[TreeEntry]:
-        """All entries of the commit but directories; where GitHub cuts the list off, directory by directory.
+        """Yield all entries of the commit except directories. If GitHub truncates a tree, list directory by directory.
 
-        Raises RevisionNotFoundError, ListingTooLongError; else as `find_repository`.
+        Raises RevisionNotFoundError, ListingTooLongError, and the errors of `find_repository`.
         """
         yield from self._walk(name, commit, commit, "")
 
     def _walk(self, name: str, commit: str, sha: str, directory: str) -> Iterator[TreeEntry]:
         entries = self._read_tree(name, commit, sha, recursive=True)
         if entries is not None:
-            yield from (_place(entry, directory) for entry in entries if entry.type != "tree")
+            yield from (_resolve(entry, directory) for entry in entries if entry.type != "tree")
             return
         entries = self._read_tree(name, commit, sha, recursive=False)
         if entries is None:
             raise ListingTooLongError(
-                f"the directory {directory or '/'!r} of {name} has more entries than GitHub lists (100,000)"
+                f"The directory {directory or '/'!r} of {name} has more entries than GitHub lists (100,000)."
             )
         for entry in entries:
-            placed = _place(entry, directory)
+            resolved = _resolve(entry, directory)
             if entry.type == "tree":
-                yield from self._walk(name, commit, entry.sha, placed.path)
+                yield from self._walk(name, commit, entry.sha, resolved.path)
             else:
-                yield placed
+                yield resolved
 
     def _read_tree(self, name: str, commit: str, sha: str, *, recursive: bool) -> list[TreeEntry] | None:
-        """None if GitHub has cut it off."""
+        """Return None if GitHub truncated the tree."""
         path = f"/repos/{name}/git/trees/{sha}" + ("?recursive=1" if recursive else "")
-        answer = self._read_json(path, name, revision=commit)
+        body = self._read_json(path, name, revision=commit)
         try:
-            if answer["truncated"]:
+            if body["truncated"]:
                 return None
-            return [_read_entry(entry) for entry in answer["tree"]]
+            return [_read_entry(entry) for entry in body["tree"]]
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise _describe_strange(name) from None
+            raise _create_invalid_response_error(name) from None
 
-    def find_blob_url(self, name: str, sha: str) -> str:
-        """Where the blob's bytes are, with `blob_headers` and up to 100 MB; each request counts against the budget."""
+    def build_blob_url(self, name: str, sha: str) -> str:
+        """Return the URL of a blob of up to 100 MB. A request needs `build_blob_headers`, and uses the budget."""
         return f"{self._endpoint}/repos/{name}/git/blobs/{sha}"
 
-    def blob_headers(self) -> dict[str, str]:
-        """Raises RateLimitedError, CredentialsRefusedError."""
+    def build_blob_headers(self) -> dict[str, str]:
+        """Return the headers to download a blob. Raises RateLimitedError, CredentialsRefusedError."""
         self._budget.check()
         return self._build_headers("application/vnd.github.raw+json")
 
     def check_response(self, response: requests.Response, name: str, revision: str | None = None) -> None:
-        """Takes note of what is left of the budget, and raises what an answer other than 200 and 206 means."""
-        self._budget.note(response.headers)
+        """Record the remaining budget, and raise the error for a status other than 200 and 206."""
+        self._budget.record_response(response.headers)
         if response.status_code not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-            raise self._describe_refusal(response, name, revision)
+            raise self._create_error(response, name, revision)
 
     def _read_json(self, path: str, name: str, *, revision: str | None = None) -> Any:
-        body = self._read(path, name, accept="application/vnd.github+json", revision=revision, most=_MAX_JSON)
+        body = self._read(path, name, accept="application/vnd.github+json", revision=revision, max_bytes=_MAX_JSON)
         try:
             return json.loads(body)
         except (ValueError, RecursionError):
-            raise _describe_strange(name) from None
+            raise _create_invalid_response_error(name) from None
 
-    def _read(self, path: str, name: str, *, accept: str, revision: str | None, most: int) -> bytes:
+    def _read(self, path: str, name: str, *, accept: str, revision: str | None, max_bytes: int) -> bytes:
         self._budget.check()
         url = f"{self._endpoint}{path}"
         response = self._client.send("GET", url, own_headers=self._build_headers(accept), headers={}).response
         self.check_response(response, name, revision)
-        return self._client.read(response, most=most)
+        return self._client.read(response, max_bytes=max_bytes)
 
     def _build_headers(self, accept: str) -> dict[str, str]:
         token = self._find_token()
         return {"Accept": accept, **_VERSION, **({"Authorization": f"Bearer {token}"} if token else {})}
 
-    def _describe_refusal(  # noqa: PLR0911 - one for each condition
+    def _create_error(  # noqa: PLR0911 - one for each condition
         self, response: requests.Response, name: str, revision: str | None
     ) -> ModelhaulError:
         status, headers = response.status_code, response.headers
-        words = self._read_words(response)
+        text = self._read_error(response)
         if status == HTTPStatus.TOO_MANY_REQUESTS or (
             status == HTTPStatus.FORBIDDEN
             and (
                 headers.get("x-ratelimit-remaining", "").strip() == "0"
                 or read_retry_after(headers) is not None
-                or _LIMITED.search(words)
+                or _LIMITED.search(text)
             )
         ):
-            return self._budget.refuse(headers)
-        if waiting := describe_waiting(describe_url(response.url), status, headers):
-            return waiting
+            return self._budget.record_refusal(headers)
+        if retryable := create_retryable_error(describe_url(response.url), status, headers):
+            return retryable
         if status == HTTPStatus.UNAUTHORIZED:
             return CredentialsRefusedError(
-                f"GitHub does not accept the token in {TOKEN_SECRET}, which may have expired; put a valid one there"
+                f"GitHub refused the token in {TOKEN_SECRET}. It may have expired. Replace it with a valid token."
             )
         if status == HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS or (
-            status == HTTPStatus.FORBIDDEN and _BLOCKED.search(words)
+            status == HTTPStatus.FORBIDDEN and _BLOCKED.search(text)
         ):
-            return ModelDisabledError(f"{name} is blocked on GitHub and cannot be downloaded")
-        if status == HTTPStatus.FORBIDDEN and "too_large" in words:
+            return ModelDisabledError(f"{name} is blocked on GitHub and cannot be downloaded.")
+        if status == HTTPStatus.FORBIDDEN and "too_large" in text:
             return FileTooLargeError(
-                f"a file of {name} is larger than GitHub gives out (100 MB); it belongs in Git LFS"
+                f"A file of {name} is larger than GitHub's limit of 100 MB for downloads. Store it in Git LFS."
             )
         if status == HTTPStatus.FORBIDDEN:
+            sso = " and authorization for the single sign-on of its organization" if "x-github-sso" in headers else ""
             return AccessRequiredError(
-                f"GitHub refuses access to {name}; the token in {TOKEN_SECRET} must be allowed to read its contents"
-                + (" and be authorized for its organization's single sign-on" if "x-github-sso" in headers else "")
+                f"GitHub refused access to {name}. The token in {TOKEN_SECRET} needs permission to read its contents"
+                f"{sso}."
             )
         if status == HTTPStatus.CONFLICT and revision is not None:
-            return RevisionNotFoundError(f"the repository {name} is empty: it has no commit yet")
+            return RevisionNotFoundError(f"The repository {name} is empty.")
         if status in (HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY) and revision is not None:
             return RevisionNotFoundError(
-                f"{name} has no revision {revision!r}; give a branch, a tag or a commit of 40 hex digits"
+                f"Revision {revision!r} of {name} not found. Send a branch, a tag or a commit of 40 hex digits."
             )
         if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
             return ModelNotFoundError(
-                f"GitHub has no repository {name} that the token in {TOKEN_SECRET} may see"
+                f"GitHub has no repository {name}, or the token in {TOKEN_SECRET} has no access to it."
                 if self._find_token()
-                else f"GitHub has no public repository {name}; if it is private, configure a token that may read it "
-                "by the parameter GitHubTokenSecret"
+                else f"GitHub has no public repository {name}. If it is private, configure a token with access to it "
+                f"in {TOKEN_SECRET}."
             )
-        return UnexpectedResponseError(f"GitHub answered the question for {name} with status {status}")
+        return UnexpectedResponseError(f"GitHub responded with status {status} for {name}.")
 
-    def _read_words(self, response: requests.Response) -> str:
-        """For finding out what is meant; never to be shown."""
+    def _read_error(self, response: requests.Response) -> str:
+        """Return the text of an error response. It only serves to classify the error, and is never shown."""
         try:
-            return self._client.read(response, most=_MAX_MESSAGE).decode("utf-8", "replace")
+            return self._client.read(response, max_bytes=_MAX_ERROR).decode("utf-8", "replace")
         except (SourceUnavailableError, UnexpectedResponseError):
             return ""
 
 
 def _read_entry(entry: dict[str, Any]) -> TreeEntry:
-    """Raises ValueError, TypeError, KeyError."""
+    """Return the entry. Raises ValueError, TypeError or KeyError for an invalid one."""
     path, mode, kind, sha = (entry[key] for key in ("path", "mode", "type", "sha"))
     size = entry["size"] if kind == "blob" else 0
     if not all(isinstance(text, str) for text in (path, mode, kind, sha)) or not _SHA.fullmatch(sha):
-        raise ValueError("not an entry")
+        raise ValueError("invalid entry")
     if not isinstance(size, int) or size < 0:
-        raise ValueError("not a size")
+        raise ValueError("invalid size")
     return TreeEntry(path, mode, kind, sha, size)
 
 
-def _place(entry: TreeEntry, directory: str) -> TreeEntry:
+def _resolve(entry: TreeEntry, directory: str) -> TreeEntry:
+    """Return the entry with its path relative to the repository."""
     if not directory:
         return entry
     return TreeEntry(f"{directory}/{entry.path}", entry.mode, entry.type, entry.sha, entry.size)
 
 
-def _describe_strange(name: str) -> UnexpectedResponseError:
-    return UnexpectedResponseError(f"what GitHub says about {name} cannot be read")
+def _create_invalid_response_error(name: str) -> UnexpectedResponseError:
+    return UnexpectedResponseError(f"GitHub returned an invalid response for {name}.")

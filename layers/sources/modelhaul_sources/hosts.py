@@ -1,4 +1,4 @@
-"""Which addresses may be fetched, whatever a source, a redirect or a name server says."""
+"""Restrict the URLs and addresses to fetch from, whatever a source, a redirect or a name server returns."""
 
 import ipaddress
 import re
@@ -9,12 +9,12 @@ from typing import NamedTuple, Self
 from modelhaul.domain.errors import UntrustedHostError
 
 HUGGINGFACE_HOSTS = frozenset({"huggingface.co", "hf.co"})
-"""The Hub, its LFS and Xet storage and its CDNs: https://huggingface.co/.well-known/meta.json"""
+"""The domains of the Hub, its LFS and Xet storage and its CDNs: https://huggingface.co/.well-known/meta.json"""
 
 GITHUB_HOSTS = frozenset({"github.com", "githubusercontent.com", "github-cloud.s3.amazonaws.com"})
-"""GitHub, its raw host and where its LFS links lead: https://api.github.com/meta"""
+"""The domains of GitHub, its raw host and its LFS downloads: https://api.github.com/meta"""
 
-# So narrow that all URL parsers agree on the host: no user name, no backslash, no space, nothing but ASCII.
+# Strict enough that all URL parsers agree on the host: no user name, backslash, space or non-ASCII character.
 _URL = re.compile(r"(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(?:[/?#][!-\[\]-~]*)?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -34,20 +34,21 @@ class Origin(NamedTuple):
 
 
 def parse_origin(url: str) -> Origin:
-    """Raises UntrustedHostError for what is not a plain http(s) URL, also for one with a user name in it."""
+    """Return the origin of an http or https URL. Raises UntrustedHostError for other URLs and for URLs with a user."""
     match = _URL.fullmatch(url)
     if match is None:
-        raise UntrustedHostError("the source refers to an address that is not a plain http or https URL")
+        raise UntrustedHostError("The source returned a link that is not a valid http or https URL.")
     scheme, host, port = match.groups()
     return Origin(scheme, host.strip("[]").lower(), int(port or _DEFAULT_PORTS[scheme]))
 
 
 @dataclass(frozen=True, slots=True)
 class HostPolicy:
-    """`endpoint` is the source's configured address. `hosts` are the source's own on the public internet and
-    `extra_hosts` those that the operator trusts, each with all subdomains.
+    """The hosts that may be fetched from.
 
-    `local_mode` (local stack only) adds plain http, and every port of the endpoint's host and of loopback.
+    `endpoint` is the configured URL of the source. `hosts` are the source's domains on the public internet, and
+    `extra_hosts` the domains that the operator trusts; both include all subdomains. `local_mode` (local stack only)
+    also allows plain http, and every port of the endpoint's host and of loopback.
     """
 
     endpoint: str
@@ -57,7 +58,7 @@ class HostPolicy:
 
     @classmethod
     def for_hub(cls, endpoint: str, *, allowed_hosts: Iterable[str] = (), local_mode: bool = False) -> Self:
-        """`allowed_hosts` as an operator writes them: in any case, `*.` before them or not."""
+        """Return the policy for the Hub. `allowed_hosts`: as configured, in any letter case, with or without `*.`."""
         extra_hosts = frozenset(host.lower().removeprefix("*.") for host in allowed_hosts)
         return cls(endpoint.rstrip("/"), HUGGINGFACE_HOSTS, extra_hosts, local_mode)
 
@@ -65,56 +66,57 @@ class HostPolicy:
     def for_github(
         cls, api_url: str, *other_urls: str, allowed_hosts: Iterable[str] = (), local_mode: bool = False
     ) -> Self:
-        """`other_urls`: the site's own, and that of its raw host, if an operator has others than github.com's."""
+        """Return the policy for GitHub. `other_urls`: the configured URLs of the site and of its raw host."""
         extra_hosts = {host.lower().removeprefix("*.") for host in allowed_hosts}
-        own_hosts = {parse_origin(url).host for url in other_urls}
-        extra_hosts |= {host for host in own_hosts if not _is_within(host, GITHUB_HOSTS)}
+        configured_hosts = {parse_origin(url).host for url in other_urls}
+        extra_hosts |= {host for host in configured_hosts if not _is_within(host, GITHUB_HOSTS)}
         return cls(api_url.rstrip("/"), GITHUB_HOSTS, frozenset(extra_hosts), local_mode)
 
     def check_url(self, url: str) -> Origin:
-        """Raises UntrustedHostError."""
+        """Return the origin of an allowed URL. Raises UntrustedHostError."""
         origin = parse_origin(url)
         if not self._allows(origin):
-            hint = (
-                "plain http is accepted on the local stack only"
+            remedy = (
+                "Plain http is allowed on the local stack only."
                 if origin.scheme == "http"
-                else "if you trust it, add its host to the parameter AllowedHosts"
+                else "If you trust the host, add it to the parameter AllowedHosts."
             )
-            raise UntrustedHostError(f"{origin} is not among the addresses that may be fetched; {hint}")
+            raise UntrustedHostError(f"{origin} is not an allowed host. {remedy}")
         return origin
 
     def check_address(self, host: str, address: str) -> None:
-        """`address` is what a connection for `host` is really made to, so a name cannot lead inside.
+        """Refuse an internal `address` of `host`. Raises UntrustedHostError.
 
-        Hosts of an operator's own network may have private addresses. Raises UntrustedHostError.
+        `address` is that of the open connection, so that a DNS name cannot point into the internal network. Only hosts
+        that the operator configured may have private addresses.
         """
         ip = _unwrap(ipaddress.ip_address(address))
-        # Reserved is the old form ::a.b.c.d, for example, which some networks would route.
+        # Reserved addresses include the old form ::a.b.c.d, which some networks would route.
         never = ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast or ip.is_reserved
-        if not self.local_mode and (never or not (ip.is_global or self._is_inner(host))):
-            raise UntrustedHostError(f"{host} leads to an address that is not on the public internet")
+        if not self.local_mode and (never or not (ip.is_global or self._may_be_private(host))):
+            raise UntrustedHostError(f"{host} resolves to an address that is not on the public internet.")
 
     def _allows(self, origin: Origin) -> bool:
-        own = parse_origin(self.endpoint)
-        if self.local_mode and origin.host in {*_LOOPBACK_HOSTS, own.host}:
+        endpoint = parse_origin(self.endpoint)
+        if self.local_mode and origin.host in {*_LOOPBACK_HOSTS, endpoint.host}:
             return True
         if origin.scheme != "https" or origin.host in _LOOPBACK_HOSTS:
             return False
-        at_usual_port = origin.port == _DEFAULT_PORTS["https"]
-        return origin == own or (
-            at_usual_port and (self._is_operators(origin.host) or _is_within(origin.host, self.hosts))
+        has_default_port = origin.port == _DEFAULT_PORTS["https"]
+        return origin == endpoint or (
+            has_default_port and (self._is_configured(origin.host) or _is_within(origin.host, self.hosts))
         )
 
-    def _is_operators(self, host: str) -> bool:
+    def _is_configured(self, host: str) -> bool:
         return host == parse_origin(self.endpoint).host or _is_within(host, self.extra_hosts)
 
-    def _is_inner(self, host: str) -> bool:
-        """Whether it may be in the operator's network: an endpoint that is no public source, or a host they named."""
-        return _is_within(host, self.extra_hosts) or (self._is_operators(host) and not _is_within(host, self.hosts))
+    def _may_be_private(self, host: str) -> bool:
+        """Return whether the host may be in the operator's network: a trusted host, or an endpoint of their own."""
+        return _is_within(host, self.extra_hosts) or (self._is_configured(host) and not _is_within(host, self.hosts))
 
 
 def _unwrap(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The IPv4 address that an IPv6 one stands for."""
+    """Return the IPv4 address that an IPv6 address maps or translates to, or the address itself."""
     if isinstance(ip, ipaddress.IPv4Address):
         return ip
     if ip in _NAT64:

@@ -1,4 +1,4 @@
-"""Requests to addresses that a policy allows, from one connection pool, with our errors and without retries."""
+"""Send HTTP requests to the hosts that a policy allows, with the project's own errors and without retries."""
 
 import contextlib
 import re
@@ -35,14 +35,14 @@ _MAX_REDIRECTS = 5
 _SECONDS = re.compile(r"[0-9]{1,9}")
 # https://www.ietf.org/archive/id/draft-ietf-httpapi-ratelimit-headers-09.html
 _RATE_LIMIT_RESET = re.compile(r";\s*t\s*=\s*([0-9]{1,9})")
-# A body up to this size is read to its end, so that its connection can be used again.
+# An unread body up to this size is read to its end, so that the connection can be reused.
 _MAX_DRAINED = 64 * 1024
-_CHUNK = 64 * 1024
+_CHUNK_SIZE = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds for a connection, for the next byte, and for the next 256 KiB."""
+    """Maximum seconds to connect, to receive the next byte, and to receive the next 256 KiB."""
 
     connect: float = 10
     read: float = 20
@@ -54,7 +54,7 @@ DEFAULT_TIMEOUTS = Timeouts()
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """The last answer, whose body is unread, and the headers of the redirects that led to it."""
+    """The final response, whose body is unread, and the headers of the redirects before it."""
 
     response: requests.Response
     redirects: Sequence[Mapping[str, str]]
@@ -62,8 +62,9 @@ class HttpResponse:
 
 
 class HttpClient:
-    """Safe to use from several threads. It takes no proxy, credentials or certificates from the environment and keeps
-    no cookies; `connections` stay open for each host.
+    """An HTTP client without cookies, and without proxies, credentials or certificates from the environment.
+
+    It keeps up to `connections` open for each host. Safe to use from several threads.
     """
 
     def __init__(self, policy: HostPolicy, *, timeouts: Timeouts = DEFAULT_TIMEOUTS, connections: int = 32) -> None:
@@ -85,11 +86,10 @@ class HttpClient:
         headers: Mapping[str, str],
         json: object = None,
     ) -> HttpResponse:
-        """Follows redirects, each of which the policy must allow, by the same method; `own_headers` and `json` go to
-        the first origin only.
+        """Send a request and follow redirects to allowed hosts with the same method.
 
-        Raises UntrustedHostError, SourceUnavailableError; UnexpectedResponseError for too many redirects, or one that
-        takes a body elsewhere.
+        `own_headers` and `json` are sent to the first origin only. Raises UntrustedHostError, SourceUnavailableError,
+        or UnexpectedResponseError for too many redirects or a redirect that sends `json` to a different origin.
         """
         origin = first_origin = self._policy.check_url(url)
         own_headers = dict(own_headers)
@@ -106,23 +106,24 @@ class HttpClient:
             if origin != first_origin:
                 own_headers.clear()
                 if json is not None:
-                    raise UnexpectedResponseError(f"{describe_url(url)}: a redirect would take the question elsewhere")
-        raise UnexpectedResponseError(f"{describe_url(url)}: more than {_MAX_REDIRECTS} redirects")
+                    raise UnexpectedResponseError(f"A request with a body was redirected to {describe_url(url)}.")
+        raise UnexpectedResponseError(f"{describe_url(url)} redirected more than {_MAX_REDIRECTS} times.")
 
-    def read(self, response: requests.Response, *, most: int) -> bytes:
-        """The whole body, decoded. Raises SourceUnavailableError; UnexpectedResponseError above `most` bytes."""
-        place = describe_url(response.url)
+    def read(self, response: requests.Response, *, max_bytes: int) -> bytes:
+        """Return the decoded body. Raises SourceUnavailableError, or UnexpectedResponseError above `max_bytes`."""
+        url = describe_url(response.url)
         body = bytearray()
-        deadline = time.monotonic() + 2 * self._timeouts.stalled
+        timeout = 2 * self._timeouts.stalled
+        deadline = time.monotonic() + timeout
         try:
-            for chunk in response.iter_content(_CHUNK):
+            for chunk in response.iter_content(_CHUNK_SIZE):
                 body += chunk
-                if len(body) > most:
-                    raise UnexpectedResponseError(f"{place} sent more than {most:,} bytes")
+                if len(body) > max_bytes:
+                    raise UnexpectedResponseError(f"{url} sent more than {max_bytes:,} bytes.")
                 if time.monotonic() > deadline:
-                    raise SourceUnavailableError(f"{place} sends too slowly")
+                    raise SourceUnavailableError(f"{url} did not send the whole response within {timeout:g} seconds.")
         except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError, AttributeError):
-            raise SourceUnavailableError(f"the connection to {place} broke") from None
+            raise SourceUnavailableError(f"The connection to {url} was interrupted.") from None
         finally:
             response.close()
         return bytes(body)
@@ -139,34 +140,37 @@ class HttpClient:
                 timeout=(self._timeouts.connect, self._timeouts.read),
             )
         except requests.Timeout:
-            reason = "does not answer in time"
+            reason = "did not respond in time"
         except requests.exceptions.SSLError:
-            reason = "has no valid TLS certificate, or broke the connection"
+            reason = "has no valid TLS certificate, or closed the connection"
         except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError):
-            # The last four come out of urllib3 and http.client as they are for some malformed answers.
-            reason = "cannot be reached, or does not answer in HTTP"
-        raise SourceUnavailableError(f"{describe_url(url)} {reason}")
+            # urllib3 and http.client raise the last four themselves for some malformed responses.
+            reason = "cannot be reached, or sent an invalid response"
+        raise SourceUnavailableError(f"{describe_url(url)} {reason}.")
 
 
 def describe_url(url: str) -> str:
-    """The URL without its query, which may hold a signature, and without credentials."""
+    """Return the URL without credentials and without its query, which may hold a signature."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def describe_waiting(place: str, status: int, headers: Mapping[str, str]) -> ModelhaulError | None:
-    """RateLimitedError for 429, SourceUnavailableError for 408 and 5xx, with the source's waiting time."""
+def create_retryable_error(url: str, status: int, headers: Mapping[str, str]) -> ModelhaulError | None:
+    """Return RateLimitedError for 429, SourceUnavailableError for 408 and 5xx, else None.
+
+    `url` is the text for the message. The errors have the waiting time from the headers.
+    """
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return RateLimitedError(f"{place} limits how often it is asked", retry_after=read_retry_after(headers))
+        return RateLimitedError(f"{url} limits the rate of requests.", retry_after=read_retry_after(headers))
     if status == HTTPStatus.REQUEST_TIMEOUT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return SourceUnavailableError(
-            f"{place} answered with status {status}", retry_after=read_retry_after(headers, rate_limit=False)
+            f"{url} responded with status {status}.", retry_after=read_retry_after(headers, rate_limit=False)
         )
     return None
 
 
 def read_retry_after(headers: Mapping[str, str], *, rate_limit: bool = True) -> float | None:
-    """Seconds from `Retry-After` (seconds or a date), else from the reset time of `RateLimit`, else None."""
+    """Return the seconds in `Retry-After` (seconds or a date), else the reset time of `RateLimit`, else None."""
     value = headers.get("Retry-After", "").strip()
     if _SECONDS.fullmatch(value):
         return float(value)
@@ -178,7 +182,7 @@ def read_retry_after(headers: Mapping[str, str], *, rate_limit: bool = True) -> 
 
 
 def release(response: requests.Response) -> None:
-    """Gives the connection back, for the next request if the body is small."""
+    """Close the response. Read a small body first, so that the connection can be reused."""
     length = response.headers.get("Content-Length", "")
     with contextlib.suppress(HTTPError, HTTPException, OSError, ValueError):
         if LENGTH.fullmatch(length) and int(length) <= _MAX_DRAINED:
@@ -187,6 +191,8 @@ def release(response: requests.Response) -> None:
 
 
 class _GuardedAdapter(HTTPAdapter):
+    """Refuses HTTPS connections to addresses that the policy does not allow."""
+
     def __init__(self, policy: HostPolicy, *, pool_maxsize: int) -> None:
         self._policy = policy
         super().__init__(pool_maxsize=pool_maxsize)
@@ -197,7 +203,7 @@ class _GuardedAdapter(HTTPAdapter):
 
         class GuardedConnection(HTTPSConnection):
             def connect(self) -> None:
-                """Checks the address that was connected to, before anything is asked of it."""
+                """Check the address of the open connection before a request is sent."""
                 super().connect()
                 try:
                     policy.check_address(self.host, self.sock.getpeername()[0])

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub as a `modelhaul.ports.model_sources.ModelSource`."""
+"""The Hugging Face Hub, as a `modelhaul.ports.model_sources.ModelSource`."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class HuggingFaceSource:
-    """The Hub at `policy.endpoint`. `token` is asked for at each call; without it, models are public."""
+    """The Hub at `policy.endpoint`. `token` is called for each request. Without it, only public models are found."""
 
     def __init__(
         self,
@@ -28,11 +28,11 @@ class HuggingFaceSource:
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
     ) -> None:
         self._policy = policy
-        self._find_secret = token
+        self._read_secret = token
         self._downloader = HttpDownloader(policy, timeouts=timeouts)
 
     def load_client(self) -> None:
-        """Loads now what the first question would."""
+        """Import the API client now instead of at the first request."""
         self._open_api()
 
     def resolve(self, name: str, revision: str) -> ResolvedModel:
@@ -49,26 +49,28 @@ class HuggingFaceSource:
             return self._downloader.open_range(url, start, end, file.size, headers)
         except AccessRequiredError:
             raise AccessRequiredError(
-                f"the Hub refuses the files of {model.name}: it is gated or private, and the token in the "
-                "secret of the parameter HuggingFaceTokenSecret, if there is one, has no access to it"
+                f"The Hub refused access to the files of {model.name}, which is gated or private. Configure a token "
+                "with access to it in the secret of the parameter HuggingFaceTokenSecret."
             ) from None
 
     def prepare_files(self, files: Sequence[SourceFile]) -> None:
-        """Each file has an address that needs no asking."""
+        """No-op: the URL of each file is known."""
 
     def locate(self, model: ResolvedModel, file: SourceFile) -> None:
-        """The Hub's files do not lie in S3 where it could copy them from."""
+        """Return None: S3 cannot copy the files of the Hub."""
 
     def _open_api(self) -> "HubApi":
-        # huggingface_hub takes 0.2 s to import, and a transfer does not need it. It reads the variable then;
-        # with telemetry on, its first call fetches and stores a list that is of no use here.
+        # huggingface_hub takes 0.2 s to import, and transfers do not need it. It reads the variable at its import.
+        # With telemetry, its first call downloads and stores a list that is not needed here.
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
         from modelhaul_sources.huggingface_api import HubApi  # noqa: PLC0415
 
         return HubApi(self._policy)
 
     def _find_token(self) -> str | None:
-        token = ((self._find_secret() if self._find_secret else None) or "").strip()
+        token = ((self._read_secret() if self._read_secret else None) or "").strip()
         if token.isascii() and token.isprintable() and " " not in token:
             return token or None
-        raise CredentialsRefusedError("the secret of the parameter HuggingFaceTokenSecret is not a bare token")
+        raise CredentialsRefusedError(
+            "The secret of the parameter HuggingFaceTokenSecret is not a valid token. It must contain the token only."
+        )

@@ -1,4 +1,4 @@
-"""The Hub's API through huggingface_hub, with our errors and without its retries."""
+"""The Hub's API through huggingface_hub, with the project's own errors and without the library's retries."""
 
 import re
 from collections.abc import Iterator
@@ -30,17 +30,17 @@ from modelhaul.domain.errors import (
 from modelhaul.domain.files import SourceFile
 from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul_sources.hosts import HostPolicy, parse_origin
-from modelhaul_sources.http_client import describe_url, describe_waiting
+from modelhaul_sources.http_client import create_retryable_error, describe_url
 from modelhaul_sources.references import check_revision
 
-_TIMEOUT = 10.0  # seconds to connect, and for the next bytes
-_PAGES = {"tree", "blob", "resolve", "commits", "discussions"}  # what follows a model's name in addresses
+_TIMEOUT = 10.0  # seconds to connect, and to receive the next bytes
+_PAGES = {"tree", "blob", "resolve", "commits", "discussions"}  # path segments after a model's name in URLs
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_ADDRESS = re.compile(r"https?://|(?:www\.)?(?:huggingface\.co|hf\.co)/", re.IGNORECASE)
+_URL = re.compile(r"https?://|(?:www\.)?(?:huggingface\.co|hf\.co)/", re.IGNORECASE)
 
 
 class HubApi:
-    """huggingface_hub has one HTTP client for the process, which is set up for the policy last used."""
+    """The Hub's API. huggingface_hub has one HTTP client per process, which uses the policy of the last HubApi."""
 
     def __init__(self, policy: HostPolicy) -> None:
         _install_client(policy)
@@ -52,11 +52,11 @@ class HubApi:
         with _translate_errors(name, revision, token):
             info = self._api.model_info(name, revision=revision, timeout=_TIMEOUT, token=token or False)
         if info.disabled:
-            raise _describe_disabled(name)
+            raise _create_disabled_error(name)
         commit = str(info.sha)
-        is_another = _COMMIT.fullmatch(revision.lower()) and revision.lower() != commit
-        if is_another or not _COMMIT.fullmatch(commit) or not _is_name(info.id):
-            raise UnexpectedResponseError(f"the Hub describes {name} at {revision} in a way that cannot be")
+        is_other_commit = _COMMIT.fullmatch(revision.lower()) and revision.lower() != commit
+        if is_other_commit or not _COMMIT.fullmatch(commit) or not _is_name(info.id):
+            raise UnexpectedResponseError(f"The Hub returned an invalid description of {name} at {revision}.")
         if info.gated:
             self._check_access(info.id, token)
         return ResolvedModel(Source.HUGGINGFACE, info.id, revision, commit)
@@ -70,33 +70,33 @@ class HubApi:
                     yield _read_file(entry)
 
     def _check_access(self, name: str, token: str | None) -> None:
-        """Whether the files of a gated model may be read, which its description does not say."""
+        """Check access to the files of a gated model, which the model's description does not show."""
         with _translate_errors(name, "main", token):
             try:
                 self._api.auth_check(name, token=token or False)
             except HfHubHTTPError as error:
-                # Servers that only resemble the Hub do not have this route; there the transfer will show.
+                # Some servers that implement the Hub's API lack this route. There, the transfer checks the access.
                 if error.response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
                     raise
 
 
 def check_name(name: str) -> None:
-    """Raises InvalidReferenceError for what cannot be a model's name, with what to send instead."""
+    """Refuse an invalid model name. Raises InvalidReferenceError, with an example of a valid name."""
     bare, _, revision = name.partition("@")
-    if _ADDRESS.match(name):
+    if _URL.match(name):
         path = urlsplit(name if "://" in name else f"https://{name}").path
         segments = takewhile(lambda s: s not in _PAGES, path.strip("/").split("/"))
         found = "/".join(islice(segments, 2))
         example = found if _is_name(found) else "google-bert/bert-base-uncased"
-        raise InvalidReferenceError(f"send the model's name and not its address: {example!r}, for example", part="name")
+        raise InvalidReferenceError(f"Send the model's name instead of its URL, for example {example!r}.", part="name")
     if revision and _is_name(bare):
         raise InvalidReferenceError(
-            f"send {bare!r} as the model's name and {revision[:100]!r} as revision", part="name"
+            f"Send {bare!r} as the model's name and {revision[:100]!r} as its revision.", part="name"
         )
     if not _is_name(name):
         raise InvalidReferenceError(
-            f"{name[:100]!r} cannot be a model on the Hub: a name is 'model' or 'owner/model' of up to 96 "
-            "letters, digits, '-', '_' and '.', without '--' and '..', and does not end in '.git'",
+            f"Invalid model name {name[:100]!r}. A name on the Hub is 'model' or 'owner/model'. It has up to 96 "
+            "letters, digits, '-', '_' and '.', no '--' or '..', and does not end with '.git'.",
             part="name",
         )
 
@@ -110,12 +110,12 @@ def _is_name(name: object) -> bool:
 
 
 def _read_file(entry: RepoFile) -> SourceFile:
-    """Raises ValueError for a path, size or digest that cannot be: the library takes what comes."""
+    """Return the file. Raises ValueError for an invalid path, size or digest: the library does not check them."""
     digest = f"sha256:{entry.lfs.sha256}" if entry.lfs else f"git-sha1:{entry.blob_id}"
     path: object = entry.path
     size: object = entry.lfs.size if entry.lfs else entry.size
     if not isinstance(path, str) or not isinstance(size, int) or size < 0:
-        raise ValueError("not a file")
+        raise ValueError("invalid path or size")
     return SourceFile(path, size, Digest.parse(digest))
 
 
@@ -124,59 +124,61 @@ def _translate_errors(name: str, revision: str, token: str | None) -> Iterator[N
     try:
         yield
     except HfHubHTTPError as error:
-        raise _describe_error(error, name, revision, authenticated=token is not None) from None
+        raise _create_error(error, name, revision, authenticated=token is not None) from None
     except (AttributeError, KeyError, TypeError, ValueError, httpx2.InvalidURL):
-        # The library does not check whether an answer of 200 holds what it should.
-        raise UnexpectedResponseError(f"what the Hub says about {name} cannot be read") from None
+        # The library does not validate the body of a response with status 200.
+        raise UnexpectedResponseError(f"The Hub returned an invalid response for {name}.") from None
 
 
-def _describe_error(  # noqa: PLR0911 - one for each condition
+def _create_error(  # noqa: PLR0911 - one for each condition
     error: HfHubHTTPError, name: str, revision: str, *, authenticated: bool
 ) -> ModelhaulError:
-    """By status and `X-Error-Code`: the library's own classes are others over http than over https."""
+    """Translate by status and `X-Error-Code`: the classes of the library's errors differ between http and https."""
     status, code = error.response.status_code, error.response.headers.get("X-Error-Code")
     if isinstance(error, DisabledRepoError) or status == HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS:
-        return _describe_disabled(name)
+        return _create_disabled_error(name)
     if code == "RevisionNotFound":
         return RevisionNotFoundError(
-            f"{name} has no revision {revision!r}; give a branch, a tag or a commit of 40 hex digits"
+            f"Revision {revision!r} of {name} not found. Send a branch, a tag or a commit of 40 hex digits."
         )
     if code == "GatedRepo":
-        account = (
-            "the account whose token is in the secret of the parameter HuggingFaceTokenSecret"
+        remedy = (
+            "with the account of the token in the secret of the parameter HuggingFaceTokenSecret."
             if authenticated
-            else "an account, and configure a read token of it by the parameter HuggingFaceTokenSecret"
+            else "and configure a read token of your account in the secret of the parameter HuggingFaceTokenSecret."
         )
-        return AccessRequiredError(f"{name} is gated: accept its conditions on its page on the Hub with {account}")
+        return AccessRequiredError(f"{name} is gated. Accept its conditions on its page on the Hub {remedy}")
     if status == HTTPStatus.FORBIDDEN:
         return AccessRequiredError(
-            f"the Hub refuses access to {name}; the token in the secret of the parameter "
-            "HuggingFaceTokenSecret must be allowed to read it"
+            f"The Hub refused access to {name}. The token in the secret of the parameter HuggingFaceTokenSecret needs "
+            "permission to read it."
         )
     if status == HTTPStatus.UNAUTHORIZED and authenticated and code != "RepoNotFound":
-        # For what a valid token may not see the Hub answers 404; 401 there means no token.
+        # The Hub responds with 404 to a valid token without access, and with 401 to a request without a token.
         return CredentialsRefusedError(
-            "the Hub does not accept the token in the secret of the parameter HuggingFaceTokenSecret, which "
-            "may have expired; put a valid read token there"
+            "The Hub refused the token in the secret of the parameter HuggingFaceTokenSecret. It may have expired. "
+            "Replace it with a valid read token."
         )
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND):
         return ModelNotFoundError(
-            f"the Hub has no model {name} that the token of the parameter HuggingFaceTokenSecret may see"
+            f"The Hub has no model {name}, or the token in the secret of the parameter HuggingFaceTokenSecret has no "
+            "access to it."
             if authenticated
-            else f"the Hub has no public model {name}; if it is private, configure a token that may read it "
-            "by the parameter HuggingFaceTokenSecret"
+            else f"The Hub has no public model {name}. If it is private, configure a token with access to it in the "
+            "secret of the parameter HuggingFaceTokenSecret."
         )
-    return UnexpectedResponseError(f"the Hub answered the question for {name} with status {status}")
+    return UnexpectedResponseError(f"The Hub responded with status {status} for {name}.")
 
 
-def _describe_disabled(name: str) -> ModelDisabledError:
-    return ModelDisabledError(f"{name} is disabled on the Hub and cannot be downloaded")
+def _create_disabled_error(name: str) -> ModelDisabledError:
+    return ModelDisabledError(f"{name} is disabled on the Hub and cannot be downloaded.")
 
 
 @lru_cache(maxsize=1)
 def _install_client(policy: HostPolicy) -> None:
-    """Gives huggingface_hub a client with our timeouts and errors. By itself the library has no timeout for
-    trees, and retries and sleeps for minutes.
+    """Set a client with the project's timeouts and errors in huggingface_hub.
+
+    The library's own client has no timeout for trees, and retries for minutes.
     """
 
     def check_request(request: httpx2.Request) -> None:
@@ -186,9 +188,9 @@ def _install_client(policy: HostPolicy) -> None:
     def check_response(response: httpx2.Response) -> None:
         address = response.extensions["network_stream"].get_extra_info("server_addr")
         policy.check_address(response.url.host, address[0])
-        place = describe_url(str(response.url))
-        if waiting := describe_waiting(place, response.status_code, response.headers):
-            raise waiting
+        url = describe_url(str(response.url))
+        if retryable := create_retryable_error(url, response.status_code, response.headers):
+            raise retryable
 
     class Client(httpx2.Client):
         def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
@@ -196,9 +198,9 @@ def _install_client(policy: HostPolicy) -> None:
             try:
                 return super().send(request, **options)
             except (httpx2.RequestError, OSError) as error:
-                # OSError: the connection was reset before its address was looked at.
-                place, reason = describe_url(str(request.url)), type(error).__name__
-            raise SourceUnavailableError(f"{place} cannot be reached, or does not answer as it should ({reason})")
+                # OSError: the connection was reset before its address was checked.
+                url, reason = describe_url(str(request.url)), type(error).__name__
+            raise SourceUnavailableError(f"{url} cannot be reached, or sent an invalid response ({reason}).")
 
     def build_client() -> httpx2.Client:
         return Client(

@@ -1,4 +1,4 @@
-"""Git LFS: pointers, the batch API, and downloads by its links.
+"""Git LFS: pointers, the batch API, and downloads from the links that it returns.
 
 https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
-from itertools import batched
+from itertools import batched, islice
 from typing import Any
 
 import requests
@@ -31,11 +31,11 @@ from modelhaul.domain.errors import (
 from modelhaul.ports.byte_streams import ByteStream
 from modelhaul.ports.clock import Clock
 from modelhaul_sources.download import HttpDownloader
-from modelhaul_sources.http_client import HttpClient, describe_url, describe_waiting
+from modelhaul_sources.http_client import HttpClient, create_retryable_error, describe_url
 from modelhaul_sources.rate_budget import RateBudget
 
 POINTER_SIZES = range(115, 1024)
-"""Bytes that a pointer can have: three lines, of which the oldest form's are the shortest, and less than 1,024."""
+"""The sizes of a pointer in bytes: at least those of three lines in the oldest format, and less than 1,024."""
 
 _POINTER = re.compile(
     rb"version (?:https://git-lfs\.github\.com/spec/v1|https://hawser\.github\.com/spec/v1|http://git-media\.io/v/2)\r?\n"
@@ -43,28 +43,29 @@ _POINTER = re.compile(
     rb"oid sha256:([0-9a-f]{64})\r?\n"
     rb"size ([0-9]{1,18})\s*"
 )
-_BATCH = 100
+_BATCH_SIZE = 100
 _MEDIA_TYPE = "application/vnd.git-lfs+json"
 _MAX_JSON = 4 * 1024 * 1024
-_LIFETIME = 3600.0  # seconds of a link that does not say; GitHub's
-_MARGIN = 60.0  # seconds before a link's end at which it is not used any more
+_MAX_ERROR = 64 * 1024
+_DEFAULT_LIFETIME = 3600.0  # seconds; that of GitHub's links
+_EXPIRY_MARGIN = 60.0  # seconds before its expiry at which a link is renewed
 _BANDWIDTH_EXCEEDED = 509
-_BUDGET = re.compile(r"lfs budget|data quota|bandwidth|over its quota", re.IGNORECASE)
-_WITHHELD = {"host", "content-length", "transfer-encoding", "connection", "range", "accept-encoding"}
+_QUOTA_EXCEEDED = re.compile(r"lfs budget|data quota|bandwidth|over its quota", re.IGNORECASE)
+_IGNORED_HEADERS = {"host", "content-length", "transfer-encoding", "connection", "range", "accept-encoding"}
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,100}")
 _HEADER_VALUE = re.compile(r"[ -~]{0,4096}")
 
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """`oid` is the content's sha256 in hex, `size` its bytes."""
+    """`oid` is the content's sha256 in hex, `size` its size in bytes."""
 
     oid: str
     size: int
 
 
 def parse_pointer(data: bytes) -> Pointer | None:
-    """None for what is no pointer."""
+    """Return None if the data is not a pointer."""
     match = _POINTER.fullmatch(data)
     return Pointer(match[1].decode(), int(match[2])) if match and len(data) in POINTER_SIZES else None
 
@@ -77,9 +78,9 @@ class _Link:
 
 
 class LfsStore:
-    """The LFS objects of one site's repositories, `{site}/{name}.git`. Safe to use from several threads.
+    """The LFS objects of the repositories `{site}/{name}.git`. Safe to use from several threads.
 
-    `.lfsconfig` is not looked at: it could send the token anywhere.
+    `.lfsconfig` is ignored: it could send the token to any server.
     """
 
     def __init__(
@@ -100,24 +101,24 @@ class LfsStore:
         self._clock = clock
         self._prepared: dict[str, Pointer] = {}
         self._links: dict[tuple[str, str], _Link] = {}
-        self._asking = threading.Lock()
+        self._lock = threading.Lock()
 
     def check_objects(self, name: str, pointers: Mapping[str, Pointer]) -> None:
-        """Whether the objects of these paths can be had. Raises what `open_range` raises, for the first that cannot."""
+        """Check that the objects of these paths can be downloaded. Raises the errors of `open_range`."""
         paths = {pointer: path for path, pointer in pointers.items()}
-        for batch in batched(paths, _BATCH, strict=False):
-            answers = self._ask(name, batch)
+        for batch in batched(paths, _BATCH_SIZE, strict=False):
+            objects = self._request_objects(name, batch)
             for pointer in batch:
-                self._read_link(answers, pointer, paths[pointer])
+                self._read_link(objects, pointer, paths[pointer])
 
     def prepare(self, pointers: Iterable[Pointer]) -> None:
-        """Their links are asked for together, when the first of them is needed."""
-        with self._asking:
+        """Prepare to request the links of these objects in batches."""
+        with self._lock:
             self._prepared = {pointer.oid: pointer for pointer in pointers}
             self._links.clear()
 
     def open_range(self, name: str, pointer: Pointer, path: str, start: int, end: int) -> ByteStream:
-        """A link that has expired is renewed.
+        """Open bytes `start` to `end` (excluded) of an object. A link that has expired is renewed.
 
         Raises FileMissingError, FileTooLargeError, AccessRequiredError, SourceQuotaError, CredentialsRefusedError,
         UntrustedHostError, RateLimitedError, SourceUnavailableError, UnexpectedResponseError.
@@ -126,38 +127,39 @@ class LfsStore:
         try:
             return self._open(link, pointer, start, end)
         except AccessRequiredError:
-            # Signed links are refused like this once they have expired.
-            with self._asking:
+            # The server refuses access by a link that has expired.
+            with self._lock:
                 if self._links.get((name, pointer.oid)) is link:
                     del self._links[name, pointer.oid]
         try:
             return self._open(self._find_link(name, pointer, path), pointer, start, end)
         except AccessRequiredError:
-            raise SourceUnavailableError(f"{path}: the LFS server's links are refused where they lead") from None
+            raise SourceUnavailableError(f"{path} cannot be downloaded: a new link of the LFS server failed.") from None
 
     def _open(self, link: _Link, pointer: Pointer, start: int, end: int) -> ByteStream:
-        return self._downloader.open_range(link.href, start, end, pointer.size, link.headers, check=_check_link)
+        return self._downloader.open_range(link.href, start, end, pointer.size, link.headers, check=_check_download)
 
     def _find_link(self, name: str, pointer: Pointer, path: str) -> _Link:
-        with self._asking:
+        with self._lock:
             link = self._links.get((name, pointer.oid))
-            if link is not None and link.expires_at - _MARGIN > self._clock():
+            if link is not None and link.expires_at - _EXPIRY_MARGIN > self._clock():
                 return link
             others = (p for p in self._prepared.values() if (name, p.oid) not in self._links and p != pointer)
-            together = [pointer, *(p for p, _ in zip(others, range(_BATCH - 1), strict=False))]
-            answers = self._ask(name, together)
-            for other in together[1:]:
-                # What is wrong with one of them is said when it is opened itself.
+            batch = [pointer, *islice(others, _BATCH_SIZE - 1)]
+            objects = self._request_objects(name, batch)
+            for other in batch[1:]:
+                # An error of another object is raised when that object is opened.
                 try:
-                    self._links[name, other.oid] = self._read_link(answers, other, other.oid)
+                    self._links[name, other.oid] = self._read_link(objects, other, other.oid)
                 except ModelhaulError:
                     self._prepared.pop(other.oid, None)
-            link = self._links[name, pointer.oid] = self._read_link(answers, pointer, path)
+            link = self._links[name, pointer.oid] = self._read_link(objects, pointer, path)
             return link
 
-    def _ask(self, name: str, pointers: Iterable[Pointer]) -> dict[str, Any]:
+    def _request_objects(self, name: str, pointers: Iterable[Pointer]) -> dict[str, Any]:
+        """Return the entries of the batch API's response, by oid."""
         self._budget.check()
-        question = {
+        body = {
             "operation": "download",
             "transfers": ["basic"],
             "hash_algo": "sha256",
@@ -165,103 +167,107 @@ class LfsStore:
         }
         headers = {"Accept": _MEDIA_TYPE, "Content-Type": _MEDIA_TYPE}
         if token := self._find_token():
-            # As git sends it; GitHub asks for no particular user name.
+            # The format that git uses. GitHub accepts any user name.
             credentials = base64.b64encode(f"x-access-token:{token}".encode()).decode()
             headers["Authorization"] = f"Basic {credentials}"
         url = f"{self._site}/{name}.git/info/lfs/objects/batch"
-        response = self._client.send("POST", url, own_headers=headers, headers={}, json=question).response
-        self._budget.note(response.headers)
+        response = self._client.send("POST", url, own_headers=headers, headers={}, json=body).response
+        self._budget.record_response(response.headers)
         if response.status_code != HTTPStatus.OK:
-            raise self._describe_refusal(response, name)
+            raise self._create_error(response, name)
         try:
-            answer = json.loads(self._client.read(response, most=_MAX_JSON))
-            return {entry["oid"]: entry for entry in answer["objects"]}
+            objects = json.loads(self._client.read(response, max_bytes=_MAX_JSON))["objects"]
+            return {entry["oid"]: entry for entry in objects}
         except (KeyError, TypeError, ValueError, RecursionError):
-            raise UnexpectedResponseError(f"what the LFS server says about {name} cannot be read") from None
+            raise UnexpectedResponseError(f"The LFS server returned an invalid response for {name}.") from None
 
-    def _read_link(self, answers: Mapping[str, Any], pointer: Pointer, path: str) -> _Link:
+    def _read_link(self, objects: Mapping[str, Any], pointer: Pointer, path: str) -> _Link:
         try:
-            entry = answers[pointer.oid]
+            entry = objects[pointer.oid]
             if entry.get("error"):
-                raise _describe_object_error(int(entry["error"]["code"]), str(entry["error"].get("message", "")), path)
-            if entry.get("size", pointer.size) != pointer.size:
-                raise UnexpectedResponseError(f"{path}: the LFS server says another size than the pointer")
+                raise _create_object_error(int(entry["error"]["code"]), str(entry["error"].get("message", "")), path)
+            if (size := entry.get("size", pointer.size)) != pointer.size:
+                raise UnexpectedResponseError(
+                    f"{path} has the size {str(size)[:20]} on the LFS server, but {pointer.size} in its pointer."
+                )
             action = entry["actions"]["download"]
             href = str(action["href"])
             lifetime = float(action.get("expires_in") or 0) or _read_lifetime(action.get("expires_at"), self._clock())
             return _Link(href, dict(_read_headers(action.get("header") or {})), self._clock() + lifetime)
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise UnexpectedResponseError(f"{path}: the LFS server gives no link that can be read") from None
+            raise UnexpectedResponseError(f"The LFS server returned an invalid link for {path}.") from None
 
-    def _describe_refusal(self, response: requests.Response, name: str) -> ModelhaulError:
+    def _create_error(self, response: requests.Response, name: str) -> ModelhaulError:
         status = response.status_code
         try:
-            words = self._client.read(response, most=64 * 1024).decode("utf-8", "replace")
+            text = self._client.read(response, max_bytes=_MAX_ERROR).decode("utf-8", "replace")
         except (SourceUnavailableError, UnexpectedResponseError):
-            words = ""
-        if status == _BANDWIDTH_EXCEEDED or _BUDGET.search(words):
-            return _describe_quota(name)
+            text = ""
+        if status == _BANDWIDTH_EXCEEDED or _QUOTA_EXCEEDED.search(text):
+            return _create_quota_error(name)
         if status == HTTPStatus.TOO_MANY_REQUESTS or response.headers.get("x-ratelimit-remaining") == "0":
-            return self._budget.refuse(response.headers)
-        if waiting := describe_waiting(describe_url(response.url), status, response.headers):
-            return waiting
+            return self._budget.record_refusal(response.headers)
+        if retryable := create_retryable_error(describe_url(response.url), status, response.headers):
+            return retryable
         if status == HTTPStatus.UNAUTHORIZED and self._find_token():
             return CredentialsRefusedError(
-                f"the LFS server of {name} does not accept the token in the secret of the parameter GitHubTokenSecret"
+                f"The LFS server of {name} refused the token in the secret of the parameter GitHubTokenSecret. "
+                "Replace it with a valid token."
             )
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
             return AccessRequiredError(
-                f"the LFS server does not give out the objects of {name}; the token in the secret of the parameter "
-                "GitHubTokenSecret must be allowed to read its contents"
+                f"The LFS server refused access to the objects of {name}. The token in the secret of the parameter "
+                "GitHubTokenSecret needs permission to read the repository's contents."
             )
-        return UnexpectedResponseError(f"the LFS server answered the question for {name} with status {status}")
+        return UnexpectedResponseError(f"The LFS server responded with status {status} for {name}.")
 
 
-def _check_link(response: requests.Response) -> None:
+def _check_download(response: requests.Response) -> None:
     if response.status_code == _BANDWIDTH_EXCEEDED:
-        raise _describe_quota("the repository")
+        raise _create_quota_error(describe_url(response.url))
     if response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        raise AccessRequiredError("the link has expired")
+        raise AccessRequiredError("The link of the LFS server has expired.")
 
 
-def _describe_object_error(code: int, words: str, path: str) -> ModelhaulError:
-    if code == _BANDWIDTH_EXCEEDED or _BUDGET.search(words):
-        return _describe_quota(path)
+def _create_object_error(code: int, text: str, path: str) -> ModelhaulError:
+    if code == _BANDWIDTH_EXCEEDED or _QUOTA_EXCEEDED.search(text):
+        return _create_quota_error(path)
     match code:
         case HTTPStatus.NOT_FOUND:
             return FileMissingError(
-                f"{path} is a Git LFS pointer whose content was never pushed to the LFS server of the repository"
+                f"{path} is a Git LFS pointer whose content was never pushed to the LFS server of the repository."
             )
         case HTTPStatus.GONE:
-            return FileMissingError(f"{path} is a Git LFS pointer whose content was removed from the LFS server")
+            return FileMissingError(f"{path} is a Git LFS pointer whose content was removed from the LFS server.")
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            return FileTooLargeError(f"{path} is larger than the LFS server gives out")
+            return FileTooLargeError(f"{path} is larger than the size limit of the LFS server.")
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
             return AccessRequiredError(
-                f"the LFS server does not give out {path}; the token in the secret of the parameter GitHubTokenSecret "
-                "must be allowed to read the repository's contents"
+                f"The LFS server refused access to {path}. The token in the secret of the parameter GitHubTokenSecret "
+                "needs permission to read the repository's contents."
             )
         case _:
-            return UnexpectedResponseError(f"{path}: the LFS server answered with error {code}")
+            return UnexpectedResponseError(f"The LFS server responded with error {code} for {path}.")
 
 
-def _describe_quota(what: str) -> SourceQuotaError:
+def _create_quota_error(name: str) -> SourceQuotaError:
     return SourceQuotaError(
-        f"{what}: the repository has exceeded its Git LFS budget on GitHub, which gives nothing out until its owner "
-        "raises the budget or the month ends. Submit again then."
+        f"{name} cannot be downloaded: the repository has exceeded its Git LFS budget on GitHub. Submit the model "
+        "again after its owner has raised the budget, or next month."
     )
 
 
 def _read_headers(headers: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """Raises ValueError for what cannot be a header, or is not the LFS server's to say."""
+    """Yield the headers of a link without those that the client sets. Raises ValueError for an invalid header."""
     for name, value in headers.items():
         if not isinstance(value, str) or not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
-            raise ValueError("not a header")
-        if name.lower() not in _WITHHELD:
+            raise ValueError("invalid header")
+        if name.lower() not in _IGNORED_HEADERS:
             yield name, value
 
 
 def _read_lifetime(expires_at: object, now: float) -> float:
+    """Return the seconds until `expires_at`. Raises ValueError for an invalid time."""
     if not isinstance(expires_at, str):
-        return _LIFETIME
+        return _DEFAULT_LIFETIME
     return max(0.0, datetime.fromisoformat(expires_at).timestamp() - now)

@@ -1,4 +1,4 @@
-"""What git allows as the name of a revision."""
+"""Validate the names of git revisions."""
 
 import re
 
@@ -9,12 +9,13 @@ _MAX_BYTES = 255
 
 
 def check_revision(revision: str) -> None:
-    """Raises InvalidReferenceError for what `git check-ref-format --allow-onelevel` refuses
-    (https://git-scm.com/docs/git-check-ref-format), and above 255 bytes.
+    """Refuse a revision that `git check-ref-format --allow-onelevel` refuses, or that is longer than 255 bytes.
+
+    https://git-scm.com/docs/git-check-ref-format. Raises InvalidReferenceError.
     """
     size = len(revision.encode(errors="replace"))
     if not 0 < size <= _MAX_BYTES or _FORBIDDEN.search(revision) or not revision.isprintable():
         raise InvalidReferenceError(
-            f"{revision[:100]!r} cannot be a revision: give a branch, a tag or a commit of 40 hex digits",
+            f"Invalid revision {revision[:100]!r}. Send a branch, a tag or a commit of 40 hex digits.",
             part="revision",
         )

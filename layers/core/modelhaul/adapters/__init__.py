@@ -1,1 +1,1 @@
-"""Adapters: the ports of `modelhaul.ports` over AWS."""
+"""Adapters that implement the ports of `modelhaul.ports` on AWS."""

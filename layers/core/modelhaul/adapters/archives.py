@@ -1,4 +1,4 @@
-"""The ArchiveStore over Amazon S3."""
+"""ArchiveStore on Amazon S3."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from modelhaul.adapters.aws import CALL_ERRORS, read_error_code
-from modelhaul.adapters.s3 import (
+from modelhaul.adapters.s3_client import (
     ARCHIVE_REPLACED,
     MAX_PART_SIZE,
     encode_crc32,
@@ -46,17 +46,18 @@ _MAX_PUT_SIZE = 5 * 1024 * _MIB
 _MIN_PART_SIZE = 100 * _MIB
 _MAX_PARTS = 1000
 _READ_SIZE = _MIB
-_REOPENINGS = 3
-_OUTCOME_TRIES = 5
-_MAX_OUTCOME_KEY = 1010  # bytes: with `outcomes/` and `.json` they are the 1,024 of a key
-# What a conditional PutObject is refused with:
+_MAX_REOPENS = 3
+_MAX_OUTCOME_ATTEMPTS = 5
+_MAX_OUTCOME_KEY = 1010  # bytes; `outcomes/` and `.json` add up to the limit of 1,024
+# Error codes of a conditional PutObject whose condition does not hold:
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
-_LOST_RACE = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
+_CONDITION_CODES = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
 
 
 class S3ArchiveStore:
-    """Thread-safe, as its client is, which must be one by `create_s3_client`. Archives above `max_put_size` bytes
-    are uploaded in parts of `min_part_size` or more.
+    """The incoming bucket. Thread-safe. `client` must come from `create_s3_client`.
+
+    Archives above `max_put_size` bytes are uploaded in parts of at least `min_part_size` bytes.
     """
 
     def __init__(
@@ -82,21 +83,23 @@ class S3ArchiveStore:
 
     def put_archive(self, key: str, body: bytes) -> str:
         with translate_errors("PutObject"):
-            answer = self._client.put_object(
+            response = self._client.put_object(
                 Bucket=self.bucket, Key=key, Body=body, ChecksumCRC32=encode_crc32(zlib.crc32(body))
             )
-        return strip_quotes(answer["ETag"])
+        return strip_quotes(response["ETag"])
 
     def delete_archive(self, key: str) -> None:
         with translate_errors("DeleteObject"):
             self._client.delete_object(Bucket=self.bucket, Key=key)
 
     def open_upload(self, key: str, size: int, *, seconds: float) -> UploadTicket:
-        """Each address has the Content-Length among its signed headers, so that S3 refuses any other number of bytes
-        (https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html). It ends before its time if
-        the credentials that signed it do.
+        """Return presigned URLs to upload exactly `size` bytes.
 
-        Raises ValueError for more than 1,000 parts of 5 GiB.
+        Content-Length is a signed header of each URL, so that S3 rejects any other number of bytes
+        (https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html). A URL expires earlier than
+        `seconds` if the credentials that signed it expire earlier.
+
+        Raises ValueError if 1,000 parts of 5 GiB are not sufficient.
         """
         expires_at = datetime.fromtimestamp(self._clock() + seconds, UTC)
 
@@ -110,7 +113,7 @@ class S3ArchiveStore:
             return UploadTicket(expires_at, put_url=presign("put_object", ContentLength=size))
         part_size = max(self._min_part_size, math.ceil(size / _MAX_PARTS / _MIB) * _MIB)
         if part_size > MAX_PART_SIZE:
-            raise ValueError(f"{size:,} bytes do not fit into {_MAX_PARTS:,} parts")
+            raise ValueError(f"{size:,} bytes exceed {_MAX_PARTS:,} parts.")
         with translate_errors("CreateMultipartUpload"):
             upload_id = self._client.create_multipart_upload(Bucket=self.bucket, Key=key)["UploadId"]
         spans = [(start, min(start + part_size, size)) for start in range(0, size, part_size)]
@@ -145,23 +148,23 @@ class S3ArchiveStore:
 
     def write_outcome(self, key: str, outcome: Mapping[str, Any]) -> None:
         if len(key.encode()) > _MAX_OUTCOME_KEY:
-            logger.warning("the archive's key is too long for an outcome beside it", extra={"key": key})
+            logger.warning("skipped outcome; the archive's key is too long", extra={"key": key})
             return
-        place = outcome_key(key)
+        outcome_object = outcome_key(key)
         body = json.dumps(outcome, indent=2).encode()
-        for _ in range(_OUTCOME_TRIES):
-            found = self._read_outcome(place)
+        for _ in range(_MAX_OUTCOME_ATTEMPTS):
+            found = self._read_outcome(outcome_object)
             if found is not None and found[0] > _rank_outcome(outcome):
                 return
-            if self._put_outcome(place, body, None if found is None else found[1]):
+            if self._put_outcome(outcome_object, body, None if found is None else found[1]):
                 return
-        raise StorageUnavailableError("S3 PutObject failed: others wrote the same outcome each time")
+        raise StorageUnavailableError(f"S3 PutObject failed: {_MAX_OUTCOME_ATTEMPTS} conflicting writes of the outcome")
 
-    def _read_outcome(self, place: str) -> tuple[tuple[str, bool], str] | None:
-        """Its rank and its ETag, None if there is none."""
+    def _read_outcome(self, key: str) -> tuple[tuple[str, bool], str] | None:
+        """Return the rank and the ETag of the stored outcome, None if there is none."""
         try:
-            answer = self._client.get_object(Bucket=self.bucket, Key=place)
-            with contextlib.closing(answer["Body"]) as body:
+            response = self._client.get_object(Bucket=self.bucket, Key=key)
+            with contextlib.closing(response["Body"]) as body:
                 content = body.read()
         except CALL_ERRORS as error:
             if (code := read_error_code(error)) == "NoSuchKey":
@@ -170,26 +173,26 @@ class S3ArchiveStore:
         try:
             rank = _rank_outcome(json.loads(content))
         except (ValueError, KeyError, TypeError):
-            rank = ("", False)  # one that is not ours is replaced
-        return rank, answer["ETag"]
+            rank = ("", False)  # not an outcome of Modelhaul, so it can be replaced
+        return rank, response["ETag"]
 
-    def _put_outcome(self, place: str, body: bytes, etag: str | None) -> bool:
-        """False if the outcome there is no longer the one with this ETag (None: if there is one)."""
+    def _put_outcome(self, key: str, body: bytes, etag: str | None) -> bool:
+        """Replace the outcome that has this ETag (None: create it). Return False if another write came first."""
         put = self._client.put_object
         try:
             if etag is None:
-                put(Bucket=self.bucket, Key=place, Body=body, ContentType="application/json", IfNoneMatch="*")
+                put(Bucket=self.bucket, Key=key, Body=body, ContentType="application/json", IfNoneMatch="*")
             else:
-                put(Bucket=self.bucket, Key=place, Body=body, ContentType="application/json", IfMatch=etag)
+                put(Bucket=self.bucket, Key=key, Body=body, ContentType="application/json", IfMatch=etag)
         except CALL_ERRORS as error:
-            if (code := read_error_code(error)) in _LOST_RACE:
+            if (code := read_error_code(error)) in _CONDITION_CODES:
                 return False
             raise StorageUnavailableError(f"S3 PutObject failed: {code}") from error
         return True
 
     def _open_body(self, key: str, start: int, end: int, etag: str) -> "HTTPResponse":
         try:
-            answer = self._client.get_object(
+            response = self._client.get_object(
                 Bucket=self.bucket, Key=key, Range=f"bytes={start}-{end - 1}", IfMatch=f'"{etag}"'
             )
         except CALL_ERRORS as error:
@@ -197,18 +200,18 @@ class S3ArchiveStore:
             if code in ("NoSuchKey", "PreconditionFailed"):
                 raise ArchiveReplacedError(ARCHIVE_REPLACED) from error
             raise StorageUnavailableError(f"S3 GetObject failed: {code}") from error
-        # As a context botocore's body is urllib3's, and only that can be ended under a read.
-        body = cast("HTTPResponse", answer["Body"].__enter__())
-        if not answer.get("ContentRange", "").startswith(f"bytes {start}-{end - 1}/"):
+        # `__enter__` of botocore's body returns the body of urllib3, which another thread can shut down during a read.
+        body = cast("HTTPResponse", response["Body"].__enter__())
+        if not response.get("ContentRange", "").startswith(f"bytes {start}-{end - 1}/"):
             body.close()
-            raise UnexpectedResponseError(f"S3 was asked for bytes {start}-{end - 1} and answered with another range")
+            raise UnexpectedResponseError(f"S3 returned a different range than the requested bytes {start}-{end - 1}.")
         return body
 
 
 class S3ByteStream:
-    """Bytes `start` to `end` (excluded) of an object, as `modelhaul.ports.byte_streams.ByteStream`.
+    """Bytes `start` to `end` (excluded) of an object, as a `modelhaul.ports.byte_streams.ByteStream`.
 
-    `open_body` opens them from a position on; it is called again when a body breaks off.
+    `open_body` opens the bytes from a given position. It is called again when the connection breaks.
     """
 
     ranged = True
@@ -229,7 +232,7 @@ class S3ByteStream:
         wanted = min(len(buffer), self._end - self._position, _READ_SIZE)
         if not wanted:
             return 0
-        for attempt in range(_REOPENINGS + 1):
+        for attempt in range(_MAX_REOPENS + 1):
             if attempt:
                 self._reopen()
             if data := self._read(wanted):
@@ -238,16 +241,16 @@ class S3ByteStream:
                 return len(data)
         left = self._end - self._position
         if self._stalled:
-            raise StalledTransferError(f"S3 sends nothing of the last {left:,} bytes")
-        raise SourceUnavailableError(f"S3's answer broke off {left:,} bytes early, again and again")
+            raise StalledTransferError(f"S3 sends no data; {left:,} bytes are missing.")
+        raise SourceUnavailableError(f"S3 ended the response {left:,} bytes early, {_MAX_REOPENS + 1} times in a row.")
 
     def close(self) -> None:
         with self._replacing:
             self._closed = True
             body = self._body
         if self._reading:
-            # Before the body, which cannot be closed while it is read. ValueError, RuntimeError: the read came to
-            # its end meanwhile. OSError: the other side closed first.
+            # The body cannot be closed during a read, so it is shut down first. ValueError, RuntimeError: the read has
+            # ended in the meantime. OSError: S3 has closed the connection.
             with contextlib.suppress(ValueError, RuntimeError, OSError):
                 body.shutdown()
         body.close()
@@ -259,32 +262,32 @@ class S3ByteStream:
         self.close()
 
     def _read(self, size: int) -> bytes:
-        """Up to `size` bytes, none where the body breaks off."""
+        """Read up to `size` bytes. Return an empty result if the connection breaks."""
         data = b""
         self._reading, self._stalled = True, False
         try:
             if not self._closed:
-                # Not readinto, which takes urllib3 twice the time.
+                # `read` is twice as fast as `readinto` in urllib3.
                 data = self._body.read(size)
         except (HTTPError, HTTPException, OSError, ValueError, AttributeError) as error:
-            # The last two: the body was closed, by another thread, under the read.
+            # ValueError, AttributeError: another thread closed the body during the read.
             self._stalled = isinstance(error, ReadTimeoutError)
         finally:
             self._reading = False
-        # A TLS connection that was shut down under a read can yield ciphertext.
+        # A TLS connection that is shut down during a read can return ciphertext.
         if self._closed:
-            raise SourceUnavailableError("the archive's reading was given up")
+            raise SourceUnavailableError("The stream was closed during the read.")
         return data
 
     def _reopen(self) -> None:
         body = self._open_body(self._position)
         with self._replacing:
             self._body = body
-            if self._closed:  # which closed the one before
+            if self._closed:  # `close` has closed the previous body only
                 body.close()
 
 
 def _rank_outcome(outcome: Mapping[str, Any]) -> tuple[str, bool]:
-    """What may not be replaced by one of a lower rank."""
+    """Return the rank of an outcome. An outcome must not be replaced by one of a lower rank."""
     created_at = outcome["created_at"]
     return created_at if isinstance(created_at, str) else "", outcome.get("task_status") != "PENDING"

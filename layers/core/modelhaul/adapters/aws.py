@@ -1,4 +1,4 @@
-"""What the adapters over botocore's clients share."""
+"""Session, clients and error codes of botocore for all adapters."""
 
 import threading
 from functools import cache
@@ -10,27 +10,28 @@ from botocore.session import Session, get_session
 
 CALL_ERRORS = (ClientError, BotoCoreError)
 
-_creating = threading.Lock()
+_session_lock = threading.Lock()
 
 
 @cache
 def open_session() -> Session:
-    """One for all clients, also pynamodb's: what botocore reads of regions and endpoints it reads once. boto3, whose
-    clients are botocore's, would only add to a cold start.
+    """Return the session of all clients, including pynamodb's, so that region and endpoint data is loaded only once.
+
+    boto3 returns the same clients, but would make a cold start longer.
     """
     return get_session()
 
 
 def create_client(service: str, region: str, config: Config) -> Any:
-    """A client of boto3's type for the service (`mypy_boto3_…`)."""
-    with _creating:  # a session is not thread-safe
+    """Create a client for the service. Its type is `mypy_boto3_<service>`'s."""
+    with _session_lock:  # a session is not thread-safe
         return open_session().create_client(service, region_name=region, config=config)
 
 
 def read_error_code(error: Exception) -> str:
-    """The service's code (`SlowDown`, for a HEAD the status: `404`), or what broke (`ReadTimeoutError`).
+    """Return the service's error code (`SlowDown`; for HEAD the status, `404`) or the exception's name.
 
-    Never the message: it may hold ARNs and addresses.
+    It does not return the message, which may contain ARNs and URLs.
     """
     if isinstance(error, ClientError):
         return str(error.response.get("Error", {}).get("Code", "Unknown"))

@@ -1,4 +1,4 @@
-"""The EventBus over the account's default event bus of Amazon EventBridge."""
+"""EventBus on Amazon EventBridge, the default event bus of the account."""
 
 import random
 import time
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 SOURCE = "Modelhaul"
 _BUS = "default"
-_ATTEMPTS = 4
-_FIRST_WAIT = 0.1  # seconds, doubled each time
+_MAX_ATTEMPTS = 4
+_FIRST_DELAY = 0.1  # seconds; doubled for each retry
 
 
 def create_events_client(region: str) -> "EventBridgeClient":
@@ -27,24 +27,26 @@ def create_events_client(region: str) -> "EventBridgeClient":
 
 
 class EventBridgeEventBus:
+    """Publishes events with PutEvents, up to four times."""
+
     def __init__(self, client: "EventBridgeClient", *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._client = client
         self._sleep = sleep
 
     def publish(self, event: Event) -> None:
         code = self._put(event)
-        for attempt in range(1, _ATTEMPTS):
+        for attempt in range(1, _MAX_ATTEMPTS):
             if code is None:
                 return
-            self._sleep(_FIRST_WAIT * 2**attempt * random.uniform(0.5, 1))  # noqa: S311 - jitter
+            self._sleep(_FIRST_DELAY * 2**attempt * random.uniform(0.5, 1))  # noqa: S311 - jitter
             code = self._put(event)
         if code is not None:
-            raise StorageUnavailableError(f"EventBridge did not take the event: {code}")
+            raise StorageUnavailableError(f"EventBridge PutEvents failed: {code}")
 
     def _put(self, event: Event) -> str | None:
-        """The code by which EventBridge refused the event, in an answer that says 200; None if it took it."""
+        """Send the event. Return the error code of the entry, which a response with status 200 may have; else None."""
         try:
-            answer = self._client.put_events(
+            response = self._client.put_events(
                 Entries=[
                     {
                         "EventBusName": _BUS,
@@ -57,4 +59,4 @@ class EventBridgeEventBus:
             )
         except CALL_ERRORS as error:
             raise StorageUnavailableError(f"EventBridge PutEvents failed: {read_error_code(error)}") from error
-        return answer["Entries"][0].get("ErrorCode") if answer["FailedEntryCount"] else None
+        return response["Entries"][0].get("ErrorCode") if response["FailedEntryCount"] else None

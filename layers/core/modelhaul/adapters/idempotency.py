@@ -1,4 +1,4 @@
-"""Answers by Idempotency-Key, kept in a DynamoDB table by Powertools.
+"""Responses by Idempotency-Key, which Powertools stores in a DynamoDB table.
 
 https://docs.aws.amazon.com/powertools/python/latest/utilities/idempotency/
 """
@@ -27,13 +27,13 @@ from modelhaul.domain.errors import IdempotencyKeyReusedError, RequestInProgress
 logger = logging.getLogger(__name__)
 
 type Response = dict[str, Any]
-"""As Lambda gives it to API Gateway."""
+"""A response in the format of API Gateway's Lambda proxy integration."""
 
 RETENTION_SECONDS = 24 * 3600  # seconds
 
 
 class DynamoDBResponseStore:
-    """A table with the key `id`, whose items expire by `expires_at`."""
+    """Responses in a table with the partition key `id` and the TTL attribute `expires_at`."""
 
     def __init__(self, table_name: str, *, region: str) -> None:
         self._layer = DynamoDBPersistenceLayer(
@@ -50,13 +50,14 @@ class DynamoDBResponseStore:
     def respond_once(
         self, resolve: Callable[[], Response], *, scope: list[str], key: str, digest: str, context: LambdaContext
     ) -> Response:
-        """What `resolve` answers, or what it answered to `key` within `scope` in the last 24 hours. An answer that asks
-        to come again later (429, 5xx, any with Retry-After) is not kept, so that coming again is of use.
+        """Return the stored response to `key` within `scope`, or else that of `resolve`, which is stored for 24 hours.
 
-        `digest` stands for the rest of the request. Raises IdempotencyKeyReusedError if the first one had another,
-        RequestInProgressError while that is being answered, StorageUnavailableError, and what `resolve` raises.
+        A response that asks for a retry (429, 5xx, or any with Retry-After) is not stored, so that the retry calls
+        `resolve` again. `digest` identifies the request. Raises IdempotencyKeyReusedError if the first request had a
+        different digest, RequestInProgressError while the first request is in progress, StorageUnavailableError, and
+        the errors of `resolve`.
         """
-        given: list[Response] = []
+        resolved: list[Response] = []
 
         @idempotent_function(  # type: ignore[untyped-decorator]
             data_keyword_argument="request",
@@ -71,50 +72,49 @@ class DynamoDBResponseStore:
             output_serializer=_ResponseSerializer(),
             key_prefix="modelhaul",
         )
-        def answer(*, request: dict[str, Any]) -> Response:  # noqa: ARG001 - what Powertools compares
-            given.append(resolve())
-            if _is_transient(given[0]):
+        def respond(*, request: dict[str, Any]) -> Response:  # noqa: ARG001 - Powertools compares it
+            resolved.append(resolve())
+            if _is_transient(resolved[0]):
                 raise _TransientResponseError
-            return given[0]
+            return resolved[0]
 
         try:
-            answered: Response = answer(request={"scope": scope, "key": key, "digest": digest})
+            response: Response = respond(request={"scope": scope, "key": key, "digest": digest})
         except _TransientResponseError:
-            return given[0]
+            return resolved[0]
         except IdempotencyAlreadyInProgressError:
-            raise RequestInProgressError("The first request with this Idempotency-Key is being answered.") from None
+            raise RequestInProgressError("The first request with this Idempotency-Key is in progress.") from None
         except IdempotencyValidationError:
-            raise IdempotencyKeyReusedError(
-                "This Idempotency-Key came with another request before: give each request a key of its own."
-            ) from None
+            raise IdempotencyKeyReusedError("This Idempotency-Key was used with a different request.") from None
         except (IdempotencyPersistenceLayerError, IdempotencyInconsistentStateError) as error:
-            if given:
-                # What was done is done, and said; the key is in progress until this function's time would have ended.
-                logger.warning("the answer is not kept under its key", exc_info=error)
-                return given[0]
+            if resolved:
+                # The request was executed, so its response is returned. The key stays in progress until the timeout of
+                # this function.
+                logger.warning("response not stored", exc_info=error)
+                return resolved[0]
             raise StorageUnavailableError("The DynamoDB request for the Idempotency-Key failed.") from error
-        return answered
+        return response
 
 
 class _TransientResponseError(Exception):
-    """The answer holds for now only."""
+    """The response must not be stored, because a retry may have a different one."""
 
 
-def _is_transient(answer: Response) -> bool:
-    status = answer["statusCode"]
+def _is_transient(response: Response) -> bool:
+    status = response["statusCode"]
     return (
         status == HTTPStatus.TOO_MANY_REQUESTS
         or status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        or any(name.lower() == "retry-after" for name in answer.get("multiValueHeaders", {}))
+        or any(name.lower() == "retry-after" for name in response.get("multiValueHeaders", {}))
     )
 
 
 class _ResponseSerializer(BaseIdempotencySerializer):
-    """Compressed: a thousand presigned addresses take 1.5 MB as they are, and an item may have 400 KB."""
+    """Compresses responses. A thousand presigned URLs have 1.5 MB, and an item is limited to 400 KB."""
 
     def to_dict(self, data: Response) -> dict[str, str]:
         return {"answer": base64.b64encode(zlib.compress(json.dumps(data).encode())).decode()}
 
     def from_dict(self, data: dict[str, str]) -> Response:
-        answer: Response = json.loads(zlib.decompress(base64.b64decode(data["answer"])))
-        return answer
+        response: Response = json.loads(zlib.decompress(base64.b64decode(data["answer"])))
+        return response

@@ -1,4 +1,4 @@
-"""Metrics as CloudWatch Embedded Metric Format lines in the function's log.
+"""Metrics in CloudWatch Embedded Metric Format, as lines of the function's log.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
@@ -10,8 +10,8 @@ from modelhaul.ports.metrics import CATALOG
 
 
 class PowertoolsMetrics:
-    """Implements `Metrics`. The namespace comes from POWERTOOLS_METRICS_NAMESPACE, the dimension
-    `service` from POWERTOOLS_SERVICE_NAME.
+    """Implements `Metrics`. POWERTOOLS_METRICS_NAMESPACE sets the namespace, POWERTOOLS_SERVICE_NAME the dimension
+    `service`.
     """
 
     def count(self, name: str, value: float = 1, **dimensions: str) -> None:
@@ -19,7 +19,8 @@ class PowertoolsMetrics:
         metric.add_metric(name, MetricUnit(CATALOG[name].unit), value)
         for key, text in dimensions.items():
             metric.add_dimension(key, str(text))
-        # CloudWatch adds nothing up over dimensions, and alarms cannot search: so the total is a metric of its own.
+        # The total over all dimensions is a separate metric, because CloudWatch does not aggregate over dimensions, and
+        # alarms cannot use search expressions.
         if dimensions and metric.service:
             metric.add_dimensions(service=metric.service)
         metric.flush_metrics()

@@ -1,4 +1,4 @@
-"""The SecretStore over AWS Secrets Manager."""
+"""SecretStore on AWS Secrets Manager."""
 
 import time
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from modelhaul.domain.errors import CredentialsRefusedError, StorageUnavailableE
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
-_CACHE_SECONDS = 300
+_CACHE_TTL = 300  # seconds
 
 # https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html#API_GetSecretValue_Errors
-_REFUSALS = frozenset(
+_PERMANENT_CODES = frozenset(
     {
         "AccessDeniedException",
         "DecryptionFailure",
@@ -37,7 +37,7 @@ def create_secrets_client(region: str) -> "SecretsManagerClient":
 
 
 class SecretsManagerSecretStore:
-    """Remembers each secret for five minutes, so that a warm function asks rarely and sees a new one soon."""
+    """Caches each secret for five minutes, so that a warm function reads it rarely, but sees a new value soon."""
 
     def __init__(self, client: "SecretsManagerClient", *, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
@@ -46,25 +46,25 @@ class SecretsManagerSecretStore:
 
     def read_secret(self, secret_id: str) -> str:
         now = self._clock()
-        known = self._cache.get(secret_id)
-        if known is not None and now < known[0] + _CACHE_SECONDS:
-            return known[1]
+        cached = self._cache.get(secret_id)
+        if cached is not None and now < cached[0] + _CACHE_TTL:
+            return cached[1]
         text = self._fetch(secret_id)
         self._cache[secret_id] = (now, text)
         return text
 
     def _fetch(self, secret_id: str) -> str:
-        # `from None`: the causes name ARNs, and no trace may lead to a secret.
+        # `from None`: the causes contain ARNs, and stack traces must not show the name of a secret.
         try:
-            answer = self._client.get_secret_value(SecretId=secret_id)
+            response = self._client.get_secret_value(SecretId=secret_id)
         except CALL_ERRORS as error:
             code = read_error_code(error)
-            if code not in _REFUSALS:
+            if code not in _PERMANENT_CODES:
                 raise StorageUnavailableError(f"Secrets Manager GetSecretValue failed: {code}") from None
             raise CredentialsRefusedError(
-                f"the configured secret cannot be read ({code}): check that it exists and who may read it"
+                f"The configured secret cannot be read ({code}). Check that it exists and that access is allowed."
             ) from None
         try:
-            return answer["SecretString"]
+            return response["SecretString"]
         except KeyError:
-            raise CredentialsRefusedError("the configured secret is binary, not text") from None
+            raise CredentialsRefusedError("The configured secret must be text, but is binary.") from None

@@ -1,4 +1,4 @@
-"""The MessageQueue over Amazon SQS."""
+"""MessageQueue on Amazon SQS."""
 
 import math
 import random
@@ -21,10 +21,10 @@ _MAX_BATCH_ENTRIES = 10
 _MAX_BATCH_BYTES = 1024 * 1024
 _MAX_DELAY = 900
 
-_ATTEMPTS = 4
-_FIRST_WAIT = 0.1  # seconds, doubled each time
+_MAX_ATTEMPTS = 4
+_FIRST_DELAY = 0.1  # seconds; doubled for each retry
 
-_SETTINGS: dict[type[Message], str] = {
+_QUEUE_URL_VARIABLES: dict[type[Message], str] = {
     AcceptArchive: "ARCHIVE_QUEUE_URL",
     PlanImport: "PLAN_QUEUE_URL",
     TransferFiles: "TRANSFER_QUEUE_URL",
@@ -42,7 +42,7 @@ def create_sqs_client(region: str) -> "SQSClient":
 
 
 class SQSMessageQueue:
-    """Sends to the queue whose URL `queue_urls` has for the message's type; bodies are the messages' JSON."""
+    """Sends each message as JSON to the queue that `queue_urls` has for its type."""
 
     def __init__(
         self,
@@ -68,15 +68,16 @@ class SQSMessageQueue:
         try:
             return self._queue_urls[type(message)]
         except KeyError:
-            raise ValueError(f"no queue for {type(message).__name__}: {_SETTINGS[type(message)]} is not set") from None
+            name = _QUEUE_URL_VARIABLES[type(message)]
+            raise ValueError(f"No queue for {type(message).__name__}: {name} is not set.") from None
 
     def _send_batch(self, url: str, batch: list[str], delay: int) -> None:
         entries: list[SendMessageBatchRequestEntryTypeDef] = [
             {"Id": str(number), "MessageBody": body, "DelaySeconds": delay} for number, body in enumerate(batch)
         ]
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(_MAX_ATTEMPTS):
             if attempt:
-                self._sleep(_FIRST_WAIT * 2**attempt * random.uniform(0.5, 1))  # noqa: S311 - jitter
+                self._sleep(_FIRST_DELAY * 2**attempt * random.uniform(0.5, 1))  # noqa: S311 - jitter
             failed = self._send_entries(url, entries)
             if not failed:
                 return
@@ -92,11 +93,11 @@ class SQSMessageQueue:
         self, url: str, entries: "list[SendMessageBatchRequestEntryTypeDef]"
     ) -> "dict[str, BatchResultErrorEntryTypeDef]":
         try:
-            answer = self._client.send_message_batch(QueueUrl=url, Entries=entries)
+            response = self._client.send_message_batch(QueueUrl=url, Entries=entries)
         except CALL_ERRORS as error:
             code = read_error_code(error)
             raise StorageUnavailableError(f"SQS SendMessageBatch failed: {code}") from error
-        return {failure["Id"]: failure for failure in answer.get("Failed", [])}
+        return {failure["Id"]: failure for failure in response.get("Failed", [])}
 
 
 def _split_batches(bodies: list[str]) -> Iterator[list[str]]:

@@ -1,1 +1,1 @@
-"""ZIP archives: a strict directory, entries by ranges, inflating, and the models in them."""
+"""ZIP archives: strict parsing, reading entries by ranges, decompression, and finding the models in them."""

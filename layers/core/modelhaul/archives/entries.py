@@ -1,4 +1,4 @@
-"""The entries of a ZIP archive, the limits that a reader sets, and why an archive is refused."""
+"""The entries of a ZIP archive, the limits of the reader, and the reasons for which an archive is refused."""
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -9,7 +9,7 @@ _SHOWN_NAME = 80  # characters of an entry's name in a message
 
 
 class Refusal(StrEnum):
-    """Why an archive is refused."""
+    """The reason for which an archive is refused."""
 
     EMPTY = "empty"
     NOT_A_ZIP = "not-a-zip"
@@ -40,7 +40,7 @@ class Refusal(StrEnum):
 
 
 class Method(IntEnum):
-    """The compression methods that are read; APPNOTE 4.4.5."""
+    """The supported compression methods; APPNOTE 4.4.5."""
 
     STORED = 0
     DEFLATED = 8
@@ -48,8 +48,10 @@ class Method(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """Limits on uncompressed bytes. `max_entry_bytes` applies to deflated entries, `max_ratio` (uncompressed :
-    compressed) to deflated entries and to archives of more than 100 MiB uncompressed.
+    """Limits on the number of entries and on uncompressed bytes.
+
+    `max_entry_bytes` applies to deflated entries. `max_ratio` (uncompressed : compressed) applies to deflated entries
+    and archives of more than 100 MiB uncompressed.
     """
 
     max_entries: int
@@ -60,10 +62,11 @@ class ArchiveLimits:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of the central directory. Its local header is at `header_offset`, and the next entry's, or the
-    directory, at `end`.
+    """One entry of the central directory.
 
-    `name` has slashes as separators, also if `raw_name`, the bytes in the archive, has backslashes.
+    The entry starts at `header_offset`, with its local header, and ends at `end`, where the next entry or the central
+    directory starts. `raw_name` is the name as stored in the archive. `name` always has slashes as separators, even if
+    `raw_name` has backslashes.
     """
 
     name: str
@@ -81,6 +84,6 @@ class Entry:
         return self.name.endswith("/")
 
 
-def refuse_entry(name: str, what: str, reason: Refusal) -> ArchiveRefusedError:
-    """The error for one entry; `what` is the rest of a sentence that starts with the entry's name."""
-    return ArchiveRefusedError(f"Entry {name[:_SHOWN_NAME]!r} {what}.", reason=reason, entry=name)
+def refuse_entry(name: str, predicate: str, reason: Refusal) -> ArchiveRefusedError:
+    """Return the error for one entry. `predicate` completes the sentence that starts with the entry's name."""
+    return ArchiveRefusedError(f"Entry {name[:_SHOWN_NAME]!r} {predicate}.", reason=reason, entry=name)

@@ -1,4 +1,4 @@
-"""Whether a ZIP archive is an archive of another format too, which bsdtar would extract instead."""
+"""Refuse a ZIP archive that is also valid in another format, which bsdtar would extract instead."""
 
 import re
 
@@ -8,21 +8,26 @@ from modelhaul.domain.errors import ArchiveRefusedError
 _TAR_BLOCK = 512  # bytes
 _CHECKSUM = slice(148, 156)
 _CHECKSUM_FORM = re.compile(rb"[ \0]*([0-7]+)[ \0]*")
-_ISO = slice(32_769, 32_774)  # of the first volume descriptor, in sector 16 of 2,048 bytes
+_ISO = slice(32_769, 32_774)  # identifier of the first volume descriptor, in sector 16 of 2,048 bytes
 FORMATS_SIZE = _ISO.stop
-"""Bytes of the archive's start by which the formats are known."""
+"""Bytes at the start of the archive that identify the formats."""
 
 
 def check_other_formats(head: bytes) -> None:
-    """`head`: the archive's first `FORMATS_SIZE` bytes, or all. Raises ArchiveRefusedError."""
+    """Refuse a tar archive and an ISO 9660 image. `head`: the archive's first `FORMATS_SIZE` bytes, or all of it.
+
+    Raises ArchiveRefusedError.
+    """
     if _is_tar(head[:_TAR_BLOCK]):
-        raise ArchiveRefusedError("The archive is also a tar archive.", reason=Refusal.AMBIGUOUS_FORMAT)
+        raise ArchiveRefusedError("The file is also a valid tar archive.", reason=Refusal.AMBIGUOUS_FORMAT)
     if head[_ISO] == b"CD001":
-        raise ArchiveRefusedError("The archive is also an ISO 9660 image.", reason=Refusal.AMBIGUOUS_FORMAT)
+        raise ArchiveRefusedError("The file is also a valid ISO 9660 image.", reason=Refusal.AMBIGUOUS_FORMAT)
 
 
 def _is_tar(block: bytes) -> bool:
-    """By the checksum, of unsigned or signed bytes, as libarchive and tarfile know a tar without a magic number.
+    """Return whether the block has a valid tar checksum, computed over unsigned or signed bytes.
+
+    libarchive and tarfile recognize a tar archive without a magic number in this way.
 
     https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html#tag_20_94_13_06
     """

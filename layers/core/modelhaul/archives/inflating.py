@@ -1,4 +1,4 @@
-"""Inflates an entry in a stream, and stops as soon as it disagrees with the archive's central directory."""
+"""Decompress an entry in a stream, and fail as soon as it disagrees with the archive's central directory."""
 
 from typing import Self
 
@@ -12,7 +12,7 @@ _READ_SIZE = 128 * 1024
 
 
 class InflatingStream:
-    """The content of a deflated entry, whose compressed bytes `stream` gives; see `modelhaul.ports.byte_streams`."""
+    """The content of a deflated entry; see `modelhaul.ports.byte_streams`. `stream` has the compressed bytes."""
 
     ranged = False
     offset = 0
@@ -28,7 +28,7 @@ class InflatingStream:
         self._left = entry.size
 
     def readinto(self, buffer: memoryview) -> int:
-        """Raises ArchiveRefusedError besides what the stream raises."""
+        """Read decompressed bytes. Raises ArchiveRefusedError and the errors of the stream."""
         while not self._inflater.eof:
             piece = self._inflate(min(len(buffer), self._left + 1))
             if len(piece) > self._left:
@@ -39,7 +39,7 @@ class InflatingStream:
                 buffer[: len(piece)] = piece
                 self._left -= len(piece)
                 if not self._left:
-                    # Now, since who knows the size reads no further.
+                    # Checked now, because a caller that knows the size does not read again.
                     self._finish()
                 return len(piece)
         self._check_end()
@@ -63,7 +63,7 @@ class InflatingStream:
         try:
             piece: bytes = self._inflater.decompress(compressed, size)
         except isal_zlib.error:  # type: ignore[misc]
-            raise self._refuse("is damaged: its data cannot be inflated", Refusal.DAMAGED) from None
+            raise self._refuse("is damaged: its data cannot be decompressed", Refusal.DAMAGED) from None
         self._pending = self._inflater.unconsumed_tail
         if not piece and not compressed and not self._inflater.eof:
             raise self._refuse("is damaged: its compressed data ends early", Refusal.DAMAGED)
@@ -80,11 +80,11 @@ class InflatingStream:
     def _check_end(self) -> None:
         if self._left:
             raise self._refuse(
-                f"is damaged: it inflates to {self._entry.size - self._left:,} bytes, not {self._entry.size:,}",
+                f"is damaged: it inflates to {self._entry.size - self._left:,} bytes instead of {self._entry.size:,}",
                 Refusal.DAMAGED,
             )
         if self._inflater.unused_data or self._read != self._entry.compressed_size:
             raise self._refuse("has compressed bytes after the end of its Deflate stream", Refusal.HIDDEN_DATA)
 
-    def _refuse(self, what: str, reason: Refusal) -> ArchiveRefusedError:
-        return refuse_entry(self._entry.name, what, reason)
+    def _refuse(self, predicate: str, reason: Refusal) -> ArchiveRefusedError:
+        return refuse_entry(self._entry.name, predicate, reason)

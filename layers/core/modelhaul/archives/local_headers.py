@@ -1,4 +1,4 @@
-"""Local headers and data descriptors of entries, compared with the central directory."""
+"""Compare the local headers and data descriptors of entries with the central directory."""
 
 import struct
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ DESCRIPTOR_FLAG = 0x8  # APPNOTE 4.4.4, bit 3
 _DESCRIPTOR_SIGNATURE = b"PK\x07\x08"
 _NARROW, _WIDE = struct.Struct("<3L"), struct.Struct("<L2Q")  # APPNOTE 4.3.9
 _NARROW_SIZES, _WIDE_SIZES = (12, 16), (20, 24)  # bytes without and with the signature
-_MAX_VERSION = 45  # APPNOTE 4.4.3: zip64. What needs more is skipped by unzip.
+_MAX_VERSION = 45  # APPNOTE 4.4.3: zip64. unzip skips entries that need a later version.
 _MAX_LONG = 0xFFFFFFFF
 
 
 class ShortHeaderError(Exception):
-    """The local header needs `needed` bytes, and fewer were given."""
+    """The local header has `needed` bytes, but fewer were read."""
 
     def __init__(self, needed: int) -> None:
         super().__init__(needed)
@@ -29,24 +29,26 @@ class ShortHeaderError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LocalHeader:
-    """`size`: bytes before the entry's data. `descriptor_size`: bytes behind it; 0 without a data descriptor."""
+    """`size`: bytes before the entry's data. `descriptor_size`: bytes after it; 0 without a data descriptor."""
 
     size: int
     descriptor_size: int
 
 
 def check_version(name: str, version: int) -> None:
-    """`version`: needed to extract, in tenths."""
+    """Refuse an unsupported version of the ZIP format. `version`: the version needed to extract, in tenths."""
     if version > _MAX_VERSION:
         raise refuse_entry(
-            name, f"needs version {version / 10} of the ZIP format; {_MAX_VERSION / 10} is supported", Refusal.METHOD
+            name,
+            f"requires version {version / 10} of the ZIP format; the latest supported version is {_MAX_VERSION / 10}",
+            Refusal.METHOD,
         )
 
 
 def check_local_header(data: bytes, entry: Entry) -> LocalHeader:
-    """Compares the local header, with which `data` begins, with the directory's entry.
+    """Compare the local header at the start of `data` with the entry of the central directory.
 
-    Raises ShortHeaderError if `data` is too short, ArchiveRefusedError.
+    Raises ArchiveRefusedError, or ShortHeaderError if `data` is too short.
     """
     if len(data) < LOCAL_HEADER_SIZE:
         raise ShortHeaderError(LOCAL_HEADER_SIZE)
@@ -63,18 +65,18 @@ def check_local_header(data: bytes, entry: Entry) -> LocalHeader:
         raise ShortHeaderError(length)
     raw_name = data[LOCAL_HEADER_SIZE : LOCAL_HEADER_SIZE + name_size]
     check_version(entry.name, version & 0xFF)
-    for what, local, central in (
+    for field, local, central in (
         ("name", raw_name, entry.raw_name),
         ("flags", flags, entry.flags),
         ("method", method, entry.method),
     ):
         if local != central:
-            raise _refuse_mismatch(entry, what, local, central)
+            raise _refuse_mismatch(entry, field, local, central)
     fields = read_extra_fields(data[LOCAL_HEADER_SIZE + name_size : length], raw_name)
     name = read_local_name(raw_name, fields)
     if name != entry.name:
         raise refuse_entry(
-            entry.name, f"has another name in its local header ({name[:80]!r}, in UTF-8)", Refusal.NAME_ENCODING
+            entry.name, f"has a different name in its local header ({name[:80]!r} in UTF-8)", Refusal.NAME_ENCODING
         )
     compressed, size, _, _ = read_sizes(entry.name, fields, (compressed, size, entry.header_offset, 0))
     _check_values(entry, flags, (crc32, compressed, size))
@@ -83,25 +85,26 @@ def check_local_header(data: bytes, entry: Entry) -> LocalHeader:
 
 
 def _check_values(entry: Entry, flags: int, local: tuple[int, int, int]) -> None:
-    """With a data descriptor, the local header may have zeros."""
-    is_later = bool(flags & DESCRIPTOR_FLAG)
+    """Compare the CRC-32 and the sizes. An entry with a data descriptor may have zeros in its local header."""
+    has_descriptor = bool(flags & DESCRIPTOR_FLAG)
     central = (entry.crc32, entry.compressed_size, entry.size)
-    for what, value, known in zip(("CRC-32", "compressed size", "size"), local, central, strict=True):
-        if value != known and not (is_later and value == 0):
-            raise _refuse_mismatch(entry, what, value, known)
+    for field, value, expected in zip(("CRC-32", "compressed size", "size"), local, central, strict=True):
+        if value != expected and not (has_descriptor and value == 0):
+            raise _refuse_mismatch(entry, field, value, expected)
 
 
-def _refuse_mismatch(entry: Entry, what: str, local: object, central: object) -> ArchiveRefusedError:
+def _refuse_mismatch(entry: Entry, field: str, local: object, central: object) -> ArchiveRefusedError:
     return refuse_entry(
-        entry.name, f"has a local header that disagrees with the central directory ({what} {local!r}, {central!r})",
+        entry.name, f"has a local header that disagrees with the central directory ({field} {local!r}, {central!r})",
         Refusal.HEADER_MISMATCH,
     )  # fmt: skip
 
 
 def _find_descriptor_size(entry: Entry, rest: int, *, must_be_wide: bool) -> int:
-    """`rest`: bytes between the entry's data and the next entry, which must be a data descriptor or none.
+    """Return the size of the entry's data descriptor, or 0 if it has no descriptor.
 
-    Some writers have sizes of 64 bits in it without saying so in the local header.
+    `rest`: bytes between the entry's data and the next entry. They must be the data descriptor. Some writers use 64-bit
+    sizes in it without a zip64 extra field in the local header.
     """
     if not entry.flags & DESCRIPTOR_FLAG:
         if rest:
@@ -110,21 +113,25 @@ def _find_descriptor_size(entry: Entry, rest: int, *, must_be_wide: bool) -> int
             )
         return 0
     if rest not in _WIDE_SIZES and (must_be_wide or rest not in _NARROW_SIZES):
-        raise refuse_entry(entry.name, f"lacks a data descriptor: {rest:,} bytes follow its data", Refusal.HIDDEN_DATA)
+        raise refuse_entry(
+            entry.name,
+            f"is followed by {rest:,} bytes instead of a data descriptor",
+            Refusal.HIDDEN_DATA,
+        )
     return rest
 
 
 def check_descriptor(data: bytes, entry: Entry, header: LocalHeader) -> None:
-    """Compares the data descriptor (APPNOTE 4.3.9), which `data` is, with the entry. Raises ArchiveRefusedError."""
+    """Compare the data descriptor in `data` (APPNOTE 4.3.9) with the entry. Raises ArchiveRefusedError."""
     layout = _WIDE if header.descriptor_size in _WIDE_SIZES else _NARROW
     if len(data) > layout.size and not data.startswith(_DESCRIPTOR_SIGNATURE):
-        raise refuse_entry(entry.name, "has a data descriptor without its signature", Refusal.HEADER_MISMATCH)
+        raise refuse_entry(entry.name, "has a data descriptor without a signature", Refusal.HEADER_MISMATCH)
     found = layout.unpack(data[-layout.size :])
-    known = (entry.crc32, entry.compressed_size, entry.size)
-    for what, value, other in zip(("CRC-32", "compressed size", "size"), found, known, strict=True):
-        if value != other:
+    central = (entry.crc32, entry.compressed_size, entry.size)
+    for field, value, expected in zip(("CRC-32", "compressed size", "size"), found, central, strict=True):
+        if value != expected:
             raise refuse_entry(
                 entry.name,
-                f"has a data descriptor that disagrees with the central directory ({what} {value}, {other})",
+                f"has a data descriptor that disagrees with the central directory ({field} {value}, {expected})",
                 Refusal.HEADER_MISMATCH,
             )

@@ -1,4 +1,4 @@
-"""Finds out which models are in an archive."""
+"""Find the models in an archive."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,21 +12,24 @@ from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source
 from modelhaul.domain.names import name_models
 from modelhaul.domain.required_files import MAX_INDEX_SIZE, RequiredFiles, find_missing_files
 
-MAX_MODELS = 90  # of one archive: they are claimed in one DynamoDB transaction (100 actions)
-# What is kept of the others: enough to act on, and no more than a record holds.
+MAX_MODELS = 90  # per archive: they are claimed in one DynamoDB transaction, which has at most 100 actions
+# Limits on the recorded directories without a model, so that they fit into the task's item.
 _MAX_SKIPPED = 100
 _MAX_MISSING = 10
+# Limits on the directories and files in an error message.
+_MAX_SHOWN = 10
+_MAX_SHOWN_MISSING = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """`names`: the name of the model in each valid directory, `""` being the archive's root."""
+    """`names`: the name of the model in each valid directory. `""` is the root of the archive."""
 
     names: dict[str, str]
     skipped: tuple[SkippedDirectory, ...]
 
     def build_models(self, task_id: str, moment: datetime) -> list[Model]:
-        """The models' records for the task that claims them, by name."""
+        """Return the models' records for the task that claims them, sorted by name."""
         models = []
         for directory, name in sorted(self.names.items(), key=lambda item: item[1]):
             root = f"{directory}/" if directory else ""
@@ -36,10 +39,11 @@ class Inspection:
 
 
 def inspect_archive(reader: ArchiveReader, archive: Archive, rule: RequiredFiles) -> Inspection:
-    """Checks the archive's structure and finds its models.
+    """Check the archive's structure and find its models.
 
-    If the files at its root make a model, it is all of the archive, directories included; else each top-level
-    directory is a model or is skipped. Raises ArchiveRefusedError, NoModelInArchiveError, InvalidReferenceError.
+    If the files at the root are a valid model, the whole archive is this model, with its directories. Otherwise each
+    top-level directory is a model, or is skipped. Raises ArchiveRefusedError, NoModelInArchiveError,
+    InvalidReferenceError.
     """
     reader.check_local_headers()
     entries = {entry.name: entry for entry in reader.files}
@@ -48,21 +52,21 @@ def inspect_archive(reader: ArchiveReader, archive: Archive, rule: RequiredFiles
         entry = entries[f"{directory}/{path}" if directory else path]
         return reader.read_entry(entry) if entry.size <= MAX_INDEX_SIZE else None
 
-    lacking: dict[str, tuple[str, ...]] = {}
+    missing: dict[str, tuple[str, ...]] = {}
     if any("/" not in path for path in entries):
-        lacking[""] = find_missing_files(entries.keys(), partial(read_index, ""), rule)
-    if lacking.get("") != ():
+        missing[""] = find_missing_files(entries.keys(), partial(read_index, ""), rule)
+    if missing.get("") != ():
         for directory, paths in _group_by_directory(entries).items():
-            lacking[directory] = find_missing_files(paths, partial(read_index, directory), rule)
-    valid = [directory for directory, lacks in lacking.items() if not lacks]
+            missing[directory] = find_missing_files(paths, partial(read_index, directory), rule)
+    valid = [directory for directory, files in missing.items() if not files]
     if not valid:
-        raise NoModelInArchiveError(_describe_missing(lacking), lacking=lacking)
+        raise NoModelInArchiveError(_describe_missing(missing), missing=missing)
     if len(valid) > MAX_MODELS:
         raise ArchiveRefusedError(
-            f"The archive holds {len(valid):,} models; the limit is {MAX_MODELS}.", reason="too-many-models"
+            f"The archive has {len(valid):,} models; the limit is {MAX_MODELS}.", reason="too-many-models"
         )
     names = name_models(valid, model_name=archive.model_name, file_name=archive.file_name)
-    skipped = tuple(SkippedDirectory(d, lacks[:_MAX_MISSING]) for d, lacks in lacking.items() if lacks)
+    skipped = tuple(SkippedDirectory(d, files[:_MAX_MISSING]) for d, files in missing.items() if files)
     return Inspection(names, skipped[:_MAX_SKIPPED])
 
 
@@ -75,9 +79,12 @@ def _group_by_directory(paths: Iterable[str]) -> dict[str, set[str]]:
     return groups
 
 
-def _describe_missing(lacking: dict[str, tuple[str, ...]]) -> str:
-    if not lacking:
-        return "There are no files in the archive."
-    shown = [f"{directory or 'the top level'!r} lacks {', '.join(lacks[:5])}" for directory, lacks in lacking.items()]
-    more = f"; and {len(shown) - 10:,} more directories" if len(shown) > 10 else ""  # noqa: PLR2004 - as many as fit
-    return f"There is no valid model in the archive: {'; '.join(shown[:10])}{more}."
+def _describe_missing(missing: dict[str, tuple[str, ...]]) -> str:
+    if not missing:
+        return "The archive has no files."
+    shown = [
+        f"{repr(directory) if directory else 'the top level'} is missing {', '.join(files[:_MAX_SHOWN_MISSING])}"
+        for directory, files in missing.items()
+    ]
+    more = f"; and {len(shown) - _MAX_SHOWN:,} more directories" if len(shown) > _MAX_SHOWN else ""
+    return f"The archive has no valid model: {'; '.join(shown[:_MAX_SHOWN])}{more}."

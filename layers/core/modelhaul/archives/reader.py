@@ -1,4 +1,4 @@
-"""Reads a ZIP archive by ranges: its directory and its entries."""
+"""Read the directory and the entries of a ZIP archive by ranges."""
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -8,8 +8,9 @@ from itertools import batched
 from typing import Self
 
 from modelhaul.archives.directory import read_directory
-from modelhaul.archives.ends import TAIL_SIZE, find_directory, list_other_ends, refuse_second_end
+from modelhaul.archives.ends import TAIL_SIZE, find_directory, list_end_candidates, refuse_second_end
 from modelhaul.archives.entries import ArchiveLimits, Entry, Method, Refusal, refuse_entry
+from modelhaul.archives.entry_streams import EntryStream
 from modelhaul.archives.formats import FORMATS_SIZE, check_other_formats
 from modelhaul.archives.inflating import InflatingStream
 from modelhaul.archives.local_headers import (
@@ -21,8 +22,7 @@ from modelhaul.archives.local_headers import (
     check_descriptor,
     check_local_header,
 )
-from modelhaul.archives.names import is_junk
-from modelhaul.archives.windows import EntryWindow
+from modelhaul.archives.names import is_macos_metadata
 from modelhaul.domain.digests import Algorithm, Digest, FileHasher
 from modelhaul.domain.errors import ArchiveRefusedError
 from modelhaul.ports.byte_streams import ByteStream, fill_buffer
@@ -30,21 +30,20 @@ from modelhaul.ports.byte_streams import ByteStream, fill_buffer
 type OpenRange = Callable[[int, int], ByteStream]
 """Opens bytes `start` to `end` (excluded) of an archive."""
 
-type _Pending = tuple[Entry, LocalHeader]
-"""An entry whose data descriptor is to be compared."""
+type _Unchecked = tuple[Entry, LocalHeader]
+"""An entry whose data descriptor is not checked yet."""
 
-_CHUNK = 256 * 1024
-_HEADER_SLACK = 512  # bytes of extra fields that one request for a local header brings along
-# What is near each other, local headers or small entries, is read together; a run stays below what may be in memory 8
-# times over.
-_RUN_GAP = 64 * 1024
-_RUN_SIZE = 4 * 1024 * 1024
+_CHUNK_SIZE = 256 * 1024
+_MAX_EXTRA = 512  # bytes of extra fields that are read together with a local header
+# Local headers or small entries that are adjacent are read in one request. `_CONCURRENCY` runs must fit in memory.
+_MAX_RUN_GAP = 64 * 1024
+_MAX_RUN_SIZE = 4 * 1024 * 1024
 _CONCURRENCY = 8
-_MAX_HEADS = 1_000  # of one run: each may be of some bytes in the archive, and of two kilobytes inflated
+_MAX_HEADS = 1_000  # per run: a few bytes in the archive can inflate to a head of two kilobytes
 
 
 class ArchiveReader:
-    """One archive of `size` bytes. Every method raises ArchiveRefusedError and what `open_range` raises."""
+    """Reads one archive of `size` bytes. Every method raises ArchiveRefusedError and what `open_range` raises."""
 
     def __init__(self, open_range: OpenRange, size: int, limits: ArchiveLimits) -> None:
         self._open_range = open_range
@@ -53,16 +52,17 @@ class ArchiveReader:
 
     @cached_property
     def entries(self) -> Sequence[Entry]:
-        """All of the central directory, in order of their place in the archive.
+        """All entries of the central directory, in the order of their offsets.
 
-        One request, or two; up to 32 small ones more if entries that are archives lie at the end.
+        One or two requests, and up to 32 small requests more if stored archives lie at the end of this one.
         """
         start = max(0, self._size - TAIL_SIZE)
         tail = self._read(start, self._size)
-        others = list_other_ends(tail, self._size)
+        candidates = list_end_candidates(tail, self._size)
         location = find_directory(tail, self._size)
-        for other in others:
-            if self._read(other.offset, other.offset + len(other.signature)) == other.signature:
+        for candidate in candidates:
+            signature = candidate.signature
+            if self._read(candidate.offset, candidate.offset + len(signature)) == signature:
                 raise refuse_second_end()
         end = location.offset + location.size
         data = self._read(location.offset, end) if location.offset < start else tail[location.offset - start :]
@@ -71,32 +71,33 @@ class ArchiveReader:
     @property
     def files(self) -> Iterator[Entry]:
         """The entries that are files, without the metadata that macOS adds."""
-        return (e for e in self.entries if not e.is_directory and not is_junk(e.name))
+        return (e for e in self.entries if not e.is_directory and not is_macos_metadata(e.name))
 
     def check_local_headers(self) -> None:
-        """Compares every entry's local header and data descriptor with the directory; reads neighbours together.
+        """Compare every entry's local header and data descriptor with the directory. Adjacent entries share a request.
 
-        Also refuses an archive that is valid in another format.
+        Also refuse an archive that is valid in another format.
         """
         check_other_formats(self._read(0, min(self._size, FORMATS_SIZE)))
-        pending: _Pending | None = None
+        previous: _Unchecked | None = None
         with ThreadPoolExecutor(_CONCURRENCY, thread_name_prefix="headers") as pool:
-            for before, last in pool.map(self._check_run, group_neighbours(self.entries, _end_of_header)):
-                if pending is not None:
-                    _check_pending(before, pending)
-                pending = last
-        if pending is not None and pending[1].descriptor_size:
-            entry, _ = pending
-            _check_pending(self._read(_begin_descriptor(entry), entry.end), pending)
+            for before, last in pool.map(self._check_run, group_adjacent(self.entries, _find_header_end)):
+                if previous is not None:
+                    _check_descriptor_before(before, previous)
+                previous = last
+        if previous is not None and previous[1].descriptor_size:
+            entry, _ = previous
+            _check_descriptor_before(self._read(_find_descriptor_start(entry), entry.end), previous)
 
     def read_heads(self, entries: Sequence[Entry], size: int, *, max_requests: int) -> Iterator[tuple[Entry, bytes]]:
-        """Each of the entries, given in order, with the first `size` bytes of its content.
+        """Yield each of the ordered entries with the first `size` bytes of its content.
 
-        Their CRC-32 is not verified: enough to choose what to read, not to call a file clean; `read_entry` verifies.
-        Neighbours are read in one request, and far data descriptors in one each. Raises ArchiveRefusedError before the
-        first if the neighbours would take more than `max_requests`.
+        The CRC-32 of the content is not verified: a head is enough to choose the files to read, but not to accept a
+        file. `read_entry` verifies. Adjacent entries are read in one request. A data descriptor that is far from its
+        head takes one more. Raises ArchiveRefusedError before the first head if the adjacent entries would take more
+        than `max_requests`.
         """
-        groups = group_neighbours(entries, lambda e: _end_of_head(e, size))
+        groups = group_adjacent(entries, lambda e: _find_head_end(e, size))
         runs = [run for group in groups for run in batched(group, _MAX_HEADS, strict=False)]
         if len(runs) > max_requests:
             raise ArchiveRefusedError(
@@ -104,39 +105,39 @@ class ArchiveReader:
                 reason=Refusal.TOO_MANY_ENTRIES,
             )
         with ThreadPoolExecutor(_CONCURRENCY, thread_name_prefix="heads") as pool:
-            for some in batched(runs, _CONCURRENCY, strict=False):
-                for run, heads in zip(some, pool.map(lambda run: self._read_run(run, size), some), strict=True):
+            for batch in batched(runs, _CONCURRENCY, strict=False):
+                for run, heads in zip(batch, pool.map(lambda run: self._read_run(run, size), batch), strict=True):
                     yield from zip(run, heads, strict=True)
 
     def open_entry(self, entry: Entry) -> ByteStream:
-        """The entry's content from its first byte; one request. The last byte comes once its descriptor is compared."""
+        """Open the entry's content in one request. The data descriptor is checked before the last byte is returned."""
         stream = self._open_range(entry.header_offset, entry.end)
         try:
             header = self._skip_header(stream, entry)
-            window = EntryWindow(stream, entry, header)
-            return InflatingStream(window, entry) if entry.method is Method.DEFLATED else window
+            data = EntryStream(stream, entry, header)
+            return InflatingStream(data, entry) if entry.method is Method.DEFLATED else data
         except BaseException:
             stream.close()
             raise
 
     def find_data(self, entry: Entry) -> int:
-        """Where in the archive the entry's data begins; one small request, or two with a data descriptor."""
+        """Return the offset of the entry's data in the archive: one small request, or two with a data descriptor."""
         header = self._find_header(entry)
         if header.descriptor_size:
-            _check_pending(self._read(_begin_descriptor(entry), entry.end), (entry, header))
+            _check_descriptor_before(self._read(_find_descriptor_start(entry), entry.end), (entry, header))
         return entry.header_offset + header.size
 
     def verify_entry(self, entry: Entry) -> str:
-        """Reads the entry through, keeping nothing, and returns its sha256 in hex."""
+        """Read and verify the entry without storing it, and return its sha256 in hex."""
         hasher = FileHasher(Digest(Algorithm.CRC32, f"{entry.crc32:08x}"), entry.size)
-        buffer = memoryview(bytearray(_CHUNK))
+        buffer = memoryview(bytearray(_CHUNK_SIZE))
         with self.open_entry(entry) as stream:
             while received := stream.readinto(buffer):
                 hasher.update(buffer[:received])
         return hasher.verify(entry.name)
 
     def read_entry(self, entry: Entry) -> bytes:
-        """The entry's verified content, which must fit in memory."""
+        """Return the entry's verified content, which must fit in memory."""
         body = bytearray(entry.size)
         with self.open_entry(entry) as stream:
             fill_buffer(stream, memoryview(body), entry.name)
@@ -146,7 +147,7 @@ class ArchiveReader:
         return bytes(body)
 
     def _find_header(self, entry: Entry) -> LocalHeader:
-        wanted = LOCAL_HEADER_SIZE + len(entry.raw_name) + _HEADER_SLACK
+        wanted = LOCAL_HEADER_SIZE + len(entry.raw_name) + _MAX_EXTRA
         while True:
             data = self._read(entry.header_offset, min(entry.header_offset + wanted, entry.end))
             try:
@@ -154,37 +155,40 @@ class ArchiveReader:
             except ShortHeaderError as error:
                 wanted = error.needed
 
-    def _check_run(self, run: Sequence[Entry]) -> tuple[bytes, _Pending]:
-        """The bytes before the run, and its last entry, whose descriptor lies before the next run."""
+    def _check_run(self, run: Sequence[Entry]) -> tuple[bytes, _Unchecked]:
+        """Check adjacent entries, except the descriptor of the last one, which lies before the next run.
+
+        Return the bytes before the run, in which the descriptor of the previous entry lies, and the last entry.
+        """
         start = run[0].header_offset
-        begin = max(0, start - MAX_DESCRIPTOR_SIZE)
-        data = memoryview(self._read(begin, _end_of_header(run[-1])))
-        last = run[0], self._check_header(run[0], data[start - begin :])
+        read_start = max(0, start - MAX_DESCRIPTOR_SIZE)
+        data = memoryview(self._read(read_start, _find_header_end(run[-1])))
+        last = run[0], self._check_header(run[0], data[start - read_start :])
         for entry in run[1:]:
-            at = entry.header_offset - begin
-            _check_pending(bytes(data[at - MAX_DESCRIPTOR_SIZE : at]), last)
-            last = entry, self._check_header(entry, data[at:])
-        return bytes(data[: start - begin]), last
+            position = entry.header_offset - read_start
+            _check_descriptor_before(bytes(data[position - MAX_DESCRIPTOR_SIZE : position]), last)
+            last = entry, self._check_header(entry, data[position:])
+        return bytes(data[: start - read_start]), last
 
     def _check_header(self, entry: Entry, data: memoryview) -> LocalHeader:
-        """`data` begins with the entry's local header."""
+        """Check the entry's local header at the start of `data`. Read it again if `data` is too short."""
         try:
-            return check_local_header(bytes(data[: _end_of_header(entry) - entry.header_offset]), entry)
+            return check_local_header(bytes(data[: _find_header_end(entry) - entry.header_offset]), entry)
         except ShortHeaderError:
             return self._find_header(entry)
 
     def _read_run(self, run: Sequence[Entry], size: int) -> list[bytes]:
         start = run[0].header_offset
-        data = memoryview(self._read(start, _end_of_head(run[-1], size)))
+        data = memoryview(self._read(start, _find_head_end(run[-1], size)))
         return [self._read_head(entry, data[entry.header_offset - start :], size) for entry in run]
 
     def _read_head(self, entry: Entry, data: memoryview, size: int) -> bytes:
-        """`data` begins with the entry's local header."""
+        """Return the first `size` bytes of the entry's content. `data` begins with its local header."""
         header = self._check_header(entry, data)
         if header.descriptor_size:
             span = entry.end - entry.header_offset
             tail = bytes(data[span - header.descriptor_size : span]) if span <= len(data) else None
-            _check_pending(tail or self._read(_begin_descriptor(entry), entry.end), (entry, header))
+            _check_descriptor_before(tail or self._read(_find_descriptor_start(entry), entry.end), (entry, header))
         end = header.size + min(entry.compressed_size, size)
         if end > len(data):
             data = memoryview(self._read(entry.header_offset, entry.header_offset + end))
@@ -194,19 +198,19 @@ class ArchiveReader:
         try:
             return zlib.decompressobj(-zlib.MAX_WBITS).decompress(head, size)
         except zlib.error:
-            raise refuse_entry(entry.name, "is damaged: its data cannot be inflated", Refusal.DAMAGED) from None
+            raise refuse_entry(entry.name, "is damaged: its data cannot be decompressed", Refusal.DAMAGED) from None
 
     def _skip_header(self, stream: ByteStream, entry: Entry) -> LocalHeader:
         data = b""
         needed = min(LOCAL_HEADER_SIZE + len(entry.raw_name), entry.end - entry.header_offset)
         while True:
-            data += _take(stream, needed - len(data))
+            data += _read_exactly(stream, needed - len(data))
             try:
                 header = check_local_header(data, entry)
             except ShortHeaderError as error:
                 needed = error.needed
             else:
-                _take(stream, header.size - len(data))
+                _read_exactly(stream, header.size - len(data))
                 return header
 
     def _read(self, start: int, end: int) -> bytes:
@@ -215,42 +219,45 @@ class ArchiveReader:
 
 def read_range(open_range: OpenRange, start: int, end: int) -> bytes:
     with open_range(start, end) as stream:
-        return _take(stream, end - start)
+        return _read_exactly(stream, end - start)
 
 
-def _take(stream: ByteStream, size: int) -> bytes:
+def _read_exactly(stream: ByteStream, size: int) -> bytes:
     body = bytearray(size)
     fill_buffer(stream, memoryview(body), "the archive")
     return bytes(body)
 
 
-def _check_pending(before_end: bytes, pending: _Pending) -> None:
-    """`before_end`: bytes up to the entry's end."""
-    entry, header = pending
+def _check_descriptor_before(data: bytes, unchecked: _Unchecked) -> None:
+    """Check the entry's data descriptor, if it has one, at the end of `data`."""
+    entry, header = unchecked
     if header.descriptor_size:
-        check_descriptor(before_end[-header.descriptor_size :], entry, header)
+        check_descriptor(data[-header.descriptor_size :], entry, header)
 
 
-def _begin_descriptor(entry: Entry) -> int:
+def _find_descriptor_start(entry: Entry) -> int:
+    """Return where to start reading for a data descriptor of any size."""
     return max(entry.header_offset, entry.end - MAX_DESCRIPTOR_SIZE)
 
 
-def _end_of_head(entry: Entry, size: int) -> int:
-    """Where to stop reading for the first `size` bytes of the content, and for a data descriptor that is near."""
-    end = min(_end_of_header(entry) + size, entry.end)
-    return entry.end if entry.flags & DESCRIPTOR_FLAG and entry.end - end <= _RUN_GAP else end
+def _find_head_end(entry: Entry, size: int) -> int:
+    """Return where to stop reading for the first `size` bytes of the content, and for a nearby data descriptor."""
+    end = min(_find_header_end(entry) + size, entry.end)
+    return entry.end if entry.flags & DESCRIPTOR_FLAG and entry.end - end <= _MAX_RUN_GAP else end
 
 
-def _end_of_header(entry: Entry) -> int:
-    return min(entry.header_offset + LOCAL_HEADER_SIZE + len(entry.raw_name) + _HEADER_SLACK, entry.end)
+def _find_header_end(entry: Entry) -> int:
+    """Return where to stop reading for the local header with extra fields of usual size."""
+    return min(entry.header_offset + LOCAL_HEADER_SIZE + len(entry.raw_name) + _MAX_EXTRA, entry.end)
 
 
-def group_neighbours(entries: Sequence[Entry], find_end: Callable[[Entry], int]) -> Iterator[list[Entry]]:
-    """Runs of entries, given in their order in the archive, of each of which what ends at `find_end` is to be read."""
+def group_adjacent(entries: Sequence[Entry], find_end: Callable[[Entry], int]) -> Iterator[list[Entry]]:
+    """Group ordered entries into runs to read in one request each. `find_end`: the end of what is read of an entry."""
     run: list[Entry] = []
     for entry in entries:
         if run and (
-            entry.header_offset - find_end(run[-1]) > _RUN_GAP or find_end(entry) - run[0].header_offset > _RUN_SIZE
+            entry.header_offset - find_end(run[-1]) > _MAX_RUN_GAP
+            or find_end(entry) - run[0].header_offset > _MAX_RUN_SIZE
         ):
             yield run
             run = []
@@ -260,7 +267,7 @@ def group_neighbours(entries: Sequence[Entry], find_end: Callable[[Entry], int])
 
 
 class MemoryStream:
-    """Bytes `start` to `end` (excluded) of what is in memory already."""
+    """A stream of the bytes `start` to `end` (excluded) of `data`."""
 
     ranged = True
 

@@ -1,4 +1,4 @@
-"""Limits and required files of archives."""
+"""The limits and required files that the operator configures for archives."""
 
 from dataclasses import dataclass
 

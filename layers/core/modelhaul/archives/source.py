@@ -1,11 +1,11 @@
-"""A ZIP archive in the incoming bucket as a source of models."""
+"""A ZIP archive in the incoming bucket, as a source of models."""
 
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from modelhaul.archives.entries import ArchiveLimits, Entry, Method
-from modelhaul.archives.reader import ArchiveReader, MemoryStream, OpenRange, group_neighbours, read_range
+from modelhaul.archives.reader import ArchiveReader, MemoryStream, OpenRange, group_adjacent, read_range
 from modelhaul.domain.archives import Archive
 from modelhaul.domain.digests import Algorithm, Digest
 from modelhaul.domain.files import SourceFile
@@ -14,17 +14,17 @@ from modelhaul.domain.objects import ObjectRange
 from modelhaul.ports.archive_store import ArchiveStore
 from modelhaul.ports.byte_streams import ByteStream
 
-_SMALL_ENTRY = 512 * 1024  # bytes in the archive; above, a request of its own costs little beside the transfer
+_SMALL_ENTRY = 512 * 1024  # bytes in the archive; the transfer of a larger entry takes much longer than its request
 
 
 def open_stored(store: ArchiveStore, archive: Archive) -> OpenRange:
-    """Ranges of an archive that has arrived, as long as it is the one that arrived."""
+    """Return a function that opens ranges of the archive. It fails if the object was replaced after its arrival."""
     return lambda start, end: store.open_range(archive.key, start, end, etag=archive.etag or "")
 
 
 @dataclass(slots=True)
 class _Run:
-    """Neighbouring entries, from the first's start to the last's end; read by whoever needs one of them first."""
+    """Adjacent entries, which are read together. The thread that first needs one of them reads all of them."""
 
     start: int
     end: int
@@ -32,11 +32,11 @@ class _Run:
     data: bytes | None = None
 
 
-class _NeighbourReader:
-    """Opens ranges of an archive, and reads small entries that were announced and lie near each other together.
+class _RunReader:
+    """Opens ranges of an archive. Prepared small entries that are adjacent are read in one request.
 
-    Each of them is given out of memory once, and a run forgotten with its last one: what is in memory stays below
-    what was announced.
+    Each prepared entry is returned from memory once. A run is released with its last entry, so that the memory in use
+    stays below the total size of the prepared entries.
     """
 
     def __init__(self, open_range: OpenRange) -> None:
@@ -47,11 +47,11 @@ class _NeighbourReader:
     def prepare(self, entries: Sequence[Entry]) -> None:
         small = [e for e in entries if e.end - e.header_offset <= _SMALL_ENTRY]
         small.sort(key=lambda e: e.header_offset)
-        for group in group_neighbours(small, lambda e: e.end):
-            if len(group) > 1:
-                run = _Run(group[0].header_offset, group[-1].end)
+        for adjacent in group_adjacent(small, lambda e: e.end):
+            if len(adjacent) > 1:
+                run = _Run(adjacent[0].header_offset, adjacent[-1].end)
                 with self._lock:
-                    self._runs |= {(e.header_offset, e.end): run for e in group}
+                    self._runs |= {(e.header_offset, e.end): run for e in adjacent}
 
     def open_range(self, start: int, end: int) -> ByteStream:
         with self._lock:
@@ -66,22 +66,22 @@ class _NeighbourReader:
 
 @dataclass(slots=True)
 class ArchiveSource:
-    """The models in one archive, as `modelhaul.ports.model_sources.ModelSource`.
+    """The models in one archive, as a `modelhaul.ports.model_sources.ModelSource`.
 
-    A file's locator is its entry as the archive's directory has it, so that a function which moves a few files need
-    not read the directory.
+    The locator of a file holds its entry of the central directory. A function that transfers a few files does not have
+    to read the directory.
     """
 
     store: ArchiveStore
     archive: Archive
     limits: ArchiveLimits
-    _neighbours: _NeighbourReader = field(init=False)
+    _runs: _RunReader = field(init=False)
     _reader: ArchiveReader = field(init=False)
     _data_offsets: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._neighbours = _NeighbourReader(open_stored(self.store, self.archive))
-        self._reader = ArchiveReader(self._neighbours.open_range, self.archive.size or 0, self.limits)
+        self._runs = _RunReader(open_stored(self.store, self.archive))
+        self._reader = ArchiveReader(self._runs.open_range, self.archive.size or 0, self.limits)
 
     def list_files(self, model: ResolvedModel) -> Iterator[SourceFile]:
         for entry in self._reader.files:
@@ -89,7 +89,7 @@ class ArchiveSource:
                 digest = Digest(Algorithm.CRC32, f"{entry.crc32:08x}")
                 yield SourceFile(entry.name, entry.size, digest, _write_locator(entry))
 
-    def open_range(self, model: ResolvedModel, file: SourceFile, start: int, end: int) -> ByteStream:  # noqa: ARG002 - the locator says where
+    def open_range(self, model: ResolvedModel, file: SourceFile, start: int, end: int) -> ByteStream:  # noqa: ARG002 - the locator is enough
         entry = _read_locator(file)
         if entry.method is Method.DEFLATED or (start, end) == (0, file.size):
             return self._reader.open_entry(entry)
@@ -99,10 +99,10 @@ class ArchiveSource:
         return stream
 
     def prepare_files(self, files: Sequence[SourceFile]) -> None:
-        """Their places are known; small ones that lie near each other are read together."""
-        self._neighbours.prepare([_read_locator(file) for file in files])
+        """Prepare to read adjacent small files in one request."""
+        self._runs.prepare([_read_locator(file) for file in files])
 
-    def locate(self, model: ResolvedModel, file: SourceFile) -> ObjectRange | None:  # noqa: ARG002 - the locator says where
+    def locate(self, model: ResolvedModel, file: SourceFile) -> ObjectRange | None:  # noqa: ARG002 - the locator is enough
         entry = _read_locator(file)
         if entry.method is not Method.STORED:
             return None

@@ -1,7 +1,7 @@
-"""Models are deleted: nobody is shown them from the first moment on, and then all that they have goes.
+"""Deletion of models. A model becomes invisible first; then its objects and its record are deleted.
 
-What dies in between is taken up by the sweep. Only one function at a time deletes a model, and its lease outlasts it,
-so that none can still be at work when the model is imported again.
+The sweep continues an interrupted deletion. Only one function at a time deletes a model. Its lease outlasts the
+function, so that no function still deletes objects when the model is imported again.
 """
 
 import json
@@ -31,16 +31,18 @@ from modelhaul.ports.object_store import ObjectStore
 
 logger = logging.getLogger(__name__)
 
-_BATCH = 250  # files, between two looks at the clock: at most a second or two
-_STOP_BEFORE = 8.0  # seconds kept at the end
-_MARGIN = 60.0  # seconds after a function's end when nothing that it sent can still be on its way
+_BATCH_SIZE = 250  # files that are deleted between two checks of the remaining time, within 2 seconds
+_STOP_BEFORE = 8.0  # seconds that are reserved at the end of the function
+_LEASE_MARGIN = 60.0  # seconds after the end of a function until all its requests have certainly ended
 _MAX_DUE = 100
-_LEASE_TRIES = 3
-_MAX_MANIFEST = 1 << 40  # bytes; more than there can be
+_MAX_LEASE_ATTEMPTS = 3
+_MAX_MANIFEST_SIZE = 1 << 40  # bytes; larger than any manifest
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDeleter:
+    """Deletes models, and continues interrupted deletions."""
+
     models: ModelRepository
     content: ContentIndex
     store: ObjectStore
@@ -48,83 +50,85 @@ class ModelDeleter:
     clock: Clock
 
     def delete_model(self, model_id: str, remaining: Callable[[], float]) -> bool:
-        """Deletes as much as `remaining()` seconds allow. True if all is gone, False if the sweep goes on with it or
-        another function is at it.
+        """Delete as much of the model as `remaining()` seconds allow.
 
-        Raises ModelNotFoundError, ImportInProgressError while a task has the model, and StorageUnavailableError.
+        Return True if the deletion is complete, False if the sweep or another function continues it. Raises
+        ModelNotFoundError, ImportInProgressError if a task has claimed the model, and StorageUnavailableError.
         """
         model = self.models.find_model(model_id)
         if model is None:
             raise ModelNotFoundError(describe_missing_model(model_id))
         owner = str(uuid.uuid4())
-        for _ in range(_LEASE_TRIES):
+        for _ in range(_MAX_LEASE_ATTEMPTS):
             now = self.clock()
-            leased = self.models.lease_deletion(model_id, owner=owner, now=now, until=now + remaining() + _MARGIN)
+            leased = self.models.lease_deletion(model_id, owner=owner, now=now, until=now + remaining() + _LEASE_MARGIN)
             if leased is not None:
                 return self._delete(leased, owner, remaining)
-            held = self.models.find_model(model_id)
-            if held is None:
+            current = self.models.find_model(model_id)
+            if current is None:
                 return True
-            if held.status in (ModelStatus.IMPORTING, ModelStatus.WITHDRAWING):
-                raise ImportInProgressError(_describe_import(held), model_id=model_id, task_id=held.task_id)
-            if held.status is ModelStatus.DELETING:
+            if current.status in (ModelStatus.IMPORTING, ModelStatus.WITHDRAWING):
+                raise ImportInProgressError(_describe_import(current), model_id=model_id, task_id=current.task_id)
+            if current.status is ModelStatus.DELETING:
                 return False
-            # Its import ended between the two reads, so that it can be leased now.
-        raise StorageUnavailableError(f"Model {model_id} changed during each of {_LEASE_TRIES} attempts to delete it.")
+            # The import ended between the two requests, so the model can be leased now.
+        raise StorageUnavailableError(f"Model {model_id} changed during {_MAX_LEASE_ATTEMPTS} attempts to delete it.")
 
     def resume(self, remaining: Callable[[], float]) -> None:
-        """Continues deletions that no function is working on. One model's error does not keep the others from being
-        deleted. Raises ExceptionGroup with the unexpected errors, after all of them.
+        """Continue deletions that no function is working on. The error of one model does not stop the other deletions.
+
+        Raises ExceptionGroup with the unexpected errors at the end.
         """
         defects: list[Exception] = []
         for listed in self.models.list_deleting(self.clock(), _MAX_DUE):
             if remaining() < _STOP_BEFORE:
                 break
             try:
-                # The list comes from an index, which may lag behind.
+                # The list comes from an index, which is eventually consistent.
                 model = self.models.find_model(listed.model_id)
                 if model is not None and model.status is ModelStatus.DELETING:
                     self.delete_model(model.model_id, remaining)
             except ModelhaulError as error:
                 logger.warning(
-                    "could not delete the model; the next sweep will",
+                    "deletion failed; the next sweep will retry",
                     extra={"model_id": listed.model_id, "reason": error.type, "detail": error.detail},
                 )
             except Exception as error:
-                logger.exception("unexpected error; other models are deleted", extra={"model_id": listed.model_id})
+                logger.exception("unexpected error during deletion", extra={"model_id": listed.model_id})
                 defects.append(error)
         if defects:
-            raise ExceptionGroup("unexpected errors of deletions", defects)
+            raise ExceptionGroup("unexpected errors during deletions", defects)
 
     def _delete(self, model: Model, owner: str, remaining: Callable[[], float]) -> bool:
         context = {"model_id": model.model_id, "model": model.resolved.name, "task_id": model.task_id}
         files = self._list_files(model)
-        for batch in batched(files, _BATCH, strict=False):
+        for batch in batched(files, _BATCH_SIZE, strict=False):
             if remaining() < _STOP_BEFORE:
-                logger.info("out of time; the sweep goes on deleting", extra=context)
+                logger.info("deletion interrupted; the next sweep will continue", extra=context)
                 return False
-            # First what points at the objects. A transfer that copies from one at this moment fetches the file.
+            # Index entries are removed before their objects. A transfer that copies from a deleted object downloads the
+            # file instead.
             self.content.forget_blobs((digest, key) for key, digests in batch for digest in digests)
             self.store.delete(key for key, _ in batch)
-        # Last, since it says what else there is to delete.
+        # The manifest lists the files to delete, so it is deleted last.
         self.store.delete([manifest_key(model.model_id)])
         self.models.remove_model(model.model_id, owner=owner)
         self.metrics.count("ModelsDeleted", source=model.resolved.source)
-        logger.info("model deleted; it can be imported again", extra={**context, "files": len(files)})
+        logger.info("model deleted", extra={**context, "files": len(files)})
         return True
 
     def _list_files(self, model: Model) -> list[tuple[str, set[str]]]:
-        """Key and digests of each object, by the manifest; none if there is none, as for a model that was never READY.
+        """Return key and digests of each object in the manifest. A model that was never READY has no manifest.
 
-        The objects themselves are not listed: another model's may lie below this one's prefix (`name` and `name/part`).
+        The bucket is not listed, because another model's objects may have the same prefix (`name` and `name/part`).
         """
         try:
-            manifest = json.loads(self.store.read(manifest_key(model.model_id), 0, _MAX_MANIFEST))
+            manifest = json.loads(self.store.read(manifest_key(model.model_id), 0, _MAX_MANIFEST_SIZE))
             return list(_read_files(model, manifest))
         except ObjectGoneError:
             return []
         except (ValueError, LookupError, TypeError) as error:
-            raise InternalError(f"The manifest of model {model.model_id} is not as it was written.") from error
+            raise InternalError(f"The manifest of model {model.model_id} is invalid.") from error
 
 
 def _read_files(model: Model, manifest: Any) -> Iterator[tuple[str, set[str]]]:
@@ -136,7 +140,7 @@ def _read_files(model: Model, manifest: Any) -> Iterator[tuple[str, set[str]]]:
 def _describe_import(model: Model) -> str:
     if model.status is ModelStatus.WITHDRAWING:
         return (
-            f"The import of {model.resolved.name} failed while it was being published, and is being withdrawn: "
-            "nothing of it will stay."
+            f"The import of {model.resolved.name} failed during publication, and its files are being removed. No "
+            "deletion is necessary."
         )
-    return f"{model.resolved.name} is being imported by task {model.task_id}: cancel that one."
+    return f"{model.resolved.name} is being imported by task {model.task_id}. Cancel that task."

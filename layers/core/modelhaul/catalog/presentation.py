@@ -1,4 +1,4 @@
-"""Tasks and models as people and programs outside see them: in answers of the API and in outcomes."""
+"""JSON representation of tasks and models in API responses, outcomes and events."""
 
 import math
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from modelhaul.domain.models import Model, ModelError, ModelStatus
 from modelhaul.domain.remedies import TASK_REMEDIES
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
 
-_MEASURABLE = 1.0  # seconds below which a rate says nothing
+_MIN_MEASURED_SECONDS = 1.0  # shorter times give no meaningful rate
 _DELETED = {"status": "DELETED"}
 
 
 def format_time(moment: datetime) -> str:
-    """`2025-06-22T12:00:00Z`."""
+    """Return the time in UTC as `2025-06-22T12:00:00Z`."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def present_task(task: Task) -> dict[str, Any]:
-    """A task without its models."""
+    """Return a task without its models."""
     progress = task.progress
     shown: dict[str, Any] = {
         "id": task.id,
@@ -55,34 +55,35 @@ def _present_error(error: TaskError | ModelError) -> dict[str, Any]:
 
 
 def _present_model_error(model: Model) -> dict[str, Any]:
-    """The member `error` of a FAILED model; empty for others."""
+    """Return the member `error` of a FAILED model, an empty object for other models."""
     if model.status is not ModelStatus.FAILED or model.error is None:
         return {}
     return {"error": {"detail": model.error.detail, **_present_error(model.error)}}
 
 
 def _estimate(task: Task) -> dict[str, int]:
-    """How fast bytes come from the source, averaged up to when they were last counted, and how long the rest takes at
-    that; nothing where that cannot be known. What is copied inside S3 says nothing about it.
+    """Return the average rate of the transfer until the last count of bytes, and the estimated remaining time.
+
+    Bytes that were copied within S3 are not part of the rate. Empty if the rate is unknown.
     """
     began, counted, progress = task.transfer_began_at, task.bytes_counted_at, task.progress
     moved = progress.bytes_done - progress.bytes_reused
     if began is None or counted is None or moved <= 0:
         return {}
     seconds = (counted - began).total_seconds()
-    if seconds < _MEASURABLE:
+    if seconds < _MIN_MEASURED_SECONDS:
         return {}
     estimate = {"bytes_per_second": round(moved / seconds)}
-    if task.status is TaskStatus.PENDING and task.stage is Stage.TRANSFERRING:
+    if task.stage is Stage.TRANSFERRING:
         estimate["seconds_left"] = math.ceil(max(0, progress.bytes_total - progress.bytes_done) * seconds / moved)
     return estimate
 
 
 def present_whole_task(task: Task, models: Sequence[Model], *, bucket: str) -> dict[str, Any]:
-    """A task with the result of each of its models, and of each directory of its archive that is not a model.
+    """Return a task with the result of each of its models, and of each skipped directory of its archive.
 
-    `models` are the records of those that the task claimed. A model of a DONE task without a record was deleted. The
-    error of a model that failed is shown until another task claims the model.
+    `models` are the records of the models that the task has claimed. A model of a DONE task without a record was
+    deleted. The error of a FAILED model is included until another task claims the model.
     """
     found = {model.model_id: model for model in models}
     entries = [
@@ -95,7 +96,7 @@ def present_whole_task(task: Task, models: Sequence[Model], *, bucket: str) -> d
 
 
 def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
-    """A model's record."""
+    """Return a model's record."""
     shown: dict[str, Any] = {
         "model_id": model.model_id,
         "name": model.resolved.name,
@@ -117,13 +118,13 @@ def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
 
 
 def present_gate(report: GateReport) -> dict[str, Any]:
-    """What the inspection found, in a model's record."""
+    """Return the gate's report for a model's record."""
     files = [{"path": file.path, **present_inspection(file)} for file in report.files]
     return {**summarize_gate(report), "files": files}
 
 
 def summarize_gate(report: GateReport) -> dict[str, Any]:
-    """What the inspection found, in a manifest, which has the inspection of each file among its files."""
+    """Return the gate's report for a manifest, without files: a manifest has the inspection in each file's entry."""
     return {
         "verdict": report.verdict.value,
         "second_opinion": report.second_opinion,
@@ -135,7 +136,7 @@ def summarize_gate(report: GateReport) -> dict[str, Any]:
 
 
 def present_inspection(file: FileInspection) -> dict[str, Any]:
-    """What one file was recognized as."""
+    """Return the inspection of one file."""
     shown: dict[str, Any] = {"format": file.format, "verdict": file.verdict.value}
     if file.reason is not None:
         shown["reason"] = file.reason
@@ -152,7 +153,7 @@ def _present_result(task: Task, model: Model, bucket: str) -> dict[str, Any]:
         "status": model.status.value,
     }
     if model.task_id != task.id:
-        # Another task has the model: after it failed in this one, or after what this one brought was deleted.
+        # Another task has claimed the model, after it failed in this task, or after the imported model was deleted.
         failed = task.status is not TaskStatus.DONE or model.model_id in task.failed_ids
         return entry | ({"status": ModelStatus.FAILED.value} if failed else _DELETED)
     if model.status is ModelStatus.READY:

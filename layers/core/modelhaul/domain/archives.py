@@ -8,9 +8,9 @@ from modelhaul.domain.keys import POSTED, UPLOADED
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A ZIP in the incoming bucket. `size` (bytes) and `etag` are None until it has arrived.
+    """A ZIP archive in the incoming bucket. `size` (bytes) and `etag` are None until the archive has arrived.
 
-    `file_name` is what its owner calls it, `model_name` the name asked for the model or models in it.
+    `file_name` is the name of the uploaded file, `model_name` the requested name of the model or models in it.
     """
 
     key: str
@@ -22,7 +22,7 @@ class Archive:
 
 @dataclass(frozen=True, slots=True)
 class SkippedDirectory:
-    """A directory of an archive that is no valid model, and what it lacks."""
+    """A directory of an archive that is not a valid model. `lacks` describes the missing files."""
 
     directory: str
     lacks: tuple[str, ...]
@@ -30,7 +30,7 @@ class SkippedDirectory:
 
 @dataclass(frozen=True, slots=True)
 class UploadPart:
-    """`method` PUT on `url` with bytes `start` to `end` (excluded) of the file."""
+    """A part of a multipart upload: PUT bytes `start` to `end` (excluded) of the file to `url`."""
 
     number: int
     url: str
@@ -40,10 +40,10 @@ class UploadPart:
 
 @dataclass(frozen=True, slots=True)
 class UploadTicket:
-    """Presigned leave to store one object: `put_url` for all of it, or `parts` and then `complete_url`.
+    """Presigned permission to upload one object: `put_url` for a single PUT, or `parts` and then `complete_url`.
 
-    `complete_url` takes S3's CompleteMultipartUpload by POST, `abort_url` a DELETE. `upload_id` is S3's, of a
-    multipart upload.
+    `complete_url` expects a POST with S3's CompleteMultipartUpload body, `abort_url` a DELETE. `upload_id` is the ID
+    of the S3 multipart upload.
     """
 
     expires_at: datetime
@@ -54,6 +54,6 @@ class UploadTicket:
     upload_id: str | None = None
 
 
-def is_ours(archive: Archive) -> bool:
-    """Whether the object was stored for its task alone, and is of no use to anybody after it."""
+def is_task_upload(archive: Archive) -> bool:
+    """Return whether the archive was uploaded for one task only, so that it can be deleted when the task ends."""
     return archive.key.startswith((UPLOADED, POSTED))

@@ -1,4 +1,4 @@
-"""Claims of models: at any time one task imports a model."""
+"""Claims on models: at most one task imports a model at any time."""
 
 from collections.abc import Sequence
 
@@ -6,26 +6,26 @@ from modelhaul.domain.errors import DeletionInProgressError, ImportInProgressErr
 from modelhaul.domain.models import Model, ModelStatus
 
 
-def refuse_held(task_id: str, found: Sequence[Model]) -> None:
-    """Raises an error if one of the models that were found is not free for the task.
+def check_claimable(task_id: str, found: Sequence[Model]) -> None:
+    """Raise an error unless the task can claim all models in `found`. FAILED models can be claimed.
 
-    ModelExistsError with all that are READY; if none is, for the first that is not free DeletionInProgressError, or
-    ImportInProgressError if another task imports it or it is WITHDRAWING. FAILED models are free.
+    Raises ModelExistsError with all READY models. If no model is READY, raises for the first model that cannot be
+    claimed: DeletionInProgressError, or ImportInProgressError if another task imports it or it is WITHDRAWING.
     """
-    held = [model for model in found if model.task_id != task_id and model.status is not ModelStatus.FAILED]
-    ready = [model for model in held if model.status is ModelStatus.READY]
+    claimed = [model for model in found if model.task_id != task_id and model.status is not ModelStatus.FAILED]
+    ready = [model for model in claimed if model.status is ModelStatus.READY]
     if ready:
         names = ", ".join(model.resolved.describe() for model in ready)
         raise ModelExistsError(
-            f"{names} {'is' if len(ready) == 1 else 'are'} here already.",
+            f"{names} already {'exists' if len(ready) == 1 else 'exist'}.",
             models={model.model_id: model.resolved.name for model in ready},
         )
-    if held:
-        first = held[0]
+    if claimed:
+        first = claimed[0]
         name = first.resolved.describe()
         if first.status is ModelStatus.DELETING:
             raise DeletionInProgressError(
-                f"{name} is being deleted. Submit again in some minutes, when it is gone.", model_id=first.model_id
+                f"{name} is being deleted. Submit again in a few minutes.", model_id=first.model_id
             )
         raise ImportInProgressError(_describe_import(first), model_id=first.model_id, task_id=first.task_id)
 
@@ -34,7 +34,7 @@ def _describe_import(model: Model) -> str:
     name = model.resolved.describe()
     if model.status is ModelStatus.WITHDRAWING:
         return (
-            f"An import of {name} failed while it was being published, and is being withdrawn. "
-            "Submit again in half an hour."
+            f"An import of {name} failed during publication, and its files are being removed. "
+            "Submit again in 30 minutes."
         )
-    return f"{name} is being imported by task {model.task_id}: follow that one."
+    return f"{name} is being imported by task {model.task_id}. Follow that task."

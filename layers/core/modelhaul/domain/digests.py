@@ -1,4 +1,4 @@
-"""Digests that sources publish, and a hasher whose state can be stored between two functions."""
+"""Digests that sources publish, and a hasher whose state can be passed from one function to the next."""
 
 import ctypes
 import hashlib
@@ -18,11 +18,11 @@ class Algorithm(StrEnum):
     SHA256 = "sha256"
     # sha1 of b"blob <size>\0" + content: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
     GIT_SHA1 = "git-sha1"
-    CRC32 = "crc32"  # what a ZIP publishes of an entry: finds damage, does not tell contents apart
+    CRC32 = "crc32"  # of a ZIP entry: detects damage, but does not identify content
 
     @property
     def identifies(self) -> bool:
-        """Whether equal digests mean equal content."""
+        """Return whether equal digests mean equal content."""
         return self is not Algorithm.CRC32
 
 
@@ -38,11 +38,11 @@ class Digest:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ValueError for anything but `str()`'s own form."""
+        """Parse the form that `str()` returns. Raises ValueError for any other text."""
         algorithm, _, value = text.partition(":")
         length = {"sha256": 64, "git-sha1": 40, "crc32": 8}.get(algorithm)
         if len(value) != length or value.strip("0123456789abcdef"):
-            raise ValueError(f"not a digest: {text!r}")
+            raise ValueError(f"invalid digest: {text!r}")
         return cls(Algorithm(algorithm), value)
 
 
@@ -53,10 +53,10 @@ class _ResumableHash(Protocol):
 
 
 class _LibcryptoHash:
-    """SHA-256 or SHA-1 by OpenSSL's low-level calls, whose context is a flat struct and so can be stored.
+    """SHA-256 or SHA-1 through OpenSSL's low-level functions, whose context is a flat struct that can be stored.
 
-    hashlib cannot export its state. The calls are deprecated in OpenSSL 3 but stay in its ABI
-    (https://docs.openssl.org/3.0/man3/SHA256_Init/); `_load_libcrypto` proves them before they are used.
+    hashlib cannot export its state. The functions are deprecated in OpenSSL 3 but remain in its ABI
+    (https://docs.openssl.org/3.0/man3/SHA256_Init/); `_load_libcrypto` tests them before they are used.
     """
 
     # sizeof(SHA256_CTX) and sizeof(SHA_CTX), openssl/sha.h.
@@ -92,7 +92,7 @@ class _LibcryptoHash:
 
 
 class _HashlibHash:
-    """Where libcrypto's calls are not to be had: correct, but its state cannot be stored."""
+    """Fallback without libcrypto: the digests are correct, but the state cannot be stored."""
 
     def __init__(self, name: str) -> None:
         self._hash: Any = hashlib.new(name, usedforsecurity=False)
@@ -109,7 +109,7 @@ class _HashlibHash:
 
 @cache
 def _load_libcrypto() -> ctypes.CDLL | None:
-    """libcrypto 3 if it is there and hashes as hashlib does, also over a stored state; else None."""
+    """Load libcrypto 3. Return None unless its digests equal hashlib's, also after resuming from a stored state."""
     sample = bytes(range(256)) * 3
     try:
         library = ctypes.CDLL("libcrypto.so.3")
@@ -127,7 +127,7 @@ def _load_libcrypto() -> ctypes.CDLL | None:
 
 class _Crc32:
     def __init__(self, state: bytes | None = None) -> None:
-        # Only archives publish CRC-32: other functions do not load this.
+        # Only archives publish CRC-32, so other functions do not load this module.
         from isal import isal_zlib  # noqa: PLC0415
 
         self._compute = isal_zlib.crc32
@@ -148,56 +148,56 @@ def _start_hash(name: str, state: bytes | None) -> _ResumableHash:
     if library is not None:
         return _LibcryptoHash(library, name, state)
     if state is not None:
-        raise ValueError("a stored hash state needs libcrypto 3")
+        raise ValueError("resuming from a stored hash state requires libcrypto 3")
     return _HashlibHash(name)
 
 
 class FileHasher:
-    """Hashes one file in order: always sha256, and beside it git's sha1 or CRC-32 if that is what the source published.
+    """Hashes one file in order: always SHA-256, and also Git's SHA-1 or CRC-32 if the source published that digest.
 
-    `export_state()` gives at most 208 bytes, from which `FileHasher(expected, size, state)` goes on in
-    another process; None where the platform cannot store a state.
+    `export_state()` returns at most 208 bytes, from which `FileHasher(expected, size, state)` resumes in another
+    process; it returns None if the platform cannot store a state.
     """
 
     def __init__(self, expected: Digest, size: int, state: bytes | None = None) -> None:
         self.expected = expected
-        beside = state[_SHA256_STATE:] if state is not None else None
+        published_state = state[_SHA256_STATE:] if state is not None else None
         self._sha256 = _start_hash("sha256", state[:_SHA256_STATE] if state is not None else None)
-        self._beside: _ResumableHash | None = None
+        self._published: _ResumableHash | None = None
         if expected.algorithm is Algorithm.GIT_SHA1:
-            self._beside = _start_hash("sha1", beside)
+            self._published = _start_hash("sha1", published_state)
             if state is None:
-                self._beside.update(b"blob %d\0" % size)
+                self._published.update(b"blob %d\0" % size)
         elif expected.algorithm is Algorithm.CRC32:
-            self._beside = _Crc32(beside)
+            self._published = _Crc32(published_state)
 
     def update(self, data: Bytes) -> None:
         self._sha256.update(data)
-        if self._beside is not None:
-            self._beside.update(data)
+        if self._published is not None:
+            self._published.update(data)
 
     def export_state(self) -> bytes | None:
-        states = [h.export_state() for h in (self._sha256, self._beside) if h is not None]
+        states = [h.export_state() for h in (self._sha256, self._published) if h is not None]
         return None if None in states else b"".join(s for s in states if s is not None)
 
     def verify(self, path: str) -> str:
-        """The sha256 in hex, once what was published is met.
+        """Check the content against the published digest, and return its SHA-256 in hex.
 
-        Raises DigestMismatchError; ArchiveRefusedError for a CRC-32, as what lies in an archive will not be another
-        the next time it is read.
+        Raises DigestMismatchError, or ArchiveRefusedError for a CRC-32, because a damaged archive stays damaged when it
+        is read again.
         """
         sha256 = self._sha256.hexdigest()
-        found = sha256 if self._beside is None else self._beside.hexdigest()
+        found = sha256 if self._published is None else self._published.hexdigest()
         if found == self.expected.value:
             return sha256
         if not self.expected.algorithm.identifies:
             raise ArchiveRefusedError(
-                f"Entry {path[:80]!r} is damaged: its content has the CRC-32 {found}, and the archive records "
+                f"Entry {path[:80]!r} is damaged: its content has CRC-32 {found}, but the archive records "
                 f"{self.expected.value}.",
                 reason="crc-mismatch",
                 entry=path,
             )
         raise DigestMismatchError(
-            f"{path}: the bytes received have {self.expected.algorithm} {found}, "
-            f"the source published {self.expected.value}"
+            f"{path}: the received bytes have {self.expected.algorithm} {found}, "
+            f"but the source published {self.expected.value}"
         )

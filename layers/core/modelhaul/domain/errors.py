@@ -1,56 +1,56 @@
 """The error tree.
 
 ModelhaulError
-├── PermanentError                 trying again cannot help: the request is refused or the task ends FAILED
-│   ├── InvalidReferenceError      a name, revision or path that cannot be
-│   │   └── InvalidRepositoryError an owner, repository or revision that GitHub cannot have
-│   ├── InvalidFormError           a form that cannot be read, or has no file
-│   ├── ModelNotFoundError         the source has no such model, or hides it from us
-│   ├── ModelFileNotFoundError     the model is here, the file is not in it
-│   ├── RevisionNotFoundError      the model is there, the revision is not
-│   ├── AccessRequiredError        gated: somebody must grant access first
-│   ├── ModelDisabledError         taken down at its source
-│   ├── ModelExistsError           already READY here
-│   ├── ImportInProgressError      another task is bringing it in
-│   ├── DeletionInProgressError    it is being deleted
+├── PermanentError                 a retry does not help: the request is rejected, or the task ends FAILED
+│   ├── InvalidReferenceError      invalid name, revision, path or cursor
+│   │   └── InvalidRepositoryError invalid GitHub owner, repository or revision
+│   ├── InvalidFormError           the form is malformed or has no file
+│   ├── ModelNotFoundError         the source has no such model, or the configured token cannot read it
+│   ├── ModelFileNotFoundError     the model exists, but has no such file
+│   ├── RevisionNotFoundError      the model exists, but has no such revision
+│   ├── AccessRequiredError        gated model: the owner must grant access first
+│   ├── ModelDisabledError         the source has disabled the model
+│   ├── ModelExistsError           the model is already READY
+│   ├── ImportInProgressError      another task is importing the model
+│   ├── DeletionInProgressError    the model is being deleted
 │   ├── TaskNotFoundError
-│   ├── TaskEndedError             the task is DONE, FAILED or cancelled already
-│   ├── InvalidIdempotencyKeyError an Idempotency-Key that is none
-│   ├── IdempotencyKeyReusedError  one that came with another request before
-│   ├── RequestInProgressError     one whose first request has no answer yet
+│   ├── TaskEndedError             the task is already DONE, FAILED or cancelled
+│   ├── InvalidIdempotencyKeyError malformed Idempotency-Key
+│   ├── IdempotencyKeyReusedError  the Idempotency-Key was used with a different request
+│   ├── RequestInProgressError     the first request with this Idempotency-Key is in progress
 │   ├── ImportCancelledError
-│   ├── FileMissingError           a listed file is gone at its source
+│   ├── FileMissingError           a listed file no longer exists at its source
 │   ├── FileTooLargeError
-│   ├── EmptyModelError            nothing to import
-│   ├── RequiredFilesError         without the files that make a model
-│   ├── InvalidModelError          weights, an index or JSON that are not what their name says
-│   ├── UnsafeModelError           a pickle in it could run code
+│   ├── EmptyModelError            no files to import
+│   ├── RequiredFilesError         files that a model requires are missing
+│   ├── InvalidModelError          a weights, index or JSON file has invalid content
+│   ├── UnsafeModelError           a pickle in the model can run code
 │   ├── ListingTooLongError        more files than the source can list
-│   ├── SourceQuotaError           the source gives no more out until its owner pays
-│   ├── ArchiveRefusedError        not a ZIP, damaged, or not to be trusted
-│   ├── NoModelInArchiveError      a sound archive without one valid model
-│   ├── ArchiveTooLargeError       more bytes than can be taken this way
-│   ├── ArchiveReplacedError       its object was overwritten or deleted while it was being read
-│   ├── UploadExpiredError         the archive did not come while its upload was open
-│   ├── CredentialsRefusedError    the configured token is not accepted
-│   ├── UntrustedHostError         a redirect or link leads where we do not go
+│   ├── SourceQuotaError           the owner's download quota at the source is used up
+│   ├── ArchiveRefusedError        not a ZIP archive, damaged, or unsafe
+│   ├── NoModelInArchiveError      valid archive without a valid model
+│   ├── ArchiveTooLargeError       above a size limit
+│   ├── ArchiveReplacedError       the object was overwritten or deleted while it was read
+│   ├── UploadExpiredError         the archive did not arrive before the upload expired
+│   ├── CredentialsRefusedError    the configured token was rejected
+│   ├── UntrustedHostError         a redirect or link leads to a host that is not allowed
 │   ├── RetriesExhaustedError      a step failed four times
-│   ├── StepCrashedError           a function died four times on one message
-│   └── ImportStalledError         nothing moved for a day
-└── TransientError                 tried again, with back-off, at most three times a step
-    ├── RateLimitedError           waits as long as the source says, and uses no retry
+│   ├── StepCrashedError           a function crashed four times on one message
+│   └── ImportStalledError         no progress for a day
+└── TransientError                 retried with back-off, at most three times a step
+    ├── RateLimitedError           retried when the source allows it; does not count as a retry
     ├── SourceUnavailableError     refused, reset, timed out, 5xx
-    ├── StalledTransferError       open, but nothing comes
-    ├── UnexpectedResponseError      not the bytes that were asked for
+    ├── StalledTransferError       the connection is open, but no data arrives
+    ├── UnexpectedResponseError    not the requested bytes
     ├── SourceChangedError         the ETag changed between two ranges
-    ├── DigestMismatchError        the bytes are not those that the source published
-    ├── ObjectGoneError            an object to copy is no longer there, or not the same
-    ├── UploadGoneError            a multipart upload was completed or aborted by someone else
-    ├── LeaseLostError             another worker has the file now
-    ├── InternalError              a defect of ours: its trace is in the log
-    └── StorageUnavailableError    S3, SQS, DynamoDB or EventBridge did not answer in time
+    ├── DigestMismatchError        the bytes do not match the published digest
+    ├── ObjectGoneError            an object to copy is missing or was replaced
+    ├── UploadGoneError            another function completed or aborted the multipart upload
+    ├── LeaseLostError             another worker has leased the file
+    ├── InternalError              a defect in Modelhaul; the log has the stack trace
+    └── StorageUnavailableError    a request to S3, SQS, DynamoDB or EventBridge failed
 
-`test_errors.py` holds this drawing against the classes below.
+`test_errors.py` checks this drawing against the classes below.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,9 +58,9 @@ from typing import ClassVar, Literal
 
 
 class ModelhaulError(Exception):
-    """Base of all. `detail` is written for the person who asked: what happened and what to do.
+    """Base class of all errors. `detail` tells the user what happened, with the invalid value.
 
-    `type` is a stable slug for programs, `retryable` says whether submitting again may help.
+    `type` is a stable slug for programs. `retryable` says whether submitting again may succeed.
     """
 
     type: ClassVar[str] = "internal-error"
@@ -79,9 +79,9 @@ type Part = Literal["name", "owner", "repo_name", "revision", "model_name", "fil
 
 
 class InvalidReferenceError(PermanentError):
-    """`part` says what of a request is at fault, if it is one's: the model's `name` at its source (on GitHub `owner`
-    and `repo_name`), its `revision`, the `model_name` that it is to have here, an archive's `file_name`, a list's
-    `cursor`.
+    """`part` names the invalid part of a request, if the error comes from a request: the model's `name` at its source
+    (on GitHub `owner` and `repo_name`), its `revision`, the requested `model_name`, an archive's `file_name`, or a
+    list's pagination `cursor`.
     """
 
     type = "invalid-reference"
@@ -96,7 +96,7 @@ class InvalidRepositoryError(InvalidReferenceError):
 
 
 class InvalidFormError(PermanentError):
-    """`field` is the one that is missing, if the form can be read."""
+    """`field` is the missing field, if the form can be read."""
 
     type = "invalid-form"
 
@@ -126,7 +126,7 @@ class ModelDisabledError(PermanentError):
 
 
 class ModelExistsError(PermanentError):
-    """`models` maps the ids of the READY models to their names; at least one."""
+    """`models` maps the IDs of the READY models to their names. It has at least one entry."""
 
     type = "model-exists"
 
@@ -136,7 +136,7 @@ class ModelExistsError(PermanentError):
 
 
 class ImportInProgressError(PermanentError):
-    """`task_id` names the task that is bringing the model in."""
+    """`task_id` is the task that is importing the model."""
 
     type = "import-in-progress"
 
@@ -147,7 +147,7 @@ class ImportInProgressError(PermanentError):
 
 
 class DeletionInProgressError(PermanentError):
-    """`model_id` names the model, which is free again once it is gone."""
+    """`model_id` is the model that is being deleted. It can be imported again after its deletion."""
 
     type = "deletion-in-progress"
     retryable = True
@@ -217,7 +217,7 @@ class SourceQuotaError(PermanentError):
 
 
 class ArchiveRefusedError(PermanentError):
-    """`reason` is a stable slug (`path-escape`, `overlap`, …), `entry` the name of the entry at fault, if it is one."""
+    """`reason` is a stable slug (`path-escape`, `overlap`, …), `entry` the name of the invalid entry, if any."""
 
     type = "archive-refused"
 
@@ -228,13 +228,13 @@ class ArchiveRefusedError(PermanentError):
 
 
 class NoModelInArchiveError(PermanentError):
-    """`lacking` maps each directory (`""` for the archive's root) to what it would need to be a model."""
+    """`missing` maps each directory (`""` for the archive's root) to the files that it lacks to be a model."""
 
     type = "no-model-in-archive"
 
-    def __init__(self, detail: str, *, lacking: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, detail: str, *, missing: Mapping[str, Sequence[str]]) -> None:
         super().__init__(detail)
-        self.lacking = dict(lacking)
+        self.missing = dict(missing)
 
 
 class ArchiveTooLargeError(PermanentError):
@@ -275,7 +275,7 @@ class ImportStalledError(PermanentError):
 
 
 class TransientError(ModelhaulError):
-    """`retry_after`: seconds that the other side asked us to wait, if it did."""
+    """`retry_after`: seconds to wait, if the source requested a delay."""
 
     retryable: ClassVar[bool] = True
 

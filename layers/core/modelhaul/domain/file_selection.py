@@ -1,4 +1,4 @@
-"""Applies a selection to what a source lists: by patterns, then by the format of weights."""
+"""Selection of files from a source's listing: by patterns, then by weight format."""
 
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -10,21 +10,22 @@ from modelhaul.domain.files import FileKind, SourceFile
 from modelhaul.domain.models import ResolvedModel
 from modelhaul.domain.selection import Selection, Weights, describe_patterns
 
-_SHOWN = 5  # paths in what is said
-_MAX_LENGTH = 100  # characters of one
+_MAX_SHOWN = 5  # paths in a message
+_MAX_LENGTH = 100  # characters of a path in a message
 
 
 class _Format(Enum):
     SAFETENSORS = auto()
     PYTORCH = auto()
-    TRAINING = auto()  # what torch stores beside the weights while it trains
+    TRAINING = auto()  # training state that torch stores with the weights
     OTHER = auto()  # the same weights for another framework
 
 
-# An index of shards may name its variant at the end: pytorch_model.bin.index.fp16.json.
+# The name of a shard index may end with a variant: pytorch_model.bin.index.fp16.json.
 _INDEX = r"(?:\.index(?:\.[\w-]+)?\.json)?"
-# A .bin is PyTorch's only by its name: OpenVINO, CTranslate2, Core ML and ggml have .bin files as well. ONNX, OpenVINO,
-# Core ML, GGUF and TFLite are for other runtimes, may be parts that nothing replaces, and have no format here.
+# Only the file's name shows that a .bin is PyTorch's: OpenVINO, CTranslate2, Core ML and ggml also use .bin. ONNX,
+# OpenVINO, Core ML, GGUF and TFLite are for other runtimes. They have no format here, because no other file may replace
+# them.
 _FORMATS = {
     _Format.TRAINING: r"(?:training_args|optimizer|scheduler|scaler|rng_state)[\w-]*\.(?:bin|pt|pth)",
     _Format.SAFETENSORS: rf".+\.safetensors{_INDEX}",
@@ -33,51 +34,51 @@ _FORMATS = {
 }
 _PATTERNS = {kind: re.compile(pattern) for kind, pattern in _FORMATS.items()}
 _WANTED = {Weights.SAFETENSORS: _Format.SAFETENSORS, Weights.PYTORCH: _Format.PYTORCH}
-_LEFT_OUT = {
+_EXCLUDED = {
     Weights.SAFETENSORS: (_Format.PYTORCH, _Format.TRAINING, _Format.OTHER),
     Weights.PYTORCH: (_Format.SAFETENSORS, _Format.OTHER),
 }
-# The others are loaded by their names, from their folders. These may have their equal anywhere: Llama's
-# original/consolidated.00.pth lies below the folder of its safetensors.
-_OF_ANY_NAME = (".pt", ".pth", ".ckpt")
+# Other weights are loaded by name from their own directory. The replacement of these may be in another directory:
+# Llama's original/consolidated.00.pth is below the directory of its safetensors.
+_ANY_DIRECTORY = (".pt", ".pth", ".ckpt")
 
 
 def choose_files(model: ResolvedModel, files: Sequence[SourceFile]) -> list[SourceFile]:
-    """Those of the model's `files`, paths below its root, that its selection takes.
+    """Return the files that the model's selection includes. Paths in `files` are relative to the model's root.
 
-    The patterns come first. Weights of the other format, and those of TensorFlow, Flax and Rust by the names that
-    transformers and diffusers give them, are left out only where what stays replaces them. Raises EmptyModelError if no
-    file is left, RequiredFilesError if the weights are not there in the format that is wanted.
+    Patterns are applied first. Weights of the other format, and TensorFlow, Flax and Rust weights with the names that
+    transformers and diffusers use, are excluded only if selected weights replace them. Raises EmptyModelError if no
+    file is left, RequiredFilesError if the model has no weights in the requested format.
     """
     selection = model.selection
     if selection.is_whole:
         return list(files)
     paths = [file.path for file in files if file.kind is FileKind.FILE]
-    taken = [path for path in paths if selection.takes(path)]
-    if paths and not taken:
-        raise EmptyModelError(_describe_nothing(model, paths))
+    matched = [path for path in paths if selection.matches(path)]
+    if paths and not matched:
+        raise EmptyModelError(_describe_no_match(model, paths))
     if selection.weights is not Weights.ALL:
-        taken = _choose_weights(model, selection.weights, taken)
-    chosen = set(taken)
-    return [f for f in files if f.path in chosen or (f.kind is not FileKind.FILE and selection.takes(f.path))]
+        matched = _choose_weights(model, selection.weights, matched)
+    chosen = set(matched)
+    return [f for f in files if f.path in chosen or (f.kind is not FileKind.FILE and selection.matches(f.path))]
 
 
 def _choose_weights(model: ResolvedModel, weights: Weights, paths: Iterable[str]) -> list[str]:
     formats = {path: _find_format(path) for path in paths}
-    left_out = {path for path, kind in formats.items() if kind in _LEFT_OUT[weights]}
-    replaced = [path for path in left_out if formats[path] is not _Format.TRAINING and not _is_index(path)]
-    folders = {
+    excluded = {path for path, kind in formats.items() if kind in _EXCLUDED[weights]}
+    replaced = [path for path in excluded if formats[path] is not _Format.TRAINING and not _is_index(path)]
+    directories = {
         PurePosixPath(path).parent for path, kind in formats.items() if kind is _WANTED[weights] and not _is_index(path)
     }
-    if not folders:
+    if not directories:
         raise RequiredFilesError(_describe_missing(model, replaced))
-    alone = [p for p in replaced if not p.endswith(_OF_ANY_NAME) and PurePosixPath(p).parent not in folders]
-    if alone:
+    unreplaced = [p for p in replaced if not p.endswith(_ANY_DIRECTORY) and PurePosixPath(p).parent not in directories]
+    if unreplaced:
         raise RequiredFilesError(
-            f"{model.describe()}: {_list_paths(alone)} would be left out, and no {weights} weights are in its folder. "
-            'Submit it with "weights": "all", or name in ignore_patterns what you can do without.'
+            f"{model.describe()}: {_list_paths(unreplaced)} would be excluded without {weights} weights in the same "
+            'directory. Submit with "weights": "all", or exclude the files that you do not need with ignore_patterns.'
         )
-    return [path for path in formats if path not in left_out]
+    return [path for path in formats if path not in excluded]
 
 
 def _find_format(path: str) -> _Format | None:
@@ -89,24 +90,24 @@ def _is_index(path: str) -> bool:
     return path.endswith(".json")
 
 
-def _describe_nothing(model: ResolvedModel, paths: Collection[str]) -> str:
+def _describe_no_match(model: ResolvedModel, paths: Collection[str]) -> str:
     selection = model.selection
     allowed = Selection(selection.allow_patterns)
-    if any(map(allowed.takes, paths)):
-        why = f"The ignore_patterns {describe_patterns(selection.ignore_patterns)} leave no file"
+    if any(map(allowed.matches, paths)):
+        cause = f"The ignore_patterns {describe_patterns(selection.ignore_patterns)} exclude every file"
     else:
-        why = f"No file matches the allow_patterns {describe_patterns(selection.allow_patterns)}"
-    return f"{why} of {model.name}, which has {_list_paths(paths)}."
+        cause = f"No file matches the allow_patterns {describe_patterns(selection.allow_patterns)}"
+    return f"{cause} of {model.name}. Its files: {_list_paths(paths)}."
 
 
 def _describe_missing(model: ResolvedModel, others: Collection[str]) -> str:
-    only = f", only {_list_paths(others)}" if others else ""
+    found = f", only {_list_paths(others)}" if others else ""
     return (
-        f"{model.describe()}: no {model.selection.weights} weights are there{only}. "
-        'Submit it with "weights": "all", or with other patterns.'
+        f"{model.describe()} has no {model.selection.weights} weights{found}. "
+        'Submit with "weights": "all", or with other patterns.'
     )
 
 
 def _list_paths(paths: Collection[str]) -> str:
-    shown = ", ".join(path[:_MAX_LENGTH] for path in sorted(paths)[:_SHOWN])
-    return f"{shown} and {len(paths) - _SHOWN:,} more" if len(paths) > _SHOWN else shown
+    shown = ", ".join(path[:_MAX_LENGTH] for path in sorted(paths)[:_MAX_SHOWN])
+    return f"{shown} and {len(paths) - _MAX_SHOWN:,} more" if len(paths) > _MAX_SHOWN else shown

@@ -1,4 +1,4 @@
-"""Files of a model, from listing to verified."""
+"""Files of a model, from their listing to their verification."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,7 +12,7 @@ MAX_FILE_SIZE = 500_000_000_000  # bytes; the Hub's own limit for one file
 
 
 class FileKind(StrEnum):
-    """What a path of a model is. Only files are moved; the others are recorded and not followed."""
+    """Type of a path in a model. Only files are transferred; symlinks and submodules are recorded, but not followed."""
 
     FILE = "file"
     SYMLINK = "symlink"
@@ -21,11 +21,11 @@ class FileKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file as its source lists it: POSIX path, bytes, published digest (a symlink's is its blob's, a submodule's
-    its commit).
+    """A file as its source lists it: POSIX path, size in bytes, published digest.
 
-    The path is relative to the model, with the model's `root` before it: unique within a task. `locator` is the
-    source's own note of where it finds the file, kept with the record and given back.
+    The digest of a symlink is its blob's, the digest of a submodule its commit. The path is relative to the model and
+    prefixed with the model's `root`, so that it is unique within a task. `locator` is an opaque string by which the
+    source finds the file; it is stored with the record and passed back to the source.
     """
 
     path: str
@@ -46,10 +46,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where the move of one large file stands: what another function needs to go on from `offset`.
+    """Progress of the transfer of a large file: everything that another function needs to resume at `offset`.
 
-    `parts` are 1..n without a gap, `hash_state` is the FileHasher's after `offset` bytes, `source_etag`
-    what the source called the content.
+    `parts` are numbered 1..n without a gap, `hash_state` is the FileHasher's state after `offset` bytes, `source_etag`
+    is the source's ETag of the content.
     """
 
     upload_id: str
@@ -62,7 +62,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """A file of a task: planned, perhaps leased and checkpointed, at last verified (`sha256`, `etag` set)."""
+    """A file of a task: first planned, then optionally leased and checkpointed, finally verified (with `sha256`)."""
 
     task_id: str
     file: SourceFile
@@ -80,7 +80,7 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
-    """A file that is stored and verified. `reused`: its content was stored before, and was copied inside S3."""
+    """A stored and verified file. `reused`: its content was already stored, and was copied within S3."""
 
     file: SourceFile
     sha256: str
@@ -90,22 +90,22 @@ class FileResult:
 
 @dataclass(slots=True)
 class FileList:
-    """Collects a model's files and refuses what cannot be stored."""
+    """Collects a model's files, and rejects files that cannot be stored."""
 
     model: ResolvedModel
     files: list[SourceFile] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
 
     def add(self, file: SourceFile) -> None:
-        """Raises InvalidReferenceError for a path that is unsafe or twice there, FileTooLargeError above 500 GB."""
+        """Add a file. Raises InvalidReferenceError for an unsafe or duplicate path, FileTooLargeError above 500 GB."""
         path = file.path
         if not is_path(path):
-            raise InvalidReferenceError(f"the model has a file with an unsafe path: {path!r}")
+            raise InvalidReferenceError(f"The model has a file with an unsafe path: {path!r}.")
         if len((self.model.locate(path) or path).encode()) > MAX_KEY_BYTES:
-            raise InvalidReferenceError(f"the path is too long for an S3 key (1,024 bytes): {path[:80]!r}…")
+            raise InvalidReferenceError(f"The path exceeds the S3 key limit of 1,024 bytes: {path[:80]!r}…")
         if path in self._seen:
-            raise InvalidReferenceError(f"the source lists the file twice: {path!r}")
+            raise InvalidReferenceError(f"The source lists the file twice: {path!r}.")
         if file.size > MAX_FILE_SIZE:
-            raise FileTooLargeError(f"{path} has {file.size:,} bytes; the limit for one file is 500 GB")
+            raise FileTooLargeError(f"{path} has {file.size:,} bytes. The limit for one file is 500 GB.")
         self._seen.add(path)
         self.files.append(file)

@@ -1,40 +1,40 @@
-"""What an inspection concludes of a model."""
+"""Result of the inspection of a model."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from modelhaul.domain.findings import FileInspection, FileVerdict
 
-_MAX_RECORDED = 100  # flags in a model's record
-_MIN_RECORDED = 8
-_MAX_FLAG = 300  # characters
+_MAX_FLAGS = 100  # in a model's record
+_MIN_FLAGS = 8
+_MAX_FLAG_LENGTH = 300  # characters
 
 
 class PicklePolicy(StrEnum):
-    """What becomes of a model with a pickle that could run something when it is loaded."""
+    """Treatment of models with a pickle that can run code when it is loaded."""
 
-    BLOCK = "block"  # it fails, and is removed
-    WARN = "warn"  # it is published, and its record says so
+    BLOCK = "block"  # the import of the model fails, and its files are removed
+    WARN = "warn"  # the model is published; findings are recorded on the model
     OFF = "off"  # files are not inspected
 
 
 class GateVerdict(StrEnum):
-    CLEAN = "clean"  # every file was recognized, by its whole content, as a format that cannot run code
-    UNSAFE = "unsafe"  # a file can run code; published because the policy only warns
-    UNSCANNED = "unscanned"  # the policy is off, or a file is code or was not recognized: `flags` names it
+    CLEAN = "clean"  # the whole content of every file is in a format that cannot run code
+    UNSAFE = "unsafe"  # a file can run code; the model was published because the policy is WARN
+    UNSCANNED = "unscanned"  # the policy is OFF, or `flags` names a file that is code or was not recognized
 
 
 class SecondOpinion(StrEnum):
-    """Another scanner's, on the pickles that the gate has read."""
+    """Verdict of the second scanner on the pickles that the gate has read."""
 
     CLEAN = "clean"
-    UNVERIFIED = "unverified"  # it could not tell, of one at least, or did not answer
+    UNVERIFIED = "unverified"  # no verdict on at least one pickle, or no response
     MALICIOUS = "malicious"
 
 
 @dataclass(frozen=True, slots=True)
 class PickleOpinion:
-    """At most 20 `reasons`, of what is MALICIOUS."""
+    """Verdict on one pickle. `reasons` (at most 20) say why it is MALICIOUS."""
 
     verdict: SecondOpinion
     reasons: tuple[str, ...] = ()
@@ -42,12 +42,12 @@ class PickleOpinion:
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
-    """What the inspection of a published model found.
+    """Result of the inspection of a published model.
 
-    `reasons` (at most 20) say why it is UNSAFE, `flags` what a reader should know: `kind: path` of findings,
+    `reasons` (at most 20) say why the model is UNSAFE. `flags` are notes for readers: `kind: path` for findings,
     `not-scanned: path: reason`, `incomplete: index: …`, `left-out: path: reason`. `files` has each published file,
-    `scanned` (path, sha256) those that a loader of pickles reads, `left_out` the paths of files that were not
-    published. `second_opinion` is None if there was no pickle to ask about.
+    `scanned` the (path, sha256) of files that pickle loaders read, `left_out` the paths of files that were not
+    published. `second_opinion` is None if the model has no pickles.
     """
 
     verdict: GateVerdict
@@ -59,12 +59,12 @@ class GateReport:
     left_out: tuple[str, ...] = ()
 
     def shorten(self, models: int = 1) -> "GateReport":
-        """What fits into a model's record, files first that are not clean.
+        """Return a copy that fits into a model's record. Files that are not clean come first.
 
-        DynamoDB limits a record to 400 KB, and the `models` that one task ends with to 4 MB in one transaction.
+        DynamoDB limits an item to 400 KB, and a transaction to 4 MB. A task writes all its `models` in one transaction.
         """
-        kept = max(_MIN_RECORDED, _MAX_RECORDED // models)
-        flags = tuple(flag if len(flag) <= _MAX_FLAG else f"{flag[:_MAX_FLAG]}…" for flag in self.flags)
+        kept = max(_MIN_FLAGS, _MAX_FLAGS // models)
+        flags = tuple(f if len(f) <= _MAX_FLAG_LENGTH else f"{f[:_MAX_FLAG_LENGTH]}…" for f in self.flags)
         files = sorted(self.files, key=lambda file: (file.verdict is FileVerdict.CLEAN, file.path))
         return replace(
             self,

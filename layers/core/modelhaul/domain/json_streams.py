@@ -1,6 +1,6 @@
-"""JSON read piece by piece: what it takes of memory does not grow with the file.
+"""Streaming JSON reader. Its memory use does not grow with the size of the file.
 
-What `json` builds of a tokenizer takes ten times its size, and of `[[],[],…` thirty times.
+The objects that `json` builds from a tokenizer take ten times the file's size. For `[[],[],…` they take thirty times.
 """
 
 import json
@@ -12,40 +12,42 @@ type ReadRange = Callable[[int, int], bytes]
 """Bytes `start` to `end` (excluded) of a file."""
 
 _WINDOW = 4 * 1024 * 1024  # bytes of one read
-# No text goes on behind a quote that no backslash precedes: with one in each window, none has more than two windows.
+# A string ends at a quote that no backslash precedes. If each window has such a quote, no string is longer than two
+# windows.
 _QUOTE = re.compile(rb'[^\\]"')
-# ijson 3.6 ends the process on integers of more than 4,300 digits; of these, one window has 2,000 or more.
+# ijson 3.6 terminates the process on integers of more than 4,300 digits. At least one window contains 2,000 or more of
+# the digits of such an integer.
 _TOO_MANY_DIGITS = b"0" * 2_000
 _AS_DIGITS = bytes(ord("0") if chr(byte).isdecimal() and byte < 128 else ord(" ") for byte in range(256))  # noqa: PLR2004 - ASCII
-_WHOLE = 4 * 1024 * 1024  # bytes that are parsed at once, to at most thirty times as many
+_MAX_WHOLE_SIZE = 4 * 1024 * 1024  # bytes that are parsed at once, into objects of at most thirty times as many
 _MAX_PARTS = 200_000  # of one member's value
 _MAX_SHARDS = 100_000
-_SHOWN = 80  # characters of a name in what is said
+_MAX_NAME_LENGTH = 80  # characters of a name in a message
 
 
 class JsonError(Exception):
-    """Its text says in a line what keeps the JSON from being read."""
+    """The text says in one line why the JSON cannot be read, as a predicate: `is not a JSON object`."""
 
 
 def check_object(read: ReadRange, size: int) -> None:
-    """Raises JsonError unless a file of `size` bytes is one JSON object."""
+    """Check that a file of `size` bytes is one JSON object. Raises JsonError."""
     find_names(read, size, ())
 
 
 def find_names(read: ReadRange, size: int, wanted: Collection[str]) -> set[str]:
-    """Those of `wanted` that are names in the file's one JSON object. Raises JsonError.
+    """Return the names in `wanted` that the file's JSON object has at its top level. Raises JsonError.
 
-    Up to 4 MiB it may have `NaN` and `Infinity`, which Python writes into configurations.
+    A file of up to 4 MiB may contain `NaN` and `Infinity`, which Python writes into configurations.
     """
-    if size <= _WHOLE:
+    if size <= _MAX_WHOLE_SIZE:
         return set(wanted) & _parse_object(read(0, size)).keys()
     return {name for depth, event, name in _walk(read, 0, size) if depth == 1 and event == "map_key" and name in wanted}
 
 
 def read_members(read: ReadRange, start: int, end: int) -> Iterator[tuple[str, Any]]:
-    """Name and value of each member of the object in bytes `start` to `end` (excluded), one built after the other.
+    """Yield name and value of each member of the object in bytes `start` to `end` (excluded), one member at a time.
 
-    Raises JsonError, also for a value of more than 200,000 parts and for one that has a name twice.
+    Raises JsonError, also for a value with more than 200,000 parts or a duplicate name.
     """
     events = _read_events(read, start, end)
     if next(events, None) != ("start_map", None):
@@ -55,15 +57,15 @@ def read_members(read: ReadRange, start: int, end: int) -> Iterator[tuple[str, A
             try:
                 yield name, _build(next(events), events, [_MAX_PARTS])
             except RecursionError:
-                raise JsonError("is not JSON that can be read") from None
+                raise JsonError("cannot be parsed as JSON") from None
 
 
 def read_texts(read: ReadRange, size: int) -> Iterator[str]:
-    """Every text that is a value in the file's JSON, also of members that are repeated. Raises JsonError.
+    """Yield every string value in the file's JSON, including the values of duplicate names. Raises JsonError.
 
-    Up to 4 MiB it takes what Python's own reader takes, such as `NaN`.
+    A file of up to 4 MiB may contain whatever `json` accepts, such as `NaN`.
     """
-    if size > _WHOLE:
+    if size > _MAX_WHOLE_SIZE:
         yield from (value for event, value in _read_events(read, 0, size) if event == "string")
         return
     values = [parse_json(read(0, size), object_pairs_hook=lambda members: [value for _, value in members])]
@@ -76,7 +78,7 @@ def read_texts(read: ReadRange, size: int) -> Iterator[str]:
 
 
 def list_shards(read: ReadRange, size: int) -> set[str]:
-    """The files that an index's `weight_map` names. Raises JsonError, also for more than 100,000."""
+    """Return the files that an index lists in `weight_map`. Raises JsonError, also for more than 100,000 files."""
     shards: set[str] = set()
     is_inside = found = False
     for depth, event, value in _walk(read, 0, size):
@@ -85,22 +87,22 @@ def list_shards(read: ReadRange, size: int) -> set[str]:
         elif is_inside and depth == 1 and event == "start_map":
             found = True
         elif is_inside and event not in ("map_key", "end_map"):
-            if depth != 2 or event != "string":  # noqa: PLR2004 - in the map, which is in the object
-                raise JsonError("has no weight_map of names")
+            if depth != 2 or event != "string":  # noqa: PLR2004 - the depth of the map's values
+                raise JsonError("has no weight_map of file names")
             shards.add(value)
             if len(shards) > _MAX_SHARDS:
-                raise JsonError(f"names more than {_MAX_SHARDS:,} shards")
+                raise JsonError(f"lists more than {_MAX_SHARDS:,} shards")
     if not found:
-        raise JsonError("has no weight_map of names")
+        raise JsonError("has no weight_map of file names")
     return shards
 
 
 def parse_json(content: bytes, **options: Any) -> Any:
-    """What Python's own reader makes of UTF-8 JSON. Raises JsonError."""
+    """Parse UTF-8 JSON with `json`. Raises JsonError."""
     try:
         return json.loads(content.decode(), **options)
     except (ValueError, RecursionError):
-        raise JsonError("is not JSON that can be read") from None
+        raise JsonError("cannot be parsed as JSON") from None
 
 
 def _parse_object(content: bytes) -> dict[str, Any]:
@@ -111,16 +113,16 @@ def _parse_object(content: bytes) -> dict[str, Any]:
 
 
 def _build(first: tuple[str, Any], events: Iterator[tuple[str, Any]], left: list[int]) -> Any:
-    """The value that begins with the event `first`, of at most `left[0]` parts."""
+    """Return the value that starts with the event `first`. It may have at most `left[0]` parts."""
     left[0] -= 1
     if left[0] < 0:
-        raise JsonError(f"has a value of more than {_MAX_PARTS:,} parts")
+        raise JsonError(f"has a value with more than {_MAX_PARTS:,} parts")
     event, value = first
     if event == "start_map":
         built: dict[str, Any] = {}
         while (member := next(events))[0] == "map_key":
             if member[1] in built:
-                raise JsonError(f"names {member[1][:_SHOWN]!r} twice")
+                raise JsonError(f"has the duplicate name {member[1][:_MAX_NAME_LENGTH]!r}")
             built[member[1]] = _build(next(events), events, left)
         return built
     if event == "start_array":
@@ -132,14 +134,14 @@ def _build(first: tuple[str, Any], events: Iterator[tuple[str, Any]], left: list
 
 
 def _walk(read: ReadRange, start: int, end: int) -> Iterator[tuple[int, str, Any]]:
-    """Depth (1 in the outermost object), event and value."""
+    """Yield depth (1 in the outermost object), event and value."""
     depth = 0
     for event, value in _read_events(read, start, end):
         if not depth and event != "start_map":
             raise JsonError("is not a JSON object")
         if event.startswith("end_"):
             depth -= 1
-        # The outermost object's own events have no depth that anybody asks for.
+        # No caller needs the start and end events of the outermost object.
         if depth:
             yield depth, event, value
         if event.startswith("start_"):
@@ -147,19 +149,19 @@ def _walk(read: ReadRange, start: int, end: int) -> Iterator[tuple[int, str, Any
 
 
 def _read_events(read: ReadRange, start: int, end: int) -> Iterator[tuple[str, Any]]:
-    """https://github.com/ICRAR/ijson#events"""
-    # Takes 20 ms to import, which most functions' starts can do without.
+    """Yield ijson's events: https://github.com/ICRAR/ijson#events. Raises JsonError."""
+    # The import takes 20 ms, which would delay the cold start of functions that do not need it.
     import ijson  # noqa: PLC0415
-    from ijson.backends import yajl2_c  # noqa: PLC0415 - no slower one in its place
+    from ijson.backends import yajl2_c  # noqa: PLC0415 - no fallback to a slower backend
 
     try:
         yield from yajl2_c.basic_parse(_Feed(read, start, end))
     except (ijson.JSONError, ValueError):
-        raise JsonError("is not JSON that can be read") from None
+        raise JsonError("cannot be parsed as JSON") from None
 
 
 class _Feed:
-    """A file's bytes as the parser takes them, in small pieces out of windows."""
+    """File object for the parser, which reads small pieces. The file itself is read in windows."""
 
     def __init__(self, read: ReadRange, start: int, end: int) -> None:
         self._read = read
@@ -177,7 +179,7 @@ class _Feed:
         window = self._read(self._next, min(self._next + _WINDOW, self._end))
         self._next += len(window)
         if len(window) == _WINDOW and not _QUOTE.search(window):
-            raise JsonError("holds more than 4 MiB in one text, or in numbers alone")
+            raise JsonError("has more than 4 MiB in one string, or in numbers alone")
         if _TOO_MANY_DIGITS in window.translate(_AS_DIGITS):
-            raise JsonError("has more than 2,000 digits in a row")
+            raise JsonError("has 2,000 or more digits in a row")
         return window

@@ -1,38 +1,38 @@
-"""Keys of objects, besides those of models (`ResolvedModel.prefix`)."""
+"""S3 object keys, except the keys of model files (`ResolvedModel.prefix`)."""
 
 import re
 
-# Where archives are in the incoming bucket, by the way in which they came.
+# Key prefixes of archives in the incoming bucket, by upload method.
 DROPPED = "incoming/"
 UPLOADED = "uploads/"
 POSTED = "posted/"
 MAX_KEY_BYTES = 1024  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 
-# Control characters, and what neither UTF-8 nor an SQS message can carry.
-_UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+# Control characters, and characters that UTF-8 or an SQS message cannot carry.
+_ILLEGAL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
 def is_path(path: str) -> bool:
-    """Whether a file may be stored under this path: relative, POSIX, without `..` or what a key cannot carry."""
+    """Return whether the path is safe as part of a key: relative, POSIX, without `..` and illegal characters."""
     segments = path.split("/")
-    return not (_UNFIT.search(path) or "\\" in path or any(s in ("", ".", "..") for s in segments))
+    return not (_ILLEGAL.search(path) or "\\" in path or any(s in ("", ".", "..") for s in segments))
 
 
 def staging_prefix(task_id: str) -> str:
-    """Of a task's files between their verification and their publication, in the models bucket."""
+    """Return the key prefix in the models bucket of a task's files that are verified, but not yet published."""
     return f"staging/{task_id}/"
 
 
 def inspection_key(task_id: str) -> str:
-    """Of the reports that an inspection in several functions has saved, in the models bucket."""
+    """Return the key in the models bucket of the saved reports of an inspection that several functions share."""
     return f"inspections/{task_id}.json"
 
 
 def manifest_key(model_id: str) -> str:
-    """Of a model's manifest, in the models bucket."""
+    """Return the key of a model's manifest in the models bucket."""
     return f"manifests/{model_id}.json"
 
 
 def outcome_key(archive_key: str) -> str:
-    """Of the outcome of an archive that was dropped, in the incoming bucket."""
+    """Return the key in the incoming bucket of the outcome of an archive that was uploaded to `incoming/`."""
     return f"outcomes/{archive_key}.json"

@@ -1,4 +1,4 @@
-"""Queue messages. Each carries its format's version: a message of another version is refused, not guessed at."""
+"""Queue messages. Each has a format version; messages of other versions are rejected."""
 
 from typing import Annotated, Literal
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 
 class _Message(BaseModel):
-    """`attempt` counts from 1; a wait for a rate limit raises `waited` (seconds) instead."""
+    """`attempt` starts at 1. A wait for a rate limit increases `waited` (seconds) instead."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -17,17 +17,19 @@ class _Message(BaseModel):
 
 
 class AcceptArchive(_Message):
-    """Find out which models are in the task's archive, and claim them."""
+    """Find and claim the models in the task's archive."""
 
     kind: Literal["accept_archive"] = "accept_archive"
 
 
 class PlanImport(_Message):
+    """List the files of the task's models, and start their transfer."""
+
     kind: Literal["plan_import"] = "plan_import"
 
 
 class TransferFiles(_Message):
-    """`paths`: files of the task, to be moved by one function. `restarts` counts files begun anew from byte 0."""
+    """Transfer the task's files `paths` in one function. `restarts` counts the restarts of a file from byte 0."""
 
     kind: Literal["transfer_files"] = "transfer_files"
     paths: tuple[str, ...] = Field(min_length=1)
@@ -35,8 +37,8 @@ class TransferFiles(_Message):
 
 
 class PublishModels(_Message):
-    """`after`: the last path that an earlier function has laid out already, in path order. `resumed`: an earlier
-    function has begun the inspection.
+    """Publish the task's models. `after` is the last path, in path order, that an earlier function has copied into
+    place. `resumed`: an earlier function has started the inspection.
     """
 
     kind: Literal["publish_models"] = "publish_models"
@@ -61,7 +63,7 @@ class _ObjectCreatedDetail(BaseModel):
 
 
 class ObjectCreated(BaseModel):
-    """S3's event of a stored object, as EventBridge puts it into ArchiveQueue; the key is not URL-encoded.
+    """S3 event for a created object, as EventBridge sends it to ArchiveQueue. The key is not URL-encoded.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
     """
@@ -78,10 +80,10 @@ _ARCHIVE_ADAPTER: TypeAdapter[AcceptArchive | ObjectCreated] = TypeAdapter(Accep
 
 
 def parse_message(body: str | bytes) -> Message:
-    """Raises pydantic.ValidationError for anything but a message of this version."""
+    """Parse a message of this version. Raises pydantic.ValidationError for any other body."""
     return _ADAPTER.validate_json(body)
 
 
 def parse_archive_message(body: str | bytes) -> AcceptArchive | ObjectCreated:
-    """What ArchiveQueue holds. Raises pydantic.ValidationError for anything else."""
+    """Parse a message of ArchiveQueue. Raises pydantic.ValidationError for any other body."""
     return _ARCHIVE_ADAPTER.validate_json(body)

@@ -13,7 +13,7 @@ from modelhaul.domain.selection import WHOLE, Selection
 
 _MODEL_NAMESPACE = uuid.UUID("6f1c9f3e-6d0c-5d61-9a3c-0f6a4b1f7c55")
 
-_MAX_ERROR_DETAIL = 1000  # characters in a model's record, of which one transaction writes 90
+_MAX_ERROR_DETAIL = 1000  # characters in a model's record; one transaction writes up to 90 records
 
 
 class Source(StrEnum):
@@ -25,18 +25,18 @@ class Source(StrEnum):
 class ModelStatus(StrEnum):
     IMPORTING = "IMPORTING"
     READY = "READY"
-    WITHDRAWING = "WITHDRAWING"  # failed while it was being published: what became visible is removed first
+    WITHDRAWING = "WITHDRAWING"  # publication failed: the published files are removed before the status becomes FAILED
     FAILED = "FAILED"
-    DELETING = "DELETING"  # nobody is shown it any more; its objects go, and then its record
+    DELETING = "DELETING"  # no longer visible; its objects are deleted first, then its record
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
-    """One immutable version of a model at its source, or the part of it that `selection` takes.
+    """An immutable version of a model at its source, or the subset of its files that `selection` includes.
 
-    `name` is the source's canonical name, `commit` what `revision` stood for when it was asked. A model from an
-    archive has no upstream commit: there it is the task's id. `root` says where among its task's files the model's
-    own lie: `""`, or a directory with the trailing slash.
+    `name` is the source's canonical name, `commit` the commit of `revision` when the model was resolved. A model from
+    an archive has no upstream commit; its `commit` is the task's ID. `root` is the model's directory among its task's
+    files: `""`, or a directory with a trailing slash.
     """
 
     source: Source
@@ -48,10 +48,9 @@ class ResolvedModel:
 
     @property
     def model_id(self) -> str:
-        """UUIDv5 of `source:name@commit`: aliases of one version meet, a moved branch is another model,
-        and so is each selection of a part.
+        """Return the UUIDv5 of `source:name@commit`, for a model from an archive of `local:name` in lower case.
 
-        For a model from an archive, of `local:name` in lower case.
+        Aliases of one version have the same ID. A moved branch and each partial selection have a different ID.
         """
         if self.source is Source.LOCAL:
             return str(uuid.uuid5(_MODEL_NAMESPACE, f"local:{self.name.lower()}"))
@@ -59,27 +58,27 @@ class ResolvedModel:
 
     @property
     def prefix(self) -> str:
-        """Where the files lie in the models bucket, with the trailing slash. A part lies beside the whole."""
+        """Return the model's key prefix in the models bucket, with a trailing slash. Each selection has its own."""
         part = "" if self.selection.is_whole else f"-partial-{self.model_id}"
         return f"models/{self.source.lower()}/{self.name}/{self.commit}{part}/"
 
     def build_key(self, path: str) -> str:
-        """The key in the models bucket of this model's file, by its path in the task."""
+        """Return the key in the models bucket of the model's file that has this path in the task."""
         return self.prefix + path.removeprefix(self.root)
 
     def locate(self, path: str) -> str | None:
-        """The key of the task's file `path` in the models bucket; None if it is not this model's."""
+        """Return the key in the models bucket of the task's file `path`, None if it belongs to another model."""
         return self.build_key(path) if path.startswith(self.root) else None
 
     def describe(self) -> str:
-        """As people are told, so that versions and parts of a model can be told apart."""
+        """Return a description for messages, which distinguishes versions and selections of a model."""
         if self.source is Source.LOCAL:
             return self.name
         part = "" if self.selection.is_whole else f" ({self.selection.describe()})"
         return f"{self.name} at commit {self.commit[:12]}{part}"
 
 
-@lru_cache(maxsize=128)  # each file of a part is located by it
+@lru_cache(maxsize=128)  # called for each file of a partial model
 def _identify(source: Source, name: str, commit: str, selection: Selection) -> str:
     part = "" if selection.is_whole else f"+{json.dumps(asdict(selection))}"
     return str(uuid.uuid5(_MODEL_NAMESPACE, f"{source.lower()}:{name}@{commit}{part}"))
@@ -87,14 +86,14 @@ def _identify(source: Source, name: str, commit: str, selection: Selection) -> s
 
 @dataclass(frozen=True, slots=True)
 class ModelError:
-    """Why the import of one model failed, in the terms of `ModelhaulError`."""
+    """Why the import of a model failed, with the fields of `ModelhaulError`."""
 
     type: str
     detail: str
     retryable: bool
 
     def shorten(self) -> "ModelError":
-        """The form for a model's record: at most 1,000 characters of detail."""
+        """Return a copy for a model's record, with a detail of at most 1,000 characters."""
         if len(self.detail) <= _MAX_ERROR_DETAIL:
             return self
         return replace(self, detail=f"{self.detail[: _MAX_ERROR_DETAIL - 1]}…")
@@ -102,9 +101,9 @@ class ModelError:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model's record: the claim of one task while it is IMPORTING, the catalog's entry once it is READY.
+    """A model's record: the claim of a task while the model is IMPORTING, a catalog entry when it is READY.
 
-    `error` says why its last import failed; it is None unless the model is FAILED, WITHDRAWING or DELETING.
+    `error` says why the last import failed. It is None unless the model is FAILED, WITHDRAWING or DELETING.
     """
 
     model_id: str
@@ -121,14 +120,14 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class ModelPage:
-    """Models, newest first; `cursor` asks for those that follow, None at the end."""
+    """A page of models, newest first. `cursor` requests the next page; it is None on the last page."""
 
     models: tuple[Model, ...]
     cursor: str | None
 
 
 class ModelRoots:
-    """Tells which of a task's models a file belongs to, by its path in the task."""
+    """Finds the model that a file belongs to, by the file's path in the task."""
 
     def __init__(self, models: Iterable[Model]) -> None:
         self._by_root = {model.resolved.root: model for model in models}
@@ -139,4 +138,4 @@ class ModelRoots:
 
 
 def describe_missing_model(model_id: str) -> str:
-    return f"There is no model {model_id[:64]!r}."
+    return f"Model {model_id[:64]!r} not found."

@@ -1,4 +1,4 @@
-"""Names of models that come without one from a hub: from archives."""
+"""Names of models from archives."""
 
 import re
 import unicodedata
@@ -14,42 +14,43 @@ _ILLEGAL = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def check_model_name(name: str) -> str:
-    """The name as it is, if it can be one: up to three segments between slashes, each of 1 to 96 letters, digits,
-    `.`, `_` and `-`, beginning and ending with a letter or digit, and without `..`.
+    """Return the name unchanged if it is valid. Raises InvalidReferenceError.
 
-    Raises InvalidReferenceError.
+    A valid name has up to three segments, separated by slashes. Each segment has 1 to 96 letters, digits, `.`, `_` and
+    `-`, starts and ends with a letter or digit, and does not contain `..`.
     """
     segments = name.split("/")
     if len(segments) > _MAX_SEGMENTS or not all(_SEGMENT.fullmatch(s) and ".." not in s for s in segments):
         raise InvalidReferenceError(
-            f"{name[:100]!r} cannot be a model's name: up to three parts between slashes, of letters, digits, "
-            "'.', '_' and '-', each beginning and ending with a letter or digit",
+            f"Invalid model name {name[:100]!r}. A name must have up to three parts, separated by slashes. Each part "
+            "must have letters, digits, '.', '_' and '-' only, and start and end with a letter or digit.",
             part="model_name",
         )
     return name
 
 
 def clean_name(text: str) -> str:
-    """A legal name made of a directory's or file's: accents are dropped, anything else illegal becomes `-`.
+    """Make a valid name from a directory or file name: remove accents, and replace other illegal characters by `-`.
 
-    Raises InvalidReferenceError if nothing legal is left, or it is too long.
+    Raises InvalidReferenceError if no legal character is left, or if the name is too long.
     """
     plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     name = re.sub(r"\.{2,}", ".", _ILLEGAL.sub("-", plain)).strip("-._")
     if not name or len(name) > _MAX_SEGMENT:
         raise InvalidReferenceError(
-            f"no model's name can be made of {text[:100]!r}: rename it, in letters and digits, or give a model_name",
+            f"Cannot make a model name from {text[:100]!r}. Rename the file or directory to letters and digits, or "
+            "send a model_name.",
             part="model_name",
         )
     return name
 
 
 def name_models(directories: Sequence[str], *, model_name: str | None, file_name: str) -> dict[str, str]:
-    """The name of the model in each of an archive's directories (`""` is its root).
+    """Return the name of the model in each of an archive's directories (`""` is the root).
 
-    One model gets `model_name`, else its directory's name, at the root the archive's. Several get their
-    directories' names, below `model_name` if there is one. Raises ArchiveRefusedError if two would get the same,
-    InvalidReferenceError.
+    A single model gets `model_name`, or else the name of its directory, or at the root the name of the archive.
+    Several models get the names of their directories, with `model_name/` as a prefix if it is given. Raises
+    ArchiveRefusedError if two models would get the same name, InvalidReferenceError for an invalid name.
     """
     if len(directories) == 1:
         (only,) = directories
@@ -61,7 +62,7 @@ def name_models(directories: Sequence[str], *, model_name: str | None, file_name
         other = taken.setdefault(name.lower(), directory)
         if other != directory:
             raise ArchiveRefusedError(
-                f"The directories {other!r} and {directory!r} would both be the model {name!r}: rename one.",
+                f"Directories {other!r} and {directory!r} result in the same model name {name!r}. Rename one.",
                 reason="ambiguous-names",
                 entry=directory,
             )

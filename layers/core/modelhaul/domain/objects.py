@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ObjectRange:
-    """Bytes `start` to `end` (excluded) of an S3 object, as long as its ETag is `etag`."""
+    """Bytes `start` to `end` (excluded) of an S3 object. Valid while the object's ETag is `etag`."""
 
     bucket: str
     key: str
@@ -16,7 +16,7 @@ class ObjectRange:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Verified content that lies in the models bucket under `key`, unchanged as long as its ETag is `etag`."""
+    """Verified content, stored in the models bucket at `key`. Unchanged while the object's ETag is `etag`."""
 
     sha256: str
     key: str

@@ -1,16 +1,16 @@
-"""Which of a model's files were asked for, where it is not all of them."""
+"""Selection of a model's files that a request includes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
-_SHOWN = 3  # patterns of a list, in what is said
-_MAX_LENGTH = 60  # characters of one
+_MAX_SHOWN = 3  # patterns of a list in a message
+_MAX_LENGTH = 60  # characters of a pattern in a message
 
 
 class Weights(StrEnum):
-    """The format of weights that is wanted, where a model has the same weights in several."""
+    """The requested weight format, for models that have the same weights in several formats."""
 
     ALL = "all"
     SAFETENSORS = "safetensors"
@@ -19,12 +19,13 @@ class Weights(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What was asked for, in its canonical form: patterns sorted, each once, a folder's `onnx/` as `onnx/*`. Equal
-    selections are one model. Its fields, in this order, are part of a model's identity.
+    """The requested files in canonical form: patterns are sorted and unique, a directory `onnx/` is `onnx/*`.
 
-    Patterns mean what they do in huggingface_hub's `snapshot_download`: fnmatch on the whole path, where `*` goes
-    across folders. A path is taken if it matches one of `allow_patterns` (any, if there are none) and none of
-    `ignore_patterns`. https://huggingface.co/docs/huggingface_hub/guides/download#filter-files-to-download
+    Equal selections of a version are the same model. The fields, in this order, are part of a model's identity.
+
+    Patterns work as in huggingface_hub's `snapshot_download`: fnmatch on the whole path, in which `*` also matches
+    slashes. A path is included if it matches at least one of `allow_patterns`, or if that is empty, and does not match
+    any of `ignore_patterns`. https://huggingface.co/docs/huggingface_hub/guides/download#filter-files-to-download
     """
 
     allow_patterns: tuple[str, ...] = ()
@@ -40,35 +41,35 @@ class Selection:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is left out, whatever the model has."""
+        """Return whether the selection includes all files of any model."""
         return self == WHOLE
 
-    def takes(self, path: str) -> bool:
-        """Whether the patterns take the path; `weights` leaves out more, which takes the whole listing to know."""
+    def matches(self, path: str) -> bool:
+        """Return whether the patterns include the path. `weights` excludes further files, based on the full listing."""
         is_allowed = not self.allow_patterns or any(fnmatchcase(path, p) for p in self.allow_patterns)
         return is_allowed and not any(fnmatchcase(path, p) for p in self.ignore_patterns)
 
     def describe(self) -> str:
-        """As people are told, in at most some 500 characters."""
-        said = [
+        """Return a description for messages, of at most about 500 characters."""
+        parts = [
             f"{name} {describe_patterns(patterns)}"
             for name, patterns in (("allow_patterns", self.allow_patterns), ("ignore_patterns", self.ignore_patterns))
             if patterns
         ]
         if self.weights is not Weights.ALL:
-            said.append(f"weights {self.weights}")
-        return ", ".join(said) or "all files"
+            parts.append(f"weights {self.weights}")
+        return ", ".join(parts) or "all files"
 
 
 def describe_patterns(patterns: tuple[str, ...]) -> str:
-    """The first few, quoted."""
-    shown = [repr(p if len(p) <= _MAX_LENGTH else f"{p[:_MAX_LENGTH]}…") for p in patterns[:_SHOWN]]
-    more = f" and {len(patterns) - _SHOWN} more" if len(patterns) > _SHOWN else ""
+    """Return the first three patterns, quoted, and the number of the others."""
+    shown = [repr(p if len(p) <= _MAX_LENGTH else f"{p[:_MAX_LENGTH]}…") for p in patterns[:_MAX_SHOWN]]
+    more = f" and {len(patterns) - _MAX_SHOWN} more" if len(patterns) > _MAX_SHOWN else ""
     return f"{' '.join(shown)}{more}"
 
 
 def _sort_patterns(patterns: Iterable[str]) -> tuple[str, ...]:
-    # As huggingface_hub's filter_repo_objects reads them.
+    # The same interpretation as in huggingface_hub's filter_repo_objects.
     slashed = (pattern.replace("\\", "/") for pattern in patterns)
     return tuple(sorted({f"{pattern}*" if pattern.endswith("/") else pattern for pattern in slashed}))
 

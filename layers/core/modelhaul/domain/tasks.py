@@ -1,4 +1,4 @@
-"""Tasks: one accepted request, followed from PENDING to DONE or FAILED."""
+"""Tasks: the progress of an accepted request from PENDING to DONE or FAILED."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,10 +28,19 @@ class Stage(StrEnum):
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
 
+    @property
+    def status(self) -> TaskStatus:
+        match self:
+            case Stage.DONE:
+                return TaskStatus.DONE
+            case Stage.FAILED | Stage.CANCELLED:
+                return TaskStatus.FAILED
+        return TaskStatus.PENDING
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Counts of files and bytes. `bytes_done` includes `bytes_reused` and grows while a large file moves."""
+    """Counts of files and bytes. `bytes_done` includes `bytes_reused`, and grows while a large file is transferred."""
 
     files_done: int = 0
     files_total: int = 0
@@ -49,15 +58,16 @@ class TaskError:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """`model_tag` is what was asked for (`name@revision`, or an archive's name), `model_ids` the models it claims,
-    at most 90; none before an archive was inspected. `failed_ids` are those of its models that failed although the
-    task is DONE. `skipped` are an archive's directories that are no models, `selection` says which files of
-    the model were asked for.
+    """The import of one or more models.
 
-    `transfer_began_at` is when its first byte could move, `bytes_counted_at` when `progress.bytes_done` last changed.
+    `model_tag` is the requested model (`name@revision`) or the archive's name. `model_ids` are the claimed models, at
+    most 90, empty until an archive is inspected. `failed_ids` are the models of a DONE task that failed. `skipped` are
+    the directories of an archive that are not models. `selection` are the requested files of the model.
 
-    `check_at` (epoch seconds) is when the sweep looks after the task if nothing else touched it before,
-    `sweeps` how often it did so since something last moved.
+    `transfer_began_at` is the start of the transfer, `bytes_counted_at` the last change of `progress.bytes_done`.
+
+    `check_at` (epoch seconds) is when the sweep checks the task, unless a write postpones it. `sweeps` counts the
+    checks since the last progress.
     """
 
     id: str
@@ -66,7 +76,6 @@ class Task:
     model_ids: tuple[str, ...]
     created_at: datetime
     updated_at: datetime
-    status: TaskStatus = TaskStatus.PENDING
     stage: Stage = Stage.PLANNING
     progress: Progress = Progress()
     error: TaskError | None = None
@@ -79,10 +88,14 @@ class Task:
     transfer_began_at: datetime | None = None
     bytes_counted_at: datetime | None = None
 
+    @property
+    def status(self) -> TaskStatus:
+        return self.stage.status
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """That a task ended, for whoever wants to know: `detail` is a JSON object."""
+    """Event that a task ended, for subscribers. `detail` is a JSON object."""
 
     type: str
     time: datetime
@@ -91,11 +104,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class TaskPage:
-    """Tasks, newest first; `cursor` asks for those that follow, None at the end."""
+    """A page of tasks, newest first. `cursor` requests the next page; it is None on the last page."""
 
     tasks: tuple[Task, ...]
     cursor: str | None
 
 
 def describe_missing_task(task_id: str) -> str:
-    return f"There is no task {task_id[:64]!r}."
+    return f"Task {task_id[:64]!r} not found."

@@ -1,1 +1,1 @@
-"""API and worker edges: requests in, problems out, batches."""
+"""Entry points of the functions: API requests and responses, problems, batches of messages and stream records."""

@@ -1,4 +1,4 @@
-"""The edge for functions behind the API: requests in, RFC 9457 problems out."""
+"""Entry point of functions behind the API. Every error response is an RFC 9457 problem."""
 
 import json
 import re
@@ -26,15 +26,15 @@ from modelhaul.settings import CorsSettings
 
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
-_EXPOSED = "Link, Location, Retry-After"  # to pages of another origin, beyond what browsers always show
+_EXPOSED_HEADERS = "Link, Location, Retry-After"  # headers that browsers hide from other origins by default
 
-# Of the signature of a presigned request, which API Gateway has checked:
+# Query parameters of a presigned request's signature, which API Gateway has already verified:
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
 _SIGNATURE_PREFIX = "x-amz-"
 
 
 def create_app() -> APIGatewayRestResolver:
-    """A resolver whose every error is a problem; routes validate by pydantic, and refuse unknown query parameters."""
+    """Create a resolver that validates with pydantic, rejects unknown query parameters and maps errors to problems."""
     app = APIGatewayRestResolver(enable_validation=True, json_body_deserializer=_parse_json)
     app.use([_check_query_names])
     app.exception_handler(errors.ModelhaulError)(create_error_response)
@@ -44,7 +44,7 @@ def create_app() -> APIGatewayRestResolver:
 
 
 def _parse_json(text: str) -> Any:
-    """Raises JSONDecodeError, also for what Python cannot read: deep nesting, and integers above 4,300 digits."""
+    """Parse JSON. Raises JSONDecodeError, also for deep nesting and for integers of more than 4,300 digits."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -54,45 +54,45 @@ def _parse_json(text: str) -> Any:
 
 
 def _check_query_names(app: APIGatewayRestResolver, next_middleware: NextMiddleware) -> Response[str]:
-    """Raises RequestValidationError for query parameters that the route does not declare."""
+    """Raise RequestValidationError for query parameters that the route does not declare."""
     known = [field.alias for field in app.context["_route"].dependant.query_params]
     given = app.current_event.multi_value_query_string_parameters
     unknown = [name for name in given if name not in known and not name.lower().startswith(_SIGNATURE_PREFIX)]
     if unknown:
-        described = f"known parameters: {', '.join(known)}" if known else "this route takes none"
-        message = f"unknown query parameter; {described}"
+        supported = f"supported parameters: {', '.join(known)}" if known else "this route has no query parameters"
+        message = f"unknown query parameter; {supported}"
         raise RequestValidationError([{"type": "unknown", "loc": ("query", name), "msg": message} for name in unknown])
     return next_middleware(app)
 
 
 def handle_request(
-    app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext, *, takes_forms: bool = False
+    app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext, *, accepts_forms: bool = False
 ) -> dict[str, Any]:
-    """Resolves an API Gateway REST event. What nobody foresaw is logged and answered as 500.
+    """Handle an API Gateway REST event. An unexpected exception is logged, and the response is a 500.
 
-    Bodies are JSON, whatever they are labelled (`curl -d` without a header calls them a form), but for a form with
-    parts where the app `takes_forms`.
+    Bodies are parsed as JSON regardless of their Content-Type, because `curl -d` without a header sends JSON as a form.
+    The exception is a `multipart/form-data` body for an app that `accepts_forms`.
     """
     logger = create_logger()
     logger.set_correlation_id(context.aws_request_id)
     try:
-        answer = _respond_once(app, event, context, takes_forms=takes_forms)
+        response = _respond_once(app, event, context, accepts_forms=accepts_forms)
     except Exception:
         logger.exception("unexpected error")
         problem = create_problem(
             "internal-error",
             HTTPStatus.INTERNAL_SERVER_ERROR,
-            f"Something went wrong that should not have. In the log it is the request {context.aws_request_id}.",
+            f"Internal error. Request ID: {context.aws_request_id}.",
         )
-        return _write_response(problem)
-    logger.info("answered", path=event.get("path"), method=event.get("httpMethod"), status=answer["statusCode"])
-    return answer
+        return _serialize_response(problem)
+    logger.info("sent response", path=event.get("path"), method=event.get("httpMethod"), status=response["statusCode"])
+    return response
 
 
 def _respond_once(
-    app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext, *, takes_forms: bool
+    app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext, *, accepts_forms: bool
 ) -> dict[str, Any]:
-    """A POST with an Idempotency-Key is answered as it was before, if it was.
+    """Handle a request. A repeated POST with the same Idempotency-Key returns the response of the first one.
 
     https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
     """
@@ -100,7 +100,7 @@ def _respond_once(
     request = APIGatewayProxyEvent(event)
 
     def resolve() -> dict[str, Any]:
-        is_form = takes_forms and read_form_type(request) is not None
+        is_form = accepts_forms and read_form_type(request) is not None
         return app.resolve(event if is_form else label_as_json(event), context)
 
     key = request.headers.get("idempotency-key")
@@ -108,8 +108,8 @@ def _respond_once(
         return resolve()
     try:
         if not _IDEMPOTENCY_KEY.fullmatch(key):
-            raise errors.InvalidIdempotencyKeyError("An Idempotency-Key has 1 to 255 visible characters of ASCII.")
-        # What keeps answers is loaded (a quarter of a second) by those who ask for it.
+            raise errors.InvalidIdempotencyKeyError("The Idempotency-Key must have 1 to 255 visible ASCII characters.")
+        # Created here and not at the cold start, because loading the response store takes 250 ms.
         return wiring.create_response_store().respond_once(
             resolve,
             scope=[request.resource, _find_caller(event)],
@@ -118,17 +118,17 @@ def _respond_once(
             context=context,
         )
     except errors.ModelhaulError as error:
-        return _write_response(create_error_response(error))
+        return _serialize_response(create_error_response(error))
 
 
 def _find_caller(event: dict[str, Any]) -> str:
-    """Who asks: the id of the API key, or of who signed."""
+    """Return the ID of the API key, or of the IAM principal that signed the request."""
     identity = event.get("requestContext", {}).get("identity") or {}
     return identity.get("apiKeyId") or identity.get("caller") or ""
 
 
-def _write_response(response: Response[str]) -> dict[str, Any]:
-    """As Lambda gives it to API Gateway, for what is answered without a route."""
+def _serialize_response(response: Response[str]) -> dict[str, Any]:
+    """Convert a response that no route has created to the format of API Gateway's Lambda proxy integration."""
     headers = {name: value if isinstance(value, list) else [value] for name, value in response.headers.items()}
     return {
         "statusCode": response.status_code,
@@ -138,24 +138,25 @@ def _write_response(response: Response[str]) -> dict[str, Any]:
     }
 
 
-def _allow_origin(answer: dict[str, Any]) -> dict[str, Any]:
-    """The answer with what lets pages of the allowed origin read it. The preflight, and the answers that API Gateway
-    gives itself, are the template's.
+def _add_cors_headers(response: dict[str, Any]) -> dict[str, Any]:
+    """Add the CORS headers with which pages of the allowed origin can read the response.
+
+    `template.yaml` defines the preflight responses and the headers of API Gateway's own responses.
     """
     origin = CorsSettings.read().cors_allow_origin
     if not origin:
-        return answer
-    allowed = {"Access-Control-Allow-Origin": [origin], "Access-Control-Expose-Headers": [_EXPOSED]}
-    return {**answer, "multiValueHeaders": {**answer["multiValueHeaders"], **allowed}}
+        return response
+    allowed = {"Access-Control-Allow-Origin": [origin], "Access-Control-Expose-Headers": [_EXPOSED_HEADERS]}
+    return {**response, "multiValueHeaders": {**response["multiValueHeaders"], **allowed}}
 
 
 type Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 
 
-def create_handler(app: APIGatewayRestResolver, *, takes_forms: bool = False) -> Handler:
-    """A Lambda handler for the app, as `handle_request`."""
+def create_handler(app: APIGatewayRestResolver, *, accepts_forms: bool = False) -> Handler:
+    """Create a Lambda handler that calls `handle_request` and adds CORS headers."""
 
     def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-        return _allow_origin(handle_request(app, event, context, takes_forms=takes_forms))
+        return _add_cors_headers(handle_request(app, event, context, accepts_forms=accepts_forms))
 
     return handler

@@ -1,4 +1,4 @@
-"""The Swagger page, whole in one answer: no third party's host is asked for anything."""
+"""The Swagger UI page as one response, without resources of third-party hosts."""
 
 import base64
 import hashlib
@@ -11,10 +11,10 @@ _SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
 def render_page(document: str) -> tuple[str, str]:
-    """(HTML, Content-Security-Policy): only the page's own scripts may run, and speak to the page's own host."""
+    """Return (HTML, Content-Security-Policy). Only the page's own scripts may run, and only connect to its own host."""
     assets = Path(swagger_ui.__file__).parent
     page = swagger_ui.generate_swagger_html(
-        # The one thing that could end the script in which the document stands.
+        # `</` could end the script element that contains the document.
         document.replace("</", "<\\/"),
         (assets / "swagger-ui-bundle.min.js").read_text(),
         (assets / "swagger-ui.min.css").read_text(),

@@ -1,4 +1,4 @@
-"""What the API's document says of a route's answers, declared beside the route. `openapi/` makes the document of it."""
+"""Descriptions of a route's responses, declared next to the route. `openapi/` generates the document from them."""
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
@@ -9,8 +9,8 @@ from modelhaul.domain import errors
 from modelhaul.entrypoints.problems import find_status, find_title
 
 IMPORTING = (
-    "The import goes on in the background; follow its task. Send the header `Idempotency-Key`, with a value of your "
-    "own, to be able to repeat a request safely."
+    "The import runs in the background. Follow its task for the progress and the result. To retry the request safely, "
+    "send the header `Idempotency-Key` with a unique value."
 )
 _IMPORT_PROBLEMS = (
     errors.ModelNotFoundError,
@@ -27,9 +27,9 @@ _IMPORT_PROBLEMS = (
     errors.SourceUnavailableError,
 )
 _HEADERS = {
-    "Location": "Path of what was created, or the address to go to.",
-    "Link": 'The task that does the work: `</v1/upload/tasks/{task_id}>; rel="status"`.',
-    "Retry-After": "Seconds to wait before the next try.",
+    "Location": "Path of the created resource, or the URL of the redirect.",
+    "Link": 'The task that runs the import: `</v1/upload/tasks/{task_id}>; rel="status"`.',
+    "Retry-After": "Seconds to wait before the next request.",
 }
 
 
@@ -40,49 +40,51 @@ def describe_responses(
     body: str | None = None,
     headers: Iterable[str] = (),
     problems: Iterable[type[errors.ModelhaulError]] = (),
-    takes_json: bool = False,
+    has_json_body: bool = False,
 ) -> dict[int, OpenAPIResponse]:
-    """The success, whose body is a schema of `openapi/answers.py` by name, and an RFC 9457 problem for each error.
+    """Describe the successful response, and an RFC 9457 problem for each error in `problems`.
 
-    `takes_json`: the body is JSON, which may be invalid. Every route refuses unknown query parameters.
+    `body` is the name of a schema in `openapi/responses.py`. `has_json_body`: the request has a JSON body, which may be
+    invalid. Every route rejects unknown query parameters.
     """
     success = OpenAPIResponse(description=description)
     if body is not None:
         success["content"] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{body}"}}}
     success["headers"] = describe_headers(headers)
-    words: dict[int, dict[str, str]] = {
-        HTTPStatus.UNPROCESSABLE_ENTITY: {"invalid-fields": "Fields or query parameters are missing, unknown or wrong"}
+    titles: dict[int, dict[str, str]] = {
+        HTTPStatus.UNPROCESSABLE_ENTITY: {"invalid-fields": "Missing, unknown or invalid fields or query parameters"}
     }
-    if takes_json:
-        words[HTTPStatus.BAD_REQUEST] = {"invalid-json": "The body is not a JSON object"}
+    if has_json_body:
+        titles[HTTPStatus.BAD_REQUEST] = {"invalid-json": "The body is not a JSON object"}
     for kind in problems:
-        words.setdefault(find_status(kind), {})[kind.type] = find_title(kind)
-    return {status.value: success, **{int(code): describe_problem(texts) for code, texts in words.items()}}
+        titles.setdefault(find_status(kind), {})[kind.type] = find_title(kind)
+    return {status.value: success, **{int(code): describe_problem(texts) for code, texts in titles.items()}}
 
 
 def describe_import(invalid: type[errors.InvalidReferenceError]) -> dict[int, OpenAPIResponse]:
-    """The answers of the routes that import a model by its name; `invalid` is for a name that cannot be."""
+    """Describe the responses of a route that imports a model by name. `invalid` is the error for an invalid name."""
     return describe_responses(
         HTTPStatus.CREATED,
-        "Accepted; no body.",
+        "The import was accepted. The response has no body.",
         headers=["Location"],
         problems=[*_IMPORT_PROBLEMS, invalid],
-        takes_json=True,
+        has_json_body=True,
     )
 
 
-def describe_problem(words: Mapping[str, str]) -> OpenAPIResponse:
-    """An answer that is a problem of one of these types; `openapi/` has an example of each."""
+def describe_problem(titles: Mapping[str, str]) -> OpenAPIResponse:
+    """Describe a response that is a problem of one of these types. `openapi/examples.py` has an example of each."""
     return OpenAPIResponse(
-        description="; ".join(f"`{kind}`: {text}" for kind, text in words.items()) + ".",
+        description="; ".join(f"`{kind}`: {text}" for kind, text in titles.items()) + ".",
         content={
             "application/problem+json": {
                 "schema": {"$ref": "#/components/schemas/Problem"},
-                "examples": {kind: {"$ref": f"#/components/examples/{kind}"} for kind in words},
+                "examples": {kind: {"$ref": f"#/components/examples/{kind}"} for kind in titles},
             }
         },
     )
 
 
 def describe_headers(names: Iterable[str]) -> dict[str, OpenAPIResponseHeader]:
+    """Describe response headers by name."""
     return {name: {"description": _HEADERS[name], "schema": {"type": "string"}} for name in names}

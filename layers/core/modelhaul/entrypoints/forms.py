@@ -1,4 +1,4 @@
-"""`multipart/form-data` bodies (RFC 7578) with one file in them."""
+"""`multipart/form-data` request bodies (RFC 7578) with one file."""
 
 import io
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from multipart import (  # type: ignore[import-untyped]
 from modelhaul.domain.errors import InvalidFormError
 
 _FIELDS = ("file", "model_name")
-# What clients send; a codec of any other name is not looked up. https://datatracker.ietf.org/doc/html/rfc7578#section-4.5
+# Charsets that clients send. No other codec is looked up. https://datatracker.ietf.org/doc/html/rfc7578#section-4.5
 _CHARSETS = ("utf-8", "utf8", "us-ascii", "iso-8859-1")
 _MAX_PARTS = 16
-_MAX_SHOWN = 100  # characters of an unknown field's name
+_MAX_NAME_LENGTH = 100  # characters of a name in a message
 
 
 @dataclass(frozen=True, slots=True)
 class UploadForm:
-    """The field `file`: its content and what its sender calls it; and the field `model_name`, if there is one."""
+    """Content and name of the file in the field `file`, and the value of the optional field `model_name`."""
 
     content: bytes
     file_name: str
@@ -30,38 +30,38 @@ class UploadForm:
 
 
 def read_upload_form(content_type: str, body: bytes) -> UploadForm:
-    """Reads the form in memory. Raises InvalidFormError, also for other fields than these two and for repeated ones."""
+    """Parse the form in memory. Raises InvalidFormError, also for unknown and duplicate fields."""
     boundary = parse_options_header(content_type)[1].get("boundary")
     if not boundary:
-        raise InvalidFormError("The Content-Type multipart/form-data has no boundary.")
-    whole = len(body) + 1
+        raise InvalidFormError("The Content-Type multipart/form-data must have a boundary.")
+    limit = len(body) + 1
     try:
-        # A part above `spool_limit` would go to a file.
+        # A part above `spool_limit` would be written to a file.
         parser = MultipartParser(
             io.BytesIO(body),
             boundary,
             strict=True,
             part_limit=_MAX_PARTS,
-            spool_limit=whole,
-            memory_limit=whole,
+            spool_limit=limit,
+            memory_limit=limit,
         )
         parts = list(parser)
     except MultipartError as error:
-        raise InvalidFormError(f"The form cannot be read: {error}.") from None
+        raise InvalidFormError(f"Invalid multipart/form-data body: {error}.") from None
     fields: dict[str, MultipartPart] = {}
     for part in parts:
         if part.name in fields:
             raise InvalidFormError(
-                f"The form has more than one field {part.name[:_MAX_SHOWN]!r}. Send one archive in each request."
+                f"The form has a duplicate field {part.name[:_MAX_NAME_LENGTH]!r}. Send one archive per request."
             )
         fields[part.name] = part
     file = fields.get("file")
     if file is None or file.filename is None:
-        raise InvalidFormError("The form has no file in a field `file`.", field="file")
+        raise InvalidFormError("The form must have a file in the field `file`.", field="file")
     unknown = [name for name in fields if name not in _FIELDS]
     if unknown:
         raise InvalidFormError(
-            f"The form has an unknown field {unknown[0][:_MAX_SHOWN]!r}. Its fields are `file` and `model_name`."
+            f"The form has the unknown field {unknown[0][:_MAX_NAME_LENGTH]!r}. Supported fields: `file`, `model_name`."
         )
     name = PurePosixPath(file.filename.replace("\\", "/")).name
     return UploadForm(file.raw, name[:255] or "archive.zip", _read_text(fields.get("model_name")))
@@ -71,8 +71,9 @@ def _read_text(part: MultipartPart | None) -> str | None:
     if part is None:
         return None
     if part.charset.lower() not in _CHARSETS:
-        raise InvalidFormError(f"The field `{part.name}` has the charset {part.charset[:_MAX_SHOWN]!r}. Send UTF-8.")
+        charset = part.charset[:_MAX_NAME_LENGTH]
+        raise InvalidFormError(f"Field `{part.name}` has the unsupported charset {charset!r}. Send UTF-8.")
     try:
         return str(part.value)
     except UnicodeDecodeError:
-        raise InvalidFormError(f"The field `{part.name}` is not valid text in {part.charset}. Send UTF-8.") from None
+        raise InvalidFormError(f"Field `{part.name}` is not valid {part.charset} text. Send UTF-8.") from None

@@ -1,4 +1,4 @@
-"""One structured logger for all: the domain logs through the standard library, this gives it Powertools' form."""
+"""The structured logger. The domain logs through the standard library; Powertools formats its records."""
 
 import logging
 from functools import cache
@@ -9,8 +9,11 @@ from aws_lambda_powertools.logging.utils import copy_config_to_registered_logger
 
 @cache
 def create_logger() -> Logger:
-    """JSON lines with service and request id. Level by POWERTOOLS_LOG_LEVEL, service by POWERTOOLS_SERVICE_NAME."""
-    logger = Logger(serialize_stacktrace=False)  # the text of the trace is enough
+    """Create the logger, which writes JSON lines with service and request ID.
+
+    POWERTOOLS_LOG_LEVEL sets the level, POWERTOOLS_SERVICE_NAME the service.
+    """
+    logger = Logger(serialize_stacktrace=False)  # the text of the stack trace is sufficient
     domain = {"modelhaul", "modelhaul_sources", "modelhaul_scanner"}
     for name in domain:
         logging.getLogger(name).propagate = False

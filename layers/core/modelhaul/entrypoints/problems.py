@@ -42,31 +42,35 @@ _STATUS: dict[type[errors.ModelhaulError], HTTPStatus] = {
 }
 
 _TITLES = {
-    "invalid-reference": "Not a model's name or revision",
-    "invalid-repository": "Not a repository on GitHub",
-    "model-not-found": "No such model",
-    "revision-not-found": "No such revision",
-    "file-not-found": "No such file in the model",
-    "task-not-found": "No such task",
-    "access-required": "Access must be granted first",
-    "model-disabled": "The model is disabled at its source",
-    "invalid-form": "Not a form with a file",
-    "archive-refused": "The archive is refused",
+    "invalid-reference": "Invalid name, revision or cursor",
+    "invalid-repository": "Invalid GitHub repository",
+    "model-not-found": "Model not found",
+    "revision-not-found": "Revision not found",
+    "file-not-found": "File not found in the model",
+    "task-not-found": "Task not found",
+    "access-required": "Access to the model is required",
+    "model-disabled": "Model disabled at its source",
+    "invalid-form": "Invalid form",
+    "archive-refused": "Archive rejected",
     "no-model-in-archive": "No valid model in the archive",
-    "archive-too-large": "The archive is too large",
-    "model-exists": "The model is here already",
-    "import-in-progress": "The model is being imported",
-    "deletion-in-progress": "The model is being deleted",
-    "task-ended": "The task has ended",
-    "invalid-idempotency-key": "Not an Idempotency-Key",
-    "idempotency-key-reused": "The Idempotency-Key came with another request",
-    "request-in-progress": "The first request with this Idempotency-Key has no answer yet",
-    "credentials-refused": "The configured token was refused",
-    "untrusted-host": "The source leads to a host that is not trusted",
-    "unexpected-answer": "The source answers something else",
-    "rate-limited": "Rate-limited by the source",
-    "source-unavailable": "The source does not answer",
-    "storage-unavailable": "Storage does not answer",
+    "archive-too-large": "Archive too large",
+    "model-exists": "Model already exists",
+    "import-in-progress": "Import of the model in progress",
+    "deletion-in-progress": "Deletion of the model in progress",
+    "task-ended": "Task already ended",
+    "invalid-idempotency-key": "Invalid Idempotency-Key",
+    "idempotency-key-reused": "Idempotency-Key used with a different request",
+    "request-in-progress": "Request with this Idempotency-Key in progress",
+    "credentials-refused": "Configured token rejected by the source",
+    "untrusted-host": "Host not allowed",
+    "unexpected-answer": "Unexpected response from the source",
+    "rate-limited": "Rate limit of the source exceeded",
+    "source-unavailable": "Source unavailable",
+    "storage-unavailable": "Storage unavailable",
+    "internal-error": "Internal error",
+    "invalid-json": "Invalid JSON body",
+    "invalid-fields": "Invalid fields or query parameters",
+    "no-such-route": "Route not found",
 }
 
 _FIELDS = {
@@ -79,19 +83,19 @@ _FIELDS = {
     "cursor": "cursor",
 }
 
-_RETRY_AFTER = 30  # seconds, where the other side said nothing
-_DELETED_AFTER = 60  # seconds: what most deletions take
-_RESPONSE_AFTER = 2  # seconds: what most requests take
+_DEFAULT_RETRY_AFTER = 30  # seconds, if the source did not request a delay
+_DELETION_RETRY_AFTER = 60  # seconds; most deletions take less
+_REQUEST_RETRY_AFTER = 2  # seconds; most requests take less
 
-# Of the fields at fault in an answer, which Lambda limits to 6 MB as it does requests.
+# Limits of the invalid fields in a response, because Lambda limits responses and requests to 6 MB.
 _MAX_FIELDS = 100
-_MAX_FIELD_NAME = 100  # characters
+_MAX_NAME_LENGTH = 100  # characters
 
 
 def create_problem(
     kind: str, status: HTTPStatus, detail: str, *, headers: dict[str, str] | None = None, **extra: Any
 ) -> Response[str]:
-    """RFC 9457 problem details, with what to do now as `remedy`. `kind` is stable: programs may compare `type`."""
+    """Create RFC 9457 problem details, with the remedy for `kind`. `kind` is stable, so programs can compare `type`."""
     body = {
         "type": f"urn:modelhaul:problem:{kind}",
         "title": _TITLES.get(kind, status.phrase),
@@ -109,14 +113,17 @@ def create_problem(
 
 
 def find_status(kind: type[errors.ModelhaulError]) -> HTTPStatus:
+    """Return the status of the error, or of its nearest base class that has one."""
     return next(_STATUS[base] for base in kind.__mro__ if base in _STATUS)
 
 
 def find_title(kind: type[errors.ModelhaulError]) -> str:
+    """Return the title of the error's problem type."""
     return _TITLES.get(kind.type, find_status(kind).phrase)
 
 
 def create_error_response(error: errors.ModelhaulError) -> Response[str]:
+    """Create the problem for an error, with its fields and the headers Link and Retry-After."""
     status = find_status(type(error))
     extra: dict[str, Any] = {}
     headers: dict[str, str] = {}
@@ -133,7 +140,7 @@ def create_error_response(error: errors.ModelhaulError) -> Response[str]:
         if error.entry is not None:
             extra["entry"] = error.entry[:1000]
     if isinstance(error, errors.NoModelInArchiveError):
-        extra["directories"] = [{"name": d or "/", "lacks": list(lacks)} for d, lacks in error.lacking.items()][:100]
+        extra["directories"] = [{"name": d or "/", "lacks": list(lacks)} for d, lacks in error.missing.items()][:100]
     if isinstance(error, errors.ImportInProgressError):
         extra["model_id"] = error.model_id
         extra["task_id"] = error.task_id
@@ -141,47 +148,49 @@ def create_error_response(error: errors.ModelhaulError) -> Response[str]:
         headers["Link"] = f'<{extra["task"]}>; rel="status"'
     if isinstance(error, errors.DeletionInProgressError):
         extra["model_id"] = error.model_id
-    if (seconds := _find_pause(error, status)) is not None:
+    if (seconds := _find_retry_after(error, status)) is not None:
         extra["retry_after"] = seconds
         headers["Retry-After"] = str(seconds)
     return create_problem(error.type, status, error.detail, headers=headers, **extra)
 
 
-def _find_pause(error: errors.ModelhaulError, status: HTTPStatus) -> int | None:
-    """Seconds after which it is worth asking again, if that is known."""
+def _find_retry_after(error: errors.ModelhaulError, status: HTTPStatus) -> int | None:
+    """Return the seconds to wait before a retry, None if a retry does not help or the delay is unknown."""
     match error:
         case errors.DeletionInProgressError():
-            return _DELETED_AFTER
+            return _DELETION_RETRY_AFTER
         case errors.RequestInProgressError():
-            return _RESPONSE_AFTER
+            return _REQUEST_RETRY_AFTER
         case errors.TransientError() if status is HTTPStatus.SERVICE_UNAVAILABLE:
-            return math.ceil(error.retry_after or _RETRY_AFTER)
+            return math.ceil(error.retry_after or _DEFAULT_RETRY_AFTER)
     return None
 
 
 def create_invalid_response(error: RequestValidationError) -> Response[str]:
+    """Create the problem for an invalid body, `invalid-json`, or for invalid fields, `invalid-fields`."""
     found = [dict(e) for e in error.errors()]
-    # Fields are at ("body", name, …); what is at ("body",) is the whole of it.
+    # The location of a field is ("body", name, …), that of the whole body is ("body",).
     if any(e["type"] == "json_invalid" or len(e["loc"]) == 1 for e in found):
         return create_problem("invalid-json", HTTPStatus.BAD_REQUEST, "The body is not a JSON object.")
     fields = [
-        {"field": ".".join(str(p) for p in e["loc"][1:])[:_MAX_FIELD_NAME], "message": _describe_fault(e)}
+        {"field": ".".join(str(p) for p in e["loc"][1:])[:_MAX_NAME_LENGTH], "message": _describe_invalid_field(e)}
         for e in found[:_MAX_FIELDS]
     ]
     detail = "; ".join(f"{f['field']}: {f['message']}" for f in fields)
     return create_problem("invalid-fields", HTTPStatus.UNPROCESSABLE_ENTITY, detail, fields=fields)
 
 
-def _describe_fault(error: Mapping[str, Any]) -> str:
+def _describe_invalid_field(error: Mapping[str, Any]) -> str:
     repeated = error.get("input") if error["loc"][0] == "query" else None
-    # No parameter takes several values.
-    return f"given {len(repeated)} times, takes one value" if isinstance(repeated, list) else str(error["msg"])
+    # No query parameter accepts several values.
+    return f"must be sent once, but was sent {len(repeated)} times" if isinstance(repeated, list) else str(error["msg"])
 
 
 def create_no_route_response(_: NotFoundError) -> Response[str]:
-    return create_problem("no-such-route", HTTPStatus.NOT_FOUND, "There is no such route.")
+    """Create the problem for an unknown route."""
+    return create_problem("no-such-route", HTTPStatus.NOT_FOUND, "Route not found.")
 
 
 def locate_task(task_id: str) -> str:
-    """The path of a task under the API's stage, as in `Location`."""
+    """Return the path of a task, for the header `Location`."""
     return f"/v1/upload/tasks/{task_id}"

@@ -1,4 +1,4 @@
-"""Requests of API Gateway, as functions read them."""
+"""Readers of API Gateway requests."""
 
 import base64
 import hashlib
@@ -15,7 +15,7 @@ _BOUNDARY = re.compile(r'boundary="?([^";,\s]+)', re.IGNORECASE)
 
 
 def digest_request(request: APIGatewayProxyEvent) -> str:
-    """SHA-256 of the query and the body; without a form's boundary, which most clients choose anew for each try."""
+    """Return the SHA-256 of query and body, without a form's boundary, which most clients change for each retry."""
     body = read_body(request)
     boundary = _BOUNDARY.search(read_form_type(request) or "")
     if boundary is not None:
@@ -27,9 +27,10 @@ def digest_request(request: APIGatewayProxyEvent) -> str:
 
 
 def label_as_json(event: dict[str, Any]) -> dict[str, Any]:
+    """Return the event with the Content-Type `application/json` and a body of plain text."""
     headers = {name: value for name, value in (event.get("headers") or {}).items() if name.lower() != "content-type"}
     many = {n: v for n, v in (event.get("multiValueHeaders") or {}).items() if n.lower() != "content-type"}
-    # API Gateway gives what is labelled a form in base64. Bytes that are no text are no JSON either.
+    # API Gateway encodes bodies that are labelled as a form in base64. Bytes that are not UTF-8 are not JSON either.
     body = read_body(APIGatewayProxyEvent(event)).decode("utf-8", "replace") if event.get("isBase64Encoded") else None
     return {
         **event,
@@ -40,18 +41,19 @@ def label_as_json(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_form_type(event: APIGatewayProxyEvent) -> str | None:
-    """The Content-Type of a `multipart/form-data` body; None for any other."""
+    """Return the Content-Type of a `multipart/form-data` body, None for any other body."""
     content_type = event.headers.get("content-type", "")
     return content_type if content_type.lower().startswith("multipart/form-data") else None
 
 
 def read_body(event: APIGatewayProxyEvent) -> bytes:
+    """Return the decoded body."""
     body = event.body or ""
     return base64.b64decode(body) if event.is_base64_encoded else body.encode()
 
 
 def read_json[M: BaseModel](model: type[M], event: APIGatewayProxyEvent) -> M:
-    """The body as `model`, for routes that take other bodies as well. Raises RequestValidationError."""
+    """Parse the body as `model`, for routes that also accept other bodies. Raises RequestValidationError."""
     try:
         return model.model_validate_json(read_body(event))
     except ValidationError as error:
@@ -60,10 +62,10 @@ def read_json[M: BaseModel](model: type[M], event: APIGatewayProxyEvent) -> M:
 
 
 def read_greedy_path(event: APIGatewayProxyEvent, name: str) -> str:
-    """The value of `{name+}`, percent-decoded once.
+    """Return the value of the path parameter `{name+}`, percent-decoded once.
 
-    REST APIs pass path parameters as the client sent them, percent-encoded. Events of format 1.0, which have a
-    `version`, are an HTTP API's, with decoded path parameters; MiniStack sends these for REST APIs.
+    REST APIs pass path parameters percent-encoded, as the client sent them. HTTP APIs decode them and send events of
+    format 1.0, which have a `version`. MiniStack sends such events for REST APIs.
     """
     value = event.path_parameters.get(name, "")
     return value if event.get("version") else unquote(value)

@@ -13,7 +13,7 @@ from modelhaul.entrypoints.problems import locate_task
 
 
 def accept_task(task: Task) -> Response[str]:
-    """201 with the task's Location and an empty body."""
+    """Create a 201 response with the task's Location and an empty body."""
     return Response(
         status_code=HTTPStatus.CREATED.value,
         content_type="application/json",
@@ -23,7 +23,7 @@ def accept_task(task: Task) -> Response[str]:
 
 
 def accept_models(task: Task) -> Response[str]:
-    """201 with the Location of the task's first model, a link to the task, and an empty body."""
+    """Create a 201 response with the Location of the task's first model, a link to the task, and an empty body."""
     return Response(
         status_code=HTTPStatus.CREATED.value,
         content_type="application/json",
@@ -36,7 +36,7 @@ def accept_models(task: Task) -> Response[str]:
 
 
 def accept_upload(task: Task, ticket: UploadTicket) -> Response[str]:
-    """201 with the task's Location, and in the body where to send the bytes and until when."""
+    """Create a 201 response with the task's Location. The body has the presigned URLs and when they expire."""
     if ticket.put_url is not None:
         upload: dict[str, Any] = {"method": "PUT", "url": ticket.put_url}
     else:
@@ -48,8 +48,8 @@ def accept_upload(task: Task, ticket: UploadTicket) -> Response[str]:
             "complete": {
                 "method": "POST",
                 "url": ticket.complete_url,
-                "body": "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>the ETag that part 1 was "
-                "answered with</ETag></Part>…</CompleteMultipartUpload>",
+                "body": "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>the ETag in the response to "
+                "part 1</ETag></Part>…</CompleteMultipartUpload>",
             },
             "abort": {"method": "DELETE", "url": ticket.abort_url},
         }
@@ -63,7 +63,7 @@ def accept_upload(task: Task, ticket: UploadTicket) -> Response[str]:
 
 
 def redirect(url: str) -> Response[str]:
-    """302, for this one request only: the address does not hold for long."""
+    """Create a 302 response that must not be cached, because the URL expires."""
     return Response(
         status_code=HTTPStatus.FOUND.value,
         content_type="application/json",
@@ -73,6 +73,7 @@ def redirect(url: str) -> Response[str]:
 
 
 def create_json_response(body: dict[str, Any]) -> Response[str]:
+    """Create a 200 response with a JSON body."""
     return Response(
         status_code=HTTPStatus.OK.value,
         content_type="application/json",

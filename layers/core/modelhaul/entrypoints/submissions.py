@@ -1,4 +1,4 @@
-"""What the bodies of POST huggingface and POST github have in common: which of the model's files are wanted."""
+"""Common fields of the request bodies of POST huggingface and POST github: the selection of the model's files."""
 
 import re
 from typing import Annotated, Literal
@@ -8,19 +8,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from modelhaul.domain.selection import Selection, Weights
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-# A record of DynamoDB has 400 KB, and is paid for by its size at each count of progress.
+# characters of a list. DynamoDB limits an item to 400 KB, and bills each progress update by the size of the item.
 _MAX_LENGTH = 10_000
 
 
 def _check_pattern(pattern: str) -> str:
     if _CONTROL.search(pattern):
-        raise ValueError("a pattern has no control characters")
+        raise ValueError("a pattern must not contain control characters")
     return pattern
 
 
 def _check_length(patterns: list[str]) -> list[str]:
     if sum(map(len, patterns)) > _MAX_LENGTH:
-        raise ValueError(f"the patterns of a list have at most {_MAX_LENGTH:,} characters together")
+        raise ValueError(f"the patterns of a list must not exceed {_MAX_LENGTH:,} characters in total")
     return patterns
 
 
@@ -29,28 +29,30 @@ type _Patterns = Annotated[list[_Pattern], Field(max_length=100), AfterValidator
 
 
 class HubImport(BaseModel):
-    """Raises pydantic.ValidationError for other fields, and for values of another type."""
+    """Rejects unknown fields and values of another type with pydantic.ValidationError."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     allow_patterns: _Patterns = Field(
         default=[],
-        description="Only files whose path matches one of these are imported; all, if there are none. Patterns are "
-        "those of huggingface_hub's snapshot_download: `*` matches across folders, `onnx/` is all of a folder.",
+        description="Import only files whose path matches at least one of these patterns. An empty list matches all "
+        "files. Patterns work as in huggingface_hub's snapshot_download: `*` also matches slashes, and `onnx/` matches "
+        "all files of a directory.",
         examples=[["*.json", "*.safetensors"]],
     )
     ignore_patterns: _Patterns = Field(
         default=[],
-        description="Files whose path matches one of these are left out.",
+        description="Exclude files whose path matches at least one of these patterns.",
         examples=[["onnx/", "original/"]],
     )
     weights: Literal["all", "safetensors", "pytorch"] = Field(
         default="all",
-        description="The format of weights to import, of a model that has them in several. `safetensors` leaves out "
-        "what PyTorch loads as a pickle (pytorch_model*.bin and the like, *.pt, *.pth, *.ckpt, training_args.bin), "
-        "`pytorch` leaves out *.safetensors, both the weights of TensorFlow, Flax and Rust, with their indexes. ONNX, "
-        "OpenVINO, Core ML and GGUF stay: ignore_patterns is for these. The import fails before a byte moves if the "
-        "weights are not there in this format.",
+        description="The weight format to import, for models that have weights in several formats. `safetensors` "
+        "excludes files that PyTorch loads as a pickle (such as pytorch_model*.bin, *.pt, *.pth, *.ckpt and "
+        "training_args.bin). `pytorch` excludes *.safetensors. Both exclude TensorFlow, Flax and Rust weights, and the "
+        "indexes of excluded weights. ONNX, OpenVINO, Core ML and GGUF files are imported; use ignore_patterns to "
+        "exclude them. If the model has no weights in the requested format, the import fails before the transfer "
+        "starts.",
     )
 
     @property

@@ -1,4 +1,4 @@
-"""The edge for functions that a queue or a stream invokes."""
+"""Entry point of functions that a queue or a stream invokes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,22 +15,22 @@ from modelhaul.domain.tasks import TaskStatus
 from modelhaul.entrypoints.logs import create_logger
 
 type Remaining = Callable[[], float]
-"""Seconds that the function has left."""
+"""Remaining seconds of the function's execution time."""
 
 
 def run_step[M: Message](
     event: dict[str, Any], context: LambdaContext, kind: type[M], step: Callable[[M, Remaining], None]
 ) -> dict[str, Any]:
-    """Runs `step` for each message of an SQS event and answers with the ones to deliver again.
+    """Run `step` for each message of an SQS event, and return the messages to redeliver.
 
-    That is only a message whose outcome could not be recorded, or which is no message of ours: retries and waits are
-    new messages (see `modelhaul.imports.retry`).
+    Only messages that are invalid, or whose outcome could not be recorded, are redelivered. Retries and waits are new
+    messages (see `modelhaul.imports.retry`).
     """
 
     def handle_record(record: SQSRecord) -> None:
         message = parse_message(record.body)
         if not isinstance(message, kind):
-            raise TypeError(f"a message {message.kind!r} in the queue of {kind.__name__}")
+            raise TypeError(f"Unexpected message {message.kind!r} in the queue for {kind.__name__}.")
         _run(record, context, message, step)
 
     return _process(event, context, handle_record)
@@ -39,7 +39,7 @@ def run_step[M: Message](
 def run_archive_step(
     event: dict[str, Any], context: LambdaContext, step: Callable[[AcceptArchive, Remaining], None]
 ) -> dict[str, Any]:
-    """As `run_step`, for a queue in which S3's own events are as well."""
+    """Run `step` like `run_step`, for a queue that also contains S3 events."""
 
     def handle_record(record: SQSRecord) -> None:
         message = _read_archive_message(record.body)
@@ -50,7 +50,7 @@ def run_archive_step(
 
 
 def record_dead_letters(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Ends the task of each dead letter; one that cannot be read is counted and logged."""
+    """End the task of each dead letter. A message that cannot be parsed is logged, counted and dropped."""
     logger = create_logger()
 
     def handle_record(record: SQSRecord) -> None:
@@ -58,7 +58,7 @@ def record_dead_letters(event: dict[str, Any], context: LambdaContext) -> dict[s
             message = _read_dead_letter(record.body)
         except ValidationError:
             wiring.create_metrics().count("UnreadableMessages")
-            logger.exception("dead letter that is no message of this version; dropped", body=record.body[:1000])
+            logger.exception("dropped unreadable dead letter", body=record.body[:1000])
             return
         if message is None:
             return
@@ -69,8 +69,9 @@ def record_dead_letters(event: dict[str, Any], context: LambdaContext) -> dict[s
 
 
 def publish_ended_tasks(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Announces the end of each task that ended by a record of the tasks' stream, and answers with the records to
-    deliver again: from the first of them on, those behind it as well.
+    """Publish an event for each task that ended according to a stream record, and return the records to redeliver.
+
+    The stream redelivers the first of these records and all records after it.
     """
 
     def handle_record(record: DynamoDBRecord) -> None:
@@ -81,15 +82,17 @@ def publish_ended_tasks(event: dict[str, Any], context: LambdaContext) -> dict[s
             try:
                 wiring.create_end_publisher().publish_end(task_id)
             except Exception:
-                create_logger().exception("end not announced; the stream delivers it again")
+                create_logger().exception("event not published; the stream will redeliver the record")
                 raise
 
     return _process(event, context, handle_record, EventType.DynamoDBStreams)
 
 
 def _find_ended_task(record: DynamoDBRecord) -> str | None:
-    """The id of the task that ended by this change; None for what was written before or after that, and for what
-    DynamoDB deletes when it expires. (The mapping's filter lets nothing else through.)
+    """Return the ID of the task that ended with this change.
+
+    None for other changes of a task, and for expired items that DynamoDB deletes. The filter of the event source
+    mapping drops all other records.
     """
     change = record.dynamodb
     if record.event_name is not DynamoDBRecordEventName.MODIFY or change is None:
@@ -107,7 +110,7 @@ def _process[R](
     event_type: EventType = EventType.SQS,
 ) -> dict[str, Any]:
     create_logger().set_correlation_id(context.aws_request_id)
-    # Without the exception for a batch that failed whole: Lambda is told what to deliver again either way.
+    # No exception if the whole batch fails, because the response tells Lambda in any case what to redeliver.
     processor = BatchProcessor(event_type=event_type, raise_on_entire_batch_failure=False)
     return dict(
         process_partial_response(event=event, record_handler=handle_record, processor=processor, context=context)
@@ -128,7 +131,7 @@ def _run[M: Message](
 
 
 def _read_archive_message(body: str) -> AcceptArchive | None:
-    """The message itself, or the one that an arrived object comes to; None if it belongs to no task."""
+    """Return the message, or for an S3 event a message for the object's task. None if the object has no task."""
     found = parse_archive_message(body)
     if not isinstance(found, ObjectCreated):
         return found

@@ -1,1 +1,1 @@
-"""The pipeline, in its order: submit, accept, plan, transfer, publish, finish, retry, sweep, notify."""
+"""The import pipeline. Its modules in order: submit, accept, plan, transfer, publish, finish, retry, sweep, notify."""

@@ -1,4 +1,4 @@
-"""Archives that have arrived: their tasks, and the models in them."""
+"""Accept archives that arrived in the incoming bucket: create their tasks and find the models in them."""
 
 import logging
 import uuid
@@ -32,22 +32,24 @@ _DROP_NAMESPACE = uuid.UUID("0d7a54c1-8f0c-5d13-9a55-1b7f3a0c9e42")
 
 @dataclass(frozen=True, slots=True)
 class ArrivalRecorder:
-    """Turns the event of an object that arrived into its task."""
+    """Records the arrival of an object in the incoming bucket in its task."""
 
     tasks: TaskRepository
     archives: ArchiveStore
     clock: Clock
 
     def record_arrival(self, key: str, *, size: int, etag: str, event_id: str) -> str | None:
-        """The id of the task for an object of the incoming bucket; the same event (`event_id`, S3's sequencer)
-        always has the same. None for an upload whose task is no longer there.
+        """Return the id of the object's task, or None for an upload whose task no longer exists.
+
+        A dropped archive gets a new task. Its id depends on `event_id` (the sequencer of S3), so that a duplicate event
+        does not create a second task.
         """
         now = self.clock()
         if key.startswith(UPLOADED):
             task_id = PurePosixPath(key).stem
             task = self.tasks.record_arrival(task_id, size=size, etag=etag, check_at=now + CHECK_AFTER)
             if task is None:
-                logger.warning("an upload arrived that belongs to no task; it will expire", extra={"key": key})
+                logger.warning("upload without a task; it will expire", extra={"key": key})
             return task_id if task is not None else None
         task_id = str(uuid.uuid5(_DROP_NAMESPACE, f"{self.archives.bucket}/{key}\n{etag}\n{event_id}"))
         moment = datetime.fromtimestamp(now, UTC)
@@ -63,7 +65,7 @@ class ArrivalRecorder:
             archive=Archive(key, PurePosixPath(key).name, None, size, etag),
         )
         self.tasks.record_task(task)
-        logger.info("archive arrived; inspecting it comes next", extra={"task_id": task_id, "key": key, "bytes": size})
+        logger.info("archive arrived", extra={"task_id": task_id, "key": key, "bytes": size})
         return task_id
 
 
@@ -80,31 +82,34 @@ class ArchiveAcceptor:
     outcomes: OutcomeWriter
 
     def accept_archive(self, message: AcceptArchive) -> None:
-        """Finds the models in the task's archive, claims them and hands the task on to planning.
+        """Find the models in the task's archive, claim them and send the plan message.
 
         Raises ArchiveRefusedError, NoModelInArchiveError, ArchiveReplacedError, UploadExpiredError,
         InvalidReferenceError, and what ImportRepository.claim_models raises.
         """
         task = self.tasks.find_task(message.task_id)
-        if task is not None and task.status is TaskStatus.PENDING and task.stage is Stage.UPLOADING:
+        if task is not None and task.stage is Stage.UPLOADING:
             task = self._find_upload(task)
         if task is None or task.status is not TaskStatus.PENDING or task.archive is None:
-            logger.info("nothing to inspect: the task has ended", extra={"task_id": message.task_id})
+            logger.info("archive inspection skipped: task has ended", extra={"task_id": message.task_id})
             return
         if task.stage is Stage.INSPECTING:
             task = self._inspect(task, task.archive)
-        # Also if an earlier delivery died between the claim and its message.
+        # A function may also have died between the claim and the plan message.
         if task is not None and task.stage is Stage.PLANNING:
             self.queue.send([PlanImport(task_id=task.id)])
 
     def _find_upload(self, task: Task) -> Task | None:
-        """The event of its arrival may have been lost."""
+        """Record the arrival of an upload whose event was lost. Return None if it has not arrived.
+
+        Raises UploadExpiredError.
+        """
         found = self.archives.find_archive(task.archive.key) if task.archive is not None else None
         if found is not None:
             size, etag = found
             return self.tasks.record_arrival(task.id, size=size, etag=etag, check_at=self.clock() + CHECK_AFTER)
         if self.clock() - task.created_at.timestamp() >= UPLOAD_SECONDS:
-            raise UploadExpiredError("The archive did not arrive within twelve hours. Submit it again.")
+            raise UploadExpiredError("The archive was not uploaded within twelve hours. Submit it again.")
         return None
 
     def _inspect(self, task: Task, archive: Archive) -> Task | None:
@@ -114,7 +119,7 @@ class ArchiveAcceptor:
         now = self.clock()
         models = inspection.build_models(task.id, datetime.fromtimestamp(now, UTC))
         logger.info(
-            "archive inspected; planning comes next",
+            "archive inspected",
             extra={
                 "task_id": task.id,
                 "models": [m.resolved.name for m in models],

@@ -1,4 +1,4 @@
-"""Messages to the steps that follow."""
+"""Send the messages of the following steps."""
 
 from collections.abc import Iterable
 
@@ -9,14 +9,14 @@ from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.tasks import TaskRepository
 from modelhaul.transfer.policy import TransferPolicy
 
-CHECK_AFTER = 300.0  # seconds without a sign of life after which the sweep looks after a task
+CHECK_AFTER = 300.0  # seconds without a heartbeat after which the sweep checks a task
 
 
 def group_files(files: Iterable[SourceFile], policy: TransferPolicy) -> list[tuple[str, ...]]:
-    """Paths for each transfer message: a large file each, largest first, then small files together, in the order
-    given: neighbours in an archive are read by one request.
+    """Return the paths of each transfer message: one message per large file, largest first, then groups of small files.
 
-    Files of equal content go into one message, behind the first of them, so that only that one is moved.
+    Small files stay in the given order, so that adjacent entries of an archive are read in one request. Files with
+    equal content share a message: only the first of them is transferred, and the others are copied.
     """
     by_digest: dict[str, list[SourceFile]] = {}
     for file in sorted(files, key=lambda f: -f.size if f.size > policy.small_file else 0):
@@ -42,7 +42,7 @@ def group_files(files: Iterable[SourceFile], policy: TransferPolicy) -> list[tup
 
 
 def send_transfers(queue: MessageQueue, task_id: str, files: Iterable[SourceFile], policy: TransferPolicy) -> int:
-    """Returns how many messages were sent."""
+    """Send the transfer messages of the files, and return the number of messages."""
     groups = group_files(files, policy)
     queue.send(TransferFiles(task_id=task_id, paths=paths) for paths in groups)
     return len(groups)
@@ -51,9 +51,10 @@ def send_transfers(queue: MessageQueue, task_id: str, files: Iterable[SourceFile
 def publish_if_complete(
     tasks: TaskRepository, queue: MessageQueue, task_id: str, progress: Progress, *, check_at: float
 ) -> bool:
-    """Hands the task on to publishing once its last file is done.
+    """Send the publish message if all files are done. Return whether it was sent.
 
-    Of functions that finish the last files at once only one sends the message. If that is lost, the sweep sends it.
+    If several functions finish the last files at the same time, only one of them sends the message. If the message is
+    lost, the sweep resends it.
     """
     if progress.files_done < progress.files_total:
         return False

@@ -1,4 +1,4 @@
-"""Ends of a task that are not success, and what they leave behind: nothing."""
+"""End tasks as failed or cancelled, and delete what they stored."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -25,28 +25,29 @@ from modelhaul.ports.files import FileRepository
 from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.metrics import Metrics
 from modelhaul.ports.models import ModelRepository
+from modelhaul.ports.multipart_uploads import MultipartUploads
 from modelhaul.ports.object_store import ObjectStore
 from modelhaul.ports.tasks import TaskRepository
 
 logger = logging.getLogger(__name__)
 
-
-# Seconds until the sweep's last look: no function that was at work when its task ended is alive after this.
+# Seconds between the end of a task and the sweep's final cleanup. No function that worked on the task runs longer.
 _GRACE = 1200.0
 
-# Types of errors that refuse content: nobody may find it in staging and copy it.
-_WITHOUT_STAGING = {ArchiveRefusedError.type, InvalidModelError.type, UnsafeModelError.type}
+# Errors that refuse content. Its staged files are deleted, so that later imports cannot reuse them.
+_REFUSED_CONTENT = {ArchiveRefusedError.type, InvalidModelError.type, UnsafeModelError.type}
 
 
 @dataclass(frozen=True, slots=True)
 class TaskFinisher:
-    """Ends tasks FAILED or cancelled, whoever notices that they must."""
+    """Ends tasks as failed or cancelled. Every step, the sweep and the API use it."""
 
     tasks: TaskRepository
     models: ModelRepository
     imports: ImportRepository
     files: FileRepository
     store: ObjectStore
+    uploads: MultipartUploads
     archives: ArchiveStore
     metrics: Metrics
     clock: Clock
@@ -55,48 +56,47 @@ class TaskFinisher:
     def fail(
         self, task_id: str, error: ModelhaulError, failed: Mapping[str, ModelError] = MappingProxyType({})
     ) -> None:
-        """Ends the task FAILED and tidies up; without effect if it has ended before.
+        """End the task as FAILED and clean it up. The first end of a task is final: a later one changes nothing.
 
-        `failed`: the error of a model that has its own, by its id.
+        `failed`: errors of single models, by model id.
         """
         self._end(task_id, error, Stage.FAILED, failed)
 
     def cancel(self, task_id: str) -> None:
-        """Raises TaskNotFoundError, TaskEndedError."""
+        """End the task as cancelled and clean it up. Raises TaskNotFoundError, TaskEndedError."""
         task = self.tasks.find_task(task_id)
         if task is None:
             raise TaskNotFoundError(describe_missing_task(task_id))
         if not self._end(task_id, ImportCancelledError("The import was cancelled."), Stage.CANCELLED):
-            raise TaskEndedError(f"Task {task_id} has ended already.")
+            raise TaskEndedError(f"Task {task_id} has already ended.")
 
-    def tidy(self, task: Task) -> None:
-        """Leaves no multipart upload and no published object of a task that ended FAILED, and says how it ended where
-        an archive was dropped.
+    def clean_up(self, task: Task) -> None:
+        """Delete the multipart uploads and published objects of a task that ended FAILED.
 
-        Verified files stay in staging, where a new import of the same content finds them, unless the content of the
-        archive or of a model was refused.
+        Write the outcome of a dropped archive beside it. Verified files stay in staging, where a new import of the same
+        content reuses them, unless the content of the archive or of a model was refused.
         """
         models = self.models.find_models(task.model_ids)
         self.outcomes.write_outcome(task)
-        abort_uploads(self.store, staging_prefix(task.id))
+        abort_uploads(self.uploads, staging_prefix(task.id))
         if task.archive is not None and task.archive.key.startswith(UPLOADED):
             self.archives.abort_uploads(task.archive.key)
         if _is_content_refused(task, models):
             self.store.delete(record.staging_key for record in self.files.list_files(task.id))
         for model in models:
-            # Only a WITHDRAWING model is the task's to remove: no other can claim it until it is released.
+            # The task owns a model only while it is WITHDRAWING: no other task can claim it before its release.
             if model.task_id == task.id and model.status is ModelStatus.WITHDRAWING:
-                self._withdraw(model)
+                self._delete_published(model)
 
-    def _withdraw(self, model: Model) -> None:
-        abort_uploads(self.store, model.resolved.prefix)
+    def _delete_published(self, model: Model) -> None:
+        abort_uploads(self.uploads, model.resolved.prefix)
         records = self.files.list_files(model.task_id)
         self.store.delete(key for key in map(model.resolved.locate, (r.file.path for r in records)) if key is not None)
         self.store.delete([manifest_key(model.model_id)])
 
-    def close(self, task: Task) -> None:
-        """The sweep's last look, when no function can still be at work for the task."""
-        self.tidy(task)
+    def finish_cleanup(self, task: Task) -> None:
+        """Clean the task up for the last time, and release its models. No function may still be working on the task."""
+        self.clean_up(task)
         self.imports.release_models(task.id)
         self.tasks.unwatch_task(task.id)
 
@@ -126,19 +126,21 @@ class TaskFinisher:
                 self.metrics.count("ImportsFailed", source=task.source, reason=error.type)
                 logger.error("import failed", extra=context)
         try:
-            self.tidy(task)
-        except StorageUnavailableError as trouble:
-            # The task has ended all the same, and the sweep looks after it once more.
-            logger.warning("not tidied up; the sweep will", extra={"task_id": task_id, "detail": trouble.detail})
+            self.clean_up(task)
+        except StorageUnavailableError as storage_error:
+            # The end of the task is recorded. The sweep cleans it up again after the grace period.
+            logger.warning(
+                "cleanup failed; the sweep will retry it", extra={"task_id": task_id, "detail": storage_error.detail}
+            )
         return ended
 
 
-def abort_uploads(store: ObjectStore, prefix: str) -> None:
-    """Aborts all unfinished multipart uploads below the prefix."""
-    for key, upload_id in list(store.list_uploads(prefix)):
-        store.abort_upload(key, upload_id)
+def abort_uploads(uploads: MultipartUploads, prefix: str) -> None:
+    """Abort all multipart uploads in progress below the prefix."""
+    for key, upload_id in list(uploads.list_uploads(prefix)):
+        uploads.abort_upload(key, upload_id)
 
 
 def _is_content_refused(task: Task, models: Sequence[Model]) -> bool:
-    found = [task.error, *(model.error for model in models if model.task_id == task.id)]
-    return any(error is not None and error.type in _WITHOUT_STAGING for error in found)
+    errors = [task.error, *(model.error for model in models if model.task_id == task.id)]
+    return any(error is not None and error.type in _REFUSED_CONTENT for error in errors)

@@ -1,4 +1,4 @@
-"""What the world outside is told when a task ends: one event, at least once. `docs/events.md` has the schema."""
+"""Publish one event for the end of each task, at least once. `docs/events.md` has the schema."""
 
 import json
 import logging
@@ -14,17 +14,17 @@ from modelhaul.ports.tasks import TaskRepository
 
 _VERSION = 1
 _TYPES = {TaskStatus.DONE: "ImportSucceeded", TaskStatus.FAILED: "ImportFailed"}
-# EventBridge takes 256 KB, of which the rest of an event is less than 1:
+# EventBridge accepts 256 KB per event. The fields besides the detail take less than 1 KB:
 # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html
 _MAX_DETAIL = 240_000  # bytes of UTF-8
-_MAX_WORDS = 4_000  # characters of an error's text
+_MAX_ERROR_MSG = 4_000  # characters
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class EndPublisher:
-    """`bucket` is the models bucket, for the models' addresses."""
+    """`bucket` is the models bucket, in which the published locations of the models are."""
 
     tasks: TaskRepository
     models: ModelRepository
@@ -32,41 +32,42 @@ class EndPublisher:
     bucket: str
 
     def publish_end(self, task_id: str) -> None:
-        """Announces a task that has ended; one that has not, or is gone, is none to announce.
+        """Publish the end of a task. No-op if the task is missing or pending.
 
-        Raises StorageUnavailableError; the event may then have been sent.
+        Raises StorageUnavailableError. The event may still have been sent.
         """
         task = self.tasks.find_task(task_id)
         if task is None or task.status is TaskStatus.PENDING:
-            logger.warning("nothing to announce: the task is gone, or has not ended", extra={"task_id": task_id})
+            logger.warning("event skipped: task is missing or pending", extra={"task_id": task_id})
             return
         shown = present_whole_task(task, self.models.find_models(task.model_ids), bucket=self.bucket)
         event = Event(_TYPES[task.status], task.updated_at, _write_detail(shown))
         self.bus.publish(event)
-        logger.info("end announced", extra={"task_id": task_id, "event": event.type, "stage": task.stage})
+        logger.info("event published", extra={"task_id": task_id, "event": event.type, "stage": task.stage})
 
 
 def _write_detail(task: Mapping[str, Any]) -> str:
-    """The task as the API answers it, as JSON; of its models as many as an event has room for."""
+    """Return the task as JSON, as the API presents it. Models that do not fit into one event are left out."""
     detail = {"version": _VERSION, "task_id": task["id"], **task, "models": []}
     del detail["id"]
     if "error_msg" in task:
-        detail["error_msg"] = task["error_msg"][:_MAX_WORDS]
-    models = _take_fitting(task["models"], _MAX_DETAIL - len(_dump(detail).encode()))
+        detail["error_msg"] = task["error_msg"][:_MAX_ERROR_MSG]
+    models = _select_fitting(task["models"], _MAX_DETAIL - len(_dump(detail).encode()))
     detail |= {"models": models, "models_left_out": len(task["models"]) - len(models)}
     return _dump(detail)
 
 
-def _take_fitting(entries: Sequence[Any], room: int) -> list[Any]:
-    taken = []
+def _select_fitting(entries: Sequence[Any], max_bytes: int) -> list[Any]:
+    """Return the first entries whose JSON takes at most `max_bytes`, with separators."""
+    selected = []
     for entry in entries:
-        room -= len(_dump(entry).encode()) + 2
-        if room < 0:
+        max_bytes -= len(_dump(entry).encode()) + 2
+        if max_bytes < 0:
             break
-        taken.append(entry)
-    return taken
+        selected.append(entry)
+    return selected
 
 
 def _dump(value: object) -> str:
-    """Text out of an archive may hold half a surrogate pair, which UTF-8 has no form for."""
+    """Return the value as JSON. Names in archives may have lone surrogates, which UTF-8 cannot encode: replace them."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""What became of an archive that somebody dropped into the incoming bucket, written beside it."""
+"""Write the outcome of an archive that was dropped into the incoming bucket beside it."""
 
 from dataclasses import dataclass
 from datetime import UTC
@@ -12,18 +12,18 @@ from modelhaul.ports.models import ModelRepository
 
 @dataclass(frozen=True, slots=True)
 class OutcomeWriter:
-    """`bucket` is the models bucket, for the models' addresses."""
+    """`bucket` is the models bucket, in which the published locations of the models are."""
 
     models: ModelRepository
     archives: ArchiveStore
     bucket: str
 
     def write_outcome(self, task: Task) -> None:
-        """Stores how the task stands at `outcomes/{key}.json`, if its archive was dropped."""
+        """Store the task's current state at `outcomes/{key}.json`. No-op if its archive was not dropped."""
         if task.archive is None or not task.archive.key.startswith(DROPPED):
             return
         models = self.models.find_models(task.model_ids)
         outcome = present_whole_task(task, models, bucket=self.bucket)
-        # To the microsecond: two drops of one key may come within a second.
+        # With microseconds, because two archives may be dropped at one key within a second.
         outcome["created_at"] = task.created_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         self.archives.write_outcome(task.archive.key, outcome)

@@ -1,4 +1,4 @@
-"""The first step: what is there to move, and in which messages."""
+"""The first step of an import: list the models' files and send the transfer messages."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -24,7 +24,7 @@ from modelhaul.transfer.policy import TransferPolicy
 
 logger = logging.getLogger(__name__)
 
-_RECORD_BATCH = 5_000  # files, between two signs of life
+_BATCH_SIZE = 5_000  # files recorded between two heartbeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,34 +41,34 @@ class Planner:
     policy: TransferPolicy = field(default_factory=TransferPolicy)
 
     def plan_import(self, message: PlanImport) -> None:
-        """Lists the models' files, records them and sends the transfer messages.
+        """List the models' files, record them and send the transfer messages.
 
         Raises what ModelSource.list_files raises, EmptyModelError, RequiredFilesError, InvalidReferenceError,
         FileTooLargeError.
         """
         task = self.tasks.find_task(message.task_id)
         if task is None or task.status is not TaskStatus.PENDING:
-            logger.info("nothing to plan: the task has ended", extra={"task_id": message.task_id})
+            logger.info("plan skipped: task has ended", extra={"task_id": message.task_id})
             return
         if task.stage is Stage.PLANNING:
             listed = self._list_files(task)
             files = [file for file in listed if file.kind is FileKind.FILE]
-            for some in batched(listed, _RECORD_BATCH, strict=False):
+            for batch in batched(listed, _BATCH_SIZE, strict=False):
                 self.tasks.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER)
-                self.files.put_files(task.id, some)
+                self.files.put_files(task.id, batch)
             totals = Progress(files_total=len(files), bytes_total=sum(f.size for f in files))
             check_at = self.clock() + CHECK_AFTER
             if not self.tasks.start_stage(task.id, Stage.TRANSFERRING, totals=totals, check_at=check_at):
-                # Another delivery of this message was quicker and sends what this one does, or the task has ended.
-                now = self.tasks.find_task(task.id)
-                if now is None or now.status is not TaskStatus.PENDING:
+                # The task has ended, or another delivery of this message was faster. That one sends the same messages.
+                current = self.tasks.find_task(task.id)
+                if current is None or current.status is not TaskStatus.PENDING:
                     return
         else:
-            # An earlier delivery died between the plan and its last message.
+            # The function of an earlier delivery died between recording the plan and sending its last message.
             files = [record.file for record in self.files.list_files(task.id) if not record.done]
         sent = send_transfers(self.queue, task.id, files, self.policy)
         logger.info(
-            "import planned; transfers come next",
+            "import planned",
             extra={
                 "task_id": task.id,
                 "files": len(files),
@@ -90,7 +90,7 @@ class Planner:
             files += chosen.files
             if not model.resolved.selection.is_whole:
                 logger.info(
-                    "what was not asked for is left out",
+                    "skipped unselected files",
                     extra={
                         "task_id": task.id,
                         "model_id": model.model_id,
@@ -104,13 +104,18 @@ class Planner:
         return files
 
     def _check_required(self, source: ModelSource, model: ResolvedModel, files: Iterable[SourceFile]) -> None:
-        """Nobody vouches that a repository is a model. A part of it may then be anything: it was asked for."""
+        """Check that a repository is a model. Raises RequiredFilesError.
+
+        The check is on all files, selected or not: any part of a model can be imported.
+        """
         by_path = {file.path: file for file in files}
         paths = {path for path, file in by_path.items() if file.kind is FileKind.FILE}
-        lacking = find_missing_files(paths, lambda path: _read_index(source, model, by_path[path]), self.required_files)
-        if lacking:
-            named = [f"{name} (which is a {by_path[name].kind} there)" if name in by_path else name for name in lacking]
-            raise RequiredFilesError(f"{model.name} at {model.commit} is no model, it lacks: {', '.join(named[:10])}.")
+        missing = find_missing_files(paths, lambda path: _read_index(source, model, by_path[path]), self.required_files)
+        if missing:
+            named = [f"{name} (it is a {by_path[name].kind})" if name in by_path else name for name in missing]
+            raise RequiredFilesError(
+                f"{model.name} at {model.commit} is not a model. Missing: {', '.join(named[:10])}."
+            )
 
 
 def _read_index(source: ModelSource, model: ResolvedModel, file: SourceFile) -> bytes | None:

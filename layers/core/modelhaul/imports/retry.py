@@ -1,7 +1,7 @@
-"""What becomes of a step that failed: another try, a wait, or the end of the task.
+"""Handle failed steps: retry the step, wait for a rate limit, or end the task.
 
-A try that fails is answered by a new, delayed message rather than by SQS's redelivery, so that the delay is ours to
-choose and a rate limit costs no try. SQS's own redelivery is for functions that died.
+A failed attempt sends a new, delayed message instead of relying on the redelivery of SQS. The delay can then be chosen,
+and waiting for a rate limit does not use up an attempt. The redelivery of SQS handles functions that died.
 """
 
 import logging
@@ -23,7 +23,7 @@ from modelhaul.domain.errors import (
     UploadGoneError,
 )
 from modelhaul.domain.messages import Message, TransferFiles
-from modelhaul.domain.tasks import Stage, TaskStatus
+from modelhaul.domain.tasks import Stage
 from modelhaul.imports.dispatch import CHECK_AFTER
 from modelhaul.imports.finish import TaskFinisher
 from modelhaul.ports.clock import Clock
@@ -34,8 +34,8 @@ from modelhaul.ports.tasks import TaskRepository
 
 logger = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 4  # the first and three retries
-MAX_WAITED = 24 * 3600.0  # seconds of rate limits that one message sits out
+MAX_ATTEMPTS = 4  # the first attempt and three retries
+MAX_WAITED = 24 * 3600.0  # seconds that one message may wait for rate limits in total
 _MAX_DELAY = 900.0  # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 _BASE_DELAY = 5.0
 _FACTOR = 4.0
@@ -46,7 +46,7 @@ _STEP_NAMES = {
     "transfer_files": "transferring files",
     "publish_models": "publishing the model",
 }
-
+# The stages of a task in which each message still has work to do.
 _STAGES = {
     "accept_archive": {Stage.UPLOADING, Stage.INSPECTING},
     "plan_import": {Stage.PLANNING},
@@ -56,7 +56,7 @@ _STAGES = {
 
 
 class TransferError(Exception):
-    """A try that failed with `error`; `advanced` if it stored something that the next one need not do again."""
+    """An attempt that failed with `error`. `advanced`: it stored progress that the next attempt continues from."""
 
     def __init__(self, error: ModelhaulError, *, advanced: bool) -> None:
         super().__init__(error.detail)
@@ -76,39 +76,41 @@ class Fail:
 
 
 def decide_retry(message: Message, error: ModelhaulError, *, advanced: bool = False) -> Retry | Fail:
-    """`advanced`: this try moved something forward for good, so that the next one counts as the first again."""
+    """Decide whether a step that failed with `error` is retried.
+
+    `advanced`: this attempt stored progress, so that the next one counts as the first again.
+    """
     if isinstance(error, PermanentError):
         return Fail(error)
-    asked = error.retry_after if isinstance(error, TransientError) else None
+    retry_after = error.retry_after if isinstance(error, TransientError) else None
     if isinstance(error, RateLimitedError):
-        # Never under a second, and spread, so that many waiting functions do not all come back at once.
-        wait = min(_MAX_DELAY, max(1.0, _DEFAULT_RATE_LIMIT_DELAY if asked is None else asked))
+        # At least a second, and with jitter: many functions that wait must not retry at the same moment.
+        wait = min(_MAX_DELAY, max(1.0, _DEFAULT_RATE_LIMIT_DELAY if retry_after is None else retry_after))
         delay = min(_MAX_DELAY, wait * random.uniform(1.0, 1.1))  # noqa: S311 - jitter
         waited = message.waited + delay
         if waited > MAX_WAITED:
-            return Fail(RetriesExhaustedError(f"Waited for a day in vain: {error.detail}"))
+            return Fail(
+                RetriesExhaustedError(f"Still rate-limited after waiting for a day. Last error: {error.detail}")
+            )
         return Retry(message.model_copy(update={"waited": waited}), delay)
     if isinstance(message, TransferFiles) and isinstance(
         error, DigestMismatchError | SourceChangedError | UploadGoneError
     ):
-        spent = message.restarts + 1
-        following: Message = message.model_copy(update={"restarts": spent})
+        attempts = message.restarts + 1
+        retry: Message = message.model_copy(update={"restarts": attempts})
     else:
-        spent = 1 if advanced else message.attempt
-        following = message.model_copy(update={"attempt": spent + 1})
-    if spent >= MAX_ATTEMPTS:
-        return Fail(
-            RetriesExhaustedError(
-                f"Gave up {_STEP_NAMES[message.kind]} after {MAX_ATTEMPTS} tries. The last one: {error.detail}"
-            )
-        )
-    backoff = _BASE_DELAY * _FACTOR ** (spent - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-    return Retry(following, min(_MAX_DELAY, max(backoff, asked or 0.0)))
+        attempts = 1 if advanced else message.attempt
+        retry = message.model_copy(update={"attempt": attempts + 1})
+    if attempts >= MAX_ATTEMPTS:
+        step = _STEP_NAMES[message.kind].capitalize()
+        return Fail(RetriesExhaustedError(f"{step} failed {MAX_ATTEMPTS} times. Last error: {error.detail}"))
+    backoff = _BASE_DELAY * _FACTOR ** (attempts - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+    return Retry(retry, min(_MAX_DELAY, max(backoff, retry_after or 0.0)))
 
 
 @dataclass(frozen=True, slots=True)
 class StepRunner:
-    """Runs a step for a message and sees to what becomes of it."""
+    """Runs a step for a message. If the step fails, it schedules a retry or ends the task."""
 
     tasks: TaskRepository
     files: FileRepository
@@ -118,10 +120,10 @@ class StepRunner:
     clock: Clock
 
     def run[M: Message](self, message: M, step: Callable[[M], None], *, deliveries: int) -> None:
-        """`deliveries` is how often SQS has delivered this very message: above 1, a function died over it. The step is
-        given the message with each of these counted as an attempt.
+        """Run the step. Every delivery counts as an attempt.
 
-        Raises StorageUnavailableError when not even the outcome could be recorded; SQS delivers again then.
+        `deliveries` is the number of times that SQS delivered this message; above 1, a function died while processing
+        it. Raises StorageUnavailableError if the outcome cannot be recorded. SQS then redelivers the message.
         """
         if message.attempt + deliveries - 1 > MAX_ATTEMPTS:
             self.record_crash(message)
@@ -130,54 +132,57 @@ class StepRunner:
         try:
             step(message)
         except TransferError as failure:
-            self._settle(message, failure.error, advanced=failure.advanced)
+            self._handle_error(message, failure.error, advanced=failure.advanced)
         except ModelhaulError as error:
-            self._settle(message, error, advanced=False)
+            self._handle_error(message, error, advanced=False)
         except Exception as error:
             logger.exception("unexpected error", extra={"task_id": message.task_id, "attempt": message.attempt})
-            defect = InternalError(f"An unexpected {type(error).__name__}; its trace is in the log of this task.")
-            self._settle(message, defect, advanced=False)
+            internal = InternalError(f"Unexpected {type(error).__name__}. The traceback is in the log of this task.")
+            self._handle_error(message, internal, advanced=False)
 
     def record_crash(self, message: Message) -> None:
-        """The end of a message that no function survived: its task's too, unless the work is done or under way.
+        """End the task of a message that every function died on, unless its work is done or in progress.
 
-        The last delivery may have done the work and only failed to say so to SQS.
+        The last function may have finished the work and died before it deleted the message.
         """
         name = _STEP_NAMES[message.kind]
-        if not self._is_open(message):
-            logger.info("a message came too often, but its work is done", extra={"task_id": message.task_id})
+        if not self._has_work(message):
+            logger.info("delivery limit reached, but the work is done", extra={"task_id": message.task_id})
             return
         self.finisher.fail(
             message.task_id,
-            StepCrashedError(f"The function {name} died {MAX_ATTEMPTS} times; its log says more. Submit again."),
+            StepCrashedError(
+                f"The function crashed {MAX_ATTEMPTS} times while {name}. See its log for the cause, "
+                "or submit the model again."
+            ),
         )
 
-    def _is_open(self, message: Message) -> bool:
+    def _has_work(self, message: Message) -> bool:
         task = self.tasks.find_task(message.task_id)
-        if task is None or task.status is not TaskStatus.PENDING or task.stage not in _STAGES[message.kind]:
+        if task is None or task.stage not in _STAGES[message.kind]:
             return False
         if not isinstance(message, TransferFiles):
             return True
         records = self.files.find_files(message.task_id, message.paths)
         return any(not record.done and record.lease_until <= self.clock() for record in records)
 
-    def _settle(self, message: Message, error: ModelhaulError, *, advanced: bool) -> None:
-        verdict = decide_retry(message, error, advanced=advanced)
-        if isinstance(verdict, Fail):
-            self.finisher.fail(message.task_id, verdict.error)
+    def _handle_error(self, message: Message, error: ModelhaulError, *, advanced: bool) -> None:
+        decision = decide_retry(message, error, advanced=advanced)
+        if isinstance(decision, Fail):
+            self.finisher.fail(message.task_id, decision.error)
             return
-        self.queue.send([verdict.message], delay=verdict.delay)
-        self.tasks.postpone_check(message.task_id, check_at=self.clock() + verdict.delay + CHECK_AFTER)
-        limited = isinstance(error, RateLimitedError)
-        self.metrics.count("RateLimitWaits" if limited else "Retries", step=message.kind)
+        self.queue.send([decision.message], delay=decision.delay)
+        self.tasks.postpone_check(message.task_id, check_at=self.clock() + decision.delay + CHECK_AFTER)
+        rate_limited = isinstance(error, RateLimitedError)
+        self.metrics.count("RateLimitWaits" if rate_limited else "Retries", step=message.kind)
         logger.warning(
-            "rate-limited; waiting in the queue" if limited else "failed; trying again after a pause",
+            "rate limited; retry scheduled" if rate_limited else "step failed; retry scheduled",
             extra={
                 "task_id": message.task_id,
                 "step": message.kind,
                 "attempt": message.attempt,
                 "reason": error.type,
                 "detail": error.detail,
-                "delay": round(verdict.delay, 1),
+                "delay": round(decision.delay, 1),
             },
         )

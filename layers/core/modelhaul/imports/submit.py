@@ -1,4 +1,4 @@
-"""Accepts imports: resolves what was asked for, and claims the model for one task."""
+"""Accept imports from hubs: resolve the requested model and claim it for a new task."""
 
 import logging
 import uuid
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ImportSubmitter:
-    """The way in for models that a hub has: what its POST routes call."""
+    """Accepts imports of models from a hub. Called by the hub's POST route."""
 
     imports: ImportRepository
     queue: MessageQueue
@@ -32,7 +32,7 @@ class ImportSubmitter:
     clock: Clock
 
     def submit(self, source: Source, name: str, revision: str, selection: Selection = WHOLE) -> Task:
-        """Accepts one model, or a part of it, which is a model of its own.
+        """Accept one model, or a part of it. Each selection of a model's files is a separate model.
 
         Raises what ModelResolver.resolve and ImportRepository.claim_import raise.
         """
@@ -63,17 +63,17 @@ class ImportSubmitter:
 
 
 def request_plan(task: Task, queue: MessageQueue, metrics: Metrics, context: Mapping[str, object]) -> None:
-    """Counts the accepted import, and asks for its plan. `context`: fields for the log.
+    """Count the accepted import and send its plan message. `context`: fields of the log message.
 
-    The task is written and so accepted: if the message is not sent, the sweep sends it.
+    The task is already recorded, so an error of the queue does not fail the request: the sweep resends the message.
     """
     metrics.count("ImportsAccepted", source=task.source)
     try:
         queue.send([PlanImport(task_id=task.id)])
     except StorageUnavailableError as error:
         logger.warning(
-            "import accepted, but the plan message was not sent; the sweep will",
+            "import accepted; plan message not sent, the sweep will resend it",
             extra={**context, "detail": error.detail},
         )
     else:
-        logger.info("import accepted; planning comes next", extra=dict(context))
+        logger.info("import accepted", extra=dict(context))

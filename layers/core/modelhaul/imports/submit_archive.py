@@ -1,4 +1,4 @@
-"""Accepts archives: posted whole, to be uploaded, or found in the incoming bucket."""
+"""Accept archives: sent in the request, or uploaded later to a presigned URL."""
 
 import logging
 import uuid
@@ -27,18 +27,17 @@ from modelhaul.ports.tasks import TaskRepository
 
 logger = logging.getLogger(__name__)
 
-
-MAX_POSTED = 4_500_000  # bytes: Lambda takes 6 MB, in base64 and with the rest of the request
+MAX_POSTED = 4_500_000  # bytes: Lambda accepts 6 MB, with the body in base64 and the rest of the request
 _MAX_FILE_NAME = 255
-_HOW_TO_SEND_LARGER = (
-    'Send larger ones by POST /v1/upload/local with the JSON {"file_name": …, "size": …}, which answers where to '
-    "put the bytes, or copy them into the incoming bucket under incoming/."
+_LARGE_UPLOAD_REMEDY = (
+    'For a larger archive, send POST /v1/upload/local with the JSON {"file_name": …, "size": …} to get an upload URL, '
+    "or copy the archive into the incoming bucket under incoming/."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveSubmitter:
-    """What POST /v1/upload/local calls."""
+    """Accepts archives. Called by POST /v1/upload/local."""
 
     tasks: TaskRepository
     imports: ImportRepository
@@ -49,14 +48,15 @@ class ArchiveSubmitter:
     rules: ArchiveRules
 
     def submit_archive(self, body: bytes, file_name: str, model_name: str | None) -> Task:
-        """Accepts an archive that is here whole, once all of it was read and found sound.
+        """Accept an archive that was sent in the request, after all of its entries are verified.
 
         Raises ArchiveTooLargeError above 4.5 MB, ArchiveRefusedError, NoModelInArchiveError, InvalidReferenceError,
-        and what ImportRepository.claim_import raises; nothing is stored then.
+        and what ImportRepository.claim_import raises. Nothing is stored in these cases.
         """
         if len(body) > MAX_POSTED:
             raise ArchiveTooLargeError(
-                f"The archive has {len(body):,} bytes; by this way at most {MAX_POSTED:,}. {_HOW_TO_SEND_LARGER}"
+                f"The archive has {len(body):,} bytes; the limit for one request is {MAX_POSTED:,}. "
+                f"{_LARGE_UPLOAD_REMEDY}"
             )
         task_id = str(uuid.uuid4())
         now = self.clock()
@@ -82,7 +82,7 @@ class ArchiveSubmitter:
         try:
             self.imports.claim_import(task, models)
         except StorageUnavailableError:
-            raise  # perhaps it was written all the same, and then the archive is needed
+            raise  # the task may have been recorded, and then the archive is needed
         except ModelhaulError:
             self.archives.delete_archive(archive.key)
             raise
@@ -91,8 +91,9 @@ class ArchiveSubmitter:
         return task
 
     def open_upload(self, file_name: str, size: int, model_name: str | None) -> tuple[Task, UploadTicket]:
-        """Accepts an archive of `size` bytes that is to be stored by its owner within twelve hours; its arrival
-        starts the task. Raises ArchiveTooLargeError, InvalidReferenceError.
+        """Accept an archive of `size` bytes that the client uploads within twelve hours. Its arrival starts the task.
+
+        Raises ArchiveTooLargeError, InvalidReferenceError.
         """
         if size > self.rules.limits.max_total_bytes:
             raise ArchiveTooLargeError(
@@ -118,15 +119,15 @@ class ArchiveSubmitter:
         )
         self.tasks.record_task(task)
         self.metrics.count("ImportsAccepted", source=Source.LOCAL)
-        logger.info("upload opened; the archive's arrival comes next", extra={"task_id": task_id, "bytes": size})
+        logger.info("upload opened", extra={"task_id": task_id, "bytes": size})
         return task, ticket
 
 
 def check_file_name(file_name: str) -> str:
-    """Raises InvalidReferenceError unless it is a file's name that ends in `.zip`."""
+    """Return the file name without directories. Raises InvalidReferenceError if it does not end in `.zip`."""
     name = PurePosixPath(file_name.replace("\\", "/")).name
     if not name.lower().endswith(".zip") or len(name) > _MAX_FILE_NAME or not name.isprintable():
-        raise InvalidReferenceError(f"{file_name[:100]!r} is not the name of a .zip file", part="file_name")
+        raise InvalidReferenceError(f"{file_name[:100]!r} is not the name of a .zip file.", part="file_name")
     return name
 
 

@@ -1,7 +1,6 @@
-"""Looks after tasks of which nothing was heard for a while: a message was lost, or a function died.
+"""Recover tasks without progress, whose message was lost or whose function died, and resume deletions.
 
-It only sends messages again, which is always safe, since every step finds out for itself what is left to do. And it
-goes on with what was being deleted.
+The sweep resends messages. This is always safe: every step determines the remaining work itself.
 """
 
 import logging
@@ -23,15 +22,15 @@ from modelhaul.transfer.policy import TransferPolicy
 
 logger = logging.getLogger(__name__)
 
-MAX_SWEEPS = 8  # in vain, with the pauses below about a day
+MAX_SWEEPS = 8  # sweeps without progress; with the pauses below, about a day
 _MAX_PAUSE = 6 * 3600.0
 _MAX_DUE = 100
-_STOP_BEFORE = 30.0  # seconds kept at the end
+_STOP_BEFORE = 30.0  # seconds reserved at the end
 
 
 @dataclass(frozen=True, slots=True)
 class Sweeper:
-    """What runs every five minutes."""
+    """The sweep, which runs every five minutes."""
 
     tasks: TaskRepository
     files: FileRepository
@@ -43,60 +42,60 @@ class Sweeper:
     policy: TransferPolicy = field(default_factory=TransferPolicy)
 
     def sweep_stale(self, remaining: Callable[[], float]) -> int:
-        """Looks after as many tasks as `remaining()` seconds allow, then after deletions, and returns how many tasks
-        were due.
+        """Recover due tasks and resume deletions until the `remaining()` seconds run out.
 
-        One task's error does not keep the others from being looked after. Raises ExceptionGroup with the unexpected
-        errors, after all of them.
+        Return the number of tasks that were due. An error of one task does not stop the sweep. Raises ExceptionGroup
+        with the unexpected errors at the end.
         """
-        defects: list[Exception] = []
+        unexpected: list[Exception] = []
         due = self.tasks.list_due(self.clock(), _MAX_DUE)
         for listed in due:
             if remaining() < _STOP_BEFORE:
-                logger.warning("out of time; the next sweep goes on", extra={"due": len(due)})
+                logger.warning("out of time; the next sweep continues", extra={"due": len(due)})
                 break
             try:
-                # The list comes from an index, which may lag behind.
+                # The list comes from an index, which is eventually consistent.
                 task = self.tasks.find_task(listed.id)
                 if task is not None and task.check_at <= self.clock():
-                    self._look_after(task)
+                    self._recover(task)
             except ModelhaulError as error:
                 logger.warning(
-                    "could not look after the task; the next sweep will",
+                    "task recovery failed; the next sweep will retry it",
                     extra={"task_id": listed.id, "reason": error.type, "detail": error.detail},
                 )
             except Exception as error:
-                logger.exception("unexpected error; the other tasks are looked after", extra={"task_id": listed.id})
-                defects.append(error)
+                logger.exception("unexpected error in task recovery", extra={"task_id": listed.id})
+                unexpected.append(error)
         self.deleter.resume(lambda: remaining() - _STOP_BEFORE)
-        if defects:
-            raise ExceptionGroup("unexpected errors of tasks", defects)  # so that the function's alarm tells of them
+        if unexpected:
+            # The function must fail, so that its alarm reports the errors.
+            raise ExceptionGroup("unexpected errors in task recovery", unexpected)
         return len(due)
 
-    def _look_after(self, task: Task) -> None:
+    def _recover(self, task: Task) -> None:
         if task.status is TaskStatus.FAILED:
-            # First, so that one which takes long, or fails, does not stand before the others for ever.
+            # Postponed first: a cleanup that is slow or fails must not block the other tasks in the next sweeps.
             self.tasks.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER)
-            self.finisher.close(task)
+            self.finisher.finish_cleanup(task)
             return
         if task.status is TaskStatus.PENDING and task.sweeps >= MAX_SWEEPS:
             stalled = ImportStalledError(
-                f"Nothing has moved for about a day at the stage {task.stage}. Submit the model again: "
-                "files that were verified are used again."
+                f"The import made no progress at the stage {task.stage} for about a day. Submit the model again. "
+                "Verified files are reused."
             )
             self.finisher.fail(task.id, stalled)
             return
-        # Before the messages go out, so that their receivers' own signs of life are not overwritten.
+        # Postponed before the messages are sent, to not overwrite the heartbeats of their receivers.
         pause = min(_MAX_PAUSE, CHECK_AFTER * 2 ** (task.sweeps + 1))
         self.tasks.postpone_check(task.id, check_at=self.clock() + pause, sweeps=task.sweeps + 1)
-        self._send_again(task)
+        self._resend_messages(task)
         self.metrics.count("SweepRecoveries", source=task.source)
         logger.warning(
-            "nothing heard of the task for a while; its messages were sent again",
+            "task without progress; messages resent",
             extra={"task_id": task.id, "stage": task.stage, "sweeps": task.sweeps + 1},
         )
 
-    def _send_again(self, task: Task) -> None:
+    def _resend_messages(self, task: Task) -> None:
         if task.status is TaskStatus.DONE or task.stage in (Stage.VERIFIED, Stage.PUBLISHING):
             self.queue.send([PublishModels(task_id=task.id)])
         elif task.stage in (Stage.UPLOADING, Stage.INSPECTING):

@@ -1,1 +1,1 @@
-"""What may be published: files are recognized by their whole content, and nothing is ever loaded or run."""
+"""Inspection of models before publication. Files are recognized by their whole content, and never loaded or run."""

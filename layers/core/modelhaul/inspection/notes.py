@@ -1,4 +1,4 @@
-"""What an inspection has concluded so far, kept in S3 so that another function can continue it."""
+"""Intermediate results of an inspection, stored in S3 so that another function can continue the inspection."""
 
 import hashlib
 import json
@@ -21,29 +21,29 @@ _MAX_SIZE = 1024 * 1024 * 1024  # bytes; larger than any notes
 
 @dataclass(slots=True)
 class InspectionNotes:
-    """Reports, and the second scanner's opinions, by the file's path in the task."""
+    """Reports and opinions of the second scanner, by the file's path in the task."""
 
     reports: dict[str, ContentReport] = field(default_factory=dict)
     opinions: dict[str, PickleOpinion] = field(default_factory=dict)
 
     def merge(self, other: "InspectionNotes") -> None:
-        """Takes what is not known yet. Functions that inspect the same file come to the same report."""
+        """Add the results that are missing here. Functions that inspect the same file create the same report."""
         self.reports = other.reports | self.reports
         self.opinions = other.opinions | self.opinions
 
     def add(self, path: str, report: ContentReport) -> None:
-        # The pickles were shown to the second scanner, and would fill the memory.
+        # The second scanner has its own copy of the pickles, and all pickles would fill the memory.
         self.reports[path] = replace(report, pickles=None)
 
 
 def load_notes(store: ObjectStore, task_id: str) -> InspectionNotes:
-    """Empty if the notes are missing or this version cannot read them."""
+    """Return the stored notes, which are empty if they are missing or if this version cannot read them."""
     try:
         return _read_notes(json.loads(store.read(inspection_key(task_id), 0, _MAX_SIZE)))
     except ObjectGoneError:
         return InspectionNotes()
     except (ValueError, LookupError, TypeError, AttributeError):
-        logger.warning("unreadable inspection notes; inspecting all files again", extra={"task_id": task_id})
+        logger.warning("ignored unreadable inspection notes", extra={"task_id": task_id})
         return InspectionNotes()
 
 
@@ -66,9 +66,9 @@ def _read_notes(content: Mapping[str, Any]) -> InspectionNotes:
     if content["version"] != _VERSION:
         raise ValueError(content["version"])
     notes = InspectionNotes()
-    for path, (kind, reason, is_loadable, unread, findings) in content["reports"].items():
+    for path, (format_name, reason, is_loadable, unread, findings) in content["reports"].items():
         found = tuple(Finding(FindingKind(k), Severity(s), detail) for k, s, detail in findings)
-        notes.reports[path] = ContentReport(kind, reason, found, is_loadable, unread=unread)
+        notes.reports[path] = ContentReport(format_name, reason, found, is_loadable, unread=unread)
     for path, (verdict, *reasons) in content["opinions"].items():
         notes.opinions[path] = PickleOpinion(SecondOpinion(verdict), tuple(reasons))
     return notes

@@ -1,19 +1,21 @@
-"""One file, or one member of an archive, as the inspection reads it."""
+"""Access to a file that is being inspected."""
 
 from dataclasses import dataclass, field
 
 from modelhaul.domain.json_streams import ReadRange
-from modelhaul.inspection.pickles.opcodes import Budget
+from modelhaul.inspection.pickles.source import Budget
 
-HEAD = 64 * 1024  # bytes of a file that are read first; most configurations, and most headers, are shorter
+HEAD = 64 * 1024  # bytes of a file that are read first; most configurations and headers are shorter
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedFile:
-    """`path` is relative to the model, or the member's name. `head` are the first `HEAD` bytes of a file, fewer of a
-    member. `is_unpickled`: a loader takes it for a pickle, by its name or because another file names it. `depth` counts
-    the archives and compressions around it. `budget` is what may still be read of pickles, for a file and all in it.
-    `is_torchscript`: it is a member of a TorchScript archive.
+    """A file, or a member of an archive.
+
+    `path` is relative to the model, or the member's name. `head` are the first bytes: `HEAD` of a file, fewer of a
+    member. `is_unpickled`: a loader reads the file as a pickle, by its name or because another file names it. `depth`
+    is the number of archives and compressions around the file. `budget` limits the reading of pickles, for a file and
+    all of its members. `is_torchscript`: the file is a member of a TorchScript archive.
     """
 
     path: str
@@ -26,13 +28,13 @@ class OpenedFile:
     is_torchscript: bool = False
 
     def read(self, start: int, end: int) -> bytes:
-        """Bytes `start` to `end` (excluded), from memory where they are in the head."""
+        """Return bytes `start` to `end` (excluded), from memory if the head contains them."""
         end = min(end, self.size)
         return self.head[start:end] if end <= len(self.head) else self.fetch(start, end)
 
 
 def open_bytes(path: str, content: bytes, around: OpenedFile) -> OpenedFile:
-    """What is in the file `around`, which a loader reads as that file."""
+    """Return the decompressed content of the file `around`, which a loader reads as that file."""
     return OpenedFile(
         path,
         len(content),

@@ -1,4 +1,4 @@
-"""Forward reading of a file by windows, and the error that the parsers of formats share."""
+"""Forward reading of a file in windows, and the error of the format parsers."""
 
 from collections.abc import Iterator
 
@@ -10,22 +10,22 @@ _MAX_SHIFT = 70  # bits, of the ten bytes that 64 bits take
 
 
 class ContentError(Exception):
-    """Its text says, in a line, why content is not what its format requires."""
+    """The content violates its format. The message is the reason of the report, in one line."""
 
 
 def read_windows(read: ReadRange, start: int, end: int, window: int = WINDOW) -> Iterator[bytes]:
-    """Bytes `start` to `end` (excluded), in pieces of at most `window` bytes."""
+    """Yield bytes `start` to `end` (excluded), in pieces of at most `window` bytes."""
     for begin in range(start, end, window):
         yield read(begin, min(begin + window, end))
 
 
 class Cursor:
-    """A position in bytes `start` to `end` (excluded) of a file. `skip` costs no read."""
+    """A position in bytes `start` to `end` (excluded) of a file. `skip` does not read."""
 
     def __init__(self, read: ReadRange, start: int, end: int, window: int = WINDOW) -> None:
         self._read = read
         self._window = window
-        self._begin = start
+        self._buffer_start = start
         self._buffer = b""
         self.position = start
         self.end = end
@@ -35,10 +35,10 @@ class Cursor:
         return self.end - self.position
 
     def take(self, count: int) -> bytes:
-        """The next `count` bytes. Raises ContentError past the end, and for more than MAX_PIECE."""
+        """Return the next `count` bytes. Raises ContentError past the end, and for more than MAX_PIECE."""
         if count > MAX_PIECE:
-            raise ContentError(f"a value of {count:,} bytes; the limit is {MAX_PIECE:,}")
-        offset = self.position - self._begin
+            raise ContentError(f"Value has {count:,} bytes; the limit is {MAX_PIECE:,}")
+        offset = self.position - self._buffer_start
         if offset + count > len(self._buffer):
             self._fill(count)
             offset = 0
@@ -48,14 +48,14 @@ class Cursor:
     def skip(self, count: int) -> None:
         """Skip `count` bytes. Raises ContentError past the end."""
         if count > self.left:
-            raise ContentError(f"ends at byte {self.end:,}, in the middle of a value")
+            raise ContentError(f"Data ends within a value at byte {self.end:,}")
         self.position += count
 
     def take_varint(self) -> int:
-        """A number of up to 64 bits in base 128, least significant first, in as few bytes as it takes (LEB128)."""
+        """Return a number of up to 64 bits in LEB128, in its shortest form. Raises ContentError."""
         value = shift = 0
         while shift < _MAX_SHIFT:
-            offset = self.position - self._begin
+            offset = self.position - self._buffer_start
             if offset >= len(self._buffer):
                 self._fill(1)
                 offset = 0
@@ -67,13 +67,14 @@ class Cursor:
                     break
                 return value
             shift += 7
-        raise ContentError(f"not the shortest form of a number before byte {self.position:,}")
+        raise ContentError(f"Number is not in its shortest form before byte {self.position:,}")
 
     def _fill(self, count: int) -> None:
-        """Let the buffer begin at the position and have `count` bytes or more."""
+        """Fill the buffer from the position, with `count` bytes or more. Raises ContentError."""
         if count > self.left:
-            raise ContentError(f"ends at byte {self.end:,}, in the middle of a value")
-        kept = self._buffer[max(self.position - self._begin, 0) :] if self.position >= self._begin else b""
+            raise ContentError(f"Data ends within a value at byte {self.end:,}")
+        offset = self.position - self._buffer_start
+        kept = self._buffer[offset:] if offset >= 0 else b""
         wanted = min(max(count, self._window), self.left)
         self._buffer = kept + self._read(self.position + len(kept), self.position + wanted)
-        self._begin = self.position
+        self._buffer_start = self.position

@@ -1,1 +1,1 @@
-"""What the steps need of the world: a small protocol for each consumer."""
+"""Protocols of the infrastructure that the domain uses. The adapters implement them."""

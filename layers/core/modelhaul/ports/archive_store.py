@@ -1,4 +1,4 @@
-"""The incoming bucket."""
+"""Archives in the incoming bucket."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -8,36 +8,40 @@ from modelhaul.ports.byte_streams import ByteStream
 
 
 class ArchiveStore(Protocol):
-    """The incoming bucket. Every method raises StorageUnavailableError."""
+    """Archives in the incoming bucket. Every method raises StorageUnavailableError."""
 
     bucket: str
 
     def find_archive(self, key: str) -> tuple[int, str] | None:
-        """The archive's (size in bytes, ETag), None if there is none."""
+        """Return the archive's (size in bytes, ETag), None if the object does not exist."""
 
     def open_range(self, key: str, start: int, end: int, *, etag: str) -> ByteStream:
-        """Opens bytes `start` to `end` (excluded, > start). A connection that breaks is mended by asking for the rest,
-        at most three times in a row.
+        """Open bytes `start` to `end` (excluded, > start). If the connection breaks, the stream requests the remaining
+        bytes again, at most three times in a row.
 
-        Raises ArchiveReplacedError if the object is gone or its ETag is not `etag`; so do the stream's reads.
+        Raises ArchiveReplacedError if the object does not exist or its ETag is not `etag`. The stream's reads raise it
+        too.
         """
 
     def put_archive(self, key: str, body: bytes) -> str:
-        """Stores an archive that fits in memory and returns its ETag."""
+        """Store an archive that fits in memory, and return its ETag."""
 
     def delete_archive(self, key: str) -> None:
-        """One that is not there is deleted already."""
+        """Delete the archive. No-op if it does not exist."""
 
     def open_upload(self, key: str, size: int, *, seconds: float) -> UploadTicket:
-        """Leave for somebody else to store exactly `size` bytes at `key` within `seconds`: one PUT up to 5 GB, at
-        most 1,000 parts above.
+        """Return presigned permission to upload exactly `size` bytes to `key` within `seconds`.
+
+        Up to 5 GB the upload is a single PUT, above 5 GB it has at most 1,000 parts.
         """
 
     def abort_uploads(self, key: str) -> None:
-        """Ends unfinished multipart uploads of exactly this key."""
+        """Abort unfinished multipart uploads of exactly this key."""
 
     def write_outcome(self, key: str, outcome: Mapping[str, Any]) -> None:
-        """Stores `outcome` as JSON at `outcomes/{key}.json`, unless one is there whose `created_at` (ISO 8601 text,
-        UTC) is later, or one of the same time that has ended (`task_status`) while this one is PENDING. A key too long
-        for that (over 1,010 bytes) gets none.
+        """Store `outcome` as JSON at `outcomes/{key}.json`, unless a newer outcome exists. No-op if `key` has more than
+        1,010 bytes.
+
+        An outcome is newer if its `created_at` (ISO 8601 text, UTC) is later, or if it has the same `created_at` and a
+        `task_status` that is final while that of `outcome` is PENDING.
         """

@@ -1,4 +1,4 @@
-"""Open responses of a source, and whole contents out of them, for what fits in memory."""
+"""Streams of bytes from a source, and functions that read a stream into memory."""
 
 from collections.abc import Callable
 from typing import Protocol, Self
@@ -9,25 +9,27 @@ from modelhaul.domain.files import SourceFile
 
 
 class ByteStream(Protocol):
-    """An open answer of a source, read in order by one thread.
+    """The open response of a source, which one thread reads in order.
 
-    Any thread may close it at any time, which gives the rest up and ends a read under way as a broken connection.
+    Any thread may close the stream at any time. A read in progress then ends as if the connection had broken.
     """
 
     offset: int
-    """Where in the file its first byte belongs. It is below what was asked for if the source ignores ranges."""
+    """Offset of the first byte in the file. It is lower than the requested start if the source ignores ranges."""
     etag: str | None
     ranged: bool
-    """False if the source answered a request for a range with the whole file, which then comes to its end."""
+    """False if the source returned the whole file instead of the requested range. The stream ends with the file."""
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fills at most `len(buffer)` bytes and returns how many (0 only at the end of what was asked for).
+        """Read up to `len(buffer)` bytes into the buffer, and return their number (0 only at the end of the range).
 
-        Raises SourceUnavailableError when the connection breaks or ends early, StalledTransferError when
-        nothing comes, UnexpectedResponseError when more comes than was asked for.
+        Raises SourceUnavailableError if the connection breaks or ends early, StalledTransferError if no data arrives,
+        UnexpectedResponseError if more bytes arrive than requested.
         """
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the connection."""
+
     def __enter__(self) -> Self: ...
     def __exit__(self, *args: object) -> None: ...
 
@@ -35,21 +37,21 @@ class ByteStream(Protocol):
 def fill_buffer(
     stream: ByteStream, view: memoryview, name: str, *, before_read: Callable[[], None] = lambda: None
 ) -> None:
-    """Fills the whole of `view`. `before_read` may raise, to give up.
+    """Fill the whole `view`. `before_read` is called before each read, and may raise an exception to stop.
 
-    Raises SourceUnavailableError, in which `name` says what was read, if the stream ends before.
+    Raises SourceUnavailableError if the stream ends early. `name` is the file's name in the message.
     """
     filled = 0
     while filled < len(view):
         before_read()
         received = stream.readinto(view[filled:])
         if received == 0:
-            raise SourceUnavailableError(f"{name[:80]}: the source's answer ended early")
+            raise SourceUnavailableError(f"{name[:80]}: the source's response ended early.")
         filled += received
 
 
 def read_verified(stream: ByteStream, file: SourceFile) -> bytes:
-    """All of a small file. Raises DigestMismatchError, ArchiveRefusedError, SourceUnavailableError."""
+    """Read and verify a small file. Raises DigestMismatchError, ArchiveRefusedError, SourceUnavailableError."""
     body = bytearray(file.size)
     fill_buffer(stream, memoryview(body), file.path)
     hasher = FileHasher(file.digest, file.size)

@@ -1,6 +1,6 @@
-"""The time."""
+"""The current time."""
 
 from collections.abc import Callable
 
 type Clock = Callable[[], float]
-"""Epoch seconds."""
+"""Returns the current time in epoch seconds."""

@@ -1,4 +1,4 @@
-"""Content that is stored, by its digests."""
+"""Index of stored content by digest."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -7,18 +7,20 @@ from modelhaul.domain.objects import Blob
 
 
 class ContentIndex(Protocol):
-    """Every method raises StorageUnavailableError."""
+    """Index of stored content by digest. Every method raises StorageUnavailableError."""
 
     def find_blobs(self, digests: Iterable[str]) -> dict[str, Blob]:
-        """The stored contents with these digests (`sha256:…` or `git-sha1:…`), by digest; strongly consistent."""
+        """Return the stored blobs with these digests (`sha256:…` or `git-sha1:…`), by digest. Strongly consistent."""
 
     def put_blobs(self, blobs: Iterable[tuple[str, Blob]], *, expires_at: float | None) -> None:
-        """Records (digest, blob) pairs in the place of earlier ones. With `expires_at` they expire then, and a pair
-        for the same digest that does not expire takes precedence.
+        """Record (digest, blob) pairs, and replace earlier pairs of the same digests.
+
+        With `expires_at` (epoch seconds) the pairs expire at that time, and a permanent pair of the same digest takes
+        precedence.
         """
 
     def forget_blob(self, digest: str, key: str) -> None:
-        """Forgets the digest if it is recorded at `key`."""
+        """Remove the digest's entries that refer to `key`."""
 
     def forget_blobs(self, references: Iterable[tuple[str, str]]) -> None:
-        """Forgets any number of (digest, key) pairs, as `forget_blob` does, of which most are not recorded."""
+        """Remove the entries of any number of (digest, key) pairs of published files. Most pairs may have no entry."""

@@ -1,4 +1,4 @@
-"""Events for the world outside."""
+"""Events for subscribers."""
 
 from typing import Protocol
 
@@ -6,7 +6,10 @@ from modelhaul.domain.tasks import Event
 
 
 class EventBus(Protocol):
+    """Events for subscribers."""
+
     def publish(self, event: Event) -> None:
-        """Hands the event to all who listen, at least once. Raises StorageUnavailableError; it may then have come
-        through.
+        """Publish the event to all subscribers, at least once.
+
+        Raises StorageUnavailableError, after which the event may nevertheless have been published.
         """

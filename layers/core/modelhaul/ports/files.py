@@ -1,4 +1,4 @@
-"""Files of tasks, and the leases of those who transfer them."""
+"""Files of tasks, and the leases of the workers that transfer them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
@@ -8,27 +8,28 @@ from modelhaul.domain.tasks import Progress
 
 
 class FileRepository(Protocol):
-    """Every write is atomic and safe to repeat after a lost reply. Every method raises StorageUnavailableError."""
+    """Files of tasks. Every write is atomic, and idempotent after a lost response.
+
+    Every method raises StorageUnavailableError.
+    """
 
     def put_files(self, task_id: str, files: Iterable[SourceFile]) -> None:
-        """Records the planned files; one that is there already is left as it is. What is not followed
-        is done at once.
-        """
+        """Record the planned files, and keep existing records. Symlinks and submodules are done immediately."""
 
     def list_files(self, task_id: str) -> Iterator[FileRecord]:
-        """All files of the task in path order, strongly consistent."""
+        """Yield all files of the task in path order. Strongly consistent."""
 
     def find_files(self, task_id: str, paths: Sequence[str]) -> list[FileRecord]:
-        """Those of `paths` that are recorded, strongly consistent, in no order."""
+        """Return the recorded files of `paths`, in any order. Strongly consistent."""
 
     def lease_file(self, task_id: str, path: str, *, owner: str, now: float, until: float) -> FileRecord | None:
-        """The file, leased to `owner`; None if it is done, unknown, or another owner's lease runs at `now`."""
+        """Lease the file to `owner`. Return None if it is done, unknown, or leased to another owner at `now`."""
 
     def renew_lease(self, task_id: str, path: str, *, owner: str, until: float) -> None:
-        """Raises LeaseLostError."""
+        """Extend the lease. Raises LeaseLostError if `owner` no longer has the lease."""
 
     def release_lease(self, task_id: str, path: str, *, owner: str) -> None:
-        """Gives the lease back; without effect if it is another's."""
+        """Release the lease. No-op if `owner` does not have the lease."""
 
     def save_checkpoint(
         self,
@@ -40,15 +41,16 @@ class FileRepository(Protocol):
         until: float,
         check_at: float,
     ) -> None:
-        """Stores (or with None discards) the checkpoint, renews the lease, moves the task's `bytes_done` by the
-        difference of offsets, and postpones the sweep.
+        """Store the checkpoint, or remove it if it is None.
 
-        Raises LeaseLostError if the lease is another's, TaskEndedError if the task is no longer PENDING.
+        The write also extends the lease, changes the task's `bytes_done` by the difference of the offsets, and
+        postpones the sweep. Raises LeaseLostError if `owner` no longer has the lease, TaskEndedError if the task is no
+        longer PENDING.
         """
 
     def finish_files(self, task_id: str, results: Sequence[FileResult], *, check_at: float) -> Progress:
-        """Marks up to 90 files as done, drops their checkpoints and leases, and counts them in the task; files
-        that were done before, or never planned, are not counted. Returns the task's progress after it.
+        """Mark up to 90 files as done, and return the task's new progress.
 
-        Raises TaskEndedError if the task is no longer PENDING.
+        The write also removes the files' checkpoints and leases, and counts the files in the task. Files that are
+        already done, or were never planned, are not counted. Raises TaskEndedError if the task is no longer PENDING.
         """

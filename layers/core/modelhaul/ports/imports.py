@@ -1,4 +1,4 @@
-"""What changes a task and its models together."""
+"""Writes that change a task and its models together."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -11,27 +11,27 @@ from modelhaul.domain.tasks import Stage, Task, TaskError
 
 
 class ImportRepository(Protocol):
-    """Every write is atomic, over all the records that it names, and safe to repeat after a lost reply.
+    """Tasks and their models. Every write is one atomic transaction, and idempotent after a lost response.
 
     Every method raises StorageUnavailableError.
     """
 
     def claim_import(self, task: Task, models: Sequence[Model]) -> None:
-        """Writes the task (whose `model_ids` are the models') and claims the models for it, all or nothing.
-        A FAILED model can be taken over. At most 90 models.
+        """Create the task and claim its models, at most 90, in one transaction.
 
-        Raises ModelExistsError with all that are READY; if none is, for the first that is not free
-        ImportInProgressError, if another task is bringing it in or it is WITHDRAWING, or DeletionInProgressError.
-        Of simultaneous claims exactly one succeeds. Repeating one's own claim succeeds.
+        `task.model_ids` are the IDs of `models`. FAILED models can be claimed. Raises ModelExistsError with all READY
+        models. If no model is READY, raises for the first model that cannot be claimed: ImportInProgressError if
+        another task imports it or it is WITHDRAWING, or DeletionInProgressError. Exactly one of several simultaneous
+        claims succeeds. A repeated claim of the same task succeeds.
         """
 
     def claim_models(
         self, task_id: str, models: Sequence[Model], skipped: Sequence[SkippedDirectory], *, check_at: float
     ) -> Task | None:
-        """Moves a PENDING task from INSPECTING to PLANNING with these models, claimed as by `claim_import`, and these
-        skipped directories; all or nothing. A task at any other stage is left alone. Returns the task as it then is.
+        """Claim the models for a PENDING task, and move it from INSPECTING to PLANNING, in one transaction.
 
-        Raises as `claim_import`. Repeating one's own claim succeeds.
+        No-op if the task is at any other stage. Returns the current task, None if it does not exist. Raises the errors
+        of `claim_import`. A repeated claim of the same task succeeds.
         """
 
     def finish_import(
@@ -43,11 +43,11 @@ class ImportRepository(Protocol):
         gates: Mapping[str, GateReport] = MappingProxyType({}),
         failed: Mapping[str, ModelError] = MappingProxyType({}),
     ) -> bool:
-        """Ends the task DONE: the models in `totals` become READY, those in `failed` FAILED with their shortened error,
-        so that another import can claim them; all or nothing. Together these are the task's models.
+        """End the task DONE, its models in `totals` READY and those in `failed` FAILED, in one transaction.
 
-        `totals`: (files, bytes) of each READY model, by its id; `gates`: what the gate found in it. Of any
-        number of calls at most one returns True: the one that ended the task.
+        `totals` has (files, bytes) of each READY model by ID, `gates` its gate report. A FAILED model stores its
+        shortened error, and another import can claim it. `totals` and `failed` together have all models of the task.
+        Returns True only for the call that ended the task.
         """
 
     def fail_import(
@@ -59,11 +59,11 @@ class ImportRepository(Protocol):
         check_at: float,
         failed: Mapping[str, ModelError] = MappingProxyType({}),
     ) -> bool:
-        """Ends the task FAILED with `error`, and its models, if it has any, FAILED, or WITHDRAWING if the task was
-        PUBLISHING; all or nothing. A model has its own error of `failed`, else the task's, shortened.
+        """End the task FAILED with `error`, and its models FAILED, in one transaction.
 
-        Of any number of calls at most one returns True: the one that ended the task.
+        The models become WITHDRAWING instead of FAILED if the task was PUBLISHING. A model stores its error in
+        `failed`, or else the task's error, shortened. Returns True only for the call that ended the task.
         """
 
     def release_models(self, task_id: str) -> None:
-        """What the task had published is removed: its models go from WITHDRAWING to FAILED, and can be claimed."""
+        """Move the task's models from WITHDRAWING to FAILED, after their published files were removed."""

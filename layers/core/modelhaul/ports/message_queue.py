@@ -7,10 +7,10 @@ from modelhaul.domain.messages import Message
 
 
 class MessageQueue(Protocol):
-    """The work queues; the message's type says which one."""
+    """The work queues. The type of a message determines its queue."""
 
     def send(self, messages: Iterable[Message], *, delay: float = 0) -> None:
-        """Sends all, at the earliest after `delay` seconds (at most 900). May deliver twice.
+        """Send all messages, for delivery after `delay` seconds (at most 900). Messages may be delivered twice.
 
-        Raises StorageUnavailableError; some may then have been sent.
+        Raises StorageUnavailableError, after which some of the messages may have been sent.
         """

@@ -1,19 +1,22 @@
-"""Metrics for the person on call."""
+"""Metrics for operators."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
 
 class Metrics(Protocol):
-    """Metrics for the person on call."""
+    """Metrics for operators."""
 
     def count(self, name: str, value: float = 1, **dimensions: str) -> None:
-        """Adds `value` to the metric `name`; its unit is part of `CATALOG`."""
+        """Add `value` to the metric `name`. `CATALOG` has its unit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """`dimensions`: `source` is a task's (HUGGINGFACE, …), `reason` an error's type, `step` a message's kind."""
+    """Unit and dimensions of a metric.
+
+    The dimension `source` is a task's source (HUGGINGFACE, …), `reason` an error's type, `step` a message's kind.
+    """
 
     unit: str
     dimensions: tuple[str, ...]

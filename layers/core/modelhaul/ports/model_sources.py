@@ -1,4 +1,4 @@
-"""Where models come from."""
+"""Sources of models."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -10,40 +10,42 @@ from modelhaul.ports.byte_streams import ByteStream
 
 
 class ModelResolver(Protocol):
-    """What finds a model by its name."""
+    """Resolves the name and revision of a model to a commit."""
 
     def resolve(self, name: str, revision: str) -> ResolvedModel:
-        """Raises InvalidReferenceError, ModelNotFoundError, RevisionNotFoundError, AccessRequiredError,
+        """Resolve a model.
+
+        Raises InvalidReferenceError, ModelNotFoundError, RevisionNotFoundError, AccessRequiredError,
         ModelDisabledError, CredentialsRefusedError, RateLimitedError (with `retry_after`), SourceUnavailableError.
         """
 
 
 class ModelSource(Protocol):
-    """Where models come from. It does not retry and does not wait: that is the pipeline's to decide.
+    """A source of models. It does not retry or wait, because the steps of the import do.
 
     Every method raises RateLimitedError (with `retry_after`) and SourceUnavailableError.
     """
 
     def list_files(self, model: ResolvedModel) -> Iterator[SourceFile]:
-        """All files of the model's commit, whatever its selection, each with the digest that the source publishes and a
-        path below the model's root; and what is recorded only, by its kind.
+        """Yield all files, symlinks and submodules of the model's commit, regardless of its selection.
 
-        Raises what ModelResolver.resolve raises, FileMissingError, ListingTooLongError, SourceQuotaError,
-        ArchiveRefusedError, ArchiveReplacedError.
+        Each file has the digest that the source publishes, and a path below the model's root. Raises the errors of
+        ModelResolver.resolve, FileMissingError, ListingTooLongError, SourceQuotaError, ArchiveRefusedError,
+        ArchiveReplacedError.
         """
 
     def prepare_files(self, files: Sequence[SourceFile]) -> None:
-        """Some of these will be opened soon: a source that must ask for their addresses may ask for many at once."""
+        """Prepare to open some of these files. A source can request the download URLs of many files at once."""
 
     def open_range(self, model: ResolvedModel, file: SourceFile, start: int, end: int) -> ByteStream:
-        """Opens bytes `start` (included) to `end` (excluded, > start) of the file.
+        """Open bytes `start` (included) to `end` (excluded, > start) of the file.
 
         Raises FileMissingError, FileTooLargeError, AccessRequiredError, SourceQuotaError, UntrustedHostError,
         UnexpectedResponseError, ArchiveRefusedError, ArchiveReplacedError.
         """
 
     def locate(self, model: ResolvedModel, file: SourceFile) -> ObjectRange | None:
-        """Where in S3 the file's bytes lie as they are, so that S3 can copy them; None if they do not.
+        """Return the range in S3 that has the file's bytes unchanged, so that S3 can copy it, None if there is none.
 
         Raises ArchiveRefusedError, ArchiveReplacedError.
         """

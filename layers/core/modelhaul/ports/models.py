@@ -1,4 +1,4 @@
-"""Models: claimed by a task, listed when they are READY."""
+"""Records of models."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,31 +7,34 @@ from modelhaul.domain.models import Model, ModelPage, Source
 
 
 class ModelRepository(Protocol):
-    """Every write is atomic and safe to repeat after a lost reply. Every method raises StorageUnavailableError."""
+    """Records of models. Every write is atomic, and idempotent after a lost response.
 
-    def find_model(self, model_id: str) -> Model | None: ...
+    Every method raises StorageUnavailableError.
+    """
+
+    def find_model(self, model_id: str) -> Model | None:
+        """Return the model, None if it does not exist. Strongly consistent."""
 
     def find_models(self, model_ids: Sequence[str]) -> list[Model]:
-        """Those that are there, in the order asked for, strongly consistent. At most 90."""
+        """Return the existing models, at most 90, in the order of `model_ids`. Strongly consistent."""
 
     def list_models(
         self, *, source: Source | None = None, name: str | None = None, limit: int, cursor: str | None = None
     ) -> ModelPage:
-        """A page of at most `limit` READY models, newest first, eventually consistent; `name`: those in whose name it
-        is, in any case of letters. A page may be short, or empty, and still have a cursor. Raises
-        InvalidReferenceError for a cursor that it did not give.
+        """Return a page of at most `limit` READY models, newest first. Eventually consistent.
+
+        `name` selects models whose name contains it, case-insensitively. A page with a cursor may have fewer than
+        `limit` models, or be empty. Raises InvalidReferenceError for an invalid cursor.
         """
 
     def lease_deletion(self, model_id: str, *, owner: str, now: float, until: float) -> Model | None:
-        """Moves a READY or FAILED model to DELETING and leases it to `owner`, or leases one that is DELETING already.
+        """Move a READY, FAILED or DELETING model to DELETING, and lease it to `owner` until `until`.
 
-        None if it is unknown, IMPORTING or WITHDRAWING, or another owner's lease runs at `now`.
+        Return None if the model is unknown, IMPORTING or WITHDRAWING, or leased to another owner at `now`.
         """
 
     def remove_model(self, model_id: str, *, owner: str) -> None:
-        """Removes the record of a DELETING model, so that the model can be claimed again; without effect if the lease
-        is another's.
-        """
+        """Remove the record of a DELETING model, so that it can be claimed again. No-op if `owner` has no lease."""
 
     def list_deleting(self, now: float, limit: int) -> list[Model]:
-        """DELETING models whose lease does not run at `now`. Eventually consistent."""
+        """Return at most `limit` DELETING models without a lease at `now`. Eventually consistent."""

@@ -7,10 +7,11 @@ from modelhaul.domain.gate import PickleOpinion
 
 
 class PickleScanner(Protocol):
-    """Another judge of pickles than the gate's own reader."""
+    """A second scanner of pickles, in addition to the gate's own reader."""
 
     def scan(self, pickles: Sequence[bytes], *, seconds: float) -> list[PickleOpinion]:
-        """An opinion on each, in order, within about `seconds` for all. Each may be several, one behind the other.
+        """Return a verdict on each item, in order, within about `seconds` in total. An item may have several
+        concatenated pickles.
 
-        Raises nothing: what it cannot judge, or not in time, is UNVERIFIED.
+        Raises no errors. An item that cannot be scanned in time is UNVERIFIED.
         """

@@ -1,15 +1,16 @@
-"""What is known of the sources' limits."""
+"""Rate limits of the sources."""
 
 from typing import Protocol
 
 
 class RateLimitStore(Protocol):
-    """What all functions know of the sources' limits. Every method raises StorageUnavailableError."""
+    """Rate limits of the sources, shared by all functions. Every method raises StorageUnavailableError."""
 
     def find_pause(self, limit: str) -> float:
-        """Epoch seconds until which nothing is to be asked under this limit; 0 if there is no pause. Strongly
-        consistent.
+        """Return the epoch seconds until which no request may be sent under this limit, 0 if there is no pause.
+
+        Strongly consistent.
         """
 
     def record_pause(self, limit: str, until: float) -> None:
-        """Without effect if a longer pause is recorded already."""
+        """Record a pause until `until` (epoch seconds). No-op if a longer pause is recorded."""

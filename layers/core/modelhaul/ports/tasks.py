@@ -1,4 +1,4 @@
-"""Tasks, each by its id."""
+"""Records of tasks."""
 
 from typing import Protocol
 
@@ -7,45 +7,47 @@ from modelhaul.domain.tasks import Progress, Stage, Task, TaskPage, TaskStatus
 
 
 class TaskRepository(Protocol):
-    """Every write is atomic and safe to repeat after a lost reply. Every method raises StorageUnavailableError.
+    """Records of tasks. Every write is atomic, and idempotent after a lost response.
 
-    A task is *watched* from its creation until `unwatch_task`.
+    A task is *watched* from its creation until `unwatch_task`. Every method raises StorageUnavailableError.
     """
 
     def find_task(self, task_id: str) -> Task | None:
-        """Strongly consistent; None for an id of any shape that is not there."""
+        """Return the task, None for an unknown ID of any format. Strongly consistent."""
 
     def record_task(self, task: Task) -> None:
-        """Writes a task that claims nothing yet; one with this id that is there already is left as it is."""
+        """Create a task without models. No-op if a task with this ID exists."""
 
     def list_tasks(
         self, *, source: Source | None = None, status: TaskStatus | None = None, limit: int, cursor: str | None = None
     ) -> TaskPage:
-        """A page of at most `limit` tasks, newest first, eventually consistent. A page may be short, or empty, and
-        still have a cursor. Raises InvalidReferenceError for a cursor that it did not give.
+        """Return a page of at most `limit` tasks, newest first. Eventually consistent.
+
+        A page with a cursor may have fewer than `limit` tasks, or be empty. Raises InvalidReferenceError for an invalid
+        cursor.
         """
 
     def record_arrival(self, task_id: str, *, size: int, etag: str, check_at: float) -> Task | None:
-        """Moves a PENDING task from UPLOADING to INSPECTING and notes its archive's size and ETag; a task at any
-        other stage is left alone. Returns the task as it then is.
+        """Move a PENDING task from UPLOADING to INSPECTING, and record the size and ETag of its archive.
+
+        No-op if the task is at any other stage. Returns the current task, None if it does not exist.
         """
 
     def start_stage(self, task_id: str, stage: Stage, *, check_at: float, totals: Progress | None = None) -> bool:
-        """Moves a PENDING task forward to `stage` (TRANSFERRING with the totals, VERIFIED or PUBLISHING), and notes
-        when TRANSFERRING began.
+        """Move a PENDING task forward to `stage`: TRANSFERRING with `totals`, VERIFIED or PUBLISHING.
 
-        A task that is at that stage or further is left alone. Of any number of calls one is told True: that it moved
-        the task.
+        The write records when TRANSFERRING started. No-op if the task has reached the stage. Returns True only for the
+        call that moved the task.
         """
 
     def postpone_check(self, task_id: str, *, check_at: float, sweeps: int | None = None) -> None:
-        """Has the sweep look no sooner than then (and sets its count, if given), for a task that is still watched.
+        """Postpone the sweep's check of a watched task to `check_at`, and set its count `sweeps` if given.
 
-        Without effect if it looks later already.
+        No-op if the check is already later.
         """
 
     def list_due(self, now: float, limit: int) -> list[Task]:
-        """Watched tasks whose `check_at` is not after `now`, longest due first. Eventually consistent."""
+        """Return watched tasks with `check_at` up to `now`, earliest first. Eventually consistent."""
 
     def unwatch_task(self, task_id: str) -> None:
-        """The task has ended and nothing is left to tidy up; without effect on a PENDING task."""
+        """Stop watching an ended task that needs no further cleanup. No-op if the task is PENDING."""

@@ -1,21 +1,128 @@
-"""Content that is stored already."""
+"""Reuse of content that is stored already, whatever its model and source."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from modelhaul.domain.digests import Algorithm, Digest
-from modelhaul.domain.files import SourceFile
+from modelhaul.domain.digests import Algorithm, Digest, FileHasher
+from modelhaul.domain.errors import ObjectGoneError, SourceUnavailableError
+from modelhaul.domain.files import FileRecord, FileResult, SourceFile
+from modelhaul.domain.objects import Blob
+from modelhaul.ports.content import ContentIndex
+from modelhaul.ports.object_store import ObjectStore
+from modelhaul.transfer.lease import Lease
 from modelhaul.transfer.policy import TransferPolicy
+from modelhaul.transfer.session import TransferSession
+from modelhaul.transfer.source import FileSource
 
+STAGED_BLOB_SECONDS = 6 * 86_400.0  # a day less than the bucket keeps the objects under staging/
 _COPY_RATE = 1e9  # bytes per second of a copy inside S3, by many parallel parts; cautious
+_READ_RATE = 30e6  # bytes per second of a file that is read and inflated, and not stored; cautious
 
 
-def digests_of(file: SourceFile, sha256: str, policy: TransferPolicy) -> Iterable[str]:
-    """The digests by which the content is indexed: the one that its source publishes, and its SHA-256."""
+def list_digests(file: SourceFile, sha256: str, policy: TransferPolicy) -> Iterable[str]:
+    """Return the digests by which the content is indexed: the one that its source publishes, and its SHA-256."""
     if file.size >= policy.min_indexed:
         return dict.fromkeys((str(Digest(Algorithm.SHA256, sha256)), str(file.digest)))
     return (str(file.digest),) if file.digest.algorithm.identifies else ()
 
 
 def estimate_copy_time(size: int) -> float:
-    """Seconds that S3 may take to copy `size` bytes inside itself."""
+    """Return the seconds that S3 may take to copy `size` bytes inside itself."""
     return size / _COPY_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class ContentReuse:
+    """Finds the content of files in the models bucket, and copies it there.
+
+    `first_attempt` says whether no earlier attempt at these files failed.
+    """
+
+    session: TransferSession
+    content: ContentIndex
+    store: ObjectStore
+    source: FileSource
+    policy: TransferPolicy
+    first_attempt: bool
+
+    def find_blobs(self, digests: Iterable[Digest]) -> dict[str, Blob]:
+        wanted = [str(digest) for digest in digests]
+        return self.content.find_blobs(wanted) if wanted else {}
+
+    def reuse(self, record: FileRecord, blobs: dict[str, Blob], lease: Lease) -> FileResult | None:
+        """Copy the file's content if it is among the `blobs`; None if it is not, or is gone."""
+        file = record.file
+        blob = blobs.get(str(file.digest))
+        if blob is None or blob.size != file.size:
+            return None
+        is_certain = blob.key == record.staging_key or file.digest.algorithm.identifies
+        return self._copy_blob(record, blob, lease) if is_certain or self._is_equal(file, blob, lease) else None
+
+    def reuse_sha256(self, record: FileRecord, sha256: str, lease: Lease) -> FileResult | None:
+        """Copy the file's content if it is stored, for a file that has been read because its published digest does not
+        identify content.
+        """
+        if record.file.digest.algorithm.identifies or record.file.size < self.policy.min_indexed:
+            return None
+        for blob in self.find_blobs([Digest(Algorithm.SHA256, sha256)]).values():
+            if (copied := self._copy_blob(record, blob, lease)) is not None:
+                return copied
+        return None
+
+    def index(self, results: Sequence[FileResult]) -> None:
+        """Index the files as content that other imports can reuse.
+
+        Files are indexed before they are recorded as done: an import that fails in between leaves all of its verified
+        files to the next one.
+        """
+        blobs = [
+            (digest, Blob(r.sha256, FileRecord(self.session.task.id, r.file).staging_key, r.file.size, r.etag))
+            for r in results
+            if not r.reused
+            for digest in list_digests(r.file, r.sha256, self.policy)
+        ]
+        if blobs:
+            self.content.put_blobs(blobs, expires_at=self.session.clock() + STAGED_BLOB_SECONDS)
+
+    def _copy_blob(self, record: FileRecord, blob: Blob, lease: Lease) -> FileResult | None:
+        file = record.file
+        if blob.key == record.staging_key:
+            # An earlier attempt stored it here, and died before it recorded the file as done.
+            is_there = self.store.find_object(blob.key) == (blob.size, blob.etag)
+            return FileResult(file, blob.sha256, blob.etag, reused=False) if is_there else None
+        if blob.size > self.policy.small_file:
+            lease.renew(busy=estimate_copy_time(file.size))  # no heartbeat can be sent during a copy
+        try:
+            etag = self.store.copy(blob.key, record.staging_key, size=blob.size, etag=blob.etag)
+        except ObjectGoneError:
+            for digest in list_digests(file, blob.sha256, self.policy):
+                self.content.forget_blob(digest, blob.key)
+            return None
+        return FileResult(file, blob.sha256, etag, reused=True)
+
+    def _is_equal(self, file: SourceFile, blob: Blob, lease: Lease) -> bool:
+        """Read the whole file to compare its SHA-256 with the blob's; nothing is stored.
+
+        False without reading if the function's time may be too short, or if an earlier attempt failed: the file is then
+        transferred like any other.
+        """
+        settings = self.session.settings
+        if not self.first_attempt or self.session.is_out_of_time(needed=file.size / _READ_RATE):
+            return False
+        hasher = FileHasher(file.digest, file.size)
+        buffer = memoryview(bytearray(settings.chunk))
+        position, renewed = 0, time.monotonic()
+        with self.source.open_range(file, 0, file.size) as stream:
+            while position < file.size:
+                received = stream.readinto(buffer)
+                if received == 0:
+                    raise SourceUnavailableError(f"{file.path}: the source's response ended early")
+                hasher.update(buffer[:received])
+                position += received
+                if time.monotonic() - renewed >= settings.heartbeat:
+                    if self.session.is_out_of_time():
+                        return False
+                    renewed = time.monotonic()
+                    lease.renew()
+        return hasher.verify(file.path) == blob.sha256

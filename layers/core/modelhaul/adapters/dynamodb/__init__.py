@@ -1,1 +1,1 @@
-"""Repositories in DynamoDB, whose tables' keys and TTL `template.yaml` has: a module for each."""
+"""Repositories on Amazon DynamoDB. `template.yaml` defines the keys and TTL attributes of the tables."""

@@ -1,4 +1,4 @@
-"""The client that all tables share, and how requests are sent, retried and translated into errors."""
+"""The client that all tables share. Sends and retries requests, and translates errors."""
 
 import random
 import time
@@ -26,17 +26,17 @@ TRANSACTION_LIMIT = 100
 BATCH_LIMIT = 25
 BATCH_GET_LIMIT = 100
 _KEY_LIMIT = 2048  # bytes of a partition key
-_TRIES = 8
-# Of a write that meets the limit of its partition: all files of a task are in one, which takes 1,000 units a second, 5
-# groups of files. Every function that waits gets its turn.
-_THROTTLED_TRIES = 60
+_MAX_ATTEMPTS = 8
+# Attempts of a write that is throttled. All files of a task are in one partition, which accepts 1,000 write units a
+# second, or 5 groups of files. With this number of attempts every waiting function succeeds.
+_MAX_THROTTLED_ATTEMPTS = 60
 THROTTLES = {"ThrottlingError", "ThrottlingException", "ProvisionedThroughputExceededException"}
-_PARALLEL_WRITES = 4
-CONDITION_FAILED = "ConditionalCheckFailed"  # in a transaction; a single write's code adds "Exception"
+_WRITE_CONCURRENCY = 4
+CONDITION_FAILED = "ConditionalCheckFailed"  # in a transaction; the code of a single write ends with "Exception"
 
 
 class CancelledError(Exception):
-    """A write that was not done, but could be if it is tried again on what is there now."""
+    """The write was cancelled. It may succeed if it is retried on the current items."""
 
     def __init__(self, codes: Sequence[str | None] = ()) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class CancelledError(Exception):
 
     @property
     def last_condition_failed(self) -> bool:
-        """Whether the condition of the transaction's last action did not hold."""
+        """Return whether the condition of the transaction's last action failed."""
         return list(self._codes[-1:]) == [CONDITION_FAILED]
 
     @property
@@ -53,36 +53,38 @@ class CancelledError(Exception):
 
 
 def find_code(error: PynamoDBException) -> str | None:
-    """DynamoDB's code, None if it did not answer (there pynamodb 6.1's own `cause_response_code` fails)."""
+    """Return DynamoDB's error code, None without a response (pynamodb 6.1's `cause_response_code` fails then)."""
     return error.cause_response_code if isinstance(error.cause, ClientError) else None
 
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
+    """Translate pynamodb's exceptions to StorageUnavailableError."""
     try:
         yield
     except PynamoDBException as error:
-        # The error's own text names tables and accounts.
+        # The error's message contains table names and account IDs, so it is not used.
         reason = find_code(error) or type(error.cause or error).__name__
         raise StorageUnavailableError(f"DynamoDB request failed ({reason}).") from error
 
 
 def retry_write[T](write: Callable[[], T], *, to_files: bool = False) -> T:
-    """Tries until `write` is not cancelled, at most eight times with less than five seconds of pauses; one that goes
-    `to_files` and is throttled for about half a minute.
+    """Retry `write` while it is cancelled: up to 8 attempts, with pauses of less than 5 seconds in total.
+
+    A throttled write `to_files` is retried for about 30 seconds. Raises StorageUnavailableError after the last attempt.
     """
-    for attempt in range(1, _THROTTLED_TRIES + 1):
+    for attempt in range(1, _MAX_THROTTLED_ATTEMPTS + 1):
         try:
             return write()
         except CancelledError as cancelled:
-            if attempt >= _TRIES and not (to_files and cancelled.throttled):
+            if attempt >= _MAX_ATTEMPTS and not (to_files and cancelled.throttled):
                 break
-        time.sleep(random.uniform(0, min(1.0, 0.05 * 2**attempt)))  # noqa: S311 - spreads the writers
-    raise StorageUnavailableError("The database is too busy with other writes to the same record.")
+        time.sleep(random.uniform(0, min(1.0, 0.05 * 2**attempt)))  # noqa: S311 - jitter
+    raise StorageUnavailableError("DynamoDB write failed: too many conflicting writes to the same items.")
 
 
 class _Connection(Connection):
-    """Over the session that all clients share, instead of one for each thread."""
+    """Connection with the session that all clients share, instead of a session for each thread."""
 
     @property
     def session(self) -> Session:
@@ -90,11 +92,10 @@ class _Connection(Connection):
 
 
 def open_connection(region: str | None) -> Connection:
-    """Opens the connection for the endpoint that botocore finds (AWS_ENDPOINT_URL). A request is tried three times, of
-    at most 7 s each.
+    """Open the connection. botocore finds the endpoint (AWS_ENDPOINT_URL). A request has three attempts of at most 7 s.
 
-    Its client is built now: pynamodb would build it at the first call, too late for a function's init phase, and
-    perhaps in two threads at once.
+    The client is created immediately. pynamodb would create it at the first request, which is after a function's init
+    phase, and possibly in two threads at once.
     """
     connection = _Connection(region=region, connect_timeout_seconds=2, read_timeout_seconds=5, max_retry_attempts=2)
     _ = connection.client
@@ -102,17 +103,18 @@ def open_connection(region: str | None) -> Connection:
 
 
 def bind_item[I: Item](item: type[I], table_name: str, connection: Connection) -> type[I]:
-    """The model for one table. All share a connection, since each client costs 120 ms of a cold start."""
+    """Return the pynamodb model of `item` for a table. All share a connection, as a client takes 120 ms to create."""
     meta = type("Meta", (), {"table_name": table_name})
     bound: type[I] = types.new_class(item.__name__, (item,), exec_body=lambda body: body.update(Meta=meta))
-    table = bound._get_connection()  # noqa: SLF001 - pynamodb has no public way to give a model its connection
-    with suppress(ValueError):  # another repository has bound the table
+    table = bound._get_connection()  # noqa: SLF001 - pynamodb has no public method to set a model's connection
+    with suppress(ValueError):  # another repository has already bound the table
         connection.add_meta_table(table.get_meta_table())
     table.connection = connection
     return bound
 
 
 def is_key(text: str) -> bool:
+    """Return whether the text is valid as a partition key."""
     try:
         return 0 < len(text.encode()) <= _KEY_LIMIT
     except UnicodeEncodeError:
@@ -120,6 +122,7 @@ def is_key(text: str) -> bool:
 
 
 def find_item[I: Item](item: type[I], key: str) -> I | None:
+    """Return the item with this partition key, None if it does not exist. Strongly consistent."""
     if not is_key(key):
         return None
     try:
@@ -129,7 +132,7 @@ def find_item[I: Item](item: type[I], key: str) -> I | None:
 
 
 def update_item(item: Item, actions: Sequence[Action], condition: Condition) -> bool:
-    """False if the condition does not hold; else the item has all attributes as they are after it."""
+    """Update an item and its attributes in memory. Return False if the condition does not hold."""
 
     def update() -> bool:
         try:
@@ -147,7 +150,7 @@ def update_item(item: Item, actions: Sequence[Action], condition: Condition) -> 
 
 
 def delete_item(item: Item, condition: Condition) -> None:
-    """Without effect if the condition does not hold, as it does not once the item is gone."""
+    """Delete an item. No-op if the condition does not hold, for example because the item does not exist."""
     try:
         item.delete(condition=condition)
     except DeleteError as error:
@@ -156,17 +159,19 @@ def delete_item(item: Item, condition: Condition) -> None:
 
 
 def write_parallel[T](write: Callable[[tuple[T, ...]], None], items: Iterable[T], batch_size: int) -> None:
-    with ThreadPoolExecutor(_PARALLEL_WRITES) as pool:
+    """Call `write` for batches of the items in parallel threads."""
+    with ThreadPoolExecutor(_WRITE_CONCURRENCY) as pool:
         for _ in pool.map(write, batched(items, batch_size, strict=False)):
             pass
 
 
-# botocore's own retries of a transaction carry one token, by which DynamoDB recognizes a repetition. A call that is
-# repeated from outside has a different token: what a failed condition means is read back before it counts.
+# botocore's retries of a transaction have the same token, by which DynamoDB recognizes a repeated request. A repeated
+# call of a repository has a different token. After a failed condition, the repositories read the items to find out
+# whether an earlier call succeeded.
 # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html
 @contextmanager
 def open_transaction(connection: Connection) -> Iterator[TransactWrite]:
-    """Raises CancelledError if DynamoDB cancels or throttles it."""
+    """Open a transaction, and commit it when the block ends. Raises CancelledError if it is cancelled or throttled."""
     try:
         with TransactWrite(connection=connection) as transaction:
             yield transaction
@@ -180,4 +185,5 @@ def open_transaction(connection: Connection) -> Iterator[TransactWrite]:
 
 
 def to_moment(epoch: float) -> datetime:
+    """Convert epoch seconds to a UTC datetime."""
     return datetime.fromtimestamp(epoch, UTC)

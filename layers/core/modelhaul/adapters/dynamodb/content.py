@@ -1,4 +1,4 @@
-"""The index of stored content."""
+"""ContentIndex on Amazon DynamoDB."""
 
 import time
 from collections.abc import Iterable
@@ -27,7 +27,11 @@ _STAGED = "staged:"
 
 
 class BlobItem(Item):
-    """`digest` has `_STAGED` before it where the blob expires: neither takes the other's place, without a condition."""
+    """Item of a blob.
+
+    `digest` has the prefix `_STAGED` if the blob expires. Expiring and permanent blobs thus have different keys, and
+    writes need no condition.
+    """
 
     digest = UnicodeAttribute(hash_key=True)
     sha256 = UnicodeAttribute()
@@ -38,7 +42,7 @@ class BlobItem(Item):
 
 
 class DynamoDBContentIndex(ContentIndex):
-    """In the table of blobs."""
+    """Content index in the table of blobs."""
 
     def __init__(
         self,
@@ -75,7 +79,7 @@ class DynamoDBContentIndex(ContentIndex):
                         for digest, blob in batch:
                             batch_write.save(self._from_blob(prefix + digest, blob, expiry))
                 except PutError as error:
-                    # Without a cause: DynamoDB kept back some of the items.
+                    # An error without a cause means that DynamoDB left some items unprocessed.
                     if error.cause is None:
                         raise CancelledError from error
                     raise
@@ -115,5 +119,8 @@ class DynamoDBContentIndex(ContentIndex):
 
 
 def _has_expired(expires_at: datetime | None, now: float) -> bool:
-    """DynamoDB itself deletes within days: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/TTL.html."""
+    """Return whether the blob has expired. DynamoDB deletes expired items only within days.
+
+    https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/TTL.html
+    """
     return expires_at is not None and expires_at.timestamp() <= now

@@ -1,4 +1,4 @@
-"""The repository of files and their leases."""
+"""FileRepository on Amazon DynamoDB."""
 
 import struct
 import time
@@ -41,12 +41,12 @@ from modelhaul.ports.clock import Clock
 from modelhaul.ports.files import FileRepository
 
 _FILE_TTL = 14 * 86_400  # seconds after planning
-_FINISH_LIMIT = 90
-_PART = struct.Struct(">16sI")  # ETag and CRC-32: 10,000 parts take 200 KB of the 400 KB an item may have
+_MAX_FINISHED = 90  # files of one transaction
+_PART = struct.Struct(">16sI")  # ETag and CRC-32; 10,000 parts take 200 KB of an item's limit of 400 KB
 
 
 class CheckpointMap(MapAttribute[str, Any]):
-    """`parts` are packed as `_PART`, in the order of their numbers."""
+    """Attributes of a checkpoint. `parts` are packed as `_PART`, in the order of their numbers."""
 
     upload_id = UnicodeAttribute()
     part_size = NumberAttribute()
@@ -57,7 +57,9 @@ class CheckpointMap(MapAttribute[str, Any]):
 
 
 class FileItem(Item):
-    """`done` is absent until the file is done, the lease's attributes while nobody has it, `kind` of a file."""
+    """Item of a file. `done` is absent until the file is done, `kind` is absent for FileKind.FILE, and the lease
+    attributes are absent unless the file is leased.
+    """
 
     task_id = UnicodeAttribute(hash_key=True)
     path = UnicodeAttribute(range_key=True)
@@ -136,7 +138,7 @@ def _match_offset(offset: int | None) -> Condition:
 
 
 class DynamoDBFileRepository(FileRepository):
-    """In the table of files; what is counted is counted in the table of tasks."""
+    """Files in the table of files. The progress counts are in the table of tasks."""
 
     def __init__(
         self,
@@ -155,8 +157,8 @@ class DynamoDBFileRepository(FileRepository):
     def put_files(self, task_id: str, files: Iterable[SourceFile]) -> None:
         expires_at = to_moment(self._clock() + _FILE_TTL)
 
-        # if_not_exists in a transaction, because a batch write would reset a file that a worker of an earlier
-        # delivery of the same plan finishes meanwhile.
+        # A transaction with if_not_exists, because a batch write would reset a file that a worker finishes at the same
+        # time, after an earlier delivery of the same plan.
         def write(batch: tuple[SourceFile, ...]) -> None:
             def put() -> None:
                 with open_transaction(self._connection) as transaction:
@@ -265,8 +267,8 @@ class DynamoDBFileRepository(FileRepository):
 
     @translate_errors()
     def finish_files(self, task_id: str, results: Sequence[FileResult], *, check_at: float) -> Progress:
-        if len(results) > _FINISH_LIMIT:
-            raise ValueError(f"{len(results)} files at once; the limit is {_FINISH_LIMIT}")
+        if len(results) > _MAX_FINISHED:
+            raise ValueError(f"Cannot finish {len(results)} files at once. The limit is {_MAX_FINISHED}.")
 
         def finish() -> None:
             stored = self._files.batch_get(
@@ -316,8 +318,8 @@ class DynamoDBFileRepository(FileRepository):
 
 
 def _lost_lease(path: str) -> LeaseLostError:
-    return LeaseLostError(f"Another worker has {path} now.")
+    return LeaseLostError(f"Another worker has leased {path}.")
 
 
 def _ended_task(task_id: str) -> TaskEndedError:
-    return TaskEndedError(f"Task {task_id} has ended already.")
+    return TaskEndedError(f"Task {task_id} has already ended.")

@@ -1,4 +1,4 @@
-"""A task and its models, written in one transaction."""
+"""ImportRepository on Amazon DynamoDB: transactions on a task and its models."""
 
 import time
 import uuid
@@ -31,7 +31,7 @@ from modelhaul.adapters.dynamodb.task_items import (
     to_task,
 )
 from modelhaul.domain.archives import SkippedDirectory
-from modelhaul.domain.claims import refuse_held
+from modelhaul.domain.claims import check_claimable
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.models import Model, ModelError, ModelStatus
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
@@ -40,7 +40,7 @@ from modelhaul.ports.imports import ImportRepository
 
 
 class DynamoDBImportRepository(ImportRepository):
-    """In the tables of tasks and models."""
+    """Imports in the tables of tasks and models."""
 
     def __init__(
         self,
@@ -65,9 +65,9 @@ class DynamoDBImportRepository(ImportRepository):
                     transaction.save(task_item, condition=TaskItem.id.does_not_exist())
                     self._save_claims(transaction, models)
             except CancelledError:
-                # If the task is there, so are its claims: an earlier reply was lost.
+                # If the task exists, its claims exist too, and the response to an earlier call was lost.
                 if read_task(self._tasks, task.id) is None:
-                    self._refuse_held(task.id, models)
+                    self._check_claimable(task.id, models)
                     raise
 
         retry_write(claim)
@@ -78,7 +78,7 @@ class DynamoDBImportRepository(ImportRepository):
     ) -> Task | None:
         def claim() -> Task | None:
             task = read_task(self._tasks, task_id)
-            if task is None or task.status is not TaskStatus.PENDING or task.stage is not Stage.INSPECTING:
+            if task is None or task.stage is not Stage.INSPECTING:
                 return task
             try:
                 with open_transaction(self._connection) as transaction:
@@ -94,8 +94,8 @@ class DynamoDBImportRepository(ImportRepository):
                     )
                     self._save_claims(transaction, models)
             except CancelledError:
-                # Tried again, this finds the task moved on if an earlier reply was lost.
-                self._refuse_held(task_id, models)
+                # If the response to an earlier call was lost, the retry finds the task at a later stage.
+                self._check_claimable(task_id, models)
                 raise
             return read_task(self._tasks, task_id)
 
@@ -106,9 +106,8 @@ class DynamoDBImportRepository(ImportRepository):
         for model in models:
             transaction.save(from_model(self._models, model), condition=is_free)
 
-    def _refuse_held(self, task_id: str, models: Sequence[Model]) -> None:
-        """Raises what `refuse_held` raises if one of them is not free."""
-        refuse_held(task_id, read_models(self._models, [model.model_id for model in models]))
+    def _check_claimable(self, task_id: str, models: Sequence[Model]) -> None:
+        check_claimable(task_id, read_models(self._models, [model.model_id for model in models]))
 
     @translate_errors()
     def finish_import(
@@ -216,10 +215,10 @@ class DynamoDBImportRepository(ImportRepository):
     @translate_errors()
     def release_models(self, task_id: str) -> None:
         task = read_task(self._tasks, task_id)
-        is_ours = (ModelItem.task_id == task_id) & (ModelItem.status == ModelStatus.WITHDRAWING)
+        is_withdrawing = (ModelItem.task_id == task_id) & (ModelItem.status == ModelStatus.WITHDRAWING)
         actions = [ModelItem.status.set(ModelStatus.FAILED), ModelItem.updated_at.set(to_moment(self._clock()))]
         for model_id in task.model_ids if task is not None else ():
-            update_item(self._models(model_id), actions, is_ours)
+            update_item(self._models(model_id), actions, is_withdrawing)
 
 
 def _fail_model(status: ModelStatus, error: ModelError) -> list[Action]:
@@ -227,7 +226,7 @@ def _fail_model(status: ModelStatus, error: ModelError) -> list[Action]:
 
 
 def _is_own(item: TaskItem | None, token: str) -> bool:
-    """Whether the task was ended by the call that has this token, whose reply was lost."""
+    """Return whether the call with this token ended the task, so that only its response was lost."""
     return item is not None and bool(item.moved_by == token)
 
 

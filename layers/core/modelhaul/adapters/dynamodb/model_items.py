@@ -1,4 +1,4 @@
-"""Models as DynamoDB has them."""
+"""DynamoDB items of models."""
 
 import json
 import zlib
@@ -21,11 +21,11 @@ from modelhaul.domain.findings import FileInspection, FileVerdict, Finding, Find
 from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
 from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source
 
-READY, DELETING = "ready", "deleting"  # shelves
+READY, DELETING = "ready", "deleting"  # values of the attribute `shelf`
 
 
 class ModelsByShelf(GlobalSecondaryIndex["ModelItem"]):  # type: ignore[no-untyped-call]
-    """Sparse: the models that can be listed, and those that are being deleted. An import writes to it once."""
+    """Sparse index of READY and DELETING models. An import writes to it only once."""
 
     class Meta:
         index_name = "models-by-shelf"
@@ -36,9 +36,11 @@ class ModelsByShelf(GlobalSecondaryIndex["ModelItem"]):  # type: ignore[no-untyp
 
 
 class ModelItem(Item):
-    """`gate` and `selection` are zlib's, of JSON: the fields of GateReport, and of a Selection that is not all.
-    `lower_name` is what names are looked for in, `shelf` is absent unless the model is READY or DELETING, the lease's
-    attributes unless it is DELETING.
+    """Item of a model.
+
+    `gate` and `selection` are zlib-compressed JSON of the fields of GateReport and Selection. `selection` is absent if
+    it includes all files. `lower_name` is the attribute for name searches. `shelf` is absent unless the model is READY
+    or DELETING, the lease attributes are absent unless it is DELETING.
     """
 
     by_shelf = ModelsByShelf()
@@ -132,6 +134,6 @@ def from_model(items: type[ModelItem], model: Model) -> ModelItem:
 
 
 def read_models(items: type[ModelItem], model_ids: Sequence[str]) -> list[Model]:
-    """Those that are there, in the order asked for."""
+    """Return the existing models, in the order of `model_ids`. Strongly consistent."""
     found = {item.model_id: to_model(item) for item in items.batch_get(model_ids, consistent_read=True)}
     return [found[model_id] for model_id in model_ids if model_id in found]

@@ -1,4 +1,4 @@
-"""The repository of models."""
+"""ModelRepository on Amazon DynamoDB."""
 
 import time
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ from modelhaul.adapters.dynamodb.connection import (
     update_item,
 )
 from modelhaul.adapters.dynamodb.model_items import DELETING, READY, ModelItem, read_models, to_model
-from modelhaul.adapters.dynamodb.pages import LIST_PAGES, read_cursor, write_cursor
+from modelhaul.adapters.dynamodb.pages import MAX_INDEX_PAGES, read_cursor, write_cursor
 from modelhaul.domain.models import Model, ModelPage, ModelStatus, Source
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.models import ModelRepository
 
-_FILTERED_PAGE = 1000  # models that are looked at by one query for those that fit
+_FILTERED_PAGE_SIZE = 1000  # models that one query with a filter reads
 
 
 class DynamoDBModelRepository(ModelRepository):
-    """In the table of models."""
+    """Models in the table of models."""
 
     def __init__(
         self,
@@ -53,19 +53,19 @@ class DynamoDBModelRepository(ModelRepository):
         self, *, source: Source | None = None, name: str | None = None, limit: int, cursor: str | None = None
     ) -> ModelPage:
         start = None if cursor is None else {"shelf": {"S": READY}, **read_cursor(cursor, "model_id")}
-        fits: Condition | None = None if source is None else ModelItem.source == source
+        condition: Condition | None = None if source is None else ModelItem.source == source
         if name is not None:
             has_name = ModelItem.lower_name.contains(name.lower())
-            fits = has_name if fits is None else fits & has_name
+            condition = has_name if condition is None else condition & has_name
         pages = self._models.by_shelf.query(
             READY,
-            filter_condition=fits,
+            filter_condition=condition,
             scan_index_forward=False,
-            page_size=limit if fits is None else _FILTERED_PAGE,
+            page_size=limit if condition is None else _FILTERED_PAGE_SIZE,
             last_evaluated_key=start,
         ).page_iter
         found: list[dict[str, Any]] = []
-        for page in islice(pages, LIST_PAGES):
+        for page in islice(pages, MAX_INDEX_PAGES):
             found += page["Items"]
             start = page.get("LastEvaluatedKey")
             if start is None or len(found) >= limit:
@@ -95,10 +95,10 @@ class DynamoDBModelRepository(ModelRepository):
 
     @translate_errors()
     def remove_model(self, model_id: str, *, owner: str) -> None:
-        is_ours = (ModelItem.status == ModelStatus.DELETING) & (ModelItem.lease_owner == owner)
-        delete_item(self._models(model_id), is_ours)
+        is_leased = (ModelItem.status == ModelStatus.DELETING) & (ModelItem.lease_owner == owner)
+        delete_item(self._models(model_id), is_leased)
 
     @translate_errors()
     def list_deleting(self, now: float, limit: int) -> list[Model]:
-        free = ModelItem.lease_until <= now
-        return [to_model(item) for item in self._models.by_shelf.query(DELETING, filter_condition=free, limit=limit)]
+        is_free = ModelItem.lease_until <= now
+        return [to_model(item) for item in self._models.by_shelf.query(DELETING, filter_condition=is_free, limit=limit)]

@@ -1,4 +1,4 @@
-"""Cursors of lists."""
+"""Pagination cursors."""
 
 import base64
 import re
@@ -8,16 +8,20 @@ from typing import Any
 from modelhaul.domain.errors import InvalidReferenceError
 
 _CURSOR = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{6}\+0000 [0-9a-f-]{36}")
-LIST_PAGES = 10  # of an index, looked through for one page of a list
+MAX_INDEX_PAGES = 10  # pages of an index that are read for one page of a list
 
 
 def write_cursor(key: Mapping[str, Any], id_name: str) -> str:
+    """Return the cursor for the page that starts after `key`."""
     text = f"{key['created_at']['S']} {key[id_name]['S']}"
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def read_cursor(cursor: str, id_name: str) -> dict[str, dict[str, str]]:
-    """The key after which a page begins, without the index's own. Raises InvalidReferenceError."""
+    """Return the key after which the page starts, without the partition key of the index.
+
+    Raises InvalidReferenceError for an invalid cursor.
+    """
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
     except ValueError:

@@ -1,4 +1,4 @@
-"""What all functions know of the sources' limits, in a DynamoDB table whose key and TTL `template.yaml` has."""
+"""RateLimitStore on Amazon DynamoDB. `template.yaml` defines the key and the TTL attribute of the table."""
 
 from pynamodb.attributes import NumberAttribute, TTLAttribute, UnicodeAttribute
 from pynamodb.connection import Connection
@@ -9,7 +9,7 @@ from modelhaul.ports.rate_limits import RateLimitStore
 
 
 class RateLimitItem(Item):
-    """`until` in epoch seconds."""
+    """Item of a rate limit. `until` is in epoch seconds."""
 
     name = UnicodeAttribute(hash_key=True)
     until = NumberAttribute()
@@ -17,6 +17,8 @@ class RateLimitItem(Item):
 
 
 class DynamoDBRateLimitStore(RateLimitStore):
+    """Rate limits in the table of rate limits."""
+
     def __init__(self, connection: Connection, *, rate_limits_table: str) -> None:
         self._limits = bind_item(RateLimitItem, rate_limits_table, connection)
 

@@ -1,4 +1,4 @@
-"""Tasks as DynamoDB has them, and the errors and selections that they share with models."""
+"""DynamoDB items of tasks, and the errors and selections that tasks and models have in common."""
 
 import json
 import zlib
@@ -24,15 +24,15 @@ from modelhaul.adapters.dynamodb.connection import find_item, to_moment
 from modelhaul.domain.archives import Archive, SkippedDirectory
 from modelhaul.domain.models import ModelError, Source
 from modelhaul.domain.selection import WHOLE, Selection, Weights
-from modelhaul.domain.tasks import Progress, Stage, Task, TaskError, TaskStatus
+from modelhaul.domain.tasks import Progress, Stage, Task, TaskError
 
 WATCHED = "1"
-KIND = "task"  # the one partition of the index by creation
+KIND = "task"  # the only partition of the index by creation
 TASK_TTL = 90 * 86_400  # seconds after the task's end
 
 
 class ErrorMap(MapAttribute[str, Any]):
-    """A TaskError or a ModelError."""
+    """Attributes of a TaskError or a ModelError."""
 
     type = UnicodeAttribute()
     detail = UnicodeAttribute()
@@ -40,7 +40,7 @@ class ErrorMap(MapAttribute[str, Any]):
 
 
 class TasksByCheck(GlobalSecondaryIndex["TaskItem"]):  # type: ignore[no-untyped-call]
-    """Sparse: a task is in it while it has `watch`."""
+    """Sparse index of watched tasks, which have the attribute `watch`."""
 
     class Meta:
         index_name = "tasks-by-check"
@@ -51,7 +51,7 @@ class TasksByCheck(GlobalSecondaryIndex["TaskItem"]):  # type: ignore[no-untyped
 
 
 class TasksByCreation(GlobalSecondaryIndex["TaskItem"]):  # type: ignore[no-untyped-call]
-    """All tasks, by keys that never change: nothing that a task goes through writes to it."""
+    """Index of all tasks. Its keys never change, so updates of a task do not write to it."""
 
     class Meta:
         index_name = "tasks-by-creation"
@@ -62,6 +62,8 @@ class TasksByCreation(GlobalSecondaryIndex["TaskItem"]):  # type: ignore[no-unty
 
 
 class ArchiveMap(MapAttribute[str, Any]):
+    """Attributes of an Archive."""
+
     key = UnicodeAttribute()
     file_name = UnicodeAttribute()
     model_name = UnicodeAttribute(null=True)
@@ -70,8 +72,10 @@ class ArchiveMap(MapAttribute[str, Any]):
 
 
 class TaskItem(Item):
-    """`skipped` is zlib's, of JSON: a list of [directory, what it lacks]; `selection` as in ModelItem. Every count of
-    progress writes the whole item, and is paid for by its size.
+    """Item of a task.
+
+    `skipped` is zlib-compressed JSON: a list of [directory, missing files]. `selection` is as in ModelItem. DynamoDB
+    bills each progress update by the size of the whole item.
     """
 
     by_check = TasksByCheck()
@@ -92,7 +96,7 @@ class TaskItem(Item):
     updated_at = UTCDateTimeAttribute()
     status = UnicodeAttribute()
     stage = UnicodeAttribute()
-    moved_by = UnicodeAttribute(null=True)  # the call that brought it to its stage: how that knows itself again
+    moved_by = UnicodeAttribute(null=True)  # token of the call that set the stage, to recognize its own write
     files_done = NumberAttribute()
     files_total = NumberAttribute()
     bytes_done = NumberAttribute()
@@ -113,7 +117,6 @@ def to_task(item: TaskItem) -> Task:
         model_ids=tuple(item.model_ids),
         created_at=item.created_at,
         updated_at=item.updated_at,
-        status=TaskStatus(item.status),
         stage=Stage(item.stage),
         progress=Progress(
             files_done=int(item.files_done),
@@ -153,11 +156,12 @@ def _unpack_skipped(packed: bytes | None) -> tuple[SkippedDirectory, ...]:
 
 
 def pack_skipped(skipped: Sequence[SkippedDirectory]) -> bytes:
-    """100 directories of 900 bytes that lack 10 files of 80 characters each take at most 320 KB, whatever these are.
+    """Compress the skipped directories. 100 directories of 900 bytes with 10 missing files of 80 characters take at
+    most 320 KB.
 
-    Text out of an archive may hold half a surrogate pair, which UTF-8 has no form for.
+    Text from an archive may contain an unpaired surrogate, which UTF-8 cannot encode without `surrogatepass`.
     """
-    pairs = [(one.directory, one.lacks) for one in skipped]
+    pairs = [(entry.directory, entry.lacks) for entry in skipped]
     return zlib.compress(json.dumps(pairs, ensure_ascii=False).encode("utf-8", "surrogatepass"), level=9)
 
 
@@ -213,10 +217,11 @@ def from_task(items: type[TaskItem], task: Task) -> TaskItem:
 
 
 def progress_actions(now: float, check_at: float) -> list[Action]:
-    """Of every write that moves the task forward."""
+    """Return the actions of every write that records progress of the task."""
     return [TaskItem.updated_at.set(to_moment(now)), TaskItem.check_at.set(check_at), TaskItem.sweeps.set(0)]
 
 
 def read_task(items: type[TaskItem], task_id: str) -> Task | None:
+    """Return the task, None if it does not exist. Strongly consistent."""
     item = find_item(items, task_id)
     return None if item is None else to_task(item)

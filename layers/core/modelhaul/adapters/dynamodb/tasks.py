@@ -1,4 +1,4 @@
-"""The repository of tasks."""
+"""TaskRepository on Amazon DynamoDB."""
 
 import time
 import uuid
@@ -16,7 +16,7 @@ from modelhaul.adapters.dynamodb.connection import (
     translate_errors,
     update_item,
 )
-from modelhaul.adapters.dynamodb.pages import LIST_PAGES, read_cursor, write_cursor
+from modelhaul.adapters.dynamodb.pages import MAX_INDEX_PAGES, read_cursor, write_cursor
 from modelhaul.adapters.dynamodb.task_items import (
     KIND,
     WATCHED,
@@ -37,7 +37,7 @@ _STAGE_ORDER = (Stage.PLANNING, Stage.TRANSFERRING, Stage.VERIFIED, Stage.PUBLIS
 
 
 class DynamoDBTaskRepository(TaskRepository):
-    """In the table of tasks."""
+    """Tasks in the table of tasks."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class DynamoDBTaskRepository(TaskRepository):
     ) -> TaskPage:
         start = None if cursor is None else {"kind": {"S": KIND}, **read_cursor(cursor, "id")}
         tasks: list[Task] = []
-        for _ in range(LIST_PAGES):
+        for _ in range(MAX_INDEX_PAGES):
             keys = self._tasks.by_creation.query(
                 KIND, scan_index_forward=False, limit=limit - len(tasks), last_evaluated_key=start
             )
@@ -112,7 +112,7 @@ class DynamoDBTaskRepository(TaskRepository):
         is_before = (TaskItem.status == TaskStatus.PENDING) & TaskItem.stage.is_in(*earlier)
         if update_item(item, actions, is_before):
             return True
-        # It was this call if only its reply was lost.
+        # If only the response was lost, the stored token is the token of this call.
         moved = find_item(self._tasks, task_id)
         return moved is not None and moved.moved_by == token
 

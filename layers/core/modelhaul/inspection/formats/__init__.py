@@ -1,1 +1,1 @@
-"""One module for each format of file."""
+"""Parsers, one module per file format."""

@@ -1,4 +1,4 @@
-"""JSON files of models: what in them names code, and the chat templates that they hold."""
+"""JSON files of models: references to code, and chat templates."""
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -13,13 +13,13 @@ from modelhaul.inspection.windows import ContentError
 _MAX_PARSED = 4 * 1024 * 1024  # bytes; larger files are vocabularies
 _NAMES = {"auto_map", "auto_mapping", "chat_template", "custom_pipelines"}
 _MAX_FINDINGS = 20
-_SHOWN = 80  # characters of a name
-# Packages that loaders import by themselves; none of their modules runs anything when it is imported.
+_MAX_NAME = 80  # characters of a name in a finding
+# Packages that loaders import anyway. Importing their modules has no side effects.
 _KNOWN_PACKAGES = {"diffusers", "optimum", "peft", "sentence_transformers", "transformers"}
 
 
 def inspect_configuration(path: str, read: ReadRange, size: int) -> ContentReport:
-    """A JSON file, with findings for the classes that it names and its chat templates."""
+    """Inspect a JSON file. Findings are the classes that it refers to, and its chat templates."""
     report = inspect_json(read, size)
     if report.reason is not None:
         return report
@@ -33,12 +33,12 @@ def inspect_configuration(path: str, read: ReadRange, size: int) -> ContentRepor
             else:
                 reasons.append(found)
     except JsonError as error:
-        reasons.append(str(error))
+        reasons.append(f"File {error}")
     return ContentReport(report.format, next(iter(reasons), None), limit_findings(findings, _MAX_FINDINGS))
 
 
 def _find_in_large_file(read: ReadRange, size: int) -> Iterator[Finding | str]:
-    """Of the members of its object alone: a vocabulary has too many parts to be built."""
+    """Yield the same as `_find_code`, but for top-level members only: a vocabulary has too many parts to build all."""
     if read(0, 1) != b"[" and find_names(read, size, _NAMES):
         for name, value in read_members(read, 0, size):
             if name in _NAMES:
@@ -46,7 +46,7 @@ def _find_in_large_file(read: ReadRange, size: int) -> Iterator[Finding | str]:
 
 
 def _find_code(path: str, content: bytes) -> Iterator[Finding | str]:
-    """Findings, and why a template was not parsed. Raises JsonError."""
+    """Yield findings, and the reasons for which templates were not parsed. Raises JsonError."""
     parsed = parse_json(content)
     if b"class_name" in content and b"module" in content:
         yield from _find_layers(content)
@@ -83,7 +83,7 @@ def _find_in_members(parsed: Any) -> Iterator[Finding | str]:
 
 
 def _walk_members(parsed: Any) -> Iterator[tuple[str, Any]]:
-    """Name and value of each member of each object, at any depth."""
+    """Yield name and value of each member of each object, at any depth."""
     values = [parsed]
     while values:
         value = values.pop()
@@ -96,20 +96,20 @@ def _walk_members(parsed: Any) -> Iterator[tuple[str, Any]]:
 
 def _find_mapped(value: Any) -> Iterator[Finding]:
     names = value.values() if isinstance(value, dict) else [value]
-    for name in (one for many in names for one in (many if isinstance(many, list) else [many])):
+    for name in (item for entry in names for item in (entry if isinstance(entry, list) else [entry])):
         if isinstance(name, str):
             if "--" in name:
                 repository = name.partition("--")[0]
-                detail = f"auto_map names code of the repository {repository[:_SHOWN]}: run with trust_remote_code=True"
+                detail = f"Code of the repository {repository[:_MAX_NAME]}, run with trust_remote_code=True"
                 yield Finding(FindingKind.REMOTE_CODE, Severity.MEDIUM, detail)
             else:
                 yield _describe_module(FindingKind.AUTO_MAP, Severity.LOW, name, "trust_remote_code=True")
 
 
 def _find_import(module: Any, library: str) -> Iterator[Finding]:
-    """`module` is what a configuration has the library import."""
+    """Yield a finding if the library imports `module`, which a configuration names."""
     if isinstance(module, str) and module and module.partition(".")[0] not in _KNOWN_PACKAGES:
-        detail = f"{library} imports the Python module {module[:_SHOWN]}"
+        detail = f"{library} imports the Python module {module[:_MAX_NAME]}"
         yield Finding(FindingKind.AUTO_MAP, Severity.MEDIUM, detail)
 
 
@@ -128,4 +128,4 @@ def _find_templates(value: Any) -> Iterator[Finding | str]:
 
 
 def _describe_module(kind: FindingKind, severity: Severity, name: str, option: str) -> Finding:
-    return Finding(kind, severity, f"names code of this repository ({name[:_SHOWN]}): run with {option}")
+    return Finding(kind, severity, f"Code of this repository ({name[:_MAX_NAME]}), run with {option}")

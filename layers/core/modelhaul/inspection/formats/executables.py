@@ -1,4 +1,4 @@
-"""Programs: native code by its content, source code and scripts by their names or first line."""
+"""Programs: native code by its content, source code and scripts by their name or first line."""
 
 import re
 from pathlib import PurePosixPath
@@ -29,19 +29,19 @@ _SOURCES = {
 }
 _LANGUAGES = {suffix: language for language, suffixes in _SOURCES.items() for suffix in suffixes}
 _USES = {"Python": "loaders run it with trust_remote_code=True"}
-_USE = "no loader runs it; a person might"
+_DEFAULT_USE = "no loader runs it"
 _NATIVE = {
     b"\x7fELF": "ELF",
     b"\xfe\xed\xfa\xce": "Mach-O",
     b"\xce\xfa\xed\xfe": "Mach-O",
     b"\xfe\xed\xfa\xcf": "Mach-O",
     b"\xcf\xfa\xed\xfe": "Mach-O",
-    b"\xca\xfe\xba\xbf": "Mach-O for several processors",
-    b"\xbf\xba\xfe\xca": "Mach-O for several processors",
-    b"\xbe\xba\xfe\xca": "Mach-O for several processors",
+    b"\xca\xfe\xba\xbf": "Mach-O for several architectures",
+    b"\xbf\xba\xfe\xca": "Mach-O for several architectures",
+    b"\xbe\xba\xfe\xca": "Mach-O for several architectures",
     b"\x50\xed\x55\xba": "CUDA",
 }
-_BYTE_CODE = {
+_BYTECODE = {
     b"\x00asm": "WebAssembly",
     b"dex\n": "Dalvik",
     b"\x1bLua": "Lua",
@@ -50,7 +50,7 @@ _BYTE_CODE = {
     b"\xde\xc0\x17\x0b": "LLVM",
 }
 _FAT_OR_CLASS = b"\xca\xfe\xba\xbe"
-_FIRST_CLASS_VERSION = 45  # of Java; no Mach-O file has as many processors
+_FIRST_CLASS_VERSION = 45  # of Java; Mach-O files have fewer architectures
 _PE_POINTER = slice(0x3C, 0x40)
 _MAX_PE_OFFSET = 16 * 1024 * 1024  # bytes of a DOS program before the PE header
 # Magic numbers of CPython 1.5 to 2.7 and 3.x, little-endian; "\r\n" follows.
@@ -59,30 +59,30 @@ _SHEBANG = re.compile(rb"(?:\xef\xbb\xbf)?#![ \t]*([!-~][ -~]{0,80})")
 
 
 def find_program(head: bytes) -> Finding | None:
-    """A finding for a program, by the first bytes of a file (2,048 or more, or all)."""
-    if name := _name_native(head):
-        return Finding(FindingKind.NATIVE_LIBRARY, Severity.MEDIUM, f"native code: {name}")
-    if name := _name_byte_code(head):
-        return Finding(FindingKind.CODE, Severity.MEDIUM, f"{name} byte code")
+    """Return a finding for a program. `head` are the first 2,048 bytes of a file or more, or all."""
+    if name := _identify_native(head):
+        return Finding(FindingKind.NATIVE_LIBRARY, Severity.MEDIUM, f"Native code: {name}")
+    if name := _identify_bytecode(head):
+        return Finding(FindingKind.CODE, Severity.MEDIUM, f"{name} bytecode")
     if script := _SHEBANG.match(head):
-        return Finding(FindingKind.CODE, Severity.MEDIUM, f"script for {script[1].decode().strip()}")
+        return Finding(FindingKind.CODE, Severity.MEDIUM, f"Script for {script[1].decode().strip()}")
     return None
 
 
 def find_source(path: str) -> Finding | None:
-    """A finding for source code, by the file's name."""
+    """Return a finding for source code, by the file's name."""
     language = _LANGUAGES.get(PurePosixPath(path).suffix.lower())
     if language is None:
         return None
-    return Finding(FindingKind.CODE, Severity.MEDIUM, f"{language} source: {_USES.get(language, _USE)}")
+    return Finding(FindingKind.CODE, Severity.MEDIUM, f"{language} source: {_USES.get(language, _DEFAULT_USE)}")
 
 
-def _name_native(head: bytes) -> str | None:
+def _identify_native(head: bytes) -> str | None:
     for magic, name in _NATIVE.items():
         if head.startswith(magic):
             return name
     if head.startswith(_FAT_OR_CLASS) and int.from_bytes(head[4:8]) < _FIRST_CLASS_VERSION:
-        return "Mach-O for several processors"
+        return "Mach-O for several architectures"
     return "Windows program or library (PE)" if _is_windows_program(head) else None
 
 
@@ -94,8 +94,8 @@ def _is_windows_program(head: bytes) -> bool:
     return signature[:2] in {b"PE", b"NE", b"LE", b"LX"} or len(head) <= offset < _MAX_PE_OFFSET
 
 
-def _name_byte_code(head: bytes) -> str | None:
-    for magic, name in _BYTE_CODE.items():
+def _identify_bytecode(head: bytes) -> str | None:
+    for magic, name in _BYTECODE.items():
         if head.startswith(magic):
             return name
     if head.startswith(_FAT_OR_CLASS):

@@ -1,6 +1,6 @@
 """GGUF, as llama.cpp reads it: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, and its gguf.cpp.
 
-The header is read to its end, the tensors are not: each must begin where the one before ends.
+The header is read to its end. The tensors are not read, but each must begin where the previous one ends.
 """
 
 from math import prod
@@ -49,13 +49,13 @@ def inspect_gguf(read: ReadRange, size: int) -> ContentReport:
         ends = _read_tensors(cursor, tensors, alignment)
         _check_end(cursor.position, ends, size, alignment)
     except ContentError as error:
-        return ContentReport("gguf", str(error), _judge_templates(templates)[1])
-    reason, findings = _judge_templates(templates)
+        return ContentReport("gguf", str(error), _inspect_templates(templates)[1])
+    reason, findings = _inspect_templates(templates)
     return ContentReport("gguf", reason, findings)
 
 
-def _judge_templates(templates: list[str]) -> tuple[str | None, tuple[Finding, ...]]:
-    """Why one was not parsed, and the findings of all."""
+def _inspect_templates(templates: list[str]) -> tuple[str | None, tuple[Finding, ...]]:
+    """Return the reason for which a template was not parsed, and the findings of all templates."""
     findings: dict[Finding, None] = {}
     reason = None
     for source in templates:
@@ -67,26 +67,28 @@ def _judge_templates(templates: list[str]) -> tuple[str | None, tuple[Finding, .
 
 
 def _read_counts(cursor: Cursor) -> tuple[int, int]:
-    """Numbers of tensors and of keys."""
+    """Return the numbers of tensors and of keys."""
     if cursor.take(4) != _MAGIC:
-        raise ContentError("is not a GGUF file")
+        raise ContentError("File is not in GGUF format")
     version = _take_number(cursor, 4)
     if version not in _VERSIONS:
-        raise ContentError(f"GGUF version {version} is not parsed, or big-endian; 2 and 3 in little-endian are")
+        raise ContentError(f"Unsupported: GGUF version {version}, or big-endian; versions 2 and 3 are supported")
     tensors, keys = _take_number(cursor, 8), _take_number(cursor, 8)
     if tensors > _MAX_TENSORS or keys > _MAX_KEYS:
-        raise ContentError(f"{tensors:,} tensors and {keys:,} keys; the limits are {_MAX_TENSORS:,} and {_MAX_KEYS:,}")
+        raise ContentError(
+            f"File has {tensors:,} tensors and {keys:,} keys; the limits are {_MAX_TENSORS:,} and {_MAX_KEYS:,}"
+        )
     return tensors, keys
 
 
 def _read_metadata(cursor: Cursor, count: int, templates: list[str]) -> int:
-    """Add the chat templates, and return the alignment."""
+    """Append the chat templates to `templates`, and return the alignment."""
     alignment = _DEFAULT_ALIGNMENT
     keys: set[str] = set()
     for _ in range(count):
         key = _take_text(cursor, _MAX_KEY)
         if not key or key in keys:
-            raise ContentError(f"empty or duplicate key {key[:80]!a}")
+            raise ContentError(f"Empty or duplicate key {key[:80]!a}")
         keys.add(key)
         kind = _take_number(cursor, 4)
         if key == _ALIGNMENT_KEY:
@@ -110,7 +112,7 @@ def _take_alignment(cursor: Cursor, kind: int) -> int:
 def _skip_array(cursor: Cursor) -> None:
     kind, count = _take_number(cursor, 4), _take_number(cursor, 8)
     if count > _MAX_ITEMS:
-        raise ContentError(f"an array of {count:,} values; the limit is {_MAX_ITEMS:,}")
+        raise ContentError(f"Array has {count:,} values; the limit is {_MAX_ITEMS:,}")
     _skip_values(cursor, kind, count)
 
 
@@ -121,53 +123,58 @@ def _skip_values(cursor: Cursor, kind: int, count: int) -> None:
     elif kind in _SIZES:
         cursor.skip(_SIZES[kind] * count)
     else:
-        # llama.cpp reads no arrays of arrays, either.
-        raise ContentError(f"unknown type {kind} of a value before byte {cursor.position:,}")
+        # llama.cpp does not read arrays of arrays either.
+        raise ContentError(f"Unknown value type {kind} before byte {cursor.position:,}")
 
 
 def _read_tensors(cursor: Cursor, count: int, alignment: int) -> tuple[int, int]:
-    """Where the last tensor ends, without and with the padding behind it, from the first one's beginning."""
+    """Return the end of the last tensor, without and with padding, relative to the start of the first tensor."""
     names: set[str] = set()
     end = padded = 0
     for _ in range(count):
         name = _take_text(cursor, _MAX_NAME)
         if name in names:
-            raise ContentError(f"duplicate tensor name {name!a}")
+            raise ContentError(f"Duplicate tensor name {name!a}")
         names.add(name)
         length = _take_length(cursor, name)
         offset = _take_number(cursor, 8)
         if offset != padded:
-            raise ContentError(f"tensor {name!a} has offset {offset:,}; expected {padded:,}")
+            raise ContentError(f"Tensor {name!a} has offset {offset:,}; expected {padded:,}")
         end = offset + length
         padded = -(-end // alignment) * alignment
     return end, padded
 
 
 def _take_length(cursor: Cursor, name: str) -> int:
-    """A tensor's bytes, by its dimensions and type."""
+    """Return the length of a tensor in bytes, from its dimensions and type."""
     dimensions = _take_number(cursor, 4)
     if dimensions > _MAX_DIMENSIONS:
-        raise ContentError(f"tensor {name!a} has {dimensions:,} dimensions; the limit is {_MAX_DIMENSIONS}")
+        raise ContentError(f"Tensor {name!a} has {dimensions:,} dimensions; the limit is {_MAX_DIMENSIONS}")
     shape = [_take_number(cursor, 8) for _ in range(dimensions)]
     kind = _take_number(cursor, 4)
     if kind not in _BLOCKS:
-        raise ContentError(f"tensor {name!a} has an unknown type {kind}")
+        raise ContentError(f"Tensor {name!a} has the unknown type {kind}")
     elements, length = _BLOCKS[kind]
     if (shape[0] if shape else 1) % elements:
-        raise ContentError(f"tensor {name!a} has rows of {shape[0] if shape else 1:,}, which are not whole blocks")
+        raise ContentError(
+            f"Tensor {name!a} has rows of {shape[0] if shape else 1:,} elements, which is not a multiple of {elements}"
+        )
     total = prod(shape) // elements * length
     if max(shape, default=0) >= _LIMIT or total >= _LIMIT:
-        raise ContentError(f"the shape of tensor {name!a} overflows 64 bits")
+        raise ContentError(f"Shape of tensor {name!a} overflows 64 bits")
     return total
 
 
 def _check_end(header: int, ends: tuple[int, int], size: int, alignment: int) -> None:
-    """Of a file with a header of that many bytes. Without tensors there is no padding."""
+    """Check that the tensors end where the file ends. `header` is the size of the header in bytes.
+
+    A file without tensors has no padding.
+    """
     if ends == (0, 0) and size == header:
         return
     begin = -(-header // alignment) * alignment
     if size not in {begin + end for end in ends}:
-        raise ContentError(f"the tensors end at byte {begin + ends[0]:,} of {size:,}")
+        raise ContentError(f"Tensors end at byte {begin + ends[0]:,} of {size:,}")
 
 
 def _take_number(cursor: Cursor, length: int) -> int:
@@ -177,8 +184,8 @@ def _take_number(cursor: Cursor, length: int) -> int:
 def _take_text(cursor: Cursor, limit: int) -> str:
     length = _take_number(cursor, 8)
     if length > limit:
-        raise ContentError(f"a text of {length:,} bytes before byte {cursor.position:,}; the limit is {limit:,}")
+        raise ContentError(f"String before byte {cursor.position:,} has {length:,} bytes; the limit is {limit:,}")
     try:
         return cursor.take(length).decode()
     except UnicodeDecodeError:
-        raise ContentError(f"a text that is not UTF-8 before byte {cursor.position:,}") from None
+        raise ContentError(f"String is not valid UTF-8 before byte {cursor.position:,}") from None

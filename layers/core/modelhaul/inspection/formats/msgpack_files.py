@@ -1,6 +1,6 @@
-"""MessagePack, as Flax stores weights in: https://github.com/msgpack/msgpack/blob/master/spec.md
+"""MessagePack, in which Flax stores weights: https://github.com/msgpack/msgpack/blob/master/spec.md
 
-flax.serialization knows three extension types: arrays, complex numbers and numpy's scalars. None runs code.
+flax.serialization has three extension types: arrays, complex numbers and numpy scalars. They do not run code.
 """
 
 from enum import Enum, auto
@@ -15,15 +15,15 @@ _FLAX_TYPES = {1, 2, 3}
 
 
 class _Head(Enum):
-    """What the first byte of a value says of the number beside it in the table."""
+    """Meaning of the number in the table, by the first byte of a value."""
 
-    SKIP = auto()  # so many bytes follow
-    ITEMS = auto()  # so many values follow
-    DATA = auto()  # the length of the data follows in so many bytes
-    ARRAY = auto()  # the number of values
-    MAP = auto()  # the number of pairs
-    FIXED_EXTENSION = auto()  # a type, and so many bytes
-    EXTENSION = auto()  # the length of the data, then the type
+    SKIP = auto()  # number of bytes that follow
+    ITEMS = auto()  # number of values that follow
+    DATA = auto()  # width of the length that follows, before the data
+    ARRAY = auto()  # width of the number of values that follows
+    MAP = auto()  # width of the number of pairs that follows
+    FIXED_EXTENSION = auto()  # number of bytes that follow a type
+    EXTENSION = auto()  # width of the length that follows, before a type and the data
 
 
 _HEADS = {
@@ -57,19 +57,19 @@ _MAPS = {*range(0x81, 0x90), 0xDE, 0xDF}
 
 
 def inspect_msgpack(read: ReadRange, size: int) -> ContentReport:
-    """One map, with extension types of Flax only, to the end of the file."""
+    """Inspect a file that is one map, with extension types of Flax only."""
     cursor = Cursor(read, 0, size)
     try:
         _read_map(cursor)
     except ContentError as error:
         return ContentReport("msgpack", str(error))
-    return ContentReport("msgpack", f"{cursor.left:,} bytes after its end" if cursor.left else None)
+    return ContentReport("msgpack", f"{cursor.left:,} bytes follow the map" if cursor.left else None)
 
 
 def _read_map(cursor: Cursor) -> None:
     first = cursor.take(1)[0]
     if first not in _MAPS:
-        raise ContentError("is not a map of weights")
+        raise ContentError("File is not a map of weights")
     left = [_read_value(cursor, first)]
     for _ in range(_MAX_VALUES):
         while left and not left[-1]:
@@ -79,12 +79,12 @@ def _read_map(cursor: Cursor) -> None:
         left[-1] -= 1
         left.append(_read_value(cursor, cursor.take(1)[0]))
         if len(left) > _MAX_DEPTH:
-            raise ContentError(f"more than {_MAX_DEPTH} nested values")
-    raise ContentError(f"more than {_MAX_VALUES:,} values")
+            raise ContentError(f"File has more than {_MAX_DEPTH} nested values")
+    raise ContentError(f"File has more than {_MAX_VALUES:,} values")
 
 
 def _read_value(cursor: Cursor, first: int) -> int:
-    """Skip a value with this first byte, or the head of an array or map. Return how many values belong to it."""
+    """Skip a value with this first byte, or the head of an array or map. Return the number of its items."""
     head, number = _HEADS.get(first, (None, 0))
     match head:
         case _Head.SKIP:
@@ -100,13 +100,13 @@ def _read_value(cursor: Cursor, first: int) -> int:
         case _Head.EXTENSION | _Head.FIXED_EXTENSION:
             _skip_extension(cursor, number if head is _Head.FIXED_EXTENSION else _take_number(cursor, number))
         case _:
-            raise ContentError(f"unknown type {first:#04x} before byte {cursor.position:,}")
+            raise ContentError(f"Unknown type {first:#04x} before byte {cursor.position:,}")
     return 0
 
 
 def _skip_extension(cursor: Cursor, length: int) -> None:
     if cursor.take(1)[0] not in _FLAX_TYPES:
-        raise ContentError(f"an extension type that Flax does not know, before byte {cursor.position:,}")
+        raise ContentError(f"Unknown extension type before byte {cursor.position:,}")
     cursor.skip(length)
 
 

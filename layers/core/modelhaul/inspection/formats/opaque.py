@@ -1,4 +1,4 @@
-"""Formats that are known and not parsed, so that a report can name them."""
+"""Formats that are recognized but not parsed. A report names them."""
 
 import re
 from pathlib import PurePosixPath
@@ -118,19 +118,19 @@ _NAMES = {
     ".z": "compress (.Z) data",
 }
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
-_MARKED = (b"%PDF-", b"!<arch>\n", b"{\\rtf")  # longer than words are
+_DISTINCTIVE = (b"%PDF-", b"!<arch>\n", b"{\\rtf")  # printable, but text does not begin with these
 
 
 def recognize_opaque(head: bytes, path: str) -> str | None:
-    """Name of the format by the first bytes (2,048 or more, or all) or by the file's name, as a noun: `RAR archive`.
+    """Return the name of a file's format, such as `RAR archive`; None for a format that is not known here.
 
-    None if it is not known here. No name means that the content was parsed.
+    `head` are the first 2,048 bytes or more, or all. A name does not mean that the content was parsed.
     """
-    # What begins with the letters of a magic number and has no control characters is text: "ORC is a file format".
+    # A file that begins with the letters of a magic number but has no control characters is text: "ORC is a format".
     is_text = _CONTROL.search(head) is None
     for magics in (_ARCHIVES, _MEDIA, _DATA):
         for magic, name in magics.items():
-            if head.startswith(magic) and (not is_text or not _is_word(magic)):
+            if head.startswith(magic) and (not is_text or not _may_begin_text(magic)):
                 return name
     for (offset, magic), name in _AT.items():
         if head[offset : offset + len(magic)] == magic and not is_text:
@@ -138,5 +138,5 @@ def recognize_opaque(head: bytes, path: str) -> str | None:
     return _NAMES.get(PurePosixPath(path).suffix.lower())
 
 
-def _is_word(magic: bytes) -> bool:
-    return magic not in _MARKED and magic.isascii() and magic.decode().isprintable()
+def _may_begin_text(magic: bytes) -> bool:
+    return magic not in _DISTINCTIVE and magic.isascii() and magic.decode().isprintable()

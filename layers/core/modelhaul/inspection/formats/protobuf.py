@@ -1,7 +1,7 @@
-"""Protocol Buffers, read by a schema without what they hold: https://protobuf.dev/programming-guides/encoding/
+"""Strict reader of Protocol Buffers by a schema: https://protobuf.dev/programming-guides/encoding/
 
-Strict: no unknown fields, no groups, no field twice that is not repeated, no number that is longer than it must be.
-Large values are seeked over.
+Refuses unknown fields, groups, duplicates of fields that are not repeated, and numbers that are not in their shortest
+form. Large values are skipped without reading them.
 """
 
 import re
@@ -12,8 +12,8 @@ from typing import NamedTuple
 from modelhaul.inspection.windows import ContentError, Cursor
 
 _MAX_DEPTH = 100  # nested messages: protobuf's own limit
-_MAX_PACKED_READ = 4096  # bytes of packed numbers that are read one by one
-_MAX_FIELDS = 5_000_000  # of a file: half a minute
+_MAX_PACKED_READ = 4096  # bytes of packed numbers that are checked one by one
+_MAX_FIELDS = 5_000_000  # of a file; they take half a minute
 _WIRE_VARINT, _WIRE_FIXED64, _WIRE_LENGTH, _WIRE_FIXED32 = 0, 1, 2, 5
 _SCALARS = {
     "int": _WIRE_VARINT,
@@ -38,9 +38,9 @@ type Schema = Mapping[str, Mapping[int, Field]]
 
 
 class Value(NamedTuple):
-    """A field that was asked for, by its message, or the end of a message (`value` is None).
+    """A requested field, or the end of a message (`value` is None).
 
-    `place` is `Message.field`; at the end of a message, where in its parent it stood.
+    `place` is `Message.field`. At the end of a message it is the field of the parent that contains the message.
     """
 
     place: str
@@ -49,7 +49,7 @@ class Value(NamedTuple):
 
 @dataclass(slots=True)
 class _Frame:
-    """A message that is being read: where it stands in its parent, and where it ends."""
+    """A message that is being read: its place in the parent, and the position of its end."""
 
     place: str
     message: str
@@ -58,7 +58,7 @@ class _Frame:
 
 
 def parse_schema(text: str) -> Schema:
-    """Messages, each `Name number:field:kind …`, with `*` behind the kind if the field is repeated."""
+    """Parse messages, each `Name number:field:kind …`, with `*` after the kind of repeated fields."""
     schema: dict[str, dict[int, Field]] = {}
     message = ""
     for line in text.strip().splitlines():
@@ -71,9 +71,9 @@ def parse_schema(text: str) -> Schema:
 
 
 def read_message(cursor: Cursor, schema: Schema, message: str, wanted: Collection[str]) -> Iterator[Value]:
-    """The values of the fields `wanted` (`Message.field`, of scalar kinds), and the end of each message, in order.
+    """Yield the values of fields in `wanted` (`Message.field`, of scalar kinds), and the end of each message, in order.
 
-    The message takes the cursor's bytes to its end. Raises ContentError.
+    The message extends to the end of the cursor. Raises ContentError.
     """
     frames = [_Frame(message, message, cursor.end)]
     for _ in range(_MAX_FIELDS):
@@ -85,30 +85,30 @@ def read_message(cursor: Cursor, schema: Schema, message: str, wanted: Collectio
         number, wire = divmod(cursor.take_varint(), 8)
         known = schema[frame.message].get(number)
         if known is None:
-            raise ContentError(f"unknown field {number} of {frame.message} before byte {cursor.position:,}")
+            raise ContentError(f"Unknown field {number} of {frame.message} before byte {cursor.position:,}")
         if number in frame.seen and not known.is_repeated:
-            raise ContentError(f"field {known.name} of {frame.message} is repeated before byte {cursor.position:,}")
+            raise ContentError(f"Duplicate field {known.name} of {frame.message} before byte {cursor.position:,}")
         frame.seen.add(number)
         place = f"{frame.message}.{known.name}"
         if known.kind in schema:
-            frames.append(_enter(cursor, frame, place, known, wire))
+            frames.append(_enter_message(cursor, frame, place, known, wire))
             if len(frames) > _MAX_DEPTH:
-                raise ContentError(f"more than {_MAX_DEPTH} nested messages")
+                raise ContentError(f"File has more than {_MAX_DEPTH} nested messages")
         else:
             value = _take_value(cursor, known, wire, is_wanted=place in wanted)
             if place in wanted:
                 yield Value(place, value)
         if cursor.position > frame.end:
-            raise ContentError(f"{place} does not end where {frame.message} ends, at byte {frame.end:,}")
-    raise ContentError(f"more than {_MAX_FIELDS:,} fields")
+            raise ContentError(f"{place} extends past the end of {frame.message} at byte {frame.end:,}")
+    raise ContentError(f"File has more than {_MAX_FIELDS:,} fields")
 
 
-def _enter(cursor: Cursor, parent: _Frame, place: str, known: Field, wire: int) -> _Frame:
+def _enter_message(cursor: Cursor, parent: _Frame, place: str, known: Field, wire: int) -> _Frame:
     if wire != _WIRE_LENGTH:
         raise ContentError(f"{place} is not a message before byte {cursor.position:,}")
     end = cursor.take_varint() + cursor.position
     if end > parent.end:
-        raise ContentError(f"{place} does not end where {parent.message} ends, at byte {parent.end:,}")
+        raise ContentError(f"{place} extends past the end of {parent.message} at byte {parent.end:,}")
     return _Frame(place, known.kind, end)
 
 
@@ -140,19 +140,19 @@ def _take_text(cursor: Cursor, known: Field, length: int) -> bytes:
         try:
             text.decode()
         except UnicodeDecodeError:
-            raise ContentError(f"{known.name} is not UTF-8 before byte {cursor.position:,}") from None
+            raise ContentError(f"{known.name} is not valid UTF-8 before byte {cursor.position:,}") from None
     return text
 
 
 def _check_packed(cursor: Cursor, length: int) -> None:
-    """Skip packed numbers. Only the last byte of long ones is read."""
+    """Skip packed numbers. If they have more than 4,096 bytes, only the last byte is read."""
     end = cursor.position + length
     if length > _MAX_PACKED_READ:
         cursor.skip(length - 1)
         if cursor.take(1)[0] & 0x80:
-            raise ContentError(f"a number continues after byte {end:,}")
+            raise ContentError(f"Packed number continues after byte {end:,}")
         return
     while cursor.position < end:
         cursor.take_varint()
     if cursor.position > end:
-        raise ContentError(f"a number continues after byte {end:,}")
+        raise ContentError(f"Packed number continues after byte {end:,}")

@@ -1,6 +1,6 @@
 """SentencePiece models, such as tokenizer.model and spiece.model.
 
-https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto, by sentencepiece 0.2.3.
+https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto, from sentencepiece 0.2.3.
 """
 
 from modelhaul.domain.findings import ContentReport
@@ -33,12 +33,12 @@ NormalizerSpec 1:name:bytes 2:precompiled_charsmap:bytes 3:add_dummy_prefix:int 
 
 def inspect_sentencepiece(read: ReadRange, size: int) -> ContentReport:
     if size > MAX_SIZE:
-        return ContentReport("sentencepiece", f"has {size:,} bytes; the limit is {MAX_SIZE:,}")
+        return ContentReport("sentencepiece", f"File has {size:,} bytes; the limit is {MAX_SIZE:,}")
     pieces = 0
     try:
         for field in read_message(Cursor(read, 0, size), _SCHEMA, "ModelProto", {"ModelProto.SentencePiece.piece"}):
             pieces += field.value is not None
     except ContentError as error:
         return ContentReport("sentencepiece", str(error))
-    # The empty message is valid protobuf of any type.
-    return ContentReport("sentencepiece", None if pieces else "has no pieces")
+    # An empty file is a valid message of any type.
+    return ContentReport("sentencepiece", None if pieces else "Model has no pieces")

@@ -1,30 +1,34 @@
-"""Where the texts of a Jinja template come from, as far as it takes to know what a key or an attribute's name can be.
+"""Origins of the texts in a Jinja template, which determine the possible names of a key or an attribute.
 
-A name that a template writes out is judged as it stands. One that the template computes from texts of its own
-(`'_' * 2 ~ 'class'`) can be any name. What comes from the conversation is its user's, not the template's author's.
-The analysis does not depend on the order of statements: a variable has the worst origin of all that is assigned to it.
+A literal name is checked as it is. A name that the template computes from its own texts (`'_' * 2 ~ 'class'`) can be
+any name. Texts of the conversation come from the user of the template, not from its author.
+The analysis does not depend on the order of statements: a variable has the worst origin of its values.
 """
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from enum import IntEnum
 
 from jinja2 import nodes
 
+from modelhaul.inspection.formats.template_namespaces import (
+    MAX_PASSES,
+    TOO_COMPLEX,
+    find_namespace_variables,
+    may_hold_namespace,
+)
+from modelhaul.inspection.formats.template_nodes import (
+    has_safe_prefix,
+    is_number,
+    is_unsafe_name,
+    list_arguments,
+    walk_template,
+)
 from modelhaul.inspection.windows import ContentError
 
-_MAX_NODES = 200_000  # of a template
-_MAX_PASSES = 20  # over all assignments; a template needs as many as its longest chain of variables
 _MAX_MACROS = 20  # of one name
 _MAX_BINDINGS = 300_000  # of values to variables, in all passes
-# Attributes of Python's internals, as jinja2.sandbox.is_internal_attribute has them, and Python 2's.
-_INTERNAL = re.compile(r"_|mro\Z|(?:gi|cr|ag)_|(?:func|im)_\w+\Z")
-_INTERNAL_PREFIX = re.compile(r"_|(?:m|mr|mro|g|gi|c|cr|a|ag|f|fu|fun|func|i|im)\Z|(?:gi|cr|ag|func|im)_")
-_PARTS = re.compile(r"[.,\s]+")
-_TOO_MANY = "a template whose variables are too many to follow"
-_NAMESPACE = "namespace"
-_ANY = "*"
+_ANY_FIELD = "*"
 _TEXT_SOURCES = {"kwargs", "lipsum", "self", "varargs"}
 _LOOP_NUMBERS = {"depth", "depth0", "first", "index", "index0", "last", "length", "revindex", "revindex0"}
 _NUMBER_FILTERS = {"abs", "count", "float", "int", "length", "round", "wordcount"}
@@ -41,48 +45,46 @@ _PIECE_METHODS = {
 
 
 class Origin(IntEnum):
-    DATA = 0  # numbers, and what the conversation brings
-    LITERAL = 1  # texts as the template writes them, none of them an internal name
+    DATA = 0  # numbers, and texts of the conversation
+    LITERAL = 1  # literal texts of the template that are no internal names
     COMPUTED = 2  # any text
 
 
-def is_unsafe_name(text: str) -> bool:
-    """Whether it, or a part of it between dots, is an attribute that a sandbox must not give."""
-    return any(_INTERNAL.match(part) for part in _PARTS.split(text))
-
-
 class TextFlow:
-    """`nodes` are all nodes of the template. Raises ContentError for a template that is too large to analyse."""
+    """The origins of a template's variables. `nodes` are all nodes of the template.
+
+    Raises ContentError for a template that is too large to analyze.
+    """
 
     def __init__(self, template: nodes.Template) -> None:
-        self.nodes = list(_walk(template))
+        self.nodes = list(walk_template(template))
         self._names: dict[str, Origin] = {}
-        self._fields: dict[str, Origin] = {}
+        self._fields: dict[str, Origin] = {}  # of namespaces
         self._bindings = 0
         self._macros: defaultdict[str, list[nodes.Macro]] = defaultdict(list)
         for node in self.nodes:
             if isinstance(node, nodes.Macro):
                 self._macros[node.name].append(node)
                 if len(self._macros[node.name]) > _MAX_MACROS:
-                    raise ContentError(f"a template with more than {_MAX_MACROS} macros of one name")
+                    raise ContentError(f"Template has more than {_MAX_MACROS} macros with the same name")
         self._bound = set(self._macros) | {
             node.name for node in self.nodes if isinstance(node, nodes.Name) and node.ctx != "load"
         }
-        self._holders = self._find_holders()
-        self._spoil_macros()
-        for _ in range(_MAX_PASSES):
+        self._namespaces = find_namespace_variables(self.nodes, self._macros)
+        self._taint_macros()
+        for _ in range(MAX_PASSES):
             before = (dict(self._names), dict(self._fields))
             for node in self.nodes:
                 self._assign(node)
             if before == (self._names, self._fields):
                 return
-        raise ContentError(_TOO_MANY)
+        raise ContentError(TOO_COMPLEX)
 
     def trace(self, node: nodes.Node | None) -> Origin:
-        """Where the texts of an expression come from."""
+        """Return the origin of the texts of an expression."""
         match node:
             case nodes.Const(value=str(text)):
-                origin = _judge_text(text)
+                origin = Origin.COMPUTED if is_unsafe_name(text) else Origin.LITERAL
             case nodes.Name(name=name):
                 origin = Origin.COMPUTED if name in _TEXT_SOURCES else self._names.get(name, Origin.DATA)
             case nodes.Getattr() | nodes.Getitem():
@@ -102,12 +104,12 @@ class TextFlow:
         match node:
             case nodes.Sub() | nodes.Div() | nodes.FloorDiv() | nodes.Pow():
                 return Origin.DATA
-            case nodes.Add(left=left, right=right) if _is_number(left) or _is_number(right):
+            case nodes.Add(left=left, right=right) if is_number(left) or is_number(right):
                 return Origin.DATA
-            case nodes.Add() | nodes.Concat() if _begins_safely(node):
+            case nodes.Add() | nodes.Concat() if has_safe_prefix(node):
                 return Origin.LITERAL
             case nodes.Concat():
-                # It makes texts of anything, as of a namespace, whose fields are the template's.
+                # It converts any value to a text, also a namespace, whose fields come from the template.
                 return max(_derive(worst), Origin.LITERAL)
             case nodes.Add() | nodes.Mod() | nodes.Mul():
                 return _derive(worst)
@@ -125,45 +127,45 @@ class TextFlow:
         return max(self._trace_field(node), self.trace(node.node))
 
     def _trace_field(self, node: nodes.Getattr | nodes.Getitem) -> Origin:
-        """Of a field of a namespace, known by its name alone; DATA where there can be no namespace."""
-        if not self._may_hold(node.node):
+        """Return the origin of a field of a namespace, by its name; DATA if the value cannot be a namespace."""
+        if not may_hold_namespace(node.node, self._namespaces):
             return Origin.DATA
         key = nodes.Const(node.attr) if isinstance(node, nodes.Getattr) else node.arg
         match key:
             case nodes.Const(value=str(name)):
-                return max(self._fields.get(name, Origin.DATA), self._fields.get("*", Origin.DATA))
+                return max(self._fields.get(name, Origin.DATA), self._fields.get(_ANY_FIELD, Origin.DATA))
             case nodes.Const():
                 return Origin.DATA
         return max(self._fields.values(), default=Origin.DATA)
 
     def _trace_call(self, node: nodes.Call) -> Origin:
-        given = self._trace_all(_list_arguments(node))
+        arguments = self._trace_all(list_arguments(node))
         match node.node:
             case nodes.Name(name="range" | "namespace" as name) if name not in self._bound:
                 return Origin.DATA
             case nodes.Name(name="dict" | "cycler" as name) if name not in self._bound:
-                return given
+                return arguments
             case nodes.Name(name=name) if name in self._macros:
                 return Origin.COMPUTED
             case nodes.Getattr():
-                return self._trace_method(node, node.node, given)
-        return _derive(max(given, self.trace(node.node)))
+                return self._trace_method(node, node.node, arguments)
+        return _derive(max(arguments, self.trace(node.node)))
 
-    def _trace_method(self, call: nodes.Call, method: nodes.Getattr, given: Origin) -> Origin:
+    def _trace_method(self, call: nodes.Call, method: nodes.Getattr, arguments: Origin) -> Origin:
         receiver = self.trace(method.node)
         if method.attr == "get":
-            return max(receiver, self._trace_all(_list_arguments(call)[1:]))
+            return max(receiver, self._trace_all(list_arguments(call)[1:]))
         if method.attr in _ITEM_METHODS:
             return receiver
-        return _derive(receiver if method.attr in _PIECE_METHODS else max(receiver, given))
+        return _derive(receiver if method.attr in _PIECE_METHODS else max(receiver, arguments))
 
     def _trace_filter(self, node: nodes.Filter) -> Origin:
-        received = self.trace(node.node)
+        receiver = self.trace(node.node)
         if node.name in _NUMBER_FILTERS:
             return Origin.DATA
         if node.name in _ITEM_FILTERS:
-            return received
-        worst = max(received, self._trace_all(_list_arguments(node)))
+            return receiver
+        worst = max(receiver, self._trace_all(list_arguments(node)))
         if node.name in {"default", "d"} or (node.name == "map" and not node.args):
             return worst
         return max(_derive(worst), Origin.LITERAL) if node.name in _TEXT_FILTERS else Origin.COMPUTED
@@ -187,13 +189,13 @@ class TextFlow:
                 self._assign_arguments(node)
 
     def _assign_arguments(self, call: nodes.Call) -> None:
-        """What a call gives to the parameters of the macros of that name, or to a namespace."""
+        """Bind the arguments of a call to the parameters of its macros, or to the fields of a namespace."""
         name = call.node.name if isinstance(call.node, nodes.Name) else None
         if name == "namespace":
             for keyword in call.kwargs:
                 self._raise_field(keyword.key, self.trace(keyword.value))
             others = [*call.args, call.dyn_args, call.dyn_kwargs]
-            self._raise_field("*", self._trace_all(others))
+            self._raise_field(_ANY_FIELD, self._trace_all(others))
         for macro in self._macros.get(name or "", ()):
             self._bind_arguments(macro, call)
 
@@ -209,8 +211,8 @@ class TextFlow:
 
     def _bind(self, target: nodes.Node, value: nodes.Node) -> None:
         if isinstance(target, nodes.Tuple) and isinstance(value, nodes.Tuple) and len(target.items) == len(value.items):
-            for one, part in zip(target.items, value.items, strict=True):
-                self._bind(one, part)
+            for part_target, part in zip(target.items, value.items, strict=True):
+                self._bind(part_target, part)
             return
         self._bind_origin(target, self.trace(value))
 
@@ -221,7 +223,7 @@ class TextFlow:
     def _bind_origin(self, target: nodes.Node, origin: Origin) -> None:
         self._bindings += 1
         if self._bindings > _MAX_BINDINGS:
-            raise ContentError(_TOO_MANY)
+            raise ContentError(TOO_COMPLEX)
         match target:
             case nodes.Name():
                 self._raise_name(target.name, origin)
@@ -237,45 +239,8 @@ class TextFlow:
     def _raise_field(self, name: str, origin: Origin) -> None:
         self._fields[name] = max(origin, self._fields.get(name, Origin.DATA))
 
-    def _find_holders(self) -> set[str]:
-        """Variables that can hold a namespace, or something with one in it."""
-        holders = {_NAMESPACE}
-        for _ in range(_MAX_PASSES):
-            found = {name for node in self.nodes for name in self._list_holders(node, holders)}
-            if found <= holders:
-                return holders
-            holders |= found
-        raise ContentError(_TOO_MANY)
-
-    def _list_holders(self, node: nodes.Node, holders: set[str]) -> Iterator[str]:
-        targets: Sequence[nodes.Node]
-        values: Sequence[nodes.Node]
-        match node:
-            case nodes.Assign(target=target, node=value):
-                targets, values = [target], [value]
-            case nodes.For(target=target, iter=value):
-                targets, values = [target, nodes.Name("loop", "store")], [value]
-            case nodes.With():
-                targets, values = node.targets, node.values
-            case nodes.Call(node=nodes.Name(name=name)) if name in self._macros:
-                targets = [argument for macro in self._macros[name] for argument in macro.args]
-                values = [value for value in _list_arguments(node) if value is not None]
-            case nodes.Macro():
-                targets, values = node.args, node.defaults
-            case nodes.Call() | nodes.Literal():
-                # Out of a list, a dictionary or a namespace, whatever is taken can be the namespace in it.
-                targets, values = [nodes.NSRef("", "")], list(node.iter_child_nodes())[isinstance(node, nodes.Call) :]
-            case _:
-                return
-        if any(_mentions(value, holders) for value in values):
-            for target in targets:
-                yield from (_ANY if isinstance(part, nodes.NSRef) else part.name for part in _list_targets(target))
-
-    def _may_hold(self, node: nodes.Node) -> bool:
-        return _mentions(node, self._holders)
-
-    def _spoil_macros(self) -> None:
-        """Let the parameters be any text of macros that are not only called by their names, and of callers."""
+    def _taint_macros(self) -> None:
+        """Mark the parameters of callers, and of macros that are used other than by a call of their name, COMPUTED."""
         called = {id(node.node) for node in self.nodes if isinstance(node, nodes.Call)}
         for node in self.nodes:
             if isinstance(node, nodes.CallBlock):
@@ -285,66 +250,6 @@ class TextFlow:
                     self._bind_origins(macro.args, Origin.COMPUTED)
 
 
-def _walk(template: nodes.Template) -> Iterator[nodes.Node]:
-    left: list[nodes.Node] = [template]
-    for _ in range(_MAX_NODES):
-        if not left:
-            return
-        node = left.pop()
-        yield node
-        left += reversed(list(node.iter_child_nodes()))
-    raise ContentError(f"a template of more than {_MAX_NODES:,} parts")
-
-
-def _mentions(node: nodes.Node, holders: set[str]) -> bool:
-    """Whether the value of an expression can be a namespace or hold one, by the variables in it."""
-    left = [node]
-    while left:
-        part = left.pop()
-        if isinstance(part, nodes.Name):
-            if part.name in holders:
-                return True
-        elif isinstance(part, (nodes.Getattr, nodes.Getitem)):
-            # A field of a namespace holds none, unless one was put into any.
-            is_field = isinstance(part.node, nodes.Name) and part.node.name in holders
-            if not is_field or _ANY in holders:
-                left.append(part.node)
-        elif not isinstance(part, (nodes.Const, nodes.Compare, nodes.Test)):
-            left += part.iter_child_nodes()
-    return False
-
-
-def _list_targets(target: nodes.Node) -> list[nodes.Name | nodes.NSRef]:
-    if isinstance(target, (nodes.Name, nodes.NSRef)):
-        return [target]
-    return [part for item in target.iter_child_nodes() for part in _list_targets(item)]
-
-
-def _list_arguments(node: nodes.Call | nodes.Filter) -> list[nodes.Node | None]:
-    values: list[nodes.Node | None] = [*node.args, *(keyword.value for keyword in node.kwargs)]
-    # The names of keyword arguments are texts as well: `dict(__class__=1) | first`.
-    names = [nodes.Const(keyword.key) for keyword in node.kwargs]
-    return [*values, node.dyn_args, node.dyn_kwargs, *names]
-
-
-def _judge_text(text: str) -> Origin:
-    return Origin.COMPUTED if is_unsafe_name(text) else Origin.LITERAL
-
-
 def _derive(origin: Origin) -> Origin:
-    """Of a text that is made from texts of this origin."""
+    """Return the origin of a text that is built from texts of `origin`."""
     return Origin.COMPUTED if origin else Origin.DATA
-
-
-def _is_number(node: nodes.Node) -> bool:
-    return isinstance(node, nodes.Const) and isinstance(node.value, (int, float))
-
-
-def _begins_safely(node: nodes.Add | nodes.Concat) -> bool:
-    """Whether a concatenation begins with a text that no internal name begins with."""
-    first: nodes.Node = node
-    while isinstance(first, (nodes.Add, nodes.Concat)):
-        first = first.left if isinstance(first, nodes.Add) else first.nodes[0]
-    if not isinstance(first, nodes.Const) or not isinstance(first.value, str):
-        return False
-    return bool(first.value) and _INTERNAL_PREFIX.match(first.value) is None

@@ -1,8 +1,8 @@
 """Chat templates: Jinja, parsed by Jinja's own parser and never rendered.
 
-transformers, vLLM and llama-cpp-python render them in jinja2.sandbox.ImmutableSandboxedEnvironment, older releases of
-the last without a sandbox. What the sandbox refuses is a finding here, and also what only might become it: a key or an
-attribute whose name the template computes from texts of its own.
+transformers, vLLM and llama-cpp-python render them in jinja2.sandbox.ImmutableSandboxedEnvironment. Older releases of
+llama-cpp-python have no sandbox. Code that the sandbox refuses is a finding. A key or an attribute whose name the
+template computes from its own texts is a finding too, because the sandbox might refuse the name.
 """
 
 import re
@@ -13,12 +13,13 @@ from jinja2.parser import Parser
 
 from modelhaul.domain.findings import ContentReport, Finding, FindingKind, Severity, limit_findings
 from modelhaul.domain.json_streams import ReadRange
-from modelhaul.inspection.formats.template_flow import Origin, TextFlow, is_unsafe_name
+from modelhaul.inspection.formats.template_flow import Origin, TextFlow
+from modelhaul.inspection.formats.template_nodes import is_unsafe_name
 from modelhaul.inspection.windows import ContentError
 
-MAX_TEMPLATE = 256 * 1024  # bytes; the largest known have 30 kB
+MAX_TEMPLATE = 256 * 1024  # bytes; the largest known templates have 30 kB
 _MAX_FINDINGS = 20
-_PLAIN = Finding(FindingKind.CHAT_TEMPLATE, Severity.LOW, "a plain Jinja template")
+_PLAIN = Finding(FindingKind.CHAT_TEMPLATE, Severity.LOW, "Jinja template without unsafe operations")
 _LOOKUPS = {
     "attr",
     "groupby",
@@ -48,7 +49,7 @@ _FACTORIES = {"cycler", "joiner"}
 class _Generation(Extension):
     """`{% generation %}` of transformers: https://huggingface.co/docs/transformers/chat_templating_writing"""
 
-    tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
+    tags = {"generation"}  # noqa: RUF012 - the declaration in jinja2
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
@@ -59,98 +60,100 @@ _ENVIRONMENT = Environment(extensions=["jinja2.ext.loopcontrols", _Generation]) 
 
 
 def inspect_template(source: str) -> tuple[Finding, ...]:
-    """CHAT_TEMPLATE of severity LOW for a plain template, else an UNSAFE_TEMPLATE for each thing that is not plain.
+    """Return CHAT_TEMPLATE of severity LOW for a safe template, else UNSAFE_TEMPLATE for each unsafe operation.
 
-    MEDIUM stands for a method that changes a list or a dictionary, which harms nobody but no sandbox permits. Raises
-    ContentError for what Jinja cannot parse, and for more than 256 KiB.
+    The severity is MEDIUM for methods that change a list or a dictionary: they are harmless, but no sandbox permits
+    them. Raises ContentError for a template that Jinja cannot parse, or of more than 256 KiB.
     """
     if len(source) > MAX_TEMPLATE:
-        raise ContentError(f"a template of {len(source):,} characters; the limit is {MAX_TEMPLATE:,}")
+        raise ContentError(f"Template has {len(source):,} characters; the limit is {MAX_TEMPLATE:,}")
     findings: dict[Finding, None] = {}
     try:
         flow = TextFlow(_ENVIRONMENT.parse(source))
         for node in flow.nodes:
-            if judgement := _judge(node, flow):
-                severity, detail = judgement
-                findings[Finding(FindingKind.UNSAFE_TEMPLATE, severity, f"line {node.lineno}: {detail}")] = None
+            if operation := _find_unsafe_operation(node, flow):
+                severity, predicate = operation
+                detail = f"Template {predicate} (line {node.lineno})"
+                findings[Finding(FindingKind.UNSAFE_TEMPLATE, severity, detail)] = None
     except TemplateSyntaxError as error:
         raise ContentError(
-            f"a template that Jinja cannot parse: line {error.lineno}: {_shorten(error.message)}"
+            f"Jinja cannot parse the template: {_shorten(error.message)} (line {error.lineno})"
         ) from None
     except (ValueError, RecursionError, AssertionError):
-        raise ContentError("a template that Jinja cannot parse") from None
+        raise ContentError("Jinja cannot parse the template") from None
     return limit_findings(findings, _MAX_FINDINGS) or (_PLAIN,)
 
 
 def inspect_template_file(read: ReadRange, size: int) -> ContentReport:
-    """A `.jinja` file."""
+    """Inspect a `.jinja` file."""
     if size > MAX_TEMPLATE:
-        return ContentReport("jinja", f"a template of {size:,} bytes; the limit is {MAX_TEMPLATE:,}")
+        return ContentReport("jinja", f"Template has {size:,} bytes; the limit is {MAX_TEMPLATE:,}")
     try:
         return ContentReport("jinja", findings=inspect_template(read(0, size).decode()))
     except UnicodeDecodeError:
-        return ContentReport("jinja", "a template that is not in UTF-8")
+        return ContentReport("jinja", "Template is not valid UTF-8")
     except ContentError as error:
         return ContentReport("jinja", str(error))
 
 
-def _judge(node: nodes.Node, flow: TextFlow) -> tuple[Severity, str] | None:
+def _find_unsafe_operation(node: nodes.Node, flow: TextFlow) -> tuple[Severity, str] | None:
+    """Return the severity and description of an unsafe operation, as the predicate of a sentence."""
     match node:
         case nodes.Include() | nodes.Import() | nodes.FromImport() | nodes.Extends():
             return Severity.HIGH, "reads another template"
         case nodes.Name(ctx="load", name="lipsum" | "self"):
             return Severity.HIGH, f"uses `{node.name}`"
         case nodes.Getattr():
-            detail = _judge_attribute(node.node, nodes.Const(node.attr), flow)
+            detail = _check_attribute(node.node, nodes.Const(node.attr), flow)
         case nodes.Getitem():
-            detail = _judge_attribute(node.node, node.arg, flow)
+            detail = _check_attribute(node.node, node.arg, flow)
         case nodes.Filter():
-            detail = _judge_filter(node, flow)
-        case nodes.Call() if (name := _name_method(node)) in _MUTATORS:
+            detail = _check_filter(node, flow)
+        case nodes.Call() if (name := _find_method(node)) in _MUTATORS:
             return Severity.MEDIUM, f"calls `{name}`, which transformers' sandbox refuses"
         case _:
             return None
     return (Severity.HIGH, detail) if detail else None
 
 
-def _judge_attribute(receiver: nodes.Node | None, key: nodes.Node, flow: TextFlow) -> str | None:
-    """`receiver.key` or `receiver[key]`."""
+def _check_attribute(receiver: nodes.Node | None, key: nodes.Node, flow: TextFlow) -> str | None:
+    """Check `receiver.key` or `receiver[key]`."""
     if not isinstance(key, nodes.Const):
         is_computed = flow.trace(key) is Origin.COMPUTED
-        return "takes an attribute or a key whose name it computes" if is_computed else None
+        return "accesses an attribute or a key with a computed name" if is_computed else None
     name = key.value
     if not isinstance(name, str):
         return None
     if is_unsafe_name(name):
-        return f"takes the internal attribute {_shorten(name)}"
+        return f"accesses the internal attribute {_shorten(name)}"
     if isinstance(receiver, nodes.Name) and receiver.name in _FACTORIES:
-        return f"takes an attribute of `{receiver.name}`"
-    # What the conversation brings may have a field of that name, as JSON schemas have `format`.
+        return f"accesses an attribute of `{receiver.name}`"
+    # Data of the conversation may have a field of that name: JSON schemas have `format`.
     if name in _FORMATS and flow.trace(receiver) is not Origin.DATA and not _is_plain_format(receiver):
-        return f"calls `{name}` of a text that it computes, or that reaches for attributes"
+        return f"calls `{name}` on a computed text, or on a text that accesses attributes"
     return None
 
 
 def _is_plain_format(receiver: nodes.Node | None) -> bool:
-    """Whether it is a text whose replacement fields take no internal attributes: `'{:,}'`, not `'{0.__class__}'`."""
+    """Return whether a literal's replacement fields access no internal attributes: `'{:,}'`, not `'{0.__class__}'`."""
     match receiver:
         case nodes.Const(value=str(text)):
             return _UNSAFE_FIELD.search(text) is None
     return False
 
 
-def _judge_filter(node: nodes.Filter, flow: TextFlow) -> str | None:
+def _check_filter(node: nodes.Filter, flow: TextFlow) -> str | None:
     if node.name == "attr" and node.args:
-        return _judge_attribute(node.node, node.args[0], flow)
+        return _check_attribute(node.node, node.args[0], flow)
     if node.name not in _LOOKUPS:
         return None
     values = [*node.args, *(keyword.value for keyword in node.kwargs), node.dyn_args, node.dyn_kwargs]
     if any(flow.trace(value) is Origin.COMPUTED for value in values):
-        return f"gives the filter `{node.name}` an internal attribute, or a name that it computes"
+        return f"passes an internal attribute or a computed name to the filter `{node.name}`"
     return None
 
 
-def _name_method(node: nodes.Call) -> str | None:
+def _find_method(node: nodes.Call) -> str | None:
     match node.node:
         case nodes.Getattr(attr=str(name)) | nodes.Getitem(arg=nodes.Const(value=str(name))):
             return name

@@ -1,7 +1,7 @@
-"""TensorFlow's SavedModels and graphs: which operations they have, and what Keras stored with them.
+"""SavedModels and graphs of TensorFlow: their operations, and the metadata of Keras.
 
-TensorFlow calls a model a program: https://github.com/tensorflow/tensorflow/blob/master/SECURITY.md. Operations that
-save and restore variables, and that read a vocabulary into a table, are in ordinary models and not reported.
+TensorFlow treats models as programs: https://github.com/tensorflow/tensorflow/blob/master/SECURITY.md. Operations that
+save and restore variables, or that read a vocabulary into a table, are part of ordinary models and not reported.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from modelhaul.inspection.formats.protobuf import read_message
 from modelhaul.inspection.formats.tensorflow_schema import KERAS_METADATA, SAVED_MODEL
 from modelhaul.inspection.windows import ContentError, Cursor
 
-_MAX_OPERATIONS = 10_000  # different names
+_MAX_OPERATIONS = 10_000  # distinct names
 _MAX_FINDINGS = 20
 _OP, _ATTRIBUTE = "NodeDef.op", "AttrValue.s"
 _METADATA = "SavedObject.metadata"
@@ -47,17 +47,17 @@ _EFFECTS = {
 
 
 def inspect_saved_model(read: ReadRange, size: int) -> ContentReport:
-    """`saved_model.pb`: TENSORFLOW_OP for operations that read or write files, call Python, or connect."""
+    """Inspect `saved_model.pb`. TENSORFLOW_OP are operations that access files or the network, or call Python."""
     return _inspect_operations(read, size, "saved-model", "SavedModel")
 
 
 def inspect_graph(read: ReadRange, size: int) -> ContentReport:
-    """A frozen graph (`*.pb`)."""
+    """Inspect a frozen graph (`*.pb`)."""
     return _inspect_operations(read, size, "tensorflow-graph", "GraphDef")
 
 
 def inspect_keras_metadata(read: ReadRange, size: int) -> ContentReport:
-    """`keras_metadata.pb`: KERAS_LAMBDA and KERAS_MODULE. Keras 2 loads such layers with its default options."""
+    """Inspect `keras_metadata.pb`. Keras 2 loads KERAS_LAMBDA and KERAS_MODULE with its default options."""
     findings: dict[Finding, None] = {}
     reason = None
     try:
@@ -80,11 +80,11 @@ def _inspect_operations(read: ReadRange, size: int, name: str, message: str) -> 
         for operation, texts in _read_nodes(read, size, message):
             operations.add(operation)
             if len(operations) > _MAX_OPERATIONS:
-                raise ContentError(f"more than {_MAX_OPERATIONS:,} different operations")
+                raise ContentError(f"File has more than {_MAX_OPERATIONS:,} distinct operations")
             if effect := _find_effect(operation, texts):
-                found[f"{operation.decode('ascii', 'replace')} {effect}"] = None
+                found[f"Operation {operation.decode('ascii', 'replace')} {effect}"] = None
         # An empty file is a valid message of any type.
-        reason = None if operations else "has no operations"
+        reason = None if operations else "Graph has no operations"
     except ContentError as error:
         reason = str(error)
     details = list(found)[:_MAX_FINDINGS]
@@ -92,7 +92,7 @@ def _inspect_operations(read: ReadRange, size: int, name: str, message: str) -> 
 
 
 def _read_nodes(read: ReadRange, size: int, message: str) -> Iterator[tuple[bytes, list[bytes]]]:
-    """The operation of each node, in functions too, with the texts among its attributes. Raises ContentError."""
+    """Yield the operation of each node, also in functions, with its string attributes. Raises ContentError."""
     operation, texts = b"", []
     for place, value in read_message(Cursor(read, 0, size), SAVED_MODEL, message, {_OP, _ATTRIBUTE}):
         if place == _OP and isinstance(value, bytes):

@@ -1,7 +1,7 @@
-"""YAML: its tags and keys are read, nothing is constructed.
+"""YAML: tags and keys are read, but nothing is constructed.
 
-HyperPyYAML (SpeechBrain's hyperparams.yaml) calls what `!new:` and `!apply:` name when it loads a file; Hydra and NeMo
-call what `_target_` names when they instantiate a configuration; PyYAML's unsafe loaders construct `!!python/…`.
+HyperPyYAML (SpeechBrain's hyperparams.yaml) calls the names in `!new:` and `!apply:` when it loads a file. Hydra and
+NeMo call the name in `_target_` when they instantiate a configuration. PyYAML's unsafe loaders construct `!!python/…`.
 """
 
 import sys
@@ -14,13 +14,13 @@ from modelhaul.inspection.windows import ContentError
 
 MAX_SIZE = 4 * 1024 * 1024  # bytes
 _MAX_EVENTS = 2_000_000
-_MAX_DEPTH = 100  # nested collections; reading time grows with its square
+_MAX_DEPTH = 100  # nested collections; the parsing time grows with the square of the depth
 _MAX_FINDINGS = 20
-_SHOWN = 80  # characters
+_MAX_NAME = 80  # characters of a name or tag in a finding
 _PYTHON_TAG = "tag:yaml.org,2002:python/"
 _CALLS = ("!apply:", "!applyref:", "!module:", "!name:", "!new:")
-# These call a function when the file is read; the others build objects, or name them.
-_RUNS = ("!apply:", "!applyref:")
+# These call a function when the file is loaded; the others construct objects, or refer to them.
+_FUNCTION_CALLS = ("!apply:", "!applyref:")
 _HARMLESS = {"numpy.random.seed", "speechbrain.utils.seed_everything", "torch.manual_seed"}
 _INCLUDE = "!include:"
 _PLAIN_TAGS = {
@@ -38,16 +38,16 @@ _TARGET = "_target_"
 
 
 def inspect_yaml(read: ReadRange, size: int) -> ContentReport:
-    """YAML_CONSTRUCTOR for what a loader would import or call."""
+    """Inspect a YAML file. YAML_CONSTRUCTOR are names that a loader would import or call."""
     if size > MAX_SIZE:
-        return ContentReport("yaml", f"YAML of {size:,} bytes is not parsed; the limit is {MAX_SIZE:,}")
+        return ContentReport("yaml", f"YAML file has {size:,} bytes; the limit is {MAX_SIZE:,}")
     findings: dict[Finding, None] = {}
     try:
         _collect(read(0, size), findings)
     except ContentError as error:
         return ContentReport("yaml", str(error), limit_findings(findings, _MAX_FINDINGS))
     except (yaml.YAMLError, ValueError, RecursionError):
-        return ContentReport("yaml", "is not valid YAML", limit_findings(findings, _MAX_FINDINGS))
+        return ContentReport("yaml", "File is not valid YAML", limit_findings(findings, _MAX_FINDINGS))
     return ContentReport("yaml", findings=limit_findings(findings, _MAX_FINDINGS))
 
 
@@ -58,14 +58,14 @@ def _collect(content: bytes, findings: dict[Finding, None]) -> None:
     for count, event in enumerate(yaml.parse(content, Loader=yaml.CSafeLoader)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if count == _MAX_EVENTS or depth > _MAX_DEPTH:
-            raise ContentError(f"more than {_MAX_EVENTS:,} events or {_MAX_DEPTH} levels are not parsed")
+            raise ContentError(f"File has more than {_MAX_EVENTS:,} events or {_MAX_DEPTH} nested collections")
         _check_anchor(event, anchors)
-        if finding := _judge_tag(getattr(event, "tag", None)):
+        if finding := _check_tag(getattr(event, "tag", None)):
             findings[finding] = None
         if not isinstance(event, yaml.ScalarEvent):
             is_target = False
             continue
-        if is_target and (finding := _judge_target(event.value)):
+        if is_target and (finding := _check_target(event.value)):
             findings[finding] = None
         is_target = event.value == _TARGET
 
@@ -75,33 +75,33 @@ def _check_anchor(event: yaml.Event, anchors: set[str]) -> None:
     if anchor is None:
         return
     if isinstance(event, yaml.AliasEvent) and anchor not in anchors:
-        raise ContentError(f"the alias {anchor[:_SHOWN]!a} has no anchor")
+        raise ContentError(f"Alias {anchor[:_MAX_NAME]!a} has no anchor")
     anchors.add(anchor)
 
 
-def _judge_tag(tag: str | None) -> Finding | None:
+def _check_tag(tag: str | None) -> Finding | None:
     if tag is None or tag in _PLAIN_TAGS:
         return None
-    shown = ascii(tag[:_SHOWN])
+    shown = ascii(tag[:_MAX_NAME])
     if tag.startswith(_PYTHON_TAG):
-        return Finding(FindingKind.YAML_CONSTRUCTOR, Severity.HIGH, f"the tag {shown} constructs a Python object")
+        return Finding(FindingKind.YAML_CONSTRUCTOR, Severity.HIGH, f"Tag {shown} constructs a Python object")
     if tag.startswith(_INCLUDE):
         name = tag.removeprefix(_INCLUDE)
         is_outside = name.startswith(("/", "\\")) or ".." in name or ":" in name
         severity = Severity.HIGH if is_outside else Severity.MEDIUM
-        return Finding(FindingKind.YAML_CONSTRUCTOR, severity, f"the tag {shown} reads another file")
+        return Finding(FindingKind.YAML_CONSTRUCTOR, severity, f"Tag {shown} includes another file")
     for call in _CALLS:
         if tag.startswith(call):
             name = tag.removeprefix(call)
-            is_known = name in _HARMLESS if call in _RUNS else name.split(".", 1)[0] in _KNOWN_PACKAGES
+            is_known = name in _HARMLESS if call in _FUNCTION_CALLS else name.split(".", 1)[0] in _KNOWN_PACKAGES
             severity = Severity.MEDIUM if is_known else Severity.HIGH
-            return Finding(FindingKind.YAML_CONSTRUCTOR, severity, f"the tag {shown} imports or calls")
-    raise ContentError(f"unknown tag {shown}")
+            return Finding(FindingKind.YAML_CONSTRUCTOR, severity, f"Tag {shown} imports or calls a Python object")
+    raise ContentError(f"Unknown tag {shown}")
 
 
-def _judge_target(name: str) -> Finding | None:
-    """Hydra's `_target_: package.module.name`."""
+def _check_target(name: str) -> Finding | None:
+    """Return the finding for Hydra's `_target_: package.module.name`."""
     package = name.split(".", 1)[0]
     is_system = package in sys.stdlib_module_names
     severity = Severity.HIGH if is_system else Severity.MEDIUM
-    return Finding(FindingKind.YAML_CONSTRUCTOR, severity, f"_target_ names {name[:_SHOWN]!a}, which Hydra calls")
+    return Finding(FindingKind.YAML_CONSTRUCTOR, severity, f"_target_ is {name[:_MAX_NAME]!a}, which Hydra calls")

@@ -2,16 +2,19 @@
 
 https://github.com/joblib/joblib/blob/1.5.2/joblib/numpy_pickle.py (NumpyArrayWrapper.read_array): one byte with
 the length of the padding (1 to 16), the padding, and the array's bytes. No opcode has such a value, so other unpicklers
-fail there. An array of objects is a pickle of its own.
+fail there. An array of objects is a separate pickle.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
-ALIGNMENT: Final = 16  # bytes
+from modelhaul.inspection.pickles.source import NotCanonicalError, Source
+from modelhaul.inspection.pickles.values import Dtype, Import, Value
+
+JOBLIB_ARRAY: Final = Import("joblib.numpy_pickle", "NumpyArrayWrapper")
+_NDARRAY = Import("numpy", "ndarray")
+_ALIGNMENT = 16  # bytes
 _KEYS = {"subclass", "shape", "order", "dtype", "allow_mmap", "numpy_array_alignment_bytes"}
 _NUMBERS = {
     "b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "f16", "c8", "c16", "c32", "m8", "M8",
@@ -23,33 +26,8 @@ _OBJECT_FLAGS = 63  # numpy's NPY_OBJECT_DTYPE_FLAGS
 _TEXT_FLAGS = {"S": 0, "V": 0, "U": 8}  # NPY_NEEDS_PYAPI for U
 
 
-class UnparsedError(Exception):
-    """The length of what follows is not known. The message says why."""
-
-
-class Unknown(Enum):
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Import:
-    module: str
-    name: str
-
-
-@dataclass(slots=True)
-class Dtype:
-    """A numpy dtype. `item_size` is in bytes, and None unless the whole dtype is known."""
-
-    text: str
-    item_size: int | None = None
-    is_finished: bool = False
-
-
-type Value = int | str | bool | tuple["Value", ...] | Import | Dtype | Unknown | None
-"""What is known of a value on an unpickler's stack."""
-
-NDARRAY: Final = Import("numpy", "ndarray")
+class UnsupportedArrayError(Exception):
+    """The length of the array's bytes is not known. The message gives the reason."""
 
 
 def make_dtype(arguments: Value) -> Dtype:
@@ -60,14 +38,14 @@ def make_dtype(arguments: Value) -> Dtype:
     return Dtype("")
 
 
-def finish_dtype(dtype: Dtype, state: Value) -> None:
+def set_dtype_state(dtype: Dtype, state: Value) -> None:
     """Apply `__setstate__` of a dtype without fields: (3, '<', None, None, None, size, alignment, flags[, unit]).
 
     A dtype whose state is set twice is unknown.
     https://github.com/numpy/numpy/blob/v2.3.0/numpy/_core/src/multiarray/descriptor.c (arraydescr_setstate)
     """
-    dtype.item_size = None if dtype.is_finished else _find_item_size(dtype.text, state)
-    dtype.is_finished = True
+    dtype.item_size = None if dtype.has_state else _find_item_size(dtype.text, state)
+    dtype.has_state = True
 
 
 def _find_item_size(text: str, state: Value) -> int | None:
@@ -84,19 +62,27 @@ def _find_item_size(text: str, state: Value) -> int | None:
 
 
 def count_bytes(state: Mapping[str, Value]) -> int | None:
-    """Return the size of the wrapped array in bytes; None for an array of objects. Raises UnparsedError."""
+    """Return the size of the wrapped array in bytes; None for an array of objects. Raises UnsupportedArrayError."""
     dtype, shape = state.get("dtype"), state.get("shape")
-    if set(state) != _KEYS or state["numpy_array_alignment_bytes"] != ALIGNMENT:
-        raise UnparsedError("arrays written by joblib before 1.2, or to a stream, are not parsed")
-    is_known = state["subclass"] == NDARRAY and state["order"] in ("C", "F") and isinstance(state["allow_mmap"], bool)
+    if set(state) != _KEYS or state["numpy_array_alignment_bytes"] != _ALIGNMENT:
+        raise UnsupportedArrayError("Unsupported: array written by joblib before 1.2, or to a stream")
+    is_known = state["subclass"] == _NDARRAY and state["order"] in ("C", "F") and isinstance(state["allow_mmap"], bool)
     if not is_known or not isinstance(dtype, Dtype) or dtype.item_size is None or not isinstance(shape, tuple):
-        raise UnparsedError("joblib arrays of this dtype, class or shape are not parsed")
+        raise UnsupportedArrayError("Unsupported: joblib array of this dtype, class or shape")
     sizes = [size for size in shape if isinstance(size, int) and size >= 0]
     if len(sizes) != len(shape) or len(shape) > _MAX_DIMENSIONS:
-        raise UnparsedError("joblib arrays of this dtype, class or shape are not parsed")
+        raise UnsupportedArrayError("Unsupported: joblib array of this dtype, class or shape")
     if dtype.text == _OBJECTS:
         return None
     # Without zeros: numpy's product can overflow before it is multiplied by zero.
     if math.prod(size for size in sizes if size) * max(dtype.item_size, 1) > _MAX_BYTES:
-        raise UnparsedError("joblib arrays of this size are not parsed")
+        raise UnsupportedArrayError("Unsupported: joblib array of this size")
     return math.prod(sizes) * dtype.item_size
+
+
+def skip_array(source: Source, size: int) -> None:
+    """Skip the padding of an array and its `size` bytes. Raises DeadStreamError, LimitError and NotCanonicalError."""
+    padding = source.take_number(1)
+    if not 0 < padding <= _ALIGNMENT or source.take(padding).strip(b"\xff"):
+        raise NotCanonicalError("has a joblib array with padding that joblib does not write")
+    source.skip(size)

@@ -1,7 +1,7 @@
 """Inspection of pickles by their opcodes. Nothing is ever unpickled.
 
-Default-deny: a pickle is clean if all of its imports are on the allow-list (what rebuilds tensors, arrays and plain
-containers), its opcodes are as picklers write them, and every byte of the file is accounted for.
+Default-deny: a pickle is clean if all of its imports are on the allow-list (functions that rebuild tensors, arrays and
+plain containers), its opcodes are as picklers write them, and every byte of the file is accounted for.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,73 +10,21 @@ from typing import Final
 
 from modelhaul.domain.findings import ContentReport, Finding, FindingKind, Severity, list_findings
 from modelhaul.domain.json_streams import ReadRange
-from modelhaul.inspection.pickles.joblib_arrays import UnparsedError
-from modelhaul.inspection.pickles.machine import JOBLIB_ARRAY, MAGIC, AllowedImports, PickleMachine, Storage
-from modelhaul.inspection.pickles.opcodes import Budget, DeadStreamError, LimitError, NotCanonicalError, Note, Source
+from modelhaul.inspection.pickles.allowed_imports import ALLOWED
+from modelhaul.inspection.pickles.interpreter import run_pickle
+from modelhaul.inspection.pickles.joblib_arrays import UnsupportedArrayError
+from modelhaul.inspection.pickles.machine import AllowedImports, PickleMachine, Storage
+from modelhaul.inspection.pickles.source import Budget, DeadStreamError, LimitError, NotCanonicalError, Note, Source
+from modelhaul.inspection.pickles.values import MAGIC, read_int
 
 MAX_KEPT: Final = 4 * 1024 * 1024  # bytes of a file's pickles, for the second scanner
 _MAX_PICKLES = 1_000  # in a file
 _MAX_FINDINGS = 20  # of each kind
 _MAX_DETAIL = 200  # characters
-_LEGACY_PICKLES = 5  # of torch's old files: magic number, protocol, system, the object, the keys of its storages
+_LEGACY_PICKLES = 5  # in torch's legacy files: magic number, protocol, system, the object, the keys of its storages
 _LEGACY_PROTOCOL = 1001
-_LEGACY_OBJECT = 3  # its place
+_LEGACY_OBJECT = 3  # index of the object
 _LENGTH_BYTES = 8  # before each storage
-
-_CONTAINERS = {"bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "range", "set"}
-_CONTAINERS |= {"slice", "str", "tuple"}
-_STORAGES = {
-    f"{kind}Storage"
-    for kind in (
-        "BFloat16", "Bool", "Byte", "Char", "ComplexDouble", "ComplexFloat", "Double", "Float", "Half", "Int", "Long",
-        "QInt32", "QInt8", "QUInt2x4", "QUInt4x2", "QUInt8", "Short", "Typed", "Untyped",
-        "Float8_e4m3fn", "Float8_e4m3fnuz", "Float8_e5m2", "Float8_e5m2fnuz", "UInt16", "UInt32", "UInt64",
-    )
-}  # fmt: skip
-_TENSORS = {
-    f"{kind}Tensor"
-    for kind in ("BFloat16", "Bool", "Byte", "Char", "Double", "Float", "Half", "Int", "Long", "Short")
-}  # fmt: skip
-_DTYPES = {
-    "bfloat16", "bits16", "bits1x8", "bits2x4", "bits4x2", "bits8", "bool", "complex128", "complex32", "complex64",
-    "double", "float", "float16", "float32", "float4_e2m1fn_x2", "float64", "float8_e4m3fn", "float8_e4m3fnuz",
-    "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu", "half", "int", "int16", "int32", "int64", "int8", "long",
-    "qint32", "qint8", "quint2x4", "quint4x2", "quint8", "short", "uint16", "uint32", "uint64", "uint8",
-    *(f"{sign}int{bits}" for sign in ("", "u") for bits in range(1, 8)),
-}  # fmt: skip
-_QUANTIZATIONS = {
-    "per_channel_affine", "per_channel_affine_float_qparams", "per_channel_symmetric", "per_tensor_affine",
-    "per_tensor_symmetric",
-}  # fmt: skip
-_REBUILDERS = {
-    "_rebuild_device_tensor_from_cpu_tensor", "_rebuild_device_tensor_from_numpy",
-    "_rebuild_meta_tensor_no_storage", "_rebuild_nested_tensor", "_rebuild_parameter",
-    "_rebuild_parameter_with_state", "_rebuild_qtensor", "_rebuild_sparse_csr_tensor", "_rebuild_sparse_tensor",
-    "_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_wrapper_subclass",
-}  # fmt: skip
-ALLOWED: Final[dict[str, set[str]]] = {
-    "builtins": _CONTAINERS,
-    "__builtin__": _CONTAINERS | {"long", "unicode", "xrange"},
-    "collections": {"Counter", "OrderedDict", "defaultdict", "deque"},
-    "_codecs": {"encode"},  # how protocol 2 writes bytes: encode(text, "latin1")
-    "torch": _STORAGES | _TENSORS | _DTYPES | _QUANTIZATIONS | {"Size", "Tensor", "device"},
-    "torch.storage": {"TypedStorage", "UntypedStorage", "_TypedStorage", "_UntypedStorage"},
-    "torch.cuda": _STORAGES | _TENSORS,
-    "torch.sparse": _TENSORS,
-    "torch.cuda.sparse": _TENSORS,
-    "torch._utils": _REBUILDERS,
-    "torch._tensor": {"_rebuild_from_type_v2"},
-    "torch.nn.parameter": {"Buffer", "Parameter"},
-    "torch.serialization": {"_get_layout"},
-    "torch.torch_version": {"TorchVersion"},
-    "numpy.core.multiarray": {"_reconstruct", "scalar"},
-    "numpy._core.multiarray": {"_reconstruct", "scalar"},
-    "numpy.core.numeric": {"_frombuffer"},
-    "numpy._core.numeric": {"_frombuffer"},
-    "numpy": {"dtype", "ndarray"},
-    JOBLIB_ARRAY.module: {JOBLIB_ARRAY.name},  # whose arrays the machine reads
-}
-"""What torch's own `weights_only` loader allows, and what numpy and plain containers need."""
 
 _ALLOWED_IMPORTS = AllowedImports(ALLOWED)
 _WITH_TORCHSCRIPT = AllowedImports(ALLOWED, ignored=("__torch__", "torch.jit._pickle"))
@@ -87,22 +35,22 @@ _ELEMENT_BYTES = {
     "Untyped": 1, "Float8_e4m3fn": 1, "Float8_e4m3fnuz": 1, "Float8_e5m2": 1, "Float8_e5m2fnuz": 1, "UInt16": 2,
     "UInt32": 4, "UInt64": 8,
 }  # fmt: skip
-"""Of torch's storage classes, without "Storage"."""
+"""By torch's storage class, without "Storage"."""
 
-_MODULE = "a whole module, not a state_dict"
+_MODULE = "whole module instead of a state_dict"
 _EXPLANATIONS = {
-    "sklearn.": "a scikit-learn model: skops stores it without pickle",
-    "xgboost.": "an XGBoost model: save_model stores it without pickle",
-    "lightgbm.": "a LightGBM model: save_model stores it without pickle",
-    "catboost.": "a CatBoost model: save_model stores it without pickle",
+    "sklearn.": "scikit-learn model; skops stores it without pickle",
+    "xgboost.": "XGBoost model; save_model stores it without pickle",
+    "lightgbm.": "LightGBM model; save_model stores it without pickle",
+    "catboost.": "CatBoost model; save_model stores it without pickle",
     "torch.nn.modules.": _MODULE,
     "ultralytics.": _MODULE,
     "models.": _MODULE,
     "__main__.": _MODULE,
-    "transformers.training_args.": "options of a training, which inference does not need",
-    "joblib.numpy_pickle_compat.": "an array as joblib before 0.10 wrote it",
+    "transformers.training_args.": "training options, which inference does not need",
+    "joblib.numpy_pickle_compat.": "array written by joblib before 0.10",
 }
-"""For imports that are common in model files, by the beginning of their module."""
+"""Of imports that are common in model files, by the beginning of their module."""
 
 
 @dataclass(slots=True)
@@ -124,9 +72,9 @@ class _Outcome:
         self.spans += machine.spans
         self.has_joblib_arrays |= machine.has_joblib_arrays
         if machine.has_joblib_objects:
-            self.reasons.append("joblib and other unpicklers read its arrays of objects differently")
-        if machine.has_odd_persistent_ids:
-            self.reasons.append("its persistent IDs do not have the form that torch writes")
+            self.reasons.append("Unpicklers read joblib arrays of objects differently")
+        if machine.has_unknown_persistent_ids:
+            self.reasons.append("Persistent IDs do not have the form that torch writes")
 
 
 def inspect_pickles(
@@ -134,9 +82,9 @@ def inspect_pickles(
 ) -> ContentReport | None:
     """Inspect bytes `start` to `end` (excluded): one or more pickles, one after another.
 
-    None if the content is not a pickle: every unpickler fails before it imports anything. With `is_torchscript`,
-    imports of the program and of the functions that tag its types are not reported. `budget` is what may be read,
-    shared with the other pickles of a file. Raises what `read` raises.
+    Return None if the content is not a pickle: every unpickler fails before it imports anything. With `is_torchscript`,
+    imports of the program and of the functions that tag its types are not reported. `budget` limits what is read, for
+    all pickles of a file. Raises what `read` raises.
     """
     source = Source(read, start, end, budget)
     outcome = _Outcome()
@@ -154,7 +102,7 @@ def _run_all(source: Source, allowed: AllowedImports, outcome: _Outcome) -> bool
         try:
             value = _run(machine, outcome)
         except DeadStreamError:
-            outcome.reasons.append(f"bytes {machine.begins:,} to {source.end:,} are not a pickle")
+            outcome.reasons.append(f"Bytes {machine.start:,} to {source.end:,} are not a pickle")
             return number > 0
         outcome.add(machine)
         if value is None:
@@ -162,35 +110,35 @@ def _run_all(source: Source, allowed: AllowedImports, outcome: _Outcome) -> bool
         values.append(value)
         if number == _LEGACY_OBJECT:
             storages = machine.storages
-        if number == _LEGACY_PICKLES - 1 and values[0] == MAGIC and machine.read_int(values[1]) == _LEGACY_PROTOCOL:
+        if number == _LEGACY_PICKLES - 1 and values[0] == MAGIC and read_int(values[1]) == _LEGACY_PROTOCOL:
             outcome.is_legacy = True
             outcome.reasons += _check_storages(source, storages)
             return True
         if source.position == source.end:
             return True
-    outcome.reasons.append(f"there are more than {_MAX_PICKLES:,} pickles")
+    outcome.reasons.append(f"File contains more than {_MAX_PICKLES:,} pickles")
     return True
 
 
 def _run(machine: PickleMachine, outcome: _Outcome) -> int | None:
-    """Return the pickle's value; None if it ends early. Raises DeadStreamError if it ends before any import."""
+    """Return the value of a pickle; None if it ends early. Raises DeadStreamError if it ends before any import."""
     try:
-        return machine.run()
+        return run_pickle(machine)
     except DeadStreamError:
         if not machine.has_reached_import:
             raise
-        outcome.reasons.append(f"the pickle is damaged or truncated at byte {machine.source.position:,}")
+        outcome.reasons.append(f"Pickle is damaged or truncated at byte {machine.source.position:,}")
     except NotCanonicalError as error:
         machine.source.note(str(error))
     except LimitError:
-        outcome.reasons.append(f"the pickle is too large to be parsed past byte {machine.source.position:,}")
-    except UnparsedError as error:
+        outcome.reasons.append(f"Pickle is too large to inspect after byte {machine.source.position:,}")
+    except UnsupportedArrayError as error:
         outcome.reasons.append(str(error))
     return None
 
 
 def _check_storages(source: Source, storages: dict[str, Storage]) -> Iterator[str]:
-    """Yield why the bytes after the pickles are not the storages of torch's legacy format: a length and elements each.
+    """Yield why the bytes after the pickles are not the storages of torch's legacy format, each a length and elements.
 
     https://github.com/pytorch/pytorch/blob/v2.8.0/torch/serialization.py (_legacy_save)
     """
@@ -198,35 +146,35 @@ def _check_storages(source: Source, storages: dict[str, Storage]) -> Iterator[st
     for storage in storages.values():
         size = _ELEMENT_BYTES.get(storage.kind.removesuffix("Storage"))
         if size is None or storage.elements < 0:
-            yield f"the size of torch.{storage.kind} is not known"
+            yield f"Unknown element size of torch.{storage.kind}"
             return
         expected += _LENGTH_BYTES + storage.elements * size
     found = source.end - source.position
     if found != expected:
-        yield f"{found:,} bytes follow the pickles, but the storages take {expected:,}"
+        yield f"{found:,} bytes follow the pickles, but the storages have {expected:,}"
 
 
 def _report(source: Source, outcome: _Outcome) -> ContentReport:
     size = sum(end - start for start, end in outcome.spans)
-    contents = (source.read_back(start, end) for start, end in outcome.spans if start < end)
+    pickles = (source.read_back(start, end) for start, end in outcome.spans if start < end)
     return ContentReport(
         format="torch-legacy" if outcome.is_legacy else "joblib" if outcome.has_joblib_arrays else "pickle",
         reason="; ".join(dict.fromkeys(outcome.reasons)) or None,
         findings=(
-            *_list(FindingKind.PICKLE_IMPORT, map(_describe_import, outcome.imports)),
-            *_list(FindingKind.PICKLE_NOT_CANONICAL, map(str, outcome.notes)),
+            *_list_findings(FindingKind.PICKLE_IMPORT, map(_describe_import, outcome.imports)),
+            *_list_findings(FindingKind.PICKLE_NOT_CANONICAL, map(str, outcome.notes)),
         ),
         is_loadable=True,
-        pickles=b"".join(contents) if size <= MAX_KEPT else None,
+        pickles=b"".join(pickles) if size <= MAX_KEPT else None,
     )
 
 
 def _describe_import(names: tuple[str, str]) -> str:
     module, name = names
-    found = [text for beginning, text in _EXPLANATIONS.items() if f"{module}.".startswith(beginning)]
-    return f"imports {module}.{name}" + "".join(f" ({text})" for text in found[:1])
+    explanation = next((text for prefix, text in _EXPLANATIONS.items() if f"{module}.".startswith(prefix)), None)
+    return f"Pickle imports {module}.{name}" + (f" ({explanation})" if explanation is not None else "")
 
 
-def _list(kind: FindingKind, details: Iterable[str]) -> tuple[Finding, ...]:
+def _list_findings(kind: FindingKind, details: Iterable[str]) -> tuple[Finding, ...]:
     shown = ["".join(c if c.isprintable() else "?" for c in detail)[:_MAX_DETAIL] for detail in details]
     return list_findings(kind, Severity.HIGH, list(dict.fromkeys(shown))[:_MAX_FINDINGS])

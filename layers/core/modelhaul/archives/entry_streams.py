@@ -1,4 +1,4 @@
-"""The data of one entry in a stream over its span of the archive; see `modelhaul.ports.byte_streams.ByteStream`."""
+"""The raw data of one entry as a stream; see `modelhaul.ports.byte_streams.ByteStream`."""
 
 from typing import Self
 
@@ -7,10 +7,10 @@ from modelhaul.archives.local_headers import LocalHeader, check_descriptor
 from modelhaul.ports.byte_streams import ByteStream, fill_buffer
 
 
-class EntryWindow:
-    """The entry's data as it is in the archive, whose first byte is at 0; `stream` stands behind the local header.
+class EntryStream:
+    """The entry's data as stored in the archive. `stream` is positioned after the local header.
 
-    The data descriptor is compared before the last byte of the data is given. Raises ArchiveRefusedError.
+    The data descriptor is checked before the last byte of the data is returned. Raises ArchiveRefusedError.
     """
 
     ranged = False

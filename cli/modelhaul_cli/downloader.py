@@ -1,4 +1,4 @@
-"""Brings a model's files here: verified, several at once, each visible only when it is whole."""
+"""Download the files of a model concurrently. A file gets its name only when it is complete and verified."""
 
 import contextlib
 import hashlib
@@ -11,50 +11,53 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from modelhaul_cli.client import ApiClient, Json
+from modelhaul_cli.concurrency import run_concurrently
 from modelhaul_cli.errors import NotFoundError, UnavailableError, UsageError
 from modelhaul_cli.http_session import translate_network_errors
 from modelhaul_cli.output import Screen
-from modelhaul_cli.parallel import run_parallel
 from modelhaul_cli.progress import ByteCounter, open_display
-from modelhaul_cli.retrying import open_attempts
-from modelhaul_cli.store import CHUNK, ObjectStore, StoppedReadingError
+from modelhaul_cli.retries import iterate_attempts
+from modelhaul_cli.store import CHUNK_SIZE, ObjectStore, TransferCancelledError
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """As the manifest has it; `sha256` in hexadecimal."""
+    """A file of the manifest. `sha256` is hexadecimal."""
 
     path: str
     size: int
     sha256: str
 
 
-def read_manifest(api: ApiClient, model_id: str, say: Callable[[str], None]) -> tuple[Json, Json]:
-    """A model's record, without the manifest, and its manifest, wherever that has to come from."""
+def read_manifest(api: ApiClient, model_id: str, report: Callable[[str], None]) -> tuple[Json, Json]:
+    """Return the record of a model, without the manifest, and the manifest, which is downloaded if the record only has
+    its URL.
+    """
     record = api.read_model(model_id)
     manifest = record.pop("manifest", None)
     if manifest is None and record.get("manifest_url"):
-        for attempt in open_attempts(say):
+        for attempt in iterate_attempts(report):
             with attempt:
                 manifest = ObjectStore().read_json(record["manifest_url"])
     if not isinstance(manifest, dict):
-        raise NotFoundError("The model has no manifest", f"{model_id} is {str(record.get('status', '')).lower()}.")
+        raise NotFoundError("The model has no manifest", f"The status of {model_id} is {record.get('status')}.")
     return record, manifest
 
 
 def select_files(manifest: Json, patterns: Sequence[str]) -> list[ModelFile]:
-    """Those that are named, or match a pattern (`*` also matches `/`, as with --allow); all without patterns.
+    """Return the files whose path equals or matches a pattern, or all files without patterns. As with --allow, `*` also
+    matches `/`.
 
-    Raises NotFoundError if one matches nothing, UsageError for a path that leads elsewhere.
+    Raises NotFoundError if a pattern matches no file, UsageError if a path leads outside the destination.
     """
     files = [ModelFile(f["path"], f["size"], f["sha256"]) for f in manifest["files"]]
     for file in files:
         parts = PurePosixPath(file.path).parts
         if not parts or ".." in parts or parts[0] == "/" or "\\" in file.path or ":" in parts[0]:
-            raise UsageError("The model has a file with an unsafe path", f"{file.path!r} is not written anywhere.")
+            raise UsageError("Unsafe file path in the manifest", f"{file.path!r} was rejected. Nothing was downloaded.")
     for pattern in patterns:
         if not any(_matches(file.path, pattern) for file in files):
-            raise NotFoundError("The model has no such file", f"Nothing in it is called or matches {pattern!r}.")
+            raise NotFoundError("File not found in the model", f"No file matches {pattern!r}.")
     return [f for f in files if not patterns or any(_matches(f.path, pattern) for pattern in patterns)]
 
 
@@ -67,79 +70,85 @@ class Downloader:
     api: ApiClient
     store: ObjectStore
     screen: Screen
-    workers: int
+    concurrency: int
 
     def download(self, model_id: str, files: Sequence[ModelFile], folder: Path) -> dict[str, Any]:
-        """How many files and bytes came (`fetched`, `bytes`), and how many were here already (`kept`).
+        """Download files. Returns the number of downloaded files (`fetched`) and bytes (`bytes`), and of files that
+        were already up to date (`kept`).
 
-        Raises CommandError; what is whole by then stays, what is not goes on at the next run.
+        Raises CommandError. Complete files are kept, and the next run resumes partial files.
         """
         folder.mkdir(parents=True, exist_ok=True)
         counter = ByteCounter(sum(file.size for file in files))
-        came: list[ModelFile] = []
-        checked = 0
+        fetched: list[ModelFile] = []
+        completed = 0
         with open_display(self.screen) as display:
 
             def fetch(file: ModelFile, stopped: threading.Event) -> ModelFile | None:
                 return file if self._fetch(model_id, file, folder, counter, stopped) else None
 
             def show() -> None:
-                display.update(counter.read_position("downloading", f"{checked}/{len(files)} files"))
+                display.update(counter.read_state("downloading", f"{completed}/{len(files)} files"))
 
-            with contextlib.closing(run_parallel(files, fetch, workers=self.workers, tick=show)) as results:
+            with contextlib.closing(
+                run_concurrently(files, fetch, concurrency=self.concurrency, on_poll=show)
+            ) as results:
                 for file in results:
-                    checked += 1
-                    came += [file] if file is not None else []
+                    completed += 1
+                    fetched += [file] if file is not None else []
             show()
-        return {"fetched": len(came), "kept": len(files) - len(came), "bytes": sum(file.size for file in came)}
+        return {"fetched": len(fetched), "kept": len(files) - len(fetched), "bytes": sum(file.size for file in fetched)}
 
     def _fetch(
         self, model_id: str, file: ModelFile, folder: Path, counter: ByteCounter, stopped: threading.Event
     ) -> bool:
-        """False if it is here already."""
+        """Download a file. Returns False if it is already up to date."""
         target = folder / file.path
         if not target.parent.resolve().is_relative_to(folder.resolve()):
-            raise UsageError("A link leads out of the folder", f"{target} would lie outside {folder}.")
-        if is_whole(target, file):
+            raise UsageError("Symbolic link leads outside the destination", f"{target} is not inside {folder}.")
+        if is_complete(target, file):
             counter.add(file.size)
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
-        path = target.with_name(name_partial(target.name, file.sha256))
-        for attempt in open_attempts(self.screen.say):
+        path = target.with_name(build_partial_name(target.name, file.sha256))
+        for attempt in iterate_attempts(self.screen.print_status):
             with attempt, PartialFile(path, counter, stopped) as partial:
                 self._complete(model_id, file, partial)
         path.replace(target)
         return True
 
     def _complete(self, model_id: str, file: ModelFile, partial: "PartialFile") -> None:
-        """Adds what the partial file lacks, and verifies the whole."""
+        """Download the missing bytes of the partial file, then verify the complete content."""
         if partial.size > file.size:
             partial.restart()
         if partial.size < file.size:
-            url = self.api.locate_file(model_id, file.path)
-            with self.store.open(url, partial.size) as answer, translate_network_errors("The store"):
-                if answer.status_code != HTTPStatus.PARTIAL_CONTENT:
+            url = self.api.find_file_url(model_id, file.path)
+            with self.store.open(url, partial.size) as response, translate_network_errors("the object store"):
+                if response.status_code != HTTPStatus.PARTIAL_CONTENT:
                     partial.restart()
-                for chunk in answer.raw.stream(CHUNK, decode_content=False):
+                for chunk in response.raw.stream(CHUNK_SIZE, decode_content=False):
                     partial.add(chunk)
         if partial.size < file.size:
-            raise UnavailableError("The store cannot be reached", f"It ended {file.path} early.")
+            raise UnavailableError(
+                "Incomplete download", f"{file.path} ended after {partial.size} of {file.size} bytes."
+            )
         if partial.sha256 != file.sha256:
             partial.restart()
-            raise UnavailableError("A file is not what the manifest says", f"The sha256 of {file.path} differs.")
+            raise UnavailableError("Checksum mismatch", f"The SHA-256 of {file.path} does not match the manifest.")
 
 
-def name_partial(name: str, sha256: str) -> str:
-    """The name of the partial file for this content under this name: at most 102 bytes, of the 255 that most file
-    systems allow. What is left of another content, or of a file of equal content, has another name.
+def build_partial_name(name: str, sha256: str) -> str:
+    """Return the name of the partial file for a file name and content. It is unique for each name and content.
+
+    It has at most 102 bytes; most file systems allow 255.
     """
     digest = hashlib.sha256(f"{name}\n{sha256}".encode()).hexdigest()
     return f".{name.encode()[:60].decode(errors='ignore')}.{digest[:32]}.partial"
 
 
 class PartialFile:
-    """A file that grows, with its digest; what lies at `path` is gone on with. If it is left by an error, its bytes
-    are taken out of the counter again.
+    """An append-only file and its digest. Existing content at `path` is kept and extended. If the context exits with an
+    error, its bytes are subtracted from the counter.
     """
 
     def __init__(self, path: Path, counter: ByteCounter, stopped: threading.Event) -> None:
@@ -151,7 +160,7 @@ class PartialFile:
         self._file.seek(0)
 
     def __enter__(self) -> Self:
-        while chunk := self._file.read(CHUNK):
+        while chunk := self._file.read(CHUNK_SIZE):
             self._count(chunk)
         return self
 
@@ -176,14 +185,14 @@ class PartialFile:
 
     def _count(self, chunk: bytes) -> None:
         if self._stopped.is_set():
-            raise StoppedReadingError
+            raise TransferCancelledError
         self._digest.update(chunk)
         self._counter.add(len(chunk))
         self.size += len(chunk)
 
 
-def is_whole(path: Path, file: ModelFile) -> bool:
-    """Whether the file is at `path` already."""
+def is_complete(path: Path, file: ModelFile) -> bool:
+    """Return whether `path` already has the complete, unmodified content of the file."""
     if not path.is_file() or path.stat().st_size != file.size:
         return False
     with path.open("rb") as content:

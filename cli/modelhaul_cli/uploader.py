@@ -1,0 +1,202 @@
+"""Upload an archive: by one POST, by one PUT, or as a concurrent multipart upload that a later run can resume."""
+
+import contextlib
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from modelhaul_cli.client import ApiClient
+from modelhaul_cli.concurrency import run_concurrently
+from modelhaul_cli.errors import AbortedError, CommandError, ExpiredError, NotFoundError, UnavailableError, UsageError
+from modelhaul_cli.follower import Follower
+from modelhaul_cli.output import Screen, format_size
+from modelhaul_cli.progress import ByteCounter, open_display
+from modelhaul_cli.retries import iterate_attempts
+from modelhaul_cli.store import FileSlice, ObjectStore
+from modelhaul_cli.upload_journal import Archive, UploadJournal, open_journal
+
+MAX_POST_SIZE = 4_500_000  # bytes that the API accepts in one POST
+COMPLETION_TIMEOUT = 20.0  # seconds within which the API notices an uploaded object
+
+
+def open_archive(path: Path, model_name: str | None) -> Archive:
+    """Return the archive at `path`. Raises UsageError unless it is a readable ZIP file."""
+    try:
+        if not path.is_file():
+            raise UsageError("File not found", f"{path} {'is a directory' if path.is_dir() else 'does not exist'}.")
+        if not zipfile.is_zipfile(path):
+            raise UsageError("Not a ZIP archive", f"{path} has no ZIP end of central directory record.")
+        return Archive.from_path(path, model_name)
+    except OSError as error:
+        raise UsageError("Cannot read the file", f"{path}: {error.strerror}.") from None
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveUploader:
+    """`follower` formats commands for messages. `concurrency` is the number of parts that are uploaded at once."""
+
+    api: ApiClient
+    api_url: str
+    store: ObjectStore
+    screen: Screen
+    follower: Follower
+    concurrency: int
+
+    def upload(self, archive: Archive) -> str:
+        """Upload the archive and return the task ID. Raises CommandError; after AbortedError (Ctrl-C), the next run
+        resumes the upload.
+        """
+        if archive.size <= MAX_POST_SIZE:
+            self.screen.print_status(f"Uploading {archive.path.name} ({format_size(archive.size)})")
+            try:
+                return self.api.submit_archive(archive.path.name, archive.path.read_bytes(), archive.model_name)
+            except UsageError as error:
+                if error.problem.get("status") != HTTPStatus.CONTENT_TOO_LARGE:
+                    raise
+        with open_journal(self.api_url, archive) as journal:
+            return self._upload_large(archive, journal)
+
+    def _upload_large(self, archive: Archive, journal: UploadJournal) -> str:
+        resumed = journal.ticket is not None and self._is_resumable(journal)
+        if resumed and self._is_received(journal.task_id):
+            return self._finish(journal)
+        if not resumed:
+            self._start(archive, journal)
+        try:
+            self._upload_bytes(archive, journal)
+        except ExpiredError as error:
+            self._abandon(journal)
+            if not resumed:
+                error.remedy = "Run the same command again to start a new upload."
+                raise
+            self.screen.print_status(f"{error.title}. Starting a new upload.")
+            self._start(archive, journal)
+            self._upload_bytes(archive, journal)
+        return self._finish(journal)
+
+    def _start(self, archive: Archive, journal: UploadJournal) -> None:
+        journal.start(self.api.open_upload(archive.path.name, archive.size, archive.model_name))
+
+    def _finish(self, journal: UploadJournal) -> str:
+        task_id = journal.task_id
+        journal.discard()
+        return task_id
+
+    def _abandon(self, journal: UploadJournal) -> None:
+        """Cancel the task, which would otherwise wait for the upload until it expires, and discard the journal."""
+        with contextlib.suppress(CommandError):
+            self.api.cancel_task(journal.task_id)
+        journal.discard()
+
+    def _is_resumable(self, journal: UploadJournal) -> bool:
+        """Return whether the upload of an earlier run is still open."""
+        if journal.expires_at <= datetime.now(UTC):
+            return False
+        try:
+            return bool(self.api.read_task(journal.task_id)["task_status"] != "FAILED")
+        except NotFoundError:
+            return False
+
+    def _is_received(self, task_id: str) -> bool:
+        return bool(self.api.read_task(task_id).get("stage") != "UPLOADING")
+
+    def _upload_bytes(self, archive: Archive, journal: UploadJournal) -> None:
+        try:
+            if "parts" in journal.upload:
+                self._upload_parts(archive, journal)
+            else:
+                self._upload_whole(archive, journal)
+        except KeyboardInterrupt:
+            raise AbortedError(
+                "Upload interrupted",
+                f"{self._describe_progress(journal)} To resume, run the same command again before "
+                f"{journal.expires_at:%Y-%m-%d %H:%M} UTC. To cancel the upload, run:\n  "
+                f"{self.follower.format_command('cancel', journal.task_id)}",
+            ) from None
+        except ExpiredError:
+            raise
+        except UnavailableError as error:
+            error.remedy = f"{self._describe_progress(journal)} To resume, run the same command again."
+            raise
+
+    def _describe_progress(self, journal: UploadJournal) -> str:
+        if "parts" in journal.upload:
+            return f"{len(journal.etags)} of {len(journal.upload['parts'])} parts are uploaded."
+        return "The upload is incomplete."
+
+    def _upload_whole(self, archive: Archive, journal: UploadJournal) -> None:
+        whole = {"number": 1, "url": journal.upload["url"], "start": 0, "end": archive.size}
+        with contextlib.closing(self._upload_concurrently(archive, [whole], lambda: "")) as uploaded:
+            for _ in uploaded:
+                pass
+
+    def _upload_parts(self, archive: Archive, journal: UploadJournal) -> None:
+        parts = journal.upload["parts"]
+        missing = [part for part in parts if part["number"] not in journal.etags]
+        if len(missing) < len(parts):
+            self.screen.print_status(
+                f"Resuming: {len(parts) - len(missing)} of {len(parts)} parts are already uploaded"
+            )
+
+        def describe() -> str:
+            return f"{len(journal.etags)}/{len(parts)} parts"
+
+        with contextlib.closing(self._upload_concurrently(archive, missing, describe)) as uploaded:
+            for number, etag in uploaded:
+                journal.add_part(number, etag)
+        if archive.has_changed():
+            self._abandon(journal)
+            raise UsageError(
+                "The file changed during the upload", f"{archive.path} was modified. Nothing was imported."
+            )
+        self._complete(journal)
+
+    def _upload_concurrently(
+        self, archive: Archive, parts: Sequence[dict[str, Any]], describe: Callable[[], str]
+    ) -> Generator[tuple[int, str]]:
+        """Yield the number and ETag of each part as its upload completes."""
+        completed = archive.size - sum(part["end"] - part["start"] for part in parts)
+        counter = ByteCounter(archive.size, completed)
+        with open_display(self.screen) as display:
+
+            def upload(part: dict[str, Any], stopped: threading.Event) -> tuple[int, str]:
+                return part["number"], self._upload_part(archive, part, counter, stopped)
+
+            def show() -> None:
+                display.update(counter.read_state("uploading", describe()))
+
+            yield from run_concurrently(parts, upload, concurrency=self.concurrency, on_poll=show)
+            show()
+
+    def _upload_part(
+        self, archive: Archive, part: dict[str, Any], counter: ByteCounter, stopped: threading.Event
+    ) -> str:
+        """Upload bytes `start` to `end` (exclusive) of the file to `url` and return the ETag."""
+        for attempt in iterate_attempts(self.screen.print_status):
+            body = FileSlice(archive.path, part["start"], part["end"], count=counter.add, stopped=stopped)
+            with attempt, contextlib.closing(body):
+                try:
+                    etag = self.store.put(part["url"], body)
+                except BaseException:
+                    counter.add(-body.sent)
+                    raise
+        return etag
+
+    def _complete(self, journal: UploadJournal) -> None:
+        try:
+            for attempt in iterate_attempts(self.screen.print_status):
+                with attempt:
+                    self.store.complete(journal.upload["complete"]["url"], journal.etags)
+        except ExpiredError:
+            # An earlier attempt may have completed the upload, with its response lost.
+            deadline = time.monotonic() + COMPLETION_TIMEOUT
+            while not self._is_received(journal.task_id):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)

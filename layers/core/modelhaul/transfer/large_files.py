@@ -1,0 +1,79 @@
+"""Transfer of one large file: copied inside S3 if its content is stored, else streamed from its source."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from modelhaul.domain.files import FileRecord, FileResult
+from modelhaul.ports.multipart_uploads import MultipartUploads
+from modelhaul.transfer.engine import FileTransfer, Paused
+from modelhaul.transfer.reuse import ContentReuse, estimate_copy_time
+from modelhaul.transfer.session import FileLease, TransferSession
+from modelhaul.transfer.source import FileSource
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LargeFileTransfer:
+    """Transfers large files one after the other, each under its own lease."""
+
+    session: TransferSession
+    reuse: ContentReuse
+    uploads: MultipartUploads
+    source: FileSource
+    create_transfer: Callable[..., FileTransfer] = FileTransfer
+
+    def transfer(self, record: FileRecord) -> None:
+        """Transfer and record the file, or set `session.paused` if time ran out. No-op if another function has it.
+
+        Raises LeaseLostError, TaskEndedError, and what the source and the store raise.
+        """
+        # A copy cannot be interrupted. The first file of a session is tried whatever its size: it never has more time.
+        needed = estimate_copy_time(record.file.size) if self.session.advanced else 0
+        if self.session.is_out_of_time(needed=needed):
+            self.session.paused = True
+            return
+        lease = self.session.lease_file(record.file.path)
+        if lease is None:
+            return
+        result = self._copy(lease) or self._stream(lease)
+        if result is not None:
+            self.reuse.index([result])
+            self.session.record_files([result])
+
+    def _copy(self, lease: FileLease) -> FileResult | None:
+        if lease.record.checkpoint is not None:
+            return None
+        return self.reuse.reuse(lease.record, self.reuse.find_blobs([lease.record.file.digest]), lease)
+
+    def _stream(self, lease: FileLease) -> FileResult | None:
+        record, file = lease.record, lease.record.file
+        logger.info(
+            "transfer started",
+            extra={
+                "task_id": record.task_id,
+                "path": file.path,
+                "bytes": file.size,
+                "offset": record.checkpoint.offset if record.checkpoint else 0,
+            },
+        )
+        transfer = self.create_transfer(
+            file=file,
+            key=record.staging_key,
+            open_range=lambda start, end: self.source.open_range(file, start, end),
+            uploads=self.uploads,
+            lease=lease,
+            remaining=self.session.remaining,
+            checkpoint=record.checkpoint,
+            origin=self.source.locate(file),
+            settings=self.session.settings,
+        )
+        try:
+            outcome = transfer.run()
+        finally:
+            self.session.advanced |= transfer.advanced
+        if isinstance(outcome, Paused):
+            self.session.paused = True
+            return None
+        return FileResult(file, outcome.sha256, outcome.etag, reused=False)

@@ -1,0 +1,175 @@
+"""Reading the ranges of one file from its source, over several connections."""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from modelhaul.domain.errors import (
+    RateLimitedError,
+    SourceChangedError,
+    SourceUnavailableError,
+    TransientError,
+    UnexpectedResponseError,
+)
+from modelhaul.domain.files import SourceFile
+from modelhaul.ports.byte_streams import ByteStream
+from modelhaul.transfer.settings import StreamSettings
+from modelhaul.transfer.window import PartBuffer
+
+logger = logging.getLogger(__name__)
+
+
+class RangesIgnoredError(Exception):
+    """A further connection received the whole file: the first connection alone can go on."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Connections:
+    """What the connections to a file's source share.
+
+    `etag` is the content's, as its source calls it; `wanted` how many connections there should be, of at most `limit`;
+    `received` the bytes that arrived. `stopping` ends every read.
+    """
+
+    file: SourceFile
+    open_range: Callable[[int, int], ByteStream]
+    settings: StreamSettings
+    stopping: threading.Event
+    limit: int
+    etag: str | None = None
+    wanted: int = 1
+    received: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _streams: dict[int, ByteStream] = field(default_factory=dict)
+
+    def keep_one(self) -> None:
+        """Go on with the first connection alone."""
+        with self._lock:
+            self.limit = self.wanted = 1
+
+    def check_content(self, stream: ByteStream) -> None:
+        """Raise SourceChangedError if the stream is of other content than the first one was."""
+        with self._lock:
+            if self.etag is None:
+                self.etag = stream.etag
+            elif stream.etag is not None and stream.etag != self.etag:
+                raise SourceChangedError(f"{self.file.path} changed at its source while it was being read")
+
+    def register(self, index: int, stream: ByteStream) -> None:
+        """Let `close` end the stream of connection `index`."""
+        with self._lock:
+            self._streams[index] = stream
+            if self.stopping.is_set():  # too late for `close`
+                stream.close()
+
+    def close(self) -> None:
+        """Close all streams: a read that waits for a slow source ends."""
+        with self._lock:
+            streams = list(self._streams.values())
+        for stream in streams:
+            stream.close()
+
+
+@dataclass(slots=True)
+class _Span:
+    """An open response: `position` is where in the file its next byte belongs, `end` where its range ends."""
+
+    stream: ByteStream
+    position: int
+    end: int
+
+
+@dataclass(slots=True)
+class RangeReader:
+    """One connection: fills parts, and reconnects when the response breaks."""
+
+    connections: Connections
+    index: int
+    _span: _Span | None = None
+
+    def fill(self, part: PartBuffer, on_received: Callable[[PartBuffer], None]) -> None:
+        """Fill the part, from the open response if that continues there. `on_received` is called after each read.
+
+        Returns early if the transfer is stopping. Raises RangesIgnoredError, SourceChangedError, RateLimitedError, and
+        the last error of the source once reconnecting did not help.
+        """
+        stopping, settings = self.connections.stopping, self.connections.settings
+        failures = 0
+        while part.filled < part.size and not stopping.is_set():
+            try:
+                received = self._read(part)
+            except TransientError as error:
+                if stopping.is_set():
+                    return
+                if isinstance(error, RateLimitedError | SourceChangedError) or failures == settings.reconnects:
+                    raise
+                self.close()
+                logger.info(
+                    "connection broke; reconnecting",
+                    extra={
+                        "path": self.connections.file.path,
+                        "offset": part.start + part.filled,
+                        "detail": error.detail,
+                    },
+                )
+                stopping.wait(settings.reconnect_delay * 2**failures)
+                failures += 1
+                continue
+            part.filled += received
+            self.connections.received += received
+            on_received(part)
+
+    def close(self) -> None:
+        """Close the open response, if there is one."""
+        if self._span is not None:
+            self._span.stream.close()
+        self._span = None
+
+    def _read(self, part: PartBuffer) -> int:
+        position = part.start + part.filled
+        if self._span is None or self._span.position != position or self._span.position == self._span.end:
+            self.close()
+            self._span = self._open_span(part)
+        span = self._span
+        wanted = min(self.connections.settings.chunk, part.size - part.filled, span.end - position)
+        received = self._read_some(span.stream, part.buffer[part.filled : part.filled + wanted])
+        span.position += received
+        return received
+
+    def _open_span(self, part: PartBuffer) -> _Span:
+        connections = self.connections
+        start = part.start + part.filled
+        # A single connection reads on through the parts that follow; one of several reads its own part.
+        end = part.start + part.size
+        if connections.wanted == 1:
+            end = min(start + connections.settings.span, connections.file.size)
+        stream = connections.open_range(start, end)
+        try:
+            connections.check_content(stream)
+            if not stream.ranged:
+                end = connections.file.size
+                if self.index == 0:
+                    connections.keep_one()
+            if stream.offset > start:
+                raise UnexpectedResponseError(
+                    f"{connections.file.path}: the source sent bytes from {stream.offset:,} on, not from {start:,}"
+                )
+            if stream.offset < start and self.index > 0:
+                raise RangesIgnoredError
+            self._skip(stream, start - stream.offset, part.buffer[part.filled : part.size])
+        except BaseException:
+            stream.close()
+            raise
+        connections.register(self.index, stream)
+        return _Span(stream, start, end)
+
+    def _skip(self, stream: ByteStream, count: int, scratch: memoryview) -> None:
+        while count and not self.connections.stopping.is_set():
+            count -= self._read_some(stream, scratch[: min(count, len(scratch), self.connections.settings.chunk)])
+
+    def _read_some(self, stream: ByteStream, buffer: memoryview) -> int:
+        received = stream.readinto(buffer)
+        if received == 0:
+            raise SourceUnavailableError(f"{self.connections.file.path}: the source's response ended early")
+        return received

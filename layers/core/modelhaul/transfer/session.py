@@ -1,0 +1,148 @@
+"""The transfer session: one function's work on one message."""
+
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from modelhaul.domain.files import Checkpoint, FileRecord, FileResult
+from modelhaul.domain.tasks import Progress, Task
+from modelhaul.ports.clock import Clock
+from modelhaul.ports.files import FileRepository
+from modelhaul.ports.metrics import Metrics
+from modelhaul.ports.tasks import TaskRepository
+from modelhaul.transfer.settings import StreamSettings
+
+logger = logging.getLogger(__name__)
+
+LEASE_SECONDS = 90.0  # several heartbeats
+
+
+class OutOfTimeError(Exception):
+    """The function's time is nearly over: another function transfers the rest."""
+
+
+@dataclass(slots=True, kw_only=True)
+class TransferSession:
+    """The leases of one function, their heartbeats, the progress of its files and their completion.
+
+    `remaining` returns the seconds that the function has left. Each sign of progress postpones the sweep by
+    `check_after` seconds. `publish_if_complete` receives the task's progress, and returns whether it started
+    publishing. `advanced` says whether the session stored or recorded anything, `paused` whether another function must
+    transfer the rest.
+    """
+
+    task: Task
+    tasks: TaskRepository
+    files: FileRepository
+    metrics: Metrics
+    clock: Clock
+    settings: StreamSettings
+    remaining: Callable[[], float]
+    check_after: float
+    publish_if_complete: Callable[[Progress], bool]
+    advanced: bool = False
+    paused: bool = False
+    _owner: str = field(default_factory=lambda: str(uuid.uuid4()))
+    _leases: dict[str, "FileLease"] = field(default_factory=dict)
+
+    def lease_file(self, path: str) -> "FileLease | None":
+        """Return the lease of the file, which this session may have already; None if the file is done, or leased to
+        another function.
+        """
+        if path not in self._leases:
+            now = self.clock()
+            record = self.files.lease_file(self.task.id, path, owner=self._owner, now=now, until=now + LEASE_SECONDS)
+            if record is None:
+                return None
+            self._leases[path] = FileLease(self, record)
+        return self._leases[path]
+
+    def release_leases(self) -> None:
+        """Let other functions lease the files at once."""
+        for path in self._leases:
+            self.files.release_lease(self.task.id, path, owner=self._owner)
+
+    def is_out_of_time(self, *, needed: float = 0.0) -> bool:
+        """Whether less than `needed` seconds are left, beside the time that is kept for the end of the function."""
+        return self.remaining() < self.settings.stop_before + needed
+
+    def check_time(self) -> None:
+        """Raise OutOfTimeError if the function's time is nearly over."""
+        if self.is_out_of_time():
+            raise OutOfTimeError
+
+    def record_files(self, results: Sequence[FileResult]) -> None:
+        """Record up to 90 files as done, which ends their leases. Start publishing if they were the last ones.
+
+        Raises TaskEndedError.
+        """
+        progress = self.files.finish_files(self.task.id, results, check_at=self.clock() + self.check_after)
+        self.advanced = True
+        moved = sum(r.file.size for r in results if not r.reused)
+        reused = sum(r.file.size for r in results if r.reused)
+        for name, size in (("BytesTransferred", moved), ("BytesReused", reused)):
+            if size:
+                self.metrics.count(name, size, source=self.task.source)
+        logger.info(
+            "all files verified; publishing starts" if self.publish_if_complete(progress) else "files verified",
+            extra={
+                "task_id": self.task.id,
+                "files": len(results),
+                "path": results[0].file.path,
+                "bytes_moved": moved,
+                "bytes_reused": reused,
+                "files_done": progress.files_done,
+                "files_total": progress.files_total,
+            },
+        )
+
+    def renew_lease(self, path: str, *, until: float) -> None:
+        """Raises LeaseLostError."""
+        self.files.renew_lease(self.task.id, path, owner=self._owner, until=until + LEASE_SECONDS)
+
+    def postpone_check(self, *, until: float) -> None:
+        """Let the sweep check the task no sooner than `check_after` seconds after `until`."""
+        self.tasks.postpone_check(self.task.id, check_at=until + self.check_after)
+
+    def save_checkpoint(self, path: str, checkpoint: Checkpoint | None) -> None:
+        """Store the checkpoint, or delete it with None. Raises LeaseLostError, TaskEndedError."""
+        now = self.clock()
+        self.files.save_checkpoint(
+            self.task.id,
+            path,
+            checkpoint,
+            owner=self._owner,
+            until=now + LEASE_SECONDS,
+            check_at=now + self.check_after,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FileLease:
+    """Implements `Lease` for a file of the session. `record` is the file when it was leased."""
+
+    session: TransferSession
+    record: FileRecord
+
+    def confirm(self) -> None:
+        self.session.renew_lease(self.record.file.path, until=self.session.clock())
+
+    def renew(self, *, busy: float = 0.0) -> None:
+        until = self.session.clock() + busy
+        self.session.renew_lease(self.record.file.path, until=until)
+        self.session.postpone_check(until=until)
+
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        self.session.save_checkpoint(self.record.file.path, checkpoint)
+        logger.info(
+            "checkpoint saved",
+            extra={
+                "task_id": self.record.task_id,
+                "path": self.record.file.path,
+                "offset": checkpoint.offset,
+            },
+        )
+
+    def discard_checkpoint(self) -> None:
+        self.session.save_checkpoint(self.record.file.path, None)

@@ -140,6 +140,9 @@ def _show_problems() -> dict[str, Any]:
         "invalid-json": json.loads(no_json.body or ""),
         "invalid-fields": json.loads(wrong.body or ""),
         **{error.type: show_problem(error) for error in _PROBLEMS},
+        "invalid-form-field": show_problem(
+            errors.InvalidFormError("The form must have a file in the field `file`.", field="file")
+        ),
     }
 
 

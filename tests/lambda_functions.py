@@ -56,6 +56,27 @@ def call_api(function: str, event: dict[str, Any], *, body: object = None, raw: 
     """`body` is sent as JSON, `raw` as it is."""
     if body is not None or raw is not None:
         event = {**event, "body": raw if raw is not None else json.dumps(body)}
-    answer = load_handler(function)(event, Context())
-    headers = {name.lower(): values[0] for name, values in answer["multiValueHeaders"].items()}
-    return Response(answer["statusCode"], headers, answer["body"])
+    returned = load_handler(function)(event, Context())
+    headers = {name.lower(): values[0] for name, values in returned["multiValueHeaders"].items()}
+    response = Response(returned["statusCode"], headers, returned["body"])
+    check_documented(event, response)
+    return response
+
+
+def check_documented(event: dict[str, Any], response: Response) -> None:
+    """Assert that the API's document lists the response's status, and its problem type, for the event's route."""
+    route = read_document()["paths"].get(event["resource"], {}).get(event["httpMethod"].lower())
+    if route is None:  # an event of a route that does not exist
+        return
+    assert str(response.status) in route["responses"], f"{event['resource']}: {response.status} is not documented"
+    if response.headers.get("content-type") == "application/problem+json":
+        kind = response.body["type"].rpartition(":")[2]
+        assert f"`{kind}`" in route["responses"][str(response.status)]["description"], (
+            f"{event['resource']}: {response.status} {kind} is not documented"
+        )
+
+
+@cache
+def read_document() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((ROOT / "functions" / "read_docs" / "openapi.json").read_text())
+    return document

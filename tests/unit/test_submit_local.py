@@ -74,7 +74,13 @@ def post_json(body: object, **query: str) -> Response:
 
 
 def get(path: str, **query: str) -> Response:
-    event = read_event("read_task")
+    event = read_event(
+        "read_local_model"
+        if path.startswith("/upload/local/")
+        else "list_tasks"
+        if path == "/upload/tasks"
+        else "read_task"
+    )
     return call_api("read_catalog", {**event, "path": path, "queryStringParameters": query or None,
                     "multiValueQueryStringParameters": {n: [v] for n, v in query.items()} or None})  # fmt: skip
 

@@ -51,7 +51,7 @@ class FileVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`detail` is one line that says what was found and where in the file, such as `imports os.system`."""
+    """`detail` is one line that says what was found and where in the file, such as `Pickle imports os.system`."""
 
     kind: FindingKind
     severity: Severity

@@ -58,6 +58,8 @@ def describe_responses(
         titles[HTTPStatus.BAD_REQUEST] = {"invalid-json": "The body is not a JSON object"}
     for kind in problems:
         titles.setdefault(find_status(kind), {})[kind.type] = find_title(kind)
+        if kind is errors.InvalidFormError:
+            titles[HTTPStatus.UNPROCESSABLE_ENTITY]["invalid-form-field"] = "The form has no field `file`"
     return {status.value: success, **{int(code): describe_problem(texts) for code, texts in titles.items()}}
 
 
@@ -73,9 +75,12 @@ def describe_import(invalid: type[errors.InvalidReferenceError]) -> dict[int, Op
 
 
 def describe_problem(titles: Mapping[str, str]) -> OpenAPIResponse:
-    """Describe a response that is a problem of one of these types. `openapi/examples.py` has an example of each."""
+    """Describe a response that is a problem of one of these types. `openapi/examples.py` has an example of each.
+
+    The example `invalid-form-field` is of the type `invalid-form`, which has two statuses.
+    """
     return OpenAPIResponse(
-        description="; ".join(f"`{kind}`: {text}" for kind, text in titles.items()) + ".",
+        description="; ".join(f"`{kind.removesuffix('-field')}`: {text}" for kind, text in titles.items()) + ".",
         content={
             "application/problem+json": {
                 "schema": {"$ref": "#/components/schemas/Problem"},

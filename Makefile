@@ -20,6 +20,7 @@ GITHUB_URL ?=
 GITHUB_RAW_URL ?=
 STACK_PORT ?= 0
 PARTS ?=
+PAGES ?=
 # The parameters of the last `make deploy`, if they were saved.
 SAVED_PARAMETERS = $(shell sed -n '/^\[default.deploy.parameters\]/,/^\[/s/^parameter_overrides = "\(.*\)"$$/\1/p' samconfig.toml | sed 's/\\"/"/g')
 ARCHITECTURE ?= $(or $(patsubst Architecture="%",%,$(filter Architecture=%,$(SAVED_PARAMETERS))),arm64)
@@ -27,7 +28,7 @@ LOCAL = python -m local --stack "$(STACK)"
 LOCAL_OPTIONS = --upstream "$(UPSTREAM)" --port "$(STACK_PORT)" --hf-endpoint "$(HF_ENDPOINT)" \
 	--github-api-url "$(GITHUB_API_URL)" --github-url "$(GITHUB_URL)" --github-raw-url "$(GITHUB_RAW_URL)"
 
-.PHONY: help setup run up down test test-quick check format openapi counts bench recording build deploy lock clean
+.PHONY: help setup run up down test test-quick check format pages bench recording build deploy lock clean
 
 help: ## show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -37,6 +38,7 @@ help: ## show this help
 	@echo "  GITHUB_API_URL=url GITHUB_URL=url GITHUB_RAW_URL=url (GitHub-compatible server), STACK_PORT=number."
 	@echo "Option of run: RUN_EXIT=1 (stop the stack after the imports)."
 	@echo "Option of bench: PARTS=\"data-path memory\" (run only these, and replace their sections of docs/benchmarks.md)."
+	@echo "Option of pages: PAGES=\"openapi calls\" (generate only these; all take about 15 minutes)."
 	@echo "Option of build and deploy: ARCHITECTURE=arm64|x86_64."
 
 setup: ## install the environments in .venv and .local/venvs (other targets run this first)
@@ -51,18 +53,15 @@ up: setup ## start the local stack in the background
 down: setup ## stop the local stack and delete its data
 	@exec $(LOCAL) down
 
-# The coverage of both test runs is combined: the threshold applies to the report.
-COVERAGE = --cov --cov-report= --cov-fail-under=0
+# A third worker for two cores: the tests on the stack, which run on one worker, often wait (tests/conftest.py).
+PYTEST = pytest -n 3
 test: check ## run the checks and all tests, including those on the local stack
 	@"$(PYTHON)" requirements/install.py tests
-	coverage erase
-	pytest -n 2 --dist worksteal -m "not stack" $(COVERAGE)
-	pytest -m stack $(COVERAGE) --cov-append
-	coverage report
+	$(PYTEST) --cov
 
 QUICK = tests/unit tests/contract tests/template tests/command_line tests/differential
 test-quick: setup ## run the quick tests without the local stack, in about a minute
-	pytest -n 2 --dist worksteal -m "not slow" $(QUICK)
+	$(PYTEST) -m "not slow" $(QUICK)
 
 IMPORTS = PYTHONPATH=.:cli:layers/core:layers/sources:layers/scanner
 check: setup ## check style, formatting, types, imports and the template
@@ -76,15 +75,12 @@ format: setup ## format the code and apply automatic fixes
 	ruff check --fix
 	ruff format
 
-openapi: setup ## generate the OpenAPI document and the gateway responses
-	PYTHONPATH=.:layers/core:layers/sources python -m openapi
+BENCHMARKS = PYTHONPATH=.:layers/core:layers/sources:layers/scanner python -m
+pages: setup ## generate the OpenAPI document, the gateway responses, and docs/calls.md, faults.md and scale.md
+	$(BENCHMARKS) bench.pages $(PAGES)
 
-BENCHMARKS = PYTHONPATH=.:layers/core:layers/sources:layers/scanner python -m bench
-counts: setup ## generate docs/calls.md: the AWS API calls of an import
-	$(BENCHMARKS) calls
-
-bench: setup ## run the benchmarks, and generate docs/benchmarks.md, calls.md, faults.md and scale.md
-	$(BENCHMARKS) $(PARTS)
+bench: setup ## run the benchmarks, and generate docs/benchmarks.md
+	$(BENCHMARKS) bench $(PARTS)
 
 recording: setup ## record the output of make run as docs/make-run.svg
 	@$(MAKE) --no-print-directory run STACK=recording UPSTREAM=loopback RUN_EXIT=1 | python -m local.recording docs/make-run.svg

@@ -1,4 +1,4 @@
-"""Run all benchmarks or the given parts, and write their sections of docs/benchmarks.md or their separate pages.
+"""Run all benchmarks or the given parts, and write their sections of docs/benchmarks.md.
 
 With a scale other than 1, for tests of a part, the report is written to .local/benchmarks.
 """
@@ -13,7 +13,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import call_counts, call_faults, scale
 from bench.archives import describe_archives
 from bench.cold_start import describe_cold_starts
 from bench.data_path import describe_data_path, describe_function
@@ -39,9 +38,6 @@ PARTS: dict[str, Callable[[Run], str]] = {
     "differential": describe_differential,
 }
 """In the order of the report. Each function runs a benchmark and returns its section in Markdown, with the heading."""
-
-PAGES: dict[str, Callable[[], None]] = {"calls": call_counts.write, "faults": call_faults.write, "scale": scale.write}
-"""Separate pages. They contain counts instead of times, and are the same on every machine."""
 
 _HEAD = """\
 # Benchmarks
@@ -88,21 +84,17 @@ def format_report(sections: dict[str, str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    names = [*PARTS, *PAGES]
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"parts to run: {', '.join(names)}; default: all")
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"parts to run: {', '.join(PARTS)}; default: all")
     parser.add_argument("--scale", type=float, default=1, help="factor for all sizes")
     options = parser.parse_args()
-    selected = options.parts or [*PARTS, *(PAGES if options.scale == 1 else ())]
-    if unknown := set(selected) - set(names):
+    selected = options.parts or list(PARTS)
+    if unknown := set(selected) - set(PARTS):
         parser.error(f"unknown part: {', '.join(sorted(unknown))}")
     run = Run(options.scale, ROOT / "docs" if options.scale == 1 else BUILT)
     run.folder.mkdir(parents=True, exist_ok=True)
     path = run.folder / "benchmarks.md"
     for name in selected:
         print(f"{name} …", file=sys.stderr, flush=True)
-        if name in PAGES:
-            PAGES[name]()
-            continue
         started = time.monotonic()
         section = measure_part(name, run)
         print(f"{section}\n\n({name}: {time.monotonic() - started:.0f} s)\n", flush=True)

@@ -1,6 +1,6 @@
 """AWS requests, queue messages and DynamoDB units of an import, by its number of files and parts.
 
-`python -m bench.call_counts` writes `docs/calls.md`, and `bench/tests/test_call_counts.py` compares the code with it.
+`make pages PAGES=calls` writes `docs/calls.md`, and `bench/tests/test_pages.py` compares it with the code.
 The counts do not depend on the machine.
 """
 
@@ -18,7 +18,6 @@ import moto.s3.models
 import pytest
 
 from bench.counted_import import CountedImport, count_import, submit
-from bench.servers import ROOT
 from modelhaul.adapters import s3_uploads
 from modelhaul.domain.files import Checkpoint
 from modelhaul.domain.models import Source
@@ -198,7 +197,7 @@ def describe_counts() -> str:
     return f"""\
 # Requests, messages and units of an import
 
-`make counts` generates this page. `bench/tests/test_call_counts.py` fails if a change of the code changes a number,
+`make pages PAGES=calls` generates this page. `bench/tests/test_pages.py` fails if a code change alters a number,
 until the page is generated again. Each column is an import of that size through the complete pipeline and the real
 adapters, with moto, and every request is counted in botocore. `constant` and `each further` describe the line through
 the first and the last column.
@@ -214,11 +213,3 @@ the first and the last column.
 
 {"\n\n".join(_describe_shape(shape, count_shape(name)) for name, shape in SHAPES.items())}
 """
-
-
-def write() -> None:
-    (ROOT / "docs" / "calls.md").write_text(describe_counts())
-
-
-if __name__ == "__main__":
-    write()

@@ -1,6 +1,6 @@
 """One import for each fault of each AWS request, through the real adapters on moto.
 
-`make bench PARTS=faults` writes `docs/faults.md`, and `bench/tests/test_call_faults.py` compares the code with it.
+`make pages PAGES=faults` writes `docs/faults.md`. `bench/tests` compares it with the code.
 Faults are injected where botocore sends a request, so that its retries are included.
 """
 
@@ -11,7 +11,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,6 +22,7 @@ from typing import Any, cast
 import boto3
 import moto.s3.models
 import pytest
+from botocore.retries.quota import RetryQuota
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.dynamodb.models import dynamodb_backends
 from moto.s3.models import s3_backends
@@ -69,6 +70,10 @@ _STEPS = (AcceptArchive, PlanImport, TransferFiles, PublishModels)
 _STREAM = StreamSettings(
     part_size=lambda _: _PART, reconnect_delay=0, checkpoint_bytes=_PART, heartbeat=1e9, rate_window=1e9
 )
+
+
+# Without its response, the POST is refused with 409. The next POST sends it again, so its first try would always fail.
+_SEPARATE = {"dynamodb PutItem (answers)"}
 
 
 class ImportKind(StrEnum):
@@ -190,10 +195,19 @@ class Bench:
 
         Raises AssertionError for an invalid outcome.
         """
-        self.aws.aim(operation, at, fault)
+        self.aws.aim([operation], fault, at=at)
         outcome = self.run(kind)
         assert self.aws.struck, f"{kind}: no {operation} number {at}"
         return outcome
+
+    def check_all_requests(self, kind: ImportKind, counts: Mapping[str, int], fault: CallFault) -> None:
+        """Run an import in which the first try of each request of these operations has the fault.
+
+        Raises AssertionError unless the import ends DONE.
+        """
+        self.aws.aim(counts, fault)
+        assert self.run(kind) == "DONE", f"{kind}: {fault}"
+        assert all(self.aws.struck[operation] >= count for operation, count in counts.items()), self.aws.struck
 
     def run(self, kind: ImportKind) -> str:
         """Import new files and return the outcome. Raises AssertionError for an invalid outcome."""
@@ -349,6 +363,15 @@ class Bench:
 
 
 @contextmanager
+def silence_logs() -> Iterator[None]:
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@contextmanager
 def open_bench() -> Iterator[Bench]:
     aws = FaultyAws(is_watched=False)
     clock = ManualClock(_START)
@@ -360,6 +383,8 @@ def open_bench() -> Iterator[Bench]:
     ):
         # Retry delays of botocore and of the application.
         patch.setattr(time, "sleep", lambda _: None)
+        # botocore limits the retries of a client by a quota. Here, all imports share the clients.
+        patch.setattr(RetryQuota, "acquire", lambda *_: True)
         patch.setattr(moto.s3.models, "S3_UPLOAD_PART_MIN_SIZE", 1)
         patch.setattr(s3_uploads, "_MIN_PART_SIZE", 1)
         patch.setattr(s3_client, "MIB", 1)
@@ -401,23 +426,46 @@ def create_answers_table() -> None:
     )
 
 
-def describe_import(bench: Bench, kind: ImportKind) -> str:
-    """Return the section of an import: the outcomes for each request and fault."""
+def find_outcomes(
+    bench: Bench, kind: ImportKind, counts: Mapping[str, int], fault: CallFault
+) -> dict[str, Counter[str]]:
+    """Return the outcomes by operation, with the number of requests that led to each. One import has this fault in all
+    its requests, except for outages and the operations in `_SEPARATE`: there, each request has its own import.
+    """
+    possible = {operation: count for operation, count in counts.items() if fault in list_faults(operation)}
+    separate = {o: count for o, count in possible.items() if fault is CallFault.OUTAGE or o in _SEPARATE}
+    together = {o: count for o, count in possible.items() if o not in separate}
+    if together:
+        bench.check_all_requests(kind, together, fault)
+    return {operation: Counter(DONE=count) for operation, count in together.items()} | {
+        operation: Counter(bench.run_with_fault(kind, operation, at, fault) for at in range(count))
+        for operation, count in separate.items()
+    }
+
+
+def describe_import(bench: Bench, kind: ImportKind, *, keep_outages: bool) -> str:
+    """Return the section of an import: the outcomes for each request and fault. `keep_outages` reads those of outages
+    from the page.
+    """
+    counts = bench.count_calls(kind)
+    outcomes: dict[CallFault, Mapping[str, Counter[str]]] = {}
+    for fault in CallFault:
+        if fault is CallFault.OUTAGE and keep_outages:
+            outcomes[fault] = {operation: found[fault] for operation, (_, found) in read_table(kind).items()}
+        else:
+            outcomes[fault] = find_outcomes(bench, kind, counts, fault)
     rows = []
-    for operation, count in bench.count_calls(kind).items():
-        cells = []
-        for fault in CallFault:
-            outcomes = Counter[str]()
-            if fault in list_faults(operation):
-                outcomes.update(bench.run_with_fault(kind, operation, at, fault) for at in range(count))
-            cells.append("; ".join(f"{outcome} ({times})" for outcome, times in sorted(outcomes.items())))
+    for operation, count in counts.items():
+        cells = [
+            "; ".join(f"{outcome} ({times})" for outcome, times in sorted(found.get(operation, {}).items()))
+            for found in outcomes.values()
+        ]
         rows.append(f"| {operation} | {count} | {' | '.join(cells)} |")
-    faults = list(CallFault)
     return f"""\
 ## {kind}
 
-| Request | per import | {" | ".join(faults)} |
-|:---|---:|{":---|" * len(faults)}
+| Request | per import | {" | ".join(CallFault)} |
+|:---|---:|{":---|" * len(CallFault)}
 {"\n".join(rows)}
 """
 
@@ -436,20 +484,21 @@ def _read_cell(cell: str) -> Counter[str]:
     return Counter({outcome: int(times) for outcome, times in re.findall(r"([^; ][^;]*) \((\d+)\)", cell)})
 
 
-def describe_faults() -> str:
-    """Return the page in Markdown."""
-    with open_bench() as bench:
-        sections = "\n".join(describe_import(bench, kind) for kind in ImportKind)
+def describe_faults(*, keep_outages: bool = False) -> str:
+    """Return the page in Markdown. `keep_outages` reads the outcomes of outages (330 imports) from the page."""
+    with silence_logs(), open_bench() as bench:
+        sections = "\n".join(describe_import(bench, kind, keep_outages=keep_outages) for kind in ImportKind)
     return f"""\
 # Faults of AWS requests
 
-`make bench PARTS=faults` generates this page. `bench/tests/test_call_faults.py` repeats some of the imports and
-compares the results with this page.
+`make pages PAGES=faults` generates this page. `bench/tests` repeats the imports and compares their results with this
+page. Of those with an outage, it repeats some.
 
 A model of {len(build_files(0))} files is imported in four ways, with the real adapters and moto. One file has two
-parts, and two files have content that is already stored for another model. For each request and each fault, one import
-runs in which this request fails with this fault. The numbers in parentheses count the imports with this result. `DONE`
-means that every file was published exactly once and byte for byte, and that no multipart upload remains.
+parts, and two files have content that is already stored for another model. For each fault, one import runs in which the
+first try of each request fails with this fault. For outages and for `PutItem (answers)`, each request has a separate
+import. The numbers in parentheses count the requests with this result. `DONE` means that every file was published
+exactly once and byte for byte, and that no multipart upload remains.
 
 - *upload cut*: the connection breaks after half of the request body was read from its buffer.
 - *done, response lost*: AWS executed the request, but the response did not arrive before the read timeout.
@@ -464,12 +513,3 @@ means that every file was published exactly once and byte for byte, and that no 
   is also read and uploaded, as with any store that returns no checksum.
 
 {sections}"""
-
-
-def write() -> None:
-    # About 1,600 imports, most of which log errors.
-    logging.disable()
-    try:
-        PAGE.write_text(describe_faults())
-    finally:
-        logging.disable(logging.NOTSET)

@@ -9,7 +9,6 @@ import math
 import os
 import sys
 from dataclasses import replace
-from typing import cast
 
 import requests
 
@@ -21,9 +20,10 @@ from modelhaul import wiring
 from modelhaul.domain.digests import Algorithm, Digest
 from modelhaul.domain.files import Checkpoint, SourceFile
 from modelhaul.domain.models import ResolvedModel, Source
+from modelhaul.ports.multipart_uploads import MultipartUploads
+from modelhaul.ports.object_store import ObjectStore
 from modelhaul.transfer.engine import FileTransfer, Moved
 from modelhaul.transfer.settings import StreamSettings
-from tests.fakes.object_store import Bucket
 
 
 class _NoLease:
@@ -42,7 +42,9 @@ class _NoLease:
         return
 
 
-def transfer_file(file: SourceFile, commit: str, settings: StreamSettings, store: Bucket) -> None:
+def transfer_file(
+    file: SourceFile, commit: str, settings: StreamSettings, uploads: MultipartUploads, store: ObjectStore
+) -> None:
     """Transfer a file. Raises AssertionError unless it was stored completely and its digest verified."""
     source = wiring.open_hub()
     model = ResolvedModel(Source.HUGGINGFACE, NAME, "main", commit)
@@ -51,7 +53,7 @@ def transfer_file(file: SourceFile, commit: str, settings: StreamSettings, store
         file=file,
         key=key,
         open_range=lambda start, end: source.open_range(model, file, start, end),
-        uploads=store,
+        uploads=uploads,
         lease=_NoLease(),
         remaining=lambda: math.inf,
         settings=settings,
@@ -74,7 +76,7 @@ def main() -> None:
         part_size = overrides["part_size"]
         overrides["part_size"] = lambda _: part_size
     settings = replace(transferrer.settings, **overrides)
-    measure_on_signal(lambda: transfer_file(file, options["commit"], settings, cast("Bucket", transferrer.store)))
+    measure_on_signal(lambda: transfer_file(file, options["commit"], settings, transferrer.uploads, transferrer.store))
 
 
 if __name__ == "__main__":

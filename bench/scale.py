@@ -1,15 +1,15 @@
 """Time and price of two large imports by the number of functions. Writes `docs/scale.md` and its plot.
 
-`python -m bench.scale`. The values are simulated, so that the page is the same on every machine.
+`make pages PAGES="scale scale-plot"`. The values are simulated, so that the page is the same on every machine.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 
 from bench.call_counts import PARTS, count_shape, find_constant, find_slope, list_names
 from bench.prices import Price, price_import, price_server
 from bench.scale_plot import Panel, draw
-from bench.servers import ROOT
 from bench.simulated_import import Pace, SimulatedImport, simulate_import
 
 CONCURRENCY = (1, 2, 4, 8, 16, 32, 64)
@@ -108,7 +108,7 @@ def describe_scale(model: list[Run], repository: list[Run]) -> str:
     return f"""\
 # Scale
 
-`make bench` (`python -m bench.scale`) generates this page. The values are simulated, not measured. The real planner,
+`make pages PAGES=scale` generates this page. The values are simulated, not measured. The real planner,
 messages, transfer step, checkpoints, sweep and publisher run in virtual time, with adapters that transfer no bytes. The
 transfer of a large file is replaced by a loop that takes the same time and makes the same checkpoints. Prices are
 computed from the requests in [calls.md](calls.md) and the time of the functions, with the public prices of us-east-1
@@ -178,6 +178,7 @@ def draw_scale(model: list[Run], repository: list[Run]) -> str:
     return draw(panels)
 
 
+@cache
 def run() -> tuple[list[Run], list[Run]]:
     """Return the runs of the model and of the repository, by concurrency."""
     model = _run_all(_find_counts("large files", _SHARDS), large=_SHARDS, large_size=_BYTES // _SHARDS)
@@ -185,11 +186,9 @@ def run() -> tuple[list[Run], list[Run]]:
     return model, repository
 
 
-def write() -> None:
-    model, repository = run()
-    (ROOT / "docs" / "scale.md").write_text(describe_scale(model, repository))
-    (ROOT / "docs" / "scale.svg").write_text(draw_scale(model, repository))
+def render_page() -> str:
+    return describe_scale(*run())
 
 
-if __name__ == "__main__":
-    write()
+def render_plot() -> str:
+    return draw_scale(*run())

@@ -26,7 +26,7 @@ from modelhaul.domain.tasks import TaskStatus
 from modelhaul.imports import publish
 from modelhaul.ports.byte_streams import ByteStream
 from modelhaul.transfer import small_files
-from modelhaul.transfer.engine import FileTransfer, Moved, Paused
+from modelhaul.transfer.engine import Moved, Paused
 from modelhaul.transfer.lease import Lease
 from modelhaul.transfer.settings import StreamSettings
 from tests.fakes.clock import ManualClock
@@ -339,7 +339,7 @@ def simulate_import(
     deployment = Deployment(cast("HubSource", source), clock=cast("ManualClock", time))
     store = _VirtualStore(time, pace)
     database = deployment.database.map(lambda repository: _VirtualRepository(repository, time, pace))
-    deployment.create_transfer = cast("Callable[..., FileTransfer]", partial(_VirtualTransfer, time=time, pace=pace))
+    deployment.create_transfer = partial(_VirtualTransfer, time=time, pace=pace)
     deployment.connect(database, store, queues, StreamSettings())
 
     def invoke(message: Message) -> None:

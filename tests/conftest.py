@@ -1,9 +1,11 @@
-"""What several suites share: servers that take long to start, and how hypothesis runs."""
+"""Servers that take long to start, settings of hypothesis, and how tests are distributed to workers."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.upstream.git_repository import RepositoryMaker
 from tests.upstream.git_tools import LfsServer, find_missing_tools
@@ -11,6 +13,38 @@ from tests.upstream.git_tools import LfsServer, find_missing_tools
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
+
+
+# The slowest tests first, so that no worker has a long one left at the end.
+_SLOWEST = ("tests/stack/", "bench/", "tests/integration/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _find_position(item.nodeid))
+
+
+def _find_position(test: str) -> int:
+    return next((n for n, folder in enumerate(_SLOWEST) if test.startswith(folder)), len(_SLOWEST))
+
+
+class _Scheduler(LoadScopeScheduling):  # type: ignore[misc]
+    """Assigns modules to workers, because the tests of a module share fixtures. One worker gets all tests on the stack,
+    because they share the stack. The tests of the benchmarks, which take up to a minute, are assigned one by one,
+    except those that share counts.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        if module.startswith("tests/stack/"):
+            return "tests/stack"
+        if module.startswith("bench/"):
+            return "counts" if module.endswith("test_call_counts.py") or nodeid.endswith("[calls]") else nodeid
+        return module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduler:
+    config.option.loadscopereorder = False
+    return _Scheduler(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,11 +1,10 @@
-"""Requests, messages and units of an import match `docs/calls.md` and grow linearly."""
+"""Requests, messages and units of an import grow linearly. `test_pages.py` compares them with `docs/calls.md`."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from bench.call_counts import SHAPES, count_shape, describe_counts, list_names
+from bench.call_counts import SHAPES, count_shape, list_names
 from tests.contract import database_builders as builders
 from tests.contract.backends import open_aws
 from tests.contract.counted_aws import count_calls
@@ -46,10 +45,3 @@ def test_counts_grow_linearly(shape: str) -> None:
     for name in list_names(counts):
         first, second, third = (found.get(name, 0) for found in counts.values())
         assert third - second <= 2 * (second - first) + 2, name
-
-
-@pytest.mark.timeout(600)
-def test_page_is_up_to_date() -> None:
-    """If the change is intended, run `make counts` and review the new counts."""
-    page = Path(__file__).parents[2] / "docs" / "calls.md"
-    assert page.read_text() == describe_counts()

@@ -17,7 +17,7 @@ handler = create_handler(app)
 
 @cache
 def read_document() -> str:
-    """Read the document that `make openapi` generates from the handlers."""
+    """Read the document that `make pages` generates from the handlers."""
     return (Path(__file__).parent / "openapi.json").read_text()
 
 

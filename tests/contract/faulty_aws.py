@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -49,19 +49,23 @@ class CallFault(StrEnum):
 
 @dataclass
 class FaultyAws:
-    """Counts requests to moto by operation, and harms the `at`-th of `operation` as `fault` says."""
+    """Counts requests to moto by operation, and injects `fault` into requests of `operations`: into the first try of
+    each request, or from request number `at` on.
+    """
 
     calls: Counter[str] = field(default_factory=Counter)
-    operation: str = ""
-    at: int = 0
+    operations: Collection[str] = ()
+    at: int | None = None
     fault: CallFault | None = None
-    struck: int = 0
+    struck: Counter[str] = field(default_factory=Counter)
+    """Injected faults by operation."""
     is_watched: bool = True
     """False while what the import has come to is looked at."""
     _lock: RLock = field(default_factory=RLock)
 
-    def aim(self, operation: str, at: int, fault: CallFault) -> None:
-        self.operation, self.at, self.fault, self.struck = operation, at, fault, 0
+    def aim(self, operations: Collection[str], fault: CallFault, *, at: int | None = None) -> None:
+        self.operations, self.at, self.fault = operations, at, fault
+        self.struck.clear()
 
     def process(self, request: AWSPreparedRequest, do: Callable[[], Any]) -> Any:
         operation = name_operation(request)
@@ -71,11 +75,17 @@ class FaultyAws:
                 return do()
             number = self.calls[operation]
             self.calls[operation] += 1
-            most = OUTAGE if self.fault is CallFault.OUTAGE else 1
-            if self.fault is None or operation != self.operation or number < self.at or self.struck >= most:
+            if not self._is_target(request, operation, number):
                 return do()
-            self.struck += 1
+            self.struck[operation] += 1
             return self._harm(request, operation, do)
+
+    def _is_target(self, request: AWSPreparedRequest, operation: str, number: int) -> bool:
+        if self.fault is None or operation not in self.operations:
+            return False
+        if self.at is None:
+            return "attempt=1" in _decode(request.headers["amz-sdk-request"]).split("; ")
+        return number >= self.at and self.struck[operation] < (OUTAGE if self.fault is CallFault.OUTAGE else 1)
 
     def _harm(self, request: AWSPreparedRequest, operation: str, do: Callable[[], Any]) -> Any:
         match self.fault:

@@ -31,6 +31,7 @@ from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.model_sources import ModelSource
 from modelhaul.ports.pickle_scanner import PickleScanner
 from modelhaul.transfer.engine import FileTransfer
+from modelhaul.transfer.large_files import CreateTransfer
 from modelhaul.transfer.policy import TransferPolicy
 from modelhaul.transfer.settings import StreamSettings
 from tests.fakes.archive_store import InMemoryArchiveStore
@@ -77,7 +78,7 @@ class Deployment:
     pickle_scanner: PickleScanner = field(default_factory=InMemoryPickleScanner)
     policy: TransferPolicy = field(default_factory=TransferPolicy)
     batch_files: int = 256
-    create_transfer: Callable[..., FileTransfer] = FileTransfer
+    create_transfer: CreateTransfer = FileTransfer
 
     def __post_init__(self) -> None:
         self.tables = InMemoryTables(clock=self.clock)

@@ -186,12 +186,24 @@ def allow_batches(state: StackState) -> None:
     """
     iam = open_session().client("iam", endpoint_url=state.aws_endpoint_url, config=CLIENT_CONFIG)
     for role in (role["RoleName"] for role in iam.list_roles()["Roles"]):
-        for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
-            statements: Any = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]["Statement"]
-            batches = [{**s, "Action": "sqs:SendMessageBatch"} for s in statements if s["Action"] == "sqs:SendMessage"]
-            if batches:
-                document = json.dumps({"Version": "2012-10-17", "Statement": batches})
-                iam.put_role_policy(RoleName=role, PolicyName="batches", PolicyDocument=document)
+        statements = [statement for document in list_documents(iam, role) for statement in document["Statement"]]
+        batches = [{**s, "Action": "sqs:SendMessageBatch"} for s in statements if s["Action"] == "sqs:SendMessage"]
+        for batch in batches:
+            # Several policies may use the same Sid.
+            batch.pop("Sid", None)
+        if batches:
+            document = json.dumps({"Version": "2012-10-17", "Statement": batches})
+            iam.put_role_policy(RoleName=role, PolicyName="batches", PolicyDocument=document)
+
+
+def list_documents(iam: Any, role: str) -> Iterator[dict[str, Any]]:
+    """Yield the documents of the inline and attached policies of a role."""
+    for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+        yield iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
+    for attached in iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]:
+        policy = iam.get_policy(PolicyArn=attached["PolicyArn"])["Policy"]
+        version = iam.get_policy_version(PolicyArn=policy["Arn"], VersionId=policy["DefaultVersionId"])
+        yield version["PolicyVersion"]["Document"]
 
 
 @pytest.fixture(scope="session")

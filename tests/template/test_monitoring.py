@@ -272,7 +272,7 @@ def test_runbook_has_a_section_for_each_alarm() -> None:
     alarms = [find_slug(alarm) for _, alarm in list_resources(read_transformed(), "AWS::CloudWatch::Alarm")]
     assert sorted(sections) == sorted(alarms)
     for slug, text in sections.items():
-        for part in ("Means", "Look", "Do", "Over when"):
+        for part in ("Meaning", "Diagnosis", "Action", "Resolved when"):
             assert f"**{part}:**" in text, f"{slug}: {part}"
         assert "`aws " in text or "\naws " in text, f"{slug}: a command to look with"
 

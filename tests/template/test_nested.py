@@ -176,7 +176,7 @@ CHECKS: list[tuple[Callable[[Template], Any], Mutation]] = [
     ),
     (
         test_monitoring.test_queries_look_where_the_lines_are,
-        set_value("Resources.SlowTransfersQuery.Properties.LogGroupNames", [{"Fn::Sub": "/aws/lambda/${StackName}-x"}]),
+        set_value("Resources.SlowImportsQuery.Properties.LogGroupNames", [{"Fn::Sub": "/aws/lambda/${StackName}-x"}]),
     ),
     (
         test_monitoring.test_queries_ask_for_fields_that_are_logged,

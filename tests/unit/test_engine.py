@@ -7,7 +7,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -406,6 +406,38 @@ def test_a_function_without_the_lease_that_sees_another_etag_leaves_the_upload()
     with pytest.raises(LeaseLostError):
         bench.run()
     assert len(bench.uploads()) == 1, "the other function goes on with it"
+
+
+def test_a_function_that_lost_its_lease_replaces_no_object() -> None:
+    bench = make_bench()
+
+    def lose() -> None:
+        raise LeaseLostError("another function has it")
+
+    bench.on_renew = lose
+    with pytest.raises(LeaseLostError):
+        bench.run()
+    assert bench.store.keys == []
+    assert len(bench.uploads()) == 1
+
+
+def test_the_lease_is_renewed_while_no_part_is_stored() -> None:
+    bench = make_bench()
+    renewed = threading.Event()
+    bench.on_renew = renewed.set
+    bench.source.before_read = lambda position: None if position or renewed.wait(20) else pytest.fail("not renewed")
+    assert isinstance(bench.run(replace(QUICK, heartbeat=0)), Moved)
+    assert bench.stored() == bench.content
+
+
+def test_a_checkpoint_that_cannot_be_continued_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = make_bench()
+    bench.source.cut_after = lambda position: max(position, 4 * PART)
+    with pytest.raises(SourceUnavailableError):
+        bench.run()
+    monkeypatch.setattr(digests, "_load_libcrypto", lambda: None)
+    with pytest.raises(ValueError, match="libcrypto"):
+        bench.run()
 
 
 def test_an_upload_that_is_gone_starts_anew() -> None:

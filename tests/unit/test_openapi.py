@@ -10,7 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from schemathesis import openapi as schemathesis_openapi
 
-from openapi.document import DOCUMENT, build_document, render_document
+from openapi.document import DOCUMENT, build_document
 from tests.lambda_functions import call_api, read_event
 from tests.template.rules import list_routes
 from tests.template.transformed import read_template, transform_template
@@ -30,10 +30,6 @@ def list_operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
         for method, operation in operations.items()
         if method in METHODS
     }
-
-
-def test_the_document_is_that_of_the_code() -> None:
-    assert DOCUMENT.read_text() == render_document(), "run `make openapi`"
 
 
 def test_it_names_the_routes_of_the_template(document: dict[str, Any]) -> None:

@@ -37,14 +37,16 @@ BUILT = {
     "sweep_stale": {"create_sweeper"},
     "publish_ends": {"create_end_publisher"},
 }
-WORK = {
-    "modelhaul.transfer.engine",
+ENGINE = {
     "modelhaul.imports.transfer",
+    *(f"modelhaul.transfer.{module}" for module in ("engine", "window", "ranges", "small_files", "large_files")),
+}
+WORK = {
+    *ENGINE,
     "modelhaul.imports.publish",
     "modelhaul.inspection.gate",
     "modelhaul.inspection.pickles.streams",
 }
-ENGINE = {"modelhaul.transfer.engine", "modelhaul.imports.transfer"}
 # isal inflates archives and computes their CRC-32, and that of the parts that are uploaded.
 INFLATE = {"transfer_files", "submit_local", "accept_archive", "publish_models"}
 QUEUES = {"modelhaul.entrypoints.workers", "aws_lambda_powertools.utilities.batch"}
@@ -53,8 +55,8 @@ HUB = {"huggingface_hub.hf_api"}
 SOURCES = {*HUB, "modelhaul_sources", "requests"}
 NOWHERE = {"boto3", "s3transfer", "aws_xray_sdk", "hf_xet"}
 API_LACKS = {
-    "submit_huggingface": {*ARCHIVES, "modelhaul.adapters.s3", "modelhaul_sources.github"},
-    "submit_github": {*ARCHIVES, *HUB, "modelhaul.adapters.s3"},
+    "submit_huggingface": {*ARCHIVES, "modelhaul.adapters.s3_client", "modelhaul_sources.github"},
+    "submit_github": {*ARCHIVES, *HUB, "modelhaul.adapters.s3_client"},
     "submit_local": SOURCES,
     "read_catalog": {*SOURCES, *ARCHIVES, "modelhaul.adapters.sqs"},
     "cancel_task": {*SOURCES, *ARCHIVES, "modelhaul.adapters.sqs"},

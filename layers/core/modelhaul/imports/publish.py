@@ -37,7 +37,7 @@ from modelhaul.ports.multipart_uploads import MultipartUploads
 from modelhaul.ports.object_store import ObjectStore
 from modelhaul.ports.tasks import TaskRepository
 from modelhaul.transfer.policy import TransferPolicy
-from modelhaul.transfer.reuse import estimate_copy_time, list_digests
+from modelhaul.transfer.policy import estimate_copy_time, list_digests
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from modelhaul.ports.multipart_uploads import MultipartUploads
 from modelhaul.ports.object_store import ObjectStore
 from modelhaul.ports.tasks import TaskRepository
 from modelhaul.transfer.engine import FileTransfer
-from modelhaul.transfer.large_files import LargeFileTransfer
+from modelhaul.transfer.large_files import CreateTransfer, LargeFileTransfer
 from modelhaul.transfer.policy import TransferPolicy
 from modelhaul.transfer.reuse import ContentReuse
 from modelhaul.transfer.session import FileLease, TransferSession
@@ -54,7 +54,7 @@ class Transferrer:
     clock: Clock
     settings: StreamSettings = field(default_factory=StreamSettings)
     policy: TransferPolicy = field(default_factory=TransferPolicy)
-    create_transfer: Callable[..., FileTransfer] = FileTransfer
+    create_transfer: CreateTransfer = FileTransfer
 
     def transfer_files(self, message: TransferFiles, remaining: Callable[[], float]) -> None:
         """Transfer the message's files until they are done, or `remaining()` seconds are nearly over. A new message

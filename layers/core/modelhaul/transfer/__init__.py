@@ -1,1 +1,1 @@
-"""Transfers of files: the engine for large files, reuse of stored content, and the policy for groups."""
+"""Transfers of files: a session for each message, small files, large files with their engine, and reuse of content."""

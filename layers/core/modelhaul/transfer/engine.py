@@ -75,6 +75,18 @@ class FileTransfer:
     _threads: list[threading.Thread] = field(default_factory=list)
     _saved_parts: int = 0
 
+    def __post_init__(self) -> None:
+        file, point = self.file, self.checkpoint
+        self._hasher = FileHasher(file.digest, file.size, point.hash_state if point is not None else None)
+        self._window = PartWindow(
+            size=file.size,
+            part_size=point.part_size if point is not None else self.settings.part_size(file.size),
+            hasher=self._hasher,
+            parts=point.parts if point is not None else (),
+            state=point.hash_state if point is not None else None,
+        )
+        self._saved_parts = len(self._window.parts)
+
     def run(self) -> Moved | Paused:
         """Transfer until the file is stored and verified, or the function's time is nearly over.
 
@@ -101,30 +113,16 @@ class FileTransfer:
         return self._window.stored_bytes > (self.checkpoint.offset if self.checkpoint else 0)
 
     def _begin(self) -> None:
-        file, settings, point = self.file, self.settings, self.checkpoint
-        if point is None:
-            self._hasher = FileHasher(file.digest, file.size)
-            self._window = PartWindow(size=file.size, part_size=settings.part_size(file.size), hasher=self._hasher)
-            self._upload_id = self.uploads.create_upload(self.key)
-        else:
-            self._hasher = FileHasher(file.digest, file.size, point.hash_state)
-            self._window = PartWindow(
-                size=file.size,
-                part_size=point.part_size,
-                hasher=self._hasher,
-                parts=point.parts,
-                state=point.hash_state,
-            )
-            self._upload_id = point.upload_id
-            self._saved_parts = len(point.parts)
-        buffers = max(3, min(settings.buffers, _BUFFER_BUDGET // self._window.part_size))
+        point = self.checkpoint
+        self._upload_id = point.upload_id if point is not None else self.uploads.create_upload(self.key)
+        buffers = max(3, min(self.settings.buffers, _BUFFER_BUDGET // self._window.part_size))
         self._window.allocate(buffers)
         self._connections = Connections(
-            file=file,
+            file=self.file,
             open_range=self.open_range,
-            settings=settings,
+            settings=self.settings,
             stopping=self._window.stopping,
-            limit=min(settings.connections, buffers - 1),
+            limit=min(self.settings.connections, buffers - 1),
             etag=point.source_etag if point is not None else None,
         )
 

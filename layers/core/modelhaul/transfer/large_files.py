@@ -3,15 +3,50 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-from modelhaul.domain.files import FileRecord, FileResult
+from modelhaul.domain.files import Checkpoint, FileRecord, FileResult, SourceFile
+from modelhaul.domain.objects import ObjectRange
+from modelhaul.ports.byte_streams import ByteStream
 from modelhaul.ports.multipart_uploads import MultipartUploads
-from modelhaul.transfer.engine import FileTransfer, Paused
-from modelhaul.transfer.reuse import ContentReuse, estimate_copy_time
+from modelhaul.transfer.engine import FileTransfer, Moved, Paused
+from modelhaul.transfer.lease import Lease
+from modelhaul.transfer.policy import estimate_copy_time
+from modelhaul.transfer.reuse import ContentReuse
 from modelhaul.transfer.session import FileLease, TransferSession
+from modelhaul.transfer.settings import StreamSettings
 from modelhaul.transfer.source import FileSource
 
 logger = logging.getLogger(__name__)
+
+
+class Transfer(Protocol):
+    """The transfer of one large file."""
+
+    @property
+    def advanced(self) -> bool:
+        """Whether `run` stored bytes that no checkpoint had before."""
+
+    def run(self) -> Moved | Paused:
+        """Transfer the file until it is stored, or the function's time is nearly over."""
+
+
+class CreateTransfer(Protocol):
+    """Creates the transfer of one file, as FileTransfer does."""
+
+    def __call__(  # noqa: PLR0913 - the fields of FileTransfer
+        self,
+        *,
+        file: SourceFile,
+        key: str,
+        open_range: Callable[[int, int], ByteStream],
+        uploads: MultipartUploads,
+        lease: Lease,
+        remaining: Callable[[], float],
+        checkpoint: Checkpoint | None,
+        origin: ObjectRange | None,
+        settings: StreamSettings,
+    ) -> Transfer: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +57,7 @@ class LargeFileTransfer:
     reuse: ContentReuse
     uploads: MultipartUploads
     source: FileSource
-    create_transfer: Callable[..., FileTransfer] = FileTransfer
+    create_transfer: CreateTransfer = FileTransfer
 
     def transfer(self, record: FileRecord) -> None:
         """Transfer and record the file, or set `session.paused` if time ran out. No-op if another function has it.

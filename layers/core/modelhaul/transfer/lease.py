@@ -6,8 +6,8 @@ from modelhaul.domain.files import Checkpoint
 
 
 class Lease(Protocol):
-    """A file that this function has leased. Every method raises LeaseLostError if another function has leased it since,
-    and TaskEndedError where it says so.
+    """A file that this function has leased. Every method renews the lease, and raises LeaseLostError if the
+    function does not have it any more: it expired and another function took it, or the file is done.
     """
 
     def confirm(self) -> None:
@@ -20,4 +20,6 @@ class Lease(Protocol):
         """Store the checkpoint, and renew the lease. Raises TaskEndedError."""
 
     def discard_checkpoint(self) -> None:
-        """Delete the checkpoint, so that the next transfer starts at the first byte. Raises TaskEndedError."""
+        """Delete the checkpoint, and renew the lease. The next transfer starts at the first byte. Raises
+        TaskEndedError.
+        """

@@ -1,8 +1,13 @@
 """Which files are transferred together, and which content is indexed."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from modelhaul.domain.digests import Algorithm, Digest
+from modelhaul.domain.files import SourceFile
+
 _MIB = 1024 * 1024
+_COPY_RATE = 1e9  # bytes per second of a copy inside S3, by many parallel parts; cautious
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +24,15 @@ class TransferPolicy:
     group_files: int = 90
     group_bytes: int = 64 * _MIB
     min_indexed: int = _MIB // 4
+
+
+def list_digests(file: SourceFile, sha256: str, policy: TransferPolicy) -> Iterable[str]:
+    """Return the digests by which the content is indexed: the one that its source publishes, and its SHA-256."""
+    if file.size >= policy.min_indexed:
+        return dict.fromkeys((str(Digest(Algorithm.SHA256, sha256)), str(file.digest)))
+    return (str(file.digest),) if file.digest.algorithm.identifies else ()
+
+
+def estimate_copy_time(size: int) -> float:
+    """Return the seconds that S3 may take to copy `size` bytes inside itself."""
+    return size / _COPY_RATE

@@ -11,25 +11,12 @@ from modelhaul.domain.objects import Blob
 from modelhaul.ports.content import ContentIndex
 from modelhaul.ports.object_store import ObjectStore
 from modelhaul.transfer.lease import Lease
-from modelhaul.transfer.policy import TransferPolicy
+from modelhaul.transfer.policy import TransferPolicy, estimate_copy_time, list_digests
 from modelhaul.transfer.session import TransferSession
 from modelhaul.transfer.source import FileSource
 
 STAGED_BLOB_SECONDS = 6 * 86_400.0  # a day less than the bucket keeps the objects under staging/
-_COPY_RATE = 1e9  # bytes per second of a copy inside S3, by many parallel parts; cautious
 _READ_RATE = 30e6  # bytes per second of a file that is read and inflated, and not stored; cautious
-
-
-def list_digests(file: SourceFile, sha256: str, policy: TransferPolicy) -> Iterable[str]:
-    """Return the digests by which the content is indexed: the one that its source publishes, and its SHA-256."""
-    if file.size >= policy.min_indexed:
-        return dict.fromkeys((str(Digest(Algorithm.SHA256, sha256)), str(file.digest)))
-    return (str(file.digest),) if file.digest.algorithm.identifies else ()
-
-
-def estimate_copy_time(size: int) -> float:
-    """Return the seconds that S3 may take to copy `size` bytes inside itself."""
-    return size / _COPY_RATE
 
 
 @dataclass(frozen=True, slots=True)

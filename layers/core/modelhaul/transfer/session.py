@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from modelhaul.domain.errors import StorageUnavailableError
 from modelhaul.domain.files import Checkpoint, FileRecord, FileResult
 from modelhaul.domain.tasks import Progress, Task
 from modelhaul.ports.clock import Clock
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 LEASE_SECONDS = 90.0  # several heartbeats
 
 
-class OutOfTimeError(Exception):
+class TransferPausedError(Exception):
     """The function's time is nearly over: another function transfers the rest."""
 
 
@@ -44,23 +45,23 @@ class TransferSession:
     advanced: bool = False
     paused: bool = False
     _owner: str = field(default_factory=lambda: str(uuid.uuid4()))
-    _leases: dict[str, "FileLease"] = field(default_factory=dict)
+    _leased: dict[str, FileRecord] = field(default_factory=dict)
 
     def lease_file(self, path: str) -> "FileLease | None":
         """Return the lease of the file, which this session may have already; None if the file is done, or leased to
         another function.
         """
-        if path not in self._leases:
+        if path not in self._leased:
             now = self.clock()
             record = self.files.lease_file(self.task.id, path, owner=self._owner, now=now, until=now + LEASE_SECONDS)
             if record is None:
                 return None
-            self._leases[path] = FileLease(self, record)
-        return self._leases[path]
+            self._leased[path] = record
+        return FileLease(self, self._leased[path])
 
     def release_leases(self) -> None:
         """Let other functions lease the files at once."""
-        for path in self._leases:
+        for path in self._leased:
             self.files.release_lease(self.task.id, path, owner=self._owner)
 
     def is_out_of_time(self, *, needed: float = 0.0) -> bool:
@@ -68,9 +69,9 @@ class TransferSession:
         return self.remaining() < self.settings.stop_before + needed
 
     def check_time(self) -> None:
-        """Raise OutOfTimeError if the function's time is nearly over."""
+        """Raise TransferPausedError if the function's time is nearly over."""
         if self.is_out_of_time():
-            raise OutOfTimeError
+            raise TransferPausedError
 
     def record_files(self, results: Sequence[FileResult]) -> None:
         """Record up to 90 files as done, which ends their leases. Start publishing if they were the last ones.
@@ -103,7 +104,10 @@ class TransferSession:
 
     def postpone_check(self, *, until: float) -> None:
         """Let the sweep check the task no sooner than `check_after` seconds after `until`."""
-        self.tasks.postpone_check(self.task.id, check_at=until + self.check_after)
+        try:
+            self.tasks.postpone_check(self.task.id, check_at=until + self.check_after)
+        except StorageUnavailableError as error:  # the sweep then resends messages, whose duplicates find the lease
+            logger.warning("sweep not postponed", extra={"task_id": self.task.id, "detail": error.detail})
 
     def save_checkpoint(self, path: str, checkpoint: Checkpoint | None) -> None:
         """Store the checkpoint, or delete it with None. Raises LeaseLostError, TaskEndedError."""

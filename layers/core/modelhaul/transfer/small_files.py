@@ -20,7 +20,7 @@ from modelhaul.domain.objects import Blob
 from modelhaul.ports.object_store import ObjectStore
 from modelhaul.transfer.policy import TransferPolicy
 from modelhaul.transfer.reuse import ContentReuse
-from modelhaul.transfer.session import FileLease, OutOfTimeError, TransferSession
+from modelhaul.transfer.session import FileLease, TransferPausedError, TransferSession
 from modelhaul.transfer.source import FileSource
 
 logger = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class SmallFileBatch:
         try:
             self.session.check_time()
             return self.reuse.reuse(record, blobs, self.lease) or self._store_file(record)
-        except OutOfTimeError:
+        except TransferPausedError:
             self.session.paused = True
             return None
         except ModelhaulError as error:

@@ -34,8 +34,8 @@ class PartBuffer:
 class PartWindow:
     """The parts in memory. They are taken in order, filled in any order, hashed in order, and stored in any order.
 
-    `parts` are those that are stored, 1..n without a gap, and `state` is the hash's state after them. All methods may
-    be called by any thread.
+    `parts` are those that are stored, 1..n without a gap, and `state` is the hash's state after them. Any
+    thread may call the methods, except `allocate` before and `free` after the transfer.
     """
 
     def __init__(

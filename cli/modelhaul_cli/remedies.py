@@ -1,0 +1,68 @@
+"""Remedies in terms of commands and options. They replace remedies of the API that name routes, fields or headers.
+
+The keys are the error types of tasks and the last parts of the `type` of problems.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+_RUN_LATER = "Run the command again later."
+_CORRECT_VALUES = "Correct the values that the message names, and run the command again."
+_CHECK_KEY = "Check that the API key belongs to this stack and that the API URL is correct."
+_CHECK_VERSION = "Check that the API URL is correct and that modelhaul and the stack have the same version."
+
+_REMEDIES: Mapping[str, str] = {
+    "model-exists": "Use the existing model, or delete it with `modelhaul rm MODEL_ID` and import again.",
+    "import-in-progress": "Follow the running import with `modelhaul status TASK_ID --follow`, or cancel it with "
+    "`modelhaul cancel TASK_ID`. `modelhaul tasks --status pending` lists the running imports.",
+    "empty-model": "Import a revision that has files. If you passed --allow or --ignore, change the patterns so that "
+    "they select files.",
+    "required-files-missing": "Add the files that the message names to the model. If --allow, --ignore or --weights "
+    "excluded them, change these options; --weights all includes all weights. Then import again.",
+    "unsafe-model": "Import the model in safetensors format (--weights safetensors; scikit-learn: skops), or exclude "
+    "the unsafe file: with --ignore, or by removing it from the ZIP archive. If you trust the file, ask an operator to "
+    "set PicklePolicy to warn.",
+    "archive-too-large": "Split the archive, or ask an operator to raise the limit that the message names.",
+}
+_PROBLEM_REMEDIES: Mapping[str, str] = {
+    **_REMEDIES,
+    "model-not-found": "Check the name or the ID. `modelhaul ls` lists the imported models. If the model is private at "
+    "its source, ask an operator to configure a token with read access.",
+    "file-not-found": "`modelhaul show MODEL_ID` lists the files of the model.",
+    "task-not-found": "Check the task ID. `modelhaul tasks` lists the tasks.",
+    "task-ended": "`modelhaul status TASK_ID` shows the result. `modelhaul rm MODEL_ID` deletes an imported model.",
+    "invalid-reference": _CORRECT_VALUES,
+    "invalid-repository": _CORRECT_VALUES,
+    "invalid-fields": _CORRECT_VALUES,
+    "invalid-parameters": _CORRECT_VALUES,
+    "invalid-api-key": _CHECK_KEY,
+    "unauthorized": _CHECK_KEY,
+    "invalid-json": _CHECK_VERSION,
+    "invalid-form": _CHECK_VERSION,
+    "invalid-idempotency-key": _CHECK_VERSION,
+    "idempotency-key-reused": _CHECK_VERSION,
+    "unsupported-media-type": _CHECK_VERSION,
+    "body-too-large": _CHECK_VERSION,
+    "no-such-route": _CHECK_VERSION,
+    "request-refused": _CHECK_VERSION,
+    "request-in-progress": _RUN_LATER,
+    "rate-limited": f"{_RUN_LATER} A configured token raises most rate limits.",
+    "source-unavailable": f"{_RUN_LATER} If the error persists, check the source's status page.",
+    "unexpected-answer": f"{_RUN_LATER} If the error persists, ask an operator to check the source's URL in the stack "
+    "parameters.",
+    "storage-unavailable": _RUN_LATER,
+    "throttled": _RUN_LATER,
+    "gateway-failure": _RUN_LATER,
+    "gateway-timeout": _RUN_LATER,
+    "internal-error": "Run the command again. If the error persists, ask an operator to check the log.",
+}
+
+
+def find_problem_remedy(problem_type: str, remedy: str) -> str:
+    """Return the remedy for an error response. `remedy` is the API's remedy, or ""."""
+    return _PROBLEM_REMEDIES.get(problem_type, remedy)
+
+
+def find_task_remedy(error: Mapping[str, Any]) -> str:
+    """Return the remedy for the `error` of a task or a model, or ""."""
+    return _REMEDIES.get(str(error.get("type")), str(error.get("remedy") or ""))

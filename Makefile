@@ -34,14 +34,15 @@ help: ## show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 	@echo
 	@echo "Options of run, up and down: STACK=name (run several stacks at the same time)."
-	@echo "Options of run and up: UPSTREAM=auto|internet|loopback, HF_ENDPOINT=url (Hub-compatible server),"
-	@echo "  GITHUB_API_URL=url GITHUB_URL=url GITHUB_RAW_URL=url (GitHub-compatible server), STACK_PORT=number."
+	@echo "Options of run and up: UPSTREAM=internet|loopback|auto (Hub and GitHub: public servers, local test servers, or"
+	@echo "  the public servers if they are reachable), HF_ENDPOINT=url (Hub-compatible server), STACK_PORT=number,"
+	@echo "  GITHUB_API_URL=url GITHUB_URL=url [GITHUB_RAW_URL=url] (GitHub-compatible server)."
 	@echo "Option of run: RUN_EXIT=1 (stop the stack after the imports)."
 	@echo "Option of bench: PARTS=\"data-path memory\" (run only these, and replace their sections of docs/benchmarks.md)."
 	@echo "Option of pages: PAGES=\"openapi calls\" (generate only these; all take about 15 minutes)."
 	@echo "Option of build and deploy: ARCHITECTURE=arm64|x86_64."
 
-setup: ## install the environments in .venv and .local/venvs (other targets run this first)
+setup: ## create the virtual environments in .venv and .local/venvs (other targets run this first)
 	@$(if $(PYTHON),"$(PYTHON)" requirements/install.py,echo '$(NO_PYTHON)' >&2; exit 1)
 
 run: setup ## start the local stack, import a sample ZIP archive and models, run until Ctrl-C
@@ -86,7 +87,7 @@ recording: setup ## record the output of make run as docs/make-run.svg
 	@$(MAKE) --no-print-directory run STACK=recording UPSTREAM=loopback RUN_EXIT=1 | python -m local.recording docs/make-run.svg
 
 # The build cache ignores the architecture of a layer.
-build: setup ## build for AWS
+build: setup ## build the stack for deployment to AWS
 	MODELHAUL_ARCHITECTURE=$(ARCHITECTURE) sam build --no-cached --parameter-overrides Architecture=$(ARCHITECTURE)
 
 # The option replaces all saved parameters, which are the defaults of the prompts: pass them again.

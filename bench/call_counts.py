@@ -195,17 +195,17 @@ def _describe_shape(shape: Shape, counts: Mapping[int, Counts]) -> str:
 def describe_counts() -> str:
     """Return the page in Markdown."""
     return f"""\
-# Requests, messages and units of an import
+# Requests, messages and request units of an import
 
 `make pages PAGES=calls` generates this page. `bench/tests/test_pages.py` fails if a code change alters a number,
 until the page is generated again. Each column is an import of that size through the complete pipeline and the real
-adapters, with moto, and every request is counted in botocore. `constant` and `each further` describe the line through
-the first and the last column.
+adapters, with moto, and every request is counted in botocore. `constant` and `each further …` are the intercept and the
+slope of a straight line through the first and the last column.
 
 - The request units of DynamoDB are computed from the sizes of the items and indexes, by the rules of its documentation,
   because moto does not report them.
 - The counts do not include Lambda's own requests to the queues (receive and delete for each message, polling of idle
-  queues), and the requests of the API and the sweep.
+  queues), or the requests of the API and the sweep.
 - Large files are scaled down by a factor of 2,048: parts of 32 MiB become 16 KiB, and all limits are scaled too. The
   number of requests is therefore the same as in a function. A file of 256 parts (8 GiB) or more has 32 checkpoints, and
   additional ones if 20 s pass between two of them.

@@ -72,8 +72,8 @@ _STREAM = StreamSettings(
 )
 
 
-# Without its response, the POST is refused with 409. The next POST sends it again, so its first try would always fail.
-_SEPARATE = {"dynamodb PutItem (answers)"}
+# Without its response, the POST is rejected with 409. The next POST sends it again, so its first try would always fail.
+_SEPARATE = {"dynamodb PutItem (idempotency)"}
 
 
 class ImportKind(StrEnum):
@@ -224,7 +224,7 @@ class Bench:
         )
         rejections = self._start(kind, files)
         task = self._finish()
-        ends = [f"refused with {' and '.join(map(str, sorted(set(rejections))))}"] if rejections else []
+        ends = [f"rejected with {' and '.join(map(str, sorted(set(rejections))))}"] if rejections else []
         if task.status is TaskStatus.FAILED:
             assert task.error is not None
             assert task.error.retryable, task.error
@@ -293,8 +293,8 @@ class Bench:
 
     def _expire_first_request(self) -> None:
         """Let the first request with this key time out."""
-        answers: Any = dynamodb_backends[DEFAULT_ACCOUNT_ID][REGION].tables["answers"]
-        for item in answers.items.values():
+        table: Any = dynamodb_backends[DEFAULT_ACCOUNT_ID][REGION].tables["idempotency"]
+        for item in table.items.values():
             item.attrs["in_progress_expiration"].value = "0"
 
     def _drop(self, archive: bytes, key: str) -> str:
@@ -407,22 +407,22 @@ def open_bench() -> Iterator[Bench]:
         patch.setattr(database.files, "save_checkpoint", save_checkpoint)
         limits = DynamoDBRateLimitStore(open_connection(REGION), rate_limits_table="limits")
         limits._limits.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
-        create_answers_table()
-        answers = DynamoDBResponseStore("answers", region=REGION)
+        create_idempotency_table()
+        responses = DynamoDBResponseStore("idempotency", region=REGION)
         patch.setattr(wiring, "create_submitter", lambda: deployment.submitter)
-        patch.setattr(wiring, "create_response_store", lambda: answers)
+        patch.setattr(wiring, "create_response_store", lambda: responses)
         bench = Bench(aws, deployment, archives, store, limits)
         bench.prepare()
         yield bench
         aws.fault = None
 
 
-def create_answers_table() -> None:
+def create_idempotency_table() -> None:
     """Create the table as defined in the template."""
     table = read_template()["Resources"]["IdempotencyTable"]["Properties"]
     names = ("AttributeDefinitions", "KeySchema", "BillingMode")
     boto3.client("dynamodb", region_name=REGION).create_table(
-        TableName="answers", **{name: table[name] for name in names}
+        TableName="idempotency", **{name: table[name] for name in names}
     )
 
 
@@ -492,23 +492,23 @@ def describe_faults(*, keep_outages: bool = False) -> str:
 # Faults of AWS requests
 
 `make pages PAGES=faults` generates this page. `bench/tests` repeats the imports and compares their results with this
-page. Of those with an outage, it repeats some.
+page. It repeats only some of the imports with an outage.
 
 A model of {len(build_files(0))} files is imported in four ways, with the real adapters and moto. One file has two
 parts, and two files have content that is already stored for another model. For each fault, one import runs in which the
-first try of each request fails with this fault. For outages and for `PutItem (answers)`, each request has a separate
-import. The numbers in parentheses count the requests with this result. `DONE` means that every file was published
-exactly once and byte for byte, and that no multipart upload remains.
+first try of each request fails with this fault. For outages and for `PutItem (idempotency)`, each request has a
+separate import. The numbers in parentheses count the requests with this result. `DONE` means that every file was
+published exactly once and byte for byte, and that no multipart upload remains.
 
-- *upload cut*: the connection breaks after half of the request body was read from its buffer.
-- *done, response lost*: AWS executed the request, but the response did not arrive before the read timeout.
-- *down for {OUTAGE} requests*: this request and the next {OUTAGE - 1} requests with this name return 500. This can
-  exceed the retries of the client, of a step and of a message. Results near these limits vary between runs.
+- *upload interrupted*: the connection breaks after half of the request body was read from its buffer.
+- *succeeded, response lost*: AWS executed the request, but the response did not arrive before the read timeout.
+- *unavailable for {OUTAGE} requests*: this request and the next {OUTAGE - 1} requests with this name return 500. This
+  can exceed the retries of the client, of a step and of a message. Results near these limits vary between runs.
 - *FAILED and cleaned up*: the task has an error that says that it can be submitted again, and no file is visible under
   `models/`.
-- *refused with 503*: the response asks the caller to retry. 409 means that the first request with this Idempotency-Key
+- *rejected with 503*: the response asks the caller to retry. 409 means that the first request with this Idempotency-Key
   is still running or crashed; the key can be used again after the timeout of that request.
-- The table or bucket of a request is in parentheses: `limits` is RateLimitsTable, `answers` is IdempotencyTable.
+- The table or bucket of a request is in parentheses: `limits` is RateLimitsTable, `idempotency` is IdempotencyTable.
 - Files, parts and limits are scaled down. moto returns no checksum for a copied part, so a stored entry of an archive
   is also read and uploaded, as with any store that returns no checksum.
 

@@ -165,17 +165,17 @@ def describe_cold_starts(rounds: int = ROUNDS) -> str:
     return f"""\
 ## Cold starts
 
-Each function starts from its built layers and code, in a new interpreter without other packages. *Import* covers the
-import of the handler's module. *First call* also covers settings and clients, which Lambda builds in the init phase
-with a full CPU, and the sample event, until the function connects to AWS or its source. The columns *Import* and
-*First call* are multiples of the CPU time of an empty interpreter ({_median(bare) * 1000:.1f} ms). The functions take
-turns, and the values are medians of {rounds} rounds.
+Each function starts from its built layers and code, in a new interpreter without other packages. *Import* is the
+import of the handler's module. *First call* is the time until the function connects to AWS or its source. It includes
+*Import*, the creation of settings and clients, and the processing of a sample event. Lambda runs the creation in the
+init phase with a full CPU. The columns *Import* and *First call* are multiples of the CPU time of an empty interpreter
+({_median(bare) * 1000:.1f} ms). The functions take turns, and the values are medians of {rounds} rounds.
 
 | Function | Import | First call | CPU ms | Wall ms |
 |:---|---:|---:|---:|---:|
 {"\n".join(rows)}
 
-Import time by package in ms, for the slowest function of each kind (`-X importtime`, which adds time itself):
+Import time by package in ms, for the slowest function of each kind (`-X importtime`, which increases the times):
 
 {"\n".join(slowest)}
 

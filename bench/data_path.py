@@ -97,7 +97,7 @@ process. The methods take turns, and the values are medians of {_ROUNDS} rounds 
 small C programs on the same machine, which count the bytes and discard them. The C program in the table does only the
 necessary work in one thread: read, sha256, write. snapshot_download and the first method with requests do not verify
 the digest. All libraries use their defaults. The wall-clock time depends on the load of the machine; the CPU time
-hardly does.
+depends on it only slightly.
 
 {plot}
 

@@ -81,7 +81,7 @@ function opens up to three connections, one every two seconds. The values are me
 
 {plot}
 
-{format_table(["Functions", "Total MB/s", "Rate / rates of single functions", "Target"], rows)}"""
+{format_table(["Functions", "Total MB/s", "Total rate / sum of the rates of separate functions", "Target"], rows)}"""
 
 
 def describe_connections(run: Run) -> str:

@@ -44,7 +44,7 @@ def count_repository(count: int) -> dict[str, int]:
     services = {name: {c: n for c, n in calls.items() if c.startswith(name)} for name in ("sqs", "dynamodb", "s3")}
     return {
         "GitHub REST calls": origins["api"],
-        "raw host, files": origins["raw"],
+        "raw content host, files": origins["raw"],
         "LFS batch calls": origins["lfs"],
         "LFS downloads": origins["media"],
         "queue messages": counted.messages.total(),

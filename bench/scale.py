@@ -142,8 +142,9 @@ of {_DEFAULT} functions, it would run for {_format_time(hours * 3600)} and cost 
 ${one.price.functions:.3f}. Whether the network of one task reaches this rate was not measured. The requests that store
 the parts cost the same in both cases. Publication costs Modelhaul one additional copy request for each 512 MiB.
 
-A task for each import is therefore slightly cheaper, but it needs additional software to start, monitor and resume it.
-A task that runs all the time costs ${always:.0f} a month; the idle stack costs $1.70.
+A Fargate task for each import is therefore slightly cheaper, but it needs additional software to start, monitor and
+resume it. A Fargate task that runs all the time costs ${always:.0f} a month; the idle stack costs $1.70 without
+monitoring.
 
 ## Assumptions
 

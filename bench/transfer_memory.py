@@ -82,4 +82,4 @@ and 32 MiB for larger files. The highest peak is {highest / MB:.0f} MB; the limi
 
 {plot}
 
-{format_table(["File", "RSS before", "Peak RSS", "Written to disk", "Files left"], rows)}"""
+{format_table(["File", "RSS before", "Peak RSS", "Written to disk", "Temporary files left"], rows)}"""

@@ -13,7 +13,7 @@ from local.errors import LocalStackError
 from local.importing import import_samples, print_commands, print_function_errors, print_line
 from local.sample import write_sample_archive
 from local.sources import SourceUrls
-from local.stack import DEFAULT_NAME, LocalStack, StackState
+from local.stack import DEFAULT_NAME, LocalStack, StackState, read_tail
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -52,7 +52,7 @@ def deploy_stack(stack: LocalStack, options: argparse.Namespace, console: Consol
 
 def start_stack(stack: LocalStack, options: argparse.Namespace, console: Console) -> None:
     state = deploy_stack(stack, options, console)
-    print_line(console, f"The stack is running: {state.api_url} (state: {stack.state_path})")
+    print_line(console, f"The stack is running: {state.api_url} (state file: {stack.state_path})")
     print_commands(state, write_sample_archive(stack.folder), console)
 
 
@@ -80,7 +80,7 @@ def run_in_foreground(stack: LocalStack, options: argparse.Namespace, console: C
             return 0 if is_successful else 1
         print_line(console, "The stack is running. Press Ctrl-C to stop it.")
         psutil.Process(state.ministack_pid).wait()
-        raise LocalStackError("MiniStack exited unexpectedly.")
+        raise LocalStackError(f"MiniStack exited unexpectedly.\n{read_tail(stack.ministack_log)}")
     finally:
         # A second Ctrl-C must not interrupt the cleanup.
         for number in STOP_SIGNALS:

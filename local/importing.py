@@ -41,7 +41,7 @@ class ImportApi:
         """Submit `model` to the route with the last segment `source`. Returns the task ID, or None if the model already
         exists or is being imported (409).
 
-        Raises LocalStackError with the message of the API for any other response.
+        Raises LocalStackError with the message and the remedy of the API for any other response.
         """
         response = self._session.post(f"{self._url}/upload/{source}", json=model, timeout=REQUEST_TIMEOUT)
         if response.status_code == requests.codes.conflict:
@@ -73,13 +73,14 @@ class ImportApi:
 
 
 def describe_problem(response: requests.Response) -> str:
-    """Return the status and the detail of the problem details (RFC 9457), or the beginning of the body."""
+    """Return the status, and the detail and remedy of the problem details (RFC 9457) or the beginning of the body."""
     try:
         problem = response.json()
         detail = problem.get("detail") or problem.get("title") or json.dumps(problem)
+        remedy = problem.get("remedy") or ""
     except (ValueError, AttributeError):
-        detail = response.text[:500]
-    return f"{response.status_code} {detail}"
+        detail, remedy = response.text[:500], ""
+    return f"{response.status_code} {detail} {remedy}".rstrip()
 
 
 def follow_task(read_task: Callable[[], Task], console: Console) -> Task:
@@ -148,12 +149,13 @@ def print_commands(state: StackState, sample: Path, console: Console, task_id: s
     command = Path(sys.executable).with_name("modelhaul").relative_to(ROOT, walk_up=True)
     open_upload = f"curl -s {url}/upload/local {key} {json_type} -d '{upload}'"
     extract_url = """tee /dev/stderr | sed -n 's/.*"url": "\\([^"]*\\)".*/\\1/p'"""
+    upload_steps = "request a presigned URL with the file size in bytes, and upload the file to it"
     lines = [
         "Import a ZIP archive of up to 4.5 MB (models are directories with config.json, tokenizer.json and weights):",
         f"  curl -si '{url}/upload/local?model_name=my-models' {key} -F file=@{path}",
-        "Import a ZIP archive of up to 5 GB: request a presigned URL (size in bytes), and upload the file to it:",
+        f"Import a ZIP archive of up to 5 GB: {upload_steps}:",
         f'  curl -sSi -T {path} "$({open_upload} | {extract_url})"',
-        "Import any ZIP archive by copying it to the incoming bucket, then read the outcome:",
+        "Import any ZIP archive: copy it to the incoming bucket, then read the result that is written to outcomes/:",
         f"  {copy_command} {path} {bucket}/{key_name} {endpoint}",
         f"  {copy_command} {bucket}/outcomes/{key_name}.json - {endpoint}",
         "Import a model from the Hugging Face Hub:",
@@ -205,7 +207,8 @@ def follow(api: ImportApi, task_id: str | None, console: Console) -> tuple[bool,
         return True, None
     task = follow_task(lambda: api.read_task(task_id), console)
     if task["task_status"] != "DONE":
-        print_line(console, f"The import failed: {task.get('error_msg')}")
+        remedy = (task.get("error") or {}).get("remedy") or ""
+        print_line(console, f"The import failed: {task.get('error_msg')} {remedy}".rstrip())
         return False, task_id
     for model in task["models"]:
         print_line(console, describe_result(model))
@@ -215,7 +218,8 @@ def follow(api: ImportApi, task_id: str | None, console: Console) -> tuple[bool,
 def describe_result(model: dict[str, Any]) -> str:
     """Return one line for a model of a task, or for a directory that is not a model."""
     if "lacks" in model:
-        return f"{model['name']}: {model['status']}, missing {', '.join(model['lacks'])}"
+        return f"{model['name']}: skipped, missing {', '.join(model['lacks'])}"
+    status = str(model["status"]).lower()
     if "error" in model:
-        return f"{model['name']}: {model['status']}. {model['error']['detail']}"
-    return f"{model['name']}: {model.get('location') or model['status']}"
+        return f"{model['name']}: {status}. {model['error']['detail']} {model['error'].get('remedy') or ''}".rstrip()
+    return f"{model['name']}: {model.get('location') or status}"

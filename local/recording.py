@@ -34,7 +34,7 @@ _OMITTED_PREFIXES = ("Installing ", "PENDING")
 def record(output: str) -> str:
     """Return an SVG of the output of a run. Raises ValueError if the run failed or was interrupted."""
     if "Stopped." not in output or "DONE" not in output or "import failed" in output:
-        raise ValueError("The run failed or was interrupted. No picture was written.")
+        raise ValueError("The run failed or was interrupted. The SVG file was not written.")
     console = Console(record=True, file=io.StringIO(), width=WIDTH, color_system="truecolor", legacy_windows=False)
     console.print(Text("$ make run", style="bold"))
     for line in shorten(stabilize(output)):

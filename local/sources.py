@@ -17,7 +17,7 @@ Upstream = Literal["auto", "internet", "loopback"]
 
 _PUBLIC = "public server"
 _CONFIGURED = "configured server"
-_LOOPBACK = "loopback test server"
+_LOOPBACK = "local test server"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def choose_sources(
     reason = ""
     if upstream == "loopback" or (upstream == "auto" and not is_available(f"{INTERNET.hub}/api/models/{SAMPLE_MODEL}")):
         loopback = start_loopback()
-        reason = ", because huggingface.co is unreachable" if upstream == "auto" else ""
+        reason = ": huggingface.co is unreachable and UPSTREAM=auto" if upstream == "auto" else ""
     hub, hub_description = INTERNET.hub, _PUBLIC
     if configured.hub:
         hub, hub_description = configured.hub.rstrip("/"), _CONFIGURED
@@ -76,13 +76,14 @@ def choose_sources(
     if "github_api" in loopback:
         urls = SourceUrls(hub, loopback["github_api"], loopback["github"], loopback["github_raw"])
         return Sources(urls, hub_description, f"{_LOOPBACK}{reason}", LOOPBACK_REPOSITORY)
-    reason = f", because the {_LOOPBACK} requires {loopback['github_lacks']}" if "github_lacks" in loopback else ""
+    lacks = loopback.get("github_lacks")
+    reason = f": the local GitHub test server is not available without {lacks}" if lacks else ""
     urls = SourceUrls(hub, INTERNET.github_api, INTERNET.github, INTERNET.github_raw)
     return Sources(urls, hub_description, f"{_PUBLIC}{reason}", "")
 
 
 def check_urls(configured: SourceUrls) -> None:
-    """Raises LocalStackError for an invalid or missing URL."""
+    """Raise LocalStackError for an invalid or missing URL."""
     variables = {
         "HF_ENDPOINT": configured.hub,
         "GITHUB_API_URL": configured.github_api,
@@ -93,7 +94,9 @@ def check_urls(configured: SourceUrls) -> None:
         if url and not re.match(r"https?://[^/]", url):
             raise LocalStackError(f"{name} must be an HTTP or HTTPS URL, not {url!r}.")
     if bool(configured.github_api) != bool(configured.github) or (configured.github_raw and not configured.github):
-        raise LocalStackError("Set both GITHUB_API_URL and GITHUB_URL; GITHUB_RAW_URL is optional in addition to them.")
+        raise LocalStackError(
+            "GITHUB_API_URL and GITHUB_URL must be set together. GITHUB_RAW_URL is optional and requires both."
+        )
 
 
 def is_available(url: str) -> bool:

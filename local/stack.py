@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCAL = ROOT / ".local"
 ENVIRONMENTS = LOCAL / "venvs"
 BUILDS = LOCAL / "builds"
+# Folders of .local that are not stacks: `make down` deletes the folder of a stack.
+_RESERVED_NAMES = {ENVIRONMENTS.name, BUILDS.name, "artifacts", "benchmarks", "contenders", "tools"}
 DEFAULT_NAME = "local"
 
 REGION = "us-east-1"
@@ -67,16 +69,17 @@ class LocalStack:
     """A named stack with its folder, processes and state."""
 
     def __init__(self, name: str = DEFAULT_NAME) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name) or name in {
-            ENVIRONMENTS.name,
-            BUILDS.name,
-        }:
+        if name in _RESERVED_NAMES:
+            raise LocalStackError(f"The stack name {name!r} is reserved.")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name):
             raise LocalStackError(
-                f"Invalid stack name {name!r}: use lowercase letters, digits and hyphens, at most 31 characters."
+                f"Invalid stack name {name!r}. Use up to 31 lowercase letters, digits and hyphens. The first character "
+                "must not be a hyphen."
             )
         self.name = name
         self.folder = LOCAL / name
         self.state_path = (LOCAL if name == DEFAULT_NAME else self.folder) / "stack.json"
+        self.ministack_log = self.folder / "ministack.log"
         self.processes = ProcessRecord(self.folder / "processes.json")
 
     def is_up(self) -> bool:
@@ -180,7 +183,7 @@ class LocalStack:
             "PATH": os.defpath,
             "LANG": "C.UTF-8",
         }
-        log = self.folder / "ministack.log"
+        log = self.ministack_log
         command = [str(ENVIRONMENTS / "ministack" / "bin" / "ministack")]
         process = self.processes.start("ministack", command, environment=environment, folder=self.folder, log=log)
         endpoint = f"http://127.0.0.1:{port}"

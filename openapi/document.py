@@ -4,7 +4,6 @@ import importlib.util
 import json
 import re
 import tomllib
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from aws_lambda_powertools.event_handler.openapi.merge import OpenAPIMerge
 
 from modelhaul.domain import errors
 from modelhaul.entrypoints.documents import describe_headers, describe_problem
-from modelhaul.entrypoints.problems import find_status, find_title
 from openapi.examples import EXAMPLES, PROBLEMS, Example, show_problem
 from openapi.responses import describe_bodies
 
@@ -23,27 +21,27 @@ SECURITY = "apiKey"
 DESCRIPTION = """\
 Modelhaul imports AI models from the Hugging Face Hub, GitHub and ZIP archives into Amazon S3, and verifies every file.
 
-An import runs in the background. A POST request returns immediately; its response names the task of the import in the
-header `Location` or `Link`. Read the task for the progress and the result. Every error response is a problem document
-(RFC 9457) with a stable `type`. Send the API key in the header `x-api-key`.
+An import runs in the background. A POST request returns immediately; its response links to the import's task in the
+header `Location` or `Link`. The task shows the progress and the result. Every error response is a problem document
+(RFC 9457) with a stable `type`.
+
+Send the API key in the header `x-api-key`. With AuthMode=IAM, sign the request with Signature Version 4 instead.
 """
 TAGS = {
     "Uploads": "Start imports.",
     "Tasks": "Follow and cancel imports.",
-    "Models": "List, read, download and delete imported models.",
-    "Documentation": "Read this OpenAPI document.",
+    "Models": "List, get, download and delete imported models.",
+    "Documentation": "Get the OpenAPI document.",
 }
-# Problems that every route can return, from API Gateway or from its function.
-COMMON: dict[int, dict[str, str]] = {
-    HTTPStatus.FORBIDDEN: {"invalid-api-key": "Missing or invalid API key"},
-    HTTPStatus.TOO_MANY_REQUESTS: {
-        "throttled": "Too many requests",
-        "quota-exceeded": "Daily quota exceeded",
-    },
-    HTTPStatus.INTERNAL_SERVER_ERROR: {"internal-error": "Internal error"},
-    HTTPStatus.SERVICE_UNAVAILABLE: {"storage-unavailable": "Storage unavailable"},
-    HTTPStatus.GATEWAY_TIMEOUT: {"gateway-timeout": "No response within 29 seconds"},
-}
+# Problems that every route can return, from API Gateway or from its function. The examples have statuses and titles.
+COMMON = (
+    "invalid-api-key",
+    "throttled",
+    "quota-exceeded",
+    "internal-error",
+    "storage-unavailable",
+    "gateway-timeout",
+)
 # Problems that every POST can return for its Idempotency-Key.
 IDEMPOTENCY_ERRORS = (
     errors.InvalidIdempotencyKeyError,
@@ -79,7 +77,7 @@ def load_apps() -> dict[str, APIGatewayRestResolver]:
 
 
 def build_document() -> dict[str, Any]:
-    """Return the document: the merged schemas of all functions, completed with problems, examples and components."""
+    """Return the document: the merged schemas of all functions, with problems, examples and components added."""
     merge = OpenAPIMerge(
         title="Modelhaul",
         version=tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"],
@@ -122,11 +120,11 @@ def _complete_operation(operation: dict[str, Any], method: str, path: str) -> No
     for response in responses.values():
         if response.get("content", {}).get("application/json", {}).get("schema", {}).get("title") == "Return":
             del response["content"]
-    for status, titles in COMMON.items():
-        if status != HTTPStatus.FORBIDDEN or operation.get("security") != []:
-            _add_problem(responses, status, titles)
-    for kind in IDEMPOTENCY_ERRORS if method == "post" else ():
-        _add_problem(responses, find_status(kind), {kind.type: find_title(kind)})
+    for kind in COMMON:
+        if kind != "invalid-api-key" or operation.get("security") != []:
+            _add_problem(responses, kind)
+    for error in IDEMPOTENCY_ERRORS if method == "post" else ():
+        _add_problem(responses, error.type)
     _add_examples(operation, EXAMPLES.get(f"{method.upper()} {path}", Example()))
     operation["responses"] = dict(sorted(responses.items()))
 
@@ -168,9 +166,10 @@ def _add_problem_examples(response: dict[str, Any], content: dict[str, Any], own
         response["headers"]["Retry-After"]["example"] = str(min(delays))
 
 
-def _add_problem(responses: dict[str, Any], status: int, titles: dict[str, str]) -> None:
-    added: dict[str, Any] = dict(describe_problem(titles))
-    known = responses.setdefault(str(int(status)), added)
+def _add_problem(responses: dict[str, Any], kind: str) -> None:
+    problem = PROBLEMS[kind]
+    added: dict[str, Any] = dict(describe_problem({kind: problem["title"]}))
+    known = responses.setdefault(str(problem["status"]), added)
     if known is not added:
         known["description"] += f" {added['description']}"
         known["content"][_PROBLEM]["examples"] |= added["content"][_PROBLEM]["examples"]

@@ -1,13 +1,25 @@
-"""Examples of requests and responses. The code of the API generates the responses."""
+"""Examples of requests and responses.
+
+The code of the API generates the responses, and raises the errors. Only the texts of errors that need a response from a
+source or from AWS are copied from the code. `test_openapi.py` checks that the code has each text.
+"""
 
 import hashlib
+import io
 import json
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
+from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
+
+from modelhaul.adapters.dynamodb.pages import read_cursor
+from modelhaul.archives.entries import ArchiveLimits
+from modelhaul.archives.models import inspect_archive
+from modelhaul.archives.reader import ArchiveReader, open_memory
 from modelhaul.catalog.presentation import (
     present_inspection,
     present_model,
@@ -17,12 +29,19 @@ from modelhaul.catalog.presentation import (
 )
 from modelhaul.domain import errors
 from modelhaul.domain.archives import Archive, UploadTicket
+from modelhaul.domain.claims import check_claimable
 from modelhaul.domain.findings import FileInspection, FileVerdict
 from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
 from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source, describe_missing_model
+from modelhaul.domain.required_files import RequiredFiles
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskError, describe_missing_task
-from modelhaul.entrypoints.problems import create_error_response, create_problem
+from modelhaul.entrypoints.forms import read_upload_form
+from modelhaul.entrypoints.problems import create_error_response, create_invalid_response
 from modelhaul.entrypoints.responses import accept_models, accept_task, accept_upload
+from modelhaul.imports.submit_archive import check_file_name
+from modelhaul_sources import github_api, huggingface_api
+from modelhaul_sources.hosts import HostPolicy
+from modelhaul_sources.http_client import create_retryable_error
 from openapi.gateway import PROBLEMS as GATEWAY_PROBLEMS
 
 BUCKET = "modelhaul-modelsbucket-1a2b3c4d5e6f"
@@ -58,7 +77,7 @@ RUNNING = Task(
     transfer_began_at=CREATED + timedelta(seconds=1),
     bytes_counted_at=CREATED + timedelta(seconds=5),
 )
-_MISSING = errors.RequiredFilesError("OWNER/REPOSITORY at 607a30d783df is not a model. Missing: tokenizer.json.")
+_MISSING = errors.RequiredFilesError(f"OWNER/REPOSITORY at {COMMIT} is not a model. Missing: tokenizer.json.")
 FAILED = Task(
     FAILED_TASK_ID,
     Source.GITHUB,
@@ -76,8 +95,8 @@ CURSOR = "MjAyNS0wNi0yMlQxMjowMDowMC4wMDAwMDArMDAwMCA1ZjBjM2I1My03ZjViLTRhMGUtOW
 class Example:
     """Examples of one route.
 
-    `responses` are the bodies of successful responses by status, `body` is the body of a request, `path` has the path
-    parameters, and `headers` the response headers. `problems` replace those of `PROBLEMS` for this route.
+    `responses`: the bodies of successful responses by status. `body`: the body of the request. `path`: the path
+    parameters. `headers`: the response headers. `problems` replace the examples of `PROBLEMS` for this route.
     """
 
     responses: dict[str, Any] = field(default_factory=dict)
@@ -121,78 +140,95 @@ def _show_upload() -> Any:
 
 
 def show_problem(error: errors.ModelhaulError) -> Any:
+    """Return the problem document of the error."""
     return json.loads(create_error_response(error).body or "")
+
+
+def _catch(call: Callable[..., object], *arguments: Any) -> errors.ModelhaulError:
+    """Return the error that the call raises."""
+    try:
+        call(*arguments)
+    except errors.ModelhaulError as error:
+        return error
+    raise ValueError(f"{call} raises no error")
+
+
+def _inspect_archive(file_name: str) -> None:
+    """Inspect an archive with one file."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr(file_name, "text")
+    body = content.getvalue()
+    reader = ArchiveReader(open_memory(body), len(body), _LIMITS)
+    inspect_archive(reader, Archive("posted/models.zip", "models.zip"), RequiredFiles.EQUIVALENTS)
+
+
+def _respond(status: HTTPStatus, headers: Mapping[str, str]) -> None:
+    """Raise the error for a response of the source."""
+    if error := create_retryable_error(f"https://huggingface.co/api/models/{_BERT.name}", status, headers):
+        raise error
+
+
+def _reject_fields(*found: dict[str, Any]) -> Any:
+    """Return the problem document of the validation errors."""
+    return json.loads(create_invalid_response(RequestValidationError(found)).body or "")
 
 
 def _show_problems() -> dict[str, Any]:
     """Return an example of each problem that a route can return, by the last part of its type."""
     gateway = {problem.kind: problem.render() for problem in GATEWAY_PROBLEMS.values()}
-    no_json = create_problem("invalid-json", HTTPStatus.BAD_REQUEST, "The body is not a JSON object.")
-    message = "Input should be a valid string"
-    wrong = create_problem(
-        "invalid-fields",
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        f"revision: {message}",
-        fields=[{"field": "revision", "message": message}],
-    )
+    invalid = {"type": "string_type", "loc": ("body", "revision"), "msg": "Input should be a valid string"}
+    without_file = "multipart/form-data; boundary=x", b"--x--\r\n"
     return {
         **{kind: gateway[kind] for kind in ("invalid-api-key", "throttled", "quota-exceeded", "gateway-timeout")},
-        "invalid-json": json.loads(no_json.body or ""),
-        "invalid-fields": json.loads(wrong.body or ""),
+        "invalid-json": _reject_fields({"type": "json_invalid", "loc": ("body",)}),
+        "invalid-fields": _reject_fields(invalid),
         **{error.type: show_problem(error) for error in _PROBLEMS},
-        "invalid-form-field": show_problem(
-            errors.InvalidFormError("The form must have a file in the field `file`.", field="file")
-        ),
+        "invalid-form-field": show_problem(_catch(read_upload_form, *without_file)),
     }
 
 
-_BERT_COMMIT = _BERT.describe()
+_LIMITS = ArchiveLimits(
+    max_entries=100_000, max_entry_bytes=40_000_000_000, max_total_bytes=500_000_000_000, max_ratio=200
+)
+_IDEMPOTENCY_KEY = "3d3f6b1c-0f6e-4c6e-9a53-7c1d2b8e5f40"
 _PROBLEMS: tuple[errors.ModelhaulError, ...] = (
-    errors.InternalError("Internal error. Request ID: 7d3f0c52-…."),
-    errors.StorageUnavailableError("DynamoDB request failed (ThrottlingException)."),
-    errors.InvalidReferenceError("Invalid pagination cursor.", part="cursor"),
-    errors.InvalidRepositoryError(
-        "Invalid GitHub owner '-owner'. An owner has up to 39 letters, digits and single hyphens between them.",
-        part="owner",
-    ),
-    errors.InvalidFormError("The Content-Type multipart/form-data must have a boundary."),
+    _catch(read_cursor, "x", "id"),
+    _catch(github_api.parse_name, "-owner/repository"),
+    _catch(read_upload_form, "multipart/form-data", b""),
+    _catch(check_claimable, "", [HUB_MODEL]),
+    _catch(check_claimable, "", [replace(HUB_MODEL, status=ModelStatus.IMPORTING)]),
+    _catch(check_claimable, "", [replace(HUB_MODEL, status=ModelStatus.DELETING)]),
+    _catch(_inspect_archive, "../x"),
+    _catch(_inspect_archive, "notes/readme.md"),
+    _catch(HostPolicy.for_hub("https://huggingface.co").check_url, "https://cdn.example.com/model.safetensors"),
+    _catch(_respond, HTTPStatus.TOO_MANY_REQUESTS, {"Retry-After": "300"}),
+    _catch(_respond, HTTPStatus.BAD_GATEWAY, {}),
     errors.ModelNotFoundError(describe_missing_model(HUB_MODEL.model_id)),
+    errors.TaskNotFoundError(describe_missing_task(TASK_ID)),
+    errors.InternalError("Internal error. Request ID: 7d3f0c52-5d0c-4a57-9a0f-2f2c8e1b6a34."),
+    errors.StorageUnavailableError("DynamoDB request failed (ThrottlingException)."),
     errors.RevisionNotFoundError(
         f"Revision 'v2' of {_BERT.name} not found. Send a branch, a tag or a commit of 40 hex digits."
     ),
     errors.ModelFileNotFoundError(f"File 'Config.json' not found in {_BERT.name}."),
-    errors.TaskNotFoundError(describe_missing_task(TASK_ID)),
     errors.TaskEndedError(f"Task {TASK_ID} has already ended."),
     errors.AccessRequiredError(
-        "meta-llama/Llama-3.1-8B is gated. Access must be granted on its page on the Hub first."
+        "meta-llama/Llama-3.1-8B is gated. Accept its terms at https://huggingface.co/meta-llama/Llama-3.1-8B with the "
+        "account that owns the token in HuggingFaceTokenSecret."
     ),
     errors.ModelDisabledError("OWNER/REPOSITORY is blocked on GitHub and cannot be downloaded."),
-    errors.ModelExistsError(f"{_BERT_COMMIT} already exists.", models={HUB_MODEL.model_id: _BERT.name}),
-    errors.ImportInProgressError(
-        f"{_BERT_COMMIT} is being imported by task {TASK_ID}. Follow that task.",
-        model_id=HUB_MODEL.model_id,
-        task_id=TASK_ID,
-    ),
-    errors.DeletionInProgressError(
-        f"{_BERT_COMMIT} is being deleted. Submit again in a few minutes.", model_id=HUB_MODEL.model_id
-    ),
-    errors.ArchiveRefusedError(
-        "Entry '../x' has a '..', '.' or empty segment in its path.", reason="path-escape", entry="../x"
-    ),
-    errors.NoModelInArchiveError(
-        "No directory of the archive is a valid model.", missing={"notes": ["config.json", "tokenizer.json", "weights"]}
-    ),
     errors.ArchiveTooLargeError(
         "The archive has 700,000,000,000 bytes; the limit is 500,000,000,000 (parameter ArchiveMaxTotalBytes)."
     ),
-    errors.InvalidIdempotencyKeyError("The Idempotency-Key must have 1 to 255 visible ASCII characters."),
-    errors.IdempotencyKeyReusedError("This Idempotency-Key was used with a different request."),
-    errors.RequestInProgressError("The first request with this Idempotency-Key is in progress."),
-    errors.CredentialsRefusedError("The source rejected the configured token, which may have expired."),
-    errors.UntrustedHostError("The source redirects to cdn.example.com, which is not an allowed host."),
-    errors.UnexpectedResponseError(f"The response of the source for {_BERT.name} cannot be parsed."),
-    errors.RateLimitedError("The rate limit of the source is exceeded.", retry_after=300),
-    errors.SourceUnavailableError("The source returned status 502."),
+    errors.InvalidIdempotencyKeyError(
+        "Invalid Idempotency-Key 'my key' (6 characters). It must have 1 to 255 printable ASCII characters without "
+        "spaces."
+    ),
+    errors.IdempotencyKeyReusedError(f"Idempotency-Key {_IDEMPOTENCY_KEY!r} was used with a different request."),
+    errors.RequestInProgressError(f"The first request with Idempotency-Key {_IDEMPOTENCY_KEY!r} is in progress."),
+    errors.CredentialsRefusedError("The Hub rejected the token in HuggingFaceTokenSecret. The token may have expired."),
+    errors.UnexpectedResponseError(f"The Hub returned an invalid response for {_BERT.name}."),
 )
 PROBLEMS: dict[str, Any] = _show_problems()
 
@@ -202,23 +238,28 @@ EXAMPLES: dict[str, Example] = {
         body={"model_tag": "bert-base-uncased", "revision": "main", "weights": "safetensors"},
         headers=accept_task(RUNNING).headers,
         problems=(
-            errors.InvalidReferenceError(
-                "Send the name of the model instead of its URL, for example 'google-bert/bert-base-uncased'.",
-                part="name",
+            _catch(huggingface_api.check_name, f"https://huggingface.co/{_BERT.name}"),
+            errors.ModelNotFoundError(
+                "The Hub has no public model google-bert/bert. A private model requires a token with read access in "
+                "HuggingFaceTokenSecret."
             ),
-            errors.ModelNotFoundError("The Hub has no public model google-bert/bert."),
         ),
     ),
     "POST /upload/github": Example(
         body={"owner": "OWNER", "repo_name": "REPOSITORY", "revision": "main"},
         headers=accept_task(RUNNING).headers,
-        problems=(errors.ModelNotFoundError("GitHub has no public repository OWNER/REPOSITORY."),),
+        problems=(
+            errors.ModelNotFoundError(
+                "GitHub has no public repository OWNER/REPOSITORY. A private repository requires a token with read "
+                "access in GitHubTokenSecret."
+            ),
+        ),
     ),
     "POST /upload/local": Example(
         {_CREATED: _show_upload()},
-        {"file_name": "models.zip", "size": 7_000_000_000, "model_name": "my-model"},
+        {"file_name": "models.zip", "size": 3_000_000_000, "model_name": "my-model"},
         headers=accept_models(AWAITED).headers,
-        problems=(errors.InvalidReferenceError("'models.rar' is not the name of a .zip file.", part="file_name"),),
+        problems=(_catch(check_file_name, "models.rar"),),
     ),
     "GET /upload/tasks": Example({_OK: {"tasks": [present_task(FAILED), present_task(RUNNING)], "cursor": CURSOR}}),
     "GET /upload/tasks/{task_id}": Example(

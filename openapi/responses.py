@@ -1,9 +1,9 @@
 """Schemas of the API's response bodies. Tests check the handlers' responses against them."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, SkipJsonSchema, models_json_schema
 from pydantic_core import core_schema
 
@@ -13,9 +13,6 @@ from modelhaul.domain.gate import GateVerdict, SecondOpinion
 from modelhaul.domain.models import ModelStatus, Source
 from modelhaul.domain.selection import Weights
 from modelhaul.domain.tasks import Stage, TaskStatus
-
-Count = Annotated[int, Field(ge=0)]
-Bytes = Annotated[int, Field(ge=0, description="Size in bytes.")]
 
 
 class ResponseBody(BaseModel):
@@ -69,28 +66,31 @@ class Problem(ResponseBody):
     entry: str | SkipJsonSchema[None] = None
     """The invalid entry of the archive."""
     directories: list[IncompleteDirectory] | SkipJsonSchema[None] = None
-    """The directories of the archive, with the files that each lacks."""
+    """The directories of the archive, with their missing files."""
 
 
 class TaskProgress(ResponseBody):
-    files_done: Count
-    files_total: Count
-    bytes_done: Bytes
-    """Bytes that are stored, including `bytes_reused`. Grows while a large file is transferred."""
-    bytes_total: Bytes
-    bytes_reused: Bytes
-    """Bytes that were copied within S3, because their content was already stored."""
-    bytes_per_second: Count | SkipJsonSchema[None] = None
-    """Average download rate from the source since the start of the transfer."""
-    seconds_left: Count | SkipJsonSchema[None] = None
-    """Estimated remaining time of the transfer at this rate."""
+    files_done: NonNegativeInt
+    """Number of files that are stored and verified."""
+    files_total: NonNegativeInt
+    """Number of files to import."""
+    bytes_done: NonNegativeInt
+    """Number of stored bytes, including `bytes_reused`. Grows while a large file is transferred."""
+    bytes_total: NonNegativeInt
+    """Number of bytes to import."""
+    bytes_reused: NonNegativeInt
+    """Number of bytes that were copied within S3, because their content was already stored."""
+    bytes_per_second: NonNegativeInt | SkipJsonSchema[None] = None
+    """Average download rate from the source since the start of the transfer, in bytes per second."""
+    seconds_left: NonNegativeInt | SkipJsonSchema[None] = None
+    """Estimated remaining time of the transfer at this rate, in seconds."""
 
 
 class TaskFailure(ResponseBody):
     type: str = Field(examples=["required-files-missing"])
     """The error type. It is stable, so programs can compare it."""
     retryable: bool
-    """Whether submitting again may succeed."""
+    """Whether a new import may succeed."""
     remedy: str | SkipJsonSchema[None] = None
     """What to do to resolve the error."""
 
@@ -119,9 +119,10 @@ class ModelResult(ResponseBody):
         default=None, examples=["s3://models-bucket/models/huggingface/gpt2/607a30d7/"]
     )
     error: ModelFailure | SkipJsonSchema[None] = None
-    """Why the model is FAILED. A DONE task can have FAILED and READY models. Absent when another task claims it."""
+    """Why the model is FAILED. A DONE task can have FAILED and READY models. Absent if another task has since started
+    to import the model."""
     lacks: list[str] | SkipJsonSchema[None] = None
-    """The files that the SKIPPED directory lacks."""
+    """The files that are missing in the SKIPPED directory."""
 
 
 class TaskSummary(ResponseBody):
@@ -135,7 +136,7 @@ class TaskSummary(ResponseBody):
     progress: TaskProgress
     selection: Selection | SkipJsonSchema[None] = None
     error_msg: str | SkipJsonSchema[None] = None
-    """What happened, if the task FAILED."""
+    """What happened, if the task is FAILED."""
     error: TaskFailure | SkipJsonSchema[None] = None
 
 
@@ -166,7 +167,7 @@ class Inspection(ResponseBody):
     format: str = Field(examples=["safetensors"])
     verdict: FileVerdict
     reason: str | SkipJsonSchema[None] = None
-    """Why the content was not parsed to its end in this format."""
+    """Why the content was not fully parsed in this format."""
     findings: list[Finding] | SkipJsonSchema[None] = None
 
 
@@ -181,19 +182,21 @@ class ManifestGateReport(ResponseBody):
     reasons: list[str]
     """Why the model is unsafe."""
     flags: list[str]
-    """Findings (`kind: path`), and files that are missing (`incomplete`), were not parsed to their end (`not-scanned`)
-    or were not published (`left-out`). A model's record has up to 100 flags, or 8 if its archive has many models. The
-    manifest has all flags."""
+    """Findings (`kind: path`), and files that are missing (`incomplete`), were not fully parsed (`not-scanned`) or were
+    not published (`left-out`). The number is limited in a model's record (8 to 100, depending on the number of models
+    in the archive). The manifest has all."""
     scanned: list[ScannedFile]
-    """Files that pickle loaders read. The manifest has all of them."""
+    """Files with content that pickle loaders can read, and that was therefore scanned. The number is limited in a
+    model's record (8 to 100, depending on the number of models in the archive). The manifest has all."""
     left_out: list[str]
-    """Files that were not published: training state with findings, which no loader opens for inference."""
+    """Files that were not published: training state with findings. Inference does not need them. The number is limited
+    in a model's record (2 to 25, depending on the number of models in the archive). The manifest has all."""
 
 
 class GateReport(ManifestGateReport):
     files: list[InspectedFile]
-    """Inspected files, those that are not clean first. A model's record has up to 50 files, or 4 if its archive has
-    many models. The manifest has all files."""
+    """Inspected files. Files that are not clean come first. The number is limited in a model's record (4 to 50,
+    depending on the number of models in the archive). The manifest has all."""
 
 
 class ModelRecord(ResponseBody):
@@ -208,8 +211,10 @@ class ModelRecord(ResponseBody):
     created_at: datetime
     updated_at: datetime
     selection: Selection | SkipJsonSchema[None] = None
-    files: Count | SkipJsonSchema[None] = None
-    size: Bytes | SkipJsonSchema[None] = None
+    files: NonNegativeInt | SkipJsonSchema[None] = None
+    """Number of files."""
+    size: NonNegativeInt | SkipJsonSchema[None] = None
+    """Total size of the files in bytes."""
     location: str | SkipJsonSchema[None] = None
     gate: GateReport | SkipJsonSchema[None] = None
     error: ModelFailure | SkipJsonSchema[None] = None
@@ -218,21 +223,22 @@ class ModelRecord(ResponseBody):
 
 class ManifestFile(ResponseBody):
     path: str
-    size: Bytes
+    size: NonNegativeInt
+    """Size in bytes."""
     sha256: str
     source_digest: str = Field(examples=["git-sha1:e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"])
-    """The digest that the source published, against which the file was verified."""
+    """Digest from the source. The file was verified with it."""
     inspection: Inspection | SkipJsonSchema[None] = None
     """Absent if `PicklePolicy` is off."""
 
 
 class NotFollowed(ResponseBody):
-    """A symlink or submodule, which is recorded but not imported."""
+    """A symlink or submodule. It is recorded, but not imported."""
 
     path: str
     kind: FileKind
     object: str
-    """The blob of a symlink, or the commit of a submodule."""
+    """Git object ID: the blob of the symlink, or the commit of the submodule."""
 
 
 class Manifest(ResponseBody):
@@ -253,9 +259,9 @@ class Manifest(ResponseBody):
 
 class WholeModel(ModelRecord):
     manifest_url: str | SkipJsonSchema[None] = None
-    """Presigned URL of the manifest, which expires after an hour."""
+    """Presigned URL of the manifest. Expires after an hour."""
     manifest: Manifest | SkipJsonSchema[None] = None
-    """Absent if the manifest has more than 4 MB."""
+    """Absent if the manifest is larger than 4 MB."""
 
 
 class ModelList(ResponseBody):
@@ -275,20 +281,23 @@ class UploadPart(ResponseBody):
     method: Literal["PUT"]
     url: str
     start: int
-    """Offset of the part's first byte."""
+    """Start offset (inclusive) of the part, in bytes."""
     end: int
-    """Offset after the part's last byte."""
+    """End offset (exclusive) of the part, in bytes."""
 
 
 class WholeUpload(ResponseBody):
-    """Upload of an archive of up to 5 GB: a single PUT."""
+    """Upload of an archive of up to 5 GB: a single PUT request."""
 
     method: Literal["PUT"]
     url: str
 
 
 class PartsUpload(ResponseBody):
-    """Upload of an archive above 5 GB: PUT every part, then send `complete`."""
+    """Upload of an archive above 5 GB.
+
+    Upload each part with PUT, then send the `complete` request with the ETags. Send `abort` to cancel.
+    """
 
     parts: list[UploadPart]
     complete: UploadStep
@@ -303,7 +312,7 @@ class Upload(ResponseBody):
 
 
 class _AbsentIsNotNull(GenerateJsonSchema):
-    """Generates schemas without default null, because members without a value are absent from responses."""
+    """Generator of schemas without default null. Members without a value are absent from responses."""
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         if schema.get("default", ...) is None:

@@ -1,12 +1,13 @@
-"""Make the project's environments from the pinned, hashed requirement files.
+"""Create the virtual environments of the project from requirement files with pinned versions and hashes.
 
-Run by `make setup` on Python 3.13; with the argument `tests`, by `make test`, also for what only these need. An
-environment is touched only when its requirement files or the interpreter changed. uv does the work; where it is
-missing, it is installed beside the environments.
+`make setup` runs this script on Python 3.13. `make test` runs it with the argument `tests`, which also installs the
+programs that only the tests use. An environment is updated only if its requirement files or the interpreter changed.
+The packages are installed by uv. If uv is not on PATH, it is installed in an environment of its own.
 """
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ ENVIRONMENTS = {
 
 
 def compute_stamp(requirements: list[Path]) -> str:
-    """A digest of what an environment is made from."""
+    """Return a digest of the interpreter and the requirement files of an environment."""
     digest = hashlib.sha256(sys.executable.encode())
     for path in requirements:
         digest.update(path.read_bytes())
@@ -35,10 +36,11 @@ def compute_stamp(requirements: list[Path]) -> str:
 def run(*command: str | Path) -> None:
     status = subprocess.run(command, check=False).returncode
     if status:
-        sys.exit(f"the environments could not be made: {' '.join(map(str, command))} ended with {status}")
+        sys.exit(f"Cannot create the environments: `{' '.join(map(str, command))}` exited with status {status}.")
 
 
 def find_uv() -> Path:
+    """Return the path of uv. Installs uv if it is not on PATH."""
     if found := shutil.which("uv"):
         return Path(found)
     uv = UV_ENVIRONMENT / "bin/uv"
@@ -51,9 +53,9 @@ def find_uv() -> Path:
 
 
 def install_environment(environment: Path, requirements: list[Path]) -> None:
-    """Make the environment hold exactly the packages of the files, which name all dependencies."""
-    stamp, wanted = environment / ".stamp", compute_stamp(requirements)
-    if stamp.is_file() and stamp.read_text() == wanted:
+    """Install exactly the packages of the requirement files, which list all dependencies, in an environment."""
+    stamp, expected = environment / ".stamp", compute_stamp(requirements)
+    if stamp.is_file() and stamp.read_text() == expected:
         return
     print(f"Installing {environment.relative_to(ROOT)}", flush=True)
     uv = find_uv()
@@ -61,37 +63,41 @@ def install_environment(environment: Path, requirements: list[Path]) -> None:
     python = environment / "bin/python"
     options = ("--quiet", "--require-hashes", "--compile-bytecode", "--python", python)
     run(uv, "pip", "sync", *options, *requirements)
-    stamp.write_text(wanted)
+    stamp.write_text(expected)
 
 
 def install_command_line() -> None:
-    """Put `modelhaul` into .venv, from the working tree. What it needs to be built and run is in dev.txt."""
+    """Install `modelhaul` from the working tree in .venv, as editable. Its dependencies are in dev.txt."""
     environment, project = ROOT / ".venv", ROOT / "pyproject.toml"
     stamp = environment / ".modelhaul.stamp"
-    wanted = compute_stamp([project, REQUIREMENTS / "dev.txt"])
-    if (environment / "bin/modelhaul").is_file() and stamp.is_file() and stamp.read_text() == wanted:
+    expected = compute_stamp([project, REQUIREMENTS / "dev.txt"])
+    if (environment / "bin/modelhaul").is_file() and stamp.is_file() and stamp.read_text() == expected:
         return
     python = environment / "bin/python"
     options = ("--quiet", "--offline", "--no-deps", "--no-build-isolation", "--python", python)
     run(find_uv(), "pip", "install", *options, "--editable", ROOT)
-    stamp.write_text(wanted)
+    stamp.write_text(expected)
 
 
 def provide_git_lfs() -> None:
-    """git-lfs for the loopback GitHub: the system's, else Debian's, unpacked here and not installed (apt checks its
-    signature, and nobody need be root). Without it everything but GitHub's tests and samples works.
+    """Provide git-lfs for the loopback GitHub server.
+
+    If git-lfs is not on PATH, its Debian package is unpacked in GIT_LFS. It is not installed, so that root access is
+    not required; apt verifies its signature. Without git-lfs, only the GitHub tests and the GitHub sample are skipped.
     """
     if shutil.which("git-lfs") or (GIT_LFS / "usr/bin/git-lfs").is_file():
         return
-    words = "git-lfs is missing: install it (https://git-lfs.com) for the tests and the sample of GitHub."
+    message = (
+        "git-lfs not found. Install it (https://git-lfs.com) to run the GitHub tests and import the GitHub sample."
+    )
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-        print(words, file=sys.stderr)
+        print(message, file=sys.stderr)
         return
     print(f"Unpacking {GIT_LFS.relative_to(ROOT)}", flush=True)
     folder = GIT_LFS.with_suffix(".apt")
     shutil.rmtree(folder, ignore_errors=True)
-    for needed in ("lists/partial", "cache/archives/partial"):
-        (folder / needed).mkdir(parents=True)
+    for directory in ("lists/partial", "cache/archives/partial"):
+        (folder / directory).mkdir(parents=True)
     apt = ["apt-get", "-qq", "-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache"]
     apt += ["-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User="]
     steps = [[*apt, "update"], [*apt, "download", "git-lfs"]]
@@ -100,12 +106,14 @@ def provide_git_lfs() -> None:
         run("dpkg-deb", "-x", package, folder / "unpacked")
         (folder / "unpacked").rename(GIT_LFS)
     else:
-        print(words, file=sys.stderr)
+        print(message, file=sys.stderr)
     shutil.rmtree(folder)
 
 
 def install_packages(*packages: str) -> bool:
-    """Installs Debian's packages where this is a machine of root's, such as a container; False if it did not."""
+    """Install Debian packages with apt if the user is root, as in a container. Return False if they were not
+    installed.
+    """
     if not shutil.which("apt-get") or os.geteuid() != 0:
         return False
     print(f"Installing {', '.join(packages)} for the tests", flush=True)
@@ -118,24 +126,28 @@ def install_packages(*packages: str) -> bool:
 
 
 def provide_chromium() -> None:
-    """Chromium and its driver for the test of the API's page. Without them that one test is skipped."""
+    """Provide Chromium and ChromeDriver for the test of the API reference page. Without them, the test is skipped."""
     if shutil.which("chromium") and shutil.which("chromedriver"):
         return
     if not install_packages("chromium", "chromium-driver"):
-        print("Chromium and its driver are missing: install both for the test of the API's page.", file=sys.stderr)
+        print(
+            "Chromium or ChromeDriver not found. Install both to run the test of the API reference page.",
+            file=sys.stderr,
+        )
 
 
 def provide_zip_readers() -> None:
-    """The programs that our ZIP reader is compared with. Without one its tests are skipped."""
+    """Provide the programs that the tests compare the ZIP reader with. The tests of a missing program are skipped."""
     programs = {"unzip": ("unzip",), "7zip": ("7zz", "7z"), "libarchive-tools": ("bsdtar",)}
     missing = [package for package, names in programs.items() if not any(map(shutil.which, names))]
     if missing and not install_packages(*missing):
-        print(f"Install {', '.join(missing)} for the tests that compare ZIP readers.", file=sys.stderr)
+        names = ", ".join(missing)
+        print(f"{names} not found. Install them to run the tests that compare ZIP readers.", file=sys.stderr)
 
 
 if __name__ == "__main__":
     if sys.version_info[:2] != (3, 13):
-        sys.exit("Python 3.13 is needed, as in .python-version.")
+        sys.exit(f"Python 3.13 is required, but this is Python {platform.python_version()}.")
     for name, files in ENVIRONMENTS.items():
         install_environment(ROOT / name, [REQUIREMENTS / file for file in files])
     install_command_line()

@@ -1,5 +1,6 @@
 """Servers that take long to start, settings of hypothesis, and how tests are distributed to workers."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
+from local.stack import LocalStack
 from tests.upstream.git_repository import RepositoryMaker
 from tests.upstream.git_tools import LfsServer, find_missing_tools
 
@@ -45,6 +47,22 @@ class _Scheduler(LoadScopeScheduling):  # type: ignore[misc]
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduler:
     config.option.loadscopereorder = False
     return _Scheduler(config, log)
+
+
+def _name_stack() -> str:
+    """Return the name of the stack of this run, which is the same on its workers."""
+    return f"test-{os.getppid() if 'PYTEST_XDIST_WORKER' in os.environ else os.getpid()}"
+
+
+@pytest.fixture(scope="session")
+def stack_name() -> str:
+    return _name_stack()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the stack of an interrupted run. xdist kills a worker that does not end within 10 s."""
+    if not hasattr(config, "workerinput"):
+        LocalStack(_name_stack()).stop()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -8,8 +8,8 @@ import typer
 from modelhaul_cli.commands import catalog, imports, tasks
 
 _EPILOG = (
-    "Exit codes: 0 success; 1 import failed; 2 invalid usage or configuration; 3 not found; 4 conflict, such as a "
-    "model that already exists; 5 access denied; 6 service or network unavailable; 130 interrupted."
+    "Exit codes: 0 success; 1 import failed or other error; 2 invalid usage or configuration; 3 not found; 4 conflict, "
+    "such as a model that already exists; 5 access denied; 6 service or network unavailable; 130 interrupted."
 )
 
 app = typer.Typer(

@@ -36,7 +36,7 @@ class ApiClient:
     def submit(self, source: str, body: Json) -> str:
         """Submit an import and return the task ID. `source` is the last segment of the route."""
         response = self._post(f"upload/{source}", json=body)
-        return self._read_task_id(response.headers.get("Location"))
+        return self._read_task_id(response, response.headers.get("Location"))
 
     def submit_archive(self, file_name: str, content: bytes, model_name: str | None) -> str:
         """Submit a ZIP archive in the request body and return the task ID."""
@@ -44,7 +44,7 @@ class ApiClient:
         form, content_type = urllib3.encode_multipart_formdata({"file": (file_name, content, "application/zip")})
         params = {"model_name": model_name} if model_name else None
         response = self._post("upload/local", params=params, data=form, content_type=content_type)
-        return self._read_task_id(response.links.get("status", {}).get("url"))
+        return self._read_task_id(response, response.links.get("status", {}).get("url"))
 
     def open_upload(self, file_name: str, size: int, model_name: str | None) -> Json:
         """Open an upload of a larger ZIP archive. Returns `task_id`, `expires_at` and `upload` (the presigned URLs)."""
@@ -91,7 +91,7 @@ class ApiClient:
         response = self._request("GET", f"models/{quote(model_id, safe='')}/files/{quote(path)}")
         location = response.headers.get("Location")
         if response.status_code != HTTPStatus.FOUND or not location:
-            raise _create_unexpected_response_error()
+            raise _create_unexpected_response_error(response, "without the URL of a file")
         return location
 
     def _list(self, route: str, key: str, limit: int, filters: dict[str, str | None]) -> tuple[list[Json], bool]:
@@ -129,24 +129,27 @@ class ApiClient:
         return response
 
     def _read_json(self, response: requests.Response) -> Json:
+        if response.status_code >= HTTPStatus.MULTIPLE_CHOICES:
+            raise _create_unexpected_response_error(response, "instead of a JSON object")
         try:
             body = response.json()
         except ValueError:
-            body = None
-        if not isinstance(body, dict) or response.status_code >= HTTPStatus.MULTIPLE_CHOICES:
-            raise _create_unexpected_response_error()
+            raise _create_unexpected_response_error(response, "with a body that is not JSON") from None
+        if not isinstance(body, dict):
+            raise _create_unexpected_response_error(response, "with a body that is not a JSON object")
         return body
 
-    def _read_task_id(self, location: str | None) -> str:
+    def _read_task_id(self, response: requests.Response, location: str | None) -> str:
         if not location:
-            raise _create_unexpected_response_error()
+            raise _create_unexpected_response_error(response, "without the URL of a task")
         return location.rpartition("/")[2]
 
 
-def _create_unexpected_response_error() -> UnavailableError:
+def _create_unexpected_response_error(response: requests.Response, problem: str) -> UnavailableError:
+    outcome = f"{response.request.method} {response.url} returned {response.status_code} {problem}."
     return UnavailableError(
         "Unexpected response",
-        "The server does not appear to be a Modelhaul API.",
+        f"{outcome} The server does not appear to be a Modelhaul API.",
         remedy="Check the API URL. It includes the stage, as in https://….amazonaws.com/v1.",
         transient=False,
     )

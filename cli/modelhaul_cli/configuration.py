@@ -41,9 +41,9 @@ def find_configuration(
     receives no other key. Raises UsageError.
     """
     options: list[str] = []
-    key = environment.get(KEY_VARIABLE, "")
+    key, key_origin = environment.get(KEY_VARIABLE, ""), f"${KEY_VARIABLE}"
     if api_key_file is not None:
-        key = _read_key(api_key_file)
+        key, key_origin = _read_key(api_key_file), f"--api-key-file {api_key_file}"
         options += ["--api-key-file", str(api_key_file)]
     url = api_url or environment.get(URL_VARIABLE, "")
     if api_url:
@@ -54,8 +54,8 @@ def find_configuration(
             local = find_local_stack(folder)
             if local is None or local.url != url:
                 raise UsageError("API key is not configured", f"No API key was found for {url}.\n{_INSTRUCTIONS}")
-            key = local.key
-        return Configuration(url, _check_key(key), tuple(options))
+            return Configuration(url, local.key, tuple(options))
+        return Configuration(url, _check_key(key, key_origin), tuple(options))
     if api_key_file is not None:
         raise UsageError("API URL is not configured", f"An API key was given without a URL.\n{_INSTRUCTIONS}")
     found = find_local_stack(folder)
@@ -76,14 +76,16 @@ def find_local_stack(folder: Path) -> Configuration | None:
             url, key = str(state["api_url"]), str(state["api_key"])
         except (OSError, ValueError, KeyError, TypeError):
             raise UsageError(
-                "Cannot read the state of the local stack", f"{path} is not a file that `make up` wrote."
+                "Cannot read the state of the local stack",
+                f"{path} is invalid or was not written by `make run` or `make up`.",
+                remedy=f"Run `make up` to write it again, or set {URL_VARIABLE} and {KEY_VARIABLE}.",
             ) from None
         if not is_loopback(url):
             raise UsageError(
                 "The URL of the local stack is not a loopback URL",
                 f"{path} contains {url[:200]}. For a remote API, set {URL_VARIABLE} and {KEY_VARIABLE}.",
             )
-        return Configuration(check_url(url, f"API URL in {path}").rstrip("/"), _check_key(key))
+        return Configuration(check_url(url, f"API URL in {path}").rstrip("/"), _check_key(key, str(path)))
     return None
 
 
@@ -95,7 +97,11 @@ def _read_key(path: Path) -> str:
         raise UsageError("Cannot read the API key", f"{path}: {reason}.") from None
 
 
-def _check_key(key: str) -> str:
+def _check_key(key: str, origin: str) -> str:
     if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise UsageError("Invalid API key", "An API key consists of printable ASCII characters without spaces.")
+        raise UsageError(
+            "Invalid API key",
+            f"The API key in {origin} is {'invalid' if key else 'empty'}. An API key consists of printable ASCII "
+            "characters without spaces.",
+        )
     return key

@@ -40,7 +40,11 @@ def read_manifest(api: ApiClient, model_id: str, report: Callable[[str], None]) 
             with attempt:
                 manifest = ObjectStore().read_json(record["manifest_url"])
     if not isinstance(manifest, dict):
-        raise NotFoundError("The model has no manifest", f"The status of {model_id} is {record.get('status')}.")
+        raise NotFoundError(
+            "The model has no manifest",
+            f"The status of {model_id} is {record.get('status')}.",
+            remedy="Only READY models can be shown and downloaded. Run `modelhaul ls` to list them.",
+        )
     return record, manifest
 
 
@@ -57,7 +61,11 @@ def select_files(manifest: Json, patterns: Sequence[str]) -> list[ModelFile]:
             raise UsageError("Unsafe file path in the manifest", f"{file.path!r} was rejected. Nothing was downloaded.")
     for pattern in patterns:
         if not any(_matches(file.path, pattern) for file in files):
-            raise NotFoundError("File not found in the model", f"No file matches {pattern!r}.")
+            raise NotFoundError(
+                "File not found in the model",
+                f"No file matches {pattern!r}.",
+                remedy="Run `modelhaul show MODEL_ID` to list the files.",
+            )
     return [f for f in files if not patterns or any(_matches(f.path, pattern) for pattern in patterns)]
 
 
@@ -123,14 +131,14 @@ class Downloader:
             partial.restart()
         if partial.size < file.size:
             url = self.api.find_file_url(model_id, file.path)
-            with self.store.open(url, partial.size) as response, translate_network_errors("the object store"):
+            with self.store.open(url, partial.size) as response, translate_network_errors("S3"):
                 if response.status_code != HTTPStatus.PARTIAL_CONTENT:
                     partial.restart()
                 for chunk in response.raw.stream(CHUNK_SIZE, decode_content=False):
                     partial.add(chunk)
         if partial.size < file.size:
             raise UnavailableError(
-                "Incomplete download", f"{file.path} ended after {partial.size} of {file.size} bytes."
+                "Incomplete download", f"The download of {file.path} ended after {partial.size} of {file.size} bytes."
             )
         if partial.sha256 != file.sha256:
             partial.restart()

@@ -5,7 +5,7 @@ CommandError
 ├── NotFoundError        3    model, revision, task or file not found
 ├── ConflictError        4    the model already exists or is being imported; the task has already ended
 ├── AccessError          5    invalid API key, or the source requires an access grant
-├── UnavailableError     6    the API, the object store or the network is unavailable
+├── UnavailableError     6    the API, S3 or the network is unavailable
 │   └── ExpiredError     6    expired presigned URLs
 ├── ImportFailedError    1    the task ended FAILED (4 if the model already exists or is being imported)
 ├── ModelsFailedError    1    some models of an archive failed
@@ -16,6 +16,8 @@ CommandError
 
 from enum import IntEnum
 from typing import Any, ClassVar
+
+from modelhaul_cli.remedies import find_task_remedy
 
 
 class ExitCode(IntEnum):
@@ -98,7 +100,7 @@ class UnavailableError(CommandError):
 
 class ExpiredError(UnavailableError):
     def __init__(self, detail: str) -> None:
-        super().__init__("The presigned URLs are no longer valid", detail, transient=False)
+        super().__init__("The presigned URLs have expired", detail, transient=False)
 
 
 class ImportFailedError(CommandError):
@@ -106,8 +108,8 @@ class ImportFailedError(CommandError):
 
     def __init__(self, task: dict[str, Any]) -> None:
         error = task.get("error") or {}
-        remedy = error.get("remedy") or (
-            "This error may be temporary. Submit the import again." if error.get("retryable") else ""
+        remedy = find_task_remedy(error) or (
+            "This error may be temporary. Run the same command again." if error.get("retryable") else ""
         )
         super().__init__(f"The import of {task['model_tag']} failed", task.get("error_msg") or "", remedy=remedy)
         self._conflicts = error.get("type") in ("model-exists", "import-in-progress")

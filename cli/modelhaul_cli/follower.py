@@ -8,6 +8,7 @@ from modelhaul_cli.client import ApiClient, Json
 from modelhaul_cli.errors import AbortedError, ImportFailedError, ModelsFailedError, UnavailableError
 from modelhaul_cli.output import Screen, format_size
 from modelhaul_cli.progress import ProgressState, open_display
+from modelhaul_cli.remedies import find_task_remedy
 
 INITIAL_POLL_INTERVAL = 0.5  # seconds; grows with each poll
 MAX_POLL_INTERVAL = 5.0
@@ -102,7 +103,8 @@ def describe_result(model: Json) -> str:
         return f"{model['name']}: skipped, missing {', '.join(model['lacks'])}"
     where = model.get("location") or str(model["status"]).lower()
     if "error" in model:
-        return f"{model['name']}: {where}. {model['error']['detail']}"
+        error = model["error"]
+        return f"{model['name']}: {where}. {error['detail']} {find_task_remedy(error)}".rstrip()
     if "name" not in model:  # deleted in the meantime
         return f"{model['model_id']}: {where}"
     return f"{model['name']}: {where} ({model['model_id']})"

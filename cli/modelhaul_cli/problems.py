@@ -13,6 +13,7 @@ from modelhaul_cli.errors import (
     UnavailableError,
     UsageError,
 )
+from modelhaul_cli.remedies import find_problem_remedy
 
 _PREFIX = "urn:modelhaul:problem:"
 EXISTS, IN_PROGRESS = "model-exists", "import-in-progress"
@@ -24,7 +25,7 @@ _IAM_REMEDY = """\
 modelhaul sends an API key and does not sign requests. For a stack with AuthMode=IAM, use curl --aws-sigv4 or an AWS SDK
 (docs/access.md), or deploy the stack with AuthMode=API_KEY."""
 # A rejected archive is a failed import, whether the POST or the task reports it.
-_REFUSED_ARCHIVE = {"archive-refused", "no-model-in-archive"}
+_REJECTED_ARCHIVE = {"archive-refused", "no-model-in-archive"}
 # Retries cannot succeed until the configuration changes.
 _PERMANENT = {"credentials-refused", "untrusted-host"}
 _BY_STATUS: dict[int, type[CommandError]] = {
@@ -49,7 +50,8 @@ def create_error(response: requests.Response) -> CommandError:
     problem_type = read_problem_type(problem)
     status = response.status_code
     title = str(problem.get("title") or response.reason or f"HTTP {status}")
-    detail, remedy = str(problem.get("detail") or ""), str(problem.get("remedy") or "")
+    detail = str(problem.get("detail") or "")
+    remedy = find_problem_remedy(problem_type, str(problem.get("remedy") or ""))
     retry_after = read_retry_after(response)
     if problem_type == _NOT_SIGNED:
         return AccessError(title, detail, remedy=_IAM_REMEDY, problem=problem)
@@ -58,9 +60,9 @@ def create_error(response: requests.Response) -> CommandError:
         return UnavailableError(
             title, detail, remedy=remedy, problem=problem, transient=transient, retry_after=retry_after
         )
-    if status in _BY_STATUS and problem_type not in _REFUSED_ARCHIVE:
+    if status in _BY_STATUS and problem_type not in _REJECTED_ARCHIVE:
         return _BY_STATUS[status](title, detail, remedy=remedy, problem=problem)
-    failure = CommandError if problem_type in _REFUSED_ARCHIVE else UsageError
+    failure = CommandError if problem_type in _REJECTED_ARCHIVE else UsageError
     return failure(title, detail, remedy=remedy, problem=problem)
 
 
@@ -76,7 +78,7 @@ def read_problem(response: requests.Response) -> dict[str, Any]:
         detail = "Either the API requires signed requests (AuthMode=IAM), or the route does not exist."
         return {"type": _PREFIX + _NOT_SIGNED, "title": "The API rejected the request", "status": 403, "detail": detail}
     if response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        # API Gateway only says "Forbidden", and it does so for an unknown route as well.
+        # API Gateway returns only "Forbidden", also for an unknown route.
         detail = "Check that the API key belongs to this stack and that the API URL is correct."
         return {"title": "The API rejected the request", "status": response.status_code, "detail": detail}
     return {"title": response.reason or "", "status": response.status_code}

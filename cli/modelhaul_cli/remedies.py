@@ -14,7 +14,7 @@ _CHECK_VERSION = "Check that the API URL is correct and that modelhaul and the s
 _REMEDIES: Mapping[str, str] = {
     "model-exists": "Use the existing model, or delete it with `modelhaul rm MODEL_ID` and import again.",
     "import-in-progress": "Follow the running import with `modelhaul status TASK_ID --follow`, or cancel it with "
-    "`modelhaul cancel TASK_ID`. `modelhaul tasks --status pending` lists the running imports.",
+    "`modelhaul cancel TASK_ID`. If the message says that files are being removed, wait 30 minutes instead.",
     "empty-model": "Import a revision that has files. If you passed --allow or --ignore, change the patterns so that "
     "they select files.",
     "required-files-missing": "Add the files that the message names to the model. If --allow, --ignore or --weights "
@@ -54,7 +54,7 @@ _PROBLEM_REMEDIES: Mapping[str, str] = {
     "throttled": _RUN_LATER,
     "gateway-failure": _RUN_LATER,
     "gateway-timeout": _RUN_LATER,
-    "internal-error": "Run the command again. If the error persists, ask an operator to check the log.",
+    "internal-error": "Run the command again. If the error persists, ask an operator to search the logs.",
 }
 
 

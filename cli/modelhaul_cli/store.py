@@ -86,7 +86,7 @@ class ObjectStore:
             raise create_store_error(HTTPStatus.INTERNAL_SERVER_ERROR, code.group(1))
 
     def open(self, url: str, start: int) -> requests.Response:
-        """Open an object from `start` on. The status is 206, or 200 if the store ignored the range and sends the whole
+        """Open an object from `start` on. The status is 206, or 200 if S3 ignored the range and sends the whole
         object. The caller closes the response.
 
         Raises the same errors as `put`, and NotFoundError.
@@ -95,16 +95,16 @@ class ObjectStore:
         return self._send("GET", url, headers=headers, stream=True)
 
     def read_json(self, url: str) -> object:
-        with self.open(url, 0) as response, translate_network_errors("the object store"):
+        with self.open(url, 0) as response, translate_network_errors("S3"):
             try:
                 return response.json()
             except ValueError:
-                raise UnavailableError("Unexpected response from the object store", "The body is not JSON.") from None
+                raise UnavailableError("Unexpected response from S3", "The body is not JSON.") from None
 
     def _send(self, method: str, url: str, **content: Any) -> requests.Response:
         check_url(url, "presigned URL")
         session = self._local if is_loopback(url) else self._remote
-        with translate_network_errors("the object store"):
+        with translate_network_errors("S3"):
             response = session.request(method, url, timeout=TIMEOUT, allow_redirects=False, **content)
             if response.status_code < HTTPStatus.MULTIPLE_CHOICES:
                 return response
@@ -117,9 +117,9 @@ def create_store_error(status: int, code: str) -> CommandError:
     """Return the error for an error response of S3 with this error code."""
     detail = f"S3 responded with {status} {code}".rstrip() + "."
     if code in _TRANSIENT_CODES or (status >= HTTPStatus.INTERNAL_SERVER_ERROR and code not in _EXPIRED_CODES):
-        return UnavailableError("The object store failed to process the request", detail)
+        return UnavailableError("S3 failed to process the request", detail)
     if code in _EXPIRED_CODES or status == HTTPStatus.FORBIDDEN:
         return ExpiredError(detail)
     if status == HTTPStatus.NOT_FOUND:
-        return NotFoundError("Object not found in the object store", detail)
-    return CommandError("The object store rejected the request", detail)
+        return NotFoundError("Object not found in S3", detail)
+    return CommandError("S3 rejected the request", detail)

@@ -129,7 +129,9 @@ def open_journal(api_url: str, archive: Archive) -> Iterator[UploadJournal]:
             yield UploadJournal(folder / f"{name}.jsonl")
     except filelock.Timeout:
         raise ConflictError(
-            "Upload already in progress", f"Another modelhaul process is uploading {archive.path}."
+            "Upload already in progress",
+            f"Another modelhaul process is uploading {archive.path}.",
+            remedy="Wait until it ends, or stop it.",
         ) from None
 
 

@@ -49,8 +49,8 @@ class ArchiveUploader:
     concurrency: int
 
     def upload(self, archive: Archive) -> str:
-        """Upload the archive and return the task ID. Raises CommandError; after AbortedError (Ctrl-C), the next run
-        resumes the upload.
+        """Upload the archive and return the task ID. Raises CommandError. After AbortedError (Ctrl-C), the next run
+        resumes an upload of parts, and restarts a single PUT.
         """
         if archive.size <= MAX_POST_SIZE:
             self.screen.print_status(f"Uploading {archive.path.name} ({format_size(archive.size)})")
@@ -115,20 +115,23 @@ class ArchiveUploader:
         except KeyboardInterrupt:
             raise AbortedError(
                 "Upload interrupted",
-                f"{self._describe_progress(journal)} To resume, run the same command again before "
-                f"{journal.expires_at:%Y-%m-%d %H:%M} UTC. To cancel the upload, run:\n  "
+                f"{self._describe_next_run(journal)} To cancel the upload, run:\n  "
                 f"{self.follower.format_command('cancel', journal.task_id)}",
             ) from None
         except ExpiredError:
             raise
         except UnavailableError as error:
-            error.remedy = f"{self._describe_progress(journal)} To resume, run the same command again."
+            error.remedy = self._describe_next_run(journal)
             raise
 
-    def _describe_progress(self, journal: UploadJournal) -> str:
-        if "parts" in journal.upload:
-            return f"{len(journal.etags)} of {len(journal.upload['parts'])} parts are uploaded."
-        return "The upload is incomplete."
+    def _describe_next_run(self, journal: UploadJournal) -> str:
+        """Return the progress of an interrupted upload and how to continue. Only an upload of parts can be resumed."""
+        if "parts" not in journal.upload:
+            return "The upload is incomplete. To restart it from the beginning, run the same command again."
+        return (
+            f"{len(journal.etags)} of {len(journal.upload['parts'])} parts are uploaded. To resume, run the same "
+            f"command again before {journal.expires_at:%Y-%m-%d %H:%M} UTC."
+        )
 
     def _upload_whole(self, archive: Archive, journal: UploadJournal) -> None:
         whole = {"number": 1, "url": journal.upload["url"], "start": 0, "end": archive.size}

@@ -15,7 +15,7 @@ def is_loopback(url: str) -> bool:
 
 
 def check_url(url: str, name: str) -> str:
-    """Return `url` unchanged. Raises UsageError, which mentions `name`, unless it is HTTPS or HTTP on loopback."""
+    """Return `url` unchanged. Raises UsageError unless it is HTTPS, or HTTP on loopback. `name` is for the message."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -23,10 +23,17 @@ def check_url(url: str, name: str) -> str:
         parts, port = urlsplit(""), None
     is_valid = parts.hostname and port != 0 and parts.username is None and url.isascii() and url.isprintable()
     if not is_valid or " " in url or parts.scheme not in ("https", "http"):
-        raise UsageError(f"Invalid {name}", f"{url[:200]!r} does not have the form https://HOST/PATH.")
+        # The query of a presigned URL is a secret.
+        shown = url.partition("?")[0][:200]
+        raise UsageError(
+            f"Invalid {name}",
+            f"{shown!r} is not a valid URL. It must have the form https://HOST[:PORT]/PATH, without credentials or "
+            "spaces.",
+        )
     if parts.scheme == "http" and not is_loopback(url):
         raise UsageError(
             f"Insecure {name}",
-            f"Plain HTTP exposes the API key to the network and is allowed only on loopback, not for {parts.hostname}.",
+            f"http://{parts.netloc} uses plain HTTP, which exposes credentials. Use HTTPS. Plain HTTP is allowed only "
+            "on loopback.",
         )
     return url

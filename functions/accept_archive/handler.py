@@ -1,4 +1,4 @@
-"""Find and claim the models in an archive that has arrived. Invoked by ArchiveQueue."""
+"""Find the models in a new archive, and start their import. Invoked by ArchiveQueue."""
 
 from typing import Any
 

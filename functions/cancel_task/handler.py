@@ -17,7 +17,7 @@ wiring.build_early(wiring.create_finisher)
 @app.delete(
     "/upload/tasks/<task_id>",
     summary="Cancel an import",
-    description="The import's models do not become visible. The next import of the same content reuses the verified "
+    description="The models of the import are not published. The next import of the same content reuses the verified "
     "files.",
     tags=["Tasks"],
     responses=describe_responses(

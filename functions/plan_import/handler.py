@@ -1,4 +1,4 @@
-"""List a model's files, and start their transfer. Invoked by PlanQueue."""
+"""List the files of a model, and start their transfer. Invoked by PlanQueue."""
 
 from typing import Any
 

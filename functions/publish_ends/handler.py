@@ -1,4 +1,4 @@
-"""Publish an event to EventBridge for each task that has ended. Invoked by the stream of the table Tasks."""
+"""Publish an EventBridge event for each task that has ended. Invoked by the stream of the table Tasks."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Publish models whose files are all verified. Invoked by PublishQueue."""
+"""Inspect and publish models whose files are all verified. Invoked by PublishQueue."""
 
 from typing import Any
 

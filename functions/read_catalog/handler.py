@@ -26,7 +26,8 @@ wiring.build_early(wiring.create_tasks, wiring.create_models)
     "/upload/tasks",
     summary="List tasks, newest first",
     description="Returns one page. To request the next page, send the `cursor` of the response as the query parameter "
-    "`cursor`. A page can have fewer than `limit` tasks, or be empty, although there are more pages.",
+    "`cursor`. A page can have fewer than `limit` tasks, or none, even if more pages follow. The last page has "
+    "`cursor` null.",
     tags=["Tasks"],
     responses=describe_responses(HTTPStatus.OK, "A page of tasks.", body="TaskList", problems=[InvalidReferenceError]),
 )
@@ -42,7 +43,7 @@ def list_tasks(
 
 @app.get(
     "/upload/tasks/<task_id>",
-    summary="Read a task: the progress and the result of an import",
+    summary="Get a task: the progress and the result of an import",
     tags=["Tasks"],
     responses=describe_responses(
         HTTPStatus.OK, "The task, with the result of each model.", body="Task", problems=[TaskNotFoundError]
@@ -60,7 +61,7 @@ def read_task(task_id: str) -> Response[str]:
 
 @app.get(
     "/upload/local/<model_id>",
-    summary="Read a model from an archive",
+    summary="Get a model imported from a ZIP archive",
     tags=["Models"],
     responses=describe_responses(
         HTTPStatus.OK, "The model's record.", body="ModelRecord", problems=[ModelNotFoundError]
@@ -76,7 +77,7 @@ def read_local_model(model_id: str) -> Response[str]:
     summary="List models, newest first",
     description="Returns one page of READY models. `name` selects models whose name contains the value, "
     "case-insensitively. To request the next page, send the `cursor` of the response as the query parameter `cursor`. "
-    "A page can have fewer than `limit` models, or be empty, although there are more pages.",
+    "A page can have fewer than `limit` models, or none, even if more pages follow. The last page has `cursor` null.",
     tags=["Models"],
     responses=describe_responses(
         HTTPStatus.OK, "A page of models.", body="ModelList", problems=[InvalidReferenceError]
@@ -97,11 +98,11 @@ def list_models(
 
 @app.get(
     "/models/<model_id>",
-    summary="Read a model and its manifest",
+    summary="Get a model and its manifest",
     tags=["Models"],
     responses=describe_responses(
         HTTPStatus.OK,
-        "The model's record. A READY model also has its manifest, and a presigned URL of the manifest that expires "
+        "The model's record. For a READY model, also its manifest, and a presigned URL of the manifest that expires "
         "after an hour. A manifest of more than 4 MB is available from the URL only.",
         body="WholeModel",
         problems=[ModelNotFoundError],
@@ -121,7 +122,7 @@ def read_model(model_id: str) -> Response[str]:
 @app.get(
     "/models/<model_id>/files/.+",
     summary="Download a file",
-    description="`path` is the file's path in the manifest.",
+    description="`path` is the path of the file in the manifest.",
     tags=["Models"],
     responses=describe_responses(
         HTTPStatus.FOUND,

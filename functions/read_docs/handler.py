@@ -23,7 +23,7 @@ def read_document() -> str:
 
 @app.get(
     "/openapi.json",
-    summary="Read this OpenAPI document",
+    summary="Get the OpenAPI document",
     tags=["Documentation"],
     openapi_extensions={"security": []},
     responses=describe_responses(HTTPStatus.OK, "The OpenAPI 3.1 document.", body="Document"),
@@ -33,7 +33,7 @@ def read_openapi() -> Response[str]:
 
 
 @app.get("/docs", include_in_schema=False)
-def read_page(format: Annotated[str, Query()] = "html") -> Response[str]:  # noqa: A002 - the name in the page's own link
+def read_page(format: Annotated[str, Query()] = "html") -> Response[str]:  # noqa: A002 - the page links to ?format=json
     if format == "json":
         return read_openapi()
     # Imported here, because the route of the JSON document does not need the page.

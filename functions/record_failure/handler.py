@@ -1,4 +1,4 @@
-"""End the tasks of messages that crashed every function. Invoked by the dead-letter queues."""
+"""End tasks as FAILED when their messages reach a dead-letter queue. Invoked by the dead-letter queues."""
 
 from typing import Any
 

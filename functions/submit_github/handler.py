@@ -36,8 +36,8 @@ def submit_github(request: Annotated[GitHubImport, Body()]) -> Response[str]:
     # A slash in `owner` would change where the joined name splits into owner and repository.
     if "/" in request.owner:
         raise InvalidRepositoryError(
-            f"Invalid GitHub owner {request.owner[:100]!r}. For github.com/OWNER/REPOSITORY send OWNER as owner and "
-            "REPOSITORY as repo_name.",
+            f"The owner {request.owner[:100]!r} contains a slash. For github.com/OWNER/REPOSITORY, send OWNER as owner "
+            "and REPOSITORY as repo_name.",
             part="owner",
         )
     name = f"{request.owner}/{request.repo_name}"

@@ -29,7 +29,7 @@ class LargeUpload(BaseModel):
 
 
 def describe_upload() -> dict[str, Any]:
-    """Return the OpenAPI description of the request body, which Powertools does not parse."""
+    """Return the OpenAPI description of the request body, because Powertools does not parse this body."""
     form = {
         "type": "object",
         "properties": {"file": {"type": "string", "format": "binary"}, "model_name": {"type": "string"}},
@@ -46,7 +46,7 @@ def describe_upload() -> dict[str, Any]:
 
 
 def choose_name(in_query: str | None, in_body: str | None) -> str | None:
-    """Return the name in the query or the body. Raises InvalidReferenceError for two different names."""
+    """Return the model name from the query or the body. Raises InvalidReferenceError if they differ."""
     if in_query is not None and in_body is not None and in_query != in_body:
         raise errors.InvalidReferenceError(
             f"model_name is {in_query[:100]!r} in the query, but {in_body[:100]!r} in the body. Send it only once.",
@@ -57,10 +57,10 @@ def choose_name(in_query: str | None, in_body: str | None) -> str | None:
 
 @app.post(
     "/upload/local",
-    summary="Import the models of a ZIP archive",
+    summary="Import the models in a ZIP archive",
     description="Send an archive of up to 4.5 MB as multipart/form-data, in the field `file` (`curl -F "
-    "file=@models.zip`). For a larger archive send JSON with its name and size, and upload it to the presigned URLs in "
-    f"the response. {IMPORTING}",
+    "file=@models.zip`). For a larger archive, send JSON with its name and size, and upload the archive to the "
+    f"presigned URLs in the response. {IMPORTING}",
     tags=["Uploads"],
     openapi_extensions={"requestBody": describe_upload()},
     responses=describe_responses(

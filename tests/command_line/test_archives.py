@@ -163,7 +163,7 @@ def fail_after_two_parts(api: ApiServer, command_line: CommandLine, archive: Pat
     api.faults = [Fault("PUT", "", "cut", query={"partNumber": "3"}, times=100)]
     outcome = command_line.run("zip", archive, "--parallel", "1")
     assert outcome.code == 6
-    assert "2 of 6 parts are uploaded. To resume, run the same command again." in outcome.err
+    assert "2 of 6 parts are uploaded. To resume, run the same command again before" in outcome.err
     api.faults.clear()
     api.requests.clear()
 
@@ -285,6 +285,7 @@ def test_second_process_cannot_upload_the_same_file(
     first.communicate()
     assert second.code == 4
     assert "Upload already in progress." in second.err
+    assert "Wait until it ends, or stop it." in second.err
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "no-zip"])
@@ -327,10 +328,33 @@ def test_rejected_archive_is_a_failed_import_by_post_and_by_upload(
     assert command_line.run("zip", archive).code == 4
 
 
+def test_interrupted_put_is_restarted(api: ApiServer, command_line: CommandLine, archive: Path) -> None:
+    api.faults = [Fault("PUT", "", "cut", times=6)]
+    outcome = command_line.run("zip", archive)
+    assert outcome.code == 6
+    assert "To restart it from the beginning, run the same command again." in outcome.err
+    assert command_line.run("zip", archive).code == 0
+    assert api.archives == [archive.read_bytes()]
+
+
+def test_existing_model_of_an_archive_is_a_conflict(api: ApiServer, command_line: CommandLine, tmp_path: Path) -> None:
+    path = tmp_path / "small.zip"
+    path.write_bytes(make_archive(1000))
+    models = [{"model_id": "1", "name": "a"}, {"model_id": "2", "name": "b"}]
+    api.submit_responses = [create_problem_response(409, "model-exists", "Model already exists", models=models)]
+    outcome = command_line.run("zip", path)
+    assert outcome.code == 4
+    assert outcome.err.splitlines()[-3:] == [
+        "a: already exists (1)",
+        "b: already exists (2)",
+        "Use the existing models, or delete each of them with `modelhaul rm MODEL_ID` and import again.",
+    ]
+
+
 def test_failed_and_imported_models_of_an_archive_are_printed(
     api: ApiServer, command_line: CommandLine, archive: Path
 ) -> None:
-    error = {"type": "unsafe-model", "detail": "a.pt: imports os.system", "retryable": False}
+    error = {"type": "unsafe-model", "detail": "a.pt: imports os.system.", "remedy": "Set ignore_patterns."}
     models = [
         {"model_id": "1", "name": "bad", "status": "FAILED", "error": error},
         {"model_id": "2", "name": "good", "status": "READY", "location": "s3://bucket/models/local/good/"},
@@ -339,6 +363,7 @@ def test_failed_and_imported_models_of_an_archive_are_printed(
     api.tasks[TASK_ID] = [make_task("DONE", models=models)]
     ended = command_line.run("zip", archive)
     assert ended.code == 1
-    assert "bad: failed. a.pt: imports os.system" in ended.out
+    assert "bad: failed. a.pt: imports os.system. Import the model in safetensors format" in ended.out
+    assert "ignore_patterns" not in ended.out
     assert "good: s3://bucket/models/local/good/ (2)" in ended.out
     assert "1 of 2 models failed" in ended.err

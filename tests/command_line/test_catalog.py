@@ -87,16 +87,23 @@ def test_unknown_model_is_not_found(command_line: CommandLine) -> None:
 def test_model_without_a_manifest_is_not_found(api: ApiServer, command_line: CommandLine) -> None:
     api.add_model(FILES)
     api.models[MODEL_ID] = {"model_id": MODEL_ID, "name": "a", "status": "IMPORTING"}
-    assert command_line.run("get", MODEL_ID).code == 3
+    outcome = command_line.run("get", MODEL_ID)
+    assert outcome.code == 3
+    assert "Only READY models can be shown and downloaded." in outcome.err
 
 
 def test_files_are_downloaded_and_verified(api: ApiServer, command_line: CommandLine) -> None:
     api.add_model(FILES)
     outcome = command_line.run("get", MODEL_ID)
     assert outcome.code == 0, outcome.err
-    assert outcome.out == "Downloaded and verified 4 files (2.2 MB) in bert-base-uncased.\n"
+    assert outcome.out == "Downloaded and verified 4 files (2.2 MB) to bert-base-uncased.\n"
     assert read_folder(command_line.folder / "bert-base-uncased") == FILES
     again = command_line.run("get", MODEL_ID, "--json")
+    (command_line.folder / "bert-base-uncased" / "empty.txt").unlink()
+    repaired = command_line.run("get", MODEL_ID, "empty.txt", "config.json").out
+    assert repaired == (
+        "Downloaded and verified 1 file (0 bytes) to bert-base-uncased. 1 file was already up to date.\n"
+    )
     assert again.json == {
         "folder": str(command_line.folder / "bert-base-uncased"),
         "fetched": 0,
@@ -257,7 +264,8 @@ def test_deletion_without_a_terminal_requires_yes(api: ApiServer, command_line: 
     process = command_line.start("rm", MODEL_ID)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "Pass --yes" in err
+    assert "Confirmation required, but stdin is not a terminal." in err
+    assert "Pass --yes to delete the model without confirmation." in err
     assert list(api.models) == [MODEL_ID]
 
 

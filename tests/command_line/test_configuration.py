@@ -106,6 +106,21 @@ def test_invalid_keys_are_rejected(tmp_path: Path, key: bytes) -> None:
         find({"MODELHAUL_API_URL": AWS}, NOWHERE, key=tmp_path / "missing")
 
 
+def test_origin_of_an_invalid_key_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("two words")
+    with pytest.raises(errors.UsageError) as raised:
+        find({"MODELHAUL_API_URL": AWS}, NOWHERE, key=tmp_path / "key")
+    assert f"--api-key-file {tmp_path / 'key'} is invalid" in raised.value.detail
+    with pytest.raises(errors.UsageError) as raised:
+        find({"MODELHAUL_API_URL": AWS, "MODELHAUL_API_KEY": "two words"}, NOWHERE)
+    assert "$MODELHAUL_API_KEY is invalid" in raised.value.detail
+    assert "two words" not in raised.value.detail
+    write_state(tmp_path, api_url=LOCAL, api_key="")
+    with pytest.raises(errors.UsageError) as raised:
+        find({}, tmp_path)
+    assert "stack.json is empty" in raised.value.detail
+
+
 @pytest.mark.parametrize("url", [AWS, LOCAL, "http://localhost:1/v1", "http://[::1]:1/v1"])
 def test_https_and_loopback_urls_are_accepted(url: str) -> None:
     assert check_url(url, "URL") == url
@@ -161,6 +176,7 @@ def test_other_services_are_detected(api: ApiServer, command_line: CommandLine) 
         api.faults = [Fault("GET", "", response=response)]
         outcome = command_line.run("ls")
         assert outcome.code == 6
+        assert f"GET {api.api_url}/models?limit=20 returned {response.status} " in outcome.err
         assert "The server does not appear to be a Modelhaul API." in outcome.err
 
 

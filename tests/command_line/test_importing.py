@@ -93,15 +93,15 @@ def test_no_wait_prints_the_task_id(api: ApiServer, command_line: CommandLine) -
 
 
 def test_failed_import_prints_the_remedy(api: ApiServer, command_line: CommandLine) -> None:
-    error = {"type": "unsafe-model", "retryable": False, "remedy": "Ask its owner for safetensors."}
-    failed = make_task("FAILED", error_msg="pytorch_model.bin: imports os.system", error=error)
+    error = {"type": "invalid-model", "retryable": False, "remedy": "Replace the file."}
+    failed = make_task("FAILED", error_msg="model.safetensors: invalid header", error=error)
     api.tasks[TASK_ID] = [make_task("TRANSFERRING"), failed]
     outcome = command_line.run("hf", "bert-base-uncased")
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err.splitlines()[-3:] == [
         "Error: The import of bert-base-uncased@main failed.",
-        "pytorch_model.bin: imports os.system",
-        "Ask its owner for safetensors.",
+        "model.safetensors: invalid header",
+        "Replace the file.",
     ]
     again = command_line.run("status", TASK_ID, "--follow", "--json")
     assert (again.code, again.lines) == (1, [failed])
@@ -115,6 +115,7 @@ EXISTS = create_problem_response(
     model_id=MODEL_ID,
     models=[{"model_id": MODEL_ID, "name": "google-bert/bert-base-uncased"}],
 )
+DELETE_MODEL = "Use the existing model, or delete it with `modelhaul rm MODEL_ID` and import again."
 RUNNING = create_problem_response(
     409, "import-in-progress", "Import of the model in progress", "By another task.", model_id=MODEL_ID, task_id=TASK_ID
 )
@@ -129,6 +130,7 @@ def test_existing_model_is_a_conflict_with_its_location(api: ApiServer, command_
         "Error: Model already exists.",
         "It is READY.",
         f"{record['name']}: {record['location']} ({MODEL_ID})",
+        f"{DELETE_MODEL} --exist-ok makes this a success.",
     ]
     error = command_line.run("hf", "bert-base-uncased", "--json").json["error"]
     assert (error["exit_code"], error["type"]) == (4, "urn:modelhaul:problem:model-exists")
@@ -143,7 +145,7 @@ def test_existing_model_is_reported_when_its_record_is_unavailable(api: ApiServe
     api.submit_responses = [EXISTS]
     outcome = command_line.run("hf", "bert-base-uncased")
     assert outcome.code == 4
-    assert outcome.err.splitlines()[-1] == f"google-bert/bert-base-uncased: already exists ({MODEL_ID})"
+    assert outcome.err.splitlines()[-2] == f"google-bert/bert-base-uncased: already exists ({MODEL_ID})"
 
 
 def test_running_import_is_reported_and_can_be_followed(api: ApiServer, command_line: CommandLine) -> None:
@@ -155,6 +157,13 @@ def test_running_import_is_reported_and_can_be_followed(api: ApiServer, command_
     followed = command_line.run("hf", "bert-base-uncased", "--exist-ok")
     assert (followed.code, followed.out) == (0, f"google-bert/bert-base-uncased: s3://models/b/ ({MODEL_ID})\n")
     assert api.imports == 0
+
+
+def test_import_that_is_being_withdrawn_is_not_followed(api: ApiServer, command_line: CommandLine) -> None:
+    api.models[MODEL_ID] = {"model_id": MODEL_ID, "name": "google-bert/bert-base-uncased", "status": "WITHDRAWING"}
+    api.submit_responses = [RUNNING]
+    outcome = command_line.run("hf", "bert-base-uncased")
+    assert (outcome.code, outcome.err.splitlines()[-1]) == (4, "Import the model again in 30 minutes.")
 
 
 @pytest.mark.parametrize(
@@ -186,10 +195,16 @@ def test_running_import_is_reported_and_can_be_followed(api: ApiServer, command_
                 "Unprocessable Entity",
                 "two are wrong",
                 fields=[{"field": "model_tag", "message": "too long"}, {"field": "revision", "message": "empty"}],
-                remedy="Send others.",
+                remedy="Send the request again.",
             ),
             2,
-            ["Unprocessable Entity.", "two are wrong", "  model_tag: too long", "  revision: empty", "Send others."],
+            [
+                "Unprocessable Entity.",
+                "two are wrong",
+                "  model_tag: too long",
+                "  revision: empty",
+                "Correct the values that the message names, and run the command again.",
+            ],
         ),
         (
             create_problem_response(502, "credentials-refused", "Configured token rejected by the source"),

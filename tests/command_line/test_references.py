@@ -68,14 +68,17 @@ def test_github_references(text: str, revision: str | None, expected: tuple[str,
     ],
 )
 def test_invalid_github_references(text: str) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as raised:
         read_github(text, None)
+    assert "OWNER/REPO[@REVISION]" in raised.value.detail
+    assert "model" not in raised.value.title + raised.value.detail
 
 
 @pytest.mark.parametrize("text", ["", "@v1", "a@", "https://example.com/a/b", "https://huggingface.co/datasets/a/b"])
 def test_invalid_hub_references(text: str) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as raised:
         read_huggingface(text, None)
+    assert "[OWNER/]NAME[@REVISION]" in raised.value.detail
 
 
 def test_conflicting_revisions_are_rejected() -> None:

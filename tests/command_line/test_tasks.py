@@ -48,7 +48,7 @@ def test_status_of_an_ended_task_is_its_outcome(api: ApiServer, command_line: Co
     assert outcome.code == 1
     assert outcome.err.splitlines()[-2:] == [
         "the ZIP is damaged",
-        "This error may be temporary. Submit the import again.",
+        "This error may be temporary. Run the same command again.",
     ]
     as_json = command_line.run("status", TASK_ID, "--json")
     assert (as_json.code, as_json.json) == (1, failed), "one document, which includes the error"

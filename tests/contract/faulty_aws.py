@@ -42,9 +42,9 @@ class CallFault(StrEnum):
     THROTTLE = "throttled once"
     SERVER_ERROR = "500 once"
     RESET = "connection reset"
-    CUT = "upload cut"
-    LOST_REPLY = "done, response lost"
-    OUTAGE = f"down for {OUTAGE} requests"
+    CUT = "upload interrupted"
+    LOST_REPLY = "succeeded, response lost"
+    OUTAGE = f"unavailable for {OUTAGE} requests"
 
 
 @dataclass

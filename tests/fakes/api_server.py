@@ -1,7 +1,7 @@
-"""A fake API and object store on 127.0.0.1 for the command-line client, over real HTTP.
+"""A fake API and a fake S3 on 127.0.0.1 for the command-line client, over real HTTP.
 
-Tasks go through the states that a test defines. The store accepts presigned PUTs and multipart uploads, validates sizes
-and ETags as S3 does, and serves ranges of objects. Faults are injected by method and path.
+Tasks go through the states that a test defines. The fake S3 accepts presigned PUTs and multipart uploads, validates
+sizes and ETags as S3 does, and serves ranges of objects. Faults are injected by method and path.
 """
 
 import contextlib

@@ -11,5 +11,5 @@ class InMemoryEventBus:
 
     def publish(self, event: Event) -> None:
         if self.is_down:
-            raise StorageUnavailableError("EventBridge PutEvents failed: InternalException")
+            raise StorageUnavailableError("EventBridge PutEvents failed (InternalException).")
         self.events.append(event)

@@ -107,5 +107,5 @@ class InMemoryFileRepository(FileRepository):
     def _find_leased(self, task_id: str, path: str, owner: str) -> File:
         file = self._tables.files.get((task_id, path))
         if file is None or file.owner != owner:
-            raise LeaseLostError(f"Another worker has leased {path}.")
+            raise LeaseLostError(f"Another function has leased {path}.")
         return file

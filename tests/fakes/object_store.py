@@ -55,7 +55,7 @@ class InMemoryObjectStore:
     def put(self, key: str, body: bytes | memoryview, *, sha256: str) -> str:
         content = bytes(body)
         if hashlib.sha256(content).hexdigest() != sha256:
-            raise StorageUnavailableError("S3 PutObject failed: BadDigest")
+            raise StorageUnavailableError("S3 PutObject failed (BadDigest).")
         return self._store(key, content, hashlib.md5(content).hexdigest())
 
     def create_upload(self, key: str) -> str:
@@ -71,7 +71,7 @@ class InMemoryObjectStore:
             raise ValueError("a part has 1 byte or more")
         content = bytes(body)
         if zlib.crc32(content) != crc32:
-            raise StorageUnavailableError("S3 UploadPart failed: BadDigest")
+            raise StorageUnavailableError("S3 UploadPart failed (BadDigest).")
         part = Part(number, hashlib.md5(content).hexdigest(), crc32)
         with self._lock:
             self._find_upload(key, upload_id).parts[number] = (part, content)
@@ -101,7 +101,7 @@ class InMemoryObjectStore:
             for part in parts:
                 found, content = uploaded.get(part.number, (None, b""))
                 if found != part:
-                    raise UploadGoneError("S3 CompleteMultipartUpload failed: InvalidPart")
+                    raise UploadGoneError("S3 CompleteMultipartUpload failed (InvalidPart).")
                 contents.append(content)
             if any(len(content) < self._min_part_size for content in contents[:-1]):
                 raise ValueError("a part other than the last is too small")
@@ -122,7 +122,7 @@ class InMemoryObjectStore:
         with self._lock:
             source = self._find_object(source_key)
             if source.etag != etag:
-                raise ObjectGoneError("S3 CopyObject failed: PreconditionFailed")
+                raise ObjectGoneError("S3 CopyObject failed (PreconditionFailed).")
             return self._store(key, source.body, hashlib.md5(source.body).hexdigest())
 
     def read(self, key: str, start: int, end: int) -> bytes:
@@ -151,10 +151,10 @@ class InMemoryObjectStore:
         try:
             return self._objects[key]
         except KeyError:
-            raise ObjectGoneError("S3 GetObject failed: NoSuchKey") from None
+            raise ObjectGoneError("S3 GetObject failed (NoSuchKey).") from None
 
     def _find_upload(self, key: str, upload_id: str) -> _Upload:
         upload = self._uploads.get(upload_id)
         if upload is None or upload.key != key:
-            raise UploadGoneError("S3 UploadPart failed: NoSuchUpload")
+            raise UploadGoneError("S3 UploadPart failed (NoSuchUpload).")
         return upload

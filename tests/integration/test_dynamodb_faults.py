@@ -692,7 +692,7 @@ def test_refusals_say_which_models_and_why(database: Database) -> None:
     ):
         with pytest.raises(ImportInProgressError) as running:
             database.imports.claim_import(second, models)
-        assert running.value.detail == f"{words}. Follow that task."
+        assert running.value.detail == f"{words}."
     database.imports.finish_import(first.id, totals=dict.fromkeys(first.model_ids, (1, 1)), check_at=builders.START)
     for models, words in (
         ([local], "My-Model already exists."),

@@ -66,7 +66,7 @@ def test_an_entry_that_stays_refused_is_an_error(client: "EventBridgeClient", bu
         with pytest.raises(StorageUnavailableError) as caught:
             bus.publish(EVENT)
         stubber.assert_no_pending_responses()
-    assert caught.value.detail.endswith("ThrottlingException")
+    assert caught.value.detail.endswith("(ThrottlingException).")
     assert "arn" not in caught.value.detail
 
 

@@ -429,7 +429,7 @@ def test_the_last_call_of_a_budget_is_the_last_that_is_made(github: LoopbackGitH
     github._quota, github._used, github._resets_at = 2, 0, 0.0
     assert source.resolve("Owner/Model.v1", "main").revision == "main"
     for function in (source, open_github(github, limits=limits)):
-        with pytest.raises(RateLimitedError, match=r"API without a token.*GitHubTokenSecret"):
+        with pytest.raises(RateLimitedError, match=r"API \(no token\).*GitHubTokenSecret"):
             function.resolve("Owner/Model.v1", "main")
     assert len(github.requests) == 2, "nothing was asked in vain"
     # The token's budget is another one.
@@ -440,7 +440,7 @@ def test_the_last_call_of_a_budget_is_the_last_that_is_made(github: LoopbackGitH
 def test_the_raw_hosts_limit_is_its_own(github: LoopbackGitHub, source: GitHubSource) -> None:
     github.add_fault(Fault(kind=FaultKind.RATE_LIMIT, origin="raw", retry_after=30))
     model = source.resolve("Owner/Model.v1", "main")
-    with pytest.raises(RateLimitedError, match="raw host") as caught:
+    with pytest.raises(RateLimitedError, match="raw content host") as caught:
         list(source.list_files(model))
     assert caught.value.retry_after == pytest.approx(30, abs=1)
     assert source.resolve("Owner/Model.v1", "main") == model
@@ -678,7 +678,7 @@ def test_wrong_bytes_are_fetched_again_and_never_published(
     task = import_model(second)
     assert task.status is TaskStatus.FAILED
     assert task.error is not None
-    assert "the source published" in task.error.detail
+    assert "Checksum mismatch for" in task.error.detail
     assert list_published(second) == {}
 
 
@@ -731,7 +731,7 @@ def test_what_is_no_model_fails_before_a_byte_moves(github: LoopbackGitHub, sour
     task = import_model(deployment, "Owner/nothing")
     assert task.error is not None
     assert task.error.type == "required-files-missing"
-    for name in ("config.json (it is a symlink)", "tokenizer.json", "model.safetensors"):
+    for name in ("config.json (is a symlink, not a file)", "tokenizer.json", "model.safetensors"):
         assert name in task.error.detail
     assert deployment.store.keys == []
     assert count_requests(github)["raw"] == 0

@@ -74,7 +74,7 @@ def test_a_secret_that_is_not_ours_is_refused_and_asked_for_again(
 
 def test_an_outage_is_unavailable_storage(store: SecretsManagerSecretStore, stubber: Stubber) -> None:
     stubber.add_client_error("get_secret_value", "InternalServiceError", ARN)
-    with pytest.raises(StorageUnavailableError, match=r"^Secrets Manager GetSecretValue failed: InternalServiceE"):
+    with pytest.raises(StorageUnavailableError, match=r"^Secrets Manager GetSecretValue failed \(InternalServiceE"):
         store.read_secret(ARN)
 
 

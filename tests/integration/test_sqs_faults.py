@@ -101,7 +101,7 @@ def test_sending_again_has_an_end(queue: SQSMessageQueue, stubber: Stubber, wait
     for _ in range(3):
         expect(stubber, [1], {1: False})
     with pytest.raises(
-        StorageUnavailableError, match=r"^SQS SendMessageBatch failed for 1 of 3 messages: InternalError$"
+        StorageUnavailableError, match=r"^SQS SendMessageBatch failed for 1 of 3 messages \(InternalError\)\.$"
     ):
         queue.send(MESSAGES, delay=2)
     stubber.assert_no_pending_responses()
@@ -110,14 +110,14 @@ def test_sending_again_has_an_end(queue: SQSMessageQueue, stubber: Stubber, wait
 
 def test_what_sqs_never_takes_is_not_sent_again(queue: SQSMessageQueue, stubber: Stubber, waits: list[float]) -> None:
     expect(stubber, [0, 1, 2], {0: True, 1: False})
-    with pytest.raises(StorageUnavailableError, match=r"2 of 3 messages: InternalError, Refused"):
+    with pytest.raises(StorageUnavailableError, match=r"2 of 3 messages \(InternalError, Refused\)"):
         queue.send(MESSAGES, delay=2)
     assert waits == []
 
 
 def test_a_refused_call_is_unavailable_storage(queue: SQSMessageQueue, stubber: Stubber) -> None:
     stubber.add_client_error("send_message_batch", "AccessDenied", "arn:aws:sqs:us-east-1:1:plan")
-    with pytest.raises(StorageUnavailableError, match=r"^SQS SendMessageBatch failed: AccessDenied$"):
+    with pytest.raises(StorageUnavailableError, match=r"^SQS SendMessageBatch failed \(AccessDenied\)\.$"):
         queue.send(MESSAGES)
 
 

@@ -1,7 +1,6 @@
 """One real stack for all tests here: the template, deployed to MiniStack, and the loopback Hub beside it."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -207,8 +206,8 @@ def list_documents(iam: Any, role: str) -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
-    local = LocalStack(f"test-{os.getpid()}")
+def stack(stack_name: str) -> Iterator[Stack]:
+    local = LocalStack(stack_name)
     try:
         state = local.start("loopback", SourceUrls(), 0, print, enforce_iam=True)
         allow_batches(state)

@@ -174,6 +174,7 @@ def test_what_was_being_deleted_the_sweep_deletes(stack: Stack) -> None:
 
 def test_a_post_is_answered_once_to_its_key(stack: Stack) -> None:
     headers = {"Idempotency-Key": str(uuid.uuid4())}
+    archive = make_archive()  # once, because it contains the time
 
     def post(model_tag: str) -> requests.Response:
         return stack.http.post(
@@ -181,7 +182,7 @@ def test_a_post_is_answered_once_to_its_key(stack: Stack) -> None:
         )
 
     def post_archive(key: str, name: str) -> requests.Response:
-        files = {"file": ("models.zip", make_archive(), "application/zip")}
+        files = {"file": ("models.zip", archive, "application/zip")}
         return stack.http.post(
             f"{stack.state.api_url}/upload/local",
             params={"model_name": name},

@@ -54,7 +54,7 @@ def test_a_second_stack_runs_beside_the_first_until_ctrl_c(stack: Stack, tmp_pat
         started = [process for record in second.processes.read() for process in record.list_session()]
         assert len(started) > 2, "MiniStack, its functions and the Hub"
         os.kill(process.pid, signal.SIGINT)
-        assert process.wait(60) == 0
+        assert process.wait(2 * END_WITHIN) == 0
     finally:
         process.kill()
         process.wait()

@@ -1,4 +1,4 @@
-"""The functions of the template, with what Lambda would give them: code, layers and environment."""
+"""The functions of the template, with their code, layers and environment as in Lambda."""
 
 import json
 import shutil
@@ -12,13 +12,13 @@ from tests.template.transformed import ROOT, Template
 LAYERS = {"CoreLayer": "core", "SourcesLayer": "sources", "ScannerLayer": "scanner"}
 
 
-# The event that stands for a function whose events are several.
+# The sample event of a function that has several.
 _EVENTS = {"read_catalog": "read_task"}
 
 
 @dataclass(frozen=True)
 class Function:
-    """`folders` are what Lambda would have on the path: the function's code, then its layers'."""
+    """`folders`: the import path as in Lambda, with the function's code before its layers."""
 
     name: str
     folders: Sequence[Path]
@@ -34,7 +34,7 @@ class Function:
 
 
 def list_functions(template: Template, layers: Mapping[str, Path], folder: Path, endpoint: str) -> Iterator[Function]:
-    """All functions of the template; `endpoint` stands for AWS and for every source."""
+    """Return all functions of the template. `endpoint` replaces the URLs of AWS and of all sources."""
     shared = template["Globals"]["Function"]
     for resource in template["Resources"].values():
         if resource["Type"] != "AWS::Serverless::Function":

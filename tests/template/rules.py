@@ -95,6 +95,8 @@ ENDS: dict[str, Any] = {
 
 API_TIMEOUT = 29
 REFUSED_BODIES = {"REQUEST_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE"}
+MISCONFIGURED = {"API_CONFIGURATION_ERROR", "AUTHORIZER_CONFIGURATION_ERROR", "AUTHORIZER_FAILURE"}
+"""API Gateway does not invoke the function, so the remedy of the function's own problem does not help."""
 WAYS_FOR_LARGE_ARCHIVES = ("/v1/upload/local", '{"file_name"', "incoming/")
 HTTP_METHODS = {"get", "put", "post", "delete", "head", "patch", "x-amazon-apigateway-any-method"}
 """Without OPTIONS: API Gateway itself responds to a preflight request."""
@@ -826,7 +828,8 @@ def _find_response_faults(kind: str, response: Resource) -> Iterator[str]:
     if not problem.keys() >= {"type", "title", "detail", "remedy"}:
         yield "a field of the problem is missing"
     slug = problem["type"].removeprefix("urn:modelhaul:problem:")
-    if slug == problem["type"] or problem.get("remedy") != PROBLEM_REMEDIES.get(slug, problem.get("remedy")):
+    known = problem.get("remedy") if kind in MISCONFIGURED else PROBLEM_REMEDIES.get(slug, problem.get("remedy"))
+    if slug == problem["type"] or problem.get("remedy") != known:
         yield "unknown type, or a remedy that differs from that of functions"
     if str(problem.get("status", "")) != response.get("statusCode", ""):
         yield "status differs from that of the response"

@@ -1,4 +1,4 @@
-"""The sample events are what AWS would send for this template, with messages that the pipeline reads."""
+"""The sample events match the template, and contain messages that the pipeline accepts."""
 
 import base64
 import hashlib
@@ -53,13 +53,13 @@ def test_posted_archive_is_one() -> None:
 
 
 def find_queue(record: dict[str, Any]) -> str:
-    """The logical name of the queue that a record comes from."""
+    """Return the logical name of the queue of a record."""
     queue: str = record["eventSourceARN"].split("-")[-2]
     return queue
 
 
 def map_consumers(template: Template) -> dict[str, str]:
-    """Folder of the function by the queue that it consumes."""
+    """Return the folder of the consuming function, by queue."""
     return {
         queue: Path(template["Resources"][function]["Properties"]["Code"]["S3Key"]).name
         for function, queue, _ in list_consumers(template)
@@ -88,7 +88,7 @@ def test_delivery_carries_a_message(name: str, template: Template) -> None:
 
 
 def check_arrival(body: str) -> None:
-    """An event as the rule lets through, whose key needs no decoding."""
+    """Check that the rule matches the event. The key in the event is not URL-encoded."""
     message = parse_archive_message(body)
     assert isinstance(message, ObjectCreated)
     assert {" ", "+", "%", "è"} <= set(message.detail.object.key)

@@ -1,6 +1,7 @@
 """The gateway responses are generated from the tables of the API's problems."""
 
 import json
+from http import HTTPStatus
 
 import pytest
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
@@ -18,7 +19,7 @@ def test_template_includes_the_file() -> None:
     assert ROOT / location == GATEWAY_RESPONSES
 
 
-def test_there_is_a_response_of_each_type() -> None:
+def test_each_type_has_a_response() -> None:
     assert PROBLEMS.keys() == GATEWAY_STATUS.keys()
     assert build_responses().keys() == PROBLEMS.keys()
 
@@ -26,7 +27,7 @@ def test_there_is_a_response_of_each_type() -> None:
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_problems_that_functions_return_too_are_the_same(name: str) -> None:
     problem = PROBLEMS[name]
-    if problem.kind in PROBLEM_REMEDIES and problem.status is not None:
+    if problem.kind in PROBLEM_REMEDIES and problem.remedy is None and problem.status is not None:
         shown = json.loads(create_problem(problem.kind, problem.status, problem.detail).body or "")
         assert problem.render() == shown
 
@@ -35,10 +36,16 @@ def test_an_unknown_route_is_the_same_problem_everywhere() -> None:
     assert PROBLEMS["RESOURCE_NOT_FOUND"].render() == json.loads(create_no_route_response(NotFoundError()).body or "")
 
 
-@pytest.mark.parametrize(("kind", "remedy"), [("never-seen", None), ("no-such-route", "Look elsewhere.")])
-def test_a_problem_has_one_remedy(kind: str, remedy: str | None) -> None:
-    with pytest.raises(ValueError, match="one remedy"):
-        GatewayProblem(kind, None, "It failed.", remedy).render()
+def test_a_problem_has_a_remedy() -> None:
+    with pytest.raises(ValueError, match="no remedy"):
+        GatewayProblem("never-seen", None, "It failed.").render()
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_a_title_has_one_source(name: str) -> None:
+    problem = PROBLEMS[name]
+    untitled = json.loads(create_problem(problem.kind, HTTPStatus.IM_A_TEAPOT, "It failed.").body or "")
+    assert (problem.title is not None) is (untitled["title"] == HTTPStatus.IM_A_TEAPOT.phrase)
 
 
 def test_texts_have_no_variables_of_mapping_templates() -> None:

@@ -1,5 +1,5 @@
-"""The dashboard, the alarms and the saved queries speak of what there is: metrics that the code or AWS emits with just
-these dimensions, log lines that the code writes, sections that the runbook has.
+"""The dashboard, the alarms and the saved queries match the code and the runbook: metrics with their dimensions, log
+lines, and a runbook section for each alarm.
 """
 
 import ast
@@ -20,13 +20,13 @@ from tests.template.transformed import ROOT, Template, apply_parameters, read_te
 AWS_METRICS: dict[str, Any] = json.loads((ROOT / "tests" / "template" / "aws_metrics.json").read_text())
 STACK = "the-stack"
 MAX_ALARM_METRICS = 10  # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-limits.html
-# Where a missing value is no trouble: nothing runs, and nothing is counted, while nobody imports.
+# An idle stack emits no metrics.
 IDLE = "notBreaching"
 
 
 @dataclass(frozen=True)
 class Watched:
-    """A metric that is looked at: its place, and its dimensions by name."""
+    """A metric of a widget or an alarm (`place`)."""
 
     place: str
     namespace: str
@@ -49,7 +49,7 @@ def template(request: pytest.FixtureRequest) -> Template:
 
 
 def substitute(text: str, template: Template) -> str:
-    """Fn::Sub, with a logical name for what only a deployment knows."""
+    """Apply Fn::Sub, with logical names instead of values that only a deployment has."""
 
     def replace(found: re.Match[str]) -> str:
         name = found[1]
@@ -141,8 +141,8 @@ def test_catalog_is_what_the_code_counts() -> None:
 
 
 def list_counted() -> Iterator[tuple[str, frozenset[str]]]:
-    """(metric, dimensions) of each `….count(name, …, dimension=…)`. Where the name is worked out, it is any name of the
-    catalog that the function around it mentions.
+    """Yield (metric, dimensions) of each `….count(name, …, dimension=…)`. For a computed name, yield each name of the
+    catalog that the function contains.
     """
     for path in [*(ROOT / "layers").rglob("*.py"), *(ROOT / "functions").rglob("*.py")]:
         if path.name == "metrics.py":
@@ -164,7 +164,7 @@ def list_counted() -> Iterator[tuple[str, frozenset[str]]]:
 
 
 @pytest.mark.parametrize("name", CATALOG)
-def test_meter_emits_total_and_parts(
+def test_metrics_emit_total_and_parts(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "Modelhaul")
@@ -248,7 +248,7 @@ def test_alarms_are_sound(template: Template) -> None:
     for name, alarm in list_resources(template, "AWS::CloudWatch::Alarm"):
         slug = find_slug(alarm)
         assert alarm["TreatMissingData"] == IDLE, name
-        assert alarm["AlarmDescription"]["Fn::Sub"].endswith(f" ${{RunbookUrl}}#{slug}"), name
+        assert alarm["AlarmDescription"]["Fn::Sub"].endswith(f" Runbook: ${{RunbookUrl}}#{slug}"), name
         assert name == "".join(word.capitalize() for word in slug.split("-")) + "Alarm"
         queries = alarm.get("Metrics", [])
         assert sum("MetricStat" in query for query in queries) <= MAX_ALARM_METRICS, name
@@ -299,7 +299,7 @@ def list_queries(template: Template) -> dict[str, tuple[set[str], str]]:
 
 
 def test_queries_look_where_the_lines_are(template: Template) -> None:
-    """What they ask for is logged, and every function that logs it is asked."""
+    """The code writes the log lines that queries search for. Queries read the logs of all functions that write them."""
     queries = list_queries(template)
     code = "\n".join(path.read_text() for path in (ROOT / "layers" / "core" / "modelhaul").rglob("*.py"))
     groups = {name for name, _ in list_resources(template, "AWS::Logs::LogGroup")}

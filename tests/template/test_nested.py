@@ -1,4 +1,4 @@
-"""The tests of the template see the nested stack as CloudFormation deploys it, and their rules hold for it."""
+"""Tests of the merged template: the nested stack is included as deployed, and the rules apply to both."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""The tables are those that the database reads and writes, whose tests create theirs by themselves."""
+"""The template's tables match the item classes, from which the tests of the adapters create their own tables."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -25,7 +25,7 @@ TABLES: dict[str, type[Model]] = {
 
 
 def list_keys(attributes: Iterable[Any]) -> list[dict[str, str]]:
-    """As a KeySchema."""
+    """Return the keys as a KeySchema."""
     keys = [a for a in attributes if isinstance(a, Attribute) and (a.is_hash_key or a.is_range_key)]
     return sorted(
         [{"AttributeName": a.attr_name, "KeyType": "HASH" if a.is_hash_key else "RANGE"} for a in keys],

@@ -110,7 +110,7 @@ def merge_nested_stacks(template: Template, root: Path = ROOT) -> Template:
 
 
 def _is_same_condition(one: Any, other: Any, conditions: dict[str, Any]) -> bool:
-    """Whether two conditions are equal when those that they name are written out."""
+    """Return whether two conditions are equal after the conditions that they refer to are expanded."""
     return bool(_write_out(one, conditions) == _write_out(other, conditions))
 
 

@@ -738,7 +738,7 @@ def test_a_model_is_not_deleted_while_it_is_imported(deployment: Deployment) -> 
     model_id = check_problem_of_another(deployment)
     problem = check_problem(delete_model(model_id), 409, "import-in-progress")
     assert problem["task"] == f"/v1/upload/tasks/{problem['task_id']}"
-    assert "Cancel" in problem["detail"]
+    assert "cancel the task" in problem["remedy"]
 
 
 def test_a_task_shows_that_its_model_was_deleted(deployment: Deployment) -> None:

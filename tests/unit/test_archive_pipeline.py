@@ -175,7 +175,7 @@ def test_a_run_of_neighbours_that_breaks_off_is_read_again() -> None:
     def break_once(key: str, start: int, end: int, *, etag: str) -> InMemoryRange:
         if not broken:
             broken.append(start)
-            raise StorageUnavailableError("S3 GetObject failed: SlowDown")
+            raise StorageUnavailableError("S3 GetObject failed (SlowDown).")
         return open_range(key, start, end, etag=etag)
 
     deployment.archives.open_range = break_once  # type: ignore[method-assign]

@@ -105,7 +105,7 @@ def deflate_slowly(content: bytes) -> bytes:
 
 OBJECTS = build_array("'|O'", SYSTEM)
 HOSTILE: dict[str, tuple[bytes, str]] = {
-    "an archive behind it": (PLAIN + zip_files({"data.pkl": PLAIN}), "ZIP archive follows other bytes"),
+    "an archive behind it": (PLAIN + zip_files({"data.pkl": PLAIN}), "ZIP archive is preceded by other data"),
     "behind an archive": (zip_files({"data.pkl": PLAIN}) + SYSTEM, "Invalid ZIP archive"),
     "an array in an archive": (zip_files({"a.npy": OBJECTS}), "a.npy: Pickle imports os.system"),
     "no array in an archive": (zip_files({"a.npy": SYSTEM}), "Pickle imports os.system"),
@@ -152,7 +152,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "torch.package": (build_torch_zip(PLAIN, **{".data/extern_modules": b"os"}), "torch.package runs"),
     "a native library in a .pt2": (
         zip_files({"m/archive_format": b"pt2", "m/data/aotinductor/model/a.so": b"\x7fELF" + bytes(60)}),
-        "Native library, which torch loads",
+        "Native code, which torch loads",
     ),
 }  # fmt: skip
 
@@ -174,7 +174,7 @@ UNREAD: dict[str, tuple[bytes, str, str]] = {
     "an empty archive": (zip_files({}), "a.npz", "ZIP archive is empty"),
     "other data after gzip": (gzip.compress(PLAIN) + b"x", "a.pkl", "followed by other data"),
     "other data after zlib": (zlib.compress(PLAIN) * 2, "a.pkl", "followed by other data"),
-    "many gzip streams": (gzip.compress(b"") * 200 + gzip.compress(PLAIN), "a.pkl", "followed by other data"),
+    "many gzip streams": (gzip.compress(b"") * 200 + gzip.compress(PLAIN), "a.pkl", "more than 100 compressed streams"),
     "lz4 under a common name": (b"\x04\x22\x4d\x18" + bytes(100), "model.bin", "Unsupported compression: lz4"),
     "zstd under another suffix": (b"\x28\xb5\x2f\xfd" + bytes(100), "a.pt.tmp", "Unsupported compression: zstd"),
     "a dictionary of LZMA that is too large": (
@@ -361,7 +361,7 @@ def test_number_of_head_requests_is_limited(monkeypatch: pytest.MonkeyPatch) -> 
 def test_number_of_opened_members_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zip_archives, "_MAX_OPENED", 5)
     check_clean(zip_files({f"{number}": LARGE for number in range(5)}))
-    check_unscanned(zip_files({f"{number}": LARGE for number in range(6)}), "too many members")
+    check_unscanned(zip_files({f"{number}": LARGE for number in range(6)}), "entries to inspect")
 
 
 def test_numpy_archives_have_no_storages() -> None:
@@ -375,19 +375,19 @@ def test_large_stored_members_are_read_by_ranges(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(zip_archives, "MAX_IN_MEMORY", 100)
     check_clean(zip_files({"first": b"x", "a": build_torch_zip(build_state_dict())}))
     check_unsafe(zip_files({"first": b"x", "a": build_torch_zip(SYSTEM)}), "Pickle imports os.system")
-    check_unscanned(zip_files({"a": LARGE}, zipfile.ZIP_DEFLATED), "Deflated member is larger than")
+    check_unscanned(zip_files({"a": LARGE}, zipfile.ZIP_DEFLATED), "Deflated entry is larger than")
 
 
 def test_total_inflated_size_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zip_archives, "_MAX_INFLATED", 5 * len(LARGE))
     check_clean(zip_files({f"{number}": LARGE for number in range(5)}, zipfile.ZIP_DEFLATED))
-    check_unscanned(zip_files({f"{number}": LARGE for number in range(6)}, zipfile.ZIP_DEFLATED), "too many members")
+    check_unscanned(zip_files({f"{number}": LARGE for number in range(6)}, zipfile.ZIP_DEFLATED), "decompressed bytes")
 
 
 def test_decompressed_size_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compressed, "MAX_IN_MEMORY", 10_000)
     for compress in (gzip.compress, bz2.compress, lzma.compress, zlib.compress):
-        check_unscanned(compress(pickle.dumps(bytes(20_000))), "longer than")
+        check_unscanned(compress(pickle.dumps(bytes(20_000))), "decompressed bytes")
     check_unsafe(gzip.compress(SYSTEM + bytes(20_000)), "Pickle imports os.system")
 
 
@@ -458,7 +458,7 @@ def test_keras_layers(layer: dict[str, Any], findings: list[tuple[str, str]]) ->
 
 
 def test_keras_archive_after_other_bytes_is_ambiguous() -> None:
-    check_unsafe(b"# x\n" + zip_files({"config.json": b"{}"}), "ZIP archive follows other bytes", path="a.keras")
+    check_unsafe(b"# x\n" + zip_files({"config.json": b"{}"}), "ZIP archive is preceded by other data", path="a.keras")
 
 
 @pytest.mark.parametrize(

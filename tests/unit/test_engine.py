@@ -295,7 +295,7 @@ def test_wrong_bytes_of_the_right_length_are_never_stored() -> None:
     spoiled = bytearray(bench.content)
     spoiled[5 * PART] ^= 1
     bench.source.content = bytes(spoiled)
-    with pytest.raises(DigestMismatchError, match="the source published"):
+    with pytest.raises(DigestMismatchError, match="Checksum mismatch for"):
         bench.run()
     assert bench.store.keys == []
     assert bench.uploads() == []
@@ -461,7 +461,7 @@ def test_storage_trouble_is_told_and_what_was_stored_is_kept() -> None:
 
     def refuse(key: str, upload_id: str, number: int, body: memoryview, *, crc32: int) -> Part:
         if number == 6:
-            raise StorageUnavailableError("S3 UploadPart failed: SlowDown")
+            raise StorageUnavailableError("S3 UploadPart failed (SlowDown).")
         return upload(key, upload_id, number, body, crc32=crc32)
 
     bench.store.upload_part = refuse  # type: ignore[method-assign]

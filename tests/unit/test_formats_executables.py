@@ -19,7 +19,7 @@ def build_pe(offset: int) -> bytes:
         (b"\x7fELF\x02\x01\x01", "Native code: ELF"),
         (b"\xcf\xfa\xed\xfe\x07\x00\x00\x01", "Native code: Mach-O"),
         (b"\xfe\xed\xfa\xce", "Native code: Mach-O"),
-        (b"\xca\xfe\xba\xbe\x00\x00\x00\x02", "Native code: Mach-O for several architectures"),
+        (b"\xca\xfe\xba\xbe\x00\x00\x00\x02", "Native code: universal Mach-O"),
         (build_pe(128), "Native code: Windows program or library (PE)"),
         (build_pe(4096)[:2048], "Native code: Windows program or library (PE)"),
     ],
@@ -39,9 +39,9 @@ def test_native_code_is_identified_by_content(head: bytes, detail: str) -> None:
         (b"BC\xc0\xde", "LLVM bytecode"),
         (b"\x1bLua", "Lua bytecode"),
         (b"\x03\xf3\r\n" + bytes(4), "Python bytecode"),
-        (b"#!/bin/sh\nrm -rf /\n", "Script for /bin/sh"),
-        (b"#! /usr/bin/env python3\n", "Script for /usr/bin/env python3"),
-        (b"\xef\xbb\xbf#!/bin/sh", "Script for /bin/sh"),
+        (b"#!/bin/sh\nrm -rf /\n", "Script with interpreter /bin/sh"),
+        (b"#! /usr/bin/env python3\n", "Script with interpreter /usr/bin/env python3"),
+        (b"\xef\xbb\xbf#!/bin/sh", "Script with interpreter /bin/sh"),
     ],
 )
 def test_bytecode_and_scripts_are_identified_by_content(head: bytes, detail: str) -> None:
@@ -83,10 +83,10 @@ def test_other_content_is_no_program(head: bytes) -> None:
     [
         ("modeling_x.py", "Python source: loaders run it with trust_remote_code=True"),
         ("a/Setup.PY", "Python source: loaders run it with trust_remote_code=True"),
-        ("demo.ipynb", "Jupyter notebook source: no loader runs it"),
-        ("run.sh", "shell source: no loader runs it"),
+        ("demo.ipynb", "Jupyter notebook: no loader runs it"),
+        ("run.sh", "Shell script: no loader runs it"),
         ("kernel.cu", "GPU source: no loader runs it"),
-        ("run.ps1", "Windows script source: no loader runs it"),
+        ("run.ps1", "Windows script: no loader runs it"),
     ],
 )
 def test_source_code_is_identified_by_name(path: str, detail: str) -> None:

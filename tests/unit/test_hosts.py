@@ -150,7 +150,7 @@ def test_an_enterprise_servers_site_is_the_operators_own() -> None:
 
 
 def test_the_words_say_what_to_do() -> None:
-    with pytest.raises(UntrustedHostError, match=r"https://evil\.example is not an allowed host.* AllowedHosts\.$"):
+    with pytest.raises(UntrustedHostError, match=r"https://evil\.example is not an allowed host\.$"):
         HUB.check_url("https://evil.example/path?token=1")
     with pytest.raises(UntrustedHostError, match="on the local stack only"):
         HUB.check_url("http://huggingface.co/")

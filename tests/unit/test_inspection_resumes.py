@@ -130,5 +130,5 @@ def test_resumed_inspection_has_the_same_error() -> None:
     deployment.run()
     error = deployment.find_task(task.id).error
     assert error is not None
-    assert (error.type, error.detail.partition(": ")[0]) == ("unsafe-model", "z.pkl")
+    assert (error.type, error.detail.split(": ")[1]) == ("unsafe-model", "z.pkl")
     assert not [key for key in deployment.store.keys if key.startswith(("models/", "staging/"))]

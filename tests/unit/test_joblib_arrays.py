@@ -62,8 +62,8 @@ def test_import_after_an_array_is_found() -> None:
     ("value", "words"),
     [
         (np.array([1, "x", None], object), "arrays of objects"),
-        (np.zeros(2, "f4,i4"), "dtype, class or shape"),
-        (np.zeros(2, np.dtype("f8", metadata={"a": 1})), "dtype, class or shape"),
+        (np.zeros(2, "f4,i4"), "joblib array of dtype"),
+        (np.zeros(2, np.dtype("f8", metadata={"a": 1})), "joblib array of dtype"),
     ],
 )
 def test_unsupported_arrays_have_a_reason(value: Any, words: str) -> None:

@@ -37,7 +37,7 @@ DONE = {
     "stage": "DONE",
     "progress": {"files_done": 3, "files_total": 3, "bytes_done": 100, "bytes_total": 100, "bytes_reused": 1200},
 }
-FAILED = {"task_status": "FAILED", "error_msg": "the ZIP is [damaged]"}
+FAILED = {"task_status": "FAILED", "error_msg": "the ZIP is [damaged].", "error": {"remedy": "Create it again."}}
 BERT = {
     "model_id": "1",
     "name": "sample/tiny-bert",
@@ -237,9 +237,13 @@ def test_each_change_is_one_line_without_a_terminal() -> None:
     ("model", "expected"),
     [
         (BERT, f"sample/tiny-bert: {BERT['location']}"),
-        ({"name": "a", "status": "IMPORTING"}, "a: IMPORTING"),
-        ({"name": "b", "status": "FAILED", "error": {"type": "x", "detail": "y.pt: z"}}, "b: FAILED. y.pt: z"),
-        (SKIPPED, "notes: SKIPPED, missing config.json, tokenizer.json"),
+        ({"name": "a", "status": "IMPORTING"}, "a: importing"),
+        ({"name": "b", "status": "FAILED", "error": {"type": "x", "detail": "y.pt: z."}}, "b: failed. y.pt: z."),
+        (
+            {"name": "b", "status": "FAILED", "error": {"type": "x", "detail": "y.pt: z.", "remedy": "Remove it."}},
+            "b: failed. y.pt: z. Remove it.",
+        ),
+        (SKIPPED, "notes: skipped, missing config.json, tokenizer.json"),
     ],
 )
 def test_result_descriptions(model: dict[str, Any], expected: str) -> None:
@@ -263,9 +267,9 @@ def test_existing_archive_has_no_task(stack: FakeStack) -> None:
 
 def test_rejected_archive_raises_the_message_of_the_api(stack: FakeStack) -> None:
     stack.archive_response = create_json_response(
-        400, {"title": "The archive is refused", "detail": "a.bin leads outside."}
+        400, {"title": "Archive rejected", "detail": "a.bin leads outside.", "remedy": "Correct it."}
     )
-    with pytest.raises(LocalStackError, match=r"rejected models\.zip: 400 a\.bin leads outside\."):
+    with pytest.raises(LocalStackError, match=r"rejected models\.zip: 400 a\.bin leads outside\. Correct it\."):
         ImportApi(stack.state).submit_archive(b"PK", "models.zip", "mine")
 
 
@@ -286,7 +290,7 @@ def test_samples_are_imported_one_after_another(stack: FakeStack, sample: Path) 
         "PENDING transferring 1/3 files 50 %",
         "DONE 3/3 files 100 % 1,200 bytes reused",
         f"sample/tiny-bert: {BERT['location']}",
-        "notes: SKIPPED, missing config.json, tokenizer.json",
+        "notes: skipped, missing config.json, tokenizer.json",
         f"Importing {SAMPLE_MODEL} with POST {url}/upload/huggingface",
         "PENDING planning",
         "DONE 3/3 files 100 % 1,200 bytes reused",
@@ -328,7 +332,7 @@ def test_failed_archive_fails_the_run(stack: FakeStack, sample: Path) -> None:
     is_successful, lines = run_import(stack, sample)
 
     assert not is_successful
-    assert lines[2] == "The import failed: the ZIP is [damaged]"
+    assert lines[2] == "The import failed: the ZIP is [damaged]. Create it again."
     assert f"{SAMPLE_MODEL}: {MINILM['location']}" in lines
 
 

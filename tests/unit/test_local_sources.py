@@ -24,6 +24,8 @@ def test_auto_selects_the_internet_if_it_is_available(monkeypatch: pytest.Monkey
         INTERNET if is_available else SourceUrls("http://hub", "http://api", "http://site", "http://raw")
     )
     assert selected.sample_repository == ("" if is_available else LOOPBACK_REPOSITORY)
+    reason = "public server" if is_available else "local test server: huggingface.co is unreachable and UPSTREAM=auto"
+    assert [line.partition(" (")[2] for line in selected.describe()] == [f"{reason})"] * 2
 
 
 def test_internet_is_selected_without_a_probe() -> None:
@@ -48,7 +50,7 @@ def test_one_source_can_be_configured() -> None:
 def test_public_github_is_used_without_git_lfs() -> None:
     selected = choose_sources("loopback", SourceUrls(), lambda: {"hub": "http://hub", "github_lacks": "git-lfs"})
     assert (selected.urls.hub, selected.urls.github_api) == ("http://hub", INTERNET.github_api)
-    assert "git-lfs" in " ".join(selected.describe())
+    assert list(selected.describe())[1].endswith("not available without git-lfs)")
 
 
 @pytest.mark.parametrize(
@@ -56,9 +58,9 @@ def test_public_github_is_used_without_git_lfs() -> None:
     [
         (SourceUrls(hub="hub.example"), "HF_ENDPOINT must be an HTTP or HTTPS URL"),
         (SourceUrls(github_api="ftp://x", github="https://x"), "GITHUB_API_URL must be"),
-        (SourceUrls(github_api="https://x"), "Set both GITHUB_API_URL and GITHUB_URL"),
-        (SourceUrls(github="https://x"), "Set both GITHUB_API_URL and GITHUB_URL"),
-        (SourceUrls(github_raw="https://x"), "Set both GITHUB_API_URL and GITHUB_URL"),
+        (SourceUrls(github_api="https://x"), "GITHUB_API_URL and GITHUB_URL must be set together"),
+        (SourceUrls(github="https://x"), "GITHUB_API_URL and GITHUB_URL must be set together"),
+        (SourceUrls(github_raw="https://x"), "GITHUB_API_URL and GITHUB_URL must be set together"),
     ],
 )
 def test_invalid_urls_are_rejected(configured: SourceUrls, message: str) -> None:

@@ -22,9 +22,15 @@ def test_each_stack_has_its_own_state(own_folder: Path) -> None:
     assert LocalStack("second").state_path == own_folder / "second" / "stack.json"
 
 
-@pytest.mark.parametrize("name", ["", "../x", "Name", "venvs", "builds", "a" * 40])
+@pytest.mark.parametrize("name", ["", "../x", "Name", "a" * 40])
 def test_invalid_names_are_rejected(name: str) -> None:
     with pytest.raises(LocalStackError, match="Invalid stack name"):
+        LocalStack(name)
+
+
+@pytest.mark.parametrize("name", ["venvs", "builds", "tools", "benchmarks"])
+def test_reserved_names_are_rejected(name: str) -> None:
+    with pytest.raises(LocalStackError, match=f"The stack name '{name}' is reserved"):
         LocalStack(name)
 
 

@@ -1,5 +1,6 @@
-"""The API's document says what the handlers are, and the page shows it."""
+"""The OpenAPI document matches the handlers, and the page shows the document."""
 
+import ast
 import copy
 import json
 import re
@@ -13,7 +14,7 @@ from schemathesis import openapi as schemathesis_openapi
 from openapi.document import DOCUMENT, build_document
 from tests.lambda_functions import call_api, read_event
 from tests.template.rules import list_routes
-from tests.template.transformed import read_template, transform_template
+from tests.template.transformed import ROOT, read_template, transform_template
 
 METHODS = {"get", "post", "put", "delete"}
 
@@ -32,23 +33,23 @@ def list_operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_it_names_the_routes_of_the_template(document: dict[str, Any]) -> None:
+def test_document_has_the_routes_of_the_template(document: dict[str, Any]) -> None:
     routes = list_routes(transform_template(read_template()))
     deployed = {f"{method} {path.replace('+}', '}')}" for method, path in routes}
     assert set(list_operations(document)) == deployed - {"GET /docs"}
 
 
 @pytest.mark.slow
-def test_it_is_openapi(document: dict[str, Any]) -> None:
+def test_document_is_valid_openapi(document: dict[str, Any]) -> None:
     schemathesis_openapi.from_dict(document).validate()
 
 
 def list_contents(operation: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Where, of which type and with what: each body that the operation takes or is answered with."""
+    """Yield (request or status, content type, content) of each body of the operation."""
     for kind, content in operation.get("requestBody", {}).get("content", {}).items():
-        yield "takes", kind, content
-    for status, answer in operation["responses"].items():
-        for kind, content in answer.get("content", {}).items():
+        yield "request", kind, content
+    for status, response in operation["responses"].items():
+        for kind, content in response.get("content", {}).items():
             yield status, kind, content
 
 
@@ -63,7 +64,7 @@ def list_examples(document: dict[str, Any], content: dict[str, Any]) -> list[Any
 
 
 def find_missing_examples(document: dict[str, Any]) -> list[str]:
-    """But for a form, whose archive no document can hold."""
+    """Return the places without an example. Forms need none, because a document cannot contain an archive."""
     missing = []
     for route, operation in list_operations(document).items():
         missing += [
@@ -71,8 +72,8 @@ def find_missing_examples(document: dict[str, Any]) -> list[str]:
             for parameter in operation["parameters"]
             if parameter["in"] == "path" and "example" not in parameter
         ]
-        for status, answer in operation["responses"].items():
-            headers = answer.get("headers", {}).items()
+        for status, response in operation["responses"].items():
+            headers = response.get("headers", {}).items()
             missing += [f"{route}: {status} {name}" for name, header in headers if "example" not in header]
         for where, kind, content in list_contents(operation):
             if kind != "multipart/form-data" and not list_examples(document, content):
@@ -80,7 +81,7 @@ def find_missing_examples(document: dict[str, Any]) -> list[str]:
     return missing
 
 
-def test_every_route_is_told_with_examples(document: dict[str, Any]) -> None:
+def test_every_route_has_descriptions_and_examples(document: dict[str, Any]) -> None:
     for route, operation in list_operations(document).items():
         assert operation["summary"], route
         assert operation["tags"], route
@@ -94,7 +95,7 @@ def list_path_parameters(operation: dict[str, Any]) -> list[str]:
     return [parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "path"]
 
 
-def test_a_missing_example_is_found(document: dict[str, Any]) -> None:
+def test_missing_examples_are_found(document: dict[str, Any]) -> None:
     broken = copy.deepcopy(document)
     paths = broken["paths"]
     del paths["/models/{model_id}/files/{path}"]["get"]["parameters"][1]["example"]
@@ -107,11 +108,11 @@ def test_a_missing_example_is_found(document: dict[str, Any]) -> None:
         "GET /models/{model_id}/files/{path}: 302 Location",
         "GET /models/{model_id}/files/{path}: path",
         "GET /openapi.json: 200 application/json",
-        "POST /upload/local: takes application/json",
+        "POST /upload/local: request application/json",
     ]
 
 
-def test_examples_are_what_the_schemas_say(document: dict[str, Any]) -> None:
+def test_examples_match_their_schemas(document: dict[str, Any]) -> None:
     for route, operation in list_operations(document).items():
         for where, kind, content in list_contents(operation):
             schema = {**content["schema"], "components": document["components"]}
@@ -122,19 +123,45 @@ def test_examples_are_what_the_schemas_say(document: dict[str, Any]) -> None:
                     assert example["remedy"], f"{route}: {example['type']}"
 
 
-def test_each_problem_is_told_and_shown(document: dict[str, Any]) -> None:
+def list_text_patterns() -> Iterator[re.Pattern[str]]:
+    """Return the patterns of the texts in the code. A formatted value matches anything."""
+    for path in [
+        *(ROOT / "layers").rglob("*.py"),
+        *(ROOT / "functions").rglob("*.py"),
+        ROOT / "openapi" / "gateway.py",
+    ]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            values = node.values if isinstance(node, ast.JoinedStr) else [node]
+            parts = [str(value.value) if isinstance(value, ast.Constant) else None for value in values]
+            if sum(len(part) for part in parts if part is not None) >= 8:
+                yield re.compile("".join(".*" if part is None else re.escape(part) for part in parts))
+
+
+def test_examples_have_texts_of_the_code(document: dict[str, Any]) -> None:
+    patterns = list(list_text_patterns())
+    examples = [example["value"] for example in document["components"]["examples"].values()]
+    for _, operation in sorted(list_operations(document).items()):
+        for _, kind, content in list_contents(operation):
+            if kind == "application/problem+json":
+                examples += list_examples(document, content)
+    details = {example["detail"] for example in examples if not example["type"].endswith(":invalid-fields")}
+    assert len(details) > 30
+    assert [detail for detail in sorted(details) if not any(p.fullmatch(detail) for p in patterns)] == []
+
+
+def test_each_problem_has_a_description_and_an_example(document: dict[str, Any]) -> None:
     for route, operation in list_operations(document).items():
-        for status, answer in operation["responses"].items():
-            content = answer.get("content", {}).get("application/problem+json")
+        for status, response in operation["responses"].items():
+            content = response.get("content", {}).get("application/problem+json")
             if content is None:
                 continue
-            told = re.findall(r"`([a-z-]+)`: ", answer["description"])
-            assert told, f"{route}: {status}"
+            described = re.findall(r"`([a-z-]+)`: ", response["description"])
+            assert described, f"{route}: {status}"
             shown = [example["type"] for example in list_examples(document, content)]
-            assert sorted(shown) == sorted(f"urn:modelhaul:problem:{kind}" for kind in told), f"{route}: {status}"
+            assert sorted(shown) == sorted(f"urn:modelhaul:problem:{kind}" for kind in described), f"{route}: {status}"
 
 
-def test_what_passes_says_when_to_come_again(document: dict[str, Any]) -> None:
+def test_temporary_problems_have_retry_after(document: dict[str, Any]) -> None:
     for route, operation in list_operations(document).items():
         assert "Retry-After" in operation["responses"]["429"]["headers"], route
         assert "Retry-After" in operation["responses"]["503"]["headers"], route
@@ -144,25 +171,25 @@ def test_what_passes_says_when_to_come_again(document: dict[str, Any]) -> None:
     assert "headers" not in document["paths"]["/upload/tasks/{task_id}"]["delete"]["responses"]["409"]
 
 
-def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+def test_every_component_is_referenced_and_defined(document: dict[str, Any]) -> None:
     for kind in ("schemas", "examples"):
         found = set(re.findall(rf'"#/components/{kind}/([^"]+)"', json.dumps(document)))
         assert found == document["components"][kind].keys()
 
 
-def test_the_function_gives_it_out() -> None:
-    answer = call_api("read_docs", read_event("read_openapi"))
-    assert answer.status == 200
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.body == json.loads(DOCUMENT.read_text())
+def test_function_returns_the_document() -> None:
+    response = call_api("read_docs", read_event("read_openapi"))
+    assert response.status == 200
+    assert response.headers["content-type"] == "application/json"
+    assert response.body == json.loads(DOCUMENT.read_text())
 
 
-def test_the_page_is_whole_and_asks_nobody_else() -> None:
-    answer = call_api("read_docs", read_event("read_docs"))
-    assert answer.status == 200
-    assert answer.headers["content-type"].startswith("text/html")
-    assert len(answer.text) < 6_000_000, "Lambda's limit"
-    assert not re.search(r"<(script|link|img)[^>]*\s(src|href)=['\"]?(https?:)?//", answer.text)
-    policy = answer.headers["content-security-policy"]
+def test_page_is_self_contained() -> None:
+    response = call_api("read_docs", read_event("read_docs"))
+    assert response.status == 200
+    assert response.headers["content-type"].startswith("text/html")
+    assert len(response.text) < 6_000_000, "Lambda's limit"
+    assert not re.search(r"<(script|link|img)[^>]*\s(src|href)=['\"]?(https?:)?//", response.text)
+    policy = response.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe-inline" not in policy.partition("script-src")[2].partition(";")[0]

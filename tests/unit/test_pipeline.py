@@ -272,7 +272,7 @@ def test_a_rate_limit_that_never_ends_does_end() -> None:
     source.on_list = lambda: (_ for _ in ()).throw(RateLimitedError("slow down", retry_after=3600))
     task = import_model(deployment)
     assert task.error is not None
-    assert "after waiting for a day" in task.error.detail
+    assert "still exceeded after 24 hours" in task.error.detail
 
 
 @pytest.mark.parametrize("path", ["nested/tokenizer.json", "model.safetensors"])
@@ -281,7 +281,7 @@ def test_wrong_bytes_are_retried_and_never_published(path: str) -> None:
     source.served = lambda p, content: bytes([content[0] ^ 1]) + content[1:] if p == path else content
     task = import_model(deployment)
     assert task.error is not None
-    assert "the source published" in task.error.detail
+    assert "Checksum mismatch for" in task.error.detail
     assert path in task.error.detail
     deployment.sweep_until_quiet()
     deployment.check_promises(expect(source))
@@ -400,7 +400,7 @@ def test_a_submit_whose_message_cannot_be_sent_is_accepted_and_swept() -> None:
     send = deployment.queue.send
 
     def refuse(*_: object, **__: object) -> None:
-        raise StorageUnavailableError("SQS SendMessage failed: ServiceUnavailable")
+        raise StorageUnavailableError("SQS SendMessageBatch failed (ServiceUnavailable).")
 
     deployment.queue.send = refuse  # type: ignore[method-assign]
     task = deployment.submit(NAME)
@@ -538,7 +538,7 @@ def test_a_verified_file_that_vanished_before_publishing_fails_with_words() -> N
     deployment.run()
     error = deployment.find_task(task.id).error
     assert error is not None
-    assert "config.json: The verified file was removed" in error.detail
+    assert "The verified file config.json was removed" in error.detail
     deployment.sweep_until_quiet()
     deployment.check_promises(expect(source))
     assert import_model(deployment).status is TaskStatus.DONE
@@ -646,7 +646,7 @@ def test_a_small_file_stored_by_a_try_that_died_is_not_copied_onto_itself() -> N
     finish = deployment.database.files.finish_files
 
     def die(*_: object, **__: object) -> None:
-        raise StorageUnavailableError("DynamoDB TransactWriteItems failed: InternalServerError")
+        raise StorageUnavailableError("DynamoDB request failed (InternalServerError).")
 
     deployment.database.files.finish_files = die  # type: ignore[method-assign,assignment]
     (message,) = deployment.receive()
@@ -806,7 +806,7 @@ def test_what_cannot_be_tidied_up_at_once_is_left_to_the_sweep() -> None:
     list_uploads = deployment.store.list_uploads
 
     def refuse(_: str) -> None:
-        raise StorageUnavailableError("S3 ListMultipartUploads failed: SlowDown")
+        raise StorageUnavailableError("S3 ListMultipartUploads failed (SlowDown).")
 
     deployment.store.list_uploads = refuse  # type: ignore[method-assign,assignment]
     deployment.finisher.cancel(task.id)

@@ -94,7 +94,7 @@ def test_a_message_whose_outcome_cannot_be_recorded_comes_again(
     (message,) = deployment.receive()
 
     def refuse(*_: object, **__: object) -> None:
-        raise StorageUnavailableError("SQS SendMessage failed: ServiceUnavailable")
+        raise StorageUnavailableError("SQS SendMessageBatch failed (ServiceUnavailable).")
 
     source = deployment.source
     assert isinstance(source, InMemoryModelSource)

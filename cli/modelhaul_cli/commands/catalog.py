@@ -54,7 +54,7 @@ def describe_selection(record: Json) -> str:
 def show_model(
     model_id: ModelId, api_url: ApiUrl = None, api_key_file: ApiKeyFile = None, as_json: AsJson = False
 ) -> None:
-    """Show the location, inspection results and files of a model."""
+    """Show the location, gate verdict and files of a model."""
     with open_session(api_url, api_key_file, as_json=as_json) as session:
         record, manifest = read_manifest(session.api, model_id, session.screen.print_status)
         session.screen.print_document({**record, "manifest": manifest})
@@ -77,7 +77,7 @@ def print_model(screen: Screen, record: Json, manifest: Json) -> None:
     rows = [[file["path"], format_size(file["size"]), file["sha256"]] for file in manifest["files"]]
     screen.print_table(["FILE", "SIZE", "SHA256"], rows)
     for entry in manifest.get("not_followed", []):
-        screen.print_result(f"{entry['path']}  {entry['kind']}, not followed")
+        screen.print_result(f"{entry['path']}  {entry['kind']}, not imported")
 
 
 def get_files(
@@ -105,9 +105,16 @@ def get_files(
         except KeyboardInterrupt:
             raise AbortedError("Download interrupted", "To resume, run the same command again.") from None
         session.screen.print_document({"folder": str(folder.resolve()), **result})
-        kept = f" {result['kept']} files were already up to date." if result["kept"] else ""
-        size = format_size(result["bytes"])
-        session.screen.print_result(f"Downloaded and verified {result['fetched']} files ({size}) in {folder}.{kept}")
+        session.screen.print_result(describe_download(result, folder))
+
+
+def describe_download(result: Json, folder: Path) -> str:
+    fetched, kept = result["fetched"], result["kept"]
+    size = format_size(result["bytes"])
+    text = f"Downloaded and verified {fetched} {'file' if fetched == 1 else 'files'} ({size}) to {folder}."
+    if not kept:
+        return text
+    return f"{text} {kept} {'file was' if kept == 1 else 'files were'} already up to date."
 
 
 def delete_model(
@@ -128,9 +135,12 @@ def delete_model(
 
 
 def confirm_deletion(record: Json) -> None:
-    """Ask for confirmation. Raises UsageError if stdin is not a terminal, AbortedError if the user declines."""
+    """Prompt for confirmation. Raises UsageError if stdin is not a terminal, AbortedError if the user declines."""
     if not sys.stdin.isatty():
-        raise UsageError("Confirmation required", "Pass --yes to delete the model without a terminal.")
+        raise UsageError(
+            "Confirmation required, but stdin is not a terminal",
+            remedy="Pass --yes to delete the model without confirmation.",
+        )
     question = f"Delete {record['name']} ({format_size(int(record.get('size') or 0))}) and its files permanently?"
     try:
         is_confirmed = typer.confirm(question, err=True)

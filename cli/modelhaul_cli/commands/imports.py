@@ -112,8 +112,10 @@ def build_selection(allow: list[str] | None, ignore: list[str] | None, weights: 
     return {name: value for name, value in selection.items() if value}
 
 
-def run_import(session: Session, submit: Callable[[], str], *, no_wait: bool, exist_ok: bool = False) -> None:
-    """Submit an import and follow its task until it ends, unless `no_wait` is set."""
+def run_import(session: Session, submit: Callable[[], str], *, no_wait: bool, exist_ok: bool | None = None) -> None:
+    """Submit an import and follow its task until it ends, unless `no_wait` is set. `exist_ok` is None for a command
+    without this option.
+    """
     try:
         task_id = submit()
     except ConflictError as conflict:
@@ -132,7 +134,7 @@ def run_import(session: Session, submit: Callable[[], str], *, no_wait: bool, ex
     session.follower.follow(task_id)
 
 
-def handle_conflict(session: Session, conflict: ConflictError, *, exist_ok: bool) -> str | None:
+def handle_conflict(session: Session, conflict: ConflictError, *, exist_ok: bool | None) -> str | None:
     """Return the ID of the task that already imports the model, or None if the model exists. Raises the conflict unless
     `exist_ok` is set.
     """
@@ -145,23 +147,41 @@ def handle_conflict(session: Session, conflict: ConflictError, *, exist_ok: bool
                 session.screen.print_result(format_location(model))
             return None
         conflict.problem["models"] = models
-        conflict.remedy = "\n".join(format_location(model) for model in models)
+        conflict.remedy = "\n".join((*map(format_location, models), describe_existing_model(len(models), exist_ok)))
     elif problem_type == IN_PROGRESS:
         task_id = str(conflict.problem.get("task_id", ""))
         if exist_ok and task_id:
             session.screen.print_status(f"{conflict.title}. Following that import.")
             return task_id
-        conflict.remedy = (
-            f"To follow that import, run:\n  {session.follower.format_command('status', task_id, '--follow')}"
-        )
+        if is_withdrawing(session, conflict.problem):
+            conflict.remedy = "Import the model again in 30 minutes."
+        else:
+            command = session.follower.format_command("status", task_id, "--follow")
+            conflict.remedy = f"To follow that import, run:\n  {command}"
     raise conflict
+
+
+def describe_existing_model(count: int, exist_ok: bool | None) -> str:
+    remedy = (
+        "Use the existing model, or delete it with `modelhaul rm MODEL_ID` and import again."
+        if count <= 1
+        else "Use the existing models, or delete each of them with `modelhaul rm MODEL_ID` and import again."
+    )
+    return remedy if exist_ok is None else f"{remedy} --exist-ok makes this a success."
+
+
+def is_withdrawing(session: Session, problem: Json) -> bool:
+    """Return whether the import that blocks the model has failed and its published files are being removed. False if
+    the record of the model is unavailable.
+    """
+    return read_record(session, problem).get("status") == "WITHDRAWING"
 
 
 def read_record(session: Session, model: Json) -> Json:
     """Return the record of a model, which includes its location, or `model` itself if the record is unavailable."""
     try:
         record = session.api.read_model(str(model["model_id"]))
-    except CommandError:
+    except (CommandError, KeyError):
         return model
     record.pop("manifest", None)
     return record

@@ -46,7 +46,11 @@ ExistOk = Annotated[
 ]
 Revision = Annotated[
     str | None,
-    typer.Option("--revision", metavar="REV", help="Branch, tag or commit, also accepted as NAME@REV. Default: main."),
+    typer.Option(
+        "--revision",
+        metavar="REV",
+        help="Branch, tag or commit. You can also append @REV to the model or repository. Default: main.",
+    ),
 ]
 Allow = Annotated[
     list[str] | None,
@@ -83,5 +87,5 @@ class SourceChoice(StrEnum):
     LOCAL = "local"
 
 
-Source = Annotated[SourceChoice | None, typer.Option("--source", help="Filter by source.")]
+Source = Annotated[SourceChoice | None, typer.Option("--source", help="Filter by source. `local` means ZIP archives.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, metavar="N", help="Maximum number of entries to show.")]

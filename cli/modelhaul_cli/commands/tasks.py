@@ -18,7 +18,9 @@ class StatusChoice(StrEnum):
 
 
 def list_tasks(
-    status: Annotated[StatusChoice | None, typer.Option("--status", help="Filter by status.")] = None,
+    status: Annotated[
+        StatusChoice | None, typer.Option("--status", help="Filter by status. `failed` includes cancelled tasks.")
+    ] = None,
     source: Source = None,
     limit: Limit = 20,
     api_url: ApiUrl = None,

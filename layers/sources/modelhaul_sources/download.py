@@ -72,11 +72,11 @@ class HttpByteStream:
             return 0
         count = self._read(buffer[:size])
         if not count:
-            raise SourceUnavailableError(f"The response of {self._url} ended {self._left:,} bytes early.")
+            raise SourceUnavailableError(f"The response from {self._url} ended {self._left:,} bytes early.")
         self._left -= count
         if not self._left:
             if self._read(memoryview(bytearray(1))):
-                raise UnexpectedResponseError(f"The response of {self._url} has more bytes than the requested range.")
+                raise UnexpectedResponseError(f"The response from {self._url} has more bytes than the requested range.")
             self._response.raw.release_conn()
         return count
 
@@ -105,8 +105,15 @@ class HttpByteStream:
         finally:
             self._reading_since = None
         # Checked before `count` is used: a TLS connection that was shut down during a read can return ciphertext.
-        if self._stalled or isinstance(failure, TimeoutError):
-            raise StalledTransferError(f"{self._url} stopped sending data, or sends it too slowly.")
+        if self._stalled:
+            raise StalledTransferError(
+                f"The transfer from {self._url} stalled: fewer than {len(buffer):,} bytes in "
+                f"{self._timeouts.stalled:g} seconds."
+            )
+        if isinstance(failure, TimeoutError):
+            raise StalledTransferError(
+                f"The transfer from {self._url} stalled: no data in {self._timeouts.read:g} seconds."
+            )
         if failure is not None or self._closed.is_set():
             raise SourceUnavailableError(f"The connection to {self._url} was interrupted.")
         return count
@@ -169,7 +176,7 @@ class HttpDownloader:
 def _create_error(response: requests.Response, *, at_first_origin: bool) -> ModelhaulError:
     """Return the error for a response that is not the requested range.
 
-    If an origin other than the first refuses access, its presigned URL has expired. The retry gets a new one.
+    If an origin other than the first denies access, its presigned URL has expired. The retry gets a new one.
     """
     url, status = describe_url(response.url), response.status_code
     if retryable := create_retryable_error(url, status, response.headers):
@@ -178,9 +185,9 @@ def _create_error(response: requests.Response, *, at_first_origin: bool) -> Mode
         case HTTPStatus.NOT_FOUND | HTTPStatus.GONE:
             return FileMissingError(f"{url} no longer exists.")
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN if at_first_origin:
-            return AccessRequiredError(f"{url} refused access with the configured token.")
+            return AccessRequiredError(f"{url} denied access (status {status}).")
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
-            return SourceUnavailableError(f"The presigned URL {url} has expired.")
+            return SourceUnavailableError(f"{url} responded with status {status}. The presigned URL may have expired.")
         case _:
             return UnexpectedResponseError(f"{url} responded with status {status}.")
 
@@ -191,7 +198,7 @@ def _open_body(
     url, headers = describe_url(response.url), response.headers
     encoding = headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
-        raise UnexpectedResponseError(f"{url} responded with the Content-Encoding {encoding[:40]!r}.")
+        raise UnexpectedResponseError(f"{url} responded with Content-Encoding {encoding[:40]!r} instead of 'identity'.")
     ranged = response.status_code == HTTPStatus.PARTIAL_CONTENT
     if ranged:
         content_range = headers.get("Content-Range", "")
@@ -203,7 +210,7 @@ def _open_body(
     expected = end - start if ranged else size
     length = headers.get("Content-Length")
     if length is not None and (not LENGTH.fullmatch(length) or int(length) != expected):
-        raise UnexpectedResponseError(f"{url} responded with the length {length[:40]!r} instead of {expected}.")
+        raise UnexpectedResponseError(f"{url} responded with Content-Length {length[:40]!r} instead of {expected}.")
     etag = linked_etag or headers.get("ETag")
     return HttpByteStream(
         response,

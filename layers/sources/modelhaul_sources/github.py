@@ -10,7 +10,6 @@ import requests
 
 from modelhaul.domain.digests import Algorithm, Digest
 from modelhaul.domain.errors import (
-    CredentialsRefusedError,
     EmptyModelError,
     FileMissingError,
     RequiredFilesError,
@@ -23,11 +22,12 @@ from modelhaul.ports.byte_streams import ByteStream, read_verified
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.rate_limits import RateLimitStore
 from modelhaul_sources.download import HttpDownloader
-from modelhaul_sources.github_api import TOKEN_SECRET, GitHubApi, TreeEntry, check_reference, parse_name
+from modelhaul_sources.github_api import GitHubApi, TreeEntry, check_reference, parse_name
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.http_client import DEFAULT_TIMEOUTS, HttpClient, Timeouts
 from modelhaul_sources.lfs import POINTER_SIZES, LfsStore, Pointer, parse_pointer
 from modelhaul_sources.rate_budget import RateBudget
+from modelhaul_sources.tokens import GITHUB_PARAMETER, read_token
 
 _KINDS = {"120000": FileKind.SYMLINK, "160000": FileKind.SUBMODULE}
 # Locators: where the content of a file is downloaded from.
@@ -74,15 +74,15 @@ class GitHubSource:
         self._read_secret = token
         client = HttpClient(policy, timeouts=timeouts)
         self._downloader = HttpDownloader(policy, timeouts=timeouts)
-        advice = "" if token else f" A token in {TOKEN_SECRET} raises the limit from 60 to 5,000 requests an hour."
-        access = "with the token" if token else "without a token"
+        advice = "" if token else f" A token in {GITHUB_PARAMETER} raises the limit from 60 to 5,000 requests an hour."
+        access = "with a token" if token else "no token"
 
         def open_budget(name: str, advice: str = "") -> RateBudget:
             return RateBudget(rate_limits, name, advice=advice, clock=clock)
 
-        self._raw_budget = open_budget("GitHub's raw host")
-        self._api = GitHubApi(policy.endpoint, client, open_budget(f"GitHub's API {access}", advice), self._find_token)
-        lfs_budget = open_budget(f"GitHub's LFS server {access}")
+        self._raw_budget = open_budget("GitHub raw content host")
+        self._api = GitHubApi(policy.endpoint, client, open_budget(f"GitHub API ({access})", advice), self._find_token)
+        lfs_budget = open_budget(f"GitHub LFS server ({access})")
         self._lfs = LfsStore(site_url, client, self._downloader, lfs_budget, self._find_token, clock=clock)
         # By the blob's SHA-1. A retried listing does not read the blobs again.
         self._pointers: dict[str, Pointer | None] = {}
@@ -137,8 +137,8 @@ class GitHubSource:
         def check(response: requests.Response) -> None:
             if response.status_code == requests.codes.not_found:
                 raise FileMissingError(
-                    f"{file.path} cannot be downloaded: GitHub has no repository {model.name}, or the token has no "
-                    "access to it."
+                    f"{file.path} cannot be downloaded: GitHub has no repository {model.name}, or the token in "
+                    f"{GITHUB_PARAMETER} cannot read it."
                 )
             self._api.check_response(response, model.name, model.commit)
 
@@ -184,16 +184,11 @@ class GitHubSource:
             return read_verified(stream, file)
 
     def _find_token(self) -> str | None:
-        token = ((self._read_secret() if self._read_secret else None) or "").strip()
-        if token.isascii() and token.isprintable() and " " not in token:
-            return token or None
-        raise CredentialsRefusedError(
-            f"{TOKEN_SECRET[0].upper()}{TOKEN_SECRET[1:]} is not a valid token. It must contain the token only."
-        )
+        return read_token(self._read_secret, GITHUB_PARAMETER)
 
 
 def _choose(model: ResolvedModel, files: Sequence[SourceFile]) -> Sequence[SourceFile]:
-    """Return the files that the planner will choose, or no files if the planner will refuse the selection."""
+    """Return the files that the planner will choose, or no files if the planner will reject the selection."""
     try:
         return choose_files(model, files)
     except (EmptyModelError, RequiredFilesError):

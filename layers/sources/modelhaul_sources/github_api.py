@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import requests
@@ -27,8 +27,8 @@ from modelhaul.domain.errors import (
 from modelhaul_sources.http_client import HttpClient, create_retryable_error, describe_url, read_retry_after
 from modelhaul_sources.rate_budget import RateBudget
 from modelhaul_sources.references import check_revision
+from modelhaul_sources.tokens import GITHUB_PARAMETER
 
-TOKEN_SECRET = "the secret of the parameter GitHubTokenSecret"  # noqa: S105 - a name
 _VERSION = {"X-GitHub-Api-Version": "2022-11-28"}
 _MAX_JSON = 64 * 1024 * 1024  # bytes; a tree has at most 7 MB
 _MAX_ERROR = 64 * 1024
@@ -72,10 +72,12 @@ def parse_name(name: str) -> tuple[str, str]:
         example = (found["owner"], found["repository"].removesuffix(".git")) if found else ("openai", "gpt-2")
         if not _OWNER.fullmatch(example[0]) or not _is_repository(example[1]):
             example = ("openai", "gpt-2")
+        part: Literal["owner", "repo_name"] = "owner" if is_owner_url else "repo_name"
+        value = name.rpartition("/")[0] if is_owner_url else repository
         raise InvalidRepositoryError(
-            f"Send the repository's name instead of its URL, for example owner {example[0]!r} and repo_name "
+            f"{part} {value[:100]!r} is a URL. Send names, for example owner {example[0]!r} and repo_name "
             f"{example[1]!r}.",
-            part="owner" if is_owner_url else "repo_name",
+            part=part,
         )
     if not _OWNER.fullmatch(owner):
         raise InvalidRepositoryError(
@@ -94,7 +96,7 @@ def parse_name(name: str) -> tuple[str, str]:
 
 
 def check_reference(revision: str) -> None:
-    """Refuse an invalid revision. Raises InvalidRepositoryError."""
+    """Check a revision. Raises InvalidRepositoryError for an invalid revision."""
     try:
         check_revision(revision)
     except InvalidReferenceError as error:
@@ -159,7 +161,7 @@ class GitHubApi:
         entries = self._read_tree(name, commit, sha, recursive=False)
         if entries is None:
             raise ListingTooLongError(
-                f"The directory {directory or '/'!r} of {name} has more entries than GitHub lists (100,000)."
+                f"Directory {directory or '/'!r} of {name} has more entries than GitHub lists (100,000)."
             )
         for entry in entries:
             resolved = _resolve(entry, directory)
@@ -230,7 +232,7 @@ class GitHubApi:
             return retryable
         if status == HTTPStatus.UNAUTHORIZED:
             return CredentialsRefusedError(
-                f"GitHub refused the token in {TOKEN_SECRET}. It may have expired. Replace it with a valid token."
+                f"GitHub rejected the token in {GITHUB_PARAMETER}. The token may have expired."
             )
         if status == HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS or (
             status == HTTPStatus.FORBIDDEN and _BLOCKED.search(text)
@@ -238,12 +240,12 @@ class GitHubApi:
             return ModelDisabledError(f"{name} is blocked on GitHub and cannot be downloaded.")
         if status == HTTPStatus.FORBIDDEN and "too_large" in text:
             return FileTooLargeError(
-                f"A file of {name} is larger than GitHub's limit of 100 MB for downloads. Store it in Git LFS."
+                f"A file of {name} exceeds GitHub's limit of 100 MB for downloads without Git LFS. Store it in Git LFS."
             )
         if status == HTTPStatus.FORBIDDEN:
             sso = " and authorization for the single sign-on of its organization" if "x-github-sso" in headers else ""
             return AccessRequiredError(
-                f"GitHub refused access to {name}. The token in {TOKEN_SECRET} needs permission to read its contents"
+                f"GitHub denied access to {name}. The token in {GITHUB_PARAMETER} needs permission to read its contents"
                 f"{sso}."
             )
         if status == HTTPStatus.CONFLICT and revision is not None:
@@ -254,10 +256,10 @@ class GitHubApi:
             )
         if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
             return ModelNotFoundError(
-                f"GitHub has no repository {name}, or the token in {TOKEN_SECRET} has no access to it."
+                f"GitHub has no repository {name}, or the token in {GITHUB_PARAMETER} cannot read it."
                 if self._find_token()
-                else f"GitHub has no public repository {name}. If it is private, configure a token with access to it "
-                f"in {TOKEN_SECRET}."
+                else f"GitHub has no public repository {name}. A private repository requires a token with read access "
+                f"in {GITHUB_PARAMETER}."
             )
         return UnexpectedResponseError(f"GitHub responded with status {status} for {name}.")
 

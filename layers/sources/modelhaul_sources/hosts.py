@@ -12,7 +12,7 @@ HUGGINGFACE_HOSTS = frozenset({"huggingface.co", "hf.co"})
 """The domains of the Hub, its LFS and Xet storage and its CDNs: https://huggingface.co/.well-known/meta.json"""
 
 GITHUB_HOSTS = frozenset({"github.com", "githubusercontent.com", "github-cloud.s3.amazonaws.com"})
-"""The domains of GitHub, its raw host and its LFS downloads: https://api.github.com/meta"""
+"""The domains of GitHub, its raw content host and its LFS downloads: https://api.github.com/meta"""
 
 # Strict enough that all URL parsers agree on the host: no user name, backslash, space or non-ASCII character.
 _URL = re.compile(r"(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(?:[/?#][!-\[\]-~]*)?")
@@ -37,7 +37,9 @@ def parse_origin(url: str) -> Origin:
     """Return the origin of an http or https URL. Raises UntrustedHostError for other URLs and for URLs with a user."""
     match = _URL.fullmatch(url)
     if match is None:
-        raise UntrustedHostError("The source returned a link that is not a valid http or https URL.")
+        raise UntrustedHostError(
+            "Invalid URL (omitted: it may contain a signature). It must be an http or https URL without a user name."
+        )
     scheme, host, port = match.groups()
     return Origin(scheme, host.strip("[]").lower(), int(port or _DEFAULT_PORTS[scheme]))
 
@@ -66,7 +68,7 @@ class HostPolicy:
     def for_github(
         cls, api_url: str, *other_urls: str, allowed_hosts: Iterable[str] = (), local_mode: bool = False
     ) -> Self:
-        """Return the policy for GitHub. `other_urls`: the configured URLs of the site and of its raw host."""
+        """Return the policy for GitHub. `other_urls`: the configured URLs of the site and of its raw content host."""
         extra_hosts = {host.lower().removeprefix("*.") for host in allowed_hosts}
         configured_hosts = {parse_origin(url).host for url in other_urls}
         extra_hosts |= {host for host in configured_hosts if not _is_within(host, GITHUB_HOSTS)}
@@ -76,16 +78,12 @@ class HostPolicy:
         """Return the origin of an allowed URL. Raises UntrustedHostError."""
         origin = parse_origin(url)
         if not self._allows(origin):
-            remedy = (
-                "Plain http is allowed on the local stack only."
-                if origin.scheme == "http"
-                else "If you trust the host, add it to the parameter AllowedHosts."
-            )
-            raise UntrustedHostError(f"{origin} is not an allowed host. {remedy}")
+            cause = " Plain http is allowed on the local stack only." if origin.scheme == "http" else ""
+            raise UntrustedHostError(f"{origin} is not an allowed host.{cause}")
         return origin
 
     def check_address(self, host: str, address: str) -> None:
-        """Refuse an internal `address` of `host`. Raises UntrustedHostError.
+        """Check the `address` of `host`. Raises UntrustedHostError for an internal address.
 
         `address` is that of the open connection, so that a DNS name cannot point into the internal network. Only hosts
         that the operator configured may have private addresses.

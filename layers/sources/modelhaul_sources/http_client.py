@@ -139,13 +139,13 @@ class HttpClient:
                 allow_redirects=False,
                 timeout=(self._timeouts.connect, self._timeouts.read),
             )
-        except requests.Timeout:
-            reason = "did not respond in time"
-        except requests.exceptions.SSLError:
-            reason = "has no valid TLS certificate, or closed the connection"
-        except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError):
+        except requests.Timeout as error:
+            reason = f"did not respond in time ({type(error).__name__})"
+        except requests.exceptions.SSLError as error:
+            reason = f"has no valid TLS certificate, or closed the connection ({type(error).__name__})"
+        except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError) as error:
             # urllib3 and http.client raise the last four themselves for some malformed responses.
-            reason = "cannot be reached, or sent an invalid response"
+            reason = f"cannot be reached, or sent an invalid response ({type(error).__name__})"
         raise SourceUnavailableError(f"{describe_url(url)} {reason}.")
 
 
@@ -161,7 +161,9 @@ def create_retryable_error(url: str, status: int, headers: Mapping[str, str]) ->
     `url` is the text for the message. The errors have the waiting time from the headers.
     """
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return RateLimitedError(f"{url} limits the rate of requests.", retry_after=read_retry_after(headers))
+        return RateLimitedError(
+            f"{url} responded with status {status} (rate limit exceeded).", retry_after=read_retry_after(headers)
+        )
     if status == HTTPStatus.REQUEST_TIMEOUT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return SourceUnavailableError(
             f"{url} responded with status {status}.", retry_after=read_retry_after(headers, rate_limit=False)

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from modelhaul.domain.errors import AccessRequiredError, CredentialsRefusedError
+from modelhaul.domain.errors import AccessRequiredError
 from modelhaul.domain.files import SourceFile
 from modelhaul.domain.models import ResolvedModel
 from modelhaul.ports.byte_streams import ByteStream
 from modelhaul_sources.download import HttpDownloader
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.http_client import DEFAULT_TIMEOUTS, Timeouts
+from modelhaul_sources.tokens import HUB_PARAMETER, read_token
 
 if TYPE_CHECKING:
     from modelhaul_sources.huggingface_api import HubApi
@@ -49,8 +50,8 @@ class HuggingFaceSource:
             return self._downloader.open_range(url, start, end, file.size, headers)
         except AccessRequiredError:
             raise AccessRequiredError(
-                f"The Hub refused access to the files of {model.name}, which is gated or private. Configure a token "
-                "with access to it in the secret of the parameter HuggingFaceTokenSecret."
+                f"The Hub denied access to the files of {model.name}, which is gated or private. A token with read "
+                f"access is required in {HUB_PARAMETER}."
             ) from None
 
     def prepare_files(self, files: Sequence[SourceFile]) -> None:
@@ -68,9 +69,4 @@ class HuggingFaceSource:
         return HubApi(self._policy)
 
     def _find_token(self) -> str | None:
-        token = ((self._read_secret() if self._read_secret else None) or "").strip()
-        if token.isascii() and token.isprintable() and " " not in token:
-            return token or None
-        raise CredentialsRefusedError(
-            "The secret of the parameter HuggingFaceTokenSecret is not a valid token. It must contain the token only."
-        )
+        return read_token(self._read_secret, HUB_PARAMETER)

@@ -32,6 +32,7 @@ from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul_sources.hosts import HostPolicy, parse_origin
 from modelhaul_sources.http_client import create_retryable_error, describe_url
 from modelhaul_sources.references import check_revision
+from modelhaul_sources.tokens import HUB_PARAMETER
 
 _TIMEOUT = 10.0  # seconds to connect, and to receive the next bytes
 _PAGES = {"tree", "blob", "resolve", "commits", "discussions"}  # path segments after a model's name in URLs
@@ -44,12 +45,13 @@ class HubApi:
 
     def __init__(self, policy: HostPolicy) -> None:
         _install_client(policy)
+        self._endpoint = policy.endpoint
         self._api = HfApi(endpoint=policy.endpoint, token=False, library_name="modelhaul")
 
     def resolve(self, name: str, revision: str, token: str | None) -> ResolvedModel:
         check_name(name)
         check_revision(revision)
-        with _translate_errors(name, revision, token):
+        with _translate_errors(self._endpoint, name, revision, token):
             info = self._api.model_info(name, revision=revision, timeout=_TIMEOUT, token=token or False)
         if info.disabled:
             raise _create_disabled_error(name)
@@ -62,7 +64,7 @@ class HubApi:
         return ResolvedModel(Source.HUGGINGFACE, info.id, revision, commit)
 
     def list_files(self, model: ResolvedModel, token: str | None) -> Iterator[SourceFile]:
-        with _translate_errors(model.name, model.commit, token):
+        with _translate_errors(self._endpoint, model.name, model.commit, token):
             for entry in self._api.list_repo_tree(
                 model.name, recursive=True, revision=model.commit, token=token or False
             ):
@@ -71,7 +73,7 @@ class HubApi:
 
     def _check_access(self, name: str, token: str | None) -> None:
         """Check access to the files of a gated model, which the model's description does not show."""
-        with _translate_errors(name, "main", token):
+        with _translate_errors(self._endpoint, name, "main", token):
             try:
                 self._api.auth_check(name, token=token or False)
             except HfHubHTTPError as error:
@@ -81,17 +83,21 @@ class HubApi:
 
 
 def check_name(name: str) -> None:
-    """Refuse an invalid model name. Raises InvalidReferenceError, with an example of a valid name."""
+    """Check a model name. Raises InvalidReferenceError for an invalid name, with an example of a valid name."""
     bare, _, revision = name.partition("@")
     if _URL.match(name):
         path = urlsplit(name if "://" in name else f"https://{name}").path
         segments = takewhile(lambda s: s not in _PAGES, path.strip("/").split("/"))
         found = "/".join(islice(segments, 2))
         example = found if _is_name(found) else "google-bert/bert-base-uncased"
-        raise InvalidReferenceError(f"Send the model's name instead of its URL, for example {example!r}.", part="name")
+        raise InvalidReferenceError(
+            f"model_tag {name[:100]!r} is a URL. Send a model name, for example {example!r}.", part="name"
+        )
     if revision and _is_name(bare):
         raise InvalidReferenceError(
-            f"Send {bare!r} as the model's name and {revision[:100]!r} as its revision.", part="name"
+            f"model_tag {name[:200]!r} contains a revision. Send {bare!r} as model_tag and {revision[:100]!r} as "
+            "revision.",
+            part="name",
         )
     if not _is_name(name):
         raise InvalidReferenceError(
@@ -120,20 +126,23 @@ def _read_file(entry: RepoFile) -> SourceFile:
 
 
 @contextmanager
-def _translate_errors(name: str, revision: str, token: str | None) -> Iterator[None]:
+def _translate_errors(endpoint: str, name: str, revision: str, token: str | None) -> Iterator[None]:
     try:
         yield
     except HfHubHTTPError as error:
-        raise _create_error(error, name, revision, authenticated=token is not None) from None
+        raise _create_error(error, f"{endpoint}/{name}", name, revision, authenticated=token is not None) from None
     except (AttributeError, KeyError, TypeError, ValueError, httpx2.InvalidURL):
         # The library does not validate the body of a response with status 200.
         raise UnexpectedResponseError(f"The Hub returned an invalid response for {name}.") from None
 
 
 def _create_error(  # noqa: PLR0911 - one for each condition
-    error: HfHubHTTPError, name: str, revision: str, *, authenticated: bool
+    error: HfHubHTTPError, page: str, name: str, revision: str, *, authenticated: bool
 ) -> ModelhaulError:
-    """Translate by status and `X-Error-Code`: the classes of the library's errors differ between http and https."""
+    """Translate by status and `X-Error-Code`: the classes of the library's errors differ between http and https.
+
+    `page` is the URL of the model's page.
+    """
     status, code = error.response.status_code, error.response.headers.get("X-Error-Code")
     if isinstance(error, DisabledRepoError) or status == HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS:
         return _create_disabled_error(name)
@@ -143,29 +152,24 @@ def _create_error(  # noqa: PLR0911 - one for each condition
         )
     if code == "GatedRepo":
         remedy = (
-            "with the account of the token in the secret of the parameter HuggingFaceTokenSecret."
+            f"with the account that owns the token in {HUB_PARAMETER}."
             if authenticated
-            else "and configure a read token of your account in the secret of the parameter HuggingFaceTokenSecret."
+            else f"and configure a read token of your account in {HUB_PARAMETER}."
         )
-        return AccessRequiredError(f"{name} is gated. Accept its conditions on its page on the Hub {remedy}")
+        return AccessRequiredError(f"{name} is gated. Accept its terms at {page} {remedy}")
     if status == HTTPStatus.FORBIDDEN:
         return AccessRequiredError(
-            f"The Hub refused access to {name}. The token in the secret of the parameter HuggingFaceTokenSecret needs "
-            "permission to read it."
+            f"The Hub denied access to {name}. The token in {HUB_PARAMETER} needs permission to read it."
         )
     if status == HTTPStatus.UNAUTHORIZED and authenticated and code != "RepoNotFound":
         # The Hub responds with 404 to a valid token without access, and with 401 to a request without a token.
-        return CredentialsRefusedError(
-            "The Hub refused the token in the secret of the parameter HuggingFaceTokenSecret. It may have expired. "
-            "Replace it with a valid read token."
-        )
+        return CredentialsRefusedError(f"The Hub rejected the token in {HUB_PARAMETER}. The token may have expired.")
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND):
         return ModelNotFoundError(
-            f"The Hub has no model {name}, or the token in the secret of the parameter HuggingFaceTokenSecret has no "
-            "access to it."
+            f"The Hub has no model {name}, or the token in {HUB_PARAMETER} cannot read it."
             if authenticated
-            else f"The Hub has no public model {name}. If it is private, configure a token with access to it in the "
-            "secret of the parameter HuggingFaceTokenSecret."
+            else f"The Hub has no public model {name}. A private model requires a token with read access in "
+            f"{HUB_PARAMETER}."
         )
     return UnexpectedResponseError(f"The Hub responded with status {status} for {name}.")
 

@@ -1,4 +1,4 @@
-"""Git LFS: pointers, the batch API, and downloads from the links that it returns.
+"""Git LFS: pointers, the batch API, and downloads from the URLs that it returns.
 
 https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md
@@ -33,6 +33,7 @@ from modelhaul.ports.clock import Clock
 from modelhaul_sources.download import HttpDownloader
 from modelhaul_sources.http_client import HttpClient, create_retryable_error, describe_url
 from modelhaul_sources.rate_budget import RateBudget
+from modelhaul_sources.tokens import GITHUB_PARAMETER
 
 POINTER_SIZES = range(115, 1024)
 """The sizes of a pointer in bytes: at least those of three lines in the oldest format, and less than 1,024."""
@@ -47,8 +48,8 @@ _BATCH_SIZE = 100
 _MEDIA_TYPE = "application/vnd.git-lfs+json"
 _MAX_JSON = 4 * 1024 * 1024
 _MAX_ERROR = 64 * 1024
-_DEFAULT_LIFETIME = 3600.0  # seconds; that of GitHub's links
-_EXPIRY_MARGIN = 60.0  # seconds before its expiry at which a link is renewed
+_DEFAULT_LIFETIME = 3600.0  # seconds; that of GitHub's download URLs
+_EXPIRY_MARGIN = 60.0  # seconds before its expiry at which a download URL is renewed
 _BANDWIDTH_EXCEEDED = 509
 _QUOTA_EXCEEDED = re.compile(r"lfs budget|data quota|bandwidth|over its quota", re.IGNORECASE)
 _IGNORED_HEADERS = {"host", "content-length", "transfer-encoding", "connection", "range", "accept-encoding"}
@@ -71,7 +72,7 @@ def parse_pointer(data: bytes) -> Pointer | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Link:
+class _Download:
     href: str
     headers: Mapping[str, str]
     expires_at: float
@@ -100,7 +101,7 @@ class LfsStore:
         self._find_token = token
         self._clock = clock
         self._prepared: dict[str, Pointer] = {}
-        self._links: dict[tuple[str, str], _Link] = {}
+        self._downloads: dict[tuple[str, str], _Download] = {}
         self._lock = threading.Lock()
 
     def check_objects(self, name: str, pointers: Mapping[str, Pointer]) -> None:
@@ -109,52 +110,56 @@ class LfsStore:
         for batch in batched(paths, _BATCH_SIZE, strict=False):
             objects = self._request_objects(name, batch)
             for pointer in batch:
-                self._read_link(objects, pointer, paths[pointer])
+                self._read_download(objects, pointer, paths[pointer])
 
     def prepare(self, pointers: Iterable[Pointer]) -> None:
-        """Prepare to request the links of these objects in batches."""
+        """Prepare to request the download URLs of these objects in batches."""
         with self._lock:
             self._prepared = {pointer.oid: pointer for pointer in pointers}
-            self._links.clear()
+            self._downloads.clear()
 
     def open_range(self, name: str, pointer: Pointer, path: str, start: int, end: int) -> ByteStream:
-        """Open bytes `start` to `end` (excluded) of an object. A link that has expired is renewed.
+        """Open bytes `start` to `end` (excluded) of an object. A download URL that has expired is renewed.
 
         Raises FileMissingError, FileTooLargeError, AccessRequiredError, SourceQuotaError, CredentialsRefusedError,
         UntrustedHostError, RateLimitedError, SourceUnavailableError, UnexpectedResponseError.
         """
-        link = self._find_link(name, pointer, path)
+        download = self._find_download(name, pointer, path)
         try:
-            return self._open(link, pointer, start, end)
+            return self._open(download, pointer, start, end)
         except AccessRequiredError:
-            # The server refuses access by a link that has expired.
+            # The server denies access with a download URL that has expired.
             with self._lock:
-                if self._links.get((name, pointer.oid)) is link:
-                    del self._links[name, pointer.oid]
+                if self._downloads.get((name, pointer.oid)) is download:
+                    del self._downloads[name, pointer.oid]
         try:
-            return self._open(self._find_link(name, pointer, path), pointer, start, end)
+            return self._open(self._find_download(name, pointer, path), pointer, start, end)
         except AccessRequiredError:
-            raise SourceUnavailableError(f"{path} cannot be downloaded: a new link of the LFS server failed.") from None
+            raise SourceUnavailableError(
+                f"{path} cannot be downloaded: the LFS server denied access with a new download URL."
+            ) from None
 
-    def _open(self, link: _Link, pointer: Pointer, start: int, end: int) -> ByteStream:
-        return self._downloader.open_range(link.href, start, end, pointer.size, link.headers, check=_check_download)
+    def _open(self, download: _Download, pointer: Pointer, start: int, end: int) -> ByteStream:
+        return self._downloader.open_range(
+            download.href, start, end, pointer.size, download.headers, check=_check_download
+        )
 
-    def _find_link(self, name: str, pointer: Pointer, path: str) -> _Link:
+    def _find_download(self, name: str, pointer: Pointer, path: str) -> _Download:
         with self._lock:
-            link = self._links.get((name, pointer.oid))
-            if link is not None and link.expires_at - _EXPIRY_MARGIN > self._clock():
-                return link
-            others = (p for p in self._prepared.values() if (name, p.oid) not in self._links and p != pointer)
+            download = self._downloads.get((name, pointer.oid))
+            if download is not None and download.expires_at - _EXPIRY_MARGIN > self._clock():
+                return download
+            others = (p for p in self._prepared.values() if (name, p.oid) not in self._downloads and p != pointer)
             batch = [pointer, *islice(others, _BATCH_SIZE - 1)]
             objects = self._request_objects(name, batch)
             for other in batch[1:]:
                 # An error of another object is raised when that object is opened.
                 try:
-                    self._links[name, other.oid] = self._read_link(objects, other, other.oid)
+                    self._downloads[name, other.oid] = self._read_download(objects, other, other.oid)
                 except ModelhaulError:
                     self._prepared.pop(other.oid, None)
-            link = self._links[name, pointer.oid] = self._read_link(objects, pointer, path)
-            return link
+            download = self._downloads[name, pointer.oid] = self._read_download(objects, pointer, path)
+            return download
 
     def _request_objects(self, name: str, pointers: Iterable[Pointer]) -> dict[str, Any]:
         """Return the entries of the batch API's response, by oid."""
@@ -181,7 +186,7 @@ class LfsStore:
         except (KeyError, TypeError, ValueError, RecursionError):
             raise UnexpectedResponseError(f"The LFS server returned an invalid response for {name}.") from None
 
-    def _read_link(self, objects: Mapping[str, Any], pointer: Pointer, path: str) -> _Link:
+    def _read_download(self, objects: Mapping[str, Any], pointer: Pointer, path: str) -> _Download:
         try:
             entry = objects[pointer.oid]
             if entry.get("error"):
@@ -193,9 +198,9 @@ class LfsStore:
             action = entry["actions"]["download"]
             href = str(action["href"])
             lifetime = float(action.get("expires_in") or 0) or _read_lifetime(action.get("expires_at"), self._clock())
-            return _Link(href, dict(_read_headers(action.get("header") or {})), self._clock() + lifetime)
+            return _Download(href, dict(_read_headers(action.get("header") or {})), self._clock() + lifetime)
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise UnexpectedResponseError(f"The LFS server returned an invalid link for {path}.") from None
+            raise UnexpectedResponseError(f"The LFS server returned an invalid download URL for {path}.") from None
 
     def _create_error(self, response: requests.Response, name: str) -> ModelhaulError:
         status = response.status_code
@@ -211,13 +216,12 @@ class LfsStore:
             return retryable
         if status == HTTPStatus.UNAUTHORIZED and self._find_token():
             return CredentialsRefusedError(
-                f"The LFS server of {name} refused the token in the secret of the parameter GitHubTokenSecret. "
-                "Replace it with a valid token."
+                f"The LFS server of {name} rejected the token in {GITHUB_PARAMETER}. The token may have expired."
             )
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
             return AccessRequiredError(
-                f"The LFS server refused access to the objects of {name}. The token in the secret of the parameter "
-                "GitHubTokenSecret needs permission to read the repository's contents."
+                f"The LFS server denied access to the objects of {name}. The token in {GITHUB_PARAMETER} needs "
+                "permission to read the repository's contents."
             )
         return UnexpectedResponseError(f"The LFS server responded with status {status} for {name}.")
 
@@ -226,7 +230,7 @@ def _check_download(response: requests.Response) -> None:
     if response.status_code == _BANDWIDTH_EXCEEDED:
         raise _create_quota_error(describe_url(response.url))
     if response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        raise AccessRequiredError("The link of the LFS server has expired.")
+        raise AccessRequiredError("The download URL of the LFS server has expired.")
 
 
 def _create_object_error(code: int, text: str, path: str) -> ModelhaulError:
@@ -240,11 +244,11 @@ def _create_object_error(code: int, text: str, path: str) -> ModelhaulError:
         case HTTPStatus.GONE:
             return FileMissingError(f"{path} is a Git LFS pointer whose content was removed from the LFS server.")
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            return FileTooLargeError(f"{path} is larger than the size limit of the LFS server.")
+            return FileTooLargeError(f"{path} exceeds the size limit of the LFS server.")
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
             return AccessRequiredError(
-                f"The LFS server refused access to {path}. The token in the secret of the parameter GitHubTokenSecret "
-                "needs permission to read the repository's contents."
+                f"The LFS server denied access to {path}. The token in {GITHUB_PARAMETER} needs permission to read the "
+                "repository's contents."
             )
         case _:
             return UnexpectedResponseError(f"The LFS server responded with error {code} for {path}.")
@@ -252,13 +256,13 @@ def _create_object_error(code: int, text: str, path: str) -> ModelhaulError:
 
 def _create_quota_error(name: str) -> SourceQuotaError:
     return SourceQuotaError(
-        f"{name} cannot be downloaded: the repository has exceeded its Git LFS budget on GitHub. Submit the model "
-        "again after its owner has raised the budget, or next month."
+        f"{name} cannot be downloaded: the repository has exceeded its Git LFS budget on GitHub. The budget is renewed "
+        "every month."
     )
 
 
 def _read_headers(headers: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """Yield the headers of a link without those that the client sets. Raises ValueError for an invalid header."""
+    """Yield the headers for a download without those that the client sets. Raises ValueError for an invalid header."""
     for name, value in headers.items():
         if not isinstance(value, str) or not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
             raise ValueError("invalid header")

@@ -69,11 +69,11 @@ class RateBudget:
                 self._store.record_pause(self._name, until)
             except StorageUnavailableError as error:
                 # The other functions get the pause from the source's responses.
-                logger.warning("pause not recorded", extra={"limit": self._name, "detail": error.detail})
+                logger.warning("rate-limit pause not recorded", extra={"limit": self._name, "detail": error.detail})
         return self._create_error(seconds)
 
     def _create_error(self, seconds: float) -> RateLimitedError:
         return RateLimitedError(
-            f"The rate limit of {self._name} is used up. It allows the next request in {seconds:,.0f} s.{self._advice}",
+            f"Rate limit exceeded: {self._name}. The next request is allowed in {seconds:,.0f} seconds.{self._advice}",
             retry_after=seconds,
         )

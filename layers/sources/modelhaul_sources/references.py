@@ -9,7 +9,7 @@ _MAX_BYTES = 255
 
 
 def check_revision(revision: str) -> None:
-    """Refuse a revision that `git check-ref-format --allow-onelevel` refuses, or that is longer than 255 bytes.
+    """Check a revision against the rules of `git check-ref-format --allow-onelevel` and the limit of 255 bytes.
 
     https://git-scm.com/docs/git-check-ref-format. Raises InvalidReferenceError.
     """

@@ -144,11 +144,11 @@ class S3ArchiveStore:
                 self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload_id)
             except CALL_ERRORS as error:
                 if (code := read_error_code(error)) != "NoSuchUpload":
-                    raise StorageUnavailableError(f"S3 AbortMultipartUpload failed: {code}") from error
+                    raise StorageUnavailableError(f"S3 AbortMultipartUpload failed ({code}).") from error
 
     def write_outcome(self, key: str, outcome: Mapping[str, Any]) -> None:
         if len(key.encode()) > _MAX_OUTCOME_KEY:
-            logger.warning("skipped outcome; the archive's key is too long", extra={"key": key})
+            logger.warning("outcome not written: key too long", extra={"key": key})
             return
         outcome_object = outcome_key(key)
         body = json.dumps(outcome, indent=2).encode()
@@ -158,7 +158,7 @@ class S3ArchiveStore:
                 return
             if self._put_outcome(outcome_object, body, None if found is None else found[1]):
                 return
-        raise StorageUnavailableError(f"S3 PutObject failed: {_MAX_OUTCOME_ATTEMPTS} conflicting writes of the outcome")
+        raise StorageUnavailableError(f"The outcome was not written: {_MAX_OUTCOME_ATTEMPTS} conflicting writes.")
 
     def _read_outcome(self, key: str) -> tuple[tuple[str, bool], str] | None:
         """Return the rank and the ETag of the stored outcome, None if there is none."""
@@ -169,7 +169,7 @@ class S3ArchiveStore:
         except CALL_ERRORS as error:
             if (code := read_error_code(error)) == "NoSuchKey":
                 return None
-            raise StorageUnavailableError(f"S3 GetObject failed: {code}") from error
+            raise StorageUnavailableError(f"S3 GetObject failed ({code}).") from error
         try:
             rank = _rank_outcome(json.loads(content))
         except (ValueError, KeyError, TypeError):
@@ -187,7 +187,7 @@ class S3ArchiveStore:
         except CALL_ERRORS as error:
             if (code := read_error_code(error)) in _CONDITION_CODES:
                 return False
-            raise StorageUnavailableError(f"S3 PutObject failed: {code}") from error
+            raise StorageUnavailableError(f"S3 PutObject failed ({code}).") from error
         return True
 
     def _open_body(self, key: str, start: int, end: int, etag: str) -> "HTTPResponse":
@@ -199,12 +199,15 @@ class S3ArchiveStore:
             code = read_error_code(error)
             if code in ("NoSuchKey", "PreconditionFailed"):
                 raise ArchiveReplacedError(ARCHIVE_REPLACED) from error
-            raise StorageUnavailableError(f"S3 GetObject failed: {code}") from error
+            raise StorageUnavailableError(f"S3 GetObject failed ({code}).") from error
         # `__enter__` of botocore's body returns the body of urllib3, which another thread can shut down during a read.
         body = cast("HTTPResponse", response["Body"].__enter__())
         if not response.get("ContentRange", "").startswith(f"bytes {start}-{end - 1}/"):
             body.close()
-            raise UnexpectedResponseError(f"S3 returned a different range than the requested bytes {start}-{end - 1}.")
+            content_range = response.get("ContentRange", "")
+            raise UnexpectedResponseError(
+                f"S3 returned the range {content_range!r} instead of bytes {start}-{end - 1}."
+            )
         return body
 
 
@@ -241,7 +244,7 @@ class S3ByteStream:
                 return len(data)
         left = self._end - self._position
         if self._stalled:
-            raise StalledTransferError(f"S3 sends no data; {left:,} bytes are missing.")
+            raise StalledTransferError(f"S3 stopped sending data; {left:,} bytes were not received.")
         raise SourceUnavailableError(f"S3 ended the response {left:,} bytes early, {_MAX_REOPENS + 1} times in a row.")
 
     def close(self) -> None:

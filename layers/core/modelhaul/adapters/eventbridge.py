@@ -41,7 +41,7 @@ class EventBridgeEventBus:
             self._sleep(_FIRST_DELAY * 2**attempt * random.uniform(0.5, 1))  # noqa: S311 - jitter
             code = self._put(event)
         if code is not None:
-            raise StorageUnavailableError(f"EventBridge PutEvents failed: {code}")
+            raise StorageUnavailableError(f"EventBridge PutEvents failed ({code}).")
 
     def _put(self, event: Event) -> str | None:
         """Send the event. Return the error code of the entry, which a response with status 200 may have; else None."""
@@ -58,5 +58,5 @@ class EventBridgeEventBus:
                 ]
             )
         except CALL_ERRORS as error:
-            raise StorageUnavailableError(f"EventBridge PutEvents failed: {read_error_code(error)}") from error
+            raise StorageUnavailableError(f"EventBridge PutEvents failed ({read_error_code(error)}).") from error
         return response["Entries"][0].get("ErrorCode") if response["FailedEntryCount"] else None

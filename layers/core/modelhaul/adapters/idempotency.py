@@ -83,9 +83,9 @@ class DynamoDBResponseStore:
         except _TransientResponseError:
             return resolved[0]
         except IdempotencyAlreadyInProgressError:
-            raise RequestInProgressError("The first request with this Idempotency-Key is in progress.") from None
+            raise RequestInProgressError(f"The first request with Idempotency-Key {key!r} is in progress.") from None
         except IdempotencyValidationError:
-            raise IdempotencyKeyReusedError("This Idempotency-Key was used with a different request.") from None
+            raise IdempotencyKeyReusedError(f"Idempotency-Key {key!r} was used with a different request.") from None
         except (IdempotencyPersistenceLayerError, IdempotencyInconsistentStateError) as error:
             if resolved:
                 # The request was executed, so its response is returned. The key stays in progress until the timeout of

@@ -76,7 +76,7 @@ class S3ObjectStore(S3MultipartUploads):
     def read(self, key: str, start: int, end: int) -> bytes:
         if start >= end:  # HTTP ranges cannot be empty
             if self.find_object(key) is None:
-                raise ObjectGoneError("S3 GetObject failed: NoSuchKey")
+                raise ObjectGoneError("S3 GetObject failed (NoSuchKey).")
             return b""
         try:
             return read_whole(
@@ -98,7 +98,9 @@ class S3ObjectStore(S3MultipartUploads):
                 )
             if errors := response.get("Errors"):
                 codes = ", ".join(sorted({error.get("Code", "Unknown") for error in errors}))
-                raise StorageUnavailableError(f"S3 DeleteObjects failed for {len(errors)} objects: {codes}")
+                raise StorageUnavailableError(
+                    f"S3 DeleteObjects failed for {len(errors)} of {len(batch)} objects ({codes})."
+                )
 
     def sign_read(self, key: str, *, seconds: int) -> str:
         with translate_errors("presigning GetObject"):

@@ -21,7 +21,7 @@ MIB = 1024 * 1024
 MAX_PARTS = 10_000
 MAX_PART_SIZE = 5 * 1024 * MIB
 
-ARCHIVE_REPLACED = "The archive was overwritten or deleted while it was being read. Send it again."
+ARCHIVE_REPLACED = "The archive was overwritten or deleted while it was being read."
 
 _READ_ATTEMPTS = 3
 _ERRORS: dict[str, type[TransientError]] = {
@@ -135,7 +135,7 @@ def strip_quotes(etag: str) -> str:
 def translate(operation: str, error: Exception) -> TransientError:
     """Return our error for an error of the client, with the service's code and without its message."""
     code = read_error_code(error)
-    return _ERRORS.get(code, StorageUnavailableError)(f"S3 {operation} failed: {code}")
+    return _ERRORS.get(code, StorageUnavailableError)(f"S3 {operation} failed ({code}).")
 
 
 @contextmanager

@@ -60,11 +60,9 @@ class SecretsManagerSecretStore:
         except CALL_ERRORS as error:
             code = read_error_code(error)
             if code not in _PERMANENT_CODES:
-                raise StorageUnavailableError(f"Secrets Manager GetSecretValue failed: {code}") from None
-            raise CredentialsRefusedError(
-                f"The configured secret cannot be read ({code}). Check that it exists and that access is allowed."
-            ) from None
+                raise StorageUnavailableError(f"Secrets Manager GetSecretValue failed ({code}).") from None
+            raise CredentialsRefusedError(f"The configured secret cannot be read ({code}).") from None
         try:
             return response["SecretString"]
         except KeyError:
-            raise CredentialsRefusedError("The configured secret must be text, but is binary.") from None
+            raise CredentialsRefusedError("The configured secret is binary. It must be a string.") from None

@@ -86,7 +86,7 @@ class SQSMessageQueue:
             entries = [entry for entry in entries if entry["Id"] in failed]
         codes = ", ".join(sorted({failure["Code"] for failure in failed.values()}))
         raise StorageUnavailableError(
-            f"SQS SendMessageBatch failed for {len(failed)} of {len(batch)} messages: {codes}"
+            f"SQS SendMessageBatch failed for {len(failed)} of {len(batch)} messages ({codes})."
         )
 
     def _send_entries(
@@ -96,7 +96,7 @@ class SQSMessageQueue:
             response = self._client.send_message_batch(QueueUrl=url, Entries=entries)
         except CALL_ERRORS as error:
             code = read_error_code(error)
-            raise StorageUnavailableError(f"SQS SendMessageBatch failed: {code}") from error
+            raise StorageUnavailableError(f"SQS SendMessageBatch failed ({code}).") from error
         return {failure["Id"]: failure for failure in response.get("Failed", [])}
 
 

@@ -32,8 +32,9 @@ _MAX_DEFLATE_RATIO = 1032
 _MIN_RATIO_SIZE = 100 * 1024 * 1024  # uncompressed bytes: the ratio of smaller content is not limited
 _MAX_EMPTY_DEFLATED = 16  # bytes: more than any compressor writes for empty content
 _RATIO_SLACK = 1032  # bytes: the last symbol of a deflate stream may begin in the previous byte
+_REMOVE_REMEDY = "Remove it from the archive"
 _LINK_REMEDY = (
-    "Create the archive from the linked files: use `zip -r` without `-y`, or copy the folder with `cp -rL` first"
+    "Create the archive from the linked files: use `zip -r` without `-y`, or copy the directory with `cp -rL` first"
 )
 
 
@@ -118,18 +119,22 @@ def _check_kind(entry: Entry, host: int, attributes: int) -> None:
     name, mode = entry.name, attributes >> 16
     if host not in _KNOWN_HOSTS:
         raise refuse_entry(
-            name, f"was created on a system whose file attributes are not supported (host {host})", Refusal.SPECIAL_FILE
+            name,
+            f"was created on a system whose file attributes are not supported (host {host}). {_REMOVE_REMEDY}",
+            Refusal.SPECIAL_FILE,
         )
     kind = stat.S_IFMT(mode)
     if kind == stat.S_IFLNK:
         raise refuse_entry(name, f"is a symbolic link. {_LINK_REMEDY}", Refusal.SPECIAL_FILE)
     # An archive that was created from a pipe marks its entry as a FIFO.
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFIFO) or attributes & _DEVICE:
-        raise refuse_entry(name, f"is a device or a socket, not a file (mode {mode:#o})", Refusal.SPECIAL_FILE)
+        predicate = f"is a device or a socket, not a file (mode {mode:#o}). {_REMOVE_REMEDY}"
+        raise refuse_entry(name, predicate, Refusal.SPECIAL_FILE)
     if attributes & _REPARSE_POINT:
         raise refuse_entry(name, f"is a Windows link (reparse point). {_LINK_REMEDY}", Refusal.SPECIAL_FILE)
     if attributes & _VOLUME_LABEL:
-        raise refuse_entry(name, f"is a volume label (attributes {attributes:#x})", Refusal.SPECIAL_FILE)
+        predicate = f"is a volume label (attributes {attributes:#x}). {_REMOVE_REMEDY}"
+        raise refuse_entry(name, predicate, Refusal.SPECIAL_FILE)
     if (kind == stat.S_IFDIR or attributes & _DIRECTORY) and not name.endswith(("/", "\\")):
         raise refuse_entry(
             name, f"has the attributes of a directory ({attributes:#x}), but its name does not end with a slash",
@@ -143,7 +148,8 @@ def _check_sizes(entry: Entry) -> None:
     if entry.method is Method.STORED and entry.compressed_size != entry.size:
         raise refuse_entry(
             entry.name,
-            f"is stored without compression, but has two sizes ({entry.compressed_size:,} and {entry.size:,} bytes)",
+            f"is stored without compression, but its compressed size ({entry.compressed_size:,} bytes) differs from "
+            f"its uncompressed size ({entry.size:,} bytes)",
             Refusal.MALFORMED,
         )
     if not entry.size and entry.compressed_size > _MAX_EMPTY_DEFLATED:
@@ -158,8 +164,7 @@ def _find_spans(entries: Sequence[Entry], directory_offset: int) -> list[Entry]:
     if ordered[0].header_offset != 0:
         raise refuse_entry(
             ordered[0].name,
-            f"is the first entry, but begins at byte {ordered[0].header_offset:,}: the archive has unknown data before "
-            "it",
+            f"is the first entry, but starts at byte {ordered[0].header_offset:,}: unknown data precedes the entry",
             Refusal.PREPENDED,
         )
     ends = [*(e.header_offset for e in ordered[1:]), directory_offset]
@@ -199,10 +204,11 @@ def _check_limits(entries: Sequence[Entry], limits: ArchiveLimits) -> None:
 
 def _check_ratio(entry: Entry, limits: ArchiveLimits) -> None:
     size, compressed = entry.size, entry.compressed_size
-    if size > compressed * _MAX_DEFLATE_RATIO + _RATIO_SLACK:
+    max_size = compressed * _MAX_DEFLATE_RATIO + _RATIO_SLACK
+    if size > max_size:
         predicate = (
-            f"cannot have {size:,} bytes: its {compressed:,} compressed bytes can inflate to at most "
-            f"{_MAX_DEFLATE_RATIO} times as many"
+            f"declares {size:,} bytes, but its {compressed:,} compressed bytes can decompress to at most {max_size:,} "
+            "bytes"
         )
         raise refuse_entry(entry.name, predicate, Refusal.BOMB)
     if size > _MIN_RATIO_SIZE and size > compressed * limits.max_ratio:
@@ -211,7 +217,7 @@ def _check_ratio(entry: Entry, limits: ArchiveLimits) -> None:
 
 def _describe_ratio(size: int, compressed: int, limits: ArchiveLimits) -> str:
     return (
-        f"has a compression ratio of {size / max(1, compressed):,.0f}:1 ({size:,} bytes from {compressed:,}); above "
-        f"{_MIN_RATIO_SIZE:,} bytes the limit is {limits.max_ratio}:1 (ArchiveMaxRatio). Store the content without "
-        "compression: `zip -0`"
+        f"has a compression ratio of {size / max(1, compressed):,.0f}:1 ({size:,} bytes uncompressed, {compressed:,} "
+        f"compressed); above {_MIN_RATIO_SIZE:,} bytes the limit is {limits.max_ratio}:1 (ArchiveMaxRatio). Store the "
+        "content without compression: `zip -0`"
     )

@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from modelhaul.archives.entries import Refusal
 from modelhaul.domain.errors import ArchiveRefusedError
@@ -21,6 +21,7 @@ _MAX_DIRECTORY = 64 * 1024 * 1024  # bytes
 _MAX_AFTER_END = 16 * 1024 - _END.size - _LOCATOR.size - 1
 _SEARCH_SIZE = 128 * 1024  # bytes at the end of the archive in which some readers search for an end record
 _MAX_LONG, _MAX_SHORT = 0xFFFFFFFF, 0xFFFF  # markers: the value is in the zip64 end record
+_END_FIELDS = ("disk", "first disk", "entries on the disk", "entries", "directory size", "directory offset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,14 @@ class DirectoryLocation:
 
 @dataclass(frozen=True, slots=True)
 class EndCandidate:
-    """A record that some reader may take for the end record. Its directory would begin with `signature` at `offset`."""
+    """A record at byte `position` that some reader may take for the end record.
+
+    Its directory would begin with `signature` at `offset`.
+    """
 
     offset: int
     signature: bytes
+    position: int = field(compare=False)
 
 
 def find_directory(tail: bytes, archive_size: int) -> DirectoryLocation:
@@ -74,17 +79,18 @@ def refuse_multiple_disks() -> ArchiveRefusedError:
 
 def _find_end(tail: bytes, archive_size: int) -> int:
     """Return the position of the end record. Only its comment and zeros may follow it (bsdtar pads with zeros)."""
+    base = archive_size - len(tail)
     position = tail.rfind(_END_SIGNATURE)
     if position < 0:
         if archive_size == len(tail) and tail.startswith(b"PK\x03\x04"):
-            raise _refuse_truncated(tail)
+            raise _refuse_truncated(tail, base)
         raise ArchiveRefusedError("The file is not a ZIP archive, or it is truncated.", reason=Refusal.NOT_A_ZIP)
     if len(tail) - position < _END.size:
-        raise _refuse_truncated(tail)
+        raise _refuse_truncated(tail, base)
     after = tail[position + _END.size :]
     comment_size = _END.unpack_from(tail, position)[7]
     if comment_size > len(after):
-        raise _refuse_truncated(tail)
+        raise _refuse_truncated(tail, base)
     if after[comment_size:].strip(b"\0"):
         raise ArchiveRefusedError(
             f"The archive is followed by {len(after) - comment_size:,} bytes of unknown data. Create it again.",
@@ -96,20 +102,24 @@ def _find_end(tail: bytes, archive_size: int) -> int:
             f"{_MAX_AFTER_END:,}. Create it again without a comment or padding.",
             reason=Refusal.APPENDED,
         )
-    if _END64_SIGNATURE in after or _LOCATOR_SIGNATURE in after:
-        raise refuse_second_end()
+    for signature in (_END64_SIGNATURE, _LOCATOR_SIGNATURE):
+        if signature in after:
+            raise refuse_second_end(base + position + _END.size + after.index(signature))
     return position
 
 
-def _refuse_truncated(tail: bytes) -> ArchiveRefusedError:
-    if any(_ends_file(tail, position) for position in _find_end_signatures(tail)):
-        return refuse_second_end()
+def _refuse_truncated(tail: bytes, base: int) -> ArchiveRefusedError:
+    """Return the error for an archive that may be truncated. `base`: the offset of `tail` in the archive."""
+    for position in _find_end_signatures(tail):
+        if _ends_file(tail, position):
+            return refuse_second_end(base + position)
     return ArchiveRefusedError("The archive is truncated. Create it or upload it again.", reason=Refusal.TRUNCATED)
 
 
-def refuse_second_end() -> ArchiveRefusedError:
+def refuse_second_end(position: int) -> ArchiveRefusedError:
     return ArchiveRefusedError(
-        "The archive has a second end-of-central-directory record, so that readers may find different files in it.",
+        f"The archive has a second end-of-central-directory record at byte {position:,}, so readers may extract "
+        "different files. If the archive contains another ZIP file, compress that file instead of storing it.",
         reason=Refusal.AMBIGUOUS_END,
     )
 
@@ -130,7 +140,7 @@ def list_end_candidates(tail: bytes, archive_size: int) -> list[EndCandidate]:
         if candidate.offset >= base:
             start = candidate.offset - base
             if tail[start : start + len(candidate.signature)] == candidate.signature:
-                raise refuse_second_end()
+                raise refuse_second_end(candidate.position)
         elif len(found) == MAX_END_CANDIDATES and candidate not in found:
             raise ArchiveRefusedError(
                 f"The last {_SEARCH_SIZE:,} bytes of the archive have more than {MAX_END_CANDIDATES} "
@@ -160,9 +170,12 @@ def _ends_file(tail: bytes, position: int) -> bool:
 
 
 def _read_end_candidate(tail: bytes, position: int, base: int) -> EndCandidate | None:
-    """Return None if no reader can take the record for the end record of this archive. Raises ArchiveRefusedError."""
+    """Return the candidate at `position` of `tail`, which starts at byte `base`.
+
+    Return None if no reader can take the record for the end record of this archive. Raises ArchiveRefusedError.
+    """
     if _ends_file(tail, position):
-        raise refuse_second_end()
+        raise refuse_second_end(base + position)
     if len(tail) - position < _END.size:
         return None
     _, _, _, _, entries, size, offset, comment_size = _END.unpack_from(tail, position)
@@ -171,10 +184,12 @@ def _read_end_candidate(tail: bytes, position: int, base: int) -> EndCandidate |
     locator = position - _LOCATOR.size
     if locator >= 0 and tail.startswith(_LOCATOR_SIGNATURE, locator):
         offset64 = _LOCATOR.unpack_from(tail, locator)[2]
-        return EndCandidate(offset64, _END64_SIGNATURE) if offset64 < base + locator else None
+        return EndCandidate(offset64, _END64_SIGNATURE, base + position) if offset64 < base + locator else None
     if entries == 0 or size == 0:
-        raise refuse_second_end()
-    return EndCandidate(offset, CENTRAL_SIGNATURE) if offset + size <= base + position else None
+        raise refuse_second_end(base + position)
+    if offset + size > base + position:
+        return None
+    return EndCandidate(offset, CENTRAL_SIGNATURE, base + position)
 
 
 def _find_zip64(tail: bytes, position: int, end: int, narrow: tuple[int, ...]) -> DirectoryLocation | None:
@@ -195,9 +210,10 @@ def _find_zip64(tail: bytes, position: int, end: int, narrow: tuple[int, ...]) -
     if disk or disks > 1 or disk64 or first64 or disk_total64 != total64:
         raise refuse_multiple_disks()
     wide = (disk64, first64, disk_total64, total64, size64, offset64)
-    for value, value64, marker in zip(narrow, wide, (_MAX_SHORT,) * 4 + (_MAX_LONG,) * 2, strict=True):
+    markers = (_MAX_SHORT,) * 4 + (_MAX_LONG,) * 2
+    for name, value, value64, marker in zip(_END_FIELDS, narrow, wide, markers, strict=True):
         if value not in (value64, marker):
-            raise _refuse_zip64(f"its end record disagrees with its zip64 end record ({value:,}, {value64:,})")
+            raise _refuse_zip64(f"its end record disagrees with its zip64 end record ({name} {value:,}, {value64:,})")
     location = DirectoryLocation(offset64, size64, total64)
     _check_end(location, base + record)
     return location

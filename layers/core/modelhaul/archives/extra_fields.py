@@ -28,6 +28,8 @@ _REDEFINING = {
 """Fields that make a reader extract a different name, a link or a directory; APPNOTE 4.6.1 and libarchive's source."""
 
 _UNICODE_PATH_HEADER = 5  # bytes: a version and a CRC-32
+_ZIP64_CODES = "QQQL"
+_ZIP64_NAMES = ("size", "compressed size", "offset", "disk")
 _ZIP64_SIZES = (8, 16, 24, 28)  # bytes of the first one, two, three or all four values
 _MAX_LONG, _MAX_SHORT = 0xFFFFFFFF, 0xFFFF  # markers: the value is in the zip64 field
 
@@ -90,20 +92,30 @@ def read_sizes(name: str, fields: ExtraFields, narrow: tuple[int, int, int, int]
     field = fields.get(ZIP64, b"")
     # The order of the zip64 field differs from the order of the header.
     values = (size, compressed, offset, disk)
-    codes, maxima = "QQQL", (_MAX_LONG, _MAX_LONG, _MAX_LONG, _MAX_SHORT)
+    maxima = (_MAX_LONG, _MAX_LONG, _MAX_LONG, _MAX_SHORT)
     are_wide = [value == maximum for value, maximum in zip(values, maxima, strict=True)]
-    layout = struct.Struct("<" + "".join(code for code, is_wide in zip(codes, are_wide, strict=True) if is_wide))
+    layout = struct.Struct("<" + "".join(code for code, is_wide in zip(_ZIP64_CODES, are_wide, strict=True) if is_wide))
     if len(field) < layout.size:
         raise refuse_entry(name, "has no zip64 extra field, but its header requires one", Refusal.ZIP64)
     wide = iter(layout.unpack_from(field))
     size, compressed, offset, disk = (
         next(wide) if is_wide else value for value, is_wide in zip(values, are_wide, strict=True)
     )
-    if len(field) > layout.size and not _starts_with_field(field, (size, compressed, offset, disk)):
-        raise refuse_entry(name, "has a zip64 extra field that disagrees with its header", Refusal.ZIP64)
+    if len(field) > layout.size:
+        _check_all_values(name, field, (size, compressed, offset, disk))
     return compressed, size, offset, disk
 
 
-def _starts_with_field(field: bytes, values: tuple[int, int, int, int]) -> bool:
-    """Return whether the field consists of all of the values, or of the first of them."""
-    return len(field) in _ZIP64_SIZES and struct.pack("<QQQL", *values).startswith(field)
+def _check_all_values(name: str, field: bytes, values: tuple[int, int, int, int]) -> None:
+    """Refuse a zip64 field that does not consist of all values of the header, or of the first of them."""
+    if len(field) not in _ZIP64_SIZES:
+        raise refuse_entry(name, f"has a zip64 extra field of unexpected size ({len(field):,} bytes)", Refusal.ZIP64)
+    count = _ZIP64_SIZES.index(len(field)) + 1
+    wide = struct.unpack("<" + _ZIP64_CODES[:count], field)
+    for field_name, value64, value in zip(_ZIP64_NAMES[:count], wide, values[:count], strict=True):
+        if value64 != value:
+            raise refuse_entry(
+                name,
+                f"has a zip64 extra field that disagrees with its header ({field_name} {value64:,}, {value:,})",
+                Refusal.ZIP64,
+            )

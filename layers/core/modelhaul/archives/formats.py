@@ -19,9 +19,17 @@ def check_other_formats(head: bytes) -> None:
     Raises ArchiveRefusedError.
     """
     if _is_tar(head[:_TAR_BLOCK]):
-        raise ArchiveRefusedError("The file is also a valid tar archive.", reason=Refusal.AMBIGUOUS_FORMAT)
+        raise _refuse_format("tar archive")
     if head[_ISO] == b"CD001":
-        raise ArchiveRefusedError("The file is also a valid ISO 9660 image.", reason=Refusal.AMBIGUOUS_FORMAT)
+        raise _refuse_format("ISO 9660 image")
+
+
+def _refuse_format(name: str) -> ArchiveRefusedError:
+    return ArchiveRefusedError(
+        f"The file is both a valid ZIP archive and a valid {name}, so readers may extract different files. Create the "
+        "archive again with a ZIP tool.",
+        reason=Refusal.AMBIGUOUS_FORMAT,
+    )
 
 
 def _is_tar(block: bytes) -> bool:

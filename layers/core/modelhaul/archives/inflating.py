@@ -33,7 +33,8 @@ class InflatingStream:
             piece = self._inflate(min(len(buffer), self._left + 1))
             if len(piece) > self._left:
                 raise self._refuse(
-                    f"inflates to more than {self._entry.size:,} bytes, its size in the central directory", Refusal.BOMB
+                    f"decompresses to more than {self._entry.size:,} bytes, its size in the central directory",
+                    Refusal.BOMB,
                 )
             if piece:
                 buffer[: len(piece)] = piece
@@ -73,16 +74,16 @@ class InflatingStream:
         while not self._inflater.eof:
             if self._inflate(1):
                 raise self._refuse(
-                    f"inflates to more than {self._entry.size:,} bytes, its size in the central directory", Refusal.BOMB
+                    f"decompresses to more than {self._entry.size:,} bytes, its size in the central directory",
+                    Refusal.BOMB,
                 )
         self._check_end()
 
     def _check_end(self) -> None:
         if self._left:
-            raise self._refuse(
-                f"is damaged: it inflates to {self._entry.size - self._left:,} bytes instead of {self._entry.size:,}",
-                Refusal.DAMAGED,
-            )
+            size = self._entry.size - self._left
+            predicate = f"is damaged: it decompresses to {size:,} bytes instead of {self._entry.size:,}"
+            raise self._refuse(predicate, Refusal.DAMAGED)
         if self._inflater.unused_data or self._read != self._entry.compressed_size:
             raise self._refuse("has compressed bytes after the end of its Deflate stream", Refusal.HIDDEN_DATA)
 

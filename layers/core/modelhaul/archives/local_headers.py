@@ -76,7 +76,7 @@ def check_local_header(data: bytes, entry: Entry) -> LocalHeader:
     name = read_local_name(raw_name, fields)
     if name != entry.name:
         raise refuse_entry(
-            entry.name, f"has a different name in its local header ({name[:80]!r} in UTF-8)", Refusal.NAME_ENCODING
+            entry.name, f"has a different name in its local header ({name[:80]!r})", Refusal.NAME_ENCODING
         )
     compressed, size, _, _ = read_sizes(entry.name, fields, (compressed, size, entry.header_offset, 0))
     _check_values(entry, flags, (crc32, compressed, size))
@@ -109,7 +109,7 @@ def _find_descriptor_size(entry: Entry, rest: int, *, must_be_wide: bool) -> int
     if not entry.flags & DESCRIPTOR_FLAG:
         if rest:
             raise refuse_entry(
-                entry.name, f"is followed by {rest:,} bytes that belong to no entry", Refusal.HIDDEN_DATA
+                entry.name, f"is followed by {rest:,} bytes that do not belong to an entry", Refusal.HIDDEN_DATA
             )
         return 0
     if rest not in _WIDE_SIZES and (must_be_wide or rest not in _NARROW_SIZES):
@@ -125,7 +125,8 @@ def check_descriptor(data: bytes, entry: Entry, header: LocalHeader) -> None:
     """Compare the data descriptor in `data` (APPNOTE 4.3.9) with the entry. Raises ArchiveRefusedError."""
     layout = _WIDE if header.descriptor_size in _WIDE_SIZES else _NARROW
     if len(data) > layout.size and not data.startswith(_DESCRIPTOR_SIGNATURE):
-        raise refuse_entry(entry.name, "has a data descriptor without a signature", Refusal.HEADER_MISMATCH)
+        predicate = "has a data descriptor without a signature. Create the archive with another ZIP tool"
+        raise refuse_entry(entry.name, predicate, Refusal.HEADER_MISMATCH)
     found = layout.unpack(data[-layout.size :])
     central = (entry.crc32, entry.compressed_size, entry.size)
     for field, value, expected in zip(("CRC-32", "compressed size", "size"), found, central, strict=True):

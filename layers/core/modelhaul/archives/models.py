@@ -23,7 +23,10 @@ _MAX_SHOWN_MISSING = 5
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """`names`: the name of the model in each valid directory. `""` is the root of the archive."""
+    """Models and skipped directories of an archive.
+
+    `names` has the name of the model in each valid directory. `""` is the root of the archive.
+    """
 
     names: dict[str, str]
     skipped: tuple[SkippedDirectory, ...]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from modelhaul.archives.entries import Entry, Refusal, refuse_entry
 from modelhaul.archives.extra_fields import ExtraFields, read_unicode_path
+from modelhaul.domain.errors import ArchiveRefusedError
 
 UTF8_FLAG = 0x800  # APPNOTE 4.4.4, bit 11
 FAT_HOST = 0  # APPNOTE 4.4.2
@@ -143,24 +144,33 @@ def decode_as_unzip(entry: Entry, host: int) -> str:
 
 
 def _check_collisions(names: Iterable[str], shown_names: Iterable[str]) -> None:
-    """Compare the names as systems do. Messages call the entries by their `shown_names`."""
+    """Refuse names that are the same on some system. Messages contain the `shown_names` of the entries."""
     files: dict[str, str] = {}
     directories: dict[str, str] = {}
     for name, shown in zip(names, shown_names, strict=True):
         key = _fold(name)
         same_kind = directories if name.endswith("/") else files
         if same_kind.setdefault(key, shown) is not shown:
-            raise refuse_entry(
-                shown, f"and {same_kind[key][:80]!r} are the same file on some systems", Refusal.COLLISION
-            )
+            raise _refuse_collision(same_kind[key], shown)
     for key, shown in files.items():
         for parent in _list_parents(key):
             if parent in files:
                 raise refuse_entry(
-                    files[parent], f"is a file, but also the directory of {shown[:80]!r}", Refusal.COLLISION
+                    files[parent], f"is a file, but {shown[:80]!r} requires it to be a directory", Refusal.COLLISION
                 )
         if key in directories:
             raise refuse_entry(shown, "is both a file and a directory", Refusal.COLLISION)
+
+
+def _refuse_collision(first: str, second: str) -> ArchiveRefusedError:
+    if first == second:
+        return refuse_entry(second, "occurs twice in the archive. Rename or remove one", Refusal.COLLISION)
+    return ArchiveRefusedError(
+        f"Entries {first[:80]!r} and {second[:80]!r} have the same name on some systems (case, Unicode normalization, "
+        "encoding or special characters). Rename one.",
+        reason=Refusal.COLLISION,
+        entry=second,
+    )
 
 
 def _check_swapped_names(decoded_names: Sequence[str], names: Sequence[str]) -> None:
@@ -169,7 +179,7 @@ def _check_swapped_names(decoded_names: Sequence[str], names: Sequence[str]) -> 
     for index, (decoded, name) in enumerate(zip(decoded_names, names, strict=True)):
         if indexes.get(_fold(decoded), index) != index:
             predicate = f"is extracted by some readers as {decoded[:80]!r}, which is the name of a different entry"
-            raise refuse_entry(name, predicate, Refusal.COLLISION)
+            raise refuse_entry(name, f"{predicate}. {_UTF8_REMEDY}", Refusal.COLLISION)
 
 
 def _fold(name: str) -> str:

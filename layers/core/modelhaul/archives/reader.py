@@ -39,7 +39,7 @@ _MAX_EXTRA = 512  # bytes of extra fields that are read together with a local he
 _MAX_RUN_GAP = 64 * 1024
 _MAX_RUN_SIZE = 4 * 1024 * 1024
 _CONCURRENCY = 8
-_MAX_HEADS = 1_000  # per run: a few bytes in the archive can inflate to a head of two kilobytes
+_MAX_HEADS = 1_000  # per run: a few bytes in the archive can decompress to a head of two kilobytes
 
 
 class ArchiveReader:
@@ -63,7 +63,7 @@ class ArchiveReader:
         for candidate in candidates:
             signature = candidate.signature
             if self._read(candidate.offset, candidate.offset + len(signature)) == signature:
-                raise refuse_second_end()
+                raise refuse_second_end(candidate.position)
         end = location.offset + location.size
         data = self._read(location.offset, end) if location.offset < start else tail[location.offset - start :]
         return read_directory(data[: location.size], location, self._limits)
@@ -101,7 +101,8 @@ class ArchiveReader:
         runs = [run for group in groups for run in batched(group, _MAX_HEADS, strict=False)]
         if len(runs) > max_requests:
             raise ArchiveRefusedError(
-                f"The archive's entries take {len(runs):,} requests to inspect; the limit is {max_requests:,}.",
+                f"Inspecting the archive requires {len(runs):,} requests; the limit is {max_requests:,}. Reduce the "
+                "number of entries.",
                 reason=Refusal.TOO_MANY_ENTRIES,
             )
         with ThreadPoolExecutor(_CONCURRENCY, thread_name_prefix="heads") as pool:

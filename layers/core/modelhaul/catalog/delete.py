@@ -72,7 +72,7 @@ class ModelDeleter:
             if current.status is ModelStatus.DELETING:
                 return False
             # The import ended between the two requests, so the model can be leased now.
-        raise StorageUnavailableError(f"Model {model_id} changed during {_MAX_LEASE_ATTEMPTS} attempts to delete it.")
+        raise StorageUnavailableError(f"Model {model_id} was modified concurrently. The deletion was not started.")
 
     def resume(self, remaining: Callable[[], float]) -> None:
         """Continue deletions that no function is working on. The error of one model does not stop the other deletions.
@@ -90,7 +90,7 @@ class ModelDeleter:
                     self.delete_model(model.model_id, remaining)
             except ModelhaulError as error:
                 logger.warning(
-                    "deletion failed; the next sweep will retry",
+                    "deletion failed; the next sweep retries",
                     extra={"model_id": listed.model_id, "reason": error.type, "detail": error.detail},
                 )
             except Exception as error:
@@ -104,7 +104,7 @@ class ModelDeleter:
         files = self._list_files(model)
         for batch in batched(files, _BATCH_SIZE, strict=False):
             if remaining() < _STOP_BEFORE:
-                logger.info("deletion interrupted; the next sweep will continue", extra=context)
+                logger.info("deletion interrupted; the next sweep continues", extra=context)
                 return False
             # Index entries are removed before their objects. A transfer that copies from a deleted object downloads the
             # file instead.
@@ -128,7 +128,10 @@ class ModelDeleter:
         except ObjectGoneError:
             return []
         except (ValueError, LookupError, TypeError) as error:
-            raise InternalError(f"The manifest of model {model.model_id} is invalid.") from error
+            raise InternalError(
+                f"The manifest of model {model.model_id} is invalid. Ask an operator to check "
+                f"{manifest_key(model.model_id)} in the models bucket."
+            ) from error
 
 
 def _read_files(model: Model, manifest: Any) -> Iterator[tuple[str, set[str]]]:
@@ -140,7 +143,7 @@ def _read_files(model: Model, manifest: Any) -> Iterator[tuple[str, set[str]]]:
 def _describe_import(model: Model) -> str:
     if model.status is ModelStatus.WITHDRAWING:
         return (
-            f"The import of {model.resolved.name} failed during publication, and its files are being removed. No "
-            "deletion is necessary."
+            f"The import of {model.resolved.name} failed during publication. No action is required: its files are "
+            "being removed automatically."
         )
-    return f"{model.resolved.name} is being imported by task {model.task_id}. Cancel that task."
+    return f"{model.resolved.name} is being imported by task {model.task_id}."

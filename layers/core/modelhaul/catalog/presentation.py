@@ -118,13 +118,13 @@ def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
 
 
 def present_gate(report: GateReport) -> dict[str, Any]:
-    """Return the gate's report for a model's record."""
+    """Return the result of the inspection for a model's record."""
     files = [{"path": file.path, **present_inspection(file)} for file in report.files]
     return {**summarize_gate(report), "files": files}
 
 
 def summarize_gate(report: GateReport) -> dict[str, Any]:
-    """Return the gate's report for a manifest, without files: a manifest has the inspection in each file's entry."""
+    """Return the result of the inspection for a manifest. Its files are in the manifest's own list of files."""
     return {
         "verdict": report.verdict.value,
         "second_opinion": report.second_opinion,
@@ -136,7 +136,7 @@ def summarize_gate(report: GateReport) -> dict[str, Any]:
 
 
 def present_inspection(file: FileInspection) -> dict[str, Any]:
-    """Return the inspection of one file."""
+    """Return the result of the inspection of one file."""
     shown: dict[str, Any] = {"format": file.format, "verdict": file.verdict.value}
     if file.reason is not None:
         shown["reason"] = file.reason

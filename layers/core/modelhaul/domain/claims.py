@@ -24,17 +24,12 @@ def check_claimable(task_id: str, found: Sequence[Model]) -> None:
         first = claimed[0]
         name = first.resolved.describe()
         if first.status is ModelStatus.DELETING:
-            raise DeletionInProgressError(
-                f"{name} is being deleted. Submit again in a few minutes.", model_id=first.model_id
-            )
+            raise DeletionInProgressError(f"{name} is being deleted.", model_id=first.model_id)
         raise ImportInProgressError(_describe_import(first), model_id=first.model_id, task_id=first.task_id)
 
 
 def _describe_import(model: Model) -> str:
     name = model.resolved.describe()
     if model.status is ModelStatus.WITHDRAWING:
-        return (
-            f"An import of {name} failed during publication, and its files are being removed. "
-            "Submit again in 30 minutes."
-        )
-    return f"{name} is being imported by task {model.task_id}. Follow that task."
+        return f"An import of {name} failed during publication, and its files are being removed."
+    return f"{name} is being imported by task {model.task_id}."

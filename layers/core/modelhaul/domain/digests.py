@@ -198,6 +198,5 @@ class FileHasher:
                 entry=path,
             )
         raise DigestMismatchError(
-            f"{path}: the received bytes have {self.expected.algorithm} {found}, "
-            f"but the source published {self.expected.value}"
+            f"Checksum mismatch for {path}: received {self.expected.algorithm} {found}, expected {self.expected.value}."
         )

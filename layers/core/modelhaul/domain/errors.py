@@ -26,7 +26,7 @@ ModelhaulError
 │   ├── InvalidModelError          a weights, index or JSON file has invalid content
 │   ├── UnsafeModelError           a pickle in the model can run code
 │   ├── ListingTooLongError        more files than the source can list
-│   ├── SourceQuotaError           the owner's download quota at the source is used up
+│   ├── SourceQuotaError           the owner's Git LFS budget at the source is exceeded
 │   ├── ArchiveRefusedError        not a ZIP archive, damaged, or unsafe
 │   ├── NoModelInArchiveError      valid archive without a valid model
 │   ├── ArchiveTooLargeError       above a size limit
@@ -36,7 +36,7 @@ ModelhaulError
 │   ├── UntrustedHostError         a redirect or link leads to a host that is not allowed
 │   ├── RetriesExhaustedError      a step failed four times
 │   ├── StepCrashedError           a function crashed four times on one message
-│   └── ImportStalledError         no progress for a day
+│   └── ImportStalledError         no progress for about 23 hours
 └── TransientError                 retried with back-off, at most three times a step
     ├── RateLimitedError           retried when the source allows it; does not count as a retry
     ├── SourceUnavailableError     refused, reset, timed out, 5xx
@@ -46,7 +46,7 @@ ModelhaulError
     ├── DigestMismatchError        the bytes do not match the published digest
     ├── ObjectGoneError            an object to copy is missing or was replaced
     ├── UploadGoneError            another function completed or aborted the multipart upload
-    ├── LeaseLostError             another worker has leased the file
+    ├── LeaseLostError             another function has leased the file
     ├── InternalError              a defect in Modelhaul; the log has the stack trace
     └── StorageUnavailableError    a request to S3, SQS, DynamoDB or EventBridge failed
 

@@ -75,8 +75,9 @@ def _choose_weights(model: ResolvedModel, weights: Weights, paths: Iterable[str]
     unreplaced = [p for p in replaced if not p.endswith(_ANY_DIRECTORY) and PurePosixPath(p).parent not in directories]
     if unreplaced:
         raise RequiredFilesError(
-            f"{model.describe()}: {_list_paths(unreplaced)} would be excluded without {weights} weights in the same "
-            'directory. Submit with "weights": "all", or exclude the files that you do not need with ignore_patterns.'
+            f"weights={weights} would exclude {_list_paths(unreplaced)} from {model.describe()}, but their directories "
+            f"have no {weights} weights to replace them. Submit with weights=all, or exclude these files with "
+            "ignore_patterns."
         )
     return [path for path in formats if path not in excluded]
 
@@ -103,8 +104,8 @@ def _describe_no_match(model: ResolvedModel, paths: Collection[str]) -> str:
 def _describe_missing(model: ResolvedModel, others: Collection[str]) -> str:
     found = f", only {_list_paths(others)}" if others else ""
     return (
-        f"{model.describe()} has no {model.selection.weights} weights{found}. "
-        'Submit with "weights": "all", or with other patterns.'
+        f"{model.describe()} has no {model.selection.weights} weights{found}. Submit with weights=all, or change the "
+        "patterns."
     )
 
 

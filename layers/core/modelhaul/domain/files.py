@@ -100,11 +100,16 @@ class FileList:
         """Add a file. Raises InvalidReferenceError for an unsafe or duplicate path, FileTooLargeError above 500 GB."""
         path = file.path
         if not is_path(path):
-            raise InvalidReferenceError(f"The model has a file with an unsafe path: {path!r}.")
+            raise InvalidReferenceError(
+                f"Path {path!r} is not allowed. A path must be relative, and must not have empty, '.' or '..' "
+                "segments, backslashes or control characters."
+            )
         if len((self.model.locate(path) or path).encode()) > MAX_KEY_BYTES:
-            raise InvalidReferenceError(f"The path exceeds the S3 key limit of 1,024 bytes: {path[:80]!r}…")
+            raise InvalidReferenceError(f"Path {path[:80]!r}… exceeds the S3 key limit of 1,024 bytes.")
         if path in self._seen:
-            raise InvalidReferenceError(f"The source lists the file twice: {path!r}.")
+            raise InvalidReferenceError(
+                f"The source lists the file {path!r} twice. Report the invalid file list to the operator of the source."
+            )
         if file.size > MAX_FILE_SIZE:
             raise FileTooLargeError(f"{path} has {file.size:,} bytes. The limit for one file is 500 GB.")
         self._seen.add(path)

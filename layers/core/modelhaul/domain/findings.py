@@ -9,9 +9,9 @@ _MAX_TEXT_LENGTH = 120  # characters
 
 
 class Severity(StrEnum):
-    """HIGH: a common loader runs code, or accesses resources outside the model, with its default options.
+    """`high`: a common loader runs code, or accesses resources outside the model, with its default options.
 
-    MEDIUM: code that runs only if the user opts in, or only in a restricted loader. LOW: informational.
+    `medium`: code that runs only if the user opts in, or only in a restricted loader. `low`: informational.
     """
 
     HIGH = "high"

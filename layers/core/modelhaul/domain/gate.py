@@ -25,7 +25,7 @@ class GateVerdict(StrEnum):
 
 
 class SecondOpinion(StrEnum):
-    """Verdict of the second scanner on the pickles that the gate has read."""
+    """Verdict of the second scanner on the pickles that the inspection has read."""
 
     CLEAN = "clean"
     UNVERIFIED = "unverified"  # no verdict on at least one pickle, or no response

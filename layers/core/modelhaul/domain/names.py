@@ -23,7 +23,8 @@ def check_model_name(name: str) -> str:
     if len(segments) > _MAX_SEGMENTS or not all(_SEGMENT.fullmatch(s) and ".." not in s for s in segments):
         raise InvalidReferenceError(
             f"Invalid model name {name[:100]!r}. A name must have up to three parts, separated by slashes. Each part "
-            "must have letters, digits, '.', '_' and '-' only, and start and end with a letter or digit.",
+            f"has 1 to {_MAX_SEGMENT} letters, digits, '.', '_' and '-', starts and ends with a letter or digit, and "
+            "does not contain '..'.",
             part="model_name",
         )
     return name
@@ -38,8 +39,8 @@ def clean_name(text: str) -> str:
     name = re.sub(r"\.{2,}", ".", _ILLEGAL.sub("-", plain)).strip("-._")
     if not name or len(name) > _MAX_SEGMENT:
         raise InvalidReferenceError(
-            f"Cannot make a model name from {text[:100]!r}. Rename the file or directory to letters and digits, or "
-            "send a model_name.",
+            f"Cannot derive a model name of 1 to {_MAX_SEGMENT} letters and digits from {text[:100]!r}. Rename the "
+            "file or directory, or send model_name.",
             part="model_name",
         )
     return name
@@ -62,7 +63,8 @@ def name_models(directories: Sequence[str], *, model_name: str | None, file_name
         other = taken.setdefault(name.lower(), directory)
         if other != directory:
             raise ArchiveRefusedError(
-                f"Directories {other!r} and {directory!r} result in the same model name {name!r}. Rename one.",
+                f"Directories {other!r} and {directory!r} would be imported under the same model name {name!r}. Rename "
+                "one of them.",
                 reason="ambiguous-names",
                 entry=directory,
             )

@@ -9,45 +9,52 @@ from collections.abc import Mapping
 from modelhaul.domain import errors
 
 _TASK_REMEDIES: Mapping[type[errors.PermanentError], str] = {
-    errors.InvalidReferenceError: "Rename the item that the message names, at the source or in the archive, and submit "
-    "again.",
-    errors.ModelNotFoundError: "Check that the model still exists under this name. If it is private, configure a token "
-    "with read access.",
-    errors.RevisionNotFoundError: "Check the branches, tags and commits of the model, and submit an existing revision.",
-    errors.AccessRequiredError: "Request access on the model's page with the account of the configured token. Submit "
-    "again when access is granted.",
+    errors.InvalidReferenceError: "Rename the file or directory in the message, and submit the import again.",
+    errors.ModelNotFoundError: "Check that the model still exists under this name. If it is private, ask an operator "
+    "to configure a token with read access.",
+    errors.RevisionNotFoundError: "Submit an existing branch, tag or commit that has files.",
+    errors.AccessRequiredError: "Ask an operator to configure a token with read access to the model. If the model is "
+    "gated, request access on its page first. Then submit the import again.",
     errors.ModelDisabledError: "Import another model. The source has disabled this one.",
-    errors.ModelExistsError: "Use the existing model, or delete it and submit again.",
-    errors.ImportInProgressError: "Follow the task that is importing the model.",
-    errors.DeletionInProgressError: "Submit again in a few minutes, when the model is deleted.",
-    errors.ImportCancelledError: "Submit again to restart the import. Verified files are reused.",
-    errors.FileMissingError: "Ask the model's owner to upload the missing file, and submit again.",
-    errors.FileTooLargeError: "Ask the model's owner to split the file into shards of up to 500 GB, and submit again.",
+    errors.ModelExistsError: "Use the existing model, or delete it and submit the import again.",
+    errors.ImportInProgressError: "Follow the task in the message. If the message says that files are being removed, "
+    "submit the import again in 30 minutes.",
+    errors.DeletionInProgressError: "Submit the import again in a few minutes, when the model is deleted.",
+    errors.ImportCancelledError: "Submit the import again to restart it. Verified files are reused.",
+    errors.FileMissingError: "Check that the file in the message still exists, and that the configured token can read "
+    "its repository. Otherwise ask the owner to upload the file. Then submit the import again.",
+    errors.FileTooLargeError: "Ask the owner to split the file or store it as the message describes, and submit the "
+    "import again.",
     errors.EmptyModelError: "Submit a revision that has files, or patterns that match its files.",
-    errors.RequiredFilesError: "Add the files that the message names, and submit again.",
-    errors.InvalidModelError: "Replace the invalid file that the message names, and submit again.",
+    errors.RequiredFilesError: "Add the files that the message names, or change the selection as it describes, and "
+    "submit the import again.",
+    errors.InvalidModelError: "Correct or add the files that the message names, and submit the import again.",
     errors.UnsafeModelError: "Import the model in safetensors format (scikit-learn: skops), or exclude the unsafe file "
-    "with ignore_patterns. If you trust the file, ask an operator to set PicklePolicy to warn.",
+    "(with ignore_patterns, or leave it out of the archive). If you trust the file, ask an operator to set "
+    "PicklePolicy to warn.",
     errors.ListingTooLongError: "Upload the files as a ZIP archive, or split the repository.",
-    errors.SourceQuotaError: "Ask the repository's owner to raise the quota, or submit again when it is renewed.",
-    errors.ArchiveRefusedError: "Correct the problem that the message describes, create the archive again, and upload "
-    "it.",
-    errors.NoModelInArchiveError: "Add the missing files to a directory, create the archive again, and upload it.",
-    errors.ArchiveTooLargeError: "Split the archive, or ask an operator to raise the limit that the message names.",
+    errors.SourceQuotaError: "Ask the repository's owner to raise the Git LFS budget, or submit the import again when "
+    "the budget is renewed.",
+    errors.ArchiveRefusedError: "Create the archive again as the message describes, and upload it. If the archive is "
+    "damaged, upload the original again.",
+    errors.NoModelInArchiveError: "Add the files that the message names, create the archive again, and upload it.",
+    errors.ArchiveTooLargeError: "Split the archive, or ask an operator to raise the limit in the message.",
     errors.ArchiveReplacedError: "Upload the archive again, and do not change it until its task has ended.",
-    errors.UploadExpiredError: "Start a new upload, and send the archive within 12 hours.",
-    errors.CredentialsRefusedError: "Ask an operator to store a valid token in the configured secret, and submit "
-    "again.",
-    errors.UntrustedHostError: "If you trust the host that the message names, ask an operator to add it to "
-    "AllowedHosts, and submit again.",
-    errors.RetriesExhaustedError: "Submit again later. Verified files are reused. If the error persists, ask an "
-    "operator to search the log for the task ID.",
-    errors.StepCrashedError: "Submit again. If the error persists, ask an operator to search the log for the task ID.",
-    errors.ImportStalledError: "Submit again. Verified files are reused.",
+    errors.UploadExpiredError: "Start a new upload, and upload the archive within 12 hours.",
+    errors.CredentialsRefusedError: "Ask an operator to check that the secret exists, holds a valid token and can be "
+    "read by the functions, and submit the import again.",
+    errors.UntrustedHostError: "Ask an operator to add the host in the message to AllowedHosts if it is trusted, or to "
+    "configure an HTTPS URL for the source if the URL is plain http. If the source returned an invalid URL, report it "
+    "to the operator of the source.",
+    errors.RetriesExhaustedError: "Submit the import again later. Verified files are reused. If the error persists, "
+    "ask an operator to search the logs for the task ID.",
+    errors.StepCrashedError: "Submit the import again. If the error persists, ask an operator to search the logs for "
+    "the task ID.",
+    errors.ImportStalledError: "Submit the import again. Verified files are reused.",
 }
 
-_RETRY_LATER = "Send the request again after the number of seconds in Retry-After."
-_CORRECT = "Correct the values that the message names, and send the request again."
+_RETRY_LATER = "Retry the request after the number of seconds in the Retry-After header."
+_CORRECT = "Correct the values in the message, and retry the request."
 # Remedies of errors that only requests fail with, or that differ between requests and tasks.
 _REQUEST_REMEDIES: Mapping[type[errors.ModelhaulError], str] = {
     errors.InvalidReferenceError: _CORRECT,
@@ -57,21 +64,23 @@ _REQUEST_REMEDIES: Mapping[type[errors.ModelhaulError], str] = {
     errors.ModelNotFoundError: "Check the name or ID. GET /v1/models lists the available models. If the model is "
     "private at its source, ask an operator to configure a token with read access.",
     errors.ModelFileNotFoundError: "Use a path from the model's manifest, which GET /v1/models/{model_id} returns.",
-    errors.ImportInProgressError: "Follow the task that is importing the model, or cancel it.",
+    errors.ImportInProgressError: "Follow or cancel the task in the message. If the message says that files are being "
+    "removed, wait 30 minutes instead.",
     errors.TaskNotFoundError: "Check the task ID. GET /v1/upload/tasks lists the tasks.",
     errors.TaskEndedError: "Read the task to see its result. DELETE /v1/models/{model_id} deletes an imported model.",
     errors.ArchiveTooLargeError: "Use the upload method that the message names, split the archive, or ask an operator "
-    "to raise the limit.",
+    "to raise the limit in the message.",
     errors.InvalidIdempotencyKeyError: "Send a valid Idempotency-Key, such as a UUID, or omit the header.",
     errors.IdempotencyKeyReusedError: "Use a new Idempotency-Key for each new request.",
-    errors.RequestInProgressError: "Send the same request with the same Idempotency-Key again after the number of "
-    "seconds in Retry-After.",
+    errors.RequestInProgressError: "Retry the same request with the same Idempotency-Key after the number of seconds "
+    "in the Retry-After header.",
     errors.RateLimitedError: f"{_RETRY_LATER} A configured token raises most rate limits.",
     errors.SourceUnavailableError: f"{_RETRY_LATER} If the error persists, check the source's status page.",
-    errors.UnexpectedResponseError: "Send the request again later. If the error persists, ask an operator to check the "
+    errors.UnexpectedResponseError: "Retry the request later. If the error persists, ask an operator to check the "
     "source's URL in the stack parameters.",
     errors.StorageUnavailableError: _RETRY_LATER,
-    errors.InternalError: "Send the request again. If the error persists, ask an operator to check the log.",
+    errors.InternalError: "Retry the request. If the error persists, ask an operator to search the logs for this "
+    "request.",
 }
 # Remedies of problems that are not in the error tree.
 _VALIDATION_REMEDIES: Mapping[str, str] = {

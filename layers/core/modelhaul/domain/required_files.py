@@ -11,7 +11,10 @@ from modelhaul.domain.json_streams import JsonError, list_shards
 MAX_INDEX_SIZE = 32 * 1024 * 1024  # bytes; the index of a model with a trillion parameters has a few million
 _SINGLE_WEIGHTS = ("pytorch_model.bin", "model.safetensors")
 _INDEXES = tuple(f"{name}.index.json" for name in _SINGLE_WEIGHTS)
-_NO_WEIGHTS = "weights (pytorch_model.bin, model.safetensors, or the index.json of either with its shards)"
+_NO_WEIGHTS = (
+    "weights (pytorch_model.bin, model.safetensors, or pytorch_model.bin.index.json / model.safetensors.index.json "
+    "with all listed shards)"
+)
 
 
 class RequiredFiles(StrEnum):
@@ -45,7 +48,7 @@ def _find_missing_shards(index: str, paths: Collection[str], content: bytes | No
     try:
         shards = sorted(list_shards(lambda start, end: body[start:end], len(body)))
     except JsonError:
-        return (f"a valid {index} with a weight_map",)
+        shards = []
     if not shards:
-        return (f"a {index} that lists shards in its weight_map",)
+        return (f"a {index} with a valid weight_map that lists shards",)
     return tuple(f"{shard[:80]} (listed in {index})" for shard in shards if shard not in paths)

@@ -16,13 +16,24 @@ class TaskStatus(StrEnum):
 
 
 class Stage(StrEnum):
-    """Where a task stands, in this order; the last three are ends."""
+    """Stages of a task, in order. DONE, FAILED and CANCELLED are final.
 
-    UPLOADING = "UPLOADING"  # the archive's bytes are awaited
-    INSPECTING = "INSPECTING"  # the archive is there; which models are in it is being found out
+    - UPLOADING: the archive has not arrived yet.
+    - INSPECTING: the archive has arrived, and the models in it are being identified.
+    - PLANNING: the files of the models are being listed.
+    - TRANSFERRING: the files are being stored and verified.
+    - VERIFIED: all files are verified, and their content is being inspected. No model is visible yet.
+    - PUBLISHING: the files are being copied to their final location.
+    - DONE: at least one model is READY.
+    - FAILED: no model was imported.
+    - CANCELLED: the import was cancelled, and no model was imported.
+    """
+
+    UPLOADING = "UPLOADING"
+    INSPECTING = "INSPECTING"
     PLANNING = "PLANNING"
     TRANSFERRING = "TRANSFERRING"
-    VERIFIED = "VERIFIED"  # every file is; nothing is visible yet
+    VERIFIED = "VERIFIED"
     PUBLISHING = "PUBLISHING"
     DONE = "DONE"
     FAILED = "FAILED"

@@ -25,6 +25,7 @@ from modelhaul.entrypoints.requests import digest_request, label_as_json, read_f
 from modelhaul.settings import CorsSettings
 
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
+_MAX_SHOWN = 40  # characters of an invalid key in a message
 
 _EXPOSED_HEADERS = "Link, Location, Retry-After"  # headers that browsers hide from other origins by default
 
@@ -108,7 +109,11 @@ def _respond_once(
         return resolve()
     try:
         if not _IDEMPOTENCY_KEY.fullmatch(key):
-            raise errors.InvalidIdempotencyKeyError("The Idempotency-Key must have 1 to 255 visible ASCII characters.")
+            shown = key if len(key) <= _MAX_SHOWN else f"{key[:_MAX_SHOWN]}…"
+            raise errors.InvalidIdempotencyKeyError(
+                f"Invalid Idempotency-Key {shown!r} ({len(key)} characters). It must have 1 to 255 printable ASCII "
+                "characters without spaces."
+            )
         # Created here and not at the cold start, because loading the response store takes 250 ms.
         return wiring.create_response_store().respond_once(
             resolve,

@@ -27,10 +27,11 @@ _IMPORT_PROBLEMS = (
     errors.SourceUnavailableError,
 )
 _HEADERS = {
-    "Location": "Path of the created resource, or the URL of the redirect.",
+    "Location": "Path of the created task or model.",
     "Link": 'The task that runs the import: `</v1/upload/tasks/{task_id}>; rel="status"`.',
     "Retry-After": "Seconds to wait before the next request.",
 }
+_REDIRECT_HEADERS = {"Location": "Presigned URL of the file."}
 
 
 def describe_responses(
@@ -50,7 +51,7 @@ def describe_responses(
     success = OpenAPIResponse(description=description)
     if body is not None:
         success["content"] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{body}"}}}
-    success["headers"] = describe_headers(headers)
+    success["headers"] = describe_headers(headers, status)
     titles: dict[int, dict[str, str]] = {
         HTTPStatus.UNPROCESSABLE_ENTITY: {"invalid-fields": "Missing, unknown or invalid fields or query parameters"}
     }
@@ -90,6 +91,7 @@ def describe_problem(titles: Mapping[str, str]) -> OpenAPIResponse:
     )
 
 
-def describe_headers(names: Iterable[str]) -> dict[str, OpenAPIResponseHeader]:
-    """Describe response headers by name."""
-    return {name: {"description": _HEADERS[name], "schema": {"type": "string"}} for name in names}
+def describe_headers(names: Iterable[str], status: HTTPStatus = HTTPStatus.CREATED) -> dict[str, OpenAPIResponseHeader]:
+    """Describe the headers of a response with this status, by name."""
+    texts = _HEADERS | (_REDIRECT_HEADERS if status is HTTPStatus.FOUND else {})
+    return {name: {"description": texts[name], "schema": {"type": "string"}} for name in names}

@@ -33,7 +33,7 @@ def read_upload_form(content_type: str, body: bytes) -> UploadForm:
     """Parse the form in memory. Raises InvalidFormError, also for unknown and duplicate fields."""
     boundary = parse_options_header(content_type)[1].get("boundary")
     if not boundary:
-        raise InvalidFormError("The Content-Type multipart/form-data must have a boundary.")
+        raise InvalidFormError(f"The Content-Type {content_type[:_MAX_NAME_LENGTH]!r} has no boundary.")
     limit = len(body) + 1
     try:
         # A part above `spool_limit` would be written to a file.
@@ -52,7 +52,7 @@ def read_upload_form(content_type: str, body: bytes) -> UploadForm:
     for part in parts:
         if part.name in fields:
             raise InvalidFormError(
-                f"The form has a duplicate field {part.name[:_MAX_NAME_LENGTH]!r}. Send one archive per request."
+                f"The form has a duplicate field {part.name[:_MAX_NAME_LENGTH]!r}. Send each field once."
             )
         fields[part.name] = part
     file = fields.get("file")

@@ -48,8 +48,8 @@ def accept_upload(task: Task, ticket: UploadTicket) -> Response[str]:
             "complete": {
                 "method": "POST",
                 "url": ticket.complete_url,
-                "body": "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>the ETag in the response to "
-                "part 1</ETag></Part>…</CompleteMultipartUpload>",
+                "body": "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>ETAG_OF_PART_1</ETag></Part>"
+                "…</CompleteMultipartUpload>",
             },
             "abort": {"method": "DELETE", "url": ticket.abort_url},
         }

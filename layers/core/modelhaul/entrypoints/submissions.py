@@ -14,13 +14,14 @@ _MAX_LENGTH = 10_000
 
 def _check_pattern(pattern: str) -> str:
     if _CONTROL.search(pattern):
-        raise ValueError("a pattern must not contain control characters")
+        raise ValueError(f"the pattern {pattern!r} contains control characters")
     return pattern
 
 
 def _check_length(patterns: list[str]) -> list[str]:
-    if sum(map(len, patterns)) > _MAX_LENGTH:
-        raise ValueError(f"the patterns of a list must not exceed {_MAX_LENGTH:,} characters in total")
+    length = sum(map(len, patterns))
+    if length > _MAX_LENGTH:
+        raise ValueError(f"the patterns have {length:,} characters in total; the limit is {_MAX_LENGTH:,}")
     return patterns
 
 

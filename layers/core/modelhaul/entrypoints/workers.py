@@ -50,7 +50,7 @@ def run_archive_step(
 
 
 def record_dead_letters(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """End the task of each dead letter. A message that cannot be parsed is logged, counted and dropped."""
+    """End the task of each dead letter. A message that cannot be parsed is logged, counted and deleted."""
     logger = create_logger()
 
     def handle_record(record: SQSRecord) -> None:
@@ -58,7 +58,7 @@ def record_dead_letters(event: dict[str, Any], context: LambdaContext) -> dict[s
             message = _read_dead_letter(record.body)
         except ValidationError:
             wiring.create_metrics().count("UnreadableMessages")
-            logger.exception("dropped unreadable dead letter", body=record.body[:1000])
+            logger.exception("deleted unreadable dead letter", body=record.body[:1000])
             return
         if message is None:
             return

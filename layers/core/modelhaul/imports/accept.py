@@ -49,7 +49,7 @@ class ArrivalRecorder:
             task_id = PurePosixPath(key).stem
             task = self.tasks.record_arrival(task_id, size=size, etag=etag, check_at=now + CHECK_AFTER)
             if task is None:
-                logger.warning("upload without a task; it will expire", extra={"key": key})
+                logger.warning("upload skipped: task not found", extra={"key": key})
             return task_id if task is not None else None
         task_id = str(uuid.uuid5(_DROP_NAMESPACE, f"{self.archives.bucket}/{key}\n{etag}\n{event_id}"))
         moment = datetime.fromtimestamp(now, UTC)
@@ -109,7 +109,7 @@ class ArchiveAcceptor:
             size, etag = found
             return self.tasks.record_arrival(task.id, size=size, etag=etag, check_at=self.clock() + CHECK_AFTER)
         if self.clock() - task.created_at.timestamp() >= UPLOAD_SECONDS:
-            raise UploadExpiredError("The archive was not uploaded within twelve hours. Submit it again.")
+            raise UploadExpiredError("The archive was not uploaded within 12 hours.")
         return None
 
     def _inspect(self, task: Task, archive: Archive) -> Task | None:

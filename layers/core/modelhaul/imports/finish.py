@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 # Seconds between the end of a task and the sweep's final cleanup. No function that worked on the task runs longer.
 _GRACE = 1200.0
 
-# Errors that refuse content. Its staged files are deleted, so that later imports cannot reuse them.
-_REFUSED_CONTENT = {ArchiveRefusedError.type, InvalidModelError.type, UnsafeModelError.type}
+# Errors that reject content. Its staged files are deleted, so that later imports cannot reuse them.
+_REJECTED_CONTENT = {ArchiveRefusedError.type, InvalidModelError.type, UnsafeModelError.type}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +74,14 @@ class TaskFinisher:
         """Delete the multipart uploads and published objects of a task that ended FAILED.
 
         Write the outcome of a dropped archive beside it. Verified files stay in staging, where a new import of the same
-        content reuses them, unless the content of the archive or of a model was refused.
+        content reuses them, unless the content of the archive or of a model was rejected.
         """
         models = self.models.find_models(task.model_ids)
         self.outcomes.write_outcome(task)
         abort_uploads(self.uploads, staging_prefix(task.id))
         if task.archive is not None and task.archive.key.startswith(UPLOADED):
             self.archives.abort_uploads(task.archive.key)
-        if _is_content_refused(task, models):
+        if _is_content_rejected(task, models):
             self.store.delete(record.staging_key for record in self.files.list_files(task.id))
         for model in models:
             # The task owns a model only while it is WITHDRAWING: no other task can claim it before its release.
@@ -130,7 +130,7 @@ class TaskFinisher:
         except StorageUnavailableError as storage_error:
             # The end of the task is recorded. The sweep cleans it up again after the grace period.
             logger.warning(
-                "cleanup failed; the sweep will retry it", extra={"task_id": task_id, "detail": storage_error.detail}
+                "cleanup failed; the next sweep retries", extra={"task_id": task_id, "detail": storage_error.detail}
             )
         return ended
 
@@ -141,6 +141,6 @@ def abort_uploads(uploads: MultipartUploads, prefix: str) -> None:
         uploads.abort_upload(key, upload_id)
 
 
-def _is_content_refused(task: Task, models: Sequence[Model]) -> bool:
+def _is_content_rejected(task: Task, models: Sequence[Model]) -> bool:
     errors = [task.error, *(model.error for model in models if model.task_id == task.id)]
-    return any(error is not None and error.type in _REFUSED_CONTENT for error in errors)
+    return any(error is not None and error.type in _REJECTED_CONTENT for error in errors)

@@ -47,7 +47,7 @@ class EndPublisher:
 
 
 def _write_detail(task: Mapping[str, Any]) -> str:
-    """Return the task as JSON, as the API presents it. Models that do not fit into one event are left out."""
+    """Return the task as JSON, as the API presents it. Models that do not fit into one event are excluded."""
     detail = {"version": _VERSION, "task_id": task["id"], **task, "models": []}
     del detail["id"]
     if "error_msg" in task:

@@ -90,7 +90,7 @@ class Planner:
             files += chosen.files
             if not model.resolved.selection.is_whole:
                 logger.info(
-                    "skipped unselected files",
+                    "excluded unselected files",
                     extra={
                         "task_id": task.id,
                         "model_id": model.model_id,
@@ -112,9 +112,9 @@ class Planner:
         paths = {path for path, file in by_path.items() if file.kind is FileKind.FILE}
         missing = find_missing_files(paths, lambda path: _read_index(source, model, by_path[path]), self.required_files)
         if missing:
-            named = [f"{name} (it is a {by_path[name].kind})" if name in by_path else name for name in missing]
+            named = [f"{name} (is a {by_path[name].kind}, not a file)" if name in by_path else name for name in missing]
             raise RequiredFilesError(
-                f"{model.name} at {model.commit} is not a model. Missing: {', '.join(named[:10])}."
+                f"{model.name} at commit {model.commit} is missing required files: {', '.join(named[:10])}."
             )
 
 

@@ -36,8 +36,7 @@ from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.multipart_uploads import MultipartUploads
 from modelhaul.ports.object_store import ObjectStore
 from modelhaul.ports.tasks import TaskRepository
-from modelhaul.transfer.policy import TransferPolicy
-from modelhaul.transfer.policy import estimate_copy_time, list_digests
+from modelhaul.transfer.policy import TransferPolicy, estimate_copy_time, list_digests
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +73,8 @@ class Publisher:
     def publish_models(self, message: PublishModels, remaining: Callable[[], float]) -> None:
         """Publish the task's models, or continue in a new message when the `remaining()` seconds run out.
 
-        If the gate refuses some of an archive's models, the other models are still published. A task that is DONE is
-        only cleaned up: the message is then a duplicate, or comes from the sweep.
+        If the inspection rejects some of an archive's models, the other models are still published. A task that is DONE
+        is only cleaned up: the message is then a duplicate, or comes from the sweep.
         """
         task = self.tasks.find_task(message.task_id)
         models = self.models.find_models(task.model_ids) if task is not None else []
@@ -118,12 +117,12 @@ class Publisher:
             gates, errors = _inspect_models(session, files)
         except OutOfTimeError:
             self._continue_later(message, resumed=True)
-            logger.info("out of time; inspection continues in a new message", extra={"task_id": task.id})
+            logger.info("inspection paused: out of time", extra={"task_id": task.id})
             return False
         if session.has_inspected and remaining() < _MIN_COPY_SECONDS:
             session.save()
             self._continue_later(message, resumed=True)
-            logger.info("inspection finished; publishing continues in a new message", extra={"task_id": task.id})
+            logger.info("publish paused: inspection finished, too little time to copy", extra={"task_id": task.id})
             return False
         if session.is_long:
             session.save()
@@ -171,7 +170,7 @@ class Publisher:
                 # The function that finishes the import needs the reports for the manifests.
                 session.save()
                 self._continue_later(message, after=after)
-                logger.info("out of time; publishing continues in a new message", extra={"task_id": task.id})
+                logger.info("publish paused: out of time", extra={"task_id": task.id})
                 return False
             self.tasks.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER + needed, sweeps=0)
             files.copy(batch)
@@ -277,7 +276,7 @@ class _ModelFiles:
         return _ModelFiles(self.store, models, records, (), self._etags)
 
     def select_accepted(self, gates: Mapping[str, GateReport]) -> "_ModelFiles":
-        """Return the files to publish: those of the models that have a report, without the files that it leaves out."""
+        """Return the files to publish: those of the models that have a report, without excluded files."""
         models = [model for model in self.models if model.model_id in gates]
         left_out = {model.resolved.root + path for model in models for path in gates[model.model_id].left_out}
         records = [record for record in self.select_models(models).records if record.file.path not in left_out]
@@ -351,12 +350,12 @@ def _join_errors(models: Sequence[Model], errors: Mapping[str, PermanentError]) 
     kind = UnsafeModelError if unsafe else InvalidModelError
     lines = [f"{model.resolved.name}: {errors[model.model_id].detail}" for model in models[:_MAX_LISTED_ERRORS]]
     hidden = len(models) - _MAX_LISTED_ERRORS
-    more = f" And {hidden} more models." if hidden > 0 else ""
+    more = f" {hidden} more {'model' if hidden == 1 else 'models'} failed." if hidden > 0 else ""
     return kind(" ".join(lines) + more)
 
 
 def _is_gone(model: Model | None, task: Task) -> bool:
-    """Return whether the model was deleted, is being deleted, or was refused in this task."""
+    """Return whether the model was deleted, is being deleted, or was rejected in this task."""
     if model is None or model.status is ModelStatus.DELETING:
         return True
     return model.status is ModelStatus.FAILED and model.task_id == task.id

@@ -90,7 +90,7 @@ def decide_retry(message: Message, error: ModelhaulError, *, advanced: bool = Fa
         waited = message.waited + delay
         if waited > MAX_WAITED:
             return Fail(
-                RetriesExhaustedError(f"Still rate-limited after waiting for a day. Last error: {error.detail}")
+                RetriesExhaustedError(f"The rate limit is still exceeded after 24 hours. Last error: {error.detail}")
             )
         return Retry(message.model_copy(update={"waited": waited}), delay)
     if isinstance(message, TransferFiles) and isinstance(
@@ -137,7 +137,9 @@ class StepRunner:
             self._handle_error(message, error, advanced=False)
         except Exception as error:
             logger.exception("unexpected error", extra={"task_id": message.task_id, "attempt": message.attempt})
-            internal = InternalError(f"Unexpected {type(error).__name__}. The traceback is in the log of this task.")
+            internal = InternalError(
+                f"Internal error ({type(error).__name__}). Search the logs for the task ID to find the stack trace."
+            )
             self._handle_error(message, internal, advanced=False)
 
     def record_crash(self, message: Message) -> None:
@@ -151,10 +153,7 @@ class StepRunner:
             return
         self.finisher.fail(
             message.task_id,
-            StepCrashedError(
-                f"The function crashed {MAX_ATTEMPTS} times while {name}. See its log for the cause, "
-                "or submit the model again."
-            ),
+            StepCrashedError(f"The function crashed {MAX_ATTEMPTS} times while {name}."),
         )
 
     def _has_work(self, message: Message) -> bool:

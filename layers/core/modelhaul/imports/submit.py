@@ -65,14 +65,14 @@ class ImportSubmitter:
 def request_plan(task: Task, queue: MessageQueue, metrics: Metrics, context: Mapping[str, object]) -> None:
     """Count the accepted import and send its plan message. `context`: fields of the log message.
 
-    The task is already recorded, so an error of the queue does not fail the request: the sweep resends the message.
+    The task is already recorded, so an error of the queue does not fail the request: the sweep sends the message.
     """
     metrics.count("ImportsAccepted", source=task.source)
     try:
         queue.send([PlanImport(task_id=task.id)])
     except StorageUnavailableError as error:
         logger.warning(
-            "import accepted; plan message not sent, the sweep will resend it",
+            "import accepted, plan message not sent; the sweep will send it",
             extra={**context, "detail": error.detail},
         )
     else:

@@ -29,9 +29,9 @@ logger = logging.getLogger(__name__)
 
 MAX_POSTED = 4_500_000  # bytes: Lambda accepts 6 MB, with the body in base64 and the rest of the request
 _MAX_FILE_NAME = 255
-_LARGE_UPLOAD_REMEDY = (
-    'For a larger archive, send POST /v1/upload/local with the JSON {"file_name": …, "size": …} to get an upload URL, '
-    "or copy the archive into the incoming bucket under incoming/."
+LARGE_ARCHIVE_REMEDY = (
+    'To upload an archive above 4.5 MB, send POST /v1/upload/local with the JSON {"file_name": ..., "size": ...}, and '
+    "use the presigned URLs in the response. Or copy the archive into the incoming bucket under incoming/."
 )
 
 
@@ -56,7 +56,7 @@ class ArchiveSubmitter:
         if len(body) > MAX_POSTED:
             raise ArchiveTooLargeError(
                 f"The archive has {len(body):,} bytes; the limit for one request is {MAX_POSTED:,}. "
-                f"{_LARGE_UPLOAD_REMEDY}"
+                f"{LARGE_ARCHIVE_REMEDY}"
             )
         task_id = str(uuid.uuid4())
         now = self.clock()
@@ -127,7 +127,11 @@ def check_file_name(file_name: str) -> str:
     """Return the file name without directories. Raises InvalidReferenceError if it does not end in `.zip`."""
     name = PurePosixPath(file_name.replace("\\", "/")).name
     if not name.lower().endswith(".zip") or len(name) > _MAX_FILE_NAME or not name.isprintable():
-        raise InvalidReferenceError(f"{file_name[:100]!r} is not the name of a .zip file.", part="file_name")
+        raise InvalidReferenceError(
+            f"Invalid file_name {file_name[:100]!r}. It must end with .zip and have up to {_MAX_FILE_NAME} printable "
+            "characters.",
+            part="file_name",
+        )
     return name
 
 

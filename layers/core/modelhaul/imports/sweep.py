@@ -22,7 +22,7 @@ from modelhaul.transfer.policy import TransferPolicy
 
 logger = logging.getLogger(__name__)
 
-MAX_SWEEPS = 8  # sweeps without progress; with the pauses below, about a day
+MAX_SWEEPS = 8  # sweeps without progress; with the pauses below, about 23 hours
 _MAX_PAUSE = 6 * 3600.0
 _MAX_DUE = 100
 _STOP_BEFORE = 30.0  # seconds reserved at the end
@@ -60,7 +60,7 @@ class Sweeper:
                     self._recover(task)
             except ModelhaulError as error:
                 logger.warning(
-                    "task recovery failed; the next sweep will retry it",
+                    "task recovery failed; the next sweep retries",
                     extra={"task_id": listed.id, "reason": error.type, "detail": error.detail},
                 )
             except Exception as error:
@@ -79,10 +79,7 @@ class Sweeper:
             self.finisher.finish_cleanup(task)
             return
         if task.status is TaskStatus.PENDING and task.sweeps >= MAX_SWEEPS:
-            stalled = ImportStalledError(
-                f"The import made no progress at the stage {task.stage} for about a day. Submit the model again. "
-                "Verified files are reused."
-            )
+            stalled = ImportStalledError(f"The import made no progress for about 23 hours (stage {task.stage}).")
             self.finisher.fail(task.id, stalled)
             return
         # Postponed before the messages are sent, to not overwrite the heartbeats of their receivers.

@@ -1,6 +1,6 @@
-"""The second step: files of a task are brought into staging, each verified before it counts.
+"""The second step of an import: store the files of a task in staging, and verify each of them.
 
-A file that is done is skipped. Content that any model stored before is copied inside S3. All other bytes are streamed.
+Files that are done are skipped. Content that is already stored is copied within S3. All other content is streamed.
 """
 
 import logging
@@ -64,7 +64,7 @@ class Transferrer:
         """
         task = self.tasks.find_task(message.task_id)
         if task is None or task.stage is not Stage.TRANSFERRING:
-            logger.info("skipped: the task is not transferring", extra={"task_id": message.task_id})
+            logger.info("transfer skipped: task is not transferring", extra={"task_id": message.task_id})
             return
         models = self.models.find_models(task.model_ids)
         pending = self._find_pending(message)
@@ -76,14 +76,16 @@ class Transferrer:
         lease = session.lease_file(pending[0].file.path)
         if lease is None:
             logger.info(
-                "skipped: another function has the lease",
+                "transfer skipped: file leased by another function",
                 extra={"task_id": task.id, "path": pending[0].file.path},
             )
             return
         try:
             self._transfer(message, session, lease, pending, models)
         except (LeaseLostError, TaskEndedError) as error:
-            logger.info("stopped: the lease or the task ended", extra={"task_id": task.id, "detail": error.detail})
+            logger.info(
+                "transfer stopped: lease lost or task ended", extra={"task_id": task.id, "detail": error.detail}
+            )
             self._abort_uploads_if_ended(task)
             return
         except Exception as error:
@@ -95,11 +97,11 @@ class Transferrer:
             session.release_leases()
             if not session.advanced:
                 stalled = StalledTransferError(
-                    f"{lease.record.file.path}: no part arrived during the whole time of a function"
+                    f"{lease.record.file.path}: no part was received before the function ran out of time."
                 )
                 raise TransferError(stalled, advanced=False)
             self.queue.send([message.model_copy(update={"attempt": 1})])
-            logger.info("out of time: another function continues", extra={"task_id": task.id})
+            logger.info("transfer paused: out of time", extra={"task_id": task.id})
 
     def _transfer(
         self,
@@ -151,7 +153,7 @@ class Transferrer:
         return [records[p] for p in message.paths if p in records and not records[p].done]
 
     def _abort_uploads_if_ended(self, task: Task) -> None:
-        """A task that ended may have been cleaned up while this function was still uploading."""
+        """Abort the uploads of an ended task, which may have been cleaned up while this function was uploading."""
         now = self.tasks.find_task(task.id)
         if now is not None and now.status is not TaskStatus.PENDING:
             abort_uploads(self.uploads, staging_prefix(task.id))

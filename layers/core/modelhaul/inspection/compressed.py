@@ -51,25 +51,28 @@ def _inspect_decompressed(
     if file.depth >= MAX_DEPTH:
         return ContentReport(name, TOO_DEEP, is_loadable=True)
     try:
-        content, is_whole = _decompress_streams(file.read(0, min(file.size, _MAX_COMPRESSED)), name, magics)
+        content, problem = _decompress_streams(file.read(0, min(file.size, _MAX_COMPRESSED)), name, magics)
     except ContainerLimitError as error:
         return ContentReport(name, str(error), is_loadable=True)
-    is_whole &= file.size <= _MAX_COMPRESSED
+    if file.size > _MAX_COMPRESSED:
+        problem = f"has {file.size:,} compressed bytes; the limit is {_MAX_COMPRESSED:,}"
     path = _strip_suffix(file.path)
     inner = inspect_member(open_bytes(path, content, file))
-    if is_whole:
+    if problem is None:
         return replace(inner, format=f"{inner.format} in {name}")
     if name in _UNCERTAIN and not inner.is_loadable and len(content) <= MAX_IN_MEMORY:
         # Raw data that begins like a compressed stream.
         return None
     # Pickle loaders decompress piece by piece, and run the content before the damage.
-    reason = f"Data in {name} format is damaged, longer than 32 MiB, or followed by other data"
+    reason = f"Data in {name} format {problem}"
     is_unread = bool(content) and not is_text_name(path)
     return replace(inner, format=f"{inner.format} in {name}", reason=reason, unread=is_unread or file.is_unpickled)
 
 
-def _decompress_streams(data: bytes, name: str, magics: tuple[bytes, ...]) -> tuple[bytes, bool]:
-    """Return the content, at most 32 MiB and a byte, and whether it is all that readers find.
+def _decompress_streams(data: bytes, name: str, magics: tuple[bytes, ...]) -> tuple[bytes, str | None]:
+    """Return the content, at most 32 MiB and a byte, and the reason for which readers may find other content.
+
+    The reason is a predicate, or None if the content is all that readers find.
 
     Readers of gzip, bzip2 and xz continue with the next stream in the file, those of gzip and xz also after zeros.
     Raises ContainerLimitError.
@@ -78,13 +81,15 @@ def _decompress_streams(data: bytes, name: str, magics: tuple[bytes, ...]) -> tu
     for _ in range(_MAX_STREAMS):
         rest = _decompress(_DECOMPRESSORS[name][1](), data, content)
         if rest is None:
-            break
+            if len(content) > MAX_IN_MEMORY:
+                return bytes(content), f"has more than {MAX_IN_MEMORY:,} decompressed bytes"
+            return bytes(content), "is damaged or truncated"
         data = rest.lstrip(b"\0") if name in _PADDED else rest
         if not data:
-            return bytes(content), True
+            return bytes(content), None
         if name in _UNCERTAIN or not data.startswith(magics):
-            break
-    return bytes(content), False
+            return bytes(content), "is followed by other data"
+    return bytes(content), f"has more than {_MAX_STREAMS} compressed streams"
 
 
 def _decompress(decompressor: Any, data: bytes, content: bytearray) -> bytes | None:

@@ -59,7 +59,7 @@ def _list_reasons(
     is_run = named_by is not None or is_unpickled(path) or runs_when_loaded(path)
     is_unread = report.is_unread or (report.reason is not None and is_run)
     if not reasons and is_unread and policy is PicklePolicy.BLOCK:
-        role = f" ({named_by} names it, so a loader may unpickle it)" if named_by is not None else ""
+        role = f" (referenced by {named_by}, so a loader may unpickle it)" if named_by is not None else ""
         reasons.append(f"{report.reason}{role}")
     if opinion is not None and opinion.verdict is SecondOpinion.MALICIOUS:
         reasons += opinion.reasons
@@ -69,7 +69,7 @@ def _list_reasons(
 def _refuse_unsafe(lines: Sequence[str]) -> None:
     if lines:
         shown = "; ".join(line[:_MAX_REASON] for line in lines[:_MAX_REASONS])
-        raise UnsafeModelError(f"{shown}. Loading the model could run code.")
+        raise UnsafeModelError(f"Loading the model could run code: {shown}.")
 
 
 def _find_verdict(lines: Sequence[str], reports: Collection[ContentReport]) -> GateVerdict:

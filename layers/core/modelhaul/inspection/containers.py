@@ -10,17 +10,17 @@ from modelhaul.inspection.opened import OpenedFile
 
 type InspectMember = Callable[[OpenedFile], ContentReport]
 
-MAX_IN_MEMORY: Final = 32 * 1024 * 1024  # bytes of a member, or of decompressed data
+MAX_IN_MEMORY: Final = 32 * 1024 * 1024  # bytes of an entry, or of decompressed data
 MAX_DEPTH: Final = 3  # nested archives and compressions
 TOO_DEEP: Final = f"Archives are nested more than {MAX_DEPTH} levels deep"
 _CODE_ARCHIVES = {
-    ".egg": "Python imports it",
-    ".jar": "Java loads it",
-    ".mar": "TorchServe runs its handler",
-    ".nemo": "NeMo loads it",
-    ".whl": "pip installs it",
+    ".egg": "Python imports",
+    ".jar": "Java loads",
+    ".mar": "TorchServe runs",
+    ".nemo": "NeMo loads",
+    ".whl": "pip installs",
 }
-"""Programs that run the code in such archives, by suffix."""
+"""Programs that run the code in an archive, by the suffix of the archive."""
 
 
 class ContainerLimitError(Exception):
@@ -31,7 +31,7 @@ def is_tar(head: bytes) -> bool:
     """Return whether Python's tarfile, with which torch reads its first format, recognizes an archive.
 
     tarfile verifies the checksum of the first header: the V7 format has no magic number. Zeros are an archive without
-    members, in which torch finds nothing.
+    entries, in which torch finds nothing.
     """
     try:
         tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
@@ -45,4 +45,6 @@ def find_code_archive(path: str) -> Finding | None:
     suffix = PurePosixPath(path).suffix.lower()
     if suffix not in _CODE_ARCHIVES:
         return None
-    return Finding(FindingKind.CODE_ARCHIVE, Severity.MEDIUM, f"Archive of code: {_CODE_ARCHIVES[suffix]}")
+    return Finding(
+        FindingKind.CODE_ARCHIVE, Severity.MEDIUM, f"Archive that contains code, which {_CODE_ARCHIVES[suffix]}"
+    )

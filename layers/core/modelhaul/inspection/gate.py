@@ -175,5 +175,5 @@ def _read_staged(store: ObjectStore, record: FileRecord, start: int, end: int) -
 def describe_lost_file(record: FileRecord) -> ModelhaulError:
     """Return the error for a verified file that was deleted or replaced in staging."""
     return RetriesExhaustedError(
-        f"{record.file.path}: The verified file was removed or changed before it was published. Submit again."
+        f"The verified file {record.file.path} was removed or changed in staging before publication. Submit again."
     )

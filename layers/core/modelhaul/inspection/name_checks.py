@@ -111,8 +111,8 @@ def _check_index(
     missing = sorted(s for s in shards if directory + s not in files and selection.matches(directory + s))
     if not missing:
         return None
-    names = ", ".join(name[:_MAX_SHARD_NAME] for name in missing[:max_names])
-    return f"{len(missing):,} of its shards are missing: {names!r}"
+    names = ", ".join(repr(name[:_MAX_SHARD_NAME]) for name in missing[:max_names])
+    return f"{len(missing):,} of its shards are missing: {names}"
 
 
 def _list_names(path: str, record: FileRecord, open_record: OpenRecord) -> Iterator[str]:

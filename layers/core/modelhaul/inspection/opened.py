@@ -10,12 +10,12 @@ HEAD = 64 * 1024  # bytes of a file that are read first; most configurations and
 
 @dataclass(frozen=True, slots=True)
 class OpenedFile:
-    """A file, or a member of an archive.
+    """A file, or an entry of an archive.
 
-    `path` is relative to the model, or the member's name. `head` are the first bytes: `HEAD` of a file, fewer of a
-    member. `is_unpickled`: a loader reads the file as a pickle, by its name or because another file names it. `depth`
+    `path` is relative to the model, or the entry's name. `head` are the first bytes: `HEAD` of a file, fewer of an
+    entry. `is_unpickled`: a loader reads the file as a pickle, by its name or because another file names it. `depth`
     is the number of archives and compressions around the file. `budget` limits the reading of pickles, for a file and
-    all of its members. `is_torchscript`: the file is a member of a TorchScript archive.
+    all of its entries. `is_torchscript`: the file is an entry of a TorchScript archive.
     """
 
     path: str

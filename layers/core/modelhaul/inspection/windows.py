@@ -6,7 +6,7 @@ from modelhaul.domain.json_streams import ReadRange
 
 WINDOW = 1024 * 1024  # bytes of one read
 MAX_PIECE = 16 * 1024 * 1024  # bytes that `Cursor.take` returns at once
-_MAX_SHIFT = 70  # bits, of the ten bytes that 64 bits take
+_MAX_SHIFT = 70  # bits: a varint of 64 bits has up to ten bytes of seven bits
 
 
 class ContentError(Exception):
@@ -67,7 +67,7 @@ class Cursor:
                     break
                 return value
             shift += 7
-        raise ContentError(f"Number is not in its shortest form before byte {self.position:,}")
+        raise ContentError(f"Varint is not in its shortest form before byte {self.position:,}")
 
     def _fill(self, count: int) -> None:
         """Fill the buffer from the position, with `count` bytes or more. Raises ContentError."""

@@ -1,6 +1,6 @@
 """ZIP archives of torch, numpy, Keras and other programs.
 
-Each member is inspected as a file. An archive is clean if all of its members are clean.
+Each entry is inspected as a file. An archive is clean if all of its entries are clean.
 """
 
 import re
@@ -22,19 +22,20 @@ ZIP_MAGIC = b"PK\x03\x04"
 END_MAGIC = b"PK\x05\x06"
 _TAIL = 66_000  # bytes: the end record of a ZIP archive, and the longest comment after it
 _ZIP_LIMITS = ArchiveLimits(max_entries=100_000, max_entry_bytes=10**12, max_total_bytes=10**13, max_ratio=1032)
-_MEMBER_HEAD = 2048  # bytes of a member that are read first
-_MAX_INFLATED = 256 * 1024 * 1024  # bytes of all members of an archive that are inflated
-_MAX_JSON = 16 * 1024 * 1024  # bytes in all members of an archive
-_MAX_OPENED = 2_000  # members of an archive that are read beyond their first bytes
+_MEMBER_HEAD = 2048  # bytes of an entry that are read first
+_MAX_INFLATED = 256 * 1024 * 1024  # bytes of all entries of an archive, decompressed
+_MAX_JSON = 16 * 1024 * 1024  # bytes in all entries of an archive
+_MAX_OPENED = 2_000  # entries of an archive that are read beyond their first bytes
 _MAX_HEAD_REQUESTS = 10_000
 _MAX_PICKLES = 4 * 1024 * 1024  # bytes of an archive's pickles, for the second scanner
 _MAX_FINDINGS = 20
 _MAX_REASONS = 3
-_MAX_NAME = 80  # characters of a member's name in a finding
-# Archives that are not inspected, but that all readers read in the same way.
+_MAX_NAME = 80  # characters of an entry's name in a finding
+# Refusals of archives that are not inspected, but that all readers read in the same way.
 _NOT_INSPECTED = {Refusal.TOO_MANY_ENTRIES, Refusal.TOO_LARGE, Refusal.BOMB, Refusal.ENCRYPTED, Refusal.METHOD}
+_PRECEDED = "ZIP archive is preceded by other data"
 _STABLE_BASELINES = b":serialized:"
-# torch.export stores each tensor's bytes in a separate member.
+# torch.export stores each tensor's bytes in a separate entry.
 _RAW_TENSOR = re.compile(r".*\bdata/(?:weights/weight|constants/tensor)_\d+")
 
 
@@ -45,12 +46,12 @@ def has_archive_end(file: OpenedFile) -> bool:
 
 def report_hidden_archive() -> ContentReport:
     """Return the report of a file that contains a ZIP archive, but does not start with one."""
-    finding = Finding(FindingKind.AMBIGUOUS_ARCHIVE, Severity.HIGH, "ZIP archive follows other bytes")
-    return ContentReport("zip", "ZIP archive does not start at the first byte", (finding,), is_loadable=True)
+    finding = Finding(FindingKind.AMBIGUOUS_ARCHIVE, Severity.HIGH, _PRECEDED)
+    return ContentReport("zip", _PRECEDED, (finding,), is_loadable=True)
 
 
 def inspect_zip(file: OpenedFile, inspect_member: InspectMember) -> ContentReport:
-    """Inspect all members of a ZIP archive except torch's storages, which the pickle beside them declares."""
+    """Inspect all entries of a ZIP archive except torch's storages, which the pickle beside them declares."""
     if file.depth >= MAX_DEPTH:
         return ContentReport("zip", TOO_DEEP, is_loadable=True)
     reader = ArchiveReader(
@@ -86,7 +87,7 @@ class _ZipInspection:
         kind = "keras" if self.file.path.lower().endswith(".keras") else identify_zip(names)
         self.findings += _find_programs(kind, names)
         for entry, head in self.reader.read_heads(entries, _MEMBER_HEAD, max_requests=_MAX_HEAD_REQUESTS):
-            # torch reads its storages as data, but numpy reads a member that begins like an array as an array.
+            # torch reads its storages as data, but numpy reads an entry that begins like an array as an array.
             if not _is_storage(entry.name, names) or head.startswith(numpy_arrays.MAGIC):
                 self._inspect(entry, head, kind)
         is_for_loaders = self.file.is_unpickled or kind not in ("keras", "zip")
@@ -147,16 +148,18 @@ class _ZipInspection:
                 raise ContainerLimitError(f"Archive contains more than {_MAX_JSON // 2**20} MiB of JSON")
 
     def count_opened(self, inflated: int) -> None:
-        """Count a member that is read beyond its head. Raises ContainerLimitError."""
+        """Count an entry that is read beyond its head. Raises ContainerLimitError."""
         self.opened += 1
         self.inflated += inflated
-        if self.opened > _MAX_OPENED or self.inflated > _MAX_INFLATED:
-            raise ContainerLimitError("Archive has too many members, or too many bytes, to inspect")
+        if self.opened > _MAX_OPENED:
+            raise ContainerLimitError(f"Archive has more than {_MAX_OPENED:,} entries to inspect")
+        if self.inflated > _MAX_INFLATED:
+            raise ContainerLimitError(f"Archive has more than {_MAX_INFLATED:,} decompressed bytes to inspect")
 
 
 @dataclass(slots=True)
 class _MemberReader:
-    """Reads a member beyond its head: a stored one by ranges, a deflated one whole. Raises ContainerLimitError."""
+    """Reads an entry beyond its head: a stored entry by ranges, a deflated entry whole. Raises ContainerLimitError."""
 
     inspection: _ZipInspection
     entry: Entry
@@ -171,14 +174,14 @@ class _MemberReader:
             return self.inspection.file.read(self.start + start, self.start + end)
         if self.content is None:
             if self.entry.size > MAX_IN_MEMORY:
-                raise ContainerLimitError(f"Deflated member is larger than {MAX_IN_MEMORY // 2**20} MiB")
+                raise ContainerLimitError(f"Deflated entry is larger than {MAX_IN_MEMORY // 2**20} MiB")
             self.inspection.count_opened(self.entry.size)
             self.content = self.inspection.reader.read_entry(self.entry)
         return self.content[start:end]
 
 
 def identify_zip(names: Collection[str]) -> str:
-    """Return the format of an archive, by the names of its members."""
+    """Return the format of an archive, by the names of its entries."""
     bases = {PurePosixPath(name).name for name in names}
     if "constants.pkl" in bases and "data.pkl" in bases:
         return "torchscript"
@@ -201,7 +204,7 @@ def _find_programs(kind: str, names: Collection[str]) -> Iterator[Finding]:
     if kind == "torch-export":
         for name in sorted(names):
             if name.endswith((".so", ".dll", ".dylib")):
-                detail = f"{name[:_MAX_NAME]}: Native library, which torch loads with the model"
+                detail = f"{name[:_MAX_NAME]}: Native code, which torch loads with the model"
                 yield Finding(FindingKind.NATIVE_LIBRARY, Severity.HIGH, detail)
 
 
@@ -219,6 +222,6 @@ def _is_raw_tensor(kind: str, name: str, report: ContentReport) -> bool:
 
 
 def _is_storage(name: str, names: Collection[str]) -> bool:
-    """Return whether the member is a torch storage: `model/data/0`, described by the pickle `model/data.pkl`."""
+    """Return whether the entry is a torch storage: `model/data/0`, described by the pickle `model/data.pkl`."""
     folder, _, number = name.rpartition("/")
     return number.isdecimal() and f"{folder}.pkl" in names

@@ -46,7 +46,8 @@ def fill_buffer(
         before_read()
         received = stream.readinto(view[filled:])
         if received == 0:
-            raise SourceUnavailableError(f"{name[:80]}: the source's response ended early.")
+            left = len(view) - filled
+            raise SourceUnavailableError(f"The response for {name[:80]} ended {left:,} bytes early.")
         filled += received
 
 

@@ -28,5 +28,4 @@ class ObjectStore(Protocol):
         """Delete objects, in batches. Missing objects are ignored."""
 
     def sign_read(self, key: str, *, seconds: int) -> str:
-        """Return a presigned URL, valid for `seconds`, to GET the object whole or by ranges. The object may not exist.
-        """
+        """Return a presigned URL, valid for `seconds`, to GET the object or ranges of it. The object may not exist."""

@@ -7,7 +7,7 @@ from modelhaul.domain.gate import PickleOpinion
 
 
 class PickleScanner(Protocol):
-    """A second scanner of pickles, in addition to the gate's own reader."""
+    """A second scanner of pickles, in addition to Modelhaul's own inspection."""
 
     def scan(self, pickles: Sequence[bytes], *, seconds: float) -> list[PickleOpinion]:
         """Return a verdict on each item, in order, within about `seconds` in total. An item may have several

@@ -109,7 +109,7 @@ class FileTransfer:
 
     @property
     def advanced(self) -> bool:
-        """Whether this transfer stored bytes that no checkpoint had before."""
+        """Return whether this transfer stored bytes that no checkpoint had before."""
         return self._window.stored_bytes > (self.checkpoint.offset if self.checkpoint else 0)
 
     def _begin(self) -> None:
@@ -240,8 +240,8 @@ class FileTransfer:
     def _pause(self) -> None:
         if self._window.parts and self._window.state is None:
             raise FileTooLargeError(
-                f"{self.file.path} does not fit into one function's time, and without libcrypto 3 another function "
-                "cannot continue its transfer"
+                f"The transfer of {self.file.path} did not finish within one function invocation, and cannot be "
+                "resumed because libcrypto 3 is not available."
             )
         self._save()
 

@@ -25,7 +25,7 @@ class Transfer(Protocol):
 
     @property
     def advanced(self) -> bool:
-        """Whether `run` stored bytes that no checkpoint had before."""
+        """Return whether `run` stored bytes that no checkpoint had before."""
 
     def run(self) -> Moved | Paused:
         """Transfer the file until it is stored, or the function's time is nearly over."""

@@ -1,4 +1,4 @@
-"""Which files are transferred together, and which content is indexed."""
+"""Policy for grouping files into messages and for indexing content."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

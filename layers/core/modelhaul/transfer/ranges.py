@@ -1,4 +1,4 @@
-"""Reading the ranges of one file from its source, over several connections."""
+"""Read the ranges of one file from its source, over several connections."""
 
 import logging
 import threading
@@ -21,12 +21,12 @@ logger = logging.getLogger(__name__)
 
 
 class RangesIgnoredError(Exception):
-    """A further connection received the whole file: the first connection alone can go on."""
+    """An additional connection received the whole file, so that only the first connection can continue."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Connections:
-    """What the connections to a file's source share.
+    """State that the connections to a file's source share.
 
     `etag` is the content's, as its source calls it; `wanted` how many connections there should be, of at most `limit`;
     `received` the bytes that arrived. `stopping` ends every read.
@@ -44,17 +44,17 @@ class Connections:
     _streams: dict[int, ByteStream] = field(default_factory=dict)
 
     def keep_one(self) -> None:
-        """Go on with the first connection alone."""
+        """Continue with the first connection only."""
         with self._lock:
             self.limit = self.wanted = 1
 
     def check_content(self, stream: ByteStream) -> None:
-        """Raise SourceChangedError if the stream is of other content than the first one was."""
+        """Raise SourceChangedError if the stream has other content than the first stream."""
         with self._lock:
             if self.etag is None:
                 self.etag = stream.etag
             elif stream.etag is not None and stream.etag != self.etag:
-                raise SourceChangedError(f"{self.file.path} changed at its source while it was being read")
+                raise SourceChangedError(f"{self.file.path} changed at its source during the transfer.")
 
     def register(self, index: int, stream: ByteStream) -> None:
         """Let `close` end the stream of connection `index`."""
@@ -64,7 +64,7 @@ class Connections:
                 stream.close()
 
     def close(self) -> None:
-        """Close all streams: a read that waits for a slow source ends."""
+        """Close all streams, which ends reads that wait for a slow source."""
         with self._lock:
             streams = list(self._streams.values())
         for stream in streams:
@@ -106,7 +106,7 @@ class RangeReader:
                     raise
                 self.close()
                 logger.info(
-                    "connection broke; reconnecting",
+                    "connection interrupted; reconnecting",
                     extra={
                         "path": self.connections.file.path,
                         "offset": part.start + part.filled,
@@ -153,7 +153,8 @@ class RangeReader:
                     connections.keep_one()
             if stream.offset > start:
                 raise UnexpectedResponseError(
-                    f"{connections.file.path}: the source sent bytes from {stream.offset:,} on, not from {start:,}"
+                    f"{connections.file.path}: the source returned bytes starting at {stream.offset:,} instead of "
+                    f"{start:,}."
                 )
             if stream.offset < start and self.index > 0:
                 raise RangesIgnoredError
@@ -171,5 +172,5 @@ class RangeReader:
     def _read_some(self, stream: ByteStream, buffer: memoryview) -> int:
         received = stream.readinto(buffer)
         if received == 0:
-            raise SourceUnavailableError(f"{self.connections.file.path}: the source's response ended early")
+            raise SourceUnavailableError(f"{self.connections.file.path}: the source's response ended early.")
         return received

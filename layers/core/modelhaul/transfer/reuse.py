@@ -104,7 +104,8 @@ class ContentReuse:
             while position < file.size:
                 received = stream.readinto(buffer)
                 if received == 0:
-                    raise SourceUnavailableError(f"{file.path}: the source's response ended early")
+                    left = file.size - position
+                    raise SourceUnavailableError(f"{file.path}: the source's response ended {left:,} bytes early.")
                 hasher.update(buffer[:received])
                 position += received
                 if time.monotonic() - renewed >= settings.heartbeat:

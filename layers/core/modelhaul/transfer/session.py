@@ -60,12 +60,12 @@ class TransferSession:
         return FileLease(self, self._leased[path])
 
     def release_leases(self) -> None:
-        """Let other functions lease the files at once."""
+        """Release all leases, so that other functions can lease the files immediately."""
         for path in self._leased:
             self.files.release_lease(self.task.id, path, owner=self._owner)
 
     def is_out_of_time(self, *, needed: float = 0.0) -> bool:
-        """Whether less than `needed` seconds are left, beside the time that is kept for the end of the function."""
+        """Return whether less than `needed` seconds are left, besides the time reserved at the function's end."""
         return self.remaining() < self.settings.stop_before + needed
 
     def check_time(self) -> None:
@@ -99,11 +99,11 @@ class TransferSession:
         )
 
     def renew_lease(self, path: str, *, until: float) -> None:
-        """Raises LeaseLostError."""
+        """Extend the lease. Raises LeaseLostError."""
         self.files.renew_lease(self.task.id, path, owner=self._owner, until=until + LEASE_SECONDS)
 
     def postpone_check(self, *, until: float) -> None:
-        """Let the sweep check the task no sooner than `check_after` seconds after `until`."""
+        """Postpone the sweep's check of the task to `check_after` seconds after `until`."""
         try:
             self.tasks.postpone_check(self.task.id, check_at=until + self.check_after)
         except StorageUnavailableError as error:  # the sweep then resends messages, whose duplicates find the lease

@@ -1,4 +1,4 @@
-"""How one file is transferred."""
+"""Settings of the transfer of one file."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class StreamSettings:
     """Rates are bytes per second, times seconds, sizes bytes.
 
     A connection that breaks is opened again `reconnects` times for each part, first after `reconnect_delay`. `span` is
-    the size of one GET: each GET of a large file costs a resolver request, and some hosts refuse very large ranges.
+    the size of one GET: each GET of a large file costs a resolver request, and some hosts reject very large ranges.
     `stop_before` is the time that a function keeps at its end for uploads that have started.
     """
 

@@ -1,4 +1,4 @@
-"""Transfer of the small files of a message, several at once and each whole in memory."""
+"""Parallel transfer of the small files of a message. Each file is entirely in memory."""
 
 import logging
 import time
@@ -47,7 +47,7 @@ class SmallFileBatch:
         """Transfer and record the files. Of files with equal content the first is transferred, the others copy it.
 
         Sets `session.paused` if time ran out. An error of one file does not keep the others from being transferred; the
-        most important one is raised in the end. Raises LeaseLostError and TaskEndedError at once.
+        most important one is raised at the end. Raises LeaseLostError and TaskEndedError immediately.
         """
         firsts: dict[str, FileRecord] = {}
         for record in records:
@@ -107,7 +107,7 @@ class SmallFileBatch:
             self._record(is_last=True)
         except ModelhaulError as error:
             logger.warning(
-                "finished files not recorded",  # the next attempt finds their content in the index
+                "completed files not recorded",  # the next attempt finds their content in the index
                 extra={
                     "task_id": self.session.task.id,
                     "files": len(self._unrecorded),
@@ -129,7 +129,7 @@ class SmallFileBatch:
             return None
 
     def _must_stop(self) -> bool:
-        """Whether an error concerns the whole task or source, or too many files failed."""
+        """Return whether an error concerns the whole task or source, or too many files failed."""
         return len(self._errors) >= CONCURRENCY or any(_rank_error(error) < _OF_ONE_FILE for error in self._errors)
 
     def _store_file(self, record: FileRecord) -> FileResult:

@@ -67,7 +67,7 @@ class PartWindow:
 
     @property
     def waiting(self) -> int:
-        """How many whole parts are not stored yet."""
+        """Return the number of complete parts that are not stored yet."""
         return self._next_hashed - 1 - len(self.parts)
 
     def read_stored(self) -> tuple[tuple[Part, ...], bytes | None]:
@@ -78,7 +78,7 @@ class PartWindow:
     def allocate(self, buffers: int) -> None:
         """Allocate the memory of `buffers` parts at most."""
         missing = min(buffers, self.count - len(self.parts))
-        # Anonymous maps, because freeing one gives the memory back at once.
+        # Anonymous maps, because freeing one returns its memory to the operating system immediately.
         self._free = [memoryview(mmap.mmap(-1, self.part_size)) for _ in range(missing)]
 
     def free(self) -> None:
@@ -102,7 +102,7 @@ class PartWindow:
         return None
 
     def give_back(self, part: PartBuffer) -> None:
-        """Let another thread go on with the part."""
+        """Return a part that is not complete, so that another thread fills the rest."""
         with self._changed:
             heapq.heappush(self._returned, (part.number, part))
             self._changed.notify_all()
@@ -147,7 +147,7 @@ class PartWindow:
         return True
 
     def fail(self, error: BaseException) -> None:
-        """Stop all threads with this error, unless there was one before."""
+        """Record the error, unless there was an earlier one, and stop all threads."""
         with self._changed:
             if self.error is None:
                 self.error = error

@@ -80,7 +80,7 @@ def retry_write[T](write: Callable[[], T], *, to_files: bool = False) -> T:
             if attempt >= _MAX_ATTEMPTS and not (to_files and cancelled.throttled):
                 break
         time.sleep(random.uniform(0, min(1.0, 0.05 * 2**attempt)))  # noqa: S311 - jitter
-    raise StorageUnavailableError("DynamoDB write failed: too many conflicting writes to the same items.")
+    raise StorageUnavailableError("DynamoDB write failed (too many conflicting writes to the same items).")
 
 
 class _Connection(Connection):

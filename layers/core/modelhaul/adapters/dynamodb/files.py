@@ -318,7 +318,7 @@ class DynamoDBFileRepository(FileRepository):
 
 
 def _lost_lease(path: str) -> LeaseLostError:
-    return LeaseLostError(f"Another worker has leased {path}.")
+    return LeaseLostError(f"Another function has leased {path}.")
 
 
 def _ended_task(task_id: str) -> TaskEndedError:

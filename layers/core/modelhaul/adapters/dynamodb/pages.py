@@ -8,6 +8,7 @@ from typing import Any
 from modelhaul.domain.errors import InvalidReferenceError
 
 _CURSOR = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{6}\+0000 [0-9a-f-]{36}")
+_MAX_SHOWN = 40  # characters of a cursor in a message
 MAX_INDEX_PAGES = 10  # pages of an index that are read for one page of a list
 
 
@@ -27,6 +28,11 @@ def read_cursor(cursor: str, id_name: str) -> dict[str, dict[str, str]]:
     except ValueError:
         text = ""
     if not _CURSOR.fullmatch(text):
-        raise InvalidReferenceError("Invalid pagination cursor.", part="cursor")
+        shown = cursor if len(cursor) <= _MAX_SHOWN else f"{cursor[:_MAX_SHOWN]}…"
+        raise InvalidReferenceError(
+            f"Invalid pagination cursor {shown!r}. Send the `cursor` of the previous page unchanged, or omit it to "
+            "start at the first page.",
+            part="cursor",
+        )
     created_at, item_id = text.split(" ")
     return {"created_at": {"S": created_at}, id_name: {"S": item_id}}

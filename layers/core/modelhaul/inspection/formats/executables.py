@@ -6,29 +6,29 @@ from pathlib import PurePosixPath
 from modelhaul.domain.findings import Finding, FindingKind, Severity
 
 _SOURCES = {
-    "Python": {".py", ".pyi", ".pyw", ".pyx"},
+    "Python source": {".py", ".pyi", ".pyw", ".pyx"},
     "Jupyter notebook": {".ipynb"},
-    "shell": {".bash", ".csh", ".fish", ".ksh", ".sh", ".zsh"},
+    "Shell script": {".bash", ".csh", ".fish", ".ksh", ".sh", ".zsh"},
     "Windows script": {".bat", ".cmd", ".hta", ".ps1", ".psm1", ".vbs", ".wsf"},
-    "JavaScript": {".cjs", ".js", ".jsx", ".mjs", ".ts", ".tsx"},
-    "C or C++": {".c", ".cc", ".cpp", ".cxx", ".h", ".hh", ".hpp"},
-    "GPU": {".cl", ".cu", ".cuh", ".hip", ".metal", ".ptx"},
-    "Go": {".go"},
-    "Java": {".groovy", ".java", ".kt", ".scala"},
-    "Julia": {".jl"},
-    "Lua": {".lua"},
-    "MATLAB": {".m"},
-    "Perl": {".pl", ".pm"},
-    "PHP": {".php"},
-    "R": {".r"},
-    "Ruby": {".rb"},
-    "Rust": {".rs"},
-    "Swift": {".swift"},
+    "JavaScript source": {".cjs", ".js", ".jsx", ".mjs", ".ts", ".tsx"},
+    "C or C++ source": {".c", ".cc", ".cpp", ".cxx", ".h", ".hh", ".hpp"},
+    "GPU source": {".cl", ".cu", ".cuh", ".hip", ".metal", ".ptx"},
+    "Go source": {".go"},
+    "Java source": {".groovy", ".java", ".kt", ".scala"},
+    "Julia source": {".jl"},
+    "Lua source": {".lua"},
+    "MATLAB source": {".m"},
+    "Perl source": {".pl", ".pm"},
+    "PHP source": {".php"},
+    "R source": {".r"},
+    "Ruby source": {".rb"},
+    "Rust source": {".rs"},
+    "Swift source": {".swift"},
     "Windows shortcut": {".lnk", ".url"},
-    "desktop entry": {".desktop"},
+    "Desktop entry": {".desktop"},
 }
-_LANGUAGES = {suffix: language for language, suffixes in _SOURCES.items() for suffix in suffixes}
-_USES = {"Python": "loaders run it with trust_remote_code=True"}
+_KINDS = {suffix: kind for kind, suffixes in _SOURCES.items() for suffix in suffixes}
+_USES = {"Python source": "loaders run it with trust_remote_code=True"}
 _DEFAULT_USE = "no loader runs it"
 _NATIVE = {
     b"\x7fELF": "ELF",
@@ -36,9 +36,9 @@ _NATIVE = {
     b"\xce\xfa\xed\xfe": "Mach-O",
     b"\xfe\xed\xfa\xcf": "Mach-O",
     b"\xcf\xfa\xed\xfe": "Mach-O",
-    b"\xca\xfe\xba\xbf": "Mach-O for several architectures",
-    b"\xbf\xba\xfe\xca": "Mach-O for several architectures",
-    b"\xbe\xba\xfe\xca": "Mach-O for several architectures",
+    b"\xca\xfe\xba\xbf": "universal Mach-O",
+    b"\xbf\xba\xfe\xca": "universal Mach-O",
+    b"\xbe\xba\xfe\xca": "universal Mach-O",
     b"\x50\xed\x55\xba": "CUDA",
 }
 _BYTECODE = {
@@ -65,16 +65,16 @@ def find_program(head: bytes) -> Finding | None:
     if name := _identify_bytecode(head):
         return Finding(FindingKind.CODE, Severity.MEDIUM, f"{name} bytecode")
     if script := _SHEBANG.match(head):
-        return Finding(FindingKind.CODE, Severity.MEDIUM, f"Script for {script[1].decode().strip()}")
+        return Finding(FindingKind.CODE, Severity.MEDIUM, f"Script with interpreter {script[1].decode().strip()}")
     return None
 
 
 def find_source(path: str) -> Finding | None:
     """Return a finding for source code, by the file's name."""
-    language = _LANGUAGES.get(PurePosixPath(path).suffix.lower())
-    if language is None:
+    kind = _KINDS.get(PurePosixPath(path).suffix.lower())
+    if kind is None:
         return None
-    return Finding(FindingKind.CODE, Severity.MEDIUM, f"{language} source: {_USES.get(language, _DEFAULT_USE)}")
+    return Finding(FindingKind.CODE, Severity.MEDIUM, f"{kind}: {_USES.get(kind, _DEFAULT_USE)}")
 
 
 def _identify_native(head: bytes) -> str | None:
@@ -82,7 +82,7 @@ def _identify_native(head: bytes) -> str | None:
         if head.startswith(magic):
             return name
     if head.startswith(_FAT_OR_CLASS) and int.from_bytes(head[4:8]) < _FIRST_CLASS_VERSION:
-        return "Mach-O for several architectures"
+        return "universal Mach-O"
     return "Windows program or library (PE)" if _is_windows_program(head) else None
 
 

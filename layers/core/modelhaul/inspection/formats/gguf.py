@@ -174,7 +174,7 @@ def _check_end(header: int, ends: tuple[int, int], size: int, alignment: int) ->
         return
     begin = -(-header // alignment) * alignment
     if size not in {begin + end for end in ends}:
-        raise ContentError(f"Tensors end at byte {begin + ends[0]:,} of {size:,}")
+        raise ContentError(f"Tensor data ends at byte {begin + ends[0]:,}, but the file has {size:,} bytes")
 
 
 def _take_number(cursor: Cursor, length: int) -> int:

@@ -65,9 +65,10 @@ def inspect_hdf5(read: ReadRange, size: int) -> ContentReport:
         tail = b""
         for window in read_windows(read, start, end):
             names |= dict.fromkeys(f"Layer {match[1].decode()}" for match in _LAMBDA_TEXT.finditer(tail + window))
-            names |= dict.fromkeys("Layer with an escaped name" for _ in _ESCAPED_TEXT.finditer(tail + window))
+            names |= dict.fromkeys("Layer whose name has JSON escapes" for _ in _ESCAPED_TEXT.finditer(tail + window))
             modules = {match[1].decode("ascii", "replace") for match in _MODULE_TEXT.finditer(tail + window)}
-            names |= {f"Layer of the module {name}": None for name in modules if name.split(".", 1)[0] not in _PACKAGES}
+            unknown = (name for name in modules if name.split(".", 1)[0] not in _PACKAGES)
+            names |= dict.fromkeys(f"Layer from the module {name}" for name in unknown)
             tail = window[-_OVERLAP:]
     findings = [Finding(FindingKind.KERAS_LAMBDA, Severity.HIGH, f"{name} can run code") for name in names]
     other = Finding(FindingKind.KERAS, Severity.LOW, "Not all layers were inspected")
@@ -93,7 +94,8 @@ def _check_object(item: dict[str, object], severity: Severity) -> Iterator[Findi
     if isinstance(name, str) and name in _LOADERS:
         yield Finding(FindingKind.KERAS_MODULE, Severity.HIGH, f"Layer {name} {_LOADERS[name]}")
     if isinstance(module, str) and name is not None and not _is_known(name, module):
-        detail = f"Layer uses {_shorten(config if name == 'function' else name)} of the module {_shorten(module)}"
+        used = str(config if name == "function" else name)
+        detail = f"Layer uses {f'{module[:_MAX_NAME]}.{used[:_MAX_NAME]}'!a}"
         yield Finding(FindingKind.KERAS_MODULE, Severity.HIGH, detail)
     if isinstance(config, dict) and isinstance(config.get("vocabulary"), str):
         detail = f"Layer reads a vocabulary from {_shorten(config['vocabulary'])}"

@@ -105,8 +105,9 @@ def _read_value(cursor: Cursor, first: int) -> int:
 
 
 def _skip_extension(cursor: Cursor, length: int) -> None:
-    if cursor.take(1)[0] not in _FLAX_TYPES:
-        raise ContentError(f"Unknown extension type before byte {cursor.position:,}")
+    extension = int.from_bytes(cursor.take(1), signed=True)
+    if extension not in _FLAX_TYPES:
+        raise ContentError(f"Unknown extension type {extension} before byte {cursor.position:,}")
     cursor.skip(length)
 
 

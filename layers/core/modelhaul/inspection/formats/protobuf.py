@@ -105,7 +105,7 @@ def read_message(cursor: Cursor, schema: Schema, message: str, wanted: Collectio
 
 def _enter_message(cursor: Cursor, parent: _Frame, place: str, known: Field, wire: int) -> _Frame:
     if wire != _WIRE_LENGTH:
-        raise ContentError(f"{place} is not a message before byte {cursor.position:,}")
+        raise _refuse_wire(cursor, place, wire, _WIRE_LENGTH)
     end = cursor.take_varint() + cursor.position
     if end > parent.end:
         raise ContentError(f"{place} extends past the end of {parent.message} at byte {parent.end:,}")
@@ -117,8 +117,13 @@ def _take_value(cursor: Cursor, known: Field, wire: int, *, is_wanted: bool) -> 
     if wire == _WIRE_LENGTH:
         length = cursor.take_varint()
         is_packed = known.is_repeated and expected != _WIRE_LENGTH
-        if (expected != _WIRE_LENGTH and not is_packed) or (is_packed and length % _WIDTHS.get(expected, 1)):
-            raise ContentError(f"{known.name} has an unexpected type before byte {cursor.position:,}")
+        if expected != _WIRE_LENGTH and not is_packed:
+            raise _refuse_wire(cursor, known.name, wire, expected)
+        if is_packed and length % (width := _WIDTHS.get(expected, 1)):
+            raise ContentError(
+                f"{known.name} has {length:,} packed bytes, which is not a multiple of {width}, before byte "
+                f"{cursor.position:,}"
+            )
         if is_packed and expected == _WIRE_VARINT:
             _check_packed(cursor, length)
         elif is_wanted or known.kind == "string":
@@ -127,11 +132,15 @@ def _take_value(cursor: Cursor, known: Field, wire: int, *, is_wanted: bool) -> 
             cursor.skip(length)
         return b""
     if wire != expected:
-        raise ContentError(f"{known.name} has an unexpected type before byte {cursor.position:,}")
+        raise _refuse_wire(cursor, known.name, wire, expected)
     if wire == _WIRE_VARINT:
         return cursor.take_varint()
     cursor.skip(_WIDTHS[wire])
     return b""
+
+
+def _refuse_wire(cursor: Cursor, name: str, wire: int, expected: int) -> ContentError:
+    return ContentError(f"{name} has the wire type {wire}, expected {expected}, before byte {cursor.position:,}")
 
 
 def _take_text(cursor: Cursor, known: Field, length: int) -> bytes:
@@ -150,9 +159,9 @@ def _check_packed(cursor: Cursor, length: int) -> None:
     if length > _MAX_PACKED_READ:
         cursor.skip(length - 1)
         if cursor.take(1)[0] & 0x80:
-            raise ContentError(f"Packed number continues after byte {end:,}")
+            raise ContentError(f"Packed field has a number that extends past byte {end:,}")
         return
     while cursor.position < end:
         cursor.take_varint()
     if cursor.position > end:
-        raise ContentError(f"Packed number continues after byte {end:,}")
+        raise ContentError(f"Packed field has a number that extends past byte {end:,}")

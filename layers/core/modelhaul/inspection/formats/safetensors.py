@@ -2,8 +2,8 @@
 
 https://github.com/huggingface/safetensors#format. The rules are those of the library, with four exceptions: the library
 has other limits (a header may have 100 MB), accepts duplicate names (the last tensor counts), accepts a list in place
-of a tensor's object, and accepts further fields. No writer creates such files, and readers read them differently, so
-that they are refused here.
+of a tensor's object, and accepts further fields. Such files are refused here: no writer creates them, and readers read
+them differently.
 """
 
 import json
@@ -76,7 +76,7 @@ def check_safetensors(read: ReadRange, size: int) -> str | None:
     data = size - _LENGTH - len(header)
     for (_, end), (begin, _) in pairwise([(0, 0), *extents, (data, data)]):
         if begin != end:
-            return f"Gap or overlap at byte {min(begin, end):,} of {data:,} bytes of tensors"
+            return f"Gap or overlap at byte {min(begin, end):,} of the tensor data ({data:,} bytes)"
     return None
 
 
@@ -85,7 +85,9 @@ def _read_header(read: ReadRange, size: int) -> bytes:
         raise ContentError(f"File is too short for safetensors ({size} bytes)")
     length = int.from_bytes(read(0, _LENGTH), "little")
     if length > size - _LENGTH:
-        raise ContentError(f"File is not in safetensors format: the header would have {length:,} bytes")
+        raise ContentError(
+            f"File is not in safetensors format: the header length is {length:,} bytes, but the file has {size:,} bytes"
+        )
     if length > MAX_HEADER:
         raise ContentError(f"Header has {length:,} bytes; the limit is {MAX_HEADER:,}")
     return b"".join(read_windows(read, _LENGTH, _LENGTH + length))
@@ -147,9 +149,11 @@ def _check_tensor(name: str, content: bytes) -> tuple[int, int]:
     dtype, shape, offsets = tensor["dtype"], tensor["shape"], tensor["data_offsets"]
     bits = _BITS.get(dtype) if isinstance(dtype, str) else None
     if bits is None:
-        raise ContentError(f"Tensor {name!a} has an unknown dtype")
-    if not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2:  # noqa: PLR2004 - start and end
-        raise ContentError(f"Tensor {name!a} has an invalid shape or data_offsets")
+        raise ContentError(f"Tensor {name!a} has the unknown dtype {_describe(dtype)}")
+    if not _are_counts(shape):
+        raise ContentError(f"Tensor {name!a} has the invalid shape {_describe(shape)}")
+    if not _are_counts(offsets) or len(offsets) != 2:  # noqa: PLR2004 - start and end
+        raise ContentError(f"Tensor {name!a} has the invalid data_offsets {_describe(offsets)}")
     begin, end = offsets
     if end - begin != _count_bytes(name, shape, bits):
         raise ContentError(f"Tensor {name!a} has {end - begin:,} bytes, which does not match its shape and dtype")
@@ -196,6 +200,13 @@ def _parse_count(digits: str) -> int:
 
 def _refuse_number(text: str) -> Never:
     raise ContentError(f"Invalid safetensors header: {text[:_MAX_NAME]} is not an unsigned integer")
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, list) and any(isinstance(item, list) for item in value):
+        # `ascii` could exceed the recursion limit.
+        return "(a nested list)"
+    return ascii(value)[:_MAX_NAME]
 
 
 def _are_counts(values: object) -> bool:

@@ -1,7 +1,7 @@
-"""Origins of the texts in a Jinja template, which determine the possible names of a key or an attribute.
+"""Origins of the strings in a Jinja template, which determine the possible names of a key or an attribute.
 
-A literal name is checked as it is. A name that the template computes from its own texts (`'_' * 2 ~ 'class'`) can be
-any name. Texts of the conversation come from the user of the template, not from its author.
+A literal name is checked as it is. A name that the template computes from its own strings (`'_' * 2 ~ 'class'`) can be
+any name. Strings of the conversation come from the user of the template, not from its author.
 The analysis does not depend on the order of statements: a variable has the worst origin of its values.
 """
 
@@ -26,7 +26,7 @@ from modelhaul.inspection.formats.template_nodes import (
 )
 from modelhaul.inspection.windows import ContentError
 
-_MAX_MACROS = 20  # of one name
+_MAX_MACROS = 20  # with the same name
 _MAX_BINDINGS = 300_000  # of values to variables, in all passes
 _ANY_FIELD = "*"
 _TEXT_SOURCES = {"kwargs", "lipsum", "self", "varargs"}
@@ -45,9 +45,9 @@ _PIECE_METHODS = {
 
 
 class Origin(IntEnum):
-    DATA = 0  # numbers, and texts of the conversation
-    LITERAL = 1  # literal texts of the template that are no internal names
-    COMPUTED = 2  # any text
+    DATA = 0  # numbers, and strings of the conversation
+    LITERAL = 1  # literal strings of the template that are not internal names
+    COMPUTED = 2  # any string
 
 
 class TextFlow:
@@ -81,7 +81,7 @@ class TextFlow:
         raise ContentError(TOO_COMPLEX)
 
     def trace(self, node: nodes.Node | None) -> Origin:
-        """Return the origin of the texts of an expression."""
+        """Return the origin of the strings of an expression."""
         match node:
             case nodes.Const(value=str(text)):
                 origin = Origin.COMPUTED if is_unsafe_name(text) else Origin.LITERAL
@@ -109,7 +109,7 @@ class TextFlow:
             case nodes.Add() | nodes.Concat() if has_safe_prefix(node):
                 return Origin.LITERAL
             case nodes.Concat():
-                # It converts any value to a text, also a namespace, whose fields come from the template.
+                # `~` converts any value to a string, also a namespace, whose fields come from the template.
                 return max(_derive(worst), Origin.LITERAL)
             case nodes.Add() | nodes.Mod() | nodes.Mul():
                 return _derive(worst)
@@ -251,5 +251,5 @@ class TextFlow:
 
 
 def _derive(origin: Origin) -> Origin:
-    """Return the origin of a text that is built from texts of `origin`."""
+    """Return the origin of a string that is built from strings of `origin`."""
     return Origin.COMPUTED if origin else Origin.DATA

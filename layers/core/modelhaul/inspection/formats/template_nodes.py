@@ -15,7 +15,7 @@ _PARTS = re.compile(r"[.,\s]+")
 
 
 def is_unsafe_name(text: str) -> bool:
-    """Return whether the text, or a part of it between dots, is an attribute that a sandbox must refuse."""
+    """Return whether the string, or a part between its dots, is an attribute that a sandbox must block."""
     return any(_INTERNAL.match(part) for part in _PARTS.split(text))
 
 
@@ -40,7 +40,7 @@ def list_targets(target: nodes.Node) -> list[nodes.Name | nodes.NSRef]:
 
 def list_arguments(node: nodes.Call | nodes.Filter) -> list[nodes.Node | None]:
     values: list[nodes.Node | None] = [*node.args, *(keyword.value for keyword in node.kwargs)]
-    # The names of keyword arguments are texts as well: `dict(__class__=1) | first`.
+    # The names of keyword arguments are strings as well: `dict(__class__=1) | first`.
     names = [nodes.Const(keyword.key) for keyword in node.kwargs]
     return [*values, node.dyn_args, node.dyn_kwargs, *names]
 
@@ -50,7 +50,7 @@ def is_number(node: nodes.Node) -> bool:
 
 
 def has_safe_prefix(node: nodes.Add | nodes.Concat) -> bool:
-    """Return whether a concatenation begins with a text with which no internal name begins."""
+    """Return whether a concatenation begins with a string that is not the beginning of an internal name."""
     first: nodes.Node = node
     while isinstance(first, (nodes.Add, nodes.Concat)):
         first = first.left if isinstance(first, nodes.Add) else first.nodes[0]

@@ -1,8 +1,8 @@
 """Chat templates: Jinja, parsed by Jinja's own parser and never rendered.
 
 transformers, vLLM and llama-cpp-python render them in jinja2.sandbox.ImmutableSandboxedEnvironment. Older releases of
-llama-cpp-python have no sandbox. Code that the sandbox refuses is a finding. A key or an attribute whose name the
-template computes from its own texts is a finding too, because the sandbox might refuse the name.
+llama-cpp-python have no sandbox. Code that the sandbox blocks is a finding. A key or an attribute whose name the
+template computes from its own strings is a finding too, because the sandbox might block the name.
 """
 
 import re
@@ -39,7 +39,7 @@ _MUTATORS = {
     "intersection_update", "pop", "popitem", "popleft", "remove", "reverse", "rotate", "setdefault", "sort",
     "symmetric_difference_update", "update",
 }  # fmt: skip
-"""Methods of lists, dictionaries, sets and deques that jinja2.sandbox.ImmutableSandboxedEnvironment refuses."""
+"""Methods of lists, dictionaries, sets and deques that jinja2.sandbox.ImmutableSandboxedEnvironment blocks."""
 
 _FORMATS = {"format", "format_map"}
 _UNSAFE_FIELD = re.compile(r"[.\[]\s*(?:_|mro\b|(?:func|im|gi|cr|ag)_)")
@@ -62,7 +62,7 @@ _ENVIRONMENT = Environment(extensions=["jinja2.ext.loopcontrols", _Generation]) 
 def inspect_template(source: str) -> tuple[Finding, ...]:
     """Return CHAT_TEMPLATE of severity LOW for a safe template, else UNSAFE_TEMPLATE for each unsafe operation.
 
-    The severity is MEDIUM for methods that change a list or a dictionary: they are harmless, but no sandbox permits
+    The severity is MEDIUM for methods that change a list or a dictionary: they are harmless, but every sandbox blocks
     them. Raises ContentError for a template that Jinja cannot parse, or of more than 256 KiB.
     """
     if len(source) > MAX_TEMPLATE:
@@ -110,7 +110,7 @@ def _find_unsafe_operation(node: nodes.Node, flow: TextFlow) -> tuple[Severity, 
         case nodes.Filter():
             detail = _check_filter(node, flow)
         case nodes.Call() if (name := _find_method(node)) in _MUTATORS:
-            return Severity.MEDIUM, f"calls `{name}`, which transformers' sandbox refuses"
+            return Severity.MEDIUM, f"calls `{name}`, which the sandbox of transformers blocks"
         case _:
             return None
     return (Severity.HIGH, detail) if detail else None
@@ -130,7 +130,7 @@ def _check_attribute(receiver: nodes.Node | None, key: nodes.Node, flow: TextFlo
         return f"accesses an attribute of `{receiver.name}`"
     # Data of the conversation may have a field of that name: JSON schemas have `format`.
     if name in _FORMATS and flow.trace(receiver) is not Origin.DATA and not _is_plain_format(receiver):
-        return f"calls `{name}` on a computed text, or on a text that accesses attributes"
+        return f"calls `{name}` on a computed string, or on a format string that accesses attributes"
     return None
 
 

@@ -34,7 +34,7 @@ def inspect_xml(read: ReadRange, size: int) -> ContentReport:
         parser.Parse(b"", True)
     except _EntityError as error:
         finding = Finding(FindingKind.XML_ENTITY, Severity.HIGH, str(error))
-        return ContentReport("xml", "File is not parsed after its document type", (finding,))
+        return ContentReport("xml", "Content after the document type declaration was not inspected", (finding,))
     except expat.ExpatError as error:
         return ContentReport("xml", f"File is not valid XML: {expat.ErrorString(error.code)} (line {error.lineno})")
     except ContentError as error:

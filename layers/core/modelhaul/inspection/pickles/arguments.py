@@ -213,7 +213,7 @@ def _decode_line(line: bytes, encoding: str, *, is_whole: bool) -> str:
 
 def read_persistent_line(source: Source) -> None:
     source.take_line()
-    source.note("has a persistent ID in a line of text")
+    source.note("uses the text opcode PERSID")
 
 
 def read_extension(width: int) -> Callable[[Source], None]:

@@ -87,7 +87,7 @@ def pop_marked(machine: PickleMachine, _: None) -> None:
 
 def duplicate(machine: PickleMachine, _: None) -> None:
     machine.require(1)
-    machine.source.note("uses DUP")
+    machine.source.note("uses the opcode DUP")
     machine.stack.append(machine.stack[-1])
 
 
@@ -123,7 +123,7 @@ def call(machine: PickleMachine, _: None) -> None:
 def call_with_keywords(machine: PickleMachine, _: None) -> None:
     machine.require(3)
     if machine.stack.pop() & KIND_MASK != DICT:
-        machine.source.note("calls with keywords that are not a dictionary")
+        machine.source.note("calls an object with keyword arguments that are not a dictionary")
     call(machine, None)
 
 
@@ -161,7 +161,7 @@ def protect_buffer(machine: PickleMachine, _: None) -> None:
 
 def declare_protocol(machine: PickleMachine, protocol: int) -> None:
     if machine.source.opcode_position != machine.start:
-        machine.source.note("declares its protocol after its beginning")
+        machine.source.note("has a PROTO opcode that is not the first opcode")
     machine.protocol = max(machine.protocol, protocol)
 
 

@@ -39,7 +39,7 @@ def _stop(machine: PickleMachine) -> int:
     machine.source.check_no_frame()
     machine.end_span()
     if len(machine.stack) != 1 or machine.marks:
-        machine.source.note("leaves more than one value")
+        machine.source.note("leaves more than one value on the stack")
     return machine.stack[-1]
 
 

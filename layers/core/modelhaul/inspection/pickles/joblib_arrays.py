@@ -22,6 +22,7 @@ _NUMBERS = {
 _OBJECTS = "O8"
 _MAX_DIMENSIONS = 64
 _MAX_BYTES = 2**62  # above, numpy's numbers overflow
+_MAX_SHOWN = 80  # characters of a dtype or a shape in a message
 _OBJECT_FLAGS = 63  # numpy's NPY_OBJECT_DTYPE_FLAGS
 _TEXT_FLAGS = {"S": 0, "V": 0, "U": 8}  # NPY_NEEDS_PYAPI for U
 
@@ -66,18 +67,36 @@ def count_bytes(state: Mapping[str, Value]) -> int | None:
     dtype, shape = state.get("dtype"), state.get("shape")
     if set(state) != _KEYS or state["numpy_array_alignment_bytes"] != _ALIGNMENT:
         raise UnsupportedArrayError("Unsupported: array written by joblib before 1.2, or to a stream")
-    is_known = state["subclass"] == _NDARRAY and state["order"] in ("C", "F") and isinstance(state["allow_mmap"], bool)
-    if not is_known or not isinstance(dtype, Dtype) or dtype.item_size is None or not isinstance(shape, tuple):
-        raise UnsupportedArrayError("Unsupported: joblib array of this dtype, class or shape")
+    if state["order"] not in ("C", "F") or not isinstance(state["allow_mmap"], bool):
+        raise UnsupportedArrayError("Unsupported: joblib array with an invalid order or allow_mmap")
+    is_ndarray = state["subclass"] == _NDARRAY
+    if not is_ndarray or not isinstance(dtype, Dtype) or dtype.item_size is None or not isinstance(shape, tuple):
+        raise _refuse_array(dtype, shape, state["subclass"])
     sizes = [size for size in shape if isinstance(size, int) and size >= 0]
     if len(sizes) != len(shape) or len(shape) > _MAX_DIMENSIONS:
-        raise UnsupportedArrayError("Unsupported: joblib array of this dtype, class or shape")
+        raise _refuse_array(dtype, shape, state["subclass"])
     if dtype.text == _OBJECTS:
         return None
     # Without zeros: numpy's product can overflow before it is multiplied by zero.
     if math.prod(size for size in sizes if size) * max(dtype.item_size, 1) > _MAX_BYTES:
-        raise UnsupportedArrayError("Unsupported: joblib array of this size")
+        raise UnsupportedArrayError(
+            f"Unsupported: joblib array of shape {_describe_shape(shape)} has more than {_MAX_BYTES:,} bytes"
+        )
     return math.prod(sizes) * dtype.item_size
+
+
+def _refuse_array(dtype: Value, shape: Value, subclass: Value) -> UnsupportedArrayError:
+    dtype_name = ascii(dtype.text[:_MAX_SHOWN]) if isinstance(dtype, Dtype) else "unknown"
+    class_name = f"{subclass.module}.{subclass.name}" if isinstance(subclass, Import) else "unknown"
+    return UnsupportedArrayError(
+        f"Unsupported: joblib array of dtype {dtype_name}, shape {_describe_shape(shape)} and class {class_name}"
+    )
+
+
+def _describe_shape(shape: Value) -> str:
+    if not isinstance(shape, tuple):
+        return "unknown"
+    return f"({', '.join(str(size) if isinstance(size, int) else '?' for size in shape)})"[:_MAX_SHOWN]
 
 
 def skip_array(source: Source, size: int) -> None:

@@ -1,4 +1,4 @@
-"""Abstract interpretation of one pickle: the imports, calls and storages that an unpickler would ask for.
+"""Abstract interpretation of one pickle: the imports, calls and storages that an unpickler would request.
 
 Nothing is imported, called or built.
 """
@@ -113,10 +113,10 @@ class PickleMachine(UnpicklerState):
     def call(self, callee: int, arguments: int) -> int:
         """Return the result of a call."""
         if callee & KIND_MASK != GLOBAL:
-            self.source.note("calls a value that is not an import")
+            self.source.note("calls an object that was not imported")
             return OTHER
         if arguments & KIND_MASK != TUPLE:
-            self.source.note("calls with arguments that are not a tuple")
+            self.source.note("calls an object with arguments that are not a tuple")
         imported = self.allowed.imports[callee >> PAYLOAD_SHIFT]
         if imported in _SCALARS:
             return OTHER
@@ -136,7 +136,7 @@ class PickleMachine(UnpicklerState):
         if target & KIND_MASK == DTYPE:
             set_dtype_state(self._dtypes[target >> PAYLOAD_SHIFT], self._describe(state))
         elif target & KIND_MASK != BUILT:
-            self.source.note("sets the state of a value that no call returned")
+            self.source.note("sets the state (BUILD) of an object that was not created by a call")
         elif self.allowed.imports[target >> PAYLOAD_SHIFT] == JOBLIB_ARRAY and not self.is_plain:
             return state
         return None

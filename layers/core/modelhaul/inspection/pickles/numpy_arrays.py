@@ -77,7 +77,8 @@ def inspect_array(read: ReadRange, start: int, end: int, budget: Budget | None =
         finding = Finding(FindingKind.PICKLE_NOT_CANONICAL, Severity.HIGH, detail)
         return replace(objects, findings=(*objects.findings, finding))
     if expected != end - data_start:
-        return replace(report, reason=f"{end - data_start:,} bytes follow the header, but the array has {expected:,}")
+        reason = f"{end - data_start:,} bytes follow the header, but the array has {expected:,} bytes"
+        return replace(report, reason=reason)
     return replace(report, pickles=b"")
 
 

@@ -1,4 +1,4 @@
-"""How far an unpickler gets in bytes that need not be a pickle: raw weights, or text."""
+"""How far an unpickler reads in content that may not be a pickle, such as raw weights or text."""
 
 import re
 from enum import IntEnum
@@ -61,9 +61,9 @@ class _ReachMachine(PickleMachine):
 
 
 def find_reach(read: ReadRange, start: int, end: int, budget: Budget | None = None) -> Reach:
-    """Return how far an unpickler gets in bytes `start` to `end` (excluded), which may begin with several pickles.
+    """Return how far an unpickler reads in bytes `start` to `end` (excluded), which may begin with several pickles.
 
-    `budget` limits what is read, for all pickles of a file.
+    `budget` limits the opcodes and bytes that are read, for all pickles of a file.
     """
     source = Source(read, start, end, budget)
     allowed = AllowedImports({})

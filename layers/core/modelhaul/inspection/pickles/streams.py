@@ -50,7 +50,7 @@ _EXPLANATIONS = {
     "transformers.training_args.": "training options, which inference does not need",
     "joblib.numpy_pickle_compat.": "array written by joblib before 0.10",
 }
-"""Of imports that are common in model files, by the beginning of their module."""
+"""Explanations of imports that are common in model files, by the beginning of their module."""
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class _Outcome:
         self.spans += machine.spans
         self.has_joblib_arrays |= machine.has_joblib_arrays
         if machine.has_joblib_objects:
-            self.reasons.append("Unpicklers read joblib arrays of objects differently")
+            self.reasons.append("Contains joblib arrays of objects, which different loaders read differently")
         if machine.has_unknown_persistent_ids:
             self.reasons.append("Persistent IDs do not have the form that torch writes")
 
@@ -83,8 +83,8 @@ def inspect_pickles(
     """Inspect bytes `start` to `end` (excluded): one or more pickles, one after another.
 
     Return None if the content is not a pickle: every unpickler fails before it imports anything. With `is_torchscript`,
-    imports of the program and of the functions that tag its types are not reported. `budget` limits what is read, for
-    all pickles of a file. Raises what `read` raises.
+    imports of the program and of the functions that tag its types are not reported. `budget` limits the
+    opcodes and bytes that are read, for all pickles of a file. Raises what `read` raises.
     """
     source = Source(read, start, end, budget)
     outcome = _Outcome()
@@ -151,7 +151,7 @@ def _check_storages(source: Source, storages: dict[str, Storage]) -> Iterator[st
         expected += _LENGTH_BYTES + storage.elements * size
     found = source.end - source.position
     if found != expected:
-        yield f"{found:,} bytes follow the pickles, but the storages have {expected:,}"
+        yield f"{found:,} bytes follow the pickles, but the storages have {expected:,} bytes"
 
 
 def _report(source: Source, outcome: _Outcome) -> ContentReport:

@@ -29,7 +29,13 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         ("run", "start the stack, import a sample ZIP archive and models, and run until Ctrl-C"),
     ):
         command = commands.add_parser(name, help=summary)
-        command.add_argument("--upstream", choices=("auto", "internet", "loopback"), default="auto")
+        command.add_argument(
+            "--upstream",
+            choices=("auto", "internet", "loopback"),
+            default="auto",
+            help="sources to import from: internet, loopback (local test servers), or auto (loopback if "
+            "huggingface.co is unreachable)",
+        )
         command.add_argument("--hf-endpoint", default="", help="URL of a Hub-compatible server")
         command.add_argument("--github-api-url", default="", help="REST API URL of a GitHub-compatible server")
         command.add_argument("--github-url", default="", help="web URL of the same server, which also serves Git LFS")

@@ -155,7 +155,7 @@ def print_commands(state: StackState, sample: Path, console: Console, task_id: s
         f"  curl -si '{url}/upload/local?model_name=my-models' {key} -F file=@{path}",
         f"Import a ZIP archive of up to 5 GB: {upload_steps}:",
         f'  curl -sSi -T {path} "$({open_upload} | {extract_url})"',
-        "Import any ZIP archive: copy it to the incoming bucket, then read the result that is written to outcomes/:",
+        "Import a ZIP archive of any size: copy it to the incoming bucket, then read the result in outcomes/:",
         f"  {copy_command} {path} {bucket}/{key_name} {endpoint}",
         f"  {copy_command} {bucket}/outcomes/{key_name}.json - {endpoint}",
         "Import a model from the Hugging Face Hub:",

@@ -62,7 +62,7 @@ def choose_sources(
     reason = ""
     if upstream == "loopback" or (upstream == "auto" and not is_available(f"{INTERNET.hub}/api/models/{SAMPLE_MODEL}")):
         loopback = start_loopback()
-        reason = ": huggingface.co is unreachable and UPSTREAM=auto" if upstream == "auto" else ""
+        reason = ", because huggingface.co is unreachable and UPSTREAM=auto" if upstream == "auto" else ""
     hub, hub_description = INTERNET.hub, _PUBLIC
     if configured.hub:
         hub, hub_description = configured.hub.rstrip("/"), _CONFIGURED
@@ -77,7 +77,7 @@ def choose_sources(
         urls = SourceUrls(hub, loopback["github_api"], loopback["github"], loopback["github_raw"])
         return Sources(urls, hub_description, f"{_LOOPBACK}{reason}", LOOPBACK_REPOSITORY)
     lacks = loopback.get("github_lacks")
-    reason = f": the local GitHub test server is not available without {lacks}" if lacks else ""
+    reason = f", because the local GitHub test server requires tools that are not installed: {lacks}" if lacks else ""
     urls = SourceUrls(hub, INTERNET.github_api, INTERNET.github, INTERNET.github_raw)
     return Sources(urls, hub_description, f"{_PUBLIC}{reason}", "")
 

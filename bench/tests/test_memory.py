@@ -19,7 +19,7 @@ from modelhaul.inspection.formats.safetensors import MAX_HEADER
 from modelhaul.inspection.formats.text import MAX_JSON
 from modelhaul.transfer.settings import MIB, choose_part_size
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"), pytest.mark.timeout(300)]
 
 MB = 1_000_000
 BOUND = 256 * MB
@@ -99,7 +99,7 @@ def test_largest_accepted_files_use_bounded_memory(path: str, tmp_path: Path) ->
             lambda: build_tokenizer(MAX_JSON + 1),
             "tokenizer.json: JSON file has 134,217,729 bytes; the limit is",
         ),
-        ("config.json", lambda: b'{"a": [' + b"[]," * (LARGE // 3) + b"[]]}", "config.json: File has more than 4 MiB"),
+        ("config.json", lambda: b'{"a": [' + b"[]," * (LARGE // 3) + b"[]]}", "config.json: File has a string, or"),
         (
             "model.safetensors",
             lambda: build_header(MAX_HEADER + 1),

@@ -14,7 +14,7 @@ STATE_FILE = Path(".local") / "stack.json"
 
 _INSTRUCTIONS = f"""\
 Set {URL_VARIABLE} and {KEY_VARIABLE}, or pass --api-url and --api-key-file. In a checkout with a running local
-stack (`make run` or `make up`), they are read from .local/stack.json of this directory or the nearest parent.
+stack (`make run` or `make up`), they are read from .local/stack.json in this directory or the nearest parent directory.
 For a stack in AWS, get the API URL and the ID of the API key from the stack outputs, then the key by its ID:
   aws cloudformation describe-stacks --stack-name modelhaul --output text \\
     --query "Stacks[0].Outputs[?OutputKey=='ApiUrl' || OutputKey=='ApiKeyId'].[OutputKey, OutputValue]"

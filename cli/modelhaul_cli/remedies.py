@@ -17,8 +17,8 @@ _REMEDIES: Mapping[str, str] = {
     "`modelhaul cancel TASK_ID`. If the message says that files are being removed, wait 30 minutes instead.",
     "empty-model": "Import a revision that has files. If you passed --allow or --ignore, change the patterns so that "
     "they select files.",
-    "required-files-missing": "Add the files that the message names to the model. If --allow, --ignore or --weights "
-    "excluded them, change these options; --weights all includes all weights. Then import again.",
+    "required-files-missing": "Add the missing files that the message names to the model. If --allow, --ignore or "
+    "--weights excluded them, change these options (`--weights all` includes all weights). Then import again.",
     "unsafe-model": "Import the model in safetensors format (--weights safetensors; scikit-learn: skops), or exclude "
     "the unsafe file: with --ignore, or by removing it from the ZIP archive. If you trust the file, ask an operator to "
     "set PicklePolicy to warn.",

@@ -14,6 +14,7 @@ from modelhaul_cli.http_session import TIMEOUT, open_session, translate_network_
 from modelhaul_cli.urls import check_url, is_loopback
 
 CHUNK_SIZE = 256 * 1024
+FILE_CHANGED_REMEDY = "Run the same command again when the file no longer changes."
 _ERROR_CODE = re.compile(r"<Code>([A-Za-z]{1,80})</Code>")
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html#ErrorCodeList
 _EXPIRED_CODES = {"AccessDenied", "ExpiredToken", "InvalidPart", "InvalidPartOrder", "NoSuchUpload", "RequestExpired"}
@@ -53,7 +54,9 @@ class FileSlice:
             raise TransferCancelledError
         chunk = self._file.read(min(size, self._size - self.sent))
         if not chunk and self.sent < self._size:
-            raise UsageError("The file changed during the upload", f"{self._path} was truncated.")
+            raise UsageError(
+                "The file changed during the upload", f"{self._path} was truncated.", remedy=FILE_CHANGED_REMEDY
+            )
         self.sent += len(chunk)
         self._count(len(chunk))
         return chunk

@@ -131,7 +131,7 @@ def open_journal(api_url: str, archive: Archive) -> Iterator[UploadJournal]:
         raise ConflictError(
             "Upload already in progress",
             f"Another modelhaul process is uploading {archive.path}.",
-            remedy="Wait until it ends, or stop it.",
+            remedy="Wait until that process ends, or stop it.",
         ) from None
 
 

@@ -18,7 +18,7 @@ from modelhaul_cli.follower import Follower
 from modelhaul_cli.output import Screen, format_size
 from modelhaul_cli.progress import ByteCounter, open_display
 from modelhaul_cli.retries import iterate_attempts
-from modelhaul_cli.store import FileSlice, ObjectStore
+from modelhaul_cli.store import FILE_CHANGED_REMEDY, FileSlice, ObjectStore
 from modelhaul_cli.upload_journal import Archive, UploadJournal, open_journal
 
 MAX_POST_SIZE = 4_500_000  # bytes that the API accepts in one POST
@@ -156,7 +156,9 @@ class ArchiveUploader:
         if archive.has_changed():
             self._abandon(journal)
             raise UsageError(
-                "The file changed during the upload", f"{archive.path} was modified. Nothing was imported."
+                "The file changed during the upload",
+                f"{archive.path} was modified. Nothing was imported.",
+                remedy=FILE_CHANGED_REMEDY,
             )
         self._complete(journal)
 

@@ -26,8 +26,8 @@ wiring.build_early(wiring.create_tasks, wiring.create_models)
     "/upload/tasks",
     summary="List tasks, newest first",
     description="Returns one page. To request the next page, send the `cursor` of the response as the query parameter "
-    "`cursor`. A page can have fewer than `limit` tasks, or none, even if more pages follow. The last page has "
-    "`cursor` null.",
+    "`cursor`. A page can have fewer than `limit` tasks, or none, even if more pages follow. On the last page, "
+    "`cursor` is null.",
     tags=["Tasks"],
     responses=describe_responses(HTTPStatus.OK, "A page of tasks.", body="TaskList", problems=[InvalidReferenceError]),
 )
@@ -77,7 +77,8 @@ def read_local_model(model_id: str) -> Response[str]:
     summary="List models, newest first",
     description="Returns one page of READY models. `name` selects models whose name contains the value, "
     "case-insensitively. To request the next page, send the `cursor` of the response as the query parameter `cursor`. "
-    "A page can have fewer than `limit` models, or none, even if more pages follow. The last page has `cursor` null.",
+    "A page can have fewer than `limit` models, or none, even if more pages follow. On the last page, "
+    "`cursor` is null.",
     tags=["Models"],
     responses=describe_responses(
         HTTPStatus.OK, "A page of models.", body="ModelList", problems=[InvalidReferenceError]

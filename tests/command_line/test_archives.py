@@ -285,7 +285,7 @@ def test_second_process_cannot_upload_the_same_file(
     first.communicate()
     assert second.code == 4
     assert "Upload already in progress." in second.err
-    assert "Wait until it ends, or stop it." in second.err
+    assert "Wait until that process ends, or stop it." in second.err
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "no-zip"])

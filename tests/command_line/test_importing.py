@@ -130,7 +130,7 @@ def test_existing_model_is_a_conflict_with_its_location(api: ApiServer, command_
         "Error: Model already exists.",
         "It is READY.",
         f"{record['name']}: {record['location']} ({MODEL_ID})",
-        f"{DELETE_MODEL} --exist-ok makes this a success.",
+        f"{DELETE_MODEL} To succeed if the model already exists, pass --exist-ok.",
     ]
     error = command_line.run("hf", "bert-base-uncased", "--json").json["error"]
     assert (error["exit_code"], error["type"]) == (4, "urn:modelhaul:problem:model-exists")

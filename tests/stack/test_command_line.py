@@ -108,7 +108,7 @@ def test_a_repository_with_slashes_in_its_revision(stack: Stack, github: RemoteU
 def test_refusals_have_words_and_codes(stack: Stack, terminal: Terminal) -> None:
     assert "gated" in terminal.run("hf", GATED, code=5).stderr
     assert "Model not found" in terminal.run("hf", "tests/nothing", code=3).stderr
-    assert "Not a model" in terminal.run("hf", "a/b/c", code=2).stderr
+    assert "Invalid model name" in terminal.run("hf", "a/b/c", code=2).stderr
     assert "Task not found" in terminal.run("status", "nothing", code=3).stderr
     unknown = Terminal(terminal.folder, {**terminal.environment, "MODELHAUL_API_KEY": "of-another-stack"})
     unknown.environment["MODELHAUL_API_URL"] = stack.state.api_url

@@ -112,7 +112,7 @@ def test_large_file_that_refers_to_code() -> None:
     vocabulary = {"model": {"vocab": {f"token-{number}": number for number in range(250_000)}}}
     assert inspect("tokenizer.json", vocabulary) == ContentReport("json")
     report = inspect("tokenizer.json", {**vocabulary, "auto_map": {"AutoModel": "a.B"}})
-    assert report.reason == "File has a value with more than 200,000 parts"
+    assert report.reason == "File has a value with more than 200,000 nested values"
     assert inspect("vocab.json", list(vocabulary["model"]["vocab"])).reason is None
 
 

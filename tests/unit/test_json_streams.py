@@ -71,7 +71,7 @@ def test_names_are_those_of_the_object_itself(build: Callable[[str], bytes]) -> 
 def test_one_text_may_be_no_larger_than_a_window() -> None:
     for value in ("x" * 12_000_000, '\\"' * 6_000_000, "1" * 12_000_000):
         content = b'{"a": "%s"}' % value.encode()
-        with pytest.raises(JsonError, match=r"4 MiB in one string|2,000 or more digits"):
+        with pytest.raises(JsonError, match=r"may exceed 4 MiB|2,000 or more digits"):
             check_object(*open_bytes(content))
     check_object(*open_bytes(b'{"a": "%s", "b": "%s"}' % (b"x" * 3_000_000, b"y" * 3_000_000)))
 
@@ -85,9 +85,9 @@ def test_members_come_as_they_are_written() -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ('{"b": 1, "b": 2}', "has the duplicate name 'b'"),
-        ('[{"b": 1, "b": 2}]', "has the duplicate name 'b'"),
-        ("[" + "0," * 300_000 + "0]", "more than 200,000 parts"),
+        ('{"b": 1, "b": 2}', "has the key 'b' twice in an object"),
+        ('[{"b": 1, "b": 2}]', "has the key 'b' twice in an object"),
+        ("[" + "0," * 300_000 + "0]", "more than 200,000 nested values"),
         ("[" * 5_000 + "]" * 5_000, "cannot be parsed as JSON"),
     ],
 )

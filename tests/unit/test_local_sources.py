@@ -24,7 +24,8 @@ def test_auto_selects_the_internet_if_it_is_available(monkeypatch: pytest.Monkey
         INTERNET if is_available else SourceUrls("http://hub", "http://api", "http://site", "http://raw")
     )
     assert selected.sample_repository == ("" if is_available else LOOPBACK_REPOSITORY)
-    reason = "public server" if is_available else "local test server: huggingface.co is unreachable and UPSTREAM=auto"
+    fallback = "local test server, because huggingface.co is unreachable and UPSTREAM=auto"
+    reason = "public server" if is_available else fallback
     assert [line.partition(" (")[2] for line in selected.describe()] == [f"{reason})"] * 2
 
 
@@ -50,7 +51,7 @@ def test_one_source_can_be_configured() -> None:
 def test_public_github_is_used_without_git_lfs() -> None:
     selected = choose_sources("loopback", SourceUrls(), lambda: {"hub": "http://hub", "github_lacks": "git-lfs"})
     assert (selected.urls.hub, selected.urls.github_api) == ("http://hub", INTERNET.github_api)
-    assert list(selected.describe())[1].endswith("not available without git-lfs)")
+    assert list(selected.describe())[1].endswith("requires tools that are not installed: git-lfs)")
 
 
 @pytest.mark.parametrize(

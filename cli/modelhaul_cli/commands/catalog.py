@@ -54,7 +54,7 @@ def describe_selection(record: Json) -> str:
 def show_model(
     model_id: ModelId, api_url: ApiUrl = None, api_key_file: ApiKeyFile = None, as_json: AsJson = False
 ) -> None:
-    """Show the location, gate verdict and files of a model."""
+    """Show the location, inspection result and files of a model."""
     with open_session(api_url, api_key_file, as_json=as_json) as session:
         record, manifest = read_manifest(session.api, model_id, session.screen.print_status)
         session.screen.print_document({**record, "manifest": manifest})

@@ -167,7 +167,7 @@ def describe_existing_model(count: int, exist_ok: bool | None) -> str:
         if count <= 1
         else "Use the existing models, or delete each of them with `modelhaul rm MODEL_ID` and import again."
     )
-    return remedy if exist_ok is None else f"{remedy} --exist-ok makes this a success."
+    return remedy if exist_ok is None else f"{remedy} To succeed if the model already exists, pass --exist-ok."
 
 
 def is_withdrawing(session: Session, problem: Json) -> bool:

@@ -286,7 +286,7 @@ class S3ByteStream:
         body = self._open_body(self._position)
         with self._replacing:
             self._body = body
-            if self._closed:  # `close` has closed the previous body only
+            if self._closed:  # `close` has closed only the previous body
                 body.close()
 
 

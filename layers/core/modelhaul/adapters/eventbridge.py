@@ -44,7 +44,7 @@ class EventBridgeEventBus:
             raise StorageUnavailableError(f"EventBridge PutEvents failed ({code}).")
 
     def _put(self, event: Event) -> str | None:
-        """Send the event. Return the error code of the entry, which a response with status 200 may have; else None."""
+        """Send the event. Return its error code, which a response with status 200 may contain, or None on success."""
         try:
             response = self._client.put_events(
                 Entries=[

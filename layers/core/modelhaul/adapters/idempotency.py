@@ -50,7 +50,9 @@ class DynamoDBResponseStore:
     def respond_once(
         self, resolve: Callable[[], Response], *, scope: list[str], key: str, digest: str, context: LambdaContext
     ) -> Response:
-        """Return the stored response to `key` within `scope`, or else that of `resolve`, which is stored for 24 hours.
+        """Return the stored response to `key` within `scope`.
+
+        If there is no stored response, call `resolve`, and store its response for 24 hours.
 
         A response that asks for a retry (429, 5xx, or any with Retry-After) is not stored, so that the retry calls
         `resolve` again. `digest` identifies the request. Raises IdempotencyKeyReusedError if the first request had a

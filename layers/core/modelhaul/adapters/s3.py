@@ -1,4 +1,4 @@
-"""The ObjectStore over Amazon S3."""
+"""ObjectStore on Amazon S3."""
 
 import base64
 import math
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
-# S3 copies up to 5 GB in one call, but parts that are copied in parallel are done sooner than any read timeout.
+# A single call can copy up to 5 GB, but may exceed the read timeout. Parallel copies of parts do not.
 SINGLE_COPY_LIMIT = 1024 * MIB
 COPY_PART_SIZE = 512 * MIB
 PARALLEL_COPIES = 32
@@ -110,7 +110,7 @@ class S3ObjectStore(S3MultipartUploads):
 
     def _copy_in_parts(self, source_key: str, key: str, *, size: int, etag: str) -> str:
         part_size = max(self._copy_part_size, math.ceil(size / MAX_PARTS))
-        # Without a checksum: S3 verifies its own copies, and there is no CRC-32 to compare with.
+        # Without a checksum, because S3 verifies its own copies, and the CRC-32 of the object is not known.
         with translate_errors("CreateMultipartUpload"):
             upload_id = self._client.create_multipart_upload(Bucket=self._bucket, Key=key)["UploadId"]
 

@@ -1,4 +1,4 @@
-"""The S3 client, and what all adapters of S3 share."""
+"""The S3 client, and functions that all S3 adapters share."""
 
 import base64
 import os
@@ -42,8 +42,8 @@ def create_s3_client(region: str) -> "S3Client":
         "s3",
         region,
         Config(
-            # The default for some regions presigns with signature version 2, which covers no header, such as the
-            # length.
+            # By default, URLs for some regions are presigned with signature version 2, which does not cover headers
+            # such as Content-Length.
             signature_version="s3v4",
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
@@ -133,7 +133,7 @@ def strip_quotes(etag: str) -> str:
 
 
 def translate(operation: str, error: Exception) -> TransientError:
-    """Return our error for an error of the client, with the service's code and without its message."""
+    """Translate an error of the client. The result has the service's error code, but not its message."""
     code = read_error_code(error)
     return _ERRORS.get(code, StorageUnavailableError)(f"S3 {operation} failed ({code}).")
 

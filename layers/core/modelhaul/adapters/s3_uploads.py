@@ -1,4 +1,4 @@
-"""The MultipartUploads over Amazon S3."""
+"""MultipartUploads on Amazon S3."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -79,7 +79,7 @@ class S3MultipartUploads:
             copied = response["CopyPartResult"]
             if copied.get("ChecksumCRC32") == encode_crc32(crc32):
                 return Part(number, strip_quotes(copied["ETag"]), crc32)
-            # A local stack returns no checksum of the copy: send it the bytes, which it does verify.
+            # A local stack returns no checksum for a copied part. It verifies uploaded parts, so the part is uploaded.
             body = read_whole(
                 lambda: self._client.get_object(
                     Bucket=source.bucket, Key=source.key, Range=span, IfMatch=f'"{source.etag}"'

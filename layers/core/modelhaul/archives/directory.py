@@ -1,6 +1,6 @@
 """Parse the central directory of a ZIP archive (APPNOTE 6.3.10) strictly.
 
-An archive from which two ZIP readers could extract different files is refused: neither reader is certain to be right.
+An archive from which two ZIP readers could extract different files is refused, because either reader may be wrong.
 https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
 """
 
@@ -114,7 +114,7 @@ def _check_method(name: str, flags: int, method: int) -> None:
 def _check_kind(entry: Entry, host: int, attributes: int) -> None:
     """Refuse an entry whose name denotes a file or directory, but which some reader extracts as something else.
 
-    Some readers apply a UNIX mode or a Windows attribute whatever the host is.
+    Some readers apply UNIX modes and Windows attributes regardless of the host.
     """
     name, mode = entry.name, attributes >> 16
     if host not in _KNOWN_HOSTS:

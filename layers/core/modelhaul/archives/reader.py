@@ -39,11 +39,11 @@ _MAX_EXTRA = 512  # bytes of extra fields that are read together with a local he
 _MAX_RUN_GAP = 64 * 1024
 _MAX_RUN_SIZE = 4 * 1024 * 1024
 _CONCURRENCY = 8
-_MAX_HEADS = 1_000  # per run: a few bytes in the archive can decompress to a head of two kilobytes
+_MAX_HEADS = 1_000  # entries per run, to limit memory: an entry of a few bytes can decompress to a head of 2 KB
 
 
 class ArchiveReader:
-    """Reads one archive of `size` bytes. Every method raises ArchiveRefusedError and what `open_range` raises."""
+    """Reads one archive of `size` bytes. Every method raises ArchiveRefusedError and the errors of `open_range`."""
 
     def __init__(self, open_range: OpenRange, size: int, limits: ArchiveLimits) -> None:
         self._open_range = open_range
@@ -54,7 +54,7 @@ class ArchiveReader:
     def entries(self) -> Sequence[Entry]:
         """All entries of the central directory, in the order of their offsets.
 
-        One or two requests, and up to 32 small requests more if stored archives lie at the end of this one.
+        Takes one or two requests, and up to 32 more small requests if archives are stored at the end of this archive.
         """
         start = max(0, self._size - TAIL_SIZE)
         tail = self._read(start, self._size)
@@ -92,10 +92,10 @@ class ArchiveReader:
     def read_heads(self, entries: Sequence[Entry], size: int, *, max_requests: int) -> Iterator[tuple[Entry, bytes]]:
         """Yield each of the ordered entries with the first `size` bytes of its content.
 
-        The CRC-32 of the content is not verified: a head is enough to choose the files to read, but not to accept a
-        file. `read_entry` verifies. Adjacent entries are read in one request. A data descriptor that is far from its
-        head takes one more. Raises ArchiveRefusedError before the first head if the adjacent entries would take more
-        than `max_requests`.
+        The CRC-32 of the content is not verified. A head is enough to choose the files to read, but a file must be
+        accepted only after `read_entry` has verified it. Adjacent entries are read in one request. A data descriptor
+        that is far from its head takes one more request. Raises ArchiveRefusedError before the first head if the
+        entries would take more than `max_requests` requests, without those for data descriptors.
         """
         groups = group_adjacent(entries, lambda e: _find_head_end(e, size))
         runs = [run for group in groups for run in batched(group, _MAX_HEADS, strict=False)]
@@ -253,7 +253,10 @@ def _find_header_end(entry: Entry) -> int:
 
 
 def group_adjacent(entries: Sequence[Entry], find_end: Callable[[Entry], int]) -> Iterator[list[Entry]]:
-    """Group ordered entries into runs to read in one request each. `find_end`: the end of what is read of an entry."""
+    """Group ordered entries into runs to read in one request each.
+
+    `find_end` returns the end of the bytes to read for an entry.
+    """
     run: list[Entry] = []
     for entry in entries:
         if run and (

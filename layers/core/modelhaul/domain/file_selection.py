@@ -38,8 +38,8 @@ _EXCLUDED = {
     Weights.SAFETENSORS: (_Format.PYTORCH, _Format.TRAINING, _Format.OTHER),
     Weights.PYTORCH: (_Format.SAFETENSORS, _Format.OTHER),
 }
-# Other weights are loaded by name from their own directory. The replacement of these may be in another directory:
-# Llama's original/consolidated.00.pth is below the directory of its safetensors.
+# Suffixes of weights whose replacement may be in another directory: Llama's original/consolidated.00.pth is below the
+# directory of its safetensors. Other weights are loaded by name from their own directory.
 _ANY_DIRECTORY = (".pt", ".pth", ".ckpt")
 
 
@@ -75,9 +75,9 @@ def _choose_weights(model: ResolvedModel, weights: Weights, paths: Iterable[str]
     unreplaced = [p for p in replaced if not p.endswith(_ANY_DIRECTORY) and PurePosixPath(p).parent not in directories]
     if unreplaced:
         raise RequiredFilesError(
-            f"weights={weights} would exclude {_list_paths(unreplaced)} from {model.describe()}, but their directories "
-            f"have no {weights} weights to replace them. Submit with weights=all, or exclude these files with "
-            "ignore_patterns."
+            f"weights={weights} would exclude {_list_paths(unreplaced)} from {model.describe()}, but the directories "
+            f"of these files have no {weights} weights that replace them. Submit with weights=all, or exclude these "
+            "files with ignore_patterns."
         )
     return [path for path in formats if path not in excluded]
 

@@ -64,9 +64,10 @@ class ContentReport:
 
     `format` is a short constant name, such as `safetensors` or `torch-zip`, or `unknown`. `reason` says why the content
     was not parsed to its end in that format, and is None if it was. `is_loadable`: pickle loaders read such content
-    (pickles, archives of pickles, numpy arrays, compressed files), whatever the file's name. `unread`: whether loadable
-    content was not parsed to its end, if `reason` does not show that (in archives). `pickles` are the concatenated
-    pickles of loadable content, for the second scanner. It is None if they are unknown or exceed 4 MiB.
+    (pickles, archives of pickles, numpy arrays, compressed files), regardless of the file's name. `unread`: whether
+    loadable content was not parsed to its end, for archives and compressed files. It is None for other content, for
+    which `reason` shows this. `pickles` are the concatenated pickles of loadable content, for the second scanner. It is
+    None if they are unknown or exceed 4 MiB.
     """
 
     format: str

@@ -20,7 +20,7 @@ _QUOTE = re.compile(rb'[^\\]"')
 _TOO_MANY_DIGITS = b"0" * 2_000
 _AS_DIGITS = bytes(ord("0") if chr(byte).isdecimal() and byte < 128 else ord(" ") for byte in range(256))  # noqa: PLR2004 - ASCII
 _MAX_WHOLE_SIZE = 4 * 1024 * 1024  # bytes that are parsed at once, into objects of at most thirty times as many
-_MAX_PARTS = 200_000  # of one member's value
+_MAX_VALUES = 200_000  # in one member's value
 _MAX_SHARDS = 100_000
 _MAX_NAME_LENGTH = 80  # characters of a name in a message
 
@@ -47,7 +47,7 @@ def find_names(read: ReadRange, size: int, wanted: Collection[str]) -> set[str]:
 def read_members(read: ReadRange, start: int, end: int) -> Iterator[tuple[str, Any]]:
     """Yield name and value of each member of the object in bytes `start` to `end` (excluded), one member at a time.
 
-    Raises JsonError, also for a value with more than 200,000 parts or a duplicate name.
+    Raises JsonError, also for a value with more than 200,000 nested values, and for a duplicate key.
     """
     events = _read_events(read, start, end)
     if next(events, None) != ("start_map", None):
@@ -55,15 +55,15 @@ def read_members(read: ReadRange, start: int, end: int) -> Iterator[tuple[str, A
     for event, name in events:
         if event == "map_key":
             try:
-                yield name, _build(next(events), events, [_MAX_PARTS])
+                yield name, _build(next(events), events, [_MAX_VALUES])
             except RecursionError:
                 raise JsonError("cannot be parsed as JSON") from None
 
 
 def read_texts(read: ReadRange, size: int) -> Iterator[str]:
-    """Yield every string value in the file's JSON, including the values of duplicate names. Raises JsonError.
+    """Yield every string value in the file's JSON, including the values of duplicate keys. Raises JsonError.
 
-    A file of up to 4 MiB may contain whatever `json` accepts, such as `NaN`.
+    A file of up to 4 MiB may contain everything that `json` accepts, such as `NaN`.
     """
     if size > _MAX_WHOLE_SIZE:
         yield from (value for event, value in _read_events(read, 0, size) if event == "string")
@@ -113,16 +113,16 @@ def _parse_object(content: bytes) -> dict[str, Any]:
 
 
 def _build(first: tuple[str, Any], events: Iterator[tuple[str, Any]], left: list[int]) -> Any:
-    """Return the value that starts with the event `first`. It may have at most `left[0]` parts."""
+    """Return the value that starts with the event `first`. It may have at most `left[0]` values, including itself."""
     left[0] -= 1
     if left[0] < 0:
-        raise JsonError(f"has a value with more than {_MAX_PARTS:,} parts")
+        raise JsonError(f"has a value with more than {_MAX_VALUES:,} nested values")
     event, value = first
     if event == "start_map":
         built: dict[str, Any] = {}
         while (member := next(events))[0] == "map_key":
             if member[1] in built:
-                raise JsonError(f"has the duplicate name {member[1][:_MAX_NAME_LENGTH]!r}")
+                raise JsonError(f"has the key {member[1][:_MAX_NAME_LENGTH]!r} twice in an object")
             built[member[1]] = _build(next(events), events, left)
         return built
     if event == "start_array":
@@ -179,7 +179,7 @@ class _Feed:
         window = self._read(self._next, min(self._next + _WINDOW, self._end))
         self._next += len(window)
         if len(window) == _WINDOW and not _QUOTE.search(window):
-            raise JsonError("has more than 4 MiB in one string, or in numbers alone")
+            raise JsonError("has a string, or a sequence without strings, that may exceed 4 MiB")
         if _TOO_MANY_DIGITS in window.translate(_AS_DIGITS):
             raise JsonError("has 2,000 or more digits in a row")
         return window

@@ -19,7 +19,7 @@ def is_path(path: str) -> bool:
 
 
 def staging_prefix(task_id: str) -> str:
-    """Return the key prefix in the models bucket of a task's files that are verified, but not yet published."""
+    """Return the key prefix, in the models bucket, of a task's verified files before they are published."""
     return f"staging/{task_id}/"
 
 

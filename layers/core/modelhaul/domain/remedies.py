@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from modelhaul.domain import errors
 
 _TASK_REMEDIES: Mapping[type[errors.PermanentError], str] = {
-    errors.InvalidReferenceError: "Rename the file or directory in the message, and submit the import again.",
+    errors.InvalidReferenceError: "Rename the file or directory that the message names, and submit the import again.",
     errors.ModelNotFoundError: "Check that the model still exists under this name. If it is private, ask an operator "
     "to configure a token with read access.",
     errors.RevisionNotFoundError: "Submit an existing branch, tag or commit that has files.",
@@ -17,14 +17,14 @@ _TASK_REMEDIES: Mapping[type[errors.PermanentError], str] = {
     "gated, request access on its page first. Then submit the import again.",
     errors.ModelDisabledError: "Import another model. The source has disabled this one.",
     errors.ModelExistsError: "Use the existing model, or delete it and submit the import again.",
-    errors.ImportInProgressError: "Follow the task in the message. If the message says that files are being removed, "
-    "submit the import again in 30 minutes.",
-    errors.DeletionInProgressError: "Submit the import again in a few minutes, when the model is deleted.",
+    errors.ImportInProgressError: "Follow the task that the message names. If the message says that files are being "
+    "removed, submit the import again in 30 minutes.",
+    errors.DeletionInProgressError: "Wait a few minutes until the deletion ends, and submit the import again.",
     errors.ImportCancelledError: "Submit the import again to restart it. Verified files are reused.",
-    errors.FileMissingError: "Check that the file in the message still exists, and that the configured token can read "
-    "its repository. Otherwise ask the owner to upload the file. Then submit the import again.",
-    errors.FileTooLargeError: "Ask the owner to split the file or store it as the message describes, and submit the "
-    "import again.",
+    errors.FileMissingError: "If the file does not exist, ask the owner to upload it. If it exists, ask an operator to "
+    "check that the configured token can read its repository. Then submit the import again.",
+    errors.FileTooLargeError: "If the message names Git LFS, ask the owner to store the file in Git LFS. Otherwise ask "
+    "the owner to split the file. Then submit the import again.",
     errors.EmptyModelError: "Submit a revision that has files, or patterns that match its files.",
     errors.RequiredFilesError: "Add the files that the message names, or change the selection as it describes, and "
     "submit the import again.",
@@ -38,14 +38,14 @@ _TASK_REMEDIES: Mapping[type[errors.PermanentError], str] = {
     errors.ArchiveRefusedError: "Create the archive again as the message describes, and upload it. If the archive is "
     "damaged, upload the original again.",
     errors.NoModelInArchiveError: "Add the files that the message names, create the archive again, and upload it.",
-    errors.ArchiveTooLargeError: "Split the archive, or ask an operator to raise the limit in the message.",
+    errors.ArchiveTooLargeError: "Split the archive, or ask an operator to raise the limit that the message names.",
     errors.ArchiveReplacedError: "Upload the archive again, and do not change it until its task has ended.",
     errors.UploadExpiredError: "Start a new upload, and upload the archive within 12 hours.",
     errors.CredentialsRefusedError: "Ask an operator to check that the secret exists, holds a valid token and can be "
     "read by the functions, and submit the import again.",
-    errors.UntrustedHostError: "Ask an operator to add the host in the message to AllowedHosts if it is trusted, or to "
-    "configure an HTTPS URL for the source if the URL is plain http. If the source returned an invalid URL, report it "
-    "to the operator of the source.",
+    errors.UntrustedHostError: "If you trust the host that the message names, ask an operator to add it to "
+    "AllowedHosts. If the configured URL of the source is plain http, ask an operator to change it to HTTPS. If the "
+    "source returned an invalid URL, report it to the operator of the source.",
     errors.RetriesExhaustedError: "Submit the import again later. Verified files are reused. If the error persists, "
     "ask an operator to search the logs for the task ID.",
     errors.StepCrashedError: "Submit the import again. If the error persists, ask an operator to search the logs for "
@@ -54,7 +54,7 @@ _TASK_REMEDIES: Mapping[type[errors.PermanentError], str] = {
 }
 
 _RETRY_LATER = "Retry the request after the number of seconds in the Retry-After header."
-_CORRECT = "Correct the values in the message, and retry the request."
+_CORRECT = "Correct the values that the message names, and retry the request."
 # Remedies of errors that only requests fail with, or that differ between requests and tasks.
 _REQUEST_REMEDIES: Mapping[type[errors.ModelhaulError], str] = {
     errors.InvalidReferenceError: _CORRECT,
@@ -64,12 +64,12 @@ _REQUEST_REMEDIES: Mapping[type[errors.ModelhaulError], str] = {
     errors.ModelNotFoundError: "Check the name or ID. GET /v1/models lists the available models. If the model is "
     "private at its source, ask an operator to configure a token with read access.",
     errors.ModelFileNotFoundError: "Use a path from the model's manifest, which GET /v1/models/{model_id} returns.",
-    errors.ImportInProgressError: "Follow or cancel the task in the message. If the message says that files are being "
-    "removed, wait 30 minutes instead.",
+    errors.ImportInProgressError: "Follow or cancel the task that the message names. If the message says that files "
+    "are being removed, wait 30 minutes instead.",
     errors.TaskNotFoundError: "Check the task ID. GET /v1/upload/tasks lists the tasks.",
     errors.TaskEndedError: "Read the task to see its result. DELETE /v1/models/{model_id} deletes an imported model.",
-    errors.ArchiveTooLargeError: "Use the upload method that the message names, split the archive, or ask an operator "
-    "to raise the limit in the message.",
+    errors.ArchiveTooLargeError: "If the message names another upload method, use it. Otherwise split the archive, or "
+    "ask an operator to raise the limit that the message names.",
     errors.InvalidIdempotencyKeyError: "Send a valid Idempotency-Key, such as a UUID, or omit the header.",
     errors.IdempotencyKeyReusedError: "Use a new Idempotency-Key for each new request.",
     errors.RequestInProgressError: "Retry the same request with the same Idempotency-Key after the number of seconds "

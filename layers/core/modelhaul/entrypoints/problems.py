@@ -183,7 +183,9 @@ def create_invalid_response(error: RequestValidationError) -> Response[str]:
 def _describe_invalid_field(error: Mapping[str, Any]) -> str:
     repeated = error.get("input") if error["loc"][0] == "query" else None
     # No query parameter accepts several values.
-    return f"must be sent once, but was sent {len(repeated)} times" if isinstance(repeated, list) else str(error["msg"])
+    if isinstance(repeated, list):
+        return f"must not be repeated, but was sent {len(repeated)} times"
+    return str(error["msg"])
 
 
 def create_no_route_response(_: NotFoundError) -> Response[str]:

@@ -85,7 +85,7 @@ class ArchiveAcceptor:
         """Find the models in the task's archive, claim them and send the plan message.
 
         Raises ArchiveRefusedError, NoModelInArchiveError, ArchiveReplacedError, UploadExpiredError,
-        InvalidReferenceError, and what ImportRepository.claim_models raises.
+        InvalidReferenceError, and the errors of ImportRepository.claim_models.
         """
         task = self.tasks.find_task(message.task_id)
         if task is not None and task.stage is Stage.UPLOADING:

@@ -56,7 +56,7 @@ class TaskFinisher:
     def fail(
         self, task_id: str, error: ModelhaulError, failed: Mapping[str, ModelError] = MappingProxyType({})
     ) -> None:
-        """End the task as FAILED and clean it up. The first end of a task is final: a later one changes nothing.
+        """End the task as FAILED and clean it up. The first end of a task is final; later calls change nothing.
 
         `failed`: errors of single models, by model id.
         """

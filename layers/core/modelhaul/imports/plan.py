@@ -43,7 +43,7 @@ class Planner:
     def plan_import(self, message: PlanImport) -> None:
         """List the models' files, record them and send the transfer messages.
 
-        Raises what ModelSource.list_files raises, EmptyModelError, RequiredFilesError, InvalidReferenceError,
+        Raises the errors of ModelSource.list_files, EmptyModelError, RequiredFilesError, InvalidReferenceError,
         FileTooLargeError.
         """
         task = self.tasks.find_task(message.task_id)
@@ -59,7 +59,7 @@ class Planner:
             totals = Progress(files_total=len(files), bytes_total=sum(f.size for f in files))
             check_at = self.clock() + CHECK_AFTER
             if not self.tasks.start_stage(task.id, Stage.TRANSFERRING, totals=totals, check_at=check_at):
-                # The task has ended, or another delivery of this message was faster. That one sends the same messages.
+                # The task has ended, or another delivery of this message was faster and sends the same messages.
                 current = self.tasks.find_task(task.id)
                 if current is None or current.status is not TaskStatus.PENDING:
                     return
@@ -106,7 +106,7 @@ class Planner:
     def _check_required(self, source: ModelSource, model: ResolvedModel, files: Iterable[SourceFile]) -> None:
         """Check that a repository is a model. Raises RequiredFilesError.
 
-        The check is on all files, selected or not: any part of a model can be imported.
+        All files of the repository are checked, because a part of a model need not have the required files.
         """
         by_path = {file.path: file for file in files}
         paths = {path for path, file in by_path.items() if file.kind is FileKind.FILE}

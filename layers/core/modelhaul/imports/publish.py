@@ -74,7 +74,7 @@ class Publisher:
         """Publish the task's models, or continue in a new message when the `remaining()` seconds run out.
 
         If the inspection rejects some of an archive's models, the other models are still published. A task that is DONE
-        is only cleaned up: the message is then a duplicate, or comes from the sweep.
+        is only cleaned up, because the message is then a duplicate, or comes from the sweep.
         """
         task = self.tasks.find_task(message.task_id)
         models = self.models.find_models(task.model_ids) if task is not None else []
@@ -82,7 +82,7 @@ class Publisher:
             logger.info("publish skipped: task is not ready to publish", extra={"task_id": message.task_id})
             return
         listed = list(self.files.list_files(task.id))
-        # The first message of a task that was never swept. If publishing has started, the message is a duplicate.
+        # The first message, and the sweep has not resent it. If publishing has started, the message is a duplicate.
         is_first = message.attempt == 1 and not (message.after or message.resumed or task.sweeps)
         if is_first and task.stage is Stage.PUBLISHING:
             logger.info("publish skipped: another function is publishing", extra={"task_id": task.id})
@@ -225,7 +225,8 @@ class Publisher:
         if current is None or current.status is not TaskStatus.DONE:
             return
         found = {model.model_id: model for model in self.models.find_models(task.model_ids)}
-        # A duplicate message may have copied files of these models again: after their deletion, or before the refusal.
+        # A duplicate message may have copied files of models that were deleted since, or copied files before their
+        # model was rejected.
         deleted = files.select_models([m for m in files.models if _is_gone(found.get(m.model_id), task)])
         self.store.delete([*deleted.list_keys(), *(manifest_key(model.model_id) for model in deleted.models)])
         ready = files.select_models(

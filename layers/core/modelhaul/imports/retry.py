@@ -56,7 +56,7 @@ _STAGES = {
 
 
 class TransferError(Exception):
-    """An attempt that failed with `error`. `advanced`: it stored progress that the next attempt continues from."""
+    """An attempt that failed with `error`. `advanced`: it stored progress, from which the next attempt continues."""
 
     def __init__(self, error: ModelhaulError, *, advanced: bool) -> None:
         super().__init__(error.detail)
@@ -78,7 +78,7 @@ class Fail:
 def decide_retry(message: Message, error: ModelhaulError, *, advanced: bool = False) -> Retry | Fail:
     """Decide whether a step that failed with `error` is retried.
 
-    `advanced`: this attempt stored progress, so that the next one counts as the first again.
+    `advanced`: this attempt stored progress, so the next attempt counts as the first one.
     """
     if isinstance(error, PermanentError):
         return Fail(error)
@@ -143,9 +143,10 @@ class StepRunner:
             self._handle_error(message, internal, advanced=False)
 
     def record_crash(self, message: Message) -> None:
-        """End the task of a message that every function died on, unless its work is done or in progress.
+        """End the task of a message after every function that received it died.
 
-        The last function may have finished the work and died before it deleted the message.
+        No-op if the work is done or in progress: the last function may have finished the work, and died before it
+        deleted the message.
         """
         name = _STEP_NAMES[message.kind]
         if not self._has_work(message):

@@ -34,7 +34,7 @@ class ImportSubmitter:
     def submit(self, source: Source, name: str, revision: str, selection: Selection = WHOLE) -> Task:
         """Accept one model, or a part of it. Each selection of a model's files is a separate model.
 
-        Raises what ModelResolver.resolve and ImportRepository.claim_import raise.
+        Raises the errors of ModelResolver.resolve and ImportRepository.claim_import.
         """
         resolved = replace(self.open_resolver(source).resolve(name, revision), selection=selection)
         now = self.clock()

@@ -51,7 +51,7 @@ class ArchiveSubmitter:
         """Accept an archive that was sent in the request, after all of its entries are verified.
 
         Raises ArchiveTooLargeError above 4.5 MB, ArchiveRefusedError, NoModelInArchiveError, InvalidReferenceError,
-        and what ImportRepository.claim_import raises. Nothing is stored in these cases.
+        and the errors of ImportRepository.claim_import. Nothing is stored in these cases.
         """
         if len(body) > MAX_POSTED:
             raise ArchiveTooLargeError(

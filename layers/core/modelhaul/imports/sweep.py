@@ -82,7 +82,7 @@ class Sweeper:
             stalled = ImportStalledError(f"The import made no progress for about 23 hours (stage {task.stage}).")
             self.finisher.fail(task.id, stalled)
             return
-        # Postponed before the messages are sent, to not overwrite the heartbeats of their receivers.
+        # Postponed before the messages are sent, because a later write could replace the heartbeats of the receivers.
         pause = min(_MAX_PAUSE, CHECK_AFTER * 2 ** (task.sweeps + 1))
         self.tasks.postpone_check(task.id, check_at=self.clock() + pause, sweeps=task.sweeps + 1)
         self._resend_messages(task)

@@ -57,8 +57,10 @@ class Transferrer:
     create_transfer: CreateTransfer = FileTransfer
 
     def transfer_files(self, message: TransferFiles, remaining: Callable[[], float]) -> None:
-        """Transfer the message's files until they are done, or `remaining()` seconds are nearly over. A new message
-        then has the rest. Duplicates of a message find the files done or leased, and do nothing.
+        """Transfer the message's files until they are done, or the `remaining()` seconds are nearly over.
+
+        In the second case, a new message has the remaining files. A duplicate of a message is a no-op, because its
+        files are done or leased.
 
         Raises TransferError.
         """

@@ -21,8 +21,8 @@ def conclude(
 ) -> GateReport:
     """Return the report of a model. Raises UnsafeModelError for findings that the policy blocks.
 
-    `reports`, `digests` (SHA-256) and `opinions` are by file, `named_by` has the file that names a file. `incomplete`
-    are flags of indexes with missing shards.
+    The keys are file paths. `digests`: the SHA-256 of each file. `named_by`: for a file that another file lists, the
+    path of that other file. `incomplete`: flags of indexes with missing shards.
     """
     reasons: dict[str, list[str]] = {}
     for path, report in reports.items():
@@ -59,8 +59,8 @@ def _list_reasons(
     is_run = named_by is not None or is_unpickled(path) or runs_when_loaded(path)
     is_unread = report.is_unread or (report.reason is not None and is_run)
     if not reasons and is_unread and policy is PicklePolicy.BLOCK:
-        role = f" (referenced by {named_by}, so a loader may unpickle it)" if named_by is not None else ""
-        reasons.append(f"{report.reason}{role}")
+        role = f", and referenced by {named_by}, so a loader may unpickle it" if named_by is not None else ""
+        reasons.append(f"Not inspected completely ({report.reason}){role}")
     if opinion is not None and opinion.verdict is SecondOpinion.MALICIOUS:
         reasons += opinion.reasons
     return reasons

@@ -34,7 +34,10 @@ class OpenedFile:
 
 
 def open_bytes(path: str, content: bytes, around: OpenedFile) -> OpenedFile:
-    """Return the decompressed content of the file `around`, which a loader reads as that file."""
+    """Return the decompressed content of `around` as a file.
+
+    Loaders decompress transparently, so it has the same role as `around`.
+    """
     return OpenedFile(
         path,
         len(content),

@@ -8,7 +8,7 @@ from modelhaul.ports.pickle_scanner import PickleScanner
 
 _MAX_SIZE = 16 * 1024 * 1024  # bytes of a model's pickles that the second scanner reads
 _TIMEOUT = 60.0  # seconds
-_PUBLISHING_SECONDS = 90.0  # of the function's time that the second scanner leaves
+_PUBLISHING_SECONDS = 90.0  # of the function's time, reserved for publishing; the scanner must not use them
 
 
 @dataclass(slots=True)
@@ -24,7 +24,10 @@ class SecondScans:
         self._size = 0
 
     def add(self, path: str, pickles: bytes | None) -> None:
-        """Add the pickles of a file. They stay unverified if they are not known, or if the model has too many."""
+        """Add the pickles of a file.
+
+        Record UNVERIFIED instead if `pickles` is None, or if the model's pickles exceed 16 MiB.
+        """
         self._size += len(pickles or b"")
         if pickles is None or self._size > _MAX_SIZE:
             self.notes.opinions[path] = PickleOpinion(SecondOpinion.UNVERIFIED)
@@ -32,7 +35,7 @@ class SecondScans:
             self._pending[path] = pickles
 
     def run(self, remaining: float) -> None:
-        """Scan the pending pickles. `remaining` are the seconds of the function."""
+        """Scan the pending pickles. `remaining`: the seconds that the function has left."""
         pending, self._pending = self._pending, {}
         seconds = min(_TIMEOUT, remaining - _PUBLISHING_SECONDS)
         opinions = self.scanner.scan(list(pending.values()), seconds=seconds) if pending and seconds > 0 else []

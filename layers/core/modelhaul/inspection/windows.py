@@ -67,7 +67,7 @@ class Cursor:
                     break
                 return value
             shift += 7
-        raise ContentError(f"Varint is not in its shortest form before byte {self.position:,}")
+        raise ContentError(f"Varint that ends at byte {self.position:,} is not in its shortest form")
 
     def _fill(self, count: int) -> None:
         """Fill the buffer from the position, with `count` bytes or more. Raises ContentError."""

@@ -45,7 +45,7 @@ class ModelSource(Protocol):
         """
 
     def locate(self, model: ResolvedModel, file: SourceFile) -> ObjectRange | None:
-        """Return the range in S3 that has the file's bytes unchanged, so that S3 can copy it, None if there is none.
+        """Return the S3 object range with the file's unchanged bytes, which S3 can copy, None if there is no range.
 
         Raises ArchiveRefusedError, ArchiveReplacedError.
         """

@@ -32,7 +32,7 @@ from modelhaul.transfer.ranges import Connections, RangeReader, RangesIgnoredErr
 from modelhaul.transfer.settings import MIB, StreamSettings
 from modelhaul.transfer.window import PartBuffer, PartWindow
 
-_BUFFER_BUDGET = 144 * MIB  # with the interpreter and its libraries this stays below 256 MB
+_BUFFER_BUDGET = 144 * MIB  # bytes; with the interpreter and its libraries, a function needs less than 256 MB
 _TICK = 0.5  # seconds between two checks of the time
 
 
@@ -53,8 +53,8 @@ class Paused:
 class FileTransfer:
     """Transfers `file` to `key`, from `checkpoint` on if there is one.
 
-    `remaining` returns the seconds that the function has left. If the file's bytes are stored in S3 as they are, at
-    `origin`, they are read to be verified, and S3 copies the parts.
+    `remaining` returns the seconds that the function has left. `origin`: the S3 object range that contains the file's
+    bytes unchanged, if any. The bytes are then only read to verify them, and S3 copies the parts.
     """
 
     file: SourceFile
@@ -90,9 +90,10 @@ class FileTransfer:
     def run(self) -> Moved | Paused:
         """Transfer until the file is stored and verified, or the function's time is nearly over.
 
-        Raises what the source and the store raise once reconnecting did not help; what was uploaded by then has a
-        checkpoint. DigestMismatchError, SourceChangedError and UploadGoneError discard the upload and the checkpoint,
-        so that the next transfer starts at the first byte. LeaseLostError and TaskEndedError discard nothing.
+        Raises the last error of the source or the store when all reconnects have failed. After a TransientError, the
+        uploaded parts are saved in a checkpoint. DigestMismatchError, SourceChangedError and UploadGoneError discard
+        the upload and the checkpoint instead, so that the next transfer starts at the first byte. LeaseLostError and
+        TaskEndedError discard nothing.
         """
         self._begin()
         try:
@@ -127,7 +128,7 @@ class FileTransfer:
         )
 
     def _move(self) -> bool:
-        """Return True if the function's time is nearly over, False once every part is stored."""
+        """Return True if the function's time is nearly over, False when all parts are stored."""
         self._pool = ThreadPoolExecutor(self.settings.uploaders, thread_name_prefix="upload")
         paused = False
         try:
@@ -147,7 +148,8 @@ class FileTransfer:
             try:
                 raise failure
             finally:
-                del failure  # with the traceback it would be a reference cycle that holds this frame
+                # Without this, the traceback and `failure` form a reference cycle that keeps this frame in memory.
+                del failure
         return paused
 
     def _watch(self) -> bool:
@@ -241,22 +243,25 @@ class FileTransfer:
         if self._window.parts and self._window.state is None:
             raise FileTooLargeError(
                 f"The transfer of {self.file.path} did not finish within one function invocation, and cannot be "
-                "resumed because libcrypto 3 is not available."
+                "resumed because libcrypto 3 is not available. Ask an operator to check the runtime of the functions."
             )
         self._save()
 
     def _finish(self) -> Moved:
         sha256 = self._hasher.verify(self.file.path)
-        # A function that dies after the next call leaves the whole file: its successor reads nothing again.
+        # If this function dies after the next call, the checkpoint covers the whole file, and the next function does
+        # not read the source again.
         self._save()
-        # A function that was delayed until another one leased the file must not replace the object of that one.
+        # Another function may have leased the file while this function was delayed. Its object must not be replaced.
         self.lease.confirm()
         etag = self.uploads.complete_upload(self.key, self._upload_id, self._window.parts, size=self.file.size)
         return Moved(sha256, etag)
 
     def _discard(self) -> None:
-        """Delete the checkpoint, then the upload. The first needs the lease: without it, another function may be using
-        the upload, which stays.
+        """Delete the checkpoint, then abort the upload.
+
+        Without the lease, deleting the checkpoint raises LeaseLostError, and the upload is kept, because another
+        function may be using it.
         """
         self.lease.discard_checkpoint()
         self.uploads.abort_upload(self.key, self._upload_id)

@@ -60,11 +60,13 @@ class LargeFileTransfer:
     create_transfer: CreateTransfer = FileTransfer
 
     def transfer(self, record: FileRecord) -> None:
-        """Transfer and record the file, or set `session.paused` if time ran out. No-op if another function has it.
+        """Transfer and record the file, or set `session.paused` if time ran out.
 
-        Raises LeaseLostError, TaskEndedError, and what the source and the store raise.
+        No-op if the file is done, or leased to another function. Raises LeaseLostError, TaskEndedError, and the errors
+        of the source and the store.
         """
-        # A copy cannot be interrupted. The first file of a session is tried whatever its size: it never has more time.
+        # A copy cannot be interrupted. The first file of a session is tried regardless of its size, because no later
+        # session has more time for it.
         needed = estimate_copy_time(record.file.size) if self.session.advanced else 0
         if self.session.is_out_of_time(needed=needed):
             self.session.paused = True

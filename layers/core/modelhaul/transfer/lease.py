@@ -1,4 +1,4 @@
-"""The lease of a file, as the transfer of its content needs it."""
+"""The interface through which a transfer uses the lease of its file."""
 
 from typing import Protocol
 
@@ -6,8 +6,10 @@ from modelhaul.domain.files import Checkpoint
 
 
 class Lease(Protocol):
-    """A file that this function has leased. Every method renews the lease, and raises LeaseLostError if the
-    function does not have it any more: it expired and another function took it, or the file is done.
+    """The lease of a file by this function. Every method renews the lease.
+
+    Every method raises LeaseLostError if this function no longer has the lease: either the lease expired and another
+    function leased the file, or the file is done.
     """
 
     def confirm(self) -> None:

@@ -7,17 +7,17 @@ from modelhaul.domain.digests import Algorithm, Digest
 from modelhaul.domain.files import SourceFile
 
 _MIB = 1024 * 1024
-_COPY_RATE = 1e9  # bytes per second of a copy inside S3, by many parallel parts; cautious
+_COPY_RATE = 1e9  # bytes per second of a copy within S3 in many parallel parts; a low estimate
 
 
 @dataclass(frozen=True, slots=True)
 class TransferPolicy:
     """Sizes are bytes.
 
-    A file of up to `small_file` is transferred whole, in memory. A message has at most `group_files` small files (with
-    the task's counter one DynamoDB transaction of 100 actions) of `group_bytes` together. Content of `min_indexed` or
-    more is indexed by its SHA-256, too; smaller content only by the digest that its source publishes, since an entry
-    costs as much to write as the file's record.
+    A file of up to `small_file` is transferred whole, in memory. A message has at most `group_files` small files, with
+    at most `group_bytes` in total. Their records and the task's counter fit into one DynamoDB transaction (100
+    actions). Content of at least `min_indexed` is also indexed by its SHA-256. Smaller content is indexed only by its
+    published digest, because each index entry costs as much to write as the file's record.
     """
 
     small_file: int = 8 * _MIB
@@ -27,12 +27,12 @@ class TransferPolicy:
 
 
 def list_digests(file: SourceFile, sha256: str, policy: TransferPolicy) -> Iterable[str]:
-    """Return the digests by which the content is indexed: the one that its source publishes, and its SHA-256."""
+    """Return the digests by which the content is indexed: its published digest, and its SHA-256."""
     if file.size >= policy.min_indexed:
         return dict.fromkeys((str(Digest(Algorithm.SHA256, sha256)), str(file.digest)))
     return (str(file.digest),) if file.digest.algorithm.identifies else ()
 
 
 def estimate_copy_time(size: int) -> float:
-    """Return the seconds that S3 may take to copy `size` bytes inside itself."""
+    """Return the seconds that a copy of `size` bytes within S3 may take."""
     return size / _COPY_RATE

@@ -21,15 +21,15 @@ logger = logging.getLogger(__name__)
 
 
 class RangesIgnoredError(Exception):
-    """An additional connection received the whole file, so that only the first connection can continue."""
+    """An additional connection received the whole file, so only the first connection can continue."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Connections:
     """State that the connections to a file's source share.
 
-    `etag` is the content's, as its source calls it; `wanted` how many connections there should be, of at most `limit`;
-    `received` the bytes that arrived. `stopping` ends every read.
+    `etag`: the source's ETag of the content. `wanted`: the desired number of connections, at most `limit`. `received`:
+    the number of received bytes. `stopping` ends every read.
     """
 
     file: SourceFile
@@ -57,10 +57,10 @@ class Connections:
                 raise SourceChangedError(f"{self.file.path} changed at its source during the transfer.")
 
     def register(self, index: int, stream: ByteStream) -> None:
-        """Let `close` end the stream of connection `index`."""
+        """Register the stream of connection `index`, so that `close` closes it."""
         with self._lock:
             self._streams[index] = stream
-            if self.stopping.is_set():  # too late for `close`
+            if self.stopping.is_set():  # `close` may have run already
                 stream.close()
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class Connections:
 
 @dataclass(slots=True)
 class _Span:
-    """An open response: `position` is where in the file its next byte belongs, `end` where its range ends."""
+    """An open response. `position`: the offset in the file of its next byte. `end`: the end of its range."""
 
     stream: ByteStream
     position: int
@@ -89,10 +89,10 @@ class RangeReader:
     _span: _Span | None = None
 
     def fill(self, part: PartBuffer, on_received: Callable[[PartBuffer], None]) -> None:
-        """Fill the part, from the open response if that continues there. `on_received` is called after each read.
+        """Fill the part. Use the open response if its next byte is the next byte of the part, else a new request.
 
-        Returns early if the transfer is stopping. Raises RangesIgnoredError, SourceChangedError, RateLimitedError, and
-        the last error of the source once reconnecting did not help.
+        `on_received` is called after each read. Returns early if the transfer is stopping. Raises RangesIgnoredError,
+        SourceChangedError, RateLimitedError, and the last error of the source when all reconnects have failed.
         """
         stopping, settings = self.connections.stopping, self.connections.settings
         failures = 0
@@ -140,7 +140,8 @@ class RangeReader:
     def _open_span(self, part: PartBuffer) -> _Span:
         connections = self.connections
         start = part.start + part.filled
-        # A single connection reads on through the parts that follow; one of several reads its own part.
+        # A single connection requests the following parts in the same response. With several connections, each requests
+        # only its own part.
         end = part.start + part.size
         if connections.wanted == 1:
             end = min(start + connections.settings.span, connections.file.size)

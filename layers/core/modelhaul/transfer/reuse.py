@@ -1,4 +1,4 @@
-"""Reuse of content that is stored already, whatever its model and source."""
+"""Reuse of content that is already stored, regardless of its model and source."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -16,14 +16,14 @@ from modelhaul.transfer.session import TransferSession
 from modelhaul.transfer.source import FileSource
 
 STAGED_BLOB_SECONDS = 6 * 86_400.0  # a day less than the bucket keeps the objects under staging/
-_READ_RATE = 30e6  # bytes per second of a file that is read and inflated, and not stored; cautious
+_READ_RATE = 30e6  # bytes per second of a file that is read and decompressed, but not stored; a low estimate
 
 
 @dataclass(frozen=True, slots=True)
 class ContentReuse:
-    """Finds the content of files in the models bucket, and copies it there.
+    """Finds the content of files in the models bucket, and copies it to the staging keys of the files.
 
-    `first_attempt` says whether no earlier attempt at these files failed.
+    `first_attempt`: no earlier attempt at these files has failed.
     """
 
     session: TransferSession
@@ -38,7 +38,7 @@ class ContentReuse:
         return self.content.find_blobs(wanted) if wanted else {}
 
     def reuse(self, record: FileRecord, blobs: dict[str, Blob], lease: Lease) -> FileResult | None:
-        """Copy the file's content if it is among the `blobs`; None if it is not, or is gone."""
+        """Copy the file's content from one of the `blobs`. Return None if no blob has it, or its object is gone."""
         file = record.file
         blob = blobs.get(str(file.digest))
         if blob is None or blob.size != file.size:
@@ -47,8 +47,10 @@ class ContentReuse:
         return self._copy_blob(record, blob, lease) if is_certain or self._is_equal(file, blob, lease) else None
 
     def reuse_sha256(self, record: FileRecord, sha256: str, lease: Lease) -> FileResult | None:
-        """Copy the file's content if it is stored, for a file that has been read because its published digest does not
-        identify content.
+        """Copy the file's content if content with this SHA-256 is already stored.
+
+        For files whose published digest (CRC-32) does not identify content. Their SHA-256 is known only after they are
+        read. Return None for other files, and for content that is not stored or too small to be indexed.
         """
         if record.file.digest.algorithm.identifies or record.file.size < self.policy.min_indexed:
             return None
@@ -60,8 +62,8 @@ class ContentReuse:
     def index(self, results: Sequence[FileResult]) -> None:
         """Index the files as content that other imports can reuse.
 
-        Files are indexed before they are recorded as done: an import that fails in between leaves all of its verified
-        files to the next one.
+        Files are indexed before they are recorded as done. If the import fails between the two writes, the next import
+        can still reuse the verified files.
         """
         blobs = [
             (digest, Blob(r.sha256, FileRecord(self.session.task.id, r.file).staging_key, r.file.size, r.etag))
@@ -75,7 +77,7 @@ class ContentReuse:
     def _copy_blob(self, record: FileRecord, blob: Blob, lease: Lease) -> FileResult | None:
         file = record.file
         if blob.key == record.staging_key:
-            # An earlier attempt stored it here, and died before it recorded the file as done.
+            # The function of an earlier attempt stored the content here, and died before it recorded the file as done.
             is_there = self.store.find_object(blob.key) == (blob.size, blob.etag)
             return FileResult(file, blob.sha256, blob.etag, reused=False) if is_there else None
         if blob.size > self.policy.small_file:
@@ -89,10 +91,10 @@ class ContentReuse:
         return FileResult(file, blob.sha256, etag, reused=True)
 
     def _is_equal(self, file: SourceFile, blob: Blob, lease: Lease) -> bool:
-        """Read the whole file to compare its SHA-256 with the blob's; nothing is stored.
+        """Read the whole file, without storing it, and return whether its SHA-256 equals the blob's.
 
-        False without reading if the function's time may be too short, or if an earlier attempt failed: the file is then
-        transferred like any other.
+        Return False without reading if the remaining time may be too short, or if an earlier attempt failed. The file
+        is then transferred as usual.
         """
         settings = self.session.settings
         if not self.first_attempt or self.session.is_out_of_time(needed=file.size / _READ_RATE):

@@ -20,17 +20,17 @@ LEASE_SECONDS = 90.0  # several heartbeats
 
 
 class TransferPausedError(Exception):
-    """The function's time is nearly over: another function transfers the rest."""
+    """The function's time is nearly over. Another function transfers the remaining files."""
 
 
 @dataclass(slots=True, kw_only=True)
 class TransferSession:
-    """The leases of one function, their heartbeats, the progress of its files and their completion.
+    """Manages the leases and heartbeats of one function, and records the progress and completion of its files.
 
     `remaining` returns the seconds that the function has left. Each sign of progress postpones the sweep by
     `check_after` seconds. `publish_if_complete` receives the task's progress, and returns whether it started
-    publishing. `advanced` says whether the session stored or recorded anything, `paused` whether another function must
-    transfer the rest.
+    publishing. `advanced`: the session has stored or recorded something. `paused`: another function must transfer the
+    remaining files.
     """
 
     task: Task
@@ -48,8 +48,9 @@ class TransferSession:
     _leased: dict[str, FileRecord] = field(default_factory=dict)
 
     def lease_file(self, path: str) -> "FileLease | None":
-        """Return the lease of the file, which this session may have already; None if the file is done, or leased to
-        another function.
+        """Lease the file, or return the lease that this session already has.
+
+        Return None if the file is done, or leased to another function.
         """
         if path not in self._leased:
             now = self.clock()
@@ -65,7 +66,7 @@ class TransferSession:
             self.files.release_lease(self.task.id, path, owner=self._owner)
 
     def is_out_of_time(self, *, needed: float = 0.0) -> bool:
-        """Return whether less than `needed` seconds are left, besides the time reserved at the function's end."""
+        """Return whether less than `needed` seconds are left before the time reserved at the function's end."""
         return self.remaining() < self.settings.stop_before + needed
 
     def check_time(self) -> None:
@@ -106,8 +107,8 @@ class TransferSession:
         """Postpone the sweep's check of the task to `check_after` seconds after `until`."""
         try:
             self.tasks.postpone_check(self.task.id, check_at=until + self.check_after)
-        except StorageUnavailableError as error:  # the sweep then resends messages, whose duplicates find the lease
-            logger.warning("sweep not postponed", extra={"task_id": self.task.id, "detail": error.detail})
+        except StorageUnavailableError as error:  # if the sweep resends messages, the lease makes them no-ops
+            logger.warning("next sweep check not postponed", extra={"task_id": self.task.id, "detail": error.detail})
 
     def save_checkpoint(self, path: str, checkpoint: Checkpoint | None) -> None:
         """Store the checkpoint, or delete it with None. Raises LeaseLostError, TaskEndedError."""
@@ -124,7 +125,7 @@ class TransferSession:
 
 @dataclass(frozen=True, slots=True)
 class FileLease:
-    """Implements `Lease` for a file of the session. `record` is the file when it was leased."""
+    """Implements `Lease` for a file of the session. `record`: the file's record when it was leased."""
 
     session: TransferSession
     record: FileRecord

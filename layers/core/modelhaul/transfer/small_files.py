@@ -26,7 +26,7 @@ from modelhaul.transfer.source import FileSource
 logger = logging.getLogger(__name__)
 
 CONCURRENCY = 8
-_OF_ONE_FILE = 2  # the rank of an error that concerns one file, and may not occur again
+_OF_ONE_FILE = 2  # rank of an error of a single file that a retry may resolve
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,10 +44,11 @@ class SmallFileBatch:
     _indexed: set[str] = field(default_factory=set)
 
     def transfer(self, records: Sequence[FileRecord]) -> None:
-        """Transfer and record the files. Of files with equal content the first is transferred, the others copy it.
+        """Transfer and record the files.
 
-        Sets `session.paused` if time ran out. An error of one file does not keep the others from being transferred; the
-        most important one is raised at the end. Raises LeaseLostError and TaskEndedError immediately.
+        Of several files with equal content, the first is transferred, and the others are copied within S3. Sets
+        `session.paused` if time ran out. An error of one file does not stop the transfer of the others. The most
+        important error is raised at the end. Raises LeaseLostError and TaskEndedError immediately.
         """
         firsts: dict[str, FileRecord] = {}
         for record in records:
@@ -57,7 +58,7 @@ class SmallFileBatch:
         with ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="small") as pool:
             try:
                 for wave in waves:
-                    # The CRC-32 of an archive does not identify content: such a file is looked up once it is read.
+                    # A CRC-32 does not identify content. Such a file is looked up by its SHA-256 after it is read.
                     blobs = self.reuse.find_blobs(r.file.digest for r in wave if r.file.digest.algorithm.identifies)
                     self._collect({pool.submit(self._try_file, record, blobs) for record in wave})
                     self._record(is_last=wave is waves[-1])
@@ -71,8 +72,9 @@ class SmallFileBatch:
             raise min(self._errors, key=_rank_error)
 
     def _collect(self, attempts: set[Future[FileResult | None]]) -> None:
-        """Record the results soon after they come, in any order, so that a slow file does not delay the others.
-        Meanwhile the lease is renewed, and the sweep postponed.
+        """Wait for the attempts. Record completed files at each heartbeat, so that a slow file does not delay them.
+
+        Also renew the lease and postpone the sweep at each heartbeat.
         """
         heartbeat = self.session.settings.heartbeat
         recorded = time.monotonic()
@@ -87,8 +89,9 @@ class SmallFileBatch:
                 recorded = time.monotonic()
 
     def _record(self, *, is_last: bool = False) -> None:
-        """Index and record the results: not that of the leased file unless `is_last`, because recording it ends the
-        lease of all small files.
+        """Index and record the results.
+
+        The result of the leased file is recorded only if `is_last`, because this ends the lease for all small files.
         """
         self._unrecorded.sort(key=lambda result: result.file.path)
         fresh = [result for result in self._unrecorded if result.file.path not in self._indexed]
@@ -102,7 +105,7 @@ class SmallFileBatch:
         self._unrecorded = held
 
     def _record_after_error(self) -> None:
-        """Record what was finished before the error, which is raised even if this fails."""
+        """Record the files that were finished before an error. The caller raises that error even if this fails."""
         try:
             self._record(is_last=True)
         except ModelhaulError as error:
@@ -145,7 +148,7 @@ class SmallFileBatch:
 
 
 def _rank_error(error: ModelhaulError) -> int:
-    """Order errors by importance: first those that end the task, then those that all files must wait for."""
+    """Rank an error by importance: errors that end the task first, then errors for which all files must wait."""
     if isinstance(error, PermanentError):
         return 0
     return 1 if isinstance(error, RateLimitedError) else _OF_ONE_FILE

@@ -12,7 +12,7 @@ from modelhaul.ports.model_sources import ModelSource
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """Opens files by their path in the task, whichever of the task's models they belong to."""
+    """Opens files of all models of a task, by their path in the task."""
 
     source: ModelSource
     models: ModelRoots

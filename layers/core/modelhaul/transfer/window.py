@@ -34,8 +34,8 @@ class PartBuffer:
 class PartWindow:
     """The parts in memory. They are taken in order, filled in any order, hashed in order, and stored in any order.
 
-    `parts` are those that are stored, 1..n without a gap, and `state` is the hash's state after them. Any
-    thread may call the methods, except `allocate` before and `free` after the transfer.
+    `parts`: the stored parts 1..n, without a gap. `state`: the hash state after them. All methods are thread-safe,
+    except `allocate` (call before the transfer) and `free` (call after it).
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class PartWindow:
         return self._next_hashed - 1 - len(self.parts)
 
     def read_stored(self) -> tuple[tuple[Part, ...], bytes | None]:
-        """Return the stored parts and the state after them, which belong together."""
+        """Return the stored parts, and the hash state after exactly these parts."""
         with self._changed:
             return tuple(self.parts), self.state
 
     def allocate(self, buffers: int) -> None:
-        """Allocate the memory of `buffers` parts at most."""
+        """Allocate memory for at most `buffers` parts."""
         missing = min(buffers, self.count - len(self.parts))
         # Anonymous maps, because freeing one returns its memory to the operating system immediately.
         self._free = [memoryview(mmap.mmap(-1, self.part_size)) for _ in range(missing)]
@@ -86,7 +86,10 @@ class PartWindow:
         self._free, self._taken, self._returned = [], {}, []
 
     def take(self, is_wanted: Callable[[], bool]) -> PartBuffer | None:
-        """Return the next part to fill once a buffer is free; None at the end, or if `is_wanted()` becomes false."""
+        """Wait for a free buffer, and return the next part to fill.
+
+        Return None when the threads are stopped, or if `is_wanted()` becomes false.
+        """
         with self._changed:
             while not self.stopping.is_set() and is_wanted():
                 if self._returned:
@@ -108,7 +111,10 @@ class PartWindow:
             self._changed.notify_all()
 
     def hash_received(self, part: PartBuffer) -> list[PartBuffer]:
-        """Hash what has been received in order, after bytes of `part` arrived. Return the parts that are whole now."""
+        """Hash the received bytes in the file's order, after bytes of `part` arrived.
+
+        Return the parts whose bytes are now all hashed.
+        """
         whole: list[PartBuffer] = []
         if part.number != self._next_hashed and part.filled != part.size:
             return whole
@@ -139,7 +145,7 @@ class PartWindow:
             self._changed.notify_all()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for a change. Return False once all parts are stored, or a thread has failed."""
+        """Wait for a change. Return False if all parts are stored, or a thread has failed."""
         with self._changed:
             if self.error is not None or self.is_stored:
                 return False

@@ -38,7 +38,10 @@ def inspect_configuration(path: str, read: ReadRange, size: int) -> ContentRepor
 
 
 def _find_in_large_file(read: ReadRange, size: int) -> Iterator[Finding | str]:
-    """Yield the same as `_find_code`, but for top-level members only: a vocabulary has too many parts to build all."""
+    """Like `_find_code`, but only for top-level members of the names in `_NAMES`.
+
+    Parsing a whole vocabulary would take too much memory.
+    """
     if read(0, 1) != b"[" and find_names(read, size, _NAMES):
         for name, value in read_members(read, 0, size):
             if name in _NAMES:

@@ -41,8 +41,9 @@ def inspect_keras_config(content: bytes) -> tuple[Finding, ...]:
 
 
 def find_unsafe_layers(content: bytes, severity: Severity) -> tuple[Finding, ...]:
-    """Return KERAS_LAMBDA of that severity for bytecode, and KERAS_MODULE for layers that load files or modules.
+    """Return a KERAS_LAMBDA finding of `severity` for each layer with bytecode.
 
+    Also return a KERAS_MODULE finding for each layer that loads files or modules. At most 20 findings are returned.
     `content` is the JSON of a model or a layer. Raises ContentError.
     """
     if len(content) > _MAX_CONFIG:

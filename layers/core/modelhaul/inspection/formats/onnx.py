@@ -49,7 +49,7 @@ def _collect_locations(read: ReadRange, size: int, locations: dict[str, None]) -
                 locations[location] = None
             entry.clear()
         if len(locations) > _MAX_LOCATIONS:
-            raise ContentError(f"Tensors are in more than {_MAX_LOCATIONS:,} files")
+            raise ContentError(f"Tensors are stored in more than {_MAX_LOCATIONS:,} external files")
     if not has_version:
         raise ContentError("File is not an ONNX model: ir_version is missing")
 

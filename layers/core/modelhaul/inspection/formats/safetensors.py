@@ -1,7 +1,7 @@
 """Strict validation of a safetensors file and its header.
 
 https://github.com/huggingface/safetensors#format. The rules are those of the library, with four exceptions: the library
-has other limits (a header may have 100 MB), accepts duplicate names (the last tensor counts), accepts a list in place
+has other limits (a header may have 100 MB), accepts duplicate keys (the last tensor counts), accepts a list in place
 of a tensor's object, and accepts further fields. Such files are refused here: no writer creates them, and readers read
 them differently.
 """
@@ -189,7 +189,7 @@ def _parse(content: bytes) -> object:
 def _build_object(members: list[tuple[str, object]]) -> dict[str, object]:
     built = dict(members)
     if len(built) != len(members):
-        raise ContentError("Invalid safetensors header: duplicate name in an object")
+        raise ContentError("Invalid safetensors header: duplicate key in an object")
     return built
 
 

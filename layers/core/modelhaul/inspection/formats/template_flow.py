@@ -240,7 +240,10 @@ class TextFlow:
         self._fields[name] = max(origin, self._fields.get(name, Origin.DATA))
 
     def _taint_macros(self) -> None:
-        """Mark the parameters of callers, and of macros that are used other than by a call of their name, COMPUTED."""
+        """Set the origin of macro parameters to COMPUTED if the values are unknown.
+
+        These are the parameters of call blocks, and of macros that are used as a value instead of being called by name.
+        """
         called = {id(node.node) for node in self.nodes if isinstance(node, nodes.Call)}
         for node in self.nodes:
             if isinstance(node, nodes.CallBlock):

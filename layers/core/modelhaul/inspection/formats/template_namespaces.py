@@ -1,6 +1,7 @@
 """Variables of a Jinja template that can hold a namespace, or a value that contains a namespace.
 
-A field of a namespace is known by its name only, so that an attribute of such a variable may be any field.
+The analysis does not know which namespace a variable holds. An attribute of such a variable can be the field of that
+name in any namespace.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -15,7 +15,7 @@ from modelhaul.inspection.pickles.values import MAX_TEXT
 
 _MAX_NAME_LINE = 64 * 1024  # bytes; longer than any file's path
 _MAX_INT_DIGITS = 4_300  # Python's own limit
-_MIN_PROTOCOL, _MAX_PROTOCOL = 2, 5  # that a pickle declares; protocols 0 and 1 have no opcode for it
+_MIN_PROTOCOL, _MAX_PROTOCOL = 2, 5  # of the PROTO opcode; pickles of protocols 0 and 1 have none
 _MAX_SIZE = 2**63 - 1  # of a Py_ssize_t
 _MAX_UINT8 = 0xFF
 _SIGNED_WIDTH = 4  # bytes of integers that have a sign; those of one and two bytes have none

@@ -30,7 +30,8 @@ from modelhaul.inspection.pickles.values import (
 )
 
 _NUMPY_DTYPE = Import("numpy", "dtype")
-# For the object dtype, `scalar` returns its argument. That may be a class, whose attributes BUILD must not set.
+# With the object dtype, `scalar` returns its argument, which may be a class. BUILD must not set attributes of that
+# class.
 _SCALARS = {Import("numpy.core.multiarray", "scalar"), Import("numpy._core.multiarray", "scalar")}
 _MAX_IMPORTS = 100  # listed
 _MAX_LISTED_NAME = 200  # characters of a listed module or name
@@ -63,7 +64,7 @@ class PickleMachine(UnpicklerState):
 
     `imports` are the imports that are not allowed, as (module, name), at most 100. `spans` are the bytes that were
     opcodes, as (start, end). Both are also valid after an error. `protocol` is the highest protocol whose opcodes the
-    pickle may contain: protocols 0 and 1 are not declared.
+    pickle may contain. It is 1 for a pickle of protocol 0 or 1, which has no PROTO opcode to declare its protocol.
     """
 
     def __init__(

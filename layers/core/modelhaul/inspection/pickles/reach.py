@@ -54,7 +54,7 @@ class _ReachMachine(PickleMachine):
     def _record_call(self) -> None:
         """Record a call if anything was imported.
 
-        State and items also call methods of imports, which earlier state may have replaced.
+        Setting state or items also calls methods of imported objects. Earlier state may have replaced these methods.
         """
         if self.reach:
             self.reach = Reach.CALL

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import time
 import zipfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,7 @@ from modelhaul.domain.keys import manifest_key
 from modelhaul.domain.models import ModelError, Source
 from modelhaul.domain.remedies import TASK_REMEDIES
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
-from tests.fakes.deployment import Deployment
+from tests.fakes.deployment import PART_SIZE, Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.lambda_functions import ROOT, Context, Response, call_api, load_handler, read_event
 from tests.weights import wrap_weights
@@ -795,9 +796,14 @@ def test_progress_moves_while_a_large_file_does(deployment: Deployment) -> None:
     task_id = submit({"model_tag": NAME}).headers["location"].rpartition("/")[2]
     seen: list[dict[str, int]] = []
 
-    def watch(_path: str, _offset: int) -> None:
+    def watch(_path: str, offset: int) -> None:
+        """Let the source be read no faster than checkpoints are stored, of which each covers at least two parts."""
         deployment.clock.now += 0.1
-        seen.append(read_task(task_id).body["progress"])
+        deadline = time.monotonic() + 20
+        while (progress := read_task(task_id).body["progress"])["bytes_done"] < offset - 3 * PART_SIZE:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        seen.append(progress)
 
     source.on_read = watch
     deployment.run()

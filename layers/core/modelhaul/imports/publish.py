@@ -5,13 +5,11 @@ READY. If the task ends otherwise, its files and manifests under `models/` are d
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
-from modelhaul.catalog.presentation import present_inspection, summarize_gate
 from modelhaul.domain.archives import is_task_upload
 from modelhaul.domain.errors import InvalidModelError, ObjectGoneError, PermanentError, UnsafeModelError
 from modelhaul.domain.files import FileKind, FileRecord, SourceFile
@@ -23,6 +21,7 @@ from modelhaul.domain.objects import Blob
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.imports.dispatch import CHECK_AFTER
 from modelhaul.imports.finish import TaskFinisher, abort_uploads
+from modelhaul.imports.manifest import write_manifest
 from modelhaul.imports.outcomes import OutcomeWriter
 from modelhaul.inspection.gate import Gate, GateSession, OutOfTimeError, describe_lost_file
 from modelhaul.ports.archive_store import ArchiveStore
@@ -51,7 +50,7 @@ _STOP_BEFORE = 60.0  # seconds reserved at the end, in addition to the expected 
 
 @dataclass(frozen=True, slots=True)
 class Publisher:
-    """The step `publish_models`. It checks the time and the task's status after every `batch_files` files."""
+    """The step `publish_models`. It checks the time and the task's status before each batch of `batch_files` files."""
 
     tasks: TaskRepository
     models: ModelRepository
@@ -187,7 +186,7 @@ class Publisher:
         """Write the manifests and set the models READY. If the task has failed, clean it up instead."""
         totals: dict[str, tuple[int, int]] = {}
         for model, records in files.group_by_model():
-            manifest = _write_manifest(task, model, records, files.list_not_followed(model), gates[model.model_id])
+            manifest = write_manifest(task, model, records, files.list_not_followed(model), gates[model.model_id])
             sha256 = hashlib.sha256(manifest).hexdigest()
             self.store.put(manifest_key(model.model_id), manifest, sha256=sha256)
             totals[model.model_id] = (len(records), sum(r.file.size for r in records))
@@ -373,47 +372,3 @@ def _batch_records(records: Iterable[FileRecord], max_files: int) -> Iterator[li
         size += record.file.size
     if batch:
         yield batch
-
-
-def _write_manifest(
-    task: Task, model: Model, records: Sequence[FileRecord], not_followed: Sequence[SourceFile], gate: GateReport
-) -> bytes:
-    """Return the model's manifest as JSON.
-
-    It has the path, size, sha256 and published digest of each file, the inspection's findings, and the paths that were
-    not followed: symlinks with their blob, submodules with their commit. `selection` is present only for a model that
-    is a part of its source.
-    """
-    resolved = model.resolved
-    inspections = {file.path: present_inspection(file) for file in gate.files}
-    paths = [record.file.path.removeprefix(resolved.root) for record in records]
-    return json.dumps(
-        {
-            "version": 1,
-            "model_id": model.model_id,
-            "source": resolved.source,
-            "name": resolved.name,
-            "revision": resolved.revision,
-            "commit": resolved.commit,
-            **({} if resolved.selection.is_whole else {"selection": asdict(resolved.selection)}),
-            "prefix": resolved.prefix,
-            "task_id": task.id,
-            "gate": summarize_gate(gate),
-            "files": [
-                {
-                    "path": path,
-                    "size": r.file.size,
-                    "sha256": r.sha256,
-                    "source_digest": str(r.file.digest),
-                    **({"inspection": inspections[path]} if path in inspections else {}),
-                }
-                for path, r in zip(paths, records, strict=True)
-            ],
-            "not_followed": [
-                {"path": f.path.removeprefix(resolved.root), "kind": f.kind, "object": f.digest.value}
-                for f in not_followed
-            ],
-        },
-        ensure_ascii=False,
-        separators=(",", ":"),
-    ).encode()

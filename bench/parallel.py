@@ -101,7 +101,7 @@ def describe_connections(run: Run) -> str:
 ## Connections of one function
 
 One file of {size / MB:,.0f} MB comes from a source that limits each connection to {_FILE_RATE // MB} MB/s. The engine
-begins with one connection and opens another one every two seconds while it waits for the source, up to its maximum (by
+begins with one connection. While it waits for the source, it adds a connection every two seconds, up to its maximum (by
 default 3). More connections need more memory: the engine has one buffer for each connection and one for the upload.
 
 {plot}

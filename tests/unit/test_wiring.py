@@ -16,6 +16,7 @@ from modelhaul.domain.models import Source
 from modelhaul.domain.required_files import RequiredFiles
 from modelhaul.domain.tasks import Task
 from modelhaul.settings import GitHubSettings, HuggingFaceSettings, ModelSettings
+from modelhaul.wiring import adapters, sources, steps
 from modelhaul_sources.github import GitHubSource
 from modelhaul_sources.huggingface import HuggingFaceSource
 from tests.template.transformed import read_template
@@ -44,9 +45,10 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
             ("AWS_", "HUGGINGFACE", "GITHUB_", "LOCAL_")
         ):
             monkeypatch.delenv(name)
-    for made in vars(wiring).values():
-        if isinstance(made, _lru_cache_wrapper):
-            made.cache_clear()
+    for module in (adapters, sources, steps):
+        for built in vars(module).values():
+            if isinstance(built, _lru_cache_wrapper):
+                built.cache_clear()
 
 
 def set_variables(monkeypatch: pytest.MonkeyPatch, name: str, **values: str) -> None:
@@ -99,7 +101,7 @@ def test_the_token_comes_from_secrets_manager_each_time_it_is_needed(monkeypatch
             raise CredentialsRefusedError("not there")
 
     set_variables(monkeypatch, "submit_huggingface", HUGGINGFACE_TOKEN_SECRET="arn:secret")
-    monkeypatch.setattr(wiring, "create_secrets", Secrets)
+    monkeypatch.setattr(sources, "create_secrets", Secrets)
     source = wiring.open_resolver(Source.HUGGINGFACE)
     assert asked == [], "not before it is needed"
     with pytest.raises(CredentialsRefusedError):

@@ -1,0 +1,154 @@
+"""Builds the adapters of AWS services from the settings of a function."""
+
+from __future__ import annotations  # the types of results are not loaded
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pynamodb.connection import Connection
+
+    from modelhaul.adapters.idempotency import DynamoDBResponseStore
+    from modelhaul.adapters.s3 import S3ObjectStore
+    from modelhaul.ports.archive_store import ArchiveStore
+    from modelhaul.ports.content import ContentIndex
+    from modelhaul.ports.event_bus import EventBus
+    from modelhaul.ports.files import FileRepository
+    from modelhaul.ports.imports import ImportRepository
+    from modelhaul.ports.message_queue import MessageQueue
+    from modelhaul.ports.metrics import Metrics
+    from modelhaul.ports.models import ModelRepository
+    from modelhaul.ports.multipart_uploads import MultipartUploads
+    from modelhaul.ports.object_store import ObjectStore
+    from modelhaul.ports.secret_store import SecretStore
+    from modelhaul.ports.tasks import TaskRepository
+
+
+@cache
+def open_database() -> Connection:
+    """The client that all tables of a function share."""
+    from modelhaul.adapters.dynamodb.connection import open_connection
+    from modelhaul.settings import RegionSettings
+
+    return open_connection(RegionSettings.read().aws_region)
+
+
+@cache
+def create_tasks() -> TaskRepository:
+    from modelhaul.adapters.dynamodb.tasks import DynamoDBTaskRepository
+    from modelhaul.settings import TaskSettings
+
+    return DynamoDBTaskRepository(open_database(), tasks_table=TaskSettings.read().tasks_table)
+
+
+@cache
+def create_models() -> ModelRepository:
+    from modelhaul.adapters.dynamodb.models import DynamoDBModelRepository
+    from modelhaul.settings import ModelSettings
+
+    return DynamoDBModelRepository(open_database(), models_table=ModelSettings.read().models_table)
+
+
+@cache
+def create_imports() -> ImportRepository:
+    from modelhaul.adapters.dynamodb.imports import DynamoDBImportRepository
+    from modelhaul.settings import ImportSettings
+
+    settings = ImportSettings.read()
+    return DynamoDBImportRepository(
+        open_database(), tasks_table=settings.tasks_table, models_table=settings.models_table
+    )
+
+
+@cache
+def create_files() -> FileRepository:
+    from modelhaul.adapters.dynamodb.files import DynamoDBFileRepository
+    from modelhaul.settings import FileSettings
+
+    settings = FileSettings.read()
+    return DynamoDBFileRepository(open_database(), tasks_table=settings.tasks_table, files_table=settings.files_table)
+
+
+@cache
+def create_content() -> ContentIndex:
+    from modelhaul.adapters.dynamodb.content import DynamoDBContentIndex
+    from modelhaul.settings import ContentSettings
+
+    return DynamoDBContentIndex(open_database(), blobs_table=ContentSettings.read().blobs_table)
+
+
+def create_store() -> ObjectStore:
+    return _open_models_bucket()
+
+
+def create_uploads() -> MultipartUploads:
+    return _open_models_bucket()
+
+
+@cache
+def _open_models_bucket() -> S3ObjectStore:
+    from modelhaul.adapters.s3 import S3ObjectStore
+    from modelhaul.adapters.s3_client import create_s3_client
+    from modelhaul.settings import StoreSettings
+
+    settings = StoreSettings.read()
+    return S3ObjectStore(create_s3_client(settings.aws_region), settings.models_bucket)
+
+
+@cache
+def create_archives() -> ArchiveStore:
+    from modelhaul.adapters.archives import S3ArchiveStore
+    from modelhaul.adapters.s3_client import create_s3_client
+    from modelhaul.settings import IncomingSettings
+
+    settings = IncomingSettings.read()
+    return S3ArchiveStore(create_s3_client(settings.aws_region), settings.incoming_bucket)
+
+
+@cache
+def create_queue() -> MessageQueue:
+    from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
+    from modelhaul.domain.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
+    from modelhaul.settings import QueueSettings
+
+    settings = QueueSettings.read()
+    urls: dict[type[Message], str | None] = {
+        AcceptArchive: settings.archive_queue_url,
+        PlanImport: settings.plan_queue_url,
+        TransferFiles: settings.transfer_queue_url,
+        PublishModels: settings.publish_queue_url,
+    }
+    client = create_sqs_client(settings.aws_region)
+    return SQSMessageQueue(client, {kind: url for kind, url in urls.items() if url})
+
+
+@cache
+def create_event_bus() -> EventBus:
+    from modelhaul.adapters.eventbridge import EventBridgeEventBus, create_events_client
+    from modelhaul.settings import RegionSettings
+
+    return EventBridgeEventBus(create_events_client(RegionSettings.read().aws_region))
+
+
+@cache
+def create_metrics() -> Metrics:
+    from modelhaul.adapters.metrics import PowertoolsMetrics
+
+    return PowertoolsMetrics()
+
+
+@cache
+def create_secrets() -> SecretStore:
+    from modelhaul.adapters.secrets import SecretsManagerSecretStore, create_secrets_client
+    from modelhaul.settings import RegionSettings
+
+    return SecretsManagerSecretStore(create_secrets_client(RegionSettings.read().aws_region))
+
+
+@cache
+def create_response_store() -> DynamoDBResponseStore:
+    from modelhaul.adapters.idempotency import DynamoDBResponseStore
+    from modelhaul.settings import IdempotencySettings
+
+    settings = IdempotencySettings.read()
+    return DynamoDBResponseStore(settings.idempotency_table, region=settings.aws_region)

@@ -1,0 +1,213 @@
+"""Builds the steps of an import, and what reads and deletes models."""
+
+from __future__ import annotations  # the types of results are not loaded
+
+import os
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING
+
+from modelhaul.wiring.adapters import (
+    create_archives,
+    create_content,
+    create_event_bus,
+    create_files,
+    create_imports,
+    create_metrics,
+    create_models,
+    create_queue,
+    create_store,
+    create_tasks,
+    create_uploads,
+)
+from modelhaul.wiring.sources import open_resolver, open_source, read_archive_rules
+
+if TYPE_CHECKING:
+    from modelhaul.catalog.delete import ModelDeleter
+    from modelhaul.catalog.read import Catalog
+    from modelhaul.imports.accept import ArchiveAcceptor, ArrivalRecorder
+    from modelhaul.imports.finish import TaskFinisher
+    from modelhaul.imports.notify import EndPublisher
+    from modelhaul.imports.outcomes import OutcomeWriter
+    from modelhaul.imports.plan import Planner
+    from modelhaul.imports.publish import Publisher
+    from modelhaul.imports.retry import StepRunner
+    from modelhaul.imports.submit import ImportSubmitter
+    from modelhaul.imports.submit_archive import ArchiveSubmitter
+    from modelhaul.imports.sweep import Sweeper
+    from modelhaul.imports.transfer import Transferrer
+    from modelhaul.ports.pickle_scanner import PickleScanner
+
+
+def build_early(*builders: Callable[[], object]) -> None:
+    """Builds while Lambda loads the function, with a whole CPU: a request has 0.3 of one at 512 MB.
+
+    Elsewhere nothing is built before it is used, as in tests, which set the environment later.
+    """
+    if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
+        for build in builders:
+            build()
+
+
+@cache
+def create_submitter() -> ImportSubmitter:
+    from modelhaul.imports.submit import ImportSubmitter
+
+    return ImportSubmitter(create_imports(), create_queue(), open_resolver, create_metrics(), time.time)
+
+
+@cache
+def create_archive_submitter() -> ArchiveSubmitter:
+    from modelhaul.imports.submit_archive import ArchiveSubmitter
+
+    rules = read_archive_rules()
+    return ArchiveSubmitter(
+        create_tasks(), create_imports(), create_archives(), create_queue(), create_metrics(), time.time, rules
+    )
+
+
+@cache
+def create_arrival_recorder() -> ArrivalRecorder:
+    from modelhaul.imports.accept import ArrivalRecorder
+
+    return ArrivalRecorder(create_tasks(), create_archives(), time.time)
+
+
+@cache
+def create_acceptor() -> ArchiveAcceptor:
+    from modelhaul.imports.accept import ArchiveAcceptor
+
+    rules = read_archive_rules()
+    return ArchiveAcceptor(
+        create_tasks(),
+        create_imports(),
+        create_archives(),
+        create_queue(),
+        time.time,
+        rules,
+        outcomes=create_outcomes(),
+    )
+
+
+@cache
+def create_outcomes() -> OutcomeWriter:
+    from modelhaul.imports.outcomes import OutcomeWriter
+    from modelhaul.settings import StoreSettings
+
+    return OutcomeWriter(create_models(), create_archives(), StoreSettings.read().models_bucket)
+
+
+@cache
+def create_finisher() -> TaskFinisher:
+    from modelhaul.imports.finish import TaskFinisher
+
+    return TaskFinisher(
+        create_tasks(),
+        create_models(),
+        create_imports(),
+        create_files(),
+        create_store(),
+        create_uploads(),
+        create_archives(),
+        create_metrics(),
+        time.time,
+        outcomes=create_outcomes(),
+    )
+
+
+@cache
+def create_catalog() -> Catalog:
+    from modelhaul.catalog.read import Catalog
+
+    return Catalog(create_models(), create_store())
+
+
+@cache
+def create_deleter() -> ModelDeleter:
+    from modelhaul.catalog.delete import ModelDeleter
+
+    return ModelDeleter(create_models(), create_content(), create_store(), create_metrics(), time.time)
+
+
+@cache
+def create_runner() -> StepRunner:
+    from modelhaul.imports.retry import StepRunner
+
+    return StepRunner(create_tasks(), create_files(), create_queue(), create_finisher(), create_metrics(), time.time)
+
+
+@cache
+def create_planner() -> Planner:
+    from modelhaul.imports.plan import Planner
+
+    rules = read_archive_rules()
+    return Planner(
+        create_tasks(), create_models(), create_files(), create_queue(), open_source, time.time, rules.required_files
+    )
+
+
+@cache
+def create_transferrer() -> Transferrer:
+    from modelhaul.imports.transfer import Transferrer
+
+    return Transferrer(
+        create_tasks(),
+        create_models(),
+        create_files(),
+        create_content(),
+        create_store(),
+        create_uploads(),
+        create_queue(),
+        open_source,
+        create_metrics(),
+        time.time,
+    )
+
+
+@cache
+def create_publisher() -> Publisher:
+    from modelhaul.imports.publish import Publisher
+    from modelhaul.inspection.gate import Gate
+    from modelhaul.settings import GateSettings
+
+    return Publisher(
+        create_tasks(),
+        create_models(),
+        create_imports(),
+        create_files(),
+        create_content(),
+        create_store(),
+        create_uploads(),
+        create_archives(),
+        create_queue(),
+        create_metrics(),
+        time.time,
+        finisher=create_finisher(),
+        outcomes=create_outcomes(),
+        gate=Gate(create_store(), GateSettings.read().pickle_policy, create_pickle_scanner(), time.time),
+    )
+
+
+@cache
+def create_pickle_scanner() -> PickleScanner:
+    from modelhaul_scanner.process import ModelauditPickleScanner
+
+    return ModelauditPickleScanner()
+
+
+@cache
+def create_sweeper() -> Sweeper:
+    from modelhaul.imports.sweep import Sweeper
+
+    return Sweeper(
+        create_tasks(), create_files(), create_queue(), create_finisher(), create_deleter(), create_metrics(), time.time
+    )
+
+
+@cache
+def create_end_publisher() -> EndPublisher:
+    from modelhaul.imports.notify import EndPublisher
+    from modelhaul.settings import StoreSettings
+
+    return EndPublisher(create_tasks(), create_models(), create_event_bus(), StoreSettings.read().models_bucket)

@@ -5,12 +5,13 @@ import math
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 from modelhaul.domain.archives import UploadPart, UploadTicket
 from modelhaul.domain.errors import ArchiveReplacedError, SourceUnavailableError, UnexpectedResponseError
 from modelhaul.domain.objects import ObjectRange
+from modelhaul.ports.byte_streams import ByteStream
 from modelhaul.ports.clock import Clock
 from tests.fakes.clock import ManualClock
 
@@ -109,12 +110,12 @@ class InMemoryArchiveStore:
                 self.outcomes[place] = json.loads(json.dumps(outcome))
 
 
-class InMemoryRange:
+class InMemoryRange(ByteStream):
     ranged = True
 
     def __init__(self, body: bytes, offset: int, etag: str) -> None:
         self.offset = offset
-        self.etag: str | None = etag
+        self.etag = etag
         self._rest = memoryview(body)
         self._closed = False
 
@@ -128,12 +129,6 @@ class InMemoryRange:
 
     def close(self) -> None:
         self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self.close()
 
 
 def _make_etag(body: bytes) -> str:

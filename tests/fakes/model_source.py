@@ -9,6 +9,7 @@ from modelhaul.domain.digests import Algorithm, Digest
 from modelhaul.domain.errors import FileMissingError, InvalidReferenceError, ModelNotFoundError, RevisionNotFoundError
 from modelhaul.domain.files import SourceFile
 from modelhaul.domain.models import ResolvedModel, Source
+from modelhaul.ports.byte_streams import ByteStream
 from modelhaul.ports.model_sources import ModelResolver, ModelSource
 from modelhaul_sources.references import check_revision
 
@@ -22,12 +23,12 @@ class HubSource(ModelResolver, ModelSource, Protocol):
     """A source that also finds models by name."""
 
 
-class InMemoryStream:
+class InMemoryStream(ByteStream):
     ranged = True
 
     def __init__(self, source: "InMemoryModelSource", path: str, content: bytes, start: int, end: int) -> None:
         self.offset = start
-        self.etag: str | None = hashlib.sha256(content).hexdigest()
+        self.etag = hashlib.sha256(content).hexdigest()
         self._source = source
         self._path = path
         self._content = content[:end]
@@ -42,12 +43,6 @@ class InMemoryStream:
         return len(piece)
 
     def close(self) -> None:
-        return
-
-    def __enter__(self) -> "InMemoryStream":
-        return self
-
-    def __exit__(self, *args: object) -> None:
         return
 
 

@@ -27,6 +27,7 @@ from modelhaul.domain.errors import (
     UploadGoneError,
 )
 from modelhaul.domain.files import MAX_FILE_SIZE, Checkpoint, Part, SourceFile
+from modelhaul.ports.byte_streams import ByteStream
 from modelhaul.transfer.engine import FileTransfer, Moved, Paused
 from modelhaul.transfer.settings import MAX_PARTS, MIB, StreamSettings, choose_part_size
 from tests.fakes.object_store import InMemoryObjectStore
@@ -52,7 +53,7 @@ def describe(content: bytes, algorithm: Algorithm = Algorithm.SHA256) -> SourceF
     return SourceFile("model.safetensors", len(content), Digest(algorithm, value))
 
 
-class ScriptedStream:
+class ScriptedStream(ByteStream):
     def __init__(self, source: "ScriptedSource", start: int, end: int) -> None:
         self._source = source
         self.ranged = source.ranged
@@ -75,12 +76,6 @@ class ScriptedStream:
         return len(piece)
 
     def close(self) -> None:
-        return
-
-    def __enter__(self) -> "ScriptedStream":
-        return self
-
-    def __exit__(self, *_: object) -> None:
         return
 
 

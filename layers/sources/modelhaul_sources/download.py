@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
-from typing import Self, cast
+from typing import cast
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -20,6 +20,7 @@ from modelhaul.domain.errors import (
     StalledTransferError,
     UnexpectedResponseError,
 )
+from modelhaul.ports.byte_streams import ByteStream
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.http_client import (
     DEFAULT_TIMEOUTS,
@@ -36,11 +37,8 @@ _READ_SIZE = 256 * 1024
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})")
 
 
-class HttpByteStream:
-    """The body of a response, as a `modelhaul.ports.byte_streams.ByteStream`.
-
-    One thread reads it. Any thread may close it.
-    """
+class HttpByteStream(ByteStream):
+    """The body of a response."""
 
     def __init__(
         self,
@@ -85,12 +83,6 @@ class HttpByteStream:
         if self._reading_since is not None:
             self._interrupt()
         self._response.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self.close()
 
     def _read(self, buffer: memoryview) -> int:
         """Fill the buffer, or less of it at the end of the body, and return the number of bytes."""

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
@@ -32,6 +32,7 @@ from modelhaul.domain.errors import (
     UnexpectedResponseError,
 )
 from modelhaul.domain.keys import outcome_key
+from modelhaul.ports.byte_streams import ByteStream
 from modelhaul.ports.clock import Clock
 
 if TYPE_CHECKING:
@@ -211,8 +212,8 @@ class S3ArchiveStore:
         return body
 
 
-class S3ByteStream:
-    """Bytes `start` to `end` (excluded) of an object, as a `modelhaul.ports.byte_streams.ByteStream`.
+class S3ByteStream(ByteStream):
+    """Bytes `start` to `end` (excluded) of an object.
 
     `open_body` opens the bytes from a given position. It is called again when the connection breaks.
     """
@@ -221,7 +222,7 @@ class S3ByteStream:
 
     def __init__(self, open_body: "Callable[[int], HTTPResponse]", start: int, end: int, *, etag: str) -> None:
         self.offset = start
-        self.etag: str | None = etag
+        self.etag = etag
         self._open_body = open_body
         self._position = start
         self._end = end
@@ -257,12 +258,6 @@ class S3ByteStream:
             with contextlib.suppress(ValueError, RuntimeError, OSError):
                 body.shutdown()
         body.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self.close()
 
     def _read(self, size: int) -> bytes:
         """Read up to `size` bytes. Return an empty result if the connection breaks."""

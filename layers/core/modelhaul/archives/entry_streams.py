@@ -1,13 +1,11 @@
-"""The raw data of one entry as a stream; see `modelhaul.ports.byte_streams.ByteStream`."""
-
-from typing import Self
+"""The raw data of one entry as a stream."""
 
 from modelhaul.archives.entries import Entry
 from modelhaul.archives.local_headers import LocalHeader, check_descriptor
 from modelhaul.ports.byte_streams import ByteStream, fill_buffer
 
 
-class EntryStream:
+class EntryStream(ByteStream):
     """The entry's data as stored in the archive. `stream` is positioned after the local header.
 
     The data descriptor is checked before the last byte of the data is returned. Raises ArchiveRefusedError.
@@ -42,9 +40,3 @@ class EntryStream:
 
     def close(self) -> None:
         self._stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self.close()

@@ -1,7 +1,5 @@
 """Decompress an entry in a stream, and fail as soon as it disagrees with the archive's central directory."""
 
-from typing import Self
-
 from isal import isal_zlib
 
 from modelhaul.archives.entries import Entry, Refusal, refuse_entry
@@ -11,8 +9,8 @@ from modelhaul.ports.byte_streams import ByteStream
 _READ_SIZE = 128 * 1024
 
 
-class InflatingStream:
-    """The content of a deflated entry; see `modelhaul.ports.byte_streams`. `stream` has the compressed bytes."""
+class InflatingStream(ByteStream):
+    """The content of a deflated entry. `stream` has the compressed bytes."""
 
     ranged = False
     offset = 0
@@ -48,12 +46,6 @@ class InflatingStream:
 
     def close(self) -> None:
         self._stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self.close()
 
     def _inflate(self, size: int) -> bytes:
         compressed = self._pending

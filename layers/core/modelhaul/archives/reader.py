@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import batched
-from typing import Self
 
 from modelhaul.archives.directory import read_directory
 from modelhaul.archives.ends import TAIL_SIZE, find_directory, list_end_candidates, refuse_second_end
@@ -270,14 +269,14 @@ def group_adjacent(entries: Sequence[Entry], find_end: Callable[[Entry], int]) -
         yield run
 
 
-class MemoryStream:
+class MemoryStream(ByteStream):
     """A stream of the bytes `start` to `end` (excluded) of `data`."""
 
     ranged = True
 
     def __init__(self, data: bytes, start: int, end: int) -> None:
         self.offset = start
-        self.etag: str | None = None
+        self.etag = None
         self._rest = memoryview(data)[start:end]
 
     def readinto(self, buffer: memoryview) -> int:
@@ -288,12 +287,6 @@ class MemoryStream:
 
     def close(self) -> None:
         self._rest = memoryview(b"")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self.close()
 
 
 def open_memory(data: bytes) -> OpenRange:

@@ -12,6 +12,7 @@ class ByteStream(Protocol):
     """The open response of a source, which one thread reads in order.
 
     Any thread may close the stream at any time. A read in progress then ends as if the connection had broken.
+    Implementations are subclasses, which inherit the context manager.
     """
 
     offset: int
@@ -30,8 +31,11 @@ class ByteStream(Protocol):
     def close(self) -> None:
         """Close the connection."""
 
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *args: object) -> None: ...
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
 
 
 def fill_buffer(

@@ -8,11 +8,9 @@ size, and nothing touches the disk.
                                  └─ sha256, crc32 in order
 """
 
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from modelhaul.domain.digests import FileHasher
 from modelhaul.domain.errors import (
@@ -23,14 +21,16 @@ from modelhaul.domain.errors import (
     TransientError,
     UploadGoneError,
 )
-from modelhaul.domain.files import Checkpoint, Part, SourceFile
+from modelhaul.domain.files import Checkpoint, SourceFile
 from modelhaul.domain.objects import ObjectRange
 from modelhaul.ports.byte_streams import ByteStream
 from modelhaul.ports.multipart_uploads import MultipartUploads
+from modelhaul.transfer.downloads import PartDownloader
 from modelhaul.transfer.lease import Lease
-from modelhaul.transfer.ranges import Connections, RangeReader, RangesIgnoredError
+from modelhaul.transfer.ranges import Connections
 from modelhaul.transfer.settings import MIB, StreamSettings
-from modelhaul.transfer.window import PartBuffer, PartWindow
+from modelhaul.transfer.uploads import PartUploader
+from modelhaul.transfer.window import PartWindow
 
 _BUFFER_BUDGET = 144 * MIB  # bytes; with the interpreter and its libraries, a function needs less than 256 MB
 _TICK = 0.5  # seconds between two checks of the time
@@ -67,12 +67,11 @@ class FileTransfer:
     origin: ObjectRange | None = None
     settings: StreamSettings = field(default_factory=StreamSettings)
 
-    _upload_id: str = ""
     _hasher: FileHasher = field(init=False)
     _window: PartWindow = field(init=False)
     _connections: Connections = field(init=False)
-    _pool: ThreadPoolExecutor = field(init=False)
-    _threads: list[threading.Thread] = field(default_factory=list)
+    _downloader: PartDownloader = field(init=False)
+    _uploader: PartUploader = field(init=False)
     _saved_parts: int = 0
 
     def __post_init__(self) -> None:
@@ -115,7 +114,14 @@ class FileTransfer:
 
     def _begin(self) -> None:
         point = self.checkpoint
-        self._upload_id = point.upload_id if point is not None else self.uploads.create_upload(self.key)
+        self._uploader = PartUploader(
+            uploads=self.uploads,
+            key=self.key,
+            upload_id=point.upload_id if point is not None else self.uploads.create_upload(self.key),
+            window=self._window,
+            threads=self.settings.uploaders,
+            origin=self.origin,
+        )
         buffers = max(3, min(self.settings.buffers, _BUFFER_BUDGET // self._window.part_size))
         self._window.allocate(buffers)
         self._connections = Connections(
@@ -126,22 +132,22 @@ class FileTransfer:
             limit=min(self.settings.connections, buffers - 1),
             etag=point.source_etag if point is not None else None,
         )
+        self._downloader = PartDownloader(
+            connections=self._connections, window=self._window, on_received=self._uploader.upload_received
+        )
 
     def _move(self) -> bool:
         """Return True if the function's time is nearly over, False when all parts are stored."""
-        self._pool = ThreadPoolExecutor(self.settings.uploaders, thread_name_prefix="upload")
         paused = False
         try:
-            self._start_connection()
+            self._downloader.start()
             paused = self._watch()
         except ModelhaulError as error:
             self._window.fail(error)
         finally:
             self._window.stop()
-            self._connections.close()
-            for thread in self._threads:
-                thread.join()
-            self._pool.shutdown(wait=True)
+            self._downloader.close()
+            self._uploader.close()
             self._window.free()
         failure, self._window.error = self._window.error, None
         if failure is not None:
@@ -169,59 +175,9 @@ class FileTransfer:
                 self.lease.renew()
                 renewed = now
             if now - measured >= settings.rate_window:
-                self._widen((connections.received - received) / (now - measured))
+                self._downloader.widen((connections.received - received) / (now - measured))
                 measured, received = now, connections.received
         return False
-
-    def _widen(self, rate: float) -> None:
-        """Open one more connection if the transfer waits for the source, and not for uploads."""
-        connections = self._connections
-        is_slow = rate < self.settings.slow_rate and self._window.waiting < self.settings.uploaders
-        if is_slow and connections.wanted < connections.limit:
-            connections.wanted += 1
-            self._start_connection()
-
-    def _start_connection(self) -> None:
-        index = len(self._threads)
-        thread = threading.Thread(target=self._fetch, args=(index,), name=f"fetch-{index}", daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _fetch(self, index: int) -> None:
-        window, connections = self._window, self._connections
-        reader = RangeReader(connections, index)
-        try:
-            while (part := window.take(lambda: index < connections.wanted)) is not None:
-                try:
-                    reader.fill(part, self._upload_whole)
-                except RangesIgnoredError:
-                    connections.keep_one()
-                    window.give_back(part)
-                    return
-        except BaseException as error:  # noqa: BLE001 - handed to the waiting thread, which raises it
-            window.fail(error)
-        finally:
-            reader.close()
-
-    def _upload_whole(self, received: PartBuffer) -> None:
-        for part in self._window.hash_received(received):
-            self._pool.submit(self._upload, part)
-
-    def _upload(self, buffer: PartBuffer) -> None:
-        try:
-            part = self._store_part(buffer)
-        except BaseException as error:  # noqa: BLE001 - handed to the waiting thread, which raises it
-            self._window.fail(error)
-            return
-        self._window.record_stored(buffer, part)
-
-    def _store_part(self, part: PartBuffer) -> Part:
-        if self.origin is None:
-            body = part.buffer[: part.size]
-            return self.uploads.upload_part(self.key, self._upload_id, part.number, body, crc32=part.crc32)
-        start = self.origin.start + part.start
-        source = replace(self.origin, start=start, end=start + part.size)
-        return self.uploads.copy_part(self.key, self._upload_id, part.number, source, crc32=part.crc32)
 
     def _save(self) -> None:
         parts, state = self._window.read_stored()
@@ -229,7 +185,7 @@ class FileTransfer:
             return
         self.lease.save_checkpoint(
             Checkpoint(
-                upload_id=self._upload_id,
+                upload_id=self._uploader.upload_id,
                 part_size=self._window.part_size,
                 offset=min(len(parts) * self._window.part_size, self.file.size),
                 parts=parts,
@@ -254,7 +210,7 @@ class FileTransfer:
         self._save()
         # Another function may have leased the file while this function was delayed. Its object must not be replaced.
         self.lease.confirm()
-        etag = self.uploads.complete_upload(self.key, self._upload_id, self._window.parts, size=self.file.size)
+        etag = self.uploads.complete_upload(self.key, self._uploader.upload_id, self._window.parts, size=self.file.size)
         return Moved(sha256, etag)
 
     def _discard(self) -> None:
@@ -264,4 +220,4 @@ class FileTransfer:
         function may be using it.
         """
         self.lease.discard_checkpoint()
-        self.uploads.abort_upload(self.key, self._upload_id)
+        self.uploads.abort_upload(self.key, self._uploader.upload_id)

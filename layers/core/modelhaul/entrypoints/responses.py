@@ -1,6 +1,7 @@
 """Successful responses of the API."""
 
 import json
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -14,24 +15,14 @@ from modelhaul.entrypoints.problems import locate_task
 
 def accept_task(task: Task) -> Response[str]:
     """Create a 201 response with the task's Location and an empty body."""
-    return Response(
-        status_code=HTTPStatus.CREATED.value,
-        content_type="application/json",
-        body="",
-        headers={"Location": locate_task(task.id)},
-    )
+    return _create_response(HTTPStatus.CREATED, headers={"Location": locate_task(task.id)})
 
 
 def accept_models(task: Task) -> Response[str]:
     """Create a 201 response with the Location of the task's first model, a link to the task, and an empty body."""
-    return Response(
-        status_code=HTTPStatus.CREATED.value,
-        content_type="application/json",
-        body="",
-        headers={
-            "Location": f"/v1/upload/local/{task.model_ids[0]}",
-            "Link": f'<{locate_task(task.id)}>; rel="status"',
-        },
+    link = f'<{locate_task(task.id)}>; rel="status"'
+    return _create_response(
+        HTTPStatus.CREATED, headers={"Location": f"/v1/upload/local/{task.model_ids[0]}", "Link": link}
     )
 
 
@@ -54,28 +45,25 @@ def accept_upload(task: Task, ticket: UploadTicket) -> Response[str]:
             "abort": {"method": "DELETE", "url": ticket.abort_url},
         }
     body = {"task_id": task.id, "expires_at": format_time(ticket.expires_at), "upload": upload}
-    return Response(
-        status_code=HTTPStatus.CREATED.value,
-        content_type="application/json",
-        body=json.dumps(body, ensure_ascii=False),
-        headers={"Location": locate_task(task.id)},
-    )
+    return _create_response(HTTPStatus.CREATED, body, headers={"Location": locate_task(task.id)})
 
 
 def redirect(url: str) -> Response[str]:
     """Create a 302 response that must not be cached, because the URL expires."""
-    return Response(
-        status_code=HTTPStatus.FOUND.value,
-        content_type="application/json",
-        body="",
-        headers={"Location": url, "Cache-Control": "no-store"},
-    )
+    return _create_response(HTTPStatus.FOUND, headers={"Location": url, "Cache-Control": "no-store"})
 
 
 def create_json_response(body: dict[str, Any]) -> Response[str]:
     """Create a 200 response with a JSON body."""
+    return _create_response(HTTPStatus.OK, body)
+
+
+def _create_response(
+    status: HTTPStatus, body: dict[str, Any] | None = None, *, headers: Mapping[str, str] | None = None
+) -> Response[str]:
     return Response(
-        status_code=HTTPStatus.OK.value,
+        status_code=status.value,
         content_type="application/json",
-        body=json.dumps(body, ensure_ascii=False),
+        body="" if body is None else json.dumps(body, ensure_ascii=False),
+        headers=headers,
     )

@@ -117,10 +117,6 @@ class ActiveFaults:
         """Switch all faults off and let the stalled answers go on."""
         with self._lock:
             self._due.clear()
-        self.release_stalls()
-
-    def release_stalls(self) -> None:
-        with self._lock:
             released, self._released = self._released, threading.Event()
         released.set()
 

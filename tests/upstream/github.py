@@ -12,17 +12,17 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
 import requests
 
 from tests.upstream.content import DiskContent
 from tests.upstream.control import answer_control
-from tests.upstream.faults import ActiveFaults, Fault, Origin
+from tests.upstream.faults import Origin
 from tests.upstream.git_repository import GitRepository
 from tests.upstream.git_tools import LfsServer
-from tests.upstream.request_log import RequestLog, RequestRecord
+from tests.upstream.loopback import LoopbackUpstream
 from tests.upstream.server import OriginServer, Request, Response, answer_bytes, answer_file, create_json_response
 
 _API_ROUTE = re.compile(
@@ -45,8 +45,8 @@ class _RefusedError(Exception):
         self.extra = extra
 
 
-class LoopbackGitHub:
-    """A GitHub on free ports of 127.0.0.1, served by threads from `start` to `close` (or `with`).
+class LoopbackGitHub(LoopbackUpstream[GitRepository]):
+    """A GitHub of four origins.
 
     max_entries: of a tree before its list is cut off. quota: API calls in each window of quota_seconds.
     link_lifetime: seconds for which an LFS link is good. `object_errors`: code and message that the LFS server gives
@@ -63,6 +63,7 @@ class LoopbackGitHub:
         quota_seconds: int = 3600,
         link_lifetime: float = 3600,
     ) -> None:
+        super().__init__()
         self._lfs = lfs
         self._port = port
         self._max_entries = max_entries
@@ -73,15 +74,11 @@ class LoopbackGitHub:
         self._counting = threading.Lock()
         self._used = 0
         self._resets_at = 0.0
-        self.repositories: dict[str, GitRepository] = {}
         self.object_errors: dict[str, tuple[int, str]] = {}
         self.over_budget: set[str] = set()
-        self._tokens: dict[str, set[str]] = {}
-        self._faults = ActiveFaults()
-        self._log = RequestLog()
         self._servers: dict[str, OriginServer] = {}
 
-    def start(self) -> Self:
+    def start(self) -> None:
         answers: dict[str, tuple[int, Callable[[Request], Response], Callable[[str], Origin | None]]] = {
             "api": (self._port, self._answer_api, lambda path: None if path.startswith("/_") else "api"),
             "site": (0, self._answer_site, lambda _: "lfs"),
@@ -90,7 +87,6 @@ class LoopbackGitHub:
         }
         for name, (port, answer, find_origin) in answers.items():
             self._servers[name] = OriginServer(port, answer, find_origin, self._faults, self._log)
-        return self
 
     def close(self) -> None:
         while self._servers:
@@ -98,12 +94,6 @@ class LoopbackGitHub:
         for repository in self.repositories.values():
             repository.close()
         self.repositories.clear()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @property
     def api_url(self) -> str:
@@ -121,47 +111,14 @@ class LoopbackGitHub:
     def media_url(self) -> str:
         return self._servers["media"].endpoint
 
-    @property
-    def requests(self) -> list[RequestRecord]:
-        return self._log.list_records()
-
-    @property
-    def faults(self) -> list[Fault]:
-        """Those that can still strike."""
-        return self._faults.list_pending()
-
     def add_repository(self, repository: GitRepository) -> GitRepository:
         self.repositories[repository.full_name] = repository
         return repository
-
-    def grant(self, token: str, *names: str) -> None:
-        """Make the token known, and let it read these private repositories."""
-        self._tokens.setdefault(token, set()).update(names)
-
-    def move_branch(self, repo_id: str, branch: str, revision: str) -> str:
-        """Point a branch at another revision and return its sha. Raises KeyError when one is unknown."""
-        return self.repositories[repo_id].move_branch(branch, revision)
-
-    def add_fault(self, *faults: Fault) -> None:
-        self._faults.add(faults)
-
-    def clear_faults(self) -> None:
-        """Switch all faults off and let stalled answers go on."""
-        self._faults.clear()
-
-    def clear_requests(self) -> None:
-        self._log.clear()
 
     def spend_quota(self) -> None:
         """Nothing is left of this window."""
         with self._counting:
             self._used, self._resets_at = self._quota, time.time() + self._quota_seconds
-
-    def wait_for_requests(
-        self, satisfied: Callable[[list[RequestRecord]], bool], timeout: float = 10
-    ) -> list[RequestRecord]:
-        """Return the log once `satisfied(log)`; TimeoutError after `timeout` seconds."""
-        return self._log.wait_for(satisfied, timeout)
 
     def _answer_api(self, request: Request) -> Response:
         if request.path.startswith("/_"):

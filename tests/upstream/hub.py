@@ -12,14 +12,13 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Any, Literal
 from urllib.parse import quote, unquote, urlencode
 
 from tests.upstream.control import answer_control
-from tests.upstream.faults import ActiveFaults, Fault, Origin
+from tests.upstream.faults import Origin
 from tests.upstream.hub_repository import Commit, HubFile, HubRepository, describe_file
-from tests.upstream.request_log import RequestLog, RequestRecord
+from tests.upstream.loopback import LoopbackUpstream
 from tests.upstream.server import (
     OriginServer,
     Request,
@@ -80,8 +79,8 @@ class _FixedWindow:
         }
 
 
-class LoopbackHub:
-    """A Hub on free ports of 127.0.0.1, served by threads from `start` to `close` (or `with`).
+class LoopbackHub(LoopbackUpstream[HubRepository]):
+    """A Hub of two origins.
 
     page_size: entries of a tree page (at most 50 when expanded, as on the Hub).
     api_quota, resolver_quota: requests in each window of quota_seconds before 429; far away by default.
@@ -98,6 +97,7 @@ class LoopbackHub:
         quota_seconds: int = 300,
         url_lifetime: float = 3600,
     ) -> None:
+        super().__init__()
         self._port = port
         self._page_size = page_size
         self._url_lifetime = url_lifetime
@@ -106,10 +106,6 @@ class LoopbackHub:
             "resolve": _FixedWindow("resolvers", resolver_quota, quota_seconds),
         }
         self._key = secrets.token_bytes(32)
-        self.repositories: dict[str, HubRepository] = {}
-        self._tokens: dict[str, set[str]] = {}
-        self._faults = ActiveFaults()
-        self._log = RequestLog()
         self._servers: list[OriginServer] = []
 
     def start(self) -> None:
@@ -120,13 +116,6 @@ class LoopbackHub:
         while self._servers:
             self._servers.pop().close()
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     @property
     def endpoint(self) -> str:
         return self._servers[1].endpoint
@@ -135,45 +124,8 @@ class LoopbackHub:
     def cdn_endpoint(self) -> str:
         return self._servers[0].endpoint
 
-    @property
-    def requests(self) -> list[RequestRecord]:
-        return self._log.list_records()
-
-    @property
-    def faults(self) -> list[Fault]:
-        """Those that can still strike."""
-        return self._faults.list_pending()
-
     def add_repository(self, repository: HubRepository) -> None:
         self.repositories[repository.repo_id] = repository
-
-    def grant(self, token: str, *repo_ids: str) -> None:
-        """Make the token known, and let it read these gated and private repositories."""
-        self._tokens.setdefault(token, set()).update(repo_ids)
-
-    def move_branch(self, repo_id: str, branch: str, revision: str) -> str:
-        """Point a branch at another revision and return its sha. Raises KeyError when one is unknown."""
-        return self.repositories[repo_id].move_branch(branch, revision)
-
-    def add_fault(self, *faults: Fault) -> None:
-        self._faults.add(faults)
-
-    def clear_faults(self) -> None:
-        """Switch all faults off and let stalled answers go on."""
-        self._faults.clear()
-
-    def release_stalls(self) -> None:
-        """Let stalled answers go on; the faults stay."""
-        self._faults.release_stalls()
-
-    def clear_requests(self) -> None:
-        self._log.clear()
-
-    def wait_for_requests(
-        self, satisfied: Callable[[list[RequestRecord]], bool], timeout: float = 10
-    ) -> list[RequestRecord]:
-        """Return the log once `satisfied(log)`; TimeoutError after `timeout` seconds."""
-        return self._log.wait_for(satisfied, timeout)
 
     def _answer_hub(self, request: Request) -> Response:
         origin = _find_hub_origin(request.path)

@@ -17,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from tests.http_servers import run_server
+
 KEY = "the-key"
 PROBLEM = "urn:modelhaul:problem:"
 TASK_ID = "0b0cfd55-0000-4000-8000-000000000001"
@@ -367,17 +369,13 @@ class _Server(ThreadingHTTPServer):
 def serve_api() -> Iterator[ApiServer]:
     served = ApiServer()
     handler = type("Handler", (_Handler,), {"served": served})
-    with _Server(("127.0.0.1", 0), handler) as server:
+    with run_server(_Server(("127.0.0.1", 0), handler)) as server:
         served.endpoint = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
         try:
             yield served
         finally:
             for fault in served.faults:
                 fault.released.set()
-            server.shutdown()
-            thread.join()
 
 
 def wait_until(condition: Any, timeout: float = 60.0) -> None:

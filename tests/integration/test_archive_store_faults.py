@@ -30,6 +30,7 @@ from modelhaul.domain.errors import (
     UnexpectedResponseError,
 )
 from tests.contract.backends import REGION, open_aws
+from tests.http_servers import run_server
 from tests.integration.test_s3_faults import (
     SLOW_DOWN,
     Fault,
@@ -147,12 +148,8 @@ class RangeHandler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RangeServer]:
-    with RangeServer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with run_server(RangeServer()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -51,6 +51,7 @@ from tests.contract.dynamodb import (
 )
 from tests.fakes.database import Database, build_database
 from tests.fakes.tables import InMemoryTables
+from tests.http_servers import run_server
 
 TRANSACTION = "TransactWriteItems"
 BLOB = Blob("aa", "models/a", 1, "etag")
@@ -881,17 +882,11 @@ class TestClient:
             def log_message(self, *args: object) -> None:
                 pass
 
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            thread = threading.Thread(target=server.serve_forever)
-            thread.start()
-            try:
-                monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-                monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-                monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-                assert self.make_database("eu-central-1").tasks.find_task("a") is None
-            finally:
-                server.shutdown()
-                thread.join()
+        with run_server(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+            assert self.make_database("eu-central-1").tasks.find_task("a") is None
         assert targets == ["DynamoDB_20120810.GetItem"]
 
     def test_that_reaches_nobody_is_storage_unavailable(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ import random
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +34,7 @@ from modelhaul.ports.byte_streams import ByteStream
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.http_client import Timeouts
 from modelhaul_sources.huggingface import HuggingFaceSource
+from tests.http_servers import run_server
 from tests.upstream.faults import Fault, FaultKind
 from tests.upstream.hub import LoopbackHub
 from tests.upstream.hub_repository import HubFile, HubRepository
@@ -375,12 +375,8 @@ def hostile() -> Iterator[HostileHub]:
         def log_message(self, *args: Any) -> None:
             return
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
+    with run_server(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         yield HostileHub(f"http://127.0.0.1:{server.server_port}", answers, requests)
-        server.shutdown()
-        thread.join()
 
 
 INFO = "/api/models/owner/model/revision/main"

@@ -3,7 +3,6 @@
 import hashlib
 import socket
 import struct
-import threading
 import tracemalloc
 import zlib
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pytest
 
 from modelhaul.adapters.s3 import S3ObjectStore
 from modelhaul.adapters.s3_client import create_s3_client
+from tests.http_servers import run_server
 
 MIB = 1024 * 1024
 PART_SIZE = 32 * MIB
@@ -66,12 +66,8 @@ class PartHandler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[PartServer]:
-    with PartServer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with run_server(PartServer()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

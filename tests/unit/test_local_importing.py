@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +22,7 @@ from local.importing import ImportApi, describe_progress, describe_result, follo
 from local.sample import write_sample_archive
 from local.sources import SAMPLE_MODEL
 from local.stack import ROOT, StackState
+from tests.http_servers import run_server
 
 API = "/_aws/execute-api/api1/v1"
 UPLOAD = "/incoming-bucket/uploads/1.zip"
@@ -188,13 +188,9 @@ def stack() -> Iterator[FakeStack]:
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with run_server(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         stack.endpoint = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
         yield stack
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -29,14 +29,15 @@ from modelhaul.domain.errors import (
     StorageUnavailableError,
     UnexpectedResponseError,
 )
-from tests.contract.backends import REGION, open_aws
+from tests.contract.backends import REGION
 from tests.http_servers import run_server
-from tests.integration.test_s3_faults import (
+from tests.integration.s3_faults import (
     SLOW_DOWN,
     Fault,
     Faults,
     answer,
     create_error_response,
+    open_moto_without_delays,
     recoverable,
     refuse_connection,
 )
@@ -362,8 +363,7 @@ def test_another_range_than_asked_for_is_refused(
 
 @pytest.fixture(scope="module")
 def aws() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch, open_aws("moto"):
-        patch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0.0)
+    with open_moto_without_delays():
         yield
 
 

@@ -4,7 +4,6 @@
 The counts do not depend on the machine.
 """
 
-import io
 import random
 import threading
 import zipfile
@@ -24,6 +23,7 @@ from modelhaul.domain.models import Source
 from modelhaul.domain.tasks import TaskStatus
 from modelhaul.transfer.policy import TransferPolicy
 from modelhaul.transfer.settings import StreamSettings
+from tests.archives.zipping import zip_files
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.weights import build_header
@@ -105,13 +105,11 @@ def _count_hub(files: dict[str, bytes]) -> CountedImport:
 
 def _count_archive(entries: int) -> CountedImport:
     required = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": build_header(1) + b"w"}
-    body = io.BytesIO()
-    with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, content in {**required, **_build_small(entries - len(required))}.items():
-            archive.writestr(f"model/{path}", content)
+    files = {**required, **_build_small(entries - len(required))}
+    archive = zip_files({f"model/{path}": content for path, content in files.items()}, zipfile.ZIP_DEFLATED)
 
     def start(deployment: Deployment) -> str:
-        return deployment.drop(body.getvalue())
+        return deployment.drop(archive)
 
     return count_import(InMemoryModelSource(), start)
 

@@ -46,6 +46,7 @@ from modelhaul.domain.tasks import Task, TaskStatus
 from modelhaul.transfer.policy import TransferPolicy
 from modelhaul.transfer.settings import StreamSettings
 from modelhaul_sources.rate_budget import RateBudget
+from tests.archives.zipping import zip_files
 from tests.contract.backends import REGION, open_aws
 from tests.contract.counted_aws import CountedQueue
 from tests.contract.dynamodb import open_database
@@ -54,7 +55,6 @@ from tests.fakes.clock import ManualClock
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource, InMemoryStream
 from tests.lambda_functions import call_api, read_event
-from tests.pickles import zip_files
 from tests.template.transformed import read_template
 from tests.weights import wrap_weights
 

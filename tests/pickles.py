@@ -1,10 +1,10 @@
 """Pickles, and files of them, as builders for tests. Nothing here is ever unpickled."""
 
 import collections
-import io
 import pickle
 import struct
-import zipfile
+
+from tests.archives.zipping import zip_files
 
 
 def assemble(module: str, name: str, *, form: str = "global") -> bytes:  # noqa: PLR0911 - one for each form
@@ -47,14 +47,6 @@ class CountedReads:
     def __call__(self, start: int, end: int) -> bytes:
         self.sizes.append(end - start)
         return self._content[start:end]
-
-
-def zip_files(files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
-    body = io.BytesIO()
-    with zipfile.ZipFile(body, "w", method) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return body.getvalue()
 
 
 def build_state_dict(kind: str = "FloatStorage") -> bytes:

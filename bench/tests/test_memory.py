@@ -2,7 +2,6 @@
 Linux's accounting.
 """
 
-import io
 import pickle
 import struct
 import sys
@@ -18,6 +17,7 @@ from bench.transfer_memory import measure_transfer
 from modelhaul.inspection.formats.safetensors import MAX_HEADER
 from modelhaul.inspection.formats.text import MAX_JSON
 from modelhaul.transfer.settings import MIB, choose_part_size
+from tests.archives.zipping import zip_files
 
 pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"), pytest.mark.timeout(300)]
 
@@ -64,10 +64,7 @@ def build_header(size: int) -> bytes:
 
 
 def wrap_in_zip(content: bytes) -> bytes:
-    body = io.BytesIO()
-    with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("member", content)
-    return body.getvalue()
+    return zip_files({"member": content}, zipfile.ZIP_DEFLATED)
 
 
 LARGE = 30 * MB

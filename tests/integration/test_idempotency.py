@@ -21,13 +21,13 @@ from modelhaul.adapters import idempotency
 from modelhaul.adapters.idempotency import DynamoDBResponseStore
 from modelhaul.domain import errors
 from modelhaul.imports.submit_archive import MAX_POSTED
+from tests.archives.zipping import zip_models
 from tests.contract.backends import REGION, open_aws
 from tests.contract.dynamodb import MotoDynamoDB, control_moto, refuse
 from tests.fakes.deployment import RULES, Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.lambda_functions import Context, Response, call_api, load_handler, read_event
 from tests.template.transformed import read_template
-from tests.unit.test_delete import make_archive
 from tests.unit.test_submit_local import make_event as make_upload
 
 NAME, OTHER = "org/model", "org/other"
@@ -290,13 +290,13 @@ def post(archive: bytes, key: str, **query: str) -> tuple[Response, str]:
 
 
 def test_a_form_is_the_same_with_another_boundary(deployment: Deployment) -> None:
-    archive = make_archive("")
+    archive = zip_models("")
     (first, one), (second, two) = post(archive, "a", model_name="m"), post(archive, "a", model_name="m")
     assert one != two
     assert first.status == 201
     assert first == second
     check_problem(post(archive, "a", model_name="n")[0], 422, "idempotency-key-reused")
-    check_problem(post(make_archive("x/"), "a", model_name="m")[0], 422, "idempotency-key-reused")
+    check_problem(post(zip_models("x"), "a", model_name="m")[0], 422, "idempotency-key-reused")
     assert count_tasks(deployment) == 1
 
 

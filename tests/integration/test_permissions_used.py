@@ -32,13 +32,13 @@ from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
 from modelhaul.imports.notify import EndPublisher
 from modelhaul.transfer.policy import TransferPolicy
 from modelhaul.transfer.settings import StreamSettings
+from tests.archives.zipping import zip_files
 from tests.contract.backends import REGION, open_aws
 from tests.contract.counted_aws import CountedQueue
 from tests.contract.dynamodb import open_database
 from tests.contract.faulty_aws import FaultyAws, stand_before_moto
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
-from tests.pickles import zip_files
 from tests.template import rules
 from tests.template.transformed import Template, read_template, transform_template
 from tests.weights import wrap_weights

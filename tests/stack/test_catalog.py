@@ -1,6 +1,5 @@
 """Models on the deployed stack: found, read, fetched and deleted; and POSTs by Idempotency-Key."""
 
-import io
 import time
 import uuid
 import zipfile
@@ -10,6 +9,7 @@ from urllib.parse import quote
 import pytest
 import requests
 
+from tests.archives.zipping import zip_files
 from tests.stack.conftest import Stack
 from tests.weights import wrap_weights
 
@@ -32,11 +32,7 @@ FILES = {
 
 
 def make_archive() -> bytes:
-    body = io.BytesIO()
-    with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, content in FILES.items():
-            archive.writestr(path, content)
-    return body.getvalue()
+    return zip_files(FILES, zipfile.ZIP_DEFLATED)
 
 
 def import_archive(stack: Stack, name: str) -> tuple[str, dict[str, Any]]:

@@ -1,11 +1,9 @@
 """The API's handlers: contract statuses, headers and problems, over the in-memory deployment."""
 
 import base64
-import io
 import json
 import re
 import time
-import zipfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -21,6 +19,7 @@ from modelhaul.domain.keys import manifest_key
 from modelhaul.domain.models import ModelError, Source
 from modelhaul.domain.remedies import TASK_REMEDIES
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
+from tests.archives.zipping import zip_models
 from tests.fakes.deployment import PART_SIZE, Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.lambda_functions import ROOT, Context, Response, call_api, load_handler, read_event
@@ -43,16 +42,6 @@ def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
     monkeypatch.setenv("MODELS_BUCKET", "models-bucket")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     return deployment
-
-
-def make_archive(*directories: str) -> bytes:
-    body = io.BytesIO()
-    with zipfile.ZipFile(body, "w") as archive:
-        for directory in directories:
-            archive.writestr(f"{directory}/config.json", b"{}")
-            archive.writestr(f"{directory}/tokenizer.json", b"{}")
-            archive.writestr(f"{directory}/model.safetensors", wrap_weights(b"tiny"))
-    return body.getvalue()
 
 
 def call_route(name: str, event: dict[str, Any]) -> Response:
@@ -464,7 +453,7 @@ UNSAFE = ModelError("unsafe-model", "bad/pytorch_model.bin imports os.system.", 
 
 
 def test_each_model_of_a_done_task_has_its_result(deployment: Deployment) -> None:
-    task = deployment.post(make_archive("bad", "good"))
+    task = deployment.post(zip_models("bad", "good"))
     bad, good = task.model_ids
     deployment.database.imports.finish_import(task.id, totals={good: (3, 100)}, check_at=0, failed={bad: UNSAFE})
     shown = read_task(task.id).body
@@ -485,7 +474,7 @@ def test_each_model_of_a_done_task_has_its_result(deployment: Deployment) -> Non
     check_problem(read_file(bad, "config.json"), 404, "model-not-found")
     assert [model["name"] for model in list_models().body["models"]] == ["good"]
     # Imported again, it is no longer this task's, whose result stays.
-    again = deployment.post(make_archive("bad"), "bad")
+    again = deployment.post(zip_models("bad"), "bad")
     assert again.model_ids == (bad,)
     running = {entry["name"]: entry for entry in read_task(task.id).body["models"]}["bad"]
     assert (running["status"], "error" in running) == ("FAILED", False)
@@ -499,7 +488,7 @@ def test_each_model_of_a_done_task_has_its_result(deployment: Deployment) -> Non
 
 
 def test_a_failed_model_is_deleted_from_a_done_task(deployment: Deployment) -> None:
-    task = deployment.post(make_archive("bad", "good"))
+    task = deployment.post(zip_models("bad", "good"))
     bad, good = task.model_ids
     deployment.database.imports.finish_import(task.id, totals={good: (3, 100)}, check_at=0, failed={bad: UNSAFE})
     assert delete_model(bad).status == 204

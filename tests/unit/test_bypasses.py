@@ -9,10 +9,11 @@ import pytest
 
 from modelhaul.domain.gate import GateVerdict, PicklePolicy
 from modelhaul.domain.tasks import Task, TaskStatus
+from tests.archives.zipping import zip_files
 from tests.differential.test_tar_reader import build_v7
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
-from tests.pickles import PLAIN, SYSTEM, assemble, build_array, build_torch_zip, zip_files
+from tests.pickles import PLAIN, SYSTEM, assemble, build_array, build_torch_zip
 from tests.weights import wrap_weights
 
 NAME = "org/model"

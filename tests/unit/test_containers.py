@@ -24,6 +24,7 @@ from modelhaul.inspection.loaders import is_unpickled
 from modelhaul.inspection.opened import HEAD, OpenedFile
 from modelhaul.inspection.recognize import inspect_file
 from modelhaul.inspection.zip_archives import identify_zip
+from tests.archives.zipping import zip_files
 from tests.pickles import (
     FORMS,
     PLAIN,
@@ -34,7 +35,6 @@ from tests.pickles import (
     build_legacy,
     build_state_dict,
     build_torch_zip,
-    zip_files,
 )
 from tests.weights import wrap_weights
 

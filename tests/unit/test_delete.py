@@ -1,10 +1,8 @@
 """Models are deleted whole, whatever dies in between, and nobody else loses anything by it."""
 
-import io
 import itertools
 import json
 import threading
-import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -22,6 +20,7 @@ from modelhaul.domain.keys import manifest_key
 from modelhaul.domain.messages import PublishModels
 from modelhaul.domain.models import ModelStatus
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
+from tests.archives.zipping import zip_models
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.weights import wrap_weights
@@ -47,17 +46,6 @@ def import_model(deployment: Deployment, revision: str = "main") -> Task:
     ended = deployment.find_task(task.id)
     assert ended.status is TaskStatus.DONE, ended.error
     return ended
-
-
-def make_archive(*directories: str) -> bytes:
-    """`directories`: with the trailing slash; "" for the archive's root."""
-    body = io.BytesIO()
-    with zipfile.ZipFile(body, "w") as archive:
-        for directory in directories:
-            archive.writestr(f"{directory}config.json", b"{}")
-            archive.writestr(f"{directory}tokenizer.json", b"{}")
-            archive.writestr(f"{directory}model.safetensors", wrap_weights(b"tiny"))
-    return body.getvalue()
 
 
 def delete(deployment: Deployment, task: Task, *, seconds: float = 28) -> bool:
@@ -112,7 +100,7 @@ def test_only_references_to_its_own_objects_are_forgotten(deployment: Deployment
 def test_a_model_below_its_prefix_stays() -> None:
     """`name` and `name/part` are two models of archives, of which one may lie below the other."""
     deployment = Deployment()
-    archive = make_archive("")
+    archive = zip_models("")
     outer = deployment.post(archive, "name")
     deployment.run()
     inner = deployment.post(archive, f"name/{outer.id}")
@@ -401,7 +389,7 @@ def test_one_of_an_archives_models_is_deleted_before_it_is_tidied_up() -> None:
     deployment = Deployment()
     unwatch = deployment.database.tasks.unwatch_task
     deployment.database.tasks.unwatch_task = lambda task_id: None  # type: ignore[method-assign]
-    task = deployment.post(make_archive("a/", "b/"))
+    task = deployment.post(zip_models("a", "b"))
     deployment.run()
     deployment.database.tasks.unwatch_task = unwatch  # type: ignore[method-assign]
     ended = deployment.find_task(task.id)

@@ -15,10 +15,11 @@ import pytest
 from modelhaul.domain.gate import GateReport, GateVerdict, PickleOpinion, PicklePolicy, SecondOpinion
 from modelhaul.domain.models import ModelStatus
 from modelhaul.domain.tasks import Task, TaskStatus
+from tests.archives.zipping import zip_files
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.fakes.pickle_scanner import InMemoryPickleScanner
-from tests.pickles import PLAIN, SYSTEM, assemble, build_array, build_legacy, build_torch_zip, zip_files
+from tests.pickles import PLAIN, SYSTEM, assemble, build_array, build_legacy, build_torch_zip
 from tests.weights import wrap_weights
 
 NAME = "org/model"

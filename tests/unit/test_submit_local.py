@@ -1,7 +1,6 @@
 """POST /v1/upload/local and what is read of it afterwards, over the in-memory deployment."""
 
 import base64
-import io
 import json
 import zipfile
 from typing import Any
@@ -15,6 +14,7 @@ from modelhaul import wiring
 from modelhaul.domain.errors import InvalidFormError
 from modelhaul.entrypoints.forms import read_upload_form
 from modelhaul.imports.submit_archive import MAX_POSTED
+from tests.archives.zipping import zip_files
 from tests.fakes.deployment import Deployment
 from tests.lambda_functions import Response, call_api, read_event
 from tests.weights import wrap_weights
@@ -23,14 +23,8 @@ FILES = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": wra
 
 
 def make_archive(*directories: str, **others: bytes) -> bytes:
-    body = io.BytesIO()
-    with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED) as archive:
-        for directory in directories:
-            for path, content in FILES.items():
-                archive.writestr(f"{directory}/{path}", content)
-        for path, content in others.items():
-            archive.writestr(path, content)
-    return body.getvalue()
+    models = {f"{directory}/{path}": body for directory in directories for path, body in FILES.items()}
+    return zip_files({**models, **others}, zipfile.ZIP_DEFLATED)
 
 
 @pytest.fixture

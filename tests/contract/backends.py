@@ -4,10 +4,10 @@
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from moto import mock_aws
@@ -21,6 +21,10 @@ REGION = "us-east-1"
 
 ENDPOINT = os.environ.get("MODELHAUL_CONTRACT_ENDPOINT")
 BACKENDS = ["fake", "moto", *(["endpoint"] if ENDPOINT else [])]
+
+
+class Closable(Protocol):
+    def close(self) -> None: ...
 
 
 @contextmanager
@@ -43,6 +47,16 @@ def open_aws(backend: str) -> Iterator[None]:
             _mend_moto(patch)
             with mock_aws():
                 yield
+
+
+@contextmanager
+def open_client[ClientT: Closable](backend: str, create: Callable[[str], ClientT]) -> Iterator[ClientT | None]:
+    """A client that speaks to `backend`; None for the fake."""
+    if backend == "fake":
+        yield None
+        return
+    with open_aws(backend), closing(create(REGION)) as client:
+        yield client
 
 
 def _mend_moto(patch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from modelhaul.adapters.s3_client import create_s3_client
 from modelhaul.domain.errors import ArchiveReplacedError, SourceUnavailableError, TransientError
 from modelhaul.ports.archive_store import ArchiveStore
 from modelhaul.ports.byte_streams import ByteStream
-from tests.contract.backends import BACKENDS, REGION, open_aws
+from tests.contract.backends import BACKENDS, open_client
 from tests.fakes.archive_store import InMemoryArchiveStore
 from tests.fakes.clock import ManualClock
 
@@ -47,10 +47,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def client(backend: str) -> "Iterator[S3Client | None]":
-    if backend == "fake":
-        yield None
-        return
-    with open_aws(backend), closing(create_s3_client(REGION)) as client:
+    with open_client(backend, create_s3_client) as client:
         yield client
 
 

@@ -2,7 +2,6 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
 from modelhaul.domain.messages import Message, PlanImport, PublishModels, TransferFiles, parse_message
 from modelhaul.ports.message_queue import MessageQueue
-from tests.contract.backends import BACKENDS, REGION, open_aws
+from tests.contract.backends import BACKENDS, open_client
 from tests.fakes.message_queue import InMemoryMessageQueue
 
 if TYPE_CHECKING:
@@ -32,10 +31,7 @@ class Setup:
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def client(request: pytest.FixtureRequest) -> "Iterator[SQSClient | None]":
-    if request.param == "fake":
-        yield None
-        return
-    with open_aws(request.param), closing(create_sqs_client(REGION)) as client:
+    with open_client(request.param, create_sqs_client) as client:
         yield client
 
 

@@ -2,7 +2,6 @@ import hashlib
 import uuid
 import zlib
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -17,7 +16,7 @@ from modelhaul.domain.errors import ArchiveReplacedError, ObjectGoneError, Stora
 from modelhaul.domain.files import Part
 from modelhaul.domain.objects import ObjectRange
 from modelhaul.ports.archive_store import ArchiveStore
-from tests.contract.backends import BACKENDS, REGION, open_aws
+from tests.contract.backends import BACKENDS, open_client
 from tests.fakes.archive_store import InMemoryArchiveStore
 from tests.fakes.object_store import Bucket, InMemoryObjectStore
 
@@ -35,10 +34,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def client(backend: str) -> "Iterator[S3Client | None]":
-    if backend == "fake":
-        yield None
-        return
-    with open_aws(backend), closing(create_s3_client(REGION)) as client:
+    with open_client(backend, create_s3_client) as client:
         yield client
 
 

@@ -83,10 +83,7 @@ class GeneratedContent:
 
     @cached_property
     def sha256(self) -> str:
-        digest = hashlib.sha256()
-        for chunk in self.read(0, self.size):
-            digest.update(chunk)
-        return digest.hexdigest()
+        return _hash_chunks(self)
 
     def read(self, start: int, stop: int) -> Iterator[memoryview]:
         block = memoryview(bytearray(self._block))
@@ -108,10 +105,7 @@ class SafetensorsContent:
 
     @cached_property
     def sha256(self) -> str:
-        digest = hashlib.sha256()
-        for chunk in self.read(0, self.size):
-            digest.update(chunk)
-        return digest.hexdigest()
+        return _hash_chunks(self)
 
     def read(self, start: int, stop: int) -> Iterator[memoryview]:
         offset = self._header.size
@@ -121,3 +115,10 @@ class SafetensorsContent:
 
 def read_all(content: Content) -> bytes:
     return b"".join(bytes(chunk) for chunk in content.read(0, content.size))
+
+
+def _hash_chunks(content: Content) -> str:
+    digest = hashlib.sha256()
+    for chunk in content.read(0, content.size):
+        digest.update(chunk)
+    return digest.hexdigest()

@@ -13,9 +13,9 @@ from jinja2.parser import Parser
 
 from modelhaul.domain.findings import ContentReport, Finding, FindingKind, Severity, limit_findings
 from modelhaul.domain.json_streams import ReadRange
-from modelhaul.inspection.formats.template_flow import TextFlow
-from modelhaul.inspection.formats.template_nodes import is_unsafe_name
-from modelhaul.inspection.formats.template_origins import Origin
+from modelhaul.inspection.templates.flow import TextFlow
+from modelhaul.inspection.templates.nodes import is_unsafe_name
+from modelhaul.inspection.templates.origins import Origin
 from modelhaul.inspection.windows import ContentError
 
 MAX_TEMPLATE = 256 * 1024  # bytes; the largest known templates have 30 kB

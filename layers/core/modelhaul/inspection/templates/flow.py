@@ -7,9 +7,9 @@ from collections import defaultdict
 
 from jinja2 import nodes
 
-from modelhaul.inspection.formats.template_namespaces import MAX_PASSES, TOO_COMPLEX
-from modelhaul.inspection.formats.template_nodes import walk_template
-from modelhaul.inspection.formats.template_origins import ANY_FIELD, KnownOrigins, Origin
+from modelhaul.inspection.templates.namespaces import MAX_PASSES, TOO_COMPLEX
+from modelhaul.inspection.templates.nodes import walk_template
+from modelhaul.inspection.templates.origins import ANY_FIELD, KnownOrigins, Origin
 from modelhaul.inspection.windows import ContentError
 
 _MAX_MACROS = 20  # with the same name

@@ -9,8 +9,8 @@ from enum import IntEnum
 
 from jinja2 import nodes
 
-from modelhaul.inspection.formats.template_namespaces import Macros, find_namespace_variables, may_hold_namespace
-from modelhaul.inspection.formats.template_nodes import (
+from modelhaul.inspection.templates.namespaces import Macros, find_namespace_variables, may_hold_namespace
+from modelhaul.inspection.templates.nodes import (
     has_safe_prefix,
     is_number,
     is_unsafe_name,

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from jinja2 import nodes
 
-from modelhaul.inspection.formats.template_nodes import list_arguments, list_targets
+from modelhaul.inspection.templates.nodes import list_arguments, list_targets
 from modelhaul.inspection.windows import ContentError
 
 type Macros = Mapping[str, Sequence[nodes.Macro]]

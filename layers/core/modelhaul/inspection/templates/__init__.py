@@ -1,0 +1,1 @@
+"""Analysis of Jinja templates: which names they can compute."""

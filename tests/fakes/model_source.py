@@ -3,6 +3,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 from modelhaul.domain.digests import Algorithm, Digest
@@ -28,7 +29,7 @@ class InMemoryStream(ByteStream):
 
     def __init__(self, source: "InMemoryModelSource", path: str, content: bytes, start: int, end: int) -> None:
         self.offset = start
-        self.etag = hashlib.sha256(content).hexdigest()
+        self.etag = _hash_sha256(content)
         self._source = source
         self._path = path
         self._content = content[:end]
@@ -82,7 +83,7 @@ class InMemoryModelSource:
         self.on_list()
         for path, content in self._find_files(model).items():
             if len(content) > _LARGE:
-                digest = Digest(Algorithm.SHA256, hashlib.sha256(content).hexdigest())
+                digest = Digest(Algorithm.SHA256, _hash_sha256(content))
             else:
                 blob = b"blob %d\0" % len(content) + content
                 digest = Digest(Algorithm.GIT_SHA1, hashlib.sha1(blob).hexdigest())
@@ -113,5 +114,16 @@ class InMemoryModelSource:
 
 
 def _hash_files(files: Files) -> str:
-    listing = "".join(f"{path}:{hashlib.sha1(content).hexdigest()}" for path, content in sorted(files.items()))
+    listing = "".join(f"{path}:{_hash_sha1(content)}" for path, content in sorted(files.items()))
     return hashlib.sha1(listing.encode()).hexdigest()
+
+
+# Each request needs the hashes of all files. A cached object is found again by its identity, without reading it.
+@lru_cache(maxsize=32)
+def _hash_sha1(content: bytes) -> str:
+    return hashlib.sha1(content).hexdigest()
+
+
+@lru_cache(maxsize=32)
+def _hash_sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

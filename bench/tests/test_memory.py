@@ -44,9 +44,9 @@ def test_larger_parts_exceed_the_bound() -> None:
 
 
 def build_tokenizer(size: int) -> bytes:
-    """Return a tokenizer.json that consists mostly of merges, like real ones."""
+    """Return a tokenizer.json that consists mostly of merges, indented like in real ones."""
     start, end = b'{"model": {"vocab": {"a": 0}, "merges": [', b'["a", "b"]]}}'
-    merge = '["Ġth", "e"], '.encode()
+    merge = '\n      [\n        "Ġth",\n        "e"\n      ],'.encode()
     merges = merge * ((size - len(start) - len(end)) // len(merge))
     return start + merges + b" " * (size - len(start) - len(merges) - len(end)) + end
 

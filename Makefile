@@ -55,14 +55,13 @@ down: setup ## stop the local stack and delete its data
 	@exec $(LOCAL) down
 
 # A third worker for two cores: the tests on the stack, which run on one worker, often wait (tests/conftest.py).
-PYTEST = pytest -n 3
 test: check ## run the checks and all tests, including those on the local stack
 	@"$(PYTHON)" requirements/install.py tests
-	$(PYTEST) --cov
+	pytest -n 3 --cov
 
 QUICK = tests/unit tests/contract tests/template tests/command_line tests/differential
 test-quick: setup ## run the quick tests without the local stack, in about a minute
-	$(PYTEST) -m "not slow" $(QUICK)
+	pytest -n auto -m "not slow" $(QUICK)
 
 IMPORTS = PYTHONPATH=.:cli:layers/core:layers/sources:layers/scanner
 check: setup ## check style, formatting, types, imports and the template

@@ -83,6 +83,7 @@ def test_packages_belong_to_one_layer() -> None:
     assert len(names) == len(set(names))
 
 
+@pytest.mark.slow
 def test_modules_are_compiled_with_unchecked_hashes(built: dict[str, Path]) -> None:
     modules = [path for folder in built.values() for path in folder.rglob("*.py")]
     assert len(modules) > 500
@@ -91,6 +92,7 @@ def test_modules_are_compiled_with_unchecked_hashes(built: dict[str, Path]) -> N
         assert int.from_bytes(compiled[4:8], "little") == _UNCHECKED_HASH, module
 
 
+@pytest.mark.slow
 def test_layers_contain_only_required_files(built: dict[str, Path]) -> None:
     core, sources = built["core"], built["sources"]
     assert {path.name for path in (core / "botocore" / "data").iterdir() if path.is_dir()} == BOTOCORE_SERVICES
@@ -99,6 +101,7 @@ def test_layers_contain_only_required_files(built: dict[str, Path]) -> None:
     assert not [path for folder in built.values() for path in [*folder.glob("bin"), *folder.glob("*/tests")]]
 
 
+@pytest.mark.slow
 def test_layers_fit_into_the_size_limit(built: dict[str, Path]) -> None:
     sizes = [path.stat().st_size for folder in built.values() for path in folder.rglob("*") if path.is_file()]
     assert sum(sizes) < UNPACKED_LIMIT / 2

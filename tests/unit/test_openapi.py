@@ -137,6 +137,7 @@ def list_text_patterns() -> Iterator[re.Pattern[str]]:
                 yield re.compile("".join(".*" if part is None else re.escape(part) for part in parts))
 
 
+@pytest.mark.slow
 def test_examples_have_texts_of_the_code(document: dict[str, Any]) -> None:
     patterns = list(list_text_patterns())
     examples = [example["value"] for example in document["components"]["examples"].values()]

@@ -27,6 +27,7 @@ from hashlib import md5, sha256, shake_256
 from typing import Any, cast
 from unittest.mock import patch
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -883,7 +884,7 @@ def is_found_again(record: FileRecord) -> bool:
     return record.file.digest.algorithm.identifies or record.file.size >= LARGE // 2
 
 
-TestPromises = Promises.TestCase
+TestPromises = pytest.mark.slow(Promises.TestCase)
 TestPromises.settings = settings(
     max_examples=60,
     stateful_step_count=40,

@@ -15,6 +15,7 @@ PATHS = st.lists(st.text("abA/.é-", min_size=1, max_size=8), max_size=8, unique
 PATTERNS = st.lists(st.text("abA/.é-*?[]!\\", min_size=1, max_size=6), max_size=4)
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(paths=PATHS, allow=PATTERNS, ignore=PATTERNS)
 @example(paths=["onnx/a/b.onnx", "onnx", "x/onnx/a"], allow=["onnx/"], ignore=[])

@@ -14,6 +14,9 @@ import pytest
 from tests.template.functions import LAYERS, Function, list_functions
 from tests.template.transformed import ROOT, read_template
 
+# Each function is started in a new interpreter, once for all tests.
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import json, sys
 import handler
@@ -101,7 +104,6 @@ def test_every_function_is_looked_at(functions: dict[str, Function]) -> None:
     assert {name for name, function in functions.items() if function.answers_requests} == set(API_LACKS)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", BUILT)
 def test_all_that_a_request_needs_is_built_before_it_comes(name: str, functions: dict[str, Function]) -> None:
     assert set(start_function(functions[name])["built"]) >= BUILT[name]

@@ -28,7 +28,7 @@ LOCAL = python -m local --stack "$(STACK)"
 LOCAL_OPTIONS = --upstream "$(UPSTREAM)" --port "$(STACK_PORT)" --hf-endpoint "$(HF_ENDPOINT)" \
 	--github-api-url "$(GITHUB_API_URL)" --github-url "$(GITHUB_URL)" --github-raw-url "$(GITHUB_RAW_URL)"
 
-.PHONY: help setup run up down test test-quick check format pages bench recording build deploy lock clean
+.PHONY: help setup run up down test test-quick check check-style check-types check-imports check-template format pages bench recording build deploy lock clean
 
 help: ## show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -65,10 +65,19 @@ test-quick: setup ## run the quick tests without the local stack, in about a min
 
 IMPORTS = PYTHONPATH=.:cli:layers/core:layers/sources:layers/scanner
 check: setup ## check style, formatting, types, imports and the template
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync check-types check-template check-imports check-style
+
+check-style:
 	ruff check
 	ruff format --check
+
+check-types:
 	mypy bench cli functions layers local openapi tests
+
+check-imports:
 	$(IMPORTS) lint-imports --no-cache
+
+check-template:
 	cfn-lint template.yaml monitoring.yaml
 
 format: setup ## format the code and apply automatic fixes

@@ -19,6 +19,7 @@ GITHUB_API_URL ?=
 GITHUB_URL ?=
 GITHUB_RAW_URL ?=
 STACK_PORT ?= 0
+HUB_ON_MISS ?= NOT_FOUND
 PARTS ?=
 PAGES ?=
 # The parameters of the last `make deploy`, if they were saved.
@@ -26,7 +27,8 @@ SAVED_PARAMETERS = $(shell sed -n '/^\[default.deploy.parameters\]/,/^\[/s/^para
 ARCHITECTURE ?= $(or $(patsubst Architecture="%",%,$(filter Architecture=%,$(SAVED_PARAMETERS))),arm64)
 LOCAL = python -m local --stack "$(STACK)"
 LOCAL_OPTIONS = --upstream "$(UPSTREAM)" --port "$(STACK_PORT)" --hf-endpoint "$(HF_ENDPOINT)" \
-	--github-api-url "$(GITHUB_API_URL)" --github-url "$(GITHUB_URL)" --github-raw-url "$(GITHUB_RAW_URL)"
+	--github-api-url "$(GITHUB_API_URL)" --github-url "$(GITHUB_URL)" --github-raw-url "$(GITHUB_RAW_URL)" \
+	--hub-on-miss "$(HUB_ON_MISS)"
 
 .PHONY: help setup run up down test test-quick check check-style check-types check-imports check-template format pages bench recording build deploy lock clean
 
@@ -36,7 +38,8 @@ help: ## show this help
 	@echo "Options of run, up and down: STACK=name (run several stacks at the same time)."
 	@echo "Options of run and up: UPSTREAM=internet|loopback|auto (Hub and GitHub: public servers, local test servers, or"
 	@echo "  the public servers if they are reachable), HF_ENDPOINT=url (Hub-compatible server), STACK_PORT=number,"
-	@echo "  GITHUB_API_URL=url GITHUB_URL=url [GITHUB_RAW_URL=url] (GitHub-compatible server)."
+	@echo "  GITHUB_API_URL=url GITHUB_URL=url [GITHUB_RAW_URL=url] (GitHub-compatible server),"
+	@echo "  HUB_ON_MISS=NOT_FOUND|IMPORT|REDIRECT (what Hub clients get for a model that is not imported)."
 	@echo "Option of run: RUN_EXIT=1 (stop the stack after the imports)."
 	@echo "Option of bench: PARTS=\"data-path memory\" (run only these, and replace their sections of docs/benchmarks.md)."
 	@echo "Option of pages: PAGES=\"openapi calls\" (generate only these; all take about 15 minutes)."
@@ -116,6 +119,8 @@ lock: setup ## upgrade and pin all dependencies, with hashes
 	$(COMPILE) requirements/sam.in -o requirements/sam.txt
 	$(COMPILE) requirements/giftless.in -o requirements/giftless.txt
 	$(COMPILE) requirements/contenders.in -o requirements/contenders.txt
+	$(COMPILE) requirements/hub_client_old.in -o requirements/hub_client_old.txt
+	$(COMPILE) requirements/hub_client_new.in -o requirements/hub_client_new.txt
 	$(COMPILE) requirements/uv.in -o requirements/uv.txt
 	$(COMPILE) --no-deps requirements/sample_model.in -o requirements/sample_model.txt
 

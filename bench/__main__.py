@@ -17,6 +17,7 @@ from bench.archives import describe_archives
 from bench.cold_start import describe_cold_starts
 from bench.data_path import describe_data_path, describe_function
 from bench.differential import describe_differential
+from bench.hub_reads import describe_hub_reads
 from bench.loopback import BUILT, ProgramMissingError
 from bench.parallel import describe_connections, describe_functions
 from bench.report import MB, MIB, Run
@@ -34,6 +35,7 @@ PARTS: dict[str, Callable[[Run], str]] = {
     "repositories": lambda run: describe_repositories([run.scale_count(1000), run.scale_count(10_000)]),
     "unzipping": lambda run: describe_unzipping(run.scale_size(192 * MIB), run.scale_count(50_000)),
     "archives": lambda run: describe_archives(run.scale_size(400 * MB), run.scale_count(50_000)),
+    "hub-reads": describe_hub_reads,
     "cold-start": lambda run: describe_cold_starts(),
     "differential": describe_differential,
 }

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from bench import call_counts, call_faults, scale
 from bench.servers import ROOT
+from openapi import gateway, hub_gateway
 from openapi.document import DOCUMENT, render_document
-from openapi.gateway import GATEWAY_RESPONSES, render_responses
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,10 @@ class Page:
 
 PAGES = {
     "openapi": Page(DOCUMENT, render_document, render_document),
-    "gateway-responses": Page(GATEWAY_RESPONSES, render_responses, render_responses),
+    "gateway-responses": Page(gateway.GATEWAY_RESPONSES, gateway.render_responses, gateway.render_responses),
+    "hub-gateway-responses": Page(
+        hub_gateway.HUB_GATEWAY_RESPONSES, hub_gateway.render_responses, hub_gateway.render_responses
+    ),
     "calls": Page(ROOT / "docs" / "calls.md", call_counts.describe_counts, call_counts.describe_counts),
     "faults": Page(
         call_faults.PAGE,

@@ -44,6 +44,12 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
             default="",
             help="raw content URL of the same server; default: files are read from the REST API",
         )
+        command.add_argument(
+            "--hub-on-miss",
+            choices=("NOT_FOUND", "IMPORT", "REDIRECT"),
+            default="NOT_FOUND",
+            help="what the Hub read API does for a model that is not imported (parameter HubOnMiss)",
+        )
         command.add_argument("--port", type=int, default=0, help="port of MiniStack; 0 selects a free port")
         if name == "run":
             command.add_argument("--once", action="store_true", help="stop the stack after the imports")
@@ -53,7 +59,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 
 def deploy_stack(stack: LocalStack, options: argparse.Namespace, console: Console) -> StackState:
     urls = SourceUrls(options.hf_endpoint, options.github_api_url, options.github_url, options.github_raw_url)
-    return stack.start(options.upstream, urls, options.port, partial(print_line, console))
+    report = partial(print_line, console)
+    return stack.start(options.upstream, urls, options.port, report, hub_on_miss=options.hub_on_miss)
 
 
 def start_stack(stack: LocalStack, options: argparse.Namespace, console: Console) -> None:

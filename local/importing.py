@@ -64,6 +64,14 @@ class ImportApi:
             raise LocalStackError(f"The API rejected {file_name}: {describe_problem(response)}")
         return response.links["status"]["url"].rpartition("/")[2]
 
+    def create_read_key(self, name: str) -> str:
+        """Create a read key of the Hub read API, and return it. Raises LocalStackError."""
+        response = self._session.post(f"{self._url}/keys", json={"name": name}, timeout=REQUEST_TIMEOUT)
+        if response.status_code != requests.codes.created:
+            raise LocalStackError(f"Cannot create a read key: {describe_problem(response)}")
+        key: str = response.json()["key"]
+        return key
+
     def read_task(self, task_id: str) -> Task:
         response = self._session.get(f"{self._url}/upload/tasks/{task_id}", timeout=REQUEST_TIMEOUT)
         if not response.ok:
@@ -136,7 +144,9 @@ def print_function_errors(state: StackState, console: Console, count: int = 10) 
         print_line(console, event["message"].rstrip())
 
 
-def print_commands(state: StackState, sample: Path, console: Console, task_id: str | None = None) -> None:
+def print_commands(
+    state: StackState, sample: Path, console: Console, task_id: str | None = None, read_key: str | None = None
+) -> None:
     """Print shell commands to run in the folder of the repository. `sample` is the ZIP archive that they import."""
     url, key = state.api_url, f"-H 'x-api-key: {state.api_key}'"
     json_type = "-H 'content-type: application/json'"
@@ -146,7 +156,11 @@ def print_commands(state: StackState, sample: Path, console: Console, task_id: s
     credentials = " ".join(f"{name}={value}" for name, value in CREDENTIALS.items())
     copy_command, endpoint = f"{credentials} aws s3 cp", f"--endpoint-url {state.aws_endpoint_url}"
     bucket, key_name = f"s3://{state.incoming_bucket}", f"incoming/{sample.name}"
-    command = Path(sys.executable).with_name("modelhaul").relative_to(ROOT, walk_up=True)
+    command, hf, python = (
+        Path(sys.executable).with_name(name).relative_to(ROOT, walk_up=True) for name in ("modelhaul", "hf", "python")
+    )
+    hub = f"HF_ENDPOINT={state.hub_url} HF_TOKEN={read_key or 'READ_KEY'}"
+    list_files = f'from huggingface_hub import list_repo_files; print(list_repo_files("{SAMPLE_MODEL}"))'
     open_upload = f"curl -s {url}/upload/local {key} {json_type} -d '{upload}'"
     extract_url = """tee /dev/stderr | sed -n 's/.*"url": "\\([^"]*\\)".*/\\1/p'"""
     upload_steps = "request a presigned URL with the file size in bytes, and upload the file to it"
@@ -165,6 +179,11 @@ def print_commands(state: StackState, sample: Path, console: Console, task_id: s
         "Read a task (its URL is in the Location or Link header), and list the tasks of ZIP archives:",
         f"  curl -s {url}/upload/tasks/{task_id or 'TASK_ID'} {key}",
         f"  curl -s '{url}/upload/tasks?source=LOCAL' {key}",
+        "Create a read key for Hub clients:",
+        f'  curl -s {url}/keys {key} {json_type} -d \'{{"name": "my-laptop"}}\'',
+        "Read imported models with Hub clients (any program that supports HF_ENDPOINT and HF_TOKEN):",
+        f"  {hub} {hf} download {SAMPLE_MODEL} --local-dir {path.parent}/downloaded",
+        f"  {hub} {python} -c '{list_files}'",
         "Read the API reference and send requests in a browser:",
         f"  {url}/docs",
         "Use the command-line client (docs/command-line.md):",
@@ -184,7 +203,7 @@ def build_github_request(state: StackState) -> dict[str, str]:
 
 def import_samples(state: StackState, sample: Path, console: Console) -> bool:
     """Import the sample archive, the sample model of the Hub and the sample repository of GitHub, if there is one. Then
-    list the bucket and print commands to try. Returns False if an import failed.
+    list the bucket, create a read key and print commands to try. Returns False if an import failed.
     """
     api = ImportApi(state)
     print_line(console, f"Importing {sample.name} with POST {state.api_url}/upload/local")
@@ -196,7 +215,7 @@ def import_samples(state: StackState, sample: Path, console: Console) -> bool:
         is_repository_done, _ = follow(api, api.submit("github", build_github_request(state)), console)
         is_model_done = is_model_done and is_repository_done
     print_objects(state, console)
-    print_commands(state, sample, console, task_id)
+    print_commands(state, sample, console, task_id, api.create_read_key("make-run"))
     return is_archive_done and is_model_done
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3
 from botocore.config import Config
@@ -48,11 +49,13 @@ NETWORK_VARIABLES = (
 @dataclass(frozen=True)
 class StackState:
     """Endpoints and resources of a deployed stack, as written to `stack.json`. `outputs` are the outputs of the
-    template. `sample_repository` is a GitHub repository that can be imported, or "".
+    template. `hub_url` is the URL of the Hub read API. `sample_repository` is a GitHub repository that can be imported,
+    or "".
     """
 
     api_url: str
     api_key: str
+    hub_url: str
     aws_endpoint_url: str
     region: str
     incoming_bucket: str
@@ -92,18 +95,19 @@ class LocalStack:
         port: int,
         report: Callable[[str], None],
         *,
+        hub_on_miss: str = "NOT_FOUND",
         enforce_iam: bool = False,
     ) -> StackState:
         """Start the processes that are not running, then build and deploy the current code.
 
-        `urls` overrides the sources that `upstream` selects. `port` 0 selects a free port. `enforce_iam` enforces the
-        policies of each function's role. `report` receives status messages.
+        `urls` overrides the sources that `upstream` selects. `port` 0 selects a free port. `report` receives status
+        messages. `hub_on_miss` is the parameter HubOnMiss. `enforce_iam` enforces the policies of each function's role.
 
         Raises LocalStackError, after stopping the processes if the stack was not running before.
         """
         was_running = self.is_up()
         try:
-            return self._start(upstream, urls, port, report, enforce_iam)
+            return self._start(upstream, urls, port, report, hub_on_miss, enforce_iam)
         except BaseException:
             if not was_running:
                 self.processes.stop_all()
@@ -118,7 +122,13 @@ class LocalStack:
         return existed
 
     def _start(
-        self, upstream: Upstream, urls: SourceUrls, port: int, report: Callable[[str], None], enforce_iam: bool
+        self,
+        upstream: Upstream,
+        urls: SourceUrls,
+        port: int,
+        report: Callable[[str], None],
+        hub_on_miss: str,
+        enforce_iam: bool,
     ) -> StackState:
         if not self.is_up():
             self.stop()
@@ -129,7 +139,7 @@ class LocalStack:
         ministack, endpoint = self._start_ministack(port, enforce_iam)
         report(f"MiniStack: {endpoint}")
         report("Building and deploying the stack")
-        self._build_and_deploy(endpoint, sources.urls)
+        self._build_and_deploy(endpoint, sources.urls, hub_on_miss)
         state = self._read_state(endpoint, sources, ministack)
         # Written atomically, because other processes wait for this file.
         partial = self.state_path.with_suffix(".partial")
@@ -190,7 +200,7 @@ class LocalStack:
         wait_until_ready("MiniStack", process, log, lambda: is_available(f"{endpoint}/_ministack/health"))
         return process, endpoint
 
-    def _build_and_deploy(self, endpoint: str, urls: SourceUrls) -> None:
+    def _build_and_deploy(self, endpoint: str, urls: SourceUrls, hub_on_miss: str) -> None:
         """All stacks share one build: its cache belongs to one build folder (build.toml beside it)."""
         # The SAM CLI notices changes of a layer's folder, not of the script that builds it.
         digest = hashlib.sha256((ROOT / "layers" / "build_layer.py").read_bytes()).hexdigest()
@@ -202,7 +212,9 @@ class LocalStack:
             f"HuggingFaceEndpoint={urls.hub}",
             f"GitHubApiUrl={urls.github_api}",
             f"GitHubUrl={urls.github}",
-            f"GitHubRawUrl={urls.github_raw}",
+            f"HubOnMiss={hub_on_miss}",
+            # In quotation marks, because it may be empty.
+            f'GitHubRawUrl="{urls.github_raw}"',
             "LocalMode=true",
         ]
         with lock_file(folder / "lock"):
@@ -246,13 +258,21 @@ class LocalStack:
         cloudformation = session.client("cloudformation", endpoint_url=endpoint, config=CLIENT_CONFIG)
         stack = cloudformation.describe_stacks(StackName=STACK_NAME)["Stacks"][0]
         outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-        api_id = cloudformation.describe_stack_resource(StackName=STACK_NAME, LogicalResourceId="Api")[
-            "StackResourceDetail"
-        ]["PhysicalResourceId"]
+        api_id, hub_api_id = (
+            cloudformation.describe_stack_resource(StackName=STACK_NAME, LogicalResourceId=name)["StackResourceDetail"][
+                "PhysicalResourceId"
+            ]
+            for name in ("Api", "HubApi")
+        )
         api_gateway = session.client("apigateway", endpoint_url=endpoint, config=CLIENT_CONFIG)
+        put_hub_responses(api_gateway, hub_api_id)
+        hub_url = f"{endpoint}/_aws/execute-api/{hub_api_id}/hf"
+        functions = session.client("lambda", endpoint_url=endpoint, config=CLIENT_CONFIG)
+        set_variable(functions, outputs["ManageKeysFunction"], "HUB_URL", hub_url)
         return StackState(
             api_url=f"{endpoint}/_aws/execute-api/{api_id}/v1",
             api_key=api_gateway.get_api_key(apiKey=outputs["ApiKeyId"], includeValue=True)["value"],
+            hub_url=hub_url,
             aws_endpoint_url=endpoint,
             region=REGION,
             incoming_bucket=outputs["IncomingBucket"],
@@ -267,6 +287,21 @@ class LocalStack:
 
 
 CLIENT_CONFIG = Config(s3={"addressing_style": "path"}, retries={"max_attempts": 2})
+
+
+def put_hub_responses(api_gateway: Any, api_id: str) -> None:
+    """Give the Hub read API its gateway responses. MiniStack ignores those in the API's definition."""
+    for kind, response in json.loads((ROOT / "openapi" / "hub_gateway_responses.json").read_text()).items():
+        api_gateway.put_gateway_response(restApiId=api_id, responseType=kind, **response)
+    api_gateway.create_deployment(restApiId=api_id, stageName="hf")
+
+
+def set_variable(functions: Any, function: str, name: str, value: str) -> None:
+    """Set an environment variable of a function to a value that the template cannot know."""
+    variables = functions.get_function_configuration(FunctionName=function)["Environment"]["Variables"]
+    functions.update_function_configuration(
+        FunctionName=function, Environment={"Variables": {**variables, name: value}}
+    )
 
 
 def open_session() -> boto3.Session:

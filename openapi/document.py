@@ -31,6 +31,7 @@ TAGS = {
     "Uploads": "Start imports.",
     "Tasks": "Follow and cancel imports.",
     "Models": "List, get, download and delete imported models.",
+    "Keys": "Create, list and delete the keys of the Hub read API.",
     "Documentation": "Get the OpenAPI document.",
 }
 # Problems that every route can return, from API Gateway or from its function. The examples have statuses and titles.
@@ -42,7 +43,9 @@ COMMON = (
     "storage-unavailable",
     "gateway-timeout",
 )
-# Problems that every POST can return for its Idempotency-Key.
+# Responses with secrets are not stored, so these routes do not accept an Idempotency-Key.
+SECRET_ROUTES = {"/keys"}
+# Problems that every other POST can return for its Idempotency-Key.
 IDEMPOTENCY_ERRORS = (
     errors.InvalidIdempotencyKeyError,
     errors.IdempotencyKeyReusedError,
@@ -123,7 +126,7 @@ def _complete_operation(operation: dict[str, Any], method: str, path: str) -> No
     for kind in COMMON:
         if kind != "invalid-api-key" or operation.get("security") != []:
             _add_problem(responses, kind)
-    for error in IDEMPOTENCY_ERRORS if method == "post" else ():
+    for error in IDEMPOTENCY_ERRORS if _accepts_idempotency_key(method, path) else ():
         _add_problem(responses, error.type)
     _add_examples(operation, EXAMPLES.get(f"{method.upper()} {path}", Example()))
     operation["responses"] = dict(sorted(responses.items()))
@@ -135,8 +138,12 @@ def _complete_parameters(operation: dict[str, Any], method: str, path: str) -> N
         parameter["schema"] = _without_null(parameter["schema"])
     if path.endswith("/{path}"):
         parameters.append({"name": "path", "in": "path", "required": True, "schema": {"type": "string"}})
-    if method == "post":
+    if _accepts_idempotency_key(method, path):
         parameters.append(IDEMPOTENCY_KEY)
+
+
+def _accepts_idempotency_key(method: str, path: str) -> bool:
+    return method == "post" and path not in SECRET_ROUTES
 
 
 def _add_examples(operation: dict[str, Any], example: Example) -> None:

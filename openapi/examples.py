@@ -10,7 +10,7 @@ import json
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -33,10 +33,13 @@ from modelhaul.domain.claims import check_claimable
 from modelhaul.domain.findings import FileInspection, FileVerdict
 from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
 from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source, describe_missing_model
+from modelhaul.domain.read_keys import ReadKey, Scope, identify_key
 from modelhaul.domain.required_files import RequiredFiles
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskError, describe_missing_task
+from modelhaul.entrypoints.api import UNSTORED
 from modelhaul.entrypoints.forms import read_upload_form
 from modelhaul.entrypoints.problems import create_error_response, create_invalid_response
+from modelhaul.entrypoints.read_keys import present_created_key, present_key
 from modelhaul.entrypoints.responses import accept_models, accept_task, accept_upload
 from modelhaul.imports.submit_archive import check_file_name
 from modelhaul_sources import github_api, huggingface_api
@@ -88,6 +91,17 @@ FAILED = Task(
     Stage.FAILED,
     error=TaskError(_MISSING.type, _MISSING.detail, _MISSING.retryable),
 )
+READ_KEY = "hf_0123456789abcdefghijklmnopqrstuvwxyzABCD"
+KEY_RECORD = ReadKey(
+    identify_key(READ_KEY),
+    "inference-cluster",
+    "",
+    (Scope.READ, Scope.IMPORT),
+    CREATED,
+    CREATED + timedelta(days=365),
+    date(2025, 6, 23),
+)
+HUB_URL = "https://API_ID.execute-api.REGION.amazonaws.com/hf"
 CURSOR = "MjAyNS0wNi0yMlQxMjowMDowMC4wMDAwMDArMDAwMCA1ZjBjM2I1My03ZjViLTRhMGUtOWQyYS0wZDhiMWU2ZjRjMTE"
 
 
@@ -115,6 +129,7 @@ def _show_manifest() -> dict[str, Any]:
         "model_id": HUB_MODEL.model_id,
         "source": _BERT.source,
         "name": _BERT.name,
+        "hub_id": _BERT.hub_id,
         "revision": _BERT.revision,
         "commit": _BERT.commit,
         "prefix": _BERT.prefix,
@@ -213,6 +228,7 @@ _PROBLEMS: tuple[errors.ModelhaulError, ...] = (
     ),
     errors.ModelFileNotFoundError(f"File 'Config.json' not found in {_BERT.name}."),
     errors.TaskEndedError(f"Task {TASK_ID} has already ended."),
+    errors.KeyNotFoundError(f"Key {KEY_RECORD.key_id} not found."),
     errors.AccessRequiredError(
         "meta-llama/Llama-3.1-8B is gated. Accept its terms at https://huggingface.co/meta-llama/Llama-3.1-8B with the "
         "account that owns the token in HuggingFaceTokenSecret."
@@ -297,5 +313,12 @@ EXAMPLES: dict[str, Example] = {
         path={"model_id": HUB_MODEL.model_id, "path": "config.json"},
         headers={"Location": f"https://{BUCKET}.s3.amazonaws.com/{_BERT.prefix}config.json?X-Amz-…"},
     ),
+    "POST /keys": Example(
+        {_CREATED: present_created_key(READ_KEY, KEY_RECORD)},
+        {"name": KEY_RECORD.name, "scopes": ["read", "import"], "expires_at": "2026-06-22T12:00:00Z"},
+        problems=(errors.InvalidIdempotencyKeyError(UNSTORED),),
+    ),
+    "GET /keys": Example({_OK: {"keys": [present_key(KEY_RECORD, CREATED)], "hub_url": HUB_URL}}),
+    "DELETE /keys/{key_id}": Example(path={"key_id": KEY_RECORD.key_id}),
     "GET /openapi.json": Example({_OK: {"openapi": "3.1.0", "info": {"title": "Modelhaul"}, "paths": {}}}),
 }

@@ -1,6 +1,6 @@
 """Schemas of the API's response bodies. Tests check the handlers' responses against them."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
@@ -11,6 +11,7 @@ from modelhaul.domain.files import FileKind
 from modelhaul.domain.findings import FileVerdict, FindingKind, Severity
 from modelhaul.domain.gate import GateVerdict, SecondOpinion
 from modelhaul.domain.models import ModelStatus, Source
+from modelhaul.domain.read_keys import Scope
 from modelhaul.domain.selection import Weights
 from modelhaul.domain.tasks import Stage, TaskStatus
 
@@ -114,6 +115,8 @@ class ModelResult(ResponseBody):
     name: str | SkipJsonSchema[None] = None
     status: ModelStatus | Literal["SKIPPED", "DELETED"]
     model_id: str | SkipJsonSchema[None] = None
+    hub_id: str | SkipJsonSchema[None] = None
+    """The name under which the Hub read API serves the model."""
     commit: str | SkipJsonSchema[None] = None
     location: str | SkipJsonSchema[None] = Field(
         default=None, examples=["s3://models-bucket/models/huggingface/gpt2/607a30d7/"]
@@ -202,6 +205,8 @@ class GateReport(ManifestGateReport):
 class ModelRecord(ResponseBody):
     model_id: str
     name: str
+    hub_id: str
+    """The name under which the Hub read API serves the model."""
     source: Source
     commit: str
     revision: str
@@ -217,6 +222,8 @@ class ModelRecord(ResponseBody):
     """Total size of the files in bytes."""
     location: str | SkipJsonSchema[None] = None
     gate: GateReport | SkipJsonSchema[None] = None
+    last_read_on: date | SkipJsonSchema[None] = None
+    """Last day (UTC) on which a client of the Hub read API read the model. Absent if there was none."""
     error: ModelFailure | SkipJsonSchema[None] = None
     """Why the import failed, if the model is FAILED."""
 
@@ -246,6 +253,8 @@ class Manifest(ResponseBody):
     model_id: str
     source: Source
     name: str
+    hub_id: str
+    """The name under which the Hub read API serves the model."""
     revision: str
     commit: str
     selection: Selection | SkipJsonSchema[None] = None
@@ -268,6 +277,32 @@ class ModelList(ResponseBody):
     models: list[ModelRecord]
     cursor: str | None
     """Pagination cursor of the next page; null on the last page."""
+
+
+class NewKey(ResponseBody):
+    key_id: str
+    name: str
+    scopes: list[Scope]
+    created_at: datetime
+    expires_at: datetime | None
+    """Null if the key does not expire."""
+
+
+class CreatedKey(NewKey):
+    key: str
+    """The key. It cannot be read again."""
+
+
+class ReadKey(NewKey):
+    expired: bool
+    last_used_on: date | None
+    """Day (UTC) of the last request with the key; null if there was none."""
+
+
+class KeyList(ResponseBody):
+    keys: list[ReadKey]
+    hub_url: str
+    """URL of the Hub read API."""
 
 
 class UploadStep(ResponseBody):
@@ -320,7 +355,17 @@ class _AbsentIsNotNull(GenerateJsonSchema):
         return super().default_schema(schema)
 
 
-BODIES: tuple[type[ResponseBody], ...] = (Problem, Task, TaskList, ModelRecord, ModelList, WholeModel, Upload)
+BODIES: tuple[type[ResponseBody], ...] = (
+    Problem,
+    Task,
+    TaskList,
+    ModelRecord,
+    ModelList,
+    WholeModel,
+    Upload,
+    CreatedKey,
+    KeyList,
+)
 
 
 def describe_bodies() -> dict[str, Any]:

@@ -5,12 +5,15 @@ programs that only the tests use. An environment is updated only if its requirem
 The packages are installed by uv. If uv is not on PATH, it is installed in an environment of its own.
 """
 
+import base64
 import hashlib
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,6 +26,11 @@ ENVIRONMENTS = {
     ".local/venvs/sam": ("sam.txt",),
     ".local/venvs/giftless": ("giftless.txt",),
 }
+TEST_ENVIRONMENTS = {
+    ".local/venvs/hub_client_old": ("hub_client_old.txt",),
+    ".local/venvs/hub_client_new": ("hub_client_new.txt",),
+}
+NODE_ENVIRONMENT = ROOT / ".local/venvs/hub_client_node"
 
 
 def compute_stamp(requirements: list[Path]) -> str:
@@ -145,6 +153,43 @@ def provide_zip_readers() -> None:
         print(f"{names} not found. Install them to run the tests that compare ZIP readers.", file=sys.stderr)
 
 
+def provide_node_client() -> None:
+    """Unpack the JavaScript client of the Hub and its dependencies in NODE_ENVIRONMENT. npm downloads the packages;
+    this function checks their hashes. Without Node.js and npm, the tests of the client are skipped.
+    """
+    requirements = REQUIREMENTS / "hub_client_node.txt"
+    stamp, expected = NODE_ENVIRONMENT / ".stamp", hashlib.sha256(requirements.read_bytes()).hexdigest()
+    if stamp.is_file() and stamp.read_text() == expected:
+        return
+    if not shutil.which("node") or not shutil.which("npm"):
+        print("Node.js or npm not found. Install both to run the tests of the JavaScript client.", file=sys.stderr)
+        return
+    print(f"Installing {NODE_ENVIRONMENT.relative_to(ROOT)}", flush=True)
+    shutil.rmtree(NODE_ENVIRONMENT, ignore_errors=True)
+    packages = [line.split() for line in requirements.read_text().splitlines() if not line.startswith("#")]
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["npm", "pack", "--silent", "--pack-destination", folder, *(package for package, _ in packages)]
+        if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
+            sys.exit("Cannot download the JavaScript client of the Hub: npm failed.")
+        for package, integrity in packages:
+            name, _, version = package.rpartition("@")
+            archive = Path(folder) / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
+            digest = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+            if f"sha512-{digest}" != integrity:
+                sys.exit(f"The SHA-512 of {package} is {digest}, which is not the one in {requirements.name}.")
+            unpack_node_package(archive, NODE_ENVIRONMENT / "node_modules" / name)
+    stamp.write_text(expected)
+
+
+def unpack_node_package(archive: Path, folder: Path) -> None:
+    """Unpack an archive of npm, whose files are in one folder of any name."""
+    with tempfile.TemporaryDirectory() as unpacked, tarfile.open(archive) as file:
+        file.extractall(unpacked, filter="data")
+        (content,) = Path(unpacked).iterdir()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(content, folder)
+
+
 if __name__ == "__main__":
     if sys.version_info[:2] != (3, 13):
         sys.exit(f"Python 3.13 is required, but this is Python {platform.python_version()}.")
@@ -155,3 +200,6 @@ if __name__ == "__main__":
     if "tests" in sys.argv[1:]:
         provide_chromium()
         provide_zip_readers()
+        for name, files in TEST_ENVIRONMENTS.items():
+            install_environment(ROOT / name, [REQUIREMENTS / file for file in files])
+        provide_node_client()

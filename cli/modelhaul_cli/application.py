@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from modelhaul_cli.commands import catalog, imports, tasks
+from modelhaul_cli.commands import catalog, imports, keys, tasks
 
 _EPILOG = (
     "Exit codes: 0 success; 1 import failed or other error; 2 invalid usage or configuration; 3 not found; 4 conflict, "
@@ -48,6 +48,8 @@ app.command("ls", rich_help_panel="Models")(catalog.list_models)
 app.command("show", rich_help_panel="Models")(catalog.show_model)
 app.command("get", rich_help_panel="Models")(catalog.get_files)
 app.command("rm", rich_help_panel="Models")(catalog.delete_model)
+app.add_typer(keys.app, name="keys", rich_help_panel="Hub clients")
+app.command("env", rich_help_panel="Hub clients")(keys.print_environment)
 
 
 def main() -> int:

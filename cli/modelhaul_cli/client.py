@@ -21,8 +21,8 @@ MAX_PAGE_SIZE = 100
 
 
 class ApiClient:
-    """Methods for the routes of the API. Transient errors are retried. POST requests have an Idempotency-Key, so that a
-    retry after a lost response does not start a second import.
+    """Methods for the routes of the API. Transient errors are retried. POST requests that start an import have an
+    Idempotency-Key, so that a retry after a lost response does not start a second import.
 
     All methods raise CommandError. Thread-safe. `report` receives a message before each wait.
     """
@@ -76,15 +76,8 @@ class ApiClient:
 
     def delete_model(self, model_id: str) -> bool:
         """Delete a model. Returns False if its remaining files are still being deleted in the background."""
-        for attempt in iterate_attempts(self._report):
-            with attempt:
-                try:
-                    response = self._send("DELETE", f"models/{quote(model_id, safe='')}")
-                except NotFoundError:
-                    if attempt.retry_state.attempt_number == 1:
-                        raise
-                    return True  # an earlier attempt deleted it, and its response was lost
-        return response.status_code != HTTPStatus.ACCEPTED
+        response = self._delete(f"models/{quote(model_id, safe='')}")
+        return response is None or response.status_code != HTTPStatus.ACCEPTED
 
     def find_file_url(self, model_id: str, path: str) -> str:
         """Return the presigned URL of a file."""
@@ -93,6 +86,17 @@ class ApiClient:
         if response.status_code != HTTPStatus.FOUND or not location:
             raise _create_unexpected_response_error(response, "without the URL of a file")
         return location
+
+    def create_key(self, body: Json) -> Json:
+        """Create a read key. Not retried: after a lost response, a retry would create a second key."""
+        return self._read_json(self._send("POST", "keys", json=body))
+
+    def list_keys(self) -> Json:
+        """Return `keys` (the records of the read keys) and `hub_url` (the URL of the Hub read API)."""
+        return self._read_json(self._request("GET", "keys"))
+
+    def delete_key(self, key_id: str) -> None:
+        self._delete(f"keys/{quote(key_id, safe='')}")
 
     def _list(self, route: str, key: str, limit: int, filters: dict[str, str | None]) -> tuple[list[Json], bool]:
         """Return up to `limit` entries from as many pages as needed, and whether there are more."""
@@ -111,6 +115,18 @@ class ApiClient:
     def _post(self, route: str, *, content_type: str = "application/json", **content: Any) -> requests.Response:
         headers = {"Idempotency-Key": str(uuid.uuid4()), "Content-Type": content_type}
         return self._request("POST", route, headers=headers, **content)
+
+    def _delete(self, route: str) -> requests.Response | None:
+        """Delete a resource. Returns None if an earlier attempt deleted it, and its response was lost."""
+        for attempt in iterate_attempts(self._report):
+            with attempt:
+                try:
+                    response = self._send("DELETE", route)
+                except NotFoundError:
+                    if attempt.retry_state.attempt_number == 1:
+                        raise
+                    return None
+        return response
 
     def _request(self, method: str, route: str, **content: Any) -> requests.Response:
         for attempt in iterate_attempts(self._report):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modelhaul_cli.errors import UsageError
@@ -24,11 +24,14 @@ A stack with AuthMode=IAM requires signed requests, which modelhaul does not sen
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """`url` includes the stage (`…/v1`) and has no trailing slash. `options` are the options that were given."""
+    """`url` includes the stage (`…/v1`) and has no trailing slash. `options` are the options that were given.
+    `hub_url` is the URL of a local stack's Hub read API, or "" if it is not known.
+    """
 
     url: str
     key: str = field(repr=False)
     options: tuple[str, ...] = ()
+    hub_url: str = ""
 
 
 def find_configuration(
@@ -54,7 +57,7 @@ def find_configuration(
             local = find_local_stack(folder)
             if local is None or local.url != url:
                 raise UsageError("API key is not configured", f"No API key was found for {url}.\n{_INSTRUCTIONS}")
-            return Configuration(url, local.key, tuple(options))
+            return replace(local, options=tuple(options))
         return Configuration(url, _check_key(key, key_origin), tuple(options))
     if api_key_file is not None:
         raise UsageError("API URL is not configured", f"An API key was given without a URL.\n{_INSTRUCTIONS}")
@@ -73,19 +76,21 @@ def find_local_stack(folder: Path) -> Configuration | None:
             continue
         try:
             state = json.loads(path.read_text())
-            url, key = str(state["api_url"]), str(state["api_key"])
+            url, key, hub_url = str(state["api_url"]), str(state["api_key"]), str(state.get("hub_url") or "")
         except (OSError, ValueError, KeyError, TypeError):
             raise UsageError(
                 "Cannot read the state of the local stack",
                 f"{path} is invalid or was not written by `make run` or `make up`.",
                 remedy=f"Run `make up` to write it again, or set {URL_VARIABLE} and {KEY_VARIABLE}.",
             ) from None
-        if not is_loopback(url):
-            raise UsageError(
-                "The URL of the local stack is not a loopback URL",
-                f"{path} contains {url[:200]}. For a remote API, set {URL_VARIABLE} and {KEY_VARIABLE}.",
-            )
-        return Configuration(check_url(url, f"API URL in {path}").rstrip("/"), _check_key(key, str(path)))
+        for found in filter(None, (url, hub_url)):
+            if not is_loopback(found):
+                raise UsageError(
+                    "The URL of the local stack is not a loopback URL",
+                    f"{path} contains {found[:200]}. For a remote API, set {URL_VARIABLE} and {KEY_VARIABLE}.",
+                )
+        url = check_url(url, f"API URL in {path}").rstrip("/")
+        return Configuration(url, _check_key(key, str(path)), hub_url=hub_url)
     return None
 
 

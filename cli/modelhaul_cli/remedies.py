@@ -30,6 +30,7 @@ _PROBLEM_REMEDIES: Mapping[str, str] = {
     "its source, ask an operator to configure a token with read access.",
     "file-not-found": "`modelhaul show MODEL_ID` lists the files of the model.",
     "task-not-found": "Check the task ID. `modelhaul tasks` lists the tasks.",
+    "key-not-found": "Check the key ID. `modelhaul keys ls` lists the keys.",
     "task-ended": "`modelhaul status TASK_ID` shows the result. `modelhaul rm MODEL_ID` deletes an imported model.",
     "invalid-reference": _CORRECT_VALUES,
     "invalid-repository": _CORRECT_VALUES,

@@ -21,6 +21,7 @@ from pynamodb.models import Model as Table
 from modelhaul.adapters.dynamodb.connection import open_connection
 from modelhaul.adapters.dynamodb.content import DynamoDBContentIndex
 from modelhaul.adapters.dynamodb.files import DynamoDBFileRepository
+from modelhaul.adapters.dynamodb.hub_models import DynamoDBHubModelRepository
 from modelhaul.adapters.dynamodb.imports import DynamoDBImportRepository
 from modelhaul.adapters.dynamodb.models import DynamoDBModelRepository
 from modelhaul.adapters.dynamodb.tasks import DynamoDBTaskRepository
@@ -147,6 +148,7 @@ def build_dynamodb_database(connection: Connection, clock: Clock = time.time, *,
         imports=DynamoDBImportRepository(connection, tasks_table=tasks, models_table=models, clock=clock),
         files=DynamoDBFileRepository(connection, tasks_table=tasks, files_table=files, clock=clock),
         content=DynamoDBContentIndex(connection, blobs_table=blobs, clock=clock),
+        hub_models=DynamoDBHubModelRepository(connection, models_table=models, clock=clock),
     )
 
 

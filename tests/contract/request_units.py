@@ -134,7 +134,8 @@ def _project(table: Table, index: Any, keys: list[str], item: Item | None) -> It
         return None
     if index.projection["ProjectionType"] == "ALL":
         return item
-    return {name: value for name, value in item.items() if name in {*keys, *table.table_key_attrs}}
+    included = {*keys, *table.table_key_attrs, *index.projection.get("NonKeyAttributes", [])}
+    return {name: value for name, value in item.items() if name in included}
 
 
 def _round_write(size: int) -> int:

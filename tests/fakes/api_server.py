@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from tests.http_servers import run_server
 
 KEY = "the-key"
+READ_KEY = "hf_" + "k" * 40
 PROBLEM = "urn:modelhaul:problem:"
 TASK_ID = "0b0cfd55-0000-4000-8000-000000000001"
 MODEL_ID = "6f1c9f3e-0000-5000-8000-000000000001"
@@ -128,6 +129,8 @@ class ApiServer:
     imports: int = 0
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    keys: dict[str, dict[str, Any]] = field(default_factory=dict)
+    hub_url: str = "https://hub.example/hf"
     deletion: Response = field(default_factory=lambda: Response(204))
     max_put: int = 10**9
     part_size: int = 1_000_000
@@ -155,6 +158,7 @@ class ApiServer:
         record = {
             "model_id": MODEL_ID,
             "name": "google-bert/bert-base-uncased",
+            "hub_id": "google-bert/bert-base-uncased",
             "source": "HUGGINGFACE",
             "commit": "86b5e0934494bd15c9632b12f734a8a67f723594",
             "revision": "main",
@@ -189,6 +193,8 @@ class ApiServer:
         if request.headers.get("x-api-key") != KEY:
             return Response(403, b'{"message":"Forbidden"}', {"Content-Type": "application/json"})
         with self._lock:
+            if route.startswith("/keys"):
+                return self._respond_keys(request, route)
             if request.method == "POST":
                 return self._respond_once(request, route)
             return self._respond_route(request, route)
@@ -204,6 +210,18 @@ class ApiServer:
                 422, "idempotency-key-reused", "Idempotency-Key reused with a different body"
             )
         return response
+
+    def _respond_keys(self, request: Request, route: str) -> Response:
+        if request.method == "GET":
+            return create_json_response(200, {"keys": list(self.keys.values())[::-1], "hub_url": self.hub_url})
+        if request.method == "POST" and "idempotency-key" not in request.headers:
+            key_id = f"{len(self.keys) + 1:016x}"
+            record = {"key_id": key_id, "created_at": "2026-11-24T12:00:00Z", "expires_at": None, **request.json}
+            self.keys[key_id] = {**record, "expired": False, "last_used_on": None}
+            return create_json_response(201, {**record, "key": READ_KEY})
+        if request.method == "DELETE" and self.keys.pop(route.removeprefix("/keys/"), {}):
+            return Response(204)
+        return create_problem_response(404, "key-not-found", "Key not found", "It does not exist.")
 
     def _respond_post(self, request: Request, route: str) -> Response:
         if self.submit_responses:

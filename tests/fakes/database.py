@@ -6,11 +6,13 @@ from typing import Any
 
 from modelhaul.ports.content import ContentIndex
 from modelhaul.ports.files import FileRepository
+from modelhaul.ports.hub_models import HubModelRepository
 from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.tasks import TaskRepository
 from tests.fakes.content_index import InMemoryContentIndex
 from tests.fakes.file_repository import InMemoryFileRepository
+from tests.fakes.hub_model_repository import InMemoryHubModelRepository
 from tests.fakes.import_repository import InMemoryImportRepository
 from tests.fakes.model_repository import InMemoryModelRepository
 from tests.fakes.tables import InMemoryTables
@@ -24,6 +26,7 @@ class Database:
     imports: ImportRepository
     files: FileRepository
     content: ContentIndex
+    hub_models: HubModelRepository
 
     def map(self, wrap: Callable[[Any], Any]) -> "Database":
         """With each repository wrapped."""
@@ -37,4 +40,5 @@ def build_database(tables: InMemoryTables) -> Database:
         imports=InMemoryImportRepository(tables),
         files=InMemoryFileRepository(tables),
         content=InMemoryContentIndex(tables),
+        hub_models=InMemoryHubModelRepository(tables),
     )

@@ -97,7 +97,7 @@ class Deployment:
 
         tasks, models, imports, files = database.tasks, database.models, database.imports, database.files
         content, archives, metrics, clock = database.content, self.archives, self.metrics, self.clock
-        self.submitter = ImportSubmitter(imports, queue, lambda _: self.source, metrics, clock)
+        self.submitter = ImportSubmitter(imports, database.hub_models, queue, lambda _: self.source, metrics, clock)
         self.archive_submitter = ArchiveSubmitter(tasks, imports, archives, queue, metrics, clock, self.rules)
         self.arrivals = ArrivalRecorder(tasks, archives, clock)
         outcomes = OutcomeWriter(models, archives, "models-bucket")

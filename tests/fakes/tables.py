@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from modelhaul.domain.errors import TaskEndedError
 from modelhaul.domain.files import FileRecord
+from modelhaul.domain.hub_models import HubRevision
 from modelhaul.domain.models import Model
 from modelhaul.domain.objects import Blob
 from modelhaul.domain.tasks import Task, TaskStatus
@@ -37,6 +38,9 @@ class InMemoryTables:
     blobs: dict[str, Blob] = field(default_factory=dict)
     expiring_blobs: dict[str, tuple[Blob, float]] = field(default_factory=dict)
     deletions: dict[str, tuple[str, float]] = field(default_factory=dict)  # owner, lease until
+    unindexed: set[str] = field(default_factory=set)  # IDs of models that were recorded without a hub_name
+    hub_names: dict[str, str] = field(default_factory=dict)
+    hub_revisions: dict[tuple[str, str], HubRevision] = field(default_factory=dict)  # by hub_id and revision
 
     def record(self, task: Task) -> None:
         self.tasks[task.id] = task

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from datetime import date
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from botocore.retries.quota import RetryQuota
 
 from modelhaul.adapters.dynamodb.connection import open_connection
+from modelhaul.adapters.dynamodb.read_keys import DynamoDBReadKeyRepository
 from modelhaul.domain.archives import Archive, SkippedDirectory
 from modelhaul.domain.errors import (
     ImportInProgressError,
@@ -27,14 +29,16 @@ from modelhaul.domain.errors import (
 )
 from modelhaul.domain.models import Model, ModelStatus
 from modelhaul.domain.objects import Blob
+from modelhaul.domain.read_keys import create_key
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
 from modelhaul.ports.content import ContentIndex
 from modelhaul.ports.files import FileRepository
+from modelhaul.ports.hub_models import HubModelRepository
 from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.tasks import TaskRepository
 from tests.contract import database_builders as builders
-from tests.contract.backends import open_aws
+from tests.contract.backends import REGION, open_aws
 from tests.contract.dynamodb import (
     Call,
     MotoDynamoDB,
@@ -56,6 +60,7 @@ from tests.http_servers import run_server
 TRANSACTION = "TransactWriteItems"
 BLOB = Blob("aa", "models/a", 1, "etag")
 ARCHIVE = Archive("uploads/a.zip", "a.zip")
+DAY = date(2026, 11, 27)
 
 
 @pytest.fixture(autouse=True)
@@ -636,11 +641,25 @@ CALLS: dict[str, Callable[[Database], object]] = {
     "put_blobs": lambda database: database.content.put_blobs([("sha256:aa", BLOB)], expires_at=None),
     "forget_blob": lambda database: database.content.forget_blob("a", "b"),
     "forget_blobs": lambda database: database.content.forget_blobs([("a", "b")]),
+    "find_entry": lambda database: database.hub_models.find_entry("a/b"),
+    "save_name": lambda database: database.hub_models.save_name("a", "a/b"),
+    "save_revision": lambda database: database.hub_models.save_revision(
+        builders.make_model().resolved, builders.at(builders.START)
+    ),
+    "index_model": lambda database: database.hub_models.index_model("a", "a/b"),
+    "record_read": lambda database: database.hub_models.record_read("a", DAY),
 }
 
 
 def test_the_calls_below_are_all_of_the_ports() -> None:
-    repositories = (TaskRepository, ModelRepository, ImportRepository, FileRepository, ContentIndex)
+    repositories = (
+        TaskRepository,
+        ModelRepository,
+        ImportRepository,
+        FileRepository,
+        ContentIndex,
+        HubModelRepository,
+    )
     assert {name for port in repositories for name in vars(port) if not name.startswith("_")} == set(CALLS)
 
 
@@ -812,6 +831,10 @@ def test_calls_to_dynamodb_are_few(database: Database, dynamodb: MotoDynamoDB) -
     measure("claim_models", lambda: database.imports.claim_models(asked.id, models, [], check_at=builders.START))
     model_ids = [model.model_id for model in models]
     measure("find_models", lambda: database.models.find_models(model_ids))
+    measure("save_name", lambda: database.hub_models.save_name("m0", "archive.local/m0"))
+    measure("save_revision", lambda: database.hub_models.save_revision(builders.make_model().resolved, builders.at(1)))
+    measure("find_entry", lambda: database.hub_models.find_entry("archive.local/m0"))
+    measure("record_read", lambda: database.hub_models.record_read(model_ids[0], DAY))
     measure("list_tasks", lambda: database.tasks.list_tasks(limit=20))
     totals = dict.fromkeys(model_ids, (1, 1))
     measure(
@@ -837,9 +860,70 @@ def test_calls_to_dynamodb_are_few(database: Database, dynamodb: MotoDynamoDB) -
         "record_arrival": 2,
         "claim_models": 3,
         "find_models": 1,
+        "save_name": 1,
+        "save_revision": 1,
+        "find_entry": 1,
+        "record_read": 1,
         "list_tasks": 2,
         "finish_import of many": 2,
     }
+
+
+class TestStatistics:
+    """The days of the last use. They must not delay a response, and their roles may not read the items."""
+
+    @pytest.fixture(params=["model", "key"])
+    def record(self, request: pytest.FixtureRequest, database: Database) -> Iterator[Callable[[], None]]:
+        if request.param == "model":
+            model = builders.make_model()
+            builders.claim(database, model)
+            yield lambda: database.hub_models.record_read(model.model_id, DAY)
+            return
+        keys = DynamoDBReadKeyRepository(open_connection(REGION), keys_table="keys")
+        keys._keys.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
+        key = create_key("ci", [], None, builders.at(builders.START))[1]
+        keys.add_key(key)
+        yield lambda: keys.record_use(key.key_id, DAY)
+        keys._keys.delete_table()
+
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            lambda *_: refuse(500, "InternalServerError"),
+            lambda *_: refuse(400, "ThrottlingException"),
+            lambda *_: refuse(400, "TransactionConflictException"),
+            lose_reply,
+        ],
+    )
+    def test_have_one_attempt(self, record: Callable[[], None], dynamodb: MotoDynamoDB, fault: Any) -> None:
+        dynamodb.reset()
+        dynamodb.inject("UpdateItem", fault)
+        with pytest.raises(StorageUnavailableError):
+            record()
+        assert dynamodb.count("UpdateItem") == 1
+        record()
+
+    def test_return_no_attributes(self, record: Callable[[], None], dynamodb: MotoDynamoDB) -> None:
+        dynamodb.reset()
+        record()
+        (call,) = dynamodb.calls
+        assert call.operation == "UpdateItem"
+        assert call.body.keys().isdisjoint({"ReturnValues", "ReturnValuesOnConditionCheckFailure"})
+
+    def test_do_not_wait_for_an_endpoint_that_is_silent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        made: list[Any] = []
+        create_client = botocore.session.Session.create_client
+
+        def record(session: botocore.session.Session, service: str, *args: Any, **kwargs: Any) -> Any:
+            made.append(kwargs["config"])
+            return create_client(session, service, *args, **kwargs)
+
+        monkeypatch.setattr(botocore.session.Session, "create_client", record)
+        with open_aws("moto"), open_database() as opened:
+            opened.hub_models.record_read(builders.make_model().model_id, DAY)
+        config = made[-1]
+        assert config.connect_timeout + config.read_timeout <= 2
+        assert config.retries["total_max_attempts"] == 1
 
 
 class TestClient:

@@ -5,6 +5,7 @@ What is asked for must be granted, and what is granted must be asked for at leas
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -17,18 +18,25 @@ import pytest
 import requests
 from botocore.awsrequest import AWSPreparedRequest
 
+from modelhaul import wiring
 from modelhaul.adapters.archives import S3ArchiveStore
 from modelhaul.adapters.dynamodb.connection import open_connection
 from modelhaul.adapters.dynamodb.rate_limits import DynamoDBRateLimitStore
+from modelhaul.adapters.dynamodb.read_keys import DynamoDBReadKeyRepository
 from modelhaul.adapters.eventbridge import EventBridgeEventBus, create_events_client
+from modelhaul.adapters.lambda_invoke import LambdaMissingModels, create_lambda_client
 from modelhaul.adapters.s3 import S3ObjectStore
 from modelhaul.adapters.s3_client import create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
 from modelhaul.domain.errors import ModelFileNotFoundError, SourceUnavailableError, StepCrashedError, UnsafeModelError
+from modelhaul.domain.hub_models import MissPolicy
 from modelhaul.domain.keys import manifest_key
 from modelhaul.domain.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
 from modelhaul.domain.models import Source
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
+from modelhaul.hub.misses import MissHandler
+from modelhaul.hub.reader import HubReader
+from modelhaul.imports.missing import MissingModelImporter
 from modelhaul.imports.notify import EndPublisher
 from modelhaul.transfer.policy import TransferPolicy
 from modelhaul.transfer.settings import StreamSettings
@@ -38,7 +46,10 @@ from tests.contract.counted_aws import CountedQueue
 from tests.contract.dynamodb import open_database
 from tests.contract.faulty_aws import FaultyAws, stand_before_moto
 from tests.fakes.deployment import Deployment
+from tests.fakes.missing_models import InMemoryPublicHub
 from tests.fakes.model_source import InMemoryModelSource
+from tests.hub_events import build_event
+from tests.lambda_functions import Context, call_api, load_handler, read_event
 from tests.template import rules
 from tests.template.transformed import Template, read_template, transform_template
 from tests.weights import wrap_weights
@@ -48,7 +59,7 @@ pytestmark = pytest.mark.timeout(300)
 type Use = tuple[str, str, str, str]
 """Function, action, resource of the template, prefix of a bucket or index of a table."""
 
-SERVICES = ("s3:", "dynamodb:", "sqs:", "secretsmanager:", "events:")
+SERVICES = ("s3:", "dynamodb:", "sqs:", "secretsmanager:", "events:", "lambda:")
 BUCKETS = {"models-bucket": "ModelsBucket", "incoming-bucket": "IncomingBucket"}
 QUEUES = {
     AcceptArchive: "ArchiveQueue",
@@ -87,15 +98,28 @@ class Auditor(FaultyAws):
 
     acting: str = ""
     uses: set[Use] = field(default_factory=set)
+    updated: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    """Attributes that updates name, by function and table."""
 
     def process(self, request: AWSPreparedRequest, do: Callable[[], Any]) -> Any:
+        if invoked := re.search(r"/functions/([^/]+)/invocations$", str(request.url)):
+            return self._invoke(invoked[1], json.loads(cast("bytes", request.body)))
         answer = super().process(request, do)
         if self.acting:
             asked = (
                 list_s3_uses(request, answer[0]) if "X-Amz-Target" not in request.headers else list_json_uses(request)
             )
             self.uses |= {(self.acting, *use) for use in asked}
+            for table, attributes in list_updates(request):
+                self.updated.setdefault((self.acting, table), set()).update(attributes)
         return answer
+
+    def _invoke(self, function: str, event: dict[str, Any]) -> tuple[int, dict[str, str], str]:
+        """Runs the function's handler, for which moto would need Docker."""
+        name = f"{function.title().replace('_', '')}Function"
+        self.uses.add((self.acting, "lambda:InvokeFunction", name, ""))
+        with self.act(name):
+            return HTTPStatus.OK, {}, json.dumps(load_handler(function)(event, Context()))
 
     @contextmanager
     def act(self, function: str) -> Iterator[None]:
@@ -121,6 +145,12 @@ def list_json_uses(request: AWSPreparedRequest) -> Iterator[tuple[str, str, str]
         index = f"index/{body['IndexName']}" if "IndexName" in body else ""
         for table in body.get("RequestItems", [body.get("TableName")]):
             yield f"dynamodb:{operation}", name_table(table), index
+
+
+def list_updates(request: AWSPreparedRequest) -> Iterator[tuple[str, set[str]]]:
+    if _decode(request.headers.get("X-Amz-Target", "")).endswith(".UpdateItem"):
+        body = json.loads(cast("bytes", request.body))
+        yield name_table(body["TableName"]), {*body["Key"], *body["ExpressionAttributeNames"].values()}
 
 
 def name_table(physical: str) -> str:
@@ -187,6 +217,26 @@ class AuditedDeployment(Deployment):
         self.connect(self.database, self.store, queue, stream)
         self.limits = DynamoDBRateLimitStore(open_connection(REGION), rate_limits_table="RateLimitsTable")
         self.limits._limits.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
+        self.connect_hub(patches.enter_context(pytest.MonkeyPatch.context()))
+
+    def connect_hub(self, patch: pytest.MonkeyPatch) -> None:
+        """Gives the functions of the Hub read API these adapters."""
+        keys = DynamoDBReadKeyRepository(open_connection(REGION), keys_table="keys")
+        keys._keys.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
+        missing = LambdaMissingModels(create_lambda_client(REGION), "import_missing")
+        misses = MissHandler(MissPolicy.IMPORT, "https://hub.example", self.database.tasks, lambda: missing, self.clock)
+        reader = HubReader(self.database.hub_models, self.database.models, self.store, misses, self.clock)
+        importer = MissingModelImporter(
+            self.submitter,
+            self.database.models,
+            InMemoryPublicHub(cast("InMemoryModelSource", self.source)),
+            self.clock,
+        )
+        patch.setattr(wiring, "create_read_keys", lambda: keys)
+        patch.setattr(wiring, "create_metrics", lambda: self.metrics)
+        patch.setattr(wiring, "create_hub_reader", lambda: reader)
+        patch.setattr(wiring, "create_missing_importer", lambda: importer)
+        patch.setenv("HUB_URL", "https://models.example/hf")
 
     def submit(self, name: str, revision: str = "main", *, source: Source = Source.HUGGINGFACE, **options: Any) -> Task:
         function = "SubmitGithubFunction" if source is Source.GITHUB else "SubmitHuggingfaceFunction"
@@ -450,6 +500,44 @@ def read_catalog(deployment: AuditedDeployment, source: InMemoryModelSource) -> 
         assert requests.get(signed, timeout=10).content == MODEL["config.json"], "as it was signed to be read"
 
 
+def serve_hub_clients(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """With a key of their own: an imported model, a missing one, and one that is being deleted."""
+
+    def read(target: str, **headers: str) -> int:
+        event = build_event("aws", "GET", target, headers=headers)
+        event["requestContext"]["authorizer"] = policy["context"]
+        with deployment.auditor.act("ReadHubFunction"):
+            status: int = load_handler("read_hub")(event, Context())["statusCode"]
+        return status
+
+    with deployment.auditor.act("ManageKeysFunction"):
+        key = call_api("manage_keys", read_event("create_key"), body={"name": "ci", "scopes": ["import"]}).body
+    with deployment.auditor.act("AuthorizeHubFunction"):
+        asked = {**read_event("authorize_hub"), "authorizationToken": f"Bearer {key['key']}"}
+        policy = load_handler("authorize_hub")(asked, Context())
+    assert read("api/models") == HTTPStatus.OK
+    assert read("org/third/resolve/main/config.json") == HTTPStatus.TEMPORARY_REDIRECT
+    assert read("org/third/resolve/main/config.json", Range="bytes=0-0") == HTTPStatus.PARTIAL_CONTENT
+    source.models = {"org/missing": {"main": MODEL}}
+    assert read("api/models/org/missing") == HTTPStatus.SERVICE_UNAVAILABLE
+    with deployment.auditor.act("ImportMissingFunction"):
+        # As another request of the same moment has it.
+        again = load_handler("import_missing")({"name": "org/missing", "revision": "main"}, Context())
+    assert again["task_id"]
+    deployment.submitted.append(again["task_id"])
+    deployment.run()
+    with deployment.auditor.act("ImportMissingFunction"):
+        load_handler("import_missing")({"name": "org/missing", "revision": "main"}, Context())
+    (model,) = deployment.database.hub_models.find_entry("org/missing").models
+    deployment.store.delete([manifest_key(model.model_id)])
+    assert read("api/models/org/missing") == HTTPStatus.SERVICE_UNAVAILABLE
+    with deployment.auditor.act("ManageKeysFunction"):
+        assert call_api("manage_keys", read_event("list_keys")).body["keys"][0]["last_used_on"]
+        event = {**read_event("delete_key"), "path": f"/keys/{key['key_id']}"}
+        deleted = call_api("manage_keys", {**event, "pathParameters": {"key_id": key["key_id"]}})
+    assert deleted.status == HTTPStatus.NO_CONTENT
+
+
 def publish_ends(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
     bus = EventBridgeEventBus(create_events_client(REGION))
     with deployment.auditor.act("PublishEndsFunction"):
@@ -488,7 +576,7 @@ def keep_rate_limits(deployment: AuditedDeployment, source: InMemoryModelSource)
 
 
 @pytest.fixture(scope="module")
-def uses() -> Iterator[set[Use]]:
+def auditor() -> Iterator[Auditor]:
     source = InMemoryModelSource()
     # So that a few megabytes are a large file, and two files a batch too many.
     policy = TransferPolicy(small_file=1024 * 1024)
@@ -508,17 +596,22 @@ def uses() -> Iterator[set[Use]]:
             record_lost_arrival,
             sweep_at_each_stage,
             read_catalog,
+            serve_hub_clients,
             publish_ends,
             delete_models,
             keep_rate_limits,
         ):
             scenario(deployment, source)
-        yield deployment.auditor.uses
+        yield deployment.auditor
 
 
 @pytest.fixture(scope="module")
-def granted() -> set[Use]:
-    template: Template = transform_template(read_template())
+def template() -> Template:
+    return transform_template(read_template())
+
+
+@pytest.fixture(scope="module")
+def granted(template: Template) -> set[Use]:
     return {
         (function, action, name, place)
         for function, properties in rules.list_resources(template, "AWS::Lambda::Function")
@@ -530,10 +623,29 @@ def granted() -> set[Use]:
     }
 
 
-def test_what_a_function_asks_for_is_granted(uses: set[Use], granted: set[Use]) -> None:
-    assert uses - granted == set()
+def test_what_a_function_asks_for_is_granted(auditor: Auditor, granted: set[Use]) -> None:
+    assert auditor.uses - granted == set()
 
 
-def test_what_is_granted_is_asked_for(uses: set[Use], granted: set[Use]) -> None:
-    unused = {use for use in granted - uses if use[1] not in NOT_SHOWN and use[2] not in NOT_SHOWN_AT}
+def test_what_is_granted_is_asked_for(auditor: Auditor, granted: set[Use]) -> None:
+    unused = {use for use in granted - auditor.uses if use[1] not in NOT_SHOWN and use[2] not in NOT_SHOWN_AT}
     assert not unused, "\n".join(map(" ".join, sorted(unused)))
+
+
+def test_updates_of_named_attributes_name_no_others(auditor: Auditor, template: Template) -> None:
+    named = {
+        (function, rules.find_target(statement["Resource"]) or ""): set(attributes)
+        for function, properties in rules.list_resources(template, "AWS::Lambda::Function")
+        for statement in rules.list_statements(template, rules.find_target(properties["Role"]) or "")
+        if (
+            attributes := statement.get("Condition", {}).get("ForAllValues:StringEquals", {}).get("dynamodb:Attributes")
+        )
+    }
+    assert named.keys() == {
+        ("AuthorizeHubFunction", "KeysTable"),
+        ("ReadHubFunction", "ModelsTable"),
+        ("ImportMissingFunction", "ModelsTable"),
+        ("SubmitHuggingfaceFunction", "ModelsTable"),
+        ("SubmitGithubFunction", "ModelsTable"),
+    }
+    assert {place: auditor.updated[place] for place in named} == named

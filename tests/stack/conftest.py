@@ -13,6 +13,8 @@ import requests
 
 from local.sources import SourceUrls
 from local.stack import CLIENT_CONFIG, LocalStack, StackState, open_session
+from tests.hub_clients.s3_stand_in import S3StandIn
+from tests.stack.hub_models import ImportedModels, import_models
 from tests.upstream.remote import RemoteUpstream
 from tests.upstream.repositories import MINILM
 
@@ -173,6 +175,13 @@ class Stack:
         )
         return attributes["Attributes"]["QueueArn"]
 
+    def create_key(self, name: str, **properties: object) -> dict[str, Any]:
+        """Create a read key of the Hub read API, and return the response."""
+        response = self.http.post(f"{self.state.api_url}/keys", json={"name": name, **properties}, timeout=30)
+        assert response.status_code == 201, response.text
+        body: dict[str, Any] = response.json()
+        return body
+
     def sweep(self) -> None:
         answer = self.functions.invoke(FunctionName=self.state.outputs["SweepStaleFunction"], Payload=b"{}")
         assert "FunctionError" not in answer, answer["Payload"].read()
@@ -209,7 +218,7 @@ def list_documents(iam: Any, role: str) -> Iterator[dict[str, Any]]:
 def stack(stack_name: str) -> Iterator[Stack]:
     local = LocalStack(stack_name)
     try:
-        state = local.start("loopback", SourceUrls(), 0, print, enforce_iam=True)
+        state = local.start("loopback", SourceUrls(), 0, print, hub_on_miss="IMPORT", enforce_iam=True)
         allow_batches(state)
         yield Stack(state)
     finally:
@@ -220,6 +229,29 @@ def stack(stack_name: str) -> Iterator[Stack]:
 def minilm(stack: Stack) -> dict[str, Any]:
     """The task that brought the Hub's real model, whose files others have as well."""
     return stack.import_model(MINILM)
+
+
+@pytest.fixture(scope="session")
+def s3_stand_in(stack: Stack) -> Iterator[S3StandIn]:
+    """The S3 of the Hub read API, until the stack stops."""
+    with S3StandIn(stack.state.aws_endpoint_url) as stand_in:
+        name = stack.state.outputs["ReadHubFunction"]
+        variables = stack.functions.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+        variables["AWS_ENDPOINT_URL_S3"] = stand_in.endpoint
+        stack.functions.update_function_configuration(FunctionName=name, Environment={"Variables": variables})
+        yield stand_in
+
+
+@pytest.fixture(scope="session")
+def read_key(stack: Stack) -> str:
+    key: str = stack.create_key("clients")["key"]
+    return key
+
+
+@pytest.fixture(scope="session")
+def hub_models(stack: Stack, s3_stand_in: S3StandIn) -> ImportedModels:
+    """The models that the tests of Hub clients read, from the stand-in for S3."""
+    return import_models(stack)
 
 
 @pytest.fixture

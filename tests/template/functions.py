@@ -13,7 +13,7 @@ LAYERS = {"CoreLayer": "core", "SourcesLayer": "sources", "ScannerLayer": "scann
 
 
 # The sample event of a function that has several.
-_EVENTS = {"read_catalog": "read_task"}
+_EVENTS = {"read_catalog": "read_task", "manage_keys": "create_key"}
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,14 @@ def list_functions(template: Template, layers: Mapping[str, Path], folder: Path,
 
 
 def _resolve(template: Template, value: Any, endpoint: str) -> str:
-    if isinstance(value, str):
-        return value
-    name = value.get("Ref", "")
+    match value:
+        case str():
+            return value
+        case {"Fn::If": [_, chosen, _]}:
+            return _resolve(template, chosen, endpoint)
+        case {"Fn::Sub": _}:
+            return endpoint
+    name = value["Ref"]
     if name.endswith("Queue"):
         return f"{endpoint}/123456789012/{name}"
     default = str(template["Parameters"].get(name, {}).get("Default", name or "name"))

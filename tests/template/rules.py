@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from http import HTTPStatus
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ DEFAULT_BUS = json.dumps({"Fn::Sub": "arn:${AWS::Partition}:events:${AWS::Region
 """The default event bus of the account, in the form of `map_grants`."""
 
 TABLES_WITHOUT_EXPIRY = {"ModelsTable": "models stay until they are deleted"}
+EXPIRY_ATTRIBUTES = {"KeysTable": "removed_after"}
+"""TTL attribute by table, if it is not `expires_at`: expired keys are listed for a while."""
+
 TABLES_TO_LOSE = {
     "RateLimitsTable": "a source repeats its rate limits",
     "IdempotencyTable": "a client that lost a response can read the task",
@@ -79,6 +83,8 @@ ENVIRONMENT_TYPES = {
     "_TABLE": "AWS::DynamoDB::Table",
     "_BUCKET": "AWS::S3::Bucket",
     "_QUEUE_URL": "AWS::SQS::Queue",
+    "_FUNCTION": "AWS::Lambda::Function",
+    "_HUB_URL": "AWS::ApiGateway::RestApi",
 }
 MAX_RECEIVES = 4
 MAX_RETENTION = 1_209_600  # seconds
@@ -132,6 +138,36 @@ https://docs.aws.amazon.com/apigateway/latest/developerguide/supported-gateway-r
 IAM_STATUS = {**GATEWAY_STATUS, "MISSING_AUTHENTICATION_TOKEN": 403}
 """With AuthMode=IAM, API Gateway returns the same response type for an unsigned request and an unknown route."""
 
+HUB_GATEWAY_STATUS = {
+    "ACCESS_DENIED": 401,
+    "DEFAULT_4XX": None,
+    "DEFAULT_5XX": None,
+    "INTEGRATION_FAILURE": 504,
+    "INTEGRATION_TIMEOUT": 504,
+    "MISSING_AUTHENTICATION_TOKEN": 404,
+    "RESOURCE_NOT_FOUND": 404,
+    "THROTTLED": 429,
+    "UNAUTHORIZED": 401,
+}
+"""Status by type of each response of the Hub read API that API Gateway returns itself."""
+
+INVALID_CREDENTIALS = "Invalid credentials in Authorization header"
+"""With any other message, `huggingface_hub.utils.hf_raise_for_status` takes a 401 for a missing repository."""
+
+HUB_RESOURCES = ("HubApi", "HubErrors", "ManageKeys", "AuthorizeHub", "ReadHub", "ImportMissing", "RequestImports")
+"""Starts of the logical IDs of the Hub read API's resources."""
+
+MAX_REVOCATION = 60  # seconds for which a deleted key may still be accepted
+UPDATED_ATTRIBUTES = {
+    ("ImportMissingRole", "ModelsTable"): {"model_id", "hub_name"},
+    ("ReadHubRole", "ModelsTable"): {"model_id", "last_read_on"},
+    ("AuthorizeHubRole", "KeysTable"): {"key_id", "last_used_on"},
+}
+"""All attributes that an update by a role may contain, its key included, by role and table."""
+
+RECORDERS = {"ReadHubRole", "AuthorizeHubRole"}
+"""Roles whose updates may not return the item. `dynamodb:Attributes` covers only attributes that a request names."""
+
 ASKED_HEADERS = {"content-type", "x-api-key", "idempotency-key", "authorization", "x-amz-date", "x-amz-security-token"}
 RETRIED = {"INTEGRATION_FAILURE", "INTEGRATION_TIMEOUT", "QUOTA_EXCEEDED", "THROTTLED"}
 ORIGIN = "https://models.example.com"
@@ -151,6 +187,26 @@ def list_resources(template: Template, kind: str) -> Iterator[tuple[str, Resourc
     for name, resource in template["Resources"].items():
         if resource["Type"] == kind:
             yield name, resource.get("Properties", {})
+
+
+def read_api(template: Template, name: str) -> Resource:
+    """Return the OpenAPI definition of an API."""
+    body: Resource = template["Resources"][name]["Properties"]["Body"]
+    return body
+
+
+def list_operations(definition: Resource) -> Iterator[tuple[str, str, Resource]]:
+    """Yield (method, path, operation) of each route of an API, whatever the conditions."""
+    for path, methods in definition["paths"].items():
+        for method in HTTP_METHODS & methods.keys():
+            for operation in list_choices(methods[method]):
+                yield method, path, operation
+
+
+def find_handler(operation: Resource) -> str:
+    """Return the function behind a route."""
+    (uri,) = list_choices(operation["x-amazon-apigateway-integration"]["uri"])
+    return str(re.findall(r"\$\{(\w+)\.Arn\}", uri["Fn::Sub"])[0])
 
 
 def find_target(value: object) -> str | None:
@@ -233,15 +289,9 @@ def list_dead_letter_queues(template: Template) -> dict[str, str]:
     }
 
 
-def list_routes(template: Template) -> set[tuple[str, str]]:
-    """Return (method, path without the stage) of each route."""
-    return {
-        (method.upper(), path)
-        for _, api in list_resources(template, "AWS::ApiGateway::RestApi")
-        for path, methods in api["Body"]["paths"].items()
-        for method in methods
-        if method in HTTP_METHODS
-    }
+def list_routes(template: Template, api: str = "Api") -> set[tuple[str, str]]:
+    """Return (method, path without the stage) of each route of an API."""
+    return {(method.upper(), path) for method, path, _ in list_operations(read_api(template, api))}
 
 
 def check_visibility(template: Template) -> list[str]:
@@ -395,6 +445,7 @@ def check_roles(template: Template) -> list[str]:
 # Resources that a function knows by name without a permission.
 NAMED_ONLY = {
     ("PublishEndsFunction", "ModelsBucket"): "puts the name of the bucket into events, and does not read it",
+    ("ManageKeysFunction", "HubApi"): "shows the URL of the API, and sends no requests to it",
 }
 
 
@@ -412,7 +463,8 @@ def check_grants(template: Template) -> list[str]:
             for resource in as_list(statement["Resource"]):
                 if (target := find_target(resource)) in template["Resources"] and target is not None:
                     granted.setdefault(target, set()).update(as_list(statement["Action"]))
-        targets = map(find_target, properties["Environment"]["Variables"].values())
+        variables = properties["Environment"]["Variables"].values()
+        targets = [find_target(choice) for value in variables for choice in list_choices(value)]
         named = {name for name in targets if name and template["Resources"].get(name, {}).get("Type") in kinds}
         usable = {name for name in granted if template["Resources"][name]["Type"] in kinds}
         faults += [
@@ -438,12 +490,13 @@ def check_environment(template: Template) -> list[str]:
     """Each variable is a string, a parameter, or a resource of the type that its name implies."""
     faults = []
     for function, properties in list_resources(template, "AWS::Lambda::Function"):
-        for variable, value in properties["Environment"]["Variables"].items():
+        variables = properties["Environment"]["Variables"]
+        for variable, value in ((name, choice) for name in variables for choice in list_choices(variables[name])):
             target = find_target(value)
             if (target is None and isinstance(value, str)) or value == {"Ref": "AWS::StackName"}:
                 continue
             kind = template["Resources"].get(target, {}).get("Type")
-            wanted = next((kind for end, kind in ENVIRONMENT_TYPES.items() if variable.endswith(end)), None)
+            wanted = next((kind for end, kind in ENVIRONMENT_TYPES.items() if f"_{variable}".endswith(end)), None)
             if kind != wanted or (wanted is None and target not in template["Parameters"]):
                 faults.append(f"{function}: {variable} is {json.dumps(value)}")
     return faults
@@ -687,7 +740,8 @@ def check_tables(template: Template) -> list[str]:
         if table.get("BillingMode") != "PAY_PER_REQUEST":
             faults.append(f"{name}: billing is not on demand")
         expiry = table.get("TimeToLiveSpecification")
-        wanted = None if name in TABLES_WITHOUT_EXPIRY else {"AttributeName": "expires_at", "Enabled": True}
+        attribute = EXPIRY_ATTRIBUTES.get(name, "expires_at")
+        wanted = None if name in TABLES_WITHOUT_EXPIRY else {"AttributeName": attribute, "Enabled": True}
         if expiry != wanted:
             faults.append(f"{name}: time to live is {expiry}")
     return faults
@@ -745,32 +799,21 @@ OPEN_PATHS = {"/openapi.json", "/docs"}
 
 
 def check_callers(template: Template) -> list[str]:
-    """Each route except the documentation requires an API key, or with AuthMode=IAM a signature. Callers without a
-    usage plan are throttled.
+    """Each route of the import API except the documentation requires an API key, or with AuthMode=IAM a signature.
+    Callers without a usage plan are throttled.
     """
     faults = [
         f"{method.upper()} {path}: authentication differs from the expected"
-        for _, api in list_resources(template, "AWS::ApiGateway::RestApi")
-        for path, methods in api["Body"]["paths"].items()
-        for method, operation in methods.items()
-        if method in HTTP_METHODS and ({"api_key": []} in operation.get("security", [])) == (path in OPEN_PATHS)
+        for method, path, operation in list_operations(read_api(template, "Api"))
+        if ({"api_key": []} in operation.get("security", [])) == (path in OPEN_PATHS)
     ]
     for mode, scheme in (("API_KEY", API_KEY), ("IAM", SIGV4)):
         chosen = apply_parameters(template, AuthMode=mode)
-        faults += [
-            f"{name}: {mode} is {body['securityDefinitions']}"
-            for name, api in list_resources(chosen, "AWS::ApiGateway::RestApi")
-            if (body := api["Body"])["securityDefinitions"] != {"api_key": scheme}
-        ]
-        for name, stage in list_resources(chosen, "AWS::ApiGateway::Stage"):
-            throttled = {
-                settings["ResourcePath"]
-                for settings in stage["MethodSettings"]
-                if settings.keys() >= {"ThrottlingRateLimit", "ThrottlingBurstLimit"}
-            }
-            expected = {path.replace("/", "/~1") for path in OPEN_PATHS} | ({"/*"} if mode == "IAM" else set())
-            if throttled != expected:
-                faults.append(f"{name}: with {mode}, {throttled} are throttled")
+        if (schemes := read_api(chosen, "Api")["securityDefinitions"]) != {"api_key": scheme}:
+            faults.append(f"Api: {mode} is {schemes}")
+        expected = {path.replace("/", "/~1") for path in OPEN_PATHS} | ({"/*"} if mode == "IAM" else set())
+        if (throttled := _find_throttled(chosen, "Apiv1Stage")) != expected:
+            faults.append(f"Apiv1Stage: with {mode}, {throttled} are throttled")
     plans = [
         plan
         for _, plan in list_resources(template, "AWS::ApiGateway::UsagePlan")
@@ -782,42 +825,145 @@ def check_callers(template: Template) -> list[str]:
     return faults if plans and keys else [*faults, "no usage plan with a throttle, a quota and a key"]
 
 
-def check_api_timeouts(template: Template) -> list[str]:
-    """A function behind a route times out before API Gateway does."""
+def _find_throttled(template: Template, stage: str) -> set[str]:
+    """Return the resource paths for which a stage has a rate limit and a burst limit."""
+    return {
+        settings["ResourcePath"]
+        for settings in template["Resources"][stage]["Properties"]["MethodSettings"]
+        if settings.keys() >= {"ThrottlingRateLimit", "ThrottlingBurstLimit"}
+    }
+
+
+def check_hub_callers(template: Template) -> list[str]:
+    """Each route of the Hub read API requires a read key, and the API is throttled. With HubAccess=OFF, only the table
+    of keys is left.
+    """
+    definition = read_api(template, "HubApi")
+    faults = [
+        f"{method.upper()} {path}: security is {operation.get('security')}"
+        for method, path, operation in list_operations(definition)
+        if operation.get("security") != [{"ReadKey": []}]
+    ]
+    if (routes := list_routes(template, "HubApi")) != {(method, "/{proxy+}") for method in ("GET", "HEAD", "POST")}:
+        faults.append(f"HubApi: the routes are {routes}")
+    scheme = definition["securityDefinitions"]["ReadKey"]
+    authorizer = scheme["x-amazon-apigateway-authorizer"]
+    if (scheme["in"], scheme["name"], authorizer["type"]) != ("header", "Authorization", "token"):
+        faults.append("ReadKey: the read key is not the token of the header Authorization")
+    if "AuthorizeHubFunction" not in json.dumps(authorizer["authorizerUri"]):
+        faults.append("ReadKey: AuthorizeHubFunction is not the authorizer")
+    if authorizer["authorizerResultTtlInSeconds"] > MAX_REVOCATION:
+        faults.append(f"ReadKey: a deleted key is accepted for more than {MAX_REVOCATION} s")
+    if _find_throttled(template, "HubApihfStage") != {"/*"}:
+        faults.append("HubApihfStage: no throttle")
+    left = apply_parameters(template, HubAccess="OFF", HubOnMiss="IMPORT")["Resources"]
+    return faults + [f"with HubAccess=OFF, there is {name}" for name in left if name.startswith(HUB_RESOURCES)]
+
+
+def check_misses(template: Template) -> list[str]:
+    """Only with HubOnMiss=IMPORT or REDIRECT can ReadHubFunction start imports, and only by ImportMissingFunction."""
     faults = []
-    for _, api in list_resources(template, "AWS::ApiGateway::RestApi"):
-        for path, methods in api["Body"]["paths"].items():
-            for method in HTTP_METHODS & methods.keys():
-                uri = methods[method]["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"]
-                function = re.findall(r"\$\{(\w+)\.Arn\}", uri)[0]
-                if template["Resources"][function]["Properties"]["Timeout"] >= API_TIMEOUT:
-                    faults.append(f"{method.upper()} {path}: timeout of {function} exceeds that of API Gateway")
+    invoking = ("ImportMissingFunction", "")
+    for policy in ("NOT_FOUND", "IMPORT", "REDIRECT"):
+        chosen = apply_parameters(template, HubOnMiss=policy)
+        wanted = policy != "NOT_FOUND"
+        if ("ImportMissingFunction" in chosen["Resources"]) is not wanted:
+            faults.append(f"{policy}: ImportMissingFunction is missing or unexpected")
+        granted = map_grants(list_statements(chosen, "ReadHubRole"))
+        if granted.get(invoking) != ({"lambda:InvokeFunction"} if wanted else None):
+            faults.append(f"{policy}: ReadHubFunction may {granted.get(invoking)}")
+        if ("TasksTable", "") in granted and not wanted:
+            faults.append(f"{policy}: ReadHubFunction may read tasks")
+    invokers = {
+        name
+        for name, _ in list_resources(template, "AWS::IAM::Role")
+        if "lambda:InvokeFunction" in json.dumps(list(list_statements(template, name)))
+    }
+    return faults if invokers == {"ReadHubRole"} else [*faults, f"{sorted(invokers)} may invoke functions"]
+
+
+def check_updates(template: Template) -> list[str]:
+    """Functions that Hub clients invoke can update no attributes except names and the days of the last use."""
+    faults = []
+    for (role, table), attributes in UPDATED_ATTRIBUTES.items():
+        for statement in list_statements(template, role):
+            if "dynamodb:UpdateItem" not in as_list(statement["Action"]):
+                continue
+            found = statement.get("Condition", {}).get("ForAllValues:StringEquals", {}).get("dynamodb:Attributes", [])
+            if find_target(statement["Resource"]) != table or set(found) != attributes:
+                faults.append(f"{role}: may update {found or 'all attributes'} of {statement['Resource']}")
+            returned = statement.get("Condition", {}).get("StringEqualsIfExists", {}).get("dynamodb:ReturnValues")
+            if role in RECORDERS and returned != "NONE":
+                faults.append(f"{role}: an update may return the item of {statement['Resource']}")
+    return faults
+
+
+def check_api_timeouts(template: Template) -> list[str]:
+    """A function behind a route times out before API Gateway does. A function that it waits for times out earlier."""
+    timeouts = {name: function["Timeout"] for name, function in list_resources(template, "AWS::Lambda::Function")}
+    faults = [
+        f"{method.upper()} {path}: timeout of {find_handler(operation)} exceeds that of API Gateway"
+        for api, _ in list_resources(template, "AWS::ApiGateway::RestApi")
+        for method, path, operation in list_operations(read_api(template, api))
+        if timeouts[find_handler(operation)] >= API_TIMEOUT
+    ]
+    if timeouts["ImportMissingFunction"] >= timeouts["ReadHubFunction"]:
+        faults.append("ImportMissingFunction: its timeout exceeds that of ReadHubFunction")
     return faults
 
 
 def check_media_types(template: Template) -> list[str]:
-    """Only forms, which contain archives, reach their function as binary data."""
+    """Only forms, which contain archives, reach the import API's functions as binary data. The Hub read API returns
+    parts of files of any type.
+    """
+    wanted = {"Api": ["multipart/form-data"], "HubApi": ["*/*"]}
     return [
         f"{name}: {types} are binary"
-        for name, api in list_resources(template, "AWS::ApiGateway::RestApi")
-        if (types := api["Body"].get("x-amazon-apigateway-binary-media-types")) != ["multipart/form-data"]
+        for name in wanted
+        if (types := read_api(template, name).get("x-amazon-apigateway-binary-media-types")) != wanted[name]
     ]
 
 
 def check_gateway_responses(template: Template) -> list[str]:
-    """The errors that API Gateway returns itself are problem documents (RFC 9457)."""
+    """The errors of the import API that API Gateway returns itself are problem documents (RFC 9457)."""
     faults = []
     for mode, statuses in (("API_KEY", GATEWAY_STATUS), ("IAM", IAM_STATUS)):
-        chosen = apply_parameters(template, AuthMode=mode)
-        for _, api in list_resources(chosen, "AWS::ApiGateway::RestApi"):
-            responses = api["Body"].get("x-amazon-apigateway-gateway-responses", {})
-            if responses.keys() != statuses.keys():
-                faults.append(f"{mode}: {sorted(responses.keys() ^ statuses.keys())}")
-            for kind in responses.keys() & statuses.keys():
-                faults += [f"{mode}, {kind}: {fault}" for fault in _find_response_faults(kind, responses[kind])]
-                if responses[kind].get("statusCode") != (str(statuses[kind]) if statuses[kind] else None):
-                    faults.append(f"{mode}, {kind}: status is {responses[kind].get('statusCode')}")
+        responses = read_api(apply_parameters(template, AuthMode=mode), "Api")["x-amazon-apigateway-gateway-responses"]
+        faults += [f"{mode}: {fault}" for fault in _find_status_faults(responses, statuses)]
+        for kind in responses.keys() & statuses.keys():
+            faults += [f"{mode}, {kind}: {fault}" for fault in _find_response_faults(kind, responses[kind])]
     return faults
+
+
+def check_hub_gateway_responses(template: Template) -> list[str]:
+    """The errors of the Hub read API that API Gateway returns itself have the format of the Hub."""
+    responses = read_api(template, "HubApi")["x-amazon-apigateway-gateway-responses"]
+    faults = [*_find_status_faults(responses, HUB_GATEWAY_STATUS)]
+    for kind, response in responses.items():
+        headers = {
+            name.removeprefix("gatewayresponse.header."): value.strip("'")
+            for name, value in response["responseParameters"].items()
+        }
+        body = json.loads(response["responseTemplates"]["application/json"])
+        if headers["Content-Type"] != "application/json" or body.keys() != {"error"}:
+            faults.append(f"{kind}: not an error of the Hub")
+        message = body.get("error", "")
+        wanted = INVALID_CREDENTIALS if HUB_GATEWAY_STATUS.get(kind) == HTTPStatus.UNAUTHORIZED else message
+        if headers["X-Error-Message"] != wanted:
+            faults.append(f"{kind}: X-Error-Message is {headers['X-Error-Message']}")
+        if wanted == INVALID_CREDENTIALS and "modelhaul keys create" not in message:
+            faults.append(f"{kind}: does not say how to create a key")
+        if ("Retry-After" in headers) is not (kind in RETRIED):
+            faults.append(f"{kind}: Retry-After is missing or unexpected")
+    return faults
+
+
+def _find_status_faults(responses: Resource, statuses: Mapping[str, int | None]) -> Iterator[str]:
+    if responses.keys() != statuses.keys():
+        yield f"{sorted(responses.keys() ^ statuses.keys())}"
+    for kind in responses.keys() & statuses.keys():
+        if responses[kind].get("statusCode") != (str(statuses[kind]) if statuses[kind] else None):
+            yield f"status of {kind} is {responses[kind].get('statusCode')}"
 
 
 def _find_response_faults(kind: str, response: Resource) -> Iterator[str]:
@@ -841,28 +987,27 @@ def _find_response_faults(kind: str, response: Resource) -> Iterator[str]:
 
 
 def check_cors(template: Template) -> list[str]:
-    """With CorsAllowOrigin, each response of API Gateway itself has the origin, and each path responds to preflight
-    requests without a key. Without it, no response has an origin.
+    """With CorsAllowOrigin, each response of the import API that is API Gateway's own has the origin, and each path
+    responds to preflight requests without a key. Without it, no response has an origin.
     """
     faults = []
     for origin in ("", ORIGIN):
         wanted = f"'{ORIGIN}'" if origin else None
-        chosen = apply_parameters(template, CorsAllowOrigin=origin)
-        for _, api in list_resources(chosen, "AWS::ApiGateway::RestApi"):
-            for kind, response in api["Body"]["x-amazon-apigateway-gateway-responses"].items():
-                if _find_origin(response["responseParameters"], "gatewayresponse", origin) != wanted:
-                    faults.append(f"{kind}: origin is not {wanted}")
-            for path, methods in api["Body"]["paths"].items():
-                preflight = methods.get("options", {})
-                answer = preflight.get("x-amazon-apigateway-integration", {}).get("responses", {}).get("default", {})
-                sent = answer.get("responseParameters", {})
-                if _find_origin(sent, "method.response", origin) != wanted:
-                    faults.append(f"OPTIONS {path}: origin is not {wanted}")
-                allowed = sent.get("method.response.header.Access-Control-Allow-Headers", "").strip("'").split(",")
-                if not set(allowed) >= ASKED_HEADERS:
-                    faults.append(f"OPTIONS {path}: allows {allowed}")
-                if preflight.get("security"):
-                    faults.append(f"OPTIONS {path}: requires a key, which browsers do not send")
+        definition = read_api(apply_parameters(template, CorsAllowOrigin=origin), "Api")
+        for kind, response in definition["x-amazon-apigateway-gateway-responses"].items():
+            if _find_origin(response["responseParameters"], "gatewayresponse", origin) != wanted:
+                faults.append(f"{kind}: origin is not {wanted}")
+        for path, methods in definition["paths"].items():
+            preflight = methods.get("options", {})
+            answer = preflight.get("x-amazon-apigateway-integration", {}).get("responses", {}).get("default", {})
+            sent = answer.get("responseParameters", {})
+            if _find_origin(sent, "method.response", origin) != wanted:
+                faults.append(f"OPTIONS {path}: origin is not {wanted}")
+            allowed = sent.get("method.response.header.Access-Control-Allow-Headers", "").strip("'").split(",")
+            if not set(allowed) >= ASKED_HEADERS:
+                faults.append(f"OPTIONS {path}: allows {allowed}")
+            if preflight.get("security"):
+                faults.append(f"OPTIONS {path}: requires a key, which browsers do not send")
     return faults
 
 
@@ -954,17 +1099,21 @@ def check_outputs(template: Template) -> list[str]:
         "AWS::SQS::Queue": "Url",
         "AWS::Lambda::Function": "",
     }
-    faults = [
-        f"{name}: no output"
-        for name, resource in template["Resources"].items()
-        if resource["Type"] in kinds and outputs.get(name + kinds[resource["Type"]], {}).get("Value") != {"Ref": name}
-    ]
+    faults = []
+    for name, resource in template["Resources"].items():
+        if resource["Type"] in kinds:
+            output = outputs.get(name + kinds[resource["Type"]], {})
+            if output.get("Value") != {"Ref": name} or output.get("Condition") != resource.get("Condition"):
+                faults.append(f"{name}: no output")
     if outputs.get("DropArchivesPolicy", {}).get("Value") != {"Ref": "DropArchivesPolicy"}:
         faults.append("DropArchivesPolicy: no output")
-    stages = [stage["StageName"] for _, stage in list_resources(template, "AWS::ApiGateway::Stage")]
-    address = outputs.get("ApiUrl", {}).get("Value", {}).get("Fn::Sub", "")
-    if stages != ["v1"] or not address.endswith(".${AWS::URLSuffix}/v1"):
-        faults.append("ApiUrl: not the URL of the stage v1")
+    stages = {stage["StageName"] for _, stage in list_resources(template, "AWS::ApiGateway::Stage")}
+    if stages != {"v1", "hf"}:
+        faults.append(f"the stages are {sorted(stages)}")
+    for name, start, end in (("ApiUrl", "https://${Api}.", "/v1"), ("HubUrl", "https://${HubApi}.", "/hf")):
+        address = outputs.get(name, {}).get("Value", {}).get("Fn::Sub", "")
+        if not (address.startswith(start) and address.endswith(f".${{AWS::URLSuffix}}{end}")):
+            faults.append(f"{name}: not the URL of the stage")
     if find_target(outputs.get("ApiKeyId", {}).get("Value")) not in dict(
         list_resources(template, "AWS::ApiGateway::ApiKey")
     ):
@@ -998,9 +1147,13 @@ RULES: tuple[Rule, ...] = (
     check_logs,
     check_tracing,
     check_callers,
+    check_hub_callers,
+    check_misses,
+    check_updates,
     check_api_timeouts,
     check_media_types,
     check_gateway_responses,
+    check_hub_gateway_responses,
     check_cors,
     check_bucket_cors,
     check_topics,

@@ -2,21 +2,29 @@
 
 import json
 from http import HTTPStatus
+from pathlib import Path
 
+import httpx2
 import pytest
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils._http import hf_raise_for_status
 
 from modelhaul.domain.remedies import PROBLEM_REMEDIES
 from modelhaul.entrypoints.problems import create_no_route_response, create_problem
+from openapi import hub_gateway
 from openapi.gateway import GATEWAY_RESPONSES, PROBLEMS, GatewayProblem, build_responses
 from tests.template.rules import GATEWAY_STATUS
 from tests.template.transformed import ROOT, read_template
 
 
-def test_template_includes_the_file() -> None:
-    definition = read_template()["Resources"]["Api"]["Properties"]["DefinitionBody"]
+@pytest.mark.parametrize(
+    ("api", "path"), [("Api", GATEWAY_RESPONSES), ("HubApi", hub_gateway.HUB_GATEWAY_RESPONSES)], ids=["Api", "HubApi"]
+)
+def test_template_includes_the_file(api: str, path: Path) -> None:
+    definition = read_template()["Resources"][api]["Properties"]["DefinitionBody"]
     location = definition["x-amazon-apigateway-gateway-responses"]["Fn::Transform"]["Parameters"]["Location"]
-    assert ROOT / location == GATEWAY_RESPONSES
+    assert ROOT / location == path
 
 
 def test_each_type_has_a_response() -> None:
@@ -51,3 +59,31 @@ def test_a_title_has_one_source(name: str) -> None:
 def test_texts_have_no_variables_of_mapping_templates() -> None:
     """API Gateway replaces `$context` and `$stageVariables` in them."""
     assert "$" not in json.dumps([problem.render() for problem in PROBLEMS.values()])
+    assert "$" not in hub_gateway.render_responses()
+
+
+def test_texts_of_headers_are_literals() -> None:
+    """A mapping expression in quotes is a literal, which ends at the next quote."""
+    for error in hub_gateway.ERRORS.values():
+        for text in error.render()["responseParameters"].values():
+            assert text.isascii()
+            assert text.strip("'").count("'") == 0
+
+
+@pytest.mark.parametrize("kind", ["UNAUTHORIZED", "ACCESS_DENIED"])
+def test_hub_clients_report_an_invalid_key(kind: str) -> None:
+    """And not a missing repository, as for other responses with 401."""
+    response = hub_gateway.ERRORS[kind].render()
+    headers = {
+        name.removeprefix("gatewayresponse.header."): text.strip("'")
+        for name, text in response["responseParameters"].items()
+    }
+    received = httpx2.Response(
+        int(response["statusCode"]),
+        headers=headers,
+        text=response["responseTemplates"]["application/json"],
+        request=httpx2.Request("GET", "https://hub.example/hf/api/models/org/model"),
+    )
+    with pytest.raises(HfHubHTTPError, match="modelhaul keys create NAME") as caught:
+        hf_raise_for_status(received)
+    assert type(caught.value) is HfHubHTTPError

@@ -14,7 +14,15 @@ import pytest
 
 from modelhaul.adapters.metrics import PowertoolsMetrics
 from modelhaul.ports.metrics import CATALOG
-from tests.template.rules import HTTP_METHODS, Resource, as_list, find_target, list_resources
+from tests.template.rules import (
+    Resource,
+    as_list,
+    find_handler,
+    find_target,
+    list_operations,
+    list_resources,
+    read_api,
+)
 from tests.template.transformed import ROOT, Template, apply_parameters, read_template, transform_template
 
 AWS_METRICS: dict[str, Any] = json.loads((ROOT / "tests" / "template" / "aws_metrics.json").read_text())
@@ -45,7 +53,7 @@ def read_transformed() -> Template:
 
 @pytest.fixture(params=["", "a@example.com"], ids=["no address", "address"])
 def template(request: pytest.FixtureRequest) -> Template:
-    return apply_parameters(read_transformed(), NotificationEmail=request.param)
+    return apply_parameters(read_transformed(), NotificationEmail=request.param, HubOnMiss="IMPORT")
 
 
 def substitute(text: str, template: Template) -> str:
@@ -191,14 +199,7 @@ def test_functions_send_the_metrics_that_are_watched() -> None:
 
 
 def list_api_functions(template: Template) -> set[str]:
-    uris = [
-        method["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"]
-        for _, api in list_resources(template, "AWS::ApiGateway::RestApi")
-        for methods in api["Body"]["paths"].values()
-        for name, method in methods.items()
-        if name in HTTP_METHODS
-    ]
-    return {re.findall(r"\$\{(\w+)\.Arn\}", uri)[0] for uri in uris}
+    return {find_handler(operation) for _, _, operation in list_operations(read_api(template, "Api"))}
 
 
 def test_every_function_and_queue_is_on_the_dashboard(template: Template) -> None:
@@ -225,9 +226,10 @@ def test_cost_is_computed_with_the_functions_memory(template: Template) -> None:
 
 
 def test_workers_and_work_queues_are_watched(template: Template) -> None:
-    """The errors of functions behind the API are its 5xx."""
+    """The errors of functions behind the import API are its 5xx, those of import_missing fail a read of read_hub."""
     watched = list(list_alarm_metrics(template))
-    workers = {name for name, _ in list_resources(template, "AWS::Lambda::Function")} - list_api_functions(template)
+    functions = {name for name, _ in list_resources(template, "AWS::Lambda::Function")}
+    workers = functions - list_api_functions(template) - {"ImportMissingFunction"}
     for metric in ("Errors", "Throttles"):
         assert {value for w in watched if w.name == metric for _, value in w.dimensions} == workers
     queues = dict(list_resources(template, "AWS::SQS::Queue"))

@@ -1,13 +1,16 @@
 import copy
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from modelhaul.domain.read_keys import KEY_PATTERN, create_key
 from tests.template import rules
 from tests.template.transformed import ROOT, Template, read_template, transform_template
 
@@ -79,6 +82,9 @@ def drop_statement(role: str, sid: str) -> Mutation:
 
 ROUTE = "Properties.Body.paths./upload/huggingface.post"
 PATHS = "Properties.Body.paths"
+HUB_ROUTE = f"{PATHS}./{{proxy+}}.get.Fn::If.1"
+READ_KEY = "Properties.Body.securityDefinitions.ReadKey"
+AUTHORIZER = f"{READ_KEY}.x-amazon-apigateway-authorizer"
 SCHEME = "Properties.Body.securityDefinitions.api_key"
 STREAM = "PublishEndsFunctionTasksStream"
 GATEWAY_ORIGIN = "gatewayresponse:header:Access-Control-Allow-Origin"
@@ -339,6 +345,46 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     (rules.check_callers, set_property("Api", f"{SCHEME}.x-amazon-apigateway-authtype.Fn::If.0", "HasCors")),
     (rules.check_callers, drop_property("Apiv1Stage", "Properties.MethodSettings.0.ThrottlingRateLimit")),
     (rules.check_callers, drop_property("Apiv1Stage", "Properties.MethodSettings.1.ThrottlingBurstLimit")),
+    (rules.check_hub_callers, drop_property("HubApi", f"{HUB_ROUTE}.security")),
+    (rules.check_hub_callers, drop_property("HubApi", f"{PATHS}./{{proxy+}}.head")),
+    (rules.check_hub_callers, set_property("HubApi", f"{READ_KEY}.name", "x-api-key")),
+    (rules.check_hub_callers, set_property("HubApi", f"{AUTHORIZER}.type", "request")),
+    (
+        rules.check_hub_callers,
+        set_property("HubApi", f"{AUTHORIZER}.authorizerUri", {"Fn::Sub": "${ReadHubFunction.Arn}/invocations"}),
+    ),
+    (rules.check_hub_callers, set_property("HubApi", f"{AUTHORIZER}.authorizerResultTtlInSeconds", 300)),
+    (rules.check_hub_callers, set_property("HubApihfStage", "Properties.MethodSettings", [])),
+    (rules.check_hub_callers, drop_property("ManageKeysFunction", "Condition")),
+    (rules.check_misses, drop_property("ImportMissingFunction", "Condition")),
+    (rules.check_misses, set_property("ImportMissingFunction", "Condition", "IsLocal")),
+    (rules.check_misses, allow("ReadHubRole", "dynamodb:GetItem", {"Fn::GetAtt": ["TasksTable", "Arn"]})),
+    (
+        rules.check_misses,
+        allow("ReadCatalogRole", "lambda:InvokeFunction", {"Fn::GetAtt": ["ImportMissingFunction", "Arn"]}),
+    ),
+    (rules.check_updates, drop_property("ReadHubRole", f"{ROLE_STATEMENTS}.2.Condition")),
+    (
+        rules.check_updates,
+        set_property(
+            "AuthorizeHubRole",
+            f"{ROLE_STATEMENTS}.2.Condition",
+            {"ForAllValues:StringEquals": {"dynamodb:Attributes": ["key_id", "last_used_on", "scopes"]}},
+        ),
+    ),
+    (rules.check_updates, drop_property("ReadHubRole", f"{ROLE_STATEMENTS}.2.Condition.StringEqualsIfExists")),
+    (rules.check_updates, allow("ReadHubRole", "dynamodb:UpdateItem", {"Fn::GetAtt": ["TasksTable", "Arn"]})),
+    (rules.check_environment, set_property("ReadHubFunction", f"{VARIABLES}.HUB_ON_MISS", {"Ref": "HubApi"})),
+    (
+        rules.check_environment,
+        set_property("ReadHubFunction", f"{VARIABLES}.IMPORT_MISSING_FUNCTION.Fn::If.1", {"Ref": "HubApi"}),
+    ),
+    (rules.check_grants, drop_property("ReadHubFunction", f"{VARIABLES}.IMPORT_MISSING_FUNCTION")),
+    (
+        rules.check_tables,
+        set_property("KeysTable", "Properties.TimeToLiveSpecification.AttributeName", "expires_at"),
+    ),
+    (rules.check_retention, drop_property("KeysTable", "DeletionPolicy")),
     (rules.check_streams, drop_property("TasksTable", "Properties.StreamSpecification")),
     (rules.check_streams, drop_property(STREAM, "Properties.FilterCriteria")),
     (
@@ -382,6 +428,9 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     (rules.check_topics, drop_property("NotificationsTopicPolicy", "Properties.PolicyDocument.Statement.2")),
     (rules.check_topics, drop_property("DeadLettersAlarm", "Properties.AlarmActions")),
     (rules.check_api_timeouts, set_property("SubmitHuggingfaceFunction", "Properties.Timeout", 29)),
+    (rules.check_api_timeouts, set_property("ReadHubFunction", "Properties.Timeout", 29)),
+    (rules.check_api_timeouts, set_property("ImportMissingFunction", "Properties.Timeout", 28)),
+    (rules.check_media_types, drop_property("HubApi", "Properties.Body.x-amazon-apigateway-binary-media-types")),
     (rules.check_media_types, drop_property("Api", "Properties.Body.x-amazon-apigateway-binary-media-types")),
     (
         rules.check_media_types,
@@ -416,6 +465,28 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     ),
     (rules.check_gateway_responses, set_property("Api", f"{RESPONSES}.THROTTLED.responseParameters", {})),
     (rules.check_gateway_responses, set_property("Api", f"{RESPONSES}.THROTTLED.statusCode", "503")),
+    (rules.check_hub_gateway_responses, drop_property("HubApi", f"{RESPONSES}.DEFAULT_5XX")),
+    (rules.check_hub_gateway_responses, set_property("HubApi", f"{RESPONSES}.ACCESS_DENIED.statusCode", "403")),
+    (
+        rules.check_hub_gateway_responses,
+        set_property(
+            "HubApi",
+            f"{RESPONSES}.UNAUTHORIZED.responseParameters.gatewayresponse:header:X-Error-Message",
+            "'The request has no key.'",
+        ),
+    ),
+    (
+        rules.check_hub_gateway_responses,
+        set_property("HubApi", f"{RESPONSES}.UNAUTHORIZED.responseTemplates.application/json", '{"error": "No key."}'),
+    ),
+    (
+        rules.check_hub_gateway_responses,
+        set_property("HubApi", f"{RESPONSES}.THROTTLED.responseTemplates.application/json", '{"message": "Slow."}'),
+    ),
+    (
+        rules.check_hub_gateway_responses,
+        drop_property("HubApi", f"{RESPONSES}.THROTTLED.responseParameters.gatewayresponse:header:Retry-After"),
+    ),
 ]
 
 
@@ -427,8 +498,27 @@ def test_rule_refuses_broken_template(rule: rules.Rule, mutate: Mutation, templa
     assert rule(broken)
 
 
-def test_api_is_deployed_anew_when_only_a_parameter_changes() -> None:
-    assert read_template()["Resources"]["Api"]["Properties"]["AlwaysDeploy"] is True
+@pytest.mark.parametrize("api", ["Api", "HubApi"])
+def test_api_is_deployed_anew_when_only_a_parameter_changes(api: str) -> None:
+    assert read_template()["Resources"][api]["Properties"]["AlwaysDeploy"] is True
+
+
+def test_hub_throttle_is_a_parameter(template: Template) -> None:
+    (settings,) = template["Resources"]["HubApihfStage"]["Properties"]["MethodSettings"]
+    assert settings["ThrottlingRateLimit"] == {"Ref": "HubRateLimit"}
+    assert settings["ThrottlingBurstLimit"] == {"Ref": "HubBurst"}
+
+
+def test_api_gateway_passes_keys_to_the_authorizer(template: Template) -> None:
+    scheme = rules.read_api(template, "HubApi")["securityDefinitions"]["ReadKey"]
+    expression = scheme["x-amazon-apigateway-authorizer"]["identityValidationExpression"]
+    assert expression == f"^[Bb]earer {KEY_PATTERN.pattern}$"
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    key, _ = create_key("laptop", [], None, now)
+    for token in (f"Bearer {key}", f"bearer {key}", f"Bearer hf_{'a' * 253}"):
+        assert re.fullmatch(expression, token)
+    for token in (key, f"Bearer {key} ", f"Bearer {key}-", "Bearer hf_short", f"Bearer hf_{'a' * 254}", f"Basic {key}"):
+        assert not re.fullmatch(expression, token)
 
 
 def test_transport_rule_refuses_local_mode_by_default(template: Template) -> None:
@@ -444,7 +534,17 @@ def test_numbers_rule_refuses_large_number(template: Template) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ApiUrl", "ApiKeyId", "ModelsBucket", "PlanQueueUrl", "TasksTable", "DropArchivesPolicy"]
+    "name",
+    [
+        "ApiUrl",
+        "HubUrl",
+        "ApiKeyId",
+        "ModelsBucket",
+        "PlanQueueUrl",
+        "TasksTable",
+        "DropArchivesPolicy",
+        "ReadHubFunction",
+    ],
 )
 def test_output_rule_refuses_missing_output(name: str, template: Template) -> None:
     broken = copy.deepcopy(template)

@@ -12,6 +12,7 @@ from modelhaul.adapters.dynamodb.content import BlobItem
 from modelhaul.adapters.dynamodb.files import FileItem
 from modelhaul.adapters.dynamodb.model_items import ModelItem
 from modelhaul.adapters.dynamodb.rate_limits import RateLimitItem
+from modelhaul.adapters.dynamodb.read_keys import ReadKeyItem
 from modelhaul.adapters.dynamodb.task_items import TaskItem
 from tests.template.transformed import read_template
 
@@ -20,6 +21,7 @@ TABLES: dict[str, type[Model]] = {
     "ModelsTable": ModelItem,
     "FilesTable": FileItem,
     "BlobsTable": BlobItem,
+    "KeysTable": ReadKeyItem,
     "RateLimitsTable": RateLimitItem,
 }
 
@@ -33,6 +35,13 @@ def list_keys(attributes: Iterable[Any]) -> list[dict[str, str]]:
     )
 
 
+def describe_projection(index: Any) -> dict[str, Any]:
+    """Return the attributes of an index as a Projection."""
+    projection = index.Meta.projection
+    included = {"NonKeyAttributes": projection.non_key_attributes} if projection.non_key_attributes else {}
+    return {"ProjectionType": projection.projection_type, **included}
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_table_is_as_its_repository_has_it(name: str) -> None:
     item = TABLES[name]
@@ -44,8 +53,7 @@ def test_table_is_as_its_repository_has_it(name: str) -> None:
         index["IndexName"]: (index["KeySchema"], index["Projection"])
         for index in table.get("GlobalSecondaryIndexes", [])
     } == {
-        found: (list_keys(vars(type(index)).values()), {"ProjectionType": index.Meta.projection.projection_type})
-        for found, index in indexes.items()
+        found: (list_keys(vars(type(index)).values()), describe_projection(index)) for found, index in indexes.items()
     }
     types = {a.attr_name: a.attr_type for a in attributes}
     defined = {one["AttributeName"]: one["AttributeType"] for one in table["AttributeDefinitions"]}

@@ -143,8 +143,11 @@ def _substitute(value: Any, given: dict[str, Any]) -> Any:
 
 
 def _substitute_text(name: str, given: dict[str, Any]) -> str:
+    """A resource with a condition has another name without it, which the merged text does not contain."""
     _check_reference(name)
     match given.get(name, {"Ref": name}):
+        case {"Fn::If": [_, {"Ref": str(target)}, str()]}:
+            return f"${{{target}}}"
         case {"Ref": str(target)}:
             return f"${{{target}}}"
         case {"Fn::GetAtt": [str(target), str(attribute)]}:

@@ -22,6 +22,7 @@ from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
 from tests.archives.zipping import zip_models
 from tests.fakes.deployment import PART_SIZE, Deployment
 from tests.fakes.model_source import InMemoryModelSource
+from tests.fakes.read_key_repository import InMemoryReadKeyRepository
 from tests.lambda_functions import ROOT, Context, Response, call_api, load_handler, read_event
 from tests.weights import wrap_weights
 
@@ -39,6 +40,8 @@ def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
     monkeypatch.setattr(wiring, "create_catalog", lambda: deployment.catalog)
     monkeypatch.setattr(wiring, "create_deleter", lambda: deployment.deleter)
     monkeypatch.setattr(wiring, "create_archive_submitter", lambda: deployment.archive_submitter)
+    monkeypatch.setattr(wiring, "create_read_keys", InMemoryReadKeyRepository)
+    monkeypatch.setenv("HUB_URL", "https://hub.example/hf")
     monkeypatch.setenv("MODELS_BUCKET", "models-bucket")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     return deployment
@@ -51,6 +54,9 @@ def call_route(name: str, event: dict[str, Any]) -> Response:
         "read_openapi": "read_docs",
         "submit_large_archive": "submit_local",
         "submit_partial": "submit_huggingface",
+        "create_key": "manage_keys",
+        "list_keys": "manage_keys",
+        "delete_key": "manage_keys",
     }
     reads = name.startswith(("list_", "read_"))
     return call_api(functions.get(name, "read_catalog" if reads else name), event)

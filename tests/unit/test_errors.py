@@ -56,6 +56,7 @@ REFUSALS = {
     errors.ModelFileNotFoundError,
     errors.TaskNotFoundError,
     errors.TaskEndedError,
+    errors.KeyNotFoundError,
     errors.InvalidIdempotencyKeyError,
     errors.IdempotencyKeyReusedError,
     errors.RequestInProgressError,

@@ -26,6 +26,8 @@ from tests.http_servers import run_server
 
 API = "/_aws/execute-api/api1/v1"
 UPLOAD = "/incoming-bucket/uploads/1.zip"
+FILE_LIST = f"/hf/api/models/{SAMPLE_MODEL}/tree/main"
+READ_KEY = f"hf_{'k' * 40}"
 PLANNED = {"task_status": "PENDING", "stage": "PLANNING"}
 HALF = {
     "task_status": "PENDING",
@@ -110,6 +112,7 @@ class FakeStack:
     repository_response: Response = field(
         default_factory=lambda: Response(201, headers={"location": "/v1/upload/tasks/git-task"})
     )
+    key_response: Response = field(default_factory=lambda: create_json_response(201, {"key": READ_KEY}))
     tasks: dict[str, list[dict[str, Any]]] = field(
         default_factory=lambda: {
             "zip-task": [PLANNED, HALF, {**DONE, "models": [BERT, SKIPPED]}],
@@ -123,6 +126,7 @@ class FakeStack:
         return StackState(
             api_url=f"{self.endpoint}{API}",
             api_key="the-key",
+            hub_url=f"{self.endpoint}/hf",
             aws_endpoint_url=self.endpoint,
             region="us-east-1",
             incoming_bucket="incoming-bucket",
@@ -151,6 +155,8 @@ class FakeStack:
             ("POST", "/upload/huggingface"): self.model_response,
             ("POST", "/upload/github"): self.repository_response,
             ("GET", "/upload/tasks"): create_json_response(200, {"tasks": []}),
+            ("POST", "/keys"): self.key_response,
+            ("GET", FILE_LIST): create_json_response(200, [{"type": "file", "path": "a", "size": 1, "oid": "b"}]),
             ("GET", "/models-bucket"): Response(200, OBJECTS, {"Content-Type": "application/xml"}),
             ("PUT", UPLOAD): Response(200),
         }
@@ -309,7 +315,9 @@ def test_samples_are_imported_one_after_another(stack: FakeStack, sample: Path) 
         ("POST", "github"),
         ("GET", "git-task"),
         ("GET", "models-bucket"),
+        ("POST", "keys"),
     ]
+    assert any(f"HF_ENDPOINT={stack.state.hub_url} HF_TOKEN={READ_KEY}" in line for line in lines[15:])
 
 
 def test_existing_archive_is_skipped(stack: FakeStack, sample: Path) -> None:
@@ -352,6 +360,12 @@ def test_unavailable_hub_raises_the_message_of_the_api(stack: FakeStack, sample:
         run_import(stack, sample)
 
 
+def test_refused_read_key_raises_the_message_of_the_api(stack: FakeStack, sample: Path) -> None:
+    stack.key_response = create_json_response(503, {"detail": "DynamoDB is unavailable."})
+    with pytest.raises(LocalStackError, match=r"Cannot create a read key: 503 DynamoDB is unavailable\."):
+        run_import(stack, sample)
+
+
 @dataclass(frozen=True)
 class Shell:
     """Runs printed commands in the folder of the repository, as a user who pastes them does."""
@@ -373,7 +387,7 @@ class Shell:
 @pytest.fixture
 def shell(stack: FakeStack, sample: Path, tmp_path: Path) -> Shell:
     output = io.StringIO()
-    print_commands(stack.state, sample, Console(file=output), "hub-task")
+    print_commands(stack.state, sample, Console(file=output), "hub-task", READ_KEY)
     return Shell([line for line in output.getvalue().splitlines() if line.startswith("  ")], tmp_path)
 
 
@@ -433,3 +447,16 @@ def test_printed_client_commands_use_the_stack(stack: FakeStack, shell: Shell) -
     printed = replace(shell, commands=[f"{configure}; {list_tasks}"]).run("tasks")
     assert printed.split() == ["TASK", "CREATED", "STAGE", "SIZE", "SOURCE", "MODEL"]
     assert [request.path for request in stack.requests] == [f"{API}/upload/tasks"]
+
+
+@needs_curl
+def test_printed_command_creates_a_read_key(stack: FakeStack, shell: Shell) -> None:
+    assert json.loads(shell.run("curl", "/keys")) == {"key": READ_KEY}
+    assert json.loads(stack.requests[0].body) == {"name": "my-laptop"}
+
+
+@pytest.mark.slow
+def test_printed_hub_client_reads_from_the_stack(stack: FakeStack, shell: Shell) -> None:
+    assert shell.run("list_repo_files") == "['a']\n"
+    request = stack.requests[-1]
+    assert (request.path, request.headers["authorization"]) == (FILE_LIST, f"Bearer {READ_KEY}")

@@ -39,6 +39,10 @@ BUILT = {
     "record_failure": {"create_runner"},
     "sweep_stale": {"create_sweeper"},
     "publish_ends": {"create_end_publisher"},
+    "manage_keys": {"create_read_keys"},
+    "authorize_hub": {"create_read_keys"},
+    "read_hub": {"create_hub_reader"},
+    "import_missing": {"create_missing_importer", "load_hub_client"},
 }
 ENGINE = {
     "modelhaul.imports.transfer",
@@ -57,7 +61,8 @@ ARCHIVES = {"modelhaul.archives.directory", "modelhaul.archives.reader", "modelh
 HUB = {"huggingface_hub.hf_api"}
 SOURCES = {*HUB, "modelhaul_sources", "requests"}
 NOWHERE = {"boto3", "s3transfer", "aws_xray_sdk", "hf_xet"}
-API_LACKS = {
+RESOLVER = {"aws_lambda_powertools.event_handler"}
+REQUEST_LACKS = {
     "submit_huggingface": {*ARCHIVES, "modelhaul.adapters.s3_client", "modelhaul_sources.github"},
     "submit_github": {*ARCHIVES, *HUB, "modelhaul.adapters.s3_client"},
     "submit_local": SOURCES,
@@ -65,7 +70,12 @@ API_LACKS = {
     "cancel_task": {*SOURCES, *ARCHIVES, "modelhaul.adapters.sqs"},
     "delete_model": {*SOURCES, *ARCHIVES, "modelhaul.adapters.sqs"},
     "read_docs": {*SOURCES, *ARCHIVES, "modelhaul.adapters.sqs", "modelhaul.adapters.dynamodb"},
+    "manage_keys": {*SOURCES, *ARCHIVES, "modelhaul.adapters.sqs", "modelhaul.adapters.s3_client"},
+    "authorize_hub": {*SOURCES, *ARCHIVES, *RESOLVER, "modelhaul.adapters.sqs", "modelhaul.adapters.s3_client"},
+    "read_hub": {*SOURCES, *ARCHIVES, *RESOLVER, "modelhaul.adapters.sqs"},
+    "import_missing": {*ARCHIVES, *RESOLVER, "modelhaul.adapters.s3_client", "modelhaul_sources.github"},
 }
+"""Modules that the functions behind an API do not load, and those that these functions wait for."""
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +111,9 @@ def start_function(function: Function) -> dict[str, list[str]]:
 
 def test_every_function_is_looked_at(functions: dict[str, Function]) -> None:
     assert set(functions) == set(BUILT)
-    assert {name for name, function in functions.items() if function.answers_requests} == set(API_LACKS)
+    waiting = {"authorize_hub", "import_missing"}
+    answering = {name for name, function in functions.items() if function.answers_requests}
+    assert answering | waiting == set(REQUEST_LACKS)
 
 
 @pytest.mark.parametrize("name", BUILT)
@@ -119,9 +131,9 @@ def test_functions_that_move_no_files_do_not_load_the_engine(name: str, function
     check_absent(ENGINE | (set() if name in INFLATE else {"isal"}), start_function(functions[name])["modules"])
 
 
-@pytest.mark.parametrize("name", API_LACKS)
+@pytest.mark.parametrize("name", REQUEST_LACKS)
 def test_functions_behind_the_api_load_nothing_of_the_work(name: str, functions: dict[str, Function]) -> None:
-    check_absent(WORK | QUEUES | API_LACKS[name], start_function(functions[name])["modules"])
+    check_absent(WORK | QUEUES | REQUEST_LACKS[name], start_function(functions[name])["modules"])
 
 
 def check_absent(unwanted: set[str], modules: Collection[str]) -> None:

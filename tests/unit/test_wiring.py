@@ -16,7 +16,7 @@ from modelhaul.domain.models import Source
 from modelhaul.domain.required_files import RequiredFiles
 from modelhaul.domain.tasks import Task
 from modelhaul.settings import GitHubSettings, HuggingFaceSettings, ModelSettings
-from modelhaul.wiring import adapters, sources, steps
+from modelhaul.wiring import adapters, hub, misses, sources, steps
 from modelhaul_sources.github import GitHubSource
 from modelhaul_sources.huggingface import HuggingFaceSource
 from tests.template.transformed import read_template
@@ -35,6 +35,10 @@ BUILT = {
     "record_failure": ["create_runner", "create_metrics", "create_arrival_recorder"],
     "sweep_stale": ["create_sweeper"],
     "publish_ends": ["create_end_publisher"],
+    "manage_keys": ["create_read_keys"],
+    "authorize_hub": ["create_read_keys", "create_metrics"],
+    "read_hub": ["create_hub_reader", "create_missing_models", "create_metrics"],
+    "import_missing": ["create_missing_importer"],
 }
 
 
@@ -45,7 +49,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
             ("AWS_", "HUGGINGFACE", "GITHUB_", "LOCAL_")
         ):
             monkeypatch.delenv(name)
-    for module in (adapters, sources, steps):
+    for module in (adapters, hub, misses, sources, steps):
         for built in vars(module).values():
             if isinstance(built, _lru_cache_wrapper):
                 built.cache_clear()
@@ -70,6 +74,7 @@ def set_variables(monkeypatch: pytest.MonkeyPatch, name: str, **values: str) -> 
         "ARCHIVE_MAX_RATIO": "100",
         "REQUIRED_FILES": "strict",
         "PICKLE_POLICY": "block",
+        "HUB_ON_MISS": "IMPORT",
     }
     for variable in variables:
         monkeypatch.setenv(variable, values.get(variable, known.get(variable, f"the-{variable.lower()}")))

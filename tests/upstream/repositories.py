@@ -27,6 +27,13 @@ LARGE = "tests/large-model"
 SMALL = "tests/small-model"
 COMMAND_LINE = "tests/command-line"
 """For the tests of the command line, on the Hub and on GitHub."""
+HUB_CLIENTS = "tests/hub-clients"
+"""For the tests of Hub clients, on the Hub and on GitHub: odd names, empty files, and weights of 24 MiB."""
+HUB_CLIENTS_OLD_NAME = "tests/Old-Name"
+MOVING = "tests/moving-branch"
+REMOVED = "tests/removed-model"
+ON_REQUEST = "tests/on-request"
+ON_REDIRECT = "tests/on-redirect"
 
 GITHUB_MINILM = "samples/all-MiniLM-L6-v2"
 GITHUB_SMALL = "tests/small-model"
@@ -110,12 +117,38 @@ def build_small_files(seed: str) -> dict[str, FileSource]:
     return {**_build_configuration(), "model.safetensors": weights}
 
 
+def build_hub_clients() -> HubRepository:
+    """`next` has a different configuration and smaller weights than `main`, and nothing else."""
+    small = build_small_files(HUB_CLIENTS)
+    names = ("a b+ü é&c=d.txt", "a%20b.txt", "100%.txt", "#1?.txt", "日本語%E6.txt", "a;b:c@d!'(e),~$.txt")
+    main: dict[str, FileSource] = {
+        **small,
+        **{f"names/of files #/{name}": name.encode() for name in names},
+        "empty.txt": b"",
+        "nested/large/empty.txt": HubFile(b"", lfs=True),
+        "model.safetensors": HubFile(SafetensorsContent(GeneratedContent(24 * 1024 * 1024, seed=24))),
+    }
+    following = {
+        "config.json": _serialize_json({"model_type": "bert", "hidden_size": _COLUMNS}),
+        "model.safetensors": small["model.safetensors"],
+    }
+    return HubRepository(HUB_CLIENTS, {"main": main, "next": main | following}, old_names=[HUB_CLIENTS_OLD_NAME])
+
+
+def build_two_branches(name: str) -> HubRepository:
+    """Small models: `main` and `next`."""
+    return HubRepository(name, {branch: build_small_files(f"{name} {branch}") for branch in ("main", "next")})
+
+
 def add_standard_repositories(hub: LoopbackHub) -> None:
     hub.add_repository(build_minilm())
     hub.add_repository(build_sharded())
     hub.add_repository(build_large())
     hub.add_repository(build_small())
     hub.add_repository(HubRepository(COMMAND_LINE, {"main": build_small_files(COMMAND_LINE)}))
+    hub.add_repository(build_hub_clients())
+    for name in (MOVING, REMOVED, ON_REQUEST, ON_REDIRECT):
+        hub.add_repository(build_two_branches(name))
     hub.add_repository(HubRepository(GATED, {"main": build_small_files(GATED)}, gated="manual"))
     hub.add_repository(HubRepository(PRIVATE, {"main": build_small_files(PRIVATE)}, private=True))
     hub.add_repository(HubRepository(DISABLED, {"main": build_small_files(DISABLED)}, disabled=True))
@@ -146,6 +179,7 @@ def add_github_repositories(github: LoopbackGitHub, maker: RepositoryMaker) -> N
     branches = ("main", "feature/second", "third", "fourth", "fifth", "sixth")
     add(GITHUB_SMALL, {branch: build_github_small(branch) for branch in branches})
     add(COMMAND_LINE, {"feature/x": build_github_small(COMMAND_LINE)})
+    add(HUB_CLIENTS, {"feature/x": build_github_small(HUB_CLIENTS)}, tags={"v1": "feature/x"})
     add(GITHUB_PRIVATE, {"main": build_github_small(GITHUB_PRIVATE)}, private=True)
     add(GITHUB_LOST, {"main": build_github_small(GITHUB_LOST)}, push_objects=False)
     add(GITHUB_EMPTY, {})

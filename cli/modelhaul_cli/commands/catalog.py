@@ -62,8 +62,10 @@ def show_model(
 
 
 def print_model(screen: Screen, record: Json, manifest: Json) -> None:
-    lines = [(key, record.get(key)) for key in ("model_id", "name", "source", "revision", "commit", "location")]
+    keys = ("model_id", "name", "hub_id", "source", "revision", "commit", "location")
+    lines = [(key, record.get(key)) for key in keys]
     lines += [("selection", describe_selection(record)), ("created", record.get("created_at"))]
+    lines.append(("last read", record.get("last_read_on")))
     lines.append(("size", format_size(int(record.get("size") or 0))))
     for name, value in lines:
         if value:

@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from modelhaul.domain.gate import PicklePolicy
+from modelhaul.domain.hub_models import MissPolicy
 from modelhaul.domain.required_files import RequiredFiles
 
 
@@ -25,6 +26,12 @@ class CorsSettings(Settings):
     """Allowed origin of cross-origin requests from browsers. Empty: no origin is allowed."""
 
     cors_allow_origin: str = ""
+
+
+class LocalSettings(Settings):
+    """`local_mode`: whether the function runs in the local stack."""
+
+    local_mode: bool = False
 
 
 class RegionSettings(Settings):
@@ -51,8 +58,18 @@ class ContentSettings(RegionSettings):
     blobs_table: str
 
 
+class KeySettings(RegionSettings):
+    keys_table: str
+
+
 class IdempotencySettings(RegionSettings):
     idempotency_table: str
+
+
+class HubUrlSettings(Settings):
+    """`hub_url`: URL of the Hub read API."""
+
+    hub_url: str
 
 
 class StoreSettings(RegionSettings):
@@ -111,3 +128,14 @@ class GitHubSettings(SourceSettings):
     github_raw_url: str
     github_token_secret: str
     rate_limits_table: str
+
+
+class HubSettings(RegionSettings):
+    hub_on_miss: MissPolicy
+    huggingface_endpoint: str
+
+
+class MissingSettings(RegionSettings):
+    """`import_missing_function`: name or ARN of the function that imports a missing model."""
+
+    import_missing_function: str

@@ -9,9 +9,11 @@ from modelhaul.domain.errors import AccessRequiredError
 from modelhaul.domain.files import SourceFile
 from modelhaul.domain.models import ResolvedModel
 from modelhaul.ports.byte_streams import ByteStream
+from modelhaul.ports.missing_models import UpstreamDocument, UpstreamFile, UpstreamRequest
 from modelhaul_sources.download import HttpDownloader
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.http_client import DEFAULT_TIMEOUTS, Timeouts
+from modelhaul_sources.huggingface_documents import HubDocuments
 from modelhaul_sources.tokens import HUB_PARAMETER, read_token
 
 if TYPE_CHECKING:
@@ -38,6 +40,20 @@ class HuggingFaceSource:
 
     def resolve(self, name: str, revision: str) -> ResolvedModel:
         return self._open_api().resolve(name, revision, self._find_token())
+
+    def describe_file(self, name: str, revision: str, path: str) -> UpstreamFile | None:
+        """Return the file as the Hub describes it to clients without a token, None if there is none.
+
+        Raises the errors of `resolve`.
+        """
+        return self._open_api().describe_file(name, revision, path)
+
+    def read_document(self, name: str, commit: str, request: UpstreamRequest) -> UpstreamDocument | None:
+        """Return a document of the Hub's API as clients without a token get it, None if there is no such path.
+
+        Raises the errors of `resolve`.
+        """
+        return HubDocuments(self._policy).read_document(name, commit, request)
 
     def list_files(self, model: ResolvedModel) -> Iterator[SourceFile]:
         return self._open_api().list_files(model, self._find_token())

@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
-from huggingface_hub import HfApi, set_client_factory
-from huggingface_hub.errors import DisabledRepoError, HfHubHTTPError, HFValidationError
+from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url, set_client_factory
+from huggingface_hub.errors import DisabledRepoError, HfHubHTTPError, HFValidationError, RemoteEntryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils._validators import validate_repo_id
 
@@ -29,6 +29,7 @@ from modelhaul.domain.errors import (
 )
 from modelhaul.domain.files import SourceFile
 from modelhaul.domain.models import ResolvedModel, Source
+from modelhaul.ports.missing_models import UpstreamFile
 from modelhaul_sources.hosts import HostPolicy, parse_origin
 from modelhaul_sources.http_client import create_retryable_error, describe_url
 from modelhaul_sources.references import check_revision
@@ -70,6 +71,21 @@ class HubApi:
             ):
                 if isinstance(entry, RepoFile):
                     yield _read_file(entry)
+
+    def describe_file(self, name: str, revision: str, path: str) -> UpstreamFile | None:
+        """Send no token. The Hub describes a file in the response that redirects to the file's storage."""
+        check_name(name)
+        check_revision(revision)
+        with _translate_errors(self._endpoint, name, revision, None):
+            url = hf_hub_url(name, path, revision=revision, endpoint=self._endpoint)
+            try:
+                found = get_hf_file_metadata(url, token=False, endpoint=self._endpoint)
+            except RemoteEntryNotFoundError:
+                return None
+            commit = str(found.commit_hash)
+            if not found.etag or found.size is None or not _COMMIT.fullmatch(commit):
+                raise ValueError("incomplete description of a file")
+        return UpstreamFile(found.etag, found.size, commit)
 
     def _check_access(self, name: str, token: str | None) -> None:
         """Check access to the files of a gated model, which the model's description does not show."""

@@ -38,7 +38,7 @@ def present_task(task: Task) -> dict[str, Any]:
             "bytes_done": progress.bytes_done,
             "bytes_total": progress.bytes_total,
             "bytes_reused": progress.bytes_reused,
-            **_estimate(task),
+            **estimate_transfer(task),
         },
     }
     if not task.selection.is_whole:
@@ -61,7 +61,7 @@ def _present_model_error(model: Model) -> dict[str, Any]:
     return {"error": {"detail": model.error.detail, **_present_error(model.error)}}
 
 
-def _estimate(task: Task) -> dict[str, int]:
+def estimate_transfer(task: Task) -> dict[str, int]:
     """Return the average rate of the transfer until the last count of bytes, and the estimated remaining time.
 
     Bytes that were copied within S3 are not part of the rate. Empty if the rate is unknown.
@@ -100,6 +100,7 @@ def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "model_id": model.model_id,
         "name": model.resolved.name,
+        "hub_id": model.resolved.hub_id,
         "source": model.resolved.source.value,
         "commit": model.resolved.commit,
         "revision": model.resolved.revision,
@@ -114,6 +115,8 @@ def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
         shown |= {"files": model.files, "size": model.size, "location": _locate(model, bucket)}
         if model.gate is not None:
             shown["gate"] = present_gate(model.gate)
+    if model.last_read_on is not None:
+        shown["last_read_on"] = model.last_read_on.isoformat()
     return shown | _present_model_error(model)
 
 
@@ -149,6 +152,7 @@ def _present_result(task: Task, model: Model, bucket: str) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "model_id": model.model_id,
         "name": model.resolved.name,
+        "hub_id": model.resolved.hub_id,
         "commit": model.resolved.commit,
         "status": model.status.value,
     }

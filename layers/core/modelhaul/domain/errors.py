@@ -15,6 +15,7 @@ ModelhaulError
 │   ├── DeletionInProgressError    the model is being deleted
 │   ├── TaskNotFoundError
 │   ├── TaskEndedError             the task is already DONE, FAILED or cancelled
+│   ├── KeyNotFoundError           no read key has this ID
 │   ├── InvalidIdempotencyKeyError malformed Idempotency-Key
 │   ├── IdempotencyKeyReusedError  the Idempotency-Key was used with a different request
 │   ├── RequestInProgressError     the first request with this Idempotency-Key is in progress
@@ -163,6 +164,10 @@ class TaskNotFoundError(PermanentError):
 
 class TaskEndedError(PermanentError):
     type = "task-ended"
+
+
+class KeyNotFoundError(PermanentError):
+    type = "key-not-found"
 
 
 class InvalidIdempotencyKeyError(PermanentError):

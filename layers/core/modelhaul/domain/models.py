@@ -4,11 +4,12 @@ import json
 import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from functools import lru_cache
 
 from modelhaul.domain.gate import GateReport
+from modelhaul.domain.hub_names import build_hub_id
 from modelhaul.domain.selection import WHOLE, Selection
 
 _MODEL_NAMESPACE = uuid.UUID("6f1c9f3e-6d0c-5d61-9a3c-0f6a4b1f7c55")
@@ -55,6 +56,11 @@ class ResolvedModel:
         if self.source is Source.LOCAL:
             return str(uuid.uuid5(_MODEL_NAMESPACE, f"local:{self.name.lower()}"))
         return _identify(self.source, self.name, self.commit, self.selection)
+
+    @property
+    def hub_id(self) -> str:
+        """Return the name under which Hub clients find the model. All versions and parts of a model have the same."""
+        return build_hub_id(self.source, self.name)
 
     @property
     def prefix(self) -> str:
@@ -104,6 +110,8 @@ class Model:
     """A model's record: the claim of a task while the model is IMPORTING, a catalog entry when it is READY.
 
     `error` says why the last import failed. It is None unless the model is FAILED, WITHDRAWING or DELETING.
+    `last_read_on` is the last day (UTC) on which a Hub client read the model, None if none has. `may_redirect`: a
+    request of a Hub client started this import, and no import of this version had failed before.
     """
 
     model_id: str
@@ -116,6 +124,8 @@ class Model:
     size: int = 0
     gate: GateReport | None = None
     error: ModelError | None = None
+    last_read_on: date | None = None
+    may_redirect: bool = False
 
 
 @dataclass(frozen=True, slots=True)

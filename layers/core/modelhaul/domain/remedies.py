@@ -68,9 +68,11 @@ _REQUEST_REMEDIES: Mapping[type[errors.ModelhaulError], str] = {
     "are being removed, wait 30 minutes instead.",
     errors.TaskNotFoundError: "Check the task ID. GET /v1/upload/tasks lists the tasks.",
     errors.TaskEndedError: "Read the task to see its result. DELETE /v1/models/{model_id} deletes an imported model.",
+    errors.KeyNotFoundError: "Check the key ID. GET /v1/keys lists the keys.",
     errors.ArchiveTooLargeError: "If the message names another upload method, use it. Otherwise split the archive, or "
     "ask an operator to raise the limit that the message names.",
-    errors.InvalidIdempotencyKeyError: "Send a valid Idempotency-Key, such as a UUID, or omit the header.",
+    errors.InvalidIdempotencyKeyError: "Omit the header, or send a valid Idempotency-Key, such as a UUID, if the route "
+    "accepts one.",
     errors.IdempotencyKeyReusedError: "Use a new Idempotency-Key for each new request.",
     errors.RequestInProgressError: "Retry the same request with the same Idempotency-Key after the number of seconds "
     "in the Retry-After header.",

@@ -14,6 +14,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from modelhaul import wiring
 from modelhaul.domain import errors
+from modelhaul.domain.read_keys import KEY_PATTERN
 from modelhaul.entrypoints.logs import create_logger
 from modelhaul.entrypoints.problems import (
     create_error_response,
@@ -26,6 +27,7 @@ from modelhaul.settings import CorsSettings
 
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 _MAX_SHOWN = 40  # characters of an invalid key in a message
+UNSTORED = "This route does not accept an Idempotency-Key, because its responses contain secrets and are not stored."
 
 _EXPOSED_HEADERS = "Link, Location, Retry-After"  # headers that browsers hide from other origins by default
 
@@ -67,17 +69,23 @@ def _check_query_names(app: APIGatewayRestResolver, next_middleware: NextMiddlew
 
 
 def handle_request(
-    app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext, *, accepts_forms: bool = False
+    app: APIGatewayRestResolver,
+    event: dict[str, Any],
+    context: LambdaContext,
+    *,
+    accepts_forms: bool = False,
+    stores_responses: bool = True,
 ) -> dict[str, Any]:
     """Handle an API Gateway REST event. An unexpected exception is logged, and the response is a 500.
 
     Bodies are parsed as JSON regardless of their Content-Type, because `curl -d` without a header sends JSON as a form.
-    The exception is a `multipart/form-data` body for an app that `accepts_forms`.
+    The exception is a `multipart/form-data` body for an app that `accepts_forms`. `stores_responses` is False for an
+    app with secrets in its responses, which then rejects a POST with an Idempotency-Key.
     """
     logger = create_logger()
     logger.set_correlation_id(context.aws_request_id)
     try:
-        response = _respond_once(app, event, context, accepts_forms=accepts_forms)
+        response = _respond_once(app, event, context, accepts_forms=accepts_forms, stores_responses=stores_responses)
     except Exception:
         logger.exception("unexpected error")
         problem = create_problem(
@@ -86,12 +94,19 @@ def handle_request(
             f"Internal error. Request ID: {context.aws_request_id}.",
         )
         return _serialize_response(problem)
-    logger.info("sent response", path=event.get("path"), method=event.get("httpMethod"), status=response["statusCode"])
+    # A client may have sent a key instead of its ID.
+    path = KEY_PATTERN.sub("hf_…", event.get("path") or "")
+    logger.info("sent response", path=path, method=event.get("httpMethod"), status=response["statusCode"])
     return response
 
 
 def _respond_once(
-    app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext, *, accepts_forms: bool
+    app: APIGatewayRestResolver,
+    event: dict[str, Any],
+    context: LambdaContext,
+    *,
+    accepts_forms: bool,
+    stores_responses: bool,
 ) -> dict[str, Any]:
     """Handle a request. A repeated POST with the same Idempotency-Key returns the response of the first one.
 
@@ -108,6 +123,8 @@ def _respond_once(
     if key is None or request.http_method != "POST":
         return resolve()
     try:
+        if not stores_responses:
+            raise errors.InvalidIdempotencyKeyError(UNSTORED)
         if not _IDEMPOTENCY_KEY.fullmatch(key):
             shown = key if len(key) <= _MAX_SHOWN else f"{key[:_MAX_SHOWN]}…"
             raise errors.InvalidIdempotencyKeyError(
@@ -158,10 +175,14 @@ def _add_cors_headers(response: dict[str, Any]) -> dict[str, Any]:
 type Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 
 
-def create_handler(app: APIGatewayRestResolver, *, accepts_forms: bool = False) -> Handler:
+def create_handler(
+    app: APIGatewayRestResolver, *, accepts_forms: bool = False, stores_responses: bool = True
+) -> Handler:
     """Create a Lambda handler that calls `handle_request` and adds CORS headers."""
 
     def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-        return _add_cors_headers(handle_request(app, event, context, accepts_forms=accepts_forms))
+        return _add_cors_headers(
+            handle_request(app, event, context, accepts_forms=accepts_forms, stores_responses=stores_responses)
+        )
 
     return handler

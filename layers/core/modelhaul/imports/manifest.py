@@ -29,6 +29,7 @@ def write_manifest(
             "model_id": model.model_id,
             "source": resolved.source,
             "name": resolved.name,
+            "hub_id": resolved.hub_id,
             "revision": resolved.revision,
             "commit": resolved.commit,
             **({} if resolved.selection.is_whole else {"selection": asdict(resolved.selection)}),

@@ -2,17 +2,20 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from modelhaul.domain.errors import StorageUnavailableError
+from modelhaul.domain.errors import ImportInProgressError, ModelExistsError, StorageUnavailableError
+from modelhaul.domain.hub_names import build_hub_id
 from modelhaul.domain.messages import PlanImport
-from modelhaul.domain.models import Model, ModelStatus, Source
+from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source
 from modelhaul.domain.selection import WHOLE, Selection
 from modelhaul.domain.tasks import Task
 from modelhaul.imports.dispatch import CHECK_AFTER
 from modelhaul.ports.clock import Clock
+from modelhaul.ports.hub_models import HubModelRepository
 from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.metrics import Metrics
@@ -26,6 +29,7 @@ class ImportSubmitter:
     """Accepts imports of models from a hub. Called by the hub's POST route."""
 
     imports: ImportRepository
+    hub_models: HubModelRepository
     queue: MessageQueue
     open_resolver: Callable[[Source], ModelResolver]
     metrics: Metrics
@@ -34,32 +38,81 @@ class ImportSubmitter:
     def submit(self, source: Source, name: str, revision: str, selection: Selection = WHOLE) -> Task:
         """Accept one model, or a part of it. Each selection of a model's files is a separate model.
 
-        Raises the errors of ModelResolver.resolve and ImportRepository.claim_import.
+        Hub clients can then read the model by the requested name and revision, also if it was imported before. Raises
+        the errors of ModelResolver.resolve and ImportRepository.claim_import.
         """
-        resolved = replace(self.open_resolver(source).resolve(name, revision), selection=selection)
+        return self.submit_resolved(source, replace(self.resolve(source, name, revision), selection=selection), name)
+
+    def resolve(self, source: Source, name: str, revision: str) -> ResolvedModel:
+        return self.open_resolver(source).resolve(name, revision)
+
+    def submit_resolved(
+        self, source: Source, resolved: ResolvedModel, name: str, *, may_redirect: bool = False
+    ) -> Task:
+        """Accept a model that was requested as `name`, as `submit` does. `may_redirect`: see `Model`."""
         now = self.clock()
         moment = datetime.fromtimestamp(now, UTC)
         task = Task(
             id=str(uuid.uuid4()),
             source=source,
-            model_tag=f"{name}@{revision}",
+            model_tag=f"{name}@{resolved.revision}",
             model_ids=(resolved.model_id,),
             created_at=moment,
             updated_at=moment,
             check_at=now + CHECK_AFTER,
-            selection=selection,
+            selection=resolved.selection,
         )
-        model = Model(resolved.model_id, resolved, ModelStatus.IMPORTING, task.id, moment, moment)
-        self.imports.claim_import(task, [model])
+        model = Model(
+            resolved.model_id, resolved, ModelStatus.IMPORTING, task.id, moment, moment, may_redirect=may_redirect
+        )
+        try:
+            self.imports.claim_import(task, [model])
+        except ImportInProgressError:
+            self.save_reference(resolved, name)
+            raise
+        except ModelExistsError:
+            self.save_reference(resolved, name)
+            self._index_model(resolved)
+            raise
+        self._save_name(name, resolved)
         context = {
             "task_id": task.id,
             "model_id": model.model_id,
             "model": resolved.name,
             "commit": resolved.commit,
-            "selection": selection.describe(),
+            "selection": resolved.selection.describe(),
         }
         request_plan(task, self.queue, self.metrics, context)
         return task
+
+    def save_reference(self, resolved: ResolvedModel, name: str) -> None:
+        """Let Hub clients find the known model by the requested name and revision."""
+        self._save_name(name, resolved)
+        context = {"hub_id": resolved.hub_id, "revision": resolved.revision, "commit": resolved.commit}
+        with _log_unavailable(**context):
+            self.hub_models.save_revision(resolved, datetime.fromtimestamp(self.clock(), UTC))
+
+    def _index_model(self, resolved: ResolvedModel) -> None:
+        """Let Hub clients find a model that was imported before the Hub read API existed."""
+        with _log_unavailable(hub_id=resolved.hub_id, model_id=resolved.model_id):
+            self.hub_models.index_model(resolved.model_id, resolved.hub_id)
+
+    def _save_name(self, name: str, resolved: ResolvedModel) -> None:
+        """Record the requested name if it is not the canonical name: the source knows the model's earlier names."""
+        requested_id = build_hub_id(resolved.source, name)
+        if requested_id.lower() == resolved.hub_id.lower():
+            return
+        with _log_unavailable(requested_id=requested_id, hub_id=resolved.hub_id):
+            self.hub_models.save_name(requested_id, resolved.hub_id)
+
+
+@contextmanager
+def _log_unavailable(**context: str) -> Iterator[None]:
+    """Log that a name or a revision could not be recorded. The next submit records it."""
+    try:
+        yield
+    except StorageUnavailableError as error:
+        logger.warning("name or revision for Hub clients not recorded", extra={**context, "detail": error.detail})
 
 
 def request_plan(task: Task, queue: MessageQueue, metrics: Metrics, context: Mapping[str, object]) -> None:

@@ -15,7 +15,8 @@ class Metrics(Protocol):
 class Metric:
     """Unit and dimensions of a metric.
 
-    The dimension `source` is a task's source (HUGGINGFACE, …), `reason` an error's type, `step` a message's kind.
+    The dimension `source` is a task's source (HUGGINGFACE, …), `reason` an error's type, `step` a message's kind,
+    `outcome` the result of a request to the Hub read API.
     """
 
     unit: str
@@ -35,4 +36,6 @@ CATALOG = {
     "RateLimitWaits": Metric("Count", ("step",)),
     "SweepRecoveries": Metric("Count", ("source",)),
     "UnreadableMessages": Metric("Count", ()),
+    "HubReads": Metric("Count", ("outcome",)),
+    "HubAccessDenied": Metric("Count", ()),
 }

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from modelhaul.ports.content import ContentIndex
     from modelhaul.ports.event_bus import EventBus
     from modelhaul.ports.files import FileRepository
+    from modelhaul.ports.hub_models import HubModelRepository
     from modelhaul.ports.imports import ImportRepository
     from modelhaul.ports.message_queue import MessageQueue
     from modelhaul.ports.metrics import Metrics
     from modelhaul.ports.models import ModelRepository
     from modelhaul.ports.multipart_uploads import MultipartUploads
     from modelhaul.ports.object_store import ObjectStore
+    from modelhaul.ports.read_keys import ReadKeyRepository
     from modelhaul.ports.secret_store import SecretStore
     from modelhaul.ports.tasks import TaskRepository
 
@@ -47,6 +49,22 @@ def create_models() -> ModelRepository:
     from modelhaul.settings import ModelSettings
 
     return DynamoDBModelRepository(open_database(), models_table=ModelSettings.read().models_table)
+
+
+@cache
+def create_hub_models() -> HubModelRepository:
+    from modelhaul.adapters.dynamodb.hub_models import DynamoDBHubModelRepository
+    from modelhaul.settings import ModelSettings
+
+    return DynamoDBHubModelRepository(open_database(), models_table=ModelSettings.read().models_table)
+
+
+@cache
+def create_read_keys() -> ReadKeyRepository:
+    from modelhaul.adapters.dynamodb.read_keys import DynamoDBReadKeyRepository
+    from modelhaul.settings import KeySettings
+
+    return DynamoDBReadKeyRepository(open_database(), keys_table=KeySettings.read().keys_table)
 
 
 @cache

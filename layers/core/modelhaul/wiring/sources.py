@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from modelhaul.domain.tasks import Task
     from modelhaul.ports.model_sources import ModelResolver, ModelSource
     from modelhaul_sources.github import GitHubSource
+    from modelhaul_sources.hosts import HostPolicy
     from modelhaul_sources.huggingface import HuggingFaceSource
 
 
@@ -33,18 +34,32 @@ def open_source(task: Task) -> ModelSource:
 @cache
 def open_hub() -> HuggingFaceSource:
     from modelhaul.settings import HuggingFaceSettings
-    from modelhaul_sources.hosts import HostPolicy
     from modelhaul_sources.huggingface import HuggingFaceSource
 
-    settings = HuggingFaceSettings.read()
-    policy = HostPolicy.for_hub(
-        settings.huggingface_endpoint, allowed_hosts=settings.allowed_hosts, local_mode=settings.local_mode
-    )
-    secret_id = settings.huggingface_token_secret
+    policy = _read_hub_policy()
+    secret_id = HuggingFaceSettings.read().huggingface_token_secret
     if not secret_id:
         return HuggingFaceSource(policy)
     secrets = create_secrets()
     return HuggingFaceSource(policy, token=lambda: secrets.read_secret(secret_id).strip())
+
+
+@cache
+def open_public_hub() -> HuggingFaceSource:
+    """The Hub as clients without a token see it."""
+    from modelhaul_sources.huggingface import HuggingFaceSource
+
+    return HuggingFaceSource(_read_hub_policy())
+
+
+def _read_hub_policy() -> HostPolicy:
+    from modelhaul.settings import HuggingFaceSettings
+    from modelhaul_sources.hosts import HostPolicy
+
+    settings = HuggingFaceSettings.read()
+    return HostPolicy.for_hub(
+        settings.huggingface_endpoint, allowed_hosts=settings.allowed_hosts, local_mode=settings.local_mode
+    )
 
 
 @cache

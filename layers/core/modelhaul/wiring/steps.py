@@ -13,6 +13,7 @@ from modelhaul.wiring.adapters import (
     create_content,
     create_event_bus,
     create_files,
+    create_hub_models,
     create_imports,
     create_metrics,
     create_models,
@@ -54,7 +55,9 @@ def build_early(*builders: Callable[[], object]) -> None:
 def create_submitter() -> ImportSubmitter:
     from modelhaul.imports.submit import ImportSubmitter
 
-    return ImportSubmitter(create_imports(), create_queue(), open_resolver, create_metrics(), time.time)
+    return ImportSubmitter(
+        create_imports(), create_hub_models(), create_queue(), open_resolver, create_metrics(), time.time
+    )
 
 
 @cache

@@ -4,12 +4,20 @@ import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import date
 from typing import Any
 
-from pynamodb.attributes import BinaryAttribute, NumberAttribute, UnicodeAttribute, UTCDateTimeAttribute
-from pynamodb.indexes import AllProjection, GlobalSecondaryIndex
+from pynamodb.attributes import (
+    BinaryAttribute,
+    BooleanAttribute,
+    NumberAttribute,
+    UnicodeAttribute,
+    UTCDateTimeAttribute,
+)
+from pynamodb.indexes import AllProjection, GlobalSecondaryIndex, IncludeProjection
 from pynamodb.models import Model as Item
 
+from modelhaul.adapters.dynamodb.connection import is_key
 from modelhaul.adapters.dynamodb.task_items import (
     ErrorMap,
     from_error,
@@ -35,15 +43,43 @@ class ModelsByShelf(GlobalSecondaryIndex["ModelItem"]):  # type: ignore[no-untyp
     created_at = UTCDateTimeAttribute(range_key=True)
 
 
+class ModelsByHubName(GlobalSecondaryIndex["ModelItem"]):  # type: ignore[no-untyped-call]
+    """Index of all models by `hub_name`, and of the names and revisions in `HubNameItem`."""
+
+    class Meta:
+        index_name = "models-by-hub-name"
+        projection = IncludeProjection(
+            [
+                "source",
+                "name",
+                "revision",
+                "commit",
+                "root",
+                "selection",
+                "status",
+                "task_id",
+                "updated_at",
+                "files",
+                "size",
+                "canonical_name",
+            ]
+        )
+
+    hub_name = UnicodeAttribute(hash_key=True)
+    created_at = UTCDateTimeAttribute(range_key=True)
+
+
 class ModelItem(Item):
     """Item of a model.
 
     `gate` and `selection` are zlib-compressed JSON of the fields of GateReport and Selection. `selection` is absent if
-    it includes all files. `lower_name` is the attribute for name searches. `shelf` is absent unless the model is READY
-    or DELETING, the lease attributes are absent unless it is DELETING.
+    it includes all files. `lower_name` is the attribute for name searches, `hub_name` is the `hub_id` in lower case.
+    `shelf` is absent unless the model is READY or DELETING, the lease attributes are absent unless it is DELETING.
+    `last_read_on` is an ISO date. `may_redirect` is absent unless it is true.
     """
 
     by_shelf = ModelsByShelf()
+    by_hub_name = ModelsByHubName()
 
     model_id = UnicodeAttribute(hash_key=True)
     source = UnicodeAttribute()
@@ -62,8 +98,31 @@ class ModelItem(Item):
     error = ErrorMap(null=True)  # type: ignore[no-untyped-call]
     shelf = UnicodeAttribute(null=True)
     lower_name = UnicodeAttribute()
+    hub_name = UnicodeAttribute()
+    last_read_on = UnicodeAttribute(null=True)
+    may_redirect = BooleanAttribute(null=True)
     lease_owner = UnicodeAttribute(null=True)
     lease_until = NumberAttribute(null=True)
+
+
+class HubNameItem(Item):
+    """Item of a name or a revision that stands for models, in the table of models.
+
+    A name has `canonical_name`, a revision has `revision` and `commit`. `model_id` is `name#NAME` or
+    `revision#NAME#REVISION`, where NAME is the `hub_name`: the ID of a model never contains `#`.
+    """
+
+    model_id = UnicodeAttribute(hash_key=True)
+    hub_name = UnicodeAttribute()
+    created_at = UTCDateTimeAttribute()
+    canonical_name = UnicodeAttribute(null=True)
+    revision = UnicodeAttribute(null=True)
+    commit = UnicodeAttribute(null=True)
+
+
+def is_model_id(text: str) -> bool:
+    """Return whether the text can be the ID of a model. The key of a HubNameItem cannot."""
+    return is_key(text) and "#" not in text
 
 
 def to_model(item: ModelItem) -> Model:
@@ -85,6 +144,8 @@ def to_model(item: ModelItem) -> Model:
         size=int(item.size),
         gate=_unpack_gate(item.gate),
         error=to_model_error(item.error),
+        last_read_on=date.fromisoformat(item.last_read_on) if item.last_read_on else None,
+        may_redirect=bool(item.may_redirect),
     )
 
 
@@ -119,6 +180,7 @@ def from_model(items: type[ModelItem], model: Model) -> ModelItem:
         source=model.resolved.source,
         name=model.resolved.name,
         lower_name=model.resolved.name.lower(),
+        hub_name=model.resolved.hub_id.lower(),
         revision=model.resolved.revision,
         commit=model.resolved.commit,
         root=model.resolved.root or None,
@@ -130,6 +192,7 @@ def from_model(items: type[ModelItem], model: Model) -> ModelItem:
         files=model.files,
         size=model.size,
         error=from_error(model.error) if model.error else None,
+        may_redirect=model.may_redirect or None,
     )
 
 

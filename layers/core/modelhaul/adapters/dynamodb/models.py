@@ -12,12 +12,11 @@ from modelhaul.adapters.dynamodb.connection import (
     bind_item,
     delete_item,
     find_item,
-    is_key,
     to_moment,
     translate_errors,
     update_item,
 )
-from modelhaul.adapters.dynamodb.model_items import DELETING, READY, ModelItem, read_models, to_model
+from modelhaul.adapters.dynamodb.model_items import DELETING, READY, ModelItem, is_model_id, read_models, to_model
 from modelhaul.adapters.dynamodb.pages import MAX_INDEX_PAGES, read_cursor, write_cursor
 from modelhaul.domain.models import Model, ModelPage, ModelStatus, Source
 from modelhaul.ports.clock import Clock
@@ -41,7 +40,7 @@ class DynamoDBModelRepository(ModelRepository):
 
     @translate_errors()
     def find_model(self, model_id: str) -> Model | None:
-        item = find_item(self._models, model_id)
+        item = find_item(self._models, model_id) if is_model_id(model_id) else None
         return None if item is None else to_model(item)
 
     @translate_errors()
@@ -77,7 +76,7 @@ class DynamoDBModelRepository(ModelRepository):
 
     @translate_errors()
     def lease_deletion(self, model_id: str, *, owner: str, now: float, until: float) -> Model | None:
-        if not is_key(model_id):
+        if not is_model_id(model_id):
             return None
         item = self._models(model_id)
         is_free = ModelItem.status.is_in(ModelStatus.READY, ModelStatus.FAILED) | (

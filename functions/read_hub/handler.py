@@ -1,0 +1,8 @@
+"""GET, HEAD and POST routes of the Hub read API"""
+
+from modelhaul import wiring
+from modelhaul.entrypoints.hub_api import handle_hub_request
+
+wiring.build_early(wiring.create_hub_reader, wiring.create_metrics)
+
+handler = handle_hub_request

@@ -1,0 +1,25 @@
+"""Keys with which Hub clients read models."""
+
+from datetime import date
+from typing import Protocol
+
+from modelhaul.domain.read_keys import ReadKey
+
+
+class ReadKeyRepository(Protocol):
+    """Records of read keys. Every method raises StorageUnavailableError."""
+
+    def add_key(self, key: ReadKey) -> None:
+        """Add the key's record."""
+
+    def find_key(self, key_id: str) -> ReadKey | None:
+        """Return the record, also of an expired key. None if it does not exist. Strongly consistent."""
+
+    def list_keys(self) -> list[ReadKey]:
+        """Return all records, newest first. An expired key is listed for 30 days. Eventually consistent."""
+
+    def remove_key(self, key_id: str) -> bool:
+        """Remove the record. Return False if it did not exist."""
+
+    def record_use(self, key_id: str, day: date) -> None:
+        """Record that the key was used on this day (UTC). No-op if the key is missing, or was used later."""

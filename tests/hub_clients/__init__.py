@@ -1,0 +1,1 @@
+"""Programs that run real Hub clients, and the stand-in for S3 that they are sent to."""

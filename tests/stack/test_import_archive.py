@@ -134,7 +134,9 @@ def test_the_real_model_twice_by_a_presigned_put(stack: Stack, minilm: dict[str,
     upload = answer.json()["upload"]
     assert requests.request(upload["method"], upload["url"], data=minilm_archive, timeout=120).ok
     task = stack.wait_for_end(answer.headers["Location"].rpartition("/")[2])
-    assert task["progress"]["bytes_reused"] == count_reused(minilm), "the second directory moves no bytes again"
+    # The first directory's tokenizer.json is found too if another test has imported this model from the Hub.
+    found = task["progress"]["bytes_reused"] - count_reused(minilm)
+    assert found in {0, len(minilm["tokenizer.json"])}, "the second directory moves no bytes again"
     check_models(stack, task, deflated=minilm, stored=minilm)
 
 

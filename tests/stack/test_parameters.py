@@ -27,7 +27,7 @@ from tests.stack.test_permissions import (
     list_physical_ids,
     open_clients,
 )
-from tests.template.transformed import read_template, transform_template
+from tests.template.transformed import apply_parameters, read_template, transform_template
 from tests.upstream.remote import RemoteUpstream
 from tests.upstream.repositories import GATED, GITHUB_PRIVATE, PRIVATE, READER_TOKEN
 
@@ -218,7 +218,8 @@ def test_a_private_repository_is_imported_from_github(iam_stack: IamStack) -> No
 def test_a_token_is_read_by_the_functions_that_speak_to_its_source_and_by_no_other(iam_stack: IamStack) -> None:
     endpoint, physical = iam_stack.state.aws_endpoint_url, list_physical_ids(iam_stack.state)
     readers: dict[str, set[str]] = {name: set() for name in TOKENS}
-    for function, role in list_functions(transform_template(read_template())).items():
+    template = apply_parameters(transform_template(read_template()), LocalMode="true", AuthMode="IAM")
+    for function, role in list_functions(template).items():
         clients = open_clients(endpoint, assume_role(iam_stack.state, physical[role]))
         for name, arn in iam_stack.secrets.items():
             secret = Target("AWS::SecretsManager::Secret", name, "", arn)

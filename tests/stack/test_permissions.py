@@ -170,7 +170,7 @@ def is_allowed(clients: dict[str, Any], probe: tuple[str, Target]) -> bool:
 
 @pytest.fixture(scope="module")
 def template() -> Template:
-    return apply_parameters(transform_template(read_template()), LocalMode="true")
+    return apply_parameters(transform_template(read_template()), LocalMode="true", HubOnMiss="IMPORT")
 
 
 def list_physical_ids(state: StackState) -> dict[str, str]:

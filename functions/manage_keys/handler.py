@@ -31,7 +31,7 @@ _KEY_ID = re.compile(r"[0-9a-f]{16}")
     summary="Create a read key",
     description="Clients of the Hugging Face Hub send the key as their token (`HF_TOKEN`) to the Hub read API. The "
     "response is the only place that shows the key. This route does not accept an `Idempotency-Key`, because responses "
-    "with keys are not stored. If a response is lost, delete the key that nobody received, and create another one.",
+    "with keys are not stored. If a response is lost, nobody has its key: delete the key, and create another one.",
     tags=["Keys"],
     responses=describe_responses(
         HTTPStatus.CREATED,

@@ -115,6 +115,17 @@ def test_by_default_the_response_says_how_to_import() -> None:
     assert (setup.invocations, setup.tasks) == (0, ())
 
 
+@pytest.mark.parametrize(("policy", "scope"), [(MissPolicy.NOT_FOUND, "import"), (MissPolicy.IMPORT, "read")])
+def test_a_model_that_is_being_imported_need_not_be_imported(policy: MissPolicy, scope: str) -> None:
+    setup = Setup(policy, scopes=("read", scope))
+    setup.deployment.submit(NAME)
+    response = setup.send()
+    assert read_code(response) == (404, "RepoNotFound")
+    assert read_message(response).endswith("It is being imported: retry later.")
+    assert "modelhaul hf" in read_message(setup.send(f"{INFO}/revision/v1"))
+    assert setup.invocations == 0
+
+
 def test_an_unknown_revision_of_an_imported_model_is_not_found() -> None:
     setup = Setup(MissPolicy.NOT_FOUND)
     setup.deployment.submit(NAME)

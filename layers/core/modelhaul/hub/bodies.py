@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from urllib.parse import parse_qs
 
-from modelhaul.hub.errors import InvalidBodyError
+from modelhaul.hub.errors import InvalidRequestError
 from modelhaul.hub.requests import HubRequest
 
 _MAX_PATHS = 10_000  # paths in a request for their metadata
@@ -26,9 +26,9 @@ def read_paths(request: HubRequest) -> tuple[Sequence[str], bool]:
             form = parse_qs(text, keep_blank_values=True, max_num_fields=_MAX_PATHS + 10)
             paths, expand = form.get("paths", []), is_true(form.get("expand", [""])[-1])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise InvalidBodyError("Invalid body. Send a form or a JSON object with the field `paths`.") from None
+        raise InvalidRequestError("Invalid body. Send a form or a JSON object with the field `paths`.") from None
     if isinstance(paths, str):
         paths = [paths]
     if not isinstance(paths, list) or len(paths) > _MAX_PATHS or not all(isinstance(path, str) for path in paths):
-        raise InvalidBodyError(f"Invalid `paths`. It must be a list of at most {_MAX_PATHS:,} strings.")
+        raise InvalidRequestError(f"Invalid `paths`. It must be a list of at most {_MAX_PATHS:,} strings.")
     return paths, expand

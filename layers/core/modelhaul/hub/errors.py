@@ -7,8 +7,8 @@ HubError
 ├── InvalidNameError             no model can have this name
 ├── EntryMissingError            the revision exists, but not this file or folder
 ├── RouteMissingError            no such route
-├── InvalidBodyError             invalid query or body
-├── RangeMissingError            the range starts after the end of the file
+├── InvalidRequestError          invalid query or body
+├── RangeNotSatisfiableError     the range starts after the end of the file
 ├── SourceModelMissingError      the Hub does not have the model
 ├── SourceRevisionMissingError   the Hub has the model, but not this revision
 ├── RetryableError               the client may retry
@@ -78,11 +78,11 @@ class RouteMissingError(HubError):
     pass
 
 
-class InvalidBodyError(HubError):
+class InvalidRequestError(HubError):
     status = HTTPStatus.BAD_REQUEST
 
 
-class RangeMissingError(HubError):
+class RangeNotSatisfiableError(HubError):
     status = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
 
     def __init__(self, message: str, *, size: int) -> None:

@@ -59,7 +59,6 @@ _DOCUMENTS: dict[RouteKind, Readable] = {
 # Clients that would send the read key to the Hub. hf-hub (Rust) up to 0.5 follows redirects with all headers.
 # @huggingface/hub first requests one byte, and if this response names the Hub's route of Xet tokens, follows it.
 _LEAKING_CLIENT = re.compile(r"\bhf-hub/0\.[0-5](?![0-9])")
-_PROBE = re.compile(r"bytes=([0-9]+)-\1")
 
 
 class MissHandler:
@@ -83,25 +82,30 @@ class MissHandler:
         self._clock = clock
         self._results = MissResultCache(clock)
 
-    def answer_miss(self, request: HubRequest, missed: MissingVersionError) -> HubResponse:
+    def respond_to_miss(self, request: HubRequest, missed: MissingVersionError) -> HubResponse:
         """Return the response to a request for a version that is not READY. Raises StorageUnavailableError."""
         revision = MAIN if missed.revision == HEAD else missed.revision
         try:
-            answer, task_id = self._decide(request, missed, revision)
+            response, task_id = self._decide(request, missed, revision)
         except HubError as error:
-            answer, task_id = error, None
-        if isinstance(answer, HubError):
-            answer = respond_error(answer, outcome=_OUTCOMES.get(type(answer), Outcome.NOT_FOUND))
-        context = {"hub_id": missed.repo_id, "revision": revision, "outcome": answer.outcome.value, "task_id": task_id}
+            response, task_id = error, None
+        if isinstance(response, HubError):
+            response = respond_error(response, outcome=_OUTCOMES.get(type(response), Outcome.NOT_FOUND))
+        context = {
+            "hub_id": missed.repo_id,
+            "revision": revision,
+            "outcome": response.outcome.value,
+            "task_id": task_id,
+        }
         logger.info("requested model is not imported", extra=context)
-        return answer
+        return response
 
     def _decide(
         self, request: HubRequest, missed: MissingVersionError, revision: str
     ) -> tuple[HubResponse | HubError, str | None]:
         """Return the response, and the ID of the task that imports the model. Raises HubError."""
         name = missed.repo_id
-        if (reason := self._find_obstacle(request, name, revision)) is not None:
+        if (reason := self._find_obstacle(request, missed, revision)) is not None:
             missed.message = f"{missed.message} {reason}"
             return missed, None
         model = _find_last_import(missed.entry, revision)
@@ -124,13 +128,16 @@ class MissHandler:
                 task = self._tasks.find_task(missing.task_id)
         return describe_progress(name, revision, task), task.id if task else None
 
-    def _find_obstacle(self, request: HubRequest, name: str, revision: str) -> str | None:
+    def _find_obstacle(self, request: HubRequest, missed: MissingVersionError, revision: str) -> str | None:
         """Return why no import may start, and what to do."""
+        name = missed.repo_id
         if not is_hub_id(name) or "." in name.rpartition("/")[0]:  # namespaces of the Hub contain no dot
             return "GET /v1/models of the import API lists the imported models."
         if not 0 < len(revision) <= MAX_REVISION:
             return f"A revision has at most {MAX_REVISION} characters."
-        remedy = describe_remedy(name, revision)
+        model = _find_last_import(missed.entry, revision)
+        is_running = model is not None and model.status is ModelStatus.IMPORTING
+        remedy = "It is being imported: retry later." if is_running else describe_remedy(name, revision)
         if self._policy is MissPolicy.NOT_FOUND:
             return remedy
         if Scope.IMPORT not in request.key.scopes:
@@ -144,7 +151,7 @@ class MissHandler:
         if route.is_content:
             if request.method == "HEAD":
                 return UpstreamRequest("file", path)
-            return None if _PROBE.fullmatch(request.headers.get("range", "")) else UpstreamRequest("content")
+            return None if request.find_single_byte() is not None else UpstreamRequest("content")
         paths, expand = read_paths(request) if route.kind is RouteKind.PATHS_INFO else ((), False)
         query = request.encode_query().removeprefix("?")
         return UpstreamRequest(_DOCUMENTS[route.kind], path, query, tuple(paths), expand)

@@ -15,9 +15,9 @@ from modelhaul.hub.bodies import is_true, read_paths
 from modelhaul.hub.errors import (
     EntryMissingError,
     HubError,
-    InvalidBodyError,
+    InvalidRequestError,
     MissingVersionError,
-    RangeMissingError,
+    RangeNotSatisfiableError,
     RepositoryMovedError,
 )
 from modelhaul.hub.listing import list_models
@@ -34,7 +34,6 @@ from modelhaul.ports.object_store import ObjectStore
 
 logger = logging.getLogger(__name__)
 
-_ONE_BYTE = re.compile(r"bytes=(\d{1,15})-(\d{1,15})")
 _DEFAULT_LIMIT = 1000  # models in a page of a list, as at the Hub
 _MAX_LIMIT = 1000
 _READ_RETRY = 10  # seconds until the next attempt to record a read, after a failed one
@@ -87,7 +86,7 @@ class HubReader:
             location = f"{request.prefix}/{path}{request.encode_query()}"
             return HubResponse(moved.status, {"Location": location})
         except MissingVersionError as missing:
-            return self.misses.answer_miss(request, missing)
+            return self.misses.respond_to_miss(request, missing)
         except HubError as error:
             return respond_error(error)
 
@@ -117,15 +116,15 @@ class HubReader:
         search, author, cursor = (request.read_query(name) for name in ("search", "author", "cursor"))
         limit = request.read_query("limit") or str(_DEFAULT_LIMIT)
         if not _LIMIT.fullmatch(limit) or int(limit) == 0:
-            raise InvalidBodyError(f"Invalid limit {limit[:40]!r}. It must be a number of at least 1.")
+            raise InvalidRequestError(f"Invalid limit {limit[:40]!r}. It must be a number of at least 1.")
         if len(search or "") > _MAX_SEARCH or len(author or "") > _MAX_SEARCH or len(cursor or "") > _MAX_CURSOR:
-            raise InvalidBodyError("A query parameter is too long.")
+            raise InvalidRequestError("A query parameter is too long.")
         try:
             found, following = list_models(
                 self.models, search=search, author=author, limit=min(int(limit), _MAX_LIMIT), cursor=cursor
             )
         except InvalidReferenceError as error:
-            raise InvalidBodyError(error.detail) from None
+            raise InvalidRequestError(error.detail) from None
         return respond_json(
             [documents.describe_listed(model) for model in found], headers=_link_next(request, following)
         )
@@ -139,7 +138,7 @@ class HubReader:
         cursor = request.read_query("cursor")
         if cursor and snapshot.find_entry(cursor) is None:
             # With HubOnMiss=REDIRECT, the first pages may have come from the Hub.
-            raise InvalidBodyError("Unknown cursor. Request the list again from its first page.")
+            raise InvalidRequestError("Unknown cursor. Request the list again from its first page.")
         entries = snapshot.list_entries(path, recursive=is_true(request.read_query("recursive")), after=cursor or "")
         page, last = documents.describe_page(snapshot, entries, expand=is_true(request.read_query("expand")))
         return respond_json(page, headers=_link_next(request, last))
@@ -153,7 +152,7 @@ class HubReader:
                 found[entry.path] = entry
         described, last = documents.describe_page(snapshot, found.values(), expand=expand)
         if last is not None:
-            raise InvalidBodyError(f"The response for {len(found):,} paths would be too large. Ask for fewer paths.")
+            raise InvalidRequestError(f"The response for {len(found):,} paths would be too large. Ask for fewer paths.")
         return respond_json(described)
 
     def _serve_file(self, request: HubRequest, snapshot: Snapshot, path: str) -> HubResponse:
@@ -187,10 +186,12 @@ class HubReader:
             return HubResponse(HTTPStatus.OK, headers)
         if size == 0:  # S3 rejects every range of an empty object
             return HubResponse(HTTPStatus.OK, {**headers, "Content-Range": "bytes */0"})
-        position = _find_single_byte(request)
+        position = request.find_single_byte()
         if position is not None:
             if position >= size:
-                raise RangeMissingError(f"Byte {position} is requested, but the file has {size} bytes.", size=size)
+                raise RangeNotSatisfiableError(
+                    f"Byte {position} is requested, but the file has {size} bytes.", size=size
+                )
             headers["Content-Range"] = f"bytes {position}-{position}/{size}"
             return HubResponse(HTTPStatus.PARTIAL_CONTENT, headers, self._read(source, position, position + 1))
         if isinstance(source, HubFile):
@@ -229,12 +230,6 @@ def _describe_missing(snapshot: Snapshot, path: str) -> EntryMissingError:
     return EntryMissingError(
         f"{path[:200]!r} not found in {snapshot.hub_id} at commit {snapshot.commit[:12]}.", commit=snapshot.commit
     )
-
-
-def _find_single_byte(request: HubRequest) -> int | None:
-    """Return the position of the requested byte. None if not exactly one byte is requested."""
-    found = _ONE_BYTE.fullmatch(request.headers.get("range", ""))
-    return int(found[1]) if found and int(found[1]) == int(found[2]) else None
 
 
 def _downloads_unknown_size(request: HubRequest) -> bool:

@@ -1,8 +1,11 @@
 """Requests of Hub clients."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
+
+_ONE_BYTE = re.compile(r"bytes=(\d{1,15})-(\d{1,15})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +40,6 @@ class HubRequest:
         """Return the URL that the client uses as `HF_ENDPOINT`."""
         return self.origin + self.prefix
 
-    @property
-    def target(self) -> str:
-        """Return the path with the query, percent-encoded, for a redirect to the same route of another server."""
-        return self.path + self.encode_query()
-
     def encode_query(self) -> str:
         """Return `?` and the query, percent-encoded, or an empty string."""
         pairs = [(name, value) for name, values in self.query.items() for value in values]
@@ -51,3 +49,8 @@ class HubRequest:
         """Return the last value of the parameter, None if it is missing."""
         values = self.query.get(name)
         return values[-1] if values else None
+
+    def find_single_byte(self) -> int | None:
+        """Return the position of the byte that is requested. None if it is not exactly one."""
+        found = _ONE_BYTE.fullmatch(self.headers.get("range", ""))
+        return int(found[1]) if found and int(found[1]) == int(found[2]) else None

@@ -35,7 +35,7 @@ from tests.contract.backends import REGION, open_aws
 from tests.fakes.deployment import Deployment
 from tests.fakes.missing_models import InMemoryPublicHub
 from tests.fakes.model_source import InMemoryModelSource
-from tests.lambda_functions import Context, load_handler
+from tests.lambda_functions import Context, load_handler, read_event
 from tests.weights import wrap_weights
 
 NAME = "org/tiny"
@@ -73,7 +73,9 @@ def invoke_here(request: AWSPreparedRequest, **_: object) -> Any:
     """Run the function's handler in this process, with JSON on both ways. moto would need Docker."""
     assert request.url.endswith("/functions/import-missing/invocations")
     assert isinstance(request.body, bytes)
-    result = load_handler("import_missing")(json.loads(request.body), Context())
+    event = json.loads(request.body)
+    assert event.keys() == read_event("import_missing").keys(), "the sample event has the same fields"
+    result = load_handler("import_missing")(event, Context())
     return AWSResponse(request.url, 200, HTTPHeaders(), _Body(json.dumps(result).encode()))
 
 

@@ -183,16 +183,17 @@ class _Handler(BaseHTTPRequestHandler):
         while self.command != "HEAD" and (chunk := response.read1(_CHUNK_SIZE)):
             if stall and not stall.release.is_set() and request.bytes_sent + len(chunk) > stall.after_bytes:
                 first = max(stall.after_bytes - request.bytes_sent, 0)
-                self.wfile.write(chunk[:first])
                 request.bytes_sent += first
+                self.wfile.write(chunk[:first])
                 chunk = chunk[first:]
                 stall.reached.set()
                 stall.release.wait(_STALL_LIMIT)
                 if stall.is_broken:
                     self.close_connection = True
                     return
-            self.wfile.write(chunk)
+            # Before the client has the bytes, so that a test that has received them finds them counted.
             request.bytes_sent += len(chunk)
+            self.wfile.write(chunk)
 
     def log_message(self, *arguments: object) -> None:
         """Write no log of requests."""

@@ -24,7 +24,7 @@ _NUMBERED_PATTERNS = (
 _REPLACED_PATTERNS = (
     (re.compile(r"(?<=/execute-api/)\w+"), "api"),
     (re.compile(r"(?<=bucket-)[0-9a-f]+"), "1"),
-    (re.compile(r"(?<=x-api-key: )\w+|(?<=API_KEY=)\w+"), "KEY"),
+    (re.compile(r"(?<=x-api-key: )\w+|(?<=API_KEY=)\w+|(?<=HF_TOKEN=)\w+"), "KEY"),
 )
 _OBJECT = re.compile(r" *[\d,]+  (?:models|manifests)/")
 _LISTED_OBJECT = re.compile(r".*(?:manifests/.*|\.safetensors)")

@@ -11,6 +11,7 @@ from local.recording import record
 ROOT = Path(__file__).parents[2]
 RUN = """Installing .venv
 The API is http://127.0.0.1:41234/execute-api/a1b2c3/v1, its key is in x-api-key: s3cr3tkey
+  HF_ENDPOINT=http://127.0.0.1:41234/execute-api/d4e5f6/hf HF_TOKEN=hf_s3cr3tkey hf download org/model
 PENDING 10 %
 DONE org/model at 0123456789abcdef0123456789abcdef01234567
       1,024  models/huggingface/org/model/config.json
@@ -50,4 +51,5 @@ def test_documented_picture_has_no_machine_names_and_keys() -> None:
     picture = (ROOT / "docs" / "make-run.svg").read_text()
     assert "DONE" in read_texts(picture)
     assert str(ROOT) not in picture
+    assert not re.search(r"hf_\w{20}", picture)
     assert not re.search(r"@font-face|https?://(?!127\.0\.0\.1|www\.w3\.org)", picture)

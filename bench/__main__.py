@@ -18,6 +18,7 @@ from bench.cold_start import describe_cold_starts
 from bench.data_path import describe_data_path, describe_function
 from bench.differential import describe_differential
 from bench.hub_reads import describe_hub_reads
+from bench.latency import describe_latency
 from bench.loopback import BUILT, ProgramMissingError
 from bench.parallel import describe_connections, describe_functions
 from bench.report import MB, MIB, Run
@@ -36,6 +37,7 @@ PARTS: dict[str, Callable[[Run], str]] = {
     "unzipping": lambda run: describe_unzipping(run.scale_size(192 * MIB), run.scale_count(50_000)),
     "archives": lambda run: describe_archives(run.scale_size(400 * MB), run.scale_count(50_000)),
     "hub-reads": describe_hub_reads,
+    "latency": describe_latency,
     "cold-start": lambda run: describe_cold_starts(),
     "differential": describe_differential,
 }

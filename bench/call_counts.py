@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
 
 import moto.s3.models
 import pytest
@@ -22,20 +21,23 @@ from modelhaul.domain.files import Checkpoint
 from modelhaul.domain.models import Source
 from modelhaul.domain.tasks import TaskStatus
 from modelhaul.transfer.policy import TransferPolicy
+from modelhaul.transfer.session import TransferSession
 from modelhaul.transfer.settings import StreamSettings
 from tests.archives.zipping import zip_files
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.weights import build_header
 
+_POLICY = TransferPolicy()
 _NAME = "org/model"
 # All sizes of large files are divided by 2,048, so that the number of parts is the same as in a function.
 _PART = 16 * 1024
 _CHECKPOINT = 8 * _PART
 _CHECKPOINTS = StreamSettings().checkpoints
 _LARGE = 32 * _PART
-_COPY_PART = 16 * _PART
+_COPY_PART = 8 * _PART
 _SINGLE_COPY = 32 * _PART
+_SMALL = (_POLICY.group_files, 2 * _POLICY.group_files, 4 * _POLICY.group_files)
 PARTS = 128  # of each large file when the number of files varies: 4 GiB
 
 type Counts = dict[str, float]
@@ -58,17 +60,16 @@ class _CheckpointPacer:
             if not self._saved.wait_for(lambda: self._offsets[path] >= due, timeout=120):
                 raise RuntimeError(f"no checkpoint of {path} at {due}")
 
-    def observe(self, deployment: Deployment) -> None:
-        database: Any = deployment.database_in_use
-        save = database.files.save_checkpoint
+    def observe(self, patch: pytest.MonkeyPatch) -> None:
+        save = TransferSession.save_checkpoint
 
-        def save_and_notify(task_id: str, path: str, checkpoint: Checkpoint | None, **options: Any) -> None:
-            save(task_id, path, checkpoint, **options)
+        def save_and_notify(session: TransferSession, checkpoint: Checkpoint) -> None:
+            save(session, checkpoint)
             with self._saved:
-                self._offsets[path] = checkpoint.offset if checkpoint else 0
+                self._offsets[session.group.records[0].file.path] = checkpoint.offset
                 self._saved.notify_all()
 
-        database.files.save_checkpoint = save_and_notify
+        patch.setattr(TransferSession, "save_checkpoint", save_and_notify)
 
 
 def _build_small(count: int) -> dict[str, bytes]:
@@ -84,18 +85,14 @@ def _build_shards(count: int, parts: int) -> dict[str, bytes]:
 def _count_hub(files: dict[str, bytes]) -> CountedImport:
     pacer = _CheckpointPacer({path: len(content) for path, content in files.items()})
     source = InMemoryModelSource({_NAME: {"main": files}}, on_read=pacer.wait)
-
-    def start(deployment: Deployment) -> str:
-        pacer.observe(deployment)
-        return submit(Source.HUGGINGFACE, _NAME)(deployment)
-
     settings = partial(StreamSettings, part_size=lambda _: _PART, checkpoint_bytes=_CHECKPOINT)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(moto.s3.models, "S3_UPLOAD_PART_MIN_SIZE", 1)
         patch.setattr(s3_uploads, "_MIN_PART_SIZE", 1)
+        pacer.observe(patch)
         return count_import(
             source,
-            start,
+            submit(Source.HUGGINGFACE, _NAME),
             stream_settings=settings,
             policy=TransferPolicy(small_file=_LARGE),
             single_copy_limit=_SINGLE_COPY,
@@ -125,12 +122,12 @@ class Shape:
 
 
 SHAPES = {
-    "small files": Shape("Small files (up to 8 MiB)", "file", (90, 180, 360), lambda n: _count_hub(_build_small(n))),
+    "small files": Shape("Small files (up to 8 MiB)", "file", _SMALL, lambda n: _count_hub(_build_small(n))),
     "parts": Shape("Parts of one large file", "part", (256, 512, 1024), lambda n: _count_hub(_build_shards(1, n))),
     "large files": Shape(
         f"Large files, of {PARTS} parts each", "file", (1, 2, 4), lambda n: _count_hub(_build_shards(n, PARTS))
     ),
-    "entries": Shape("Small entries of an archive in S3", "entry", (90, 180, 360), _count_archive),
+    "entries": Shape("Small entries of an archive in S3", "entry", _SMALL, _count_archive),
 }
 
 
@@ -208,6 +205,8 @@ slope of a straight line through the first and the last column.
   number of requests is therefore the same as in a function. A file of 256 parts (8 GiB) or more has 32 checkpoints, and
   additional ones if 20 s pass between two of them.
 - The PutObject that uploads the archive is included.
+- One function publishes these models. A larger model needs one message more, with about ten requests to DynamoDB, for
+  each {_POLICY.copy_files:,} small files or {_POLICY.copy_bytes / 2**30:,.0f} GiB.
 
 {"\n\n".join(_describe_shape(shape, count_shape(name)) for name, shape in SHAPES.items())}
 """

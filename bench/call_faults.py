@@ -38,8 +38,8 @@ from modelhaul.adapters.s3 import S3ObjectStore
 from modelhaul.adapters.s3_client import create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
 from modelhaul.domain.errors import ImportInProgressError, StorageUnavailableError
-from modelhaul.domain.files import Part, SourceFile
-from modelhaul.domain.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
+from modelhaul.domain.files import FileCounts, Part, SourceFile
+from modelhaul.domain.messages import AcceptArchive, CopyFiles, Message, PlanImport, PublishModels, TransferFiles
 from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul.domain.objects import ObjectRange
 from modelhaul.domain.tasks import Task, TaskStatus
@@ -65,7 +65,7 @@ _MODELS, _INCOMING = "models", "incoming"
 _PART = 16 * 1024
 _DELIVERIES = 4  # of a message, before it becomes a dead letter
 _START = 1_764_028_799.123
-_STEPS = (AcceptArchive, PlanImport, TransferFiles, PublishModels)
+_STEPS = (AcceptArchive, PlanImport, TransferFiles, CopyFiles, PublishModels)
 # No heartbeats and no additional connections, which depend on the speed of the machine.
 _STREAM = StreamSettings(
     part_size=lambda _: _PART, reconnect_delay=0, checkpoint_bytes=_PART, heartbeat=1e9, rate_window=1e9
@@ -393,18 +393,19 @@ def open_bench() -> Iterator[Bench]:
             client.create_bucket(Bucket=bucket)
         sqs = create_sqs_client(REGION)
         url = sqs.create_queue(QueueName="work")["QueueUrl"]
-        deployment = Deployment(clock=clock, policy=TransferPolicy(small_file=_PART))
+        # Two messages copy the two groups of files.
+        deployment = Deployment(clock=clock, policy=TransferPolicy(small_file=_PART, copy_groups=1))
         queue = CountedQueue(SQSMessageQueue(sqs, dict.fromkeys(_STEPS, url)), deployment.queue)
         store, archives = PacedStore(client, _MODELS), S3ArchiveStore(client, _INCOMING, clock=clock)
         deployment.archives = cast("Any", archives)
         deployment.connect(database, store, queue, _STREAM)
-        save = database.files.save_checkpoint
+        save = database.leases.save_checkpoint
 
-        def save_checkpoint(*args: Any, **options: Any) -> None:
+        def save_checkpoint(*args: Any, **options: Any) -> FileCounts:
             store.written.set()
-            save(*args, **options)
+            return save(*args, **options)
 
-        patch.setattr(database.files, "save_checkpoint", save_checkpoint)
+        patch.setattr(database.leases, "save_checkpoint", save_checkpoint)
         limits = DynamoDBRateLimitStore(open_connection(REGION), rate_limits_table="limits")
         limits._limits.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
         create_idempotency_table()
@@ -495,10 +496,11 @@ def describe_faults(*, keep_outages: bool = False) -> str:
 page. It repeats only some of the imports with an outage.
 
 A model of {len(build_files(0))} files is imported in four ways, with the real adapters and moto. One file has two
-parts, and two files have content that is already stored for another model. For each fault, one import runs in which the
-first try of each request fails with this fault. For outages and for `PutItem (idempotency)`, each request has a
-separate import. The numbers in parentheses count the requests with this result. `DONE` means that every file was
-published exactly once and byte for byte, and that no multipart upload remains.
+parts, and two files have content that is already stored for another model. Two messages copy the files to their
+published keys. For each fault, one import runs in which the first try of each request fails with this fault. For
+outages and for `PutItem (idempotency)`, each request has a separate import. The numbers in parentheses count the
+requests with this result. `DONE` means that every file was published exactly once and byte for byte, and that no
+multipart upload remains.
 
 - *upload interrupted*: the connection breaks after half of the request body was read from its buffer.
 - *succeeded, response lost*: AWS executed the request, but the response did not arrive before the read timeout.

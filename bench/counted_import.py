@@ -11,7 +11,7 @@ from modelhaul.adapters.archives import S3ArchiveStore
 from modelhaul.adapters.s3 import S3ObjectStore
 from modelhaul.adapters.s3_client import create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
-from modelhaul.domain.messages import AcceptArchive, PlanImport, PublishModels, TransferFiles
+from modelhaul.domain.messages import AcceptArchive, CopyFiles, PlanImport, PublishModels, TransferFiles
 from modelhaul.domain.models import Source
 from modelhaul.domain.tasks import Task
 from modelhaul.transfer.policy import TransferPolicy
@@ -56,7 +56,7 @@ def count_import(
             boto3.client("s3", region_name=REGION).create_bucket(Bucket=bucket)
         sqs = create_sqs_client(REGION)
         url = sqs.create_queue(QueueName="work")["QueueUrl"]
-        kinds = (AcceptArchive, PlanImport, TransferFiles, PublishModels)
+        kinds = (AcceptArchive, PlanImport, TransferFiles, CopyFiles, PublishModels)
         deployment = Deployment(source, clock=clock, policy=policy)
         queue = CountedQueue(SQSMessageQueue(sqs, dict.fromkeys(kinds, url)), deployment.queue)
         client = create_s3_client(REGION)

@@ -11,8 +11,10 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import batched
 from typing import cast
 
 from bench.servers import PYTHONPATH, ROOT
@@ -21,8 +23,10 @@ from modelhaul.domain.digests import Algorithm, Digest
 from modelhaul.domain.files import FileRecord, SourceFile
 from modelhaul.domain.gate import PicklePolicy
 from modelhaul.domain.models import ResolvedModel, Source
+from modelhaul.inspection.file_checks import FileChecker
 from modelhaul.inspection.gate import Gate
 from modelhaul.ports.object_store import ObjectStore
+from modelhaul.transfer.policy import TransferPolicy
 from tests.fakes.pickle_scanner import InMemoryPickleScanner
 from tests.pickles import build_array, build_state_dict, build_torch_zip
 from tests.weights import build_header
@@ -64,7 +68,7 @@ class VirtualStore:
     reads: int = 0
     read_bytes: int = 0
 
-    def read(self, key: str, start: int, end: int) -> bytes:
+    def read(self, key: str, start: int, end: int, *, etag: str | None = None) -> bytes:
         self.reads += 1
         self.read_bytes += end - start
         return self.files[key.partition("/")[2].partition("/")[2]].read(start, end)
@@ -133,15 +137,25 @@ MODELS: dict[str, Callable[[], dict[str, VirtualFile]]] = {
 
 
 def inspect(files: dict[str, VirtualFile]) -> tuple[str, VirtualStore]:
+    """Check the files in groups, as transfer_files does, and then the model, as publish_models does."""
     store = VirtualStore(files)
     gate = Gate(cast("ObjectStore", store), PicklePolicy.BLOCK, InMemoryPickleScanner(), time.time)
     session = gate.open_session("task", lambda: 900.0, on_save=lambda: None, resume=False)
     model = ResolvedModel(Source.HUGGINGFACE, "org/model", "main", "0" * 40)
-    records = [
+    records = (
         FileRecord("task", SourceFile(path, file.size, Digest(Algorithm.SHA256, "0" * 64)))
         for path, file in sorted(files.items())
-    ]
-    return session.inspect(model, records).verdict, store
+    )
+    groups = batched(records, TransferPolicy().group_files, strict=False)
+    return session.inspect(model, [record for group in groups for record in check_group(group, store)]).verdict, store
+
+
+def check_group(records: Sequence[FileRecord], store: VirtualStore) -> Iterator[FileRecord]:
+    """Return the records with their checks."""
+    checker = FileChecker(PicklePolicy.BLOCK, InMemoryPickleScanner())
+    found = {r.file.path: checker.check(r.file.path, r.file.size, partial(store.read, r.staging_key)) for r in records}
+    checks = checker.add_opinions(found, seconds=60.0)
+    return (replace(record, check=checks[record.file.path]) for record in records)
 
 
 def measure_model(name: str) -> Inspection:

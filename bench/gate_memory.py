@@ -1,4 +1,4 @@
-"""Memory usage of the gate for one file, in a process that loads the same modules as publish_models.
+"""Memory usage of the inspection of one file, in a process that loads the same AWS clients as the functions.
 
 `python -m bench.gate_memory FILE PATH` inspects FILE as the file at PATH of a model.
 """
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -21,6 +22,7 @@ from modelhaul.domain.errors import PermanentError
 from modelhaul.domain.files import FileRecord, SourceFile
 from modelhaul.domain.gate import PicklePolicy
 from modelhaul.domain.models import ResolvedModel, Source
+from modelhaul.inspection.file_checks import FileChecker
 from modelhaul.inspection.gate import Gate
 from modelhaul.ports.object_store import ObjectStore
 from tests.fakes.pickle_scanner import InMemoryPickleScanner
@@ -40,7 +42,7 @@ class Inspection:
 class _FileStore:
     file: int
 
-    def read(self, key: str, start: int, end: int) -> bytes:
+    def read(self, key: str, start: int, end: int, *, etag: str | None = None) -> bytes:
         return os.pread(self.file, end - start, start)
 
 
@@ -59,13 +61,15 @@ def measure_gate(file: Path, path: str) -> Inspection:
 
 def inspect(file: Path, path: str) -> str | None:
     """Inspect a model with only this file. Returns the error detail of the gate, or None if the file passes."""
-    descriptor = os.open(file, os.O_RDONLY)
-    gate = Gate(cast("ObjectStore", _FileStore(descriptor)), PicklePolicy.BLOCK, InMemoryPickleScanner(), time.time)
-    source_file = SourceFile(path, file.stat().st_size, Digest(Algorithm.SHA256, "0" * 64))
+    store = _FileStore(os.open(file, os.O_RDONLY))
+    gate = Gate(cast("ObjectStore", store), PicklePolicy.BLOCK, InMemoryPickleScanner(), time.time)
+    size = file.stat().st_size
+    source_file = SourceFile(path, size, Digest(Algorithm.SHA256, "0" * 64))
     model = ResolvedModel(Source.HUGGINGFACE, "org/model", "main", "0" * 40)
+    check = FileChecker(gate.policy, gate.scanner).check(path, size, partial(store.read, path))
     try:
         session = gate.open_session("task", lambda: 900.0, on_save=lambda: None, resume=False)
-        session.inspect(model, [FileRecord("task", source_file)])
+        session.inspect(model, [FileRecord("task", source_file, check=check)])
     except PermanentError as error:
         return error.detail
     return None

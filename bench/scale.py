@@ -11,6 +11,9 @@ from bench.call_counts import PARTS, count_shape, find_constant, find_slope, lis
 from bench.prices import Price, price_import, price_server
 from bench.scale_plot import Panel, draw
 from bench.simulated_import import Pace, SimulatedImport, simulate_import
+from modelhaul.adapters.s3 import COPY_PART_SIZE
+from modelhaul.adapters.s3_client import PARALLEL_COPIES
+from modelhaul.transfer.policy import TransferPolicy
 
 CONCURRENCY = (1, 2, 4, 8, 16, 32, 64)
 _DEFAULT = 16  # TransferConcurrency in the template
@@ -33,10 +36,14 @@ _ASSUMPTIONS = {
     "fetch_cpu": "CPU of a download request, s",
     "put_cpu": "CPU of a PutObject request, s",
     "copy_cpu": "CPU of a copy request, s",
+    "check_cpu": "CPU to check a small file, s",
     "record_cpu": "CPU to read the record of a file, s",
+    "publish_cpu": "CPU to check and publish the whole model, for each file, s",
     "other_s3": "Other S3 requests, s",
+    "write_rate": "PutObject and CopyObject requests that S3 accepts for one prefix, per second",
     "database": "DynamoDB request, s",
     "partition_rate": "Write units of a DynamoDB partition, per second",
+    "table_rate": "Write units of a new DynamoDB table, per second",
 }
 """What each field of `Pace` is on the page."""
 
@@ -58,7 +65,11 @@ def _run_all(counts: Mapping[str, float], *, large: int = 0, large_size: int = 0
     runs = []
     for concurrency in CONCURRENCY:
         simulated = simulate_import(concurrency, large=large, large_size=large_size, small=small)
-        price = price_import(counts, functions=simulated.functions, function_seconds=simulated.function_seconds)
+        price = price_import(
+            {**counts, "queue messages": simulated.messages.total()},
+            functions=simulated.functions,
+            function_seconds=simulated.function_seconds,
+        )
         runs.append(Run(concurrency, simulated, price))
     return runs
 
@@ -66,15 +77,19 @@ def _run_all(counts: Mapping[str, float], *, large: int = 0, large_size: int = 0
 def _describe_runs(runs: list[Run]) -> str:
     rows = [
         f"| {run.concurrency} | {_format_time(s.planned)} | {_format_time(s.verified - s.planned)} | "
-        f"{_format_time(s.done - s.verified)} | **{_format_time(s.done)}** | {s.functions} | "
+        f"{_format_time(s.done - s.verified)} | **{_format_time(s.done)}** | {(s.done - s.verified) / s.done:.0%} | "
+        f"{s.functions} | "
         f"{s.messages.total()} | ${run.price.functions:.3f} | **${run.price.total:.2f}** |"
         for run in runs
         for s in [run.simulated]
     ]
-    head = "Functions | Planning | Transfer | Publication | Time | Invocations | Messages | Price of functions | Price"
+    head = (
+        "Functions | Planning | Transfer | Publication | Time | Publication / time | Invocations | Messages | "
+        "Price of functions | Price"
+    )
     return f"""\
 | {head} |
-|---:|---:|---:|---:|---:|---:|---:|---:|---:|
+|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 {"\n".join(rows)}"""
 
 
@@ -109,10 +124,14 @@ def describe_scale(model: list[Run], repository: list[Run]) -> str:
 # Scale
 
 `make pages PAGES=scale` generates this page. The values are simulated, not measured. The real planner,
-messages, transfer step, checkpoints, sweep and publisher run in virtual time, with adapters that transfer no bytes. The
-transfer of a large file is replaced by a loop that takes the same time and makes the same checkpoints. Prices are
-computed from the requests in [calls.md](calls.md) and the time of the functions, with the public prices of us-east-1
-(`bench/prices.py` names their date and pages). They do not include logs, traces, the API and storage.
+messages, steps, checks of files, checkpoints and sweep run in virtual time, with adapters that transfer no bytes. The
+transfer of a large file is replaced by a loop that takes the same time and makes the same checkpoints. Up to as many
+functions copy files to their published keys as transfer them. Prices are computed from the requests in
+[calls.md](calls.md) and the time of the functions, with the public prices of us-east-1 (`bench/prices.py` names their
+date and pages). They do not include logs, traces, the API and storage.
+
+The time ends when the task is DONE and the model can be read. The publisher then deletes the staged files, which the
+time does not include ({_format_time(best.simulated.cleaned - best.simulated.done)} for {_FILES:,} files).
 
 ![Time and price by the number of functions](scale.svg)
 
@@ -121,26 +140,32 @@ computed from the requests in [calls.md](calls.md) and the time of the functions
 {_describe_runs(model)}
 
 Price with {_DEFAULT} functions: {_describe_price(one.price)}.
-The transfer scales linearly while each function has several shards. Publication consists of copies inside S3 by one
-function, so it takes the same time in each row. The speed of these copies is the least certain assumption.
+The transfer scales linearly while each function has several shards. Publication consists of copies inside S3. A
+message is for {TransferPolicy().copy_bytes / 2**30:.0f} GiB, and a function has up to {PARALLEL_COPIES} copy requests
+at once, of {COPY_PART_SIZE / 2**20:.0f} MiB each. The speed of these copies is the least certain assumption.
 
 ## Repository of {_FILES:,} files of 2 kB
 
 {_describe_runs(repository)}
 
 Price with {_DEFAULT} functions: {_describe_price(best.price)}.
-Two S3 requests for each file are most of the price. With about 32 or more functions, DynamoDB is the limit: all files
-of a task share one partition key, and a partition accepts 1,000 write units per second. Each file is written twice in
-transactions of 2 units, so {_FILES:,} files take at least 100 s to plan and 100 s to transfer. The limit of a source
-may be lower: the Hub allows a free account 5,000 files in five minutes. From the Hub, {_FILES:,} files therefore take
-45 minutes, and their messages wait in the queue.
+Two S3 requests for each file are most of the price. The parts that do not depend on the number of functions are the
+listing (a page of 1,000 files per second) and the CPU time of the publisher, which reads the records of all files and
+checks the model twice: before the copies, and when it writes the manifest. S3 accepts {Pace().write_rate:,.0f} copies
+per second for one prefix, so that {_FILES:,} copies take at least {_FILES / Pace().write_rate:.0f} s. All records of a
+task share one partition key of DynamoDB, which accepts {Pace().partition_rate:,.0f} write units per second. A group of
+{TransferPolicy().group_files} files takes about 25 of them, so this is not a limit here.
+
+The limit of a source may be lower: the Hub allows a free account 5,000 files in five minutes. From the Hub, {_FILES:,}
+files therefore take 45 minutes, and their messages wait in the queue.
 
 ## Comparison with a server
 
 If one Fargate task ({_VCPUS} vCPU, {_MEMORY} GB, arm64) transferred the 700 GB at {_SERVER_RATE / 1e9:g} GB/s, the rate
 of {_DEFAULT} functions, it would run for {_format_time(hours * 3600)} and cost ${server:.3f}. The functions cost
 ${one.price.functions:.3f}. Whether the network of one task reaches this rate was not measured. The requests that store
-the parts cost the same in both cases. Publication costs Modelhaul one additional copy request for each 512 MiB.
+the parts cost the same in both cases. Publication costs Modelhaul one additional copy request for each
+{COPY_PART_SIZE / 2**20:.0f} MiB.
 
 A Fargate task for each import is therefore slightly cheaper, but it needs additional software to start, monitor and
 resume it. A Fargate task that runs all the time costs ${always:.0f} a month; the idle stack costs $1.70 without
@@ -152,8 +177,12 @@ monitoring.
 |---|---:|
 {_describe_pace(Pace())}
 
-Each shard has {PARTS} parts. There are no retries, no throttling by S3 and no limits of the source. A function has
-512 MB of memory.
+Each shard has {PARTS} parts. There are no retries and no limits of the source. A function has 512 MB of memory, which
+gives it 0.29 vCPU. CPU times were measured on one core and divided by 0.29. Limits of AWS are from its documentation:
+[S3](https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html), and
+[partitions](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html) and
+[new tables](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/on-demand-capacity-mode.html) of DynamoDB.
+Transactions do not conflict, and checkpoints are saved while the transfer continues.
 """
 
 

@@ -2,29 +2,41 @@
 adapters that transfer no bytes and take the expected time of AWS.
 
 The transfer of a large file is replaced by a loop that makes the same checkpoints, and the thread pools by lanes of
-virtual time. The database enforces the limit of DynamoDB for a partition key.
+virtual time. The database enforces the limits of a partition key and of a new table,
+and the store the request rate of S3.
 """
 
 import hashlib
+import heapq
 import math
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
 import pytest
 
 from bench.virtual_time import VirtualPool, VirtualTime
-from modelhaul.adapters.s3 import COPY_PART_SIZE, PARALLEL_COPIES, SINGLE_COPY_LIMIT
+from modelhaul.adapters.dynamodb.connection import BATCH_GET_LIMIT, BATCH_LIMIT
+from modelhaul.adapters.dynamodb.file_items import COPIED_BLOCK, pack_files
+from modelhaul.adapters.dynamodb.file_results import pack_results
+from modelhaul.adapters.s3 import COPY_PART_SIZE, SINGLE_COPY_LIMIT
+from modelhaul.adapters.s3_client import PARALLEL_COPIES
 from modelhaul.archives.reader import MemoryStream
 from modelhaul.domain.digests import Algorithm, Digest
-from modelhaul.domain.files import Checkpoint, Part, SourceFile
-from modelhaul.domain.messages import Message, TransferFiles
+from modelhaul.domain.files import Checkpoint, FileGroup, FileRecord, Part, SourceFile
+from modelhaul.domain.gate import FileCheck, GateReport
+from modelhaul.domain.json_streams import ReadRange
+from modelhaul.domain.messages import CopyFiles, Message, PublishModels
 from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul.domain.tasks import TaskStatus
-from modelhaul.imports import publish
+from modelhaul.imports import copy
+from modelhaul.inspection.file_checks import FileChecker
+from modelhaul.inspection.gate import GateSession
 from modelhaul.ports.byte_streams import ByteStream
+from modelhaul.ports.files import FileRepository
 from modelhaul.transfer import small_files
 from modelhaul.transfer.engine import Moved, Paused
 from modelhaul.transfer.lease import Lease
@@ -37,6 +49,9 @@ from tests.weights import build_header
 
 _START = 1_800_000_000.0
 _NAME = "org/model"
+_PAGE_SIZE = 1_000_000  # bytes of a page of a query
+_QUEUES = {CopyFiles.model_fields["kind"].default: PublishModels.model_fields["kind"].default}
+"""The queue of a kind of message, if it does not have its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +73,26 @@ class Pace:
     fetch_cpu: float = 0.007
     put_cpu: float = 0.007
     copy_cpu: float = 0.004
-    record_cpu: float = 0.0003  # to read the record of a file
+    check_cpu: float = 0.002  # to check a small file
+    record_cpu: float = 0.0001  # to read the record of a file
+    publish_cpu: float = 0.0003  # of the publisher, for each file
     other_s3: float = 0.03
+    write_rate: float = 3500.0  # PutObject and CopyObject requests per second of a bucket
     database: float = 0.01
     partition_rate: float = 1000.0  # write units per second of a partition key
+    table_rate: float = 4000.0  # write units per second of a new table
 
 
 @dataclass(slots=True)
 class SimulatedImport:
-    """`planned`, `verified` and `done` are seconds after the submit, `functions` are invocations, `function_seconds` is
-    their total time.
+    """`planned`, `verified`, `done` and `cleaned` are seconds after the submit, `functions` are invocations,
+    `function_seconds` is their total time. `cleaned`: the staged files are deleted.
     """
 
     planned: float = 0
     verified: float = 0
     done: float = 0
+    cleaned: float = 0
     messages: Counter[str] = field(default_factory=Counter)
     functions: int = 0
     function_seconds: float = 0
@@ -80,7 +100,9 @@ class SimulatedImport:
 
 
 def _write_body(number: int, size: int) -> bytes:
-    return (b'{"number": %d}' % number).ljust(size)[:size]
+    """Return a JSON document of `size` bytes."""
+    values = b'{"number": %d, "values": [%s' % (number, b"1234, " * (size // 6))
+    return values[: size - 3].rstrip(b", ").ljust(size - 2) + b"]}"
 
 
 @dataclass(slots=True)
@@ -129,8 +151,11 @@ class _VirtualStore(InMemoryObjectStore):
         self._time = time
         self._pace = pace
         self._sizes: dict[str, int] = {}
+        self._copiers = threading.local()  # of each function
+        self._writes: Counter[int] = Counter()  # by tenths of a second
 
     def put(self, key: str, body: bytes | memoryview, *, sha256: str) -> str:
+        self._wait_for_turn()
         self._time.pass_time(self._pace.put, cpu=self._pace.put_cpu)
         return super().put(key, body, sha256=sha256)
 
@@ -140,18 +165,42 @@ class _VirtualStore(InMemoryObjectStore):
         return hashlib.md5(b"%d" % size).hexdigest()
 
     def copy(self, source_key: str, key: str, *, size: int, etag: str) -> str:
+        self._wait_for_turn()
         self._time.pass_time(self._pace.copy, cpu=self._pace.copy_cpu)
         if source_key not in self._sizes:
             return super().copy(source_key, key, size=size, etag=etag)
-        rounds = math.ceil(size / COPY_PART_SIZE / PARALLEL_COPIES) if size > SINGLE_COPY_LIMIT else 1
-        self._time.pass_time(rounds * min(size, COPY_PART_SIZE) / self._pace.copy_rate)
+        if size <= SINGLE_COPY_LIMIT:
+            self._time.pass_time(size / self._pace.copy_rate)
+        else:
+            self._time.pass_time(2 * self._pace.other_s3)
+            self._copy_parts(size)
         return self.put_large(key, size)
 
-    def read(self, key: str, start: int, end: int) -> bytes:
+    def _wait_for_turn(self) -> None:
+        """Wait until the bucket accepts another write. The threads of a function do not come in the order of time."""
+        tenth = int(self._time() * 10)
+        while self._writes[tenth] >= self._pace.write_rate / 10:
+            tenth += 1
+        self._writes[tenth] += 1
+        self._time.set_time(max(self._time(), tenth / 10))
+
+    def _copy_parts(self, size: int) -> None:
+        """Pass the time of the parts, which share the function's parallel requests with those of other files."""
+        if not hasattr(self._copiers, "free_at"):
+            self._copiers.free_at = [0.0] * PARALLEL_COPIES
+        started, ended = self._time(), self._time()
+        for start in range(0, size, COPY_PART_SIZE):
+            seconds = self._pace.copy + min(COPY_PART_SIZE, size - start) / self._pace.copy_rate
+            free_at = max(started, self._copiers.free_at[0]) + seconds
+            heapq.heapreplace(self._copiers.free_at, free_at)
+            ended = max(ended, free_at)
+        self._time.pass_time(ended - started, cpu=math.ceil(size / COPY_PART_SIZE) * self._pace.copy_cpu)
+
+    def read(self, key: str, start: int, end: int, *, etag: str | None = None) -> bytes:
         self._time.pass_time(self._pace.other_s3)
         size = self._sizes.get(key)
         if size is None:
-            return super().read(key, start, end)
+            return super().read(key, start, end, etag=etag)
         header = build_header(size - len(build_header(size)))
         # A file is read from its start in one request, independent of the size of its header.
         return header[start:end] + bytes(max(0, end - max(start, len(header))))
@@ -212,15 +261,31 @@ class _VirtualTransfer:
         return Moved(self._file.digest.value, self._store.put_large(self._key, size))
 
     def _save_checkpoint(self) -> None:
+        """Save a checkpoint. The transfer continues meanwhile, in the other threads of FileTransfer."""
+        now = self._time()
         count = math.ceil(self._offset / self._part_size)
         parts = tuple(Part(number, "0" * 32, 0) for number in range(1, count + 1))
         self._lease.save_checkpoint(Checkpoint("upload", self._part_size, self._offset, parts, bytes(208)))
         self._saved = self._offset
+        if self._offset < self._file.size:
+            self._time.set_time(now)
+
+
+class _VirtualChecker(FileChecker):
+    """Adds the CPU time of checks."""
+
+    def __init__(self, time: VirtualTime, pace: Pace, deployment: Deployment) -> None:
+        super().__init__(deployment.pickle_policy, deployment.pickle_scanner)
+        self._time, self._pace = time, pace
+
+    def check(self, path: str, size: int, read: ReadRange) -> FileCheck:
+        self._time.pass_time(self._pace.check_cpu, cpu=self._pace.check_cpu)
+        return super().check(path, size, read)
 
 
 class _VirtualRepository:
-    """Adds the time of requests to an in-memory repository, and the delay of writes at the limit of a partition: all
-    files of a task share one partition key.
+    """Adds the time of requests to an in-memory repository, and the delay of writes at the limits of DynamoDB: the
+    groups of a task share one partition key.
     """
 
     def __init__(self, repository: object, time: VirtualTime, pace: Pace) -> None:
@@ -234,11 +299,11 @@ class _VirtualRepository:
             arguments = tuple(list(a) if isinstance(a, Iterator) else a for a in arguments)
             self._time.synchronize()
             self._time.pass_time(self._count_calls(name, arguments) * self._pace.database)
-            self._take_units(name, arguments)
             result = method(*arguments, **options)
-            if name == "list_files":
-                result = list(result)
-                self._time.pass_time(len(result) * self._pace.record_cpu)
+            self._wait_for_units(name, arguments)
+            if name in ("list_groups", "find_groups", "lease_group"):
+                result = list(result) if name == "list_groups" else result
+                self._read_groups(result if isinstance(result, list) else [result] if result else [])
             return result
 
         return call
@@ -247,77 +312,110 @@ class _VirtualRepository:
     def _count_calls(name: str, arguments: tuple[Any, ...]) -> float:
         """Return the number of sequential requests. Requests of four parallel threads count as a quarter each."""
         match name:
-            case "put_files":
-                return math.ceil(len(arguments[1]) / 100) / 4
-            case "put_blobs":
-                return math.ceil(len(arguments[0]) / 25) / 4
-            case "finish_files":
+            case "put_groups" | "put_blobs":
+                return math.ceil(len(arguments[-1]) / BATCH_LIMIT) / 4
+            case "find_groups" | "find_blobs":  # two keys each
+                return math.ceil(2 * len(arguments[-1]) / BATCH_GET_LIMIT)
+            case "record_files" | "save_checkpoint":
                 return 3
-            case "save_checkpoint" | "find_blobs":
+            case "lease_group":
                 return 2
+            case "record_copied":
+                return 1 + len({number // COPIED_BLOCK for number in arguments[1]})
         return 1
 
-    def _take_units(self, name: str, arguments: tuple[Any, ...]) -> None:
+    def _read_groups(self, groups: Sequence[FileGroup]) -> None:
+        """Pass the time of the pages and the CPU time of groups that were read."""
+        files = sum(len(group.records) for group in groups)
+        size = sum(_measure_files([r.file for r in group.records]) + _measure_state(group) for group in groups)
+        pages = size // _PAGE_SIZE  # after the first
+        cpu = files * self._pace.record_cpu
+        self._time.pass_time(pages * self._pace.database + size / self._pace.rate + cpu, cpu=cpu)
+
+    def _wait_for_units(self, name: str, arguments: tuple[Any, ...]) -> None:
         match name:
-            case "put_files" | "finish_files":
-                units = 2 * len(arguments[1])
-            case "save_checkpoint":
-                units = 2 * math.ceil((500 + 20 * len(arguments[2].parts)) / 1024)
-            case "lease_file" | "renew_lease" | "release_lease":
-                units = 1
-            case _:
-                return
-        task_id = arguments[0]
-        free_at = max(self._free_at.get(task_id, 0), self._time()) + units / self._pace.partition_rate
-        self._free_at[task_id] = free_at
+            case "put_groups":
+                units = sum(_count_units(_measure_files(files)) for files in arguments[1])
+                self._take_units(arguments[0], units)
+            case "record_files" | "save_checkpoint":  # a transaction with the state and a counter
+                (group,) = cast("FileRepository", self._repository).find_groups(arguments[0], [arguments[1]])
+                self._take_units(arguments[0], 2 * (_count_units(_measure_state(group)) + 1))
+            case "lease_group" | "renew_lease" | "release_lease":
+                (group,) = cast("FileRepository", self._repository).find_groups(arguments[0], [arguments[1]])
+                self._take_units(arguments[0], _count_units(_measure_state(group)))
+            case "record_copied":
+                self._take_units(arguments[0], self._count_calls(name, arguments) - 1)
+            case "put_blobs":
+                self._take_units("blobs", len(arguments[0]), rate=self._pace.table_rate)
+
+    def _take_units(self, key: str, units: float, *, rate: float | None = None) -> None:
+        free_at = max(self._free_at.get(key, 0), self._time()) + units / (rate or self._pace.partition_rate)
+        self._free_at[key] = free_at
         self._time.set_time(free_at)
 
 
-class _VirtualQueues:
-    """Queues that start up to `concurrency` functions of each kind. The first invocation of each function is cold."""
+def _measure_files(files: Sequence[SourceFile]) -> int:
+    """Return the bytes of the item of a group, with a high estimate of its other attributes."""
+    return 200 + len(pack_files(files))
 
-    def __init__(self, time: VirtualTime, pace: Pace, concurrency: Callable[[Message], int]) -> None:
+
+def _measure_state(group: FileGroup) -> int:
+    """Return the bytes of the item of a group's state, with a high estimate of its other attributes."""
+    checkpoint = 500 + 20 * len(group.checkpoint.parts) if group.checkpoint else 0
+    return 300 + len(pack_results(group.records)) + checkpoint
+
+
+def _count_units(size: int) -> int:
+    return math.ceil(size / 1024)
+
+
+class _VirtualQueues:
+    """Queues that start up to `concurrency` functions each. The first invocation of each function is cold."""
+
+    def __init__(self, time: VirtualTime, pace: Pace, concurrency: int) -> None:
         self._time, self._pace, self._concurrency = time, pace, concurrency
-        self._waiting: dict[type[Message], deque[Message]] = {}
-        self._running: Counter[type[Message]] = Counter()
-        self._warm: Counter[type[Message]] = Counter()
-        self._started_at: dict[type[Message], float] = {}
+        self._waiting: dict[str, deque[Message]] = {}
+        self._running: Counter[str] = Counter()
+        self._warm: Counter[str] = Counter()
+        self._ramps: dict[str, tuple[float, int]] = {}
         self.sent: Counter[str] = Counter()
         self.invoke: Callable[[Message], None]
 
     def send(self, messages: Iterable[Message], *, delay: float = 0) -> None:
-        self._time.pass_time(self._pace.database)
-        for message in messages:
+        sent = list(messages)
+        self._time.pass_time(math.ceil(len(sent) / 10) * self._pace.database)
+        for message in sent:
             self.sent[message.kind] += 1
             due = self._time() + self._pace.delivery + delay
             self._time.call_at(due, partial(self._arrive, message))
 
     def _arrive(self, message: Message) -> None:
-        kind = type(message)
-        self._started_at.setdefault(kind, self._time())
-        self._waiting.setdefault(kind, deque()).append(message)
-        self._start_more(kind)
+        queue = _QUEUES.get(message.kind, message.kind)
+        waiting = self._waiting.setdefault(queue, deque())
+        if not waiting:  # Lambda starts more functions only while messages are waiting
+            self._ramps[queue] = self._time(), max(self._pace.first_functions, self._running[queue])
+        waiting.append(message)
+        self._start_more(queue)
 
-    def _start_more(self, kind: type[Message]) -> None:
-        waiting = self._waiting[kind]
-        while waiting and self._running[kind] < self._concurrency(waiting[0]):
-            allowed = self._pace.first_functions + self._pace.more_functions * (self._time() - self._started_at[kind])
-            if self._running[kind] >= allowed:
-                self._time.call_at(self._time() + 1, partial(self._start_more, kind))
+    def _start_more(self, queue: str) -> None:
+        waiting = self._waiting[queue]
+        while waiting and self._running[queue] < self._concurrency:
+            started_at, running = self._ramps[queue]
+            if self._running[queue] >= running + self._pace.more_functions * (self._time() - started_at):
+                self._time.call_at(self._time() + 1, partial(self._start_more, queue))
                 return
-            self._running[kind] += 1
-            is_cold = self._running[kind] > self._warm[kind]
-            self._warm[kind] += is_cold
-            self._time.start(partial(self._work, waiting.popleft(), is_cold=is_cold))
+            self._running[queue] += 1
+            is_cold = self._running[queue] > self._warm[queue]
+            self._warm[queue] += is_cold
+            self._time.start(partial(self._work, queue, waiting.popleft(), is_cold=is_cold))
 
-    def _work(self, message: Message, *, is_cold: bool) -> None:
+    def _work(self, queue: str, message: Message, *, is_cold: bool) -> None:
         if is_cold:
             self._time.pass_time(self._pace.cold_start)
         self.invoke(message)
         self._time.synchronize()
-        kind = type(message)
-        self._running[kind] -= 1
-        self._time.call_at(self._time(), partial(self._start_more, kind))
+        self._running[queue] -= 1
+        self._time.call_at(self._time(), partial(self._start_more, queue))
 
 
 def simulate_import(
@@ -333,7 +431,7 @@ def simulate_import(
     pace = pace or Pace()
     time = VirtualTime(_START)
     result = SimulatedImport()
-    queues = _VirtualQueues(time, pace, lambda m: concurrency if isinstance(m, TransferFiles) else 5)
+    queues = _VirtualQueues(time, pace, concurrency)
     source = VirtualSource(time, pace, large, large_size, small, small_size)
     ends: dict[str, float] = {}
     deployment = Deployment(cast("HubSource", source), clock=cast("ManualClock", time))
@@ -341,6 +439,9 @@ def simulate_import(
     database = deployment.database.map(lambda repository: _VirtualRepository(repository, time, pace))
     deployment.create_transfer = partial(_VirtualTransfer, time=time, pace=pace)
     deployment.connect(database, store, queues, StreamSettings())
+    deployment.transferrer = replace(
+        deployment.transferrer, create_checker=lambda: _VirtualChecker(time, pace, deployment)
+    )
 
     def invoke(message: Message) -> None:
         started_at = time()
@@ -351,24 +452,30 @@ def simulate_import(
         result.function_seconds += time() - started_at
         ends[message.kind] = max(ends.get(message.kind, 0), time() - _START)
 
+    def inspect(session: GateSession, model: ResolvedModel, records: Sequence[FileRecord]) -> GateReport:
+        time.pass_time(len(records) * pace.publish_cpu)
+        return inspect_model(session, model, records)
+
     def sweep() -> None:
         if deployment.find_task(task.id).status is TaskStatus.PENDING:
             result.swept += deployment.sweeper.sweep_stale(lambda: 300.0)
             time.call_at(time() + 300, lambda: time.start(sweep))
 
-    queues.invoke = invoke
+    queues.invoke, inspect_model = invoke, GateSession.inspect
     with pytest.MonkeyPatch.context() as patch:
         pool = type("Pool", (VirtualPool,), {"time": time})
-        for module in (small_files, publish):
+        for module in (small_files, copy):
             patch.setattr(module, "ThreadPoolExecutor", pool)
+        patch.setattr(GateSession, "inspect", inspect)
         task = deployment.submit(_NAME)
         time.call_at(_START + 300, lambda: time.start(sweep))
         time.run()
     ended = deployment.find_task(task.id)
     if ended.status is not TaskStatus.DONE:
         raise RuntimeError(f"the import ended {ended.status}: {ended.error}")
-    result.planned, result.verified, result.done = (
+    result.planned, result.verified, result.cleaned = (
         ends[kind] for kind in ("plan_import", "transfer_files", "publish_models")
     )
+    result.done = ended.updated_at.timestamp() - _START
     result.messages = queues.sent
     return result

@@ -72,7 +72,7 @@ class Problem(ResponseBody):
 
 class TaskProgress(ResponseBody):
     files_done: NonNegativeInt
-    """Number of files that are stored and verified."""
+    """Number of files that are stored, verified and inspected."""
     files_total: NonNegativeInt
     """Number of files to import."""
     bytes_done: NonNegativeInt

@@ -24,12 +24,29 @@ def test_large_file_is_transferred_by_several_functions() -> None:
     assert simulated.swept == 0
 
 
-def test_file_records_are_limited_by_the_partition() -> None:
-    files = 9_000
-    simulated = simulate_import(64, small=files, pace=Pace(source_response=0.01))
-    assert simulated.messages["transfer_files"] == files / TransferPolicy().group_files
-    assert simulated.verified >= 4 * files / 1000
-    assert simulated.messages.total() == simulated.functions, "each message was delivered exactly once"
+def test_records_are_limited_by_the_partition() -> None:
+    groups = 8
+    fast, slow = (
+        simulate_import(8, small=groups * TransferPolicy().group_files, pace=Pace(partition_rate=rate))
+        for rate in (1000, 10)
+    )
+    assert fast.messages["transfer_files"] == groups
+    assert slow.planned - fast.planned > groups * 2 / 10, "each group takes more than a unit to plan"
+    assert slow.verified > fast.verified + groups * 10 / 10, "and more than five units in a transaction to finish"
+
+
+def test_small_files_are_limited_by_the_writes_of_s3() -> None:
+    files = 1_000
+    simulated = simulate_import(64, small=files, pace=Pace(write_rate=50))
+    assert simulated.done > 2 * files / 50
+
+
+def test_functions_copy_in_parallel() -> None:
+    alone, eight = move_shards(1), move_shards(8)
+    assert alone.messages["copy_files"] == eight.messages["copy_files"] == 10, "7 shards each"
+    assert eight.messages["publish_models"] == 2, "the first one checks the model, the second one finishes it"
+    assert eight.done - eight.verified < 0.5 * (alone.done - alone.verified)
+    assert eight.messages.total() == eight.functions, "each message was delivered exactly once"
 
 
 def test_simulations_are_deterministic() -> None:

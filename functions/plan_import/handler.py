@@ -12,4 +12,4 @@ wiring.build_early(wiring.create_runner, wiring.create_planner)
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    return run_step(event, context, PlanImport, lambda message, _: wiring.create_planner().plan_import(message))
+    return run_step(event, context, {PlanImport: lambda message, _: wiring.create_planner().plan_import(message)})

@@ -1,4 +1,4 @@
-"""Transfer files from their source into staging, and verify them. Invoked by TransferQueue."""
+"""Transfer files from their source into staging, verify and inspect them. Invoked by TransferQueue."""
 
 from typing import Any
 
@@ -12,4 +12,4 @@ wiring.build_early(wiring.create_runner, wiring.create_transferrer)
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    return run_step(event, context, TransferFiles, wiring.create_transferrer().transfer_files)
+    return run_step(event, context, {TransferFiles: wiring.create_transferrer().transfer_files})

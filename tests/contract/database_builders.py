@@ -1,13 +1,16 @@
 """Short ways to bring a database into a state, and to read it."""
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 
 from modelhaul.domain.archives import Archive
 from modelhaul.domain.digests import Algorithm, Digest
-from modelhaul.domain.files import Checkpoint, FileRecord, FileResult, Part, SourceFile
+from modelhaul.domain.files import Checkpoint, FileCounts, FileGroup, FileRecord, Part, SourceFile
+from modelhaul.domain.findings import ContentReport
+from modelhaul.domain.gate import FileCheck
 from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source
 from modelhaul.domain.objects import Blob
 from modelhaul.domain.selection import WHOLE, Selection
@@ -15,6 +18,7 @@ from modelhaul.domain.tasks import Progress, Stage, Task, TaskError
 from tests.fakes.database import Database
 
 START = 1_750_593_600.0
+CHECK = FileCheck(report=ContentReport("json"))
 GATED = TaskError("access-required", "Somebody must grant access first.", retryable=False)
 _numbers = count()
 
@@ -80,15 +84,27 @@ def make_file(path: str = "model.safetensors", size: int = 1000) -> SourceFile:
 
 
 def plan(database: Database, *files: SourceFile) -> Task:
+    """A task whose files are one group."""
+    return plan_groups(database, files)
+
+
+def plan_groups(database: Database, *groups: Sequence[SourceFile]) -> Task:
     task = claim(database)
-    database.files.put_files(task.id, files)
+    plan_id = f"{task.id}#{next(_numbers):08x}"
+    database.files.put_groups(plan_id, groups)
+    files = [file for group in groups for file in group]
     totals = Progress(files_total=len(files), bytes_total=sum(f.size for f in files))
-    assert database.tasks.start_stage(task.id, Stage.TRANSFERRING, check_at=START + 300, totals=totals)
+    assert database.tasks.start_stage(task.id, Stage.TRANSFERRING, check_at=START + 300, totals=totals, plan_id=plan_id)
     return read_task(database, task.id)
 
 
-def make_result(file: SourceFile, *, reused: bool = False) -> FileResult:
-    return FileResult(file, sha256="ab" * 32, etag=f"{'cd' * 16}-3", reused=reused)
+def find_plan(task: Task) -> str:
+    assert task.plan_id is not None
+    return task.plan_id
+
+
+def make_record(task: Task, file: SourceFile, *, reused: bool = False, check: FileCheck | None = CHECK) -> FileRecord:
+    return FileRecord(task.id, file, sha256="ab" * 32, etag=f"{'cd' * 16}-3", reused=reused, check=check)
 
 
 def make_checkpoint(offset: int, parts: int = 1) -> Checkpoint:
@@ -114,29 +130,24 @@ def read_model(database: Database, model_id: str) -> Model:
     return model
 
 
-def read_file(database: Database, task_id: str, path: str = "model.safetensors") -> FileRecord:
-    [record] = database.files.find_files(task_id, [path])
-    return record
+def read_group(database: Database, task: Task, number: int = 0) -> FileGroup:
+    [group] = database.files.find_groups(find_plan(task), [number])
+    return group
 
 
 def find_blob(database: Database, digest: str) -> Blob | None:
     return database.content.find_blobs([digest]).get(digest)
 
 
-def lease(database: Database, task_id: str, path: str = "model.safetensors", owner: str = "a") -> FileRecord:
-    record = database.files.lease_file(task_id, path, owner=owner, now=START, until=START + 90)
-    assert record is not None
-    return record
+def lease(database: Database, task: Task, number: int = 0, owner: str = "a") -> FileGroup:
+    group = database.leases.lease_group(find_plan(task), number, owner=owner, now=START, until=START + 90)
+    assert group is not None
+    return group
 
 
-def save(
-    database: Database,
-    task_id: str,
-    checkpoint: Checkpoint | None,
-    *,
-    owner: str = "a",
-    check_at: float = START + 300,
-) -> None:
-    database.files.save_checkpoint(
-        task_id, "model.safetensors", checkpoint, owner=owner, until=START + 120, check_at=check_at
-    )
+def save(database: Database, task: Task, checkpoint: Checkpoint | None, *, owner: str = "a") -> FileCounts:
+    return database.leases.save_checkpoint(find_plan(task), 0, checkpoint, owner=owner, until=START + 120)
+
+
+def record(database: Database, task: Task, *records: FileRecord, number: int = 0, owner: str = "a") -> FileCounts:
+    return database.leases.record_files(find_plan(task), number, records, owner=owner, until=START + 150)

@@ -142,11 +142,13 @@ def control_moto() -> Iterator[MotoDynamoDB]:
 
 def build_dynamodb_database(connection: Connection, clock: Clock = time.time, *, suffix: str = "") -> Database:
     tasks, models, files, blobs = (f"{name}{suffix}" for name in ("tasks", "models", "files", "blobs"))
+    repository = DynamoDBFileRepository(connection, files_table=files, clock=clock)
     return Database(
         tasks=DynamoDBTaskRepository(connection, tasks_table=tasks, clock=clock),
         models=DynamoDBModelRepository(connection, models_table=models, clock=clock),
         imports=DynamoDBImportRepository(connection, tasks_table=tasks, models_table=models, clock=clock),
-        files=DynamoDBFileRepository(connection, tasks_table=tasks, files_table=files, clock=clock),
+        files=repository,
+        leases=repository,
         content=DynamoDBContentIndex(connection, blobs_table=blobs, clock=clock),
         hub_models=DynamoDBHubModelRepository(connection, models_table=models, clock=clock),
     )

@@ -38,7 +38,7 @@ def measure_item(item: Item) -> int:
     return sum(len(name.encode()) + _measure_value(value) for name, value in item.items())
 
 
-def _measure_value(value: dict[str, Any]) -> int:
+def _measure_value(value: dict[str, Any]) -> int:  # noqa: PLR0911 - one for each type
     [(kind, content)] = value.items()
     match kind:
         case "S":
@@ -50,6 +50,8 @@ def _measure_value(value: dict[str, Any]) -> int:
             return len(content) if isinstance(content, bytes) else len(content) * 3 // 4
         case "BOOL" | "NULL":
             return 1
+        case "NS":
+            return sum(_measure_value({"N": number}) for number in content)
         case "L":
             return _MAP_OVERHEAD + sum(1 + _measure_value(element) for element in content)
         case "M":

@@ -1,5 +1,7 @@
 """What every index of stored content does."""
 
+from random import Random
+
 import pytest
 
 from modelhaul.domain.objects import Blob
@@ -9,6 +11,34 @@ from tests.contract.database_builders import (
 )
 from tests.fakes.clock import ManualClock
 from tests.fakes.database import Database
+
+
+class TestGroups:
+    def test_are_found_until_they_expire(self, database: Database, clock: ManualClock) -> None:
+        blobs = {
+            f"git-sha1:{n:040x}": Blob(f"{n:064x}", f"staging/task/ä/{n}", 100 + n, f"{n:032x}") for n in range(128)
+        }
+        database.content.put_group("ab" * 32, iter(blobs.items()), expires_at=START + 10)
+        assert database.content.find_group("ab" * 32) == blobs
+        assert database.content.find_group("cd" * 32) == {}
+        assert database.content.find_blobs([*blobs, "ab" * 32]) == {}
+        clock.now = START + 10
+        assert database.content.find_group("ab" * 32) == {}
+
+    def test_are_replaced(self, database: Database) -> None:
+        first, second = Blob("aa", "staging/t/a", 1, "one"), Blob("bb", "staging/u/b", 2, "two-3")
+        database.content.put_group("ab" * 32, [("git-sha1:aa", first)], expires_at=START + 10)
+        database.content.put_group("ab" * 32, [("git-sha1:bb", second)], expires_at=START + 20)
+        assert database.content.find_group("ab" * 32) == {"git-sha1:bb": second}
+
+    def test_with_the_longest_keys_fit(self, database: Database) -> None:
+        random = Random(7)
+        blobs = {
+            f"git-sha1:{n:040x}": Blob(random.randbytes(32).hex(), random.randbytes(512).hex(), 1, "etag")
+            for n in range(128)
+        }
+        database.content.put_group("ab" * 32, blobs.items(), expires_at=START + 10)
+        assert database.content.find_group("ab" * 32) == blobs
 
 
 class TestBlobs:

@@ -1,262 +1,355 @@
-"""What every repository of files does: plans, leases, checkpoints and results."""
+"""What every repository of files does: groups, leases, checkpoints, results and counts."""
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 
-from modelhaul.domain.errors import (
-    LeaseLostError,
-    TaskEndedError,
-)
-from modelhaul.domain.files import FileRecord
-from modelhaul.domain.tasks import Progress
+from modelhaul.domain.digests import Algorithm, Digest
+from modelhaul.domain.errors import LeaseLostError
+from modelhaul.domain.files import FileCounts, FileGroup, FileKind, FileRecord, SourceFile
+from modelhaul.domain.findings import ContentReport, Finding, FindingKind, Severity
+from modelhaul.domain.gate import FileCheck, PickleOpinion, SecondOpinion
 from tests.contract.database_builders import (
-    GATED,
     START,
-    at,
+    find_plan,
     lease,
     make_checkpoint,
     make_file,
-    make_result,
+    make_record,
     plan,
-    read_file,
-    read_task,
+    plan_groups,
+    read_group,
+    record,
     save,
 )
-from tests.fakes.clock import ManualClock
 from tests.fakes.database import Database
 
+SYMLINK = replace(make_file("link"), kind=FileKind.SYMLINK)
 
-class TestFiles:
-    def test_are_listed_in_path_order(self, database: Database) -> None:
-        paths = ["z", "a/b", "a", "a-b", "ä", "Z", "😀", "￿"]
-        files = {path: make_file(path, size) for size, path in enumerate(paths)}
-        task = plan(database, *files.values())
+
+class TestGroups:
+    def test_have_the_numbers_and_files_of_the_plan(self, database: Database) -> None:
+        first = [make_file(path, size) for size, path in enumerate(["z", "a/b", "ä", "😀"])]
+        second = [replace(make_file("x", 500_000_000_000), locator="0,100,8,0,50,"), SYMLINK]
+        task = plan_groups(database, first, second)
         plan(database, make_file("another task's"))
-        assert list(database.files.list_files(task.id)) == [FileRecord(task.id, files[path]) for path in sorted(paths)]
+        groups = [
+            FileGroup(find_plan(task), number, tuple(FileRecord(task.id, file) for file in files))
+            for number, files in enumerate((first, second))
+        ]
+        assert list(database.files.list_groups(find_plan(task))) == groups
+        assert database.files.find_groups(find_plan(task), [1, 7, 1]) == groups[1:]
+
+    def test_keep_digests_of_every_algorithm(self, database: Database) -> None:
+        digests = [Digest(a, f"{7:0{n}x}") for a, n in ((Algorithm.GIT_SHA1, 40), (Algorithm.CRC32, 8))]
+        files = [SourceFile(digest.algorithm, 1, digest) for digest in digests]
+        assert [r.file for r in read_group(database, plan(database, *files)).records] == files
+
+    def test_of_what_is_not_transferred_are_done(self, database: Database) -> None:
+        submodule = replace(make_file("sub"), kind=FileKind.SUBMODULE)
+        task = plan_groups(database, [SYMLINK, submodule], [make_file(), SYMLINK])
+        assert [group.done for group in database.files.list_groups(find_plan(task))] == [True, False]
+        assert database.leases.lease_group(find_plan(task), 0, owner="a", now=START, until=START + 90) is None
 
     @pytest.mark.slow
-    def test_any_number_can_be_planned(self, database: Database) -> None:
-        files = [make_file(f"{number:04}") for number in range(250)]
+    def test_are_found_in_any_number(self, database: Database) -> None:
+        """More than a page of a query (1 MB) and than a request of any other kind."""
+        random = Random(7)
+        groups = [[make_file(random.randbytes(500).hex()) for _ in range(20)] for _ in range(120)]
+        task = plan_groups(database, *groups)
+        numbers = list(range(120))
+        listed = list(database.files.list_groups(find_plan(task)))
+        assert [(g.number, [r.file for r in g.records]) for g in listed] == list(zip(numbers, groups, strict=True))
+        found = database.files.find_groups(find_plan(task), [*numbers, 999])
+        assert sorted(found, key=lambda group: group.number) == listed
+
+    def test_of_an_unknown_plan_are_none(self, database: Database) -> None:
+        assert list(database.files.list_groups("unknown#0")) == []
+        assert database.files.find_groups("unknown#0", [0]) == []
+        assert database.files.find_groups("unknown#0", []) == []
+        assert database.leases.lease_group("unknown#0", 0, owner="a", now=START, until=START + 90) is None
+        assert database.files.find_groups("unknown#0", [0]) == []
+
+    def test_planned_again_keep_their_state(self, database: Database) -> None:
+        file, other = make_file("a"), make_file("b")
+        task = plan(database, file, other)
+        lease(database, task)
+        record(database, task, make_record(task, file))
+        before = read_group(database, task)
+        database.files.put_groups(find_plan(task), [[file, other]])
+        assert read_group(database, task) == before
+
+    def test_of_two_plans_do_not_mix(self, database: Database) -> None:
+        task = plan(database, make_file("a"))
+        database.files.put_groups(f"{task.id}#other", [[make_file("b")], [make_file("c")]])
+        assert [r.file.path for g in database.files.list_groups(find_plan(task)) for r in g.records] == ["a"]
+
+    def test_with_the_longest_paths_fit(self, database: Database) -> None:
+        random = Random(7)
+        files = [make_file(random.randbytes(512).hex()) for _ in range(90)]
         task = plan(database, *files)
-        assert [record.file for record in database.files.list_files(task.id)] == files
-        found = database.files.find_files(task.id, [file.path for file in files] + ["unknown"])
-        assert sorted(record.file.path for record in found) == [file.path for file in files]
-
-    def test_of_an_unknown_task_are_none(self, database: Database) -> None:
-        assert list(database.files.list_files("unknown")) == []
-        assert database.files.find_files("unknown", ["a"]) == []
-        assert database.files.find_files("unknown", []) == []
-
-    def test_planned_again_keep_what_became_of_them(self, database: Database) -> None:
-        done, moving, waiting = replace(make_file("done"), locator="1"), make_file(), make_file("waiting")
-        task = plan(database, done, moving)
-        database.files.finish_files(task.id, [make_result(done)], check_at=START)
-        lease(database, task.id)
-        save(database, task.id, make_checkpoint(10))
-        before = list(database.files.list_files(task.id))
-        database.files.put_files(task.id, [replace(done, size=1, locator="2"), moving, waiting])
-        assert list(database.files.list_files(task.id)) == [*before, FileRecord(task.id, waiting)]
+        lease(database, task)
+        record(database, task, *(make_record(task, file) for file in files))
+        assert read_group(database, task).records == tuple(make_record(task, file) for file in files)
 
 
 class TestLease:
-    def test_shuts_others_out_until_it_ends(self, database: Database) -> None:
+    def test_excludes_others_until_it_ends(self, database: Database) -> None:
         file = make_file()
         task = plan(database, file)
-        leased = database.files.lease_file(task.id, file.path, owner="a", now=START, until=START + 90)
-        assert leased == FileRecord(task.id, file, lease_until=START + 90)
-        assert database.files.lease_file(task.id, file.path, owner="b", now=START + 89.5, until=START + 200) is None
-        assert read_file(database, task.id).lease_until == START + 90
-        taken = database.files.lease_file(task.id, file.path, owner="b", now=START + 90, until=START + 200)
-        assert taken is not None
-        assert taken.lease_until == START + 200
+        leased = FileGroup(find_plan(task), 0, (FileRecord(task.id, file),), lease_until=START + 90)
+        assert lease(database, task) == leased
+        leases, plan_id = database.leases, find_plan(task)
+        assert leases.lease_group(plan_id, 0, owner="b", now=START + 89.5, until=START + 200) is None
+        assert read_group(database, task) == leased
+        taken = leases.lease_group(plan_id, 0, owner="b", now=START + 90, until=START + 200)
+        assert taken == replace(leased, lease_until=START + 200)
 
     def test_can_be_taken_again_by_its_owner(self, database: Database) -> None:
         task = plan(database, make_file())
-        lease(database, task.id)
-        save(database, task.id, make_checkpoint(10))
-        assert lease(database, task.id).checkpoint == make_checkpoint(10)
+        lease(database, task)
+        save(database, task, make_checkpoint(10))
+        assert lease(database, task).checkpoint == make_checkpoint(10)
 
-    def test_is_not_given_on_an_unknown_or_done_file(self, database: Database) -> None:
+    def test_is_refused_for_a_done_group(self, database: Database) -> None:
         file = make_file()
         task = plan(database, file)
-        database.files.finish_files(task.id, [make_result(file)], check_at=START)
-        for path in (file.path, "unknown"):
-            assert database.files.lease_file(task.id, path, owner="a", now=START, until=START + 90) is None
-        assert [record.file for record in database.files.list_files(task.id)] == [file]
+        lease(database, task)
+        record(database, task, make_record(task, file))
+        for owner in ("a", "b"):
+            leased = database.leases.lease_group(find_plan(task), 0, owner=owner, now=START + 999, until=START + 1000)
+            assert leased is None
 
     def test_is_renewed_only_by_its_owner(self, database: Database) -> None:
         task = plan(database, make_file())
-        lease(database, task.id)
-        database.files.renew_lease(task.id, "model.safetensors", owner="a", until=START + 500)
-        assert read_file(database, task.id).lease_until == START + 500
-        for path, owner in (("model.safetensors", "b"), ("unknown", "a")):
+        lease(database, task)
+        database.leases.renew_lease(find_plan(task), 0, owner="a", until=START + 500)
+        for number, owner in ((0, "b"), (7, "a")):
             with pytest.raises(LeaseLostError):
-                database.files.renew_lease(task.id, path, owner=owner, until=START + 900)
-        assert read_file(database, task.id).lease_until == START + 500
+                database.leases.renew_lease(find_plan(task), number, owner=owner, until=START + 900)
+        assert read_group(database, task).lease_until == START + 500
 
     def test_is_released_only_by_its_owner(self, database: Database) -> None:
         task = plan(database, make_file())
-        lease(database, task.id)
-        database.files.release_lease(task.id, "model.safetensors", owner="b")
-        database.files.release_lease(task.id, "unknown", owner="a")
-        assert read_file(database, task.id).lease_until == START + 90
+        lease(database, task)
+        database.leases.release_lease(find_plan(task), 0, owner="b")
+        database.leases.release_lease(find_plan(task), 7, owner="a")
+        assert read_group(database, task).lease_until == START + 90
         for _ in range(2):
-            database.files.release_lease(task.id, "model.safetensors", owner="a")
-        assert read_file(database, task.id).lease_until == 0
-        lease(database, task.id, owner="b")
+            database.leases.release_lease(find_plan(task), 0, owner="a")
+        assert read_group(database, task).lease_until == 0
+        lease(database, task, owner="b")
         with pytest.raises(LeaseLostError):
-            database.files.renew_lease(task.id, "model.safetensors", owner="a", until=START + 900)
+            database.leases.renew_lease(find_plan(task), 0, owner="a", until=START + 900)
 
 
 class TestCheckpoint:
-    def test_is_stored_and_counted(self, database: Database, clock: ManualClock) -> None:
+    def test_is_stored_and_counted(self, database: Database) -> None:
         task = plan(database, make_file(size=1000))
-        database.tasks.postpone_check(task.id, check_at=START, sweeps=3)
-        leased = lease(database, task.id)
-        clock.now = START + 5
-        save(database, task.id, make_checkpoint(400), check_at=START + 700)
-        assert read_file(database, task.id) == replace(leased, checkpoint=make_checkpoint(400), lease_until=START + 120)
-        assert read_task(database, task.id) == replace(
-            task,
-            progress=replace(task.progress, bytes_done=400),
-            check_at=START + 700,
-            updated_at=at(START + 5),
-            bytes_counted_at=at(START + 5),
-            sweeps=0,
-        )
+        leased = lease(database, task)
+        assert save(database, task, make_checkpoint(400)) == FileCounts(bytes_done=400)
+        assert read_group(database, task) == replace(leased, checkpoint=make_checkpoint(400), lease_until=START + 120)
 
     def test_counts_by_the_difference_of_offsets(self, database: Database) -> None:
         task = plan(database, make_file(size=1000))
-        lease(database, task.id)
-        counted = []
-        for offset in (0, 400, 400, 700, 100, None, None, 300):
-            save(database, task.id, None if offset is None else make_checkpoint(offset))
-            counted.append(read_task(database, task.id).progress.bytes_done)
-        assert counted == [0, 400, 400, 700, 100, 0, 0, 300]
-
-    def test_with_none_is_discarded(self, database: Database) -> None:
-        task = plan(database, make_file())
-        lease(database, task.id)
-        save(database, task.id, make_checkpoint(400))
-        save(database, task.id, None)
-        assert read_file(database, task.id).checkpoint is None
+        lease(database, task)
+        offsets = (0, 400, 400, 700, 100, None, None, 300)
+        counts = [save(database, task, None if o is None else make_checkpoint(o)).bytes_done for o in offsets]
+        assert counts == [0, 400, 400, 700, 100, 0, 0, 300]
+        save(database, task, None)
+        assert read_group(database, task).checkpoint is None
 
     def test_needs_the_lease(self, database: Database) -> None:
-        task = plan(database, make_file())
+        file = make_file()
+        task = plan(database, file)
         with pytest.raises(LeaseLostError):
-            save(database, task.id, make_checkpoint(400))
-        lease(database, task.id)
+            save(database, task, make_checkpoint(400))
+        lease(database, task)
         with pytest.raises(LeaseLostError):
-            save(database, task.id, make_checkpoint(400), owner="b")
+            save(database, task, make_checkpoint(400), owner="b")
         with pytest.raises(LeaseLostError):
-            save(database, "unknown", make_checkpoint(400))
-        assert read_file(database, task.id).checkpoint is None
-        assert read_task(database, task.id) == task
-
-    def test_of_an_ended_task_is_refused(self, database: Database) -> None:
-        task = plan(database, make_file())
-        lease(database, task.id)
-        database.imports.fail_import(task.id, GATED, check_at=START)
-        with pytest.raises(TaskEndedError):
-            save(database, task.id, make_checkpoint(400))
-        assert read_file(database, task.id).checkpoint is None
-        assert read_task(database, task.id).progress.bytes_done == 0
+            save(database, replace(task, plan_id="unknown#0"), make_checkpoint(400))
+        assert record(database, task, make_record(task, file)).bytes_done == file.size
+        for checkpoint in (make_checkpoint(400), None):
+            with pytest.raises(LeaseLostError):
+                save(database, task, checkpoint)
+        assert read_group(database, task).checkpoint is None
 
     def test_of_ten_thousand_parts_fits(self, database: Database) -> None:
         task = plan(database, make_file(size=500_000_000_000))
-        lease(database, task.id)
+        lease(database, task)
         checkpoint = make_checkpoint(500_000_000_000, parts=10_000)
-        save(database, task.id, checkpoint)
-        assert read_file(database, task.id).checkpoint == checkpoint
-        [listed] = database.files.list_files(task.id)
-        assert listed.checkpoint == checkpoint
+        save(database, task, checkpoint)
+        assert read_group(database, task).checkpoint == checkpoint
 
     def test_may_have_no_part_and_no_etag_yet(self, database: Database) -> None:
         task = plan(database, make_file())
-        lease(database, task.id)
+        lease(database, task)
         checkpoint = replace(make_checkpoint(0, parts=0), source_etag=None)
-        save(database, task.id, checkpoint)
-        assert read_file(database, task.id).checkpoint == checkpoint
+        save(database, task, checkpoint)
+        assert read_group(database, task).checkpoint == checkpoint
 
 
-class TestFinishFiles:
-    def test_marks_and_counts(self, database: Database, clock: ManualClock) -> None:
-        moved, copied, waiting = make_file("moved", 10), make_file("copied", 200), make_file("waiting", 3000)
-        task = plan(database, moved, copied, waiting)
-        database.tasks.postpone_check(task.id, check_at=START, sweeps=3)
-        clock.now = START + 5
-        results = [make_result(moved), make_result(copied, reused=True)]
-        progress = database.files.finish_files(task.id, results, check_at=START + 800)
-        assert progress == Progress(2, 3, bytes_done=210, bytes_total=3210, bytes_reused=200)
-        assert read_task(database, task.id) == replace(
-            task,
-            progress=progress,
-            check_at=START + 800,
-            updated_at=at(START + 5),
-            bytes_counted_at=at(START + 5),
-            sweeps=0,
+class TestResults:
+    def test_of_all_files_end_the_group(self, database: Database) -> None:
+        moved, copied = make_file("moved", 10), make_file("copied", 200)
+        task = plan_groups(database, [make_file("first", 3000)], [moved, copied, SYMLINK])
+        lease(database, task, 1)
+        records = [make_record(task, moved), make_record(task, copied, reused=True)]
+        assert record(database, task, *records, number=1) == FileCounts(2, 210, 200)
+        assert read_group(database, task, 1) == FileGroup(
+            find_plan(task), 1, (*records, FileRecord(task.id, SYMLINK)), done=True
         )
-        assert list(database.files.list_files(task.id)) == [
-            FileRecord(task.id, r.file, done=True, sha256=r.sha256, etag=r.etag, reused=r.reused)
-            for r in reversed(results)
-        ] + [FileRecord(task.id, waiting)]
 
-    def test_counts_what_checkpoints_have_not(self, database: Database) -> None:
-        file = make_file(size=1000)
-        task = plan(database, file)
-        lease(database, task.id)
-        save(database, task.id, make_checkpoint(400))
-        progress = database.files.finish_files(task.id, [make_result(file)], check_at=START)
-        assert (progress.files_done, progress.bytes_done) == (1, 1000)
-        assert read_file(database, task.id) == FileRecord(
-            task.id, file, done=True, sha256="ab" * 32, etag=f"{'cd' * 16}-3"
-        )
-        with pytest.raises(LeaseLostError):
-            save(database, task.id, make_checkpoint(500))
-
-    def test_counts_no_file_twice(self, database: Database) -> None:
+    def test_of_some_files_extend_the_lease(self, database: Database) -> None:
         first, second = make_file("first", 10), make_file("second", 200)
         task = plan(database, first, second)
-        once = database.files.finish_files(task.id, [make_result(first, reused=True)], check_at=START)
-        assert database.files.finish_files(task.id, [make_result(first, reused=True)], check_at=START) == once
-        both = database.files.finish_files(task.id, [make_result(first), make_result(second)], check_at=START)
-        assert both == Progress(2, 2, bytes_done=210, bytes_total=210, bytes_reused=10)
-        assert read_file(database, task.id, "first").reused
+        lease(database, task)
+        assert record(database, task, make_record(task, first)) == FileCounts(1, 10)
+        group = read_group(database, task)
+        assert group.records == (make_record(task, first), FileRecord(task.id, second))
+        assert (group.done, group.lease_until) == (False, START + 150)
+        assert record(database, task, make_record(task, second)) == FileCounts(2, 210)
+        assert read_group(database, task).done
 
-    def test_counts_a_file_that_is_given_twice_once(self, database: Database) -> None:
-        file = make_file(size=10)
+    def test_count_bytes_of_stored_files_and_files_that_are_checked(self, database: Database) -> None:
+        file = make_file(size=1000)
         task = plan(database, file)
-        progress = database.files.finish_files(task.id, [make_result(file), make_result(file)], check_at=START)
-        assert (progress.files_done, progress.bytes_done) == (1, 10)
+        lease(database, task)
+        save(database, task, make_checkpoint(400))
+        stored = make_record(task, file, check=None)
+        assert record(database, task, stored) == FileCounts(0, 1000)
+        group = read_group(database, task)
+        assert (group.records, group.checkpoint, group.done) == ((stored,), None, False)
+        assert record(database, task, make_record(task, file)) == FileCounts(1, 1000)
+        assert read_group(database, task).done
 
-    def test_leaves_out_files_that_were_not_planned(self, database: Database) -> None:
-        file = make_file(size=10)
+    def test_keep_the_checkpoint_of_the_next_file(self, database: Database) -> None:
+        first, second = make_file("first", 1000), make_file("second", 1000)
+        task = plan(database, first, second)
+        lease(database, task)
+        record(database, task, make_record(task, first, check=None))
+        assert save(database, task, make_checkpoint(400)) == FileCounts(0, 1400)
+        assert record(database, task, make_record(task, first)) == FileCounts(1, 1400)
+        assert read_group(database, task).checkpoint == make_checkpoint(400)
+        assert record(database, task, make_record(task, second)) == FileCounts(2, 2000)
+
+    def test_given_twice_count_once(self, database: Database) -> None:
+        first, second = make_file("first", 10), make_file("second", 200)
+        task = plan(database, first, second)
+        lease(database, task)
+        reused = make_record(task, first, reused=True)
+        for _ in range(2):
+            assert record(database, task, reused, reused) == FileCounts(1, 10, 10)
+        for _ in range(2):
+            assert record(database, task, make_record(task, first), make_record(task, second)) == FileCounts(2, 210, 10)
+        assert read_group(database, task).records[0] == reused
+
+    def test_after_a_lost_lease_are_refused_until_the_group_is_done(self, database: Database) -> None:
+        first, second = make_file("first", 10), make_file("second", 200)
+        task = plan(database, first, second)
+        lease(database, task)
+        record(database, task, make_record(task, first))
+        taken = database.leases.lease_group(find_plan(task), 0, owner="b", now=START + 999, until=START + 1000)
+        assert taken is not None
+        assert taken.records[0].is_done
+        for late in ([make_record(task, second)], []):
+            with pytest.raises(LeaseLostError):
+                record(database, task, *late)
+        counts = record(database, task, make_record(task, second, reused=True), owner="b")
+        assert counts == FileCounts(2, 210, 200)
+        assert record(database, task, make_record(task, second)) == counts
+        assert read_group(database, task).records[1].reused
+
+    def test_need_a_group_and_a_lease(self, database: Database) -> None:
+        file = make_file()
         task = plan(database, file)
-        results = [make_result(file), make_result(make_file("unknown"))]
-        progress = database.files.finish_files(task.id, results, check_at=START)
-        assert (progress.files_done, progress.bytes_done) == (1, 10)
-        assert [record.file for record in database.files.list_files(task.id)] == [file]
+        for number in (0, 7):
+            with pytest.raises(LeaseLostError):
+                record(database, task, make_record(task, file), number=number)
+        assert not read_group(database, task).done
+
+    def test_of_files_of_other_groups_are_ignored(self, database: Database) -> None:
+        first, second = make_file("first", 10), make_file("second", 200)
+        task = plan_groups(database, [first], [second])
+        lease(database, task)
+        counts = record(database, task, make_record(task, second), make_record(task, first))
+        assert counts == FileCounts(1, 10)
+        assert not read_group(database, task, 1).done
+
+    def test_are_counted_over_many_groups(self, database: Database) -> None:
+        files = [make_file(f"{number}", 10**number) for number in range(40)]
+        task = plan_groups(database, *([file] for file in files))
+        for number, file in enumerate(files):
+            lease(database, task, number)
+            counts = record(database, task, make_record(task, file), number=number)
+        assert counts == FileCounts(40, int("1" * 40))
+
+
+class TestChecks:
+    def test_are_returned_without_pickles(self, database: Database) -> None:
+        finding = Finding(FindingKind.PICKLE_IMPORT, Severity.HIGH, "Pickle imports os.\ud800ä")
+        report = ContentReport("torch-zip", "reason", (finding,), is_loadable=True, unread=False, pickles=b"pickles")
+        opinion = PickleOpinion(SecondOpinion.MALICIOUS, ("one", "two"))
+        checks = [FileCheck(), FileCheck("problem", "placeholder", report, opinion)]
+        files = [make_file("first"), make_file("second")]
+        task = plan(database, *files)
+        lease(database, task)
+        record(database, task, *(make_record(task, f, check=c) for f, c in zip(files, checks, strict=True)))
+        stored = [r.check for r in read_group(database, task).records]
+        assert stored == [checks[0], replace(checks[1], report=replace(report, pickles=None))]
 
     @pytest.mark.slow
-    def test_takes_ninety_files_and_not_more(self, database: Database) -> None:
-        files = [make_file(f"{number:02}", 1) for number in range(91)]
-        task = plan(database, *files)
-        with pytest.raises(ValueError, match="limit is 90"):
-            database.files.finish_files(task.id, [make_result(file) for file in files], check_at=START)
-        progress = database.files.finish_files(task.id, [make_result(file) for file in files[:90]], check_at=START)
-        assert (progress.files_done, progress.bytes_done) == (90, 90)
+    @pytest.mark.parametrize(
+        "characters", ["0123456789abcdef", "".join(map(chr, range(0x1_0000, 0x2_0000))), "\x00\ud800"]
+    )
+    def test_of_a_hostile_model_fit_with_the_kinds_of_their_findings(self, database: Database, characters: str) -> None:
+        random = Random(7)
 
-    def test_of_an_ended_task_is_refused(self, database: Database) -> None:
-        first, second = make_file("first"), make_file("second")
-        task = plan(database, first, second)
-        database.files.finish_files(task.id, [make_result(first)], check_at=START)
-        database.imports.fail_import(task.id, GATED, check_at=START)
-        before = read_task(database, task.id)
-        for results in ([make_result(first)], [make_result(second)], []):
-            with pytest.raises(TaskEndedError):
-                database.files.finish_files(task.id, results, check_at=START)
-        with pytest.raises(TaskEndedError):
-            database.files.finish_files("unknown", [make_result(first)], check_at=START)
-        assert read_task(database, task.id) == before
-        assert not read_file(database, task.id, "second").done
+        def write(length: int) -> str:
+            return "".join(random.choices(characters, k=length))
+
+        texts = [write(1000) for _ in range(2000)]
+        findings = [Finding(FindingKind.CODE, Severity.LOW, text) for text in texts]
+        findings += [Finding(kind, Severity.HIGH, text) for kind in FindingKind for text in texts[:100]]
+        files = [make_file(f"{number:03}") for number in range(90)]
+        task = plan(database, *files)
+        records = []
+        for file in files:
+            random.shuffle(findings)
+            report = ContentReport("torch-zip", write(1000), tuple(findings), is_loadable=True)
+            opinion = PickleOpinion(SecondOpinion.MALICIOUS, tuple(random.sample(texts, 20)))
+            records.append(make_record(task, file, check=FileCheck(write(1000), write(1000), report, opinion)))
+        lease(database, task)
+        counts = record(database, task, *records)
+        assert counts.files_done == 90
+        for stored in read_group(database, task).records:
+            assert stored.check is not None
+            assert stored.check.report is not None
+            found = stored.check.report.findings
+            assert {finding.kind for finding in found if finding.severity is Severity.HIGH} == set(FindingKind)
+            assert len(found[0].detail) >= 30
+            assert stored.check.problem
+            assert stored.check.opinion is not None
+            assert stored.check.opinion.reasons
+
+
+class TestCopied:
+    def test_groups_count_once(self, database: Database) -> None:
+        task = plan(database, make_file())
+        plan_id = find_plan(task)
+        assert database.files.list_copied(plan_id) == set()
+        assert database.files.record_copied(plan_id, range(40)) == FileCounts(groups_copied=40)
+        assert database.files.record_copied(plan_id, range(20, 60)) == FileCounts(groups_copied=60)
+        assert database.files.record_copied(plan_id, [199, 200, 99_999, 3]) == FileCounts(groups_copied=63)
+        assert database.files.record_copied(plan_id, []) == FileCounts(groups_copied=63)
+        assert database.files.list_copied(plan_id) == {*range(60), 199, 200, 99_999}
+
+    def test_groups_count_beside_files(self, database: Database) -> None:
+        file = make_file(size=10)
+        task = plan(database, file)
+        lease(database, task)
+        record(database, task, make_record(task, file))
+        assert database.files.record_copied(find_plan(task), [0]) == FileCounts(1, 10, 0, 1)
+        assert [group.number for group in database.files.list_groups(find_plan(task))] == [0]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
-from modelhaul.domain.messages import Message, PlanImport, PublishModels, TransferFiles, parse_message
+from modelhaul.domain.messages import CopyFiles, Message, PlanImport, PublishModels, TransferFiles, parse_message
 from modelhaul.ports.message_queue import MessageQueue
 from tests.contract.backends import BACKENDS, open_client
 from tests.fakes.message_queue import InMemoryMessageQueue
@@ -15,7 +15,7 @@ from tests.fakes.message_queue import InMemoryMessageQueue
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-MESSAGE_TYPES: tuple[type[Message], ...] = (PlanImport, TransferFiles, PublishModels)
+MESSAGE_TYPES: tuple[type[Message], ...] = (PlanImport, TransferFiles, CopyFiles, PublishModels)
 
 
 class Setup:
@@ -86,7 +86,8 @@ def set_up_sqs(client: "SQSClient") -> Setup:
 def test_each_message_arrives_in_the_queue_of_its_type(setup: Setup) -> None:
     sent: list[Message] = [
         PlanImport(task_id="t1"),
-        TransferFiles(task_id="t1", paths=("weights/ä ✓.bin", "config.json"), attempt=3),
+        TransferFiles(task_id="t1", group=7, attempt=3),
+        CopyFiles(task_id="t1", groups=(1, 2), total=3, left_out=("weights/ä ✓.bin",)),
         PublishModels(task_id="t1"),
     ]
     setup.queue.send(sent)
@@ -95,14 +96,14 @@ def test_each_message_arrives_in_the_queue_of_its_type(setup: Setup) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 10, 11, 35])
 def test_any_number_of_messages_is_sent(setup: Setup, count: int) -> None:
-    sent: list[Message] = [TransferFiles(task_id="t", paths=(f"file-{n}",)) for n in range(count)]
+    sent: list[Message] = [TransferFiles(task_id="t", group=n) for n in range(count)]
     setup.queue.send(iter(sent))
     assert Counter(setup.receive(count)) == Counter(sent)
 
 
 def test_large_messages_are_sent_apart(setup: Setup) -> None:
     paths = tuple(f"{n:04}-" + "é" * 400 for n in range(300))
-    sent: list[Message] = [TransferFiles(task_id=f"t{n}", paths=paths) for n in range(7)]
+    sent: list[Message] = [CopyFiles(task_id=f"t{n}", groups=(0,), total=1, left_out=paths) for n in range(7)]
     assert sum(len(message.model_dump_json().encode()) for message in sent) > 1024 * 1024
     setup.queue.send(sent)
     assert Counter(setup.receive(7)) == Counter(sent)

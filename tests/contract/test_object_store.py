@@ -387,6 +387,14 @@ def test_read_gives_a_range(store: Bucket) -> None:
     assert store.read("key", 4, 4) == b""
 
 
+def test_read_of_a_replaced_object_is_refused(store: Bucket) -> None:
+    etag = put(store, "key", b"old")
+    assert store.read("key", 0, 3, etag=etag) == b"old"
+    put(store, "key", b"new")
+    with pytest.raises(ObjectGoneError):
+        store.read("key", 0, 3, etag=etag)
+
+
 @pytest.mark.parametrize("end", [0, 1])
 def test_read_of_a_missing_object_is_refused(store: Bucket, end: int) -> None:
     with pytest.raises(ObjectGoneError):

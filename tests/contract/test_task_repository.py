@@ -19,6 +19,7 @@ from modelhaul.domain.errors import (
     InvalidReferenceError,
     ModelExistsError,
 )
+from modelhaul.domain.files import FileCounts
 from modelhaul.domain.models import Source
 from modelhaul.domain.tasks import Progress, Stage, TaskPage, TaskStatus
 from tests.contract.database_builders import (
@@ -30,7 +31,6 @@ from tests.contract.database_builders import (
     make_file,
     make_local_model,
     plan,
-    read_file,
     read_task,
 )
 from tests.fakes.clock import ManualClock
@@ -63,7 +63,10 @@ class TestStage:
         task = claim(database, sweeps=4)
         clock.now = START + 7
         totals = Progress(files_done=9, files_total=2, bytes_done=9, bytes_total=30, bytes_reused=9)
-        assert database.tasks.start_stage(task.id, Stage.TRANSFERRING, check_at=START + 500, totals=totals)
+        plan_id = f"{task.id}#0"
+        assert database.tasks.start_stage(
+            task.id, Stage.TRANSFERRING, check_at=START + 500, totals=totals, plan_id=plan_id
+        )
         started = read_task(database, task.id)
         assert started == replace(
             task,
@@ -72,6 +75,7 @@ class TestStage:
             check_at=START + 500,
             updated_at=at(START + 7),
             sweeps=0,
+            plan_id=plan_id,
             transfer_began_at=at(START + 7),
         )
         assert database.tasks.start_stage(task.id, Stage.PUBLISHING, check_at=START + 600)
@@ -82,8 +86,20 @@ class TestStage:
         task = claim(database)
         database.tasks.start_stage(task.id, Stage.PUBLISHING, check_at=START + 500)
         before = read_task(database, task.id)
-        assert not database.tasks.start_stage(task.id, stage, check_at=START + 900, totals=Progress(files_total=7))
+        assert not database.tasks.start_stage(
+            task.id, stage, check_at=START + 900, totals=Progress(files_total=7), plan_id="late"
+        )
         assert read_task(database, task.id) == before
+
+    def test_verified_has_the_counts_of_the_totals(self, database: Database) -> None:
+        task = plan(database, make_file("a", 10), make_file("b", 200))
+        database.tasks.record_progress(task.id, FileCounts(1, 10, 10), check_at=START)
+        assert database.tasks.start_stage(task.id, Stage.VERIFIED, check_at=START)
+        verified = read_task(database, task.id)
+        assert verified.progress == Progress(2, 2, 210, 210, 10)
+        assert verified.plan_id == task.plan_id
+        assert database.tasks.record_progress(task.id, FileCounts(1, 10), check_at=START)
+        assert read_task(database, task.id) == verified
 
     def test_is_begun_by_one_of_many(self, database: Database) -> None:
         task = claim(database)
@@ -108,6 +124,51 @@ class TestStage:
 
     def test_of_an_unknown_task_is_not_begun(self, database: Database) -> None:
         assert not database.tasks.start_stage("unknown", Stage.PUBLISHING, check_at=START)
+        assert database.tasks.find_task("unknown") is None
+
+
+class TestProgress:
+    def test_is_stored_and_postpones_the_check(self, database: Database, clock: ManualClock) -> None:
+        task = plan(database, make_file(size=1000))
+        database.tasks.postpone_check(task.id, check_at=task.check_at + 1, sweeps=3)
+        clock.now = START + 5
+        for _ in range(2):
+            assert database.tasks.record_progress(task.id, FileCounts(0, 400, 10), check_at=START + 700)
+            assert read_task(database, task.id) == replace(
+                task,
+                progress=replace(task.progress, bytes_done=400, bytes_reused=10),
+                check_at=START + 700,
+                updated_at=at(START + 5),
+                bytes_counted_at=at(START + 5),
+                sweeps=0,
+            )
+
+    def test_without_new_bytes_keeps_their_time(self, database: Database, clock: ManualClock) -> None:
+        task = plan(database, make_file(size=1000))
+        database.tasks.record_progress(task.id, FileCounts(0, 1000), check_at=START + 700)
+        clock.now = START + 5
+        assert database.tasks.record_progress(task.id, FileCounts(1, 1000), check_at=START + 800)
+        found = read_task(database, task.id)
+        assert (found.progress.files_done, found.check_at) == (1, START + 800)
+        assert (found.updated_at, found.bytes_counted_at) == (at(START + 5), at(START))
+
+    def test_with_fewer_files_is_ignored(self, database: Database, clock: ManualClock) -> None:
+        task = plan(database, make_file(size=1000))
+        database.tasks.record_progress(task.id, FileCounts(2, 400), check_at=START + 700)
+        before = read_task(database, task.id)
+        clock.now = START + 5
+        assert database.tasks.record_progress(task.id, FileCounts(1, 900), check_at=START + 900)
+        assert read_task(database, task.id) == before
+        assert database.tasks.record_progress(task.id, FileCounts(2, 300), check_at=START + 600)
+        assert read_task(database, task.id).progress.bytes_done == 300
+
+    def test_of_an_ended_or_unknown_task_is_refused(self, database: Database) -> None:
+        task = plan(database, make_file())
+        database.imports.fail_import(task.id, GATED, check_at=START)
+        before = read_task(database, task.id)
+        assert not database.tasks.record_progress(task.id, FileCounts(1, 1000), check_at=START + 900)
+        assert not database.tasks.record_progress("unknown", FileCounts(1, 1000), check_at=START + 900)
+        assert read_task(database, task.id) == before
         assert database.tasks.find_task("unknown") is None
 
 
@@ -276,11 +337,6 @@ class TestArrival:
             database.imports.claim_models(second.id, [make_local_model("b", second.id)], [], check_at=START) is not None
         )
         assert database.models.find_model(make_local_model("b").model_id) is None
-
-    def test_a_files_locator_is_given_back(self, database: Database) -> None:
-        file = replace(make_file("a/x"), locator="0,100,8,0,50,")
-        task = plan(database, file)
-        assert read_file(database, task.id, "a/x").file == file
 
 
 class TestList:

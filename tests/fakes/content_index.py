@@ -22,6 +22,15 @@ class InMemoryContentIndex(ContentIndex):
                 else:
                     self._tables.expiring_blobs[digest] = (blob, expires_at)
 
+    def find_group(self, fingerprint: str) -> dict[str, Blob]:
+        with self._tables.lock:
+            blobs, expires_at = self._tables.blob_groups.get(fingerprint, ({}, 0.0))
+            return dict(blobs) if expires_at > self._tables.clock() else {}
+
+    def put_group(self, fingerprint: str, blobs: Iterable[tuple[str, Blob]], *, expires_at: float) -> None:
+        with self._tables.lock:
+            self._tables.blob_groups[fingerprint] = (dict(blobs), expires_at)
+
     def forget_blob(self, digest: str, key: str) -> None:
         with self._tables.lock:
             stays, expiring = self._tables.blobs.get(digest), self._tables.expiring_blobs.get(digest)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from modelhaul.ports.content import ContentIndex
-from modelhaul.ports.files import FileRepository
+from modelhaul.ports.files import FileRepository, GroupLeases
 from modelhaul.ports.hub_models import HubModelRepository
 from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.models import ModelRepository
@@ -25,20 +25,25 @@ class Database:
     models: ModelRepository
     imports: ImportRepository
     files: FileRepository
+    leases: GroupLeases
     content: ContentIndex
     hub_models: HubModelRepository
 
     def map(self, wrap: Callable[[Any], Any]) -> "Database":
-        """With each repository wrapped."""
-        return Database(**{field.name: wrap(getattr(self, field.name)) for field in fields(self)})
+        """With each repository wrapped once, also if two fields have it."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        wrapped = {id(part): wrap(part) for part in {id(part): part for part in parts.values()}.values()}
+        return Database(**{name: wrapped[id(part)] for name, part in parts.items()})
 
 
 def build_database(tables: InMemoryTables) -> Database:
+    files = InMemoryFileRepository(tables)
     return Database(
         tasks=InMemoryTaskRepository(tables),
         models=InMemoryModelRepository(tables),
         imports=InMemoryImportRepository(tables),
-        files=InMemoryFileRepository(tables),
+        files=files,
+        leases=files,
         content=InMemoryContentIndex(tables),
         hub_models=InMemoryHubModelRepository(tables),
     )

@@ -11,12 +11,13 @@ from modelhaul.archives.source import ArchiveSource
 from modelhaul.catalog.delete import ModelDeleter
 from modelhaul.catalog.read import Catalog
 from modelhaul.domain.gate import PicklePolicy
-from modelhaul.domain.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
+from modelhaul.domain.messages import AcceptArchive, CopyFiles, Message, PlanImport, PublishModels, TransferFiles
 from modelhaul.domain.models import ModelStatus, Source
 from modelhaul.domain.required_files import RequiredFiles
 from modelhaul.domain.selection import WHOLE, Selection
 from modelhaul.domain.tasks import Task, TaskStatus
 from modelhaul.imports.accept import ArchiveAcceptor, ArrivalRecorder
+from modelhaul.imports.copy import CopyStep, FileCopier
 from modelhaul.imports.finish import TaskFinisher
 from modelhaul.imports.outcomes import OutcomeWriter
 from modelhaul.imports.plan import Planner
@@ -26,6 +27,7 @@ from modelhaul.imports.submit import ImportSubmitter
 from modelhaul.imports.submit_archive import ArchiveSubmitter
 from modelhaul.imports.sweep import Sweeper
 from modelhaul.imports.transfer import Transferrer
+from modelhaul.inspection.file_checks import FileChecker
 from modelhaul.inspection.gate import Gate
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.model_sources import ModelSource
@@ -77,7 +79,6 @@ class Deployment:
     pickle_policy: PicklePolicy = PicklePolicy.BLOCK
     pickle_scanner: PickleScanner = field(default_factory=InMemoryPickleScanner)
     policy: TransferPolicy = field(default_factory=TransferPolicy)
-    batch_files: int = 256
     create_transfer: CreateTransfer = FileTransfer
 
     def __post_init__(self) -> None:
@@ -110,23 +111,26 @@ class Deployment:
             tasks,
             models,
             files,
+            database.leases,
             content,
             store,
             store,
             queue,
             open_source,
+            lambda: FileChecker(self.pickle_policy, self.pickle_scanner),
             metrics,
             clock,
             stream_settings,
             self.policy,
             create_transfer=self.create_transfer,
         )
+        copier = FileCopier(store, content, self.policy)
+        self.copy_step = CopyStep(tasks, models, files, queue, copier, self.finisher, clock)
         self.publisher = Publisher(
             tasks,
             models,
             imports,
             files,
-            content,
             store,
             store,
             archives,
@@ -136,12 +140,12 @@ class Deployment:
             finisher=self.finisher,
             outcomes=outcomes,
             gate=Gate(store, self.pickle_policy, self.pickle_scanner, clock),
+            copier=copier,
             policy=self.policy,
-            batch_files=self.batch_files,
         )
         self.deleter = ModelDeleter(models, content, store, metrics, clock)
         self.catalog = Catalog(models, store)
-        self.sweeper = Sweeper(tasks, files, queue, self.finisher, self.deleter, metrics, clock, self.policy)
+        self.sweeper = Sweeper(tasks, files, queue, self.finisher, self.deleter, metrics, clock)
         self.runner = StepRunner(tasks, files, queue, self.finisher, metrics, clock)
 
     def submit(
@@ -186,6 +190,8 @@ class Deployment:
                 self.planner.plan_import(message)
             case TransferFiles():
                 self.transferrer.transfer_files(message, self.remaining)
+            case CopyFiles():
+                self.copy_step.copy_files(message, self.remaining)
             case PublishModels():
                 self.publisher.publish_models(message, self.remaining)
 

@@ -1,111 +1,111 @@
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from modelhaul.domain.errors import LeaseLostError
-from modelhaul.domain.files import Checkpoint, FileKind, FileRecord, FileResult, SourceFile
-from modelhaul.domain.tasks import Progress
-from modelhaul.ports.files import FileRepository
-from tests.fakes.tables import File, InMemoryTables
+from modelhaul.domain.files import Checkpoint, FileCounts, FileGroup, FileKind, FileRecord, SourceFile
+from modelhaul.ports.files import FileRepository, GroupLeases
+from tests.fakes.tables import Group, InMemoryTables
 
 
-class InMemoryFileRepository(FileRepository):
+class InMemoryFileRepository(FileRepository, GroupLeases):
     def __init__(self, tables: InMemoryTables) -> None:
         self._tables = tables
 
-    def put_files(self, task_id: str, files: Iterable[SourceFile]) -> None:
+    def put_groups(self, plan_id: str, groups: Iterable[Sequence[SourceFile]]) -> None:
         with self._tables.lock:
-            for file in files:
-                self._tables.files.setdefault(
-                    (task_id, file.path), File(FileRecord(task_id, file, done=file.kind is not FileKind.FILE))
-                )
+            for number, files in enumerate(groups):
+                records = tuple(FileRecord(plan_id.partition("#")[0], file) for file in files)
+                group = FileGroup(plan_id, number, records, done=all(record.is_done for record in records))
+                self._tables.groups.setdefault((plan_id, number), Group(group))
 
-    def list_files(self, task_id: str) -> Iterator[FileRecord]:
+    def list_groups(self, plan_id: str) -> Iterator[FileGroup]:
         with self._tables.lock:
-            records = [f.record for (owner, _), f in sorted(self._tables.files.items()) if owner == task_id]
-        yield from records
+            found = [stored.group for (owner, _), stored in sorted(self._tables.groups.items()) if owner == plan_id]
+        yield from found
 
-    def find_files(self, task_id: str, paths: Sequence[str]) -> list[FileRecord]:
+    def find_groups(self, plan_id: str, numbers: Iterable[int]) -> list[FileGroup]:
         with self._tables.lock:
-            found = (self._tables.files.get((task_id, path)) for path in set(paths))
-            return [file.record for file in found if file is not None]
+            found = (self._tables.groups.get((plan_id, number)) for number in set(numbers))
+            return [stored.group for stored in found if stored is not None]
 
-    def lease_file(self, task_id: str, path: str, *, owner: str, now: float, until: float) -> FileRecord | None:
+    def count_files(self, plan_id: str) -> FileCounts:
+        groups = list(self.list_groups(plan_id))
+        files = [r for group in groups for r in group.records if r.file.kind is FileKind.FILE and r.sha256 is not None]
+        offsets = sum(group.checkpoint.offset for group in groups if group.checkpoint)
+        return FileCounts(
+            files_done=sum(r.is_done for r in files),
+            bytes_done=sum(r.file.size for r in files) + offsets,
+            bytes_reused=sum(r.file.size for r in files if r.reused),
+            groups_copied=len(self.list_copied(plan_id)),
+        )
+
+    def record_copied(self, plan_id: str, numbers: Iterable[int]) -> FileCounts:
         with self._tables.lock:
-            file = self._tables.files.get((task_id, path))
-            if file is None or file.record.done:
+            self._tables.copied.setdefault(plan_id, set()).update(numbers)
+            return self.count_files(plan_id)
+
+    def list_copied(self, plan_id: str) -> set[int]:
+        with self._tables.lock:
+            return set(self._tables.copied.get(plan_id, ()))
+
+    def lease_group(self, plan_id: str, number: int, *, owner: str, now: float, until: float) -> FileGroup | None:
+        with self._tables.lock:
+            stored = self._tables.groups.get((plan_id, number))
+            if stored is None or stored.group.done:
                 return None
-            if file.owner not in (None, owner) and file.record.lease_until > now:
+            if stored.owner not in (None, owner) and stored.group.lease_until > now:
                 return None
-            file.owner = owner
-            file.record = replace(file.record, lease_until=until)
-            return file.record
+            stored.owner = owner
+            stored.group = replace(stored.group, lease_until=until)
+            return stored.group
 
-    def renew_lease(self, task_id: str, path: str, *, owner: str, until: float) -> None:
-        with self._tables.lock:
-            file = self._find_leased(task_id, path, owner)
-            file.record = replace(file.record, lease_until=until)
+    def renew_lease(self, plan_id: str, number: int, *, owner: str, until: float) -> None:
+        self._change(plan_id, number, owner, lambda group: replace(group, lease_until=until))
 
-    def release_lease(self, task_id: str, path: str, *, owner: str) -> None:
+    def release_lease(self, plan_id: str, number: int, *, owner: str) -> None:
         with self._tables.lock:
-            file = self._tables.files.get((task_id, path))
-            if file is not None and file.owner == owner:
-                file.owner = None
-                file.record = replace(file.record, lease_until=0.0)
+            stored = self._tables.groups.get((plan_id, number))
+            if stored is not None and stored.owner == owner:
+                stored.owner = None
+                stored.group = replace(stored.group, lease_until=0.0)
 
     def save_checkpoint(
-        self,
-        task_id: str,
-        path: str,
-        checkpoint: Checkpoint | None,
-        *,
-        owner: str,
-        until: float,
-        check_at: float,
-    ) -> None:
-        with self._tables.lock:
-            file = self._find_leased(task_id, path, owner)
-            task = self._tables.find_pending(task_id)
-            moved = (checkpoint.offset if checkpoint else 0) - file.offset
-            file.record = replace(file.record, checkpoint=checkpoint, lease_until=until)
-            progress = replace(task.progress, bytes_done=task.progress.bytes_done + moved)
-            self._tables.write_task(
-                task, progress=progress, bytes_counted_at=self._tables.now(), check_at=check_at, sweeps=0
-            )
+        self, plan_id: str, number: int, checkpoint: Checkpoint | None, *, owner: str, until: float
+    ) -> FileCounts:
+        return self._change(
+            plan_id, number, owner, lambda group: replace(group, checkpoint=checkpoint, lease_until=until)
+        )
 
-    def finish_files(self, task_id: str, results: Sequence[FileResult], *, check_at: float) -> Progress:
-        if len(results) > 90:
-            raise ValueError(f"Cannot finish {len(results)} files at once. The limit is 90.")
+    def record_files(
+        self, plan_id: str, number: int, records: Sequence[FileRecord], *, owner: str, until: float
+    ) -> FileCounts:
         with self._tables.lock:
-            progress = self._tables.find_pending(task_id).progress
-            for result in results:
-                file = self._tables.files.get((task_id, result.file.path))
-                if file is None or file.record.done:
-                    continue
-                progress = replace(
-                    progress,
-                    files_done=progress.files_done + 1,
-                    bytes_done=progress.bytes_done + result.file.size - file.offset,
-                    bytes_reused=progress.bytes_reused + (result.file.size if result.reused else 0),
-                )
-                file.owner = None
-                file.record = replace(
-                    file.record,
-                    done=True,
-                    sha256=result.sha256,
-                    etag=result.etag,
-                    reused=result.reused,
-                    checkpoint=None,
-                    lease_until=0.0,
-                )
-            task = self._tables.tasks[task_id]
-            if progress != task.progress:
-                self._tables.write_task(
-                    task, progress=progress, bytes_counted_at=self._tables.now(), check_at=check_at, sweeps=0
-                )
-            return progress
+            stored = self._tables.groups.get((plan_id, number))
+            if stored is not None and stored.group.done:
+                return self.count_files(plan_id)
+            given = {record.file.path: _drop_pickles(record) for record in records if record.sha256 is not None}
 
-    def _find_leased(self, task_id: str, path: str, owner: str) -> File:
-        file = self._tables.files.get((task_id, path))
-        if file is None or file.owner != owner:
-            raise LeaseLostError(f"Another function has leased {path}.")
-        return file
+            def record(group: FileGroup) -> FileGroup:
+                merged = tuple(r if r.is_done else given.get(r.file.path, r) for r in group.records)
+                if sum(r.sha256 is not None for r in merged) > sum(r.sha256 is not None for r in group.records):
+                    group = replace(group, checkpoint=None)
+                done = all(r.is_done for r in merged)
+                return replace(group, records=merged, done=done, lease_until=0.0 if done else until)
+
+            return self._change(plan_id, number, owner, record)
+
+    def _change(self, plan_id: str, number: int, owner: str, change: Callable[[FileGroup], FileGroup]) -> FileCounts:
+        with self._tables.lock:
+            stored = self._tables.groups.get((plan_id, number))
+            if stored is None or stored.owner != owner:
+                raise LeaseLostError(f"Another function has leased group {number}.")
+            stored.group = change(stored.group)
+            if stored.group.done:
+                stored.owner = None
+            return self.count_files(plan_id)
+
+
+def _drop_pickles(record: FileRecord) -> FileRecord:
+    if record.check is None or record.check.report is None:
+        return record
+    return replace(record, check=replace(record.check, report=replace(record.check.report, pickles=None)))

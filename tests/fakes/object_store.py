@@ -125,9 +125,12 @@ class InMemoryObjectStore:
                 raise ObjectGoneError("S3 CopyObject failed (PreconditionFailed).")
             return self._store(key, source.body, hashlib.md5(source.body).hexdigest())
 
-    def read(self, key: str, start: int, end: int) -> bytes:
+    def read(self, key: str, start: int, end: int, *, etag: str | None = None) -> bytes:
         with self._lock:
-            return self._find_object(key).body[start:end]
+            found = self._find_object(key)
+            if etag not in (None, found.etag):
+                raise ObjectGoneError("S3 GetObject failed (PreconditionFailed).")
+            return found.body[start:end]
 
     def find_object(self, key: str) -> tuple[int, str] | None:
         with self._lock:

@@ -6,23 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from modelhaul.domain.errors import TaskEndedError
-from modelhaul.domain.files import FileRecord
+from modelhaul.domain.files import FileGroup
 from modelhaul.domain.hub_models import HubRevision
 from modelhaul.domain.models import Model
 from modelhaul.domain.objects import Blob
-from modelhaul.domain.tasks import Task, TaskStatus
+from modelhaul.domain.tasks import Task
 from modelhaul.ports.clock import Clock
 
 
 @dataclass(slots=True)
-class File:
-    record: FileRecord
+class Group:
+    group: FileGroup
     owner: str | None = None
-
-    @property
-    def offset(self) -> int:
-        return self.record.checkpoint.offset if self.record.checkpoint else 0
 
 
 @dataclass(slots=True)
@@ -34,9 +29,11 @@ class InMemoryTables:
     tasks: dict[str, Task] = field(default_factory=dict)
     watched: set[str] = field(default_factory=set)
     models: dict[str, Model] = field(default_factory=dict)
-    files: dict[tuple[str, str], File] = field(default_factory=dict)
+    groups: dict[tuple[str, int], Group] = field(default_factory=dict)  # by plan_id and number
+    copied: dict[str, set[int]] = field(default_factory=dict)  # numbers of groups by plan_id
     blobs: dict[str, Blob] = field(default_factory=dict)
     expiring_blobs: dict[str, tuple[Blob, float]] = field(default_factory=dict)
+    blob_groups: dict[str, tuple[dict[str, Blob], float]] = field(default_factory=dict)  # by fingerprint
     deletions: dict[str, tuple[str, float]] = field(default_factory=dict)  # owner, lease until
     unindexed: set[str] = field(default_factory=set)  # IDs of models that were recorded without a hub_name
     hub_names: dict[str, str] = field(default_factory=dict)
@@ -45,12 +42,6 @@ class InMemoryTables:
     def record(self, task: Task) -> None:
         self.tasks[task.id] = task
         self.watched.add(task.id)
-
-    def find_pending(self, task_id: str) -> Task:
-        task = self.tasks.get(task_id)
-        if task is None or task.status is not TaskStatus.PENDING:
-            raise TaskEndedError(f"Task {task_id} has already ended.")
-        return task
 
     def find_models(self, model_ids: Sequence[str]) -> list[Model]:
         with self.lock:

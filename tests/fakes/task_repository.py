@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 from modelhaul.domain.errors import InvalidReferenceError
+from modelhaul.domain.files import FileCounts
 from modelhaul.domain.models import Source
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskPage, TaskStatus
 from modelhaul.ports.tasks import TaskRepository
@@ -45,7 +46,15 @@ class InMemoryTaskRepository(TaskRepository):
             archive = replace(task.archive, size=size, etag=etag)
             return self._tables.write_task(task, stage=Stage.INSPECTING, archive=archive, check_at=check_at, sweeps=0)
 
-    def start_stage(self, task_id: str, stage: Stage, *, check_at: float, totals: Progress | None = None) -> bool:
+    def start_stage(
+        self,
+        task_id: str,
+        stage: Stage,
+        *,
+        check_at: float,
+        totals: Progress | None = None,
+        plan_id: str | None = None,
+    ) -> bool:
         earlier = _STAGE_ORDER[: _STAGE_ORDER.index(stage)]
         with self._tables.lock:
             task = self._tables.tasks.get(task_id)
@@ -56,9 +65,36 @@ class InMemoryTaskRepository(TaskRepository):
                 progress = replace(progress, files_total=totals.files_total, bytes_total=totals.bytes_total)
             if stage is Stage.TRANSFERRING:
                 began_at = self._tables.now()
+            if stage is Stage.VERIFIED:
+                progress = replace(progress, files_done=progress.files_total, bytes_done=progress.bytes_total)
             self._tables.write_task(
-                task, stage=stage, progress=progress, transfer_began_at=began_at, check_at=check_at, sweeps=0
+                task,
+                stage=stage,
+                progress=progress,
+                plan_id=plan_id or task.plan_id,
+                transfer_began_at=began_at,
+                check_at=check_at,
+                sweeps=0,
             )
+            return True
+
+    def record_progress(self, task_id: str, counts: FileCounts, *, check_at: float) -> bool:
+        with self._tables.lock:
+            task = self._tables.tasks.get(task_id)
+            if task is None or task.status is not TaskStatus.PENDING:
+                return False
+            if counts.files_done >= task.progress.files_done:
+                has_moved = counts.bytes_done != task.progress.bytes_done
+                progress = replace(
+                    task.progress,
+                    files_done=counts.files_done,
+                    bytes_done=counts.bytes_done,
+                    bytes_reused=counts.bytes_reused,
+                )
+                counted_at = self._tables.now() if has_moved else task.bytes_counted_at
+                self._tables.write_task(
+                    task, progress=progress, bytes_counted_at=counted_at, check_at=check_at, sweeps=0
+                )
             return True
 
     def postpone_check(self, task_id: str, *, check_at: float, sweeps: int | None = None) -> None:

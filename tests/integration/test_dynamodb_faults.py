@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import date
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from random import Random
 from typing import Any
 
 import botocore.session
@@ -20,25 +21,27 @@ from botocore.retries.quota import RetryQuota
 from modelhaul.adapters.dynamodb.connection import open_connection
 from modelhaul.adapters.dynamodb.read_keys import DynamoDBReadKeyRepository
 from modelhaul.domain.archives import Archive, SkippedDirectory
+from modelhaul.domain.digests import Algorithm, Digest
 from modelhaul.domain.errors import (
     ImportInProgressError,
     LeaseLostError,
     ModelExistsError,
     StorageUnavailableError,
-    TaskEndedError,
 )
+from modelhaul.domain.files import FileCounts, SourceFile
 from modelhaul.domain.models import Model, ModelStatus
 from modelhaul.domain.objects import Blob
 from modelhaul.domain.read_keys import create_key
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
 from modelhaul.ports.content import ContentIndex
-from modelhaul.ports.files import FileRepository
+from modelhaul.ports.files import FileRepository, GroupLeases
 from modelhaul.ports.hub_models import HubModelRepository
 from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.tasks import TaskRepository
 from tests.contract import database_builders as builders
 from tests.contract.backends import REGION, open_aws
+from tests.contract.counted_aws import count_calls
 from tests.contract.dynamodb import (
     Call,
     MotoDynamoDB,
@@ -134,18 +137,29 @@ class TestLostReply:
         assert arrived.archive is not None
         assert (arrived.stage, arrived.archive.size) == (Stage.INSPECTING, 7)
 
-    def test_of_finish_files(self, database: Database, dynamodb: MotoDynamoDB, fault: Any) -> None:
+    def test_of_record_files(self, database: Database, dynamodb: MotoDynamoDB, fault: Any) -> None:
         large, small = builders.make_file(size=1000), builders.make_file("small", 20)
         task = builders.plan(database, large, small)
-        builders.lease(database, task.id)
-        builders.save(database, task.id, builders.make_checkpoint(400))
-        dynamodb.reset()
-        dynamodb.inject(TRANSACTION, fault)
-        results = [builders.make_result(large), builders.make_result(small, reused=True)]
-        progress = database.files.finish_files(task.id, results, check_at=builders.START)
-        assert progress == Progress(2, 2, bytes_done=1020, bytes_total=1020, bytes_reused=20)
-        assert dynamodb.count(TRANSACTION) == 2
-        assert all(record.done for record in database.files.list_files(task.id))
+        builders.lease(database, task)
+        builders.save(database, task, builders.make_checkpoint(400))
+        records = [builders.make_record(task, large), builders.make_record(task, small, reused=True)]
+        for record, counts in zip(records, (FileCounts(1, 1000), FileCounts(2, 1020, 20)), strict=True):
+            dynamodb.reset()
+            dynamodb.inject(TRANSACTION, fault)
+            assert builders.record(database, task, record) == counts
+            assert dynamodb.count(TRANSACTION) >= 2
+        assert builders.read_group(database, task).records == tuple(records)
+
+    def test_of_record_copied(self, database: Database, dynamodb: MotoDynamoDB, fault: Any) -> None:
+        dynamodb.inject("UpdateItem", fault)
+        assert database.files.record_copied("plan#0", range(40)).groups_copied == 40
+        assert database.files.list_copied("plan#0") == set(range(40))
+
+    def test_of_record_progress(self, database: Database, dynamodb: MotoDynamoDB, fault: Any) -> None:
+        task = builders.plan(database, builders.make_file())
+        dynamodb.inject("UpdateItem", fault)
+        assert database.tasks.record_progress(task.id, FileCounts(1, 1000), check_at=builders.START)
+        assert builders.read_task(database, task.id).progress == Progress(1, 1, 1000, 1000)
 
     def test_of_finish_import(self, database: Database, dynamodb: MotoDynamoDB, fault: Any) -> None:
         task = builders.claim(database)
@@ -168,21 +182,23 @@ class TestLostReply:
         self, database: Database, dynamodb: MotoDynamoDB, fault: Any, offset: int | None, total: int
     ) -> None:
         task = builders.plan(database, builders.make_file(size=1000))
-        builders.lease(database, task.id)
-        builders.save(database, task.id, builders.make_checkpoint(400))
+        builders.lease(database, task)
+        builders.save(database, task, builders.make_checkpoint(400))
         dynamodb.reset()
         dynamodb.inject(TRANSACTION, fault)
         checkpoint = None if offset is None else builders.make_checkpoint(offset)
-        builders.save(database, task.id, checkpoint)
+        assert builders.save(database, task, checkpoint).bytes_done == total
         assert dynamodb.count(TRANSACTION) >= 2
-        assert builders.read_task(database, task.id).progress.bytes_done == total
-        assert builders.read_file(database, task.id).checkpoint == checkpoint
+        assert builders.read_group(database, task).checkpoint == checkpoint
 
-    def test_of_put_files(self, database: Database, dynamodb: MotoDynamoDB, fault: Any) -> None:
+    def test_of_batches(self, database: Database, dynamodb: MotoDynamoDB, fault: Any) -> None:
         file = builders.make_file()
-        dynamodb.inject(TRANSACTION, fault)
-        database.files.put_files("task", [file])
-        assert [record.file for record in database.files.list_files("task")] == [file]
+        dynamodb.inject("BatchWriteItem", fault)
+        database.files.put_groups("task#0", [[file]])
+        assert [r.file for group in database.files.list_groups("task#0") for r in group.records] == [file]
+        dynamodb.inject("BatchWriteItem", fault)
+        database.content.put_blobs([("sha256:aa", BLOB)], expires_at=None)
+        assert builders.find_blob(database, "sha256:aa") == BLOB
 
     def test_of_single_writes(self, database: Database, dynamodb: MotoDynamoDB, fault: Any) -> None:
         task = builders.plan(database, builders.make_file())
@@ -190,15 +206,17 @@ class TestLostReply:
         assert database.tasks.start_stage(task.id, Stage.PUBLISHING, check_at=builders.START), "it knows itself again"
         assert builders.read_task(database, task.id).stage is Stage.PUBLISHING
         dynamodb.inject("UpdateItem", fault)
-        assert builders.lease(database, task.id).lease_until == builders.START + 90
+        assert builders.lease(database, task).lease_until == builders.START + 90
+        plan_id = builders.find_plan(task)
         dynamodb.inject("UpdateItem", fault)
-        database.files.renew_lease(task.id, "model.safetensors", owner="a", until=builders.START + 200)
+        database.leases.renew_lease(plan_id, 0, owner="a", until=builders.START + 200)
         dynamodb.inject("UpdateItem", fault)
-        database.files.release_lease(task.id, "model.safetensors", owner="a")
-        assert builders.read_file(database, task.id).lease_until == 0
-        dynamodb.inject("BatchWriteItem", fault)
+        database.leases.release_lease(plan_id, 0, owner="a")
+        assert builders.read_group(database, task).lease_until == 0
+        dynamodb.inject("PutItem", fault)
+        database.content.put_group("ab", [("sha256:aa", BLOB)], expires_at=1e10)
+        assert database.content.find_group("ab") == {"sha256:aa": BLOB}
         database.content.put_blobs([("sha256:aa", BLOB)], expires_at=None)
-        assert builders.find_blob(database, "sha256:aa") == BLOB
         dynamodb.inject("DeleteItem", fault)
         database.content.forget_blob("sha256:aa", BLOB.key)
         assert builders.find_blob(database, "sha256:aa") is None
@@ -224,24 +242,29 @@ class TestLostReply:
     ) -> None:
         file, model = builders.make_file(size=1000), builders.make_model()
         task = builders.make_task(model)
-        steps: list[Callable[[], object]] = [
-            lambda: database.imports.claim_import(task, [replace(model, task_id=task.id)]),
-            lambda: database.files.put_files(task.id, [file]),
-            lambda: builders.save(database, task.id, builders.make_checkpoint(400)),
-            lambda: database.files.finish_files(task.id, [builders.make_result(file)], check_at=builders.START),
-            lambda: database.imports.finish_import(
-                task.id, totals={task.model_ids[0]: (1, 1000)}, check_at=builders.START
+        task = replace(task, plan_id=f"{task.id}#0")
+        plan_id = builders.find_plan(task)
+        steps: list[tuple[str, Callable[[], object]]] = [
+            (TRANSACTION, lambda: database.imports.claim_import(task, [replace(model, task_id=task.id)])),
+            ("BatchWriteItem", lambda: database.files.put_groups(plan_id, [[file]])),
+            ("UpdateItem", lambda: builders.lease(database, task)),
+            (TRANSACTION, lambda: builders.save(database, task, builders.make_checkpoint(400))),
+            (TRANSACTION, lambda: builders.record(database, task, builders.make_record(task, file))),
+            ("UpdateItem", lambda: database.files.record_copied(plan_id, [0])),
+            (
+                TRANSACTION,
+                lambda: database.imports.finish_import(
+                    task.id, totals={task.model_ids[0]: (1, 1000)}, check_at=builders.START
+                ),
             ),
         ]
         results = []
-        for step in steps:
-            dynamodb.inject(TRANSACTION, fault, times=3)
+        for operation, step in steps:
+            dynamodb.inject(operation, fault, times=3)
             with pytest.raises(StorageUnavailableError):
                 step()
             results.append(step())
-            database.files.lease_file(task.id, file.path, owner="a", now=builders.START, until=builders.START + 90)
-        assert results[-1] is False, "the first call has ended it"
-        assert builders.read_task(database, task.id).progress == Progress(1, 0, 1000, 0, 0)
+        assert results[-2:] == [FileCounts(1, 1000, 0, 1), False], "the first call has ended the task"
         assert builders.read_model(database, model.model_id).status is ModelStatus.READY
 
     def test_for_good_of_what_an_archive_brings_can_be_repeated(
@@ -299,29 +322,34 @@ class TestConflict:
     def test_is_tried_again(self, database: Database, dynamodb: MotoDynamoDB) -> None:
         file, model = builders.make_file(size=1000), builders.make_model()
         dynamodb.inject(TRANSACTION, conflict, times=3)
-        task = builders.claim(database, model)
-        dynamodb.inject(TRANSACTION, conflict, times=3)
-        database.files.put_files(task.id, [file])
-        builders.lease(database, task.id)
-        dynamodb.inject(TRANSACTION, conflict, times=3)
-        builders.save(database, task.id, builders.make_checkpoint(400))
-        dynamodb.inject(TRANSACTION, conflict, times=3)
-        assert (
-            database.files.finish_files(task.id, [builders.make_result(file)], check_at=builders.START).bytes_done
-            == 1000
-        )
+        builders.claim(database, model)
+        task = builders.plan(database, file)
+        builders.lease(database, task)
+        dynamodb.inject(TRANSACTION, conflict, times=20)
+        builders.save(database, task, builders.make_checkpoint(400))
+        dynamodb.inject(TRANSACTION, conflict, times=20)
+        assert builders.record(database, task, builders.make_record(task, file)) == FileCounts(1, 1000)
         dynamodb.inject(TRANSACTION, conflict, times=3)
         assert database.imports.finish_import(task.id, totals={task.model_ids[0]: (1, 1000)}, check_at=builders.START)
 
     def test_of_a_single_write_is_tried_again(self, database: Database, dynamodb: MotoDynamoDB) -> None:
         task = builders.plan(database, builders.make_file())
-        dynamodb.inject("UpdateItem", lambda *_: refuse(400, "TransactionConflictException"), times=3)
-        assert builders.lease(database, task.id).lease_until == builders.START + 90
+        dynamodb.inject("UpdateItem", lambda *_: refuse(400, "TransactionConflictException"), times=20)
+        assert builders.lease(database, task).lease_until == builders.START + 90
         dynamodb.inject("UpdateItem", lambda *_: refuse(400, "TransactionConflictException"), times=100)
         with pytest.raises(StorageUnavailableError, match="too many conflicting writes"):
             database.tasks.start_stage(task.id, Stage.PUBLISHING, check_at=builders.START)
 
-    @pytest.mark.parametrize("code", ["ThrottlingError", "ProvisionedThroughputExceededException"])
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        "code",
+        [
+            "ThrottlingError",
+            "ThrottlingException",
+            "ProvisionedThroughputExceeded",
+            "ProvisionedThroughputExceededException",
+        ],
+    )
     def test_with_the_partition_s_limit_is_waited_out(
         self, database: Database, dynamodb: MotoDynamoDB, code: str
     ) -> None:
@@ -330,19 +358,29 @@ class TestConflict:
         def throttle(call: Call, _: Callable[[], Response]) -> Response:
             if code != "ThrottlingError":
                 return refuse(400, code)
-            reasons = [{"Code": code}] * len(call.body["TransactItems"])
-            return refuse(400, "TransactionCanceledException", CancellationReasons=reasons)
+            reasons = [{"Code": code}] * len(call.body.get("TransactItems", ()))
+            return refuse(400, "TransactionCanceledException" if reasons else code, CancellationReasons=reasons)
 
         file = builders.make_file(size=1000)
         task = builders.plan(database, file)
-        dynamodb.inject(TRANSACTION, throttle, times=50)
-        assert (
-            database.files.finish_files(task.id, [builders.make_result(file)], check_at=builders.START).files_done == 1
-        )
-        dynamodb.inject(TRANSACTION, throttle, times=1000)
+        plan_id = builders.find_plan(task)
+        steps: list[tuple[str, Callable[[], object]]] = [
+            ("BatchWriteItem", lambda: database.files.put_groups(plan_id, [[file]])),
+            ("UpdateItem", lambda: builders.lease(database, task)),
+            ("UpdateItem", lambda: database.leases.renew_lease(plan_id, 0, owner="a", until=builders.START + 90)),
+            (TRANSACTION, lambda: builders.save(database, task, builders.make_checkpoint(400))),
+            (TRANSACTION, lambda: builders.record(database, task, builders.make_record(task, file))),
+            ("UpdateItem", lambda: database.files.record_copied(plan_id, [0])),
+        ]
+        for operation, step in steps:
+            dynamodb.inject(operation, throttle, times=20)
+            step()
+        assert database.files.record_copied(plan_id, []) == FileCounts(1, 1000, 0, 1)
+        dynamodb.inject("BatchWriteItem", throttle, times=1000)
         with pytest.raises(StorageUnavailableError, match="too many conflicting writes"):
-            database.files.put_files(task.id, [builders.make_file("other")])
-        dynamodb.calls.clear()
+            database.files.put_groups("other#0", [[file]])
+        dynamodb.reset()
+        dynamodb.inject(TRANSACTION, throttle, times=1000)
         with pytest.raises(StorageUnavailableError, match="too many conflicting writes"):
             builders.claim(database)
         assert dynamodb.count(TRANSACTION) <= 3 * 8, "whoever submits does not wait that long"
@@ -376,62 +414,61 @@ class TestConflict:
 class TestRace:
     """Something else happens between what a call reads and what it writes."""
 
-    def test_of_two_functions_finishing_one_file(self, database: Database, dynamodb: MotoDynamoDB) -> None:
-        file, other = builders.make_file(size=1000), builders.make_file("other", 20)
-        task = builders.plan(database, file, other)
-        after(
-            dynamodb,
-            "BatchGetItem",
-            lambda: database.files.finish_files(task.id, [builders.make_result(file)], check_at=builders.START),
-        )
-        results = [builders.make_result(file), builders.make_result(other)]
-        progress = database.files.finish_files(task.id, results, check_at=builders.START)
-        assert (progress.files_done, progress.bytes_done) == (2, 1020)
+    def test_of_two_functions_with_one_group(self, database: Database, dynamodb: MotoDynamoDB) -> None:
+        """The second function leases the group, and may finish it, before the first one writes."""
+        first, second = builders.make_file("first", 1000), builders.make_file("second", 20)
+        for finishes in (False, True):
+            task = builders.plan(database, first, second)
+            builders.lease(database, task)
+            builders.save(database, task, builders.make_checkpoint(400))
+            after(dynamodb, "Query", partial(self.take_over, database, task, [first, second] if finishes else [first]))
+            records = [builders.make_record(task, file) for file in (first, second)]
+            if finishes:
+                assert builders.record(database, task, *records) == FileCounts(2, 1020)
+            else:
+                with pytest.raises(LeaseLostError):
+                    builders.record(database, task, *records)
+                assert builders.record(database, task, owner="b") == FileCounts(1, 1000)
+
+    def take_over(self, database: Database, task: Task, files: list[SourceFile]) -> None:
+        database.leases.release_lease(builders.find_plan(task), 0, owner="a")
+        builders.lease(database, task, owner="b")
+        builders.record(database, task, *(builders.make_record(task, file) for file in files), owner="b")
 
     def test_of_a_checkpoint_with_the_file_s_end(self, database: Database, dynamodb: MotoDynamoDB) -> None:
         file = builders.make_file(size=1000)
         task = builders.plan(database, file)
-        builders.lease(database, task.id)
-        after(dynamodb, "BatchGetItem", lambda: builders.save(database, task.id, builders.make_checkpoint(400)))
-        assert (
-            database.files.finish_files(task.id, [builders.make_result(file)], check_at=builders.START).bytes_done
-            == 1000
-        )
+        builders.lease(database, task)
+        after(dynamodb, "Query", lambda: builders.save(database, task, builders.make_checkpoint(400)))
+        assert builders.record(database, task, builders.make_record(task, file)) == FileCounts(1, 1000)
 
     def test_of_two_checkpoints(self, database: Database, dynamodb: MotoDynamoDB) -> None:
         task = builders.plan(database, builders.make_file(size=1000))
-        builders.lease(database, task.id)
-        after(dynamodb, "GetItem", lambda: builders.save(database, task.id, builders.make_checkpoint(400)))
-        builders.save(database, task.id, builders.make_checkpoint(700))
-        assert builders.read_task(database, task.id).progress.bytes_done == 700
-        after(dynamodb, "GetItem", lambda: database.files.release_lease(task.id, "model.safetensors", owner="a"))
+        plan_id = builders.find_plan(task)
+        builders.lease(database, task)
+        after(dynamodb, "Query", lambda: builders.save(database, task, builders.make_checkpoint(400)))
+        assert builders.save(database, task, builders.make_checkpoint(700)).bytes_done == 700
+        after(dynamodb, "Query", lambda: database.leases.release_lease(plan_id, 0, owner="a"))
         with pytest.raises(LeaseLostError):
-            builders.save(database, task.id, builders.make_checkpoint(900))
-        assert builders.read_task(database, task.id).progress.bytes_done == 700
+            builders.save(database, task, builders.make_checkpoint(900))
+        assert database.files.record_copied(plan_id, []).bytes_done == 700
+
+    def test_of_two_leases(self, database: Database, dynamodb: MotoDynamoDB) -> None:
+        task = builders.plan(database, builders.make_file())
+        after(dynamodb, "Query", lambda: builders.lease(database, task, owner="b"))
+        now, until = builders.START, builders.START + 90
+        assert database.leases.lease_group(builders.find_plan(task), 0, owner="a", now=now, until=until) is None
 
     def test_of_progress_with_the_task_s_end(self, database: Database, dynamodb: MotoDynamoDB) -> None:
-        file = builders.make_file(size=1000)
-        for operation, step in (
-            ("GetItem", lambda task_id: builders.save(database, task_id, builders.make_checkpoint(400))),
-            (
-                "BatchGetItem",
-                lambda task_id: database.files.finish_files(
-                    task_id, [builders.make_result(file)], check_at=builders.START
-                ),
-            ),
-        ):
-            task = builders.plan(database, file)
-            builders.lease(database, task.id)
-            after(
-                dynamodb,
-                operation,
-                partial(database.imports.fail_import, task.id, builders.GATED, check_at=builders.START),
-            )
-            with pytest.raises(TaskEndedError):
-                step(task.id)
-            record = builders.read_file(database, task.id)
-            assert (record.done, record.checkpoint) == (False, None)
-            assert builders.read_task(database, task.id).progress.bytes_done == 0
+        task = builders.plan(database, builders.make_file())
+
+        def end(_: Call, do: Callable[[], Response]) -> Response:
+            database.imports.fail_import(task.id, builders.GATED, check_at=builders.START)
+            return do()
+
+        dynamodb.inject("UpdateItem", end)
+        assert not database.tasks.record_progress(task.id, FileCounts(1, 1000), check_at=builders.START)
+        assert builders.read_task(database, task.id).progress == task.progress
 
     def test_of_two_ends(self, database: Database, dynamodb: MotoDynamoDB) -> None:
         task = builders.claim(database)
@@ -583,25 +620,29 @@ def test_simultaneous_deliveries_of_one_archive_all_succeed(contended: Database)
 
 
 def test_simultaneous_workers_and_duplicates_count_exactly(contended: Database) -> None:
-    files = [builders.make_file(f"{number:02}", 10**number) for number in range(12)]
-    task = builders.plan(contended, *files)
-    results = [builders.make_result(file, reused=number % 2 == 0) for number, file in enumerate(files)]
-    groups = [results[start : start + 3] for start in range(0, 12, 3)] * 2
-    start = threading.Barrier(len(groups))
+    """Groups 0 and 32 share a counter. Each group has two deliveries, which take the lease from each other."""
+    groups = [[builders.make_file(f"{number}", number + 1)] for number in range(33)]
+    task = builders.plan_groups(contended, *groups)
+    chosen = [0, 1, 32, 0, 1, 32]
+    start = threading.Barrier(len(chosen))
 
-    def work(number: int) -> Progress:
+    def work(delivery: int) -> FileCounts:
+        number, owner = chosen[delivery], f"{delivery}"
+        record = builders.make_record(task, groups[number][0], reused=True)
         start.wait()
         while True:
             try:
-                return contended.files.finish_files(task.id, groups[number], check_at=builders.START)
-            except StorageUnavailableError:
+                contended.leases.lease_group(
+                    builders.find_plan(task), number, owner=owner, now=builders.START, until=builders.START
+                )
+                return builders.record(contended, task, record, number=number, owner=owner)
+            except (StorageUnavailableError, LeaseLostError):
                 continue
 
-    with ThreadPoolExecutor(len(groups)) as pool:
-        seen = list(pool.map(work, range(len(groups))))
-    total = int("1" * 12)
-    exact = Progress(12, 12, total, total, sum(10**number for number in range(0, 12, 2)))
-    assert builders.read_task(contended, task.id).progress == exact
+    with ThreadPoolExecutor(len(chosen)) as pool:
+        seen = list(pool.map(work, range(len(chosen))))
+    exact = FileCounts(3, 1 + 2 + 33, 1 + 2 + 33)
+    assert contended.files.record_copied(builders.find_plan(task), []) == exact
     assert exact in seen
 
 
@@ -620,18 +661,20 @@ CALLS: dict[str, Callable[[Database], object]] = {
     "list_deleting": lambda database: database.models.list_deleting(1, 1),
     "find_task": lambda database: database.tasks.find_task("a"),
     "find_model": lambda database: database.models.find_model("a"),
-    "put_files": lambda database: database.files.put_files("a", [builders.make_file()]),
-    "list_files": lambda database: list(database.files.list_files("a")),
-    "find_files": lambda database: database.files.find_files("a", ["b"]),
+    "put_groups": lambda database: database.files.put_groups("a#0", [[builders.make_file()]]),
+    "list_groups": lambda database: list(database.files.list_groups("a#0")),
+    "find_groups": lambda database: database.files.find_groups("a#0", [0]),
+    "count_files": lambda database: database.files.count_files("a#0"),
+    "record_copied": lambda database: database.files.record_copied("a#0", [0]),
+    "list_copied": lambda database: database.files.list_copied("a#0"),
+    "record_progress": lambda database: database.tasks.record_progress("a", FileCounts(), check_at=1),
     "start_stage": lambda database: database.tasks.start_stage("a", Stage.PUBLISHING, check_at=1),
     "postpone_check": lambda database: database.tasks.postpone_check("a", check_at=1),
-    "lease_file": lambda database: database.files.lease_file("a", "b", owner="c", now=1, until=2),
-    "renew_lease": lambda database: database.files.renew_lease("a", "b", owner="c", until=2),
-    "release_lease": lambda database: database.files.release_lease("a", "b", owner="c"),
-    "save_checkpoint": lambda database: builders.save(database, "a", None),
-    "finish_files": lambda database: database.files.finish_files(
-        "a", [builders.make_result(builders.make_file())], check_at=1
-    ),
+    "lease_group": lambda database: database.leases.lease_group("a#0", 0, owner="c", now=1, until=2),
+    "renew_lease": lambda database: database.leases.renew_lease("a#0", 0, owner="c", until=2),
+    "release_lease": lambda database: database.leases.release_lease("a#0", 0, owner="c"),
+    "save_checkpoint": lambda database: database.leases.save_checkpoint("a#0", 0, None, owner="c", until=2),
+    "record_files": lambda database: database.leases.record_files("a#0", 0, [], owner="c", until=2),
     "finish_import": lambda database: database.imports.finish_import("a", totals={}, check_at=1),
     "fail_import": lambda database: database.imports.fail_import("a", builders.GATED, check_at=1),
     "release_models": lambda database: database.imports.release_models("a"),
@@ -639,6 +682,8 @@ CALLS: dict[str, Callable[[Database], object]] = {
     "list_due": lambda database: database.tasks.list_due(1, 1),
     "find_blobs": lambda database: database.content.find_blobs(["a"]),
     "put_blobs": lambda database: database.content.put_blobs([("sha256:aa", BLOB)], expires_at=None),
+    "find_group": lambda database: database.content.find_group("a"),
+    "put_group": lambda database: database.content.put_group("a", [("sha256:aa", BLOB)], expires_at=1),
     "forget_blob": lambda database: database.content.forget_blob("a", "b"),
     "forget_blobs": lambda database: database.content.forget_blobs([("a", "b")]),
     "find_entry": lambda database: database.hub_models.find_entry("a/b"),
@@ -657,6 +702,7 @@ def test_the_calls_below_are_all_of_the_ports() -> None:
         ModelRepository,
         ImportRepository,
         FileRepository,
+        GroupLeases,
         ContentIndex,
         HubModelRepository,
     )
@@ -677,10 +723,10 @@ def test_a_refusal_becomes_storage_unavailable_without_names(
 
 def test_reads_are_strongly_consistent(database: Database, dynamodb: MotoDynamoDB) -> None:
     task = builders.plan(database, builders.make_file())
-    builders.lease(database, task.id)
-    builders.save(database, task.id, builders.make_checkpoint(400))
+    builders.lease(database, task)
+    builders.save(database, task, builders.make_checkpoint(400))
     for call in CALLS.values():
-        with suppress(LeaseLostError, TaskEndedError):
+        with suppress(LeaseLostError):
             call(database)
     reads = [c.body for c in dynamodb.calls if c.operation in ("GetItem", "Query") and "IndexName" not in c.body]
     reads += [r for c in dynamodb.calls if c.operation == "BatchGetItem" for r in c.body["RequestItems"].values()]
@@ -692,8 +738,13 @@ def test_records_expire(database: Database, monkeypatch: pytest.MonkeyPatch) -> 
     set_clock(database, lambda: builders.START)
     tables: Any = database
     task, failed = builders.plan(database, builders.make_file()), builders.claim(database)
+    builders.lease(database, task)
+    builders.save(database, task, None)
+    database.files.record_copied(builders.find_plan(task), [0])
     assert tables.tasks._tasks.get(task.id).expires_at is None
-    assert tables.files._files.get(task.id, "model.safetensors").expires_at.timestamp() == builders.START + 14 * 86_400
+    items = list(tables.files._files.query(task.plan_id))
+    assert {item.expires_at.timestamp() for item in items} == {builders.START + 14 * 86_400}
+    assert len(items) == 4, "the group, its state, a counter, and the copied groups"
     database.imports.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=builders.START)
     database.imports.fail_import(failed.id, builders.GATED, check_at=builders.START)
     for ended in (task, failed):
@@ -783,7 +834,7 @@ def test_items_that_dynamodb_keeps_back_are_sent_again(database: Database, dynam
     dynamodb.inject("BatchWriteItem", keep_back, times=5)
     database.content.put_blobs([("sha256:aa", BLOB)], expires_at=None)
     assert builders.find_blob(database, "sha256:aa") == BLOB
-    dynamodb.inject("BatchWriteItem", keep_back, times=100)
+    dynamodb.inject("BatchWriteItem", keep_back, times=1_000)
     with pytest.raises(StorageUnavailableError):
         database.content.put_blobs([("sha256:bb", BLOB)], expires_at=None)
 
@@ -799,19 +850,21 @@ def test_calls_to_dynamodb_are_few(database: Database, dynamodb: MotoDynamoDB) -
 
     measure("claim_import", lambda: builders.claim(database))
     task = builders.claim(database)
-    measure("put_files", lambda: database.files.put_files(task.id, files))
-    measure("list_files", lambda: list(database.files.list_files(task.id)))
-    measure("find_files", lambda: database.files.find_files(task.id, [file.path for file in files]))
-    measure("lease_file", lambda: builders.lease(database, task.id, "000"))
-    measure("renew_lease", lambda: database.files.renew_lease(task.id, "000", owner="a", until=builders.START))
+    task = replace(task, plan_id=f"{task.id}#0")
+    plan_id = builders.find_plan(task)
+    measure("put_groups", lambda: database.files.put_groups(plan_id, [files]))
+    measure("list_groups", lambda: list(database.files.list_groups(plan_id)))
+    measure("find_groups", lambda: database.files.find_groups(plan_id, range(40)))
+    measure("lease_group", lambda: builders.lease(database, task))
+    measure("renew_lease", lambda: database.leases.renew_lease(plan_id, 0, owner="a", until=builders.START))
+    measure("save_checkpoint", lambda: builders.save(database, task, None))
+    records = [builders.make_record(task, file) for file in files]
+    measure("record_files", lambda: builders.record(database, task, *records))
     measure(
-        "save_checkpoint",
-        lambda: database.files.save_checkpoint(
-            task.id, "000", None, owner="a", until=builders.START, check_at=builders.START
-        ),
+        "record_progress",
+        lambda: database.tasks.record_progress(task.id, FileCounts(90, 90), check_at=builders.START),
     )
-    results = [builders.make_result(file) for file in files]
-    measure("finish_files", lambda: database.files.finish_files(task.id, results, check_at=builders.START))
+    measure("record_copied", lambda: database.files.record_copied(plan_id, range(40)))
     measure("start_stage", lambda: database.tasks.start_stage(task.id, Stage.PUBLISHING, check_at=builders.START))
     measure(
         "finish_import",
@@ -843,13 +896,15 @@ def test_calls_to_dynamodb_are_few(database: Database, dynamodb: MotoDynamoDB) -
     )
     assert counted == {
         "claim_import": 1,
-        "put_files": 1,
-        "list_files": 1,
-        "find_files": 1,
-        "lease_file": 1,
+        "put_groups": 1,
+        "list_groups": 1,
+        "find_groups": 1,
+        "lease_group": 2,
         "renew_lease": 1,
-        "save_checkpoint": 2,
-        "finish_files": 3,
+        "save_checkpoint": 3,
+        "record_files": 3,
+        "record_progress": 1,
+        "record_copied": 2,
         "start_stage": 1,
         "finish_import": 2,
         "put_blobs": 1,
@@ -867,6 +922,32 @@ def test_calls_to_dynamodb_are_few(database: Database, dynamodb: MotoDynamoDB) -
         "list_tasks": 2,
         "finish_import of many": 2,
     }
+
+
+def test_a_group_takes_few_write_units(database: Database) -> None:
+    random = Random(7)
+    files = [
+        SourceFile(
+            f"tokenizer/special_tokens_{n:05}.json", 100 + n, Digest(Algorithm.GIT_SHA1, random.randbytes(20).hex())
+        )
+        for n in range(90)
+    ]
+    task = replace(builders.make_task(builders.make_model()), plan_id="task#0")
+    plan_id = builders.find_plan(task)
+    records = [
+        replace(builders.make_record(task, f), sha256=random.randbytes(32).hex(), etag=random.randbytes(16).hex())
+        for f in files
+    ]
+    steps: list[tuple[int, Callable[[], object]]] = [
+        (3, lambda: database.files.put_groups(plan_id, [files])),
+        (1, lambda: builders.lease(database, task)),
+        (12, lambda: builders.record(database, task, *records)),  # a transaction costs twice as much
+        (1, lambda: database.files.record_copied(plan_id, range(40))),
+    ]
+    for units, step in steps:
+        with count_calls() as usage:
+            step()
+        assert usage.write_units <= units
 
 
 class TestStatistics:
@@ -947,7 +1028,7 @@ class TestClient:
         with open_aws("moto"), open_database() as database:
             assert built == ["dynamodb"]
             builders.claim(database)
-            database.files.put_files("task", [builders.make_file()])
+            database.files.put_groups("task#0", [[builders.make_file()]])
             database.content.put_blobs([("sha256:aa", BLOB)], expires_at=None)
         assert built == ["dynamodb"]
 

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -28,16 +28,25 @@ from modelhaul.adapters.lambda_invoke import LambdaMissingModels, create_lambda_
 from modelhaul.adapters.s3 import S3ObjectStore
 from modelhaul.adapters.s3_client import create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
-from modelhaul.domain.errors import ModelFileNotFoundError, SourceUnavailableError, StepCrashedError, UnsafeModelError
+from modelhaul.domain.errors import (
+    ModelFileNotFoundError,
+    SourceUnavailableError,
+    StepCrashedError,
+    UnsafeModelError,
+    UploadGoneError,
+)
+from modelhaul.domain.files import Part
+from modelhaul.domain.gate import PicklePolicy
 from modelhaul.domain.hub_models import MissPolicy
 from modelhaul.domain.keys import manifest_key
-from modelhaul.domain.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
+from modelhaul.domain.messages import AcceptArchive, CopyFiles, Message, PlanImport, PublishModels, TransferFiles
 from modelhaul.domain.models import Source
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
 from modelhaul.hub.misses import MissHandler
 from modelhaul.hub.reader import HubReader
 from modelhaul.imports.missing import MissingModelImporter
 from modelhaul.imports.notify import EndPublisher
+from modelhaul.inspection.file_checks import FileChecker
 from modelhaul.transfer.policy import TransferPolicy
 from modelhaul.transfer.settings import StreamSettings
 from tests.archives.zipping import zip_files
@@ -65,12 +74,14 @@ QUEUES = {
     AcceptArchive: "ArchiveQueue",
     PlanImport: "PlanQueue",
     TransferFiles: "TransferQueue",
+    CopyFiles: "PublishQueue",
     PublishModels: "PublishQueue",
 }
 WORKERS = {
     AcceptArchive: "AcceptArchiveFunction",
     PlanImport: "PlanImportFunction",
     TransferFiles: "TransferFilesFunction",
+    CopyFiles: "PublishModelsFunction",
     PublishModels: "PublishModelsFunction",
 }
 PUBLISHER = WORKERS[PublishModels]
@@ -452,10 +463,38 @@ def retry_archive(deployment: AuditedDeployment, source: InMemoryModelSource) ->
     assert deployment.find_task(task.id).status is TaskStatus.DONE
 
 
+def die_while_transferring(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """So often that the message is given up, by the function itself or as a dead letter."""
+    for function in ("TransferFilesFunction", "RecordFailureFunction"):
+        task = deployment.run_until(Stage.TRANSFERRING, deployment.send_archive(build_archive(f"died-{function}")))
+        with deployment.auditor.act(function):
+            deployment.runner.record_crash(TransferFiles(task_id=task.id, group=0))
+        deployment.receive()
+        assert deployment.find_task(task.id).status is TaskStatus.FAILED
+
+
+def complete_what_s3_has_forgotten(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """As when the reply of a completed copy was lost (tests.integration.test_s3_faults)."""
+    with deployment.auditor.act(PUBLISHER), pytest.raises(UploadGoneError):
+        deployment.store.complete_upload("models/copied", "unknown", [Part(1, "0" * 32, 0)], size=1)
+
+
+def inspect_after_the_transfer(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """The stack inspected nothing when the files were transferred, and was updated since."""
+    transferrer = deployment.transferrer
+    deployment.transferrer = replace(
+        transferrer, create_checker=lambda: FileChecker(PicklePolicy.OFF, deployment.pickle_scanner)
+    )
+    task = deployment.run_until(Stage.VERIFIED, deployment.send_archive(build_archive("inspected")))
+    deployment.transferrer = transferrer
+    deployment.run()
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+
+
 def lose_what_is_staged(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
-    task = deployment.send_archive(build_archive("removed"))
-    deployment.run_until(Stage.VERIFIED, task)
-    deployment.store.delete([record.staging_key for record in deployment.database.files.list_files(task.id)])
+    task = deployment.run_until(Stage.VERIFIED, deployment.send_archive(build_archive("removed")))
+    groups = deployment.database.files.list_groups(task.plan_id or "")
+    deployment.store.delete([record.staging_key for group in groups for record in group.records])
     deployment.run()
     assert deployment.find_task(task.id).status is TaskStatus.FAILED
 
@@ -578,9 +617,9 @@ def keep_rate_limits(deployment: AuditedDeployment, source: InMemoryModelSource)
 @pytest.fixture(scope="module")
 def auditor() -> Iterator[Auditor]:
     source = InMemoryModelSource()
-    # So that a few megabytes are a large file, and two files a batch too many.
-    policy = TransferPolicy(small_file=1024 * 1024)
-    deployment = AuditedDeployment(source, policy=policy, batch_files=1)
+    # So that a few megabytes are a large file, and other functions copy the second group.
+    policy = TransferPolicy(small_file=1024 * 1024, copy_groups=1)
+    deployment = AuditedDeployment(source, policy=policy)
     with ExitStack() as patches:
         deployment.open(patches)
         for scenario in (
@@ -592,6 +631,9 @@ def auditor() -> Iterator[Auditor]:
             end_tasks,
             end_what_ended_meanwhile,
             retry_archive,
+            die_while_transferring,
+            complete_what_s3_has_forgotten,
+            inspect_after_the_transfer,
             lose_what_is_staged,
             record_lost_arrival,
             sweep_at_each_stage,

@@ -3,10 +3,12 @@
 import base64
 import hashlib
 import re
+import threading
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
@@ -294,11 +296,89 @@ def test_a_failed_copy_in_parts_leaves_no_upload(store: S3ObjectStore, faults: F
 
 
 def test_the_first_error_of_a_copy_outlives_a_failed_abort(store: S3ObjectStore, faults: Faults) -> None:
+    put(store, "source", b"")
     faults.add("UploadPartCopy", *[create_error_response(412, "PreconditionFailed")] * 3)
     waiting = faults.add("AbortMultipartUpload", *[SLOW_DOWN] * 4)
     with pytest.raises(ObjectGoneError):
         store.copy("source", "target", size=12 * MIB, etag="0" * 32)
     assert not waiting
+
+
+def test_a_copy_is_aborted_only_when_none_of_its_parts_is_being_copied(store: S3ObjectStore, faults: Faults) -> None:
+    etag = put(store, "source", BODY * 6)
+    copying = threading.Event()
+    copied: list[str] = []
+
+    def fail(request: AWSPreparedRequest) -> AWSResponse | None:
+        assert copying.wait(10)
+        return create_error_response(412, "PreconditionFailed")(request)
+
+    def copy(request: AWSPreparedRequest) -> AWSResponse | None:
+        copying.set()
+        response = act(request)
+        copied.append("part")
+        return response
+
+    def abort(_: AWSPreparedRequest) -> None:
+        copied.append("abort")
+
+    faults.add("UploadPartCopy", fail, copy, copy)
+    faults.add("AbortMultipartUpload", abort)
+    with pytest.raises(ObjectGoneError):
+        store.copy("source", "target", size=len(BODY) * 6, etag=etag)
+    assert copied[-1] == "abort"
+    assert list(store.list_uploads("")) == []
+
+
+def read_header(request: AWSPreparedRequest, name: str) -> str | None:
+    value: object = request.headers.get(name)
+    return value.decode() if isinstance(value, bytes) else cast("str | None", value)
+
+
+@pytest.mark.parametrize(
+    ("told", "verified"),
+    [
+        ({"x-amz-checksum-crc32": "y/Q5Jg==", "x-amz-checksum-type": "FULL_OBJECT"}, "y/Q5Jg=="),
+        ({"x-amz-checksum-crc32": "R/nORQ==-2", "x-amz-checksum-type": "COMPOSITE"}, None),
+        ({"x-amz-checksum-crc64nvme": "r/7LBH/0eeA=", "x-amz-checksum-type": "FULL_OBJECT"}, None),
+        ({}, None),
+    ],
+)
+def test_s3_verifies_a_copy_against_the_checksum_of_the_whole_source(
+    store: S3ObjectStore, faults: Faults, told: dict[str, str], verified: str | None
+) -> None:
+    etag = put(store, "source", BODY * 6)
+    sent: dict[str, tuple[str | None, str | None]] = {}
+
+    def keep(name: str, checksum: str) -> Fault:
+        def look(request: AWSPreparedRequest) -> None:
+            sent[name] = read_header(request, checksum), read_header(request, "x-amz-checksum-type")
+
+        return look
+
+    def tell(request: AWSPreparedRequest) -> AWSResponse:
+        assert request.headers["x-amz-checksum-mode"] == b"ENABLED"
+        return answer(request, 200, "", {"Content-Length": str(6 * len(BODY)), "ETag": etag, **told})
+
+    faults.add("HeadObject", tell)
+    faults.add("CreateMultipartUpload", keep("create", "x-amz-checksum-algorithm"))
+    faults.add("CompleteMultipartUpload", keep("complete", "x-amz-checksum-crc32"))
+    store.copy("source", "target", size=len(BODY) * 6, etag=etag)
+    kind = "FULL_OBJECT" if verified else None
+    assert sent == {"create": ("CRC32" if verified else None, kind), "complete": (verified, kind)}
+
+
+def test_parts_of_several_copies_are_copied_at_the_same_time(store: S3ObjectStore, faults: Faults) -> None:
+    etag = put(store, "source", BODY * 6)
+    together = threading.Barrier(6)
+
+    def meet(_: AWSPreparedRequest) -> None:
+        together.wait(10)
+
+    faults.add("UploadPartCopy", *[meet] * 6)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda key: store.copy("source", key, size=len(BODY) * 6, etag=etag), ["first", "second"]))
+    assert store.find_object("first") == store.find_object("second") is not None
 
 
 @pytest.mark.parametrize("size", [5, 8 * MIB])

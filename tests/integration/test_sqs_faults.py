@@ -126,7 +126,7 @@ def test_a_refused_call_is_unavailable_storage(queue: SQSMessageQueue, stubber: 
     [
         (AcceptArchive(task_id="t"), "ARCHIVE_QUEUE_URL"),
         (PlanImport(task_id="t"), "PLAN_QUEUE_URL"),
-        (TransferFiles(task_id="t", paths=("a",)), "TRANSFER_QUEUE_URL"),
+        (TransferFiles(task_id="t", group=0), "TRANSFER_QUEUE_URL"),
         (PublishModels(task_id="t"), "PUBLISH_QUEUE_URL"),
     ],
 )

@@ -122,18 +122,28 @@ class Stack:
         found = self.s3.list_multipart_uploads(Bucket=self.state.models_bucket)
         return [upload["Key"] for upload in found.get("Uploads", [])]
 
-    def make_due(self, task_id: str, path: str | None = None) -> None:
-        """Lets the time pass that the sweep would wait for: for the task, and for a dead function's lease."""
-        self.dynamodb.update_item(
+    def make_due(self, task_id: str) -> None:
+        """Lets the time pass that the sweep would wait for: for the task, and for the leases of dead functions."""
+        updated = self.dynamodb.update_item(
             TableName=self.state.outputs["TasksTable"],
             Key={"id": {"S": task_id}},
             UpdateExpression="SET check_at = :zero",
             ExpressionAttributeValues={":zero": {"N": "0"}},
+            ReturnValues="ALL_NEW",
         )
-        if path is not None:
+        files_table, plan_id = self.state.outputs["FilesTable"], updated["Attributes"].get("plan_id")
+        if plan_id is None:
+            return
+        items = self.dynamodb.query(
+            TableName=files_table,
+            KeyConditionExpression="task_id = :plan",
+            FilterExpression="attribute_exists(lease_until)",
+            ExpressionAttributeValues={":plan": plan_id},
+        )["Items"]
+        for item in items:
             self.dynamodb.update_item(
-                TableName=self.state.outputs["FilesTable"],
-                Key={"task_id": {"S": task_id}, "path": {"S": path}},
+                TableName=files_table,
+                Key={"task_id": item["task_id"], "path": item["path"]},
                 UpdateExpression="SET lease_until = :zero",
                 ExpressionAttributeValues={":zero": {"N": "0"}},
             )

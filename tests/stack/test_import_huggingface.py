@@ -264,7 +264,7 @@ def test_a_killed_transfer_goes_on_where_its_checkpoint_was(stack: Stack, hub: R
     small = sum(file.size for file in files.values())
     hub.clear_faults()
     hub.clear_requests()
-    stack.make_due(task_id, "model.safetensors")
+    stack.make_due(task_id)
     stack.sweep()
     task = stack.wait_for_end(task_id)
     assert task["task_status"] == "DONE", task

@@ -9,7 +9,7 @@ from pynamodb.indexes import Index
 from pynamodb.models import Model
 
 from modelhaul.adapters.dynamodb.content import BlobItem
-from modelhaul.adapters.dynamodb.files import FileItem
+from modelhaul.adapters.dynamodb.file_items import FileItem
 from modelhaul.adapters.dynamodb.model_items import ModelItem
 from modelhaul.adapters.dynamodb.rate_limits import RateLimitItem
 from modelhaul.adapters.dynamodb.read_keys import ReadKeyItem

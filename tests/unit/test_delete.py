@@ -17,9 +17,10 @@ from modelhaul.domain.errors import (
     StorageUnavailableError,
 )
 from modelhaul.domain.keys import manifest_key
-from modelhaul.domain.messages import PublishModels
+from modelhaul.domain.messages import CopyFiles, PublishModels
 from modelhaul.domain.models import ModelStatus
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
+from modelhaul.transfer.policy import TransferPolicy
 from tests.archives.zipping import zip_models
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
@@ -65,7 +66,8 @@ def test_all_of_a_model_goes_and_its_task_stays(deployment: Deployment) -> None:
     assert deployment.store.keys == []
     assert deployment.tables.blobs == {}
     assert deployment.find_task(task.id) == task
-    assert len(list(deployment.database.files.list_files(task.id))) == len(FILES)
+    groups = deployment.database.files.list_groups(task.plan_id or "")
+    assert sum(len(group.records) for group in groups) == len(FILES)
     assert deployment.metrics.values["ModelsDeleted"] == 1
     with pytest.raises(ModelNotFoundError):
         delete(deployment, task)
@@ -370,6 +372,39 @@ def test_it_is_deleted_while_a_duplicate_publishes_it(deployment: Deployment) ->
     assert deployment.store.keys == []
     assert find_dangling(deployment) == []
     assert deployment.database.tasks.list_due(float("inf"), 10) == [], "nothing is left to watch"
+
+
+def test_it_is_deleted_while_a_duplicate_copies_its_files(source: InMemoryModelSource) -> None:
+    """Two functions have the last message about copies. The slower one copies after the model was READY and deleted."""
+    deployment = Deployment(source, policy=TransferPolicy(group_files=1, copy_groups=1))
+    task = deployment.submit(NAME)
+    while deployment.find_task(task.id).stage is not Stage.PUBLISHING:
+        for message in deployment.receive():
+            deployment.deliver(message)
+    *others, last = deployment.receive()
+    assert isinstance(last, CopyFiles)
+    for message in others:
+        deployment.deliver(message)
+    copy, delete_objects = deployment.store.copy, deployment.store.delete
+
+    def delete_later(keys: Iterable[str]) -> None:
+        delete_objects(key for key in keys if not key.startswith("staging/"))
+
+    def overtake(source_key: str, key: str, *, size: int, etag: str) -> str:
+        deployment.store.copy = copy  # type: ignore[method-assign]
+        deployment.store.delete = delete_later  # type: ignore[method-assign]
+        deployment.deliver(last, deliveries=2)
+        deployment.run()
+        deployment.store.delete = delete_objects  # type: ignore[method-assign]
+        assert delete(deployment, task)
+        return copy(source_key, key, size=size, etag=etag)
+
+    deployment.store.copy = overtake  # type: ignore[method-assign]
+    deployment.deliver(last)
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+    assert [key for key in deployment.store.keys if not key.startswith("staging/")] == []
+    assert find_dangling(deployment) == []
+    assert deployment.receive() == []
 
 
 def test_a_task_whose_model_is_gone_is_not_watched_for_ever(deployment: Deployment) -> None:

@@ -30,13 +30,11 @@ def import_files(
     files: dict[str, bytes],
     policy: PicklePolicy = PicklePolicy.BLOCK,
     scanner: InMemoryPickleScanner | None = None,
-    seconds: float = 300.0,
 ) -> tuple[Deployment, Task]:
     deployment = Deployment(
         InMemoryModelSource({NAME: {"main": files}}),
         pickle_policy=policy,
         pickle_scanner=scanner or InMemoryPickleScanner(),
-        remaining=lambda: seconds,
     )
     task = deployment.submit(NAME)
     deployment.run()
@@ -454,21 +452,20 @@ def test_clean_opinion_does_not_override_a_finding() -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "policy", "seconds", "opinion"),
+    ("files", "policy", "opinion"),
     [
-        ({}, PicklePolicy.BLOCK, 300.0, None),
-        ({"a.bin": PLAIN}, PicklePolicy.OFF, 300.0, None),
-        ({"a.bin": PLAIN}, PicklePolicy.BLOCK, 90.0, SecondOpinion.UNVERIFIED),
-        ({"a.bin": pickle.dumps(bytes(4_200_000))}, PicklePolicy.BLOCK, 300.0, SecondOpinion.UNVERIFIED),
-        ({"a.pkl": build_tar()}, PicklePolicy.WARN, 300.0, SecondOpinion.UNVERIFIED),
+        ({}, PicklePolicy.BLOCK, None),
+        ({"a.bin": PLAIN}, PicklePolicy.OFF, None),
+        ({"a.bin": pickle.dumps(bytes(4_200_000))}, PicklePolicy.BLOCK, SecondOpinion.UNVERIFIED),
+        ({"a.pkl": build_tar()}, PicklePolicy.WARN, SecondOpinion.UNVERIFIED),
     ],
-    ids=["no pickle", "switched off", "no time", "too large", "cannot be looked through"],
+    ids=["no pickle", "switched off", "too large", "cannot be looked through"],
 )
-def test_second_scanner_is_skipped_without_pickles_or_time(
-    files: dict[str, bytes], policy: PicklePolicy, seconds: float, opinion: SecondOpinion | None
+def test_second_scanner_is_skipped_without_pickles(
+    files: dict[str, bytes], policy: PicklePolicy, opinion: SecondOpinion | None
 ) -> None:
     scanner = InMemoryPickleScanner()
-    deployment, task = import_files(MODEL | files, policy, scanner, seconds)
+    deployment, task = import_files(MODEL | files, policy, scanner)
     assert read_opinion(deployment, task) == (opinion, opinion)
     assert scanner.asked == []
 

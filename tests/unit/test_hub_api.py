@@ -141,9 +141,9 @@ def hub(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Hub:
     hub = Hub(deployment, HubClient(request.param), Metrics())
     read = deployment.store.read
 
-    def count_read(key: str, start: int, end: int) -> bytes:
+    def count_read(key: str, start: int, end: int, **options: Any) -> bytes:
         hub.reads[key] += 1
-        return read(key, start, end)
+        return read(key, start, end, **options)
 
     monkeypatch.setattr(deployment.store, "read", count_read)
     monkeypatch.setattr(wiring, "create_hub_reader", lambda: hub.reader)

@@ -170,7 +170,7 @@ def test_a_request_starts_the_import_and_later_ones_tell_its_progress() -> None:
         told.append(read_message(response).partition(": ")[2])
     assert told == [
         "0 of 2 files, 0 % of 300.1 kB. Retry in 10 s.",
-        "all files are verified and are being inspected. Retry in 10 s.",
+        "all files are verified and inspected. Retry in 10 s.",
     ]
     assert setup.invocations == 1, "the progress is read without another invocation"
     assert len(setup.tasks) == 1

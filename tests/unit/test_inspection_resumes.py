@@ -1,14 +1,17 @@
-"""An inspection that takes longer than one function: another function continues it without inspecting files twice."""
+"""An inspection at publication that takes longer than one function: another function continues it, and inspects no file
+twice.
+
+Publication inspects files without a report, such as those that were verified before the policy was changed.
+"""
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
 from modelhaul.domain.findings import ContentReport
-from modelhaul.domain.gate import GateReport
+from modelhaul.domain.gate import GateReport, PicklePolicy
 from modelhaul.domain.keys import inspection_key
 from modelhaul.domain.tasks import Task, TaskStatus
 from modelhaul.inspection import gate
@@ -50,10 +53,10 @@ def inspected(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-def import_files(files: dict[str, bytes], seconds: Iterator[float] | None = None) -> tuple[Deployment, Task]:
-    """`seconds` are the remaining seconds of the functions, one for each check."""
-    remaining = (lambda: next(seconds)) if seconds is not None else (lambda: 800.0)
-    deployment = Deployment(InMemoryModelSource({NAME: {"main": files}}), remaining=remaining)
+def import_files(files: dict[str, bytes], seconds: float = 800.0) -> tuple[Deployment, Task]:
+    """`seconds`: what each function has left."""
+    deployment = Deployment(InMemoryModelSource({NAME: {"main": files}}), remaining=lambda: seconds)
+    deployment.pickle_policy = PicklePolicy.OFF  # of the functions that verify the files
     task = deployment.submit(NAME)
     return deployment, task
 
@@ -70,7 +73,7 @@ def test_every_function_inspects_at_least_one_file(inspected: Counter[str]) -> N
     expected = read_report(whole, first)
     inspected.clear()
 
-    short, task = import_files(FILES, iter(lambda: 100.0, None))
+    short, task = import_files(FILES, 100.0)
     delivered = short.run()
     assert short.find_task(task.id).status is TaskStatus.DONE
     report = read_report(short, task)
@@ -115,9 +118,7 @@ def test_saved_reports_of_a_killed_function_are_reused(
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"version": 2}', b'{"version": 1, "reports": {"a": 1}}'])
 def test_unreadable_notes_are_ignored(content: bytes) -> None:
-    deployment, task = import_files(FILES)
-    seconds = iter([800.0] * 2 + [100.0] * 4)
-    deployment.remaining = lambda: next(seconds, 800.0)
+    deployment, task = import_files(FILES, 100.0)
     key = inspection_key(task.id)
     deployment.store.put(key, content, sha256=hashlib.sha256(content).hexdigest())
     deployment.run()
@@ -126,7 +127,7 @@ def test_unreadable_notes_are_ignored(content: bytes) -> None:
 
 
 def test_resumed_inspection_has_the_same_error() -> None:
-    deployment, task = import_files(FILES | {"z.pkl": SYSTEM}, iter(lambda: 100.0, None))
+    deployment, task = import_files(FILES | {"z.pkl": SYSTEM}, 100.0)
     deployment.run()
     error = deployment.find_task(task.id).error
     assert error is not None

@@ -25,10 +25,10 @@ from modelhaul.domain.errors import (
     TaskEndedError,
     TaskNotFoundError,
 )
-from modelhaul.domain.files import SourceFile
-from modelhaul.domain.messages import PlanImport, PublishModels, TransferFiles
+from modelhaul.domain.files import FileCounts, SourceFile
+from modelhaul.domain.messages import CopyFiles, Message, PlanImport, PublishModels, TransferFiles
 from modelhaul.domain.models import ModelStatus
-from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
+from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.imports.dispatch import group_files
 from modelhaul.inspection import gate
 from modelhaul.transfer.policy import TransferPolicy
@@ -429,28 +429,30 @@ def test_a_stored_blob_that_was_replaced_is_not_copied() -> None:
     assert deployment.read(source.prefix(NAME, "next") + "model.safetensors") == WEIGHTS
 
 
-def test_publishing_goes_on_in_other_functions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "_STOP_BEFORE", 0.0)
-    deployment, source = make_deployment({f"file-{number}.txt": b"%d" % number for number in range(9)}, batch_files=2)
+def test_several_functions_copy_the_files() -> None:
+    files = {f"file-{number}.txt": b"%d" % number for number in range(9)}
+    deployment, source = make_deployment(files, policy=TransferPolicy(group_files=2, copy_files=4))
     task = deployment.submit(NAME)
     while deployment.find_task(task.id).stage is not Stage.VERIFIED:
         for message in deployment.receive():
             deployment.deliver(message)
-    deployment.remaining = lambda: 30.0
-    handed_on: list[str] = []
+    sent: list[list[Message]] = []
     while messages := deployment.receive():
+        sent.append(messages)
+        assert all(
+            model.status is not ModelStatus.READY for model in deployment.database.models.find_models(task.model_ids)
+        )
         for message in messages:
-            assert isinstance(message, PublishModels)
-            handed_on.append(message.after)
             deployment.deliver(message)
-    assert handed_on == ["", "", "file-1.txt", "file-3.txt", "file-5.txt", "file-7.txt"], (
-        "one function inspects, and each of the others copies two files"
-    )
+    assert sent == [
+        [PublishModels(task_id=task.id)],
+        [CopyFiles(task_id=task.id, groups=groups, total=5) for groups in ((0, 1), (2, 3), (4,))],
+        [PublishModels(task_id=task.id, copied=True)],
+    ]
     assert deployment.find_task(task.id).status is TaskStatus.DONE
     deployment.check_promises(expect(source))
     # What other functions copied is known to be reusable as well.
     source.models[NAME]["next"] = {**source.models[NAME]["main"], "new.txt": b"new"}
-    deployment.remaining = lambda: 300.0
     source.bytes_read.clear()
     assert import_model(deployment, "next").status is TaskStatus.DONE
     assert list(source.bytes_read) == ["new.txt"]
@@ -460,15 +462,15 @@ def test_of_functions_that_finish_the_last_files_at_once_one_hands_the_task_on()
     deployment, source = make_deployment({f"{number}.bin": WEIGHTS + b"%d" % number for number in range(4)})
     task = deployment.submit(NAME)
     bring_to(deployment, task, Stage.TRANSFERRING)
-    finish = deployment.database.files.finish_files
+    record = deployment.database.leases.record_files
     together = Barrier(4, timeout=30)
 
-    def finish_together(*arguments: Any, **options: Any) -> Progress:
-        finish(*arguments, **options)
+    def record_together(*arguments: Any, **options: Any) -> FileCounts:
+        record(*arguments, **options)
         together.wait()
-        return deployment.find_task(task.id).progress
+        return FileCounts(files_done=4)
 
-    deployment.database.files.finish_files = finish_together  # type: ignore[method-assign]
+    deployment.database.leases.record_files = record_together  # type: ignore[method-assign]
     with ThreadPoolExecutor(4) as functions:
         list(functions.map(deployment.deliver, deployment.receive()))
     assert deployment.receive() == [PublishModels(task_id=task.id)]
@@ -643,15 +645,15 @@ def test_a_small_file_stored_by_a_try_that_died_is_not_copied_onto_itself() -> N
     deployment, source = make_deployment({"config.json": b"{}"})
     task = deployment.submit(NAME)
     bring_to(deployment, task, Stage.TRANSFERRING)
-    finish = deployment.database.files.finish_files
+    record = deployment.database.leases.record_files
 
     def die(*_: object, **__: object) -> None:
         raise StorageUnavailableError("DynamoDB request failed (InternalServerError).")
 
-    deployment.database.files.finish_files = die  # type: ignore[method-assign,assignment]
+    deployment.database.leases.record_files = die  # type: ignore[method-assign,assignment]
     (message,) = deployment.receive()
     deployment.deliver(message)
-    deployment.database.files.finish_files = finish  # type: ignore[method-assign]
+    deployment.database.leases.record_files = record  # type: ignore[method-assign]
     copied: list[str] = []
     copy = deployment.store.copy
 
@@ -707,19 +709,19 @@ def test_small_files_behind_a_slow_one_are_recorded_and_their_lease_is_kept(monk
 
         return call
 
-    monkeypatch.setattr(database.files, "finish_files", tell(database.files.finish_files))
+    monkeypatch.setattr(database.leases, "record_files", tell(database.leases.record_files))
     monkeypatch.setattr(database.tasks, "postpone_check", tell(database.tasks.postpone_check))
 
-    def is_kept(path: str) -> bool:
-        (record,) = database.files.find_files(task.id, [path])
+    def is_kept() -> bool:
         now, seen = deployment.clock.now, deployment.find_task(task.id)
-        return seen.progress.files_done == 29 and record.lease_until > now and seen.check_at > now
+        (group,) = database.files.list_groups(seen.plan_id or "")
+        return seen.progress.files_done == 29 and group.lease_until > now and seen.check_at > now
 
     def read_slowly(path: str, offset: int) -> None:
         if path != "file-00.json":
             return
         deployment.clock.now += 400  # more than a lease, and than the sweep waits
-        while not is_kept(path):
+        while not is_kept():
             assert written.wait(30)
             written.clear()
         due.append(deployment.sweeper.sweep_stale(lambda: 300.0))
@@ -736,8 +738,8 @@ def test_files_of_a_batch_whose_lease_was_lost_are_left_to_the_other_function(mo
     settings = replace(deployment.transferrer.settings, heartbeat=0.02)
     deployment.transferrer = replace(deployment.transferrer, settings=settings)
 
-    files, was_renewed, was_refused = deployment.database.files, threading.Event(), threading.Event()
-    renew_lease = files.renew_lease
+    leases, was_renewed, was_refused = deployment.database.leases, threading.Event(), threading.Event()
+    renew_lease = leases.renew_lease
 
     def renew(*arguments: Any, **options: Any) -> None:
         try:
@@ -747,13 +749,16 @@ def test_files_of_a_batch_whose_lease_was_lost_are_left_to_the_other_function(mo
             raise
         was_renewed.set()
 
-    monkeypatch.setattr(files, "renew_lease", renew)
+    monkeypatch.setattr(leases, "renew_lease", renew)
+
+    def find_plan() -> str:
+        return deployment.find_task(task.id).plan_id or ""
 
     def lose_lease(path: str, offset: int) -> None:
         if path == "file-2.json":
-            assert was_renewed.wait(30), "and file-0 is held back until the end"
+            assert was_renewed.wait(30)
             now = deployment.clock.now + 100  # later than any renewal by the first function
-            assert files.lease_file(task.id, "file-0.json", owner="other", now=now, until=now + 90)
+            assert leases.lease_group(find_plan(), 0, owner="other", now=now, until=now + 90)
             assert was_refused.wait(30)
 
     source.on_read = lose_lease
@@ -762,9 +767,9 @@ def test_files_of_a_batch_whose_lease_was_lost_are_left_to_the_other_function(mo
     for message in deployment.receive():
         deployment.deliver(message)
     assert was_refused.is_set()
-    records = {record.file.path: record.done for record in files.list_files(task.id)}
-    assert not records["file-0.json"]
-    files.renew_lease(task.id, "file-0.json", owner="other", until=deployment.clock.now + 200)
+    (group,) = deployment.database.files.list_groups(find_plan())
+    assert not group.done
+    leases.renew_lease(find_plan(), 0, owner="other", until=deployment.clock.now + 200)
     assert deployment.find_task(task.id).stage is Stage.TRANSFERRING
 
 
@@ -851,14 +856,20 @@ def test_unsafe_paths_are_refused_before_a_byte_moves(path: str) -> None:
 @given(sizes=st.lists(st.integers(0, 20 * 1024 * 1024), max_size=300))
 def test_groups_hold_every_file_once_and_stay_small(sizes: list[int]) -> None:
     files = [SourceFile(f"f{i}", n, Digest(Algorithm.GIT_SHA1, f"{i:040x}")) for i, n in enumerate(sizes)]
-    groups = group_files(files, TransferPolicy())
-    by_path = {f.path: f.size for f in files}
-    assert sorted(p for g in groups for p in g) == sorted(by_path)
+    groups = list(group_files(files, TransferPolicy()))
+    assert sorted(f.path for g in groups for f in g) == sorted(f.path for f in files)
     for group in groups:
-        large = [p for p in group if by_path[p] > 8 * 1024 * 1024]
-        assert len(group) <= 90
+        large = [f for f in group if f.size > 8 * 1024 * 1024]
+        assert len(group) <= 128
         assert not large or len(group) == 1
-        assert large or sum(by_path[p] for p in group) <= 64 * 1024 * 1024
+        assert large or sum(f.size for f in group) <= 64 * 1024 * 1024
+
+
+def test_lists_of_long_paths_are_split() -> None:
+    files = [SourceFile(f"{i:04}" + "ü" * 500, 1, Digest(Algorithm.GIT_SHA1, f"{i:040x}")) for i in range(300)]
+    groups = list(group_files(files, TransferPolicy()))
+    assert [f for g in groups for f in g] == files
+    assert max(sum(len(f.path.encode()) for f in g) for g in groups) <= 100_000
 
 
 def test_a_function_held_up_until_its_import_was_done_leaves_no_upload(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -884,3 +895,20 @@ def test_a_function_held_up_until_its_import_was_done_leaves_no_upload(monkeypat
     assert held == []
     assert deployment.find_task(task.id).status is TaskStatus.DONE
     assert list(deployment.store.list_uploads("")) == []
+
+
+@pytest.mark.parametrize("stage", [Stage.TRANSFERRING, Stage.VERIFIED, Stage.PUBLISHING])
+def test_import_of_a_version_without_plans_ends_and_publishes_nothing(stage: Stage) -> None:
+    deployment, _ = make_deployment()
+    task = deployment.submit(NAME)
+    deployment.receive()
+    tasks = deployment.tables.tasks
+    tasks[task.id] = replace(tasks[task.id], stage=stage)
+    deployment.sweep_until_quiet()
+    ended = deployment.find_task(task.id)
+    assert ended.error is not None
+    assert ended.error.type == "import-stalled"
+    deployment.check_promises({})
+    deployment.queue.send([PlanImport(task_id=task.id), PublishModels(task_id=task.id)])
+    deployment.run()
+    deployment.check_promises({})

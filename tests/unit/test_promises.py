@@ -15,13 +15,14 @@ The promises of the design, and where each is proven:
 import io
 import itertools
 import json
+import secrets
 import threading
 import uuid
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import md5, sha256, shake_256
 from typing import Any, cast
@@ -49,6 +50,7 @@ from modelhaul.domain.messages import AcceptArchive, Message
 from modelhaul.domain.models import Model, ModelStatus, Source
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.imports.retry import MAX_ATTEMPTS, TransferError
+from modelhaul.ports.content_checks import ContentChecker
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.transfer import reuse
 from modelhaul.transfer.policy import TransferPolicy
@@ -64,7 +66,7 @@ type Files = dict[str, bytes]
 # Everything a thousandth of its size, so that a history with many imports takes milliseconds.
 PART = 4096
 LARGE = 4096
-POLICY = TransferPolicy(small_file=LARGE, group_files=2, min_indexed=LARGE // 2)
+POLICY = TransferPolicy(small_file=LARGE, group_files=2, min_indexed=LARGE // 2, copy_groups=1)
 STREAM = StreamSettings(
     part_size=lambda _: PART,
     chunk=PART // 2,
@@ -159,8 +161,10 @@ class Effect(StrEnum):
 
 FROM_SOURCE = {Kind.SOURCE, Kind.LIMIT}
 FROM_STORAGE = {Kind.STORAGE, Kind.OUTAGE}
-BATCHES = {"send", "delete", "put_files", "put_blobs", "forget_blobs"}
+BATCHES = {"send", "delete", "put_groups", "put_blobs", "forget_blobs"}
 OPERATIONS = [
+    "add_opinions",
+    "check",
     "claim_import",
     "claim_models",
     "complete_upload",
@@ -169,21 +173,30 @@ OPERATIONS = [
     "create_upload",
     "delete",
     "fail_import",
+    "find_blobs",
+    "find_group",
+    "find_groups",
+    "find_models",
     "find_task",
-    "finish_files",
     "finish_import",
     "forget_blobs",
     "lease_deletion",
-    "lease_file",
-    "list_files",
+    "lease_group",
+    "list_copied",
+    "list_groups",
     "open_range",
     "postpone_check",
     "put",
     "put_blobs",
-    "put_files",
+    "put_group",
+    "put_groups",
     "readinto",
     "record_arrival",
+    "record_copied",
+    "record_files",
+    "record_progress",
     "record_task",
+    "release_lease",
     "release_models",
     "remove_model",
     "save_checkpoint",
@@ -388,6 +401,7 @@ class Promises(RuleBasedStateMachine):
         for target, name, value in (
             (model_source, "_LARGE", LARGE),
             (uuid, "uuid4", lambda: uuid.UUID(int=next(numbers), version=4)),
+            (secrets, "token_hex", lambda size: f"{next(numbers):0{2 * size}x}"),
         ):
             self.patches.enter_context(patch.object(target, name, value))
         self.trouble = Troublemaker(self.act_meanwhile)
@@ -395,7 +409,7 @@ class Promises(RuleBasedStateMachine):
             {name: {} for name in NAMES}, old_names={ALIAS: NAMES[0]}, served=self.serve_bytes
         )
         guarded = cast("InMemoryModelSource", Guarded("source", self.source, self.trouble))
-        self.deployment = WatchedDeployment(guarded, remaining=self.tell_remaining, policy=POLICY, batch_files=2)
+        self.deployment = WatchedDeployment(guarded, remaining=self.tell_remaining, policy=POLICY)
         queue = self.open_adapters()
         self.clock = self.deployment.clock
         self.database, self.store, self.queue = self.deployment.database, self.deployment.store, self.deployment.queue
@@ -406,6 +420,11 @@ class Promises(RuleBasedStateMachine):
             cast("Any", Guarded("store", self.store, self.trouble)),
             cast("Any", Guarded("queue", queue, self.trouble)),
             STREAM,
+        )
+        create_checker = self.deployment.transferrer.create_checker
+        self.deployment.transferrer = replace(
+            self.deployment.transferrer,
+            create_checker=lambda: cast("ContentChecker", Guarded("checker", create_checker(), self.trouble)),
         )
         self.waiting: list[Envelope] = []
         self.current: Message | None = None
@@ -867,16 +886,20 @@ class Promises(RuleBasedStateMachine):
             self.check_reuse(failed, again)
 
     def check_reuse(self, failed: Task, again: Task) -> None:
-        verified = [record for record in self.database.files.list_files(failed.id) if record.done]
+        verified = [record for record in self.list_records(failed) if record.sha256 is not None]
         recent = self.clock.now - failed.created_at.timestamp() < reuse.STAGED_BLOB_SECONDS
         self.deployment.sweep_until_quiet()
         assert self.deployment.find_task(again.id).status is TaskStatus.DONE
         self.settle()
-        records = {record.file.path: record for record in self.database.files.list_files(again.id)}
+        records = {record.file.path: record for record in self.list_records(self.deployment.find_task(again.id))}
         # What is found by its digest may have been found in a model that was deleted.
         for record in verified if recent and not self.deleted else []:
             if is_found_again(record):
                 assert records[record.file.path].reused, f"{record.file.path} was verified already"
+
+    def list_records(self, task: Task) -> list[FileRecord]:
+        groups = self.database.files.list_groups(task.plan_id) if task.plan_id is not None else ()
+        return [record for group in groups for record in group.records]
 
 
 def is_found_again(record: FileRecord) -> bool:

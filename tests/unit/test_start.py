@@ -35,7 +35,7 @@ BUILT = {
     "read_docs": set(),
     "plan_import": {"create_planner", "create_runner"},
     "transfer_files": {"create_transferrer", "create_runner"},
-    "publish_models": {"create_publisher", "create_runner"},
+    "publish_models": {"create_publisher", "create_copy_step", "create_runner"},
     "record_failure": {"create_runner"},
     "sweep_stale": {"create_sweeper"},
     "publish_ends": {"create_end_publisher"},

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ import pytest
 from modelhaul import wiring
 from modelhaul.catalog.delete import ModelDeleter
 from modelhaul.domain.errors import StorageUnavailableError
-from modelhaul.domain.messages import Message, PlanImport, PublishModels, TransferFiles, parse_message
+from modelhaul.domain.messages import CopyFiles, Message, PlanImport, PublishModels, TransferFiles, parse_message
 from modelhaul.domain.tasks import Task, TaskStatus
 from modelhaul.entrypoints.logs import create_logger
-from tests.fakes.deployment import Deployment
+from modelhaul.transfer.policy import TransferPolicy
+from tests.fakes.deployment import QUICK, Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.lambda_functions import Context, load_handler, read_event
 
@@ -21,6 +23,7 @@ NAME = "org/tiny"
 FUNCTIONS: dict[type[Message], str] = {
     PlanImport: "plan_import",
     TransferFiles: "transfer_files",
+    CopyFiles: "publish_models",
     PublishModels: "publish_models",
 }
 
@@ -32,7 +35,7 @@ def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
             {NAME: {"main": {"config.json": b"{}", "model.bin": b"w" * 9_000_000}, "next": {"config.json": b"{}"}}}
         )
     )
-    for name in ("planner", "transferrer", "publisher", "runner", "finisher", "sweeper", "metrics"):
+    for name in ("planner", "transferrer", "publisher", "copy_step", "runner", "finisher", "sweeper", "metrics"):
         monkeypatch.setattr(wiring, f"create_{name}", lambda name=name: getattr(deployment, name))
     return deployment
 
@@ -58,10 +61,14 @@ def invoke(function: str, *bodies: str, received: int = 1) -> list[str]:
     return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
 
-def run_functions(deployment: Deployment) -> None:
+def run_functions(deployment: Deployment) -> Counter[str]:
+    """Returns the number of messages of each kind."""
+    kinds: Counter[str] = Counter()
     while messages := deployment.receive():
         for message in messages:
             assert invoke(FUNCTIONS[type(message)], message.model_dump_json()) == []
+            kinds[message.kind] += 1
+    return kinds
 
 
 def test_a_model_goes_through_all_functions(deployment: Deployment) -> None:
@@ -70,11 +77,21 @@ def test_a_model_goes_through_all_functions(deployment: Deployment) -> None:
     assert deployment.find_task(task.id).status is TaskStatus.DONE
 
 
+def test_a_model_of_several_groups_is_copied_by_several_functions(deployment: Deployment) -> None:
+    deployment.policy = TransferPolicy(copy_groups=1)
+    deployment.connect(deployment.database, deployment.store, deployment.queue, QUICK)
+    task = deployment.submit(NAME)
+    kinds = run_functions(deployment)
+    assert (kinds["copy_files"], kinds["publish_models"]) == (2, 2)
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+
+
 def test_the_recorded_events_are_messages_of_this_version(deployment: Deployment) -> None:
     for kind, function in FUNCTIONS.items():
-        for record in read_event(function)["Records"]:
+        event = read_event(str(kind.model_fields["kind"].default))
+        for record in event["Records"]:
             assert isinstance(parse_message(record["body"]), kind)
-        assert load_handler(function)(read_event(function), Context()) == {"batchItemFailures": []}
+        assert load_handler(function)(event, Context()) == {"batchItemFailures": []}
 
 
 @pytest.mark.parametrize("body", ["", "{}", '{"version": 2, "kind": "plan_import", "task_id": "t"}', "[1]"])

@@ -50,7 +50,7 @@ class ImportSettings(TaskSettings, ModelSettings):
     pass
 
 
-class FileSettings(TaskSettings):
+class FileSettings(RegionSettings):
     files_table: str
 
 

@@ -3,7 +3,7 @@
 import base64
 import math
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from itertools import batched
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from modelhaul.adapters.aws import CALL_ERRORS, read_error_code
 from modelhaul.adapters.s3_client import (
     MAX_PARTS,
     MIB,
+    PARALLEL_COPIES,
     find_object,
     open_buffer,
     read_whole,
@@ -19,24 +20,23 @@ from modelhaul.adapters.s3_client import (
     translate,
     translate_errors,
 )
-from modelhaul.adapters.s3_uploads import S3MultipartUploads
+from modelhaul.adapters.s3_uploads import FullChecksum, S3MultipartUploads
 from modelhaul.domain.errors import ObjectGoneError, StorageUnavailableError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, GetObjectRequestTypeDef
 
 # A single call can copy up to 5 GB, but may exceed the read timeout. Parallel copies of parts do not.
 SINGLE_COPY_LIMIT = 1024 * MIB
-COPY_PART_SIZE = 512 * MIB
-PARALLEL_COPIES = 32
+COPY_PART_SIZE = 256 * MIB
 _MAX_DELETE_KEYS = 1000
 
 
 class S3ObjectStore(S3MultipartUploads):
     """Implements ObjectStore, and MultipartUploads: objects above `single_copy_limit` bytes are copied in parts.
 
-    Thread-safe, as its client is.
+    Thread-safe, as its client is. All copies share `PARALLEL_COPIES` threads for their parts.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class S3ObjectStore(S3MultipartUploads):
         super().__init__(client, bucket)
         self._single_copy_limit = single_copy_limit
         self._copy_part_size = copy_part_size
+        self._part_copiers = ThreadPoolExecutor(PARALLEL_COPIES, "copy-part")  # starts threads as they are needed
 
     def put(self, key: str, body: bytes | memoryview, *, sha256: str) -> str:
         with translate_errors("PutObject"):
@@ -73,15 +74,16 @@ class S3ObjectStore(S3MultipartUploads):
             )
         return strip_quotes(response["CopyObjectResult"]["ETag"])
 
-    def read(self, key: str, start: int, end: int) -> bytes:
+    def read(self, key: str, start: int, end: int, *, etag: str | None = None) -> bytes:
         if start >= end:  # HTTP ranges cannot be empty
             if self.find_object(key) is None:
                 raise ObjectGoneError("S3 GetObject failed (NoSuchKey).")
             return b""
+        request: GetObjectRequestTypeDef = {"Bucket": self._bucket, "Key": key, "Range": f"bytes={start}-{end - 1}"}
+        if etag is not None:
+            request["IfMatch"] = f'"{etag}"'
         try:
-            return read_whole(
-                lambda: self._client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={start}-{end - 1}")
-            )
+            return read_whole(lambda: self._client.get_object(**request))
         except CALL_ERRORS as error:
             if read_error_code(error) == "InvalidRange":
                 return b""
@@ -110,9 +112,7 @@ class S3ObjectStore(S3MultipartUploads):
 
     def _copy_in_parts(self, source_key: str, key: str, *, size: int, etag: str) -> str:
         part_size = max(self._copy_part_size, math.ceil(size / MAX_PARTS))
-        # Without a checksum, because S3 verifies its own copies, and the CRC-32 of the object is not known.
-        with translate_errors("CreateMultipartUpload"):
-            upload_id = self._client.create_multipart_upload(Bucket=self._bucket, Key=key)["UploadId"]
+        upload_id, checksum = self._create_copy(source_key, key)
 
         def copy_part(number: int, start: int) -> "CompletedPartTypeDef":
             with translate_errors("UploadPartCopy"):
@@ -127,13 +127,31 @@ class S3ObjectStore(S3MultipartUploads):
                 )
             return {"PartNumber": number, "ETag": response["CopyPartResult"]["ETag"]}
 
-        starts = range(0, size, part_size)
+        copies = [
+            self._part_copiers.submit(copy_part, number, start)
+            for number, start in enumerate(range(0, size, part_size), 1)
+        ]
         try:
-            with ThreadPoolExecutor(PARALLEL_COPIES) as pool:
-                parts = list(pool.map(copy_part, range(1, len(starts) + 1), starts))
-            return self._complete_parts(key, upload_id, parts, size)
+            return self._complete_parts(key, upload_id, [copy.result() for copy in copies], size, checksum)
         except BaseException:
+            # A part that S3 stores after the abort would remain.
+            wait([copy for copy in copies if not copy.cancel()])
             # If this fails too, a lifecycle rule of the bucket aborts the upload. The first error says more.
             with suppress(StorageUnavailableError):
                 self.abort_upload(key, upload_id)
             raise
+
+    def _create_copy(self, source_key: str, key: str) -> tuple[str, FullChecksum]:
+        """Return the ID of an upload for a copy, and the CRC-32 that S3 must verify the copy against.
+
+        The CRC-32 is missing if S3 does not have one of the whole source object.
+        """
+        with translate_errors("HeadObject"):
+            head = self._client.head_object(Bucket=self._bucket, Key=source_key, ChecksumMode="ENABLED")
+        with translate_errors("CreateMultipartUpload"):
+            if head.get("ChecksumType") != "FULL_OBJECT" or "ChecksumCRC32" not in head:
+                return self._client.create_multipart_upload(Bucket=self._bucket, Key=key)["UploadId"], {}
+            upload = self._client.create_multipart_upload(
+                Bucket=self._bucket, Key=key, ChecksumAlgorithm="CRC32", ChecksumType="FULL_OBJECT"
+            )
+        return upload["UploadId"], {"ChecksumCRC32": head["ChecksumCRC32"], "ChecksumType": "FULL_OBJECT"}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from modelhaul.adapters.aws import CALL_ERRORS, read_error_code
 from modelhaul.adapters.s3_client import (
@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 _MIN_PART_SIZE = 5 * MIB
 
 
+class FullChecksum(TypedDict, total=False):
+    """The CRC-32 of a whole object, in base64, as arguments of CompleteMultipartUpload."""
+
+    ChecksumCRC32: str
+    ChecksumType: Literal["FULL_OBJECT"]
+
+
 class S3MultipartUploads:
     """Thread-safe, as its client is."""
 
@@ -38,8 +45,11 @@ class S3MultipartUploads:
         self._bucket = bucket
 
     def create_upload(self, key: str) -> str:
+        # S3 computes the CRC-32 of the object from those of its parts. Copies of the object are verified against it.
         with translate_errors("CreateMultipartUpload"):
-            response = self._client.create_multipart_upload(Bucket=self._bucket, Key=key, ChecksumAlgorithm="CRC32")
+            response = self._client.create_multipart_upload(
+                Bucket=self._bucket, Key=key, ChecksumAlgorithm="CRC32", ChecksumType="FULL_OBJECT"
+            )
         return response["UploadId"]
 
     def upload_part(self, key: str, upload_id: str, number: int, body: memoryview, *, crc32: int) -> Part:
@@ -123,10 +133,17 @@ class S3MultipartUploads:
                 for upload in page.get("Uploads", []):
                     yield upload["Key"], upload["UploadId"]
 
-    def _complete_parts(self, key: str, upload_id: str, parts: "Sequence[CompletedPartTypeDef]", size: int) -> str:
+    def _complete_parts(
+        self,
+        key: str,
+        upload_id: str,
+        parts: "Sequence[CompletedPartTypeDef]",
+        size: int,
+        checksum: FullChecksum | None = None,
+    ) -> str:
         try:
             response = self._client.complete_multipart_upload(
-                Bucket=self._bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}
+                Bucket=self._bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}, **(checksum or {})
             )
         except CALL_ERRORS as error:
             code = read_error_code(error)

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from modelhaul.domain.digests import Digest
 from modelhaul.domain.errors import FileTooLargeError, InvalidReferenceError
+from modelhaul.domain.gate import FileCheck
 from modelhaul.domain.keys import MAX_KEY_BYTES, is_path, staging_prefix
 from modelhaul.domain.models import ResolvedModel
 
@@ -62,30 +63,57 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """A file of a task: first planned, then optionally leased and checkpointed, finally verified (with `sha256`)."""
+    """A file of a task: first planned, then stored and verified (`sha256`, `etag`), then checked (`check`).
+
+    `reused`: its content was already stored, and was copied within S3.
+    """
 
     task_id: str
     file: SourceFile
-    done: bool = False
     sha256: str | None = None
     etag: str | None = None
     reused: bool = False
-    checkpoint: Checkpoint | None = None
-    lease_until: float = 0.0
+    check: FileCheck | None = None
 
     @property
     def staging_key(self) -> str:
         return staging_prefix(self.task_id) + self.file.path
 
+    @property
+    def is_done(self) -> bool:
+        """Return whether the file is stored, verified and checked. Symlinks and submodules are done from the start."""
+        return self.file.kind is not FileKind.FILE or (self.sha256 is not None and self.check is not None)
+
 
 @dataclass(frozen=True, slots=True)
-class FileResult:
-    """A stored and verified file. `reused`: its content was already stored, and was copied within S3."""
+class FileGroup:
+    """Files of a task that a function transfers and checks together.
 
-    file: SourceFile
-    sha256: str
-    etag: str
-    reused: bool
+    `number` is unique within the plan. `done`: all files are done. `checkpoint` belongs to the first file that is not
+    stored.
+    """
+
+    plan_id: str
+    number: int
+    records: tuple[FileRecord, ...]
+    done: bool = False
+    checkpoint: Checkpoint | None = None
+    lease_until: float = 0.0
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of all files."""
+        return sum(record.file.size for record in self.records)
+
+
+@dataclass(frozen=True, slots=True)
+class FileCounts:
+    """Counts of a plan. `bytes_done` includes `bytes_reused`, and the bytes before checkpoints of unfinished files."""
+
+    files_done: int = 0
+    bytes_done: int = 0
+    bytes_reused: int = 0
+    groups_copied: int = 0
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from modelhaul.domain.findings import FileInspection, FileVerdict
+from modelhaul.domain.findings import ContentReport, FileInspection, FileVerdict
 
 _MAX_FLAGS = 100  # in a model's record
 _MIN_FLAGS = 8
@@ -38,6 +38,21 @@ class PickleOpinion:
 
     verdict: SecondOpinion
     reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FileCheck:
+    """Result of the checks that concern one file, regardless of the other files of its model.
+
+    `problem`: why the content does not have the format of the file's name, None if it has. `placeholder`: what the file
+    is instead of weights, None if it may be weights. `report`: the result of the inspection without its pickles, None
+    with PicklePolicy.OFF. `opinion`: the second scanner's verdict, None if the file has no pickles.
+    """
+
+    problem: str | None = None
+    placeholder: str | None = None
+    report: ContentReport | None = None
+    opinion: PickleOpinion | None = None
 
 
 @dataclass(frozen=True, slots=True)

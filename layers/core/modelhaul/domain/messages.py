@@ -29,20 +29,31 @@ class PlanImport(_Message):
 
 
 class TransferFiles(_Message):
-    """Transfer the task's files `paths` in one function. `restarts` counts the restarts of a file from byte 0."""
+    """Transfer the files of one group of the task. `restarts` counts the restarts of a file from byte 0."""
 
     kind: Literal["transfer_files"] = "transfer_files"
-    paths: tuple[str, ...] = Field(min_length=1)
+    group: int = Field(ge=0)
     restarts: int = Field(default=0, ge=0)
 
 
+class CopyFiles(_Message):
+    """Copy the files of some groups to their published keys, except the paths `left_out`. `total`: the number of groups
+    of the task that are copied.
+    """
+
+    kind: Literal["copy_files"] = "copy_files"
+    groups: tuple[int, ...] = Field(min_length=1)
+    total: int = Field(ge=1)
+    left_out: tuple[str, ...] = ()
+
+
 class PublishModels(_Message):
-    """Publish the task's models. `after` is the last path, in path order, that an earlier function has copied into
-    place. `resumed`: an earlier function has started the inspection.
+    """Check the task's models and start to publish them, or finish if their files are `copied`. `resumed`: an earlier
+    function has started the inspection.
     """
 
     kind: Literal["publish_models"] = "publish_models"
-    after: str = ""
+    copied: bool = False
     resumed: bool = False
 
 
@@ -73,7 +84,7 @@ class ObjectCreated(BaseModel):
     detail: _ObjectCreatedDetail
 
 
-type Message = AcceptArchive | PlanImport | TransferFiles | PublishModels
+type Message = AcceptArchive | PlanImport | TransferFiles | CopyFiles | PublishModels
 
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
 _ARCHIVE_ADAPTER: TypeAdapter[AcceptArchive | ObjectCreated] = TypeAdapter(AcceptArchive | ObjectCreated)

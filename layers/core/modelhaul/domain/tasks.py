@@ -21,8 +21,8 @@ class Stage(StrEnum):
     - UPLOADING: the archive has not arrived yet.
     - INSPECTING: the archive has arrived, and the models in it are being identified.
     - PLANNING: the files of the models are being listed.
-    - TRANSFERRING: the files are being stored and verified.
-    - VERIFIED: all files are verified, and their content is being inspected. No model is visible yet.
+    - TRANSFERRING: the files are being stored, verified and inspected.
+    - VERIFIED: all files are verified and inspected, and the models are being checked. No model is visible yet.
     - PUBLISHING: the files are being copied to their final location.
     - DONE: at least one model is READY.
     - FAILED: no model was imported.
@@ -75,7 +75,8 @@ class Task:
     most 90, empty until an archive is inspected. `failed_ids` are the models of a DONE task that failed. `skipped` are
     the directories of an archive that are not models. `selection` are the requested files of the model.
 
-    `transfer_began_at` is the start of the transfer, `bytes_counted_at` the last change of `progress.bytes_done`.
+    `plan_id` identifies the recorded files, once they are planned. `transfer_began_at` is the start of the transfer,
+    `bytes_counted_at` the last change of `progress.bytes_done`.
 
     `check_at` (epoch seconds) is when the sweep checks the task, unless a write postpones it. `sweeps` counts the
     checks since the last progress.
@@ -96,12 +97,18 @@ class Task:
     skipped: tuple[SkippedDirectory, ...] = ()
     failed_ids: tuple[str, ...] = ()
     selection: Selection = WHOLE
+    plan_id: str | None = None
     transfer_began_at: datetime | None = None
     bytes_counted_at: datetime | None = None
 
     @property
     def status(self) -> TaskStatus:
         return self.stage.status
+
+    @property
+    def is_unplanned(self) -> bool:
+        """Return whether the task lacks the plan that its stage requires."""
+        return self.plan_id is None and self.stage in (Stage.TRANSFERRING, Stage.VERIFIED, Stage.PUBLISHING)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Entry point of functions that a queue or a stream invokes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
@@ -18,10 +18,10 @@ type Remaining = Callable[[], float]
 """Remaining seconds of the function's execution time."""
 
 
-def run_step[M: Message](
-    event: dict[str, Any], context: LambdaContext, kind: type[M], step: Callable[[M, Remaining], None]
+def run_step(
+    event: dict[str, Any], context: LambdaContext, steps: Mapping[type[Message], Callable[[Any, Remaining], None]]
 ) -> dict[str, Any]:
-    """Run `step` for each message of an SQS event, and return the messages to redeliver.
+    """Run the step of its type for each message of an SQS event, and return the messages to redeliver.
 
     Only messages that are invalid, or whose outcome could not be recorded, are redelivered. Retries and waits are new
     messages (see `modelhaul.imports.retry`).
@@ -29,8 +29,10 @@ def run_step[M: Message](
 
     def handle_record(record: SQSRecord) -> None:
         message = parse_message(record.body)
-        if not isinstance(message, kind):
-            raise TypeError(f"Unexpected message {message.kind!r} in the queue for {kind.__name__}.")
+        step = steps.get(type(message))
+        if step is None:
+            expected = ", ".join(kind.__name__ for kind in steps)
+            raise TypeError(f"Unexpected message {message.kind!r} in the queue for {expected}.")
         _run(record, context, message, step)
 
     return _process(event, context, handle_record)

@@ -102,9 +102,9 @@ def _describe_stage(task: Task) -> str:
                 f"{_format_size(progress.bytes_total)}"
             )
         case Stage.VERIFIED:
-            return "all files are verified and are being inspected"
+            return "all files are verified and inspected"
         case Stage.PUBLISHING:
-            return "all files are inspected and are being published"
+            return "all files are being published"
     return "its files are being listed"
 
 

@@ -1,13 +1,14 @@
 """End tasks as failed or cancelled, and delete what they stored."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from modelhaul.domain.errors import (
     ArchiveRefusedError,
     ImportCancelledError,
+    ImportStalledError,
     InvalidModelError,
     ModelhaulError,
     StorageUnavailableError,
@@ -15,6 +16,7 @@ from modelhaul.domain.errors import (
     TaskNotFoundError,
     UnsafeModelError,
 )
+from modelhaul.domain.files import FileRecord
 from modelhaul.domain.keys import UPLOADED, manifest_key, staging_prefix
 from modelhaul.domain.models import Model, ModelError, ModelStatus
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus, describe_missing_task
@@ -82,17 +84,24 @@ class TaskFinisher:
         if task.archive is not None and task.archive.key.startswith(UPLOADED):
             self.archives.abort_uploads(task.archive.key)
         if _is_content_rejected(task, models):
-            self.store.delete(record.staging_key for record in self.files.list_files(task.id))
-        for model in models:
-            # The task owns a model only while it is WITHDRAWING: no other task can claim it before its release.
-            if model.task_id == task.id and model.status is ModelStatus.WITHDRAWING:
-                self._delete_published(model)
+            self.store.delete(record.staging_key for record in self._list_records(task))
+        # The task owns a model only while it is WITHDRAWING: no other task can claim it before its release.
+        owned = [m for m in models if m.task_id == task.id and m.status is ModelStatus.WITHDRAWING]
+        if owned:
+            self._delete_published(task, owned)
 
-    def _delete_published(self, model: Model) -> None:
-        abort_uploads(self.uploads, model.resolved.prefix)
-        records = self.files.list_files(model.task_id)
-        self.store.delete(key for key in map(model.resolved.locate, (r.file.path for r in records)) if key is not None)
-        self.store.delete([manifest_key(model.model_id)])
+    def _list_records(self, task: Task) -> Iterator[FileRecord]:
+        if task.plan_id is not None:
+            for group in self.files.list_groups(task.plan_id):
+                yield from group.records
+
+    def _delete_published(self, task: Task, models: Sequence[Model]) -> None:
+        for model in models:
+            abort_uploads(self.uploads, model.resolved.prefix)
+        paths = (record.file.path for record in self._list_records(task))
+        keys = (model.resolved.locate(path) for path in paths for model in models)
+        self.store.delete(key for key in keys if key is not None)
+        self.store.delete([manifest_key(model.model_id) for model in models])
 
     def finish_cleanup(self, task: Task) -> None:
         """Clean the task up for the last time, and release its models. No function may still be working on the task."""
@@ -133,6 +142,13 @@ class TaskFinisher:
                 "cleanup failed; the next sweep retries", extra={"task_id": task_id, "detail": storage_error.detail}
             )
         return ended
+
+
+def describe_unplanned(task: Task) -> ModelhaulError:
+    """Return the error for a task whose files were recorded by a version of the stack without plans."""
+    return ImportStalledError(
+        f"The stack was updated from an older version during the import (stage {task.stage}). Submit again."
+    )
 
 
 def abort_uploads(uploads: MultipartUploads, prefix: str) -> None:

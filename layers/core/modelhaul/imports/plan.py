@@ -1,9 +1,9 @@
 """The first step of an import: list the models' files and send the transfer messages."""
 
 import logging
-from collections.abc import Callable, Iterable
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import batched
 
 from modelhaul.domain.errors import EmptyModelError, RequiredFilesError
 from modelhaul.domain.file_selection import choose_files
@@ -12,7 +12,7 @@ from modelhaul.domain.messages import PlanImport
 from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul.domain.required_files import MAX_INDEX_SIZE, RequiredFiles, find_missing_files
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
-from modelhaul.imports.dispatch import CHECK_AFTER, send_transfers
+from modelhaul.imports.dispatch import CHECK_AFTER, SourceFiles, group_files, send_transfers, split_list
 from modelhaul.ports.byte_streams import read_verified
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.files import FileRepository
@@ -23,8 +23,6 @@ from modelhaul.ports.tasks import TaskRepository
 from modelhaul.transfer.policy import TransferPolicy
 
 logger = logging.getLogger(__name__)
-
-_BATCH_SIZE = 5_000  # files recorded between two heartbeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,36 +48,52 @@ class Planner:
         if task is None or task.status is not TaskStatus.PENDING:
             logger.info("plan skipped: task has ended", extra={"task_id": message.task_id})
             return
-        if task.stage is Stage.PLANNING:
-            listed = self._list_files(task)
-            files = [file for file in listed if file.kind is FileKind.FILE]
-            for batch in batched(listed, _BATCH_SIZE, strict=False):
-                self.tasks.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER)
-                self.files.put_files(task.id, batch)
-            totals = Progress(files_total=len(files), bytes_total=sum(f.size for f in files))
-            check_at = self.clock() + CHECK_AFTER
-            if not self.tasks.start_stage(task.id, Stage.TRANSFERRING, totals=totals, check_at=check_at):
-                # The task has ended, or another delivery of this message was faster and sends the same messages.
-                current = self.tasks.find_task(task.id)
-                if current is None or current.status is not TaskStatus.PENDING:
-                    return
-        else:
-            # The function of an earlier delivery died between recording the plan and sending its last message.
-            files = [record.file for record in self.files.list_files(task.id) if not record.done]
-        sent = send_transfers(self.queue, task.id, files, self.policy)
+        groups = self._plan(task) if task.stage is Stage.PLANNING else None
+        if groups is None:
+            # The function of an earlier delivery died before it sent its last message, or another delivery of this
+            # message was faster and sends the same messages, or the task has ended.
+            current = self.tasks.find_task(task.id)
+            if current is None or current.stage is not Stage.TRANSFERRING or current.plan_id is None:
+                return
+            pending = [group for group in self.files.list_groups(current.plan_id) if not group.done]
+            groups = {group.number: [record.file for record in group.records] for group in pending}
+        send_transfers(self.queue, task.id, groups)
         logger.info(
             "import planned",
             extra={
                 "task_id": task.id,
-                "files": len(files),
-                "bytes": sum(f.size for f in files),
-                "messages": sent,
+                "files": sum(len(files) for files in groups.values()),
+                "bytes": sum(file.size for files in groups.values() for file in files),
+                "messages": len(groups),
             },
         )
 
-    def _list_files(self, task: Task) -> list[SourceFile]:
+    def _plan(self, task: Task) -> dict[int, Sequence[SourceFile]] | None:
+        """Record the groups of files, and return those to transfer by number. Return None if another plan counts."""
+        files, not_followed = self._group_files(task)
+        # Functions finish at about the same time if the largest files are first.
+        files.sort(key=lambda group: -max(f.size for f in group) if group[0].size > self.policy.small_file else 0)
+        plan_id = f"{task.id}#{secrets.token_hex(4)}"
+        self.tasks.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER)
+        self.files.put_groups(plan_id, [*files, *not_followed])
+        totals = Progress(
+            files_total=sum(len(group) for group in files), bytes_total=sum(f.size for group in files for f in group)
+        )
+        check_at = self.clock() + CHECK_AFTER
+        started = self.tasks.start_stage(task.id, Stage.TRANSFERRING, totals=totals, plan_id=plan_id, check_at=check_at)
+        return dict(enumerate(files)) if started else None
+
+    def _group_files(self, task: Task) -> tuple[list[SourceFiles], list[SourceFiles]]:
+        """Return the groups of files, and the groups of symlinks and submodules. Raises EmptyModelError."""
+        listed = [file for files in self._list_files(task) for file in files]
+        groups = list(group_files((file for file in listed if file.kind is FileKind.FILE), self.policy))
+        if not groups:
+            raise EmptyModelError(f"{task.model_tag} has no files.")
+        return groups, list(split_list((file for file in listed if file.kind is not FileKind.FILE), self.policy))
+
+    def _list_files(self, task: Task) -> Iterator[list[SourceFile]]:
+        """Yield the selected files of each model."""
         source = self.open_source(task)
-        files: list[SourceFile] = []
         for model in self.models.find_models(task.model_ids):
             listed = list(source.list_files(model.resolved))
             if model.resolved.source is Source.GITHUB:
@@ -87,7 +101,6 @@ class Planner:
             chosen = FileList(model.resolved)
             for file in choose_files(model.resolved, listed):
                 chosen.add(file)
-            files += chosen.files
             if not model.resolved.selection.is_whole:
                 logger.info(
                     "excluded unselected files",
@@ -99,9 +112,7 @@ class Planner:
                         "bytes_left_out": sum(f.size for f in listed) - sum(f.size for f in chosen.files),
                     },
                 )
-        if not any(file.kind is FileKind.FILE for file in files):
-            raise EmptyModelError(f"{task.model_tag} has no files.")
-        return files
+            yield chosen.files
 
     def _check_required(self, source: ModelSource, model: ResolvedModel, files: Iterable[SourceFile]) -> None:
         """Check that a repository is a model. Raises RequiredFilesError.

@@ -22,7 +22,7 @@ from modelhaul.domain.errors import (
     TransientError,
     UploadGoneError,
 )
-from modelhaul.domain.messages import Message, TransferFiles
+from modelhaul.domain.messages import CopyFiles, Message, TransferFiles
 from modelhaul.domain.tasks import Stage
 from modelhaul.imports.dispatch import CHECK_AFTER
 from modelhaul.imports.finish import TaskFinisher
@@ -44,6 +44,7 @@ _STEP_NAMES = {
     "accept_archive": "inspecting the archive",
     "plan_import": "listing the model's files",
     "transfer_files": "transferring files",
+    "copy_files": "copying files",
     "publish_models": "publishing the model",
 }
 # The stages of a task in which each message still has work to do.
@@ -51,6 +52,7 @@ _STAGES = {
     "accept_archive": {Stage.UPLOADING, Stage.INSPECTING},
     "plan_import": {Stage.PLANNING},
     "transfer_files": {Stage.TRANSFERRING},
+    "copy_files": {Stage.PUBLISHING},
     "publish_models": {Stage.VERIFIED, Stage.PUBLISHING},
 }
 
@@ -161,10 +163,14 @@ class StepRunner:
         task = self.tasks.find_task(message.task_id)
         if task is None or task.stage not in _STAGES[message.kind]:
             return False
-        if not isinstance(message, TransferFiles):
-            return True
-        records = self.files.find_files(message.task_id, message.paths)
-        return any(not record.done and record.lease_until <= self.clock() for record in records)
+        plan_id = task.plan_id or ""
+        match message:
+            case TransferFiles():
+                groups = self.files.find_groups(plan_id, [message.group])
+                return any(not group.done and group.lease_until <= self.clock() for group in groups)
+            case CopyFiles():
+                return not self.files.list_copied(plan_id).issuperset(message.groups)
+        return True
 
     def _handle_error(self, message: Message, error: ModelhaulError, *, advanced: bool) -> None:
         decision = decide_retry(message, error, advanced=advanced)

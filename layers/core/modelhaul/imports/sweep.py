@@ -5,20 +5,19 @@ The sweep resends messages. This is always safe: every step determines the remai
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from modelhaul.catalog.delete import ModelDeleter
 from modelhaul.domain.errors import ImportStalledError, ModelhaulError
 from modelhaul.domain.messages import AcceptArchive, PlanImport, PublishModels
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
-from modelhaul.imports.dispatch import CHECK_AFTER, publish_if_complete, send_transfers
-from modelhaul.imports.finish import TaskFinisher
+from modelhaul.imports.dispatch import CHECK_AFTER, send_transfers, start_publishing
+from modelhaul.imports.finish import TaskFinisher, describe_unplanned
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.files import FileRepository
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.metrics import Metrics
 from modelhaul.ports.tasks import TaskRepository
-from modelhaul.transfer.policy import TransferPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +38,6 @@ class Sweeper:
     deleter: ModelDeleter
     metrics: Metrics
     clock: Clock
-    policy: TransferPolicy = field(default_factory=TransferPolicy)
 
     def sweep_stale(self, remaining: Callable[[], float]) -> int:
         """Recover due tasks and resume deletions until the `remaining()` seconds run out.
@@ -82,6 +80,9 @@ class Sweeper:
             stalled = ImportStalledError(f"The import made no progress for about 23 hours (stage {task.stage}).")
             self.finisher.fail(task.id, stalled)
             return
+        if task.is_unplanned:
+            self.finisher.fail(task.id, describe_unplanned(task))
+            return
         # Postponed before the messages are sent, because a later write could replace the heartbeats of the receivers.
         pause = min(_MAX_PAUSE, CHECK_AFTER * 2 ** (task.sweeps + 1))
         self.tasks.postpone_check(task.id, check_at=self.clock() + pause, sweeps=task.sweeps + 1)
@@ -100,8 +101,8 @@ class Sweeper:
         elif task.stage is Stage.PLANNING:
             self.queue.send([PlanImport(task_id=task.id)])
         else:
-            pending = [record for record in self.files.list_files(task.id) if not record.done]
+            pending = [group for group in self.files.list_groups(task.plan_id or "") if not group.done]
             now = self.clock()
-            send_transfers(self.queue, task.id, [r.file for r in pending if r.lease_until <= now], self.policy)
+            send_transfers(self.queue, task.id, [group.number for group in pending if group.lease_until <= now])
             if not pending:
-                publish_if_complete(self.tasks, self.queue, task.id, task.progress, check_at=now + CHECK_AFTER)
+                start_publishing(self.tasks, self.queue, task.id, check_at=now + CHECK_AFTER)

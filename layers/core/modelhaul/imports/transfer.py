@@ -1,24 +1,26 @@
-"""The second step of an import: store the files of a task in staging, and verify each of them.
+"""The second step of an import: store the files of a group in staging, verify each of them, and check its content.
 
 Files that are done are skipped. Content that is already stored is copied within S3. All other content is streamed.
 """
 
 import logging
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from modelhaul.domain.errors import LeaseLostError, ModelhaulError, StalledTransferError, TaskEndedError
-from modelhaul.domain.files import FileRecord
+from modelhaul.domain.files import FileCounts
 from modelhaul.domain.keys import staging_prefix
 from modelhaul.domain.messages import TransferFiles
-from modelhaul.domain.models import Model, ModelRoots
-from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
+from modelhaul.domain.models import ModelRoots
+from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.imports.dispatch import CHECK_AFTER, publish_if_complete
 from modelhaul.imports.finish import abort_uploads
 from modelhaul.imports.retry import TransferError
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.content import ContentIndex
-from modelhaul.ports.files import FileRepository
+from modelhaul.ports.content_checks import ContentChecker
+from modelhaul.ports.files import FileRepository, GroupLeases
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.metrics import Metrics
 from modelhaul.ports.model_sources import ModelSource
@@ -30,10 +32,11 @@ from modelhaul.transfer.engine import FileTransfer
 from modelhaul.transfer.large_files import CreateTransfer, LargeFileTransfer
 from modelhaul.transfer.policy import TransferPolicy
 from modelhaul.transfer.reuse import ContentReuse
-from modelhaul.transfer.session import FileLease, TransferSession
+from modelhaul.transfer.session import LEASE_SECONDS, TransferSession
 from modelhaul.transfer.settings import StreamSettings
 from modelhaul.transfer.small_files import SmallFileBatch
 from modelhaul.transfer.source import FileSource
+from modelhaul.transfer.staged import StagedFileChecks
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +48,13 @@ class Transferrer:
     tasks: TaskRepository
     models: ModelRepository
     files: FileRepository
+    leases: GroupLeases
     content: ContentIndex
     store: ObjectStore
     uploads: MultipartUploads
     queue: MessageQueue
     open_source: Callable[[Task], ModelSource]
+    create_checker: Callable[[], ContentChecker]
     metrics: Metrics
     clock: Clock
     settings: StreamSettings = field(default_factory=StreamSettings)
@@ -57,33 +62,27 @@ class Transferrer:
     create_transfer: CreateTransfer = FileTransfer
 
     def transfer_files(self, message: TransferFiles, remaining: Callable[[], float]) -> None:
-        """Transfer the message's files until they are done, or the `remaining()` seconds are nearly over.
+        """Transfer and check the files of the group until they are done, or the `remaining()` seconds are nearly over.
 
-        In the second case, a new message has the remaining files. A duplicate of a message is a no-op, because its
-        files are done or leased.
+        In the second case, a new message is sent for the rest. A duplicate of a message is a no-op, because its group
+        is done or leased.
 
         Raises TransferError.
         """
         task = self.tasks.find_task(message.task_id)
-        if task is None or task.stage is not Stage.TRANSFERRING:
+        if task is None or task.stage is not Stage.TRANSFERRING or task.plan_id is None:
             logger.info("transfer skipped: task is not transferring", extra={"task_id": message.task_id})
             return
-        models = self.models.find_models(task.model_ids)
-        pending = self._find_pending(message)
-        session = self._open_session(task, remaining)
-        if not models or not pending:
-            # The function that recorded the last file may have died before it started publishing.
-            session.publish_if_complete(task.progress)
-            return
-        lease = session.lease_file(pending[0].file.path)
-        if lease is None:
+        session = self._open_session(task, task.plan_id, message.group, remaining)
+        if session is None:
             logger.info(
-                "transfer skipped: file leased by another function",
-                extra={"task_id": task.id, "path": pending[0].file.path},
+                "transfer skipped: group is done or leased by another function",
+                extra={"task_id": task.id, "group": message.group},
             )
+            self._publish_if_complete(task, task.plan_id)
             return
         try:
-            self._transfer(message, session, lease, pending, models)
+            self._transfer(message, session)
         except (LeaseLostError, TaskEndedError) as error:
             logger.info(
                 "transfer stopped: lease lost or task ended", extra={"task_id": task.id, "detail": error.detail}
@@ -91,57 +90,67 @@ class Transferrer:
             self._abort_uploads_if_ended(task)
             return
         except Exception as error:
-            session.release_leases()
+            session.release()
             if isinstance(error, ModelhaulError):
                 raise TransferError(error, advanced=session.advanced) from error
             raise
         if session.paused:
-            session.release_leases()
+            session.release()
             if not session.advanced:
+                waiting = next(r for r in session.group.records if not r.is_done)
                 stalled = StalledTransferError(
-                    f"{lease.record.file.path}: no part was received before the function ran out of time."
+                    f"{waiting.file.path}: no part was received before the function ran out of time."
                 )
                 raise TransferError(stalled, advanced=False)
             self.queue.send([message.model_copy(update={"attempt": 1})])
             logger.info("transfer paused: out of time", extra={"task_id": task.id})
 
-    def _transfer(
-        self,
-        message: TransferFiles,
-        session: TransferSession,
-        lease: FileLease,
-        pending: list[FileRecord],
-        models: list[Model],
-    ) -> None:
-        source = FileSource(self.open_source(session.task), ModelRoots(models))
+    def _transfer(self, message: TransferFiles, session: TransferSession) -> None:
+        found = self.models.find_models(session.task.model_ids)
+        if len(found) < len(session.task.model_ids):
+            raise TaskEndedError(f"Task {session.task.id} has already ended, and a model was deleted.")
+        models = ModelRoots(found)
+        pending = [record for record in session.group.records if not record.is_done]
+        source = FileSource(self.open_source(session.task), models)
         reuse = ContentReuse(session, self.content, self.store, source, self.policy, first_attempt=message.attempt == 1)
-        source.prepare([record.file for record in pending])
+        checks = StagedFileChecks(self.create_checker, self.store, models)
+        source.prepare([record.file for record in pending if record.sha256 is None])
         small = [record for record in pending if record.file.size <= self.policy.small_file]
         if small:
             SmallFileBatch(
-                session=session,
-                lease=lease,
-                reuse=reuse,
-                store=self.store,
-                source=source,
-                policy=self.policy,
+                session=session, reuse=reuse, checks=checks, store=self.store, source=source, policy=self.policy
             ).transfer(small)
         large = LargeFileTransfer(
-            session=session, reuse=reuse, uploads=self.uploads, source=source, create_transfer=self.create_transfer
+            session=session,
+            reuse=reuse,
+            checks=checks,
+            uploads=self.uploads,
+            source=source,
+            create_transfer=self.create_transfer,
         )
         for record in pending:
             if record.file.size > self.policy.small_file and not session.paused:
                 large.transfer(record)
 
-    def _open_session(self, task: Task, remaining: Callable[[], float]) -> TransferSession:
-        def publish(progress: Progress) -> bool:
-            check_at = self.clock() + CHECK_AFTER
-            return publish_if_complete(self.tasks, self.queue, task.id, progress, check_at=check_at)
+    def _open_session(
+        self, task: Task, plan_id: str, number: int, remaining: Callable[[], float]
+    ) -> TransferSession | None:
+        """Lease the group. Return None if it is done, or leased to another function."""
 
+        def publish(counts: FileCounts) -> bool:
+            check_at = self.clock() + CHECK_AFTER
+            return publish_if_complete(self.tasks, self.queue, task, counts, check_at=check_at)
+
+        owner, now = str(uuid.uuid4()), self.clock()
+        group = self.leases.lease_group(plan_id, number, owner=owner, now=now, until=now + LEASE_SECONDS)
+        if group is None:
+            return None
         return TransferSession(
             task=task,
+            group=group,
+            owner=owner,
             tasks=self.tasks,
-            files=self.files,
+            leases=self.leases,
             metrics=self.metrics,
             clock=self.clock,
             settings=self.settings,
@@ -150,9 +159,14 @@ class Transferrer:
             publish_if_complete=publish,
         )
 
-    def _find_pending(self, message: TransferFiles) -> list[FileRecord]:
-        records = {r.file.path: r for r in self.files.find_files(message.task_id, message.paths)}
-        return [records[p] for p in message.paths if p in records and not records[p].done]
+    def _publish_if_complete(self, task: Task, plan_id: str) -> None:
+        """Start publishing if all files are done.
+
+        The function that recorded the last file may have died before it started publishing. Its message is then
+        delivered again.
+        """
+        counts = self.files.count_files(plan_id)
+        publish_if_complete(self.tasks, self.queue, task, counts, check_at=self.clock() + CHECK_AFTER)
 
     def _abort_uploads_if_ended(self, task: Task) -> None:
         """Abort the uploads of an ended task, which may have been cleaned up while this function was uploading."""

@@ -15,18 +15,19 @@ def conclude(
     reports: Mapping[str, ContentReport],
     digests: Mapping[str, str],
     named_by: Mapping[str, str],
-    opinions: Mapping[str, PickleOpinion | None],
+    opinions: Mapping[str, PickleOpinion],
     policy: PicklePolicy,
     incomplete: Iterable[str],
 ) -> GateReport:
     """Return the report of a model. Raises UnsafeModelError for findings that the policy blocks.
 
     The keys are file paths. `digests`: the SHA-256 of each file. `named_by`: for a file that another file lists, the
-    path of that other file. `incomplete`: flags of indexes with missing shards.
+    path of that other file. `opinions`: those on the files with pickles. `incomplete`: flags of indexes with missing
+    shards.
     """
     reasons: dict[str, list[str]] = {}
     for path, report in reports.items():
-        if found := _list_reasons(path, report, named_by.get(path), opinions[path], policy):
+        if found := _list_reasons(path, report, named_by.get(path), opinions.get(path), policy):
             reasons[path] = found
     left_out: dict[str, str] = {}
     if policy is PicklePolicy.BLOCK:
@@ -45,7 +46,7 @@ def conclude(
         reasons=tuple(line[:_MAX_REASON] for line in lines[:_MAX_REASONS]),
         flags=flags,
         scanned=tuple((path, digests[path]) for path, report in published.items() if report.is_loadable),
-        second_opinion=_combine_opinions([opinions[path] for path in published]),
+        second_opinion=_combine_opinions(opinions[path] for path in published if path in opinions),
         files=tuple(_record_file(path, digests[path], report) for path, report in published.items()),
         left_out=tuple(sorted(left_out)),
     )
@@ -88,8 +89,8 @@ def _flag_files(reports: Mapping[str, ContentReport]) -> Iterator[str]:
             yield f"not-scanned: {path}: {report.reason}"
 
 
-def _combine_opinions(opinions: Collection[PickleOpinion | None]) -> SecondOpinion | None:
-    verdicts = {opinion.verdict for opinion in opinions if opinion is not None}
+def _combine_opinions(opinions: Iterable[PickleOpinion]) -> SecondOpinion | None:
+    verdicts = {opinion.verdict for opinion in opinions}
     order = (SecondOpinion.MALICIOUS, SecondOpinion.UNVERIFIED, SecondOpinion.CLEAN)
     return next((verdict for verdict in order if verdict in verdicts), None)
 

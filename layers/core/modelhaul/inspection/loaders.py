@@ -7,6 +7,7 @@ https://github.com/huggingface/transformers/blob/main/src/transformers/modeling_
 import posixpath
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 _UNPICKLED = {
@@ -36,39 +37,42 @@ _TRAINING = re.compile(
     re.IGNORECASE,
 )
 
+# Several functions are called for the same path, one after the other.
+_parse_path = lru_cache(maxsize=32)(PurePosixPath)
+
 
 def is_unpickled(path: str) -> bool:
     """Return whether a common loader unpickles files of this name, and no other program reads them."""
-    if PurePosixPath(path).name == _CHECKPOINT_METADATA:
+    if _parse_path(path).name == _CHECKPOINT_METADATA:
         return True
-    return _find_suffix(path) in _UNPICKLED or _PYTORCH_BIN.fullmatch(PurePosixPath(path).name) is not None
+    return _find_suffix(path) in _UNPICKLED or _PYTORCH_BIN.fullmatch(_parse_path(path).name) is not None
 
 
 def may_be_unpickled(path: str) -> bool:
     """Return whether a common loader may unpickle files of this name. Other programs may also use the name."""
-    suffixes = {suffix.lower() for suffix in PurePosixPath(path).suffixes}
+    suffixes = {suffix.lower() for suffix in _parse_path(path).suffixes}
     return is_unpickled(path) or _find_suffix(path) in _SOMETIMES_UNPICKLED or bool(suffixes & _UNPICKLED)
 
 
 def is_weight_name(path: str) -> bool:
     """Return whether a file of this name contains weights, in any format."""
-    return is_unpickled(path) or PurePosixPath(path).suffix.lower() in _WEIGHTS
+    return is_unpickled(path) or _parse_path(path).suffix.lower() in _WEIGHTS
 
 
 def runs_when_loaded(path: str) -> bool:
     """Return whether loaders run the operations, layers or constructors in files of this name."""
-    return PurePosixPath(path).name in _RUN_WHEN_LOADED
+    return _parse_path(path).name in _RUN_WHEN_LOADED
 
 
 def is_text_name(path: str) -> bool:
     """Return whether programs read files of this name as text, whatever their content."""
-    name = PurePosixPath(path)
+    name = _parse_path(path)
     return name.suffix.lower() in _TEXTS or name.name in _TEXT_NAMES
 
 
 def is_training_state(path: str) -> bool:
     """Return whether the file is training state, which loaders for inference do not open."""
-    return _TRAINING.fullmatch(PurePosixPath(path).name) is not None
+    return _TRAINING.fullmatch(_parse_path(path).name) is not None
 
 
 def is_index(path: str) -> bool:
@@ -77,7 +81,7 @@ def is_index(path: str) -> bool:
 
 def names_files(path: str) -> bool:
     """Return whether loaders read the names of files to load from this JSON file."""
-    return is_index(path) or PurePosixPath(path).name in _NAMING
+    return is_index(path) or _parse_path(path).name in _NAMING
 
 
 def find_named_files(paths: Collection[str], list_names: Callable[[str], Iterable[str]]) -> Iterator[tuple[str, str]]:
@@ -99,13 +103,13 @@ def find_named_files(paths: Collection[str], list_names: Callable[[str], Iterabl
 
 def _is_framework_shard(shard: str, index: str) -> bool:
     """Return whether TensorFlow or Flax reads the shard. Each has its own index, and unpickles nothing."""
-    suffix = PurePosixPath(shard).suffix
-    return suffix in _FRAMEWORKS and f"{suffix}.index." in PurePosixPath(index).name
+    suffix = _parse_path(shard).suffix
+    return suffix in _FRAMEWORKS and f"{suffix}.index." in _parse_path(index).name
 
 
 def _find_suffix(path: str) -> str:
     """Return the last suffix in lower case that is not the suffix of a compression."""
-    suffixes = [suffix.lower() for suffix in PurePosixPath(path).suffixes]
+    suffixes = [suffix.lower() for suffix in _parse_path(path).suffixes]
     while len(suffixes) > 1 and _is_outer_suffix(*suffixes[-2:]):
         suffixes.pop()
     return suffixes[-1] if suffixes else ""

@@ -1,10 +1,11 @@
-"""Checks of files against the formats of their names. They apply with every policy, and before the inspection."""
+"""Checks of files against the formats of their names. They apply with every policy."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import PurePosixPath
 
 from modelhaul.domain.errors import InvalidModelError
 from modelhaul.domain.files import FileRecord
+from modelhaul.domain.gate import FileCheck
 from modelhaul.domain.json_streams import JsonError, ReadRange, check_object, list_shards, read_texts
 from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul.domain.required_files import MAX_INDEX_SIZE
@@ -12,7 +13,7 @@ from modelhaul.domain.selection import WHOLE, Selection
 from modelhaul.inspection.formats.safetensors import check_safetensors
 from modelhaul.inspection.formats.text import MAX_JSON
 from modelhaul.inspection.loaders import find_named_files, is_training_state, is_weight_name, names_files
-from modelhaul.inspection.opened import HEAD
+from modelhaul.inspection.opened import OpenedFile
 from modelhaul.inspection.placeholders import find_placeholder
 
 type OpenRecord = Callable[[FileRecord], ReadRange]
@@ -24,13 +25,24 @@ _MAX_SHARDS_IN_FLAG = 1_000
 _MAX_SHARD_NAME = 80  # characters
 
 
-def check_names(model: ResolvedModel, files: Mapping[str, FileRecord], open_record: OpenRecord) -> dict[str, str]:
-    """Check files against the formats of their names. `files` are the model's, by path.
+def check_name(file: OpenedFile) -> FileCheck:
+    """Check a file against the format of its name, regardless of the other files of its model."""
+    placeholder = find_placeholder(file.head, file.size)
+    return FileCheck(_find_problem(file, placeholder), placeholder)
+
+
+def check_names(
+    model: ResolvedModel, files: Mapping[str, FileRecord], checks: Mapping[str, FileCheck], open_record: OpenRecord
+) -> dict[str, str]:
+    """Check that the files have the formats of their names, and the indexes all shards. The keys are the model's paths.
 
     Return the files that other files name, each with the first file that names it. Raises InvalidModelError.
     """
     for path, record in files.items():
-        problem = _find_problem(model, path, record, files, open_record(record))
+        problem = checks[path].problem
+        if problem is None and path.endswith(_INDEXES) and model.source is not Source.HUGGINGFACE:
+            read, selection = open_record(record), model.selection
+            problem = _check_index(path, record, files, read, max_names=_MAX_SHARDS_IN_ERROR, selection=selection)
         if problem is not None:
             raise InvalidModelError(f"{path}: {problem}.")
     named_by: dict[str, str] = {}
@@ -39,15 +51,15 @@ def check_names(model: ResolvedModel, files: Mapping[str, FileRecord], open_reco
     return named_by
 
 
-def check_weights(path: str, files: Mapping[str, FileRecord], named_by: Collection[str], head: bytes) -> None:
-    """Raise InvalidModelError for a placeholder where weights must be. `head` are the first bytes of the file."""
-    if must_be_weights(path, files, named_by):
-        placeholder = find_placeholder(head, files[path].file.size)
-        if placeholder is not None:
+def check_weights(files: Mapping[str, FileRecord], checks: Mapping[str, FileCheck], named_by: Collection[str]) -> None:
+    """Raise InvalidModelError for a placeholder where weights must be."""
+    for path in files:
+        placeholder = checks[path].placeholder
+        if placeholder is not None and _must_be_weights(path, files, named_by):
             raise InvalidModelError(f"{path}: {placeholder}.")
 
 
-def must_be_weights(path: str, files: Mapping[str, FileRecord], named_by: Collection[str]) -> bool:
+def _must_be_weights(path: str, files: Mapping[str, FileRecord], named_by: Collection[str]) -> bool:
     if not files[path].file.size and path.endswith(".bin") and f"{path.removesuffix('.bin')}.xml" in files:
         # OpenVINO writes an empty file beside a model without weights.
         return False
@@ -68,18 +80,13 @@ def flag_incomplete(model: ResolvedModel, files: Mapping[str, FileRecord], open_
                 yield f"incomplete: {path}: {problem}"
 
 
-def _find_problem(
-    model: ResolvedModel, path: str, record: FileRecord, files: Collection[str], read: ReadRange
-) -> str | None:
-    size = record.file.size
-    if path.endswith(".safetensors"):
-        return find_placeholder(read(0, min(size, HEAD)), size) or check_safetensors(read, size)
-    if path in _PARSED:
-        return _check_json(read, size)
-    if names_files(path) and size > MAX_INDEX_SIZE:
-        return f"Index has {size:,} bytes; the limit is {MAX_INDEX_SIZE:,}"
-    if path.endswith(_INDEXES) and model.source is not Source.HUGGINGFACE:
-        return _check_index(path, record, files, read, max_names=_MAX_SHARDS_IN_ERROR, selection=model.selection)
+def _find_problem(file: OpenedFile, placeholder: str | None) -> str | None:
+    if file.path.endswith(".safetensors"):
+        return placeholder or check_safetensors(file.read, file.size)
+    if file.path in _PARSED:
+        return _check_json(file.read, file.size)
+    if names_files(file.path) and file.size > MAX_INDEX_SIZE:
+        return f"Index has {file.size:,} bytes; the limit is {MAX_INDEX_SIZE:,}"
     return None
 
 

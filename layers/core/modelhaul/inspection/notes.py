@@ -21,7 +21,7 @@ _MAX_SIZE = 1024 * 1024 * 1024  # bytes; larger than any notes
 
 @dataclass(slots=True)
 class InspectionNotes:
-    """Reports and opinions of the second scanner, by the file's path in the task."""
+    """Reports and opinions of the second scanner, by the file's path."""
 
     reports: dict[str, ContentReport] = field(default_factory=dict)
     opinions: dict[str, PickleOpinion] = field(default_factory=dict)
@@ -31,9 +31,11 @@ class InspectionNotes:
         self.reports = other.reports | self.reports
         self.opinions = other.opinions | self.opinions
 
-    def add(self, path: str, report: ContentReport) -> None:
+    def add(self, path: str, report: ContentReport, opinion: PickleOpinion | None) -> None:
         # The second scanner has its own copy of the pickles, and all pickles would fill the memory.
         self.reports[path] = replace(report, pickles=None)
+        if opinion is not None:
+            self.opinions[path] = opinion
 
 
 def load_notes(store: ObjectStore, task_id: str) -> InspectionNotes:

@@ -1,43 +1,50 @@
-"""Requests to the second scanner for the pickles of a model."""
+"""Requests to the second scanner for the pickles of files."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from modelhaul.domain.findings import ContentReport, FileVerdict
 from modelhaul.domain.gate import PickleOpinion, SecondOpinion
-from modelhaul.inspection.notes import InspectionNotes
 from modelhaul.ports.pickle_scanner import PickleScanner
 
-_MAX_SIZE = 16 * 1024 * 1024  # bytes of a model's pickles that the second scanner reads
+_MAX_SIZE = 16 * 1024 * 1024  # bytes of pickles that the second scanner reads
 _TIMEOUT = 60.0  # seconds
-_PUBLISHING_SECONDS = 90.0  # of the function's time, reserved for publishing; the scanner must not use them
 
 
 @dataclass(slots=True)
 class SecondScans:
-    """Pickles to scan. The opinions are stored in the notes."""
+    """Pickles to scan, of up to 16 MiB: those of the first paths, in whichever order the files are inspected."""
 
     scanner: PickleScanner
-    notes: InspectionNotes
     _pending: dict[str, bytes] = field(default_factory=dict)
-    _size: int = 0
+    _opinions: dict[str, PickleOpinion] = field(default_factory=dict)
+    _size: int = 0  # bytes, also of the scanned pickles
+    _end: str | None = None  # the first path that exceeds the limit
 
-    def begin_model(self) -> None:
-        self._size = 0
+    def add(self, path: str, report: ContentReport) -> PickleOpinion | None:
+        """Add the pickles of an inspected file. Return the opinion on them that is valid until they are scanned.
 
-    def add(self, path: str, pickles: bytes | None) -> None:
-        """Add the pickles of a file.
-
-        Record UNVERIFIED instead if `pickles` is None, or if the model's pickles exceed 16 MiB.
+        Return None for files that are not scanned: files without pickles, and files with findings.
         """
-        self._size += len(pickles or b"")
-        if pickles is None or self._size > _MAX_SIZE:
-            self.notes.opinions[path] = PickleOpinion(SecondOpinion.UNVERIFIED)
-        elif pickles:
-            self._pending[path] = pickles
+        self._size -= len(self._pending.pop(path, b""))
+        self._opinions.pop(path, None)
+        if not report.is_loadable or report.verdict is FileVerdict.UNSAFE or report.pickles == b"":
+            return None
+        if report.pickles is not None and (self._end is None or path < self._end):
+            self._pending[path] = report.pickles
+            self._size += len(report.pickles)
+            while self._size > _MAX_SIZE:
+                self._end = max(self._pending)
+                self._size -= len(self._pending.pop(self._end))
+        return PickleOpinion(SecondOpinion.UNVERIFIED)
 
-    def run(self, remaining: float) -> None:
-        """Scan the pending pickles. `remaining`: the seconds that the function has left."""
-        pending, self._pending = self._pending, {}
-        seconds = min(_TIMEOUT, remaining - _PUBLISHING_SECONDS)
-        opinions = self.scanner.scan(list(pending.values()), seconds=seconds) if pending and seconds > 0 else []
-        self.notes.opinions |= dict.fromkeys(pending, PickleOpinion(SecondOpinion.UNVERIFIED))
-        self.notes.opinions |= dict(zip(pending, opinions, strict=False))
+    def run(self, paths: Collection[str], *, seconds: float) -> dict[str, PickleOpinion]:
+        """Scan the pickles of these files that are not scanned yet. Return the opinions on the files by path.
+
+        The scan takes about `seconds` at most. Pickles that could not be scanned have no opinion.
+        """
+        pickles = {path: self._pending.pop(path) for path in paths if path in self._pending}
+        seconds = min(_TIMEOUT, seconds)
+        opinions = self.scanner.scan(list(pickles.values()), seconds=seconds) if pickles and seconds > 0 else []
+        self._opinions |= dict(zip(pickles, opinions, strict=False))
+        return {path: self._opinions[path] for path in paths if path in self._opinions}

@@ -19,6 +19,12 @@ class ContentIndex(Protocol):
         precedence.
         """
 
+    def find_group(self, fingerprint: str) -> dict[str, Blob]:
+        """Return the blobs of a group of small files, by digest. Empty if the group is unknown. Strongly consistent."""
+
+    def put_group(self, fingerprint: str, blobs: Iterable[tuple[str, Blob]], *, expires_at: float) -> None:
+        """Record the (digest, blob) pairs of a group of small files, until `expires_at` (epoch seconds)."""
+
     def forget_blob(self, digest: str, key: str) -> None:
         """Remove the digest's entries that refer to `key`."""
 

@@ -1,56 +1,66 @@
-"""Files of tasks, and the leases of the workers that transfer them."""
+"""Files of tasks in groups, and the leases of the functions that transfer the groups.
+
+`plan_id` identifies the files of a task as one planner has listed them (`Task.plan_id`). Every write is
+idempotent after a lost response, and every write of one group is atomic. Every method raises StorageUnavailableError.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from modelhaul.domain.files import Checkpoint, FileRecord, FileResult, SourceFile
-from modelhaul.domain.tasks import Progress
+from modelhaul.domain.files import Checkpoint, FileCounts, FileGroup, FileRecord, SourceFile
 
 
 class FileRepository(Protocol):
-    """Files of tasks. Every write is atomic, and idempotent after a lost response.
+    """Files of tasks in groups."""
 
-    Every method raises StorageUnavailableError.
-    """
+    def put_groups(self, plan_id: str, groups: Iterable[Sequence[SourceFile]]) -> None:
+        """Record groups of files, numbered from 0. A group of symlinks and submodules only is done immediately."""
 
-    def put_files(self, task_id: str, files: Iterable[SourceFile]) -> None:
-        """Record the planned files, and keep existing records. Symlinks and submodules are done immediately."""
+    def list_groups(self, plan_id: str) -> Iterator[FileGroup]:
+        """Yield all groups by number. Strongly consistent."""
 
-    def list_files(self, task_id: str) -> Iterator[FileRecord]:
-        """Yield all files of the task in path order. Strongly consistent."""
+    def find_groups(self, plan_id: str, numbers: Iterable[int]) -> list[FileGroup]:
+        """Return the recorded groups with these numbers, in any order. Strongly consistent."""
 
-    def find_files(self, task_id: str, paths: Sequence[str]) -> list[FileRecord]:
-        """Return the recorded files of `paths`, in any order. Strongly consistent."""
+    def count_files(self, plan_id: str) -> FileCounts:
+        """Return the counts of the plan. Strongly consistent."""
 
-    def lease_file(self, task_id: str, path: str, *, owner: str, now: float, until: float) -> FileRecord | None:
-        """Lease the file to `owner`. Return None if it is done, unknown, or leased to another owner at `now`."""
+    def record_copied(self, plan_id: str, numbers: Iterable[int]) -> FileCounts:
+        """Record that the files of up to 40 groups are at their published keys, and return the plan's new counts.
 
-    def renew_lease(self, task_id: str, path: str, *, owner: str, until: float) -> None:
+        Each group is counted once.
+        """
+
+    def list_copied(self, plan_id: str) -> set[int]:
+        """Return the numbers of the groups that `record_copied` recorded. Strongly consistent."""
+
+
+class GroupLeases(Protocol):
+    """Leases of groups. The owner of a lease stores the progress and results of the group."""
+
+    def lease_group(self, plan_id: str, number: int, *, owner: str, now: float, until: float) -> FileGroup | None:
+        """Lease the group to `owner`. Return None if it is done, unknown, or leased to another owner at `now`."""
+
+    def renew_lease(self, plan_id: str, number: int, *, owner: str, until: float) -> None:
         """Extend the lease. Raises LeaseLostError if `owner` no longer has the lease."""
 
-    def release_lease(self, task_id: str, path: str, *, owner: str) -> None:
+    def release_lease(self, plan_id: str, number: int, *, owner: str) -> None:
         """Release the lease. No-op if `owner` does not have the lease."""
 
     def save_checkpoint(
-        self,
-        task_id: str,
-        path: str,
-        checkpoint: Checkpoint | None,
-        *,
-        owner: str,
-        until: float,
-        check_at: float,
-    ) -> None:
-        """Store the checkpoint, or remove it if it is None.
+        self, plan_id: str, number: int, checkpoint: Checkpoint | None, *, owner: str, until: float
+    ) -> FileCounts:
+        """Store the checkpoint, or remove it if it is None, extend the lease, and return the plan's new counts.
 
-        The write also extends the lease, changes the task's `bytes_done` by the difference of the offsets, and
-        postpones the sweep. Raises LeaseLostError if `owner` no longer has the lease, TaskEndedError if the task is no
-        longer PENDING.
+        `bytes_done` changes by the difference of the offsets. Raises LeaseLostError if `owner` no longer has the lease.
         """
 
-    def finish_files(self, task_id: str, results: Sequence[FileResult], *, check_at: float) -> Progress:
-        """Mark up to 90 files as done, and return the task's new progress.
+    def record_files(
+        self, plan_id: str, number: int, records: Sequence[FileRecord], *, owner: str, until: float
+    ) -> FileCounts:
+        """Store the state of files of the group, extend the lease, and return the plan's new counts.
 
-        The write also removes the files' checkpoints and leases, and counts the files in the task. Files that are
-        already done, or were never planned, are not counted. Raises TaskEndedError if the task is no longer PENDING.
+        Files that become stored (`sha256` is set) end the group's checkpoint, and their bytes are counted. Files that
+        become done are counted. When all files are done, the group is done, and the lease
+        ends. Raises LeaseLostError if `owner` no longer has the lease, and the group is not done.
         """

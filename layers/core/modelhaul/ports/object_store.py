@@ -18,8 +18,11 @@ class ObjectStore(Protocol):
         Raises ObjectGoneError if the source is missing or its ETag is not `etag`. Leaves no unfinished upload.
         """
 
-    def read(self, key: str, start: int, end: int) -> bytes:
-        """Return bytes `start` to `end` (excluded) of an object, fewer if it ends before. Raises ObjectGoneError."""
+    def read(self, key: str, start: int, end: int, *, etag: str | None = None) -> bytes:
+        """Return bytes `start` to `end` (excluded) of an object, fewer if it ends before.
+
+        Raises ObjectGoneError if the object is missing, or does not have the `etag`.
+        """
 
     def find_object(self, key: str) -> tuple[int, str] | None:
         """Return the object's (size in bytes, ETag), or None if it does not exist."""

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from modelhaul.domain.files import FileCounts
 from modelhaul.domain.models import Source
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskPage, TaskStatus
 
@@ -33,11 +34,25 @@ class TaskRepository(Protocol):
         No-op if the task is at any other stage. Returns the current task, None if it does not exist.
         """
 
-    def start_stage(self, task_id: str, stage: Stage, *, check_at: float, totals: Progress | None = None) -> bool:
-        """Move a PENDING task forward to `stage`: TRANSFERRING with `totals`, VERIFIED or PUBLISHING.
+    def start_stage(
+        self,
+        task_id: str,
+        stage: Stage,
+        *,
+        check_at: float,
+        totals: Progress | None = None,
+        plan_id: str | None = None,
+    ) -> bool:
+        """Move a PENDING task forward to `stage`: TRANSFERRING with `totals` and `plan_id`, VERIFIED or PUBLISHING.
 
-        The write records when TRANSFERRING started. No-op if the task has reached the stage. Returns True only for the
-        call that moved the task.
+        The write records when TRANSFERRING started. VERIFIED sets the counts to the totals. No-op if the task has
+        reached the stage. Returns True only for the call that moved the task.
+        """
+
+    def record_progress(self, task_id: str, counts: FileCounts, *, check_at: float) -> bool:
+        """Store the counts of files and bytes, and postpone the sweep's check. Return whether the task is PENDING.
+
+        No-op if the stored counts have more files: the given counts are then older.
         """
 
     def postpone_check(self, task_id: str, *, check_at: float, sweeps: int | None = None) -> None:

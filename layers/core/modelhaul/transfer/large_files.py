@@ -1,11 +1,11 @@
-"""Transfer of one large file: copied inside S3 if its content is stored, else streamed from its source."""
+"""Transfer and check of one large file: copied inside S3 if its content is stored, else streamed from its source."""
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from modelhaul.domain.files import Checkpoint, FileRecord, FileResult, SourceFile
+from modelhaul.domain.files import Checkpoint, FileRecord, SourceFile
 from modelhaul.domain.objects import ObjectRange
 from modelhaul.ports.byte_streams import ByteStream
 from modelhaul.ports.multipart_uploads import MultipartUploads
@@ -13,9 +13,10 @@ from modelhaul.transfer.engine import FileTransfer, Moved, Paused
 from modelhaul.transfer.lease import Lease
 from modelhaul.transfer.policy import estimate_copy_time
 from modelhaul.transfer.reuse import ContentReuse
-from modelhaul.transfer.session import FileLease, TransferSession
+from modelhaul.transfer.session import MAX_CHECK_SECONDS, TransferSession
 from modelhaul.transfer.settings import StreamSettings
 from modelhaul.transfer.source import FileSource
+from modelhaul.transfer.staged import StagedFileChecks
 
 logger = logging.getLogger(__name__)
 
@@ -51,48 +52,62 @@ class CreateTransfer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LargeFileTransfer:
-    """Transfers large files one after the other, each under its own lease."""
+    """Transfers and checks the large files of a group one after the other."""
 
     session: TransferSession
     reuse: ContentReuse
+    checks: StagedFileChecks
     uploads: MultipartUploads
     source: FileSource
     create_transfer: CreateTransfer = FileTransfer
 
     def transfer(self, record: FileRecord) -> None:
-        """Transfer and record the file, or set `session.paused` if time ran out.
+        """Transfer, check and record the file, or set `session.paused` if time ran out.
 
-        No-op if the file is done, or leased to another function. Raises LeaseLostError, TaskEndedError, and the errors
-        of the source and the store.
+        Raises LeaseLostError, TaskEndedError, and the errors of the source and the store.
         """
+        session = self.session
         # A copy cannot be interrupted. The first file of a session is tried regardless of its size, because no later
         # session has more time for it.
-        needed = estimate_copy_time(record.file.size) if self.session.advanced else 0
-        if self.session.is_out_of_time(needed=needed):
-            self.session.paused = True
+        needed = estimate_copy_time(record.file.size) if session.advanced else 0
+        if session.is_out_of_time(needed=needed):
+            session.paused = True
             return
-        lease = self.session.lease_file(record.file.path)
-        if lease is None:
+        stored = self._store(record) if record.sha256 is None else record
+        if stored is None:
+            session.paused = True
             return
-        result = self._copy(lease) or self._stream(lease)
-        if result is not None:
-            self.reuse.index([result])
-            self.session.record_files([result])
+        session.advanced |= record.sha256 is None
+        if not session.has_time_to_check():
+            session.record_files([stored])
+            session.paused = True
+            return
+        session.renew(busy=MAX_CHECK_SECONDS)  # no heartbeat can be sent during the check
+        checked = self.checks.check(stored)
+        session.record_files(self.checks.add_opinions([checked], seconds=session.find_scan_time()))
 
-    def _copy(self, lease: FileLease) -> FileResult | None:
-        if lease.record.checkpoint is not None:
-            return None
-        return self.reuse.reuse(lease.record, self.reuse.find_blobs([lease.record.file.digest]), lease)
+    def _store(self, record: FileRecord) -> FileRecord | None:
+        """Return the stored record, or None if time ran out."""
+        # The checkpoint is that of the first file that is not stored.
+        checkpoint = self.session.take_checkpoint()
+        stored = None
+        if checkpoint is None:
+            stored = self.reuse.reuse(record, self.reuse.find_blobs([record.file.digest]))
+        if stored is None:
+            stored = self._stream(record, checkpoint)
+        if stored is not None:
+            self.reuse.index([stored])
+        return stored
 
-    def _stream(self, lease: FileLease) -> FileResult | None:
-        record, file = lease.record, lease.record.file
+    def _stream(self, record: FileRecord, checkpoint: Checkpoint | None) -> FileRecord | None:
+        file = record.file
         logger.info(
             "transfer started",
             extra={
                 "task_id": record.task_id,
                 "path": file.path,
                 "bytes": file.size,
-                "offset": record.checkpoint.offset if record.checkpoint else 0,
+                "offset": checkpoint.offset if checkpoint else 0,
             },
         )
         transfer = self.create_transfer(
@@ -100,9 +115,9 @@ class LargeFileTransfer:
             key=record.staging_key,
             open_range=lambda start, end: self.source.open_range(file, start, end),
             uploads=self.uploads,
-            lease=lease,
+            lease=self.session,
             remaining=self.session.remaining,
-            checkpoint=record.checkpoint,
+            checkpoint=checkpoint,
             origin=self.source.locate(file),
             settings=self.session.settings,
         )
@@ -111,6 +126,5 @@ class LargeFileTransfer:
         finally:
             self.session.advanced |= transfer.advanced
         if isinstance(outcome, Paused):
-            self.session.paused = True
             return None
-        return FileResult(file, outcome.sha256, outcome.etag, reused=False)
+        return replace(record, sha256=outcome.sha256, etag=outcome.etag)

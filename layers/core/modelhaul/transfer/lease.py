@@ -1,4 +1,4 @@
-"""The interface through which a transfer uses the lease of its file."""
+"""The interface through which a transfer uses the lease of its group of files."""
 
 from typing import Protocol
 
@@ -6,10 +6,10 @@ from modelhaul.domain.files import Checkpoint
 
 
 class Lease(Protocol):
-    """The lease of a file by this function. Every method renews the lease.
+    """The lease of a group by this function. Every method renews the lease.
 
     Every method raises LeaseLostError if this function no longer has the lease: either the lease expired and another
-    function leased the file, or the file is done.
+    function leased the group, or the group is done.
     """
 
     def confirm(self) -> None:

@@ -1,5 +1,6 @@
-"""Policy for grouping files into messages and for indexing content."""
+"""Policy for grouping files and for indexing content."""
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,16 +15,21 @@ _COPY_RATE = 1e9  # bytes per second of a copy within S3 in many parallel parts;
 class TransferPolicy:
     """Sizes are bytes.
 
-    A file of up to `small_file` is transferred whole, in memory. A message has at most `group_files` small files, with
-    at most `group_bytes` in total. Their records and the task's counter fit into one DynamoDB transaction (100
-    actions). Content of at least `min_indexed` is also indexed by its SHA-256. Smaller content is indexed only by its
-    published digest, because each index entry costs as much to write as the file's record.
+    A file of up to `small_file` is transferred whole, in memory. A group has at most `group_files` small files, with at
+    most `group_bytes` in total, and its list of files takes about `group_listing` at most, so that its record fits into
+    a DynamoDB item (400 KB). Verified content of at least `min_indexed` is indexed by each of its digests. Smaller
+    content is indexed with its whole group until it is published, because each index entry costs a write. A message has
+    at most `copy_groups` groups to copy, with at most `copy_files` files and `copy_bytes`.
     """
 
     small_file: int = 8 * _MIB
-    group_files: int = 90
+    group_files: int = 128
     group_bytes: int = 64 * _MIB
+    group_listing: int = 100_000
     min_indexed: int = _MIB // 4
+    copy_groups: int = 40
+    copy_files: int = 512
+    copy_bytes: int = 32 * 1024 * _MIB
 
 
 def list_digests(file: SourceFile, sha256: str, policy: TransferPolicy) -> Iterable[str]:
@@ -36,3 +42,11 @@ def list_digests(file: SourceFile, sha256: str, policy: TransferPolicy) -> Itera
 def estimate_copy_time(size: int) -> float:
     """Return the seconds that a copy of `size` bytes within S3 may take."""
     return size / _COPY_RATE
+
+
+def fingerprint_group(files: Iterable[SourceFile], policy: TransferPolicy) -> tuple[str, frozenset[str]]:
+    """Return a fingerprint of the small contents of a group, regardless of their names, and their digests."""
+    digests = [
+        str(file.digest) for file in files if file.size < policy.min_indexed and file.digest.algorithm.identifies
+    ]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest(), frozenset(digests)

@@ -1,17 +1,16 @@
 """Reuse of content that is already stored, regardless of its model and source."""
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from modelhaul.domain.digests import Algorithm, Digest, FileHasher
 from modelhaul.domain.errors import ObjectGoneError, SourceUnavailableError
-from modelhaul.domain.files import FileRecord, FileResult, SourceFile
+from modelhaul.domain.files import FileGroup, FileRecord, SourceFile
 from modelhaul.domain.objects import Blob
 from modelhaul.ports.content import ContentIndex
 from modelhaul.ports.object_store import ObjectStore
-from modelhaul.transfer.lease import Lease
-from modelhaul.transfer.policy import TransferPolicy, estimate_copy_time, list_digests
+from modelhaul.transfer.policy import TransferPolicy, estimate_copy_time, fingerprint_group, list_digests
 from modelhaul.transfer.session import TransferSession
 from modelhaul.transfer.source import FileSource
 
@@ -37,16 +36,35 @@ class ContentReuse:
         wanted = [str(digest) for digest in digests]
         return self.content.find_blobs(wanted) if wanted else {}
 
-    def reuse(self, record: FileRecord, blobs: dict[str, Blob], lease: Lease) -> FileResult | None:
+    def find_group(self, files: Iterable[SourceFile]) -> dict[str, Blob]:
+        """Return the small content that an earlier import has stored for an equal group of files, by digest."""
+        fingerprint, digests = fingerprint_group(files, self.policy)
+        return self.content.find_group(fingerprint) if digests else {}
+
+    def reuse(self, record: FileRecord, blobs: Mapping[str, Blob]) -> FileRecord | None:
         """Copy the file's content from one of the `blobs`. Return None if no blob has it, or its object is gone."""
         file = record.file
         blob = blobs.get(str(file.digest))
         if blob is None or blob.size != file.size:
             return None
         is_certain = blob.key == record.staging_key or file.digest.algorithm.identifies
-        return self._copy_blob(record, blob, lease) if is_certain or self._is_equal(file, blob, lease) else None
+        return self._copy_blob(record, blob) if is_certain or self._is_equal(file, blob) else None
 
-    def reuse_sha256(self, record: FileRecord, sha256: str, lease: Lease) -> FileResult | None:
+    def reuse_from_group(self, record: FileRecord, blobs: dict[str, Blob]) -> FileRecord | None:
+        """Copy the file's content from one of the `blobs` of `find_group`.
+
+        Return None if no blob has it. If its object is gone, the other objects are too, and `blobs` is cleared.
+        """
+        blob = blobs.get(str(record.file.digest))
+        if blob is None or blob.size != record.file.size:
+            return None
+        try:
+            return self._copy_object(record, blob)
+        except ObjectGoneError:
+            blobs.clear()
+            return None
+
+    def reuse_sha256(self, record: FileRecord, sha256: str) -> FileRecord | None:
         """Copy the file's content if content with this SHA-256 is already stored.
 
         For files whose published digest (CRC-32) does not identify content. Their SHA-256 is known only after they are
@@ -55,42 +73,65 @@ class ContentReuse:
         if record.file.digest.algorithm.identifies or record.file.size < self.policy.min_indexed:
             return None
         for blob in self.find_blobs([Digest(Algorithm.SHA256, sha256)]).values():
-            if (copied := self._copy_blob(record, blob, lease)) is not None:
+            if (copied := self._copy_blob(record, blob)) is not None:
                 return copied
         return None
 
-    def index(self, results: Sequence[FileResult]) -> None:
-        """Index the files as content that other imports can reuse.
+    def index(self, records: Sequence[FileRecord]) -> None:
+        """Index stored files as content that other imports can reuse, except small content (see `index_group`).
 
-        Files are indexed before they are recorded as done. If the import fails between the two writes, the next import
-        can still reuse the verified files.
+        Files are indexed before they are recorded. If the import fails between the two writes, the next import can
+        still reuse the verified files.
         """
         blobs = [
-            (digest, Blob(r.sha256, FileRecord(self.session.task.id, r.file).staging_key, r.file.size, r.etag))
-            for r in results
-            if not r.reused
-            for digest in list_digests(r.file, r.sha256, self.policy)
+            (digest, to_blob(record))
+            for record in records
+            if not record.reused and record.file.size >= self.policy.min_indexed
+            for digest in list_digests(record.file, record.sha256 or "", self.policy)
         ]
         if blobs:
             self.content.put_blobs(blobs, expires_at=self.session.clock() + STAGED_BLOB_SECONDS)
 
-    def _copy_blob(self, record: FileRecord, blob: Blob, lease: Lease) -> FileResult | None:
-        file = record.file
-        if blob.key == record.staging_key:
-            # The function of an earlier attempt stored the content here, and died before it recorded the file as done.
-            is_there = self.store.find_object(blob.key) == (blob.size, blob.etag)
-            return FileResult(file, blob.sha256, blob.etag, reused=False) if is_there else None
-        if blob.size > self.policy.small_file:
-            lease.renew(busy=estimate_copy_time(file.size))  # no heartbeat can be sent during a copy
-        try:
-            etag = self.store.copy(blob.key, record.staging_key, size=blob.size, etag=blob.etag)
-        except ObjectGoneError:
-            for digest in list_digests(file, blob.sha256, self.policy):
-                self.content.forget_blob(digest, blob.key)
-            return None
-        return FileResult(file, blob.sha256, etag, reused=True)
+    def index_group(self, group: FileGroup, records: Sequence[FileRecord]) -> None:
+        """Index the small content of a group with one entry, so that the next import of an equal group can reuse it."""
+        fingerprint, digests = fingerprint_group((record.file for record in group.records), self.policy)
+        stored = {record.file.path: record for record in (*group.records, *records) if record.sha256 is not None}
+        blobs = {str(r.file.digest): to_blob(r) for r in stored.values() if str(r.file.digest) in digests}
+        if blobs:
+            self.content.put_group(fingerprint, blobs.items(), expires_at=self.session.clock() + STAGED_BLOB_SECONDS)
 
-    def _is_equal(self, file: SourceFile, blob: Blob, lease: Lease) -> bool:
+    def _copy_blob(self, record: FileRecord, blob: Blob) -> FileRecord | None:
+        try:
+            return self._copy_object(record, blob)
+        except ObjectGoneError:
+            for digest in list_digests(record.file, blob.sha256, self.policy):
+                self.content.forget_blob(digest, blob.key)
+            return self._copy_hidden(record, blob)
+
+    def _copy_object(self, record: FileRecord, blob: Blob) -> FileRecord | None:
+        """Copy the blob's object. Return None if it should be at the file's own key, but is not.
+
+        Raises ObjectGoneError.
+        """
+        if blob.key == record.staging_key:
+            # The function of an earlier attempt stored the content here, and died before it recorded the file.
+            is_there = self.store.find_object(blob.key) == (blob.size, blob.etag)
+            return replace(record, sha256=blob.sha256, etag=blob.etag) if is_there else None
+        if blob.size > self.policy.small_file:
+            self.session.renew(busy=estimate_copy_time(blob.size))  # no heartbeat can be sent during a copy
+        etag = self.store.copy(blob.key, record.staging_key, size=blob.size, etag=blob.etag)
+        return replace(record, sha256=blob.sha256, etag=etag, reused=True)
+
+    def _copy_hidden(self, record: FileRecord, gone: Blob) -> FileRecord | None:
+        """Copy the file's content from the entry that was hidden by the entry of `gone`.
+
+        The permanent entries of an import that failed after copying files hide those of its verified files in staging.
+        """
+        found = self.content.find_blobs(list_digests(record.file, gone.sha256, self.policy))
+        hidden = next((b for b in found.values() if b.sha256 == gone.sha256 and b.key != gone.key), None)
+        return self._copy_blob(record, hidden) if hidden is not None else None
+
+    def _is_equal(self, file: SourceFile, blob: Blob) -> bool:
         """Read the whole file, without storing it, and return whether its SHA-256 equals the blob's.
 
         Return False without reading if the remaining time may be too short, or if an earlier attempt failed. The file
@@ -114,5 +155,12 @@ class ContentReuse:
                     if self.session.is_out_of_time():
                         return False
                     renewed = time.monotonic()
-                    lease.renew()
+                    self.session.renew()
         return hasher.verify(file.path) == blob.sha256
+
+
+def to_blob(record: FileRecord) -> Blob:
+    """Return a stored file as content that can be copied. Raises ValueError if the file is not stored."""
+    if record.sha256 is None or record.etag is None:
+        raise ValueError(f"{record.file.path} is not stored")
+    return Blob(record.sha256, record.staging_key, record.file.size, record.etag)

@@ -1,15 +1,14 @@
-"""The transfer session: one function's work on one message."""
+"""The transfer session: one function's work on one group of files."""
 
 import logging
-import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
-from modelhaul.domain.errors import StorageUnavailableError
-from modelhaul.domain.files import Checkpoint, FileRecord, FileResult
-from modelhaul.domain.tasks import Progress, Task
+from modelhaul.domain.errors import StorageUnavailableError, TaskEndedError
+from modelhaul.domain.files import Checkpoint, FileCounts, FileGroup, FileRecord
+from modelhaul.domain.tasks import Task
 from modelhaul.ports.clock import Clock
-from modelhaul.ports.files import FileRepository
+from modelhaul.ports.files import GroupLeases
 from modelhaul.ports.metrics import Metrics
 from modelhaul.ports.tasks import TaskRepository
 from modelhaul.transfer.settings import StreamSettings
@@ -17,6 +16,9 @@ from modelhaul.transfer.settings import StreamSettings
 logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 90.0  # several heartbeats
+MAX_CHECK_SECONDS = 150.0  # more than the check of any file takes
+_MAX_SCAN_SECONDS = 60.0
+_AFTER_SCAN_SECONDS = 15.0  # of the function's time, reserved to record the files after the scan
 
 
 class TransferPausedError(Exception):
@@ -25,129 +27,113 @@ class TransferPausedError(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class TransferSession:
-    """Manages the leases and heartbeats of one function, and records the progress and completion of its files.
+    """Holds the lease of a group, and records the progress and completion of its files. Implements `Lease`.
 
     `remaining` returns the seconds that the function has left. Each sign of progress postpones the sweep by
-    `check_after` seconds. `publish_if_complete` receives the task's progress, and returns whether it started
+    `check_after` seconds. `publish_if_complete` receives the counts of the task's files, and returns whether it started
     publishing. `advanced`: the session has stored or recorded something. `paused`: another function must transfer the
     remaining files.
     """
 
     task: Task
+    group: FileGroup
+    owner: str
     tasks: TaskRepository
-    files: FileRepository
+    leases: GroupLeases
     metrics: Metrics
     clock: Clock
     settings: StreamSettings
     remaining: Callable[[], float]
     check_after: float
-    publish_if_complete: Callable[[Progress], bool]
+    publish_if_complete: Callable[[FileCounts], bool]
     advanced: bool = False
     paused: bool = False
-    _owner: str = field(default_factory=lambda: str(uuid.uuid4()))
-    _leased: dict[str, FileRecord] = field(default_factory=dict)
-
-    def lease_file(self, path: str) -> "FileLease | None":
-        """Lease the file, or return the lease that this session already has.
-
-        Return None if the file is done, or leased to another function.
-        """
-        if path not in self._leased:
-            now = self.clock()
-            record = self.files.lease_file(self.task.id, path, owner=self._owner, now=now, until=now + LEASE_SECONDS)
-            if record is None:
-                return None
-            self._leased[path] = record
-        return FileLease(self, self._leased[path])
-
-    def release_leases(self) -> None:
-        """Release all leases, so that other functions can lease the files immediately."""
-        for path in self._leased:
-            self.files.release_lease(self.task.id, path, owner=self._owner)
 
     def is_out_of_time(self, *, needed: float = 0.0) -> bool:
         """Return whether less than `needed` seconds are left before the time reserved at the function's end."""
         return self.remaining() < self.settings.stop_before + needed
+
+    def has_time_to_check(self) -> bool:
+        """Return whether the time suffices for the check of any file. The session's first action is always allowed."""
+        return not self.advanced or self.remaining() >= MAX_CHECK_SECONDS
 
     def check_time(self) -> None:
         """Raise TransferPausedError if the function's time is nearly over."""
         if self.is_out_of_time():
             raise TransferPausedError
 
-    def record_files(self, results: Sequence[FileResult]) -> None:
-        """Record up to 90 files as done, which ends their leases. Start publishing if they were the last ones.
+    def find_scan_time(self) -> float:
+        """Return the seconds that the second scanner may take."""
+        return min(_MAX_SCAN_SECONDS, self.remaining() - _AFTER_SCAN_SECONDS)
 
-        Raises TaskEndedError.
-        """
-        progress = self.files.finish_files(self.task.id, results, check_at=self.clock() + self.check_after)
-        self.advanced = True
-        moved = sum(r.file.size for r in results if not r.reused)
-        reused = sum(r.file.size for r in results if r.reused)
-        for name, size in (("BytesTransferred", moved), ("BytesReused", reused)):
-            if size:
-                self.metrics.count(name, size, source=self.task.source)
-        logger.info(
-            "all files verified; publishing starts" if self.publish_if_complete(progress) else "files verified",
-            extra={
-                "task_id": self.task.id,
-                "files": len(results),
-                "path": results[0].file.path,
-                "bytes_moved": moved,
-                "bytes_reused": reused,
-                "files_done": progress.files_done,
-                "files_total": progress.files_total,
-            },
-        )
+    def take_checkpoint(self) -> Checkpoint | None:
+        """Return the group's checkpoint, which only one file of the group can continue from."""
+        checkpoint, self.group = self.group.checkpoint, replace(self.group, checkpoint=None)
+        return checkpoint
 
-    def renew_lease(self, path: str, *, until: float) -> None:
-        """Extend the lease. Raises LeaseLostError."""
-        self.files.renew_lease(self.task.id, path, owner=self._owner, until=until + LEASE_SECONDS)
+    def release(self) -> None:
+        """Release the lease, so that another function can lease the group immediately."""
+        self.leases.release_lease(self.group.plan_id, self.group.number, owner=self.owner)
 
-    def postpone_check(self, *, until: float) -> None:
-        """Postpone the sweep's check of the task to `check_after` seconds after `until`."""
+    def confirm(self) -> None:
+        self._renew(until=self.clock())
+
+    def renew(self, *, busy: float = 0.0) -> None:
+        until = self.clock() + busy
+        self._renew(until=until)
         try:
             self.tasks.postpone_check(self.task.id, check_at=until + self.check_after)
         except StorageUnavailableError as error:  # if the sweep resends messages, the lease makes them no-ops
             logger.warning("next sweep check not postponed", extra={"task_id": self.task.id, "detail": error.detail})
 
-    def save_checkpoint(self, path: str, checkpoint: Checkpoint | None) -> None:
-        """Store the checkpoint, or delete it with None. Raises LeaseLostError, TaskEndedError."""
-        now = self.clock()
-        self.files.save_checkpoint(
-            self.task.id,
-            path,
-            checkpoint,
-            owner=self._owner,
-            until=now + LEASE_SECONDS,
-            check_at=now + self.check_after,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class FileLease:
-    """Implements `Lease` for a file of the session. `record`: the file's record when it was leased."""
-
-    session: TransferSession
-    record: FileRecord
-
-    def confirm(self) -> None:
-        self.session.renew_lease(self.record.file.path, until=self.session.clock())
-
-    def renew(self, *, busy: float = 0.0) -> None:
-        until = self.session.clock() + busy
-        self.session.renew_lease(self.record.file.path, until=until)
-        self.session.postpone_check(until=until)
-
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
-        self.session.save_checkpoint(self.record.file.path, checkpoint)
+        self._save_checkpoint(checkpoint)
         logger.info(
             "checkpoint saved",
-            extra={
-                "task_id": self.record.task_id,
-                "path": self.record.file.path,
-                "offset": checkpoint.offset,
-            },
+            extra={"task_id": self.task.id, "group": self.group.number, "offset": checkpoint.offset},
         )
 
     def discard_checkpoint(self) -> None:
-        self.session.save_checkpoint(self.record.file.path, None)
+        self._save_checkpoint(None)
+
+    def record_files(self, records: Sequence[FileRecord]) -> None:
+        """Record the state of files. Start publishing if they were the task's last ones.
+
+        Raises LeaseLostError, TaskEndedError.
+        """
+        counts = self.leases.record_files(
+            self.group.plan_id, self.group.number, records, owner=self.owner, until=self.clock() + LEASE_SECONDS
+        )
+        self.advanced = True
+        self._record_progress(counts)
+        moved = sum(r.file.size for r in records if r.is_done and not r.reused)
+        reused = sum(r.file.size for r in records if r.is_done and r.reused)
+        for name, size in (("BytesTransferred", moved), ("BytesReused", reused)):
+            if size:
+                self.metrics.count(name, size, source=self.task.source)
+        logger.info(
+            "all files recorded; publishing starts" if self.publish_if_complete(counts) else "files recorded",
+            extra={
+                "task_id": self.task.id,
+                "group": self.group.number,
+                "files": len(records),
+                "path": records[0].file.path,
+                "bytes_moved": moved,
+                "bytes_reused": reused,
+                "files_done": counts.files_done,
+                "files_total": self.task.progress.files_total,
+            },
+        )
+
+    def _renew(self, *, until: float) -> None:
+        self.leases.renew_lease(self.group.plan_id, self.group.number, owner=self.owner, until=until + LEASE_SECONDS)
+
+    def _save_checkpoint(self, checkpoint: Checkpoint | None) -> None:
+        counts = self.leases.save_checkpoint(
+            self.group.plan_id, self.group.number, checkpoint, owner=self.owner, until=self.clock() + LEASE_SECONDS
+        )
+        self._record_progress(counts)
+
+    def _record_progress(self, counts: FileCounts) -> None:
+        if not self.tasks.record_progress(self.task.id, counts, check_at=self.clock() + self.check_after):
+            raise TaskEndedError(f"Task {self.task.id} has already ended.")

@@ -1,11 +1,11 @@
-"""Parallel transfer of the small files of a message. Each file is entirely in memory."""
+"""Parallel transfer of the small files of a group. Each file is entirely in memory."""
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from itertools import batched
+from dataclasses import dataclass, field, replace
+from threading import Lock
 
 from modelhaul.domain.digests import FileHasher
 from modelhaul.domain.errors import (
@@ -15,36 +15,38 @@ from modelhaul.domain.errors import (
     RateLimitedError,
     TaskEndedError,
 )
-from modelhaul.domain.files import FileRecord, FileResult
+from modelhaul.domain.files import FileRecord
 from modelhaul.domain.objects import Blob
 from modelhaul.ports.object_store import ObjectStore
 from modelhaul.transfer.policy import TransferPolicy
-from modelhaul.transfer.reuse import ContentReuse
-from modelhaul.transfer.session import FileLease, TransferPausedError, TransferSession
+from modelhaul.transfer.reuse import ContentReuse, to_blob
+from modelhaul.transfer.session import TransferPausedError, TransferSession
 from modelhaul.transfer.source import FileSource
+from modelhaul.transfer.staged import StagedFileChecks
 
 logger = logging.getLogger(__name__)
 
-CONCURRENCY = 8
+CONCURRENCY = 16
 _OF_ONE_FILE = 2  # rank of an error of a single file that a retry may resolve
 
 
 @dataclass(slots=True, kw_only=True)
 class SmallFileBatch:
-    """Transfers the small files of a message under one lease, that of the message's first file."""
+    """Transfers and checks the small files of a group."""
 
     session: TransferSession
-    lease: FileLease
     reuse: ContentReuse
+    checks: StagedFileChecks
     store: ObjectStore
     source: FileSource
     policy: TransferPolicy
     _errors: list[ModelhaulError] = field(default_factory=list)
-    _unrecorded: list[FileResult] = field(default_factory=list)
-    _indexed: set[str] = field(default_factory=set)
+    _unrecorded: list[FileRecord] = field(default_factory=list)
+    _stored: list[FileRecord] = field(default_factory=list)
+    _checking: Lock = field(default_factory=Lock)
 
     def transfer(self, records: Sequence[FileRecord]) -> None:
-        """Transfer and record the files.
+        """Transfer, check and record the files.
 
         Of several files with equal content, the first is transferred, and the others are copied within S3. Sets
         `session.paused` if time ran out. An error of one file does not stop the transfer of the others. The most
@@ -55,13 +57,13 @@ class SmallFileBatch:
             firsts.setdefault(str(record.file.digest), record)
         equals = [r for r in records if firsts[str(r.file.digest)] is not r]
         waves = [wave for wave in (list(firsts.values()), equals) if wave]
+        known = self.reuse.find_group(record.file for record in self.session.group.records)
         with ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="small") as pool:
             try:
                 for wave in waves:
-                    # A CRC-32 does not identify content. Such a file is looked up by its SHA-256 after it is read.
-                    blobs = self.reuse.find_blobs(r.file.digest for r in wave if r.file.digest.algorithm.identifies)
-                    self._collect({pool.submit(self._try_file, record, blobs) for record in wave})
-                    self._record(is_last=wave is waves[-1])
+                    blobs = self._find_blobs(wave)
+                    self._collect({pool.submit(self._try_file, record, blobs, known) for record in wave})
+                self._record()
             except Exception as error:
                 pool.shutdown(wait=False, cancel_futures=True)
                 # Without the lease, another function may be storing these files again.
@@ -71,7 +73,17 @@ class SmallFileBatch:
         if self._errors:
             raise min(self._errors, key=_rank_error)
 
-    def _collect(self, attempts: set[Future[FileResult | None]]) -> None:
+    def _find_blobs(self, records: Iterable[FileRecord]) -> dict[str, Blob]:
+        """Return the stored content of files, by published digest.
+
+        A CRC-32 does not identify content. Such a file is looked up by its SHA-256 after it is read.
+        """
+        digests = [record.file.digest for record in records if record.file.digest.algorithm.identifies]
+        stored = {str(record.file.digest): to_blob(record) for record in (*self._stored, *self._unrecorded)}
+        wanted = [digest for digest in digests if str(digest) not in stored]
+        return {**self.reuse.find_blobs(wanted), **{str(d): stored[str(d)] for d in digests if str(d) in stored}}
+
+    def _collect(self, attempts: set[Future[FileRecord | None]]) -> None:
         """Wait for the attempts. Record completed files at each heartbeat, so that a slow file does not delay them.
 
         Also renew the lease and postpone the sweep at each heartbeat.
@@ -84,30 +96,25 @@ class SmallFileBatch:
             for attempt in done:
                 self._unrecorded += filter(None, [attempt.result()])
             if time.monotonic() - recorded >= heartbeat:
-                self.lease.renew()
+                self.session.renew()
                 self._record()
                 recorded = time.monotonic()
 
-    def _record(self, *, is_last: bool = False) -> None:
-        """Index and record the results.
-
-        The result of the leased file is recorded only if `is_last`, because this ends the lease for all small files.
-        """
-        self._unrecorded.sort(key=lambda result: result.file.path)
-        fresh = [result for result in self._unrecorded if result.file.path not in self._indexed]
+    def _record(self) -> None:
+        """Index and record the transferred files."""
+        fresh = sorted(self._unrecorded, key=lambda record: record.file.path)
+        if not fresh:
+            return
         self.reuse.index(fresh)
-        self._indexed.update(result.file.path for result in fresh)
-        leased = self.lease.record.file.path
-        held = [] if is_last else [result for result in self._unrecorded if result.file.path == leased]
-        due = [result for result in self._unrecorded if result not in held]
-        for batch in batched(due, self.policy.group_files, strict=False):
-            self.session.record_files(batch)
-        self._unrecorded = held
+        self.reuse.index_group(self.session.group, [*self._stored, *fresh])
+        self.session.record_files(self.checks.add_opinions(fresh, seconds=self.session.find_scan_time()))
+        self._stored += fresh
+        self._unrecorded = []
 
     def _record_after_error(self) -> None:
         """Record the files that were finished before an error. The caller raises that error even if this fails."""
         try:
-            self._record(is_last=True)
+            self._record()
         except ModelhaulError as error:
             logger.warning(
                 "completed files not recorded",  # the next attempt finds their content in the index
@@ -118,12 +125,15 @@ class SmallFileBatch:
                 },
             )
 
-    def _try_file(self, record: FileRecord, blobs: dict[str, Blob]) -> FileResult | None:
+    def _try_file(self, record: FileRecord, blobs: Mapping[str, Blob], known: dict[str, Blob]) -> FileRecord | None:
         if self.session.paused or self._must_stop():
             return None
         try:
             self.session.check_time()
-            return self.reuse.reuse(record, blobs, self.lease) or self._store_file(record)
+            if record.sha256 is not None:
+                return self._check(record)
+            copied = self.reuse.reuse(record, blobs) or self.reuse.reuse_from_group(record, known)
+            return self._check(copied) if copied is not None else self._store_file(record)
         except TransferPausedError:
             self.session.paused = True
             return None
@@ -135,16 +145,25 @@ class SmallFileBatch:
         """Return whether an error concerns the whole task or source, or too many files failed."""
         return len(self._errors) >= CONCURRENCY or any(_rank_error(error) < _OF_ONE_FILE for error in self._errors)
 
-    def _store_file(self, record: FileRecord) -> FileResult:
+    def _store_file(self, record: FileRecord) -> FileRecord:
         file = record.file
         content = self.source.read(file, before_read=self.session.check_time)
         hasher = FileHasher(file.digest, file.size)
         hasher.update(content)
         sha256 = hasher.verify(file.path)
-        if (copied := self.reuse.reuse_sha256(record, sha256, self.lease)) is not None:
-            return copied
-        etag = self.store.put(record.staging_key, content, sha256=sha256)
-        return FileResult(file, sha256, etag, reused=False)
+        copied = self.reuse.reuse_sha256(record, sha256)
+        if copied is None:
+            etag = self.store.put(record.staging_key, content, sha256=sha256)
+            copied = replace(record, sha256=sha256, etag=etag)
+        return self._check(copied, content)
+
+    def _check(self, record: FileRecord, content: memoryview | None = None) -> FileRecord:
+        """Check the stored file, unless the time may be too short. Another function then checks it."""
+        with self._checking:  # a checker checks one file at a time, and the wait would take time
+            if self.session.has_time_to_check():
+                return self.checks.check(record, content)
+        self.session.paused = True
+        return record
 
 
 def _rank_error(error: ModelhaulError) -> int:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pynamodb.connection import Connection
 
+    from modelhaul.adapters.dynamodb.files import DynamoDBFileRepository
     from modelhaul.adapters.idempotency import DynamoDBResponseStore
     from modelhaul.adapters.s3 import S3ObjectStore
     from modelhaul.ports.archive_store import ArchiveStore
     from modelhaul.ports.content import ContentIndex
     from modelhaul.ports.event_bus import EventBus
-    from modelhaul.ports.files import FileRepository
+    from modelhaul.ports.files import FileRepository, GroupLeases
     from modelhaul.ports.hub_models import HubModelRepository
     from modelhaul.ports.imports import ImportRepository
     from modelhaul.ports.message_queue import MessageQueue
@@ -78,13 +79,20 @@ def create_imports() -> ImportRepository:
     )
 
 
-@cache
 def create_files() -> FileRepository:
+    return _open_files()
+
+
+def create_leases() -> GroupLeases:
+    return _open_files()
+
+
+@cache
+def _open_files() -> DynamoDBFileRepository:
     from modelhaul.adapters.dynamodb.files import DynamoDBFileRepository
     from modelhaul.settings import FileSettings
 
-    settings = FileSettings.read()
-    return DynamoDBFileRepository(open_database(), tasks_table=settings.tasks_table, files_table=settings.files_table)
+    return DynamoDBFileRepository(open_database(), files_table=FileSettings.read().files_table)
 
 
 @cache
@@ -126,7 +134,7 @@ def create_archives() -> ArchiveStore:
 @cache
 def create_queue() -> MessageQueue:
     from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
-    from modelhaul.domain.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
+    from modelhaul.domain.messages import AcceptArchive, CopyFiles, Message, PlanImport, PublishModels, TransferFiles
     from modelhaul.settings import QueueSettings
 
     settings = QueueSettings.read()
@@ -135,6 +143,7 @@ def create_queue() -> MessageQueue:
         PlanImport: settings.plan_queue_url,
         TransferFiles: settings.transfer_queue_url,
         PublishModels: settings.publish_queue_url,
+        CopyFiles: settings.publish_queue_url,
     }
     client = create_sqs_client(settings.aws_region)
     return SQSMessageQueue(client, {kind: url for kind, url in urls.items() if url})

@@ -15,6 +15,7 @@ from modelhaul.wiring.adapters import (
     create_files,
     create_hub_models,
     create_imports,
+    create_leases,
     create_metrics,
     create_models,
     create_queue,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from modelhaul.catalog.delete import ModelDeleter
     from modelhaul.catalog.read import Catalog
     from modelhaul.imports.accept import ArchiveAcceptor, ArrivalRecorder
+    from modelhaul.imports.copy import CopyStep, FileCopier
     from modelhaul.imports.finish import TaskFinisher
     from modelhaul.imports.notify import EndPublisher
     from modelhaul.imports.outcomes import OutcomeWriter
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from modelhaul.imports.submit_archive import ArchiveSubmitter
     from modelhaul.imports.sweep import Sweeper
     from modelhaul.imports.transfer import Transferrer
+    from modelhaul.ports.content_checks import ContentChecker
     from modelhaul.ports.pickle_scanner import PickleScanner
 
 
@@ -158,11 +161,13 @@ def create_transferrer() -> Transferrer:
         create_tasks(),
         create_models(),
         create_files(),
+        create_leases(),
         create_content(),
         create_store(),
         create_uploads(),
         create_queue(),
         open_source,
+        create_checker,
         create_metrics(),
         time.time,
     )
@@ -179,7 +184,6 @@ def create_publisher() -> Publisher:
         create_models(),
         create_imports(),
         create_files(),
-        create_content(),
         create_store(),
         create_uploads(),
         create_archives(),
@@ -189,7 +193,37 @@ def create_publisher() -> Publisher:
         finisher=create_finisher(),
         outcomes=create_outcomes(),
         gate=Gate(create_store(), GateSettings.read().pickle_policy, create_pickle_scanner(), time.time),
+        copier=create_copier(),
     )
+
+
+@cache
+def create_copier() -> FileCopier:
+    from modelhaul.imports.copy import FileCopier
+
+    return FileCopier(create_store(), create_content())
+
+
+@cache
+def create_copy_step() -> CopyStep:
+    from modelhaul.imports.copy import CopyStep
+
+    return CopyStep(
+        create_tasks(),
+        create_models(),
+        create_files(),
+        create_queue(),
+        create_copier(),
+        create_finisher(),
+        time.time,
+    )
+
+
+def create_checker() -> ContentChecker:
+    from modelhaul.inspection.file_checks import FileChecker
+    from modelhaul.settings import GateSettings
+
+    return FileChecker(GateSettings.read().pickle_policy, create_pickle_scanner())
 
 
 @cache

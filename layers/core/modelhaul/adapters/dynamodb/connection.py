@@ -12,7 +12,14 @@ from itertools import batched
 from botocore.exceptions import ClientError
 from botocore.session import Session
 from pynamodb.connection import Connection
-from pynamodb.exceptions import DeleteError, DoesNotExist, PynamoDBException, TransactWriteError, UpdateError
+from pynamodb.exceptions import (
+    DeleteError,
+    DoesNotExist,
+    PutError,
+    PynamoDBException,
+    TransactWriteError,
+    UpdateError,
+)
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 from pynamodb.models import Model as Item
@@ -22,15 +29,18 @@ from modelhaul.adapters.aws import open_session
 from modelhaul.domain.errors import StorageUnavailableError
 
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
-TRANSACTION_LIMIT = 100
 BATCH_LIMIT = 25
 BATCH_GET_LIMIT = 100
 _KEY_LIMIT = 2048  # bytes of a partition key
 _MAX_ATTEMPTS = 8
-# Attempts of a write that is throttled. All files of a task are in one partition, which accepts 1,000 write units a
-# second, or 5 groups of files. With this number of attempts every waiting function succeeds.
-_MAX_THROTTLED_ATTEMPTS = 60
-THROTTLES = {"ThrottlingError", "ThrottlingException", "ProvisionedThroughputExceededException"}
+# Attempts of a write to the table of files that is throttled, or that conflicts with another transaction. All files of
+# a task are in one partition, which accepts 1,000 write units a second, or about 80 groups of files. With this number
+# of attempts every waiting function succeeds.
+_MAX_BUSY_ATTEMPTS = 60
+_THROUGHPUT_EXCEEDED = "ProvisionedThroughputExceededException"
+# In a transaction, the code does not end with "Exception".
+_THROTTLES = {"ThrottlingError", "ThrottlingException", "ProvisionedThroughputExceeded", _THROUGHPUT_EXCEEDED}
+_CONFLICTS = {"TransactionConflict", "TransactionConflictException"}
 _WRITE_CONCURRENCY = 4
 CONDITION_FAILED = "ConditionalCheckFailed"  # in a transaction; the code of a single write ends with "Exception"
 
@@ -43,13 +53,9 @@ class CancelledError(Exception):
         self._codes = codes
 
     @property
-    def last_condition_failed(self) -> bool:
-        """Return whether the condition of the transaction's last action failed."""
-        return list(self._codes[-1:]) == [CONDITION_FAILED]
-
-    @property
-    def throttled(self) -> bool:
-        return not THROTTLES.isdisjoint(self._codes)
+    def is_busy(self) -> bool:
+        """Return whether the write was throttled, or conflicts with another transaction."""
+        return not (_THROTTLES | _CONFLICTS).isdisjoint(self._codes)
 
 
 def find_code(error: PynamoDBException) -> str | None:
@@ -68,16 +74,17 @@ def translate_errors() -> Iterator[None]:
         raise StorageUnavailableError(f"DynamoDB request failed ({reason}).") from error
 
 
-def retry_write[T](write: Callable[[], T], *, to_files: bool = False) -> T:
+def retry_write[T](write: Callable[[], T], *, await_capacity: bool = False) -> T:
     """Retry `write` while it is cancelled: up to 8 attempts, with pauses of less than 5 seconds in total.
 
-    A throttled write `to_files` is retried for about 30 seconds. Raises StorageUnavailableError after the last attempt.
+    With `await_capacity`, a write is retried for about 30 seconds while it is throttled or conflicts with another
+    transaction. Raises StorageUnavailableError after the last attempt.
     """
-    for attempt in range(1, _MAX_THROTTLED_ATTEMPTS + 1):
+    for attempt in range(1, _MAX_BUSY_ATTEMPTS + 1):
         try:
             return write()
         except CancelledError as cancelled:
-            if attempt >= _MAX_ATTEMPTS and not (to_files and cancelled.throttled):
+            if attempt >= _MAX_ATTEMPTS and not (await_capacity and cancelled.is_busy):
                 break
         time.sleep(random.uniform(0, min(1.0, 0.05 * 2**attempt)))  # noqa: S311 - jitter
     raise StorageUnavailableError("DynamoDB write failed (too many conflicting writes to the same items).")
@@ -141,7 +148,9 @@ def find_item[I: Item](item: type[I], key: str) -> I | None:
         return None
 
 
-def update_item(item: Item, actions: Sequence[Action], condition: Condition) -> bool:
+def update_item(
+    item: Item, actions: Sequence[Action], condition: Condition | None = None, *, await_capacity: bool = False
+) -> bool:
     """Update an item and its attributes in memory. Return False if the condition does not hold."""
 
     def update() -> bool:
@@ -151,12 +160,30 @@ def update_item(item: Item, actions: Sequence[Action], condition: Condition) -> 
             code = find_code(error)
             if code == f"{CONDITION_FAILED}Exception":
                 return False
-            if code == "TransactionConflictException":
-                raise CancelledError from error
+            if code in _CONFLICTS or (await_capacity and code in _THROTTLES):
+                raise CancelledError([code]) from error
             raise
         return True
 
-    return retry_write(update)
+    return retry_write(update, await_capacity=await_capacity)
+
+
+def save_items[I: Item](table: type[I], items: Sequence[I]) -> None:
+    """Put up to 25 items, which replace earlier items with the same keys."""
+
+    def save() -> None:
+        try:
+            with table.batch_write() as batch:
+                for item in items:
+                    batch.save(item)
+        except PutError as error:
+            # An error without a cause means that DynamoDB left some items unprocessed.
+            code = find_code(error) if error.cause else _THROUGHPUT_EXCEEDED
+            if code not in _THROTTLES:
+                raise
+            raise CancelledError([code]) from error
+
+    retry_write(save, await_capacity=True)
 
 
 def record_statistic(item: type[Item], key: str, action: Action, condition: Condition) -> None:
@@ -204,7 +231,7 @@ def open_transaction(connection: Connection) -> Iterator[TransactWrite]:
         code = find_code(error)
         if code == "TransactionCanceledException":
             raise CancelledError([r.code if r else None for r in error.cancellation_reasons]) from error
-        if code in THROTTLES:
+        if code in _THROTTLES:
             raise CancelledError([code]) from error
         raise
 

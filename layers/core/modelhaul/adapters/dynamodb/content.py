@@ -2,28 +2,30 @@
 
 import time
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 
-from pynamodb.attributes import NumberAttribute, TTLAttribute, UnicodeAttribute
+from pynamodb.attributes import BinaryAttribute, NumberAttribute, TTLAttribute, UnicodeAttribute
 from pynamodb.connection import Connection
-from pynamodb.exceptions import PutError
 from pynamodb.models import Model as Item
 
 from modelhaul.adapters.dynamodb.connection import (
     BATCH_GET_LIMIT,
     BATCH_LIMIT,
-    CancelledError,
     bind_item,
     delete_item,
-    retry_write,
+    find_item,
+    save_items,
+    to_moment,
     translate_errors,
     write_parallel,
 )
+from modelhaul.adapters.dynamodb.packing import pack, unpack
 from modelhaul.domain.objects import Blob
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.content import ContentIndex
 
 _STAGED = "staged:"
+_GROUP = "group:"
 
 
 class BlobItem(Item):
@@ -41,6 +43,16 @@ class BlobItem(Item):
     expires_at = TTLAttribute(null=True)
 
 
+class GroupItem(Item):
+    """Item of a group of small files, in the same table. `digest` is the fingerprint with the prefix `_GROUP`. `blobs`
+    are packed as lists of digest, SHA-256, key, size and ETag.
+    """
+
+    digest = UnicodeAttribute(hash_key=True)
+    blobs = BinaryAttribute(legacy_encoding=False)
+    expires_at = TTLAttribute()
+
+
 class DynamoDBContentIndex(ContentIndex):
     """Content index in the table of blobs."""
 
@@ -52,6 +64,7 @@ class DynamoDBContentIndex(ContentIndex):
         clock: Clock = time.time,
     ) -> None:
         self._blobs = bind_item(BlobItem, blobs_table, connection)
+        self._groups = bind_item(GroupItem, blobs_table, connection)
         self._clock = clock
 
     @translate_errors()
@@ -70,21 +83,10 @@ class DynamoDBContentIndex(ContentIndex):
     @translate_errors()
     def put_blobs(self, blobs: Iterable[tuple[str, Blob]], *, expires_at: float | None) -> None:
         prefix = "" if expires_at is None else _STAGED
-        expiry = None if expires_at is None else datetime.fromtimestamp(expires_at, UTC)
+        expiry = None if expires_at is None else to_moment(expires_at)
 
         def write(batch: tuple[tuple[str, Blob], ...]) -> None:
-            def put() -> None:
-                try:
-                    with self._blobs.batch_write() as batch_write:
-                        for digest, blob in batch:
-                            batch_write.save(self._from_blob(prefix + digest, blob, expiry))
-                except PutError as error:
-                    # An error without a cause means that DynamoDB left some items unprocessed.
-                    if error.cause is None:
-                        raise CancelledError from error
-                    raise
-
-            retry_write(put)
+            save_items(self._blobs, [self._from_blob(prefix + digest, blob, expiry) for digest, blob in batch])
 
         write_parallel(write, dict(blobs).items(), BATCH_LIMIT)
 
@@ -97,6 +99,18 @@ class DynamoDBContentIndex(ContentIndex):
             etag=blob.etag,
             expires_at=expires_at,
         )
+
+    @translate_errors()
+    def find_group(self, fingerprint: str) -> dict[str, Blob]:
+        item = find_item(self._groups, _GROUP + fingerprint)
+        if item is None or _has_expired(item.expires_at, self._clock()):
+            return {}
+        return {digest: Blob(*fields) for digest, *fields in unpack(item.blobs)}
+
+    @translate_errors()
+    def put_group(self, fingerprint: str, blobs: Iterable[tuple[str, Blob]], *, expires_at: float) -> None:
+        packed = pack([(digest, blob.sha256, blob.key, blob.size, blob.etag) for digest, blob in blobs])
+        self._groups(_GROUP + fingerprint, blobs=packed, expires_at=to_moment(expires_at)).save()
 
     @translate_errors()
     def forget_blob(self, digest: str, key: str) -> None:

@@ -1,325 +1,188 @@
-"""FileRepository on Amazon DynamoDB."""
+"""FileRepository and GroupLeases on Amazon DynamoDB."""
 
-import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
 
-from pynamodb.attributes import (
-    BinaryAttribute,
-    BooleanAttribute,
-    MapAttribute,
-    NumberAttribute,
-    TTLAttribute,
-    UnicodeAttribute,
-)
 from pynamodb.connection import Connection
-from pynamodb.exceptions import DoesNotExist
-from pynamodb.expressions.condition import Condition
-from pynamodb.expressions.operand import Path
-from pynamodb.expressions.update import Action
-from pynamodb.models import Model as Item
-from pynamodb.transactions import TransactWrite
 
 from modelhaul.adapters.dynamodb.connection import (
-    TRANSACTION_LIMIT,
-    CancelledError,
+    BATCH_LIMIT,
     bind_item,
     open_transaction,
     retry_write,
+    save_items,
     to_moment,
     translate_errors,
     update_item,
     write_parallel,
 )
-from modelhaul.adapters.dynamodb.task_items import TaskItem, progress_actions, read_task
-from modelhaul.domain.digests import Digest
-from modelhaul.domain.errors import LeaseLostError, TaskEndedError
-from modelhaul.domain.files import Checkpoint, FileKind, FileRecord, FileResult, Part, SourceFile
-from modelhaul.domain.tasks import Progress, TaskStatus
+from modelhaul.adapters.dynamodb.file_items import (
+    COPIED,
+    COPIED_BLOCK,
+    COUNTS,
+    GROUPS,
+    FileItem,
+    copied_key,
+    count_actions,
+    count_group,
+    counter_key,
+    group_key,
+    merge_records,
+    pack_files,
+    read_groups,
+    state_actions,
+    state_key,
+    sum_counts,
+    to_group,
+)
+from modelhaul.domain.errors import LeaseLostError
+from modelhaul.domain.files import Checkpoint, FileCounts, FileGroup, FileRecord, SourceFile
 from modelhaul.ports.clock import Clock
-from modelhaul.ports.files import FileRepository
+from modelhaul.ports.files import FileRepository, GroupLeases
 
-_FILE_TTL = 14 * 86_400  # seconds after planning
-_MAX_FINISHED = 90  # files of one transaction
-_PART = struct.Struct(">16sI")  # ETag and CRC-32; 10,000 parts take 200 KB of an item's limit of 400 KB
+_FILE_TTL = 14 * 86_400  # seconds after the last write of an item
 
 
-class CheckpointMap(MapAttribute[str, Any]):
-    """Attributes of a checkpoint. `parts` are packed as `_PART`, in the order of their numbers."""
+class DynamoDBFileRepository(FileRepository, GroupLeases):
+    """Groups of files and their leases in the table of files. The items of a plan are in one partition."""
 
-    upload_id = UnicodeAttribute()
-    part_size = NumberAttribute()
-    offset = NumberAttribute()
-    parts = BinaryAttribute(legacy_encoding=False)
-    hash_state = BinaryAttribute(legacy_encoding=False)
-    source_etag = UnicodeAttribute(null=True)
-
-
-class FileItem(Item):
-    """Item of a file. `done` is absent until the file is done, `kind` is absent for FileKind.FILE, and the lease
-    attributes are absent unless the file is leased.
-    """
-
-    task_id = UnicodeAttribute(hash_key=True)
-    path = UnicodeAttribute(range_key=True)
-    size = NumberAttribute()
-    digest = UnicodeAttribute()
-    locator = UnicodeAttribute(null=True)
-    kind = UnicodeAttribute(null=True)
-    done = BooleanAttribute(null=True)
-    sha256 = UnicodeAttribute(null=True)
-    etag = UnicodeAttribute(null=True)
-    reused = BooleanAttribute(null=True)
-    checkpoint = CheckpointMap(null=True)  # type: ignore[no-untyped-call]
-    lease_owner = UnicodeAttribute(null=True)
-    lease_until = NumberAttribute(null=True)
-    expires_at = TTLAttribute()
-
-
-def _to_file(item: FileItem) -> FileRecord:
-    return FileRecord(
-        task_id=item.task_id,
-        file=SourceFile(
-            item.path,
-            int(item.size),
-            Digest.parse(item.digest),
-            item.locator or "",
-            FileKind(item.kind or FileKind.FILE),
-        ),
-        done=bool(item.done),
-        sha256=item.sha256,
-        etag=item.etag,
-        reused=bool(item.reused),
-        checkpoint=_to_checkpoint(item.checkpoint),
-        lease_until=float(item.lease_until or 0),
-    )
-
-
-def _to_checkpoint(item: CheckpointMap | None) -> Checkpoint | None:
-    if item is None:
-        return None
-    return Checkpoint(
-        upload_id=item.upload_id,
-        part_size=int(item.part_size),
-        offset=int(item.offset),
-        parts=_unpack_parts(item.parts),
-        hash_state=item.hash_state,
-        source_etag=item.source_etag,
-    )
-
-
-def _from_checkpoint(checkpoint: Checkpoint) -> dict[str, object]:
-    return {
-        "upload_id": checkpoint.upload_id,
-        "part_size": checkpoint.part_size,
-        "offset": checkpoint.offset,
-        "parts": b"".join(_PART.pack(bytes.fromhex(part.etag), part.crc32) for part in checkpoint.parts),
-        "hash_state": checkpoint.hash_state,
-        "source_etag": checkpoint.source_etag,
-    }
-
-
-def _unpack_parts(packed: bytes) -> tuple[Part, ...]:
-    return tuple(
-        Part(number, etag.hex(), crc32) for number, (etag, crc32) in enumerate(_PART.iter_unpack(packed), start=1)
-    )
-
-
-def _find_offset(item: FileItem) -> int | None:
-    checkpoint: CheckpointMap | None = item.checkpoint
-    return None if checkpoint is None else int(checkpoint.offset)
-
-
-def _match_offset(offset: int | None) -> Condition:
-    if offset is None:
-        return FileItem.checkpoint.does_not_exist()
-    return Path("checkpoint.offset") == offset
-
-
-class DynamoDBFileRepository(FileRepository):
-    """Files in the table of files. The progress counts are in the table of tasks."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        *,
-        tasks_table: str,
-        files_table: str,
-        clock: Clock = time.time,
-    ) -> None:
+    def __init__(self, connection: Connection, *, files_table: str, clock: Clock = time.time) -> None:
         self._connection = connection
-        self._tasks = bind_item(TaskItem, tasks_table, connection)
         self._files = bind_item(FileItem, files_table, connection)
         self._clock = clock
 
     @translate_errors()
-    def put_files(self, task_id: str, files: Iterable[SourceFile]) -> None:
-        expires_at = to_moment(self._clock() + _FILE_TTL)
+    def put_groups(self, plan_id: str, groups: Iterable[Sequence[SourceFile]]) -> None:
+        expires_at = self._find_expiry()
 
-        # A transaction with if_not_exists, because a batch write would reset a file that a worker finishes at the same
-        # time, after an earlier delivery of the same plan.
-        def write(batch: tuple[SourceFile, ...]) -> None:
-            def put() -> None:
-                with open_transaction(self._connection) as transaction:
-                    for file in batch:
-                        transaction.update(
-                            self._files(task_id, file.path),
-                            actions=[
-                                FileItem.size.set(FileItem.size | file.size),
-                                FileItem.digest.set(FileItem.digest | str(file.digest)),
-                                FileItem.expires_at.set(FileItem.expires_at | expires_at),
-                                *([FileItem.locator.set(FileItem.locator | file.locator)] if file.locator else []),
-                                *(
-                                    [FileItem.kind.set(file.kind), FileItem.done.set(value=True)]
-                                    if file.kind is not FileKind.FILE
-                                    else []
-                                ),
-                            ],
-                        )
+        def write(batch: tuple[tuple[int, Sequence[SourceFile]], ...]) -> None:
+            items = [
+                self._files(plan_id, group_key(number), files=pack_files(files), expires_at=expires_at)
+                for number, files in batch
+            ]
+            save_items(self._files, items)
 
-            retry_write(put, to_files=True)
+        write_parallel(write, enumerate(groups), BATCH_LIMIT)
 
-        write_parallel(write, {file.path: file for file in files}.values(), TRANSACTION_LIMIT)
-
-    def list_files(self, task_id: str) -> Iterator[FileRecord]:
+    def list_groups(self, plan_id: str) -> Iterator[FileGroup]:
         with translate_errors():
-            yield from map(_to_file, self._files.query(task_id, consistent_read=True))
+            yield from read_groups(self._query(plan_id, GROUPS))
 
     @translate_errors()
-    def find_files(self, task_id: str, paths: Sequence[str]) -> list[FileRecord]:
-        keys = [(task_id, path) for path in paths]
-        return [_to_file(item) for item in self._files.batch_get(keys, consistent_read=True)]
+    def find_groups(self, plan_id: str, numbers: Iterable[int]) -> list[FileGroup]:
+        keys = [(plan_id, key(number)) for number in set(numbers) for key in (group_key, state_key)]
+        return list(read_groups(sorted(self._files.batch_get(keys, consistent_read=True), key=lambda item: item.key)))
 
     @translate_errors()
-    def lease_file(self, task_id: str, path: str, *, owner: str, now: float, until: float) -> FileRecord | None:
-        item = self._files(task_id, path)
+    def count_files(self, plan_id: str) -> FileCounts:
+        return sum_counts(self._query(plan_id, COUNTS))
+
+    @translate_errors()
+    def record_copied(self, plan_id: str, numbers: Iterable[int]) -> FileCounts:
+        blocks: dict[int, set[int | float]] = {}
+        for number in numbers:
+            blocks.setdefault(number // COPIED_BLOCK, set()).add(number)
+        for block, copied in blocks.items():
+            actions = [FileItem.copied.add(copied), FileItem.expires_at.set(self._find_expiry())]
+            update_item(self._files(plan_id, copied_key(block)), actions, await_capacity=True)
+        return self.count_files(plan_id)
+
+    @translate_errors()
+    def list_copied(self, plan_id: str) -> set[int]:
+        return {int(number) for item in self._query(plan_id, COPIED) for number in item.copied}
+
+    @translate_errors()
+    def lease_group(self, plan_id: str, number: int, *, owner: str, now: float, until: float) -> FileGroup | None:
+        listed, _ = self._read(plan_id, number)
+        if listed is None or to_group(listed).done:
+            return None
+        state = self._files(plan_id, state_key(number))
+        actions = [
+            FileItem.lease_owner.set(owner),
+            FileItem.lease_until.set(until),
+            FileItem.expires_at.set(self._find_expiry()),
+        ]
         is_free = (
             FileItem.lease_owner.does_not_exist() | (FileItem.lease_owner == owner) | (FileItem.lease_until <= now)
         )
-        leased = update_item(
-            item,
-            [FileItem.lease_owner.set(owner), FileItem.lease_until.set(until)],
-            FileItem.size.exists() & FileItem.done.does_not_exist() & is_free,
-        )
-        return _to_file(item) if leased else None
+        leased = update_item(state, actions, FileItem.done.does_not_exist() & is_free, await_capacity=True)
+        return to_group(listed, state) if leased else None
 
     @translate_errors()
-    def renew_lease(self, task_id: str, path: str, *, owner: str, until: float) -> None:
-        item = self._files(task_id, path)
-        if not update_item(item, [FileItem.lease_until.set(until)], FileItem.lease_owner == owner):
-            raise _lost_lease(path)
+    def renew_lease(self, plan_id: str, number: int, *, owner: str, until: float) -> None:
+        state = self._files(plan_id, state_key(number))
+        if not update_item(
+            state, [FileItem.lease_until.set(until)], FileItem.lease_owner == owner, await_capacity=True
+        ):
+            raise _lost_lease(number)
 
     @translate_errors()
-    def release_lease(self, task_id: str, path: str, *, owner: str) -> None:
+    def release_lease(self, plan_id: str, number: int, *, owner: str) -> None:
         actions = [FileItem.lease_owner.remove(), FileItem.lease_until.remove()]
-        update_item(self._files(task_id, path), actions, FileItem.lease_owner == owner)
+        state = self._files(plan_id, state_key(number))
+        update_item(state, actions, FileItem.lease_owner == owner, await_capacity=True)
 
     @translate_errors()
     def save_checkpoint(
-        self,
-        task_id: str,
-        path: str,
-        checkpoint: Checkpoint | None,
-        *,
-        owner: str,
-        until: float,
-        check_at: float,
-    ) -> None:
-        stored_form = _from_checkpoint(checkpoint) if checkpoint else None
-        change = FileItem.checkpoint.set(stored_form) if stored_form else FileItem.checkpoint.remove()
-
-        def save() -> None:
-            try:
-                attributes = ["lease_owner", "checkpoint.offset"]
-                stored = self._files.get(task_id, path, consistent_read=True, attributes_to_get=attributes)
-            except DoesNotExist:
-                raise _lost_lease(path) from None
-            if stored.lease_owner != owner:
-                raise _lost_lease(path)
-            offset = _find_offset(stored)
-            moved = (checkpoint.offset if checkpoint else 0) - (offset or 0)
-            try:
-                with open_transaction(self._connection) as transaction:
-                    transaction.update(
-                        self._files(task_id, path),
-                        actions=[change, FileItem.lease_until.set(until)],
-                        condition=(FileItem.lease_owner == owner) & _match_offset(offset),
-                    )
-                    self._count(transaction, task_id, check_at, [TaskItem.bytes_done.add(moved)])
-            except CancelledError as cancelled:
-                if cancelled.last_condition_failed:
-                    raise _ended_task(task_id) from None
-                raise
-
-        retry_write(save, to_files=True)
-
-    def _count(self, transaction: TransactWrite, task_id: str, check_at: float, counts: Sequence[Action]) -> None:
-        transaction.update(
-            self._tasks(task_id),
-            actions=[
-                *progress_actions(self._clock(), check_at),
-                TaskItem.bytes_counted_at.set(to_moment(self._clock())),
-                *counts,
-            ],
-            condition=TaskItem.status == TaskStatus.PENDING,
+        self, plan_id: str, number: int, checkpoint: Checkpoint | None, *, owner: str, until: float
+    ) -> FileCounts:
+        self._change(
+            plan_id, number, lambda group: replace(group, checkpoint=checkpoint, lease_until=until), owner=owner
         )
+        return self.count_files(plan_id)
 
     @translate_errors()
-    def finish_files(self, task_id: str, results: Sequence[FileResult], *, check_at: float) -> Progress:
-        if len(results) > _MAX_FINISHED:
-            raise ValueError(f"Cannot finish {len(results)} files at once. The limit is {_MAX_FINISHED}.")
-
-        def finish() -> None:
-            stored = self._files.batch_get(
-                [(task_id, result.file.path) for result in results],
-                consistent_read=True,
-                attributes_to_get=["path", "done", "checkpoint.offset"],
+    def record_files(
+        self, plan_id: str, number: int, records: Sequence[FileRecord], *, owner: str, until: float
+    ) -> FileCounts:
+        try:
+            self._change(
+                plan_id, number, lambda group: replace(merge_records(group, records), lease_until=until), owner=owner
             )
-            offsets = {item.path: _find_offset(item) for item in stored if not item.done}
-            fresh = {r.file.path: r for r in results if r.file.path in offsets}
-            if not fresh:
-                return
-            counts = [
-                TaskItem.files_done.add(len(fresh)),
-                TaskItem.bytes_done.add(sum(r.file.size - (offsets[path] or 0) for path, r in fresh.items())),
-                TaskItem.bytes_reused.add(sum(r.file.size for r in fresh.values() if r.reused)),
-            ]
-            try:
-                with open_transaction(self._connection) as transaction:
-                    for path, result in fresh.items():
-                        self._finish_file(transaction, task_id, result, offsets[path])
-                    self._count(transaction, task_id, check_at, counts)
-            except CancelledError as cancelled:
-                if cancelled.last_condition_failed:
-                    raise _ended_task(task_id) from None
+        except LeaseLostError:
+            listed, state = self._read(plan_id, number)
+            if listed is None or not to_group(listed, state).done:
                 raise
+        return self.count_files(plan_id)
 
-        retry_write(finish, to_files=True)
-        task = read_task(self._tasks, task_id)
-        if task is None or task.status is not TaskStatus.PENDING:
-            raise _ended_task(task_id)
-        return task.progress
+    def _change(self, plan_id: str, number: int, change: Callable[[FileGroup], FileGroup], *, owner: str) -> None:
+        """Write the changed group, and count the change. Raises LeaseLostError."""
 
-    def _finish_file(self, transaction: TransactWrite, task_id: str, result: FileResult, offset: int | None) -> None:
-        transaction.update(
-            self._files(task_id, result.file.path),
-            actions=[
-                FileItem.done.set(True),
-                FileItem.sha256.set(result.sha256),
-                FileItem.etag.set(result.etag),
-                FileItem.reused.set(result.reused),
-                FileItem.checkpoint.remove(),
-                FileItem.lease_owner.remove(),
-                FileItem.lease_until.remove(),
-            ],
-            condition=FileItem.done.does_not_exist() & _match_offset(offset),
-        )
+        def write() -> None:
+            listed, state = self._read(plan_id, number)
+            if listed is None or state is None or state.lease_owner != owner:
+                raise _lost_lease(number)
+            group = to_group(listed, state)
+            changed = change(group)
+            expiry = FileItem.expires_at.set(self._find_expiry())
+            # After a lost response, the version is that of the write itself, and the next attempt counts nothing.
+            same_version = FileItem.version == state.version if state.version else FileItem.version.does_not_exist()
+            with open_transaction(self._connection) as transaction:
+                transaction.update(
+                    self._files(plan_id, state_key(number)),
+                    actions=[*state_actions(changed), FileItem.version.set((state.version or 0) + 1), expiry],
+                    condition=(FileItem.lease_owner == owner) & same_version,
+                )
+                transaction.update(
+                    self._files(plan_id, counter_key(number)),
+                    actions=[*count_actions(count_group(group), count_group(changed)), expiry],
+                )
+
+        retry_write(write, await_capacity=True)
+
+    def _read(self, plan_id: str, number: int) -> tuple[FileItem | None, FileItem | None]:
+        """Return the items of the group and of its state, None for an item that does not exist."""
+        items = {item.key: item for item in self._query(plan_id, group_key(number))}
+        return items.get(group_key(number)), items.get(state_key(number))
+
+    def _query(self, plan_id: str, prefix: str) -> Iterator[FileItem]:
+        yield from self._files.query(plan_id, FileItem.key.startswith(prefix), consistent_read=True)
+
+    def _find_expiry(self) -> datetime:
+        return to_moment(self._clock() + _FILE_TTL)
 
 
-def _lost_lease(path: str) -> LeaseLostError:
-    return LeaseLostError(f"Another function has leased {path}.")
-
-
-def _ended_task(task_id: str) -> TaskEndedError:
-    return TaskEndedError(f"Task {task_id} has already ended.")
+def _lost_lease(number: int) -> LeaseLostError:
+    return LeaseLostError(f"Another function has leased group {number}.")

@@ -90,6 +90,7 @@ class TaskItem(Item):
     skipped = BinaryAttribute(null=True, legacy_encoding=False)
     failed_ids: ListAttribute[str] = ListAttribute(of=UnicodeAttribute, null=True)  # type: ignore[arg-type]
     selection = BinaryAttribute(null=True, legacy_encoding=False)
+    plan_id = UnicodeAttribute(null=True)
     transfer_began_at = UTCDateTimeAttribute(null=True)
     bytes_counted_at = UTCDateTimeAttribute(null=True)
     created_at = UTCDateTimeAttribute()
@@ -132,6 +133,7 @@ def to_task(item: TaskItem) -> Task:
         skipped=_unpack_skipped(item.skipped),
         failed_ids=tuple(item.failed_ids or ()),
         selection=unpack_selection(item.selection),
+        plan_id=item.plan_id,
         transfer_began_at=item.transfer_began_at,
         bytes_counted_at=item.bytes_counted_at,
     )
@@ -198,6 +200,7 @@ def from_task(items: type[TaskItem], task: Task) -> TaskItem:
         skipped=pack_skipped(task.skipped) if task.skipped else None,
         failed_ids=list(task.failed_ids) or None,
         selection=pack_selection(task.selection),
+        plan_id=task.plan_id,
         transfer_began_at=task.transfer_began_at,
         bytes_counted_at=task.bytes_counted_at,
         created_at=task.created_at,

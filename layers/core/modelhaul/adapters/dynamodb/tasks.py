@@ -28,6 +28,7 @@ from modelhaul.adapters.dynamodb.task_items import (
     read_task,
     to_task,
 )
+from modelhaul.domain.files import FileCounts
 from modelhaul.domain.models import Source
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskPage, TaskStatus
 from modelhaul.ports.clock import Clock
@@ -99,15 +100,28 @@ class DynamoDBTaskRepository(TaskRepository):
         return to_task(item) if update_item(item, actions, is_awaited) else self.find_task(task_id)
 
     @translate_errors()
-    def start_stage(self, task_id: str, stage: Stage, *, check_at: float, totals: Progress | None = None) -> bool:
+    def start_stage(
+        self,
+        task_id: str,
+        stage: Stage,
+        *,
+        check_at: float,
+        totals: Progress | None = None,
+        plan_id: str | None = None,
+    ) -> bool:
         item = self._tasks(task_id)
         token = str(uuid.uuid4())
         actions = [*progress_actions(self._clock(), check_at), TaskItem.stage.set(stage), TaskItem.moved_by.set(token)]
         if totals is not None:
             actions.append(TaskItem.files_total.set(totals.files_total))
             actions.append(TaskItem.bytes_total.set(totals.bytes_total))
+        if plan_id is not None:
+            actions.append(TaskItem.plan_id.set(plan_id))
         if stage is Stage.TRANSFERRING:
             actions.append(TaskItem.transfer_began_at.set(to_moment(self._clock())))
+        if stage is Stage.VERIFIED:
+            actions.append(TaskItem.files_done.set(TaskItem.files_total))
+            actions.append(TaskItem.bytes_done.set(TaskItem.bytes_total))
         earlier = _STAGE_ORDER[: _STAGE_ORDER.index(stage)]
         is_before = (TaskItem.status == TaskStatus.PENDING) & TaskItem.stage.is_in(*earlier)
         if update_item(item, actions, is_before):
@@ -115,6 +129,24 @@ class DynamoDBTaskRepository(TaskRepository):
         # If only the response was lost, the stored token is the token of this call.
         moved = find_item(self._tasks, task_id)
         return moved is not None and moved.moved_by == token
+
+    @translate_errors()
+    def record_progress(self, task_id: str, counts: FileCounts, *, check_at: float) -> bool:
+        now = self._clock()
+        item = self._tasks(task_id)
+        actions = [
+            *progress_actions(now, check_at),
+            TaskItem.files_done.set(counts.files_done),
+            TaskItem.bytes_done.set(counts.bytes_done),
+            TaskItem.bytes_reused.set(counts.bytes_reused),
+        ]
+        is_current = (TaskItem.status == TaskStatus.PENDING) & (TaskItem.files_done <= counts.files_done)
+        has_moved = is_current & (TaskItem.bytes_done != counts.bytes_done)
+        counted_at = TaskItem.bytes_counted_at.set(to_moment(now))
+        if update_item(item, [*actions, counted_at], has_moved) or update_item(item, actions, is_current):
+            return True
+        task = self.find_task(task_id)
+        return task is not None and task.status is TaskStatus.PENDING
 
     @translate_errors()
     def postpone_check(self, task_id: str, *, check_at: float, sweeps: int | None = None) -> None:

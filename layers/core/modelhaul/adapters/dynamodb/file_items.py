@@ -1,0 +1,218 @@
+"""DynamoDB items of groups of files."""
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+from pynamodb.attributes import (
+    BinaryAttribute,
+    BooleanAttribute,
+    MapAttribute,
+    NumberAttribute,
+    NumberSetAttribute,
+    TTLAttribute,
+    UnicodeAttribute,
+)
+from pynamodb.expressions.update import Action
+from pynamodb.models import Model as Item
+
+from modelhaul.adapters.dynamodb.file_results import pack_results, unpack_results
+from modelhaul.adapters.dynamodb.packing import pack, unpack
+from modelhaul.domain.digests import Digest
+from modelhaul.domain.files import (
+    Checkpoint,
+    FileCounts,
+    FileGroup,
+    FileKind,
+    FileRecord,
+    Part,
+    SourceFile,
+)
+
+GROUPS = "g"  # prefix of the keys of groups and their states
+COUNTS = "n"  # prefix of the keys of counters and copied groups
+COPIED = f"{COUNTS}c"
+_COUNTERS = 32  # per plan, so that simultaneous transactions of different groups rarely conflict
+COPIED_BLOCK = 200  # groups in an item of copied groups, which then takes one write unit
+_PART = struct.Struct(">16sI")  # ETag and CRC-32; 10,000 parts take 200 KB of an item's limit of 400 KB
+
+
+class CheckpointMap(MapAttribute[str, Any]):
+    """Attributes of a checkpoint. `parts` are packed as `_PART`, in the order of their numbers."""
+
+    upload_id = UnicodeAttribute()
+    part_size = NumberAttribute()
+    offset = NumberAttribute()
+    parts = BinaryAttribute(legacy_encoding=False)
+    hash_state = BinaryAttribute(legacy_encoding=False)
+    source_etag = UnicodeAttribute(null=True)
+
+
+class FileItem(Item):
+    """Item of the table of files. The names of its keys in DynamoDB, `task_id` and `path`, are older than groups.
+
+    - `g00000007`: a group. `files` are its packed files. It never changes.
+    - `g00000007s`: the state of the group, from its first lease. `results` are packed in the order of the files. `done`
+      is absent until all files are done. `version` is the number of writes of `results` and `checkpoint`. The lease
+      attributes are absent unless the group is leased.
+    - `n07`: one of the counters, whose sums are the plan's counts.
+    - `nc000007`: the numbers of the copied groups among `COPIED_BLOCK` groups.
+    """
+
+    plan_id = UnicodeAttribute(hash_key=True, attr_name="task_id")
+    key = UnicodeAttribute(range_key=True, attr_name="path")
+    files = BinaryAttribute(null=True, legacy_encoding=False)
+    results = BinaryAttribute(null=True, legacy_encoding=False)
+    done = BooleanAttribute(null=True)
+    version = NumberAttribute(null=True)
+    checkpoint = CheckpointMap(null=True)  # type: ignore[no-untyped-call]
+    lease_owner = UnicodeAttribute(null=True)
+    lease_until = NumberAttribute(null=True)
+    files_done = NumberAttribute(null=True)
+    bytes_done = NumberAttribute(null=True)
+    bytes_reused = NumberAttribute(null=True)
+    copied = NumberSetAttribute(null=True)
+    expires_at = TTLAttribute()
+
+
+def group_key(number: int) -> str:
+    return f"{GROUPS}{number:08}"
+
+
+def state_key(number: int) -> str:
+    return f"{group_key(number)}s"
+
+
+def counter_key(number: int) -> str:
+    """Return the key of the counter of a group."""
+    return f"{COUNTS}{number % _COUNTERS:02}"
+
+
+def copied_key(block: int) -> str:
+    return f"{COPIED}{block:06}"
+
+
+def pack_files(files: Sequence[SourceFile]) -> bytes:
+    """Pack the files by columns, which zlib compresses better than rows."""
+    rows = [(file.path, file.size, str(file.digest), file.locator, file.kind) for file in files]
+    return pack(list(zip(*rows, strict=True)))
+
+
+def unpack_files(packed: bytes) -> Iterator[SourceFile]:
+    for path, size, digest, locator, kind in zip(*unpack(packed), strict=True):
+        yield SourceFile(path, size, Digest.parse(digest), locator, FileKind(kind))
+
+
+def read_groups(items: Iterable[FileItem]) -> Iterator[FileGroup]:
+    """Yield the groups of items that are in the order of their keys."""
+    for _, (listed, *states) in groupby(items, key=lambda item: item.key[: len(group_key(0))]):
+        if listed.files is not None:  # a state may expire after its group
+            yield to_group(listed, *states)
+
+
+def to_group(listed: FileItem, state: FileItem | None = None) -> FileGroup:
+    task_id = listed.plan_id.partition("#")[0]
+    planned = [FileRecord(task_id, file) for file in unpack_files(listed.files)]
+    records = unpack_results(state.results if state else None, planned)
+    return FileGroup(
+        plan_id=listed.plan_id,
+        number=int(listed.key.removeprefix(GROUPS)),
+        records=records,
+        done=all(record.is_done for record in records),
+        checkpoint=_to_checkpoint(state.checkpoint) if state else None,
+        lease_until=float(state.lease_until or 0) if state else 0.0,
+    )
+
+
+def merge_records(group: FileGroup, records: Iterable[FileRecord]) -> FileGroup:
+    """Return the group with the state of `records`. Files that are done, or not in the group, do not change."""
+    given = {record.file.path: record for record in records if record.sha256 is not None}
+    merged = tuple(
+        old if old.is_done or new is None else replace(new, task_id=old.task_id, file=old.file)
+        for old in group.records
+        for new in [given.get(old.file.path)]
+    )
+    stored_more = any(new.sha256 and not old.sha256 for old, new in zip(group.records, merged, strict=True))
+    return replace(
+        group,
+        records=merged,
+        done=all(record.is_done for record in merged),
+        checkpoint=None if stored_more else group.checkpoint,
+    )
+
+
+def count_group(group: FileGroup) -> FileCounts:
+    """Return the group's part of the plan's counts. The bytes of a file count when it is stored."""
+    files = [record for record in group.records if record.file.kind is FileKind.FILE]
+    stored = [record for record in files if record.sha256 is not None]
+    return FileCounts(
+        files_done=sum(record.is_done for record in files),
+        bytes_done=sum(record.file.size for record in stored) + (group.checkpoint.offset if group.checkpoint else 0),
+        bytes_reused=sum(record.file.size for record in stored if record.reused),
+    )
+
+
+def state_actions(group: FileGroup) -> list[Action]:
+    """Return the actions that store the state of the group."""
+    checkpoint = group.checkpoint
+    actions: list[Action] = [
+        FileItem.results.set(pack_results(group.records)),
+        FileItem.checkpoint.set(_from_checkpoint(checkpoint)) if checkpoint else FileItem.checkpoint.remove(),
+    ]
+    if group.done:
+        actions += [FileItem.done.set(True), FileItem.lease_owner.remove(), FileItem.lease_until.remove()]
+    else:
+        actions.append(FileItem.lease_until.set(group.lease_until))
+    return actions
+
+
+def count_actions(before: FileCounts, after: FileCounts) -> list[Action]:
+    """Return the actions that count the difference."""
+    return [
+        FileItem.files_done.add(after.files_done - before.files_done),
+        FileItem.bytes_done.add(after.bytes_done - before.bytes_done),
+        FileItem.bytes_reused.add(after.bytes_reused - before.bytes_reused),
+    ]
+
+
+def sum_counts(items: Iterable[FileItem]) -> FileCounts:
+    """Return the plan's counts, from its counters and its copied groups."""
+    files_done = bytes_done = bytes_reused = groups_copied = 0
+    for item in items:
+        files_done += int(item.files_done or 0)
+        bytes_done += int(item.bytes_done or 0)
+        bytes_reused += int(item.bytes_reused or 0)
+        groups_copied += len(item.copied or ())
+    return FileCounts(files_done, bytes_done, bytes_reused, groups_copied)
+
+
+def _to_checkpoint(item: CheckpointMap | None) -> Checkpoint | None:
+    if item is None:
+        return None
+    return Checkpoint(
+        upload_id=item.upload_id,
+        part_size=int(item.part_size),
+        offset=int(item.offset),
+        parts=_unpack_parts(item.parts),
+        hash_state=item.hash_state,
+        source_etag=item.source_etag,
+    )
+
+
+def _from_checkpoint(checkpoint: Checkpoint) -> dict[str, object]:
+    return {
+        "upload_id": checkpoint.upload_id,
+        "part_size": checkpoint.part_size,
+        "offset": checkpoint.offset,
+        "parts": b"".join(_PART.pack(bytes.fromhex(part.etag), part.crc32) for part in checkpoint.parts),
+        "hash_state": checkpoint.hash_state,
+        "source_etag": checkpoint.source_etag,
+    }
+
+
+def _unpack_parts(packed: bytes) -> tuple[Part, ...]:
+    return tuple(
+        Part(number, etag.hex(), crc32) for number, (etag, crc32) in enumerate(_PART.iter_unpack(packed), start=1)
+    )

@@ -63,7 +63,7 @@ class SmallFileBatch:
                 for wave in waves:
                     blobs = self._find_blobs(wave)
                     self._collect({pool.submit(self._try_file, record, blobs, known) for record in wave})
-                self._record()
+                    self._record()  # so that the next wave finds the content
             except Exception as error:
                 pool.shutdown(wait=False, cancel_futures=True)
                 # Without the lease, another function may be storing these files again.

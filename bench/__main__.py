@@ -20,7 +20,7 @@ from bench.differential import describe_differential
 from bench.hub_reads import describe_hub_reads
 from bench.latency import describe_latency
 from bench.loopback import BUILT, ProgramMissingError
-from bench.parallel import describe_connections, describe_functions
+from bench.parallel import describe_connections, describe_functions, describe_shared_file
 from bench.report import MB, MIB, Run
 from bench.repositories import describe_repositories
 from bench.servers import ROOT
@@ -32,6 +32,7 @@ PARTS: dict[str, Callable[[Run], str]] = {
     "function": describe_function,
     "memory": describe_memory,
     "functions": describe_functions,
+    "shared-file": describe_shared_file,
     "connections": describe_connections,
     "repositories": lambda run: describe_repositories([run.scale_count(1000), run.scale_count(10_000)]),
     "unzipping": lambda run: describe_unzipping(run.scale_size(192 * MIB), run.scale_count(50_000)),

@@ -7,21 +7,23 @@ The counts do not depend on the machine.
 import random
 import threading
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
+from types import SimpleNamespace
+from typing import Any
 
 import moto.s3.models
 import pytest
 
 from bench.counted_import import CountedImport, count_import, submit
+from bench.pace import Pace
 from modelhaul.adapters import s3_uploads
-from modelhaul.domain.files import Checkpoint
 from modelhaul.domain.models import Source
 from modelhaul.domain.tasks import TaskStatus
+from modelhaul.transfer import mover
 from modelhaul.transfer.policy import TransferPolicy
-from modelhaul.transfer.session import TransferSession
+from modelhaul.transfer.segments import SegmentClaims
 from modelhaul.transfer.settings import StreamSettings
 from tests.archives.zipping import zip_files
 from tests.fakes.deployment import Deployment
@@ -30,10 +32,11 @@ from tests.weights import build_header
 
 _POLICY = TransferPolicy()
 _NAME = "org/model"
+_SETTINGS = StreamSettings()
 # All sizes of large files are divided by 2,048, so that the number of parts is the same as in a function.
+_SCALE = 2048
 _PART = 16 * 1024
-_CHECKPOINT = 8 * _PART
-_CHECKPOINTS = StreamSettings().checkpoints
+_SEGMENT = _SETTINGS.buffers * _PART
 _LARGE = 32 * _PART
 _COPY_PART = 8 * _PART
 _SINGLE_COPY = 32 * _PART
@@ -43,33 +46,43 @@ PARTS = 128  # of each large file when the number of files varies: 4 GiB
 type Counts = dict[str, float]
 
 
-class _CheckpointPacer:
-    """Delays the source until each due checkpoint is saved, like a source of 75 MB/s. Otherwise the number of
-    checkpoints would depend on the machine.
+class _SegmentPacer:
+    """Delays the source until the segment before is recorded, and moves the clock of the transfer by the time that a
+    function takes for the segment. Otherwise, the number of requests would depend on the machine.
+
+    The files are transferred one after the other.
     """
 
-    def __init__(self, sizes: Mapping[str, int]) -> None:
-        self._sizes = sizes
-        self._offsets: Counter[str] = Counter()
-        self._saved = threading.Condition()
+    def __init__(self) -> None:
+        self._offset = -1  # of the file, -1 until its upload is recorded
+        self._seconds = 0.0
+        self._recorded = threading.Condition()
 
     def wait(self, path: str, position: int) -> None:
-        spacing = max(_CHECKPOINT, self._sizes[path] // _CHECKPOINTS)
-        due = position // spacing * spacing
-        with self._saved:
-            if not self._saved.wait_for(lambda: self._offsets[path] >= due, timeout=120):
-                raise RuntimeError(f"no checkpoint of {path} at {due}")
+        """Wait until the upload is recorded, and the segments before `position`. The first part does not wait."""
+        due = position // _SEGMENT * _SEGMENT
+        with self._recorded:
+            if position == 0:
+                self._offset = -1
+            if position >= _PART and not self._recorded.wait_for(lambda: self._offset >= due, timeout=120):
+                raise RuntimeError(f"no segment of {path} was recorded before {due}")
 
     def observe(self, patch: pytest.MonkeyPatch) -> None:
-        save = TransferSession.save_checkpoint
+        for method in (SegmentClaims.record, SegmentClaims.advance):
+            patch.setattr(SegmentClaims, method.__name__, self._notify_after(method))
+        patch.setattr(mover, "time", SimpleNamespace(monotonic=lambda: self._seconds))
 
-        def save_and_notify(session: TransferSession, checkpoint: Checkpoint) -> None:
-            save(session, checkpoint)
-            with self._saved:
-                self._offsets[session.group.records[0].file.path] = checkpoint.offset
-                self._saved.notify_all()
+    def _notify_after(self, method: Callable[..., None]) -> Callable[..., None]:
+        def call_and_notify(claims: SegmentClaims, *arguments: Any, **options: Any) -> None:
+            method(claims, *arguments, **options)
+            with self._recorded:
+                new = claims.upload.offset - max(self._offset, 0)
+                if new >= 0:  # else `_offset` is that of the file before
+                    self._offset = claims.upload.offset
+                    self._seconds += new * _SCALE / Pace().rate
+                    self._recorded.notify_all()
 
-        patch.setattr(TransferSession, "save_checkpoint", save_and_notify)
+        return call_and_notify
 
 
 def _build_small(count: int) -> dict[str, bytes]:
@@ -83,9 +96,9 @@ def _build_shards(count: int, parts: int) -> dict[str, bytes]:
 
 
 def _count_hub(files: dict[str, bytes]) -> CountedImport:
-    pacer = _CheckpointPacer({path: len(content) for path, content in files.items()})
+    pacer = _SegmentPacer()
     source = InMemoryModelSource({_NAME: {"main": files}}, on_read=pacer.wait)
-    settings = partial(StreamSettings, part_size=lambda _: _PART, checkpoint_bytes=_CHECKPOINT)
+    settings = partial(StreamSettings, part_size=lambda _: _PART)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(moto.s3.models, "S3_UPLOAD_PART_MIN_SIZE", 1)
         patch.setattr(s3_uploads, "_MIN_PART_SIZE", 1)
@@ -189,6 +202,8 @@ def _describe_shape(shape: Shape, counts: Mapping[int, Counts]) -> str:
 
 def describe_counts() -> str:
     """Return the page in Markdown."""
+    rate = Pace().rate
+    seconds, polls = _SEGMENT * _SCALE / rate, 1 / _SETTINGS.poll
     return f"""\
 # Requests, messages and request units of an import
 
@@ -202,8 +217,15 @@ slope of a straight line through the first and the last column.
 - The counts do not include Lambda's own requests to the queues (receive and delete for each message, polling of idle
   queues), or the requests of the API and the sweep.
 - Large files are scaled down by a factor of 2,048: parts of 32 MiB become 16 KiB, and all limits are scaled too. The
-  number of requests is therefore the same as in a function. A file of 256 parts (8 GiB) or more has 32 checkpoints, and
-  additional ones if 20 s pass between two of them.
+  number of requests is therefore the same as in a function.
+- Each large file is transferred by one function at {rate / 1e6:.0f} MB/s: the source waits until the segment before is
+  recorded, and the clock of the transfer advances by {seconds:.1f} s for each segment of {_SETTINGS.buffers} parts. A
+  segment costs a write when it is claimed, and a transaction of two writes when it is recorded. The offset is recorded
+  at most every {_SETTINGS.progress:.0f} s.
+- Each further function of a shared file costs two messages, about ten requests to DynamoDB when it starts and ends, and
+  one read unit for each time that it reads the upload while it waits for the hash state, at most {polls:.0f} times per
+  second. When two functions change the upload at the same time, one of them reads and writes it again. The prices in
+  [scale.md](scale.md) include these reads and writes.
 - The PutObject that uploads the archive is included.
 - One function publishes these models. A larger model needs one message more, with about ten requests to DynamoDB, for
   each {_POLICY.copy_files:,} small files or {_POLICY.copy_bytes / 2**30:,.0f} GiB.

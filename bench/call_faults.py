@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from http import HTTPStatus
 from threading import Event
@@ -37,12 +37,14 @@ from modelhaul.adapters.idempotency import DynamoDBResponseStore
 from modelhaul.adapters.s3 import S3ObjectStore
 from modelhaul.adapters.s3_client import create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
-from modelhaul.domain.errors import ImportInProgressError, StorageUnavailableError
-from modelhaul.domain.files import FileCounts, Part, SourceFile
+from modelhaul.domain.errors import ImportInProgressError, SourceUnavailableError, StorageUnavailableError
+from modelhaul.domain.files import Part, SourceFile
 from modelhaul.domain.messages import AcceptArchive, CopyFiles, Message, PlanImport, PublishModels, TransferFiles
 from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul.domain.objects import ObjectRange
 from modelhaul.domain.tasks import Task, TaskStatus
+from modelhaul.ports.segments import SegmentRepository
+from modelhaul.transfer.mover import SegmentMover
 from modelhaul.transfer.policy import TransferPolicy
 from modelhaul.transfer.settings import StreamSettings
 from modelhaul_sources.rate_budget import RateBudget
@@ -68,17 +70,21 @@ _START = 1_764_028_799.123
 _STEPS = (AcceptArchive, PlanImport, TransferFiles, CopyFiles, PublishModels)
 # No heartbeats and no additional connections, which depend on the speed of the machine.
 _STREAM = StreamSettings(
-    part_size=lambda _: _PART, reconnect_delay=0, checkpoint_bytes=_PART, heartbeat=1e9, rate_window=1e9
+    part_size=lambda _: _PART, buffers=3, reconnect_delay=0, heartbeat=1e9, progress=1e9, rate_window=1e9
 )
+_SEGMENT = 3  # parts
+_READ_SECONDS = 2.0
+_LARGE_FILE = "model.safetensors"
 
 
 # Without its response, the POST is rejected with 409. The next POST sends it again, so its first try would always fail.
-_SEPARATE = {"dynamodb PutItem (idempotency)"}
+# moto does not recognize a repeated transaction by its token. A repository then sends a new one, which would fail, too.
+_SEPARATE = {"dynamodb PutItem (idempotency)", "dynamodb TransactWriteItems (files)"}
 
 
 class ImportKind(StrEnum):
-    HUB = "Hub import by a POST with an Idempotency-Key"
-    GITHUB = "GitHub import with one rate-limited response"
+    HUB = "Hub import by a POST with an Idempotency-Key, and with one interrupted transfer"
+    GITHUB = "GitHub import with one rate-limited response and one digest mismatch"
     DROPPED = "Archive copied into the incoming bucket"
     POSTED = "Archive in the body of a POST"
 
@@ -89,17 +95,34 @@ def list_faults(operation: str) -> list[CallFault]:
     return [fault for fault in CallFault if is_upload or fault is not CallFault.CUT]
 
 
+class InterruptedSource(InMemoryModelSource):
+    """Interrupts the first transfer of the large file in its second segment, when the first one is recorded."""
+
+    def __init__(self, files: dict[str, bytes], recorded: Event) -> None:
+        super().__init__({_NAME: {"main": files}}, on_read=self._interrupt)
+        self._recorded = recorded
+        self._interruptions = _STREAM.reconnects + 1
+
+    def _interrupt(self, path: str, offset: int) -> None:
+        if path == _LARGE_FILE and offset >= _SEGMENT * _PART and self._interruptions:
+            self._recorded.wait(30)
+            self._interruptions -= 1
+            raise SourceUnavailableError("The connection was interrupted.")
+
+
 class LimitedSource(InMemoryModelSource):
     """Checks the shared rate limit before each request, like the GitHub source, and is rate-limited once.
 
-    Each request behaves like a cold function, which has no state of its own.
+    Each request behaves like a cold function, which has no state of its own. The first response with the large file
+    has a wrong byte.
     """
 
     def __init__(self, files: dict[str, bytes], store: DynamoDBRateLimitStore, clock: ManualClock) -> None:
-        super().__init__({_NAME: {"main": files}}, kind=Source.GITHUB)
+        super().__init__({_NAME: {"main": files}}, kind=Source.GITHUB, served=self._serve)
         self._store = store
         self._clock = clock
         self._was_rate_limited = False
+        self._was_wrong = False
 
     def _open_budget(self) -> RateBudget:
         return RateBudget(self._store, "GitHub's API", clock=self._clock)
@@ -120,24 +143,30 @@ class LimitedSource(InMemoryModelSource):
         self._open_budget().check()
         return super().open_range(model, file, start, end)
 
+    def _serve(self, path: str, content: bytes) -> bytes:
+        if path != _LARGE_FILE or self._was_wrong:
+            return content
+        self._was_wrong = True
+        return content[:-1] + bytes([content[-1] ^ 1])
+
 
 def build_files(number: int) -> dict[str, bytes]:
-    """Return a file of two parts and a small file that are unique to this number, and two files with shared content."""
+    """Return a file of four parts and a small file, unique to this number, and two files with shared content."""
     unique = f"{number:08}".encode()
     return {
         "config.json": b"{}",
         "copy.json": b"{}",
-        "model.safetensors": wrap_weights(unique * (_PART // 5)),
+        _LARGE_FILE: wrap_weights(unique * (_PART * 7 // 16)),
         "tokenizer.json": b'{"number": "%s"}' % unique,
     }
 
 
 class PacedStore(S3ObjectStore):
-    """Delays the second part of a file until the first one is recorded, so that each import has the same requests."""
+    """Delays the second segment of a file until the first is recorded, so that each import has the same requests."""
 
     def __init__(self, client: Any, bucket: str) -> None:
         super().__init__(client, bucket)
-        self.written = Event()
+        self.recorded = Event()
 
     def upload_part(self, key: str, upload_id: str, number: int, body: memoryview, *, crc32: int) -> Part:
         upload = super().upload_part
@@ -148,13 +177,43 @@ class PacedStore(S3ObjectStore):
         return self._pace(number, lambda: copy(key, upload_id, number, source, crc32=crc32))
 
     def _pace(self, number: int, move: Callable[[], Part]) -> Part:
-        if number > 1:
-            self.written.wait(30)
+        if number > _SEGMENT:
+            self.recorded.wait(30)
         try:
             return move()
         except BaseException:
-            self.written.set()
+            self.recorded.set()
             raise
+
+
+@dataclass(frozen=True)
+class PacedSegments:
+    """Reports that the first segment is recorded, or that a request failed.
+
+    Each reading takes time, so that the claims of a function expire whose release failed.
+    """
+
+    segments: SegmentRepository
+    recorded: Event
+    clock: ManualClock
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.segments, name)
+
+        def call(*args: Any) -> Any:
+            if name == "find_upload":
+                self.clock.now += _READ_SECONDS
+            if name == "create_upload":
+                self.recorded.clear()
+            if name == "replace_upload" and args[2].hashed:
+                self.recorded.set()
+            try:
+                return method(*args)
+            except BaseException:
+                self.recorded.set()
+                raise
+
+        return call
 
 
 class _RejectedError(Exception):
@@ -214,13 +273,13 @@ class Bench:
         dynamodb_backends[DEFAULT_ACCOUNT_ID][REGION].tables = copy.deepcopy(self._tables)
         self.deployment.clock.now = _START
         self.aws.calls.clear()
-        self.store.written.clear()
+        self.store.recorded.clear()
         before = self._list_published()
         files = build_files(next(self._numbers))
         self.deployment.source = (
             LimitedSource(files, self.limits, self.deployment.clock)
             if kind is ImportKind.GITHUB
-            else InMemoryModelSource({_NAME: {"main": files}})
+            else InterruptedSource(files, self.store.recorded)
         )
         rejections = self._start(kind, files)
         task = self._finish()
@@ -398,14 +457,11 @@ def open_bench() -> Iterator[Bench]:
         queue = CountedQueue(SQSMessageQueue(sqs, dict.fromkeys(_STEPS, url)), deployment.queue)
         store, archives = PacedStore(client, _MODELS), S3ArchiveStore(client, _INCOMING, clock=clock)
         deployment.archives = cast("Any", archives)
-        deployment.connect(database, store, queue, _STREAM)
-        save = database.leases.save_checkpoint
-
-        def save_checkpoint(*args: Any, **options: Any) -> FileCounts:
-            store.written.set()
-            return save(*args, **options)
-
-        patch.setattr(database.leases, "save_checkpoint", save_checkpoint)
+        segments = cast("Any", PacedSegments(database.segments, store.recorded, clock))
+        deployment.connect(replace(database, segments=segments), store, queue, _STREAM)
+        record = SegmentMover._record_upload
+        # The order of the record and the first claim depends on the speed of the machine.
+        patch.setattr(SegmentMover, "_record_upload", lambda mover: record(mover) if mover._segments else None)
         limits = DynamoDBRateLimitStore(open_connection(REGION), rate_limits_table="limits")
         limits._limits.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
         create_idempotency_table()
@@ -486,7 +542,7 @@ def _read_cell(cell: str) -> Counter[str]:
 
 
 def describe_faults(*, keep_outages: bool = False) -> str:
-    """Return the page in Markdown. `keep_outages` reads the outcomes of outages (330 imports) from the page."""
+    """Return the page in Markdown. `keep_outages` reads the outcomes of outages (500 imports) from the page."""
     with silence_logs(), open_bench() as bench:
         sections = "\n".join(describe_import(bench, kind, keep_outages=keep_outages) for kind in ImportKind)
     return f"""\
@@ -496,11 +552,13 @@ def describe_faults(*, keep_outages: bool = False) -> str:
 page. It repeats only some of the imports with an outage.
 
 A model of {len(build_files(0))} files is imported in four ways, with the real adapters and moto. One file has two
-parts, and two files have content that is already stored for another model. Two messages copy the files to their
-published keys. For each fault, one import runs in which the first try of each request fails with this fault. For
-outages and for `PutItem (idempotency)`, each request has a separate import. The numbers in parentheses count the
-requests with this result. `DONE` means that every file was published exactly once and byte for byte, and that no
-multipart upload remains.
+segments, and two files have content that is already stored for another model. In the Hub import, the source interrupts
+the transfer of the second segment, and another function continues. In the GitHub import, the first digest does not
+match, and the transfer starts again. Two messages copy the files to their published keys. For each fault, one import
+runs in which the first try of each request fails with this fault. For outages, `PutItem (idempotency)` and
+`TransactWriteItems (files)`, each request has a separate import. The numbers in parentheses count the requests with
+this result. `DONE` means that every file was published exactly once and byte for byte, and that no multipart upload
+remains.
 
 - *upload interrupted*: the connection breaks after half of the request body was read from its buffer.
 - *succeeded, response lost*: AWS executed the request, but the response did not arrive before the read timeout.

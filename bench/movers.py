@@ -80,9 +80,16 @@ def start_mover(command: Sequence[str], environment: Mapping[str, str]) -> Itera
 
 @contextmanager
 def start_way(
-    way: str, size: int, sha256: str, source: Loopback, store: Loopback, settings: Mapping[str, int] | None = None
+    way: str,
+    size: int,
+    sha256: str,
+    source: Loopback,
+    store: Loopback,
+    settings: Mapping[str, int] | None = None,
+    shared: Mapping[str, int] | None = None,
 ) -> Iterator[Mover]:
     """Start a transfer from `source` to `store` by one of the methods above. `settings` override StreamSettings.
+    `shared`: the options of bench.measured_transfer for one of several processes.
 
     Raises ProgramMissingError.
     """
@@ -92,7 +99,7 @@ def start_way(
         program = str(build_program("floor"))
         command = [program, authority, str(source.port), path, str(store.port), str(size), sha256]
     elif way == MODELHAUL:
-        command = build_modelhaul_command(COMMIT, sha256, size, settings or {})
+        command = build_modelhaul_command(COMMIT, sha256, size, settings or {}, shared or {})
     else:
         arguments = [_PLAIN_WAYS[way], source.url, COMMIT]
         command = [sys.executable, "-m", "bench.plain_transfers", *arguments]
@@ -117,8 +124,10 @@ def move(mover: Mover, *, share: float | None = None) -> Usage:
             limiter.join()
 
 
-def build_modelhaul_command(commit: str, sha256: str, size: int, settings: Mapping[str, int]) -> list[str]:
-    options = {"commit": commit, "sha256": sha256, "size": size, "settings": settings}
+def build_modelhaul_command(
+    commit: str, sha256: str, size: int, settings: Mapping[str, int], shared: Mapping[str, int]
+) -> list[str]:
+    options = {**shared, "commit": commit, "sha256": sha256, "size": size, "settings": settings}
     return [sys.executable, "-m", "bench.measured_transfer", json.dumps(options)]
 
 

@@ -24,7 +24,8 @@ SQS_REQUESTS = 3  # for each message: send, receive, delete
 FARGATE_VCPU_HOUR = 0.03238
 FARGATE_GB_HOUR = 0.00356
 
-MEMORY_GB = 512 / 1024
+MEMORY = 512  # MB of a function
+PUBLISHER_MEMORY = 1769  # MB of publish_models
 
 _S3_READS = {"s3 GetObject", "s3 HeadObject"}
 _S3_FREE = {"s3 DeleteObjects", "s3 AbortMultipartUpload"}
@@ -42,11 +43,14 @@ class Price:
         return self.functions + self.s3 + self.dynamodb + self.sqs
 
 
-def price_import(counts: Mapping[str, float], *, functions: int, function_seconds: float) -> Price:
-    """Return the price of an import from its counts, as returned by `bench.call_counts.count_shape`."""
+def price_import(counts: Mapping[str, float], *, functions: int, megabyte_seconds: float) -> Price:
+    """Return the price of an import from its counts, as returned by `bench.call_counts.count_shape`.
+
+    `megabyte_seconds`: the sum of the functions' time, multiplied by their memory.
+    """
     s3 = {name: count for name, count in counts.items() if name.startswith("s3 ") and name not in _S3_FREE}
     return Price(
-        functions=function_seconds * MEMORY_GB * LAMBDA_GB_SECOND + functions * LAMBDA_REQUEST,
+        functions=megabyte_seconds / 1024 * LAMBDA_GB_SECOND + functions * LAMBDA_REQUEST,
         s3=sum(count * (S3_READ if name in _S3_READS else S3_WRITE) for name, count in s3.items()),
         dynamodb=counts["write units"] * DYNAMODB_WRITE_UNIT + counts["read units"] * DYNAMODB_READ_UNIT,
         sqs=counts["queue messages"] * SQS_REQUESTS * SQS_REQUEST,

@@ -1,29 +1,35 @@
-"""Time and price of two large imports by the number of functions. Writes `docs/scale.md` and its plot.
+"""Time and price of three large imports by the number of functions. Writes `docs/scale.md` and its plot.
 
 `make pages PAGES="scale scale-plot"`. The values are simulated, so that the page is the same on every machine.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 
 from bench.call_counts import PARTS, count_shape, find_constant, find_slope, list_names
-from bench.prices import Price, price_import, price_server
+from bench.pace import Pace
+from bench.prices import MEMORY, PUBLISHER_MEMORY, Price, price_import, price_server
 from bench.scale_plot import Panel, draw
-from bench.simulated_import import Pace, SimulatedImport, simulate_import
+from bench.simulated_import import SimulatedImport, simulate_import
 from modelhaul.adapters.s3 import COPY_PART_SIZE
 from modelhaul.adapters.s3_client import PARALLEL_COPIES
 from modelhaul.transfer.policy import TransferPolicy
+from modelhaul.transfer.settings import StreamSettings, choose_part_size
 
 CONCURRENCY = (1, 2, 4, 8, 16, 32, 64)
 _DEFAULT = 16  # TransferConcurrency in the template
 _SHARDS = 163
 _BYTES = 700_000_000_000
 _FILES = 50_000
+_FILE = 40_000_000_000
 _VCPUS, _MEMORY = 4, 8
 _SERVER_RATE = 1.2e9  # bytes per second, the rate of 16 functions
 _ASSUMPTIONS = {
     "rate": "Network of one function, bytes/s",
+    "hash_rate": "SHA-256 in a function that does nothing else, bytes/s",
+    "busy_hash_rate": "SHA-256 in a function that downloads and stores parts, bytes/s",
     "limit": "Timeout of a function, s",
     "cold_start": "Cold start, s",
     "delivery": "Delivery of a message to a function, s",
@@ -62,13 +68,18 @@ def _find_counts(shape: str, number: int) -> dict[str, float]:
 
 
 def _run_all(counts: Mapping[str, float], *, large: int = 0, large_size: int = 0, small: int = 0) -> list[Run]:
-    runs = []
+    """Return a run for each concurrency. `counts` are those of an import whose files have one function each."""
+    runs: list[Run] = []
     for concurrency in CONCURRENCY:
         simulated = simulate_import(concurrency, large=large, large_size=large_size, small=small)
+        alone = runs[0].simulated if runs else simulated
+        shared = {
+            "queue messages": simulated.messages.total(),
+            "read units": counts["read units"] + simulated.read_units - alone.read_units,
+            "write units": counts["write units"] + simulated.write_units - alone.write_units,
+        }
         price = price_import(
-            {**counts, "queue messages": simulated.messages.total()},
-            functions=simulated.functions,
-            function_seconds=simulated.function_seconds,
+            {**counts, **shared}, functions=simulated.functions, megabyte_seconds=simulated.megabyte_seconds
         )
         runs.append(Run(concurrency, simulated, price))
     return runs
@@ -79,7 +90,7 @@ def _describe_runs(runs: list[Run]) -> str:
         f"| {run.concurrency} | {_format_time(s.planned)} | {_format_time(s.verified - s.planned)} | "
         f"{_format_time(s.done - s.verified)} | **{_format_time(s.done)}** | {(s.done - s.verified) / s.done:.0%} | "
         f"{s.functions} | "
-        f"{s.messages.total()} | ${run.price.functions:.3f} | **${run.price.total:.2f}** |"
+        f"{s.messages.total()} | ${run.price.functions:.3f} | **${run.price.total:.3f}** |"
         for run in runs
         for s in [run.simulated]
     ]
@@ -114,9 +125,12 @@ def _find_default(runs: list[Run]) -> Run:
     return next(run for run in runs if run.concurrency == _DEFAULT)
 
 
-def describe_scale(model: list[Run], repository: list[Run]) -> str:
+def describe_scale(model: list[Run], repository: list[Run], file: list[Run]) -> str:
     """Return the page in Markdown."""
-    one, best = _find_default(model), _find_default(repository)
+    one, best, shared = _find_default(model), _find_default(repository), _find_default(file)
+    policy, settings, pace = TransferPolicy(), StreamSettings(), Pace()
+    segment = settings.buffers * choose_part_size(_FILE)
+    ratio = shared.price.functions / file[0].price.functions
     hours = _BYTES / _SERVER_RATE / 3600
     server = price_server(hours, vcpus=_VCPUS, memory_gb=_MEMORY)
     always = price_server(730, vcpus=_VCPUS, memory_gb=_MEMORY)
@@ -124,11 +138,11 @@ def describe_scale(model: list[Run], repository: list[Run]) -> str:
 # Scale
 
 `make pages PAGES=scale` generates this page. The values are simulated, not measured. The real planner,
-messages, steps, checks of files, checkpoints and sweep run in virtual time, with adapters that transfer no bytes. The
-transfer of a large file is replaced by a loop that takes the same time and makes the same checkpoints. Up to as many
-functions copy files to their published keys as transfer them. Prices are computed from the requests in
-[calls.md](calls.md) and the time of the functions, with the public prices of us-east-1 (`bench/prices.py` names their
-date and pages). They do not include logs, traces, the API and storage.
+messages, steps, checks of files, claims of segments and sweep run in virtual time, with adapters that transfer no
+bytes. The transfer of a large file is replaced by a loop that takes the same time, and claims and records the same
+segments. Up to as many functions copy files to their published keys as transfer them. Prices are computed from the
+requests in [calls.md](calls.md) and the time of the functions, with the public prices of us-east-1 (`bench/prices.py`
+names their date and pages). They do not include logs, traces, the API and storage.
 
 The time ends when the task is DONE and the model can be read. The publisher then deletes the staged files, which the
 time does not include ({_format_time(best.simulated.cleaned - best.simulated.done)} for {_FILES:,} files).
@@ -143,6 +157,20 @@ Price with {_DEFAULT} functions: {_describe_price(one.price)}.
 The transfer scales linearly while each function has several shards. Publication consists of copies inside S3. A
 message is for {TransferPolicy().copy_bytes / 2**30:.0f} GiB, and a function has up to {PARALLEL_COPIES} copy requests
 at once, of {COPY_PART_SIZE / 2**20:.0f} MiB each. The speed of these copies is the least certain assumption.
+
+## One file of {_FILE / 1e9:.0f} GB
+
+{_describe_runs(file)}
+
+Price with {_DEFAULT} functions: {_describe_price(shared.price)}.
+Up to {policy.file_functions} functions transfer the file together, so more functions do not change the time. Each of
+them has a message. If fewer functions run at the same time, the last messages arrive when the file is stored, and their
+functions end immediately.
+
+A function downloads a segment of {segment / 2**20:.0f} MiB, and hashes it when all bytes before it are hashed. SHA-256
+is sequential: at {pace.hash_rate / 1e9:g} GB/s, all functions together need at least
+{_format_time(_FILE / pace.hash_rate)}. While a function waits for the hash of the others, its time costs the same. The
+functions therefore cost {ratio:.1f} times as much with {_DEFAULT} functions as with one.
 
 ## Repository of {_FILES:,} files of 2 kB
 
@@ -177,24 +205,27 @@ monitoring.
 |---|---:|
 {_describe_pace(Pace())}
 
-Each shard has {PARTS} parts. There are no retries and no limits of the source. A function has 512 MB of memory, which
-gives it 0.29 vCPU. CPU times were measured on one core and divided by 0.29. Limits of AWS are from its documentation:
+Each shard has {PARTS} parts. There are no retries and no limits of the source. Functions have {MEMORY} MB of memory,
+which gives them 0.29 vCPU; CPU times were measured on one core and divided by 0.29. Only publish_models has
+{PUBLISHER_MEMORY:,} MB and one vCPU, and computes {PUBLISHER_MEMORY / MEMORY:.1f} times as fast. Limits of AWS are from
+its documentation:
 [S3](https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html), and
 [partitions](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html) and
 [new tables](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/on-demand-capacity-mode.html) of DynamoDB.
-Transactions do not conflict, and checkpoints are saved while the transfer continues.
+Transactions do not conflict. To download and store parts at the full rate of its network takes a third of a function's
+CPU; the rest can hash.
 """
 
 
-def draw_scale(model: list[Run], repository: list[Run]) -> str:
-    lines = {"700 GB, 163 shards": model, "50,000 files": repository}
+def draw_scale(model: list[Run], repository: list[Run], file: list[Run]) -> str:
+    lines = {"700 GB, 163 shards": model, "50,000 files": repository, "40 GB, one file": file}
     panels = [
         Panel(
             "minutes",
             "functions that move files",
             CONCURRENCY,
             {name: [run.simulated.done / 60 for run in runs] for name, runs in lines.items()},
-            ticks=(4, 8, 16, 32, 64, 128, 256),
+            ticks=(1, 2, 4, 8, 16, 32, 64, 128, 256),
             logarithmic=True,
         ),
         Panel(
@@ -209,11 +240,12 @@ def draw_scale(model: list[Run], repository: list[Run]) -> str:
 
 
 @cache
-def run() -> tuple[list[Run], list[Run]]:
-    """Return the runs of the model and of the repository, by concurrency."""
+def run() -> tuple[list[Run], list[Run], list[Run]]:
+    """Return the runs of the model, of the repository and of the file, by concurrency."""
     model = _run_all(_find_counts("large files", _SHARDS), large=_SHARDS, large_size=_BYTES // _SHARDS)
     repository = _run_all(_find_counts("small files", _FILES), small=_FILES)
-    return model, repository
+    file = _run_all(_find_counts("parts", math.ceil(_FILE / choose_part_size(_FILE))), large=1, large_size=_FILE)
+    return model, repository, file
 
 
 def render_page() -> str:

@@ -1,24 +1,29 @@
-"""An import in virtual time: the real planner, queue messages, transfer step, checkpoints, sweep and publisher, with
-adapters that transfer no bytes and take the expected time of AWS.
+"""An import in virtual time: the real planner, queue messages, transfer step, claims of segments, sweep and publisher,
+with adapters that transfer no bytes and take the expected time of AWS.
 
-The transfer of a large file is replaced by a loop that makes the same checkpoints, and the thread pools by lanes of
-virtual time. The database enforces the limits of a partition key and of a new table,
-and the store the request rate of S3.
+The transfer of a large file is replaced by a loop that claims and records the same segments, and the thread pools by
+lanes of virtual time. The database enforces the limits of a partition key and of a new table, and the store the request
+rate of S3.
 """
 
 import hashlib
 import heapq
 import math
+import random
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from bench.pace import Pace
+from bench.prices import MEMORY, PUBLISHER_MEMORY
 from bench.virtual_time import VirtualPool, VirtualTime
+from bench.virtual_transfer import VirtualTransfer
 from modelhaul.adapters.dynamodb.connection import BATCH_GET_LIMIT, BATCH_LIMIT
 from modelhaul.adapters.dynamodb.file_items import COPIED_BLOCK, pack_files
 from modelhaul.adapters.dynamodb.file_results import pack_results
@@ -26,20 +31,19 @@ from modelhaul.adapters.s3 import COPY_PART_SIZE, SINGLE_COPY_LIMIT
 from modelhaul.adapters.s3_client import PARALLEL_COPIES
 from modelhaul.archives.reader import MemoryStream
 from modelhaul.domain.digests import Algorithm, Digest
-from modelhaul.domain.files import Checkpoint, FileGroup, FileRecord, Part, SourceFile
+from modelhaul.domain.files import FileGroup, FileRecord, Part, SourceFile
 from modelhaul.domain.gate import FileCheck, GateReport
 from modelhaul.domain.json_streams import ReadRange
-from modelhaul.domain.messages import CopyFiles, Message, PublishModels
+from modelhaul.domain.messages import CopyFiles, JoinTransfer, Message, PublishModels, TransferFiles
 from modelhaul.domain.models import ResolvedModel, Source
-from modelhaul.domain.tasks import TaskStatus
+from modelhaul.domain.segments import FileUpload, UploadKey
+from modelhaul.domain.tasks import Stage, TaskStatus
 from modelhaul.imports import copy
 from modelhaul.inspection.file_checks import FileChecker
 from modelhaul.inspection.gate import GateSession
 from modelhaul.ports.byte_streams import ByteStream
 from modelhaul.ports.files import FileRepository
-from modelhaul.transfer import small_files
-from modelhaul.transfer.engine import Moved, Paused
-from modelhaul.transfer.lease import Lease
+from modelhaul.transfer import segments, small_files
 from modelhaul.transfer.settings import StreamSettings
 from tests.fakes.clock import ManualClock
 from tests.fakes.deployment import Deployment
@@ -50,43 +54,18 @@ from tests.weights import build_header
 _START = 1_800_000_000.0
 _NAME = "org/model"
 _PAGE_SIZE = 1_000_000  # bytes of a page of a query
-_QUEUES = {CopyFiles.model_fields["kind"].default: PublishModels.model_fields["kind"].default}
+_QUEUES: dict[str, str] = {
+    JoinTransfer.model_fields["kind"].default: TransferFiles.model_fields["kind"].default,
+    CopyFiles.model_fields["kind"].default: PublishModels.model_fields["kind"].default,
+}
 """The queue of a kind of message, if it does not have its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """Assumed durations, in seconds. CPU times are from `docs/benchmarks.md`, for the 0.29 vCPU of 512 MB of memory.
-    Response times of AWS and the source are conservative estimates.
-    """
-
-    rate: float = 75e6  # bytes per second of one function's network
-    limit: float = 900.0  # timeout of a function
-    cold_start: float = 2.0
-    delivery: float = 0.1  # of a message from a queue to a function
-    first_functions: int = 5  # that Lambda starts for a queue at once
-    more_functions: float = 5.0  # that Lambda adds per second
-    source_response: float = 0.2  # a file's redirect and its first byte
-    put: float = 0.05
-    copy: float = 0.06
-    copy_rate: float = 75e6  # bytes per second of one copy request inside S3
-    fetch_cpu: float = 0.007
-    put_cpu: float = 0.007
-    copy_cpu: float = 0.004
-    check_cpu: float = 0.002  # to check a small file
-    record_cpu: float = 0.0001  # to read the record of a file
-    publish_cpu: float = 0.0003  # of the publisher, for each file
-    other_s3: float = 0.03
-    write_rate: float = 3500.0  # PutObject and CopyObject requests per second of a bucket
-    database: float = 0.01
-    partition_rate: float = 1000.0  # write units per second of a partition key
-    table_rate: float = 4000.0  # write units per second of a new table
 
 
 @dataclass(slots=True)
 class SimulatedImport:
     """`planned`, `verified`, `done` and `cleaned` are seconds after the submit, `functions` are invocations,
-    `function_seconds` is their total time. `cleaned`: the staged files are deleted.
+    `function_seconds` is their total time, `megabyte_seconds` the same multiplied by their memory. `cleaned`: the
+    staged files are deleted. The request units are those of the uploads of large files.
     """
 
     planned: float = 0
@@ -96,7 +75,10 @@ class SimulatedImport:
     messages: Counter[str] = field(default_factory=Counter)
     functions: int = 0
     function_seconds: float = 0
+    megabyte_seconds: float = 0
     swept: int = 0  # tasks that the sweep restarted
+    read_units: float = 0
+    write_units: float = 0
 
 
 def _write_body(number: int, size: int) -> bytes:
@@ -213,64 +195,6 @@ class _VirtualStore(InMemoryObjectStore):
         super().delete(wanted)
 
 
-class _VirtualTransfer:
-    """Replaces FileTransfer: takes the time of each part at the rate of the function, saves checkpoints, and pauses
-    before the timeout.
-    """
-
-    def __init__(
-        self,
-        *,
-        time: VirtualTime,
-        pace: Pace,
-        file: SourceFile,
-        key: str,
-        uploads: _VirtualStore,
-        lease: Lease,
-        remaining: Callable[[], float],
-        checkpoint: Checkpoint | None,
-        settings: StreamSettings,
-        **_: object,
-    ) -> None:
-        self.advanced = False
-        self._time, self._pace, self._file, self._key, self._store = time, pace, file, key, uploads
-        self._lease, self._remaining, self._settings = lease, remaining, settings
-        self._part_size = settings.part_size(file.size)
-        self._offset = checkpoint.offset if checkpoint else 0
-        self._saved = self._offset
-
-    def run(self) -> Moved | Paused:
-        settings, size = self._settings, self._file.size
-        spacing = max(settings.checkpoint_bytes, size // settings.checkpoints)
-        self._time.pass_time(self._pace.source_response + self._pace.other_s3)
-        saved_at = self._time()
-        while self._offset < size:
-            if self._remaining() < settings.stop_before:
-                self._save_checkpoint()
-                return Paused()
-            part = min(self._part_size, size - self._offset)
-            self._time.pass_time(part / self._pace.rate)
-            self._offset += part
-            self.advanced = True
-            new = self._offset - self._saved
-            if self._offset < size and (new >= spacing or self._time() - saved_at >= settings.heartbeat):
-                self._save_checkpoint()
-                saved_at = self._time()
-        self._save_checkpoint()
-        self._lease.confirm()
-        return Moved(self._file.digest.value, self._store.put_large(self._key, size))
-
-    def _save_checkpoint(self) -> None:
-        """Save a checkpoint. The transfer continues meanwhile, in the other threads of FileTransfer."""
-        now = self._time()
-        count = math.ceil(self._offset / self._part_size)
-        parts = tuple(Part(number, "0" * 32, 0) for number in range(1, count + 1))
-        self._lease.save_checkpoint(Checkpoint("upload", self._part_size, self._offset, parts, bytes(208)))
-        self._saved = self._offset
-        if self._offset < self._file.size:
-            self._time.set_time(now)
-
-
 class _VirtualChecker(FileChecker):
     """Adds the CPU time of checks."""
 
@@ -279,18 +203,22 @@ class _VirtualChecker(FileChecker):
         self._time, self._pace = time, pace
 
     def check(self, path: str, size: int, read: ReadRange) -> FileCheck:
-        self._time.pass_time(self._pace.check_cpu, cpu=self._pace.check_cpu)
+        self._time.compute(self._pace.check_cpu)
         return super().check(path, size, read)
 
 
 class _VirtualRepository:
     """Adds the time of requests to an in-memory repository, and the delay of writes at the limits of DynamoDB: the
-    groups of a task share one partition key.
+    groups and uploads of a plan share one partition key.
+
+    `free_at`: when each partition accepts the next write, of all repositories.
     """
 
-    def __init__(self, repository: object, time: VirtualTime, pace: Pace) -> None:
+    def __init__(
+        self, repository: object, time: VirtualTime, pace: Pace, free_at: dict[str, float], result: SimulatedImport
+    ) -> None:
         self._repository, self._time, self._pace = repository, time, pace
-        self._free_at: dict[str, float] = {}
+        self._free_at, self._result = free_at, result
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._repository, name)
@@ -304,6 +232,8 @@ class _VirtualRepository:
             if name in ("list_groups", "find_groups", "lease_group"):
                 result = list(result) if name == "list_groups" else result
                 self._read_groups(result if isinstance(result, list) else [result] if result else [])
+            if name == "list_parts":
+                self._result.read_units += _count_units(_measure_parts(len(result)) / 4)
             return result
 
         return call
@@ -316,7 +246,7 @@ class _VirtualRepository:
                 return math.ceil(len(arguments[-1]) / BATCH_LIMIT) / 4
             case "find_groups" | "find_blobs":  # two keys each
                 return math.ceil(2 * len(arguments[-1]) / BATCH_GET_LIMIT)
-            case "record_files" | "save_checkpoint":
+            case "record_files" | "record_offset":
                 return 3
             case "lease_group":
                 return 2
@@ -329,15 +259,15 @@ class _VirtualRepository:
         files = sum(len(group.records) for group in groups)
         size = sum(_measure_files([r.file for r in group.records]) + _measure_state(group) for group in groups)
         pages = size // _PAGE_SIZE  # after the first
-        cpu = files * self._pace.record_cpu
-        self._time.pass_time(pages * self._pace.database + size / self._pace.rate + cpu, cpu=cpu)
+        self._time.pass_time(pages * self._pace.database + size / self._pace.rate)
+        self._time.compute(files * self._pace.record_cpu)
 
     def _wait_for_units(self, name: str, arguments: tuple[Any, ...]) -> None:
         match name:
             case "put_groups":
                 units = sum(_count_units(_measure_files(files)) for files in arguments[1])
                 self._take_units(arguments[0], units)
-            case "record_files" | "save_checkpoint":  # a transaction with the state and a counter
+            case "record_files" | "record_offset":  # a transaction with the state and a counter
                 (group,) = cast("FileRepository", self._repository).find_groups(arguments[0], [arguments[1]])
                 self._take_units(arguments[0], 2 * (_count_units(_measure_state(group)) + 1))
             case "lease_group" | "renew_lease" | "release_lease":
@@ -347,6 +277,20 @@ class _VirtualRepository:
                 self._take_units(arguments[0], self._count_calls(name, arguments) - 1)
             case "put_blobs":
                 self._take_units("blobs", len(arguments[0]), rate=self._pace.table_rate)
+            case "find_upload":
+                self._result.read_units += 1
+            case "create_upload":
+                self._write_upload(*arguments)
+            case "replace_upload":
+                key, _, changed, parts = arguments
+                self._write_upload(key, changed, parts)
+
+    def _write_upload(self, key: UploadKey, upload: FileUpload, parts: Sequence[Part] = ()) -> None:
+        units = _count_units(_measure_upload(upload))
+        if parts:  # a transaction
+            units = 2 * (units + _count_units(_measure_parts(len(parts))))
+        self._result.write_units += units
+        self._take_units(key.plan_id, units)
 
     def _take_units(self, key: str, units: float, *, rate: float | None = None) -> None:
         free_at = max(self._free_at.get(key, 0), self._time()) + units / (rate or self._pace.partition_rate)
@@ -361,11 +305,20 @@ def _measure_files(files: Sequence[SourceFile]) -> int:
 
 def _measure_state(group: FileGroup) -> int:
     """Return the bytes of the item of a group's state, with a high estimate of its other attributes."""
-    checkpoint = 500 + 20 * len(group.checkpoint.parts) if group.checkpoint else 0
-    return 300 + len(pack_results(group.records)) + checkpoint
+    return 300 + len(pack_results(group.records))
 
 
-def _count_units(size: int) -> int:
+def _measure_upload(upload: FileUpload) -> int:
+    """Return the bytes of the item of an upload, with a high estimate of its attributes."""
+    return 500 + len(upload.hash_state or b"") + 40 * len(upload.claims)
+
+
+def _measure_parts(count: int) -> int:
+    """Return the bytes of an item of parts, with a high estimate of its other attributes."""
+    return 200 + 20 * count
+
+
+def _count_units(size: float) -> int:
     return math.ceil(size / 1024)
 
 
@@ -436,8 +389,9 @@ def simulate_import(
     ends: dict[str, float] = {}
     deployment = Deployment(cast("HubSource", source), clock=cast("ManualClock", time))
     store = _VirtualStore(time, pace)
-    database = deployment.database.map(lambda repository: _VirtualRepository(repository, time, pace))
-    deployment.create_transfer = partial(_VirtualTransfer, time=time, pace=pace)
+    free_at: dict[str, float] = {}
+    database = deployment.database.map(lambda repository: _VirtualRepository(repository, time, pace, free_at, result))
+    deployment.create_transfer = partial(VirtualTransfer, time=time, pace=pace)
     deployment.connect(database, store, queues, StreamSettings())
     deployment.transferrer = replace(
         deployment.transferrer, create_checker=lambda: _VirtualChecker(time, pace, deployment)
@@ -447,13 +401,18 @@ def simulate_import(
         started_at = time()
         deadline = started_at + pace.limit
         deployment.remaining = lambda: deadline - time()
+        memory = PUBLISHER_MEMORY if isinstance(message, CopyFiles | PublishModels) else MEMORY
+        time.set_speed(memory / MEMORY)
+        has_work = not isinstance(message, TransferFiles) or deployment.find_task(task.id).stage is Stage.TRANSFERRING
         deployment.deliver(message)
         result.functions += 1
         result.function_seconds += time() - started_at
-        ends[message.kind] = max(ends.get(message.kind, 0), time() - _START)
+        result.megabyte_seconds += (time() - started_at) * memory
+        if has_work:
+            ends[message.kind] = max(ends.get(message.kind, 0), time() - _START)
 
     def inspect(session: GateSession, model: ResolvedModel, records: Sequence[FileRecord]) -> GateReport:
-        time.pass_time(len(records) * pace.publish_cpu)
+        time.compute(len(records) * pace.publish_cpu)
         return inspect_model(session, model, records)
 
     def sweep() -> None:
@@ -467,6 +426,8 @@ def simulate_import(
         for module in (small_files, copy):
             patch.setattr(module, "ThreadPoolExecutor", pool)
         patch.setattr(GateSession, "inspect", inspect)
+        patch.setattr(segments, "time", SimpleNamespace(monotonic=time, sleep=time.pass_time))
+        patch.setattr(segments, "random", random.Random(0))
         task = deployment.submit(_NAME)
         time.call_at(_START + 300, lambda: time.start(sweep))
         time.run()

@@ -32,7 +32,7 @@ def measure_transfer(size: int, *, part_size: int | None = None, store_rate: int
         start_server("bench.generated_hub", str(size)) as hub,
         start_server("bench.discarding_store", *([str(store_rate)] if store_rate else [])) as store,
         start_mover(
-            build_modelhaul_command(hub["commit"], hub["sha256"], size, settings),
+            build_modelhaul_command(hub["commit"], hub["sha256"], size, settings, {}),
             build_environment(hub["endpoint"], store["endpoint"]),
         ) as mover,
     ):

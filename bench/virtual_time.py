@@ -35,6 +35,10 @@ class VirtualTime:
     def set_time(self, now: float) -> None:
         self._local.now = now
 
+    def set_speed(self, speed: float) -> None:
+        """Set how much faster than other functions the function of this thread computes."""
+        self._local.speed = speed
+
     @property
     def cpu(self) -> float:
         """CPU seconds that this thread has used so far."""
@@ -43,7 +47,14 @@ class VirtualTime:
     def pass_time(self, seconds: float, *, cpu: float = 0.0) -> None:
         """Advance the time. `cpu` seconds of it do not overlap with CPU time of other threads of the function."""
         self._local.now = self() + seconds
-        self._local.cpu = self.cpu + cpu
+        self._local.cpu = self.cpu + self._scale(cpu)
+
+    def compute(self, cpu: float) -> None:
+        """Advance the time by CPU time."""
+        self.pass_time(self._scale(cpu), cpu=cpu)
+
+    def _scale(self, cpu: float) -> float:
+        return cpu / float(getattr(self._local, "speed", 1.0))
 
     def call_at(self, when: float, act: Callable[[], None]) -> None:
         """Call `act` at `when`. It must not wait."""

@@ -26,8 +26,8 @@ def build_event(
     gateway: str, method: str, target: str, *, headers: Mapping[str, str] | None = None, body: bytes = b""
 ) -> dict[str, Any]:
     """`target`: path below the prefix and query, percent-encoded as a client sends them."""
-    url = urlsplit(f"/{target}")
-    path, query = url.path.removeprefix("/"), parse_qs(url.query, keep_blank_values=True)
+    path, _, sent_query = target.partition("#")[0].partition("?")
+    query = parse_qs(sent_query, keep_blank_values=True)
     base = urlsplit(BASE_URLS[gateway])
     is_local = gateway == "ministack"
     if is_local:

@@ -1,7 +1,19 @@
 """The pipeline in virtual time, with models that are too large for real transfers."""
 
-from bench.simulated_import import Pace, SimulatedImport, simulate_import
+import pytest
+
+from bench.pace import Pace
+from bench.prices import MEMORY, PUBLISHER_MEMORY
+from bench.simulated_import import SimulatedImport, simulate_import
 from modelhaul.transfer.policy import TransferPolicy
+from tests.template.rules import list_resources
+from tests.template.transformed import read_template, transform_template
+
+FILE = 40_000_000_000
+
+
+def move_file(functions: int, *, size: int = FILE, pace: Pace | None = None) -> SimulatedImport:
+    return simulate_import(functions, large=1, large_size=size, pace=pace)
 
 
 def move_shards(functions: int) -> SimulatedImport:
@@ -18,10 +30,40 @@ def test_functions_transfer_shards_in_parallel() -> None:
 
 def test_large_file_is_transferred_by_several_functions() -> None:
     """500 GB at 75 MB/s take two hours; a function runs for at most fifteen minutes."""
-    simulated = simulate_import(16, large=1, large_size=500_000_000_000)
-    assert simulated.messages["transfer_files"] == 9
+    simulated = move_file(1, size=500_000_000_000)
+    assert simulated.messages["transfer_files"] + simulated.messages["join_transfer"] > 8
     assert simulated.verified - simulated.planned > 500e9 / 75e6
     assert simulated.swept == 0
+
+
+@pytest.mark.parametrize("functions", [2, 4, 8, 16])
+def test_functions_transfer_a_file_together(functions: int) -> None:
+    alone, several = move_file(1), move_file(functions)
+    single_time, parallel_time = alone.verified - alone.planned, several.verified - several.planned
+    sharing = min(functions, TransferPolicy().file_functions)
+    assert single_time / sharing < parallel_time < single_time / (0.6 * sharing)
+    assert parallel_time > FILE / Pace().hash_rate, "all functions together hash no faster than one"
+    assert several.messages["join_transfer"] == alone.messages["join_transfer"]
+    assert several.messages["transfer_files"] <= sharing, "a function that joins may send another one at the end"
+    assert several.swept == 0
+
+
+def test_file_is_not_transferred_faster_than_one_function_hashes() -> None:
+    rate = 100e6
+    simulated = move_file(8, pace=Pace(hash_rate=rate, busy_hash_rate=rate / 2))
+    assert FILE / rate < simulated.verified - simulated.planned < 1.25 * FILE / rate
+
+
+def test_functions_pay_for_their_waiting_time() -> None:
+    alone, eight = move_file(1), move_file(8)
+    assert eight.function_seconds > 7 * (eight.verified - eight.planned) > 1.2 * alone.function_seconds
+
+
+def test_functions_that_arrive_late_end_immediately() -> None:
+    """One function transfers the file. The messages for seven others arrive when it is stored."""
+    alone = move_file(1)
+    assert (alone.messages["transfer_files"], alone.messages["join_transfer"]) == (1, 7)
+    assert alone.function_seconds < 1.05 * FILE / Pace().rate
 
 
 def test_records_are_limited_by_the_partition() -> None:
@@ -50,5 +92,11 @@ def test_functions_copy_in_parallel() -> None:
 
 
 def test_simulations_are_deterministic() -> None:
-    first, second = (simulate_import(7, small=500, large=5, large_size=10**9) for _ in range(2))
+    first, second = (simulate_import(7, small=500, large=3, large_size=10**10) for _ in range(2))
     assert first == second
+
+
+def test_prices_are_those_of_the_memory_in_the_template() -> None:
+    memories = dict(list_resources(transform_template(read_template()), "AWS::Lambda::Function"))
+    assert memories["TransferFilesFunction"]["MemorySize"] == MEMORY
+    assert memories["PublishModelsFunction"]["MemorySize"] == PUBLISHER_MEMORY

@@ -8,7 +8,7 @@ from itertools import count
 
 from modelhaul.domain.archives import Archive
 from modelhaul.domain.digests import Algorithm, Digest
-from modelhaul.domain.files import Checkpoint, FileCounts, FileGroup, FileRecord, Part, SourceFile
+from modelhaul.domain.files import FileCounts, FileGroup, FileRecord, SourceFile
 from modelhaul.domain.findings import ContentReport
 from modelhaul.domain.gate import FileCheck
 from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source
@@ -107,17 +107,6 @@ def make_record(task: Task, file: SourceFile, *, reused: bool = False, check: Fi
     return FileRecord(task.id, file, sha256="ab" * 32, etag=f"{'cd' * 16}-3", reused=reused, check=check)
 
 
-def make_checkpoint(offset: int, parts: int = 1) -> Checkpoint:
-    return Checkpoint(
-        upload_id="2~upload",
-        part_size=8 * 1024 * 1024,
-        offset=offset,
-        parts=tuple(Part(n, f"{n:032x}", (n * 2_654_435_761) % 2**32) for n in range(1, parts + 1)),
-        hash_state=bytes(range(208)),
-        source_etag='"etag"',
-    )
-
-
 def read_task(database: Database, task_id: str) -> Task:
     task = database.tasks.find_task(task_id)
     assert task is not None
@@ -145,8 +134,8 @@ def lease(database: Database, task: Task, number: int = 0, owner: str = "a") -> 
     return group
 
 
-def save(database: Database, task: Task, checkpoint: Checkpoint | None, *, owner: str = "a") -> FileCounts:
-    return database.leases.save_checkpoint(find_plan(task), 0, checkpoint, owner=owner, until=START + 120)
+def save(database: Database, task: Task, offset: int, *, owner: str = "a") -> FileCounts:
+    return database.leases.record_offset(find_plan(task), 0, offset, owner=owner, until=START + 120)
 
 
 def record(database: Database, task: Task, *records: FileRecord, number: int = 0, owner: str = "a") -> FileCounts:

@@ -24,6 +24,7 @@ from modelhaul.adapters.dynamodb.files import DynamoDBFileRepository
 from modelhaul.adapters.dynamodb.hub_models import DynamoDBHubModelRepository
 from modelhaul.adapters.dynamodb.imports import DynamoDBImportRepository
 from modelhaul.adapters.dynamodb.models import DynamoDBModelRepository
+from modelhaul.adapters.dynamodb.segments import DynamoDBSegmentRepository
 from modelhaul.adapters.dynamodb.tasks import DynamoDBTaskRepository
 from modelhaul.ports.clock import Clock
 from tests.contract.backends import REGION
@@ -149,6 +150,7 @@ def build_dynamodb_database(connection: Connection, clock: Clock = time.time, *,
         imports=DynamoDBImportRepository(connection, tasks_table=tasks, models_table=models, clock=clock),
         files=repository,
         leases=repository,
+        segments=DynamoDBSegmentRepository(connection, files_table=files, clock=clock),
         content=DynamoDBContentIndex(connection, blobs_table=blobs, clock=clock),
         hub_models=DynamoDBHubModelRepository(connection, models_table=models, clock=clock),
     )

@@ -1,4 +1,4 @@
-"""What every repository of files does: groups, leases, checkpoints, results and counts."""
+"""What every repository of files does: groups, leases, offsets, results and counts."""
 
 from dataclasses import replace
 from random import Random
@@ -14,7 +14,6 @@ from tests.contract.database_builders import (
     START,
     find_plan,
     lease,
-    make_checkpoint,
     make_file,
     make_record,
     plan,
@@ -49,7 +48,7 @@ class TestGroups:
     def test_of_what_is_not_transferred_are_done(self, database: Database) -> None:
         submodule = replace(make_file("sub"), kind=FileKind.SUBMODULE)
         task = plan_groups(database, [SYMLINK, submodule], [make_file(), SYMLINK])
-        assert [group.done for group in database.files.list_groups(find_plan(task))] == [True, False]
+        assert [group.is_done for group in database.files.list_groups(find_plan(task))] == [True, False]
         assert database.leases.lease_group(find_plan(task), 0, owner="a", now=START, until=START + 90) is None
 
     @pytest.mark.slow
@@ -109,8 +108,8 @@ class TestLease:
     def test_can_be_taken_again_by_its_owner(self, database: Database) -> None:
         task = plan(database, make_file())
         lease(database, task)
-        save(database, task, make_checkpoint(10))
-        assert lease(database, task).checkpoint == make_checkpoint(10)
+        save(database, task, 10)
+        assert lease(database, task).offset == 10
 
     def test_is_refused_for_a_done_group(self, database: Database) -> None:
         file = make_file()
@@ -144,51 +143,34 @@ class TestLease:
             database.leases.renew_lease(find_plan(task), 0, owner="a", until=START + 900)
 
 
-class TestCheckpoint:
+class TestOffset:
     def test_is_stored_and_counted(self, database: Database) -> None:
         task = plan(database, make_file(size=1000))
         leased = lease(database, task)
-        assert save(database, task, make_checkpoint(400)) == FileCounts(bytes_done=400)
-        assert read_group(database, task) == replace(leased, checkpoint=make_checkpoint(400), lease_until=START + 120)
+        assert save(database, task, 400) == FileCounts(bytes_done=400)
+        assert read_group(database, task) == replace(leased, offset=400, lease_until=START + 120)
 
     def test_counts_by_the_difference_of_offsets(self, database: Database) -> None:
         task = plan(database, make_file(size=1000))
         lease(database, task)
-        offsets = (0, 400, 400, 700, 100, None, None, 300)
-        counts = [save(database, task, None if o is None else make_checkpoint(o)).bytes_done for o in offsets]
-        assert counts == [0, 400, 400, 700, 100, 0, 0, 300]
-        save(database, task, None)
-        assert read_group(database, task).checkpoint is None
+        offsets = [0, 400, 400, 700, 100, 0, 0, 300]
+        assert [save(database, task, offset).bytes_done for offset in offsets] == offsets
+        assert read_group(database, task).offset == 300
 
     def test_needs_the_lease(self, database: Database) -> None:
         file = make_file()
         task = plan(database, file)
         with pytest.raises(LeaseLostError):
-            save(database, task, make_checkpoint(400))
+            save(database, task, 400)
         lease(database, task)
         with pytest.raises(LeaseLostError):
-            save(database, task, make_checkpoint(400), owner="b")
+            save(database, task, 400, owner="b")
         with pytest.raises(LeaseLostError):
-            save(database, replace(task, plan_id="unknown#0"), make_checkpoint(400))
+            save(database, replace(task, plan_id="unknown#0"), 400)
         assert record(database, task, make_record(task, file)).bytes_done == file.size
-        for checkpoint in (make_checkpoint(400), None):
-            with pytest.raises(LeaseLostError):
-                save(database, task, checkpoint)
-        assert read_group(database, task).checkpoint is None
-
-    def test_of_ten_thousand_parts_fits(self, database: Database) -> None:
-        task = plan(database, make_file(size=500_000_000_000))
-        lease(database, task)
-        checkpoint = make_checkpoint(500_000_000_000, parts=10_000)
-        save(database, task, checkpoint)
-        assert read_group(database, task).checkpoint == checkpoint
-
-    def test_may_have_no_part_and_no_etag_yet(self, database: Database) -> None:
-        task = plan(database, make_file())
-        lease(database, task)
-        checkpoint = replace(make_checkpoint(0, parts=0), source_etag=None)
-        save(database, task, checkpoint)
-        assert read_group(database, task).checkpoint == checkpoint
+        with pytest.raises(LeaseLostError):
+            save(database, task, 400)
+        assert read_group(database, task).offset == 0
 
 
 class TestResults:
@@ -198,9 +180,7 @@ class TestResults:
         lease(database, task, 1)
         records = [make_record(task, moved), make_record(task, copied, reused=True)]
         assert record(database, task, *records, number=1) == FileCounts(2, 210, 200)
-        assert read_group(database, task, 1) == FileGroup(
-            find_plan(task), 1, (*records, FileRecord(task.id, SYMLINK)), done=True
-        )
+        assert read_group(database, task, 1) == FileGroup(find_plan(task), 1, (*records, FileRecord(task.id, SYMLINK)))
 
     def test_of_some_files_extend_the_lease(self, database: Database) -> None:
         first, second = make_file("first", 10), make_file("second", 200)
@@ -209,30 +189,30 @@ class TestResults:
         assert record(database, task, make_record(task, first)) == FileCounts(1, 10)
         group = read_group(database, task)
         assert group.records == (make_record(task, first), FileRecord(task.id, second))
-        assert (group.done, group.lease_until) == (False, START + 150)
+        assert (group.is_done, group.lease_until) == (False, START + 150)
         assert record(database, task, make_record(task, second)) == FileCounts(2, 210)
-        assert read_group(database, task).done
+        assert read_group(database, task).is_done
 
     def test_count_bytes_of_stored_files_and_files_that_are_checked(self, database: Database) -> None:
         file = make_file(size=1000)
         task = plan(database, file)
         lease(database, task)
-        save(database, task, make_checkpoint(400))
+        save(database, task, 400)
         stored = make_record(task, file, check=None)
         assert record(database, task, stored) == FileCounts(0, 1000)
         group = read_group(database, task)
-        assert (group.records, group.checkpoint, group.done) == ((stored,), None, False)
+        assert (group.records, group.offset, group.is_done) == ((stored,), 0, False)
         assert record(database, task, make_record(task, file)) == FileCounts(1, 1000)
-        assert read_group(database, task).done
+        assert read_group(database, task).is_done
 
-    def test_keep_the_checkpoint_of_the_next_file(self, database: Database) -> None:
+    def test_keep_the_offset_of_the_next_file(self, database: Database) -> None:
         first, second = make_file("first", 1000), make_file("second", 1000)
         task = plan(database, first, second)
         lease(database, task)
         record(database, task, make_record(task, first, check=None))
-        assert save(database, task, make_checkpoint(400)) == FileCounts(0, 1400)
+        assert save(database, task, 400) == FileCounts(0, 1400)
         assert record(database, task, make_record(task, first)) == FileCounts(1, 1400)
-        assert read_group(database, task).checkpoint == make_checkpoint(400)
+        assert read_group(database, task).offset == 400
         assert record(database, task, make_record(task, second)) == FileCounts(2, 2000)
 
     def test_given_twice_count_once(self, database: Database) -> None:
@@ -268,7 +248,7 @@ class TestResults:
         for number in (0, 7):
             with pytest.raises(LeaseLostError):
                 record(database, task, make_record(task, file), number=number)
-        assert not read_group(database, task).done
+        assert not read_group(database, task).is_done
 
     def test_of_files_of_other_groups_are_ignored(self, database: Database) -> None:
         first, second = make_file("first", 10), make_file("second", 200)
@@ -276,7 +256,7 @@ class TestResults:
         lease(database, task)
         counts = record(database, task, make_record(task, second), make_record(task, first))
         assert counts == FileCounts(1, 10)
-        assert not read_group(database, task, 1).done
+        assert not read_group(database, task, 1).is_done
 
     def test_are_counted_over_many_groups(self, database: Database) -> None:
         files = [make_file(f"{number}", 10**number) for number in range(40)]

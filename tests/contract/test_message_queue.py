@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
-from modelhaul.domain.messages import CopyFiles, Message, PlanImport, PublishModels, TransferFiles, parse_message
+from modelhaul.domain.messages import (
+    CopyFiles,
+    JoinTransfer,
+    Message,
+    PlanImport,
+    PublishModels,
+    TransferFiles,
+    parse_message,
+)
 from modelhaul.ports.message_queue import MessageQueue
 from tests.contract.backends import BACKENDS, open_client
 from tests.fakes.message_queue import InMemoryMessageQueue
@@ -15,7 +23,7 @@ from tests.fakes.message_queue import InMemoryMessageQueue
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-MESSAGE_TYPES: tuple[type[Message], ...] = (PlanImport, TransferFiles, CopyFiles, PublishModels)
+MESSAGE_TYPES: tuple[type[Message], ...] = (PlanImport, TransferFiles, JoinTransfer, CopyFiles, PublishModels)
 
 
 class Setup:
@@ -87,6 +95,7 @@ def test_each_message_arrives_in_the_queue_of_its_type(setup: Setup) -> None:
     sent: list[Message] = [
         PlanImport(task_id="t1"),
         TransferFiles(task_id="t1", group=7, attempt=3),
+        JoinTransfer(task_id="t1", group=7, returns=2),
         CopyFiles(task_id="t1", groups=(1, 2), total=3, left_out=("weights/ä ✓.bin",)),
         PublishModels(task_id="t1"),
     ]

@@ -9,12 +9,14 @@ from modelhaul.ports.files import FileRepository, GroupLeases
 from modelhaul.ports.hub_models import HubModelRepository
 from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.models import ModelRepository
+from modelhaul.ports.segments import SegmentRepository
 from modelhaul.ports.tasks import TaskRepository
 from tests.fakes.content_index import InMemoryContentIndex
 from tests.fakes.file_repository import InMemoryFileRepository
 from tests.fakes.hub_model_repository import InMemoryHubModelRepository
 from tests.fakes.import_repository import InMemoryImportRepository
 from tests.fakes.model_repository import InMemoryModelRepository
+from tests.fakes.segments import InMemorySegmentRepository
 from tests.fakes.tables import InMemoryTables
 from tests.fakes.task_repository import InMemoryTaskRepository
 
@@ -26,6 +28,7 @@ class Database:
     imports: ImportRepository
     files: FileRepository
     leases: GroupLeases
+    segments: SegmentRepository
     content: ContentIndex
     hub_models: HubModelRepository
 
@@ -44,6 +47,7 @@ def build_database(tables: InMemoryTables) -> Database:
         imports=InMemoryImportRepository(tables),
         files=files,
         leases=files,
+        segments=InMemorySegmentRepository(tables),
         content=InMemoryContentIndex(tables),
         hub_models=InMemoryHubModelRepository(tables),
     )

@@ -11,7 +11,15 @@ from modelhaul.archives.source import ArchiveSource
 from modelhaul.catalog.delete import ModelDeleter
 from modelhaul.catalog.read import Catalog
 from modelhaul.domain.gate import PicklePolicy
-from modelhaul.domain.messages import AcceptArchive, CopyFiles, Message, PlanImport, PublishModels, TransferFiles
+from modelhaul.domain.messages import (
+    AcceptArchive,
+    CopyFiles,
+    JoinTransfer,
+    Message,
+    PlanImport,
+    PublishModels,
+    TransferFiles,
+)
 from modelhaul.domain.models import ModelStatus, Source
 from modelhaul.domain.required_files import RequiredFiles
 from modelhaul.domain.selection import WHOLE, Selection
@@ -19,6 +27,7 @@ from modelhaul.domain.tasks import Task, TaskStatus
 from modelhaul.imports.accept import ArchiveAcceptor, ArrivalRecorder
 from modelhaul.imports.copy import CopyStep, FileCopier
 from modelhaul.imports.finish import TaskFinisher
+from modelhaul.imports.join import TransferJoiner
 from modelhaul.imports.outcomes import OutcomeWriter
 from modelhaul.imports.plan import Planner
 from modelhaul.imports.publish import Publisher
@@ -47,7 +56,7 @@ from tests.fakes.tables import InMemoryTables
 
 PART_SIZE = 1024 * 1024
 QUICK = StreamSettings(
-    part_size=lambda _: PART_SIZE, reconnect_delay=0, checkpoint_bytes=2 * PART_SIZE, rate_window=1e9
+    part_size=lambda _: PART_SIZE, reconnect_delay=0, progress=0, poll=0.001, join=0, rate_window=1e9
 )
 RULES = ArchiveRules(
     ArchiveLimits(max_entries=100_000, max_entry_bytes=10**9, max_total_bytes=10**10, max_ratio=200),
@@ -112,6 +121,7 @@ class Deployment:
             models,
             files,
             database.leases,
+            database.segments,
             content,
             store,
             store,
@@ -119,6 +129,19 @@ class Deployment:
             open_source,
             lambda: FileChecker(self.pickle_policy, self.pickle_scanner),
             metrics,
+            clock,
+            stream_settings,
+            self.policy,
+            create_transfer=self.create_transfer,
+        )
+        self.joiner = TransferJoiner(
+            tasks,
+            models,
+            files,
+            database.segments,
+            store,
+            queue,
+            open_source,
             clock,
             stream_settings,
             self.policy,
@@ -190,6 +213,8 @@ class Deployment:
                 self.planner.plan_import(message)
             case TransferFiles():
                 self.transferrer.transfer_files(message, self.remaining)
+            case JoinTransfer():
+                self.joiner.join_transfer(message, self.remaining)
             case CopyFiles():
                 self.copy_step.copy_files(message, self.remaining)
             case PublishModels():

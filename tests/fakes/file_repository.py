@@ -2,7 +2,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from modelhaul.domain.errors import LeaseLostError
-from modelhaul.domain.files import Checkpoint, FileCounts, FileGroup, FileKind, FileRecord, SourceFile
+from modelhaul.domain.files import FileCounts, FileGroup, FileKind, FileRecord, SourceFile
 from modelhaul.ports.files import FileRepository, GroupLeases
 from tests.fakes.tables import Group, InMemoryTables
 
@@ -15,7 +15,7 @@ class InMemoryFileRepository(FileRepository, GroupLeases):
         with self._tables.lock:
             for number, files in enumerate(groups):
                 records = tuple(FileRecord(plan_id.partition("#")[0], file) for file in files)
-                group = FileGroup(plan_id, number, records, done=all(record.is_done for record in records))
+                group = FileGroup(plan_id, number, records)
                 self._tables.groups.setdefault((plan_id, number), Group(group))
 
     def list_groups(self, plan_id: str) -> Iterator[FileGroup]:
@@ -31,7 +31,7 @@ class InMemoryFileRepository(FileRepository, GroupLeases):
     def count_files(self, plan_id: str) -> FileCounts:
         groups = list(self.list_groups(plan_id))
         files = [r for group in groups for r in group.records if r.file.kind is FileKind.FILE and r.sha256 is not None]
-        offsets = sum(group.checkpoint.offset for group in groups if group.checkpoint)
+        offsets = sum(group.offset for group in groups)
         return FileCounts(
             files_done=sum(r.is_done for r in files),
             bytes_done=sum(r.file.size for r in files) + offsets,
@@ -51,7 +51,7 @@ class InMemoryFileRepository(FileRepository, GroupLeases):
     def lease_group(self, plan_id: str, number: int, *, owner: str, now: float, until: float) -> FileGroup | None:
         with self._tables.lock:
             stored = self._tables.groups.get((plan_id, number))
-            if stored is None or stored.group.done:
+            if stored is None or stored.group.is_done:
                 return None
             if stored.owner not in (None, owner) and stored.group.lease_until > now:
                 return None
@@ -69,28 +69,24 @@ class InMemoryFileRepository(FileRepository, GroupLeases):
                 stored.owner = None
                 stored.group = replace(stored.group, lease_until=0.0)
 
-    def save_checkpoint(
-        self, plan_id: str, number: int, checkpoint: Checkpoint | None, *, owner: str, until: float
-    ) -> FileCounts:
-        return self._change(
-            plan_id, number, owner, lambda group: replace(group, checkpoint=checkpoint, lease_until=until)
-        )
+    def record_offset(self, plan_id: str, number: int, offset: int, *, owner: str, until: float) -> FileCounts:
+        return self._change(plan_id, number, owner, lambda group: replace(group, offset=offset, lease_until=until))
 
     def record_files(
         self, plan_id: str, number: int, records: Sequence[FileRecord], *, owner: str, until: float
     ) -> FileCounts:
         with self._tables.lock:
             stored = self._tables.groups.get((plan_id, number))
-            if stored is not None and stored.group.done:
+            if stored is not None and stored.group.is_done:
                 return self.count_files(plan_id)
             given = {record.file.path: _drop_pickles(record) for record in records if record.sha256 is not None}
 
             def record(group: FileGroup) -> FileGroup:
                 merged = tuple(r if r.is_done else given.get(r.file.path, r) for r in group.records)
                 if sum(r.sha256 is not None for r in merged) > sum(r.sha256 is not None for r in group.records):
-                    group = replace(group, checkpoint=None)
-                done = all(r.is_done for r in merged)
-                return replace(group, records=merged, done=done, lease_until=0.0 if done else until)
+                    group = replace(group, offset=0)
+                group = replace(group, records=merged)
+                return replace(group, lease_until=0.0 if group.is_done else until)
 
             return self._change(plan_id, number, owner, record)
 
@@ -100,7 +96,7 @@ class InMemoryFileRepository(FileRepository, GroupLeases):
             if stored is None or stored.owner != owner:
                 raise LeaseLostError(f"Another function has leased group {number}.")
             stored.group = change(stored.group)
-            if stored.group.done:
+            if stored.group.is_done:
                 stored.owner = None
             return self.count_files(plan_id)
 

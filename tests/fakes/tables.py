@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from modelhaul.domain.files import FileGroup
+from modelhaul.domain.files import FileGroup, Part
 from modelhaul.domain.hub_models import HubRevision
 from modelhaul.domain.models import Model
 from modelhaul.domain.objects import Blob
+from modelhaul.domain.segments import FileUpload, UploadKey
 from modelhaul.domain.tasks import Task
 from modelhaul.ports.clock import Clock
 
@@ -30,6 +31,8 @@ class InMemoryTables:
     watched: set[str] = field(default_factory=set)
     models: dict[str, Model] = field(default_factory=dict)
     groups: dict[tuple[str, int], Group] = field(default_factory=dict)  # by plan_id and number
+    uploads: dict[UploadKey, FileUpload] = field(default_factory=dict)
+    parts: dict[tuple[UploadKey, str], dict[int, tuple[Part, ...]]] = field(default_factory=dict)  # by first part
     copied: dict[str, set[int]] = field(default_factory=dict)  # numbers of groups by plan_id
     blobs: dict[str, Blob] = field(default_factory=dict)
     expiring_blobs: dict[str, tuple[Blob, float]] = field(default_factory=dict)

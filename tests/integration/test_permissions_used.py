@@ -14,11 +14,13 @@ from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree as ET
 
+import moto.s3.models
 import pytest
 import requests
 from botocore.awsrequest import AWSPreparedRequest
 
 from modelhaul import wiring
+from modelhaul.adapters import s3_uploads
 from modelhaul.adapters.archives import S3ArchiveStore
 from modelhaul.adapters.dynamodb.connection import open_connection
 from modelhaul.adapters.dynamodb.rate_limits import DynamoDBRateLimitStore
@@ -39,7 +41,15 @@ from modelhaul.domain.files import Part
 from modelhaul.domain.gate import PicklePolicy
 from modelhaul.domain.hub_models import MissPolicy
 from modelhaul.domain.keys import manifest_key
-from modelhaul.domain.messages import AcceptArchive, CopyFiles, Message, PlanImport, PublishModels, TransferFiles
+from modelhaul.domain.messages import (
+    AcceptArchive,
+    CopyFiles,
+    JoinTransfer,
+    Message,
+    PlanImport,
+    PublishModels,
+    TransferFiles,
+)
 from modelhaul.domain.models import Source
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
 from modelhaul.hub.misses import MissHandler
@@ -74,6 +84,7 @@ QUEUES = {
     AcceptArchive: "ArchiveQueue",
     PlanImport: "PlanQueue",
     TransferFiles: "TransferQueue",
+    JoinTransfer: "TransferQueue",
     CopyFiles: "PublishQueue",
     PublishModels: "PublishQueue",
 }
@@ -81,6 +92,7 @@ WORKERS = {
     AcceptArchive: "AcceptArchiveFunction",
     PlanImport: "PlanImportFunction",
     TransferFiles: "TransferFilesFunction",
+    JoinTransfer: "TransferFilesFunction",
     CopyFiles: "PublishModelsFunction",
     PublishModels: "PublishModelsFunction",
 }
@@ -224,11 +236,15 @@ class AuditedDeployment(Deployment):
         sqs = create_sqs_client(REGION)
         urls = {kind: sqs.create_queue(QueueName=name)["QueueUrl"] for kind, name in QUEUES.items()}
         queue = CountedQueue(SQSMessageQueue(sqs, cast("Any", urls)), self.queue)
-        stream = StreamSettings(part_size=lambda _: PART, reconnect_delay=0, checkpoint_bytes=PART)
+        # Large files of a few megabytes have several segments.
+        patch = patches.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(moto.s3.models, "S3_UPLOAD_PART_MIN_SIZE", 1)
+        patch.setattr(s3_uploads, "_MIN_PART_SIZE", 1)
+        stream = StreamSettings(part_size=lambda _: PART // 5, buffers=3, reconnect_delay=0, poll=0.001, patience=0.01)
         self.connect(self.database, self.store, queue, stream)
         self.limits = DynamoDBRateLimitStore(open_connection(REGION), rate_limits_table="RateLimitsTable")
         self.limits._limits.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
-        self.connect_hub(patches.enter_context(pytest.MonkeyPatch.context()))
+        self.connect_hub(patch)
 
     def connect_hub(self, patch: pytest.MonkeyPatch) -> None:
         """Gives the functions of the Hub read API these adapters."""
@@ -359,6 +375,28 @@ def pause_and_resume(deployment: AuditedDeployment, source: InMemoryModelSource)
     deployment.remaining = lambda: 300.0
     assert deployment.find_task(task.id).status is TaskStatus.DONE
     assert late
+
+
+def join_a_transfer(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """Another function joins while the first one reads the second part, and waits for its hash."""
+    joined: list[Message] = []
+
+    def join(_path: str, offset: int) -> None:
+        if offset >= PART // 5 and not joined:
+            joined.append(JoinTransfer(task_id=task.id, group=leads.group))
+            deployment.deliver(joined[0])
+
+    source.models = {NAME: {"joined": MODEL | {"model.safetensors": wrap_weights(b"joined" * 1024 * 1024)}}}
+    task = deployment.run_until(Stage.TRANSFERRING, deployment.submit(NAME, "joined"))
+    messages = deployment.receive()
+    leads = next(message for message in messages if isinstance(message, TransferFiles))
+    source.on_read = join
+    for each in messages:
+        deployment.deliver(each)
+    source.on_read = lambda _path, _offset: None
+    deployment.run()
+    assert joined
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
 
 
 def give_up(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
@@ -625,6 +663,7 @@ def auditor() -> Iterator[Auditor]:
         for scenario in (
             import_again,
             pause_and_resume,
+            join_a_transfer,
             give_up,
             send_archives,
             abort_sending,

@@ -12,7 +12,7 @@ from modelhaul.adapters.archives import S3ArchiveStore
 from modelhaul.adapters.s3 import S3ObjectStore
 from modelhaul.adapters.s3_client import create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
-from modelhaul.domain.messages import AcceptArchive, CopyFiles, PlanImport, PublishModels, TransferFiles
+from modelhaul.domain.messages import AcceptArchive, CopyFiles, JoinTransfer, PlanImport, PublishModels, TransferFiles
 from modelhaul.ports.message_queue import MessageQueue
 from tests.contract.backends import REGION, open_aws
 from tests.contract.counted_aws import CountedQueue
@@ -68,7 +68,7 @@ class PromisesOnAws(Promises):
         self.deployment.archives = cast("Any", InspectedArchiveStore(client, INCOMING, clock=clock))
         sqs = create_sqs_client(REGION)
         url = sqs.create_queue(QueueName="work")["QueueUrl"]
-        kinds = (AcceptArchive, PlanImport, TransferFiles, CopyFiles, PublishModels)
+        kinds = (AcceptArchive, PlanImport, TransferFiles, JoinTransfer, CopyFiles, PublishModels)
         return CountedQueue(SQSMessageQueue(sqs, dict.fromkeys(kinds, url)), self.deployment.queue)
 
 

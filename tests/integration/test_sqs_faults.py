@@ -9,7 +9,7 @@ from botocore.stub import Stubber
 
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
 from modelhaul.domain.errors import StorageUnavailableError
-from modelhaul.domain.messages import AcceptArchive, Message, PlanImport, PublishModels, TransferFiles
+from modelhaul.domain.messages import AcceptArchive, JoinTransfer, Message, PlanImport, PublishModels, TransferFiles
 from tests.contract.backends import REGION, open_aws
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ def test_a_refused_call_is_unavailable_storage(queue: SQSMessageQueue, stubber: 
         (AcceptArchive(task_id="t"), "ARCHIVE_QUEUE_URL"),
         (PlanImport(task_id="t"), "PLAN_QUEUE_URL"),
         (TransferFiles(task_id="t", group=0), "TRANSFER_QUEUE_URL"),
+        (JoinTransfer(task_id="t", group=0), "TRANSFER_QUEUE_URL"),
         (PublishModels(task_id="t"), "PUBLISH_QUEUE_URL"),
     ],
 )

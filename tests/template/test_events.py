@@ -21,7 +21,7 @@ REQUESTS = {name: event for name, event in EVENTS.items() if "httpMethod" in eve
 RECORDS = {name: event["Records"] for name, event in EVENTS.items() if "Records" in event}
 DELIVERIES = {name: EVENTS[name] for name, records in RECORDS.items() if records[0]["eventSource"] == "aws:sqs"}
 STREAMED = {name: records for name, records in RECORDS.items() if records[0]["eventSource"] == "aws:dynamodb"}
-CONSUMERS = {"copy_files": "publish_models"}
+CONSUMERS = {"copy_files": "publish_models", "join_transfer": "transfer_files"}
 """Functions by the messages that have another name."""
 SMALLEST_MODEL = ("config.json", "tokenizer.json", "model.safetensors")
 

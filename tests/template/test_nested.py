@@ -159,7 +159,10 @@ CHECKS: list[tuple[Callable[[Template], Any], Mutation]] = [
         test_monitoring.test_every_function_and_queue_is_on_the_dashboard,
         edit_dashboard("${PlanDeadLetterQueue}", "${PlanQueue}"),
     ),
-    (test_monitoring.test_cost_is_computed_with_the_functions_memory, edit_dashboard("/1000*0.5", "/1000*0.25")),
+    (
+        test_monitoring.test_cost_is_computed_with_the_functions_memory,
+        edit_dashboard("())*512", "())*256"),
+    ),
     (test_monitoring.test_workers_and_work_queues_are_watched, drop("Resources.OldestMessageAlarm")),
     (test_monitoring.test_workers_and_work_queues_are_watched, drop("Resources.WorkerThrottlesAlarm")),
     (test_monitoring.test_alarms_are_sound, drop("Resources.ApiErrorsAlarm.Properties.TreatMissingData")),

@@ -784,18 +784,18 @@ def test_progress_says_how_fast_it_is_and_what_remains(
 
 
 def test_progress_moves_while_a_large_file_does(deployment: Deployment) -> None:
-    """Each checkpoint counts, and the clock that runs beside it makes a rate of it."""
+    """Each offset counts, and the clock that runs beside it makes a rate of it."""
     source = deployment.source
     assert isinstance(source, InMemoryModelSource)
-    source.models[NAME] = {"main": {"model.safetensors": wrap_weights(b"w" * 12 * 1024 * 1024)}}
+    source.models[NAME] = {"main": {"model.safetensors": wrap_weights(b"w" * 24 * 1024 * 1024)}}
     task_id = submit({"model_tag": NAME}).headers["location"].rpartition("/")[2]
     seen: list[dict[str, int]] = []
 
     def watch(_path: str, offset: int) -> None:
-        """Let the source be read no faster than checkpoints are stored, of which each covers at least two parts."""
+        """Let the source be read no faster than offsets are recorded, one for each segment of four parts."""
         deployment.clock.now += 0.1
         deadline = time.monotonic() + 20
-        while (progress := read_task(task_id).body["progress"])["bytes_done"] < offset - 3 * PART_SIZE:
+        while (progress := read_task(task_id).body["progress"])["bytes_done"] < offset - 4 * PART_SIZE:
             assert time.monotonic() < deadline
             time.sleep(0.001)
         seen.append(progress)

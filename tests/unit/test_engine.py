@@ -5,9 +5,11 @@ import hashlib
 import mmap
 import threading
 import time
+import uuid
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -26,16 +28,21 @@ from modelhaul.domain.errors import (
     UnexpectedResponseError,
     UploadGoneError,
 )
-from modelhaul.domain.files import MAX_FILE_SIZE, Checkpoint, Part, SourceFile
+from modelhaul.domain.files import MAX_FILE_SIZE, Part, SourceFile
+from modelhaul.domain.segments import FileUpload, UploadKey
 from modelhaul.ports.byte_streams import ByteStream
-from modelhaul.transfer.engine import FileTransfer, Moved, Paused
+from modelhaul.transfer.engine import FileTransfer, Left, Moved, Paused
+from modelhaul.transfer.segments import SegmentClaims
 from modelhaul.transfer.settings import MAX_PARTS, MIB, StreamSettings, choose_part_size
 from tests.fakes.object_store import InMemoryObjectStore
+from tests.fakes.segments import InMemorySegmentRepository
+from tests.fakes.tables import InMemoryTables
 
 KEY = "staging/task/model.safetensors"
+UPLOAD = UploadKey("task#1", 0, 0)
 PART = 1000
 QUICK = StreamSettings(
-    part_size=lambda _: PART, chunk=64, reconnect_delay=0.001, checkpoint_bytes=2 * PART, rate_window=1e9
+    part_size=lambda _: PART, chunk=64, reconnect_delay=0.001, progress=0, poll=0.001, join=0, rate_window=1e9
 )
 
 
@@ -96,16 +103,16 @@ class ScriptedSource:
 
 @dataclass
 class Bench:
-    """One file between a scripted source and a fake S3. Implements `Lease`, and keeps the checkpoints."""
+    """One file between a scripted source and a fake S3. Implements `Lease`, and keeps the recorded offsets."""
 
     content: bytes
     source: ScriptedSource
     file: SourceFile
     store: InMemoryObjectStore = field(default_factory=lambda: InMemoryObjectStore(min_part_size=1))
-    checkpoint: Checkpoint | None = None
-    saved: list[Checkpoint | None] = field(default_factory=list)
+    tables: InMemoryTables = field(default_factory=InMemoryTables)
+    offsets: list[int] = field(default_factory=list)
     remaining: Callable[[], float] = lambda: 900.0
-    on_save: Callable[[Checkpoint | None], None] = lambda _: None
+    on_record: Callable[[int], None] = lambda _: None
     on_renew: Callable[[], None] = lambda: None
 
     def confirm(self) -> None:
@@ -114,31 +121,42 @@ class Bench:
     def renew(self, *, busy: float = 0.0) -> None:
         self.on_renew()
 
-    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
-        self._save(checkpoint)
+    def record_offset(self, offset: int) -> None:
+        self.on_record(offset)
+        self.offsets.append(offset)
 
-    def discard_checkpoint(self) -> None:
-        self._save(None)
+    def run(self, engine: StreamSettings = QUICK) -> Moved | Paused | Left:
+        return self.open(engine).run()
 
-    def _save(self, checkpoint: Checkpoint | None) -> None:
-        self.on_save(checkpoint)
-        self.checkpoint = checkpoint
-        self.saved.append(checkpoint)
+    def open(self, engine: StreamSettings = QUICK, **changes: Any) -> FileTransfer:
+        fields: dict[str, Any] = {
+            "file": self.file,
+            "key": KEY,
+            "open_range": self.source.open_range,
+            "uploads": self.store,
+            "claims": self.open_claims(),
+            "lease": self,
+            "remaining": self.remaining,
+            "settings": engine,
+        }
+        return FileTransfer(**(fields | changes))
 
-    def run(self, engine: StreamSettings = QUICK) -> Moved | Paused:
-        return FileTransfer(
-            file=self.file,
-            key=KEY,
-            open_range=self.source.open_range,
-            uploads=self.store,
-            lease=self,
-            remaining=self.remaining,
-            checkpoint=self.checkpoint,
-            settings=engine,
-        ).run()
+    def open_claims(self, clock: Callable[[], float] | None = None) -> SegmentClaims:
+        return SegmentClaims(
+            repository=InMemorySegmentRepository(self.tables),
+            key=UPLOAD,
+            owner=str(uuid.uuid4()),
+            clock=clock or self.tables.clock,
+        )
 
-    def kept(self) -> Checkpoint | None:
-        return self.checkpoint
+    def find_upload(self) -> FileUpload | None:
+        return InMemorySegmentRepository(self.tables).find_upload(UPLOAD)
+
+    def expire_claims(self) -> None:
+        """Let the leases of killed functions end."""
+        upload = self.find_upload()
+        if upload is not None:
+            self.tables.uploads[UPLOAD] = replace(upload, claims=())
 
     def stored(self) -> bytes:
         return self.store.read(KEY, 0, len(self.content))
@@ -214,8 +232,10 @@ def test_gives_up_reconnecting_and_keeps_what_arrived() -> None:
     bench.source.cut_after = lambda position: max(position, 4 * PART + 50)
     with pytest.raises(SourceUnavailableError):
         bench.run()
-    assert bench.checkpoint is not None
-    assert bench.checkpoint.offset == 4 * PART
+    upload = bench.find_upload()
+    assert upload is not None
+    assert upload.offset == 4 * PART
+    assert upload.claims == (), "other functions can claim the rest immediately"
     assert bench.store.keys == []
     before = len(bench.source.read_ranges)
     bench.source.cut_after = lambda _: 1 << 62
@@ -244,30 +264,32 @@ def test_a_move_continues_over_any_number_of_functions(stops: list[int], algorit
     assert bench.stored() == bench.content
 
 
-def test_a_killed_function_costs_only_what_was_not_checkpointed() -> None:
+def test_a_killed_function_costs_only_what_was_not_recorded() -> None:
     bench = make_bench()
 
     class Killed(BaseException):
         """Nothing in the engine may catch this and go on."""
 
-    def kill(checkpoint: Checkpoint | None) -> None:
-        if checkpoint is not None and checkpoint.offset >= 4 * PART:
+    def kill(offset: int) -> None:
+        if offset >= 4 * PART:
             raise Killed
 
-    bench.on_save = kill
+    bench.on_record = kill
     with pytest.raises(Killed):
         bench.run()
-    kept = bench.checkpoint
+    kept = bench.find_upload()
+    assert kept is not None
+    assert kept.offset >= 4 * PART
     read_before = len(bench.source.read_ranges)
-    bench.on_save = lambda _: None
-    bench.source.before_read = lambda _: None
+    bench.on_record = lambda _: None
+    bench.expire_claims()
     assert isinstance(bench.run(), Moved)
     assert bench.stored() == bench.content
-    resumed_at = min(start for start, _ in bench.source.read_ranges[read_before:])
-    assert resumed_at == (kept.offset if kept else 0)
+    resumed_at = min((start for start, _ in bench.source.read_ranges[read_before:]), default=kept.offset)
+    assert resumed_at == kept.offset
 
 
-def test_a_function_killed_after_the_last_checkpoint_reads_nothing_again() -> None:
+def test_a_function_killed_after_the_last_record_reads_nothing_again() -> None:
     bench = make_bench()
     complete = bench.store.complete_upload
 
@@ -294,7 +316,7 @@ def test_wrong_bytes_of_the_right_length_are_never_stored() -> None:
         bench.run()
     assert bench.store.keys == []
     assert bench.uploads() == []
-    assert bench.checkpoint is None, "the next try starts at the first byte"
+    assert bench.find_upload() is None, "the next try starts at the first byte"
 
 
 def test_a_changed_etag_discards_what_was_read() -> None:
@@ -305,7 +327,7 @@ def test_a_changed_etag_discards_what_was_read() -> None:
         bench.run()
     assert bench.store.keys == []
     assert bench.uploads() == []
-    assert bench.checkpoint is None
+    assert bench.find_upload() is None
 
 
 def test_a_source_without_ranges_is_read_from_its_start_again() -> None:
@@ -375,13 +397,14 @@ def test_a_rate_limit_stops_at_once_and_keeps_what_arrived() -> None:
     with pytest.raises(RateLimitedError) as caught:
         bench.run()
     assert caught.value.retry_after == 17
-    assert bench.checkpoint is not None
-    assert bench.checkpoint.offset == 3 * PART
+    upload = bench.find_upload()
+    assert upload is not None
+    assert upload.offset == 3 * PART
 
 
 def test_a_lost_lease_ends_the_move_without_touching_the_upload() -> None:
     bench = make_bench()
-    bench.on_save = lambda _: (_ for _ in ()).throw(LeaseLostError("another function has it"))
+    bench.on_record = lambda _: (_ for _ in ()).throw(LeaseLostError("another function has it"))
     with pytest.raises(LeaseLostError):
         bench.run()
     assert bench.store.keys == []
@@ -393,11 +416,11 @@ def test_a_function_without_the_lease_that_sees_another_etag_leaves_the_upload()
     bench.source.cut_after = cut_once(3 * PART)
     bench.source.etag = lambda start: "e1" if start == 0 else "e2"
 
-    def refuse(checkpoint: Checkpoint | None) -> None:
-        if checkpoint is None:
+    def refuse(offset: int) -> None:
+        if offset == 0:
             raise LeaseLostError("another function has it")
 
-    bench.on_save = refuse
+    bench.on_record = refuse
     with pytest.raises(LeaseLostError):
         bench.run()
     assert len(bench.uploads()) == 1, "the other function goes on with it"
@@ -440,12 +463,13 @@ def test_an_upload_that_is_gone_starts_anew() -> None:
     bench.source.cut_after = lambda position: max(position, 4 * PART)
     with pytest.raises(SourceUnavailableError):
         bench.run()
-    assert bench.checkpoint is not None
-    bench.store.abort_upload(KEY, bench.checkpoint.upload_id)
+    upload = bench.find_upload()
+    assert upload is not None
+    bench.store.abort_upload(KEY, upload.upload_id)
     bench.source.cut_after = lambda _: 1 << 62
     with pytest.raises(UploadGoneError):
         bench.run()
-    assert bench.kept() is None
+    assert bench.find_upload() is None
     assert isinstance(bench.run(), Moved)
     assert bench.stored() == bench.content
 
@@ -462,8 +486,9 @@ def test_storage_trouble_is_told_and_what_was_stored_is_kept() -> None:
     bench.store.upload_part = refuse  # type: ignore[method-assign]
     with pytest.raises(StorageUnavailableError):
         bench.run()
-    assert bench.checkpoint is not None
-    assert bench.checkpoint.offset >= 4 * PART
+    upload_record = bench.find_upload()
+    assert upload_record is not None
+    assert upload_record.offset >= 4 * PART
     bench.store.upload_part = upload  # type: ignore[method-assign]
     assert isinstance(bench.run(), Moved)
     assert bench.stored() == bench.content
@@ -494,7 +519,7 @@ def test_without_libcrypto_a_file_moves_but_cannot_be_continued(monkeypatch: pyt
     monkeypatch.setattr(digests, "_load_libcrypto", lambda: None)
     bench = make_bench()
     assert isinstance(bench.run(), Moved)
-    assert bench.saved == []
+    assert bench.find_upload() is None
     bench = make_bench()
     bench.remaining = lambda: 0.0 if bench.source.read_ranges else 900.0
     bench.source.before_read = lambda position: time.sleep(0.001) if position > 5 * PART else None

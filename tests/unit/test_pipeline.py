@@ -768,7 +768,7 @@ def test_files_of_a_batch_whose_lease_was_lost_are_left_to_the_other_function(mo
         deployment.deliver(message)
     assert was_refused.is_set()
     (group,) = deployment.database.files.list_groups(find_plan())
-    assert not group.done
+    assert not group.is_done
     leases.renew_lease(find_plan(), 0, owner="other", until=deployment.clock.now + 200)
     assert deployment.find_task(task.id).stage is Stage.TRANSFERRING
 

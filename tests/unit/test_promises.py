@@ -16,15 +16,13 @@ import io
 import itertools
 import json
 import secrets
-import threading
 import uuid
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from hashlib import md5, sha256, shake_256
+from dataclasses import dataclass, replace
+from hashlib import md5, sha256
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -37,7 +35,6 @@ from modelhaul.domain.errors import (
     DeletionInProgressError,
     ImportInProgressError,
     ModelExistsError,
-    ModelhaulError,
     ModelNotFoundError,
     RateLimitedError,
     SourceUnavailableError,
@@ -49,41 +46,34 @@ from modelhaul.domain.keys import manifest_key
 from modelhaul.domain.messages import AcceptArchive, Message
 from modelhaul.domain.models import Model, ModelStatus, Source
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
-from modelhaul.imports.retry import MAX_ATTEMPTS, TransferError
+from modelhaul.imports.retry import MAX_ATTEMPTS
 from modelhaul.ports.content_checks import ContentChecker
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.transfer import reuse
 from modelhaul.transfer.policy import TransferPolicy
-from modelhaul.transfer.settings import StreamSettings
 from tests.fakes import model_source
 from tests.fakes.archive_store import InMemoryArchiveStore
-from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
+from tests.troubles import (
+    LARGE,
+    PART,
+    STREAM,
+    WEIGHTS,
+    Effect,
+    Guarded,
+    KilledError,
+    Kind,
+    Trouble,
+    Troublemaker,
+    WatchedDeployment,
+    make_bytes,
+)
 from tests.weights import wrap_weights
 
 type Files = dict[str, bytes]
 
-# Everything a thousandth of its size, so that a history with many imports takes milliseconds.
-PART = 4096
-LARGE = 4096
-POLICY = TransferPolicy(small_file=LARGE, group_files=2, min_indexed=LARGE // 2, copy_groups=1)
-STREAM = StreamSettings(
-    part_size=lambda _: PART,
-    chunk=PART // 2,
-    buffers=3,
-    uploaders=1,
-    reconnect_delay=0,
-    reconnects=1,
-    checkpoint_bytes=2 * PART,
-    rate_window=1e9,
-)
-
-
-def make_bytes(name: str, size: int) -> bytes:
-    return shake_256(name.encode()).digest(size)
-
-
-WEIGHTS = wrap_weights(make_bytes("weights", 6 * PART + 100))
+# A large file has a message for each of two or three functions.
+POLICY = TransferPolicy(small_file=LARGE, group_files=2, min_indexed=LARGE // 2, function_bytes=2 * PART, copy_groups=1)
 OTHER_WEIGHTS = wrap_weights(make_bytes("other weights", 4 * PART))
 VERSIONS: list[Files] = [
     {"config.json": b'{"a": 1}', "model.safetensors": WEIGHTS, "vocab.txt": b"vocab" * 100, "sub/empty.txt": b""},
@@ -131,37 +121,6 @@ ZIP_BY_ETAG = {md5(body).hexdigest(): archive for body, archive in zip(ARCHIVES,
 KEYS = ["incoming/archive.zip", "incoming/team/archive.zip"]
 
 
-class KilledError(BaseException):
-    """The function's process is gone."""
-
-
-class Kind(StrEnum):
-    KILL = "kill"
-    STORAGE = "storage"  # one call is not answered
-    OUTAGE = "outage"  # nor is any after it
-    SOURCE = "source"
-    LIMIT = "limit"
-    WRONG = "wrong"  # bytes
-    LATE = "late"  # the function's time is nearly over
-    # What others do while the function is held up in a call.
-    CANCEL = "cancel"
-    TAKE_OVER = "take over"
-    DUPLICATE = "duplicate"
-    RESUBMIT = "resubmit"
-    DELETE = "delete"
-
-
-class Effect(StrEnum):
-    """How much of the call comes about before the trouble."""
-
-    NONE = "none"
-    HALF = "half"  # of a batch
-    ALL = "all"  # only its reply is lost
-
-
-FROM_SOURCE = {Kind.SOURCE, Kind.LIMIT}
-FROM_STORAGE = {Kind.STORAGE, Kind.OUTAGE}
-BATCHES = {"send", "delete", "put_groups", "put_blobs", "forget_blobs"}
 OPERATIONS = [
     "add_opinions",
     "check",
@@ -172,34 +131,39 @@ OPERATIONS = [
     "copy_part",
     "create_upload",
     "delete",
+    "delete_upload",
     "fail_import",
     "find_blobs",
     "find_group",
     "find_groups",
     "find_models",
     "find_task",
+    "find_upload",
     "finish_import",
     "forget_blobs",
     "lease_deletion",
     "lease_group",
     "list_copied",
     "list_groups",
+    "list_parts",
     "open_range",
     "postpone_check",
     "put",
     "put_blobs",
     "put_group",
     "put_groups",
+    "put_parts",
     "readinto",
     "record_arrival",
     "record_copied",
     "record_files",
+    "record_offset",
     "record_progress",
     "record_task",
     "release_lease",
     "release_models",
     "remove_model",
-    "save_checkpoint",
+    "replace_upload",
     "send",
     "start_stage",
     "unwatch_task",
@@ -208,150 +172,12 @@ OPERATIONS = [
 ]
 
 
-@dataclass(frozen=True)
-class Trouble:
-    """At the `at`-th call of a function, or of its calls of `operation`."""
-
-    kind: Kind
-    at: int
-    effect: Effect
-    operation: str | None = None
-
-    def concerns(self, port: str, operation: str) -> bool:
-        if self.operation not in (None, operation):
-            return False
-        if self.kind in FROM_SOURCE:
-            return port == "source"
-        return port != "source" if self.kind in FROM_STORAGE else True
-
-
 TROUBLE = st.one_of(
     st.builds(Trouble, st.sampled_from(Kind), st.integers(1, 40), st.sampled_from(Effect)),
     st.builds(Trouble, st.sampled_from(Kind), st.integers(1, 3), st.sampled_from(Effect), st.sampled_from(OPERATIONS)),
 )
 TROUBLES = st.lists(TROUBLE, min_size=1, max_size=2)
 ANY = st.integers(0, 11)  # taken modulo what there is, as that is not for threads to change
-
-
-class Troublemaker:
-    """Stands between the pipeline and its ports, and strikes as planned."""
-
-    def __init__(self, meanwhile: Callable[[Kind], None]) -> None:
-        self.wrong = False
-        self.late = False
-        self.hits: list[Kind] = []
-        self._meanwhile = meanwhile
-        self._lock = threading.Lock()
-        self._planned: list[Trouble] = []
-        self._counts: Counter[Trouble] = Counter()
-        self._held_up = False
-        self._dead = False
-        self._down = False
-
-    @contextmanager
-    def plan(self, troubles: list[Trouble]) -> Iterator[None]:
-        """One function's life; `hits` has what struck."""
-        self._planned, self.hits = list(troubles), []
-        self._counts.clear()
-        try:
-            yield
-        finally:
-            self._planned = []
-            self._dead = self._down = self.wrong = self.late = False
-
-    def call(self, port: str, operation: str, effect: Callable[[Effect], Any]) -> Any:
-        if self._held_up:
-            return effect(Effect.ALL)
-        self._check_life(port)
-        trouble = self._count(port, operation)
-        result = None
-        if trouble is None or trouble.kind not in (FROM_SOURCE | FROM_STORAGE | {Kind.KILL}):
-            if trouble is not None:
-                self._strike(trouble)
-            result = effect(Effect.ALL)
-        else:
-            if trouble.effect is not Effect.NONE and trouble.kind not in FROM_SOURCE:
-                effect(trouble.effect)
-            self._strike(trouble)
-        self._check_life(port)
-        return result
-
-    def _check_life(self, port: str) -> None:
-        if self._dead:
-            raise KilledError
-        if self._down and port != "source":
-            raise StorageUnavailableError("The storage is down.")
-
-    def _count(self, port: str, operation: str) -> Trouble | None:
-        with self._lock:
-            for trouble in self._planned:
-                if trouble.concerns(port, operation):
-                    self._counts[trouble] += 1
-                    if self._counts[trouble] == trouble.at:
-                        self._planned.remove(trouble)
-                        return trouble
-        return None
-
-    def _strike(self, trouble: Trouble) -> None:
-        self.hits.append(trouble.kind)
-        match trouble.kind:
-            case Kind.KILL:
-                self._dead = True
-                raise KilledError
-            case Kind.STORAGE:
-                raise StorageUnavailableError("The storage did not answer.")
-            case Kind.OUTAGE:
-                self._down = True
-                raise StorageUnavailableError("The storage is down.")
-            case Kind.SOURCE:
-                raise SourceUnavailableError("The source answered 503.")
-            case Kind.LIMIT:
-                raise RateLimitedError("The source's budget is spent.", retry_after=120)
-            case Kind.WRONG:
-                self.wrong = True
-            case Kind.LATE:
-                self.late = True
-            case _:
-                self._held_up = True
-                try:
-                    self._meanwhile(trouble.kind)
-                finally:
-                    self._held_up = False
-
-
-class Guarded:
-    """A port whose calls, and those of the streams that it opens, go by the troublemaker."""
-
-    def __init__(self, port: str, target: object, trouble: Troublemaker) -> None:
-        self._port = port
-        self._target = target
-        self._trouble = trouble
-
-    def __getattr__(self, operation: str) -> Any:
-        found = getattr(self._target, operation)
-        if not callable(found) or operation in ("close", "prefix"):
-            return found
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            given = [list(a) if isinstance(a, Iterator) else a for a in arguments]
-
-            def take_effect(effect: Effect) -> Any:
-                if effect is Effect.HALF and operation in BATCHES:
-                    batch = list(given[-1])
-                    return found(*given[:-1], batch[: len(batch) // 2], **options)
-                result = found(*given, **options)
-                return iter(list(result)) if isinstance(result, Iterator) else result
-
-            result = self._trouble.call(self._port, operation, take_effect)
-            return Guarded(self._port, result, self._trouble) if hasattr(result, "readinto") else result
-
-        return call
-
-    def __enter__(self) -> "Guarded":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 @dataclass(frozen=True)
@@ -370,27 +196,6 @@ class Envelope:
 
     content: Message | Arrival
     deliveries: int = 1
-
-
-@dataclass
-class WatchedDeployment(Deployment):
-    """Remembers every message, and what no step may raise."""
-
-    delivered: dict[str, Message] = field(default_factory=dict)
-    unexpected: list[Exception] = field(default_factory=list)
-
-    def deliver(self, message: Message, *, deliveries: int = 1) -> None:
-        self.delivered[message.model_dump_json()] = message
-        super().deliver(message, deliveries=deliveries)
-
-    def _step(self, message: Message) -> None:
-        try:
-            super()._step(message)
-        except (ModelhaulError, TransferError):
-            raise
-        except Exception as error:
-            self.unexpected.append(error)
-            raise
 
 
 class Promises(RuleBasedStateMachine):

@@ -34,7 +34,7 @@ BUILT = {
     "delete_model": {"create_deleter"},
     "read_docs": set(),
     "plan_import": {"create_planner", "create_runner"},
-    "transfer_files": {"create_transferrer", "create_runner"},
+    "transfer_files": {"create_transferrer", "create_joiner", "create_runner"},
     "publish_models": {"create_publisher", "create_copy_step", "create_runner"},
     "record_failure": {"create_runner"},
     "sweep_stale": {"create_sweeper"},
@@ -45,8 +45,12 @@ BUILT = {
     "import_missing": {"create_missing_importer", "load_hub_client"},
 }
 ENGINE = {
+    "modelhaul.imports.join",
     "modelhaul.imports.transfer",
-    *(f"modelhaul.transfer.{module}" for module in ("engine", "window", "ranges", "small_files", "large_files")),
+    *(
+        f"modelhaul.transfer.{module}"
+        for module in ("engine", "mover", "segments", "window", "ranges", "small_files", "large_files")
+    ),
 }
 WORK = {
     *ENGINE,

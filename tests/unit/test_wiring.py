@@ -30,7 +30,7 @@ BUILT = {
     "cancel_task": ["create_finisher"],
     "delete_model": ["create_deleter"],
     "plan_import": ["create_planner", "create_runner"],
-    "transfer_files": ["create_transferrer", "create_runner"],
+    "transfer_files": ["create_transferrer", "create_joiner", "create_runner"],
     "publish_models": ["create_publisher", "create_copy_step", "create_runner"],
     "record_failure": ["create_runner", "create_metrics", "create_arrival_recorder"],
     "sweep_stale": ["create_sweeper"],

@@ -11,7 +11,15 @@ import pytest
 from modelhaul import wiring
 from modelhaul.catalog.delete import ModelDeleter
 from modelhaul.domain.errors import StorageUnavailableError
-from modelhaul.domain.messages import CopyFiles, Message, PlanImport, PublishModels, TransferFiles, parse_message
+from modelhaul.domain.messages import (
+    CopyFiles,
+    JoinTransfer,
+    Message,
+    PlanImport,
+    PublishModels,
+    TransferFiles,
+    parse_message,
+)
 from modelhaul.domain.tasks import Task, TaskStatus
 from modelhaul.entrypoints.logs import create_logger
 from modelhaul.transfer.policy import TransferPolicy
@@ -23,6 +31,7 @@ NAME = "org/tiny"
 FUNCTIONS: dict[type[Message], str] = {
     PlanImport: "plan_import",
     TransferFiles: "transfer_files",
+    JoinTransfer: "transfer_files",
     CopyFiles: "publish_models",
     PublishModels: "publish_models",
 }
@@ -35,7 +44,17 @@ def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
             {NAME: {"main": {"config.json": b"{}", "model.bin": b"w" * 9_000_000}, "next": {"config.json": b"{}"}}}
         )
     )
-    for name in ("planner", "transferrer", "publisher", "copy_step", "runner", "finisher", "sweeper", "metrics"):
+    for name in (
+        "planner",
+        "transferrer",
+        "joiner",
+        "publisher",
+        "copy_step",
+        "runner",
+        "finisher",
+        "sweeper",
+        "metrics",
+    ):
         monkeypatch.setattr(wiring, f"create_{name}", lambda name=name: getattr(deployment, name))
     return deployment
 

@@ -10,7 +10,15 @@ from botocore.config import Config
 
 from modelhaul.adapters.aws import CALL_ERRORS, create_client, read_error_code
 from modelhaul.domain.errors import StorageUnavailableError
-from modelhaul.domain.messages import AcceptArchive, CopyFiles, Message, PlanImport, PublishModels, TransferFiles
+from modelhaul.domain.messages import (
+    AcceptArchive,
+    CopyFiles,
+    JoinTransfer,
+    Message,
+    PlanImport,
+    PublishModels,
+    TransferFiles,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -28,6 +36,7 @@ _QUEUE_URL_VARIABLES: dict[type[Message], str] = {
     AcceptArchive: "ARCHIVE_QUEUE_URL",
     PlanImport: "PLAN_QUEUE_URL",
     TransferFiles: "TRANSFER_QUEUE_URL",
+    JoinTransfer: "TRANSFER_QUEUE_URL",
     CopyFiles: "PUBLISH_QUEUE_URL",
     PublishModels: "PUBLISH_QUEUE_URL",
 }

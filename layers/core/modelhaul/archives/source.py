@@ -91,7 +91,8 @@ class ArchiveSource:
 
     def open_range(self, model: ResolvedModel, file: SourceFile, start: int, end: int) -> ByteStream:  # noqa: ARG002 - the locator is enough
         entry = _read_locator(file)
-        if entry.method is Method.DEFLATED or (start, end) == (0, file.size):
+        is_whole = (start, end) == (0, file.size) and entry.name not in self._data_offsets
+        if entry.method is Method.DEFLATED or is_whole:
             return self._reader.open_entry(entry)
         offset = self._find_data(entry)
         stream = self.store.open_range(self.archive.key, offset + start, offset + end, etag=self.archive.etag or "")

@@ -46,22 +46,6 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """Progress of the transfer of a large file: everything that another function needs to resume at `offset`.
-
-    `parts` are numbered 1..n without a gap, `hash_state` is the FileHasher's state after `offset` bytes, `source_etag`
-    is the source's ETag of the content.
-    """
-
-    upload_id: str
-    part_size: int
-    offset: int
-    parts: tuple[Part, ...]
-    hash_state: bytes
-    source_etag: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class FileRecord:
     """A file of a task: first planned, then stored and verified (`sha256`, `etag`), then checked (`check`).
 
@@ -89,16 +73,20 @@ class FileRecord:
 class FileGroup:
     """Files of a task that a function transfers and checks together.
 
-    `number` is unique within the plan. `done`: all files are done. `checkpoint` belongs to the first file that is not
-    stored.
+    `number` is unique within the plan. `offset`: the number of stored and hashed bytes of the first file that is not
+    stored yet.
     """
 
     plan_id: str
     number: int
     records: tuple[FileRecord, ...]
-    done: bool = False
-    checkpoint: Checkpoint | None = None
+    offset: int = 0
     lease_until: float = 0.0
+
+    @property
+    def is_done(self) -> bool:
+        """Return whether all files are done."""
+        return all(record.is_done for record in self.records)
 
     @property
     def size(self) -> int:
@@ -108,7 +96,7 @@ class FileGroup:
 
 @dataclass(frozen=True, slots=True)
 class FileCounts:
-    """Counts of a plan. `bytes_done` includes `bytes_reused`, and the bytes before checkpoints of unfinished files."""
+    """Counts of a plan. `bytes_done` includes `bytes_reused`, and the offsets in unfinished files."""
 
     files_done: int = 0
     bytes_done: int = 0

@@ -36,6 +36,17 @@ class TransferFiles(_Message):
     restarts: int = Field(default=0, ge=0)
 
 
+class JoinTransfer(_Message):
+    """Transfer segments of the large file in one group of the task, together with other functions.
+
+    `returns` counts the attempts without progress.
+    """
+
+    kind: Literal["join_transfer"] = "join_transfer"
+    group: int = Field(ge=0)
+    returns: int = Field(default=0, ge=0)
+
+
 class CopyFiles(_Message):
     """Copy the files of some groups to their published keys, except the paths `left_out`. `total`: the number of groups
     of the task that are copied.
@@ -84,7 +95,7 @@ class ObjectCreated(BaseModel):
     detail: _ObjectCreatedDetail
 
 
-type Message = AcceptArchive | PlanImport | TransferFiles | CopyFiles | PublishModels
+type Message = AcceptArchive | PlanImport | TransferFiles | JoinTransfer | CopyFiles | PublishModels
 
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
 _ARCHIVE_ADAPTER: TypeAdapter[AcceptArchive | ObjectCreated] = TypeAdapter(AcceptArchive | ObjectCreated)

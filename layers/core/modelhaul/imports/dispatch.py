@@ -1,14 +1,14 @@
 """Group files, and send the messages of the following steps."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from modelhaul.domain.files import MAX_FILE_SIZE, FileCounts, SourceFile
-from modelhaul.domain.messages import PublishModels, TransferFiles
+from modelhaul.domain.messages import JoinTransfer, PublishModels, TransferFiles
 from modelhaul.domain.tasks import Stage, Task
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.tasks import TaskRepository
-from modelhaul.transfer.policy import TransferPolicy
+from modelhaul.transfer.policy import TransferPolicy, count_functions
 
 CHECK_AFTER = 300.0  # seconds without a heartbeat after which the sweep checks a task
 
@@ -29,13 +29,13 @@ def group_files(files: Iterable[SourceFile], policy: TransferPolicy) -> Iterator
     small: list[SourceFile] = []
     for equal in by_digest.values():
         if equal[0].size > policy.small_file:
-            yield from split_list(equal, policy, max_bytes=MAX_FILE_SIZE)  # so that one function can copy the group
+            yield from split_files(equal, policy, max_bytes=MAX_FILE_SIZE)  # so that one function can copy the group
         else:
             small += equal
-    yield from split_list(small, policy, max_bytes=policy.group_bytes)
+    yield from split_files(small, policy, max_bytes=policy.group_bytes)
 
 
-def split_list(
+def split_files(
     files: Iterable[SourceFile], policy: TransferPolicy, *, max_bytes: float = float("inf")
 ) -> Iterator[SourceFiles]:
     """Yield groups whose lists fit into records, with at most `max_bytes` of content each."""
@@ -77,6 +77,23 @@ def _measure_listing(file: SourceFile) -> int:
 def send_transfers(queue: MessageQueue, task_id: str, numbers: Iterable[int]) -> None:
     """Send the transfer messages of groups."""
     queue.send(TransferFiles(task_id=task_id, group=number) for number in numbers)
+
+
+def send_joins(
+    queue: MessageQueue, task_id: str, groups: Mapping[int, Iterable[SourceFile]], policy: TransferPolicy
+) -> int:
+    """Send the messages of the other functions that transfer large files, and return their number.
+
+    `groups` are all unfinished groups of the task.
+    """
+    total = sum(file.size for files in groups.values() for file in files)
+    messages = [
+        JoinTransfer(task_id=task_id, group=number)
+        for number, files in groups.items()
+        for _ in range(1, count_functions(max(file.size for file in files), total, policy))
+    ]
+    queue.send(messages)
+    return len(messages)
 
 
 def publish_if_complete(

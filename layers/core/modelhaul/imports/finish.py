@@ -157,6 +157,13 @@ def abort_uploads(uploads: MultipartUploads, prefix: str) -> None:
         uploads.abort_upload(key, upload_id)
 
 
+def abort_uploads_if_ended(tasks: TaskRepository, uploads: MultipartUploads, task: Task) -> None:
+    """Abort the uploads of an ended task, which may have been cleaned up while this function was uploading."""
+    current = tasks.find_task(task.id)
+    if current is not None and current.status is not TaskStatus.PENDING:
+        abort_uploads(uploads, staging_prefix(task.id))
+
+
 def _is_content_rejected(task: Task, models: Sequence[Model]) -> bool:
     errors = [task.error, *(model.error for model in models if model.task_id == task.id)]
     return any(error is not None and error.type in _REJECTED_CONTENT for error in errors)

@@ -12,7 +12,7 @@ from modelhaul.domain.messages import PlanImport
 from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul.domain.required_files import MAX_INDEX_SIZE, RequiredFiles, find_missing_files
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
-from modelhaul.imports.dispatch import CHECK_AFTER, SourceFiles, group_files, send_transfers, split_list
+from modelhaul.imports.dispatch import CHECK_AFTER, SourceFiles, group_files, send_joins, send_transfers, split_files
 from modelhaul.ports.byte_streams import read_verified
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.files import FileRepository
@@ -55,16 +55,17 @@ class Planner:
             current = self.tasks.find_task(task.id)
             if current is None or current.stage is not Stage.TRANSFERRING or current.plan_id is None:
                 return
-            pending = [group for group in self.files.list_groups(current.plan_id) if not group.done]
+            pending = [group for group in self.files.list_groups(current.plan_id) if not group.is_done]
             groups = {group.number: [record.file for record in group.records] for group in pending}
         send_transfers(self.queue, task.id, groups)
+        joins = send_joins(self.queue, task.id, groups, self.policy)
         logger.info(
             "import planned",
             extra={
                 "task_id": task.id,
                 "files": sum(len(files) for files in groups.values()),
                 "bytes": sum(file.size for files in groups.values() for file in files),
-                "messages": len(groups),
+                "messages": len(groups) + joins,
             },
         )
 
@@ -89,7 +90,7 @@ class Planner:
         groups = list(group_files((file for file in listed if file.kind is FileKind.FILE), self.policy))
         if not groups:
             raise EmptyModelError(f"{task.model_tag} has no files.")
-        return groups, list(split_list((file for file in listed if file.kind is not FileKind.FILE), self.policy))
+        return groups, list(split_files((file for file in listed if file.kind is not FileKind.FILE), self.policy))
 
     def _list_files(self, task: Task) -> Iterator[list[SourceFile]]:
         """Yield the selected files of each model."""

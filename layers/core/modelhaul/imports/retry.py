@@ -22,7 +22,7 @@ from modelhaul.domain.errors import (
     TransientError,
     UploadGoneError,
 )
-from modelhaul.domain.messages import CopyFiles, Message, TransferFiles
+from modelhaul.domain.messages import CopyFiles, JoinTransfer, Message, TransferFiles
 from modelhaul.domain.tasks import Stage
 from modelhaul.imports.dispatch import CHECK_AFTER
 from modelhaul.imports.finish import TaskFinisher
@@ -44,6 +44,7 @@ _STEP_NAMES = {
     "accept_archive": "inspecting the archive",
     "plan_import": "listing the model's files",
     "transfer_files": "transferring files",
+    "join_transfer": "transferring a file",
     "copy_files": "copying files",
     "publish_models": "publishing the model",
 }
@@ -52,6 +53,7 @@ _STAGES = {
     "accept_archive": {Stage.UPLOADING, Stage.INSPECTING},
     "plan_import": {Stage.PLANNING},
     "transfer_files": {Stage.TRANSFERRING},
+    "join_transfer": {Stage.TRANSFERRING},
     "copy_files": {Stage.PUBLISHING},
     "publish_models": {Stage.VERIFIED, Stage.PUBLISHING},
 }
@@ -167,7 +169,9 @@ class StepRunner:
         match message:
             case TransferFiles():
                 groups = self.files.find_groups(plan_id, [message.group])
-                return any(not group.done and group.lease_until <= self.clock() for group in groups)
+                return any(not group.is_done and group.lease_until <= self.clock() for group in groups)
+            case JoinTransfer():
+                return False  # the function with the lease transfers the file
             case CopyFiles():
                 return not self.files.list_copied(plan_id).issuperset(message.groups)
         return True
@@ -175,7 +179,10 @@ class StepRunner:
     def _handle_error(self, message: Message, error: ModelhaulError, *, advanced: bool) -> None:
         decision = decide_retry(message, error, advanced=advanced)
         if isinstance(decision, Fail):
-            self.finisher.fail(message.task_id, decision.error)
+            if isinstance(message, JoinTransfer):
+                logger.warning("transfer left after errors", extra={"task_id": message.task_id, "detail": error.detail})
+            else:
+                self.finisher.fail(message.task_id, decision.error)
             return
         self.queue.send([decision.message], delay=decision.delay)
         self.tasks.postpone_check(message.task_id, check_at=self.clock() + decision.delay + CHECK_AFTER)

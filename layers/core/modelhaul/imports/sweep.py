@@ -101,7 +101,7 @@ class Sweeper:
         elif task.stage is Stage.PLANNING:
             self.queue.send([PlanImport(task_id=task.id)])
         else:
-            pending = [group for group in self.files.list_groups(task.plan_id or "") if not group.done]
+            pending = [group for group in self.files.list_groups(task.plan_id or "") if not group.is_done]
             now = self.clock()
             send_transfers(self.queue, task.id, [group.number for group in pending if group.lease_until <= now])
             if not pending:

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 
 from modelhaul.domain.errors import LeaseLostError, ModelhaulError, StalledTransferError, TaskEndedError
 from modelhaul.domain.files import FileCounts
-from modelhaul.domain.keys import staging_prefix
 from modelhaul.domain.messages import TransferFiles
 from modelhaul.domain.models import ModelRoots
-from modelhaul.domain.tasks import Stage, Task, TaskStatus
+from modelhaul.domain.tasks import Stage, Task
 from modelhaul.imports.dispatch import CHECK_AFTER, publish_if_complete
-from modelhaul.imports.finish import abort_uploads
+from modelhaul.imports.finish import abort_uploads_if_ended
 from modelhaul.imports.retry import TransferError
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.content import ContentIndex
@@ -27,9 +26,10 @@ from modelhaul.ports.model_sources import ModelSource
 from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.multipart_uploads import MultipartUploads
 from modelhaul.ports.object_store import ObjectStore
+from modelhaul.ports.segments import SegmentRepository
 from modelhaul.ports.tasks import TaskRepository
 from modelhaul.transfer.engine import FileTransfer
-from modelhaul.transfer.large_files import CreateTransfer, LargeFileTransfer
+from modelhaul.transfer.large_files import CreateTransfer, LargeFileOpener, LargeFileTransfer
 from modelhaul.transfer.policy import TransferPolicy
 from modelhaul.transfer.reuse import ContentReuse
 from modelhaul.transfer.session import LEASE_SECONDS, TransferSession
@@ -49,6 +49,7 @@ class Transferrer:
     models: ModelRepository
     files: FileRepository
     leases: GroupLeases
+    segments: SegmentRepository
     content: ContentIndex
     store: ObjectStore
     uploads: MultipartUploads
@@ -87,7 +88,7 @@ class Transferrer:
             logger.info(
                 "transfer stopped: lease lost or task ended", extra={"task_id": task.id, "detail": error.detail}
             )
-            self._abort_uploads_if_ended(task)
+            abort_uploads_if_ended(self.tasks, self.uploads, task)
             return
         except Exception as error:
             session.release()
@@ -120,14 +121,18 @@ class Transferrer:
             SmallFileBatch(
                 session=session, reuse=reuse, checks=checks, store=self.store, source=source, policy=self.policy
             ).transfer(small)
-        large = LargeFileTransfer(
-            session=session,
-            reuse=reuse,
-            checks=checks,
+        opener = LargeFileOpener(
+            group=session.group,
+            owner=session.owner,
+            segments=self.segments,
             uploads=self.uploads,
             source=source,
+            clock=self.clock,
+            remaining=session.remaining,
+            settings=self.settings,
             create_transfer=self.create_transfer,
         )
+        large = LargeFileTransfer(session=session, reuse=reuse, checks=checks, opener=opener)
         for record in pending:
             if record.file.size > self.policy.small_file and not session.paused:
                 large.transfer(record)
@@ -167,9 +172,3 @@ class Transferrer:
         """
         counts = self.files.count_files(plan_id)
         publish_if_complete(self.tasks, self.queue, task, counts, check_at=self.clock() + CHECK_AFTER)
-
-    def _abort_uploads_if_ended(self, task: Task) -> None:
-        """Abort the uploads of an ended task, which may have been cleaned up while this function was uploading."""
-        now = self.tasks.find_task(task.id)
-        if now is not None and now.status is not TaskStatus.PENDING:
-            abort_uploads(self.uploads, staging_prefix(task.id))

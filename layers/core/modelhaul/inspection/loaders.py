@@ -41,6 +41,7 @@ _TRAINING = re.compile(
 _parse_path = lru_cache(maxsize=32)(PurePosixPath)
 
 
+@lru_cache(maxsize=65_536)  # the checks of a model call it several times for each of its files
 def is_unpickled(path: str) -> bool:
     """Return whether a common loader unpickles files of this name, and no other program reads them."""
     if _parse_path(path).name == _CHECKPOINT_METADATA:

@@ -33,7 +33,7 @@ class InspectionNotes:
 
     def add(self, path: str, report: ContentReport, opinion: PickleOpinion | None) -> None:
         # The second scanner has its own copy of the pickles, and all pickles would fill the memory.
-        self.reports[path] = replace(report, pickles=None)
+        self.reports[path] = replace(report, pickles=None) if report.pickles is not None else report
         if opinion is not None:
             self.opinions[path] = opinion
 

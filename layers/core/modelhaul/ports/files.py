@@ -7,7 +7,7 @@ idempotent after a lost response, and every write of one group is atomic. Every 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from modelhaul.domain.files import Checkpoint, FileCounts, FileGroup, FileRecord, SourceFile
+from modelhaul.domain.files import FileCounts, FileGroup, FileRecord, SourceFile
 
 
 class FileRepository(Protocol):
@@ -47,10 +47,8 @@ class GroupLeases(Protocol):
     def release_lease(self, plan_id: str, number: int, *, owner: str) -> None:
         """Release the lease. No-op if `owner` does not have the lease."""
 
-    def save_checkpoint(
-        self, plan_id: str, number: int, checkpoint: Checkpoint | None, *, owner: str, until: float
-    ) -> FileCounts:
-        """Store the checkpoint, or remove it if it is None, extend the lease, and return the plan's new counts.
+    def record_offset(self, plan_id: str, number: int, offset: int, *, owner: str, until: float) -> FileCounts:
+        """Store the offset in the first file that is not stored, extend the lease, and return the plan's new counts.
 
         `bytes_done` changes by the difference of the offsets. Raises LeaseLostError if `owner` no longer has the lease.
         """
@@ -60,7 +58,7 @@ class GroupLeases(Protocol):
     ) -> FileCounts:
         """Store the state of files of the group, extend the lease, and return the plan's new counts.
 
-        Files that become stored (`sha256` is set) end the group's checkpoint, and their bytes are counted. Files that
-        become done are counted. When all files are done, the group is done, and the lease
-        ends. Raises LeaseLostError if `owner` no longer has the lease, and the group is not done.
+        Files that become stored (`sha256` is set) reset the group's offset to 0, and their bytes are counted.
+        Files that become done are counted. When all files are done, the group is done, and the lease ends. Raises
+        LeaseLostError if `owner` no longer has the lease, and the group is not done.
         """

@@ -1,6 +1,7 @@
 """Fill the parts of one file from its source, each connection in its own thread."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -16,6 +17,9 @@ class PartDownloader:
     window: PartWindow
     on_received: Callable[[PartBuffer], None]
     _threads: list[threading.Thread] = field(default_factory=list)
+    _measured: float = field(default_factory=time.monotonic)
+    _received: int = 0
+    _waited: float = 0.0
 
     def start(self) -> None:
         """Open one connection."""
@@ -24,14 +28,20 @@ class PartDownloader:
         self._threads.append(thread)
         thread.start()
 
-    def widen(self, rate: float) -> None:
-        """Open one more connection if the transfer waits for the source, and not for uploads.
+    def widen_if_slow(self, now: float) -> None:
+        """Open one more connection if the transfer waits for the source, and not for uploads or memory.
 
-        `rate`: the current rate of all connections, in bytes per second.
+        `now`: monotonic seconds. No-op within a rate window.
         """
         connections, settings = self.connections, self.connections.settings
-        is_slow = rate < settings.slow_rate and self.window.waiting < settings.uploaders
-        if is_slow and connections.wanted < connections.limit:
+        elapsed = now - self._measured
+        if elapsed < settings.rate_window or not connections.is_open:
+            return
+        received, waited = connections.received - self._received, self.window.waited - self._waited
+        active = elapsed - waited / len(self._threads)
+        self._measured, self._received, self._waited = now, connections.received, self.window.waited
+        is_slow = active > elapsed / 2 and received < settings.slow_rate * active
+        if is_slow and self.window.unstored < settings.uploaders and connections.wanted < connections.limit:
             connections.wanted += 1
             self.start()
 
@@ -49,6 +59,8 @@ class PartDownloader:
                 try:
                     reader.fill(part, self.on_received)
                 except RangesIgnoredError:
+                    if connections.needs_ranges:
+                        raise
                     connections.keep_one()
                     window.give_back(part)
                     return

@@ -1,39 +1,41 @@
 """The transfer engine: one large file, from ranges of its source into an S3 multipart upload.
 
-Each connection fills part buffers from a small pool. Each chunk is hashed in the file's order when it arrives, and
-uploaders send a part when it is full and hashed. At any time at most `buffers` parts are in memory, whatever the file's
-size, and nothing touches the disk.
-
-    source ──ranged GETs──► [part][part][part][part] ──UploadPart──► S3
-                                 └─ sha256, crc32 in order
+One function leads the transfer. It starts the upload, and completes it when all parts are stored and the digest is
+verified. Other functions can join, and transfer segments. The recorded upload is also the checkpoint from which another
+function continues.
 """
 
+import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from modelhaul.domain.digests import FileHasher
 from modelhaul.domain.errors import (
     DigestMismatchError,
     FileTooLargeError,
+    LeaseLostError,
     ModelhaulError,
     SourceChangedError,
+    StorageUnavailableError,
     TransientError,
     UploadGoneError,
 )
-from modelhaul.domain.files import Checkpoint, SourceFile
+from modelhaul.domain.files import Part, SourceFile
 from modelhaul.domain.objects import ObjectRange
+from modelhaul.domain.segments import FileUpload
 from modelhaul.ports.byte_streams import ByteStream
 from modelhaul.ports.multipart_uploads import MultipartUploads
-from modelhaul.transfer.downloads import PartDownloader
 from modelhaul.transfer.lease import Lease
-from modelhaul.transfer.ranges import Connections
-from modelhaul.transfer.settings import MIB, StreamSettings
-from modelhaul.transfer.uploads import PartUploader
-from modelhaul.transfer.window import PartWindow
+from modelhaul.transfer.mover import SegmentMover, Stop
+from modelhaul.transfer.ranges import RangesIgnoredError
+from modelhaul.transfer.segments import SegmentClaims, SegmentLostError
+from modelhaul.transfer.settings import StreamSettings
 
-_BUFFER_BUDGET = 144 * MIB  # bytes; with the interpreter and its libraries, a function needs less than 256 MB
-_TICK = 0.5  # seconds between two checks of the time
+logger = logging.getLogger(__name__)
+
+_JOIN_PAUSE = 4  # polls; the record appears when the source has responded
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +48,25 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """The function's time is nearly over. The checkpoint says where the next function continues."""
+    """The function's time is nearly over. The recorded upload says where other functions continue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The function that joined has no segment left.
+
+    `is_hashed`: nobody has, so the file can be completed. `may_return`: there may be segments for it later.
+    """
+
+    is_hashed: bool = False
+    may_return: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
 class FileTransfer:
-    """Transfers `file` to `key`, from `checkpoint` on if there is one.
+    """Transfers `file` to `key`, and continues the upload that `claims` finds, if there is one.
 
+    `lease`: the function leads the transfer. Without it, the function joins the transfer that another one leads.
     `remaining` returns the seconds that the function has left. `origin`: the S3 object range that contains the file's
     bytes unchanged, if any. The bytes are then only read to verify them, and S3 copies the parts.
     """
@@ -61,163 +75,154 @@ class FileTransfer:
     key: str
     open_range: Callable[[int, int], ByteStream]
     uploads: MultipartUploads
-    lease: Lease
+    claims: SegmentClaims
+    lease: Lease | None
     remaining: Callable[[], float]
-    checkpoint: Checkpoint | None = None
     origin: ObjectRange | None = None
     settings: StreamSettings = field(default_factory=StreamSettings)
+    advanced: bool = False
+    """Whether this or another function stored and hashed bytes that were not recorded before."""
 
-    _hasher: FileHasher = field(init=False)
-    _window: PartWindow = field(init=False)
-    _connections: Connections = field(init=False)
-    _downloader: PartDownloader = field(init=False)
-    _uploader: PartUploader = field(init=False)
-    _saved_parts: int = 0
+    _hasher: FileHasher | None = None
+    _parts: list[Part] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        file, point = self.file, self.checkpoint
-        self._hasher = FileHasher(file.digest, file.size, point.hash_state if point is not None else None)
-        self._window = PartWindow(
-            size=file.size,
-            part_size=point.part_size if point is not None else self.settings.part_size(file.size),
-            hasher=self._hasher,
-            parts=point.parts if point is not None else (),
-            state=point.hash_state if point is not None else None,
-        )
-        self._saved_parts = len(self._window.parts)
+    def run(self) -> Moved | Paused | Left:
+        """Transfer until the file is stored and verified, the function's time is nearly over, or, without the lease,
+        until other functions have all remaining segments.
 
-    def run(self) -> Moved | Paused:
-        """Transfer until the file is stored and verified, or the function's time is nearly over.
-
-        Raises the last error of the source or the store when all reconnects have failed. After a TransientError, the
-        uploaded parts are saved in a checkpoint. DigestMismatchError, SourceChangedError and UploadGoneError discard
-        the upload and the checkpoint instead, so that the next transfer starts at the first byte. LeaseLostError and
-        TaskEndedError discard nothing.
+        Raises the last error of the source or the store when all reconnects have failed. After a TransientError, what
+        is stored is recorded. DigestMismatchError, SourceChangedError and UploadGoneError of the leading function
+        discard the upload, so that the next transfer starts at the first byte. LeaseLostError and TaskEndedError
+        discard nothing.
         """
-        self._begin()
-        try:
-            if not self._window.is_stored and self._move():
-                self._pause()
-                return Paused()
-            return self._finish()
-        except (DigestMismatchError, SourceChangedError, UploadGoneError):
-            self._discard()
-            raise
-        except TransientError:
-            self._save()
-            raise
-
-    @property
-    def advanced(self) -> bool:
-        """Return whether this transfer stored bytes that no checkpoint had before."""
-        return self._window.stored_bytes > (self.checkpoint.offset if self.checkpoint else 0)
-
-    def _begin(self) -> None:
-        point = self.checkpoint
-        self._uploader = PartUploader(
-            uploads=self.uploads,
-            key=self.key,
-            upload_id=point.upload_id if point is not None else self.uploads.create_upload(self.key),
-            window=self._window,
-            threads=self.settings.uploaders,
-            origin=self.origin,
-        )
-        buffers = max(3, min(self.settings.buffers, _BUFFER_BUDGET // self._window.part_size))
-        self._window.allocate(buffers)
-        self._connections = Connections(
-            file=self.file,
-            open_range=self.open_range,
-            settings=self.settings,
-            stopping=self._window.stopping,
-            limit=min(self.settings.connections, buffers - 1),
-            etag=point.source_etag if point is not None else None,
-        )
-        self._downloader = PartDownloader(
-            connections=self._connections, window=self._window, on_received=self._uploader.upload_received
-        )
-
-    def _move(self) -> bool:
-        """Return True if the function's time is nearly over, False when all parts are stored."""
-        paused = False
-        try:
-            self._downloader.start()
-            paused = self._watch()
-        except ModelhaulError as error:
-            self._window.fail(error)
-        finally:
-            self._window.stop()
-            self._downloader.close()
-            self._uploader.close()
-            self._window.free()
-        failure, self._window.error = self._window.error, None
-        if failure is not None:
-            try:
-                raise failure
-            finally:
-                # Without this, the traceback and `failure` form a reference cycle that keeps this frame in memory.
-                del failure
-        return paused
-
-    def _watch(self) -> bool:
-        settings, window, connections = self.settings, self._window, self._connections
-        saved = renewed = measured = time.monotonic()
-        spacing = max(settings.checkpoint_bytes, self.file.size // settings.checkpoints)
-        received = connections.received
-        while window.wait(_TICK):
-            now = time.monotonic()
-            if self.remaining() < settings.stop_before:
-                return True
-            new_parts = len(window.parts) - self._saved_parts
-            if new_parts and (new_parts * window.part_size >= spacing or now - saved >= settings.heartbeat):
-                self._save()
-                saved = renewed = now
-            elif now - renewed >= settings.heartbeat:
-                self.lease.renew()
-                renewed = now
-            if now - measured >= settings.rate_window:
-                self._downloader.widen((connections.received - received) / (now - measured))
-                measured, received = now, connections.received
-        return False
-
-    def _save(self) -> None:
-        parts, state = self._window.read_stored()
-        if state is None or len(parts) == self._saved_parts:
-            return
-        self.lease.save_checkpoint(
-            Checkpoint(
-                upload_id=self._uploader.upload_id,
-                part_size=self._window.part_size,
-                offset=min(len(parts) * self._window.part_size, self.file.size),
-                parts=parts,
-                hash_state=state,
-                source_etag=self._connections.etag,
+        if self.lease is None:
+            return self._join()
+        if not self.claims.is_recorded and self.claims.find() is None:
+            self.claims.start(
+                FileUpload(
+                    upload_id=self.uploads.create_upload(self.key),
+                    size=self.file.size,
+                    part_size=self.settings.part_size(self.file.size),
+                )
             )
-        )
-        self._saved_parts = len(parts)
+        try:
+            outcome = Paused() if self._move() is Stop.OUT_OF_TIME else self._finish(self.lease)
+        except (DigestMismatchError, SourceChangedError, UploadGoneError):
+            self._discard(self.lease)
+            raise
+        except ModelhaulError:
+            self._abort_unrecorded()
+            raise
+        if isinstance(outcome, Paused):
+            self._abort_unrecorded()
+        return outcome
 
-    def _pause(self) -> None:
-        if self._window.parts and self._window.state is None:
+    def _join(self) -> Paused | Left:
+        waited = 0.0
+        while (upload := self.claims.find()) is None and waited < self.settings.join:
+            pause = self.settings.poll * _JOIN_PAUSE
+            time.sleep(pause)
+            waited += pause
+        if upload is None:
+            return Left(may_return=True)
+        if not upload.ranged or upload.is_hashed:
+            return Left(upload.is_hashed)
+        logger.info("transfer joined", extra={"path": self.file.path, "offset": upload.offset})
+        try:
+            return Paused() if self._move() is Stop.OUT_OF_TIME else Left(self.claims.upload.is_hashed)
+        except RangesIgnoredError:
+            return Left()
+        except (LeaseLostError, UploadGoneError):
+            # A part that was being stored when the leading function aborted the upload may remain.
+            # https://docs.aws.amazon.com/AmazonS3/latest/API/API_AbortMultipartUpload.html
+            self.uploads.abort_upload(self.key, upload.upload_id)
+            raise
+
+    def _move(self) -> Stop:
+        """Transfer segments, and release those that are incomplete at the end."""
+        hashed = self.claims.upload.hashed
+        stop = Stop.HASHED if self.claims.upload.is_hashed else Stop.RESTART
+        while stop is Stop.RESTART:
+            mover = SegmentMover(
+                file=self.file,
+                key=self.key,
+                open_range=self.open_range,
+                uploads=self.uploads,
+                claims=self.claims,
+                lease=self.lease,
+                remaining=self.remaining,
+                origin=self.origin,
+                settings=self.settings,
+            )
+            try:
+                stop = mover.run()
+                if stop is Stop.OUT_OF_TIME:
+                    self._check_resumable(mover)
+                    self._save(mover)
+                elif stop is Stop.NOTHING_LEFT:
+                    self._release()
+            except (SourceChangedError, UploadGoneError):
+                if self.lease is None:
+                    self._release()
+                raise
+            except TransientError:
+                self._save(mover)
+                raise
+            except (ModelhaulError, RangesIgnoredError):
+                self._release()
+                raise
+            finally:
+                self.advanced |= self.claims.upload.hashed > hashed
+                self._hasher = mover.hasher
+                self._parts += mover.published
+        return stop
+
+    def _save(self, mover: SegmentMover) -> None:
+        try:
+            with suppress(SegmentLostError):
+                mover.save()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        try:
+            self.claims.release()
+        except ModelhaulError as error:  # the claims expire
+            logger.warning("segments not released", extra={"path": self.file.path, "detail": error.detail})
+
+    def _check_resumable(self, mover: SegmentMover) -> None:
+        if not mover.is_resumable and mover.has_parts:
             raise FileTooLargeError(
                 f"The transfer of {self.file.path} did not finish within one function invocation, and cannot be "
                 "resumed because libcrypto 3 is not available. Ask an operator to check the runtime of the functions."
             )
-        self._save()
 
-    def _finish(self) -> Moved:
-        sha256 = self._hasher.verify(self.file.path)
-        # If this function dies after the next call, the checkpoint covers the whole file, and the next function does
-        # not read the source again.
-        self._save()
+    def _finish(self, lease: Lease) -> Moved:
+        upload = self.claims.upload
+        hasher = self._hasher
+        if hasher is None or upload.hash_state is not None:
+            hasher = FileHasher(self.file.digest, self.file.size, upload.hash_state)
+        sha256 = hasher.verify(self.file.path)
+        parts = self._parts if len(self._parts) == upload.count else self.claims.list_parts()
+        if [part.number for part in parts] != list(range(1, upload.count + 1)):
+            raise UploadGoneError(f"The record of the parts of {self.file.path} is incomplete.")
         # Another function may have leased the file while this function was delayed. Its object must not be replaced.
-        self.lease.confirm()
-        etag = self.uploads.complete_upload(self.key, self._uploader.upload_id, self._window.parts, size=self.file.size)
+        lease.confirm()
+        etag = self.uploads.complete_upload(self.key, upload.upload_id, parts, size=self.file.size)
         return Moved(sha256, etag)
 
-    def _discard(self) -> None:
-        """Delete the checkpoint, then abort the upload.
+    def _abort_unrecorded(self) -> None:
+        """Abort the upload if no function can continue it."""
+        if not self.claims.is_recorded:
+            with suppress(StorageUnavailableError):
+                self.uploads.abort_upload(self.key, self.claims.upload.upload_id)
 
-        Without the lease, deleting the checkpoint raises LeaseLostError, and the upload is kept, because another
-        function may be using it.
+    def _discard(self, lease: Lease) -> None:
+        """Delete the record of the upload, then abort the upload.
+
+        Without the lease, recording the offset raises LeaseLostError, and the upload is kept, because another function
+        may be using it.
         """
-        self.lease.discard_checkpoint()
-        self.uploads.abort_upload(self.key, self._uploader.upload_id)
+        lease.record_offset(0)
+        self.claims.delete()
+        self.uploads.abort_upload(self.key, self.claims.upload.upload_id)

@@ -5,14 +5,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from modelhaul.domain.files import Checkpoint, FileRecord, SourceFile
+from modelhaul.domain.files import FileGroup, FileRecord, SourceFile
 from modelhaul.domain.objects import ObjectRange
+from modelhaul.domain.segments import UploadKey
 from modelhaul.ports.byte_streams import ByteStream
+from modelhaul.ports.clock import Clock
 from modelhaul.ports.multipart_uploads import MultipartUploads
-from modelhaul.transfer.engine import FileTransfer, Moved, Paused
+from modelhaul.ports.segments import SegmentRepository
+from modelhaul.transfer.engine import FileTransfer, Left, Moved, Paused
 from modelhaul.transfer.lease import Lease
-from modelhaul.transfer.policy import estimate_copy_time
+from modelhaul.transfer.policy import TransferPolicy, estimate_copy_time
 from modelhaul.transfer.reuse import ContentReuse
+from modelhaul.transfer.segments import SegmentClaims
 from modelhaul.transfer.session import MAX_CHECK_SECONDS, TransferSession
 from modelhaul.transfer.settings import StreamSettings
 from modelhaul.transfer.source import FileSource
@@ -26,9 +30,9 @@ class Transfer(Protocol):
 
     @property
     def advanced(self) -> bool:
-        """Return whether `run` stored bytes that no checkpoint had before."""
+        """Return whether bytes were stored during `run` that were not recorded before."""
 
-    def run(self) -> Moved | Paused:
+    def run(self) -> Moved | Paused | Left:
         """Transfer the file until it is stored, or the function's time is nearly over."""
 
 
@@ -42,12 +46,53 @@ class CreateTransfer(Protocol):
         key: str,
         open_range: Callable[[int, int], ByteStream],
         uploads: MultipartUploads,
-        lease: Lease,
+        claims: SegmentClaims,
+        lease: Lease | None,
         remaining: Callable[[], float],
-        checkpoint: Checkpoint | None,
         origin: ObjectRange | None,
         settings: StreamSettings,
     ) -> Transfer: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LargeFileOpener:
+    """Opens the transfers of the large files of a group, for the function `owner`."""
+
+    group: FileGroup
+    owner: str
+    segments: SegmentRepository
+    uploads: MultipartUploads
+    source: FileSource
+    clock: Clock
+    remaining: Callable[[], float]
+    settings: StreamSettings
+    create_transfer: CreateTransfer = FileTransfer
+
+    def open_claims(self, record: FileRecord) -> SegmentClaims:
+        position = next(n for n, r in enumerate(self.group.records) if r.file.path == record.file.path)
+        return SegmentClaims(
+            repository=self.segments,
+            key=UploadKey(self.group.plan_id, self.group.number, position),
+            owner=self.owner,
+            clock=self.clock,
+        )
+
+    def open(self, record: FileRecord, claims: SegmentClaims, lease: Lease | None) -> Transfer:
+        file = record.file
+        if lease is not None:
+            context = {"task_id": record.task_id, "path": file.path, "bytes": file.size}
+            logger.info("transfer started", extra=context)
+        return self.create_transfer(
+            file=file,
+            key=record.staging_key,
+            open_range=lambda start, end: self.source.open_range(file, start, end),
+            uploads=self.uploads,
+            claims=claims,
+            lease=lease,
+            remaining=self.remaining,
+            origin=self.source.locate(file),
+            settings=self.settings,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +102,7 @@ class LargeFileTransfer:
     session: TransferSession
     reuse: ContentReuse
     checks: StagedFileChecks
-    uploads: MultipartUploads
-    source: FileSource
-    create_transfer: CreateTransfer = FileTransfer
+    opener: LargeFileOpener
 
     def transfer(self, record: FileRecord) -> None:
         """Transfer, check and record the file, or set `session.paused` if time ran out.
@@ -88,43 +131,29 @@ class LargeFileTransfer:
 
     def _store(self, record: FileRecord) -> FileRecord | None:
         """Return the stored record, or None if time ran out."""
-        # The checkpoint is that of the first file that is not stored.
-        checkpoint = self.session.take_checkpoint()
+        claims = self.opener.open_claims(record)
         stored = None
-        if checkpoint is None:
+        if claims.find() is None:
             stored = self.reuse.reuse(record, self.reuse.find_blobs([record.file.digest]))
         if stored is None:
-            stored = self._stream(record, checkpoint)
+            stored = self._stream(record, claims)
         if stored is not None:
             self.reuse.index([stored])
         return stored
 
-    def _stream(self, record: FileRecord, checkpoint: Checkpoint | None) -> FileRecord | None:
-        file = record.file
-        logger.info(
-            "transfer started",
-            extra={
-                "task_id": record.task_id,
-                "path": file.path,
-                "bytes": file.size,
-                "offset": checkpoint.offset if checkpoint else 0,
-            },
-        )
-        transfer = self.create_transfer(
-            file=file,
-            key=record.staging_key,
-            open_range=lambda start, end: self.source.open_range(file, start, end),
-            uploads=self.uploads,
-            lease=self.session,
-            remaining=self.session.remaining,
-            checkpoint=checkpoint,
-            origin=self.source.locate(file),
-            settings=self.session.settings,
-        )
+    def _stream(self, record: FileRecord, claims: SegmentClaims) -> FileRecord | None:
+        transfer = self.opener.open(record, claims, self.session)
         try:
             outcome = transfer.run()
         finally:
             self.session.advanced |= transfer.advanced
-        if isinstance(outcome, Paused):
+        if not isinstance(outcome, Moved):
             return None
         return replace(record, sha256=outcome.sha256, etag=outcome.etag)
+
+
+def find_large_file(group: FileGroup, policy: TransferPolicy) -> FileRecord | None:
+    """Return the file of the group that functions can transfer together, None if there is none."""
+    unstored = (record for record in group.records if record.sha256 is None and not record.is_done)
+    first = next(unstored, None)
+    return first if first is not None and first.file.size > policy.small_file else None

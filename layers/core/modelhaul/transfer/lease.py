@@ -2,11 +2,9 @@
 
 from typing import Protocol
 
-from modelhaul.domain.files import Checkpoint
-
 
 class Lease(Protocol):
-    """The lease of a group by this function. Every method renews the lease.
+    """The lease of a group by this function, which leads the transfer of its file. Every method renews the lease.
 
     Every method raises LeaseLostError if this function no longer has the lease: either the lease expired and another
     function leased the group, or the group is done.
@@ -18,10 +16,5 @@ class Lease(Protocol):
     def renew(self, *, busy: float = 0.0) -> None:
         """Renew the lease, and postpone the sweep. `busy`: seconds until the next heartbeat can be sent."""
 
-    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Store the checkpoint, and renew the lease. Raises TaskEndedError."""
-
-    def discard_checkpoint(self) -> None:
-        """Delete the checkpoint, and renew the lease. The next transfer starts at the first byte. Raises
-        TaskEndedError.
-        """
+    def record_offset(self, offset: int) -> None:
+        """Record that `offset` bytes of the file are stored and hashed, and renew the lease. Raises TaskEndedError."""

@@ -21,15 +21,19 @@ logger = logging.getLogger(__name__)
 
 
 class RangesIgnoredError(Exception):
-    """An additional connection received the whole file, so only the first connection can continue."""
+    """The source returned the whole file instead of a range, so only the first connection of the first function can
+    continue.
+    """
 
 
 @dataclass(slots=True, kw_only=True)
 class Connections:
     """State that the connections to a file's source share.
 
+    `find_end` returns the end of the bytes that a single connection should request from the start of a part on.
+    `on_open` is called after the first response. `needs_ranges`: other functions read other segments of the file.
     `etag`: the source's ETag of the content. `wanted`: the desired number of connections, at most `limit`. `received`:
-    the number of received bytes. `stopping` ends every read.
+    the number of received bytes. `is_ranged`: the source has not ignored a range. `stopping` ends every read.
     """
 
     file: SourceFile
@@ -37,9 +41,14 @@ class Connections:
     settings: StreamSettings
     stopping: threading.Event
     limit: int
+    find_end: Callable[[PartBuffer], int]
+    on_open: Callable[[], None]
+    needs_ranges: bool = False
     etag: str | None = None
     wanted: int = 1
     received: int = 0
+    is_open: bool = False
+    is_ranged: bool = True
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _streams: dict[int, ByteStream] = field(default_factory=dict)
 
@@ -47,6 +56,7 @@ class Connections:
         """Continue with the first connection only."""
         with self._lock:
             self.limit = self.wanted = 1
+            self.is_ranged = False
 
     def check_content(self, stream: ByteStream) -> None:
         """Raise SourceChangedError if the stream has other content than the first stream."""
@@ -142,14 +152,14 @@ class RangeReader:
         start = part.start + part.filled
         # A single connection requests the following parts in the same response. With several connections, each requests
         # only its own part.
-        end = part.start + part.size
-        if connections.wanted == 1:
-            end = min(start + connections.settings.span, connections.file.size)
+        end = connections.find_end(part) if connections.wanted == 1 else part.start + part.size
         stream = connections.open_range(start, end)
         try:
             connections.check_content(stream)
             if not stream.ranged:
                 end = connections.file.size
+                if connections.needs_ranges:
+                    raise RangesIgnoredError
                 if self.index == 0:
                     connections.keep_one()
             if stream.offset > start:
@@ -164,6 +174,9 @@ class RangeReader:
             stream.close()
             raise
         connections.register(self.index, stream)
+        if not connections.is_open:
+            connections.is_open = True
+            connections.on_open()
         return _Span(stream, start, end)
 
     def _skip(self, stream: ByteStream, count: int, scratch: memoryview) -> None:

@@ -2,10 +2,10 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from modelhaul.domain.errors import StorageUnavailableError, TaskEndedError
-from modelhaul.domain.files import Checkpoint, FileCounts, FileGroup, FileRecord
+from modelhaul.domain.files import FileCounts, FileGroup, FileRecord
 from modelhaul.domain.tasks import Task
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.files import GroupLeases
@@ -66,11 +66,6 @@ class TransferSession:
         """Return the seconds that the second scanner may take."""
         return min(_MAX_SCAN_SECONDS, self.remaining() - _AFTER_SCAN_SECONDS)
 
-    def take_checkpoint(self) -> Checkpoint | None:
-        """Return the group's checkpoint, which only one file of the group can continue from."""
-        checkpoint, self.group = self.group.checkpoint, replace(self.group, checkpoint=None)
-        return checkpoint
-
     def release(self) -> None:
         """Release the lease, so that another function can lease the group immediately."""
         self.leases.release_lease(self.group.plan_id, self.group.number, owner=self.owner)
@@ -86,15 +81,12 @@ class TransferSession:
         except StorageUnavailableError as error:  # if the sweep resends messages, the lease makes them no-ops
             logger.warning("next sweep check not postponed", extra={"task_id": self.task.id, "detail": error.detail})
 
-    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
-        self._save_checkpoint(checkpoint)
-        logger.info(
-            "checkpoint saved",
-            extra={"task_id": self.task.id, "group": self.group.number, "offset": checkpoint.offset},
+    def record_offset(self, offset: int) -> None:
+        counts = self.leases.record_offset(
+            self.group.plan_id, self.group.number, offset, owner=self.owner, until=self.clock() + LEASE_SECONDS
         )
-
-    def discard_checkpoint(self) -> None:
-        self._save_checkpoint(None)
+        self._record_progress(counts)
+        logger.info("offset recorded", extra={"task_id": self.task.id, "group": self.group.number, "offset": offset})
 
     def record_files(self, records: Sequence[FileRecord]) -> None:
         """Record the state of files. Start publishing if they were the task's last ones.
@@ -127,12 +119,6 @@ class TransferSession:
 
     def _renew(self, *, until: float) -> None:
         self.leases.renew_lease(self.group.plan_id, self.group.number, owner=self.owner, until=until + LEASE_SECONDS)
-
-    def _save_checkpoint(self, checkpoint: Checkpoint | None) -> None:
-        counts = self.leases.save_checkpoint(
-            self.group.plan_id, self.group.number, checkpoint, owner=self.owner, until=self.clock() + LEASE_SECONDS
-        )
-        self._record_progress(counts)
 
     def _record_progress(self, counts: FileCounts) -> None:
         if not self.tasks.record_progress(self.task.id, counts, check_at=self.clock() + self.check_after):

@@ -24,7 +24,11 @@ class StreamSettings:
 
     A broken connection is reopened at most `reconnects` times for each part, first after `reconnect_delay`. `span` is
     the maximum size of one GET: each GET of a large file costs a resolver request, but some hosts reject very large
-    ranges. `stop_before` is the time that a function reserves at its end for uploads that have started.
+    ranges. A segment has as many parts as there are `buffers`. A function that waits for the hash state at the start of
+    its segment reads the progress every `poll`, or less often if other segments are between. It waits for `patience` at
+    most, and leaves the file if another function leads its transfer. A function that joins a transfer waits for `join`
+    at most until it has started. The leading function counts the progress every `progress`. `stop_before` is the time
+    that a function reserves at its end for uploads that have started.
     """
 
     part_size: Callable[[int], int] = choose_part_size
@@ -37,8 +41,9 @@ class StreamSettings:
     span: int = 8 * 1024 * MIB
     reconnects: int = 3
     reconnect_delay: float = 0.5
-    checkpoint_bytes: int = 256 * MIB
-    # Maximum per file, without those of heartbeats, because each checkpoint writes the list of all parts again.
-    checkpoints: int = 32
     heartbeat: float = 20.0
+    progress: float = 10.0
+    poll: float = 0.05
+    patience: float = 120.0
+    join: float = 3.0
     stop_before: float = 75.0

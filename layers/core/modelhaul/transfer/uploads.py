@@ -27,13 +27,15 @@ class PartUploader:
     def __post_init__(self) -> None:
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="upload")
 
-    def upload_received(self, received: PartBuffer) -> None:
-        """Hash the received bytes, after bytes of `received` arrived, and start to store the parts that are complete.
+    def upload_received(self, part: PartBuffer) -> None:
+        """Check and hash the received bytes, after bytes of the part arrived, and start to store it if it is full.
 
         Stored parts are recorded in the window. An error fails the window.
         """
-        for part in self.window.hash_received(received):
+        part.check_received()
+        if part.is_full:
             self._pool.submit(self._upload, part)
+        self.window.hash_received()
 
     def close(self) -> None:
         """Wait until the started parts are stored or have failed."""
@@ -41,11 +43,9 @@ class PartUploader:
 
     def _upload(self, buffer: PartBuffer) -> None:
         try:
-            part = self._store(buffer)
+            self.window.record_stored(buffer, self._store(buffer))
         except BaseException as error:  # noqa: BLE001 - handed to the waiting thread, which raises it
             self.window.fail(error)
-            return
-        self.window.record_stored(buffer, part)
 
     def _store(self, part: PartBuffer) -> Part:
         if self.origin is None:

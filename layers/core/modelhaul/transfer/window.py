@@ -1,10 +1,11 @@
 """The parts of one file that are in memory."""
 
+import bisect
 import heapq
-import math
 import mmap
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from isal import isal_zlib
@@ -13,12 +14,15 @@ from modelhaul.domain.digests import FileHasher
 from modelhaul.domain.files import Part
 from modelhaul.transfer.settings import MIB
 
+_WAIT = 0.2  # seconds between two updates of `waited`
+
 
 @dataclass(slots=True)
 class PartBuffer:
     """One part in memory: `filled` bytes have been received, `hashed` of them are part of the file's hash.
 
-    `state` is the hash's state at the end of the part.
+    `crc32` is that of the first `checked` bytes. `is_hashed` is set when all bytes are hashed, with the hash `state`
+    after them. `stored` is set when the part is stored.
     """
 
     number: int
@@ -26,60 +30,98 @@ class PartBuffer:
     size: int
     buffer: memoryview
     filled: int = 0
-    hashed: int = 0
+    checked: int = 0
     crc32: int = 0
+    hashed: int = 0
+    is_hashed: bool = False
     state: bytes | None = None
+    stored: Part | None = None
+
+    @property
+    def is_full(self) -> bool:
+        return self.filled == self.size
+
+    def check_received(self) -> None:
+        """Update the CRC-32 with the received bytes. Only the thread that fills the part may call this."""
+        self.crc32 = isal_zlib.crc32(self.buffer[self.checked : self.filled], self.crc32)
+        self.checked = self.filled
 
 
 class PartWindow:
-    """The parts in memory. They are taken in order, filled in any order, hashed in order, and stored in any order.
+    """The parts in memory. They are taken in order, and filled and stored in any order. They are hashed in the file's
+    order, those after a gap when the hash state at their start is known. A part's memory is free when the part is
+    stored and hashed.
 
-    `parts`: the stored parts 1..n, without a gap. `state`: the hash state after them. All methods are thread-safe,
-    except `allocate` (call before the transfer) and `free` (call after it).
+    All methods are thread-safe, except `free`, which must be called after the transfer.
     """
 
-    def __init__(
-        self, *, size: int, part_size: int, hasher: FileHasher, parts: Sequence[Part] = (), state: bytes | None = None
-    ) -> None:
+    def __init__(self, *, size: int, part_size: int, buffers: int) -> None:
         self.part_size = part_size
-        self.count = math.ceil(size / part_size)
-        self.parts = list(parts)
-        self.state = state
         self.error: BaseException | None = None
         self.stopping = threading.Event()
+        self.waited = 0.0  # seconds that all threads together have waited for parts
+        self.hasher: FileHasher | None = None
+        self.next_hashed = 0  # the part that `hasher` continues with
         self._size = size
-        self._hasher = hasher
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)  # for the threads that take parts
+        self._news = threading.Condition(lock)  # for the thread that coordinates them
+        self._has_changed = False
+        self._idle = 0  # threads that wait for a part
         self._hash_lock = threading.Lock()
-        self._free: list[memoryview] = []
+        # Anonymous maps, because freeing one returns its memory to the operating system immediately.
+        self._free = [memoryview(mmap.mmap(-1, part_size)) for _ in range(buffers)]
+        self._waiting: list[int] = []  # numbers of parts to take
+        self._claimed_until: dict[int, int] = {}  # ends of segments by their starts
         self._taken: dict[int, PartBuffer] = {}
         self._returned: list[tuple[int, PartBuffer]] = []
-        self._stored_ahead: dict[int, tuple[Part, bytes | None]] = {}
-        self._next_taken = self._next_hashed = len(self.parts) + 1
+        self._done: dict[int, tuple[Part, bytes | None]] = {}
 
-    @property
-    def stored_bytes(self) -> int:
-        return min(len(self.parts) * self.part_size, self._size)
-
-    @property
-    def is_stored(self) -> bool:
-        return len(self.parts) == self.count
-
-    @property
-    def waiting(self) -> int:
-        """Return the number of complete parts that are not stored yet."""
-        return self._next_hashed - 1 - len(self.parts)
-
-    def read_stored(self) -> tuple[tuple[Part, ...], bytes | None]:
-        """Return the stored parts, and the hash state after exactly these parts."""
+    def needs_segment(self, *, ahead: bool) -> bool:
+        """Return whether there is memory, but no part to fill. `ahead`: before a thread waits for it."""
         with self._changed:
-            return tuple(self.parts), self.state
+            is_wanted = ahead or self._idle > 0
+            return is_wanted and bool(self._free) and not self._waiting and not self._returned
 
-    def allocate(self, buffers: int) -> None:
-        """Allocate memory for at most `buffers` parts."""
-        missing = min(buffers, self.count - len(self.parts))
-        # Anonymous maps, because freeing one returns its memory to the operating system immediately.
-        self._free = [memoryview(mmap.mmap(-1, self.part_size)) for _ in range(missing)]
+    @property
+    def unstored(self) -> int:
+        """Return the number of full parts that are not stored yet."""
+        with self._changed:
+            return sum(part.is_full and part.stored is None for part in self._taken.values())
+
+    def add(self, segment: range) -> None:
+        """Add parts to take."""
+        with self._changed:
+            self._claimed_until[segment.start] = segment.stop
+            for number in segment:
+                bisect.insort(self._waiting, number)
+            self._notify()
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether there is no memory for another part."""
+        with self._changed:
+            return not self._free
+
+    def find_end(self, part: PartBuffer) -> int:
+        """Return the end of the part's segment, and of those that follow it without a gap, in bytes."""
+        with self._changed:
+            end = next(e for start, e in self._claimed_until.items() if start <= part.number < e)
+            while end in self._claimed_until:
+                end = self._claimed_until[end]
+        return min((end - 1) * self.part_size, self._size)
+
+    def read_done(self, first: int) -> tuple[list[Part], list[bytes | None]]:
+        """Return the parts from `first` on that are stored and hashed, without a gap, and the hash states after
+        them.
+        """
+        parts: list[Part] = []
+        states: list[bytes | None] = []
+        with self._changed:
+            while (found := self._done.get(first + len(parts))) is not None:
+                parts.append(found[0])
+                states.append(found[1])
+        return parts, states
 
     def free(self) -> None:
         """Free the memory. Without this, a warm function keeps it until its garbage is collected."""
@@ -94,63 +136,92 @@ class PartWindow:
             while not self.stopping.is_set() and is_wanted():
                 if self._returned:
                     return heapq.heappop(self._returned)[1]
-                if self._free and self._next_taken <= self.count:
-                    number = self._next_taken
-                    self._next_taken += 1
+                if self._free and self._waiting:
+                    number = self._waiting.pop(0)
                     start = (number - 1) * self.part_size
                     part = PartBuffer(number, start, min(self.part_size, self._size - start), self._free.pop())
                     self._taken[number] = part
+                    self._notify()
                     return part
-                self._changed.wait()
+                self._wait_for_part()
         return None
 
+    def _wait_for_part(self) -> None:
+        since = time.monotonic()
+        self._idle += 1
+        self._notify_coordinator()
+        self._changed.wait(_WAIT)
+        self._idle -= 1
+        self.waited += time.monotonic() - since
+
     def give_back(self, part: PartBuffer) -> None:
-        """Return a part that is not complete, so that another thread fills the rest."""
+        """Return a part that is not full, so that another thread fills the rest."""
         with self._changed:
             heapq.heappush(self._returned, (part.number, part))
-            self._changed.notify_all()
+            self._notify()
 
-    def hash_received(self, part: PartBuffer) -> list[PartBuffer]:
-        """Hash the received bytes in the file's order, after bytes of `part` arrived.
-
-        Return the parts whose bytes are now all hashed.
-        """
-        whole: list[PartBuffer] = []
-        if part.number != self._next_hashed and part.filled != part.size:
-            return whole
+    def resume_hash(self, number: int, hasher: FileHasher) -> None:
+        """Continue at the start of part `number` with `hasher`, and hash the bytes that have arrived."""
         with self._hash_lock:
-            while (current := self._taken.get(self._next_hashed)) is not None:
-                filled = current.filled
-                while current.hashed < filled:
-                    piece = current.buffer[current.hashed : min(current.hashed + MIB, filled)]
-                    self._hasher.update(piece)
-                    current.crc32 = isal_zlib.crc32(piece, current.crc32)
-                    current.hashed += len(piece)
-                if current.hashed < current.size:
-                    break
-                current.state = self._hasher.export_state()
-                self._next_hashed += 1
-                whole.append(current)
-        return whole
+            self.hasher, self.next_hashed = hasher, number
+        self.hash_received()
+
+    def hash_received(self) -> None:
+        """Hash the received bytes in the file's order. No-op while another thread is hashing: it hashes these, too."""
+        while self._find_unhashed() is not None and self._hash_lock.acquire(blocking=False):
+            try:
+                self._hash_all()
+            finally:
+                self._hash_lock.release()
+
+    def _find_unhashed(self) -> PartBuffer | None:
+        part = self._taken.get(self.next_hashed)
+        return part if part is not None and part.hashed < part.filled else None
+
+    def _hash_all(self) -> None:
+        whole: list[PartBuffer] = []
+        while self.hasher is not None and (part := self._find_unhashed()) is not None:
+            piece = part.buffer[part.hashed : min(part.hashed + MIB, part.filled)]
+            self.hasher.update(piece)
+            part.hashed += len(piece)
+            if part.hashed == part.size:
+                part.state = self.hasher.export_state()
+                self.next_hashed += 1
+                whole.append(part)
+        # Freed together: new downloads would take processor time from the hash, for which other functions may wait.
+        if whole:
+            self._free_hashed(whole)
+
+    def _free_hashed(self, parts: list[PartBuffer]) -> None:
+        with self._changed:
+            for part in parts:
+                part.is_hashed = True
+                self._free_if_done(part)
 
     def record_stored(self, buffer: PartBuffer, part: Part) -> None:
-        """Record that the part is stored, and free its buffer for the next."""
+        """Record that the part is stored."""
         with self._changed:
-            self._stored_ahead[buffer.number] = (part, buffer.state)
-            while (following := self._stored_ahead.pop(len(self.parts) + 1, None)) is not None:
-                self.parts.append(following[0])
-                self.state = following[1]
-            del self._taken[buffer.number]
-            self._free.append(buffer.buffer)
-            self._changed.notify_all()
+            buffer.stored = part
+            self._free_if_done(buffer)
 
-    def wait(self, seconds: float) -> bool:
-        """Wait for a change. Return False if all parts are stored, or a thread has failed."""
+    def _free_if_done(self, part: PartBuffer) -> None:
+        if part.stored is not None and part.is_hashed:
+            self._done[part.number] = (part.stored, part.state)
+            del self._taken[part.number]
+            self._free.append(part.buffer)
+        self._notify()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for a change since the last call, at most `seconds`. The caller checks `error`."""
         with self._changed:
-            if self.error is not None or self.is_stored:
-                return False
-            self._changed.wait(seconds)
-        return True
+            if not self._has_changed:
+                self._news.wait(seconds)
+            self._has_changed = False
+
+    def notify(self) -> None:
+        """End `wait`."""
+        with self._changed:
+            self._notify()
 
     def fail(self, error: BaseException) -> None:
         """Record the error, unless there was an earlier one, and stop all threads."""
@@ -162,5 +233,12 @@ class PartWindow:
     def stop(self) -> None:
         """Stop all threads: `take` returns None from now on."""
         self.stopping.set()
-        with self._changed:
-            self._changed.notify_all()
+        self.notify()
+
+    def _notify(self) -> None:
+        self._changed.notify_all()
+        self._notify_coordinator()
+
+    def _notify_coordinator(self) -> None:
+        self._has_changed = True
+        self._news.notify()

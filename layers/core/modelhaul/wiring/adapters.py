@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from modelhaul.ports.object_store import ObjectStore
     from modelhaul.ports.read_keys import ReadKeyRepository
     from modelhaul.ports.secret_store import SecretStore
+    from modelhaul.ports.segments import SegmentRepository
     from modelhaul.ports.tasks import TaskRepository
 
 
@@ -96,6 +97,14 @@ def _open_files() -> DynamoDBFileRepository:
 
 
 @cache
+def create_segments() -> SegmentRepository:
+    from modelhaul.adapters.dynamodb.segments import DynamoDBSegmentRepository
+    from modelhaul.settings import FileSettings
+
+    return DynamoDBSegmentRepository(open_database(), files_table=FileSettings.read().files_table)
+
+
+@cache
 def create_content() -> ContentIndex:
     from modelhaul.adapters.dynamodb.content import DynamoDBContentIndex
     from modelhaul.settings import ContentSettings
@@ -134,7 +143,15 @@ def create_archives() -> ArchiveStore:
 @cache
 def create_queue() -> MessageQueue:
     from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
-    from modelhaul.domain.messages import AcceptArchive, CopyFiles, Message, PlanImport, PublishModels, TransferFiles
+    from modelhaul.domain.messages import (
+        AcceptArchive,
+        CopyFiles,
+        JoinTransfer,
+        Message,
+        PlanImport,
+        PublishModels,
+        TransferFiles,
+    )
     from modelhaul.settings import QueueSettings
 
     settings = QueueSettings.read()
@@ -142,6 +159,7 @@ def create_queue() -> MessageQueue:
         AcceptArchive: settings.archive_queue_url,
         PlanImport: settings.plan_queue_url,
         TransferFiles: settings.transfer_queue_url,
+        JoinTransfer: settings.transfer_queue_url,
         PublishModels: settings.publish_queue_url,
         CopyFiles: settings.publish_queue_url,
     }

@@ -19,6 +19,7 @@ from modelhaul.wiring.adapters import (
     create_metrics,
     create_models,
     create_queue,
+    create_segments,
     create_store,
     create_tasks,
     create_uploads,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from modelhaul.imports.accept import ArchiveAcceptor, ArrivalRecorder
     from modelhaul.imports.copy import CopyStep, FileCopier
     from modelhaul.imports.finish import TaskFinisher
+    from modelhaul.imports.join import TransferJoiner
     from modelhaul.imports.notify import EndPublisher
     from modelhaul.imports.outcomes import OutcomeWriter
     from modelhaul.imports.plan import Planner
@@ -162,6 +164,7 @@ def create_transferrer() -> Transferrer:
         create_models(),
         create_files(),
         create_leases(),
+        create_segments(),
         create_content(),
         create_store(),
         create_uploads(),
@@ -169,6 +172,22 @@ def create_transferrer() -> Transferrer:
         open_source,
         create_checker,
         create_metrics(),
+        time.time,
+    )
+
+
+@cache
+def create_joiner() -> TransferJoiner:
+    from modelhaul.imports.join import TransferJoiner
+
+    return TransferJoiner(
+        create_tasks(),
+        create_models(),
+        create_files(),
+        create_segments(),
+        create_uploads(),
+        create_queue(),
+        open_source,
         time.time,
     )
 

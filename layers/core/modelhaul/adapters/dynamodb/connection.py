@@ -57,6 +57,11 @@ class CancelledError(Exception):
         """Return whether the write was throttled, or conflicts with another transaction."""
         return not (_THROTTLES | _CONFLICTS).isdisjoint(self._codes)
 
+    @property
+    def is_refused(self) -> bool:
+        """Return whether a condition of the transaction does not hold."""
+        return CONDITION_FAILED in self._codes
+
 
 def find_code(error: PynamoDBException) -> str | None:
     """Return DynamoDB's error code, None without a response (pynamodb 6.1's `cause_response_code` fails then)."""

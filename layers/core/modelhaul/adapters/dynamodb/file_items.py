@@ -1,15 +1,12 @@
 """DynamoDB items of groups of files."""
 
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any
 
 from pynamodb.attributes import (
     BinaryAttribute,
     BooleanAttribute,
-    MapAttribute,
     NumberAttribute,
     NumberSetAttribute,
     TTLAttribute,
@@ -22,12 +19,10 @@ from modelhaul.adapters.dynamodb.file_results import pack_results, unpack_result
 from modelhaul.adapters.dynamodb.packing import pack, unpack
 from modelhaul.domain.digests import Digest
 from modelhaul.domain.files import (
-    Checkpoint,
     FileCounts,
     FileGroup,
     FileKind,
     FileRecord,
-    Part,
     SourceFile,
 )
 
@@ -36,18 +31,6 @@ COUNTS = "n"  # prefix of the keys of counters and copied groups
 COPIED = f"{COUNTS}c"
 _COUNTERS = 32  # per plan, so that simultaneous transactions of different groups rarely conflict
 COPIED_BLOCK = 200  # groups in an item of copied groups, which then takes one write unit
-_PART = struct.Struct(">16sI")  # ETag and CRC-32; 10,000 parts take 200 KB of an item's limit of 400 KB
-
-
-class CheckpointMap(MapAttribute[str, Any]):
-    """Attributes of a checkpoint. `parts` are packed as `_PART`, in the order of their numbers."""
-
-    upload_id = UnicodeAttribute()
-    part_size = NumberAttribute()
-    offset = NumberAttribute()
-    parts = BinaryAttribute(legacy_encoding=False)
-    hash_state = BinaryAttribute(legacy_encoding=False)
-    source_etag = UnicodeAttribute(null=True)
 
 
 class FileItem(Item):
@@ -55,7 +38,7 @@ class FileItem(Item):
 
     - `g00000007`: a group. `files` are its packed files. It never changes.
     - `g00000007s`: the state of the group, from its first lease. `results` are packed in the order of the files. `done`
-      is absent until all files are done. `version` is the number of writes of `results` and `checkpoint`. The lease
+      is absent until all files are done. `version` is the number of writes of `results` and `offset`. The lease
       attributes are absent unless the group is leased.
     - `n07`: one of the counters, whose sums are the plan's counts.
     - `nc000007`: the numbers of the copied groups among `COPIED_BLOCK` groups.
@@ -67,7 +50,7 @@ class FileItem(Item):
     results = BinaryAttribute(null=True, legacy_encoding=False)
     done = BooleanAttribute(null=True)
     version = NumberAttribute(null=True)
-    checkpoint = CheckpointMap(null=True)  # type: ignore[no-untyped-call]
+    offset = NumberAttribute(null=True)
     lease_owner = UnicodeAttribute(null=True)
     lease_until = NumberAttribute(null=True)
     files_done = NumberAttribute(null=True)
@@ -120,8 +103,7 @@ def to_group(listed: FileItem, state: FileItem | None = None) -> FileGroup:
         plan_id=listed.plan_id,
         number=int(listed.key.removeprefix(GROUPS)),
         records=records,
-        done=all(record.is_done for record in records),
-        checkpoint=_to_checkpoint(state.checkpoint) if state else None,
+        offset=int(state.offset or 0) if state else 0,
         lease_until=float(state.lease_until or 0) if state else 0.0,
     )
 
@@ -138,8 +120,7 @@ def merge_records(group: FileGroup, records: Iterable[FileRecord]) -> FileGroup:
     return replace(
         group,
         records=merged,
-        done=all(record.is_done for record in merged),
-        checkpoint=None if stored_more else group.checkpoint,
+        offset=0 if stored_more else group.offset,
     )
 
 
@@ -149,19 +130,18 @@ def count_group(group: FileGroup) -> FileCounts:
     stored = [record for record in files if record.sha256 is not None]
     return FileCounts(
         files_done=sum(record.is_done for record in files),
-        bytes_done=sum(record.file.size for record in stored) + (group.checkpoint.offset if group.checkpoint else 0),
+        bytes_done=sum(record.file.size for record in stored) + group.offset,
         bytes_reused=sum(record.file.size for record in stored if record.reused),
     )
 
 
 def state_actions(group: FileGroup) -> list[Action]:
     """Return the actions that store the state of the group."""
-    checkpoint = group.checkpoint
     actions: list[Action] = [
         FileItem.results.set(pack_results(group.records)),
-        FileItem.checkpoint.set(_from_checkpoint(checkpoint)) if checkpoint else FileItem.checkpoint.remove(),
+        FileItem.offset.set(group.offset),
     ]
-    if group.done:
+    if group.is_done:
         actions += [FileItem.done.set(True), FileItem.lease_owner.remove(), FileItem.lease_until.remove()]
     else:
         actions.append(FileItem.lease_until.set(group.lease_until))
@@ -186,33 +166,3 @@ def sum_counts(items: Iterable[FileItem]) -> FileCounts:
         bytes_reused += int(item.bytes_reused or 0)
         groups_copied += len(item.copied or ())
     return FileCounts(files_done, bytes_done, bytes_reused, groups_copied)
-
-
-def _to_checkpoint(item: CheckpointMap | None) -> Checkpoint | None:
-    if item is None:
-        return None
-    return Checkpoint(
-        upload_id=item.upload_id,
-        part_size=int(item.part_size),
-        offset=int(item.offset),
-        parts=_unpack_parts(item.parts),
-        hash_state=item.hash_state,
-        source_etag=item.source_etag,
-    )
-
-
-def _from_checkpoint(checkpoint: Checkpoint) -> dict[str, object]:
-    return {
-        "upload_id": checkpoint.upload_id,
-        "part_size": checkpoint.part_size,
-        "offset": checkpoint.offset,
-        "parts": b"".join(_PART.pack(bytes.fromhex(part.etag), part.crc32) for part in checkpoint.parts),
-        "hash_state": checkpoint.hash_state,
-        "source_etag": checkpoint.source_etag,
-    }
-
-
-def _unpack_parts(packed: bytes) -> tuple[Part, ...]:
-    return tuple(
-        Part(number, etag.hex(), crc32) for number, (etag, crc32) in enumerate(_PART.iter_unpack(packed), start=1)
-    )

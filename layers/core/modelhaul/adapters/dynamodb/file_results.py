@@ -9,7 +9,7 @@ from modelhaul.domain.files import FileRecord
 from modelhaul.domain.findings import ContentReport, Finding, FindingKind, Severity, limit_findings
 from modelhaul.domain.gate import FileCheck, PickleOpinion, SecondOpinion
 
-_MAX_PACKED = 150_000  # bytes; a checkpoint takes 200 KB more, and the limit of an item is 400 KB
+_MAX_PACKED = 150_000  # bytes; the limit of an item is 400 KB
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from modelhaul.adapters.dynamodb.file_items import (
     to_group,
 )
 from modelhaul.domain.errors import LeaseLostError
-from modelhaul.domain.files import Checkpoint, FileCounts, FileGroup, FileRecord, SourceFile
+from modelhaul.domain.files import FileCounts, FileGroup, FileRecord, SourceFile
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.files import FileRepository, GroupLeases
 
@@ -96,7 +96,7 @@ class DynamoDBFileRepository(FileRepository, GroupLeases):
     @translate_errors()
     def lease_group(self, plan_id: str, number: int, *, owner: str, now: float, until: float) -> FileGroup | None:
         listed, _ = self._read(plan_id, number)
-        if listed is None or to_group(listed).done:
+        if listed is None or to_group(listed).is_done:
             return None
         state = self._files(plan_id, state_key(number))
         actions = [
@@ -125,12 +125,8 @@ class DynamoDBFileRepository(FileRepository, GroupLeases):
         update_item(state, actions, FileItem.lease_owner == owner, await_capacity=True)
 
     @translate_errors()
-    def save_checkpoint(
-        self, plan_id: str, number: int, checkpoint: Checkpoint | None, *, owner: str, until: float
-    ) -> FileCounts:
-        self._change(
-            plan_id, number, lambda group: replace(group, checkpoint=checkpoint, lease_until=until), owner=owner
-        )
+    def record_offset(self, plan_id: str, number: int, offset: int, *, owner: str, until: float) -> FileCounts:
+        self._change(plan_id, number, lambda group: replace(group, offset=offset, lease_until=until), owner=owner)
         return self.count_files(plan_id)
 
     @translate_errors()
@@ -143,7 +139,7 @@ class DynamoDBFileRepository(FileRepository, GroupLeases):
             )
         except LeaseLostError:
             listed, state = self._read(plan_id, number)
-            if listed is None or not to_group(listed, state).done:
+            if listed is None or not to_group(listed, state).is_done:
                 raise
         return self.count_files(plan_id)
 

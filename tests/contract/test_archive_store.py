@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
+CREATED = datetime(2026, 11, 23, 12, tzinfo=UTC)
 BODY = hashlib.sha256(b"seed").digest() * (3 * MIB // 32) + b"the end"
 KEYS = [
     "incoming/model.zip",
@@ -345,35 +346,37 @@ def test_abort_uploads_ends_those_of_exactly_this_key(store: ArchiveStore, clien
 @keys
 def test_an_outcome_lies_beside_its_archive(store: ArchiveStore, client: "S3Client | None", key: str) -> None:
     outcome = {"id": "1", "created_at": "2026-11-23T12:00:00Z", "models": [{"name": "模型", "lacks": []}], "n": None}
-    store.write_outcome(key, outcome)
+    store.write_outcome(key, outcome, created_at=CREATED)
     assert read_outcome(store, client, key) == outcome
 
 
 def test_the_outcome_of_the_later_task_stays(store: ArchiveStore, client: "S3Client | None") -> None:
-    def write(created_at: str, status: str) -> None:
-        store.write_outcome("incoming/a.zip", {"created_at": created_at, "task_status": status})
+    def write(after: float, status: str) -> None:
+        created_at = CREATED + timedelta(seconds=after)
+        store.write_outcome("incoming/a.zip", {"task_status": status}, created_at=created_at)
 
     def read() -> Any:
         return read_outcome(store, client, "incoming/a.zip")["task_status"]
 
-    write("2026-11-23T12:00:00Z", "PENDING")
-    write("2026-11-23T12:00:00Z", "DONE")
+    write(0, "PENDING")
+    write(0, "DONE")
     assert read() == "DONE"
-    write("2026-11-23T11:59:59Z", "FAILED")
+    write(-1e-6, "FAILED")
     assert read() == "DONE"
-    write("2026-11-23T12:00:01Z", "PENDING")
+    write(1e-6, "PENDING")
     assert read() == "PENDING"
-    write("2026-11-23T12:00:00Z", "DONE")
+    write(0, "DONE")
     assert read() == "PENDING"
+    write(1, "DONE")
+    assert read() == "DONE"
 
 
 def test_a_late_beginning_does_not_replace_the_end_of_the_same_task(
     store: ArchiveStore, client: "S3Client | None"
 ) -> None:
     ended = {"created_at": "2026-11-23T12:00:00Z", "task_status": "DONE"}
-    store.write_outcome("incoming/a.zip", {**ended, "task_status": "PENDING"})
-    store.write_outcome("incoming/a.zip", ended)
-    store.write_outcome("incoming/a.zip", {**ended, "task_status": "PENDING"})
+    for outcome in ({**ended, "task_status": "PENDING"}, ended, {**ended, "task_status": "PENDING"}):
+        store.write_outcome("incoming/a.zip", outcome, created_at=CREATED)
     assert read_outcome(store, client, "incoming/a.zip") == ended
 
 
@@ -387,12 +390,12 @@ def test_simultaneous_outcomes_leave_the_latest(store: ArchiveStore, client: "S3
 
         def write(second: int, key: str = key, together: threading.Barrier = together) -> None:
             together.wait()
-            store.write_outcome(key, {"created_at": f"2026-11-23T12:00:0{second}Z"})
+            store.write_outcome(key, {"second": second}, created_at=CREATED + timedelta(seconds=second))
 
         with ThreadPoolExecutor(writers) as pool:
             for done in [pool.submit(write, second) for second in range(writers)]:
                 done.result()
-        assert read_outcome(store, client, key) == {"created_at": "2026-11-23T12:00:03Z"}
+        assert read_outcome(store, client, key) == {"second": 3}
 
 
 @pytest.mark.parametrize("letter", ["a", "ä"])
@@ -402,10 +405,10 @@ def test_a_key_that_is_too_long_has_no_outcome(
     longest = "incoming/" + letter * ((1010 - 9) // len(letter.encode()))
     longest += "x" * (1010 - len(longest.encode()))
     outcome = {"created_at": "2026-11-23T12:00:00Z"}
-    store.write_outcome(longest, outcome)
+    store.write_outcome(longest, outcome, created_at=CREATED)
     assert read_outcome(store, client, longest) == outcome
     assert not caplog.records
-    store.write_outcome(longest + "x", outcome)
+    store.write_outcome(longest + "x", outcome, created_at=CREATED)
     if client is None:
         assert isinstance(store, InMemoryArchiveStore)
         assert len(store.outcomes) == 1

@@ -26,6 +26,7 @@ class InMemoryArchiveStore:
     def __init__(self, bucket: str = "incoming-bucket", *, clock: Clock | None = None) -> None:
         self.bucket = bucket
         self.outcomes: dict[str, dict[str, Any]] = {}
+        self._ranks: dict[str, tuple[datetime, bool]] = {}
         self._clock = clock or ManualClock()
         self._lock = threading.RLock()
         self._archives: dict[str, bytes] = {}
@@ -100,14 +101,15 @@ class InMemoryArchiveStore:
         with self._lock:
             self._uploads = {upload_id: k for upload_id, k in self._uploads.items() if k != key}
 
-    def write_outcome(self, key: str, outcome: Mapping[str, Any]) -> None:
+    def write_outcome(self, key: str, outcome: Mapping[str, Any], *, created_at: datetime) -> None:
         if len(key.encode()) > 1010:
             return
         place = f"outcomes/{key}.json"
+        rank = (created_at, outcome.get("task_status") != "PENDING")
         with self._lock:
-            found = self.outcomes.get(place)
-            if found is None or _rank(found) <= _rank(outcome):
+            if place not in self.outcomes or self._ranks[place] <= rank:
                 self.outcomes[place] = json.loads(json.dumps(outcome))
+                self._ranks[place] = rank
 
 
 class InMemoryRange(ByteStream):
@@ -133,7 +135,3 @@ class InMemoryRange(ByteStream):
 
 def _make_etag(body: bytes) -> str:
     return hashlib.md5(body).hexdigest()
-
-
-def _rank(outcome: Mapping[str, Any]) -> tuple[str, bool]:
-    return outcome["created_at"], outcome.get("task_status") != "PENDING"

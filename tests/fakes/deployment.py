@@ -109,8 +109,8 @@ class Deployment:
         content, archives, metrics, clock = database.content, self.archives, self.metrics, self.clock
         self.submitter = ImportSubmitter(imports, database.hub_models, queue, lambda _: self.source, metrics, clock)
         self.archive_submitter = ArchiveSubmitter(tasks, imports, archives, queue, metrics, clock, self.rules)
-        self.arrivals = ArrivalRecorder(tasks, archives, clock)
         outcomes = OutcomeWriter(models, archives, "models-bucket")
+        self.arrivals = ArrivalRecorder(tasks, archives, clock, outcomes)
         self.acceptor = ArchiveAcceptor(tasks, imports, archives, queue, clock, self.rules, outcomes=outcomes)
         self.finisher = TaskFinisher(
             tasks, models, imports, files, store, store, archives, metrics, clock, outcomes=outcomes

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -424,7 +425,13 @@ def test_an_upload_that_ends_meanwhile_need_not_be_aborted(store: S3ArchiveStore
     assert not waiting
 
 
-OUTCOME = {"created_at": "2026-11-23T12:00:00Z", "task_status": "DONE"}
+OUTCOME = {"id": "1", "task_status": "DONE"}
+CREATED = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+def write_outcome(store: S3ArchiveStore, outcome: dict[str, Any] = OUTCOME, *, after: float = 0) -> None:
+    """`after`: seconds."""
+    store.write_outcome("incoming/a.zip", outcome, created_at=CREATED + timedelta(seconds=after))
 
 
 def read_outcome(store: S3ArchiveStore, client: "S3Client") -> Any:
@@ -438,10 +445,10 @@ def test_an_outcome_is_written_despite(
     store: S3ArchiveStore, client: "S3Client", faults: Faults, fault: Fault, earlier: bool
 ) -> None:
     if earlier:
-        store.write_outcome("incoming/a.zip", {"created_at": "2026-11-23T11:00:00Z"})
+        write_outcome(store, after=-3600)
     # A conditional write whose reply was lost is refused by itself when it is repeated.
     waiting = [faults.add("PutObject", fault), faults.add("GetObject", *[fault] * earlier)]
-    store.write_outcome("incoming/a.zip", OUTCOME)
+    write_outcome(store)
     assert waiting == [[], []]
     assert read_outcome(store, client) == OUTCOME
 
@@ -459,11 +466,11 @@ class Other:
     client: "S3Client"
     bucket: str
 
-    def write(self, created_at: str, note: int = 0) -> Fault:
-        body = json.dumps({"created_at": created_at, "task_status": "another's", "note": note}).encode()
+    def write(self, after: float, note: int = 0) -> Fault:
+        store = S3ArchiveStore(self.client, self.bucket)
 
         def write_first(request: AWSPreparedRequest) -> None:
-            self.client.put_object(Bucket=self.bucket, Key="outcomes/incoming/a.zip.json", Body=body)
+            write_outcome(store, {"task_status": "another's", "note": note}, after=after)
 
         return write_first
 
@@ -473,15 +480,15 @@ class Other:
 
 @pytest.mark.parametrize("earlier", [True, False])
 @pytest.mark.parametrize(
-    ("another", "stays"), [("2026-11-23T12:00:01Z", "another's"), ("2026-11-23T11:59:59Z", "DONE")]
+    ("another", "stays"), [(1e-6, "another's"), (1, "another's"), (-1e-6, "DONE")]
 )
 def test_of_two_that_write_at_once_the_later_task_stays(
-    store: S3ArchiveStore, client: "S3Client", faults: Faults, other: Other, earlier: bool, another: str, stays: str
+    store: S3ArchiveStore, client: "S3Client", faults: Faults, other: Other, earlier: bool, another: float, stays: str
 ) -> None:
     if earlier:
-        store.write_outcome("incoming/a.zip", {"created_at": "2026-11-23T11:00:00Z"})
+        write_outcome(store, after=-3600)
     waiting = faults.add("PutObject", other.write(another))
-    store.write_outcome("incoming/a.zip", OUTCOME)
+    write_outcome(store)
     assert not waiting
     assert read_outcome(store, client)["task_status"] == stays
 
@@ -490,32 +497,42 @@ def test_of_two_that_write_at_once_the_later_task_stays(
 def test_an_outcome_is_read_again_after_a_conflict(
     store: S3ArchiveStore, client: "S3Client", faults: Faults, other: Other, conflict: str
 ) -> None:
-    store.write_outcome("incoming/a.zip", {"created_at": "2026-11-23T11:00:00Z"})
+    write_outcome(store, after=-3600)
     refusal = other.delete if conflict == "deleted" else create_error_response(409, "ConditionalRequestConflict")
     waiting = faults.add("PutObject", refusal)
-    store.write_outcome("incoming/a.zip", OUTCOME)
+    write_outcome(store)
     assert not waiting
     assert read_outcome(store, client) == OUTCOME
 
 
 def test_others_that_always_write_first_are_an_outage(store: S3ArchiveStore, faults: Faults, other: Other) -> None:
-    waiting = faults.add("PutObject", *[other.write("2026-11-23T11:00:00Z", note) for note in range(10)])
+    waiting = faults.add("PutObject", *[other.write(-3600, note) for note in range(10)])
     with pytest.raises(StorageUnavailableError, match="5 conflicting writes"):
-        store.write_outcome("incoming/a.zip", OUTCOME)
+        write_outcome(store)
     waiting.clear()
 
 
-@pytest.mark.parametrize("body", [b"", b"not JSON", b"[]", b"{}", b"\xff", b'{"created_at": 9}'])
-def test_what_is_no_outcome_is_replaced(store: S3ArchiveStore, client: "S3Client", body: bytes) -> None:
+@pytest.mark.parametrize("metadata", [{}, {"created-at": "2126"}])
+@pytest.mark.parametrize("body", [b"", b"not JSON", b"[]", b"7", b"\xff"])
+def test_what_is_no_outcome_is_replaced(
+    store: S3ArchiveStore, client: "S3Client", body: bytes, metadata: dict[str, str]
+) -> None:
+    client.put_object(Bucket=store.bucket, Key="outcomes/incoming/a.zip.json", Body=body, Metadata=metadata)
+    write_outcome(store)
+    assert read_outcome(store, client) == OUTCOME
+
+
+def test_an_outcome_of_an_older_version_is_replaced(store: S3ArchiveStore, client: "S3Client") -> None:
+    body = b'{"created_at": "2126-11-23T12:00:00.000000Z", "task_status": "DONE"}'
     client.put_object(Bucket=store.bucket, Key="outcomes/incoming/a.zip.json", Body=body)
-    store.write_outcome("incoming/a.zip", OUTCOME)
+    write_outcome(store)
     assert read_outcome(store, client) == OUTCOME
 
 
 def test_an_outcome_that_cannot_be_read_is_an_outage(store: S3ArchiveStore, faults: Faults) -> None:
     faults.add("GetObject", lambda request: answer(request, 200, "{", {"Content-Length": "10"}))
     with pytest.raises(StorageUnavailableError, match=r"^S3 GetObject failed \(IncompleteReadError\)\.$"):
-        store.write_outcome("incoming/a.zip", OUTCOME)
+        write_outcome(store)
 
 
 @pytest.mark.parametrize(
@@ -532,8 +549,8 @@ def test_an_outage_is_unavailable_storage(store: S3ArchiveStore, faults: Faults,
     store.open_upload("key", 6 * GIB, seconds=60)
     calls: list[tuple[str, Callable[[], object]]] = [
         ("PutObject", lambda: store.put_archive("key", b"x")),
-        ("PutObject", lambda: store.write_outcome("key", OUTCOME)),
-        ("GetObject", lambda: store.write_outcome("key", OUTCOME)),
+        ("PutObject", lambda: write_outcome(store)),
+        ("GetObject", lambda: write_outcome(store)),
         ("GetObject", lambda: store.open_range("key", 0, 1, etag=ETAG)),
         ("DeleteObject", lambda: store.delete_archive("key")),
         ("CreateMultipartUpload", lambda: store.open_upload("key", 6 * GIB, seconds=60)),

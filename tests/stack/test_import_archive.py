@@ -210,6 +210,26 @@ def test_a_drop_that_is_no_archive_says_so_and_a_better_one_takes_its_place(stac
     check_models(stack, found[0], again=SMALL)
 
 
+def test_an_object_that_is_not_imported_says_so_and_nothing_more(stack: Stack) -> None:
+    keys = ["incoming/team/model.safetensors", "models+1 (50%).zip"]
+    archive = make_archive(("ignored", SMALL, zipfile.ZIP_DEFLATED))
+    for key in keys:
+        drop(stack, key, archive)
+    outcomes = [find_outcome(stack, key) for key in keys]
+    assert [outcome["error"]["type"] for outcome in outcomes] == ["object-ignored"] * 2
+    assert "does not end in .zip" in outcomes[0]["error_msg"]
+    assert "does not start with incoming/" in outcomes[1]["error_msg"]
+    # An event for one of these outcomes would have been handled before the next archive.
+    after = "incoming/after.zip"
+    drop(stack, after, make_archive(("after", SMALL, zipfile.ZIP_DEFLATED)))
+    ended = find_outcome(stack, after)
+    check_models(stack, ended, after=SMALL)
+    tasks = stack.http.get(f"{stack.state.api_url}/upload/tasks", params={"limit": "100"}, timeout=30).json()["tasks"]
+    assert not {task["model_tag"] for task in tasks} & set(keys)
+    listed = stack.s3.list_objects_v2(Bucket=stack.state.incoming_bucket, Prefix="outcomes/outcomes/")
+    assert listed["KeyCount"] == 0
+
+
 def test_one_event_delivered_twice_is_one_task(stack: Stack) -> None:
     key = "incoming/twice.zip"
     with stack.pause_consumer("ArchiveQueue"):

@@ -40,7 +40,9 @@ OBJECT_PREFIXES = {
     "IncomingBucket": {"incoming/*", "uploads/*", "posted/*", "outcomes/*"},
 }
 ARRIVAL_AGE = 86_400  # seconds: the maximum of EventBridge
-ARRIVALS = {"incoming/*.zip", "incoming/*.ZIP", "incoming/*.Zip", "uploads/*.zip"}
+OWN_PREFIXES = ["outcomes/", "posted/"]
+"""Key prefixes of the incoming bucket whose events are not sent: functions store these objects themselves."""
+
 ARCHIVES = {"incoming/*", "uploads/*", "posted/*"}
 INCOMING_LIFE = {"incoming/": 7, "uploads/": 7, "posted/": 7, "outcomes/": 90}
 """Days until an object expires, by key prefix."""
@@ -647,7 +649,7 @@ def check_buckets(template: Template) -> list[str]:
 
 
 def check_arrivals(template: Template) -> list[str]:
-    """Each archive that arrives is sent to ArchiveQueue, or after a day of retries to its dead-letter queue."""
+    """Each object that arrives is sent to ArchiveQueue, or after a day of retries to its dead-letter queue."""
     faults = []
     notifications = template["Resources"]["IncomingBucket"]["Properties"].get("NotificationConfiguration", {})
     if notifications.get("EventBridgeConfiguration") != {"EventBridgeEnabled": True}:
@@ -670,8 +672,8 @@ def _find_arrival_faults(rule: Resource) -> Iterator[str]:
         yield "matches other events, or none"
     if pattern["detail"]["bucket"] != {"name": [{"Ref": "IncomingBucket"}]}:
         yield "matches other buckets"
-    keys = {key.get("wildcard") for key in pattern["detail"]["object"]["key"]}
-    if keys != ARRIVALS:
+    keys = pattern["detail"].get("object", {}).get("key")
+    if keys != [{"anything-but": {"prefix": OWN_PREFIXES}}]:
         yield f"matches the keys {keys}"
     if rule.get("State", "ENABLED") != "ENABLED":
         yield "is disabled"

@@ -263,7 +263,11 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
         set_property("ArchiveArrivedRule", f"{PATTERN}.detail.object.key.0", {"wildcard": "*.zip"}),
     ),
     (rules.check_arrivals, set_property("ArchiveArrivedRule", f"{PATTERN}.detail.object.key.0", {"prefix": ""})),
-    (rules.check_arrivals, drop_property("ArchiveArrivedRule", f"{PATTERN}.detail.object.key.3")),
+    (rules.check_arrivals, drop_property("ArchiveArrivedRule", f"{PATTERN}.detail.object.key")),
+    (
+        rules.check_arrivals,
+        drop_property("ArchiveArrivedRule", f"{PATTERN}.detail.object.key.0.anything-but.prefix.0"),
+    ),
     (rules.check_arrivals, drop_property("ArchiveArrivedRule", f"{TARGET}.RetryPolicy")),
     (rules.check_arrivals, set_property("ArchiveArrivedRule", f"{TARGET}.RetryPolicy.MaximumEventAgeInSeconds", 60)),
     (rules.check_arrivals, drop_property("ArchiveArrivedRule", f"{TARGET}.DeadLetterConfig")),

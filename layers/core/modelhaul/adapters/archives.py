@@ -50,6 +50,7 @@ _READ_SIZE = _MIB
 _MAX_REOPENS = 3
 _MAX_OUTCOME_ATTEMPTS = 5
 _MAX_OUTCOME_KEY = 1010  # bytes; `outcomes/` and `.json` add up to the limit of 1,024
+_CREATED_AT = "created-at"  # metadata of an outcome
 # Error codes of a conditional PutObject whose condition does not hold:
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
 _CONDITION_CODES = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
@@ -147,17 +148,18 @@ class S3ArchiveStore:
                 if (code := read_error_code(error)) != "NoSuchUpload":
                     raise StorageUnavailableError(f"S3 AbortMultipartUpload failed ({code}).") from error
 
-    def write_outcome(self, key: str, outcome: Mapping[str, Any]) -> None:
+    def write_outcome(self, key: str, outcome: Mapping[str, Any], *, created_at: datetime) -> None:
         if len(key.encode()) > _MAX_OUTCOME_KEY:
             logger.warning("outcome not written: key too long", extra={"key": key})
             return
         outcome_object = outcome_key(key)
         body = json.dumps(outcome, indent=2).encode()
+        created = created_at.astimezone(UTC).isoformat(timespec="microseconds")
         for _ in range(_MAX_OUTCOME_ATTEMPTS):
             found = self._read_outcome(outcome_object)
-            if found is not None and found[0] > _rank_outcome(outcome):
+            if found is not None and found[0] > _rank_outcome(created, outcome):
                 return
-            if self._put_outcome(outcome_object, body, None if found is None else found[1]):
+            if self._put_outcome(outcome_object, body, created, None if found is None else found[1]):
                 return
         raise StorageUnavailableError(f"The outcome was not written: {_MAX_OUTCOME_ATTEMPTS} conflicting writes.")
 
@@ -172,19 +174,23 @@ class S3ArchiveStore:
                 return None
             raise StorageUnavailableError(f"S3 GetObject failed ({code}).") from error
         try:
-            rank = _rank_outcome(json.loads(content))
-        except (ValueError, KeyError, TypeError):
-            rank = ("", False)  # not an outcome of Modelhaul, so it can be replaced
+            rank = _rank_outcome(response["Metadata"][_CREATED_AT], json.loads(content))
+        except (ValueError, KeyError, AttributeError):
+            rank = ("", False)  # not an outcome of this version of Modelhaul, so it can be replaced
         return rank, response["ETag"]
 
-    def _put_outcome(self, key: str, body: bytes, etag: str | None) -> bool:
+    def _put_outcome(self, key: str, body: bytes, created: str, etag: str | None) -> bool:
         """Replace the outcome that has this ETag (None: create it). Return False if another write came first."""
-        put = self._client.put_object
+        condition: dict[str, Any] = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
         try:
-            if etag is None:
-                put(Bucket=self.bucket, Key=key, Body=body, ContentType="application/json", IfNoneMatch="*")
-            else:
-                put(Bucket=self.bucket, Key=key, Body=body, ContentType="application/json", IfMatch=etag)
+            self._client.put_object(
+                Bucket=self.bucket,
+                Key=key,
+                Body=body,
+                ContentType="application/json",
+                Metadata={_CREATED_AT: created},
+                **condition,
+            )
         except CALL_ERRORS as error:
             if (code := read_error_code(error)) in _CONDITION_CODES:
                 return False
@@ -285,7 +291,6 @@ class S3ByteStream(ByteStream):
                 body.close()
 
 
-def _rank_outcome(outcome: Mapping[str, Any]) -> tuple[str, bool]:
+def _rank_outcome(created: str, outcome: Mapping[str, Any]) -> tuple[str, bool]:
     """Return the rank of an outcome. An outcome must not be replaced by one of a lower rank."""
-    created_at = outcome["created_at"]
-    return created_at if isinstance(created_at, str) else "", outcome.get("task_status") != "PENDING"
+    return created, outcome.get("task_status") != "PENDING"

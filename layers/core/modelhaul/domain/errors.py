@@ -33,6 +33,7 @@ ModelhaulError
 │   ├── ArchiveTooLargeError       above a size limit
 │   ├── ArchiveReplacedError       the object was overwritten or deleted while it was read
 │   ├── UploadExpiredError         the archive did not arrive before the upload expired
+│   ├── ObjectIgnoredError         an object in the incoming bucket whose key is not that of an archive
 │   ├── CredentialsRefusedError    the configured token was rejected
 │   ├── UntrustedHostError         a redirect or link leads to a host that is not allowed
 │   ├── RetriesExhaustedError      a step failed four times
@@ -254,6 +255,10 @@ class ArchiveReplacedError(PermanentError):
 class UploadExpiredError(PermanentError):
     type = "upload-expired"
     retryable = True
+
+
+class ObjectIgnoredError(PermanentError):
+    type = "object-ignored"
 
 
 class CredentialsRefusedError(PermanentError):

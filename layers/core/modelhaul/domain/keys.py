@@ -2,10 +2,11 @@
 
 import re
 
-# Key prefixes of archives in the incoming bucket, by upload method.
+# Key prefixes in the incoming bucket: of archives by upload method, and of outcomes.
 DROPPED = "incoming/"
 UPLOADED = "uploads/"
 POSTED = "posted/"
+OUTCOMES = "outcomes/"
 MAX_KEY_BYTES = 1024  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 
 # Control characters, and characters that UTF-8 or an SQS message cannot carry.
@@ -34,5 +35,5 @@ def manifest_key(model_id: str) -> str:
 
 
 def outcome_key(archive_key: str) -> str:
-    """Return the key in the incoming bucket of the outcome of an archive that was uploaded to `incoming/`."""
-    return f"outcomes/{archive_key}.json"
+    """Return the key in the incoming bucket of the outcome of an object that was dropped at `archive_key`."""
+    return f"{OUTCOMES}{archive_key}.json"

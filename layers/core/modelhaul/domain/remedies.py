@@ -41,6 +41,8 @@ _TASK_REMEDIES: Mapping[type[errors.PermanentError], str] = {
     errors.ArchiveTooLargeError: "Split the archive, or ask an operator to raise the limit that the message names.",
     errors.ArchiveReplacedError: "Upload the archive again, and do not change it until its task has ended.",
     errors.UploadExpiredError: "Start a new upload, and upload the archive within 12 hours.",
+    errors.ObjectIgnoredError: "Copy a ZIP archive to a key that starts with incoming/ and ends in .zip, and delete "
+    "the object that the message names.",
     errors.CredentialsRefusedError: "Ask an operator to check that the secret exists, holds a valid token and can be "
     "read by the functions, and submit the import again.",
     errors.UntrustedHostError: "If you trust the host that the message names, ask an operator to add it to "

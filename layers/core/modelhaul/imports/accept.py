@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
@@ -11,11 +11,11 @@ from modelhaul.archives.reader import ArchiveReader
 from modelhaul.archives.rules import ArchiveRules
 from modelhaul.archives.source import open_stored
 from modelhaul.domain.archives import Archive
-from modelhaul.domain.errors import UploadExpiredError
-from modelhaul.domain.keys import UPLOADED
+from modelhaul.domain.errors import ObjectIgnoredError, UploadExpiredError
+from modelhaul.domain.keys import DROPPED, OUTCOMES, POSTED, UPLOADED
 from modelhaul.domain.messages import AcceptArchive, PlanImport
 from modelhaul.domain.models import Source
-from modelhaul.domain.tasks import Stage, Task, TaskStatus
+from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
 from modelhaul.imports.dispatch import CHECK_AFTER
 from modelhaul.imports.outcomes import OutcomeWriter
 from modelhaul.ports.archive_store import ArchiveStore
@@ -37,13 +37,20 @@ class ArrivalRecorder:
     tasks: TaskRepository
     archives: ArchiveStore
     clock: Clock
+    outcomes: OutcomeWriter
 
     def record_arrival(self, key: str, *, size: int, etag: str, event_id: str) -> str | None:
-        """Return the id of the object's task, or None for an upload whose task no longer exists.
+        """Return the id of the object's task. None for an upload whose task no longer exists, and for an object that is
+        not imported.
 
         A dropped archive gets a new task. Its id depends on `event_id` (the sequencer of S3), so that a duplicate event
-        does not create a second task.
+        does not create a second task. An object at any other key gets an outcome, but no task: somebody may copy a
+        million of them.
         """
+        # The console creates a folder as an empty object. An outcome of an outcome would be the first of an endless
+        # series; the rule does not send their events.
+        if key.endswith("/") or key.startswith((OUTCOMES, POSTED)):
+            return None
         now = self.clock()
         if key.startswith(UPLOADED):
             task_id = PurePosixPath(key).stem
@@ -64,9 +71,22 @@ class ArrivalRecorder:
             check_at=now + CHECK_AFTER,
             archive=Archive(key, PurePosixPath(key).name, None, size, etag),
         )
+        if (fault := _find_fault(key)) is not None:
+            error = ObjectIgnoredError(f"Object {key!r} is not imported, because its key {fault}.")
+            ended = replace(task, stage=Stage.FAILED, error=TaskError(error.type, error.detail, error.retryable))
+            self.outcomes.write_outcome(ended)
+            logger.info("object ignored", extra={"key": key, "bytes": size})
+            return None
         self.tasks.record_task(task)
         logger.info("archive arrived", extra={"task_id": task_id, "key": key, "bytes": size})
         return task_id
+
+
+def _find_fault(key: str) -> str | None:
+    """Return why an object with this key is not imported, None for a dropped archive."""
+    if not key.startswith(DROPPED):
+        return f"does not start with {DROPPED}"
+    return None if key.lower().endswith(".zip") else "does not end in .zip"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,9 @@
-"""Write the outcome of an archive that was dropped into the incoming bucket beside it."""
+"""Write the outcome of an object that was dropped into the incoming bucket beside it."""
 
 from dataclasses import dataclass
-from datetime import UTC
 
 from modelhaul.catalog.presentation import present_whole_task
-from modelhaul.domain.keys import DROPPED
+from modelhaul.domain.archives import is_task_upload
 from modelhaul.domain.tasks import Task
 from modelhaul.ports.archive_store import ArchiveStore
 from modelhaul.ports.models import ModelRepository
@@ -20,10 +19,8 @@ class OutcomeWriter:
 
     def write_outcome(self, task: Task) -> None:
         """Store the task's current state at `outcomes/{key}.json`. No-op if its archive was not dropped."""
-        if task.archive is None or not task.archive.key.startswith(DROPPED):
+        if task.archive is None or is_task_upload(task.archive):
             return
         models = self.models.find_models(task.model_ids)
         outcome = present_whole_task(task, models, bucket=self.bucket)
-        # With microseconds, because two archives may be dropped at one key within a second.
-        outcome["created_at"] = task.created_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        self.archives.write_outcome(task.archive.key, outcome)
+        self.archives.write_outcome(task.archive.key, outcome, created_at=task.created_at)

@@ -1,6 +1,7 @@
 """Archives in the incoming bucket."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Protocol
 
 from modelhaul.domain.archives import UploadTicket
@@ -38,10 +39,11 @@ class ArchiveStore(Protocol):
     def abort_uploads(self, key: str) -> None:
         """Abort unfinished multipart uploads of exactly this key."""
 
-    def write_outcome(self, key: str, outcome: Mapping[str, Any]) -> None:
+    def write_outcome(self, key: str, outcome: Mapping[str, Any], *, created_at: datetime) -> None:
         """Store `outcome` as JSON at `outcomes/{key}.json`, unless a newer outcome exists. No-op if `key` has more than
         1,010 bytes.
 
-        An outcome is newer if its `created_at` (ISO 8601 text, UTC) is later, or if it has the same `created_at` and a
-        `task_status` that is final while that of `outcome` is PENDING.
+        An outcome is newer if its task was created later, or if its task was created at the same time and has a final
+        `task_status` while that of `outcome` is PENDING. `created_at` is compared with all its digits, because two
+        archives may be dropped at one key within a second.
         """

@@ -79,7 +79,7 @@ def create_archive_submitter() -> ArchiveSubmitter:
 def create_arrival_recorder() -> ArrivalRecorder:
     from modelhaul.imports.accept import ArrivalRecorder
 
-    return ArrivalRecorder(create_tasks(), create_archives(), time.time)
+    return ArrivalRecorder(create_tasks(), create_archives(), time.time, create_outcomes())
 
 
 @cache

@@ -25,8 +25,15 @@ An import runs in the background. A POST request returns immediately; its respon
 header `Location` or `Link`. The task shows the progress and the result. Every error response is a problem document
 (RFC 9457) with a stable `type`.
 
-Send the API key in the header `x-api-key`. With AuthMode=IAM, sign the request with Signature Version 4 instead.
+Send the API key in the header `x-api-key`. With AuthMode=IAM, sign the request with Signature Version 4 instead; this
+page cannot do that.
 """
+# Displayed where the key is entered.
+KEY_DESCRIPTION = (
+    "Ask an operator for the API key, or read it with `aws apigateway get-api-key --include-value --api-key API_KEY_ID "
+    "--query value --output text`. `API_KEY_ID` is the stack output `ApiKeyId`. The key of a local stack is `api_key` "
+    "in `.local/stack.json`. A read key (`hf_…`) is not an API key."
+)
 TAGS = {
     "Uploads": "Start imports.",
     "Tasks": "Follow and cancel imports.",
@@ -82,7 +89,7 @@ def load_apps() -> dict[str, APIGatewayRestResolver]:
 def build_document() -> dict[str, Any]:
     """Return the document: the merged schemas of all functions, with problems, examples and components added."""
     merge = OpenAPIMerge(
-        title="Modelhaul",
+        title="Modelhaul API",
         version=tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"],
         description=DESCRIPTION,
         on_conflict="error",
@@ -95,7 +102,9 @@ def build_document() -> dict[str, Any]:
     document["security"] = [{SECURITY: []}]
     document["tags"] = [{"name": name, "description": text} for name, text in TAGS.items()]
     components = document["components"]
-    components["securitySchemes"] = {SECURITY: {"type": "apiKey", "in": "header", "name": "x-api-key"}}
+    components["securitySchemes"] = {
+        SECURITY: {"type": "apiKey", "in": "header", "name": "x-api-key", "description": KEY_DESCRIPTION}
+    }
     for name in _ADDED_BY_POWERTOOLS:
         components["schemas"].pop(name, None)
     components["schemas"] |= describe_bodies()

@@ -10,6 +10,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Query
 
 from modelhaul.entrypoints.api import create_app, create_handler
 from modelhaul.entrypoints.documents import describe_responses
+from modelhaul.settings import PageSettings
 
 app = create_app()
 handler = create_handler(app)
@@ -39,5 +40,6 @@ def read_page(format: Annotated[str, Query()] = "html") -> Response[str]:  # noq
     # Imported here, because the route of the JSON document does not need the page.
     from modelhaul.entrypoints.docs_page import render_page  # noqa: PLC0415
 
-    page, policy = render_page(read_document())
+    settings = PageSettings.read()
+    page, policy = render_page(read_document(), settings.aws_endpoint_url or settings.download_origins)
     return Response(HTTPStatus.OK.value, "text/html; charset=utf-8", page, {"Content-Security-Policy": policy})

@@ -32,7 +32,11 @@ def describe_upload() -> dict[str, Any]:
     """Return the OpenAPI description of the request body, because Powertools does not parse this body."""
     form = {
         "type": "object",
-        "properties": {"file": {"type": "string", "format": "binary"}, "model_name": {"type": "string"}},
+        "properties": {
+            "file": {"type": "string", "format": "binary"},
+            # Without an example, Swagger UI fills in `string`, which would become the model's name.
+            "model_name": {"type": "string", "example": ""},
+        },
         "required": ["file"],
         "additionalProperties": False,
     }

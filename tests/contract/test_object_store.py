@@ -430,3 +430,7 @@ def test_a_signed_address_gives_the_object_to_anybody(store: Bucket, backend: st
     assert (answer.status_code, answer.content) == (206, b"234")
     assert {"X-Amz-Signature", "X-Amz-Expires"} <= parse_qs(urlsplit(url).query).keys()
     assert requests.get(store.sign_read("models/missing", seconds=60), timeout=30).status_code == 404
+    named = requests.get(store.sign_read(key, seconds=60, file_name='ü "é"; 100%.json'), timeout=30)
+    assert named.content == b"0123456789"
+    disposition = "attachment; filename*=UTF-8''%C3%BC%20%22%C3%A9%22%3B%20100%25.json"
+    assert named.headers["Content-Disposition"] == disposition

@@ -142,8 +142,9 @@ class InMemoryObjectStore:
             for key in keys:
                 self._objects.pop(key, None)
 
-    def sign_read(self, key: str, *, seconds: int) -> str:
-        return f"memory://{quote(key)}?seconds={seconds}"
+    def sign_read(self, key: str, *, seconds: int, file_name: str | None = None) -> str:
+        name = "" if file_name is None else f"&file_name={quote(file_name)}"
+        return f"memory://{quote(key)}?seconds={seconds}{name}"
 
     def _store(self, key: str, content: bytes, etag: str) -> str:
         with self._lock:

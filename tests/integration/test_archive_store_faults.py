@@ -479,9 +479,7 @@ class Other:
 
 
 @pytest.mark.parametrize("earlier", [True, False])
-@pytest.mark.parametrize(
-    ("another", "stays"), [(1e-6, "another's"), (1, "another's"), (-1e-6, "DONE")]
-)
+@pytest.mark.parametrize(("another", "stays"), [(1e-6, "another's"), (1, "another's"), (-1e-6, "DONE")])
 def test_of_two_that_write_at_once_the_later_task_stays(
     store: S3ArchiveStore, client: "S3Client", faults: Faults, other: Other, earlier: bool, another: float, stays: str
 ) -> None:

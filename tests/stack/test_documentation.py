@@ -1,26 +1,23 @@
 """The API's document and page on the deployed stack: in a real browser, and against all that the API answers."""
 
 import json
-import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
-from selenium.webdriver.common.by import By
-from selenium.webdriver.support.expected_conditions import element_to_be_clickable, presence_of_element_located
-from selenium.webdriver.support.wait import WebDriverWait
 
 from local.stack import LOCAL
-from tests.stack.conftest import Stack
+from tests.browsers import DocumentationPage, open_browser
+from tests.stack.conftest import Stack, wait_until
+from tests.stack.test_import_archive import SMALL, make_archive, post
 
 pytestmark = pytest.mark.stack
 
 ARTIFACTS = LOCAL / "artifacts"
-OPERATION = "//*[@id='operations-Tasks-list_tasks']"
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -34,57 +31,36 @@ CHECKS = (
 
 
 @pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Chrome]:
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("Chromium and its driver are missing (`make test` says how to get them)")
-    options = ChromeOptions()
-    options.binary_location = chromium
-    for argument in (
-        "headless",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-dev-shm-usage",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        "window-size=1280,1800",
-        f"user-data-dir={tmp_path}",
-    ):
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = Chrome(options, ChromeService(driver))
-    try:
-        yield browser
-    finally:
-        browser.quit()
+def page(stack: Stack, tmp_path: Path) -> Iterator[DocumentationPage]:
+    with open_browser(tmp_path) as browser:
+        page = DocumentationPage(browser)
+        # Another origin than that of the presigned URLs.
+        page.open(f"{stack.state.api_url.replace('127.0.0.1', 'localhost')}/docs", stack.state.api_key)
+        yield page
 
 
 @pytest.mark.timeout(300)
-def test_the_page_is_used_in_a_browser(stack: Stack, browser: Chrome) -> None:
-    wait = WebDriverWait(browser, 30)
-
-    def click(path: str) -> None:
-        wait.until(element_to_be_clickable((By.XPATH, path))).click()
-
-    browser.get(f"{stack.state.api_url}/docs")
-    click("//div[contains(@class, 'auth-wrapper')]//button[contains(@class, 'authorize')]")
-    field = wait.until(presence_of_element_located((By.XPATH, "//div[contains(@class, 'auth-container')]//input")))
-    field.send_keys(stack.state.api_key)
-    click("//div[contains(@class, 'auth-btn-wrapper')]/button[@type='submit']")
-    click("//div[contains(@class, 'auth-btn-wrapper')]/button[contains(@class, 'btn-done')]")
-    click(f"{OPERATION}//button[contains(@class, 'opblock-summary-control')]")
-    click(f"{OPERATION}//button[contains(@class, 'try-out__btn')]")
-    click(f"{OPERATION}//button[contains(@class, 'execute')]")
-    live = "//table[contains(@class, 'live-responses-table')]/tbody//td[contains(@class, 'response-col_status')]"
-    status = wait.until(presence_of_element_located((By.XPATH, OPERATION + live))).text
+def test_the_page_is_used_in_a_browser(stack: Stack, page: DocumentationPage) -> None:
+    page.try_out("Tasks-list_tasks")
+    status, response = page.execute("Tasks-list_tasks")
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
-    browser.save_screenshot(str(ARTIFACTS / "docs.png"))
-    assert status.split()[0] == "200"
-    log = browser.get_log("browser")  # type: ignore[no-untyped-call]
-    assert [entry["message"] for entry in log if entry["level"] == "SEVERE"] == []
+    page.browser.save_screenshot(str(ARTIFACTS / "docs.png"))
+    assert (status, page.list_errors()) == (200, []), response
+
+
+@pytest.mark.timeout(300)
+def test_the_page_downloads_a_file_from_the_bucket(stack: Stack, page: DocumentationPage, tmp_path: Path) -> None:
+    answer = post(stack, make_archive(("documentation", SMALL, zipfile.ZIP_DEFLATED)))
+    task = stack.wait_for_end(answer.links["status"]["url"].rpartition("/")[2])
+    operation, model_id = "Models-read_file", task["models"][0]["model_id"]
+    page.try_out(operation)
+    page.fill(operation, model_id=model_id, path="config.json")
+    status, response = page.execute(operation)
+    assert (status, page.list_errors()) == (200, []), response
+    page.click("//a[text()='Download file']")
+    saved = tmp_path / "downloads" / "config.json"
+    wait_until(saved.exists)
+    assert saved.read_bytes() == SMALL["config.json"]
 
 
 @pytest.mark.timeout(900)

@@ -88,6 +88,9 @@ ENVIRONMENT_TYPES = {
     "_FUNCTION": "AWS::Lambda::Function",
     "_HUB_URL": "AWS::ApiGateway::RestApi",
 }
+REGION = {"AWS::Region", "AWS::URLSuffix"}
+"""What the name of a host of AWS depends on."""
+
 MAX_RECEIVES = 4
 MAX_RETENTION = 1_209_600  # seconds
 STREAM_LIFE = 86_400  # seconds that DynamoDB Streams keeps a record
@@ -178,7 +181,16 @@ BUCKET_CORS = {
     "ModelsBucket": ({"CorsAllowOrigin", "null"}, {"GET", "HEAD"}, {"range", "x-api-key"}),
     "IncomingBucket": ({"CorsAllowOrigin"}, {"PUT", "POST", "DELETE"}, {"content-type"}),
 }
-"""Allowed origins, methods and headers of each bucket."""
+"""Origins, methods and headers that each bucket allows with CorsAllowOrigin."""
+
+DOCS_CORS = {
+    "AllowedOrigins": [{"Fn::Sub": "https://*.execute-api.${AWS::Region}.${AWS::URLSuffix}"}],
+    "AllowedMethods": ["GET"],
+    "AllowedHeaders": ["x-api-key"],
+    "ExposedHeaders": ["Content-Disposition"],
+    "MaxAge": 3600,
+}
+"""What the models bucket always allows: the page /docs of the API downloads files."""
 
 SIGV4 = {"type": "apiKey", "in": "header", "name": "Authorization", "x-amazon-apigateway-authtype": "awsSigv4"}
 API_KEY = {"type": "apiKey", "in": "header", "name": "x-api-key"}
@@ -489,13 +501,17 @@ def check_grants(template: Template) -> list[str]:
 
 
 def check_environment(template: Template) -> list[str]:
-    """Each variable is a string, a parameter, or a resource of the type that its name implies."""
+    """Each variable is a string, which may contain the Region, a parameter, or a resource of the type that its name
+    implies.
+    """
     faults = []
     for function, properties in list_resources(template, "AWS::Lambda::Function"):
         variables = properties["Environment"]["Variables"]
         for variable, value in ((name, choice) for name in variables for choice in list_choices(variables[name])):
             target = find_target(value)
             if (target is None and isinstance(value, str)) or value == {"Ref": "AWS::StackName"}:
+                continue
+            if isinstance(value, dict) and set(re.findall(r"\$\{(.*?)\}", str(value.get("Fn::Sub")))) == REGION:
                 continue
             kind = template["Resources"].get(target, {}).get("Type")
             wanted = next((kind for end, kind in ENVIRONMENT_TYPES.items() if f"_{variable}".endswith(end)), None)
@@ -1014,15 +1030,15 @@ def check_cors(template: Template) -> list[str]:
 
 
 def check_bucket_cors(template: Template) -> list[str]:
-    """Only pages of CorsAllowOrigin may use presigned URLs."""
-    faults = [
-        f"{name}: has rules without CorsAllowOrigin"
-        for name, bucket in list_resources(apply_parameters(template, CorsAllowOrigin=""), "AWS::S3::Bucket")
-        if "CorsConfiguration" in bucket
-    ]
+    """Only pages of CorsAllowOrigin may use presigned URLs, and the page /docs may download files."""
+    faults = []
+    for name, bucket in list_resources(apply_parameters(template, CorsAllowOrigin=""), "AWS::S3::Bucket"):
+        found = bucket.get("CorsConfiguration", {}).get("CorsRules", [])
+        if found != ([DOCS_CORS] if name == "ModelsBucket" else []):
+            faults.append(f"{name}: without CorsAllowOrigin, has the rules {found}")
     for name, bucket in list_resources(apply_parameters(template, CorsAllowOrigin=ORIGIN), "AWS::S3::Bucket"):
         origins, methods, headers = BUCKET_CORS[name]
-        (rule,) = bucket.get("CorsConfiguration", {}).get("CorsRules", [{}])
+        rule = bucket.get("CorsConfiguration", {}).get("CorsRules", [{}])[-1]
         found = {find_target(one) or str(one) for one in rule.get("AllowedOrigins", [])}
         if found != origins:
             faults.append(f"{name}: origins are {sorted(found)}")

@@ -96,6 +96,8 @@ STATEMENT = "Properties.PolicyDocument.Statement.0"
 ROLE_STATEMENTS = "Properties.Policies.0.PolicyDocument.Statement"
 LIFECYCLE = "Properties.LifecycleConfiguration.Rules"
 CORS_RULE = "Properties.CorsConfiguration.Fn::If.1.CorsRules.0"
+DOCS_RULE = "Properties.CorsConfiguration.CorsRules.0"
+MODELS_RULE = "Properties.CorsConfiguration.CorsRules.1.Fn::If.1"
 ESM = "TransferFilesFunctionTransferQueue"
 
 MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
@@ -413,9 +415,12 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     (rules.check_bucket_cors, drop_property("ModelsBucket", "Properties.CorsConfiguration")),
     (rules.check_bucket_cors, set_property("IncomingBucket", "Properties.CorsConfiguration.Fn::If.0", "IsAws")),
     (rules.check_bucket_cors, set_property("IncomingBucket", f"{CORS_RULE}.AllowedOrigins", ["*"])),
-    (rules.check_bucket_cors, drop_property("ModelsBucket", f"{CORS_RULE}.AllowedOrigins.1")),
-    (rules.check_bucket_cors, drop_property("ModelsBucket", f"{CORS_RULE}.AllowedHeaders.1")),
-    (rules.check_bucket_cors, set_property("ModelsBucket", f"{CORS_RULE}.AllowedMethods", ["GET", "HEAD", "PUT"])),
+    (rules.check_bucket_cors, set_property("ModelsBucket", f"{DOCS_RULE}.AllowedOrigins", ["*"])),
+    (rules.check_bucket_cors, drop_property("ModelsBucket", f"{DOCS_RULE}.AllowedHeaders")),
+    (rules.check_bucket_cors, set_property("ModelsBucket", f"{DOCS_RULE}.AllowedMethods", ["GET", "PUT"])),
+    (rules.check_bucket_cors, drop_property("ModelsBucket", f"{MODELS_RULE}.AllowedOrigins.1")),
+    (rules.check_bucket_cors, drop_property("ModelsBucket", f"{MODELS_RULE}.AllowedHeaders.1")),
+    (rules.check_bucket_cors, set_property("ModelsBucket", f"{MODELS_RULE}.AllowedMethods", ["GET", "HEAD", "PUT"])),
     (rules.check_bucket_cors, drop_property("IncomingBucket", f"{CORS_RULE}.ExposedHeaders")),
     (rules.check_topics, drop_property("ImportFailedRule", "Condition")),
     (rules.check_topics, drop_resource("ImportSucceededRule")),

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import pytest
 
@@ -686,7 +686,7 @@ def test_a_file_is_found_by_its_path_decoded_once(deployment: Deployment, path: 
     assert (answer.status, answer.text) == (302, "")
     assert answer.headers["cache-control"] == "no-store"
     signed = urlsplit(answer.headers["location"])
-    assert signed.query == "seconds=3600"
+    assert parse_qs(signed.query) == {"seconds": ["3600"], "file_name": [path.rpartition("/")[2]]}
     model = deployment.database.models.find_model(model_id)
     assert model is not None
     assert unquote(signed.netloc + signed.path) == model.resolved.prefix + path

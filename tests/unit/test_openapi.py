@@ -185,12 +185,40 @@ def test_function_returns_the_document() -> None:
     assert response.body == json.loads(DOCUMENT.read_text())
 
 
-def test_page_is_self_contained() -> None:
+def test_names_of_components_are_public(document: dict[str, Any]) -> None:
+    for kind, components in document["components"].items():
+        assert [name for name in components if not re.fullmatch(r"[A-Za-z][A-Za-z-]*", name)] == [], kind
+
+
+def test_page_says_what_it_is_and_where_to_get_a_key(document: dict[str, Any], download_origins: str) -> None:
+    page = call_api("read_docs", read_event("read_docs")).text
+    assert re.findall(r"<title>(.*?)</title>", page) == ["Modelhaul API"]
+    shown = document["components"]["securitySchemes"]["apiKey"]["description"]
+    assert "aws apigateway get-api-key" in shown
+    assert "`ApiKeyId`" in shown
+
+
+@pytest.fixture
+def download_origins(monkeypatch: pytest.MonkeyPatch) -> str:
+    origins = "https://*.s3.eu-west-1.amazonaws.com https://*.s3.amazonaws.com"
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setenv("DOWNLOAD_ORIGINS", origins)
+    return origins
+
+
+def test_page_is_self_contained(download_origins: str) -> None:
     response = call_api("read_docs", read_event("read_docs"))
     assert response.status == 200
     assert response.headers["content-type"].startswith("text/html")
-    assert len(response.text) < 6_000_000, "Lambda's limit"
+    assert len(response.text.encode()) < 1_840_000, "anyone can request the page"
     assert not re.search(r"<(script|link|img)[^>]*\s(src|href)=['\"]?(https?:)?//", response.text)
     policy = response.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe-inline" not in policy.partition("script-src")[2].partition(";")[0]
+    assert policy.partition("connect-src ")[2].partition(";")[0] == f"'self' {download_origins}"
+
+
+def test_page_of_a_local_stack_connects_to_its_endpoint(download_origins: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:4566")
+    policy = call_api("read_docs", read_event("read_docs")).headers["content-security-policy"]
+    assert "connect-src 'self' http://127.0.0.1:4566;" in policy

@@ -239,6 +239,10 @@ def test_a_name_may_be_sent_once_or_twice_the_same(deployment: Deployment) -> No
     assert follow(post_parts(FILE_PART, part, model_name="mine"))["model_tag"] == "mine"
 
 
+def test_an_empty_name_in_a_form_is_none(deployment: Deployment) -> None:
+    assert follow(post_parts(FILE_PART, write_part('name="model_name"', b"")))["model_tag"] == "models.zip"
+
+
 @pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(st.data())

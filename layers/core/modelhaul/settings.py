@@ -28,6 +28,16 @@ class CorsSettings(Settings):
     cors_allow_origin: str = ""
 
 
+class PageSettings(Settings):
+    """`download_origins`: origins of presigned URLs, separated by spaces, with `*` in place of the bucket's name.
+
+    `aws_endpoint_url`: the origin of all URLs in the local stack.
+    """
+
+    download_origins: str
+    aws_endpoint_url: str = ""
+
+
 class LocalSettings(Settings):
     """`local_mode`: whether the function runs in the local stack."""
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from itertools import batched
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from modelhaul.adapters.aws import CALL_ERRORS, read_error_code
 from modelhaul.adapters.s3_client import (
@@ -104,11 +105,13 @@ class S3ObjectStore(S3MultipartUploads):
                     f"S3 DeleteObjects failed for {len(errors)} of {len(batch)} objects ({codes})."
                 )
 
-    def sign_read(self, key: str, *, seconds: int) -> str:
+    def sign_read(self, key: str, *, seconds: int, file_name: str | None = None) -> str:
+        parameters = {"Bucket": self._bucket, "Key": key}
+        if file_name is not None:
+            # RFC 6266: percent-encoded, because a name may have any characters.
+            parameters["ResponseContentDisposition"] = f"attachment; filename*=UTF-8''{quote(file_name, safe='')}"
         with translate_errors("presigning GetObject"):
-            return self._client.generate_presigned_url(
-                "get_object", Params={"Bucket": self._bucket, "Key": key}, ExpiresIn=seconds
-            )
+            return self._client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds)
 
     def _copy_in_parts(self, source_key: str, key: str, *, size: int, etag: str) -> str:
         part_size = max(self._copy_part_size, math.ceil(size / MAX_PARTS))

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from modelhaul.domain.errors import ModelFileNotFoundError, ModelNotFoundError, ObjectGoneError
@@ -47,7 +48,7 @@ class Catalog:
         return self.store.sign_read(manifest_key(model.model_id), seconds=LINK_SECONDS)
 
     def sign_file(self, model_id: str, path: str) -> str:
-        """Return a presigned URL of the model's file, which expires after an hour.
+        """Return a presigned URL of the model's file, which expires after an hour. Browsers save the file.
 
         Raises ModelNotFoundError, also for a model that is not READY, and ModelFileNotFoundError.
         """
@@ -59,4 +60,4 @@ class Catalog:
         is_key = is_path(path) and len(key.encode()) <= MAX_KEY_BYTES
         if not is_key or self.store.find_object(key) is None:
             raise ModelFileNotFoundError(f"File {path[:200]!r} not found in {model.resolved.name}.")
-        return self.store.sign_read(key, seconds=LINK_SECONDS)
+        return self.store.sign_read(key, seconds=LINK_SECONDS, file_name=PurePosixPath(path).name)

@@ -68,12 +68,13 @@ def read_upload_form(content_type: str, body: bytes) -> UploadForm:
 
 
 def _read_text(part: MultipartPart | None) -> str | None:
+    """Return the value, None for an empty one: browsers also send the fields that nobody has filled in."""
     if part is None:
         return None
     if part.charset.lower() not in _CHARSETS:
         charset = part.charset[:_MAX_NAME_LENGTH]
         raise InvalidFormError(f"Field `{part.name}` has the unsupported charset {charset!r}. Send UTF-8.")
     try:
-        return str(part.value)
+        return str(part.value) or None
     except UnicodeDecodeError:
         raise InvalidFormError(f"Field `{part.name}` is not valid {part.charset} text. Send UTF-8.") from None

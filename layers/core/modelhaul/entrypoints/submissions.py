@@ -25,8 +25,9 @@ def _check_length(patterns: list[str]) -> list[str]:
     return patterns
 
 
-type _Pattern = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_check_pattern)]
-type _Patterns = Annotated[list[_Pattern], Field(max_length=100), AfterValidator(_check_length)]
+# Not `type` statements: pydantic would add their names to the schemas of the API's document.
+_Pattern = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_check_pattern)]
+_Patterns = Annotated[list[_Pattern], Field(max_length=100), AfterValidator(_check_length)]
 
 
 class HubImport(BaseModel):

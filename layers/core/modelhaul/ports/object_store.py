@@ -30,5 +30,8 @@ class ObjectStore(Protocol):
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects, in batches. Missing objects are ignored."""
 
-    def sign_read(self, key: str, *, seconds: int) -> str:
-        """Return a presigned URL, valid for `seconds`, to GET the object or ranges of it. The object may not exist."""
+    def sign_read(self, key: str, *, seconds: int, file_name: str | None = None) -> str:
+        """Return a presigned URL, valid for `seconds`, to GET the object or ranges of it. The object may not exist.
+
+        Browsers save the response of a URL with a `file_name` as a file of this name, instead of showing it.
+        """

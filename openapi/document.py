@@ -25,8 +25,8 @@ An import runs in the background. A POST request returns immediately; its respon
 header `Location` or `Link`. The task shows the progress and the result. Every error response is a problem document
 (RFC 9457) with a stable `type`.
 
-Send the API key in the header `x-api-key`. With AuthMode=IAM, sign the request with Signature Version 4 instead; this
-page cannot do that.
+Send the API key in the header `x-api-key`. With AuthMode=IAM, sign the request with Signature Version 4 instead, which
+the page `/v1/docs` cannot do.
 """
 # Displayed where the key is entered.
 KEY_DESCRIPTION = (

@@ -79,6 +79,7 @@ RUNNING = Task(
     progress=Progress(4, 5, bytes_done=268_435_456 + OTHERS, bytes_total=WEIGHTS + OTHERS),
     transfer_began_at=CREATED + timedelta(seconds=1),
     bytes_counted_at=CREATED + timedelta(seconds=5),
+    commit=COMMIT,
 )
 _MISSING = errors.RequiredFilesError(f"OWNER/REPOSITORY at {COMMIT} is not a model. Missing: tokenizer.json.")
 FAILED = Task(
@@ -90,6 +91,7 @@ FAILED = Task(
     CREATED + timedelta(seconds=2),
     Stage.FAILED,
     error=TaskError(_MISSING.type, _MISSING.detail, _MISSING.retryable),
+    commit=COMMIT,
 )
 READ_KEY = "hf_0123456789abcdefghijklmnopqrstuvwxyzABCD"
 KEY_RECORD = ReadKey(

@@ -137,6 +137,8 @@ class TaskSummary(ResponseBody):
     updated_at: datetime
     stage: Stage
     progress: TaskProgress
+    commit: str | SkipJsonSchema[None] = None
+    """The commit of the revision when the import was accepted. Absent for an archive."""
     selection: Selection | SkipJsonSchema[None] = None
     error_msg: str | SkipJsonSchema[None] = None
     """What happened, if the task is FAILED."""

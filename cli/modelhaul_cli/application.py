@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from modelhaul_cli.commands import catalog, imports, keys, tasks
+from modelhaul_cli.help_pages import Command, Group
 
 _EPILOG = (
     "Exit codes: 0 success; 1 import failed or other error; 2 invalid usage or configuration; 3 not found; 4 conflict, "
@@ -14,6 +15,7 @@ _EPILOG = (
 
 app = typer.Typer(
     name="modelhaul",
+    cls=Group,
     help="Import AI models from the Hugging Face Hub, GitHub and ZIP archives into Amazon S3.",
     epilog=_EPILOG,
     no_args_is_help=True,
@@ -38,18 +40,18 @@ def handle_global_options(
     """Declare the options of the application itself. The callbacks of the options do the work."""
 
 
-app.command("hf", rich_help_panel="Import")(imports.import_huggingface)
-app.command("github", rich_help_panel="Import")(imports.import_github)
-app.command("zip", rich_help_panel="Import")(imports.import_archive)
-app.command("tasks", rich_help_panel="Tasks")(tasks.list_tasks)
-app.command("status", rich_help_panel="Tasks")(tasks.show_status)
-app.command("cancel", rich_help_panel="Tasks")(tasks.cancel_task)
-app.command("ls", rich_help_panel="Models")(catalog.list_models)
-app.command("show", rich_help_panel="Models")(catalog.show_model)
-app.command("get", rich_help_panel="Models")(catalog.get_files)
-app.command("rm", rich_help_panel="Models")(catalog.delete_model)
+app.command("hf", cls=Command, rich_help_panel="Import")(imports.import_huggingface)
+app.command("github", cls=Command, rich_help_panel="Import")(imports.import_github)
+app.command("zip", cls=Command, rich_help_panel="Import")(imports.import_archive)
+app.command("tasks", cls=Command, rich_help_panel="Tasks")(tasks.list_tasks)
+app.command("status", cls=Command, rich_help_panel="Tasks")(tasks.show_status)
+app.command("cancel", cls=Command, rich_help_panel="Tasks")(tasks.cancel_task)
+app.command("ls", cls=Command, rich_help_panel="Models")(catalog.list_models)
+app.command("show", cls=Command, rich_help_panel="Models")(catalog.show_model)
+app.command("get", cls=Command, rich_help_panel="Models")(catalog.get_files)
+app.command("rm", cls=Command, rich_help_panel="Models")(catalog.delete_model)
 app.add_typer(keys.app, name="keys", rich_help_panel="Hub clients")
-app.command("env", rich_help_panel="Hub clients")(keys.print_environment)
+app.command("env", cls=Command, rich_help_panel="Hub clients")(keys.print_environment)
 
 
 def main() -> int:

@@ -10,14 +10,15 @@ import requests
 import urllib3
 
 from modelhaul_cli.configuration import Configuration
-from modelhaul_cli.errors import ConflictError, NotFoundError, UnavailableError
+from modelhaul_cli.errors import ConflictError, NotFoundError
 from modelhaul_cli.http_session import TIMEOUT, open_session, translate_network_errors
-from modelhaul_cli.problems import create_error
+from modelhaul_cli.problems import create_error, create_unexpected_response_error
 from modelhaul_cli.retries import iterate_attempts
 
 type Json = dict[str, Any]
 
 MAX_PAGE_SIZE = 100
+FIRST_TIMEOUT = (4.0, 30.0)  # API Gateway responds within 29 seconds
 
 
 class ApiClient:
@@ -53,8 +54,9 @@ class ApiClient:
             body["model_name"] = model_name
         return self._read_json(self._post("upload/local", json=body))
 
-    def read_task(self, task_id: str) -> Json:
-        return self._read_json(self._request("GET", f"upload/tasks/{quote(task_id, safe='')}"))
+    def read_task(self, task_id: str, *, patient: bool = False) -> Json:
+        """Return a task. With `patient`, wait longer for a server that does not respond."""
+        return self._read_json(self._request("GET", f"upload/tasks/{quote(task_id, safe='')}", patient=patient))
 
     def list_tasks(self, limit: int, **filters: str | None) -> tuple[list[Json], bool]:
         return self._list("upload/tasks", "tasks", limit, filters)
@@ -84,7 +86,7 @@ class ApiClient:
         response = self._request("GET", f"models/{quote(model_id, safe='')}/files/{quote(path)}")
         location = response.headers.get("Location")
         if response.status_code != HTTPStatus.FOUND or not location:
-            raise _create_unexpected_response_error(response, "without the URL of a file")
+            raise create_unexpected_response_error(response, "without the URL of a file")
         return location
 
     def create_key(self, body: Json) -> Json:
@@ -121,24 +123,25 @@ class ApiClient:
         for attempt in iterate_attempts(self._report):
             with attempt:
                 try:
-                    response = self._send("DELETE", route)
+                    response = self._send("DELETE", route, attempt.retry_state.attempt_number)
                 except NotFoundError:
                     if attempt.retry_state.attempt_number == 1:
                         raise
                     return None
         return response
 
-    def _request(self, method: str, route: str, **content: Any) -> requests.Response:
-        for attempt in iterate_attempts(self._report):
+    def _request(self, method: str, route: str, *, patient: bool = False, **content: Any) -> requests.Response:
+        for attempt in iterate_attempts(self._report, patient=patient):
             with attempt:
-                response = self._send(method, route, **content)
+                response = self._send(method, route, attempt.retry_state.attempt_number, **content)
         return response
 
-    def _send(self, method: str, route: str, **content: Any) -> requests.Response:
+    def _send(self, method: str, route: str, attempt_number: int = 1, **content: Any) -> requests.Response:
         """Send one request. Redirects are not followed, so that the API key is sent only to the API."""
-        with translate_network_errors("the API"):
+        timeout = FIRST_TIMEOUT if attempt_number == 1 else TIMEOUT
+        with translate_network_errors(f"the API at {self._url}"):
             response = self._session.request(
-                method, f"{self._url}/{route}", timeout=TIMEOUT, allow_redirects=False, **content
+                method, f"{self._url}/{route}", timeout=timeout, allow_redirects=False, **content
             )
         if response.status_code >= HTTPStatus.BAD_REQUEST:
             raise create_error(response)
@@ -146,26 +149,16 @@ class ApiClient:
 
     def _read_json(self, response: requests.Response) -> Json:
         if response.status_code >= HTTPStatus.MULTIPLE_CHOICES:
-            raise _create_unexpected_response_error(response, "instead of a JSON object")
+            raise create_unexpected_response_error(response, "instead of a JSON object")
         try:
             body = response.json()
         except ValueError:
-            raise _create_unexpected_response_error(response, "with a body that is not JSON") from None
+            raise create_unexpected_response_error(response, "with a body that is not JSON") from None
         if not isinstance(body, dict):
-            raise _create_unexpected_response_error(response, "with a body that is not a JSON object")
+            raise create_unexpected_response_error(response, "with a body that is not a JSON object")
         return body
 
     def _read_task_id(self, response: requests.Response, location: str | None) -> str:
         if not location:
-            raise _create_unexpected_response_error(response, "without the URL of a task")
+            raise create_unexpected_response_error(response, "without the URL of a task")
         return location.rpartition("/")[2]
-
-
-def _create_unexpected_response_error(response: requests.Response, problem: str) -> UnavailableError:
-    outcome = f"{response.request.method} {response.url} returned {response.status_code} {problem}."
-    return UnavailableError(
-        "Unexpected response",
-        f"{outcome} The server does not appear to be a Modelhaul API.",
-        remedy="Check the API URL. It includes the stage, as in https://….amazonaws.com/v1.",
-        transient=False,
-    )

@@ -16,7 +16,7 @@ from modelhaul_cli.errors import NotFoundError, UnavailableError, UsageError
 from modelhaul_cli.http_session import translate_network_errors
 from modelhaul_cli.output import Screen
 from modelhaul_cli.progress import ByteCounter, open_display
-from modelhaul_cli.retries import iterate_attempts
+from modelhaul_cli.retries import Outage, iterate_attempts
 from modelhaul_cli.store import CHUNK_SIZE, ObjectStore, TransferCancelledError
 
 
@@ -119,13 +119,14 @@ class Downloader:
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
         path = target.with_name(build_partial_name(target.name, file.sha256))
-        for attempt in iterate_attempts(self.screen.print_status):
+        outage = Outage()
+        for attempt in iterate_attempts(self.screen.print_status, outage=outage):
             with attempt, PartialFile(path, counter, stopped) as partial:
-                self._complete(model_id, file, partial)
+                self._complete(model_id, file, partial, outage)
         path.replace(target)
         return True
 
-    def _complete(self, model_id: str, file: ModelFile, partial: "PartialFile") -> None:
+    def _complete(self, model_id: str, file: ModelFile, partial: "PartialFile", outage: Outage) -> None:
         """Download the missing bytes of the partial file, then verify the complete content."""
         if partial.size > file.size:
             partial.restart()
@@ -136,6 +137,7 @@ class Downloader:
                     partial.restart()
                 for chunk in response.raw.stream(CHUNK_SIZE, decode_content=False):
                     partial.add(chunk)
+                    outage.note_received()
         if partial.size < file.size:
             raise UnavailableError(
                 "Incomplete download", f"The download of {file.path} ended after {partial.size} of {file.size} bytes."

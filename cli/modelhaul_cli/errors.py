@@ -6,6 +6,7 @@ CommandError
 ├── ConflictError        4    the model already exists or is being imported; the task has already ended
 ├── AccessError          5    invalid API key, or the source requires an access grant
 ├── UnavailableError     6    the API, S3 or the network is unavailable
+│   ├── UnreachableError 6    no response
 │   └── ExpiredError     6    expired presigned URLs
 ├── ImportFailedError    1    the task ended FAILED (4 if the model already exists or is being imported)
 ├── ModelsFailedError    1    some models of an archive failed
@@ -96,6 +97,10 @@ class UnavailableError(CommandError):
         super().__init__(title, detail, remedy=remedy, problem=problem)
         self.transient = transient
         self.retry_after = retry_after
+
+
+class UnreachableError(UnavailableError):
+    """There was no response: no connection, a timeout, or an interrupted connection."""
 
 
 class ExpiredError(UnavailableError):

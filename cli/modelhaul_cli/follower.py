@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from modelhaul_cli.client import ApiClient, Json
-from modelhaul_cli.errors import AbortedError, ImportFailedError, ModelsFailedError, UnavailableError
+from modelhaul_cli.errors import (
+    AbortedError,
+    ImportFailedError,
+    ModelsFailedError,
+    UnavailableError,
+    UnreachableError,
+)
 from modelhaul_cli.output import Screen, format_size
 from modelhaul_cli.progress import ProgressState, open_display
 from modelhaul_cli.remedies import find_task_remedy
@@ -13,7 +19,7 @@ from modelhaul_cli.remedies import find_task_remedy
 INITIAL_POLL_INTERVAL = 0.5  # seconds; grows with each poll
 MAX_POLL_INTERVAL = 5.0
 _POLL_BACKOFF = 1.2
-UNAVAILABLE_TIMEOUT = 600.0  # seconds without a response after which following fails
+UNAVAILABLE_TIMEOUT = 600.0  # seconds with only error responses after which following fails
 
 
 class Follower:
@@ -66,8 +72,10 @@ class Follower:
         with open_display(self._screen) as display:
             while True:
                 try:
-                    task = self._api.read_task(task_id)
+                    task = self._api.read_task(task_id, patient=True)
                     last_response_at = time.monotonic()
+                except UnreachableError:
+                    raise
                 except UnavailableError as error:
                     if not error.transient or time.monotonic() - last_response_at > UNAVAILABLE_TIMEOUT:
                         raise

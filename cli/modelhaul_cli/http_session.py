@@ -8,10 +8,10 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from modelhaul_cli.errors import UnavailableError
+from modelhaul_cli.errors import UnreachableError
 from modelhaul_cli.urls import is_loopback
 
-TIMEOUT = (10.0, 60.0)  # seconds to connect, and between received bytes
+TIMEOUT = (4.0, 20.0)  # seconds to connect, and between received bytes
 MAX_CONNECTIONS = 16
 
 
@@ -37,18 +37,18 @@ def open_session(url: str) -> requests.Session:
 
 @contextlib.contextmanager
 def translate_network_errors(service: str) -> Iterator[None]:
-    """Translate errors of requests and urllib3 to UnavailableError, without URLs: presigned URLs are secrets.
+    """Translate errors of requests and urllib3 to UnreachableError, without URLs: presigned URLs are secrets.
 
-    `service` is the name in the message, such as "the API".
+    `service` is the name in the message, such as "S3".
     """
     try:
         yield
     except requests.exceptions.SSLError as error:
-        raise UnavailableError(
+        raise UnreachableError(
             f"TLS connection to {service} failed", f"{_find_reason(error)}.", transient=False
         ) from None
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise UnavailableError(f"Cannot reach {service}", f"{_describe(error)}.") from None
+        raise UnreachableError(f"Cannot reach {service}", f"{_describe(error)}.") from None
 
 
 def _describe(error: Exception) -> str:

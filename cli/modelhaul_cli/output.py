@@ -1,13 +1,17 @@
 """Output: results go to stdout, status and error messages to stderr."""
 
 import json
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.filesize import decimal
 
 from modelhaul_cli.errors import CommandError
+
+_GAP = "  "  # between columns
 
 
 class Screen:
@@ -28,12 +32,34 @@ class Screen:
             self._console.print(sanitize(text))
 
     def print_table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print aligned columns at full width: a terminal wraps them, a pipe receives complete lines."""
+        for line in self.format_table(head, rows):
+            self.print_result(line)
+
+    def format_table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+        """Return lines with aligned columns. On a terminal, a last cell that does not fit continues on lines of its
+        own, and words are not broken. A pipe receives complete lines.
+        """
         cells = [[sanitize(cell) for cell in row] for row in (head, *rows)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+        widths[-1] = 0
+        left = self._console.width - sum(widths) - len(_GAP) * len(widths[1:]) if self._console.is_terminal else None
+        lines = []
         for row in cells:
-            padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            self.print_result("  ".join(padded).rstrip())
+            last = row[-1]
+            folded = left is not None and cell_len(last) > left
+            shown = [*row[:-1], "" if folded else last]
+            padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(shown, widths, strict=True))
+            lines.append(_GAP.join(padded).rstrip())
+            if folded:
+                lines += textwrap.wrap(
+                    last,
+                    self._console.width,
+                    initial_indent=_GAP,
+                    subsequent_indent=_GAP,
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+        return lines
 
     def print_document(self, document: dict[str, Any]) -> None:
         """Print the only document of a command. No-op without `--json`."""

@@ -13,12 +13,13 @@ from modelhaul_cli.errors import (
     UnavailableError,
     UsageError,
 )
-from modelhaul_cli.remedies import find_problem_remedy
+from modelhaul_cli.remedies import CHECK_KEY, find_problem_remedy
 
 _PREFIX = "urn:modelhaul:problem:"
 EXISTS, IN_PROGRESS = "model-exists", "import-in-progress"
 # The first request with this Idempotency-Key is still being processed; its response was lost.
 _REQUEST_IN_PROGRESS = "request-in-progress"
+_NO_SUCH_ROUTE = "no-such-route"
 # Type of the problem that a stack with AuthMode=IAM returns for an unsigned request.
 _NOT_SIGNED = "not-signed"
 _IAM_REMEDY = """\
@@ -47,10 +48,14 @@ _TRANSIENT = {
 def create_error(response: requests.Response) -> CommandError:
     """Return the error for an error response."""
     problem = read_problem(response)
+    if problem is None:
+        return create_unexpected_response_error(response, "without the problem details of a Modelhaul API")
     problem_type = read_problem_type(problem)
     status = response.status_code
     title = str(problem.get("title") or response.reason or f"HTTP {status}")
     detail = str(problem.get("detail") or "")
+    if problem_type == _NO_SUCH_ROUTE:
+        detail = f"The Modelhaul API has no route {describe_request(response)}."
     remedy = find_problem_remedy(problem_type, str(problem.get("remedy") or ""))
     retry_after = read_retry_after(response)
     if problem_type == _NOT_SIGNED:
@@ -66,8 +71,26 @@ def create_error(response: requests.Response) -> CommandError:
     return failure(title, detail, remedy=remedy, problem=problem)
 
 
-def read_problem(response: requests.Response) -> dict[str, Any]:
-    """Return the problem details of a response, or details derived from its status if the body has none."""
+def create_unexpected_response_error(response: requests.Response, problem: str) -> UnavailableError:
+    """Return the error for a response that the API does not send. `problem` completes the sentence."""
+    status = f"{response.status_code} {response.reason or ''}".rstrip()
+    return UnavailableError(
+        "Unexpected response",
+        f"{describe_request(response)} returned {status} {problem}.",
+        remedy="Check the API URL. It must be the URL of a Modelhaul API including its stage, as in "
+        "https://….amazonaws.com/v1.",
+        transient=False,
+    )
+
+
+def describe_request(response: requests.Response) -> str:
+    return f"{response.request.method} {response.url.partition('?')[0]}"
+
+
+def read_problem(response: requests.Response) -> dict[str, Any] | None:
+    """Return the problem details of a response, or details derived from its status if the body has none. Returns None
+    if neither the API nor API Gateway sends this response.
+    """
     try:
         body = response.json()
     except ValueError:
@@ -79,9 +102,14 @@ def read_problem(response: requests.Response) -> dict[str, Any]:
         return {"type": _PREFIX + _NOT_SIGNED, "title": "The API rejected the request", "status": 403, "detail": detail}
     if response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         # API Gateway returns only "Forbidden", also for an unknown route.
-        detail = "Check that the API key belongs to this stack and that the API URL is correct."
+        detail = f"{describe_request(response)} returned {response.status_code}. {CHECK_KEY}"
         return {"title": "The API rejected the request", "status": response.status_code, "detail": detail}
-    return {"title": response.reason or "", "status": response.status_code}
+    if response.status_code in _TRANSIENT or response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        detail = f"{describe_request(response)} returned {response.status_code}."
+        return {"title": response.reason or "", "status": response.status_code, "detail": detail}
+    if response.status_code == HTTPStatus.CONTENT_TOO_LARGE:
+        return {"title": response.reason or "", "status": response.status_code}
+    return None
 
 
 def _is_missing_signature(response: requests.Response) -> bool:

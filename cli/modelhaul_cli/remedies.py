@@ -8,7 +8,7 @@ from typing import Any
 
 _RUN_LATER = "Run the command again later."
 _CORRECT_VALUES = "Correct the values that the message names, and run the command again."
-_CHECK_KEY = "Check that the API key belongs to this stack and that the API URL is correct."
+CHECK_KEY = "Check that the API key belongs to this stack and that the API URL is correct."
 _CHECK_VERSION = "Check that the API URL is correct and that modelhaul and the stack have the same version."
 
 _REMEDIES: Mapping[str, str] = {
@@ -36,8 +36,8 @@ _PROBLEM_REMEDIES: Mapping[str, str] = {
     "invalid-repository": _CORRECT_VALUES,
     "invalid-fields": _CORRECT_VALUES,
     "invalid-parameters": _CORRECT_VALUES,
-    "invalid-api-key": _CHECK_KEY,
-    "unauthorized": _CHECK_KEY,
+    "invalid-api-key": CHECK_KEY,
+    "unauthorized": CHECK_KEY,
     "invalid-json": _CHECK_VERSION,
     "invalid-form": _CHECK_VERSION,
     "invalid-idempotency-key": _CHECK_VERSION,

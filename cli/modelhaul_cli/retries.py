@@ -1,33 +1,74 @@
 """Retries of transient errors."""
 
+import math
+import time
 from collections.abc import Callable
 
 import tenacity
 
-from modelhaul_cli.errors import UnavailableError
+from modelhaul_cli.errors import UnavailableError, UnreachableError
 
 MAX_ATTEMPTS = 6
 INITIAL_BACKOFF = 0.5  # seconds; doubles after each attempt, with jitter
 MAX_BACKOFF = 20.0  # seconds
 MAX_RETRY_AFTER = 120.0  # seconds; a longer Retry-After is not waited for
+# Seconds without a response after which a request is not sent again. A command ends within a minute after its server
+# has disappeared, because the last request before this limit has a timeout of 24 seconds. The first request, of up to
+# 34 seconds, is always retried: a router may have dropped its connection.
+MAX_OUTAGE = 35.0
 
 
-def iterate_attempts(report: Callable[[str], None]) -> tenacity.Retrying:
+class Outage:
+    """The time that a server has not responded, over several attempts. The time in which bytes are sent does not count,
+    and received bytes end the outage.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._idle_since = time.monotonic()
+
+    def note_sent(self) -> None:
+        self._idle_since = time.monotonic()
+
+    def note_received(self) -> None:
+        self.seconds = 0.0
+        self._idle_since = time.monotonic()
+
+    def add_failure(self, pause: float) -> None:
+        """Add the time since the last byte, and the seconds until the next attempt."""
+        now = time.monotonic()
+        self.seconds += now - self._idle_since + pause
+        self._idle_since = now + pause
+
+
+def iterate_attempts(
+    report: Callable[[str], None], *, outage: Outage | None = None, patient: bool = False
+) -> tenacity.Retrying:
     """Retry transient errors: `for attempt in iterate_attempts(report): with attempt: …`.
 
     Makes up to MAX_ATTEMPTS attempts while the block raises a retryable UnavailableError, then raises the last one. A
-    `Retry-After` is respected. Before each wait, `report` receives a message.
+    server that does not respond is given up after MAX_OUTAGE seconds, with `patient` not earlier. A `Retry-After` is
+    respected. Before each wait, `report` receives a message.
     """
+    measured = outage or Outage()
+
+    def is_last(state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        if not isinstance(error, UnreachableError):
+            measured.note_received()
+            return state.attempt_number >= MAX_ATTEMPTS
+        measured.add_failure(state.upcoming_sleep)
+        return measured.seconds >= MAX_OUTAGE or (not patient and state.attempt_number >= MAX_ATTEMPTS)
 
     def report_wait(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, UnavailableError) and state.next_action is not None:
             message = f"{error.title}. {error.detail}".rstrip()
-            report(f"{message} Retrying in {state.next_action.sleep:.0f} s.")
+            report(f"{message} Retrying in {max(1, math.ceil(state.next_action.sleep))} s.")
 
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_retryable),
-        stop=tenacity.stop_after_attempt(MAX_ATTEMPTS),
+        stop=is_last,
         wait=compute_backoff,
         before_sleep=report_wait,
         reraise=True,

@@ -17,7 +17,7 @@ from modelhaul_cli.errors import AbortedError, CommandError, ExpiredError, NotFo
 from modelhaul_cli.follower import Follower
 from modelhaul_cli.output import Screen, format_size
 from modelhaul_cli.progress import ByteCounter, open_display
-from modelhaul_cli.retries import iterate_attempts
+from modelhaul_cli.retries import Outage, iterate_attempts
 from modelhaul_cli.store import FILE_CHANGED_REMEDY, FileSlice, ObjectStore
 from modelhaul_cli.upload_journal import Archive, UploadJournal, open_journal
 
@@ -183,8 +183,14 @@ class ArchiveUploader:
         self, archive: Archive, part: dict[str, Any], counter: ByteCounter, stopped: threading.Event
     ) -> str:
         """Upload bytes `start` to `end` (exclusive) of the file to `url` and return the ETag."""
-        for attempt in iterate_attempts(self.screen.print_status):
-            body = FileSlice(archive.path, part["start"], part["end"], count=counter.add, stopped=stopped)
+        outage = Outage()
+
+        def count(sent: int) -> None:
+            counter.add(sent)
+            outage.note_sent()
+
+        for attempt in iterate_attempts(self.screen.print_status, outage=outage):
+            body = FileSlice(archive.path, part["start"], part["end"], count=count, stopped=stopped)
             with attempt, contextlib.closing(body):
                 try:
                     etag = self.store.put(part["url"], body)

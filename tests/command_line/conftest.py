@@ -51,6 +51,17 @@ class CommandLine:
         assert "X-Amz-Signature=secret" not in captured.err
         return Outcome(code, captured.out, captured.err)
 
+    def show(self, *arguments: str, columns: int) -> list[str]:
+        """Return the lines that the command shows on a terminal of this width."""
+        leader, follower = os.openpty()
+        environment = {**os.environ, **self.environment, "TERM": "xterm", "COLUMNS": str(columns)}
+        with subprocess.Popen((str(COMMAND), *arguments), env=environment, stdout=follower, stderr=follower) as process:
+            assert process.wait(60) == 0
+        os.close(follower)
+        shown = os.read(leader, 100_000).decode()
+        os.close(leader)
+        return shown.splitlines()
+
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
         # A background job of a shell ignores SIGINT, and its child processes inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -3,8 +3,11 @@
 import hashlib
 import os
 import random
+import re
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,21 +28,14 @@ def read_folder(folder: Path) -> dict[str, bytes]:
 
 
 def test_models_are_listed(api: ApiServer, command_line: CommandLine) -> None:
-    api.add_model(FILES)
+    created = datetime.now(UTC) - timedelta(hours=3, minutes=59)
+    api.add_model(FILES, created_at=created.isoformat(timespec="seconds"))
     outcome = command_line.run("ls", "--name", "BERT", "--source", "huggingface")
     assert outcome.code == 0
     head, row = outcome.out.splitlines()
-    assert head.split() == ["MODEL", "CREATED", "SIZE", "FILES", "SOURCE", "NAME"]
-    assert row.split() == [
-        MODEL_ID,
-        "2026-11-24T12:00:00Z",
-        "2.2",
-        "MB",
-        "4",
-        "huggingface",
-        "google-bert/bert-base-uncased",
-    ]
-    assert head.index("SOURCE") == row.index("huggingface")
+    assert head.split() == ["ID", "SIZE", "AGE", "SOURCE", "REV", "COMMIT", "NAME"]
+    assert row.split() == [MODEL_ID[:8], "2.2", "MB", "3h", "hf", "main", "86b5e09", "google-bert/bert-base-uncased"]
+    assert head.index("SOURCE") == row.index("hf")
     assert api.requests[0].query == {"name": "BERT", "source": "HUGGINGFACE", "limit": "20"}
 
 
@@ -49,6 +45,92 @@ def test_selection_is_shown_for_partial_models(api: ApiServer, command_line: Com
     options = "--allow *.json --ignore onnx/* --weights safetensors"
     assert f"bert-base-uncased ({options})\n" in command_line.run("ls").out
     assert f"selection {options}\n" in command_line.run("show", MODEL_ID).out
+
+
+def add_models(api: ApiServer, *models: dict[str, Any]) -> list[str]:
+    """Add models and return their IDs, which differ from the seventh digit on."""
+    record = api.add_model({"config.json": b"{}"})
+    whole = api.models.pop(MODEL_ID)
+    ids = [f"6f1c9f{n:02}-0000-5000-8000-000000000001" for n in range(len(models))]
+    for model_id, model in zip(ids, models, strict=True):
+        api.models[model_id] = {**whole, **record, "model_id": model_id, **model}
+    return ids
+
+
+VERSIONS = (
+    {"name": "team/first"},
+    {"name": "team/second", "revision": "v1", "commit": "1" * 40},
+    {"name": "team/second", "revision": "v2", "commit": "2" * 40},
+    {"name": "team/second-large"},
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("team/first", 0),
+        ("Team/First", 0),
+        ("team/second@v1", 1),
+        ("team/second@2222222", 2),
+        ("team/second-large", 3),
+        ("6f1c9f02", 2),
+        ("6F1C9F02-0000", 2),
+        ("6f1c9f03-0000-5000-8000-000000000001", 3),
+    ],
+)
+def test_models_are_found_by_name_and_start_of_the_id(
+    api: ApiServer, command_line: CommandLine, tmp_path: Path, text: str, number: int
+) -> None:
+    model_id = add_models(api, *VERSIONS)[number]
+    assert command_line.run("show", text, "--json").json["model_id"] == model_id
+    assert command_line.run("get", text, "--to", tmp_path / "m").code == 0
+    assert (tmp_path / "m" / "config.json").read_bytes() == b"{}"
+    assert command_line.run("rm", text, "--yes", "--json").json["model_id"] == model_id
+    assert model_id not in api.models
+
+
+@pytest.mark.parametrize(("text", "numbers"), [("team/second", [1, 2]), ("6f1c9f", [0, 1, 2, 3])])
+@pytest.mark.parametrize("command", ["show", "get", "rm"])
+def test_ambiguous_model_lists_the_candidates(
+    api: ApiServer, command_line: CommandLine, command: str, text: str, numbers: list[int]
+) -> None:
+    ids = add_models(api, *VERSIONS)
+    outcome = command_line.run(command, text)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"{len(numbers)} models match '{text}':" in outcome.err
+    shown = [line.split()[0] for line in outcome.err.splitlines() if line.startswith("6f1c9f")]
+    assert shown == [ids[number][:8] for number in numbers]
+    assert command_line.run(command, text, "--json").json["error"]["candidates"] == [ids[n] for n in numbers]
+    assert len(api.models) == len(VERSIONS)
+
+
+def test_missing_model_suggests_similar_ones(api: ApiServer, command_line: CommandLine) -> None:
+    add_models(api, *VERSIONS)
+    misspelt = command_line.run("show", "second")
+    assert misspelt.code == 3
+    assert "No imported model has the name or ID 'second'." in misspelt.err
+    assert "Similar names: team/second, team/second-large." in misspelt.err
+    unknown_revision = command_line.run("get", "team/second@v3")
+    assert unknown_revision.code == 3
+    assert "These versions of the model are imported:" in unknown_revision.err
+    assert re.search(r"6f1c9f02 .* v2 +2222222 +team/second\n", unknown_revision.err)
+
+
+def test_model_list_fits_80_columns(api: ApiServer, command_line: CommandLine) -> None:
+    partial = {"selection": {"allow_patterns": ["*.json"], "weights": "safetensors"}}
+    add_models(
+        api,
+        {"name": "google-bert/bert-base-uncased", "size": 438_000_000},
+        {"name": "sentence-transformers/all-MiniLM-L6-v2", "source": "GITHUB", **partial},
+        {"name": "my-model", "source": "LOCAL", "revision": "3" * 40, "commit": "3" * 40},
+    )
+    shown = command_line.show("ls", columns=80)
+    assert max(map(len, shown)) <= 80
+    assert shown[1].endswith("google-bert/bert-base-uncased")
+    assert shown[3] == "  sentence-transformers/all-MiniLM-L6-v2 (--allow *.json --weights safetensors)"
+    assert shown[4].split()[-2:] == ["3333333", "my-model"]
+    add_models(api, {"name": "a/b", "revision": "feature/a-long-branch"})
+    assert command_line.show("ls", columns=80)[1].split()[-3:] == ["feature/a-l…", "86b5e09", "a/b"]
 
 
 def test_long_lists_are_read_in_pages(api: ApiServer, command_line: CommandLine) -> None:

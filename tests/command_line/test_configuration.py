@@ -10,7 +10,7 @@ from modelhaul_cli import errors
 from modelhaul_cli.configuration import find_configuration
 from modelhaul_cli.urls import check_url
 from tests.command_line.conftest import CommandLine
-from tests.fakes.api_server import KEY, ApiServer, Fault, create_json_response
+from tests.fakes.api_server import KEY, ApiServer, Fault, Response, create_json_response, create_problem_response
 
 NOWHERE = Path("/nonexistent")
 AWS = "https://abc.execute-api.eu-central-1.amazonaws.com/v1"
@@ -172,12 +172,38 @@ def test_invalid_usage_exits_with_2(command_line: CommandLine, arguments: list[s
 
 
 def test_other_services_are_detected(api: ApiServer, command_line: CommandLine) -> None:
-    for response in (create_json_response(200, []), create_json_response(302, {}, Location="/login")):
+    for response in (
+        create_json_response(200, []),
+        create_json_response(302, {}, Location="/login"),
+        Response(404, b"<html>"),
+        create_json_response(405, {"message": "Method Not Allowed"}),
+    ):
         api.faults = [Fault("GET", "", response=response)]
         outcome = command_line.run("ls")
         assert outcome.code == 6
-        assert f"GET {api.api_url}/models?limit=20 returned {response.status} " in outcome.err
-        assert "The server does not appear to be a Modelhaul API." in outcome.err
+        assert f"GET {api.api_url}/models returned {response.status} " in outcome.err
+        assert "It must be the URL of a Modelhaul API including its stage" in outcome.err
+
+
+def test_unknown_route_of_the_api_is_named(api: ApiServer, command_line: CommandLine) -> None:
+    api.faults = [Fault("GET", "", response=create_problem_response(404, "no-such-route", "Route not found"))]
+    outcome = command_line.run("ls")
+    assert outcome.code == 3
+    assert f"The Modelhaul API has no route GET {api.api_url}/models." in outcome.err
+
+
+def test_error_of_a_proxy_names_the_address(api: ApiServer, command_line: CommandLine) -> None:
+    api.faults = [Fault("GET", "", response=Response(502, b"<html>"), times=100)]
+    outcome = command_line.run("ls")
+    assert outcome.code == 6
+    assert f"GET {api.api_url}/models returned 502." in outcome.err
+
+
+@pytest.mark.parametrize("command", [[], ["hf"], ["zip"], ["rm"], ["status"], ["keys"], ["keys", "create"], ["env"]])
+def test_help_shows_no_type_for_flags(command_line: CommandLine, command: list[str]) -> None:
+    outcome = command_line.run(*command, "--help")
+    assert (outcome.code, "bool" in outcome.out) == (0, False)
+    assert "--help" in outcome.out
 
 
 def test_redirects_are_not_followed(api: ApiServer, command_line: CommandLine) -> None:

@@ -3,8 +3,12 @@
 import os
 import socket
 import subprocess
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 
 from tests.command_line.conftest import COMMAND, CommandLine
 from tests.fakes.api_server import MODEL_ID, TASK_ID, ApiServer, Fault, make_progress, make_task
@@ -13,10 +17,114 @@ from tests.fakes.api_server import MODEL_ID, TASK_ID, ApiServer, Fault, make_pro
 def test_refused_connection_is_reported(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("MODELHAUL_API_URL", f"http://127.0.0.1:{unused.getsockname()[1]}/v1")
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
+        monkeypatch.setenv("MODELHAUL_API_URL", url)
         outcome = command_line.run("ls")
     assert outcome.code == 6
-    assert outcome.err.splitlines()[-2:] == ["Error: Cannot reach the API.", "The connection was refused."]
+    assert outcome.err.splitlines()[-2:] == [f"Error: Cannot reach the API at {url}.", "The connection was refused."]
+    assert "in 0 s" not in outcome.err
+
+
+class Outage:
+    """Servers that stop responding, in virtual time: each wait and each timeout takes its time on `clock` only."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: str, lost: str) -> None:
+        self.clock = 0.0
+        self.started_at: float | None = None
+        self.after = 0
+        self._kind = kind
+        self._lost = lost
+        self._send = requests.Session.request
+        monkeypatch.setattr("modelhaul_cli.retries.INITIAL_BACKOFF", 0.5)
+        monkeypatch.setattr("modelhaul_cli.follower.INITIAL_POLL_INTERVAL", 0.5)
+        monkeypatch.setattr(time, "monotonic", lambda: self.clock)
+        monkeypatch.setattr(time, "sleep", self.wait)
+
+        def send(session: requests.Session, method: str, url: str, **options: Any) -> requests.Response:
+            return self.send(session, method, url, **options)
+
+        monkeypatch.setattr(requests.Session, "request", send)
+
+    def wait(self, seconds: float) -> None:
+        self.clock += seconds
+
+    def send(self, session: requests.Session, method: str, url: str, **options: Any) -> requests.Response:
+        if self._lost not in url or self.after > 0:
+            self.after -= self._lost in url
+            return self._send(session, method, url, **options)
+        if self.started_at is None:
+            self.started_at = self.clock
+        if self._kind == "refused":
+            raise requests.ConnectionError("Connection refused")
+        connect, read = options["timeout"]
+        self.wait(connect if self._kind == "unroutable" else connect + read)
+        raise requests.ConnectTimeout if self._kind == "unroutable" else requests.ReadTimeout
+
+    @property
+    def seconds(self) -> float:
+        assert self.started_at is not None
+        return self.clock - self.started_at
+
+
+KINDS = ["refused", "unroutable", "silent"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("command", "after"),
+    [
+        ("ls", 0),
+        ("tasks", 0),
+        ("show some/model", 0),
+        ("get some/model", 0),
+        (f"rm {MODEL_ID} --yes", 0),
+        (f"status {TASK_ID}", 0),
+        (f"status {TASK_ID} --follow", 3),
+        (f"cancel {TASK_ID}", 0),
+        ("hf a/b", 0),
+        ("hf a/b", 3),
+        ("github a/b", 0),
+        ("zip models.zip", 0),
+        ("zip models.zip", 2),
+        ("keys create laptop", 0),
+        ("keys ls", 0),
+        ("keys rm 0123456789abcdef", 0),
+        ("env", 0),
+    ],
+)
+def test_commands_end_within_a_minute_after_the_api_has_disappeared(
+    api: ApiServer,
+    command_line: CommandLine,
+    monkeypatch: pytest.MonkeyPatch,
+    archive: Path,
+    command: str,
+    after: int,
+    kind: str,
+) -> None:
+    api.tasks[TASK_ID] = [make_task("TRANSFERRING")]
+    outage = Outage(monkeypatch, kind, "/stage/v1")
+    outage.after = after
+    outcome = command_line.run(*command.split())
+    assert outcome.code == 6
+    assert outage.seconds <= 60
+    assert f"Cannot reach the API at {api.api_url}." in outcome.err
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("command", [["zip", "models.zip"], ["get", MODEL_ID], ["show", MODEL_ID]])
+def test_transfers_end_within_a_minute_after_s3_has_disappeared(
+    api: ApiServer,
+    command_line: CommandLine,
+    monkeypatch: pytest.MonkeyPatch,
+    archive: Path,
+    command: list[str],
+    kind: str,
+) -> None:
+    api.add_model({"config.json": b"{}"}, inline=command[0] != "show")
+    outage = Outage(monkeypatch, kind, "/store/")
+    outcome = command_line.run(*command)
+    assert (outcome.code, "Cannot reach S3." in outcome.err) == (6, True)
+    assert outage.seconds <= 60
 
 
 def test_unresolvable_host_name_is_reported(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,11 +141,12 @@ def test_tls_failure_is_not_retried(api: ApiServer, command_line: CommandLine, m
     monkeypatch.setenv("MODELHAUL_API_URL", api.api_url.replace("http:", "https:"))
     outcome = command_line.run("ls")
     assert outcome.code == 6
-    assert "Error: TLS connection to the API failed." in outcome.err
+    assert f"Error: TLS connection to the API at {api.api_url.replace('http:', 'https:')} failed." in outcome.err
     assert "Retrying" not in outcome.err
 
 
 def test_hanging_api_times_out(api: ApiServer, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelhaul_cli.client.FIRST_TIMEOUT", (10.0, 0.05))
     monkeypatch.setattr("modelhaul_cli.client.TIMEOUT", (10.0, 0.05))
     api.faults = [Fault("GET", "", "hold", times=100)]
     outcome = command_line.run("ls")

@@ -1,5 +1,9 @@
 """The commands `tasks`, `status` and `cancel`."""
 
+from typing import Any
+
+import pytest
+
 from tests.command_line.conftest import CommandLine
 from tests.fakes.api_server import MODEL_ID, TASK_ID, ApiServer, Fault, make_progress, make_task
 
@@ -11,7 +15,7 @@ def test_tasks_are_listed(api: ApiServer, command_line: CommandLine) -> None:
     api.tasks = {TASK_ID: [MOVING], "2": [{**make_task("FAILED"), "id": "2"}]}
     outcome = command_line.run("tasks", "--status", "pending", "--source", "github", "--limit", "1")
     assert outcome.code == 0
-    assert [line.split()[0] for line in outcome.out.splitlines()] == ["TASK", TASK_ID]
+    assert [line.split()[0] for line in outcome.out.splitlines()] == ["ID", TASK_ID[:8]]
     assert "transferring" in outcome.out
     assert "More results are available" in outcome.err
     assert api.requests[0].query == {"status": "PENDING", "source": "GITHUB", "limit": "1"}
@@ -77,3 +81,45 @@ def test_ended_task_cannot_be_cancelled(api: ApiServer, command_line: CommandLin
     outcome = command_line.run("cancel", TASK_ID)
     assert outcome.code == 4
     assert "Task already ended." in outcome.err
+
+
+def make_tasks(*tags: str) -> dict[str, list[dict[str, Any]]]:
+    """Tasks with these tags, whose IDs differ from the seventh digit on."""
+    ids = [f"0b0cfd{n:02}-0000-4000-8000-000000000001" for n in range(len(tags))]
+    commit = "86b5e0934494" + "0" * 28
+    return {i: [make_task(id=i, model_tag=tag, commit=commit)] for i, tag in zip(ids, tags, strict=True)}
+
+
+@pytest.mark.parametrize("text", ["team/second", "Team/Second@v1", "team/second@86b5e09", "0b0cfd01", "0b0cfd01-0000"])
+def test_tasks_are_found_by_name_and_start_of_the_id(api: ApiServer, command_line: CommandLine, text: str) -> None:
+    api.tasks = make_tasks("team/first@main", "team/second@v1", "team/second-large@v1")
+    assert command_line.run("status", text, "--json").json["id"] == list(api.tasks)[1]
+
+
+def test_task_of_an_archive_is_found_by_its_name(api: ApiServer, command_line: CommandLine) -> None:
+    api.tasks[TASK_ID] = [make_task("TRANSFERRING", model_tag="a@b.zip", source="LOCAL")]
+    assert command_line.run("cancel", "a@b.zip", "--json").json["task_id"] == TASK_ID
+
+
+@pytest.mark.parametrize("text", ["team/model", "0b0c"])
+def test_ambiguous_task_lists_the_candidates(api: ApiServer, command_line: CommandLine, text: str) -> None:
+    api.tasks = make_tasks("team/model@main", "team/model@v2")
+    outcome = command_line.run("status", text)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"2 tasks match '{text}':" in outcome.err
+    for task_id in api.tasks:
+        assert task_id[:8] in outcome.err
+    error = command_line.run("status", text, "--json").json["error"]
+    assert error["candidates"] == list(api.tasks)
+
+
+def test_task_list_fits_80_columns(api: ApiServer, command_line: CommandLine) -> None:
+    api.tasks = make_tasks("sentence-transformers/all-MiniLM-L6-v2@main", "google-bert/bert-base-uncased@main")
+    for states in api.tasks.values():
+        states[0].update(stage="TRANSFERRING", progress=make_progress(1, 438_000_000))
+    shown = command_line.show("tasks", columns=80)
+    assert [line.split()[0] for line in shown if not line.startswith(" ")] == ["ID", "0b0cfd00", "0b0cfd01"]
+    assert max(map(len, shown)) <= 80
+    words = " ".join(shown).split()
+    assert {"REV", "main", "COMMIT", "86b5e09", "SIZE", "438.0", "AGE", "transferring"} <= set(words)
+    assert {"sentence-transformers/all-MiniLM-L6-v2", "google-bert/bert-base-uncased"} <= set(words)

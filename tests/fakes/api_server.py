@@ -273,7 +273,9 @@ class ApiServer:
                 self.tasks[task_id] = [make_task("CANCELLED")]
                 return Response(204)
             case "GET", ["models"]:
-                return self._respond_page("models", list(self.models.values()), request)
+                name = request.query.get("name", "").lower()
+                named = [model for model in self.models.values() if name in model["name"].lower()]
+                return self._respond_page("models", named, request)
             case "GET", ["models", model_id] if model_id in self.models:
                 return create_json_response(200, self.models[model_id])
             case "DELETE", ["models", model_id] if model_id in self.models:

@@ -91,7 +91,9 @@ def test_a_model_of_the_hub(stack: Stack, terminal: Terminal) -> None:
     shown = terminal.run("status", events[-1]["id"])
     assert "DONE" in shown.stdout
     assert model["location"] in shown.stdout
-    assert events[-1]["id"] in terminal.run("tasks", "--source", "huggingface", "--limit", "100").stdout
+    assert events[-1]["id"][:8] in terminal.run("tasks", "--source", "huggingface", "--limit", "100").stdout
+    assert model["location"] in terminal.run("show", f"{COMMAND_LINE}@main").stdout
+    assert events[-1]["commit"] == model["commit"]
 
 
 def test_a_repository_with_slashes_in_its_revision(stack: Stack, github: RemoteUpstream, terminal: Terminal) -> None:

@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 
 from modelhaul_cli.client import Json
-from modelhaul_cli.commands.options import MORE_RESULTS, ApiKeyFile, ApiUrl, AsJson, Limit, ModelId, Parallel, Source
+from modelhaul_cli.commands.options import MORE_RESULTS, ApiKeyFile, ApiUrl, AsJson, Limit, Model, Parallel, Source
 from modelhaul_cli.commands.session import open_session
 from modelhaul_cli.downloader import Downloader, read_manifest, select_files
 from modelhaul_cli.errors import AbortedError, UsageError
+from modelhaul_cli.lookups import find_model_id
 from modelhaul_cli.output import Screen, format_size
 from modelhaul_cli.store import ObjectStore
+from modelhaul_cli.tables import describe_selection, format_models
 
 
 def list_models(
@@ -27,35 +29,15 @@ def list_models(
     with open_session(api_url, api_key_file, as_json=as_json) as session:
         models, has_more = session.api.list_models(limit, name=name, source=source and source.upper())
         session.screen.print_document({"models": models, "more": has_more})
-        rows = []
-        for model in models:
-            size = format_size(model["size"])
-            source, files = model["source"].lower(), str(model["files"])
-            rows.append([model["model_id"], model["created_at"], size, files, source, format_name(model)])
-        session.screen.print_table(["MODEL", "CREATED", "SIZE", "FILES", "SOURCE", "NAME"], rows)
+        session.screen.print_table(*format_models(models))
         if has_more:
             session.screen.print_status(MORE_RESULTS)
 
 
-def format_name(record: Json) -> str:
-    selection = describe_selection(record)
-    return f"{record['name']} ({selection})" if selection else str(record["name"])
-
-
-def describe_selection(record: Json) -> str:
-    """Return the options that selected the files of a model, or "" if all files were imported."""
-    selection = record.get("selection") or {}
-    options = [f"--allow {pattern}" for pattern in selection.get("allow_patterns") or []]
-    options += [f"--ignore {pattern}" for pattern in selection.get("ignore_patterns") or []]
-    weights = selection.get("weights", "all")
-    return " ".join([*options, *([f"--weights {weights}"] if weights != "all" else [])])
-
-
-def show_model(
-    model_id: ModelId, api_url: ApiUrl = None, api_key_file: ApiKeyFile = None, as_json: AsJson = False
-) -> None:
+def show_model(model: Model, api_url: ApiUrl = None, api_key_file: ApiKeyFile = None, as_json: AsJson = False) -> None:
     """Show the location, inspection result and files of a model."""
     with open_session(api_url, api_key_file, as_json=as_json) as session:
+        model_id = find_model_id(session.api, session.screen, model)
         record, manifest = read_manifest(session.api, model_id, session.screen.print_status)
         session.screen.print_document({**record, "manifest": manifest})
         print_model(session.screen, record, manifest)
@@ -83,7 +65,7 @@ def print_model(screen: Screen, record: Json, manifest: Json) -> None:
 
 
 def get_files(
-    model_id: ModelId,
+    model: Model,
     paths: Annotated[
         list[str] | None,
         typer.Argument(metavar="[PATH]...", help="Paths or patterns, such as '*.json'. Default: all files."),
@@ -99,6 +81,7 @@ def get_files(
 ) -> None:
     """Download the files of a model and verify their checksums. Run the command again to resume."""
     with open_session(api_url, api_key_file, as_json=as_json) as session:
+        model_id = find_model_id(session.api, session.screen, model)
         record, manifest = read_manifest(session.api, model_id, session.screen.print_status)
         files = select_files(manifest, paths or [])
         folder = to if to is not None else Path(str(record["name"]).rpartition("/")[2])
@@ -120,7 +103,7 @@ def describe_download(result: Json, folder: Path) -> str:
 
 
 def delete_model(
-    model_id: ModelId,
+    model: Model,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation prompt.")] = False,
     api_url: ApiUrl = None,
     api_key_file: ApiKeyFile = None,
@@ -128,6 +111,7 @@ def delete_model(
 ) -> None:
     """Delete a model and its files permanently."""
     with open_session(api_url, api_key_file, as_json=as_json) as session:
+        model_id = find_model_id(session.api, session.screen, model)
         if not yes:
             confirm_deletion(session.api.read_model(model_id))
         is_complete = session.api.delete_model(model_id)

@@ -16,6 +16,7 @@ from modelhaul_cli.client import Json
 from modelhaul_cli.commands.options import ApiKeyFile, ApiUrl, AsJson
 from modelhaul_cli.commands.session import Session, open_session
 from modelhaul_cli.errors import NotFoundError, UsageError
+from modelhaul_cli.help_pages import Command, Group
 from modelhaul_cli.problems import read_problem_type
 from modelhaul_cli.urls import check_url
 
@@ -23,7 +24,9 @@ _KEY = re.compile(r"hf_[A-Za-z0-9]{37,253}")
 _KEY_ID = re.compile(r"[0-9a-f]{16}")
 _DAYS = re.compile(r"([0-9]{1,4})d")
 
-app = typer.Typer(no_args_is_help=True, help="Create, list and delete the keys with which Hub clients read models.")
+app = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Create, list and delete the keys with which Hub clients read models."
+)
 
 
 class ScopeChoice(StrEnum):
@@ -48,7 +51,7 @@ def open_hub_session(api_url: str | None, api_key_file: Path | None, *, as_json:
             ) from None
 
 
-@app.command("create")
+@app.command("create", cls=Command)
 def create_key(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="Any name, such as that of the person or cluster that uses the key.")
@@ -102,7 +105,7 @@ def read_expiry(text: str, now: datetime) -> str:
     return moment.replace(tzinfo=moment.tzinfo or UTC).isoformat(timespec="seconds")
 
 
-@app.command("ls")
+@app.command("ls", cls=Command)
 def list_keys(api_url: ApiUrl = None, api_key_file: ApiKeyFile = None, as_json: AsJson = False) -> None:
     """List read keys, newest first. An expired key is listed for 30 days."""
     with open_hub_session(api_url, api_key_file, as_json=as_json) as session:
@@ -122,7 +125,7 @@ def list_keys(api_url: ApiUrl = None, api_key_file: ApiKeyFile = None, as_json: 
         session.screen.print_table(["KEY ID", "CREATED", "EXPIRES", "LAST USED", "SCOPES", "NAME"], rows)
 
 
-@app.command("rm")
+@app.command("rm", cls=Command)
 def delete_keys(
     key_ids: Annotated[
         list[str], typer.Argument(metavar="KEY_ID...", help="Key IDs, as shown by `modelhaul keys ls`.")

@@ -63,8 +63,22 @@ Ignore = Annotated[
     typer.Option("--ignore", metavar="PATTERN", help="Skip files that match this pattern. Repeatable."),
 ]
 Parallel = Annotated[int, typer.Option("--parallel", min=1, max=16, help="Number of concurrent transfers.")]
-ModelId = Annotated[str, typer.Argument(metavar="MODEL_ID", help="Model ID, as shown by `modelhaul ls`.")]
-TaskId = Annotated[str, typer.Argument(metavar="TASK_ID", help="Task ID, as shown by `modelhaul tasks`.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Name, NAME@REVISION or ID of an imported model, as shown by `modelhaul ls`. The start of an ID is "
+        "enough.",
+    ),
+]
+Task = Annotated[
+    str,
+    typer.Argument(
+        metavar="TASK",
+        help="ID of a task, as shown by `modelhaul tasks`, or the NAME or NAME@REVISION that it imports. The start of "
+        "an ID is enough.",
+    ),
+]
 
 
 class Weights(StrEnum):

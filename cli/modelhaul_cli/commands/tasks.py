@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from modelhaul_cli.commands.options import MORE_RESULTS, ApiKeyFile, ApiUrl, AsJson, Limit, Source, TaskId
+from modelhaul_cli.commands.options import MORE_RESULTS, ApiKeyFile, ApiUrl, AsJson, Limit, Source, Task
 from modelhaul_cli.commands.session import open_session
-from modelhaul_cli.follower import describe_result, describe_task, read_progress
-from modelhaul_cli.output import format_size
+from modelhaul_cli.follower import describe_result, describe_task
+from modelhaul_cli.lookups import find_task_id
+from modelhaul_cli.tables import format_tasks
 
 
 class StatusChoice(StrEnum):
@@ -32,20 +33,13 @@ def list_tasks(
         filters = {"status": status and status.upper(), "source": source and source.upper()}
         tasks, has_more = session.api.list_tasks(limit, **filters)
         session.screen.print_document({"tasks": tasks, "more": has_more})
-        rows = []
-        for task in tasks:
-            progress = read_progress(task)
-            size = format_size(progress.total) if progress.total else ""
-            rows.append(
-                [task["id"], task["created_at"], progress.stage, size, task["source"].lower(), task["model_tag"]]
-            )
-        session.screen.print_table(["TASK", "CREATED", "STAGE", "SIZE", "SOURCE", "MODEL"], rows)
+        session.screen.print_table(*format_tasks(tasks))
         if has_more:
             session.screen.print_status(MORE_RESULTS)
 
 
 def show_status(
-    task_id: TaskId,
+    task: Task,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the import until it ends.")] = False,
     api_url: ApiUrl = None,
     api_key_file: ApiKeyFile = None,
@@ -53,25 +47,25 @@ def show_status(
 ) -> None:
     """Show the status of an import. Exits with 1 if the import failed."""
     with open_session(api_url, api_key_file, as_json=as_json) as session:
+        task_id = find_task_id(session.api, session.screen, task)
         if follow:
             session.follower.follow(task_id)
             return
-        task = session.api.read_task(task_id)
-        session.screen.print_document(task)
-        for name, value in describe_task(task):
+        shown = session.api.read_task(task_id)
+        session.screen.print_document(shown)
+        for name, value in describe_task(shown):
             session.screen.print_result(f"{name:<8} {value}")
-        if task["task_status"] == "PENDING":
-            for model in task.get("models", []):
+        if shown["task_status"] == "PENDING":
+            for model in shown.get("models", []):
                 session.screen.print_result(describe_result(model))
         else:
-            session.follower.print_outcome(task)
+            session.follower.print_outcome(shown)
 
 
-def cancel_task(
-    task_id: TaskId, api_url: ApiUrl = None, api_key_file: ApiKeyFile = None, as_json: AsJson = False
-) -> None:
+def cancel_task(task: Task, api_url: ApiUrl = None, api_key_file: ApiKeyFile = None, as_json: AsJson = False) -> None:
     """Cancel a running import. Its models are not published."""
     with open_session(api_url, api_key_file, as_json=as_json) as session:
+        task_id = find_task_id(session.api, session.screen, task)
         session.api.cancel_task(task_id)
         session.screen.print_document({"task_id": task_id, "cancelled": True})
         session.screen.print_status(f"Cancelled {task_id}.")

@@ -41,6 +41,8 @@ def present_task(task: Task) -> dict[str, Any]:
             **estimate_transfer(task),
         },
     }
+    if task.commit is not None:
+        shown["commit"] = task.commit
     if not task.selection.is_whole:
         shown["selection"] = asdict(task.selection)
     if task.error is not None:

@@ -71,7 +71,8 @@ class TaskError:
 class Task:
     """The import of one or more models.
 
-    `model_tag` is the requested model (`name@revision`) or the archive's name. `model_ids` are the claimed models, at
+    `model_tag` is the requested model (`name@revision`) or the archive's name. `commit` is the commit of the revision
+    when the import was accepted, None for an archive. `model_ids` are the claimed models, at
     most 90, empty until an archive is inspected. `failed_ids` are the models of a DONE task that failed. `skipped` are
     the directories of an archive that are not models. `selection` are the requested files of the model.
 
@@ -100,6 +101,7 @@ class Task:
     plan_id: str | None = None
     transfer_began_at: datetime | None = None
     bytes_counted_at: datetime | None = None
+    commit: str | None = None
 
     @property
     def status(self) -> TaskStatus:

@@ -61,6 +61,7 @@ class ImportSubmitter:
             updated_at=moment,
             check_at=now + CHECK_AFTER,
             selection=resolved.selection,
+            commit=resolved.commit,
         )
         model = Model(
             resolved.model_id, resolved, ModelStatus.IMPORTING, task.id, moment, moment, may_redirect=may_redirect

@@ -84,6 +84,7 @@ class TaskItem(Item):
     id = UnicodeAttribute(hash_key=True)
     source = UnicodeAttribute()
     model_tag = UnicodeAttribute()
+    commit = UnicodeAttribute(null=True)
     kind = UnicodeAttribute(default=KIND)
     model_ids: ListAttribute[str] = ListAttribute(of=UnicodeAttribute)  # type: ignore[arg-type]
     archive = ArchiveMap(null=True)  # type: ignore[no-untyped-call]
@@ -136,6 +137,7 @@ def to_task(item: TaskItem) -> Task:
         plan_id=item.plan_id,
         transfer_began_at=item.transfer_began_at,
         bytes_counted_at=item.bytes_counted_at,
+        commit=item.commit,
     )
 
 
@@ -195,6 +197,7 @@ def from_task(items: type[TaskItem], task: Task) -> TaskItem:
         id=task.id,
         source=task.source,
         model_tag=task.model_tag,
+        commit=task.commit,
         model_ids=list(task.model_ids),
         archive=from_archive(task.archive) if task.archive else None,
         skipped=pack_skipped(task.skipped) if task.skipped else None,

@@ -225,15 +225,14 @@ _PROBLEMS: tuple[errors.ModelhaulError, ...] = (
     errors.TaskNotFoundError(describe_missing_task(TASK_ID)),
     errors.InternalError("Internal error. Request ID: 7d3f0c52-5d0c-4a57-9a0f-2f2c8e1b6a34."),
     errors.StorageUnavailableError("DynamoDB request failed (ThrottlingException)."),
-    errors.RevisionNotFoundError(
-        f"Revision 'v2' of {_BERT.name} not found. Send a branch, a tag or a commit of 40 hex digits."
-    ),
+    errors.RevisionNotFoundError(f"Revision 'v2' of {_BERT.name} not found."),
     errors.ModelFileNotFoundError(f"File 'Config.json' not found in {_BERT.name}."),
     errors.TaskEndedError(f"Task {TASK_ID} has already ended."),
     errors.KeyNotFoundError(f"Key {KEY_RECORD.key_id} not found."),
     errors.AccessRequiredError(
-        "meta-llama/Llama-3.1-8B is gated. Accept its terms at https://huggingface.co/meta-llama/Llama-3.1-8B with the "
-        "account that owns the token in HuggingFaceTokenSecret."
+        "meta-llama/Llama-3.1-8B is gated.",
+        remedy="Accept its terms at https://huggingface.co/meta-llama/Llama-3.1-8B with the account that owns the "
+        "token in HuggingFaceTokenSecret. Then submit the import again.",
     ),
     errors.ModelDisabledError("OWNER/REPOSITORY is blocked on GitHub and cannot be downloaded."),
     errors.ArchiveTooLargeError(

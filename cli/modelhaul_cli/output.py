@@ -88,7 +88,7 @@ class Screen:
 def _describe_problem_details(error: CommandError) -> list[str]:
     """Return lines for the structured members of the problem details: fields, and directories of an archive."""
     fields = [f"  {f.get('field')}: {f.get('message')}" for f in error.problem.get("fields", [])]
-    shown = [line for line in fields if line.partition(": ")[2] not in error.detail or len(fields) > 1]
+    shown = [line for line in fields if line.partition(": ")[2] not in error.detail]
     directories = error.problem.get("directories", [])
     return shown + [f"  {d.get('name')}: missing {', '.join(d.get('lacks', []))}" for d in directories]
 

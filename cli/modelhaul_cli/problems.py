@@ -20,6 +20,25 @@ EXISTS, IN_PROGRESS = "model-exists", "import-in-progress"
 # The first request with this Idempotency-Key is still being processed; its response was lost.
 _REQUEST_IN_PROGRESS = "request-in-progress"
 _NO_SUCH_ROUTE = "no-such-route"
+_INVALID_FIELDS = "invalid-fields"
+# The arguments and options that are sent in the fields of a request.
+_OPTIONS = {
+    "model_tag": "MODEL",
+    "owner": "OWNER",
+    "repo_name": "REPO",
+    "revision": "--revision",
+    "allow_patterns": "--allow",
+    "ignore_patterns": "--ignore",
+    "weights": "--weights",
+    "model_name": "--name",
+    "file_name": "FILE.zip",
+    "expires_at": "--expires",
+    "scopes": "--scope",
+    "name": "NAME",
+    "source": "--source",
+    "status": "--status",
+    "limit": "--limit",
+}
 # Type of the problem that a stack with AuthMode=IAM returns for an unsigned request.
 _NOT_SIGNED = "not-signed"
 _IAM_REMEDY = """\
@@ -54,6 +73,10 @@ def create_error(response: requests.Response) -> CommandError:
     status = response.status_code
     title = str(problem.get("title") or response.reason or f"HTTP {status}")
     detail = str(problem.get("detail") or "")
+    if problem_type == _INVALID_FIELDS:
+        # The detail names the fields of the request.
+        fields = problem.get("fields", [])
+        detail = "\n".join(f"{_name_option(str(f.get('field')))}: {f.get('message')}" for f in fields) or detail
     if problem_type == _NO_SUCH_ROUTE:
         detail = f"The Modelhaul API has no route {describe_request(response)}."
     remedy = find_problem_remedy(problem_type, str(problem.get("remedy") or ""))
@@ -69,6 +92,11 @@ def create_error(response: requests.Response) -> CommandError:
         return _BY_STATUS[status](title, detail, remedy=remedy, problem=problem)
     failure = CommandError if problem_type in _REJECTED_ARCHIVE else UsageError
     return failure(title, detail, remedy=remedy, problem=problem)
+
+
+def _name_option(field: str) -> str:
+    """Return the option for a field such as `allow_patterns.0`, or the field itself if no option sets it."""
+    return _OPTIONS.get(field.partition(".")[0], field)
 
 
 def create_unexpected_response_error(response: requests.Response, problem: str) -> UnavailableError:

@@ -1,4 +1,4 @@
-"""Remedies in terms of commands and options. They replace remedies of the API that name routes, fields or headers.
+"""Remedies that name commands and options. They replace remedies of the API that name routes, fields or headers.
 
 The keys are the error types of tasks and the last parts of the `type` of problems.
 """
@@ -7,35 +7,19 @@ from collections.abc import Mapping
 from typing import Any
 
 _RUN_LATER = "Run the command again later."
-_CORRECT_VALUES = "Correct the values that the message names, and run the command again."
 CHECK_KEY = "Check that the API key belongs to this stack and that the API URL is correct."
 _CHECK_VERSION = "Check that the API URL is correct and that modelhaul and the stack have the same version."
 
 _REMEDIES: Mapping[str, str] = {
     "model-exists": "Use the existing model, or delete it with `modelhaul rm MODEL_ID` and import again.",
-    "import-in-progress": "Follow the running import with `modelhaul status TASK_ID --follow`, or cancel it with "
-    "`modelhaul cancel TASK_ID`. If the message says that files are being removed, wait 30 minutes instead.",
-    "empty-model": "Import a revision that has files. If you passed --allow or --ignore, change the patterns so that "
-    "they select files.",
-    "required-files-missing": "Add the missing files that the message names to the model. If --allow, --ignore or "
-    "--weights excluded them, change these options (`--weights all` includes all weights). Then import again.",
-    "unsafe-model": "Import the model in safetensors format (--weights safetensors; scikit-learn: skops), or exclude "
-    "the unsafe file: with --ignore, or by removing it from the ZIP archive. If you trust the file, ask an operator to "
-    "set PicklePolicy to warn.",
-    "archive-too-large": "Split the archive, or ask an operator to raise the limit that the message names.",
 }
 _PROBLEM_REMEDIES: Mapping[str, str] = {
     **_REMEDIES,
-    "model-not-found": "Check the name or the ID. `modelhaul ls` lists the imported models. If the model is private at "
-    "its source, ask an operator to configure a token with read access.",
     "file-not-found": "`modelhaul show MODEL_ID` lists the files of the model.",
     "task-not-found": "Check the task ID. `modelhaul tasks` lists the tasks.",
     "key-not-found": "Check the key ID. `modelhaul keys ls` lists the keys.",
     "task-ended": "`modelhaul status TASK_ID` shows the result. `modelhaul rm MODEL_ID` deletes an imported model.",
-    "invalid-reference": _CORRECT_VALUES,
-    "invalid-repository": _CORRECT_VALUES,
-    "invalid-fields": _CORRECT_VALUES,
-    "invalid-parameters": _CORRECT_VALUES,
+    "invalid-parameters": "Correct the values that the message names, and run the command again.",
     "invalid-api-key": CHECK_KEY,
     "unauthorized": CHECK_KEY,
     "invalid-json": _CHECK_VERSION,

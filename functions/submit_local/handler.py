@@ -20,6 +20,9 @@ handler = create_handler(app, accepts_forms=True)
 wiring.build_early(wiring.create_archive_submitter)
 
 
+_ARCHIVE_STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # of a local header, and of the directory of an empty archive
+
+
 class LargeUpload(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -93,6 +96,8 @@ def submit_local(model_name: Annotated[str | None, Query(min_length=1, max_lengt
         form = read_upload_form(form_type, read_body(app.current_event))
         name = choose_name(model_name, form.model_name)
         return accept_models(submitter.submit_archive(form.content, form.file_name, name))
+    if read_body(app.current_event).startswith(_ARCHIVE_STARTS):
+        raise errors.InvalidFormError("The body is a ZIP archive, not a form with an archive.")
     upload = read_json(LargeUpload, app.current_event)
     name = choose_name(model_name, upload.model_name)
     task, ticket = submitter.open_upload(upload.file_name, upload.size, name)

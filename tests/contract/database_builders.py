@@ -19,7 +19,7 @@ from tests.fakes.database import Database
 
 START = 1_750_593_600.0
 CHECK = FileCheck(report=ContentReport("json"))
-GATED = TaskError("access-required", "Somebody must grant access first.", retryable=False)
+GATED = TaskError("access-required", "Somebody must grant access first.", retryable=False, remedy="Ask the owner.")
 _numbers = count()
 
 
@@ -44,6 +44,7 @@ def make_task(model: Model, **changes: object) -> Task:
         updated_at=at(START),
         check_at=START + 300,
         selection=model.resolved.selection,
+        commit=model.resolved.commit,
     )
     return replace(task, **changes)  # type: ignore[arg-type]
 

@@ -30,7 +30,7 @@ from tests.contract.database_builders import (
 from tests.fakes.clock import ManualClock
 from tests.fakes.database import Database
 
-GATED_MODEL = ModelError(GATED.type, GATED.detail, GATED.retryable)
+GATED_MODEL = ModelError(GATED.type, GATED.detail, GATED.retryable, GATED.remedy)
 
 UNSAFE = ModelError("unsafe-model", "bad/a.bin imports os.system", retryable=False)
 

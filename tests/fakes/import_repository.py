@@ -77,7 +77,7 @@ class InMemoryImportRepository(ImportRepository):
                 return False
             self._tables.write_task(task, stage=stage, error=error, check_at=check_at)
             status = ModelStatus.WITHDRAWING if task.stage is Stage.PUBLISHING else ModelStatus.FAILED
-            shared = ModelError(error.type, error.detail, error.retryable)
+            shared = ModelError(error.type, error.detail, error.retryable, error.remedy)
             for model_id in task.model_ids:
                 self._tables.write_model(model_id, status=status, error=failed.get(model_id, shared).shorten())
             return True

@@ -251,7 +251,7 @@ def test_what_github_cannot_have_is_refused_without_a_request(
     ],
 )
 def test_an_address_is_answered_with_what_to_send(source: GitHubSource, name: str, part: str) -> None:
-    with pytest.raises(InvalidRepositoryError, match="owner 'openai' and repo_name 'whisper'") as caught:
+    with pytest.raises(InvalidRepositoryError, match="owner 'openai' and the repository 'whisper'") as caught:
         source.resolve(name, "main")
     assert caught.value.part == part
 
@@ -447,8 +447,18 @@ def test_the_raw_hosts_limit_is_its_own(github: LoopbackGitHub, source: GitHubSo
 
 
 def test_an_object_that_was_never_pushed_is_missing(source: GitHubSource) -> None:
-    with pytest.raises(FileMissingError, match=r"pytorch_model\.bin is a Git LFS pointer .* never pushed"):
+    with pytest.raises(FileMissingError, match=r"pytorch_model\.bin is a Git LFS pointer .* never pushed") as caught:
         list_files(source, "Owner/lost")
+    assert caught.value.remedy is not None
+    assert "push the content" in caught.value.remedy
+    assert "token" not in caught.value.remedy
+
+
+def test_remedy_of_a_missing_revision_names_the_default_branch(source: GitHubSource) -> None:
+    with pytest.raises(RevisionNotFoundError) as caught:
+        source.resolve("Owner/Model.v1", "master")
+    assert caught.value.remedy is not None
+    assert "Import the default branch 'main' of the repository" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -709,7 +719,7 @@ def test_a_choice_that_leaves_nothing_says_so(source: GitHubSource) -> None:
     deployment.run()
     error = deployment.find_task(task.id).error
     assert error is not None
-    assert "No file matches the allow_patterns '*.gguf' of Owner/lost" in error.detail
+    assert "No file matches the allow patterns '*.gguf' of Owner/lost" in error.detail
 
 
 def test_a_part_has_the_links_that_its_patterns_take(source: GitHubSource) -> None:

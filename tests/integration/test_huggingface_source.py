@@ -115,11 +115,11 @@ def test_trees_of_many_pages_are_listed_whole(hub: LoopbackHub) -> None:
         ("owner/missing", "main", "hf_reader", ModelNotFoundError, "no model owner/missing, or the token"),
         ("owner/private", "main", None, ModelNotFoundError, "a token with read access in HuggingFaceTokenSecret"),
         ("owner/private", "main", "hf_stranger", ModelNotFoundError, "the token in HuggingFaceTokenSecret cannot"),
-        ("owner/gated", "main", None, AccessRequiredError, "terms at .*/owner/gated and configure a read token"),
-        ("owner/gated", "main", "hf_stranger", AccessRequiredError, "terms at .*/owner/gated with the account"),
+        ("owner/gated", "main", None, AccessRequiredError, "owner/gated is gated"),
+        ("owner/gated", "main", "hf_stranger", AccessRequiredError, "owner/gated is gated"),
         ("owner/gated", "other", "hf_stranger", RevisionNotFoundError, "Revision 'other' of owner/gated not found"),
         ("owner/disabled", "main", None, ModelDisabledError, "owner/disabled is disabled on the Hub"),
-        (NAME, "missing", None, RevisionNotFoundError, "Revision 'missing' of owner/model not found\\. Send a branch"),
+        (NAME, "missing", None, RevisionNotFoundError, "Revision 'missing' of owner/model not found"),
         (NAME, "main", "hf_unknown", CredentialsRefusedError, "rejected the token"),
         (NAME, "main", "hf_two words", CredentialsRefusedError, "does not contain a valid token"),
         (NAME, "main", "hf_a\r\nX-Header: b", CredentialsRefusedError, "does not contain a valid token"),
@@ -128,7 +128,7 @@ def test_trees_of_many_pages_are_listed_whole(hub: LoopbackHub) -> None:
         (f"huggingface.co/{NAME}/tree/main", "main", None, InvalidReferenceError, "is a URL.* 'owner/model'"),
         ("https://hf.co/bert/blob/main/x", "main", None, InvalidReferenceError, "is a URL.* 'bert'"),
         ("https://hf.co", "main", None, InvalidReferenceError, "is a URL.* 'google-bert/bert-base-uncased'"),
-        (f"{NAME}@v1", "main", None, InvalidReferenceError, "Send 'owner/model' as model_tag and 'v1' as revision"),
+        (f"{NAME}@v1", "main", None, InvalidReferenceError, "Use the name 'owner/model' and the revision 'v1'"),
         ("a/b/c", "main", None, InvalidReferenceError, "Invalid model name 'a/b/c'"),
         ("a--b", "main", None, InvalidReferenceError, "Invalid model name"),
         ("a\n", "main", None, InvalidReferenceError, "Invalid model name"),
@@ -146,6 +146,44 @@ def test_each_condition_has_its_words(
         open_source(hub.endpoint, token).resolve(name, revision)
     assert type(caught.value) is error
     assert "hf_" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("token", "remedy"),
+    [
+        (None, "/owner/gated and configure a read token of your account in HuggingFaceTokenSecret."),
+        ("hf_stranger", "/owner/gated with the account that owns the token in HuggingFaceTokenSecret."),
+    ],
+)
+def test_remedy_of_a_gated_model_depends_on_the_token(hub: LoopbackHub, token: str | None, remedy: str) -> None:
+    with pytest.raises(AccessRequiredError) as caught:
+        open_source(hub.endpoint, token).resolve("owner/gated", "main")
+    assert caught.value.remedy is not None
+    assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "similar"),
+    [
+        ("owner/modle", "Similar names: owner/model."),
+        ("ownr/model", "Similar names: owner/model."),
+        ("mode", "Similar names: owner/model."),
+        ("zzz/unlike-any-other", None),
+        ("owner/private", None),
+    ],
+)
+def test_remedy_of_a_mistyped_name_suggests_similar_names(hub: LoopbackHub, name: str, similar: str | None) -> None:
+    with pytest.raises(ModelNotFoundError) as caught:
+        open_source(hub.endpoint).resolve(name, "main")
+    remedy = caught.value.remedy or ""
+    assert "on the Hub it is OWNER/MODEL" in remedy
+    assert (similar in remedy) if similar else ("Similar" not in remedy)
+
+
+def test_failed_search_for_similar_names_is_ignored(hub: LoopbackHub) -> None:
+    hub.add_fault(Fault(kind=FaultKind.SERVER_ERROR, origin="api", path="^/api/models$"))
+    with pytest.raises(ModelNotFoundError, match="no public model owner/modle"):
+        open_source(hub.endpoint).resolve("owner/modle", "main")
 
 
 def test_a_token_opens_what_it_may_read(hub: LoopbackHub) -> None:

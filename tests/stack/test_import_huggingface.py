@@ -134,7 +134,7 @@ def test_a_part_by_patterns_moves_nothing_that_the_whole_has(
     assert [r for r in hub.requests if r.origin in {"resolve", "cdn"} and r.bytes_sent] == []
     again = stack.submit(MINILM, allow_patterns=["model.*", "*.txt", "1_Pooling/*"], ignore_patterns=["README.*"])
     assert again.status_code == 409
-    assert "allow_patterns '*.txt' '1_Pooling/*' 'model.*', ignore_patterns 'README.*'" in again.json()["detail"]
+    assert "allow '*.txt' '1_Pooling/*' 'model.*', ignore 'README.*'" in again.json()["detail"]
     assert again.json()["model_id"] == task["models"][0]["model_id"] != minilm["models"][0]["model_id"]
 
 
@@ -159,7 +159,7 @@ def test_weights_come_in_one_format_and_the_whole_takes_them_over(stack: Stack, 
     ("selection", "kind", "words"),
     [
         ({"weights": "pytorch"}, "required-files-missing", "no pytorch weights, only model.safetensors"),
-        ({"allow_patterns": ["*.gguf"]}, "empty-model", "No file matches the allow_patterns '*.gguf'"),
+        ({"allow_patterns": ["*.gguf"]}, "empty-model", "No file matches the allow patterns '*.gguf'"),
     ],
 )
 def test_a_part_that_cannot_be_fails_before_a_byte_moves(

@@ -307,6 +307,16 @@ SUBMITS = {
 }
 
 
+def test_remedy_of_a_task_suits_the_cause(deployment: Deployment) -> None:
+    task_id = submit({"model_tag": NAME, "weights": "pytorch"}).headers["location"].rpartition("/")[2]
+    deployment.run()
+    task = read_task(task_id).body
+    assert task["error"]["type"] == "required-files-missing"
+    assert task["error"]["remedy"].startswith("Import all weights, or the weights in a format that the model has.")
+    model = task["models"][0]
+    assert model["error"]["remedy"] == task["error"]["remedy"]
+
+
 @pytest.mark.parametrize("function", SUBMITS)
 def test_a_part_is_accepted_and_told_by_its_task(deployment: Deployment, function: str) -> None:
     body = SUBMITS[function] | {"allow_patterns": ["x/", "*.json"], "ignore_patterns": ["b"], "weights": "all"}
@@ -316,7 +326,7 @@ def test_a_part_is_accepted_and_told_by_its_task(deployment: Deployment, functio
     task = read_task(answer.headers["location"].rpartition("/")[2]).body
     assert task["selection"] == shown
     again = check_problem(call_api(function, read_event(function), body=body), 409, "import-in-progress")
-    assert "allow_patterns '*.json' 'x/*', ignore_patterns 'b'" in again["detail"]
+    assert "allow '*.json' 'x/*', ignore 'b'" in again["detail"]
     assert call_api(function, read_event(function), body=SUBMITS[function]).status == 201, "the whole is another model"
 
 

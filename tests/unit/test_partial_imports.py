@@ -117,7 +117,7 @@ def test_a_conflict_says_which_part_is_meant() -> None:
     deployment = make_deployment(FILES)
     deployment.submit(NAME)
     task = deployment.submit(NAME, selection=ONLY_SAFETENSORS)
-    words = "(ignore_patterns 'onnx/*', weights safetensors)"
+    words = "(ignore 'onnx/*', weights safetensors)"
     with pytest.raises(ImportInProgressError) as running:
         deployment.submit(NAME, selection=Selection((), ("onnx/*",), Weights.SAFETENSORS))
     assert running.value.task_id == task.id
@@ -141,7 +141,7 @@ def test_a_selection_that_is_the_default_is_the_whole_model() -> None:
 @pytest.mark.parametrize(
     ("selection", "kind", "words"),
     [
-        (Selection(("*.gguf",)), "empty-model", "No file matches the allow_patterns '*.gguf' of org/model"),
+        (Selection(("*.gguf",)), "empty-model", "No file matches the allow patterns '*.gguf' of org/model"),
         (Selection(("*.bin",), (), Weights.SAFETENSORS), "required-files-missing", "no safetensors weights"),
     ],
 )

@@ -78,6 +78,6 @@ def test_each_selection_is_a_model_of_its_own() -> None:
 def test_it_is_told_in_few_words() -> None:
     many = Selection(tuple(f"{number}-{'x' * 400}" for number in range(100)), ("*.bin",), Weights.SAFETENSORS)
     assert WHOLE.describe() == "all files"
-    assert Selection(("b", "a"), ("c",)).describe() == "allow_patterns 'a' 'b', ignore_patterns 'c'"
-    assert many.describe().endswith("and 97 more, ignore_patterns '*.bin', weights safetensors")
+    assert Selection(("b", "a"), ("c",)).describe() == "allow 'a' 'b', ignore 'c'"
+    assert many.describe().endswith("and 97 more, ignore '*.bin', weights safetensors")
     assert len(many.describe()) < 500

@@ -147,7 +147,19 @@ def test_models_that_exist_are_409_by_name(deployment: Deployment) -> None:
 
 def test_too_large_for_a_post_is_413_with_the_way_to_go(deployment: Deployment) -> None:
     problem = check_problem(post(bytes(MAX_POSTED + 1)), 413, "archive-too-large")
-    assert "file_name" in problem["detail"]
+    assert "file_name" in problem["remedy"]
+
+
+@pytest.mark.parametrize("content_type", ["application/zip", "application/octet-stream", "application/json"])
+@pytest.mark.parametrize("encoded", [True, False])
+def test_raw_archive_is_400_with_the_form_to_send(deployment: Deployment, content_type: str, encoded: bool) -> None:
+    event = make_event(make_archive("a"), content_type)
+    if not encoded:
+        # API Gateway passes a body that is not a binary media type as text.
+        event |= {"body": make_archive("a").decode("utf-8", "replace"), "isBase64Encoded": False}
+    problem = check_problem(call_api("submit_local", event), 400, "invalid-form")
+    assert "ZIP archive" in problem["detail"]
+    assert "curl -F file=@models.zip" in problem["remedy"]
 
 
 @pytest.mark.parametrize("name", ["a b", "../x", "", "x" * 400])

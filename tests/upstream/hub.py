@@ -154,6 +154,8 @@ class LoopbackHub(LoopbackUpstream[HubRepository]):
         return answer
 
     def _answer_api(self, request: Request) -> Response:
+        if request.raw_path == "/api/models":
+            return self._answer_search(request)
         match = _API_ROUTE.fullmatch(request.raw_path)
         if match is None:
             raise _RefusedError(404, "", "Sorry, we can't find the page you are looking for.")
@@ -167,6 +169,12 @@ class LoopbackHub(LoopbackUpstream[HubRepository]):
         if verb == "tree":
             return self._answer_tree(request, commit, unquote(match["path"] or ""))
         return create_json_response(200, _describe_model(repository, commit, blobs="blobs" in request.query))
+
+    def _answer_search(self, request: Request) -> Response:
+        """Public models whose name contains `search`, as the Hub finds them."""
+        text, limit = request.query.get("search", "").lower(), int(request.query.get("limit", "100"))
+        found = [r.repo_id for r in self.repositories.values() if text in r.repo_id.lower() and not r.private]
+        return create_json_response(200, [{"id": repo_id} for repo_id in found[:limit]])
 
     def _answer_tree(self, request: Request, commit: Commit, folder: str) -> Response:
         expand = _is_true(request.query.get("expand"))

@@ -13,6 +13,7 @@ from modelhaul.domain.errors import (
     EmptyModelError,
     FileMissingError,
     RequiredFilesError,
+    RevisionNotFoundError,
     UnexpectedResponseError,
 )
 from modelhaul.domain.file_selection import choose_files
@@ -91,7 +92,16 @@ class GitHubSource:
         owner, repository = parse_name(name)
         check_reference(revision)
         found = self._api.find_repository(owner, repository)
-        return ResolvedModel(Source.GITHUB, found.name, revision, self._api.find_commit(found.name, revision))
+        try:
+            commit = self._api.find_commit(found.name, revision)
+        except RevisionNotFoundError as error:
+            if found.default_branch not in (None, revision):
+                error.remedy = (
+                    f"Import the default branch {found.default_branch!r} of the repository, or another branch, tag or "
+                    "commit that exists."
+                )
+            raise
+        return ResolvedModel(Source.GITHUB, found.name, revision, commit)
 
     def list_files(self, model: ResolvedModel) -> Iterator[SourceFile]:
         """List the files in two calls of the API, or more if GitHub truncates the tree.
@@ -138,7 +148,9 @@ class GitHubSource:
             if response.status_code == requests.codes.not_found:
                 raise FileMissingError(
                     f"{file.path} cannot be downloaded: GitHub has no repository {model.name}, or the token in "
-                    f"{GITHUB_PARAMETER} cannot read it."
+                    f"{GITHUB_PARAMETER} cannot read it.",
+                    remedy="Check that the repository still exists. If it does, ask an operator to check that the "
+                    "configured token can read it. Then submit the import again.",
                 )
             self._api.check_response(response, model.name, model.commit)
 

@@ -33,6 +33,7 @@ _VERSION = {"X-GitHub-Api-Version": "2022-11-28"}
 _MAX_JSON = 64 * 1024 * 1024  # bytes; a tree has at most 7 MB
 _MAX_ERROR = 64 * 1024
 _MAX_SHA = 1000
+_MAX_BRANCH = 255  # characters in a message
 _SHA = re.compile(r"[0-9a-f]{40}")
 # The names of enterprise managed users end with an underscore and the short name of their enterprise.
 _OWNER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9]|-(?=[A-Za-z0-9])){0,38}(?:_[A-Za-z0-9]{1,20})?")
@@ -50,6 +51,7 @@ class Repository:
 
     name: str
     private: bool
+    default_branch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def parse_name(name: str) -> tuple[str, str]:
         part: Literal["owner", "repo_name"] = "owner" if is_owner_url else "repo_name"
         value = name.rpartition("/")[0] if is_owner_url else repository
         raise InvalidRepositoryError(
-            f"{part} {value[:100]!r} is a URL. Send names, for example owner {example[0]!r} and repo_name "
+            f"{value[:100]!r} is a URL. Use names, for example the owner {example[0]!r} and the repository "
             f"{example[1]!r}.",
             part=part,
         )
@@ -131,7 +133,10 @@ class GitHubApi:
             parse_name(full_name)
         except (KeyError, TypeError, AttributeError, InvalidRepositoryError):
             raise _create_invalid_response_error(name) from None
-        return Repository(str(full_name), private is not False)
+        branch = body.get("default_branch")
+        return Repository(
+            str(full_name), private is not False, branch[:_MAX_BRANCH] if isinstance(branch, str) else None
+        )
 
     def find_commit(self, name: str, revision: str) -> str:
         """Return the current commit of a branch, a tag, an annotated tag or a commit (which may be abbreviated).
@@ -240,7 +245,9 @@ class GitHubApi:
             return ModelDisabledError(f"{name} is blocked on GitHub and cannot be downloaded.")
         if status == HTTPStatus.FORBIDDEN and "too_large" in text:
             return FileTooLargeError(
-                f"A file of {name} exceeds GitHub's limit of 100 MB for downloads without Git LFS. Store it in Git LFS."
+                f"A file of {name} exceeds GitHub's limit of 100 MB for downloads without Git LFS.",
+                remedy="Ask the owner of the repository to store the file in Git LFS, or exclude it with an ignore "
+                "pattern.",
             )
         if status == HTTPStatus.FORBIDDEN:
             sso = " and authorization for the single sign-on of its organization" if "x-github-sso" in headers else ""
@@ -251,15 +258,15 @@ class GitHubApi:
         if status == HTTPStatus.CONFLICT and revision is not None:
             return RevisionNotFoundError(f"The repository {name} is empty.")
         if status in (HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY) and revision is not None:
-            return RevisionNotFoundError(
-                f"Revision {revision!r} of {name} not found. Send a branch, a tag or a commit of 40 hex digits."
-            )
+            return RevisionNotFoundError(f"Revision {revision!r} of {name} not found.")
         if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
             return ModelNotFoundError(
                 f"GitHub has no repository {name}, or the token in {GITHUB_PARAMETER} cannot read it."
                 if self._find_token()
                 else f"GitHub has no public repository {name}. A private repository requires a token with read access "
-                f"in {GITHUB_PARAMETER}."
+                f"in {GITHUB_PARAMETER}.",
+                remedy="Check the owner and the name of the repository: they are in the URL of its page. If it is "
+                "private, ask an operator to configure a token that can read it.",
             )
         return UnexpectedResponseError(f"GitHub responded with status {status} for {name}.")
 

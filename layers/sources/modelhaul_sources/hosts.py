@@ -38,7 +38,8 @@ def parse_origin(url: str) -> Origin:
     match = _URL.fullmatch(url)
     if match is None:
         raise UntrustedHostError(
-            "Invalid URL (omitted: it may contain a signature). It must be an http or https URL without a user name."
+            "Invalid URL (omitted: it may contain a signature). It must be an http or https URL without a user name.",
+            remedy="Report the invalid URL to the operator of the source.",
         )
     scheme, host, port = match.groups()
     return Origin(scheme, host.strip("[]").lower(), int(port or _DEFAULT_PORTS[scheme]))
@@ -78,8 +79,13 @@ class HostPolicy:
         """Return the origin of an allowed URL. Raises UntrustedHostError."""
         origin = parse_origin(url)
         if not self._allows(origin):
-            cause = " Plain http is allowed on the local stack only." if origin.scheme == "http" else ""
-            raise UntrustedHostError(f"{origin} is not an allowed host.{cause}")
+            if origin.scheme == "http":
+                raise UntrustedHostError(
+                    f"{origin} is not an allowed host. Plain http is allowed on the local stack only.",
+                    remedy="Ask an operator to check that the configured URL of the source is an HTTPS URL. If it is, "
+                    "report the redirect to plain http to the operator of the source.",
+                )
+            raise UntrustedHostError(f"{origin} is not an allowed host.")
         return origin
 
     def check_address(self, host: str, address: str) -> None:
@@ -92,7 +98,11 @@ class HostPolicy:
         # Reserved addresses include the old form ::a.b.c.d, which some networks would route.
         never = ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast or ip.is_reserved
         if not self.local_mode and (never or not (ip.is_global or self._may_be_private(host))):
-            raise UntrustedHostError(f"{host} resolves to an address that is not on the public internet.")
+            raise UntrustedHostError(
+                f"{host} resolves to an address that is not on the public internet.",
+                remedy="If the host is yours and has a private address, ask an operator to add it to AllowedHosts. "
+                "Loopback and link-local addresses are never allowed.",
+            )
 
     def _allows(self, origin: Origin) -> bool:
         endpoint = parse_origin(self.endpoint)

@@ -1,8 +1,9 @@
 """The Hub's API through huggingface_hub, with the project's own errors and without the library's retries."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import lru_cache
 from http import HTTPStatus
 from itertools import islice, takewhile
@@ -36,6 +37,9 @@ from modelhaul_sources.references import check_revision
 from modelhaul_sources.tokens import HUB_PARAMETER
 
 _TIMEOUT = 10.0  # seconds to connect, and to receive the next bytes
+_MIN_SEARCH = 3  # characters
+_MAX_SEARCHED = 100  # models
+_MAX_SUGGESTED = 3
 _PAGES = {"tree", "blob", "resolve", "commits", "discussions"}  # path segments after a model's name in URLs
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _URL = re.compile(r"https?://|(?:www\.)?(?:huggingface\.co|hf\.co)/", re.IGNORECASE)
@@ -52,8 +56,12 @@ class HubApi:
     def resolve(self, name: str, revision: str, token: str | None) -> ResolvedModel:
         check_name(name)
         check_revision(revision)
-        with _translate_errors(self._endpoint, name, revision, token):
-            info = self._api.model_info(name, revision=revision, timeout=_TIMEOUT, token=token or False)
+        try:
+            with _translate_errors(self._endpoint, name, revision, token):
+                info = self._api.model_info(name, revision=revision, timeout=_TIMEOUT, token=token or False)
+        except ModelNotFoundError as error:
+            error.remedy = _describe_name_remedy(self._find_similar_names(name))
+            raise
         if info.disabled:
             raise _create_disabled_error(name)
         commit = str(info.sha)
@@ -87,6 +95,28 @@ class HubApi:
                 raise ValueError("incomplete description of a file")
         return UpstreamFile(found.etag, found.size, commit)
 
+    def _find_similar_names(self, name: str) -> list[str]:
+        """Return the most similar names of public models, at most three. One request, whose errors are ignored.
+
+        The Hub finds names that contain a text. Most mistypes are near the end of a name or in the owner's name.
+        """
+        bare = name.rpartition("/")[2].lower()
+        search = bare[: max(_MIN_SEARCH, len(bare) * 2 // 3)]
+        try:
+            with _translate_errors(self._endpoint, name, "main", None):
+                listed = self._api.list_models(search=search, sort="downloads", limit=_MAX_SEARCHED, token=False)
+                by_name = {model.id.lower(): model.id for model in islice(listed, _MAX_SEARCHED) if _is_name(model.id)}
+        except ModelhaulError:
+            return []
+        if "/" in name:
+            close = get_close_matches(name.lower(), by_name, n=_MAX_SUGGESTED)
+        else:
+            # Most models have an owner, which the name lacks. The names are in the order of their downloads.
+            bare_names = dict.fromkeys(found.rpartition("/")[2] for found in by_name)
+            similar = get_close_matches(bare, bare_names, n=_MAX_SUGGESTED)
+            close = [found for text in similar for found in by_name if found.rpartition("/")[2] == text]
+        return [by_name[found] for found in close[:_MAX_SUGGESTED]]
+
     def _check_access(self, name: str, token: str | None) -> None:
         """Check access to the files of a gated model, which the model's description does not show."""
         with _translate_errors(self._endpoint, name, "main", token):
@@ -107,12 +137,11 @@ def check_name(name: str) -> None:
         found = "/".join(islice(segments, 2))
         example = found if _is_name(found) else "google-bert/bert-base-uncased"
         raise InvalidReferenceError(
-            f"model_tag {name[:100]!r} is a URL. Send a model name, for example {example!r}.", part="name"
+            f"{name[:100]!r} is a URL. Use the name of the model, for example {example!r}.", part="name"
         )
     if revision and _is_name(bare):
         raise InvalidReferenceError(
-            f"model_tag {name[:200]!r} contains a revision. Send {bare!r} as model_tag and {revision[:100]!r} as "
-            "revision.",
+            f"{name[:200]!r} contains a revision. Use the name {bare!r} and the revision {revision[:100]!r}.",
             part="name",
         )
     if not _is_name(name):
@@ -163,16 +192,16 @@ def _create_error(  # noqa: PLR0911 - one for each condition
     if isinstance(error, DisabledRepoError) or status == HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS:
         return _create_disabled_error(name)
     if code == "RevisionNotFound":
-        return RevisionNotFoundError(
-            f"Revision {revision!r} of {name} not found. Send a branch, a tag or a commit of 40 hex digits."
-        )
+        return RevisionNotFoundError(f"Revision {revision!r} of {name} not found.")
     if code == "GatedRepo":
         remedy = (
             f"with the account that owns the token in {HUB_PARAMETER}."
             if authenticated
             else f"and configure a read token of your account in {HUB_PARAMETER}."
         )
-        return AccessRequiredError(f"{name} is gated. Accept its terms at {page} {remedy}")
+        return AccessRequiredError(
+            f"{name} is gated.", remedy=f"Accept its terms at {page} {remedy} Then submit the import again."
+        )
     if status == HTTPStatus.FORBIDDEN:
         return AccessRequiredError(
             f"The Hub denied access to {name}. The token in {HUB_PARAMETER} needs permission to read it."
@@ -185,9 +214,18 @@ def _create_error(  # noqa: PLR0911 - one for each condition
             f"The Hub has no model {name}, or the token in {HUB_PARAMETER} cannot read it."
             if authenticated
             else f"The Hub has no public model {name}. A private model requires a token with read access in "
-            f"{HUB_PARAMETER}."
+            f"{HUB_PARAMETER}.",
+            remedy=_describe_name_remedy([]),
         )
     return UnexpectedResponseError(f"The Hub responded with status {status} for {name}.")
+
+
+def _describe_name_remedy(similar: Sequence[str]) -> str:
+    suggestion = f" Similar names: {', '.join(similar)}." if similar else ""
+    return (
+        "Check the name: on the Hub it is OWNER/MODEL, as in the URL of the model's page, or only MODEL for some old "
+        f"models.{suggestion} If the model is private, ask an operator to configure a token that can read it."
+    )
 
 
 def _create_disabled_error(name: str) -> ModelDisabledError:

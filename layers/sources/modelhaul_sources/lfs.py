@@ -52,6 +52,10 @@ _DEFAULT_LIFETIME = 3600.0  # seconds; that of GitHub's download URLs
 _EXPIRY_MARGIN = 60.0  # seconds before its expiry at which a download URL is renewed
 _BANDWIDTH_EXCEEDED = 509
 _QUOTA_EXCEEDED = re.compile(r"lfs budget|data quota|bandwidth|over its quota", re.IGNORECASE)
+_MISSING_OBJECT_REMEDY = (
+    "Ask the owner of the repository to push the content (git lfs push --all origin), or exclude the file with an "
+    "ignore pattern. Then submit the import again."
+)
 _IGNORED_HEADERS = {"host", "content-length", "transfer-encoding", "connection", "range", "accept-encoding"}
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,100}")
 _HEADER_VALUE = re.compile(r"[ -~]{0,4096}")
@@ -239,10 +243,14 @@ def _create_object_error(code: int, text: str, path: str) -> ModelhaulError:
     match code:
         case HTTPStatus.NOT_FOUND:
             return FileMissingError(
-                f"{path} is a Git LFS pointer whose content was never pushed to the LFS server of the repository."
+                f"{path} is a Git LFS pointer whose content was never pushed to the LFS server of the repository.",
+                remedy=_MISSING_OBJECT_REMEDY,
             )
         case HTTPStatus.GONE:
-            return FileMissingError(f"{path} is a Git LFS pointer whose content was removed from the LFS server.")
+            return FileMissingError(
+                f"{path} is a Git LFS pointer whose content was removed from the LFS server.",
+                remedy=_MISSING_OBJECT_REMEDY,
+            )
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             return FileTooLargeError(f"{path} exceeds the size limit of the LFS server.")
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:

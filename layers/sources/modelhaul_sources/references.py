@@ -16,6 +16,6 @@ def check_revision(revision: str) -> None:
     size = len(revision.encode(errors="replace"))
     if not 0 < size <= _MAX_BYTES or _FORBIDDEN.search(revision) or not revision.isprintable():
         raise InvalidReferenceError(
-            f"Invalid revision {revision[:100]!r}. Send a branch, a tag or a commit of 40 hex digits.",
+            f"Invalid revision {revision[:100]!r}. Use a branch, a tag or a commit of 40 hex digits.",
             part="revision",
         )

@@ -68,7 +68,7 @@ class ModelDeleter:
             if current is None:
                 return True
             if current.status in (ModelStatus.IMPORTING, ModelStatus.WITHDRAWING):
-                raise ImportInProgressError(_describe_import(current), model_id=model_id, task_id=current.task_id)
+                raise _create_import_error(current)
             if current.status is ModelStatus.DELETING:
                 return False
             # The import ended between the two requests, so the model can be leased now.
@@ -140,10 +140,15 @@ def _read_files(model: Model, manifest: Any) -> Iterator[tuple[str, set[str]]]:
         yield model.resolved.prefix + entry["path"], {own, entry["source_digest"]}
 
 
-def _describe_import(model: Model) -> str:
+def _create_import_error(model: Model) -> ImportInProgressError:
+    name = model.resolved.name
     if model.status is ModelStatus.WITHDRAWING:
-        return (
-            f"The import of {model.resolved.name} failed during publication. No action is required: its files are "
-            "being removed automatically."
+        return ImportInProgressError(
+            f"The import of {name} failed during publication, and its files are being removed.",
+            model_id=model.model_id,
+            task_id=model.task_id,
+            remedy="No action is required: the files are removed automatically.",
         )
-    return f"{model.resolved.name} is being imported by task {model.task_id}."
+    return ImportInProgressError(
+        f"{name} is being imported by task {model.task_id}.", model_id=model.model_id, task_id=model.task_id
+    )

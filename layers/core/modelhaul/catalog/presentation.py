@@ -52,8 +52,8 @@ def present_task(task: Task) -> dict[str, Any]:
 
 
 def _present_error(error: TaskError | ModelError) -> dict[str, Any]:
-    remedy = {"remedy": TASK_REMEDIES[error.type]} if error.type in TASK_REMEDIES else {}
-    return {"type": error.type, "retryable": error.retryable, **remedy}
+    remedy = error.remedy or TASK_REMEDIES.get(error.type)
+    return {"type": error.type, "retryable": error.retryable, **({"remedy": remedy} if remedy else {})}
 
 
 def _present_model_error(model: Model) -> dict[str, Any]:

@@ -25,11 +25,13 @@ def check_claimable(task_id: str, found: Sequence[Model]) -> None:
         name = first.resolved.describe()
         if first.status is ModelStatus.DELETING:
             raise DeletionInProgressError(f"{name} is being deleted.", model_id=first.model_id)
-        raise ImportInProgressError(_describe_import(first), model_id=first.model_id, task_id=first.task_id)
-
-
-def _describe_import(model: Model) -> str:
-    name = model.resolved.describe()
-    if model.status is ModelStatus.WITHDRAWING:
-        return f"An import of {name} failed during publication, and its files are being removed."
-    return f"{name} is being imported by task {model.task_id}."
+        if first.status is ModelStatus.WITHDRAWING:
+            raise ImportInProgressError(
+                f"An import of {name} failed during publication, and its files are being removed.",
+                model_id=first.model_id,
+                task_id=first.task_id,
+                remedy="Submit the import again in 30 minutes.",
+            )
+        raise ImportInProgressError(
+            f"{name} is being imported by task {first.task_id}.", model_id=first.model_id, task_id=first.task_id
+        )

@@ -62,15 +62,18 @@ from typing import ClassVar, Literal
 class ModelhaulError(Exception):
     """Base class of all errors. `detail` tells the user what happened, with the invalid value.
 
-    `type` is a stable slug for programs. `retryable` says whether submitting again may succeed.
+    `type` is a stable slug for programs. `retryable` says whether submitting again may succeed. `remedy` says what to
+    do, if the remedy of the type (`modelhaul.domain.remedies`) does not suit this cause. Both texts are also shown in
+    a terminal, so they do not name fields and routes of the API.
     """
 
     type: ClassVar[str] = "internal-error"
     retryable: ClassVar[bool] = True
 
-    def __init__(self, detail: str) -> None:
+    def __init__(self, detail: str, *, remedy: str | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.remedy = remedy
 
 
 class PermanentError(ModelhaulError):
@@ -88,8 +91,8 @@ class InvalidReferenceError(PermanentError):
 
     type = "invalid-reference"
 
-    def __init__(self, detail: str, *, part: Part | None = None) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str, *, part: Part | None = None, remedy: str | None = None) -> None:
+        super().__init__(detail, remedy=remedy)
         self.part = part
 
 
@@ -142,8 +145,8 @@ class ImportInProgressError(PermanentError):
 
     type = "import-in-progress"
 
-    def __init__(self, detail: str, *, model_id: str, task_id: str) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str, *, model_id: str, task_id: str, remedy: str | None = None) -> None:
+        super().__init__(detail, remedy=remedy)
         self.model_id = model_id
         self.task_id = task_id
 

@@ -56,7 +56,10 @@ def choose_files(model: ResolvedModel, files: Sequence[SourceFile]) -> list[Sour
     paths = [file.path for file in files if file.kind is FileKind.FILE]
     matched = [path for path in paths if selection.matches(path)]
     if paths and not matched:
-        raise EmptyModelError(_describe_no_match(model, paths))
+        raise EmptyModelError(
+            _describe_no_match(model, paths),
+            remedy="Change the patterns so that they select files of the model. The message names some of them.",
+        )
     if selection.weights is not Weights.ALL:
         matched = _choose_weights(model, selection.weights, matched)
     chosen = set(matched)
@@ -71,13 +74,17 @@ def _choose_weights(model: ResolvedModel, weights: Weights, paths: Iterable[str]
         PurePosixPath(path).parent for path, kind in formats.items() if kind is _WANTED[weights] and not _is_index(path)
     }
     if not directories:
-        raise RequiredFilesError(_describe_missing(model, replaced))
+        raise RequiredFilesError(
+            _describe_missing(model, replaced),
+            remedy="Import all weights, or the weights in a format that the model has. If patterns exclude the "
+            "weights, change the patterns.",
+        )
     unreplaced = [p for p in replaced if not p.endswith(_ANY_DIRECTORY) and PurePosixPath(p).parent not in directories]
     if unreplaced:
         raise RequiredFilesError(
-            f"weights={weights} would exclude {_list_paths(unreplaced)} from {model.describe()}, but the directories "
-            f"of these files have no {weights} weights that replace them. Submit with weights=all, or exclude these "
-            "files with ignore_patterns."
+            f"The selection of {weights} weights would exclude {_list_paths(unreplaced)} from {model.describe()}, but "
+            f"the directories of these files have no {weights} weights that replace them.",
+            remedy="Import all weights, or exclude these files with ignore patterns.",
         )
     return [path for path in formats if path not in excluded]
 
@@ -95,18 +102,15 @@ def _describe_no_match(model: ResolvedModel, paths: Collection[str]) -> str:
     selection = model.selection
     allowed = Selection(selection.allow_patterns)
     if any(map(allowed.matches, paths)):
-        cause = f"The ignore_patterns {describe_patterns(selection.ignore_patterns)} exclude every file"
+        cause = f"The ignore patterns {describe_patterns(selection.ignore_patterns)} exclude every file"
     else:
-        cause = f"No file matches the allow_patterns {describe_patterns(selection.allow_patterns)}"
+        cause = f"No file matches the allow patterns {describe_patterns(selection.allow_patterns)}"
     return f"{cause} of {model.name}. Its files: {_list_paths(paths)}."
 
 
 def _describe_missing(model: ResolvedModel, others: Collection[str]) -> str:
     found = f", only {_list_paths(others)}" if others else ""
-    return (
-        f"{model.describe()} has no {model.selection.weights} weights{found}. Submit with weights=all, or change the "
-        "patterns."
-    )
+    return f"{model.describe()} has no {model.selection.weights} weights{found}."
 
 
 def _list_paths(paths: Collection[str]) -> str:

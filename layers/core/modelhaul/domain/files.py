@@ -124,7 +124,8 @@ class FileList:
             raise InvalidReferenceError(f"Path {path[:80]!r}… exceeds the S3 key limit of 1,024 bytes.")
         if path in self._seen:
             raise InvalidReferenceError(
-                f"The source lists the file {path!r} twice. Report the invalid file list to the operator of the source."
+                f"The source lists the file {path!r} twice.",
+                remedy="Report the invalid file list to the operator of the source.",
             )
         if file.size > MAX_FILE_SIZE:
             raise FileTooLargeError(f"{path} has {file.size:,} bytes. The limit for one file is 500 GB.")

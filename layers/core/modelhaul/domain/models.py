@@ -97,6 +97,7 @@ class ModelError:
     type: str
     detail: str
     retryable: bool
+    remedy: str | None = None
 
     def shorten(self) -> "ModelError":
         """Return a copy for a model's record, with a detail of at most 1,000 characters."""

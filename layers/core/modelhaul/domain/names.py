@@ -40,8 +40,9 @@ def clean_name(text: str) -> str:
     if not name or len(name) > _MAX_SEGMENT:
         raise InvalidReferenceError(
             f"Cannot derive a model name of 1 to {_MAX_SEGMENT} letters and digits from {text[:100]!r}. Rename the "
-            "file or directory, or send model_name.",
+            "file or directory, or choose a name for the model.",
             part="model_name",
+            remedy="Rename the file or directory, or choose a name for the model. Then submit the archive again.",
         )
     return name
 

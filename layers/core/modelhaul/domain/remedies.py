@@ -9,28 +9,28 @@ from collections.abc import Mapping
 from modelhaul.domain import errors
 
 _TASK_REMEDIES: Mapping[type[errors.PermanentError], str] = {
-    errors.InvalidReferenceError: "Rename the file or directory that the message names, and submit the import again.",
+    errors.InvalidReferenceError: "Rename the file or directory that the message names, or exclude it with an ignore "
+    "pattern. Then submit the import again.",
     errors.ModelNotFoundError: "Check that the model still exists under this name. If it is private, ask an operator "
     "to configure a token with read access.",
-    errors.RevisionNotFoundError: "Submit an existing branch, tag or commit that has files.",
+    errors.RevisionNotFoundError: "Import an existing branch, tag or commit that has files.",
     errors.AccessRequiredError: "Ask an operator to configure a token with read access to the model. If the model is "
     "gated, request access on its page first. Then submit the import again.",
     errors.ModelDisabledError: "Import another model. The source has disabled this one.",
     errors.ModelExistsError: "Use the existing model, or delete it and submit the import again.",
-    errors.ImportInProgressError: "Follow the task that the message names. If the message says that files are being "
-    "removed, submit the import again in 30 minutes.",
+    errors.ImportInProgressError: "Follow the task that the message names.",
     errors.DeletionInProgressError: "Wait a few minutes until the deletion ends, and submit the import again.",
     errors.ImportCancelledError: "Submit the import again to restart it. Verified files are reused.",
-    errors.FileMissingError: "If the file does not exist, ask the owner to upload it. If it exists, ask an operator to "
-    "check that the configured token can read its repository. Then submit the import again.",
-    errors.FileTooLargeError: "If the message names Git LFS, ask the owner to store the file in Git LFS. Otherwise ask "
-    "the owner to split the file. Then submit the import again.",
-    errors.EmptyModelError: "Submit a revision that has files, or patterns that match its files.",
-    errors.RequiredFilesError: "Add the files that the message names, or change the selection as it describes, and "
-    "submit the import again.",
-    errors.InvalidModelError: "Correct or add the files that the message names, and submit the import again.",
+    errors.FileMissingError: "Ask the owner of the repository to upload the file, or import another revision.",
+    errors.FileTooLargeError: "Ask the owner of the repository to split the file, or exclude the file with an ignore "
+    "pattern.",
+    errors.EmptyModelError: "Import a revision that has files.",
+    errors.RequiredFilesError: "Import a revision that has these files. If the repository is yours, add the files. If "
+    "it is not a model, import another repository.",
+    errors.InvalidModelError: "If the model is yours, correct or add the files that the message names. Otherwise "
+    "import another revision, or exclude the files with ignore patterns. Then submit the import again.",
     errors.UnsafeModelError: "Import the model in safetensors format (scikit-learn: skops), or exclude the unsafe file "
-    "(with ignore_patterns, or leave it out of the archive). If you trust the file, ask an operator to set "
+    "(with an ignore pattern, or leave it out of the archive). If you trust the file, ask an operator to set "
     "PicklePolicy to warn.",
     errors.ListingTooLongError: "Upload the files as a ZIP archive, or split the repository.",
     errors.SourceQuotaError: "Ask the repository's owner to raise the Git LFS budget, or submit the import again when "
@@ -46,8 +46,7 @@ _TASK_REMEDIES: Mapping[type[errors.PermanentError], str] = {
     errors.CredentialsRefusedError: "Ask an operator to check that the secret exists, holds a valid token and can be "
     "read by the functions, and submit the import again.",
     errors.UntrustedHostError: "If you trust the host that the message names, ask an operator to add it to "
-    "AllowedHosts. If the configured URL of the source is plain http, ask an operator to change it to HTTPS. If the "
-    "source returned an invalid URL, report it to the operator of the source.",
+    "AllowedHosts.",
     errors.RetriesExhaustedError: "Submit the import again later. Verified files are reused. If the error persists, "
     "ask an operator to search the logs for the task ID.",
     errors.StepCrashedError: "Submit the import again. If the error persists, ask an operator to search the logs for "
@@ -56,23 +55,19 @@ _TASK_REMEDIES: Mapping[type[errors.PermanentError], str] = {
 }
 
 _RETRY_LATER = "Retry the request after the number of seconds in the Retry-After header."
-_CORRECT = "Correct the values that the message names, and retry the request."
+_CORRECT = "Correct the values that the message names, and try again."
 # Remedies of errors that only requests fail with, or that differ between requests and tasks.
 _REQUEST_REMEDIES: Mapping[type[errors.ModelhaulError], str] = {
     errors.InvalidReferenceError: _CORRECT,
     errors.InvalidRepositoryError: _CORRECT,
     errors.InvalidFormError: "Send the archive in the field `file` of a multipart/form-data body, for example with "
     "curl -F file=@models.zip.",
-    errors.ModelNotFoundError: "Check the name or ID. GET /v1/models lists the available models. If the model is "
-    "private at its source, ask an operator to configure a token with read access.",
+    errors.ModelNotFoundError: "Check the ID. The list of models has the IDs of all imported models.",
     errors.ModelFileNotFoundError: "Use a path from the model's manifest, which GET /v1/models/{model_id} returns.",
-    errors.ImportInProgressError: "Follow or cancel the task that the message names. If the message says that files "
-    "are being removed, wait 30 minutes instead.",
+    errors.ImportInProgressError: "Follow or cancel the task that the message names.",
     errors.TaskNotFoundError: "Check the task ID. GET /v1/upload/tasks lists the tasks.",
     errors.TaskEndedError: "Read the task to see its result. DELETE /v1/models/{model_id} deletes an imported model.",
     errors.KeyNotFoundError: "Check the key ID. GET /v1/keys lists the keys.",
-    errors.ArchiveTooLargeError: "If the message names another upload method, use it. Otherwise split the archive, or "
-    "ask an operator to raise the limit that the message names.",
     errors.InvalidIdempotencyKeyError: "Omit the header, or send a valid Idempotency-Key, such as a UUID, if the route "
     "accepts one.",
     errors.IdempotencyKeyReusedError: "Use a new Idempotency-Key for each new request.",

@@ -53,7 +53,7 @@ class Selection:
         """Return a description for messages, of at most about 500 characters."""
         parts = [
             f"{name} {describe_patterns(patterns)}"
-            for name, patterns in (("allow_patterns", self.allow_patterns), ("ignore_patterns", self.ignore_patterns))
+            for name, patterns in (("allow", self.allow_patterns), ("ignore", self.ignore_patterns))
             if patterns
         ]
         if self.weights is not Weights.ALL:

@@ -62,9 +62,12 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class TaskError:
+    """Why a task failed, with the fields of `ModelhaulError`."""
+
     type: str
     detail: str
     retryable: bool
+    remedy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,15 +95,24 @@ _MAX_NAME_LENGTH = 100  # characters
 
 
 def create_problem(
-    kind: str, status: HTTPStatus, detail: str, *, headers: dict[str, str] | None = None, **extra: Any
+    kind: str,
+    status: HTTPStatus,
+    detail: str,
+    *,
+    remedy: str | None = None,
+    headers: dict[str, str] | None = None,
+    **extra: Any,
 ) -> Response[str]:
-    """Create RFC 9457 problem details, with the remedy for `kind`. `kind` is stable, so programs can compare `type`."""
+    """Create RFC 9457 problem details, with this remedy or the one for `kind`. `kind` is stable, so programs can
+    compare `type`.
+    """
+    remedy = remedy or PROBLEM_REMEDIES.get(kind)
     body = {
         "type": f"urn:modelhaul:problem:{kind}",
         "title": _TITLES.get(kind, status.phrase),
         "status": status.value,
         "detail": detail,
-        **({"remedy": PROBLEM_REMEDIES[kind]} if kind in PROBLEM_REMEDIES else {}),
+        **({"remedy": remedy} if remedy else {}),
         **extra,
     }
     return Response(
@@ -153,7 +162,7 @@ def create_error_response(error: errors.ModelhaulError) -> Response[str]:
     if (seconds := _find_retry_after(error, status)) is not None:
         extra["retry_after"] = seconds
         headers["Retry-After"] = str(seconds)
-    return create_problem(error.type, status, error.detail, headers=headers, **extra)
+    return create_problem(error.type, status, error.detail, remedy=error.remedy, headers=headers, **extra)
 
 
 def _find_retry_after(error: errors.ModelhaulError, status: HTTPStatus) -> int | None:

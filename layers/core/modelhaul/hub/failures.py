@@ -22,4 +22,4 @@ def compute_hold_end(error: ModelError | TaskError, failed_at: datetime) -> floa
 
 def describe_failed_import(error: ModelError | TaskError, failed_at: datetime) -> FailedImport:
     repeated_at = None if error.type in _CONTENT_ERRORS else compute_hold_end(error, failed_at)
-    return FailedImport(error.type, error.detail, repeated_at)
+    return FailedImport(error.type, error.detail, repeated_at, error.remedy)

@@ -38,7 +38,7 @@ def describe_remedy(name: str, revision: str) -> str:
 
 def describe_refusal(error: MissingModelError) -> HubError:
     """Return the error for a model whose import cannot start."""
-    message = f"{error.detail} {PROBLEM_REMEDIES.get(error.type, '')}".rstrip()
+    message = f"{error.detail} {error.remedy or PROBLEM_REMEDIES.get(error.type, '')}".rstrip()
     if error.retryable:
         return ImportUnavailableError(message, retry_after=_MAX_RETRY_AFTER)
     return _choose_error(error.type, message)
@@ -57,7 +57,7 @@ def describe_failure(name: str, revision: str, failure: FailedImport) -> HubErro
         outlook = (
             f"A request after {format_time(datetime.fromtimestamp(failure.repeated_at, UTC))} starts a new import."
         )
-    remedy = TASK_REMEDIES.get(failure.type, "")
+    remedy = failure.remedy or TASK_REMEDIES.get(failure.type, "")
     parts = [f"The import of {name} at {revision} failed.", failure.detail, remedy, outlook]
     return _choose_error(failure.type, " ".join(filter(None, parts)))
 

@@ -118,7 +118,7 @@ class TaskFinisher:
     ) -> bool:
         ended = self.imports.fail_import(
             task_id,
-            TaskError(error.type, error.detail, error.retryable),
+            TaskError(error.type, error.detail, error.retryable, error.remedy),
             stage=stage,
             check_at=self.clock() + _GRACE,
             failed=failed,

@@ -55,7 +55,7 @@ class MissingModelImporter:
                 task_id = None
             model = self._find_model(model_id) if upstream else None
         except ModelhaulError as error:
-            return MissingModel(error=MissingModelError(error.type, error.detail, error.retryable))
+            return MissingModel(error=MissingModelError(error.type, error.detail, error.retryable, error.remedy))
         if upstream is None or model is None or model.status is not ModelStatus.IMPORTING:
             return MissingModel(task_id)
         return MissingModel(model.task_id, upstream=self._read_upstream(model, upstream))

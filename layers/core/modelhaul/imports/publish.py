@@ -112,7 +112,7 @@ class Publisher:
             self.queue.send([message.model_copy(update={"attempt": 1, "resumed": True})])
             logger.info("inspection paused: out of time", extra={"task_id": task.id})
             return False
-        failed = {model_id: ModelError(e.type, e.detail, e.retryable) for model_id, e in errors.items()}
+        failed = {model_id: ModelError(e.type, e.detail, e.retryable, e.remedy) for model_id, e in errors.items()}
         if not gates:
             self.finisher.fail(task.id, _join_errors(files.models, errors), failed)
             return False

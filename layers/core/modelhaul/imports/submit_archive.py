@@ -55,8 +55,8 @@ class ArchiveSubmitter:
         """
         if len(body) > MAX_POSTED:
             raise ArchiveTooLargeError(
-                f"The archive has {len(body):,} bytes; the limit for one request is {MAX_POSTED:,}. "
-                f"{LARGE_ARCHIVE_REMEDY}"
+                f"The archive has {len(body):,} bytes; the limit for one request is {MAX_POSTED:,}.",
+                remedy=LARGE_ARCHIVE_REMEDY,
             )
         task_id = str(uuid.uuid4())
         now = self.clock()
@@ -128,7 +128,7 @@ def check_file_name(file_name: str) -> str:
     name = PurePosixPath(file_name.replace("\\", "/")).name
     if not name.lower().endswith(".zip") or len(name) > _MAX_FILE_NAME or not name.isprintable():
         raise InvalidReferenceError(
-            f"Invalid file_name {file_name[:100]!r}. It must end with .zip and have up to {_MAX_FILE_NAME} printable "
+            f"Invalid file name {file_name[:100]!r}. It must end with .zip and have up to {_MAX_FILE_NAME} printable "
             "characters.",
             part="file_name",
         )

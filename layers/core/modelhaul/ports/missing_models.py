@@ -61,6 +61,7 @@ class MissingModelError:
     type: str
     detail: str
     retryable: bool
+    remedy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class FailedImport:
     type: str
     detail: str
     repeated_at: float | None
+    remedy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,7 +194,8 @@ class FileTransfer:
         if not mover.is_resumable and mover.has_parts:
             raise FileTooLargeError(
                 f"The transfer of {self.file.path} did not finish within one function invocation, and cannot be "
-                "resumed because libcrypto 3 is not available. Ask an operator to check the runtime of the functions."
+                "resumed because libcrypto 3 is not available.",
+                remedy="Ask an operator to check the runtime of the functions.",
             )
 
     def _finish(self, lease: Lease) -> Moved:

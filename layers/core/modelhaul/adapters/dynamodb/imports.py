@@ -160,7 +160,7 @@ class DynamoDBImportRepository(ImportRepository):
         check_at: float,
         failed: Mapping[str, ModelError] = MappingProxyType({}),
     ) -> bool:
-        shared = ModelError(error.type, error.detail, error.retryable)
+        shared = ModelError(error.type, error.detail, error.retryable, error.remedy)
         token = str(uuid.uuid4())
 
         def fail() -> bool:

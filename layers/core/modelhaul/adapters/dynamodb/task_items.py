@@ -37,6 +37,7 @@ class ErrorMap(MapAttribute[str, Any]):
     type = UnicodeAttribute()
     detail = UnicodeAttribute()
     retryable = BooleanAttribute()
+    remedy = UnicodeAttribute(null=True)
 
 
 class TasksByCheck(GlobalSecondaryIndex["TaskItem"]):  # type: ignore[no-untyped-call]
@@ -170,15 +171,16 @@ def pack_skipped(skipped: Sequence[SkippedDirectory]) -> bytes:
 
 
 def _to_task_error(error: ErrorMap | None) -> TaskError | None:
-    return None if error is None else TaskError(error.type, error.detail, error.retryable)
+    return None if error is None else TaskError(error.type, error.detail, error.retryable, error.remedy)
 
 
 def to_model_error(error: ErrorMap | None) -> ModelError | None:
-    return None if error is None else ModelError(error.type, error.detail, error.retryable)
+    return None if error is None else ModelError(error.type, error.detail, error.retryable, error.remedy)
 
 
 def from_error(error: TaskError | ModelError) -> dict[str, object]:
-    return {"type": error.type, "detail": error.detail, "retryable": error.retryable}
+    remedy = {"remedy": error.remedy} if error.remedy else {}
+    return {"type": error.type, "detail": error.detail, "retryable": error.retryable, **remedy}
 
 
 def pack_selection(selection: Selection) -> bytes | None:

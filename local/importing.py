@@ -151,7 +151,14 @@ def print_commands(
     url, key = state.api_url, f"-H 'x-api-key: {state.api_key}'"
     json_type = "-H 'content-type: application/json'"
     path = sample.relative_to(ROOT, walk_up=True)
-    upload = json.dumps({"file_name": sample.name, "size": sample.stat().st_size, "model_name": "my-larger-models"})
+    upload = json.dumps(
+        {
+            "file_name": sample.name,
+            "size": sample.stat().st_size,
+            "model_name": "my-larger-models",
+            "single_put": True,
+        }
+    )
     model = json.dumps({"model_tag": SAMPLE_MODEL, "revision": "main"})
     credentials = " ".join(f"{name}={value}" for name, value in CREDENTIALS.items())
     copy_command, endpoint = f"{credentials} aws s3 cp", f"--endpoint-url {state.aws_endpoint_url}"

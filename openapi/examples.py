@@ -257,8 +257,9 @@ EXAMPLES: dict[str, Example] = {
         problems=(
             _catch(huggingface_api.check_name, f"https://huggingface.co/{_BERT.name}"),
             errors.ModelNotFoundError(
-                "The Hub has no public model google-bert/bert. A private model requires a token with read access in "
-                "HuggingFaceTokenSecret."
+                "The Hub has no public model google-bert/bert-base-uncasd. A private model requires a token with read "
+                "access in HuggingFaceTokenSecret.",
+                remedy=huggingface_api.describe_name_remedy(["google-bert/bert-base-uncased"]),
             ),
         ),
     ),
@@ -268,13 +269,15 @@ EXAMPLES: dict[str, Example] = {
         problems=(
             errors.ModelNotFoundError(
                 "GitHub has no public repository OWNER/REPOSITORY. A private repository requires a token with read "
-                "access in GitHubTokenSecret."
+                "access in GitHubTokenSecret.",
+                remedy="Check the owner and the name of the repository: they are in the URL of its page. If it is "
+                "private, ask an operator to configure a token that can read it.",
             ),
         ),
     ),
     "POST /upload/local": Example(
         {_CREATED: _show_upload()},
-        {"file_name": "models.zip", "size": 3_000_000_000, "model_name": "my-model"},
+        {"file_name": "models.zip", "size": 50_000_000, "model_name": "my-model"},
         headers=accept_models(AWAITED).headers,
         problems=(_catch(check_file_name, "models.rar"),),
     ),

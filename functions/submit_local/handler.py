@@ -29,6 +29,11 @@ class LargeUpload(BaseModel):
     file_name: str = Field(min_length=1, max_length=1024, examples=["models.zip"])
     size: int = Field(gt=0, description="Size of the archive in bytes.")
     model_name: str | None = Field(default=None, min_length=1, max_length=300)
+    single_put: bool = Field(
+        default=False,
+        description="Upload the archive with one PUT, which `curl -T` can send. Allowed up to 5 GB. By default, "
+        "archives above 64 MB are uploaded in parts.",
+    )
 
 
 def describe_upload() -> dict[str, Any]:
@@ -100,5 +105,5 @@ def submit_local(model_name: Annotated[str | None, Query(min_length=1, max_lengt
         raise errors.InvalidFormError("The body is a ZIP archive, not a form with an archive.")
     upload = read_json(LargeUpload, app.current_event)
     name = choose_name(model_name, upload.model_name)
-    task, ticket = submitter.open_upload(upload.file_name, upload.size, name)
+    task, ticket = submitter.open_upload(upload.file_name, upload.size, name, single_put=upload.single_put)
     return accept_upload(task, ticket)

@@ -77,7 +77,7 @@ def remote(client: "S3Client | None", bucket: str) -> S3ArchiveStore:
     """One to which addresses lead, and which asks for parts above 5 MiB."""
     if client is None:
         pytest.skip("nothing listens at the fake's addresses")
-    return S3ArchiveStore(client, bucket, max_put_size=5 * MIB, min_part_size=5 * MIB)
+    return S3ArchiveStore(client, bucket, parts_above=5 * MIB, min_part_size=5 * MIB)
 
 
 def read_on(stream: ByteStream, size: int = 1 << 30, step: int = 64 * 1024) -> bytes:
@@ -192,9 +192,13 @@ def test_delete_takes_that_archive_only(store: ArchiveStore) -> None:
     assert store.find_archive("a.zip/b.zip") is not None
 
 
-@pytest.mark.parametrize("size", [0, 1, 5 * GIB])
-def test_up_to_5_gib_are_one_put(store: ArchiveStore, client: "S3Client | None", clock: ManualClock, size: int) -> None:
-    ticket = store.open_upload("uploads/1.zip", size, seconds=3600)
+@pytest.mark.parametrize(
+    ("size", "single_put"), [(0, False), (1, False), (64_000_000, False), (64_000_001, True), (5 * GIB, True)]
+)
+def test_small_and_requested_uploads_are_one_put(
+    store: ArchiveStore, client: "S3Client | None", clock: ManualClock, size: int, single_put: bool
+) -> None:
+    ticket = store.open_upload("uploads/1.zip", size, seconds=3600, single_put=single_put)
     assert ticket.put_url
     assert (ticket.parts, ticket.complete_url, ticket.abort_url, ticket.upload_id) == ((), None, None, None)
     assert ticket.expires_at == datetime.fromtimestamp(clock.now, UTC) + timedelta(hours=1)
@@ -205,14 +209,15 @@ def test_up_to_5_gib_are_one_put(store: ArchiveStore, client: "S3Client | None",
 @pytest.mark.parametrize(
     ("size", "count", "part_size"),
     [
-        (5 * GIB + 1, 52, 100 * MIB),
-        (1000 * 100 * MIB, 1000, 100 * MIB),
-        (1000 * 100 * MIB + 1, 991, 101 * MIB),
+        (64_000_001, 4, 16 * MIB),
+        (5 * GIB, 320, 16 * MIB),
+        (1000 * 16 * MIB, 1000, 16 * MIB),
+        (1000 * 16 * MIB + 1, 942, 17 * MIB),
         (1000 * 5 * GIB, 1000, 5 * GIB),
     ],
     ids=str,
 )
-def test_more_than_5_gib_are_parts(
+def test_more_than_64_mb_are_parts(
     store: ArchiveStore, client: "S3Client | None", clock: ManualClock, size: int, count: int, part_size: int
 ) -> None:
     ticket = store.open_upload("uploads/1.zip", size, seconds=3600)
@@ -225,6 +230,11 @@ def test_more_than_5_gib_are_parts(
     assert ticket.complete_url
     assert ticket.abort_url
     assert list_uploads(store, client) == [("uploads/1.zip", ticket.upload_id)]
+
+
+def test_more_than_5_gib_are_no_single_put(store: ArchiveStore) -> None:
+    with pytest.raises(ValueError, match="one PUT"):
+        store.open_upload("uploads/1.zip", 5 * GIB + 1, seconds=3600, single_put=True)
 
 
 def test_more_than_1_000_parts_are_refused(store: ArchiveStore, client: "S3Client | None") -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from modelhaul.domain.archives import UploadPart, UploadTicket
+from modelhaul.domain.archives import MAX_PUT_SIZE, UploadPart, UploadTicket
 from modelhaul.domain.errors import ArchiveReplacedError, SourceUnavailableError, UnexpectedResponseError
 from modelhaul.domain.objects import ObjectRange
 from modelhaul.ports.byte_streams import ByteStream
@@ -73,12 +73,14 @@ class InMemoryArchiveStore:
         with self._lock:
             self._archives.pop(key, None)
 
-    def open_upload(self, key: str, size: int, *, seconds: float) -> UploadTicket:
+    def open_upload(self, key: str, size: int, *, seconds: float, single_put: bool = False) -> UploadTicket:
         expires_at = datetime.fromtimestamp(self._clock() + seconds, UTC)
         url = f"memory://{self.bucket}/{quote(key)}"
-        if size <= 5 * 1024 * _MIB:
+        if single_put and size > MAX_PUT_SIZE:
+            raise ValueError(f"{size:,} bytes exceed one PUT.")
+        if single_put or size <= 64_000_000:
             return UploadTicket(expires_at, put_url=url)
-        part_size = max(100 * _MIB, math.ceil(size / 1000 / _MIB) * _MIB)
+        part_size = max(16 * _MIB, math.ceil(size / 1000 / _MIB) * _MIB)
         if part_size > 5 * 1024 * _MIB:
             raise ValueError(f"{size:,} bytes exceed 1,000 parts.")
         with self._lock:

@@ -231,7 +231,7 @@ class AuditedDeployment(Deployment):
         self.store = cast("Any", S3ObjectStore(self.s3, "models-bucket", single_copy_limit=PART, copy_part_size=PART))
         self.archives = cast(
             "Any",
-            S3ArchiveStore(self.s3, "incoming-bucket", clock=self.clock, max_put_size=10 * PART, min_part_size=PART),
+            S3ArchiveStore(self.s3, "incoming-bucket", clock=self.clock, parts_above=10 * PART, min_part_size=PART),
         )
         sqs = create_sqs_client(REGION)
         urls = {kind: sqs.create_queue(QueueName=name)["QueueUrl"] for kind, name in QUEUES.items()}

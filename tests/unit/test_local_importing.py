@@ -411,6 +411,7 @@ def test_printed_upload_uses_a_presigned_url(stack: FakeStack, sample: Path, she
         "file_name": "sample.zip",
         "size": sample.stat().st_size,
         "model_name": "my-larger-models",
+        "single_put": True,
     }
     assert (sent.method, sent.path) == ("PUT", UPLOAD)
     assert sent.query == {"X-Amz-Expires": ["9"], "X-Amz-Signature": ["a/b"]}
@@ -445,7 +446,7 @@ def test_printed_client_commands_use_the_stack(stack: FakeStack, shell: Shell) -
     (configure,) = [line for line in shell.commands if "export" in line]
     (list_tasks,) = [line for line in shell.commands if line.endswith("modelhaul tasks")]
     printed = replace(shell, commands=[f"{configure}; {list_tasks}"]).run("tasks")
-    assert printed.split() == ["TASK", "CREATED", "STAGE", "SIZE", "SOURCE", "MODEL"]
+    assert printed.split() == ["ID", "STAGE", "SIZE", "AGE", "REV", "COMMIT", "NAME"]
     assert [request.path for request in stack.requests] == [f"{API}/upload/tasks"]
 
 

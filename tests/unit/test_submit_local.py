@@ -150,6 +150,32 @@ def test_too_large_for_a_post_is_413_with_the_way_to_go(deployment: Deployment) 
     assert "file_name" in problem["remedy"]
 
 
+@pytest.mark.parametrize(
+    ("size", "options", "parts"),
+    [
+        (64_000_000, {}, 0),
+        (64_000_001, {}, 4),
+        (5 * 1024**3, {}, 320),
+        (5 * 1024**3, {"single_put": True}, 0),
+        (10_000_000, {"single_put": False}, 0),
+    ],
+)
+def test_large_upload_has_parts_unless_one_put_is_requested(
+    deployment: Deployment, size: int, options: dict[str, bool], parts: int
+) -> None:
+    answer = post_json({"file_name": "models.zip", "size": size, **options})
+    assert answer.status == 201, answer.text
+    upload = answer.body["upload"]
+    assert len(upload.get("parts", [])) == parts
+    assert (upload.get("method") == "PUT") == (parts == 0)
+
+
+def test_one_put_above_5_gb_is_413_with_the_way_to_go(deployment: Deployment) -> None:
+    answer = post_json({"file_name": "models.zip", "size": 5 * 1024**3 + 1, "single_put": True})
+    problem = check_problem(answer, 413, "archive-too-large")
+    assert "without single_put" in problem["remedy"]
+
+
 @pytest.mark.parametrize("content_type", ["application/zip", "application/octet-stream", "application/json"])
 @pytest.mark.parametrize("encoded", [True, False])
 def test_raw_archive_is_400_with_the_form_to_send(deployment: Deployment, content_type: str, encoded: bool) -> None:
@@ -287,7 +313,7 @@ def test_a_large_form_is_read_without_a_file(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_json_is_answered_with_where_to_send_the_bytes(deployment: Deployment) -> None:
-    answer = post_json({"file_name": "big.zip", "size": 4 * 1024**3, "model_name": "mine"})
+    answer = post_json({"file_name": "big.zip", "size": 50_000_000, "model_name": "mine"})
     assert answer.status == 201
     task = get(answer.headers["location"].removeprefix("/v1")).body
     assert (task["stage"], task["task_status"], task["model_tag"]) == ("UPLOADING", "PENDING", "mine")

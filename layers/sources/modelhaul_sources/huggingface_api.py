@@ -60,7 +60,7 @@ class HubApi:
             with _translate_errors(self._endpoint, name, revision, token):
                 info = self._api.model_info(name, revision=revision, timeout=_TIMEOUT, token=token or False)
         except ModelNotFoundError as error:
-            error.remedy = _describe_name_remedy(self._find_similar_names(name))
+            error.remedy = describe_name_remedy(self._find_similar_names(name))
             raise
         if info.disabled:
             raise _create_disabled_error(name)
@@ -215,12 +215,13 @@ def _create_error(  # noqa: PLR0911 - one for each condition
             if authenticated
             else f"The Hub has no public model {name}. A private model requires a token with read access in "
             f"{HUB_PARAMETER}.",
-            remedy=_describe_name_remedy([]),
+            remedy=describe_name_remedy([]),
         )
     return UnexpectedResponseError(f"The Hub responded with status {status} for {name}.")
 
 
-def _describe_name_remedy(similar: Sequence[str]) -> str:
+def describe_name_remedy(similar: Sequence[str]) -> str:
+    """Return the remedy for a name that the Hub does not know. `similar`: existing names."""
     suggestion = f" Similar names: {', '.join(similar)}." if similar else ""
     return (
         "Check the name: on the Hub it is OWNER/MODEL, as in the URL of the model's page, or only MODEL for some old "

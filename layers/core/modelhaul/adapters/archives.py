@@ -23,7 +23,7 @@ from modelhaul.adapters.s3_client import (
     strip_quotes,
     translate_errors,
 )
-from modelhaul.domain.archives import UploadPart, UploadTicket
+from modelhaul.domain.archives import MAX_PUT_SIZE, UploadPart, UploadTicket
 from modelhaul.domain.errors import (
     ArchiveReplacedError,
     SourceUnavailableError,
@@ -42,9 +42,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MIB = 1024 * 1024
-# https://docs.aws.amazon.com/AmazonS3/latest/userguide/upload-objects.html
-_MAX_PUT_SIZE = 5 * 1024 * _MIB
-_MIN_PART_SIZE = 100 * _MIB
+_PARTS_ABOVE = 64_000_000  # bytes; an interrupted PUT restarts at the first byte
+_MIN_PART_SIZE = 16 * _MIB
 _MAX_PARTS = 1000
 _READ_SIZE = _MIB
 _MAX_REOPENS = 3
@@ -59,7 +58,7 @@ _CONDITION_CODES = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchK
 class S3ArchiveStore:
     """The incoming bucket. Thread-safe. `client` must come from `create_s3_client`.
 
-    Archives above `max_put_size` bytes are uploaded in parts of at least `min_part_size` bytes.
+    Archives above `parts_above` bytes are uploaded in parts of at least `min_part_size` bytes.
     """
 
     def __init__(
@@ -68,13 +67,13 @@ class S3ArchiveStore:
         bucket: str,
         *,
         clock: Clock = time.time,
-        max_put_size: int = _MAX_PUT_SIZE,
+        parts_above: int = _PARTS_ABOVE,
         min_part_size: int = _MIN_PART_SIZE,
     ) -> None:
         self.bucket = bucket
         self._client = client
         self._clock = clock
-        self._max_put_size = max_put_size
+        self._parts_above = parts_above
         self._min_part_size = min_part_size
 
     def find_archive(self, key: str) -> tuple[int, str] | None:
@@ -94,14 +93,14 @@ class S3ArchiveStore:
         with translate_errors("DeleteObject"):
             self._client.delete_object(Bucket=self.bucket, Key=key)
 
-    def open_upload(self, key: str, size: int, *, seconds: float) -> UploadTicket:
+    def open_upload(self, key: str, size: int, *, seconds: float, single_put: bool = False) -> UploadTicket:
         """Return presigned URLs to upload exactly `size` bytes.
 
         Content-Length is a signed header of each URL, so that S3 rejects any other number of bytes
         (https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html). A URL expires earlier than
         `seconds` if the credentials that signed it expire earlier.
 
-        Raises ValueError if 1,000 parts of 5 GiB are not sufficient.
+        Raises ValueError if a single PUT or 1,000 parts of 5 GiB are not sufficient.
         """
         expires_at = datetime.fromtimestamp(self._clock() + seconds, UTC)
 
@@ -111,7 +110,9 @@ class S3ArchiveStore:
                     operation, {"Bucket": self.bucket, "Key": key, **parameters}, ExpiresIn=math.floor(seconds)
                 )
 
-        if size <= self._max_put_size:
+        if single_put and size > MAX_PUT_SIZE:
+            raise ValueError(f"{size:,} bytes exceed one PUT.")
+        if single_put or size <= self._parts_above:
             return UploadTicket(expires_at, put_url=presign("put_object", ContentLength=size))
         part_size = max(self._min_part_size, math.ceil(size / _MAX_PARTS / _MIB) * _MIB)
         if part_size > MAX_PART_SIZE:

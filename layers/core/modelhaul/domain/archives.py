@@ -28,6 +28,10 @@ class SkippedDirectory:
     lacks: tuple[str, ...]
 
 
+MAX_PUT_SIZE = 5 * 1024**3
+"""Bytes that S3 accepts in one PUT: https://docs.aws.amazon.com/AmazonS3/latest/userguide/upload-objects.html"""
+
+
 @dataclass(frozen=True, slots=True)
 class UploadPart:
     """A part of a multipart upload: PUT bytes `start` to `end` (excluded) of the file to `url`."""

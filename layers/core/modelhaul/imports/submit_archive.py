@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from modelhaul.archives.models import inspect_archive
 from modelhaul.archives.reader import ArchiveReader, open_memory
 from modelhaul.archives.rules import ArchiveRules
-from modelhaul.domain.archives import Archive, UploadTicket
+from modelhaul.domain.archives import MAX_PUT_SIZE, Archive, UploadTicket
 from modelhaul.domain.errors import ArchiveTooLargeError, InvalidReferenceError, ModelhaulError, StorageUnavailableError
 from modelhaul.domain.keys import POSTED, UPLOADED
 from modelhaul.domain.models import Source
@@ -90,8 +90,12 @@ class ArchiveSubmitter:
         request_plan(task, self.queue, self.metrics, context)
         return task
 
-    def open_upload(self, file_name: str, size: int, model_name: str | None) -> tuple[Task, UploadTicket]:
+    def open_upload(
+        self, file_name: str, size: int, model_name: str | None, *, single_put: bool = False
+    ) -> tuple[Task, UploadTicket]:
         """Accept an archive of `size` bytes that the client uploads within twelve hours. Its arrival starts the task.
+
+        `single_put`: the client does not upload in parts, although an interrupted upload then starts again.
 
         Raises ArchiveTooLargeError, InvalidReferenceError.
         """
@@ -100,12 +104,17 @@ class ArchiveSubmitter:
                 f"The archive has {size:,} bytes; the limit is {self.rules.limits.max_total_bytes:,} "
                 "(parameter ArchiveMaxTotalBytes)."
             )
+        if single_put and size > MAX_PUT_SIZE:
+            raise ArchiveTooLargeError(
+                f"The archive has {size:,} bytes; the limit for a single PUT is {MAX_PUT_SIZE:,}.",
+                remedy="Send the request without single_put, and upload the archive in parts.",
+            )
         file_name = check_file_name(file_name)
         task_id = str(uuid.uuid4())
         now = self.clock()
         moment = datetime.fromtimestamp(now, UTC)
         archive = Archive(f"{UPLOADED}{task_id}.zip", file_name, _check_name(model_name), size)
-        ticket = self.archives.open_upload(archive.key, size, seconds=UPLOAD_SECONDS)
+        ticket = self.archives.open_upload(archive.key, size, seconds=UPLOAD_SECONDS, single_put=single_put)
         task = Task(
             id=task_id,
             source=Source.LOCAL,

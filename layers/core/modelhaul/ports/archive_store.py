@@ -30,10 +30,11 @@ class ArchiveStore(Protocol):
     def delete_archive(self, key: str) -> None:
         """Delete the archive. No-op if it does not exist."""
 
-    def open_upload(self, key: str, size: int, *, seconds: float) -> UploadTicket:
+    def open_upload(self, key: str, size: int, *, seconds: float, single_put: bool = False) -> UploadTicket:
         """Return presigned permission to upload exactly `size` bytes to `key` within `seconds`.
 
-        Up to 5 GB the upload is a single PUT, above 5 GB it has at most 1,000 parts.
+        Up to 64 MB, and with `single_put` up to MAX_PUT_SIZE, the upload is a single PUT. A larger upload has at most
+        1,000 parts, which can be sent concurrently and again.
         """
 
     def abort_uploads(self, key: str) -> None:

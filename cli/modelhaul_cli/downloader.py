@@ -128,6 +128,7 @@ class Downloader:
 
     def _complete(self, model_id: str, file: ModelFile, partial: "PartialFile", outage: Outage) -> None:
         """Download the missing bytes of the partial file, then verify the complete content."""
+        outage.note_activity()  # reading the partial file may have taken minutes
         if partial.size > file.size:
             partial.restart()
         if partial.size < file.size:
@@ -137,7 +138,7 @@ class Downloader:
                     partial.restart()
                 for chunk in response.raw.stream(CHUNK_SIZE, decode_content=False):
                     partial.add(chunk)
-                    outage.note_received()
+                    outage.note_response()
         if partial.size < file.size:
             raise UnavailableError(
                 "Incomplete download", f"The download of {file.path} ended after {partial.size} of {file.size} bytes."

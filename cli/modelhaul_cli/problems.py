@@ -123,10 +123,14 @@ def read_problem(response: requests.Response) -> dict[str, Any] | None:
         body = response.json()
     except ValueError:
         body = None
-    if isinstance(body, dict) and ("title" in body or "detail" in body):
+    # Other servers also send JSON with a detail.
+    if isinstance(body, dict) and read_problem_type(body):
         return body
     if _is_missing_signature(response):
-        detail = "Either the API requires signed requests (AuthMode=IAM), or the route does not exist."
+        detail = (
+            f"{describe_request(response)} returned {response.status_code}. Either the API requires signed requests "
+            "(AuthMode=IAM), or it has no such route."
+        )
         return {"type": _PREFIX + _NOT_SIGNED, "title": "The API rejected the request", "status": 403, "detail": detail}
     if response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         # API Gateway returns only "Forbidden", also for an unknown route.

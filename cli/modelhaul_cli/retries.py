@@ -19,23 +19,23 @@ MAX_OUTAGE = 35.0
 
 
 class Outage:
-    """The time that a server has not responded, over several attempts. The time in which bytes are sent does not count,
-    and received bytes end the outage.
+    """The time that a server has not responded, over several attempts. The time until the last activity of an attempt,
+    such as sent bytes, does not count, and a response ends the outage.
     """
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self._idle_since = time.monotonic()
 
-    def note_sent(self) -> None:
+    def note_activity(self) -> None:
         self._idle_since = time.monotonic()
 
-    def note_received(self) -> None:
+    def note_response(self) -> None:
         self.seconds = 0.0
         self._idle_since = time.monotonic()
 
     def add_failure(self, pause: float) -> None:
-        """Add the time since the last byte, and the seconds until the next attempt."""
+        """Add the time since the last activity, and the seconds until the next attempt."""
         now = time.monotonic()
         self.seconds += now - self._idle_since + pause
         self._idle_since = now + pause
@@ -55,7 +55,7 @@ def iterate_attempts(
     def is_last(state: tenacity.RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
         if not isinstance(error, UnreachableError):
-            measured.note_received()
+            measured.note_response()
             return state.attempt_number >= MAX_ATTEMPTS
         measured.add_failure(state.upcoming_sleep)
         return measured.seconds >= MAX_OUTAGE or (not patient and state.attempt_number >= MAX_ATTEMPTS)

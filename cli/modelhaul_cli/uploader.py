@@ -187,7 +187,7 @@ class ArchiveUploader:
 
         def count(sent: int) -> None:
             counter.add(sent)
-            outage.note_sent()
+            outage.note_activity()
 
         for attempt in iterate_attempts(self.screen.print_status, outage=outage):
             body = FileSlice(archive.path, part["start"], part["end"], count=count, stopped=stopped)

@@ -176,6 +176,7 @@ def test_other_services_are_detected(api: ApiServer, command_line: CommandLine) 
         create_json_response(200, []),
         create_json_response(302, {}, Location="/login"),
         Response(404, b"<html>"),
+        create_json_response(404, {"detail": "Not Found"}),
         create_json_response(405, {"message": "Method Not Allowed"}),
     ):
         api.faults = [Fault("GET", "", response=response)]

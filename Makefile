@@ -37,7 +37,8 @@ help: ## show this help
 	@echo
 	@echo "Options of run, up and down: STACK=name (run several stacks at the same time)."
 	@echo "Options of run and up: UPSTREAM=internet|loopback|auto (Hub and GitHub: public servers, local test servers, or"
-	@echo "  the public servers if they are reachable), HF_ENDPOINT=url (Hub-compatible server), STACK_PORT=number,"
+	@echo "  the public servers if they are reachable), HF_ENDPOINT=url (Hub-compatible server),"
+	@echo "  STACK_PORT=number (port of MiniStack; the API and the Hub read API get the next two ports),"
 	@echo "  GITHUB_API_URL=url GITHUB_URL=url [GITHUB_RAW_URL=url] (GitHub-compatible server),"
 	@echo "  HUB_ON_MISS=NOT_FOUND|IMPORT|REDIRECT (what Hub clients get for a model that is not imported)."
 	@echo "Option of run: RUN_EXIT=1 (stop the stack after the imports)."

@@ -239,7 +239,7 @@ serves no content, so that each file requires HEAD and GET, and a GET to S3. The
 key, and API Gateway rejects it.
 
 The large files alone, from their signed URLs at the same time and without a client, take {at_hub} s from the
-CDN of the loopback Hub and {at_s3} s from MiniStack's S3, which has them in memory.
+CDN of the loopback Hub and {at_s3} s from MiniStack's S3, which maps their files.
 
 Milliseconds of a request on an open connection, medians of {run.scale_count(_REQUESTS)} (lowest to highest). The route
 that does not exist shows the cost of MiniStack's API Gateway and of the invocation: its response needs no request to

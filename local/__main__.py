@@ -6,14 +6,14 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import psutil
+from botocore.exceptions import BotoCoreError
 from rich.console import Console
 
 from local.errors import LocalStackError
 from local.importing import import_samples, print_commands, print_function_errors, print_line
 from local.sample import write_sample_archive
 from local.sources import SourceUrls
-from local.stack import DEFAULT_NAME, LocalStack, StackState, read_tail
+from local.stack import DEFAULT_NAME, LocalStack, StackState
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -50,7 +50,12 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
             default="NOT_FOUND",
             help="what the Hub read API does for a model that is not imported (parameter HubOnMiss)",
         )
-        command.add_argument("--port", type=int, default=0, help="port of MiniStack; 0 selects a free port")
+        command.add_argument(
+            "--port",
+            type=int,
+            default=0,
+            help="first of three ports: MiniStack, API, Hub read API; 0 selects free ports",
+        )
         if name == "run":
             command.add_argument("--once", action="store_true", help="stop the stack after the imports")
     commands.add_parser("down", help="stop the stack and delete its data")
@@ -70,7 +75,10 @@ def start_stack(stack: LocalStack, options: argparse.Namespace, console: Console
 
 
 def stop_stack(stack: LocalStack, console: Console) -> None:
+    has_crashed = stack.has_crashed()
     console.print("Stopped." if stack.stop() else "The stack is not running.")
+    if has_crashed:
+        print_line(console, f"MiniStack had exited unexpectedly. Logs: {stack.kept_logs}")
 
 
 def run_imports(state: StackState, sample: Path, console: Console) -> bool:
@@ -88,12 +96,16 @@ def run_imports(state: StackState, sample: Path, console: Console) -> bool:
 def run_in_foreground(stack: LocalStack, options: argparse.Namespace, console: Console) -> int:
     try:
         state = deploy_stack(stack, options, console)
-        is_successful = run_imports(state, write_sample_archive(stack.folder), console)
+        try:
+            is_successful = run_imports(state, write_sample_archive(stack.folder), console)
+        except (OSError, BotoCoreError) as error:
+            if stack.is_up():
+                raise
+            raise LocalStackError(stack.wait_for_crash()) from error
         if options.once:
             return 0 if is_successful else 1
         print_line(console, "The stack is running. Press Ctrl-C to stop it.")
-        psutil.Process(state.ministack_pid).wait()
-        raise LocalStackError(f"MiniStack exited unexpectedly.\n{read_tail(stack.ministack_log)}")
+        raise LocalStackError(stack.wait_for_crash())
     finally:
         # A second Ctrl-C must not interrupt the cleanup.
         for number in STOP_SIGNALS:

@@ -10,11 +10,11 @@ from typing import Any
 
 import requests
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from local.errors import LocalStackError
 from local.sources import SAMPLE_MODEL
-from local.stack import CLIENT_CONFIG, CREDENTIALS, ROOT, StackState, open_session
+from local.stack import CLIENT_CONFIG, ROOT, StackState, open_session
 
 POLL_INTERVAL = 0.3  # seconds
 REQUEST_TIMEOUT = 30  # seconds
@@ -93,14 +93,14 @@ def describe_problem(response: requests.Response) -> str:
 
 def follow_task(read_task: Callable[[], Task], console: Console) -> Task:
     """Show the progress of a task until it ends: a progress bar on a terminal, or else a line for each change."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TextColumn("{task.fields[rate]}"))
     last_line = ""
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        bar_id = bar.add_task("PENDING", total=None)
+        bar_id = bar.add_task("PENDING", total=None, rate="")
         while True:
             task = read_task()
             line, done, total = describe_progress(task)
-            bar.update(bar_id, description=line, completed=done, total=total or None)
+            bar.update(bar_id, description=line, completed=done, total=total or None, rate=describe_rate(task))
             if not console.is_terminal and line != last_line:
                 print_line(console, line)
                 last_line = line
@@ -124,6 +124,15 @@ def describe_progress(task: Task) -> tuple[str, int, int]:
     return " ".join(part for part in parts if part), done, total
 
 
+def describe_rate(task: Task) -> str:
+    """Return the rate that the API has measured, or "".
+
+    A progress bar cannot measure it: `bytes_done` increases only when a function stores its progress.
+    """
+    rate = (task.get("progress") or {}).get("bytes_per_second")
+    return f"{rate / 1e6:.1f} MB/s" if rate else ""
+
+
 def print_objects(state: StackState, console: Console) -> None:
     s3 = open_session().client("s3", endpoint_url=state.aws_endpoint_url, config=CLIENT_CONFIG)
     print_line(console, f"Objects in s3://{state.models_bucket} (bytes, key):")
@@ -144,10 +153,10 @@ def print_function_errors(state: StackState, console: Console, count: int = 10) 
         print_line(console, event["message"].rstrip())
 
 
-def print_commands(
-    state: StackState, sample: Path, console: Console, task_id: str | None = None, read_key: str | None = None
-) -> None:
-    """Print shell commands to run in the folder of the repository. `sample` is the ZIP archive that they import."""
+def print_commands(state: StackState, sample: Path, console: Console, task_id: str | None = None) -> None:
+    """Print shell commands that succeed in this order, in the folder of the repository. `sample` is the ZIP archive
+    that they import. `task_id` is a task to read, if there is one.
+    """
     url, key = state.api_url, f"-H 'x-api-key: {state.api_key}'"
     json_type = "-H 'content-type: application/json'"
     path = sample.relative_to(ROOT, walk_up=True)
@@ -159,58 +168,62 @@ def print_commands(
             "single_put": True,
         }
     )
-    model = json.dumps({"model_tag": SAMPLE_MODEL, "revision": "main"})
-    credentials = " ".join(f"{name}={value}" for name, value in CREDENTIALS.items())
-    copy_command, endpoint = f"{credentials} aws s3 cp", f"--endpoint-url {state.aws_endpoint_url}"
-    bucket, key_name = f"s3://{state.incoming_bucket}", f"incoming/{sample.name}"
+    incoming, copied = f"{state.aws_endpoint_url}/{state.incoming_bucket}", "incoming/my-copied-models.zip"
     command, hf, python = (
         Path(sys.executable).with_name(name).relative_to(ROOT, walk_up=True) for name in ("modelhaul", "hf", "python")
     )
-    hub = f"HF_ENDPOINT={state.hub_url} HF_TOKEN={read_key or 'READ_KEY'}"
     list_files = f'from huggingface_hub import list_repo_files; print(list_repo_files("{SAMPLE_MODEL}"))'
-    open_upload = f"curl -s {url}/upload/local {key} {json_type} -d '{upload}'"
+    open_upload = f"curl -sS {url}/upload/local {key} {json_type} -d '{upload}'"
     extract_url = """tee /dev/stderr | sed -n 's/.*"url": "\\([^"]*\\)".*/\\1/p'"""
     upload_steps = "request a presigned URL with the file size in bytes, and upload the file to it"
     lines = [
+        f"API reference, for a browser: {url}/docs",
         "Import a ZIP archive of up to 4.5 MB (models are directories with config.json, tokenizer.json and weights):",
-        f"  curl -si '{url}/upload/local?model_name=my-models' {key} -F file=@{path}",
+        f"  curl -sSi '{url}/upload/local?model_name=my-models' {key} -F file=@{path}",
         f"Import a ZIP archive of up to 5 GB: {upload_steps}:",
         f'  curl -sSi -T {path} "$({open_upload} | {extract_url})"',
-        "Import a ZIP archive of any size: copy it to the incoming bucket, then read the result in outcomes/:",
-        f"  {copy_command} {path} {bucket}/{key_name} {endpoint}",
-        f"  {copy_command} {bucket}/outcomes/{key_name}.json - {endpoint}",
+        "Import a ZIP archive of any size: copy it to the incoming bucket, and wait for the task:",
+        f"  curl -sSi -T {path} {incoming}/{copied}",
+        f"  until curl -sf {incoming}/outcomes/{copied}.json; do sleep 1; done; echo",
         "Import a model from the Hugging Face Hub:",
-        f"  curl -si {url}/upload/huggingface {key} {json_type} -d '{model}'",
-        "Import a model from a GitHub repository, including Git LFS files:",
-        f"  curl -si {url}/upload/github {key} {json_type} -d '{json.dumps(build_github_request(state))}'",
-        "Read a task (its URL is in the Location or Link header), and list the tasks of ZIP archives:",
-        f"  curl -s {url}/upload/tasks/{task_id or 'TASK_ID'} {key}",
-        f"  curl -s '{url}/upload/tasks?source=LOCAL' {key}",
-        "Create a read key for Hub clients:",
-        f'  curl -s {url}/keys {key} {json_type} -d \'{{"name": "my-laptop"}}\'',
-        "Read imported models with Hub clients (any program that supports HF_ENDPOINT and HF_TOKEN):",
-        f"  {hub} {hf} download {SAMPLE_MODEL} --local-dir {path.parent}/downloaded",
-        f"  {hub} {python} -c '{list_files}'",
-        "Read the API reference and send requests in a browser:",
-        f"  {url}/docs",
+        f"  curl -sSi {url}/upload/huggingface {key} {json_type} -d '{json.dumps({'model_tag': state.other_model})}'",
+    ]
+    if state.other_repository:
+        repository = json.dumps(build_github_request(state.other_repository))
+        lines += [
+            "Import a model from a GitHub repository, including Git LFS files:",
+            f"  curl -sSi {url}/upload/github {key} {json_type} -d '{repository}'",
+        ]
+    if task_id:
+        lines += [
+            "Read a task (its URL is in the Location or Link header):",
+            f"  curl -sS {url}/upload/tasks/{task_id} {key}",
+        ]
+    lines += [
+        "List the tasks of ZIP archives:",
+        f"  curl -sS '{url}/upload/tasks?source=LOCAL' {key}",
         "Use the command-line client (docs/command-line.md):",
         f"  export MODELHAUL_API_URL={url} MODELHAUL_API_KEY={state.api_key}",
+        f"  {command} hf {SAMPLE_MODEL} --exist-ok",
         f"  {command} zip {path} --name by-command-line",
-        f"  {command} tasks",
-        f"  {command} --help",
+        f"  {command} ls",
+        "Read imported models with Hub clients (any program that supports HF_ENDPOINT and HF_TOKEN):",
+        f"  export HF_ENDPOINT={state.hub_url} HF_TOKEN=$({command} keys create my-laptop)",
+        f"  {hf} download {SAMPLE_MODEL} --local-dir {path.parent}/downloaded",
+        f"  {python} -c '{list_files}'",
     ]
     print_line(console, "\n".join(lines))
 
 
-def build_github_request(state: StackState) -> dict[str, str]:
-    """Return the request body for the sample repository on GitHub, or a body with placeholders."""
-    owner, _, name = (state.sample_repository or "OWNER/REPOSITORY").partition("/")
+def build_github_request(repository: str) -> dict[str, str]:
+    """`repository`: OWNER/NAME."""
+    owner, _, name = repository.partition("/")
     return {"owner": owner, "repo_name": name}
 
 
 def import_samples(state: StackState, sample: Path, console: Console) -> bool:
     """Import the sample archive, the sample model of the Hub and the sample repository of GitHub, if there is one. Then
-    list the bucket, create a read key and print commands to try. Returns False if an import failed.
+    list the bucket and print commands to try. Returns False if an import failed.
     """
     api = ImportApi(state)
     print_line(console, f"Importing {sample.name} with POST {state.api_url}/upload/local")
@@ -219,10 +232,12 @@ def import_samples(state: StackState, sample: Path, console: Console) -> bool:
     is_model_done, task_id = follow(api, api.submit("huggingface", {"model_tag": SAMPLE_MODEL}), console)
     if state.sample_repository:
         print_line(console, f"Importing {state.sample_repository} with POST {state.api_url}/upload/github")
-        is_repository_done, _ = follow(api, api.submit("github", build_github_request(state)), console)
+        is_repository_done, _ = follow(
+            api, api.submit("github", build_github_request(state.sample_repository)), console
+        )
         is_model_done = is_model_done and is_repository_done
     print_objects(state, console)
-    print_commands(state, sample, console, task_id, api.create_read_key("make-run"))
+    print_commands(state, sample, console, task_id)
     return is_archive_done and is_model_done
 
 

@@ -91,9 +91,13 @@ class ProcessRecord:
         self._write([*self.read(), recorded])
         return recorded
 
-    def wait(self, process: RecordedProcess) -> int:
-        """Wait for a process that this object started, and return its exit status."""
-        return self._children[process].wait()
+    def wait(self, process: RecordedProcess) -> int | None:
+        """Wait until a process exits, and return its exit status, or None if this object did not start it."""
+        if child := self._children.get(process):
+            return child.wait()
+        while process.is_alive():
+            time.sleep(0.1)
+        return None
 
     def stop(self, process: RecordedProcess) -> None:
         """Terminate a process and its descendants."""

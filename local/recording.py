@@ -22,9 +22,8 @@ _NUMBERED_PATTERNS = (
     (re.compile(r"\b[0-9a-f]{40}\b"), "000000{}…"),
 )
 _REPLACED_PATTERNS = (
-    (re.compile(r"(?<=/execute-api/)\w+"), "api"),
     (re.compile(r"(?<=bucket-)[0-9a-f]+"), "1"),
-    (re.compile(r"(?<=x-api-key: )\w+|(?<=API_KEY=)\w+|(?<=HF_TOKEN=)\w+"), "KEY"),
+    (re.compile(r"(?<=x-api-key: )\w+|(?<=API_KEY=)\w+"), "KEY"),
 )
 _OBJECT = re.compile(r" *[\d,]+  (?:models|manifests)/")
 _LISTED_OBJECT = re.compile(r".*(?:manifests/.*|\.safetensors)")

@@ -11,6 +11,10 @@ from local.errors import LocalStackError
 
 SAMPLE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 LOOPBACK_REPOSITORY = "samples/all-MiniLM-L6-v2"
+# `make run` does not import these. The commands that it prints do.
+OTHER_MODEL = "sentence-transformers/paraphrase-MiniLM-L3-v2"
+LOOPBACK_OTHER_MODEL = "tests/sharded-model"
+LOOPBACK_OTHER_REPOSITORY = "tests/small-model"
 PROBE_TIMEOUT = 3  # seconds
 
 Upstream = Literal["auto", "internet", "loopback"]
@@ -40,7 +44,9 @@ class Sources:
     urls: SourceUrls
     hub_description: str
     github_description: str
-    sample_repository: str
+    other_model: str = OTHER_MODEL
+    sample_repository: str = ""
+    other_repository: str = ""
 
     def describe(self) -> Iterator[str]:
         yield f"Hub: {self.urls.hub} ({self.hub_description})"
@@ -57,29 +63,30 @@ def choose_sources(
     """
     check_urls(configured)
     if configured.hub and configured.github_api:
-        return Sources(configured, _CONFIGURED, _CONFIGURED, "")
+        return Sources(configured, _CONFIGURED, _CONFIGURED)
     loopback: Mapping[str, str] = {}
     reason = ""
     if upstream == "loopback" or (upstream == "auto" and not is_available(f"{INTERNET.hub}/api/models/{SAMPLE_MODEL}")):
         loopback = start_loopback()
         reason = ", because huggingface.co is unreachable and UPSTREAM=auto" if upstream == "auto" else ""
-    hub, hub_description = INTERNET.hub, _PUBLIC
+    hub, hub_description, other_model = INTERNET.hub, _PUBLIC, OTHER_MODEL
     if configured.hub:
         hub, hub_description = configured.hub.rstrip("/"), _CONFIGURED
     elif loopback:
-        hub, hub_description = loopback["hub"], f"{_LOOPBACK}{reason}"
+        hub, hub_description, other_model = loopback["hub"], f"{_LOOPBACK}{reason}", LOOPBACK_OTHER_MODEL
     if configured.github_api:
         urls = SourceUrls(
             hub, *(url.rstrip("/") for url in (configured.github_api, configured.github, configured.github_raw))
         )
-        return Sources(urls, hub_description, _CONFIGURED, "")
+        return Sources(urls, hub_description, _CONFIGURED, other_model)
     if "github_api" in loopback:
         urls = SourceUrls(hub, loopback["github_api"], loopback["github"], loopback["github_raw"])
-        return Sources(urls, hub_description, f"{_LOOPBACK}{reason}", LOOPBACK_REPOSITORY)
+        description = f"{_LOOPBACK}{reason}"
+        return Sources(urls, hub_description, description, other_model, LOOPBACK_REPOSITORY, LOOPBACK_OTHER_REPOSITORY)
     lacks = loopback.get("github_lacks")
     reason = f", because the local GitHub test server requires tools that are not installed: {lacks}" if lacks else ""
     urls = SourceUrls(hub, INTERNET.github_api, INTERNET.github, INTERNET.github_raw)
-    return Sources(urls, hub_description, f"{_PUBLIC}{reason}", "")
+    return Sources(urls, hub_description, f"{_PUBLIC}{reason}", other_model)
 
 
 def check_urls(configured: SourceUrls) -> None:

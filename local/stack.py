@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -28,7 +29,7 @@ LOCAL = ROOT / ".local"
 ENVIRONMENTS = LOCAL / "venvs"
 BUILDS = LOCAL / "builds"
 # Folders of .local that are not stacks: `make down` deletes the folder of a stack.
-_RESERVED_NAMES = {ENVIRONMENTS.name, BUILDS.name, "artifacts", "benchmarks", "contenders", "tools"}
+_RESERVED_NAMES = {ENVIRONMENTS.name, BUILDS.name, "artifacts", "benchmarks", "contenders", "logs", "tools"}
 DEFAULT_NAME = "local"
 
 REGION = "us-east-1"
@@ -49,8 +50,8 @@ NETWORK_VARIABLES = (
 @dataclass(frozen=True)
 class StackState:
     """Endpoints and resources of a deployed stack, as written to `stack.json`. `outputs` are the outputs of the
-    template. `hub_url` is the URL of the Hub read API. `sample_repository` is a GitHub repository that can be imported,
-    or "".
+    template. `hub_url` is the URL of the Hub read API. `sample_repository` is the GitHub repository that `make run`
+    imports. `other_model` and `other_repository` can be imported too. The repositories are "" if none is known.
     """
 
     api_url: str
@@ -64,8 +65,31 @@ class StackState:
     hub_endpoint: str
     github_api_url: str
     sample_repository: str
+    other_model: str
+    other_repository: str
     ministack_pid: int
     outputs: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Ports and URLs of a stack. Each API has a port, so that paths such as /v1/upload/tasks/ID resolve as on AWS."""
+
+    aws_port: int
+    api_port: int
+    hub_port: int
+
+    @property
+    def aws(self) -> str:
+        return f"http://127.0.0.1:{self.aws_port}"
+
+    @property
+    def api(self) -> str:
+        return f"http://127.0.0.1:{self.api_port}/v1"
+
+    @property
+    def hub(self) -> str:
+        return f"http://127.0.0.1:{self.hub_port}/hf"
 
 
 class LocalStack:
@@ -83,6 +107,7 @@ class LocalStack:
         self.folder = LOCAL / name
         self.state_path = (LOCAL if name == DEFAULT_NAME else self.folder) / "stack.json"
         self.ministack_log = self.folder / "ministack.log"
+        self.kept_logs = LOCAL / "logs" / name
         self.processes = ProcessRecord(self.folder / "processes.json")
 
     def is_up(self) -> bool:
@@ -113,10 +138,29 @@ class LocalStack:
                 self.processes.stop_all()
             raise
 
+    def has_crashed(self) -> bool:
+        """Return whether MiniStack exited without `stop`."""
+        return any(process.name == "ministack" and not process.is_alive() for process in self.processes.read())
+
+    def wait_for_crash(self) -> str:
+        """Wait until MiniStack exits, and return what happened, with the end of its log."""
+        (ministack,) = [process for process in self.processes.read() if process.name == "ministack"]
+        status = self.processes.wait(ministack)
+        return f"MiniStack {describe_exit(status)}. The end of its log:\n{read_tail(self.ministack_log)}"
+
     def stop(self) -> bool:
-        """Stop all processes and delete the folder of the stack. Returns False if it did not exist."""
+        """Stop all processes and delete the folder of the stack. Returns False if it did not exist.
+
+        After a crash, the logs are moved to `kept_logs`.
+        """
         existed = self.folder.is_dir()
+        has_crashed = self.has_crashed()
         self.processes.stop_all()
+        if has_crashed:
+            shutil.rmtree(self.kept_logs, ignore_errors=True)
+            self.kept_logs.mkdir(parents=True)
+            for log in self.folder.glob("*.log"):
+                log.rename(self.kept_logs / log.name)
         shutil.rmtree(self.folder, ignore_errors=True)
         self.state_path.unlink(missing_ok=True)
         return existed
@@ -131,16 +175,18 @@ class LocalStack:
         enforce_iam: bool,
     ) -> StackState:
         if not self.is_up():
+            if self.has_crashed():
+                report(f"MiniStack has exited unexpectedly. The data of the stack is lost. Logs: {self.kept_logs}")
             self.stop()
             self.folder.mkdir(parents=True)
         sources = choose_sources(upstream, urls, self._start_loopback)
         for line in sources.describe():
             report(line)
-        ministack, endpoint = self._start_ministack(port, enforce_iam)
-        report(f"MiniStack: {endpoint}")
+        ministack, addresses = self._start_ministack(port, enforce_iam)
+        report(f"MiniStack: {addresses.aws}")
         report("Building and deploying the stack")
-        self._build_and_deploy(endpoint, sources.urls, hub_on_miss)
-        state = self._read_state(endpoint, sources, ministack)
+        self._build_and_deploy(addresses.aws, sources.urls, hub_on_miss)
+        state = self._read_state(addresses, sources, ministack)
         # Written atomically, because other processes wait for this file.
         partial = self.state_path.with_suffix(".partial")
         partial.write_text(json.dumps(asdict(state), indent=2) + "\n")
@@ -154,7 +200,9 @@ class LocalStack:
         if process is None:
             ready.unlink(missing_ok=True)
             log, repositories = self.folder / "upstream.log", self.folder / "github"
-            repositories.mkdir(exist_ok=True)
+            # From a process that died.
+            shutil.rmtree(repositories, ignore_errors=True)
+            repositories.mkdir()
             command = [
                 sys.executable,
                 "-m",
@@ -169,13 +217,13 @@ class LocalStack:
         urls: dict[str, str] = json.loads(ready.read_text())
         return urls
 
-    def _start_ministack(self, port: int, enforce_iam: bool) -> tuple[RecordedProcess, str]:
-        """Start MiniStack, and return its process and URL."""
-        port_file = self.folder / "port"
+    def _start_ministack(self, port: int, enforce_iam: bool) -> tuple[RecordedProcess, Addresses]:
+        """Start MiniStack, and return its process and URLs."""
+        ports_file = self.folder / "ports.json"
         if process := self.processes.find_alive("ministack"):
-            return process, f"http://127.0.0.1:{port_file.read_text()}"
-        port = find_port(port)
-        port_file.write_text(str(port))
+            return process, Addresses(**json.loads(ports_file.read_text()))
+        addresses = Addresses(*find_ports(port, 3))
+        ports_file.write_text(json.dumps(asdict(addresses)))
         folders = {name: self.folder / name.lower() for name in ("TMPDIR", "STATE_DIR", "S3_DATA_DIR", "HOME")}
         for folder in folders.values():
             folder.mkdir(exist_ok=True)
@@ -184,7 +232,9 @@ class LocalStack:
             **{name: os.environ[name] for name in NETWORK_VARIABLES if name in os.environ},
             **{name: str(folder) for name, folder in folders.items()},
             **CREDENTIALS,
-            "GATEWAY_PORT": str(port),
+            "GATEWAY_PORT": str(addresses.aws_port),
+            "API_PORT": str(addresses.api_port),
+            "HUB_PORT": str(addresses.hub_port),
             "BIND_HOST": "127.0.0.1",
             "SFTP_ENABLED": "0",
             "IOT_MTLS_ENABLED": "0",
@@ -194,11 +244,11 @@ class LocalStack:
             "LANG": "C.UTF-8",
         }
         log = self.ministack_log
-        command = [str(ENVIRONMENTS / "ministack" / "bin" / "ministack")]
+        # -P: the script must not be able to import the packages beside it.
+        command = [str(ENVIRONMENTS / "ministack" / "bin" / "python"), "-P", str(ROOT / "local" / "emulator.py")]
         process = self.processes.start("ministack", command, environment=environment, folder=self.folder, log=log)
-        endpoint = f"http://127.0.0.1:{port}"
-        wait_until_ready("MiniStack", process, log, lambda: is_available(f"{endpoint}/_ministack/health"))
-        return process, endpoint
+        wait_until_ready("MiniStack", process, log, lambda: is_available(f"{addresses.aws}/_ministack/health"))
+        return process, addresses
 
     def _build_and_deploy(self, endpoint: str, urls: SourceUrls, hub_on_miss: str) -> None:
         """All stacks share one build: its cache belongs to one build folder (build.toml beside it)."""
@@ -253,26 +303,20 @@ class LocalStack:
         if status:
             raise LocalStackError(f"sam {command} failed:\n{read_tail(log)}")
 
-    def _read_state(self, endpoint: str, sources: Sources, ministack: RecordedProcess) -> StackState:
-        session = open_session()
+    def _read_state(self, addresses: Addresses, sources: Sources, ministack: RecordedProcess) -> StackState:
+        session, endpoint = open_session(), addresses.aws
         cloudformation = session.client("cloudformation", endpoint_url=endpoint, config=CLIENT_CONFIG)
         stack = cloudformation.describe_stacks(StackName=STACK_NAME)["Stacks"][0]
         outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-        api_id, hub_api_id = (
-            cloudformation.describe_stack_resource(StackName=STACK_NAME, LogicalResourceId=name)["StackResourceDetail"][
-                "PhysicalResourceId"
-            ]
-            for name in ("Api", "HubApi")
-        )
+        hub_api = cloudformation.describe_stack_resource(StackName=STACK_NAME, LogicalResourceId="HubApi")
         api_gateway = session.client("apigateway", endpoint_url=endpoint, config=CLIENT_CONFIG)
-        put_hub_responses(api_gateway, hub_api_id)
-        hub_url = f"{endpoint}/_aws/execute-api/{hub_api_id}/hf"
+        put_hub_responses(api_gateway, hub_api["StackResourceDetail"]["PhysicalResourceId"])
         functions = session.client("lambda", endpoint_url=endpoint, config=CLIENT_CONFIG)
-        set_variable(functions, outputs["ManageKeysFunction"], "HUB_URL", hub_url)
+        set_variable(functions, outputs["ManageKeysFunction"], "HUB_URL", addresses.hub)
         return StackState(
-            api_url=f"{endpoint}/_aws/execute-api/{api_id}/v1",
+            api_url=addresses.api,
             api_key=api_gateway.get_api_key(apiKey=outputs["ApiKeyId"], includeValue=True)["value"],
-            hub_url=hub_url,
+            hub_url=addresses.hub,
             aws_endpoint_url=endpoint,
             region=REGION,
             incoming_bucket=outputs["IncomingBucket"],
@@ -281,6 +325,8 @@ class LocalStack:
             hub_endpoint=sources.urls.hub,
             github_api_url=sources.urls.github_api,
             sample_repository=sources.sample_repository,
+            other_model=sources.other_model,
+            other_repository=sources.other_repository,
             ministack_pid=ministack.pid,
             outputs=outputs,
         )
@@ -316,16 +362,21 @@ def read_architecture() -> str:
     return "arm64" if platform.machine() in {"arm64", "aarch64"} else "x86_64"
 
 
-def find_port(port: int) -> int:
-    """Return `port` if it is available, or a free port for 0. Raises LocalStackError."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise LocalStackError(f"Cannot use port {port} of 127.0.0.1: {error.strerror}.") from error
-        free: int = listener.getsockname()[1]
-        return free
+def find_ports(first: int, count: int) -> list[int]:
+    """Return `count` available ports: from `first` on, or any for 0. Raises LocalStackError."""
+    with contextlib.ExitStack() as listeners:
+        ports = []
+        for number in range(count):
+            port = first and first + number
+            listener = listeners.enter_context(socket.socket())
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("127.0.0.1", port))
+            except (OSError, OverflowError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "the highest port is 65535"
+                raise LocalStackError(f"Cannot use port {port} of 127.0.0.1: {reason}.") from error
+            ports.append(listener.getsockname()[1])
+        return ports
 
 
 def wait_until_ready(name: str, process: RecordedProcess, log: Path, is_ready: Callable[[], bool]) -> None:
@@ -344,6 +395,15 @@ def lock_file(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def describe_exit(status: int | None) -> str:
+    """`status` is None if it is not known, and the negative number of a signal that ended the process."""
+    if status == -signal.SIGKILL:
+        return "was killed (SIGKILL), usually because the machine has run out of memory"
+    if status is None:
+        return "exited unexpectedly"
+    return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
 
 
 def read_tail(log: Path, lines: int = 30) -> str:

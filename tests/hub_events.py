@@ -15,7 +15,7 @@ API_ID = "f6g7h8i9j0"
 KEY = {"key_id": "0123456789abcdef", "name": "Schlüssel für Zoë, 100 %", "scopes": "read"}
 BASE_URLS = {
     "aws": f"https://{API_ID}.execute-api.eu-central-1.amazonaws.com/hf",
-    "ministack": f"http://127.0.0.1:4566/_aws/execute-api/{API_ID}/hf",
+    "ministack": "http://127.0.0.1:4566/hf",
     "domain": "https://models.example/team/hub",
 }
 GATEWAYS = tuple(BASE_URLS)

@@ -14,7 +14,7 @@ from tests.fakes.api_server import KEY, ApiServer, Fault, Response, create_json_
 
 NOWHERE = Path("/nonexistent")
 AWS = "https://abc.execute-api.eu-central-1.amazonaws.com/v1"
-LOCAL = "http://127.0.0.1:4566/_aws/execute-api/abc/v1"
+LOCAL = "http://127.0.0.1:4566/v1"
 
 
 def write_state(folder: Path, **state: object) -> None:

@@ -10,8 +10,8 @@ from local.recording import record
 
 ROOT = Path(__file__).parents[2]
 RUN = """Installing .venv
-The API is http://127.0.0.1:41234/execute-api/a1b2c3/v1, its key is in x-api-key: s3cr3tkey
-  HF_ENDPOINT=http://127.0.0.1:41234/execute-api/d4e5f6/hf HF_TOKEN=hf_s3cr3tkey hf download org/model
+The API is http://127.0.0.1:41234/v1, its key is in x-api-key: s3cr3tkey
+  export MODELHAUL_API_URL=http://127.0.0.1:41234/v1 MODELHAUL_API_KEY=s3cr3tkey
 PENDING 10 %
 DONE org/model at 0123456789abcdef0123456789abcdef01234567
       1,024  models/huggingface/org/model/config.json

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 
 from tests.upstream.content import CHUNK_SIZE, GeneratedContent, read_all
 from tests.upstream.faults import Fault, FaultKind
@@ -262,6 +263,46 @@ class TestHuggingFaceHub:
             "file": "RemoteEntryNotFoundError",
             "folder": "RemoteEntryNotFoundError",
         }
+
+    @pytest.mark.slow
+    def test_the_library_reads_the_information_of_paths(self, tmp_path: Path) -> None:
+        minilm = build_minilm()
+        code = (
+            "api = HfApi(token=False)\n"
+            "paths = ['1_Pooling', 'model.safetensors', 'missing', 'README.md']\n"
+            f"plain = api.get_paths_info({MINILM!r}, paths, revision='next')\n"
+            f"(expanded,) = api.get_paths_info({MINILM!r}, 'config.json', expand=True)\n"
+            "print(json.dumps([[(e.path, getattr(e, 'size', None)) for e in plain], plain[1].lfs.sha256,\n"
+            "    expanded.last_commit.oid]))\n"
+        )
+        with LoopbackHub() as hub:
+            hub.add_repository(minilm)
+            told = self.run(hub, tmp_path, code)
+
+        files = minilm.commits[minilm.branches["next"]].files
+        weights = files["model.safetensors"]
+        sizes = [["1_Pooling", None], ["model.safetensors", weights.size], ["README.md", files["README.md"].size]]
+        assert told == [sizes, weights.sha256, minilm.branches["main"]]
+
+    def test_trailing_slash_and_json_as_mirrors_send_them(self) -> None:
+        """Olah asks for `/tree/SHA/`, and forwards the paths as JSON."""
+        with LoopbackHub() as hub:
+            hub.add_repository(HubRepository(REPO, {"main": {"a/b.txt": b"1", "c.txt": b"22"}}))
+            sha = hub.repositories[REPO].branches["main"]
+            tree = f"{hub.endpoint}/api/models/{REPO}/tree/{sha}"
+            for query in ("", "?recursive=true"):
+                expected, listed = (requests.get(url + query, timeout=5) for url in (tree, f"{tree}/"))
+                assert (listed.status_code, listed.json()) == (200, expected.json())
+            assert requests.get(f"{tree}/a/", timeout=5).json() == requests.get(f"{tree}/a", timeout=5).json()
+            paths = {"paths": ["c.txt", "a", "missing"]}
+            url = f"{hub.endpoint}/api/models/{REPO}/paths-info/main"
+            response = requests.post(url, json=paths, timeout=5)
+            assert [(entry["path"], entry["type"]) for entry in response.json()] == [
+                ("c.txt", "file"),
+                ("a", "directory"),
+            ]
+            assert requests.get(url, timeout=5).status_code == 405
+            assert requests.post(tree, json=paths, timeout=5).status_code == 405
 
     @pytest.mark.slow
     def test_the_library_reads_the_listing_and_the_rate_limit(self, tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ a Range other than the one that was signed.
 
 import hashlib
 import hmac
+import json
 import re
 import secrets
 import threading
 import time
 from typing import Any, Literal
-from urllib.parse import quote, unquote, urlencode
+from urllib.parse import parse_qs, quote, unquote, urlencode
 
 from tests.upstream.control import answer_control
 from tests.upstream.faults import Origin
@@ -30,8 +31,8 @@ from tests.upstream.server import (
 )
 
 _API_ROUTE = re.compile(
-    r"/api/models/(?P<repo>[^/]+(?:/(?!(?:revision|tree|auth-check)(?:/|$))[^/]+)?)"
-    r"(?:/(?P<verb>revision|tree|auth-check)(?:/(?P<revision>[^/]+)(?:/(?P<path>.+))?)?)?"
+    r"/api/models/(?P<repo>[^/]+(?:/(?!(?:revision|tree|paths-info|auth-check)(?:/|$))[^/]+)?)"
+    r"(?:/(?P<verb>revision|tree|paths-info|auth-check)(?:/(?P<revision>[^/]+)(?:/(?P<path>.+?)?)?)?)?/?"
 )
 _RESOLVE_ROUTE = re.compile(r"/(?P<repo>[^/]+(?:/[^/]+)?)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
 _CDN_ROUTE = re.compile(r"/(?P<repo>[^/]+(?:/[^/]+)?)/(?P<sha>[0-9a-f]{40})/(?P<path>.+)")
@@ -168,6 +169,8 @@ class LoopbackHub(LoopbackUpstream[HubRepository]):
         commit = _find_commit(repository, unquote(match["revision"] or "main"))
         if verb == "tree":
             return self._answer_tree(request, commit, unquote(match["path"] or ""))
+        if verb == "paths-info":
+            return _answer_paths_info(request, commit)
         return create_json_response(200, _describe_model(repository, commit, blobs="blobs" in request.query))
 
     def _answer_search(self, request: Request) -> Response:
@@ -185,8 +188,7 @@ class LoopbackHub(LoopbackUpstream[HubRepository]):
         first = int(request.query.get("cursor", 0))
         page = entries[first : first + size]
         if expand:
-            last_commit = {"id": commit.sha, "title": "Upload model", "date": _CREATED_AT}
-            page = [entry | {"lastCommit": last_commit} for entry in page]
+            page = _add_last_commit(page, commit)
         headers = {}
         if first + size < len(entries):
             query = urlencode(request.query | {"cursor": first + size})
@@ -321,6 +323,24 @@ def _find_commit(repository: HubRepository, revision: str) -> Commit:
 
 def _is_true(value: str | None) -> bool:
     return (value or "").lower() in ("true", "1")
+
+
+def _answer_paths_info(request: Request, commit: Commit) -> Response:
+    """Describe those of the paths that exist. The body is JSON or a form, which the Hub both accepts."""
+    if request.headers.get("content-type", "").startswith("application/json"):
+        body = json.loads(request.body)
+        paths, expand = body["paths"], bool(body.get("expand"))
+    else:
+        form = parse_qs(request.body.decode())
+        paths, expand = form["paths"], _is_true(form.get("expand", [""])[0])
+    found = {entry["path"]: entry for entry in commit.list_entries(recursive=True)}
+    entries = [found[path] for path in paths if path in found]
+    return create_json_response(200, _add_last_commit(entries, commit) if expand else entries)
+
+
+def _add_last_commit(entries: list[dict[str, object]], commit: Commit) -> list[dict[str, object]]:
+    last_commit = {"id": commit.sha, "title": "Upload model", "date": _CREATED_AT}
+    return [entry | {"lastCommit": last_commit} for entry in entries]
 
 
 def _describe_model(repository: HubRepository, commit: Commit, *, blobs: bool) -> dict[str, Any]:

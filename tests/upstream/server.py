@@ -97,6 +97,10 @@ class Response:
             yield memoryview(bytes(min(CHUNK_SIZE, self.stop - position)))
 
 
+def find_methods(origin: Origin, path: str) -> tuple[str, ...]:
+    return ("POST",) if origin == "lfs" or "/paths-info/" in path else ("GET", "HEAD")
+
+
 def answer_bytes(status: int, body: bytes, headers: dict[str, str] | None = None) -> Response:
     return Response(status, dict(headers or {}), BytesContent(body), 0, len(body), holds=range(0))
 
@@ -310,7 +314,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(request, self.server.answer(request), record)
             return
         self.server.log.add(record)
-        if request.method not in (("POST",) if origin == "lfs" else ("GET", "HEAD")):
+        if request.method not in find_methods(origin, request.path):
             self._send(request, create_json_response(405, {"error": "Method not allowed"}), record)
             return
         # Read before the faults, so that a stall taken just before they are cleared is let go as well.

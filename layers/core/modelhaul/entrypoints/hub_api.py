@@ -82,9 +82,8 @@ def _read_address(event: dict[str, Any], *, is_local: bool) -> tuple[str, str]:
     prefix = _remove_end(context["path"], (event.get("pathParameters") or {}).get("proxy", ""))
     if not is_local:
         return f"https://{context['domainName']}", prefix
-    # MiniStack serves APIs below a path of its own, which is not part of the event.
     headers = {name.lower(): value for name, value in event["headers"].items()}
-    return f"http://{headers['host']}", f"/_aws/execute-api/{context['apiId']}{prefix}"
+    return f"http://{headers['host']}", prefix
 
 
 def _remove_end(path: str, end: str) -> str:

@@ -221,7 +221,7 @@ slope of a straight line through the first and the last column.
 - Each large file is transferred by one function at {rate / 1e6:.0f} MB/s: the source waits until the segment before is
   recorded, and the clock of the transfer advances by {seconds:.1f} s for each segment of {_SETTINGS.buffers} parts. A
   segment costs a write when it is claimed, and a transaction of two writes when it is recorded. The offset is recorded
-  at most every {_SETTINGS.progress:.0f} s.
+  at most every {_SETTINGS.progress:g} s.
 - Each further function of a shared file costs two messages, about ten requests to DynamoDB when it starts and ends, and
   one read unit for each time that it reads the upload while it waits for the hash state, at most {polls:.0f} times per
   second. When two functions change the upload at the same time, one of them reads and writes it again. The prices in

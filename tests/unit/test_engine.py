@@ -264,14 +264,32 @@ def test_a_move_continues_over_any_number_of_functions(stops: list[int], algorit
     assert bench.stored() == bench.content
 
 
+def test_the_bytes_of_an_incomplete_part_are_counted() -> None:
+    bench = make_bench()
+    arrived = PART // 2 // QUICK.chunk * QUICK.chunk
+    counted = threading.Event()
+
+    def wait_until_counted(position: int) -> None:
+        if position == arrived:
+            assert counted.wait(20)
+
+    def count(offset: int) -> None:
+        if offset >= arrived:
+            counted.set()
+
+    bench.source.before_read, bench.on_record = wait_until_counted, count
+    assert isinstance(bench.run(replace(QUICK, connections=1)), Moved)
+    assert bench.offsets[0] <= PART
+
+
 def test_a_killed_function_costs_only_what_was_not_recorded() -> None:
     bench = make_bench()
 
     class Killed(BaseException):
         """Nothing in the engine may catch this and go on."""
 
-    def kill(offset: int) -> None:
-        if offset >= 4 * PART:
+    def kill(_: int) -> None:
+        if (upload := bench.find_upload()) is not None and upload.offset >= 4 * PART:
             raise Killed
 
     bench.on_record = kill
@@ -404,7 +422,12 @@ def test_a_rate_limit_stops_at_once_and_keeps_what_arrived() -> None:
 
 def test_a_lost_lease_ends_the_move_without_touching_the_upload() -> None:
     bench = make_bench()
-    bench.on_record = lambda _: (_ for _ in ()).throw(LeaseLostError("another function has it"))
+
+    def lose(_: int) -> None:
+        if bench.find_upload() is not None:
+            raise LeaseLostError("another function has it")
+
+    bench.on_record = lose
     with pytest.raises(LeaseLostError):
         bench.run()
     assert bench.store.keys == []

@@ -73,8 +73,8 @@ class FileRecord:
 class FileGroup:
     """Files of a task that a function transfers and checks together.
 
-    `number` is unique within the plan. `offset`: the number of stored and hashed bytes of the first file that is not
-    stored yet.
+    `number` is unique within the plan. `offset`: the bytes of the first file that is not stored yet, as far as they
+    have arrived.
     """
 
     plan_id: str

@@ -17,4 +17,4 @@ class Lease(Protocol):
         """Renew the lease, and postpone the sweep. `busy`: seconds until the next heartbeat can be sent."""
 
     def record_offset(self, offset: int) -> None:
-        """Record that `offset` bytes of the file are stored and hashed, and renew the lease. Raises TaskEndedError."""
+        """Record that `offset` bytes of the file have arrived, and renew the lease. Raises TaskEndedError."""

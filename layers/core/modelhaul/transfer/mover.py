@@ -157,7 +157,7 @@ class SegmentMover:
             self._record_upload()
             self._advance(parts, states[-1])
         if self.lease is not None and self.claims.upload.offset != self._counted:
-            self._count(self.lease)
+            self._count(self.lease, self.claims.upload.offset)
 
     def _find_end(self, part: PartBuffer) -> int:
         """Return the end of the function's segments, or beyond while no other function has a segment."""
@@ -281,14 +281,15 @@ class SegmentMover:
             self.claims.renew()
         if self.lease is None:
             return
-        due = self.settings.progress if self.claims.upload.offset != self._counted else self.settings.heartbeat
-        if now - self._renewed_at >= due:
-            if self.claims.upload.offset != self._counted:
-                self._count(self.lease)
+        upload = self.claims.upload
+        moved = upload.offset + self._window.count_received(upload.hashed + 1)
+        if now - self._renewed_at >= (self.settings.progress if moved != self._counted else self.settings.heartbeat):
+            if moved != self._counted:
+                self._count(self.lease, moved)
             else:
                 self.lease.renew()
             self._renewed_at = now
 
-    def _count(self, lease: Lease) -> None:
-        lease.record_offset(self.claims.upload.offset)
-        self._counted = self.claims.upload.offset
+    def _count(self, lease: Lease, moved: int) -> None:
+        lease.record_offset(moved)
+        self._counted = moved

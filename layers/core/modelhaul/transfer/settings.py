@@ -42,7 +42,7 @@ class StreamSettings:
     reconnects: int = 3
     reconnect_delay: float = 0.5
     heartbeat: float = 20.0
-    progress: float = 10.0
+    progress: float = 2.5
     poll: float = 0.05
     patience: float = 120.0
     join: float = 3.0

@@ -84,21 +84,24 @@ class SmallFileBatch:
         return {**self.reuse.find_blobs(wanted), **{str(d): stored[str(d)] for d in digests if str(d) in stored}}
 
     def _collect(self, attempts: set[Future[FileRecord | None]]) -> None:
-        """Wait for the attempts. Record completed files at each heartbeat, so that a slow file does not delay them.
+        """Wait for the attempts. Record completed files meanwhile, so that a slow file does not delay them.
 
         Also renew the lease and postpone the sweep at each heartbeat.
         """
-        heartbeat = self.session.settings.heartbeat
-        recorded = time.monotonic()
+        settings = self.session.settings
+        renewed = recorded = time.monotonic()
         while attempts:
-            due = recorded + heartbeat - time.monotonic()
+            due = min(renewed + settings.heartbeat, recorded + settings.progress) - time.monotonic()
             done, attempts = wait(attempts, max(0.0, due), FIRST_COMPLETED)
             for attempt in done:
                 self._unrecorded += filter(None, [attempt.result()])
-            if time.monotonic() - recorded >= heartbeat:
+            now = time.monotonic()
+            if now - renewed >= settings.heartbeat:
                 self.session.renew()
+                renewed = now
+            if now - recorded >= settings.progress:
                 self._record()
-                recorded = time.monotonic()
+                recorded = now
 
     def _record(self) -> None:
         """Index and record the transferred files."""

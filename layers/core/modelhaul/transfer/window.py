@@ -123,6 +123,12 @@ class PartWindow:
                 states.append(found[1])
         return parts, states
 
+    def count_received(self, first: int) -> int:
+        """Return the received bytes of the parts from `first` on."""
+        with self._changed:
+            done = sum(number >= first for number in self._done) * self.part_size
+            return done + sum(part.filled for number, part in self._taken.items() if number >= first)
+
     def free(self) -> None:
         """Free the memory. Without this, a warm function keeps it until its garbage is collected."""
         self._free, self._taken, self._returned = [], {}, []

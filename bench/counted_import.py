@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import boto3
@@ -24,9 +25,10 @@ from tests.fakes.clock import ManualClock
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import HubSource
 
-# No heartbeats and no additional connections, which depend on the speed of the machine.
+# No additional requests that depend on the speed of the machine.
 _POLICY = TransferPolicy()
 _NO_TIMERS = {"heartbeat": 1e9, "rate_window": 1e9}
+_NO_PROGRESS = partial(StreamSettings, progress=1e9)
 
 
 @dataclass(slots=True)
@@ -42,7 +44,7 @@ def count_import(
     source: HubSource,
     start: Callable[[Deployment], str],
     *,
-    stream_settings: Callable[..., StreamSettings] = StreamSettings,
+    stream_settings: Callable[..., StreamSettings] = _NO_PROGRESS,
     policy: TransferPolicy = _POLICY,
     **store_options: int,
 ) -> CountedImport:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelhaul.domain import digests
-from modelhaul.domain.digests import Algorithm, Digest
+from modelhaul.domain.digests import Algorithm, Digest, FileHasher
 from modelhaul.domain.errors import (
     DigestMismatchError,
     FileTooLargeError,
@@ -34,6 +34,7 @@ from modelhaul.ports.byte_streams import ByteStream
 from modelhaul.transfer.engine import FileTransfer, Left, Moved, Paused
 from modelhaul.transfer.segments import SegmentClaims
 from modelhaul.transfer.settings import MAX_PARTS, MIB, StreamSettings, choose_part_size
+from modelhaul.transfer.window import PartWindow
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.segments import InMemorySegmentRepository
 from tests.fakes.tables import InMemoryTables
@@ -279,7 +280,21 @@ def test_the_bytes_of_an_incomplete_part_are_counted() -> None:
 
     bench.source.before_read, bench.on_record = wait_until_counted, count
     assert isinstance(bench.run(replace(QUICK, connections=1)), Moved)
-    assert bench.offsets[0] <= PART
+    assert bench.offsets[0] == arrived
+
+
+def test_no_more_bytes_are_counted_than_the_file_has() -> None:
+    file = describe(make_content(2 * PART + 1))
+    window = PartWindow(size=file.size, part_size=PART, buffers=3)
+    window.add(range(1, 4))
+    for number in range(1, 4):
+        part = window.take(lambda: True)
+        assert part is not None
+        part.filled = part.size
+        if number > 1:
+            window.record_stored(part, Part(number, "ab" * 16, 0))
+    window.resume_hash(1, FileHasher(file.digest, file.size))
+    assert window.count_received(1) == file.size
 
 
 def test_a_killed_function_costs_only_what_was_not_recorded() -> None:

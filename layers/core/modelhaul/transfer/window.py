@@ -126,8 +126,11 @@ class PartWindow:
     def count_received(self, first: int) -> int:
         """Return the received bytes of the parts from `first` on."""
         with self._changed:
-            done = sum(number >= first for number in self._done) * self.part_size
+            done = sum(self._find_size(number) for number in self._done if number >= first)
             return done + sum(part.filled for number, part in self._taken.items() if number >= first)
+
+    def _find_size(self, number: int) -> int:
+        return min(self.part_size, self._size - (number - 1) * self.part_size)
 
     def free(self) -> None:
         """Free the memory. Without this, a warm function keeps it until its garbage is collected."""
@@ -145,7 +148,7 @@ class PartWindow:
                 if self._free and self._waiting:
                     number = self._waiting.pop(0)
                     start = (number - 1) * self.part_size
-                    part = PartBuffer(number, start, min(self.part_size, self._size - start), self._free.pop())
+                    part = PartBuffer(number, start, self._find_size(number), self._free.pop())
                     self._taken[number] = part
                     self._notify()
                     return part

@@ -144,6 +144,7 @@ def build_environment(hub: str, store: str) -> dict[str, str]:
         "TASKS_TABLE": "tasks",
         "MODELS_TABLE": "models",
         "FILES_TABLE": "files",
+        "CONTENT_TABLE": "content",
         "BLOBS_TABLE": "blobs",
         "MODELS_BUCKET": "models",
         "INCOMING_BUCKET": "incoming",

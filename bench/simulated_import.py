@@ -244,8 +244,9 @@ class _VirtualRepository:
         match name:
             case "put_groups" | "put_blobs":
                 return math.ceil(len(arguments[-1]) / BATCH_LIMIT) / 4
-            case "find_groups" | "find_blobs":  # two keys each
-                return math.ceil(2 * len(arguments[-1]) / BATCH_GET_LIMIT)
+            case "find_groups" | "find_blobs":  # two keys each; blobs also a query each
+                queries = math.ceil(len(arguments[-1]) / 4) if name == "find_blobs" else 0
+                return queries + math.ceil(2 * len(arguments[-1]) / BATCH_GET_LIMIT)
             case "record_files" | "record_offset":
                 return 3
             case "lease_group":
@@ -276,7 +277,7 @@ class _VirtualRepository:
             case "record_copied":
                 self._take_units(arguments[0], self._count_calls(name, arguments) - 1)
             case "put_blobs":
-                self._take_units("blobs", len(arguments[0]), rate=self._pace.table_rate)
+                self._take_units("content", len(arguments[0]), rate=self._pace.table_rate)
             case "find_upload":
                 self._result.read_units += 1
             case "create_upload":

@@ -40,7 +40,7 @@ def test_units_follow_the_rules_of_dynamodb() -> None:
         (0, 3),  # including a delete and a put in the index
         (0, 6),  # items of more than 1 kB
         (1, 0),  # 3.6 kB
-        (2, 0),  # staged or published
+        (3, 0),  # also in two entries of earlier versions
         (0.5, 0),  # from an index
         (0, 1),  # not in the index of a model that is not READY
     ]

@@ -142,7 +142,8 @@ def control_moto() -> Iterator[MotoDynamoDB]:
 
 
 def build_dynamodb_database(connection: Connection, clock: Clock = time.time, *, suffix: str = "") -> Database:
-    tasks, models, files, blobs = (f"{name}{suffix}" for name in ("tasks", "models", "files", "blobs"))
+    names = ("tasks", "models", "files", "content", "blobs")
+    tasks, models, files, content, blobs = (f"{name}{suffix}" for name in names)
     repository = DynamoDBFileRepository(connection, files_table=files, clock=clock)
     return Database(
         tasks=DynamoDBTaskRepository(connection, tasks_table=tasks, clock=clock),
@@ -151,7 +152,7 @@ def build_dynamodb_database(connection: Connection, clock: Clock = time.time, *,
         files=repository,
         leases=repository,
         segments=DynamoDBSegmentRepository(connection, files_table=files, clock=clock),
-        content=DynamoDBContentIndex(connection, blobs_table=blobs, clock=clock),
+        content=DynamoDBContentIndex(connection, content_table=content, blobs_table=blobs, clock=clock),
         hub_models=DynamoDBHubModelRepository(connection, models_table=models, clock=clock),
     )
 
@@ -183,4 +184,5 @@ def set_clock(database: Database, clock: Clock) -> None:
 
 def _list_tables(database: Database) -> list[type[Table]]:
     parts: Any = database
-    return [parts.tasks._tasks, parts.models._models, parts.files._files, parts.content._blobs]
+    content = [parts.content._content, parts.content._blobs]
+    return [parts.tasks._tasks, parts.models._models, parts.files._files, *content]

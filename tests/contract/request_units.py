@@ -91,7 +91,8 @@ def _list_writes(operation: str, arguments: dict[str, Any]) -> Iterator[tuple[Ta
             for name, requests in arguments["RequestItems"].items():
                 table = _tables()[name]
                 for request in requests:
-                    yield table, _read_key(table, request["PutRequest"]["Item"]), 1
+                    deleted = request.get("DeleteRequest")
+                    yield table, deleted["Key"] if deleted else _read_key(table, request["PutRequest"]["Item"]), 1
         case "TransactWriteItems":
             for action in arguments["TransactItems"]:
                 [(kind, details)] = action.items()

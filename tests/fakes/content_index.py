@@ -1,4 +1,7 @@
+import itertools
+import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 from modelhaul.domain.objects import Blob
 from modelhaul.ports.content import ContentIndex
@@ -8,6 +11,7 @@ from tests.fakes.tables import InMemoryTables
 class InMemoryContentIndex(ContentIndex):
     def __init__(self, tables: InMemoryTables) -> None:
         self._tables = tables
+        self._versions = map(str, itertools.count(1))
 
     def find_blobs(self, digests: Iterable[str]) -> dict[str, Blob]:
         with self._tables.lock:
@@ -16,11 +20,10 @@ class InMemoryContentIndex(ContentIndex):
 
     def put_blobs(self, blobs: Iterable[tuple[str, Blob]], *, expires_at: float | None) -> None:
         with self._tables.lock:
+            version = next(self._versions)
             for digest, blob in blobs:
-                if expires_at is None:
-                    self._tables.blobs[digest] = blob
-                else:
-                    self._tables.expiring_blobs[digest] = (blob, expires_at)
+                held = self._tables.blobs.setdefault(digest, {})
+                held[blob.key] = (replace(blob, version=version), math.inf if expires_at is None else expires_at)
 
     def find_group(self, fingerprint: str) -> dict[str, Blob]:
         with self._tables.lock:
@@ -31,18 +34,18 @@ class InMemoryContentIndex(ContentIndex):
         with self._tables.lock:
             self._tables.blob_groups[fingerprint] = (dict(blobs), expires_at)
 
-    def forget_blob(self, digest: str, key: str) -> None:
+    def forget_blob(self, digest: str, blob: Blob) -> None:
         with self._tables.lock:
-            stays, expiring = self._tables.blobs.get(digest), self._tables.expiring_blobs.get(digest)
-            if stays is not None and stays.key == key:
-                del self._tables.blobs[digest]
-            if expiring is not None and expiring[0].key == key:
-                del self._tables.expiring_blobs[digest]
+            held = self._tables.blobs.get(digest, {})
+            if blob.key in held and held[blob.key][0].version == blob.version:
+                del held[blob.key]
 
     def forget_blobs(self, references: Iterable[tuple[str, str]]) -> None:
-        for digest, key in references:
-            self.forget_blob(digest, key)
+        with self._tables.lock:
+            for digest, key in references:
+                self._tables.blobs.get(digest, {}).pop(key, None)
 
     def _find_blob(self, digest: str) -> Blob | None:
-        blob, expires_at = self._tables.expiring_blobs.get(digest, (None, 0.0))
-        return self._tables.blobs.get(digest) or (blob if expires_at > self._tables.clock() else None)
+        held = self._tables.blobs.get(digest, {}).values()
+        blob, expires_at = max(held, key=lambda entry: entry[1], default=(None, 0.0))
+        return blob if expires_at > self._tables.clock() else None

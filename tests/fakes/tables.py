@@ -34,8 +34,7 @@ class InMemoryTables:
     uploads: dict[UploadKey, FileUpload] = field(default_factory=dict)
     parts: dict[tuple[UploadKey, str], dict[int, tuple[Part, ...]]] = field(default_factory=dict)  # by first part
     copied: dict[str, set[int]] = field(default_factory=dict)  # numbers of groups by plan_id
-    blobs: dict[str, Blob] = field(default_factory=dict)
-    expiring_blobs: dict[str, tuple[Blob, float]] = field(default_factory=dict)
+    blobs: dict[str, dict[str, tuple[Blob, float]]] = field(default_factory=dict)  # by digest and key, with its expiry
     blob_groups: dict[str, tuple[dict[str, Blob], float]] = field(default_factory=dict)  # by fingerprint
     deletions: dict[str, tuple[str, float]] = field(default_factory=dict)  # owner, lease until
     unindexed: set[str] = field(default_factory=set)  # IDs of models that were recorded without a hub_name

@@ -265,7 +265,7 @@ class TestLostReply:
         assert database.content.find_group("ab") == {"sha256:aa": BLOB}
         database.content.put_blobs([("sha256:aa", BLOB)], expires_at=None)
         dynamodb.inject("DeleteItem", fault)
-        database.content.forget_blob("sha256:aa", BLOB.key)
+        database.content.forget_blob("sha256:aa", database.content.find_blobs(["sha256:aa"])["sha256:aa"])
         assert builders.find_blob(database, "sha256:aa") is None
 
     def test_of_a_deletion(self, database: Database, dynamodb: MotoDynamoDB, fault: Any) -> None:
@@ -277,7 +277,7 @@ class TestLostReply:
         leased = database.models.lease_deletion(model_id, owner="a", now=builders.START, until=builders.START + 60)
         assert leased is not None
         assert leased.status is ModelStatus.DELETING
-        dynamodb.inject("DeleteItem", fault)
+        dynamodb.inject("BatchWriteItem", fault)
         database.content.forget_blobs([("sha256:aa", BLOB.key)])
         assert database.content.find_blobs(["sha256:aa"]) == {}
         dynamodb.inject("DeleteItem", fault)
@@ -803,7 +803,7 @@ CALLS: dict[str, Callable[[Database], object]] = {
     "put_blobs": lambda database: database.content.put_blobs([("sha256:aa", BLOB)], expires_at=None),
     "find_group": lambda database: database.content.find_group("a"),
     "put_group": lambda database: database.content.put_group("a", [("sha256:aa", BLOB)], expires_at=1),
-    "forget_blob": lambda database: database.content.forget_blob("a", "b"),
+    "forget_blob": lambda database: database.content.forget_blob("a", BLOB),
     "forget_blobs": lambda database: database.content.forget_blobs([("a", "b")]),
     "find_entry": lambda database: database.hub_models.find_entry("a/b"),
     "save_name": lambda database: database.hub_models.save_name("a", "a/b"),
@@ -960,6 +960,79 @@ def test_items_that_dynamodb_keeps_back_are_sent_again(database: Database, dynam
     dynamodb.inject("BatchWriteItem", keep_back, times=1_000)
     with pytest.raises(StorageUnavailableError):
         database.content.put_blobs([("sha256:bb", BLOB)], expires_at=None)
+    with pytest.raises(StorageUnavailableError):
+        database.content.forget_blobs([("sha256:aa", BLOB.key)])
+    assert builders.find_blob(database, "sha256:aa") == BLOB
+    dynamodb.reset()
+    dynamodb.inject("BatchWriteItem", keep_back, times=5)
+    database.content.forget_blobs([("sha256:aa", BLOB.key)])
+    assert builders.find_blob(database, "sha256:aa") is None
+
+
+def test_content_of_thousands_of_models_takes_one_request(database: Database, dynamodb: MotoDynamoDB) -> None:
+    """To find it, and to forget one of its objects."""
+    keys = [f"models/huggingface/org/name-{number:04}/{number:040x}/tokenizer.json" for number in range(2000)]
+    database.content.put_blobs([("sha256:aa", Blob("a" * 64, key, 1, "e" * 32)) for key in keys], expires_at=None)
+    dynamodb.reset()
+    with count_calls() as usage:
+        found = builders.find_blob(database, "sha256:aa")
+    assert found is not None
+    assert (usage.calls, usage.read_units) == ({"dynamodb Query": 1}, 1)
+    with count_calls() as usage:
+        database.content.forget_blobs([("sha256:aa", found.key)])
+    assert (usage.calls, usage.write_units) == ({"dynamodb BatchWriteItem": 1, "dynamodb BatchGetItem": 1}, 1)
+    other = builders.find_blob(database, "sha256:aa")
+    assert other is not None
+    assert other.key in set(keys) - {found.key}
+
+
+class TestEntriesOfEarlierVersions:
+    """They have one object for each digest, in the table of blobs."""
+
+    EXPIRING = Blob("aa", "staging/t/a", 1, "two")
+
+    @pytest.fixture(autouse=True)
+    def record(self, database: Database) -> None:
+        set_clock(database, lambda: builders.START)
+        table: Any = database
+        for digest, blob, expires_at in (
+            ("sha256:aa", BLOB, None),
+            ("git-sha1:aa", BLOB, None),
+            ("staged:sha256:aa", self.EXPIRING, builders.at(builders.START + 1)),
+            ("staged:sha256:bb", self.EXPIRING, builders.at(builders.START)),
+        ):
+            table.content._blobs(
+                digest, sha256=blob.sha256, key=blob.key, size=blob.size, etag=blob.etag, expires_at=expires_at
+            ).save()
+
+    def test_are_found_if_there_are_no_others(self, database: Database, dynamodb: MotoDynamoDB) -> None:
+        digests = ["sha256:aa", "git-sha1:aa", "sha256:bb", "sha256:cc"]
+        assert database.content.find_blobs(digests) == {"sha256:aa": BLOB, "git-sha1:aa": BLOB}
+        newer = replace(BLOB, key="models/b")
+        database.content.put_blobs([(digest, newer) for digest in digests], expires_at=None)
+        dynamodb.calls.clear()
+        assert database.content.find_blobs(digests) == dict.fromkeys(digests, newer)
+        assert dynamodb.count("BatchGetItem") == 0
+        database.content.forget_blobs((digest, newer.key) for digest in digests)
+        assert database.content.find_blobs(digests) == {"sha256:aa": BLOB, "git-sha1:aa": BLOB}
+
+    def test_are_forgotten_when_a_model_is_deleted(self, database: Database) -> None:
+        database.content.forget_blobs([("sha256:aa", "models/b"), ("git-sha1:aa", "models/b")])
+        assert builders.find_blob(database, "sha256:aa") == BLOB
+        for _ in range(2):
+            database.content.forget_blobs([("sha256:aa", "models/b"), ("sha256:aa", BLOB.key), ("git-sha1:aa", "x")])
+        assert database.content.find_blobs(["sha256:aa", "git-sha1:aa"]) == {
+            "sha256:aa": self.EXPIRING,
+            "git-sha1:aa": BLOB,
+        }
+
+    def test_are_forgotten_when_their_object_is_gone(self, database: Database) -> None:
+        for expected in (BLOB, self.EXPIRING):
+            found = database.content.find_blobs(["sha256:aa"])["sha256:aa"]
+            assert found == expected
+            for _ in range(2):
+                database.content.forget_blob("sha256:aa", found)
+        assert builders.find_blob(database, "sha256:aa") is None
 
 
 def test_calls_to_dynamodb_are_few(database: Database, dynamodb: MotoDynamoDB) -> None:
@@ -1001,8 +1074,8 @@ def test_calls_to_dynamodb_are_few(database: Database, dynamodb: MotoDynamoDB) -
         lambda: database.imports.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=builders.START),
     )
     pairs = [("sha256:aa", BLOB), ("git-sha1:aa", BLOB)]
-    measure("put_blobs", lambda: database.content.put_blobs(pairs, expires_at=None))
     measure("put_blobs that expire", lambda: database.content.put_blobs(pairs, expires_at=1))
+    measure("put_blobs", lambda: database.content.put_blobs(pairs, expires_at=None))
     measure("find_blobs", lambda: database.content.find_blobs(["sha256:aa"]))
     measure("find_blobs of a group", lambda: database.content.find_blobs(str(file.digest) for file in files))
     asked = builders.make_task(builders.make_local_model("a"), model_ids=(), stage=Stage.UPLOADING, archive=ARCHIVE)
@@ -1046,7 +1119,7 @@ def test_calls_to_dynamodb_are_few(database: Database, dynamodb: MotoDynamoDB) -
         "put_blobs": 1,
         "put_blobs that expire": 1,
         "find_blobs": 1,
-        "find_blobs of a group": 2,
+        "find_blobs of a group": 92,
         "record_task": 1,
         "record_arrival": 2,
         "claim_models": 3,

@@ -4,6 +4,7 @@ Each request to moto is put down to the function that acts, as the action and th
 What is asked for must be granted, and what is granted must be asked for at least once, or stand below with its reason.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -316,6 +317,12 @@ class AuditedDeployment(Deployment):
         self.queue.send([AcceptArchive(task_id=task_id)])
         return task_id
 
+    def leave_entry(self, content: bytes, key: str) -> None:
+        """As an earlier version of Modelhaul has recorded an object."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        index: Any = self.database.content
+        index._blobs(f"sha256:{sha256}", sha256=sha256, key=key, size=len(content), etag="etag").save()
+
     def leave_upload(self, bucket: str, key: str) -> None:
         """As a function that died has."""
         self.s3.create_multipart_upload(Bucket=bucket, Key=key)
@@ -348,6 +355,9 @@ def import_again(deployment: AuditedDeployment, source: InMemoryModelSource) -> 
             deployment.submit(name, source=kind)
     for name in (NAME, "org/other"):
         deployment.store.delete([source.prefix(name) + path for path in source.models[name]["main"]])
+    earlier = wrap_weights(b"earlier" * 100_000)
+    deployment.leave_entry(earlier, "models/gone")
+    source.models["org/third"]["main"]["other.safetensors"] = earlier
     task = deployment.submit("org/third")
     deployment.run()
     assert deployment.find_task(task.id).status is TaskStatus.DONE
@@ -630,6 +640,8 @@ def delete_models(deployment: AuditedDeployment, source: InMemoryModelSource) ->
             task = deployment.send_archive(build_archive(f"deleted-{function}-{lost}"))
             deployment.run()
             (model_id,) = deployment.find_task(task.id).model_ids
+            (model,) = deployment.database.models.find_models([model_id])
+            deployment.leave_entry(MODEL["config.json"], f"{model.resolved.prefix}config.json")
             if lost:
                 deployment.store.delete([manifest_key(model_id)])
             if function == "SweepStaleFunction":

@@ -458,6 +458,7 @@ def check_roles(template: Template) -> list[str]:
 
 # Resources that a function knows by name without a permission.
 NAMED_ONLY = {
+    ("PublishModelsFunction", "BlobsTable"): "opens the index of content, and only adds to ContentTable",
     ("PublishEndsFunction", "ModelsBucket"): "puts the name of the bucket into events, and does not read it",
     ("ManageKeysFunction", "HubApi"): "shows the URL of the API, and sends no requests to it",
 }

@@ -162,7 +162,7 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
         set_property("ReadCatalogFunction", "Properties.Role", "arn:aws:iam::123456789012:role/admin"),
     ),
     (rules.check_grants, drop_statement("TransferFilesRole", "ConsumeQueue")),
-    (rules.check_grants, drop_statement("TransferFilesRole", "RegisterBlobs")),
+    (rules.check_grants, drop_statement("TransferFilesRole", "IndexContent")),
     (rules.check_grants, drop_property("TransferFilesFunction", f"{VARIABLES}.BLOBS_TABLE")),
     (rules.check_grants, allow("ReadCatalogRole", "dynamodb:Query", {"Fn::GetAtt": ["BlobsTable", "Arn"]})),
     (rules.check_grants, drop_property("CancelTaskFunction", f"{VARIABLES}.INCOMING_BUCKET")),
@@ -321,7 +321,7 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
         rules.check_drops,
         allow("PublishModelsRole", "s3:DeleteObject", {"Fn::Sub": "${IncomingBucket.Arn}/incoming/*"}),
     ),
-    (rules.check_tables, drop_property("BlobsTable", "Properties.TimeToLiveSpecification")),
+    (rules.check_tables, drop_property("ContentTable", "Properties.TimeToLiveSpecification")),
     (rules.check_tables, drop_property("ModelsTable", "Properties.PointInTimeRecoverySpecification")),
     (rules.check_tables, set_property("FilesTable", "Properties.BillingMode", "PROVISIONED")),
     (

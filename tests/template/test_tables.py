@@ -8,7 +8,7 @@ from pynamodb.attributes import Attribute, TTLAttribute
 from pynamodb.indexes import Index
 from pynamodb.models import Model
 
-from modelhaul.adapters.dynamodb.content import BlobItem
+from modelhaul.adapters.dynamodb.content import BlobItem, ContentItem
 from modelhaul.adapters.dynamodb.file_items import FileItem
 from modelhaul.adapters.dynamodb.model_items import ModelItem
 from modelhaul.adapters.dynamodb.rate_limits import RateLimitItem
@@ -20,6 +20,7 @@ TABLES: dict[str, type[Model]] = {
     "TasksTable": TaskItem,
     "ModelsTable": ModelItem,
     "FilesTable": FileItem,
+    "ContentTable": ContentItem,
     "BlobsTable": BlobItem,
     "KeysTable": ReadKeyItem,
     "RateLimitsTable": RateLimitItem,

@@ -19,9 +19,10 @@ from modelhaul.domain.errors import (
 from modelhaul.domain.keys import manifest_key
 from modelhaul.domain.messages import CopyFiles, PublishModels
 from modelhaul.domain.models import ModelStatus
+from modelhaul.domain.objects import Blob
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.transfer.policy import TransferPolicy
-from tests.archives.zipping import zip_models
+from tests.archives.zipping import zip_files, zip_models
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.weights import wrap_weights
@@ -41,8 +42,8 @@ def deployment(source: InMemoryModelSource) -> Deployment:
     return Deployment(source)
 
 
-def import_model(deployment: Deployment, revision: str = "main") -> Task:
-    task = deployment.submit(NAME, revision)
+def import_model(deployment: Deployment, revision: str = "main", *, name: str = NAME) -> Task:
+    task = deployment.submit(name, revision)
     deployment.run()
     ended = deployment.find_task(task.id)
     assert ended.status is TaskStatus.DONE, ended.error
@@ -53,10 +54,16 @@ def delete(deployment: Deployment, task: Task, *, seconds: float = 28) -> bool:
     return deployment.deleter.delete_model(task.model_ids[0], lambda: seconds)
 
 
+def list_published(deployment: Deployment) -> set[tuple[str, str]]:
+    """Digest and key of each published object that is found by its content."""
+    return {
+        (digest, key) for digest, held in deployment.tables.blobs.items() for key in held if key.startswith("models/")
+    }
+
+
 def find_dangling(deployment: Deployment) -> list[str]:
-    """Digests that are recorded at objects that are not there."""
-    blobs = deployment.tables.blobs
-    return [digest for digest, blob in blobs.items() if deployment.store.find_object(blob.key) is None]
+    """Digests that are recorded at published objects that are not there."""
+    return [digest for digest, key in list_published(deployment) if deployment.store.find_object(key) is None]
 
 
 def test_all_of_a_model_goes_and_its_task_stays(deployment: Deployment) -> None:
@@ -64,7 +71,7 @@ def test_all_of_a_model_goes_and_its_task_stays(deployment: Deployment) -> None:
     assert delete(deployment, task)
     assert deployment.database.models.find_model(task.model_ids[0]) is None
     assert deployment.store.keys == []
-    assert deployment.tables.blobs == {}
+    assert list_published(deployment) == set()
     assert deployment.find_task(task.id) == task
     groups = deployment.database.files.list_groups(task.plan_id or "")
     assert sum(len(group.records) for group in groups) == len(FILES)
@@ -91,12 +98,109 @@ def test_a_model_that_was_copied_from_it_stays_whole(deployment: Deployment, sou
 
 def test_only_references_to_its_own_objects_are_forgotten(deployment: Deployment) -> None:
     first, second = import_model(deployment), import_model(deployment, "next")
-    before = dict(deployment.tables.blobs)
+    before = list_published(deployment)
     assert delete(deployment, first)
-    kept = deployment.tables.blobs
+    kept = list_published(deployment)
     (model,) = deployment.database.models.find_models(second.model_ids)
-    assert kept == {d: entry for d, entry in before.items() if entry.key.startswith(model.resolved.prefix)}
+    assert kept == {(digest, key) for digest, key in before if key.startswith(model.resolved.prefix)}
     assert len(kept) > 0
+
+
+HOLDERS = ["org/a", "org/b", "org/c"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("order", list(itertools.permutations(HOLDERS)), ids="-".join)
+def test_content_is_reused_while_a_model_has_it(
+    deployment: Deployment, source: InMemoryModelSource, order: tuple[str, ...], count: int
+) -> None:
+    """Models with the same content are deleted in any order. A later import transfers it only if all are gone."""
+    source.models |= {name: {"main": FILES} for name in [*HOLDERS, "org/new"]}
+    tasks = {name: import_model(deployment, name=name) for name in HOLDERS}
+    assert source.bytes_read["model.safetensors"] == len(WEIGHTS)
+    source.bytes_read.clear()
+    for name in order[:count]:
+        assert delete(deployment, tasks[name])
+    progress = import_model(deployment, name="org/new").progress
+    if count < len(HOLDERS):
+        assert progress.bytes_reused == progress.bytes_total
+        assert source.bytes_read == {}
+    else:
+        assert source.bytes_read.keys() == {"config.json", "model.safetensors"}
+    assert find_dangling(deployment) == []
+
+
+def test_content_of_an_archives_models_is_reused_while_one_has_it() -> None:
+    """The models are published by one call."""
+    deployment = Deployment()
+    weights = wrap_weights(b"w" * 500_000)
+    model = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": weights}
+
+    def import_archive(*names: str) -> Task:
+        task = deployment.post(zip_files({f"{name}/{path}": body for name in names for path, body in model.items()}))
+        deployment.run()
+        ended = deployment.find_task(task.id)
+        assert ended.status is TaskStatus.DONE, ended.error
+        return ended
+
+    first = import_archive("a", "b")
+    for model_id, name, reused in zip(reversed(first.model_ids), ("c", "d"), (len(weights), 0), strict=True):
+        assert deployment.deleter.delete_model(model_id, lambda: 28)
+        later = import_archive(name)
+        assert later.progress.bytes_reused == reused
+        assert delete(deployment, later)
+
+
+@pytest.mark.parametrize("kept", HOLDERS)
+def test_objects_that_are_gone_are_skipped(deployment: Deployment, source: InMemoryModelSource, kept: str) -> None:
+    """Somebody deleted objects from the bucket, or an import failed after it had copied its files."""
+    source.models |= {name: {"main": FILES} for name in [*HOLDERS, "org/new"]}
+    for name in HOLDERS:
+        import_model(deployment, name=name)
+    source.bytes_read.clear()
+    for name in {*HOLDERS} - {kept}:
+        deployment.store.delete([source.prefix(name) + path for path in FILES])
+    progress = import_model(deployment, name="org/new").progress
+    assert progress.bytes_reused == progress.bytes_total
+    assert source.bytes_read == {}
+
+
+def test_an_object_that_comes_back_meanwhile_is_found(deployment: Deployment, source: InMemoryModelSource) -> None:
+    """A transfer finds it gone, and an import stores and indexes it again before the transfer forgets it."""
+    source.models |= {"org/other": {"main": FILES}, "org/new": {"main": FILES}}
+    failed = deployment.submit(NAME)
+    while deployment.find_task(failed.id).stage is not Stage.VERIFIED:
+        for message in deployment.receive():
+            if not isinstance(message, PublishModels):
+                deployment.deliver(message)
+    finish_import = deployment.database.imports.finish_import
+    content = deployment.database.content
+
+    def cancel_first(task_id: str, **options: Any) -> bool:
+        deployment.finisher.cancel(task_id)
+        return finish_import(task_id, **options)
+
+    deployment.database.imports.finish_import = cancel_first  # type: ignore[method-assign]
+    deployment.deliver(PublishModels(task_id=failed.id))
+    deployment.database.imports.finish_import = finish_import  # type: ignore[method-assign]
+    assert find_dangling(deployment) != []
+    forget_blob = content.forget_blob
+    imported: list[Task] = []
+
+    def import_first(digest: str, blob: Blob) -> None:
+        if not imported:
+            content.forget_blob = forget_blob  # type: ignore[method-assign]
+            deployment.sweep_until_quiet()
+            imported.append(import_model(deployment))
+        forget_blob(digest, blob)
+
+    content.forget_blob = import_first  # type: ignore[method-assign]
+    other = import_model(deployment, name="org/other")
+    assert imported
+    assert delete(deployment, other)
+    source.bytes_read.clear()
+    progress = import_model(deployment, name="org/new").progress
+    assert progress.bytes_reused == progress.bytes_total
 
 
 def test_a_model_below_its_prefix_stays() -> None:
@@ -334,7 +438,7 @@ def test_a_late_duplicate_of_the_last_message_brings_nothing_back(deployment: De
     assert delete(deployment, task)
     deployment.deliver(PublishModels(task_id=task.id))
     assert deployment.store.keys == []
-    assert deployment.tables.blobs == {}
+    assert list_published(deployment) == set()
     again = import_model(deployment)
     deployment.deliver(PublishModels(task_id=task.id))
     assert find_dangling(deployment) == []

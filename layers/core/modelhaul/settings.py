@@ -65,6 +65,7 @@ class FileSettings(RegionSettings):
 
 
 class ContentSettings(RegionSettings):
+    content_table: str
     blobs_table: str
 
 

@@ -1,6 +1,6 @@
 """Objects in S3."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +16,13 @@ class ObjectRange:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Verified content, stored in the models bucket at `key`. Unchanged while the object's ETag is `etag`."""
+    """Verified content, stored in the models bucket at `key`. Unchanged while the object's ETag is `etag`.
+
+    `version` identifies the index entry that the blob was found with.
+    """
 
     sha256: str
     key: str
     size: int
     etag: str
+    version: str = field(default="", compare=False)

@@ -7,16 +7,21 @@ from modelhaul.domain.objects import Blob
 
 
 class ContentIndex(Protocol):
-    """Index of stored content by digest. Every method raises StorageUnavailableError."""
+    """Index of stored content by digest. A digest has an entry for each object that has its content.
+
+    Every method raises StorageUnavailableError.
+    """
 
     def find_blobs(self, digests: Iterable[str]) -> dict[str, Blob]:
-        """Return the stored blobs with these digests (`sha256:…` or `git-sha1:…`), by digest. Strongly consistent."""
+        """Return a stored blob for each of these digests (`sha256:…`, `git-sha1:…` or `crc32:…`) that has one.
+
+        Blobs that do not expire take precedence, then those that expire last. Strongly consistent.
+        """
 
     def put_blobs(self, blobs: Iterable[tuple[str, Blob]], *, expires_at: float | None) -> None:
-        """Record (digest, blob) pairs, and replace earlier pairs of the same digests.
+        """Record (digest, blob) pairs, and replace earlier pairs of the same digest and key.
 
-        With `expires_at` (epoch seconds) the pairs expire at that time, and a permanent pair of the same digest takes
-        precedence.
+        With `expires_at` (epoch seconds) the pairs expire at that time.
         """
 
     def find_group(self, fingerprint: str) -> dict[str, Blob]:
@@ -25,8 +30,8 @@ class ContentIndex(Protocol):
     def put_group(self, fingerprint: str, blobs: Iterable[tuple[str, Blob]], *, expires_at: float) -> None:
         """Record the (digest, blob) pairs of a group of small files, until `expires_at` (epoch seconds)."""
 
-    def forget_blob(self, digest: str, key: str) -> None:
-        """Remove the digest's entries that refer to `key`."""
+    def forget_blob(self, digest: str, blob: Blob) -> None:
+        """Remove the entry of a blob whose object is gone. No-op if the blob was recorded again since it was found."""
 
     def forget_blobs(self, references: Iterable[tuple[str, str]]) -> None:
-        """Remove the entries of any number of (digest, key) pairs of published files. Most pairs may have no entry."""
+        """Remove the entries of any number of (digest, key) pairs of published files. Pairs may have no entry."""

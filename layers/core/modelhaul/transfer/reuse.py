@@ -42,13 +42,18 @@ class ContentReuse:
         return self.content.find_group(fingerprint) if digests else {}
 
     def reuse(self, record: FileRecord, blobs: Mapping[str, Blob]) -> FileRecord | None:
-        """Copy the file's content from one of the `blobs`. Return None if no blob has it, or its object is gone."""
+        """Copy the file's content from one of the `blobs`, or from another stored object if that of the blob is gone.
+
+        Return None if the content is not stored.
+        """
         file = record.file
         blob = blobs.get(str(file.digest))
         if blob is None or blob.size != file.size:
             return None
-        is_certain = blob.key == record.staging_key or file.digest.algorithm.identifies
-        return self._copy_blob(record, blob) if is_certain or self._is_equal(file, blob) else None
+        if blob.key == record.staging_key or file.digest.algorithm.identifies:
+            return self._copy_blob(record, blob)
+        sha256 = self._compute_sha256(file)
+        return self.reuse_sha256(record, sha256) if sha256 is not None else None
 
     def reuse_from_group(self, record: FileRecord, blobs: dict[str, Blob]) -> FileRecord | None:
         """Copy the file's content from one of the `blobs` of `find_group`.
@@ -101,45 +106,44 @@ class ContentReuse:
             self.content.put_group(fingerprint, blobs.items(), expires_at=self.session.clock() + STAGED_BLOB_SECONDS)
 
     def _copy_blob(self, record: FileRecord, blob: Blob) -> FileRecord | None:
-        try:
-            return self._copy_object(record, blob)
-        except ObjectGoneError:
-            for digest in list_digests(record.file, blob.sha256, self.policy):
-                self.content.forget_blob(digest, blob.key)
-            return self._copy_hidden(record, blob)
+        """Copy the blob's object or, if it is gone, another one with the same content. Return None if all are gone.
 
-    def _copy_object(self, record: FileRecord, blob: Blob) -> FileRecord | None:
-        """Copy the blob's object. Return None if it should be at the file's own key, but is not.
-
-        Raises ObjectGoneError.
+        Entries of the index can outlive their objects: those of files in staging, of imports that failed after copying
+        files, and of models that are being deleted. Such entries are removed.
         """
+        digests = list(list_digests(record.file, blob.sha256, self.policy))
+        found: Blob | None = blob
+        while found is not None:
+            try:
+                return self._copy_object(record, found)
+            except ObjectGoneError:
+                for digest in digests:
+                    self.content.forget_blob(digest, found)
+            others = self.content.find_blobs(digests).values()
+            found = next((other for other in others if other.sha256 == blob.sha256), None)
+        return None
+
+    def _copy_object(self, record: FileRecord, blob: Blob) -> FileRecord:
+        """Copy the blob's object, unless it is at the file's own key. Raises ObjectGoneError."""
         if blob.key == record.staging_key:
             # The function of an earlier attempt stored the content here, and died before it recorded the file.
-            is_there = self.store.find_object(blob.key) == (blob.size, blob.etag)
-            return replace(record, sha256=blob.sha256, etag=blob.etag) if is_there else None
+            if self.store.find_object(blob.key) != (blob.size, blob.etag):
+                raise ObjectGoneError(blob.key)
+            return replace(record, sha256=blob.sha256, etag=blob.etag)
         if blob.size > self.policy.small_file:
             self.session.renew(busy=estimate_copy_time(blob.size))  # no heartbeat can be sent during a copy
         etag = self.store.copy(blob.key, record.staging_key, size=blob.size, etag=blob.etag)
         return replace(record, sha256=blob.sha256, etag=etag, reused=True)
 
-    def _copy_hidden(self, record: FileRecord, gone: Blob) -> FileRecord | None:
-        """Copy the file's content from the entry that was hidden by the entry of `gone`.
+    def _compute_sha256(self, file: SourceFile) -> str | None:
+        """Read the whole file, without storing it, and return its SHA-256.
 
-        The permanent entries of an import that failed after copying files hide those of its verified files in staging.
-        """
-        found = self.content.find_blobs(list_digests(record.file, gone.sha256, self.policy))
-        hidden = next((b for b in found.values() if b.sha256 == gone.sha256 and b.key != gone.key), None)
-        return self._copy_blob(record, hidden) if hidden is not None else None
-
-    def _is_equal(self, file: SourceFile, blob: Blob) -> bool:
-        """Read the whole file, without storing it, and return whether its SHA-256 equals the blob's.
-
-        Return False without reading if the remaining time may be too short, or if an earlier attempt failed. The file
+        Return None without reading if the remaining time may be too short, or if an earlier attempt failed. The file
         is then transferred as usual.
         """
         settings = self.session.settings
         if not self.first_attempt or self.session.is_out_of_time(needed=file.size / _READ_RATE):
-            return False
+            return None
         hasher = FileHasher(file.digest, file.size)
         buffer = memoryview(bytearray(settings.chunk))
         position, renewed = 0, time.monotonic()
@@ -153,10 +157,10 @@ class ContentReuse:
                 position += received
                 if time.monotonic() - renewed >= settings.heartbeat:
                     if self.session.is_out_of_time():
-                        return False
+                        return None
                     renewed = time.monotonic()
                     self.session.renew()
-        return hasher.verify(file.path) == blob.sha256
+        return hasher.verify(file.path)
 
 
 def to_blob(record: FileRecord) -> Blob:

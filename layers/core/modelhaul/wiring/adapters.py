@@ -109,7 +109,8 @@ def create_content() -> ContentIndex:
     from modelhaul.adapters.dynamodb.content import DynamoDBContentIndex
     from modelhaul.settings import ContentSettings
 
-    return DynamoDBContentIndex(open_database(), blobs_table=ContentSettings.read().blobs_table)
+    settings = ContentSettings.read()
+    return DynamoDBContentIndex(open_database(), content_table=settings.content_table, blobs_table=settings.blobs_table)
 
 
 def create_store() -> ObjectStore:

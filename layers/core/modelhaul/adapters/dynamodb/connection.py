@@ -41,7 +41,7 @@ _THROUGHPUT_EXCEEDED = "ProvisionedThroughputExceededException"
 # In a transaction, the code does not end with "Exception".
 _THROTTLES = {"ThrottlingError", "ThrottlingException", "ProvisionedThroughputExceeded", _THROUGHPUT_EXCEEDED}
 _CONFLICTS = {"TransactionConflict", "TransactionConflictException"}
-_WRITE_CONCURRENCY = 4
+_CONCURRENCY = 4
 CONDITION_FAILED = "ConditionalCheckFailed"  # in a transaction; the code of a single write ends with "Exception"
 
 
@@ -175,12 +175,24 @@ def update_item(
 
 def save_items[I: Item](table: type[I], items: Sequence[I]) -> None:
     """Put up to 25 items, which replace earlier items with the same keys."""
+    _write_batch(table, saved=items, await_capacity=True)
 
-    def save() -> None:
+
+def delete_items[I: Item](table: type[I], items: Sequence[I]) -> None:
+    """Delete up to 25 items. No-op for items that do not exist."""
+    _write_batch(table, deleted=items, await_capacity=False)
+
+
+def _write_batch[I: Item](
+    table: type[I], *, saved: Sequence[I] = (), deleted: Sequence[I] = (), await_capacity: bool
+) -> None:
+    def write() -> None:
         try:
             with table.batch_write() as batch:
-                for item in items:
+                for item in saved:
                     batch.save(item)
+                for item in deleted:
+                    batch.delete(item)
         except PutError as error:
             # An error without a cause means that DynamoDB left some items unprocessed.
             code = find_code(error) if error.cause else _THROUGHPUT_EXCEEDED
@@ -188,7 +200,7 @@ def save_items[I: Item](table: type[I], items: Sequence[I]) -> None:
                 raise
             raise CancelledError([code]) from error
 
-    retry_write(save, await_capacity=True)
+    retry_write(write, await_capacity=await_capacity)
 
 
 def record_statistic(item: type[Item], key: str, action: Action, condition: Condition) -> None:
@@ -215,11 +227,15 @@ def delete_item(item: Item, condition: Condition) -> bool:
     return True
 
 
+def map_parallel[T, R](call: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Return the results of `call` for the items, in their order. The calls run in parallel threads."""
+    with ThreadPoolExecutor(_CONCURRENCY) as pool:
+        return list(pool.map(call, items))
+
+
 def write_parallel[T](write: Callable[[tuple[T, ...]], None], items: Iterable[T], batch_size: int) -> None:
     """Call `write` for batches of the items in parallel threads."""
-    with ThreadPoolExecutor(_WRITE_CONCURRENCY) as pool:
-        for _ in pool.map(write, batched(items, batch_size, strict=False)):
-            pass
+    map_parallel(write, batched(items, batch_size, strict=False))
 
 
 # botocore's retries of a transaction have the same token, by which DynamoDB recognizes a repeated request. A repeated

@@ -100,6 +100,9 @@ def test_a_model_is_found_read_and_deleted_and_its_copy_stays(stack: Stack) -> N
     again_id, again = import_archive(stack, "catalog/First")
     assert again_id == first_id
     assert again["progress"]["bytes_reused"] == len(FILES["model.safetensors"]), "from the copy that stayed"
+    assert send(stack, "DELETE", f"/models/{again_id}").status_code == 204
+    _, third = import_archive(stack, "catalog/third")
+    assert third["progress"]["bytes_reused"] == len(FILES["model.safetensors"]), "from the older copy"
 
 
 def write_form(*fields: tuple[str, bytes]) -> bytes:

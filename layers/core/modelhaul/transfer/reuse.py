@@ -77,10 +77,9 @@ class ContentReuse:
         """
         if record.file.digest.algorithm.identifies or record.file.size < self.policy.min_indexed:
             return None
-        for blob in self.find_blobs([Digest(Algorithm.SHA256, sha256)]).values():
-            if (copied := self._copy_blob(record, blob)) is not None:
-                return copied
-        return None
+        digest = Digest(Algorithm.SHA256, sha256)
+        blob = self.find_blobs([digest]).get(str(digest))
+        return self._copy_blob(record, blob) if blob is not None else None
 
     def index(self, records: Sequence[FileRecord]) -> None:
         """Index stored files as content that other imports can reuse, except small content (see `index_group`).
@@ -128,7 +127,7 @@ class ContentReuse:
         if blob.key == record.staging_key:
             # The function of an earlier attempt stored the content here, and died before it recorded the file.
             if self.store.find_object(blob.key) != (blob.size, blob.etag):
-                raise ObjectGoneError(blob.key)
+                raise ObjectGoneError(f"{blob.key} was removed or replaced.")
             return replace(record, sha256=blob.sha256, etag=blob.etag)
         if blob.size > self.policy.small_file:
             self.session.renew(busy=estimate_copy_time(blob.size))  # no heartbeat can be sent during a copy

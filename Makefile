@@ -119,6 +119,7 @@ lock: setup ## upgrade and pin all dependencies, with hashes
 	$(COMPILE) requirements/ministack.in -o requirements/ministack.txt
 	$(COMPILE) requirements/sam.in -o requirements/sam.txt
 	$(COMPILE) requirements/giftless.in -o requirements/giftless.txt
+	$(COMPILE) requirements/aws_cli.in -o requirements/aws_cli.txt
 	$(COMPILE) requirements/contenders.in -o requirements/contenders.txt
 	$(COMPILE) requirements/hub_client_old.in -o requirements/hub_client_old.txt
 	$(COMPILE) requirements/hub_client_new.in -o requirements/hub_client_new.txt

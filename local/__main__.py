@@ -13,7 +13,7 @@ from local.errors import LocalStackError
 from local.importing import import_samples, print_commands, print_function_errors, print_line
 from local.sample import write_sample_archive
 from local.sources import SourceUrls
-from local.stack import DEFAULT_NAME, LocalStack, StackState
+from local.stack import DEFAULT_NAME, ROOT, LocalStack, StackState
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -70,12 +70,19 @@ def deploy_stack(stack: LocalStack, options: argparse.Namespace, console: Consol
 
 def start_stack(stack: LocalStack, options: argparse.Namespace, console: Console) -> None:
     state = deploy_stack(stack, options, console)
-    print_line(console, f"The stack is running: {state.api_url} (state file: {stack.state_path})")
     print_commands(state, write_sample_archive(stack.folder), console)
+    print_line(console, f"The stack is running. Its URLs and key are in {stack.state_path.relative_to(ROOT)}.")
+    print_line(console, f"`{format_stop_command(stack)}` stops it and deletes its data.")
+
+
+def format_stop_command(stack: LocalStack) -> str:
+    return "make down" if stack.name == DEFAULT_NAME else f"make down STACK={stack.name}"
 
 
 def stop_stack(stack: LocalStack, console: Console) -> None:
     has_crashed = stack.has_crashed()
+    if stack.is_up():
+        print_line(console, "Stopping the stack and deleting its data")
     console.print("Stopped." if stack.stop() else "The stack is not running.")
     if has_crashed:
         print_line(console, f"MiniStack had exited unexpectedly. Logs: {stack.kept_logs}")
@@ -94,6 +101,12 @@ def run_imports(state: StackState, sample: Path, console: Console) -> bool:
 
 
 def run_in_foreground(stack: LocalStack, options: argparse.Namespace, console: Console) -> int:
+    if stack.is_up():
+        # Ctrl-C would stop the stack that another command has started.
+        raise LocalStackError(
+            f"The stack {stack.name!r} is already running. To stop it, run `{format_stop_command(stack)}`.\n"
+            "To start another stack, run `make run STACK=name`."
+        )
     try:
         state = deploy_stack(stack, options, console)
         try:

@@ -4,12 +4,14 @@ import json
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import requests
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from local.errors import LocalStackError
@@ -18,6 +20,7 @@ from local.stack import CLIENT_CONFIG, ROOT, StackState, open_session
 
 POLL_INTERVAL = 0.3  # seconds
 REQUEST_TIMEOUT = 30  # seconds
+MODEL_KEY = re.compile(r"(models/.+?/)([0-9a-f]{7})[0-9a-f-]{29,33}(?:-partial-[^/]+)?/")
 ERROR_PATTERN = re.compile(r'"level": ?"(ERROR|CRITICAL)"|\[ERROR\]|Traceback|Error:')
 
 type Task = dict[str, Any]
@@ -120,7 +123,7 @@ def describe_progress(task: Task) -> tuple[str, int, int]:
         parts.append(f"{progress.get('files_done', 0)}/{progress.get('files_total', 0)} files")
         parts.append(f"{100 * done // total} %")
     if reused := int(progress.get("bytes_reused", 0)):
-        parts.append(f"{reused:,} bytes reused")
+        parts.append(f"{decimal(reused)} already in the bucket")
     return " ".join(part for part in parts if part), done, total
 
 
@@ -130,15 +133,23 @@ def describe_rate(task: Task) -> str:
     A progress bar cannot measure it: `bytes_done` increases only when a function stores its progress.
     """
     rate = (task.get("progress") or {}).get("bytes_per_second")
-    return f"{rate / 1e6:.1f} MB/s" if rate else ""
+    return f"{decimal(int(rate))}/s" if rate else ""
 
 
 def print_objects(state: StackState, console: Console) -> None:
+    """Print the number of objects with each prefix: of each model, and of the manifests."""
     s3 = open_session().client("s3", endpoint_url=state.aws_endpoint_url, config=CLIENT_CONFIG)
-    print_line(console, f"Objects in s3://{state.models_bucket} (bytes, key):")
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=state.models_bucket):
-        for entry in page.get("Contents", []):
-            print_line(console, f"{entry['Size']:>14,}  {entry['Key']}")
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=state.models_bucket)
+    keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+    print_line(console, f"Objects in the bucket {state.models_bucket}, by prefix:")
+    for prefix, count in sorted(Counter(map(find_prefix, keys)).items()):
+        print_line(console, f"{count:>4}  {prefix}")
+
+
+def find_prefix(key: str) -> str:
+    """Return the prefix of the model that an object belongs to, with a shortened commit or task ID, or `manifests/`."""
+    model = MODEL_KEY.match(key)
+    return f"{model[1]}{model[2]}…/" if model else key.partition("/")[0] + "/"
 
 
 def print_function_errors(state: StackState, console: Console, count: int = 10) -> None:
@@ -154,65 +165,88 @@ def print_function_errors(state: StackState, console: Console, count: int = 10) 
 
 
 def print_commands(state: StackState, sample: Path, console: Console, task_id: str | None = None) -> None:
-    """Print shell commands that succeed in this order, in the folder of the repository. `sample` is the ZIP archive
-    that they import. `task_id` is a task to read, if there is one.
+    """Print shell commands that succeed in this order, in the folder of the repository, and fit a terminal with 80
+    columns. A command starts with two spaces, and its other lines with more. `sample` is the ZIP archive that the
+    commands import. `task_id` is a task to read, if there is one.
     """
-    url, key = state.api_url, f"-H 'x-api-key: {state.api_key}'"
-    json_type = "-H 'content-type: application/json'"
-    path = sample.relative_to(ROOT, walk_up=True)
-    upload = json.dumps(
-        {
-            "file_name": sample.name,
-            "size": sample.stat().st_size,
-            "model_name": "my-larger-models",
-            "single_put": True,
-        }
-    )
-    incoming, copied = f"{state.aws_endpoint_url}/{state.incoming_bucket}", "incoming/my-copied-models.zip"
-    command, hf, python = (
-        Path(sys.executable).with_name(name).relative_to(ROOT, walk_up=True) for name in ("modelhaul", "hf", "python")
-    )
-    list_files = f'from huggingface_hub import list_repo_files; print(list_repo_files("{SAMPLE_MODEL}"))'
-    open_upload = f"curl -sS {url}/upload/local {key} {json_type} -d '{upload}'"
-    extract_url = """tee /dev/stderr | sed -n 's/.*"url": "\\([^"]*\\)".*/\\1/p'"""
-    upload_steps = "request a presigned URL with the file size in bytes, and upload the file to it"
-    lines = [
-        f"API reference, for a browser: {url}/docs",
-        "Import a ZIP archive of up to 4.5 MB (models are directories with config.json, tokenizer.json and weights):",
-        f"  curl -sSi '{url}/upload/local?model_name=my-models' {key} -F file=@{path}",
-        f"Import a ZIP archive of up to 5 GB: {upload_steps}:",
-        f'  curl -sSi -T {path} "$({open_upload} | {extract_url})"',
-        "Import a ZIP archive of any size: copy it to the incoming bucket, and wait for the task:",
-        f"  curl -sSi -T {path} {incoming}/{copied}",
-        f"  until curl -sf {incoming}/outcomes/{copied}.json; do sleep 1; done; echo",
-        "Import a model from the Hugging Face Hub:",
-        f"  curl -sSi {url}/upload/huggingface {key} {json_type} -d '{json.dumps({'model_tag': state.other_model})}'",
-    ]
+    key = '-H "x-api-key: $MODELHAUL_API_KEY"'
+    archive = sample.relative_to(ROOT, walk_up=True)
+    folder = archive.parent
+    programs = Path(sys.executable).parent.relative_to(ROOT, walk_up=True)
+    text = rf"""
+Commands to try in another terminal, in the folder of the repository.
+
+Set the URLs and the key of the stack, and add its programs to the PATH:
+  export MODELHAUL_API_URL={state.api_url}
+  export MODELHAUL_API_KEY={state.api_key}
+  INCOMING={state.aws_endpoint_url}/{state.incoming_bucket}
+  export PATH="$PWD/{programs}:$PATH"
+
+Use the command line (docs/command-line.md). With --exist-ok, a model that was
+imported before is not an error:
+  modelhaul hf {SAMPLE_MODEL} --exist-ok
+  modelhaul zip {archive} --name my-models
+  modelhaul ls
+  modelhaul show my-models/tiny-bert
+  modelhaul get my-models/tiny-bert --to {folder}/tiny-bert
+
+Read models with a client of the Hugging Face Hub, such as hf or transformers:
+  export HF_TOKEN=$(modelhaul keys create my-laptop)
+  eval "$(modelhaul env)"
+  hf download {SAMPLE_MODEL} \
+    --local-dir {folder}/downloaded
+
+Use the API. Its reference, for a browser: {state.api_url}/docs
+
+Import a model from the Hugging Face Hub. The Location in the response is the
+path of the task that imports the model:
+  curl -sSi $MODELHAUL_API_URL/upload/huggingface \
+    {key} \
+    -d '{json.dumps({"model_tag": state.other_model})}'
+"""
     if state.other_repository:
-        repository = json.dumps(build_github_request(state.other_repository))
-        lines += [
-            "Import a model from a GitHub repository, including Git LFS files:",
-            f"  curl -sSi {url}/upload/github {key} {json_type} -d '{repository}'",
-        ]
+        text += rf"""
+Import a model from a GitHub repository, including Git LFS files:
+  curl -sSi $MODELHAUL_API_URL/upload/github \
+    {key} \
+    -d '{json.dumps(build_github_request(state.other_repository))}'
+"""
+    text += rf"""
+Import a ZIP archive of up to 4.5 MB. Each directory with config.json,
+tokenizer.json and weights is a model:
+  curl -sSi "$MODELHAUL_API_URL/upload/local?model_name=by-post" \
+    {key} \
+    -F file=@{archive}
+
+Import a ZIP archive of up to 5 GB: request an upload, with the size of the file
+in bytes, and send the file to the presigned URL in the response:
+  curl -sS $MODELHAUL_API_URL/upload/local \
+    {key} \
+    -o {folder}/upload.json \
+    -d '{{"file_name": "{sample.name}", "size": {sample.stat().st_size},
+         "model_name": "by-presigned-url", "single_put": true}}'
+  curl -sSi -T {archive} \
+    "$(sed 's/.*"url": *"\([^"]*\)".*/\1/' {folder}/upload.json)"
+
+Import a ZIP archive of any size: copy it to the incoming bucket, and wait until
+the outcome, a JSON file in this bucket, says that the import has ended:
+  curl -sSi -T {archive} $INCOMING/incoming/copied.zip
+  until curl -sf $INCOMING/outcomes/incoming/copied.zip.json \
+    | grep -E 'task_status": "(DONE|FAILED)'; do sleep 1; done
+"""
     if task_id:
-        lines += [
-            "Read a task (its URL is in the Location or Link header):",
-            f"  curl -sS {url}/upload/tasks/{task_id} {key}",
-        ]
-    lines += [
-        "List the tasks of ZIP archives:",
-        f"  curl -sS '{url}/upload/tasks?source=LOCAL' {key}",
-        "Use the command-line client (docs/command-line.md):",
-        f"  export MODELHAUL_API_URL={url} MODELHAUL_API_KEY={state.api_key}",
-        f"  {command} hf {SAMPLE_MODEL} --exist-ok",
-        f"  {command} zip {path} --name by-command-line",
-        f"  {command} ls",
-        "Read imported models with Hub clients (any program that supports HF_ENDPOINT and HF_TOKEN):",
-        f"  export HF_ENDPOINT={state.hub_url} HF_TOKEN=$({command} keys create my-laptop)",
-        f"  {hf} download {SAMPLE_MODEL} --local-dir {path.parent}/downloaded",
-        f"  {python} -c '{list_files}'",
-    ]
-    print_line(console, "\n".join(lines))
+        text += rf"""
+Read the task that imported {SAMPLE_MODEL}:
+  curl -sS {key} \
+    $MODELHAUL_API_URL/upload/tasks/{task_id} \
+    | python -m json.tool
+"""
+    text += rf"""
+List the tasks that import ZIP archives:
+  curl -sS "$MODELHAUL_API_URL/upload/tasks?source=LOCAL" \
+    {key} | python -m json.tool
+"""
+    print_line(console, text)
 
 
 def build_github_request(repository: str) -> dict[str, str]:
@@ -226,12 +260,12 @@ def import_samples(state: StackState, sample: Path, console: Console) -> bool:
     list the bucket and print commands to try. Returns False if an import failed.
     """
     api = ImportApi(state)
-    print_line(console, f"Importing {sample.name} with POST {state.api_url}/upload/local")
+    print_line(console, f"Importing {sample.name}, an archive of two small models")
     is_archive_done, _ = follow(api, api.submit_archive(sample.read_bytes(), sample.name, "sample"), console)
-    print_line(console, f"Importing {SAMPLE_MODEL} with POST {state.api_url}/upload/huggingface")
+    print_line(console, f"Importing {SAMPLE_MODEL} from the Hub")
     is_model_done, task_id = follow(api, api.submit("huggingface", {"model_tag": SAMPLE_MODEL}), console)
     if state.sample_repository:
-        print_line(console, f"Importing {state.sample_repository} with POST {state.api_url}/upload/github")
+        print_line(console, f"Importing {state.sample_repository} from GitHub")
         is_repository_done, _ = follow(
             api, api.submit("github", build_github_request(state.sample_repository)), console
         )
@@ -263,4 +297,4 @@ def describe_result(model: dict[str, Any]) -> str:
     status = str(model["status"]).lower()
     if "error" in model:
         return f"{model['name']}: {status}. {model['error']['detail']} {model['error'].get('remedy') or ''}".rstrip()
-    return f"{model['name']}: {model.get('location') or status}"
+    return f"{model['name']}: {status}"

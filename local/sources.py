@@ -49,7 +49,7 @@ class Sources:
     other_repository: str = ""
 
     def describe(self) -> Iterator[str]:
-        yield f"Hub: {self.urls.hub} ({self.hub_description})"
+        yield f"Hugging Face Hub: {self.urls.hub} ({self.hub_description})"
         yield f"GitHub: {self.urls.github_api} ({self.github_description})"
 
 
@@ -68,7 +68,7 @@ def choose_sources(
     reason = ""
     if upstream == "loopback" or (upstream == "auto" and not is_available(f"{INTERNET.hub}/api/models/{SAMPLE_MODEL}")):
         loopback = start_loopback()
-        reason = ", because huggingface.co is unreachable and UPSTREAM=auto" if upstream == "auto" else ""
+        reason = ",\n  because huggingface.co is unreachable and UPSTREAM=auto" if upstream == "auto" else ""
     hub, hub_description, other_model = INTERNET.hub, _PUBLIC, OTHER_MODEL
     if configured.hub:
         hub, hub_description = configured.hub.rstrip("/"), _CONFIGURED
@@ -84,7 +84,7 @@ def choose_sources(
         description = f"{_LOOPBACK}{reason}"
         return Sources(urls, hub_description, description, other_model, LOOPBACK_REPOSITORY, LOOPBACK_OTHER_REPOSITORY)
     lacks = loopback.get("github_lacks")
-    reason = f", because the local GitHub test server requires tools that are not installed: {lacks}" if lacks else ""
+    reason = f",\n  because the local test server requires tools that are not installed: {lacks}" if lacks else ""
     urls = SourceUrls(hub, INTERNET.github_api, INTERNET.github, INTERNET.github_raw)
     return Sources(urls, hub_description, f"{_PUBLIC}{reason}", other_model)
 

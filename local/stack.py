@@ -143,9 +143,11 @@ class LocalStack:
         return any(process.name == "ministack" and not process.is_alive() for process in self.processes.read())
 
     def wait_for_crash(self) -> str:
-        """Wait until MiniStack exits, and return what happened, with the end of its log."""
+        """Wait until MiniStack exits, and return what happened, with the end of its log after a crash."""
         (ministack,) = [process for process in self.processes.read() if process.name == "ministack"]
         status = self.processes.wait(ministack)
+        if status == -signal.SIGTERM:
+            return "The stack was stopped by another command, such as `make down`."
         return f"MiniStack {describe_exit(status)}. The end of its log:\n{read_tail(self.ministack_log)}"
 
     def stop(self) -> bool:
@@ -183,8 +185,8 @@ class LocalStack:
         for line in sources.describe():
             report(line)
         ministack, addresses = self._start_ministack(port, enforce_iam)
-        report(f"MiniStack: {addresses.aws}")
-        report("Building and deploying the stack")
+        report(f"MiniStack: {addresses.aws} (stands in for AWS)")
+        report("Building and deploying the stack, which takes one or two minutes")
         self._build_and_deploy(addresses.aws, sources.urls, hub_on_miss)
         state = self._read_state(addresses, sources, ministack)
         # Written atomically, because other processes wait for this file.
@@ -374,7 +376,10 @@ def find_ports(first: int, count: int) -> list[int]:
                 listener.bind(("127.0.0.1", port))
             except (OSError, OverflowError) as error:
                 reason = error.strerror if isinstance(error, OSError) else "the highest port is 65535"
-                raise LocalStackError(f"Cannot use port {port} of 127.0.0.1: {reason}.") from error
+                raise LocalStackError(
+                    f"Cannot use port {port} of 127.0.0.1: {reason}.\n"
+                    f"Set STACK_PORT to the first of {count} free ports, or to 0 to use any free ports."
+                ) from error
             ports.append(listener.getsockname()[1])
         return ports
 

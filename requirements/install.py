@@ -29,6 +29,7 @@ ENVIRONMENTS = {
 TEST_ENVIRONMENTS = {
     ".local/venvs/hub_client_old": ("hub_client_old.txt",),
     ".local/venvs/hub_client_new": ("hub_client_new.txt",),
+    ".local/venvs/aws_cli": ("aws_cli.txt",),
 }
 NODE_ENVIRONMENT = ROOT / ".local/venvs/hub_client_node"
 

@@ -152,7 +152,7 @@ def test_model_is_shown_with_its_files(api: ApiServer, command_line: CommandLine
     assert outcome.code == 0
     assert f"location  {record['location']}" in outcome.out
     assert f"hub_id    {record['hub_id']}" in outcome.out
-    assert "gate      clean" in outcome.out
+    assert "inspected clean" in outcome.out
     assert "chat template" in outcome.out
     assert hashlib.sha256(FILES["config.json"]).hexdigest() in outcome.out
     shown = command_line.run("show", MODEL_ID, "--json").json

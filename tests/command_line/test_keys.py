@@ -22,7 +22,7 @@ def test_key_is_the_only_output(api: ApiServer, command_line: CommandLine) -> No
     outcome = command_line.run("keys", "create", "laptop")
     assert (outcome.code, outcome.out) == (0, f"{READ_KEY}\n")
     assert READ_KEY not in outcome.err
-    assert "Created key 0000000000000001 (laptop). Scopes: read. Expires: never." in outcome.err
+    assert "Created the key laptop with the ID 0000000000000001.\nScopes: read. Expires: never." in outcome.err
     assert api.requests[0].json == {"name": "laptop", "scopes": ["read"]}
 
 
@@ -132,9 +132,12 @@ def test_key_instead_of_its_id_is_neither_sent_nor_shown(api: ApiServer, command
 def test_environment_connects_hub_clients(
     api: ApiServer, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_hub")
     outcome = command_line.run("env")
     assert (outcome.code, outcome.out) == (0, f"export HF_ENDPOINT={api.hub_url}\n")
     assert "export HF_TOKEN=$(modelhaul keys create NAME)" in outcome.err
+    monkeypatch.setenv("HF_TOKEN", READ_KEY)
+    assert command_line.run("env").err == ""
     expected = f"export HF_ENDPOINT={api.hub_url} HF_TOKEN={READ_KEY}\n"
     given = command_line.run("env", "--key", READ_KEY)
     assert (given.code, given.out, given.err) == (0, expected, "")

@@ -8,7 +8,8 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,17 +20,26 @@ import pytest
 from rich.console import Console
 
 from local.errors import LocalStackError
-from local.importing import ImportApi, describe_progress, describe_result, follow_task, import_samples, print_commands
+from local.importing import (
+    ImportApi,
+    describe_progress,
+    describe_result,
+    find_prefix,
+    follow_task,
+    import_samples,
+    print_commands,
+)
 from local.sample import write_sample_archive
-from local.sources import SAMPLE_MODEL
+from local.sources import OTHER_MODEL, SAMPLE_MODEL
 from local.stack import ROOT, StackState
 from tests.http_servers import run_server
 
 API = "/v1"
 UPLOAD = "/incoming-bucket/uploads/1.zip"
-COPIED = "/incoming-bucket/incoming/my-copied-models.zip"
-OUTCOME = "/incoming-bucket/outcomes/incoming/my-copied-models.zip.json"
-FILE_LIST = f"/hf/api/models/{SAMPLE_MODEL}/tree/main"
+COPIED = "/incoming-bucket/incoming/copied.zip"
+OUTCOME = "/incoming-bucket/outcomes/incoming/copied.zip.json"
+TASK = "6f1c9f3e-6d0c-5d61-9a3c-0f6a4b1f7c55"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 READ_KEY = f"hf_{'k' * 40}"
 CREATED_KEY = {"key": READ_KEY, "key_id": "1", "name": "my-laptop", "scopes": ["read"], "expires_at": None}
 PLANNED = {"task_status": "PENDING", "stage": "PLANNING"}
@@ -53,10 +63,19 @@ BERT = {
 SKIPPED = {"name": "notes", "status": "SKIPPED", "lacks": ["config.json", "tokenizer.json"]}
 MINILM = {"model_id": "2", "name": SAMPLE_MODEL, "status": "READY", "location": "s3://models-bucket/models/hub/"}
 REPOSITORY = {**MINILM, "name": "samples/model", "location": "s3://models-bucket/models/github/"}
-OBJECTS = b"""<?xml version="1.0" encoding="UTF-8"?>
-<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>models-bucket</Name><KeyCount>1</KeyCount>
-<IsTruncated>false</IsTruncated><Contents><Key>models/local/sample/tiny-bert/zip-task/config.json</Key><Size>1274</Size>
-</Contents></ListBucketResult>"""
+OBJECTS = (
+    "manifests/1.json",
+    f"models/huggingface/org/model/{COMMIT}/config.json",
+    f"models/huggingface/org/model/{COMMIT}/1_Pooling/config.json",
+)
+
+
+def list_objects(keys: Sequence[str]) -> bytes:
+    """Return the response of ListObjectsV2."""
+    contents = "".join(f"<Contents><Key>{key}</Key><Size>1</Size></Contents>" for key in keys)
+    return f"""<?xml version="1.0" encoding="UTF-8"?>
+<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>models-bucket</Name>
+<KeyCount>{len(keys)}</KeyCount><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>""".encode()
 
 
 @dataclass
@@ -117,7 +136,10 @@ class FakeStack:
         default_factory=lambda: Response(201, headers={"location": "/v1/upload/tasks/git-task"})
     )
     outcomes: list[Response] = field(
-        default_factory=lambda: [Response(404), create_json_response(200, {"task_status": "PENDING"})]
+        default_factory=lambda: [
+            Response(404),
+            *(create_json_response(200, {"task_status": status}) for status in ("PENDING", "DONE")),
+        ]
     )
     tasks: dict[str, list[dict[str, Any]]] = field(
         default_factory=lambda: {
@@ -154,7 +176,7 @@ class FakeStack:
             return create_json_response(403, {"message": "Forbidden"})
         match request.method, route.rpartition("/")[::2]:
             case "POST", ("/upload", "local"):
-                is_form = request.headers["content-type"] != "application/json"
+                is_form = request.headers["content-type"].startswith("multipart/")
                 return self.archive_response if is_form else self._open_upload()
             case "GET", ("/upload/tasks", task_id):
                 states = self.tasks[task_id]
@@ -165,8 +187,8 @@ class FakeStack:
             ("GET", "/upload/tasks"): create_json_response(200, {"tasks": []}),
             ("GET", "/models"): create_json_response(200, {"models": []}),
             ("POST", "/keys"): create_json_response(201, CREATED_KEY),
-            ("GET", FILE_LIST): create_json_response(200, [{"type": "file", "path": "a", "size": 1, "oid": "b"}]),
-            ("GET", "/models-bucket"): Response(200, OBJECTS, {"Content-Type": "application/xml"}),
+            ("GET", "/keys"): create_json_response(200, {"keys": [], "hub_url": self.state.hub_url}),
+            ("GET", "/models-bucket"): Response(200, list_objects(OBJECTS), {"Content-Type": "application/xml"}),
             ("PUT", UPLOAD): Response(200),
             ("PUT", COPIED): Response(200),
             ("GET", OUTCOME): self.outcomes.pop(0) if request.path == OUTCOME else Response(404),
@@ -225,7 +247,7 @@ def disable_polling_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (PLANNED, ("PENDING planning", 0, 0)),
         (HALF, ("PENDING transferring 1/3 files 50 %", 50, 100)),
-        (DONE, ("DONE 3/3 files 100 % 1,200 bytes reused", 100, 100)),
+        (DONE, ("DONE 3/3 files 100 % 1.2 kB already in the bucket", 100, 100)),
     ],
 )
 def test_progress_descriptions(task: dict[str, object], expected: tuple[str, int, int]) -> None:
@@ -253,14 +275,14 @@ def test_each_change_is_one_line_without_a_terminal() -> None:
     assert output.getvalue().splitlines() == [
         "PENDING planning",
         "PENDING transferring 1/3 files 50 %",
-        "DONE 3/3 files 100 % 1,200 bytes reused",
+        "DONE 3/3 files 100 % 1.2 kB already in the bucket",
     ]
 
 
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        (BERT, f"sample/tiny-bert: {BERT['location']}"),
+        (BERT, "sample/tiny-bert: ready"),
         ({"name": "a", "status": "IMPORTING"}, "a: importing"),
         ({"name": "b", "status": "FAILED", "error": {"type": "x", "detail": "y.pt: z."}}, "b: failed. y.pt: z."),
         (
@@ -307,25 +329,25 @@ def test_samples_are_imported_one_after_another(stack: FakeStack, sample: Path) 
     is_successful, lines = run_import(stack, sample)
 
     assert is_successful
-    url = stack.state.api_url
-    assert lines[:15] == [
-        f"Importing sample.zip with POST {url}/upload/local",
+    assert lines[:16] == [
+        "Importing sample.zip, an archive of two small models",
         "PENDING planning",
         "PENDING transferring 1/3 files 50 %",
-        "DONE 3/3 files 100 % 1,200 bytes reused",
-        f"sample/tiny-bert: {BERT['location']}",
+        "DONE 3/3 files 100 % 1.2 kB already in the bucket",
+        "sample/tiny-bert: ready",
         "notes: skipped, missing config.json, tokenizer.json",
-        f"Importing {SAMPLE_MODEL} with POST {url}/upload/huggingface",
+        f"Importing {SAMPLE_MODEL} from the Hub",
         "PENDING planning",
-        "DONE 3/3 files 100 % 1,200 bytes reused",
-        f"{SAMPLE_MODEL}: {MINILM['location']}",
-        f"Importing samples/model with POST {url}/upload/github",
-        "DONE 3/3 files 100 % 1,200 bytes reused",
-        f"samples/model: {REPOSITORY['location']}",
-        "Objects in s3://models-bucket (bytes, key):",
-        "         1,274  models/local/sample/tiny-bert/zip-task/config.json",
+        "DONE 3/3 files 100 % 1.2 kB already in the bucket",
+        f"{SAMPLE_MODEL}: ready",
+        "Importing samples/model from GitHub",
+        "DONE 3/3 files 100 % 1.2 kB already in the bucket",
+        "samples/model: ready",
+        "Objects in the bucket models-bucket, by prefix:",
+        "   1  manifests/",
+        "   2  models/huggingface/org/model/0123456…/",
     ]
-    assert any("upload/tasks/hub-task" in line for line in lines[15:])
+    assert any("upload/tasks/hub-task" in line for line in lines[16:])
     assert stack.requests[0].read_form() == {"file": ("sample.zip", sample.read_bytes())}
     assert stack.requests[0].query == {"model_name": ["sample"]}
     sent = [(request.method, request.path.rpartition("/")[2]) for request in stack.requests]
@@ -347,7 +369,7 @@ def test_existing_archive_is_skipped(stack: FakeStack, sample: Path) -> None:
 
     assert is_successful
     assert lines[1] == "Skipped: the model already exists or is being imported (409)."
-    assert f"{SAMPLE_MODEL}: {MINILM['location']}" in lines
+    assert f"{SAMPLE_MODEL}: ready" in lines
 
 
 def test_failed_archive_fails_the_run(stack: FakeStack, sample: Path) -> None:
@@ -357,7 +379,7 @@ def test_failed_archive_fails_the_run(stack: FakeStack, sample: Path) -> None:
 
     assert not is_successful
     assert lines[2] == "The import failed: the ZIP is [damaged]. Create it again."
-    assert f"{SAMPLE_MODEL}: {MINILM['location']}" in lines
+    assert f"{SAMPLE_MODEL}: ready" in lines
 
 
 def test_github_is_skipped_without_a_sample_repository(stack: FakeStack, sample: Path) -> None:
@@ -379,10 +401,34 @@ def test_unavailable_hub_raises_the_message_of_the_api(stack: FakeStack, sample:
         run_import(stack, sample)
 
 
-def list_commands(state: StackState, sample: Path, task_id: str | None = None) -> list[str]:
+@pytest.mark.parametrize(
+    ("key", "prefix"),
+    [
+        (f"models/github/team/model/{COMMIT}/a/b.json", "models/github/team/model/0123456…/"),
+        (f"models/huggingface/org/model/{COMMIT}-partial-{TASK}/a.json", "models/huggingface/org/model/0123456…/"),
+        (f"models/local/team/models/bert/{TASK}/a.json", "models/local/team/models/bert/6f1c9f3…/"),
+        (f"manifests/{TASK}.json", "manifests/"),
+        (f"staging/{TASK}/a.json", "staging/"),
+    ],
+)
+def test_objects_are_counted_by_model(key: str, prefix: str) -> None:
+    assert find_prefix(key) == prefix
+
+
+def print_lines(state: StackState, sample: Path, task_id: str | None = None) -> list[str]:
     output = io.StringIO()
     print_commands(state, sample, Console(file=output), task_id)
-    return [line for line in output.getvalue().splitlines() if line.startswith("  ")]
+    return output.getvalue().splitlines()
+
+
+def list_commands(state: StackState, sample: Path, task_id: str | None = None) -> list[str]:
+    commands: list[str] = []
+    for line in print_lines(state, sample, task_id):
+        if line.startswith("   "):
+            commands[-1] += f"\n{line}"
+        elif line.startswith("  "):
+            commands.append(line)
+    return commands
 
 
 def paste(commands: list[str], folder: Path) -> str:
@@ -404,25 +450,26 @@ needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is no
 @needs_curl
 @pytest.mark.slow
 def test_printed_curl_commands_succeed_in_order(stack: FakeStack, sample: Path, tmp_path: Path) -> None:
-    commands = [line for line in list_commands(stack.state, sample, "hub-task") if "curl -" in line]
+    commands = [line for line in list_commands(stack.state, sample, "hub-task") if "modelhaul " not in line]
+    commands = [line for line in commands if "hf download" not in line]
 
     output = paste(commands, tmp_path)
 
-    assert re.findall(r"HTTP/1.0 (\d+)", output) == ["201", "200", "200", "201", "201"]
-    posted, opened, sent, copied, missing, outcome, hub, github, task, tasks = stack.requests
-    assert posted.query == {"model_name": ["my-models"]}
+    assert re.findall(r"HTTP/1.0 (\d+)", output) == ["201", "201", "201", "200", "200"]
+    hub, github, posted, opened, sent, copied, *outcomes, task, tasks = stack.requests
+    assert posted.query == {"model_name": ["by-post"]}
     assert posted.read_form() == {"file": ("sample.zip", sample.read_bytes())}
     assert json.loads(opened.body) == {
         "file_name": "sample.zip",
         "size": sample.stat().st_size,
-        "model_name": "my-larger-models",
+        "model_name": "by-presigned-url",
         "single_put": True,
     }
     assert (sent.method, sent.path) == ("PUT", UPLOAD)
     assert sent.query == {"X-Amz-Expires": ["9"], "X-Amz-Signature": ["a/b"]}
     assert sent.body == copied.body == sample.read_bytes()
     assert copied.path == COPIED
-    assert missing.path == outcome.path == OUTCOME
+    assert [request.path for request in outcomes] == [OUTCOME] * 3
     assert json.loads(hub.body) == {"model_tag": "samples/another"}
     assert json.loads(github.body) == {"owner": "samples", "repo_name": "other"}
     assert task.path == f"{API}/upload/tasks/hub-task"
@@ -436,14 +483,24 @@ def test_commands_have_no_placeholders(stack: FakeStack, sample: Path) -> None:
     assert "aws " not in commands, "which is not installed"
 
 
+def test_commands_fit_a_terminal(stack: FakeStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.importing.ROOT", tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
+    folder = tmp_path / ".local" / "second-stack"
+    folder.mkdir(parents=True)
+    state = replace(stack.state, api_url="http://127.0.0.1:50001/v1", other_model=OTHER_MODEL, incoming_bucket="b" * 40)
+    lines = print_lines(state, write_sample_archive(folder), TASK)
+    assert [line for line in lines if len(line) > 80] == []
+
+
 @pytest.mark.slow
 def test_printed_client_commands_use_the_stack(stack: FakeStack, sample: Path, tmp_path: Path) -> None:
     commands = list_commands(stack.state, sample)
-    kept = [line for line in commands if re.search(r"export|modelhaul ls|list_repo_files", line)]
+    kept = [line for line in commands if re.search(r"export|modelhaul (?:ls|env)", line)]
 
-    assert paste(kept, tmp_path).splitlines()[-1] == "['a']"
+    shown = paste([*kept, "echo $HF_ENDPOINT $HF_TOKEN"], tmp_path)
 
-    listed, created, *_, read = stack.requests
+    assert shown.splitlines()[-1] == f"{stack.state.hub_url} {READ_KEY}"
+    listed, created, *_ = stack.requests
     assert (listed.path, created.path) == (f"{API}/models", f"{API}/keys")
     assert json.loads(created.body) == {"name": "my-laptop", "scopes": ["read"]}
-    assert (read.path, read.headers["authorization"]) == (FILE_LIST, f"Bearer {READ_KEY}")

@@ -10,13 +10,15 @@ from local.recording import record
 
 ROOT = Path(__file__).parents[2]
 RUN = """Installing .venv
-The API is http://127.0.0.1:41234/v1, its key is in x-api-key: s3cr3tkey
-  export MODELHAUL_API_URL=http://127.0.0.1:41234/v1 MODELHAUL_API_KEY=s3cr3tkey
 PENDING 10 %
-DONE org/model at 0123456789abcdef0123456789abcdef01234567
-      1,024  models/huggingface/org/model/config.json
-      2,048  models/huggingface/org/model/model.safetensors
-        512  manifests/6f1c9f3e-6d0c-5d61-9a3c-0f6a4b1f7c55.json
+DONE 2/2 files 100 %
+   2  models/huggingface/org/model/0123456…/
+   2  models/huggingface/org/other/89abcde…/
+  export MODELHAUL_API_URL=http://127.0.0.1:41234/v1
+  export MODELHAUL_API_KEY=s3cr3tkey
+Use the API. Its reference, for a browser: http://127.0.0.1:41234/v1/docs
+  curl -sSi $MODELHAUL_API_URL/upload/huggingface
+Stopping the stack and deleting its data
 Stopped.
 """
 
@@ -28,14 +30,12 @@ def read_texts(picture: str) -> str:
 def test_picture_is_the_same_for_each_run() -> None:
     picture = record(RUN)
     shown = read_texts(picture)
-    assert "DONE org/model at 0000001…" in shown
-    assert "model.safetensors" in shown
-    assert "1 more files" in shown
-    assert not re.search("41234|s3cr3tkey|6f1c9f3e|PENDING|Installing|config.json", shown)
+    assert "org/model/0000001…/" in shown
+    assert "org/other/0000002…/" in shown
+    assert "http://127.0.0.1:8001/v1" in shown
+    assert not re.search("41234|s3cr3tkey|PENDING|Installing|curl", shown)
     assert "@font-face" not in picture
-    other = (
-        RUN.replace("41234", "50000").replace("s3cr3tkey", "another").replace("0123456789abcdef", "fedcba9876543210")
-    )
+    other = RUN.replace("41234", "50000").replace("s3cr3tkey", "another").replace("0123456", "fedcba9")
     assert record(other) == picture
 
 

@@ -26,7 +26,7 @@ def test_auto_selects_the_internet_if_it_is_available(monkeypatch: pytest.Monkey
     assert selected.sample_repository == ("" if is_available else LOOPBACK_REPOSITORY)
     assert selected.other_repository == ("" if is_available else "tests/small-model")
     assert (selected.other_model == "tests/sharded-model") == (not is_available)
-    fallback = "local test server, because huggingface.co is unreachable and UPSTREAM=auto"
+    fallback = "local test server,\n  because huggingface.co is unreachable and UPSTREAM=auto"
     reason = "public server" if is_available else fallback
     assert [line.partition(" (")[2] for line in selected.describe()] == [f"{reason})"] * 2
 

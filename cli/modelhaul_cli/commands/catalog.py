@@ -54,7 +54,7 @@ def print_model(screen: Screen, record: Json, manifest: Json) -> None:
             screen.print_result(f"{name:<9} {value}")
     gate = record.get("gate") or {}
     if gate:
-        screen.print_result(f"{'gate':<9} {gate.get('verdict')}")
+        screen.print_result(f"{'inspected':<9} {gate.get('verdict')}")
     for text in (*gate.get("reasons", []), *gate.get("flags", [])):
         screen.print_result(f"{'':<9} {text}")
     screen.print_result("")

@@ -1,5 +1,6 @@
 """The commands `keys create`, `keys ls`, `keys rm` and `env`."""
 
+import os
 import re
 import shlex
 import sys
@@ -85,8 +86,9 @@ def create_key(
         session.screen.print_document(created)
         session.screen.print_result(created["key"])
         session.screen.print_status(
-            f"Created key {created['key_id']} ({created['name']}). Scopes: {' '.join(created['scopes'])}. "
-            f"Expires: {created['expires_at'] or 'never'}. The key is not shown again."
+            f"Created the key {created['name']} with the ID {created['key_id']}.\n"
+            f"Scopes: {' '.join(created['scopes'])}. Expires: {created['expires_at'] or 'never'}. "
+            "The key is not shown again."
         )
 
 
@@ -171,9 +173,10 @@ def print_environment(
         session.screen.print_document(variables)
         assignments = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
         session.screen.print_result(f"export {assignments}")
-        if key is None:
+        if key is None and not _KEY.fullmatch(os.environ.get("HF_TOKEN", "")):
             session.screen.print_status(
-                "HF_TOKEN must be a read key of this stack: export HF_TOKEN=$(modelhaul keys create NAME)"
+                "HF_TOKEN must be a read key of this stack. To create one, run:\n"
+                "  export HF_TOKEN=$(modelhaul keys create NAME)"
             )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from botocore.exceptions import BotoCoreError
 from rich.console import Console
 
-from local.errors import LocalStackError
+from local.errors import LocalStackError, StackStoppedError
 from local.importing import import_samples, print_commands, print_function_errors, print_line
 from local.sample import write_sample_archive
 from local.sources import SourceUrls
@@ -107,8 +107,10 @@ def run_in_foreground(stack: LocalStack, options: argparse.Namespace, console: C
             f"The stack {stack.name!r} is already running. To stop it, run `{format_stop_command(stack)}`.\n"
             "To start another stack, run `make run STACK=name`."
         )
+    is_deployed = was_stopped = False
     try:
         state = deploy_stack(stack, options, console)
+        is_deployed = True
         try:
             is_successful = run_imports(state, write_sample_archive(stack.folder), console)
         except (OSError, BotoCoreError) as error:
@@ -119,11 +121,17 @@ def run_in_foreground(stack: LocalStack, options: argparse.Namespace, console: C
             return 0 if is_successful else 1
         print_line(console, "The stack is running. Press Ctrl-C to stop it.")
         raise LocalStackError(stack.wait_for_crash())
+    except StackStoppedError:
+        was_stopped = True
+        raise
     finally:
         # A second Ctrl-C must not interrupt the cleanup.
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        stop_stack(stack, console)
+        if not is_deployed:
+            stack.stop()
+        elif not was_stopped:
+            stop_stack(stack, console)
 
 
 def main() -> int:

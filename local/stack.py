@@ -20,7 +20,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from local.errors import LocalStackError
+from local.errors import LocalStackError, StackStoppedError
 from local.processes import ProcessRecord, RecordedProcess
 from local.sources import Sources, SourceUrls, Upstream, choose_sources, is_available
 
@@ -143,12 +143,19 @@ class LocalStack:
         return any(process.name == "ministack" and not process.is_alive() for process in self.processes.read())
 
     def wait_for_crash(self) -> str:
-        """Wait until MiniStack exits, and return what happened, with the end of its log after a crash."""
+        """Wait until MiniStack exits, and return what happened, with the end of its log.
+
+        Raises StackStoppedError if another command has stopped the stack.
+        """
+        self._check_not_stopped()
         (ministack,) = [process for process in self.processes.read() if process.name == "ministack"]
         status = self.processes.wait(ministack)
-        if status == -signal.SIGTERM:
-            return "The stack was stopped by another command, such as `make down`."
+        self._check_not_stopped()
         return f"MiniStack {describe_exit(status)}. The end of its log:\n{read_tail(self.ministack_log)}"
+
+    def _check_not_stopped(self) -> None:
+        if not self.state_path.exists():
+            raise StackStoppedError("The stack was stopped by another command, such as `make down`.")
 
     def stop(self) -> bool:
         """Stop all processes and delete the folder of the stack. Returns False if it did not exist.
@@ -157,6 +164,8 @@ class LocalStack:
         """
         existed = self.folder.is_dir()
         has_crashed = self.has_crashed()
+        # Before MiniStack exits, so that `wait_for_crash` in another process knows why.
+        self.state_path.unlink(missing_ok=True)
         self.processes.stop_all()
         if has_crashed:
             shutil.rmtree(self.kept_logs, ignore_errors=True)
@@ -164,7 +173,6 @@ class LocalStack:
             for log in self.folder.glob("*.log"):
                 log.rename(self.kept_logs / log.name)
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.state_path.unlink(missing_ok=True)
         return existed
 
     def _start(
@@ -378,7 +386,7 @@ def find_ports(first: int, count: int) -> list[int]:
                 reason = error.strerror if isinstance(error, OSError) else "the highest port is 65535"
                 raise LocalStackError(
                     f"Cannot use port {port} of 127.0.0.1: {reason}.\n"
-                    f"Set STACK_PORT to the first of {count} free ports, or to 0 to use any free ports."
+                    f"Set STACK_PORT to the first of {count} consecutive free ports, or to 0 to use any free ports."
                 ) from error
             ports.append(listener.getsockname()[1])
         return ports

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
+from local.processes import is_running
 from local.stack import CREDENTIALS, ENVIRONMENTS, LOCAL, NETWORK_VARIABLES, ROOT, LocalStack
 from tests.stack.conftest import wait_until
 from tests.terminal import COLUMNS, PROMPT, Execution, Terminal
@@ -83,6 +84,8 @@ class Session:
         missing = [output for output in expected if not re.search(output, execution.output, flags)]
         if execution.status != expected_status or missing:
             self.problems.append(f"{execution.command}: exit status {execution.status}, not in the output: {missing}")
+        if execution.lines and execution.lines[-1].endswith(PROMPT.rstrip()):
+            self.problems.append(f"{execution.command}: no line break before the prompt")
         if not re.match(r"hf |aws ", command):  # whose texts are not those of the project
             self.problems += [f"{execution.command}: wide line: {line}" for line in find_wide_lines(execution.lines)]
         return execution
@@ -185,9 +188,12 @@ def test_readme(session: Session, local: LocalStack, tmp_path: Path) -> None:
 
     again = session.check(other.run(f"{make_run} {options}", timeout=TIMEOUT), expected_status=2)
     assert "is already running" in again.output
+    processes = [process for record in local.processes.read() for process in record.list_session()]
+    assert len(processes) > 2, "MiniStack, its functions and the Hub"
     started.interrupt()
     ended = session.check(started.wait_for_end(timeout=TIMEOUT), expected_status=130)
     assert "Stopped." in ended.lines
+    assert [process for process in processes if is_running(process)] == []
     assert not local.folder.exists()
     assert session.problems == []
 

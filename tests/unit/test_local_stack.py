@@ -70,6 +70,7 @@ def test_stop_is_a_no_op_without_a_stack() -> None:
 def local() -> Iterator[LocalStack]:
     local = LocalStack()
     local.folder.mkdir()
+    local.state_path.write_text("{}")
     yield local
     local.stop()
 
@@ -124,6 +125,27 @@ def test_run_reports_why_ministack_exited_and_keeps_the_logs(
     assert f"Logs: {local.kept_logs}" in shown.out
     assert (local.kept_logs / "ministack.log").read_text() == "the last line\n"
     assert not local.folder.exists()
+
+
+def test_run_reports_that_another_command_stopped_the_stack(
+    local: LocalStack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop_elsewhere(*_: object) -> bool:
+        start_ministack_that_crashes(local, "import time; time.sleep(600)")
+        (process,) = local.processes.read()
+        LocalStack().stop()
+        local.processes.wait(process)
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(command_line, "deploy_stack", lambda *_: None)
+    monkeypatch.setattr(command_line, "run_imports", stop_elsewhere)
+    monkeypatch.setattr(command_line, "LocalStack", lambda _: local)
+    monkeypatch.setattr(sys, "argv", ["local", "run"])
+
+    assert command_line.main() == 1
+
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "The stack was stopped by another command, such as `make down`.\n")
 
 
 def test_up_and_down_after_a_crash_keep_the_logs(

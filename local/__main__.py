@@ -104,7 +104,8 @@ def run_in_foreground(stack: LocalStack, options: argparse.Namespace, console: C
     if stack.is_up():
         # Ctrl-C would stop the stack that another command has started.
         raise LocalStackError(
-            f"The stack {stack.name!r} is already running. To stop it, run `{format_stop_command(stack)}`.\n"
+            f"The stack {stack.name!r} is already running.\n"
+            f"To stop it, run `{format_stop_command(stack)}`.\n"
             "To start another stack, run `make run STACK=name`."
         )
     is_deployed = was_stopped = False

@@ -20,9 +20,9 @@ from tests.terminal import COLUMNS, PROMPT, Execution, Terminal
 from tests.upstream.repositories import COMMAND_LINE, GITHUB_MINILM, GITHUB_SMALL, SMALL
 
 # Each test starts a stack.
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(1800)]
 
-TIMEOUT = 300.0  # seconds; only so that a broken command does not hang the tests
+TIMEOUT = 600.0  # seconds; only so that a broken command does not hang the tests
 _LONGEST_WORD = 40  # characters; longer words are URLs, keys and digests, which must not be broken
 _ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 # Patterns of commands, and what their output must contain.

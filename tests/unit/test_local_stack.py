@@ -148,6 +148,18 @@ def test_run_reports_that_another_command_stopped_the_stack(
     assert (shown.out, shown.err) == ("", "The stack was stopped by another command, such as `make down`.\n")
 
 
+def test_run_does_not_take_over_a_running_stack(
+    local: LocalStack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start_ministack_that_crashes(local, "import time; time.sleep(600)")
+    monkeypatch.setattr(sys, "argv", ["local", "run"])
+
+    assert command_line.main() == 1
+
+    assert "is already running.\nTo stop it, run `make down`.\n" in capsys.readouterr().err
+    assert local.is_up()
+
+
 def test_up_and_down_after_a_crash_keep_the_logs(
     local: LocalStack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,7 +21,7 @@ from modelhaul.domain.errors import (
 )
 from modelhaul.domain.files import FileCounts
 from modelhaul.domain.models import Source
-from modelhaul.domain.tasks import Progress, Stage, TaskPage, TaskStatus
+from modelhaul.domain.tasks import Progress, Stage, TaskPage, TaskStatus, Waiting
 from tests.contract.database_builders import (
     GATED,
     START,
@@ -219,6 +219,52 @@ class TestWatch:
         assert read_task(database, task.id) == before
         assert database.tasks.find_task("unknown") is None
         assert database.tasks.list_due(START + 9, 10) == []
+
+
+class TestWait:
+    WAITING = Waiting(
+        "source-unavailable",
+        "huggingface.co responded with status 503.",
+        since=at(START - 60),
+        attempt=4,
+        next_attempt=at(START + 40),
+        recorded_at=at(START),
+    )
+
+    def test_is_stored_and_postpones_the_check(self, database: Database, clock: ManualClock) -> None:
+        task = claim(database, sweeps=3)
+        clock.now = START + 5
+        for waiting in (self.WAITING, replace(self.WAITING, attempt=5)):
+            database.tasks.record_wait(task.id, waiting, stages={Stage.PLANNING}, check_at=START + 700)
+            assert read_task(database, task.id) == replace(
+                task, waiting=waiting, waiting_stage=Stage.PLANNING, check_at=START + 700, updated_at=at(START + 5)
+            )
+
+    def test_does_not_bring_the_check_forward(self, database: Database) -> None:
+        task = claim(database, check_at=START + 900)
+        database.tasks.record_wait(task.id, self.WAITING, stages={Stage.PLANNING}, check_at=START + 700)
+        found = read_task(database, task.id)
+        assert (found.waiting, found.check_at) == (self.WAITING, START + 900)
+
+    def test_keeps_the_stage_at_which_it_began(self, database: Database) -> None:
+        task = claim(database)
+        stages = {Stage.VERIFIED, Stage.PUBLISHING}
+        database.tasks.start_stage(task.id, Stage.VERIFIED, check_at=START + 500)
+        database.tasks.record_wait(task.id, self.WAITING, stages=stages, check_at=START + 700)
+        database.tasks.start_stage(task.id, Stage.PUBLISHING, check_at=START + 800)
+        found = read_task(database, task.id)
+        assert (found.stage, found.waiting_stage, found.waiting) == (Stage.PUBLISHING, Stage.VERIFIED, self.WAITING)
+
+    def test_of_a_task_at_another_stage_is_not_recorded(self, database: Database) -> None:
+        planning, ended = claim(database), claim(database)
+        database.imports.fail_import(ended.id, GATED, check_at=START)
+        for task in (planning, ended):
+            before = read_task(database, task.id)
+            stages = {Stage.UPLOADING, Stage.TRANSFERRING}
+            database.tasks.record_wait(task.id, self.WAITING, stages=stages, check_at=START + 700)
+            assert read_task(database, task.id) == before
+        database.tasks.record_wait("unknown", self.WAITING, stages={Stage.PLANNING}, check_at=START + 700)
+        assert database.tasks.find_task("unknown") is None
 
 
 class TestArrival:

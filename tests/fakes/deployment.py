@@ -58,6 +58,7 @@ PART_SIZE = 1024 * 1024
 QUICK = StreamSettings(
     part_size=lambda _: PART_SIZE, reconnect_delay=0, progress=0, poll=0.001, join=0, rate_window=1e9
 )
+MAX_OUTAGE = 6 * 3600.0
 RULES = ArchiveRules(
     ArchiveLimits(max_entries=100_000, max_entry_bytes=10**9, max_total_bytes=10**10, max_ratio=200),
     RequiredFiles.EQUIVALENTS,
@@ -169,7 +170,7 @@ class Deployment:
         self.deleter = ModelDeleter(models, content, store, metrics, clock)
         self.catalog = Catalog(models, store)
         self.sweeper = Sweeper(tasks, files, queue, self.finisher, self.deleter, metrics, clock)
-        self.runner = StepRunner(tasks, files, queue, self.finisher, metrics, clock)
+        self.runner = StepRunner(tasks, files, queue, self.finisher, metrics, clock, MAX_OUTAGE)
 
     def submit(
         self,

@@ -1,9 +1,10 @@
+from collections.abc import Collection
 from dataclasses import replace
 
 from modelhaul.domain.errors import InvalidReferenceError
 from modelhaul.domain.files import FileCounts
 from modelhaul.domain.models import Source
-from modelhaul.domain.tasks import Progress, Stage, Task, TaskPage, TaskStatus
+from modelhaul.domain.tasks import Progress, Stage, Task, TaskPage, TaskStatus, Waiting
 from modelhaul.ports.tasks import TaskRepository
 from tests.fakes.tables import InMemoryTables
 
@@ -102,6 +103,14 @@ class InMemoryTaskRepository(TaskRepository):
             task = self._tables.tasks.get(task_id)
             if task is not None and task_id in self._tables.watched and task.check_at < check_at:
                 self._tables.write_task(task, check_at=check_at, sweeps=task.sweeps if sweeps is None else sweeps)
+
+    def record_wait(self, task_id: str, waiting: Waiting, *, stages: Collection[Stage], check_at: float) -> None:
+        with self._tables.lock:
+            task = self._tables.tasks.get(task_id)
+            if task is not None and task.stage in stages:
+                self._tables.write_task(
+                    task, waiting=waiting, waiting_stage=task.stage, check_at=max(task.check_at, check_at)
+                )
 
     def list_due(self, now: float, limit: int) -> list[Task]:
         with self._tables.lock:

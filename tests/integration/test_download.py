@@ -18,8 +18,10 @@ from cryptography.x509.oid import NameOID
 
 from modelhaul.domain.errors import (
     AccessRequiredError,
+    ContentMismatchError,
     FileMissingError,
     RateLimitedError,
+    SourceRefusedError,
     SourceUnavailableError,
     StalledTransferError,
     TransientError,
@@ -176,7 +178,6 @@ def test_an_ignored_range_says_so_and_starts_at_the_first_byte(answer: Response,
         reply("206 Partial Content", f"Content-Range: bytes 101-199999/{SIZE}", body=PART[1:]),
         reply("206 Partial Content", f"Content-Range: bytes 100-199998/{SIZE}", body=PART[:-1]),
         reply("206 Partial Content", f"Content-Range: bytes 100-200000/{SIZE}", body=PART + b"x"),
-        reply("206 Partial Content", f"Content-Range: bytes 100-199999/{SIZE + 1}", body=PART),
         reply("206 Partial Content", "Content-Range: bytes 100-199999/*", body=PART),
         reply("206 Partial Content", f"Content-Range: items 100-199999/{SIZE}", body=PART),
         reply("206 Partial Content", f"Content-Range: bytes 100-199999/{'9' * 5000}", body=PART),
@@ -187,15 +188,12 @@ def test_an_ignored_range_says_so_and_starts_at_the_first_byte(answer: Response,
         reply("206 Partial Content", RANGE, "Content-Encoding: gzip", body=PART),
         reply("206 Partial Content", RANGE, body=PART + b"x"),
         reply("206 Partial Content", RANGE, "Transfer-Encoding: chunked", body=chunk(PART, b"x")),
-        reply("200 OK", f"Content-Length: {SIZE + 1}", body=BODY + b"x"),
         reply("200 OK", f"Content-Length: {SIZE - 1}", body=BODY[:-1]),
         reply("200 OK", "Content-Encoding: gzip", body=BODY),
         reply("204 No Content"),
         lambda connection, _: connection.sendall(b"HTTP/1.1 206"),
         reply("304 Not Modified"),
         reply("300 Multiple Choices", "Content-Length: 0"),
-        reply("400 Bad Request", "Content-Length: 0"),
-        reply("416 Range Not Satisfiable", f"Content-Range: bytes */{SIZE}", "Content-Length: 0"),
         reply("302 Found", "Location: /file", "Content-Length: 0"),
     ],
 )
@@ -210,11 +208,36 @@ def test_other_answers_are_unexpected(answer: Response) -> None:
     [
         reply("200 OK", body=BODY + b"x"),
         reply("200 OK", "Transfer-Encoding: chunked", body=chunk(BODY, b"x")),
+        reply("200 OK", f"Content-Length: {SIZE + 1}", body=BODY + b"x"),
+        reply("206 Partial Content", f"Content-Range: bytes 100-{SIZE - 1}/{SIZE}", body=BODY[100:] + b"x"),
+        reply(
+            "206 Partial Content",
+            f"Content-Range: bytes 100-{SIZE - 1}/{SIZE}",
+            f"Content-Length: {SIZE - 99}",
+            body=BODY[100:] + b"x",
+        ),
     ],
 )
-def test_more_than_the_whole_file_is_unexpected(answer: Response) -> None:
-    with pytest.raises(UnexpectedResponseError, match="more bytes than the requested range"):
+def test_more_than_the_whole_file_is_another_content(answer: Response) -> None:
+    with pytest.raises(ContentMismatchError, match="more bytes than the file has"):
         fetch(answer, 100, SIZE)
+
+
+@pytest.mark.parametrize("size", [SIZE - 1, SIZE + 1])
+def test_a_file_of_another_size_is_another_content(size: int) -> None:
+    with pytest.raises(ContentMismatchError, match=f"has {size:,} bytes instead of {SIZE:,}"):
+        fetch(reply("206 Partial Content", f"Content-Range: bytes 100-199999/{size}", body=PART))
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "405 Method Not Allowed", "416 Range Not Satisfiable"])
+def test_a_rejected_request_is_refused(status: str) -> None:
+    with pytest.raises(SourceRefusedError, match=f"/file responded with status {status[:3]}"):
+        fetch(reply(status, "Content-Length: 0"))
+
+
+def test_a_request_that_came_too_early_is_unavailable() -> None:
+    with pytest.raises(SourceUnavailableError, match="status 425"):
+        fetch(reply("425 Too Early", "Content-Length: 0"))
 
 
 @pytest.mark.parametrize(
@@ -337,7 +360,7 @@ def test_a_refusal_by_the_endpoint_and_by_a_signed_address_differ(status: str) -
     refusal = reply(status, "Content-Length: 0")
     with pytest.raises(AccessRequiredError):
         fetch(refusal)
-    with RawServer(refusal) as cdn, pytest.raises(SourceUnavailableError, match="may have expired") as caught:
+    with RawServer(refusal) as cdn, pytest.raises(UnexpectedResponseError, match="may have expired") as caught:
         fetch(reply("302 Found", f"Location: {cdn.endpoint}/file?Signature=hush", "Content-Length: 0"))
     assert "hush" not in str(caught.value)
 

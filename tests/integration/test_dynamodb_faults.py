@@ -17,6 +17,7 @@ from uuid import UUID
 
 import botocore.session
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from botocore.retries.quota import RetryQuota
 
 from modelhaul.adapters.dynamodb.connection import open_connection
@@ -34,7 +35,7 @@ from modelhaul.domain.models import Model, ModelStatus
 from modelhaul.domain.objects import Blob
 from modelhaul.domain.read_keys import create_key
 from modelhaul.domain.segments import Claim, FileUpload, UploadKey
-from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
+from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus, Waiting
 from modelhaul.ports.content import ContentIndex
 from modelhaul.ports.files import FileRepository, GroupLeases
 from modelhaul.ports.hub_models import HubModelRepository
@@ -68,6 +69,7 @@ TRANSACTION = "TransactWriteItems"
 BLOB = Blob("aa", "models/a", 1, "etag")
 ARCHIVE = Archive("uploads/a.zip", "a.zip")
 DAY = date(2026, 11, 27)
+WAITING = Waiting("source-unavailable", "503", builders.at(1), 1, builders.at(2), builders.at(1))
 KEY = UploadKey("task#0a1b2c3d", 7, 0)
 UPLOAD = FileUpload(upload_id="upload", size=1000, part_size=100)
 
@@ -784,6 +786,7 @@ CALLS: dict[str, Callable[[Database], object]] = {
     "record_progress": lambda database: database.tasks.record_progress("a", FileCounts(), check_at=1),
     "start_stage": lambda database: database.tasks.start_stage("a", Stage.PUBLISHING, check_at=1),
     "postpone_check": lambda database: database.tasks.postpone_check("a", check_at=1),
+    "record_wait": lambda database: database.tasks.record_wait("a", WAITING, stages={Stage.PLANNING}, check_at=1),
     "lease_group": lambda database: database.leases.lease_group("a#0", 0, owner="c", now=1, until=2),
     "renew_lease": lambda database: database.leases.renew_lease("a#0", 0, owner="c", until=2),
     "release_lease": lambda database: database.leases.release_lease("a#0", 0, owner="c"),
@@ -839,6 +842,35 @@ def test_a_refusal_becomes_storage_unavailable_without_names(
         call(database)
     assert "arn:" not in caught.value.detail
     assert "tasks" not in caught.value.detail
+    assert not caught.value.is_outage
+
+
+def refuse_connection(*_: object) -> Response:
+    raise EndpointConnectionError(endpoint_url="https://aws")
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_outage"),
+    [
+        (lambda *_: refuse(500, "InternalServerError", "failed"), True),
+        (lambda *_: refuse(503, "ServiceUnavailable", "failed"), True),
+        (lambda *_: refuse(400, "ThrottlingException", "slow down"), True),
+        (lambda *_: refuse(400, "ProvisionedThroughputExceededException", "slow down"), True),
+        (lambda *_: refuse(400, "ResourceNotFoundException", "no table"), False),
+        (lambda *_: refuse(400, "UnrecognizedClientException", "no key"), False),
+        (refuse_connection, True),
+    ],
+    ids=["500", "503", "throttled", "throughput", "no-table", "no-key", "refused"],
+)
+def test_an_error_that_may_be_temporary_is_an_outage(
+    database: Database, dynamodb: MotoDynamoDB, fault: Any, is_outage: bool
+) -> None:
+    for call in (CALLS["find_task"], CALLS["record_progress"], CALLS["finish_import"], CALLS["list_groups"]):
+        dynamodb.inject("", fault, times=100)
+        with pytest.raises(StorageUnavailableError) as caught:
+            call(database)
+        assert caught.value.is_outage is is_outage, caught.value
+        dynamodb.reset()
 
 
 def test_reads_are_strongly_consistent(database: Database, dynamodb: MotoDynamoDB) -> None:

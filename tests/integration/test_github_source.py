@@ -12,6 +12,7 @@ import pytest
 
 from modelhaul.domain.errors import (
     AccessRequiredError,
+    ContentMismatchError,
     CredentialsRefusedError,
     FileMissingError,
     FileTooLargeError,
@@ -23,7 +24,7 @@ from modelhaul.domain.errors import (
     RateLimitedError,
     RevisionNotFoundError,
     SourceQuotaError,
-    SourceUnavailableError,
+    SourceRefusedError,
     UnexpectedResponseError,
     UntrustedHostError,
 )
@@ -468,7 +469,9 @@ def test_remedy_of_a_missing_revision_names_the_default_branch(source: GitHubSou
         (410, "Object removed", FileMissingError),
         (413, "too large", FileTooLargeError),
         (403, "forbidden", AccessRequiredError),
-        (422, "validation", UnexpectedResponseError),
+        (422, "validation", SourceRefusedError),
+        (429, "slow down", UnexpectedResponseError),
+        (500, "broken", UnexpectedResponseError),
         (509, "bandwidth", SourceQuotaError),
         (403, "This repository is over its data quota.", SourceQuotaError),
     ],
@@ -515,8 +518,17 @@ def test_links_that_are_always_refused_are_the_sources_trouble(github: LoopbackG
     model = source.resolve("Owner/Model.v1", "main")
     file = list_files(source)["model.safetensors"]
     github.add_fault(Fault(kind=FaultKind.EXPIRED_URL, origin="media"))
-    with pytest.raises(SourceUnavailableError):
+    with pytest.raises(UnexpectedResponseError):
         read_file(source, model, file)
+
+
+@pytest.mark.parametrize("status", [405, 422])
+def test_a_batch_that_the_lfs_server_rejects_is_refused(
+    github: LoopbackGitHub, source: GitHubSource, status: int
+) -> None:
+    github.add_fault(Fault(kind=FaultKind.REFUSAL, origin="lfs", status=status))
+    with pytest.raises(SourceRefusedError, match=f"The LFS server responded with status {status}"):
+        list_files(source)
 
 
 def answer_batch(github: LoopbackGitHub, change: Any) -> None:
@@ -570,7 +582,6 @@ def test_links_that_lead_elsewhere_are_not_followed(github: LoopbackGitHub, sour
         lambda _: {"objects": None},
         lambda _: {"objects": []},
         lambda body: {"objects": [{**e, "actions": {}} for e in body["objects"]]},
-        lambda body: {"objects": [{**e, "size": 1} for e in body["objects"]]},
         lambda body: {"objects": [{**e, "error": "no"} for e in body["objects"]]},
         lambda body: {
             "objects": [{**e, "actions": {"download": {"href": "x", "header": {"A": 1}}}} for e in body["objects"]]
@@ -588,6 +599,12 @@ def test_links_that_lead_elsewhere_are_not_followed(github: LoopbackGitHub, sour
 def test_an_lfs_server_that_makes_no_sense_is_said(github: LoopbackGitHub, source: GitHubSource, change: Any) -> None:
     answer_batch(github, change)
     with pytest.raises(UnexpectedResponseError):
+        list_files(source)
+
+
+def test_an_lfs_object_of_another_size_is_another_content(github: LoopbackGitHub, source: GitHubSource) -> None:
+    answer_batch(github, lambda body: {"objects": [{**e, "size": 1} for e in body["objects"]]})
+    with pytest.raises(ContentMismatchError, match="has the size 1 on the LFS server"):
         list_files(source)
 
 

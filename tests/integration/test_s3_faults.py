@@ -441,30 +441,40 @@ def call_each(store: S3ObjectStore) -> dict[str, Callable[[], object]]:
 
 
 @pytest.mark.parametrize(
-    ("fault", "code"),
+    ("fault", "code", "is_outage"),
     [
-        (SLOW_DOWN, "SlowDown"),
-        (create_error_response(403, "AccessDenied"), "AccessDenied"),
-        (create_error_response(404, "NoSuchBucket"), "NoSuchBucket"),
-        (refuse_connection, "EndpointConnectionError"),
+        (SLOW_DOWN, "SlowDown", True),
+        (create_error_response(500, "InternalError"), "InternalError", True),
+        (create_error_response(403, "AccessDenied"), "AccessDenied", False),
+        (create_error_response(404, "NoSuchBucket"), "NoSuchBucket", False),
+        (create_error_response(507, "InsufficientStorage"), "InsufficientStorage", False),
+        (refuse_connection, "EndpointConnectionError", True),
     ],
-    ids=["SlowDown", "AccessDenied", "NoSuchBucket", "refused"],
+    ids=["SlowDown", "InternalError", "AccessDenied", "NoSuchBucket", "InsufficientStorage", "refused"],
 )
-def test_an_outage_is_unavailable_storage(store: S3ObjectStore, faults: Faults, fault: Fault, code: str) -> None:
+def test_an_error_is_unavailable_storage(
+    store: S3ObjectStore, faults: Faults, fault: Fault, code: str, is_outage: bool
+) -> None:
+    """Only an error that may be temporary is an outage."""
     for operation, call in call_each(store).items():
         # A HEAD has no body, so its code is the status.
         if operation == "HeadObject":
             continue
         waiting = faults.add(operation, *[fault] * 4)
-        with pytest.raises(StorageUnavailableError, match=rf"^S3 {operation} failed \({code}\)\.$"):
+        with pytest.raises(StorageUnavailableError, match=rf"^S3 {operation} failed \({code}\)\.$") as caught:
             call()
+        assert caught.value.is_outage is is_outage
         waiting.clear()
 
 
-def test_a_head_that_is_refused_is_unavailable_storage(store: S3ObjectStore, faults: Faults) -> None:
-    faults.add("HeadObject", lambda request: answer(request, 403, ""))
-    with pytest.raises(StorageUnavailableError, match=r"^S3 HeadObject failed \(403\)\.$"):
+@pytest.mark.parametrize(("status", "is_outage"), [(403, False), (503, True)])
+def test_a_head_that_is_refused_is_unavailable_storage(
+    store: S3ObjectStore, faults: Faults, status: int, is_outage: bool
+) -> None:
+    faults.add("HeadObject", *[lambda request: answer(request, status, "")] * 4)
+    with pytest.raises(StorageUnavailableError, match=rf"^S3 HeadObject failed \({status}\)\.$") as caught:
         store.find_object("key")
+    assert caught.value.is_outage is is_outage
 
 
 def test_payloads_are_not_hashed_and_carry_their_checksum(store: S3ObjectStore, faults: Faults) -> None:

@@ -102,23 +102,31 @@ def test_sending_again_has_an_end(queue: SQSMessageQueue, stubber: Stubber, wait
         expect(stubber, [1], {1: False})
     with pytest.raises(
         StorageUnavailableError, match=r"^SQS SendMessageBatch failed for 1 of 3 messages \(InternalError\)\.$"
-    ):
+    ) as caught:
         queue.send(MESSAGES, delay=2)
     stubber.assert_no_pending_responses()
     assert len(waits) == 3
+    assert caught.value.is_outage
 
 
 def test_what_sqs_never_takes_is_not_sent_again(queue: SQSMessageQueue, stubber: Stubber, waits: list[float]) -> None:
     expect(stubber, [0, 1, 2], {0: True, 1: False})
-    with pytest.raises(StorageUnavailableError, match=r"2 of 3 messages \(InternalError, Refused\)"):
+    with pytest.raises(StorageUnavailableError, match=r"2 of 3 messages \(InternalError, Refused\)") as caught:
         queue.send(MESSAGES, delay=2)
     assert waits == []
+    assert not caught.value.is_outage
 
 
-def test_a_refused_call_is_unavailable_storage(queue: SQSMessageQueue, stubber: Stubber) -> None:
-    stubber.add_client_error("send_message_batch", "AccessDenied", "arn:aws:sqs:us-east-1:1:plan")
-    with pytest.raises(StorageUnavailableError, match=r"^SQS SendMessageBatch failed \(AccessDenied\)\.$"):
+@pytest.mark.parametrize(
+    ("code", "status", "is_outage"), [("AccessDenied", 403, False), ("RequestThrottled", 403, True), ("x", 503, True)]
+)
+def test_a_refused_call_is_unavailable_storage(
+    queue: SQSMessageQueue, stubber: Stubber, code: str, status: int, is_outage: bool
+) -> None:
+    stubber.add_client_error("send_message_batch", code, "arn:aws:sqs:us-east-1:1:plan", http_status_code=status)
+    with pytest.raises(StorageUnavailableError, match=rf"^SQS SendMessageBatch failed \({code}\)\.$") as caught:
         queue.send(MESSAGES)
+    assert caught.value.is_outage is is_outage
 
 
 @pytest.mark.parametrize(

@@ -119,11 +119,12 @@ def test_an_etag_that_changes_starts_anew(hub: LoopbackHub, deployment: Deployme
 
 LASTING = {
     "connection reset": (Fault(kind=FaultKind.DROP, origin="cdn", after_bytes=3 * PART_SIZE), None),
-    "server error": (Fault(kind=FaultKind.SERVER_ERROR, origin="cdn", status=500), "retries-exhausted"),
-    "wrong bytes": (Fault(kind=FaultKind.WRONG_BYTES, origin="cdn", holding_byte=MIDDLE), "retries-exhausted"),
+    "server error": (Fault(kind=FaultKind.SERVER_ERROR, origin="cdn", status=500), "outage"),
+    "too early": (Fault(kind=FaultKind.REFUSAL, origin="cdn", status=425), "outage"),
+    "wrong bytes": (Fault(kind=FaultKind.WRONG_BYTES, origin="cdn", holding_byte=MIDDLE), "content-mismatch"),
     "wrong bytes of a small file": (
         Fault(kind=FaultKind.WRONG_BYTES, origin="resolve", path="config.json"),
-        "retries-exhausted",
+        "content-mismatch",
     ),
     "wrong Content-Range": (Fault(kind=FaultKind.WRONG_CONTENT_RANGE, origin="cdn"), "retries-exhausted"),
     "signed URLs expire at once": (Fault(kind=FaultKind.EXPIRED_URL, origin="cdn"), "retries-exhausted"),
@@ -148,6 +149,51 @@ def test_a_lasting_fault_ends_in_words_and_leaves_nothing(
     deployment.check_promises(expect(deployment))
     if reason is not None:
         assert import_model(deployment).status is TaskStatus.DONE, "and it can be submitted again"
+
+
+FINAL = {
+    "method not allowed": (Fault(kind=FaultKind.REFUSAL, origin="cdn", status=405), "source-refused", "status 405"),
+    "no listing": (Fault(kind=FaultKind.REFUSAL, origin="api", path="/tree/", status=406), "source-refused", "406"),
+    "refused small file": (
+        Fault(kind=FaultKind.REFUSAL, origin="resolve", path="config.json", status=402),
+        "source-refused",
+        "config.json responded with status 402",
+    ),
+    "longer file": (Fault(kind=FaultKind.LONG_ANSWER, origin="cdn", by_bytes=1000), "content-mismatch", "more bytes"),
+    "longer small file": (
+        Fault(kind=FaultKind.LONG_ANSWER, origin="resolve", path="config.json"),
+        "content-mismatch",
+        "config.json sent more bytes than the file has",
+    ),
+}
+
+
+@pytest.mark.parametrize(("fault", "reason", "detail"), FINAL.values(), ids=FINAL.keys())
+def test_a_permanent_failure_ends_the_first_attempt_with_its_reason(
+    hub: LoopbackHub, deployment: Deployment, fault: Fault, reason: str, detail: str
+) -> None:
+    task_id = deployment.submit(NAME).id
+    hub.add_fault(fault)
+    started = deployment.clock.now
+    deployment.run()
+    task = deployment.find_task(task_id)
+    assert task.error is not None
+    assert (task.error.type, task.error.retryable) == (reason, False)
+    assert detail in task.error.detail
+    assert deployment.clock.now == started, "no message waited"
+    assert not {"Retries", "OutageWaits"} & deployment.metrics.values.keys()
+    hub.clear_faults()
+    deployment.sweep_until_quiet()
+    deployment.check_promises(expect(deployment))
+    assert import_model(deployment).status is TaskStatus.DONE, "and it can be submitted again"
+
+
+def test_the_same_wrong_bytes_twice_end_the_import(hub: LoopbackHub, deployment: Deployment) -> None:
+    hub.add_fault(Fault(kind=FaultKind.WRONG_BYTES, origin="cdn", holding_byte=MIDDLE))
+    task = import_model(deployment)
+    assert task.error is not None
+    assert "Checksum mismatch for model.safetensors" in task.error.detail
+    assert deployment.metrics.values["Retries"] == 1, "the file was read from its first byte once more"
 
 
 def test_a_slow_source_is_read_by_more_connections(hub: LoopbackHub, deployment: Deployment) -> None:

@@ -24,15 +24,17 @@ from modelhaul.domain.errors import (
     StorageUnavailableError,
     TaskEndedError,
     TaskNotFoundError,
+    UnexpectedResponseError,
 )
 from modelhaul.domain.files import FileCounts, SourceFile
 from modelhaul.domain.messages import CopyFiles, Message, PlanImport, PublishModels, TransferFiles
 from modelhaul.domain.models import ModelStatus
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.imports.dispatch import group_files
+from modelhaul.imports.sweep import MAX_SWEEPS
 from modelhaul.inspection import gate
 from modelhaul.transfer.policy import TransferPolicy
-from tests.fakes.deployment import PART_SIZE, Deployment
+from tests.fakes.deployment import MAX_OUTAGE, PART_SIZE, Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.weights import wrap_weights
 
@@ -225,17 +227,59 @@ def fail_times(error: Exception, times: int, at: str = "model.safetensors") -> C
 @pytest.mark.parametrize("path", ["nested/tokenizer.json", "model.safetensors"])
 def test_three_retries_with_growing_pauses_then_failure_with_words(path: str) -> None:
     deployment, source = make_deployment()
-    source.on_read = fail_times(SourceUnavailableError("huggingface.co answered 503"), 10_000, path)
+    source.on_read = fail_times(UnexpectedResponseError("huggingface.co sent another range"), 10_000, path)
     started = deployment.clock.now
     task = import_model(deployment)
     assert task.status is TaskStatus.FAILED
     assert task.error is not None
     assert task.error.type == "retries-exhausted"
-    assert "503" in task.error.detail
+    assert "another range" in task.error.detail
     assert deployment.metrics.values["Retries"] == 3
     assert deployment.clock.now - started > 30
     deployment.sweep_until_quiet()
     deployment.check_promises(expect(source))
+
+
+@pytest.mark.parametrize("path", ["nested/tokenizer.json", "model.safetensors"])
+def test_an_outage_that_does_not_end_fails_the_import_after_hours(path: str) -> None:
+    deployment, source = make_deployment()
+    source.on_read = fail_times(SourceUnavailableError("huggingface.co answered 503"), 10_000, path)
+    started = deployment.clock.now
+    task = import_model(deployment)
+    assert task.error is not None
+    assert task.error.type == "outage"
+    assert "did not respond for 6" in task.error.detail
+    assert "503" in task.error.detail
+    assert MAX_OUTAGE <= deployment.clock.now - started < MAX_OUTAGE + 600
+    assert deployment.metrics.values["Retries"] == 0
+    assert 70 < deployment.metrics.values["OutageWaits"] < 100
+    deployment.sweep_until_quiet()
+    assert deployment.metrics.values["SweepRecoveries"] == 0, "the sweep leaves a waiting task alone"
+    deployment.check_promises(expect(source))
+    source.on_read = lambda _path, _offset: None
+    source.bytes_read.clear()
+    again = import_model(deployment)
+    assert again.status is TaskStatus.DONE
+    assert sum(source.bytes_read.values()) < sum(map(len, FILES.values())), "verified files are reused"
+
+
+def test_the_sweep_does_not_end_a_task_whose_message_waits_in_a_long_queue() -> None:
+    deployment, source = make_deployment()
+    source.on_list = lambda: (_ for _ in ()).throw(SourceUnavailableError("huggingface.co answered 503"))
+    task = deployment.submit(NAME)
+    (message,) = deployment.receive()
+    deployment.deliver(message)
+    waiting = deployment.find_task(task.id).waiting
+    assert waiting is not None
+    deployment.clock.now = waiting.next_attempt.timestamp() + 1800
+    deployment.database.tasks.postpone_check(task.id, check_at=deployment.clock.now - 1, sweeps=MAX_SWEEPS)
+    assert deployment.sweeper.sweep_stale(lambda: 300.0) == 1
+    assert deployment.find_task(task.id).status is TaskStatus.PENDING
+    deployment.clock.now += 3 * 86_400
+    assert deployment.sweeper.sweep_stale(lambda: 300.0) == 1
+    error = deployment.find_task(task.id).error
+    assert error is not None
+    assert error.type == "import-stalled", "its message was lost"
 
 
 def test_a_failed_import_is_submitted_again_and_fetches_only_what_is_missing() -> None:
@@ -663,7 +707,7 @@ def test_a_small_file_stored_by_a_try_that_died_is_not_copied_onto_itself() -> N
 
     deployment.store.copy = watch  # type: ignore[method-assign]
     deployment.run()
-    assert deployment.metrics.values["Retries"] == 1
+    assert deployment.metrics.values["OutageWaits"] == 1
     ended = deployment.find_task(task.id)
     assert ended.status is TaskStatus.DONE
     assert ended.progress.bytes_reused == 0, "it was this task itself that moved it"
@@ -792,7 +836,7 @@ def test_a_published_blob_is_not_replaced_by_one_that_expires() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "times"), [(SourceUnavailableError("huggingface.co answered 503"), 4), (KeyError("a defect"), 1)]
+    ("error", "times"), [(UnexpectedResponseError("huggingface.co sent another range"), 4), (KeyError("a defect"), 1)]
 )
 def test_a_second_large_file_that_fails_is_retried_at_once(error: Exception, times: int) -> None:
     """Its lease is given back as well, so that the retry does not take it for another function's."""

@@ -162,6 +162,7 @@ OPERATIONS = [
     "record_offset",
     "record_progress",
     "record_task",
+    "record_wait",
     "release_lease",
     "release_models",
     "remove_model",
@@ -632,6 +633,8 @@ class Promises(RuleBasedStateMachine):
                 given = task.id in self.cancelled
             case "retries-exhausted" | "step-crashed":
                 given = self.suffered[task.id] >= MAX_ATTEMPTS
+            case "content-mismatch" | "outage":
+                given = self.suffered[task.id] >= 2
             case "revision-not-found":
                 models = self.database.models.find_models(task.model_ids)
                 # The record of a model that was deleted no longer says what has vanished.

@@ -75,6 +75,7 @@ def set_variables(monkeypatch: pytest.MonkeyPatch, name: str, **values: str) -> 
         "REQUIRED_FILES": "strict",
         "PICKLE_POLICY": "block",
         "HUB_ON_MISS": "IMPORT",
+        "SOURCE_OUTAGE_HOURS": "6",
     }
     for variable in variables:
         monkeypatch.setenv(variable, values.get(variable, known.get(variable, f"the-{variable.lower()}")))

@@ -25,6 +25,8 @@ class FaultKind(StrEnum):
     """GitHub's API: 403 with `Retry-After: retry_after`, or without it if there is none."""
     SERVER_ERROR = "server_error"
     """Response `status`, with `Retry-After` when `retry_after` is given."""
+    REFUSAL = "refusal"
+    """Response `status`, a 4xx."""
     WRONG_BYTES = "wrong_bytes"
     """Invert the byte at `after_bytes` of the body (its last one when the body is shorter)."""
     IGNORE_RANGE = "ignore_range"
@@ -67,7 +69,7 @@ class Fault(BaseModel):
     after_bytes: int = Field(default=0, ge=0)
     by_bytes: int = 1
     bytes_per_second: int = Field(default=1024 * 1024, ge=1)
-    status: int = Field(default=503, ge=500, le=599)
+    status: int = Field(default=503, ge=400, le=599)
     retry_after: int | None = Field(default=None, ge=0)
     """Seconds; a RATE_LIMIT without it says 1."""
     framing: Literal["length", "chunked", "until_close"] = "length"

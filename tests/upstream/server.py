@@ -177,7 +177,7 @@ def harm(answer: Response, fault: Fault) -> Response:  # noqa: C901, PLR0912 - o
             return answer_bytes(429, b"Too Many Requests", {"Retry-After": str(seconds)})
         case FaultKind.SECONDARY_LIMIT if answer.if_abused:
             return answer.if_abused(fault.retry_after)
-        case FaultKind.SERVER_ERROR:
+        case FaultKind.SERVER_ERROR | FaultKind.REFUSAL:
             retry_after = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
             return answer_bytes(fault.status, b"upstream failure", retry_after)
         case FaultKind.WRONG_BYTES:

@@ -87,6 +87,12 @@ class StoreSettings(RegionSettings):
     models_bucket: str
 
 
+class OutageSettings(Settings):
+    """`source_outage_hours`: hours that a step waits for a source or an AWS service that does not respond."""
+
+    source_outage_hours: float
+
+
 class IncomingSettings(RegionSettings):
     incoming_bucket: str
 

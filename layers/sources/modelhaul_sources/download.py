@@ -14,6 +14,7 @@ from urllib3.exceptions import HTTPError
 
 from modelhaul.domain.errors import (
     AccessRequiredError,
+    ContentMismatchError,
     FileMissingError,
     ModelhaulError,
     SourceUnavailableError,
@@ -28,6 +29,7 @@ from modelhaul_sources.http_client import (
     HttpClient,
     Timeouts,
     create_retryable_error,
+    create_status_error,
     describe_url,
     release,
 )
@@ -45,11 +47,12 @@ class HttpByteStream(ByteStream):
         response: requests.Response,
         *,
         span: range,
+        size: int,
         etag: str | None,
         ranged: bool,
         timeouts: Timeouts,
     ) -> None:
-        """`span`: the positions in the file that the body holds. The body must end with the last of them."""
+        """`span`: the positions that the body holds in the file of `size` bytes. It must end with the last one."""
         self.offset = span.start
         self.etag = etag
         self.ranged = ranged
@@ -58,6 +61,7 @@ class HttpByteStream(ByteStream):
         self._body = cast("HTTPResponse", response.raw._fp)  # noqa: SLF001
         self._url = describe_url(response.url)
         self._left = len(span)
+        self._is_last = span.stop == size
         self._timeouts = timeouts
         self._reading_since: float | None = None
         self._stalled = False
@@ -74,6 +78,8 @@ class HttpByteStream(ByteStream):
         self._left -= count
         if not self._left:
             if self._read(memoryview(bytearray(1))):
+                if self._is_last:
+                    raise ContentMismatchError(f"{self._url} sent more bytes than the file has.")
                 raise UnexpectedResponseError(f"The response from {self._url} has more bytes than the requested range.")
             self._response.raw.release_conn()
         return count
@@ -148,8 +154,9 @@ class HttpDownloader:
         checked, and may raise an error. The stream's etag is the `X-Linked-Etag` of a redirect if there is one, because
         the ETag of a CDN may differ between edge locations.
 
-        Raises FileMissingError, AccessRequiredError (of the first origin), UntrustedHostError, RateLimitedError,
-        SourceUnavailableError, UnexpectedResponseError. Their messages have no query strings, as these hold signatures.
+        Raises FileMissingError, AccessRequiredError (of the first origin), SourceRefusedError, UntrustedHostError,
+        ContentMismatchError if the file has another size, RateLimitedError, SourceUnavailableError and
+        UnexpectedResponseError. Their messages have no query strings, as these hold signatures.
         """
         range_headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
         result = self._client.send("GET", url, own_headers=headers or {}, headers=range_headers)
@@ -178,10 +185,11 @@ def _create_error(response: requests.Response, *, at_first_origin: bool) -> Mode
             return FileMissingError(f"{url} no longer exists.")
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN if at_first_origin:
             return AccessRequiredError(f"{url} denied access (status {status}).")
-        case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
-            return SourceUnavailableError(f"{url} responded with status {status}. The presigned URL may have expired.")
+        # 400: of S3, if the credentials that signed the URL have expired.
+        case HTTPStatus.BAD_REQUEST | HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN if not at_first_origin:
+            return UnexpectedResponseError(f"{url} responded with status {status}. The presigned URL may have expired.")
         case _:
-            return UnexpectedResponseError(f"{url} responded with status {status}.")
+            return create_status_error(f"{url} responded with status {status}.", status)
 
 
 def _open_body(
@@ -195,18 +203,24 @@ def _open_body(
     if ranged:
         content_range = headers.get("Content-Range", "")
         match = _CONTENT_RANGE.fullmatch(content_range)
-        if match is None or tuple(map(int, match.groups())) != (start, end - 1, size):
+        found = tuple(map(int, match.groups())) if match is not None else ()
+        if found[:2] == (start, end - 1) and found[2] != size:
+            raise ContentMismatchError(f"The file at {url} has {found[2]:,} bytes instead of {size:,}.")
+        if found != (start, end - 1, size):
             raise UnexpectedResponseError(
                 f"{url} responded with the range {content_range[:60]!r} instead of bytes {start}-{end - 1}/{size}."
             )
     expected = end - start if ranged else size
     length = headers.get("Content-Length")
     if length is not None and (not LENGTH.fullmatch(length) or int(length) != expected):
+        if LENGTH.fullmatch(length) and int(length) > size - (start if ranged else 0):
+            raise ContentMismatchError(f"{url} sent more bytes than the file has (Content-Length {length}).")
         raise UnexpectedResponseError(f"{url} responded with Content-Length {length[:40]!r} instead of {expected}.")
     etag = linked_etag or headers.get("ETag")
     return HttpByteStream(
         response,
         span=range(start, end) if ranged else range(size),
+        size=size,
         etag=etag.removeprefix("W/").strip('"') if etag else None,
         ranged=ranged,
         timeouts=timeouts,

@@ -24,7 +24,13 @@ from modelhaul.domain.errors import (
     SourceUnavailableError,
     UnexpectedResponseError,
 )
-from modelhaul_sources.http_client import HttpClient, create_retryable_error, describe_url, read_retry_after
+from modelhaul_sources.http_client import (
+    HttpClient,
+    create_retryable_error,
+    create_status_error,
+    describe_url,
+    read_retry_after,
+)
 from modelhaul_sources.rate_budget import RateBudget
 from modelhaul_sources.references import check_revision
 from modelhaul_sources.tokens import GITHUB_PARAMETER
@@ -112,7 +118,7 @@ def _is_repository(name: str) -> bool:
 class GitHubApi:
     """Every request raises RateLimitedError during a pause of `budget` and for a rate-limit response (403 or 429).
 
-    It raises SourceUnavailableError for 408, 5xx and connection errors.
+    It raises SourceUnavailableError for 408, 425, 5xx and connection errors, and SourceRefusedError for other 4xx.
     """
 
     def __init__(self, endpoint: str, client: HttpClient, budget: RateBudget, token: Callable[[], str | None]) -> None:
@@ -268,7 +274,7 @@ class GitHubApi:
                 remedy="Check the owner and the name of the repository: they are in the URL of its page. If it is "
                 "private, ask an operator to configure a token that can read it.",
             )
-        return UnexpectedResponseError(f"GitHub responded with status {status} for {name}.")
+        return create_status_error(f"GitHub responded with status {status} for {name}.", status)
 
     def _read_error(self, response: requests.Response) -> str:
         """Return the text of an error response. It only serves to classify the error, and is never shown."""

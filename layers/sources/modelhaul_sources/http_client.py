@@ -23,6 +23,7 @@ from urllib3.exceptions import HTTPError
 from modelhaul.domain.errors import (
     ModelhaulError,
     RateLimitedError,
+    SourceRefusedError,
     SourceUnavailableError,
     UnexpectedResponseError,
     UntrustedHostError,
@@ -38,6 +39,7 @@ _RATE_LIMIT_RESET = re.compile(r";\s*t\s*=\s*([0-9]{1,9})")
 # An unread body up to this size is read to its end, so that the connection can be reused.
 _MAX_DRAINED = 64 * 1024
 _CHUNK_SIZE = 64 * 1024
+_CLIENT_ERROR = 4  # first digit of a status
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ def describe_url(url: str) -> str:
 
 
 def create_retryable_error(url: str, status: int, headers: Mapping[str, str]) -> ModelhaulError | None:
-    """Return RateLimitedError for 429, SourceUnavailableError for 408 and 5xx, else None.
+    """Return RateLimitedError for 429, SourceUnavailableError for 408, 425 and 5xx, else None.
 
     `url` is the text for the message. The errors have the waiting time from the headers.
     """
@@ -164,11 +166,20 @@ def create_retryable_error(url: str, status: int, headers: Mapping[str, str]) ->
         return RateLimitedError(
             f"{url} responded with status {status} (rate limit exceeded).", retry_after=read_retry_after(headers)
         )
-    if status == HTTPStatus.REQUEST_TIMEOUT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY) or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return SourceUnavailableError(
             f"{url} responded with status {status}.", retry_after=read_retry_after(headers, rate_limit=False)
         )
     return None
+
+
+def create_status_error(detail: str, status: int) -> ModelhaulError:
+    """Return the error for a status that has no other meaning for the caller.
+
+    SourceRefusedError for 4xx, because a retry gets the same response, except for the 4xx that ask for a retry.
+    """
+    is_final = status // 100 == _CLIENT_ERROR and create_retryable_error("", status, {}) is None
+    return SourceRefusedError(detail) if is_final else UnexpectedResponseError(detail)
 
 
 def read_retry_after(headers: Mapping[str, str], *, rate_limit: bool = True) -> float | None:

@@ -32,7 +32,7 @@ from modelhaul.domain.files import SourceFile
 from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul.ports.missing_models import UpstreamFile
 from modelhaul_sources.hosts import HostPolicy, parse_origin
-from modelhaul_sources.http_client import create_retryable_error, describe_url
+from modelhaul_sources.http_client import create_retryable_error, create_status_error, describe_url
 from modelhaul_sources.references import check_revision
 from modelhaul_sources.tokens import HUB_PARAMETER
 
@@ -217,7 +217,7 @@ def _create_error(  # noqa: PLR0911 - one for each condition
             f"{HUB_PARAMETER}.",
             remedy=describe_name_remedy([]),
         )
-    return UnexpectedResponseError(f"The Hub responded with status {status} for {name}.")
+    return create_status_error(f"The Hub responded with status {status} for {name}.", status)
 
 
 def describe_name_remedy(similar: Sequence[str]) -> str:

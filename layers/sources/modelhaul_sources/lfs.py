@@ -20,6 +20,7 @@ import requests
 
 from modelhaul.domain.errors import (
     AccessRequiredError,
+    ContentMismatchError,
     CredentialsRefusedError,
     FileMissingError,
     FileTooLargeError,
@@ -31,7 +32,7 @@ from modelhaul.domain.errors import (
 from modelhaul.ports.byte_streams import ByteStream
 from modelhaul.ports.clock import Clock
 from modelhaul_sources.download import HttpDownloader
-from modelhaul_sources.http_client import HttpClient, create_retryable_error, describe_url
+from modelhaul_sources.http_client import HttpClient, create_retryable_error, create_status_error, describe_url
 from modelhaul_sources.rate_budget import RateBudget
 from modelhaul_sources.tokens import GITHUB_PARAMETER
 
@@ -126,7 +127,8 @@ class LfsStore:
         """Open bytes `start` to `end` (excluded) of an object. A download URL that has expired is renewed.
 
         Raises FileMissingError, FileTooLargeError, AccessRequiredError, SourceQuotaError, CredentialsRefusedError,
-        UntrustedHostError, RateLimitedError, SourceUnavailableError, UnexpectedResponseError.
+        UntrustedHostError, SourceRefusedError, ContentMismatchError, RateLimitedError, SourceUnavailableError,
+        UnexpectedResponseError.
         """
         download = self._find_download(name, pointer, path)
         try:
@@ -139,7 +141,7 @@ class LfsStore:
         try:
             return self._open(self._find_download(name, pointer, path), pointer, start, end)
         except AccessRequiredError:
-            raise SourceUnavailableError(
+            raise UnexpectedResponseError(
                 f"{path} cannot be downloaded: the LFS server denied access with a new download URL."
             ) from None
 
@@ -196,7 +198,7 @@ class LfsStore:
             if entry.get("error"):
                 raise _create_object_error(int(entry["error"]["code"]), str(entry["error"].get("message", "")), path)
             if (size := entry.get("size", pointer.size)) != pointer.size:
-                raise UnexpectedResponseError(
+                raise ContentMismatchError(
                     f"{path} has the size {str(size)[:20]} on the LFS server, but {pointer.size} in its pointer."
                 )
             action = entry["actions"]["download"]
@@ -227,13 +229,14 @@ class LfsStore:
                 f"The LFS server denied access to the objects of {name}. The token in {GITHUB_PARAMETER} needs "
                 "permission to read the repository's contents."
             )
-        return UnexpectedResponseError(f"The LFS server responded with status {status} for {name}.")
+        return create_status_error(f"The LFS server responded with status {status} for {name}.", status)
 
 
 def _check_download(response: requests.Response) -> None:
     if response.status_code == _BANDWIDTH_EXCEEDED:
         raise _create_quota_error(describe_url(response.url))
-    if response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+    # 400: of S3, if the credentials that signed the URL have expired.
+    if response.status_code in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         raise AccessRequiredError("The download URL of the LFS server has expired.")
 
 
@@ -259,7 +262,7 @@ def _create_object_error(code: int, text: str, path: str) -> ModelhaulError:
                 "repository's contents."
             )
         case _:
-            return UnexpectedResponseError(f"The LFS server responded with error {code} for {path}.")
+            return create_status_error(f"The LFS server responded with error {code} for {path}.", code)
 
 
 def _create_quota_error(name: str) -> SourceQuotaError:

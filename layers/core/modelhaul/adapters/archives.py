@@ -21,6 +21,7 @@ from modelhaul.adapters.s3_client import (
     encode_crc32,
     find_object,
     strip_quotes,
+    translate,
     translate_errors,
 )
 from modelhaul.domain.archives import MAX_PUT_SIZE, UploadPart, UploadTicket
@@ -146,8 +147,8 @@ class S3ArchiveStore:
             try:
                 self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload_id)
             except CALL_ERRORS as error:
-                if (code := read_error_code(error)) != "NoSuchUpload":
-                    raise StorageUnavailableError(f"S3 AbortMultipartUpload failed ({code}).") from error
+                if read_error_code(error) != "NoSuchUpload":
+                    raise translate("AbortMultipartUpload", error) from error
 
     def write_outcome(self, key: str, outcome: Mapping[str, Any], *, created_at: datetime) -> None:
         if len(key.encode()) > _MAX_OUTCOME_KEY:
@@ -171,9 +172,9 @@ class S3ArchiveStore:
             with contextlib.closing(response["Body"]) as body:
                 content = body.read()
         except CALL_ERRORS as error:
-            if (code := read_error_code(error)) == "NoSuchKey":
+            if read_error_code(error) == "NoSuchKey":
                 return None
-            raise StorageUnavailableError(f"S3 GetObject failed ({code}).") from error
+            raise translate("GetObject", error) from error
         try:
             rank = _rank_outcome(response["Metadata"][_CREATED_AT], json.loads(content))
         except (ValueError, KeyError, AttributeError):
@@ -193,9 +194,9 @@ class S3ArchiveStore:
                 **condition,
             )
         except CALL_ERRORS as error:
-            if (code := read_error_code(error)) in _CONDITION_CODES:
+            if read_error_code(error) in _CONDITION_CODES:
                 return False
-            raise StorageUnavailableError(f"S3 PutObject failed ({code}).") from error
+            raise translate("PutObject", error) from error
         return True
 
     def _open_body(self, key: str, start: int, end: int, etag: str) -> "HTTPResponse":
@@ -204,10 +205,9 @@ class S3ArchiveStore:
                 Bucket=self.bucket, Key=key, Range=f"bytes={start}-{end - 1}", IfMatch=f'"{etag}"'
             )
         except CALL_ERRORS as error:
-            code = read_error_code(error)
-            if code in ("NoSuchKey", "PreconditionFailed"):
+            if read_error_code(error) in ("NoSuchKey", "PreconditionFailed"):
                 raise ArchiveReplacedError(ARCHIVE_REPLACED) from error
-            raise StorageUnavailableError(f"S3 GetObject failed ({code}).") from error
+            raise translate("GetObject", error) from error
         # `__enter__` of botocore's body returns the body of urllib3, which another thread can shut down during a read.
         body = cast("HTTPResponse", response["Body"].__enter__())
         if not response.get("ContentRange", "").startswith(f"bytes {start}-{end - 1}/"):

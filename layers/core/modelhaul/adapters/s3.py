@@ -9,7 +9,7 @@ from itertools import batched
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from modelhaul.adapters.aws import CALL_ERRORS, read_error_code
+from modelhaul.adapters.aws import CALL_ERRORS, is_temporary_code, read_error_code
 from modelhaul.adapters.s3_client import (
     MAX_PARTS,
     MIB,
@@ -100,9 +100,10 @@ class S3ObjectStore(S3MultipartUploads):
                     Bucket=self._bucket, Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True}
                 )
             if errors := response.get("Errors"):
-                codes = ", ".join(sorted({error.get("Code", "Unknown") for error in errors}))
+                codes = sorted({error.get("Code", "Unknown") for error in errors})
                 raise StorageUnavailableError(
-                    f"S3 DeleteObjects failed for {len(errors)} of {len(batch)} objects ({codes})."
+                    f"S3 DeleteObjects failed for {len(errors)} of {len(batch)} objects ({', '.join(codes)}).",
+                    is_outage=all(map(is_temporary_code, codes)),
                 )
 
     def sign_read(self, key: str, *, seconds: int, file_name: str | None = None) -> str:

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from botocore.config import Config
 from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
 
-from modelhaul.adapters.aws import CALL_ERRORS, create_client, read_error_code
+from modelhaul.adapters.aws import CALL_ERRORS, create_client, is_temporary, read_error_code
 from modelhaul.domain.errors import ObjectGoneError, StorageUnavailableError, TransientError, UploadGoneError
 
 if TYPE_CHECKING:
@@ -148,7 +148,10 @@ def strip_quotes(etag: str) -> str:
 def translate(operation: str, error: Exception) -> TransientError:
     """Translate an error of the client. The result has the service's error code, but not its message."""
     code = read_error_code(error)
-    return _ERRORS.get(code, StorageUnavailableError)(f"S3 {operation} failed ({code}).")
+    detail = f"S3 {operation} failed ({code})."
+    if code in _ERRORS:
+        return _ERRORS[code](detail)
+    return StorageUnavailableError(detail, is_outage=is_temporary(error))
 
 
 @contextmanager

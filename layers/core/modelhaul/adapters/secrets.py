@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from botocore.config import Config
 
-from modelhaul.adapters.aws import CALL_ERRORS, create_client, read_error_code
+from modelhaul.adapters.aws import CALL_ERRORS, create_client, is_temporary, read_error_code
 from modelhaul.domain.errors import CredentialsRefusedError, StorageUnavailableError
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ class SecretsManagerSecretStore:
         except CALL_ERRORS as error:
             code = read_error_code(error)
             if code not in _PERMANENT_CODES:
-                raise StorageUnavailableError(f"Secrets Manager GetSecretValue failed ({code}).") from None
+                raise StorageUnavailableError(
+                    f"Secrets Manager GetSecretValue failed ({code}).", is_outage=is_temporary(error)
+                ) from None
             raise CredentialsRefusedError(f"The configured secret cannot be read ({code}).") from None
         try:
             return response["SecretString"]

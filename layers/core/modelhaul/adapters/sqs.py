@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from botocore.config import Config
 
-from modelhaul.adapters.aws import CALL_ERRORS, create_client, read_error_code
+from modelhaul.adapters.aws import CALL_ERRORS, create_client, is_temporary, read_error_code
 from modelhaul.domain.errors import StorageUnavailableError
 from modelhaul.domain.messages import (
     AcceptArchive,
@@ -96,7 +96,8 @@ class SQSMessageQueue:
             entries = [entry for entry in entries if entry["Id"] in failed]
         codes = ", ".join(sorted({failure["Code"] for failure in failed.values()}))
         raise StorageUnavailableError(
-            f"SQS SendMessageBatch failed for {len(failed)} of {len(batch)} messages ({codes})."
+            f"SQS SendMessageBatch failed for {len(failed)} of {len(batch)} messages ({codes}).",
+            is_outage=not any(failure["SenderFault"] for failure in failed.values()),
         )
 
     def _send_entries(
@@ -106,7 +107,9 @@ class SQSMessageQueue:
             response = self._client.send_message_batch(QueueUrl=url, Entries=entries)
         except CALL_ERRORS as error:
             code = read_error_code(error)
-            raise StorageUnavailableError(f"SQS SendMessageBatch failed ({code}).") from error
+            raise StorageUnavailableError(
+                f"SQS SendMessageBatch failed ({code}).", is_outage=is_temporary(error)
+            ) from error
         return {failure["Id"]: failure for failure in response.get("Failed", [])}
 
 

@@ -187,10 +187,10 @@ class FileHasher:
         is read again.
         """
         sha256 = self._sha256.hexdigest()
-        found = sha256 if self._published is None else self._published.hexdigest()
+        found, algorithm = sha256 if self._published is None else self._published.hexdigest(), self.expected.algorithm
         if found == self.expected.value:
             return sha256
-        if not self.expected.algorithm.identifies:
+        if not algorithm.identifies:
             raise ArchiveRefusedError(
                 f"Entry {path[:80]!r} is damaged: its content has CRC-32 {found}, but the archive records "
                 f"{self.expected.value}.",
@@ -198,5 +198,6 @@ class FileHasher:
                 entry=path,
             )
         raise DigestMismatchError(
-            f"Checksum mismatch for {path}: received {self.expected.algorithm} {found}, expected {self.expected.value}."
+            f"Checksum mismatch for {path}: received {algorithm} {found}, expected {self.expected.value}.",
+            found=str(Digest(algorithm, found)),
         )

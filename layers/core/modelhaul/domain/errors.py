@@ -36,13 +36,16 @@ ModelhaulError
 │   ├── ObjectIgnoredError         an object in the incoming bucket whose key is not that of an archive
 │   ├── CredentialsRefusedError    the configured token was rejected
 │   ├── UntrustedHostError         a redirect or link leads to a host that is not allowed
+│   ├── SourceRefusedError         the source rejects a request with a status that does not mean "try later"
+│   ├── ContentMismatchError       the source serves other content than it lists
 │   ├── RetriesExhaustedError      a step failed four times
+│   ├── OutageError                a source or an AWS service did not respond for SourceOutageHours
 │   ├── StepCrashedError           a function crashed four times on one message
 │   └── ImportStalledError         no progress for about 23 hours
-└── TransientError                 retried with back-off, at most three times a step
+└── TransientError                 retried with back-off: at most three times a step, or for hours if `is_outage`
     ├── RateLimitedError           retried when the source allows it; does not count as a retry
-    ├── SourceUnavailableError     refused, reset, timed out, 5xx
-    ├── StalledTransferError       the connection is open, but no data arrives
+    ├── SourceUnavailableError     refused, reset, timed out, 5xx; an outage
+    ├── StalledTransferError       the connection is open, but no data arrives; an outage
     ├── UnexpectedResponseError    not the requested bytes
     ├── SourceChangedError         the ETag changed between two ranges
     ├── DigestMismatchError        the bytes do not match the published digest
@@ -50,7 +53,7 @@ ModelhaulError
     ├── UploadGoneError            another function completed or aborted the multipart upload
     ├── LeaseLostError             another function has leased the file
     ├── InternalError              a defect in Modelhaul; the log has the stack trace
-    └── StorageUnavailableError    a request to S3, SQS, DynamoDB or EventBridge failed
+    └── StorageUnavailableError    a request to an AWS service failed; an outage, unless its cause lasts
 
 `test_errors.py` checks this drawing against the classes below.
 """
@@ -272,8 +275,21 @@ class UntrustedHostError(PermanentError):
     type = "untrusted-host"
 
 
+class SourceRefusedError(PermanentError):
+    type = "source-refused"
+
+
+class ContentMismatchError(PermanentError):
+    type = "content-mismatch"
+
+
 class RetriesExhaustedError(PermanentError):
     type = "retries-exhausted"
+    retryable = True
+
+
+class OutageError(PermanentError):
+    type = "outage"
     retryable = True
 
 
@@ -288,9 +304,12 @@ class ImportStalledError(PermanentError):
 
 
 class TransientError(ModelhaulError):
-    """`retry_after`: seconds to wait, if the source requested a delay."""
+    """`retry_after`: seconds to wait, if the source requested a delay. `is_outage`: a source or an AWS service does not
+    respond, but may respond later.
+    """
 
     retryable: ClassVar[bool] = True
+    is_outage: bool = False
 
     def __init__(self, detail: str, *, retry_after: float | None = None) -> None:
         super().__init__(detail)
@@ -303,10 +322,12 @@ class RateLimitedError(TransientError):
 
 class SourceUnavailableError(TransientError):
     type = "source-unavailable"
+    is_outage = True
 
 
 class StalledTransferError(TransientError):
     type = "stalled-transfer"
+    is_outage = True
 
 
 class UnexpectedResponseError(TransientError):
@@ -318,7 +339,13 @@ class SourceChangedError(TransientError):
 
 
 class DigestMismatchError(TransientError):
+    """`found` is the digest of the received bytes, as `str(Digest)` gives it."""
+
     type = "digest-mismatch"
+
+    def __init__(self, detail: str, *, found: str) -> None:
+        super().__init__(detail)
+        self.found = found
 
 
 class ObjectGoneError(TransientError):
@@ -334,7 +361,13 @@ class LeaseLostError(TransientError):
 
 
 class StorageUnavailableError(TransientError):
+    """`is_outage`: False for an error that lasts until somebody corrects its cause, such as AccessDenied."""
+
     type = "storage-unavailable"
+
+    def __init__(self, detail: str, *, is_outage: bool = True) -> None:
+        super().__init__(detail)
+        self.is_outage = is_outage
 
 
 class InternalError(TransientError):

@@ -1,12 +1,33 @@
 """Queue messages. Each has a format version; messages of other versions are rejected."""
 
-from typing import Annotated, Literal
+from enum import StrEnum
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 
+class FailureKind(StrEnum):
+    STEP = "step"
+    RATE_LIMIT = "rate_limit"
+    OUTAGE = "outage"
+
+
+class Failures(BaseModel):
+    """The last attempts, if all of them failed for the same kind of reason. `since`: end of the first one, in epoch
+    seconds. `count`: their number.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: FailureKind
+    since: float
+    count: int = Field(ge=1)
+
+
 class _Message(BaseModel):
-    """`attempt` starts at 1. A wait for a rate limit increases `waited` (seconds) instead."""
+    """`attempt` starts at 1. A wait for a rate limit increases `waited` (seconds) instead, and a wait for the end of an
+    outage only `failures`. `mismatches` are the wrong digests of received files.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -14,6 +35,17 @@ class _Message(BaseModel):
     task_id: str
     attempt: int = Field(default=1, ge=1)
     waited: float = Field(default=0, ge=0)
+    failures: Failures | None = None
+    mismatches: tuple[str, ...] = ()
+
+    @property
+    def is_first_attempt(self) -> bool:
+        """Return whether no earlier attempt has failed since the last progress."""
+        return self.attempt == 1 and self.failures is None
+
+    def reset_counts(self) -> Self:
+        """Return the message that continues after progress: attempts and waits count from the start."""
+        return self.model_copy(update={"attempt": 1, "waited": 0.0, "failures": None})
 
 
 class AcceptArchive(_Message):

@@ -47,8 +47,14 @@ _TASK_REMEDIES: Mapping[type[errors.PermanentError], str] = {
     "read by the functions, and submit the import again.",
     errors.UntrustedHostError: "If you trust the host that the message names, ask an operator to add it to "
     "AllowedHosts.",
+    errors.SourceRefusedError: "Check that the files can be downloaded from the page of the model. If they can, ask an "
+    "operator to check the source's URL in the stack parameters.",
+    errors.ContentMismatchError: "Ask the owner of the repository to upload the file again, or exclude it with an "
+    "ignore pattern. If the source is a mirror, ask its operator to correct its copy.",
     errors.RetriesExhaustedError: "Submit the import again later. Verified files are reused. If the error persists, "
     "ask an operator to search the logs for the task ID.",
+    errors.OutageError: "Check the status page of the service that the message names, and submit the import again when "
+    "it responds. Verified files are reused.",
     errors.StepCrashedError: "Submit the import again. If the error persists, ask an operator to search the logs for "
     "the task ID.",
     errors.ImportStalledError: "Submit the import again. Verified files are reused.",

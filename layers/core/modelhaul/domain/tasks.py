@@ -71,6 +71,22 @@ class TaskError:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """The wait of a step for its next attempt.
+
+    `reason` and `detail` are the type and the text of the last error. `since` is when the first of `attempt` attempts
+    failed, `recorded_at` when the last one did.
+    """
+
+    reason: str
+    detail: str
+    since: datetime
+    attempt: int
+    next_attempt: datetime
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """The import of one or more models.
 
@@ -80,7 +96,8 @@ class Task:
     the directories of an archive that are not models. `selection` are the requested files of the model.
 
     `plan_id` identifies the recorded files, once they are planned. `transfer_began_at` is the start of the transfer,
-    `bytes_counted_at` the last change of `progress.bytes_done`.
+    `bytes_counted_at` the last change of `progress.bytes_done`. `waiting` is the last wait of a step, which may be
+    over, `waiting_stage` the stage at which it began.
 
     `check_at` (epoch seconds) is when the sweep checks the task, unless a write postpones it. `sweeps` counts the
     checks since the last progress.
@@ -105,6 +122,8 @@ class Task:
     transfer_began_at: datetime | None = None
     bytes_counted_at: datetime | None = None
     commit: str | None = None
+    waiting: Waiting | None = None
+    waiting_stage: Stage | None = None
 
     @property
     def status(self) -> TaskStatus:

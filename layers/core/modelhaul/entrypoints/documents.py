@@ -22,6 +22,7 @@ _IMPORT_PROBLEMS = (
     errors.DeletionInProgressError,
     errors.CredentialsRefusedError,
     errors.UntrustedHostError,
+    errors.SourceRefusedError,
     errors.UnexpectedResponseError,
     errors.RateLimitedError,
     errors.SourceUnavailableError,

@@ -76,12 +76,12 @@ class TransferJoiner:
         logger.info("transfer left", extra={"task_id": task.id, "group": message.group, "outcome": repr(outcome)})
         returns = message.returns if isinstance(transfer, Left) or not transfer.advanced else 0
         if isinstance(outcome, Paused):
-            self.queue.send([message.model_copy(update={"attempt": 1, "returns": returns})])
+            self.queue.send([message.reset_counts().model_copy(update={"returns": returns})])
         elif isinstance(outcome, Left) and outcome.is_hashed:
             self.queue.send([TransferFiles(task_id=task.id, group=message.group)], delay=LEASE_SECONDS)
         elif isinstance(outcome, Left) and outcome.may_return and returns < _MAX_RETURNS:
             delay = min(_MAX_DELAY, max(_FIRST_DELAY * 2**returns, delay))
-            self.queue.send([message.model_copy(update={"attempt": 1, "returns": returns + 1})], delay=delay)
+            self.queue.send([message.reset_counts().model_copy(update={"returns": returns + 1})], delay=delay)
 
     def _open(self, message: JoinTransfer, task: Task, remaining: Callable[[], float]) -> Transfer | Left:
         """Return the transfer.

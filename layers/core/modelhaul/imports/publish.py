@@ -74,7 +74,7 @@ class Publisher:
             logger.info("publish skipped: task is not ready to publish", extra={"task_id": message.task_id})
             return
         # The first message, and the sweep has not resent it. If publishing has started, the message is a duplicate.
-        is_first = message.attempt == 1 and not (message.copied or message.resumed or task.sweeps)
+        is_first = message.is_first_attempt and not (message.copied or message.resumed or task.sweeps)
         if is_first and task.stage is Stage.PUBLISHING:
             logger.info("publish skipped: publishing has started", extra={"task_id": task.id})
             return
@@ -109,7 +109,7 @@ class Publisher:
         try:
             gates, errors = _inspect_models(session, files)
         except OutOfTimeError:
-            self.queue.send([message.model_copy(update={"attempt": 1, "resumed": True})])
+            self.queue.send([message.reset_counts().model_copy(update={"resumed": True})])
             logger.info("inspection paused: out of time", extra={"task_id": task.id})
             return False
         failed = {model_id: ModelError(e.type, e.detail, e.retryable, e.remedy) for model_id, e in errors.items()}

@@ -1,29 +1,33 @@
-"""Handle failed steps: retry the step, wait for a rate limit, or end the task.
+"""Handle failed steps: retry the step, wait for a rate limit or for the end of an outage, or end the task.
 
 A failed attempt sends a new, delayed message instead of relying on the redelivery of SQS. The delay can then be chosen,
-and waiting for a rate limit does not use up an attempt. The redelivery of SQS handles functions that died.
+and a wait does not use up an attempt. The redelivery of SQS handles functions that died.
 """
 
 import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import cast
 
 from modelhaul.domain.errors import (
+    ContentMismatchError,
     DigestMismatchError,
     InternalError,
     ModelhaulError,
+    OutageError,
     PermanentError,
     RateLimitedError,
     RetriesExhaustedError,
     SourceChangedError,
     StepCrashedError,
+    StorageUnavailableError,
     TransientError,
     UploadGoneError,
 )
-from modelhaul.domain.messages import CopyFiles, JoinTransfer, Message, TransferFiles
-from modelhaul.domain.tasks import Stage
+from modelhaul.domain.messages import CopyFiles, FailureKind, Failures, JoinTransfer, Message, TransferFiles
+from modelhaul.domain.tasks import Stage, Waiting
 from modelhaul.imports.dispatch import CHECK_AFTER
 from modelhaul.imports.finish import TaskFinisher
 from modelhaul.ports.clock import Clock
@@ -40,6 +44,14 @@ _MAX_DELAY = 900.0  # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/S
 _BASE_DELAY = 5.0
 _FACTOR = 4.0
 _DEFAULT_RATE_LIMIT_DELAY = 60.0
+_OUTAGE_FACTOR = 2.0  # of the waits in an outage
+_MAX_OUTAGE_WAIT = 300.0
+_MAX_DETAIL = 500  # characters; DynamoDB bills each update of a task by the size of its item
+_LOG_MESSAGES = {
+    FailureKind.STEP: "step failed; retry scheduled",
+    FailureKind.RATE_LIMIT: "rate limited; retry scheduled",
+    FailureKind.OUTAGE: "no response; retry scheduled",
+}
 _STEP_NAMES = {
     "accept_archive": "inspecting the archive",
     "plan_import": "listing the model's files",
@@ -70,8 +82,11 @@ class TransferError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Retry:
+    """`failures` are those of the message."""
+
     message: Message
     delay: float
+    failures: Failures
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,42 +94,97 @@ class Fail:
     error: PermanentError
 
 
-def decide_retry(message: Message, error: ModelhaulError, *, advanced: bool = False) -> Retry | Fail:
-    """Decide whether a step that failed with `error` is retried.
+def decide_retry(
+    message: Message, error: ModelhaulError, *, now: float, max_outage: float, advanced: bool = False
+) -> Retry | Fail:
+    """Decide whether a step that failed with `error` at `now` (epoch seconds) is retried.
 
-    `advanced`: this attempt stored progress, so the next attempt counts as the first one.
+    `max_outage`: seconds that a message waits for a source or an AWS service that does not respond. `advanced`: this
+    attempt stored progress, so the next attempt counts as the first one.
     """
     if isinstance(error, PermanentError):
         return Fail(error)
-    retry_after = error.retry_after if isinstance(error, TransientError) else None
+    if advanced:
+        message = message.reset_counts()
+    failures = _count_failure(message, error, now)
+    message = message.model_copy(update={"failures": failures})
+    match failures.kind:
+        case FailureKind.RATE_LIMIT:
+            return _wait_for_limit(message, error, failures)
+        case FailureKind.OUTAGE:
+            return _wait_for_response(message, error, failures, waited=now - failures.since, max_outage=max_outage)
+        case FailureKind.STEP:
+            return _retry_step(message, error, failures)
+
+
+def _count_failure(message: Message, error: ModelhaulError, now: float) -> Failures:
+    """Return the message's failures and this one. They start again if the last one was of another kind."""
+    kind = FailureKind.STEP
     if isinstance(error, RateLimitedError):
-        # At least a second, and with jitter: many functions that wait must not retry at the same moment.
-        wait = min(_MAX_DELAY, max(1.0, _DEFAULT_RATE_LIMIT_DELAY if retry_after is None else retry_after))
-        delay = min(_MAX_DELAY, wait * random.uniform(1.0, 1.1))  # noqa: S311 - jitter
-        waited = message.waited + delay
-        if waited > MAX_WAITED:
-            return Fail(
-                RetriesExhaustedError(f"The rate limit is still exceeded after 24 hours. Last error: {error.detail}")
-            )
-        return Retry(message.model_copy(update={"waited": waited}), delay)
+        kind = FailureKind.RATE_LIMIT
+    elif isinstance(error, TransientError) and error.is_outage:
+        kind = FailureKind.OUTAGE
+    last = message.failures
+    if last is None or last.kind is not kind:
+        return Failures(kind=kind, since=now, count=1)
+    return Failures(kind=kind, since=last.since, count=last.count + 1)
+
+
+def _wait_for_limit(message: Message, error: ModelhaulError, failures: Failures) -> Retry | Fail:
+    requested = _read_retry_after(error)
+    # At least a second, and with jitter: many functions that wait must not retry at the same moment.
+    wait = min(_MAX_DELAY, max(1.0, _DEFAULT_RATE_LIMIT_DELAY if requested is None else requested))
+    delay = min(_MAX_DELAY, wait * random.uniform(1.0, 1.1))  # noqa: S311 - jitter
+    waited = message.waited + delay
+    if waited > MAX_WAITED:
+        return Fail(
+            RetriesExhaustedError(f"The rate limit is still exceeded after 24 hours. Last error: {error.detail}")
+        )
+    return Retry(message.model_copy(update={"waited": waited}), delay, failures)
+
+
+def _wait_for_response(
+    message: Message, error: ModelhaulError, failures: Failures, *, waited: float, max_outage: float
+) -> Retry | Fail:
+    if waited >= max_outage:
+        service = "AWS" if isinstance(error, StorageUnavailableError) else "The source"
+        return Fail(OutageError(f"{service} did not respond for {waited / 3600:.1f} hours. Last error: {error.detail}"))
+    # The exponent is limited, because a large power is not a float.
+    wait = min(_MAX_OUTAGE_WAIT, _BASE_DELAY * _OUTAGE_FACTOR ** min(failures.count - 1, 10))
+    delay = wait * random.uniform(0.8, 1.0)  # noqa: S311 - jitter
+    return Retry(message, min(_MAX_DELAY, max(delay, _read_retry_after(error) or 0.0)), failures)
+
+
+def _retry_step(message: Message, error: ModelhaulError, failures: Failures) -> Retry | Fail:
+    if isinstance(error, DigestMismatchError):
+        if error.found in message.mismatches:
+            return Fail(ContentMismatchError(f"{error.detail} The source sent the same wrong content twice."))
+        message = message.model_copy(update={"mismatches": (*message.mismatches, error.found)})
     if isinstance(message, TransferFiles) and isinstance(
         error, DigestMismatchError | SourceChangedError | UploadGoneError
     ):
         attempts = message.restarts + 1
         retry: Message = message.model_copy(update={"restarts": attempts})
     else:
-        attempts = 1 if advanced else message.attempt
+        attempts = message.attempt
         retry = message.model_copy(update={"attempt": attempts + 1})
     if attempts >= MAX_ATTEMPTS:
         step = _STEP_NAMES[message.kind].capitalize()
         return Fail(RetriesExhaustedError(f"{step} failed {MAX_ATTEMPTS} times. Last error: {error.detail}"))
     backoff = _BASE_DELAY * _FACTOR ** (attempts - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-    return Retry(retry, min(_MAX_DELAY, max(backoff, retry_after or 0.0)))
+    return Retry(retry, min(_MAX_DELAY, max(backoff, _read_retry_after(error) or 0.0)), failures)
+
+
+def _read_retry_after(error: ModelhaulError) -> float | None:
+    return error.retry_after if isinstance(error, TransientError) else None
 
 
 @dataclass(frozen=True, slots=True)
 class StepRunner:
-    """Runs a step for a message. If the step fails, it schedules a retry or ends the task."""
+    """Runs a step for a message. If the step fails, it schedules a retry or ends the task.
+
+    `max_outage`: seconds that a message waits for a source or an AWS service that does not respond.
+    """
 
     tasks: TaskRepository
     files: FileRepository
@@ -122,6 +192,7 @@ class StepRunner:
     finisher: TaskFinisher
     metrics: Metrics
     clock: Clock
+    max_outage: float
 
     def run[M: Message](self, message: M, step: Callable[[M], None], *, deliveries: int) -> None:
         """Run the step. Every delivery counts as an attempt.
@@ -177,7 +248,8 @@ class StepRunner:
         return True
 
     def _handle_error(self, message: Message, error: ModelhaulError, *, advanced: bool) -> None:
-        decision = decide_retry(message, error, advanced=advanced)
+        now = self.clock()
+        decision = decide_retry(message, error, now=now, max_outage=self.max_outage, advanced=advanced)
         if isinstance(decision, Fail):
             if isinstance(message, JoinTransfer):
                 logger.warning("transfer left after errors", extra={"task_id": message.task_id, "detail": error.detail})
@@ -185,17 +257,45 @@ class StepRunner:
                 self.finisher.fail(message.task_id, decision.error)
             return
         self.queue.send([decision.message], delay=decision.delay)
-        self.tasks.postpone_check(message.task_id, check_at=self.clock() + decision.delay + CHECK_AFTER)
-        rate_limited = isinstance(error, RateLimitedError)
-        self.metrics.count("RateLimitWaits" if rate_limited else "Retries", step=message.kind)
+        kind = decision.failures.kind
+        names = {
+            FailureKind.STEP: "Retries",
+            FailureKind.RATE_LIMIT: "RateLimitWaits",
+            FailureKind.OUTAGE: "OutageWaits",
+        }
+        self.metrics.count(names[kind], step=message.kind)
         logger.warning(
-            "rate limited; retry scheduled" if rate_limited else "step failed; retry scheduled",
+            _LOG_MESSAGES[kind],
             extra={
                 "task_id": message.task_id,
                 "step": message.kind,
                 "attempt": message.attempt,
+                "failures": decision.failures.count,
                 "reason": error.type,
                 "detail": error.detail,
                 "delay": round(decision.delay, 1),
             },
         )
+        self._record_wait(message, error, decision, now)
+
+    def _record_wait(self, message: Message, error: ModelhaulError, retry: Retry, now: float) -> None:
+        """Show the wait in the task, and postpone the sweep's check.
+
+        An error is only logged: the message is sent, and if SQS redelivered this one, there would be two of them.
+        """
+        check_at = now + retry.delay + CHECK_AFTER
+        try:
+            if isinstance(message, JoinTransfer):  # the leading function may be making progress
+                self.tasks.postpone_check(message.task_id, check_at=check_at)
+                return
+            waiting = Waiting(
+                reason=error.type,
+                detail=error.detail[:_MAX_DETAIL],
+                since=datetime.fromtimestamp(retry.failures.since, UTC),
+                attempt=retry.failures.count,
+                next_attempt=datetime.fromtimestamp(now + retry.delay, UTC),
+                recorded_at=datetime.fromtimestamp(now, UTC),
+            )
+            self.tasks.record_wait(message.task_id, waiting, stages=_STAGES[message.kind], check_at=check_at)
+        except StorageUnavailableError as storage_error:
+            logger.warning("wait not recorded", extra={"task_id": message.task_id, "detail": storage_error.detail})

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 MAX_SWEEPS = 8  # sweeps without progress; with the pauses below, about 23 hours
 _MAX_PAUSE = 6 * 3600.0
+_MAX_LATE = 3600.0  # seconds that the message of a waiting step may be late, because the queue is long
 _MAX_DUE = 100
 _STOP_BEFORE = 30.0  # seconds reserved at the end
 
@@ -76,7 +77,7 @@ class Sweeper:
             self.tasks.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER)
             self.finisher.finish_cleanup(task)
             return
-        if task.status is TaskStatus.PENDING and task.sweeps >= MAX_SWEEPS:
+        if task.status is TaskStatus.PENDING and task.sweeps >= MAX_SWEEPS and not self._is_waiting(task):
             stalled = ImportStalledError(f"The import made no progress for about 23 hours (stage {task.stage}).")
             self.finisher.fail(task.id, stalled)
             return
@@ -92,6 +93,13 @@ class Sweeper:
             "task without progress; messages resent",
             extra={"task_id": task.id, "stage": task.stage, "sweeps": task.sweeps + 1},
         )
+
+    def _is_waiting(self, task: Task) -> bool:
+        """Return whether a step waits for its next attempt. Its message says how long it may wait in total."""
+        waiting = task.waiting
+        if waiting is None or task.waiting_stage is not task.stage:
+            return False
+        return self.clock() < waiting.next_attempt.timestamp() + _MAX_LATE
 
     def _resend_messages(self, task: Task) -> None:
         if task.status is TaskStatus.DONE or task.stage in (Stage.VERIFIED, Stage.PUBLISHING):

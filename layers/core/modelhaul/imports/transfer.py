@@ -103,7 +103,7 @@ class Transferrer:
                     f"{waiting.file.path}: no part was received before the function ran out of time."
                 )
                 raise TransferError(stalled, advanced=False)
-            self.queue.send([message.model_copy(update={"attempt": 1})])
+            self.queue.send([message.reset_counts()])
             logger.info("transfer paused: out of time", extra={"task_id": task.id})
 
     def _transfer(self, message: TransferFiles, session: TransferSession) -> None:
@@ -113,7 +113,9 @@ class Transferrer:
         models = ModelRoots(found)
         pending = [record for record in session.group.records if not record.is_done]
         source = FileSource(self.open_source(session.task), models)
-        reuse = ContentReuse(session, self.content, self.store, source, self.policy, first_attempt=message.attempt == 1)
+        reuse = ContentReuse(
+            session, self.content, self.store, source, self.policy, first_attempt=message.is_first_attempt
+        )
         checks = StagedFileChecks(self.create_checker, self.store, models)
         source.prepare([record.file for record in pending if record.sha256 is None])
         small = [record for record in pending if record.file.size <= self.policy.small_file]

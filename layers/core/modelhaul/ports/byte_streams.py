@@ -25,7 +25,7 @@ class ByteStream(Protocol):
         """Read up to `len(buffer)` bytes into the buffer, and return their number (0 only at the end of the range).
 
         Raises SourceUnavailableError if the connection breaks or ends early, StalledTransferError if no data arrives,
-        UnexpectedResponseError if more bytes arrive than requested.
+        UnexpectedResponseError if more bytes arrive than requested, ContentMismatchError if more than the file has.
         """
 
     def close(self) -> None:

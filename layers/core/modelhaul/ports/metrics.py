@@ -34,6 +34,7 @@ CATALOG = {
     "ModelsDeleted": Metric("Count", ("source",)),
     "Retries": Metric("Count", ("step",)),
     "RateLimitWaits": Metric("Count", ("step",)),
+    "OutageWaits": Metric("Count", ("step",)),
     "SweepRecoveries": Metric("Count", ("source",)),
     "UnreadableMessages": Metric("Count", ()),
     "HubReads": Metric("Count", ("outcome",)),

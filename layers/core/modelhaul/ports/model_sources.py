@@ -16,7 +16,8 @@ class ModelResolver(Protocol):
         """Resolve a model.
 
         Raises InvalidReferenceError, ModelNotFoundError, RevisionNotFoundError, AccessRequiredError,
-        ModelDisabledError, CredentialsRefusedError, RateLimitedError (with `retry_after`), SourceUnavailableError.
+        ModelDisabledError, CredentialsRefusedError, SourceRefusedError, RateLimitedError (with `retry_after`),
+        SourceUnavailableError.
         """
 
 
@@ -41,7 +42,7 @@ class ModelSource(Protocol):
         """Open bytes `start` (included) to `end` (excluded, > start) of the file.
 
         Raises FileMissingError, FileTooLargeError, AccessRequiredError, SourceQuotaError, UntrustedHostError,
-        UnexpectedResponseError, ArchiveRefusedError, ArchiveReplacedError.
+        SourceRefusedError, ContentMismatchError, UnexpectedResponseError, ArchiveRefusedError, ArchiveReplacedError.
         """
 
     def locate(self, model: ResolvedModel, file: SourceFile) -> ObjectRange | None:

@@ -1,10 +1,11 @@
 """Records of tasks."""
 
+from collections.abc import Collection
 from typing import Protocol
 
 from modelhaul.domain.files import FileCounts
 from modelhaul.domain.models import Source
-from modelhaul.domain.tasks import Progress, Stage, Task, TaskPage, TaskStatus
+from modelhaul.domain.tasks import Progress, Stage, Task, TaskPage, TaskStatus, Waiting
 
 
 class TaskRepository(Protocol):
@@ -59,6 +60,12 @@ class TaskRepository(Protocol):
         """Postpone the sweep's check of a watched task to `check_at`, and set its count `sweeps` if given.
 
         No-op if the check is already later.
+        """
+
+    def record_wait(self, task_id: str, waiting: Waiting, *, stages: Collection[Stage], check_at: float) -> None:
+        """Record that a step waits, and postpone the sweep's check. No-op unless the task is at one of the stages.
+
+        An earlier wait is replaced. A check that is already later is kept.
         """
 
     def list_due(self, now: float, limit: int) -> list[Task]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from modelhaul.domain.errors import (
+    ContentMismatchError,
     RateLimitedError,
     SourceChangedError,
     SourceUnavailableError,
@@ -102,14 +103,15 @@ class RangeReader:
         """Fill the part. Use the open response if its next byte is the next byte of the part, else a new request.
 
         `on_received` is called after each read. Returns early if the transfer is stopping. Raises RangesIgnoredError,
-        SourceChangedError, RateLimitedError, and the last error of the source when all reconnects have failed.
+        SourceChangedError, RateLimitedError, and the last error of the source when all reconnects have failed. A
+        ContentMismatchError also has reconnects: a single response can be wrong.
         """
         stopping, settings = self.connections.stopping, self.connections.settings
         failures = 0
         while part.filled < part.size and not stopping.is_set():
             try:
                 received = self._read(part)
-            except TransientError as error:
+            except (TransientError, ContentMismatchError) as error:
                 if stopping.is_set():
                     return
                 if isinstance(error, RateLimitedError | SourceChangedError) or failures == settings.reconnects:

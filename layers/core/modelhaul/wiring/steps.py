@@ -141,8 +141,17 @@ def create_deleter() -> ModelDeleter:
 @cache
 def create_runner() -> StepRunner:
     from modelhaul.imports.retry import StepRunner
+    from modelhaul.settings import OutageSettings
 
-    return StepRunner(create_tasks(), create_files(), create_queue(), create_finisher(), create_metrics(), time.time)
+    return StepRunner(
+        create_tasks(),
+        create_files(),
+        create_queue(),
+        create_finisher(),
+        create_metrics(),
+        time.time,
+        max_outage=OutageSettings.read().source_outage_hours * 3600,
+    )
 
 
 @cache

@@ -25,7 +25,7 @@ from pynamodb.expressions.update import Action
 from pynamodb.models import Model as Item
 from pynamodb.transactions import TransactWrite
 
-from modelhaul.adapters.aws import open_session
+from modelhaul.adapters.aws import is_temporary, open_session
 from modelhaul.domain.errors import StorageUnavailableError
 
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
@@ -76,7 +76,9 @@ def translate_errors() -> Iterator[None]:
     except PynamoDBException as error:
         # The error's message contains table names and account IDs, so it is not used.
         reason = find_code(error) or type(error.cause or error).__name__
-        raise StorageUnavailableError(f"DynamoDB request failed ({reason}).") from error
+        raise StorageUnavailableError(
+            f"DynamoDB request failed ({reason}).", is_outage=is_temporary(error.cause)
+        ) from error
 
 
 def retry_write[T](write: Callable[[], T], *, await_capacity: bool = False) -> T:

@@ -24,7 +24,7 @@ from modelhaul.adapters.dynamodb.connection import find_item, to_moment
 from modelhaul.domain.archives import Archive, SkippedDirectory
 from modelhaul.domain.models import ModelError, Source
 from modelhaul.domain.selection import WHOLE, Selection, Weights
-from modelhaul.domain.tasks import Progress, Stage, Task, TaskError
+from modelhaul.domain.tasks import Progress, Stage, Task, TaskError, Waiting
 
 WATCHED = "1"
 KIND = "task"  # the only partition of the index by creation
@@ -72,6 +72,17 @@ class ArchiveMap(MapAttribute[str, Any]):
     etag = UnicodeAttribute(null=True)
 
 
+class WaitingMap(MapAttribute[str, Any]):
+    """Attributes of a Waiting."""
+
+    reason = UnicodeAttribute()
+    detail = UnicodeAttribute()
+    since = UTCDateTimeAttribute()
+    attempt = NumberAttribute()
+    next_attempt = UTCDateTimeAttribute()
+    recorded_at = UTCDateTimeAttribute()
+
+
 class TaskItem(Item):
     """Item of a task.
 
@@ -95,6 +106,8 @@ class TaskItem(Item):
     plan_id = UnicodeAttribute(null=True)
     transfer_began_at = UTCDateTimeAttribute(null=True)
     bytes_counted_at = UTCDateTimeAttribute(null=True)
+    waiting = WaitingMap(null=True)  # type: ignore[no-untyped-call]
+    waiting_stage = UnicodeAttribute(null=True)
     created_at = UTCDateTimeAttribute()
     updated_at = UTCDateTimeAttribute()
     status = UnicodeAttribute()
@@ -139,7 +152,19 @@ def to_task(item: TaskItem) -> Task:
         transfer_began_at=item.transfer_began_at,
         bytes_counted_at=item.bytes_counted_at,
         commit=item.commit,
+        waiting=_to_waiting(item.waiting),
+        waiting_stage=Stage(item.waiting_stage) if item.waiting_stage else None,
     )
+
+
+def _to_waiting(item: WaitingMap | None) -> Waiting | None:
+    if item is None:
+        return None
+    return Waiting(item.reason, item.detail, item.since, int(item.attempt), item.next_attempt, item.recorded_at)
+
+
+def from_waiting(waiting: Waiting) -> WaitingMap:
+    return WaitingMap(**asdict(waiting))  # type: ignore[no-untyped-call]
 
 
 def _to_archive(item: ArchiveMap | None) -> Archive | None:
@@ -208,6 +233,8 @@ def from_task(items: type[TaskItem], task: Task) -> TaskItem:
         plan_id=task.plan_id,
         transfer_began_at=task.transfer_began_at,
         bytes_counted_at=task.bytes_counted_at,
+        waiting=from_waiting(task.waiting) if task.waiting else None,
+        waiting_stage=task.waiting_stage,
         created_at=task.created_at,
         updated_at=task.updated_at,
         status=task.status,

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Collection
 from dataclasses import replace
 
 from pynamodb.connection import Connection
@@ -24,13 +25,14 @@ from modelhaul.adapters.dynamodb.task_items import (
     TasksByCheck,
     from_archive,
     from_task,
+    from_waiting,
     progress_actions,
     read_task,
     to_task,
 )
 from modelhaul.domain.files import FileCounts
 from modelhaul.domain.models import Source
-from modelhaul.domain.tasks import Progress, Stage, Task, TaskPage, TaskStatus
+from modelhaul.domain.tasks import Progress, Stage, Task, TaskPage, TaskStatus, Waiting
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.tasks import TaskRepository
 
@@ -154,6 +156,19 @@ class DynamoDBTaskRepository(TaskRepository):
         if sweeps is not None:
             actions.append(TaskItem.sweeps.set(sweeps))
         update_item(self._tasks(task_id), actions, TaskItem.watch.exists() & (TaskItem.check_at < check_at))
+
+    @translate_errors()
+    def record_wait(self, task_id: str, waiting: Waiting, *, stages: Collection[Stage], check_at: float) -> None:
+        item = self._tasks(task_id)
+        actions = [
+            TaskItem.updated_at.set(to_moment(self._clock())),
+            TaskItem.waiting.set(from_waiting(waiting)),
+            TaskItem.waiting_stage.set(TaskItem.stage),
+        ]
+        is_at_stage = TaskItem.stage.is_in(*stages)
+        postponed = [*actions, TaskItem.check_at.set(check_at)]
+        if not update_item(item, postponed, is_at_stage & (TaskItem.check_at < check_at)):
+            update_item(item, actions, is_at_stage)
 
     @translate_errors()
     def list_due(self, now: float, limit: int) -> list[Task]:

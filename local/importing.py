@@ -17,6 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from local.errors import LocalStackError
 from local.sources import SAMPLE_MODEL
 from local.stack import CLIENT_CONFIG, ROOT, StackState, open_session
+from modelhaul_cli.waiting import describe_next_attempt, describe_waiting
 
 POLL_INTERVAL = 0.3  # seconds
 REQUEST_TIMEOUT = 30  # seconds
@@ -97,13 +98,18 @@ def describe_problem(response: requests.Response) -> str:
 def follow_task(read_task: Callable[[], Task], console: Console) -> Task:
     """Show the progress of a task until it ends: a progress bar on a terminal, or else a line for each change."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TextColumn("{task.fields[rate]}"))
-    last_line = ""
+    last_line = last_waiting = ""
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         bar_id = bar.add_task("PENDING", total=None, rate="")
         while True:
             task = read_task()
             line, done, total = describe_progress(task)
             bar.update(bar_id, description=line, completed=done, total=total or None, rate=describe_rate(task))
+            waiting = describe_waiting(task["waiting"]) if "waiting" in task else ""
+            if waiting not in ("", last_waiting):
+                print_line(console, f"{line}, {waiting}, {describe_next_attempt(task['waiting']['next_attempt'])}")
+                last_line = line
+            last_waiting = waiting
             if not console.is_terminal and line != last_line:
                 print_line(console, line)
                 last_line = line
@@ -128,10 +134,12 @@ def describe_progress(task: Task) -> tuple[str, int, int]:
 
 
 def describe_rate(task: Task) -> str:
-    """Return the rate that the API has measured, or "".
+    """Return the rate that the API has measured, the time of the next attempt if the task waits, or "".
 
-    A progress bar cannot measure it: `bytes_done` increases only when a function stores its progress.
+    A progress bar cannot measure the rate: `bytes_done` increases only when a function stores its progress.
     """
+    if "waiting" in task:
+        return describe_next_attempt(task["waiting"]["next_attempt"])
     rate = (task.get("progress") or {}).get("bytes_per_second")
     return f"{decimal(int(rate))}/s" if rate else ""
 

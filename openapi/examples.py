@@ -35,7 +35,7 @@ from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
 from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source, describe_missing_model
 from modelhaul.domain.read_keys import ReadKey, Scope, identify_key
 from modelhaul.domain.required_files import RequiredFiles
-from modelhaul.domain.tasks import Progress, Stage, Task, TaskError, describe_missing_task
+from modelhaul.domain.tasks import Progress, Stage, Task, TaskError, Waiting, describe_missing_task
 from modelhaul.entrypoints.api import UNSTORED
 from modelhaul.entrypoints.forms import read_upload_form
 from modelhaul.entrypoints.problems import create_error_response, create_invalid_response
@@ -52,6 +52,7 @@ CREATED = datetime(2025, 6, 22, 12, 0, 0, tzinfo=UTC)
 ENDED = CREATED + timedelta(seconds=41)
 TASK_ID = "5f0c3b53-7f5b-4a0e-9d2a-0d8b1e6f4c11"
 ARCHIVE_TASK_ID = "b9d5f1f0-4a53-4a9c-8f2e-6a0f7f4f9a20"
+WAITING_TASK_ID = "7c1d5a3e-2b4f-4c8d-8a6b-3e9f0d1c2b5a"
 FAILED_TASK_ID = "0b9a4e0e-6a0f-4f53-9c0e-0d3b6f1f2a77"
 COMMIT = "86b5e0934494bd15c9632b12f734a8a67f723594"
 WEIGHTS = 440_449_768
@@ -80,6 +81,22 @@ RUNNING = Task(
     transfer_began_at=CREATED + timedelta(seconds=1),
     bytes_counted_at=CREATED + timedelta(seconds=5),
     commit=COMMIT,
+)
+SHOWN = CREATED + timedelta(seconds=7)
+_UNAVAILABLE = errors.SourceUnavailableError("https://huggingface.co/OWNER/MODEL responded with status 503.")
+WAITING = replace(
+    RUNNING,
+    id=WAITING_TASK_ID,
+    model_tag="OWNER/MODEL@main",
+    waiting=Waiting(
+        _UNAVAILABLE.type,
+        _UNAVAILABLE.detail,
+        since=CREATED + timedelta(seconds=6),
+        attempt=1,
+        next_attempt=CREATED + timedelta(seconds=11),
+        recorded_at=CREATED + timedelta(seconds=6),
+    ),
+    waiting_stage=Stage.TRANSFERRING,
 )
 _MISSING = errors.RequiredFilesError(f"OWNER/REPOSITORY at {COMMIT} is not a model. Missing: tokenizer.json.")
 FAILED = Task(
@@ -245,6 +262,7 @@ _PROBLEMS: tuple[errors.ModelhaulError, ...] = (
     errors.IdempotencyKeyReusedError(f"Idempotency-Key {_IDEMPOTENCY_KEY!r} was used with a different request."),
     errors.RequestInProgressError(f"The first request with Idempotency-Key {_IDEMPOTENCY_KEY!r} is in progress."),
     errors.CredentialsRefusedError("The Hub rejected the token in HuggingFaceTokenSecret. The token may have expired."),
+    errors.SourceRefusedError(f"The Hub responded with status 405 for {_BERT.name}."),
     errors.UnexpectedResponseError(f"The Hub returned an invalid response for {_BERT.name}."),
 )
 PROBLEMS: dict[str, Any] = _show_problems()
@@ -281,11 +299,13 @@ EXAMPLES: dict[str, Example] = {
         headers=accept_models(AWAITED).headers,
         problems=(_catch(check_file_name, "models.rar"),),
     ),
-    "GET /upload/tasks": Example({_OK: {"tasks": [present_task(FAILED), present_task(RUNNING)], "cursor": CURSOR}}),
+    "GET /upload/tasks": Example(
+        {_OK: {"tasks": [present_task(task, now=SHOWN) for task in (WAITING, FAILED, RUNNING)], "cursor": CURSOR}}
+    ),
     "GET /upload/tasks/{task_id}": Example(
         {
             _OK: present_whole_task(
-                RUNNING, [replace(HUB_MODEL, status=ModelStatus.IMPORTING, gate=None)], bucket=BUCKET
+                RUNNING, [replace(HUB_MODEL, status=ModelStatus.IMPORTING, gate=None)], bucket=BUCKET, now=SHOWN
             )
         },
         path={"task_id": TASK_ID},

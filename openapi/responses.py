@@ -84,7 +84,24 @@ class TaskProgress(ResponseBody):
     bytes_per_second: NonNegativeInt | SkipJsonSchema[None] = None
     """Average download rate from the source since the start of the transfer, in bytes per second."""
     seconds_left: NonNegativeInt | SkipJsonSchema[None] = None
-    """Estimated remaining time of the transfer at this rate, in seconds."""
+    """Estimated remaining time of the transfer at this rate, in seconds. Absent while the task waits, and if no bytes
+    were counted in the last 10 seconds."""
+
+
+class TaskWaiting(ResponseBody):
+    """The wait of a PENDING task for its next attempt, after a source or an AWS service did not respond, a rate limit
+    was exceeded, or a step failed. The last wait, if several files wait. Absent if the task does not wait."""
+
+    reason: str = Field(examples=["source-unavailable"])
+    """The type of the last error. It is stable, so programs can compare it."""
+    detail: str
+    """The last error."""
+    since: datetime
+    """When the first attempt failed."""
+    attempt: int
+    """Number of attempts that have failed since then."""
+    next_attempt: datetime
+    """When the next attempt starts."""
 
 
 class TaskFailure(ResponseBody):
@@ -137,6 +154,7 @@ class TaskSummary(ResponseBody):
     updated_at: datetime
     stage: Stage
     progress: TaskProgress
+    waiting: TaskWaiting | SkipJsonSchema[None] = None
     commit: str | SkipJsonSchema[None] = None
     """The commit of the revision when the import was accepted. Absent for an archive."""
     selection: Selection | SkipJsonSchema[None] = None

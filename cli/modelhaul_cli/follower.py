@@ -15,6 +15,7 @@ from modelhaul_cli.errors import (
 from modelhaul_cli.output import Screen, format_size
 from modelhaul_cli.progress import ProgressState, open_display
 from modelhaul_cli.remedies import find_task_remedy
+from modelhaul_cli.waiting import describe_next_attempt, describe_waiting
 
 INITIAL_POLL_INTERVAL = 0.5  # seconds; grows with each poll
 MAX_POLL_INTERVAL = 5.0
@@ -95,6 +96,7 @@ def read_progress(task: Json) -> ProgressState:
     progress: dict[str, Any] = task.get("progress") or {}
     files_total = int(progress.get("files_total") or 0)
     stage = str(task.get("stage") or task["task_status"]).lower()
+    waiting = task.get("waiting")
     return ProgressState(
         stage,
         f"{progress.get('files_done', 0)}/{files_total} files" if files_total else "",
@@ -102,6 +104,8 @@ def read_progress(task: Json) -> ProgressState:
         int(progress.get("bytes_total") or 0),
         progress.get("bytes_per_second"),
         progress.get("seconds_left"),
+        describe_waiting(waiting) if waiting else "",
+        str(waiting["next_attempt"]) if waiting else "",
     )
 
 
@@ -133,4 +137,6 @@ def describe_task(task: Json) -> list[tuple[str, str]]:
         reused = int((task.get("progress") or {}).get("bytes_reused") or 0)
         suffix = f", {format_size(reused)} reused" if reused else ""
         lines.append(("bytes", f"{format_size(progress.done)} of {format_size(progress.total)}{suffix}"))
+    if progress.waiting:
+        lines.append(("waits", f"{progress.waiting}, {describe_next_attempt(progress.next_attempt)}"))
     return lines

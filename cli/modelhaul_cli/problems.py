@@ -47,7 +47,7 @@ modelhaul sends an API key and does not sign requests. For a stack with AuthMode
 # A rejected archive is a failed import, whether the POST or the task reports it.
 _REJECTED_ARCHIVE = {"archive-refused", "no-model-in-archive"}
 # Retries cannot succeed until the configuration changes.
-_PERMANENT = {"credentials-refused", "untrusted-host"}
+_PERMANENT = {"credentials-refused", "source-refused", "untrusted-host"}
 _BY_STATUS: dict[int, type[CommandError]] = {
     HTTPStatus.UNAUTHORIZED: AccessError,
     HTTPStatus.FORBIDDEN: AccessError,

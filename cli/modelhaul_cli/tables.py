@@ -45,7 +45,7 @@ def format_tasks(tasks: Sequence[Json]) -> Table:
         rows.append(
             [
                 task_id,
-                progress.stage,
+                "waiting" if progress.waiting else progress.stage,
                 size,
                 format_age(task["created_at"]),
                 _format_revision(revision, commit),

@@ -1,9 +1,16 @@
 """The commands `tasks`, `status` and `cancel`."""
 
+import io
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from modelhaul_cli.follower import read_progress
+from modelhaul_cli.output import Screen
+from modelhaul_cli.progress import open_display
 from tests.command_line.conftest import CommandLine
 from tests.fakes.api_server import MODEL_ID, TASK_ID, ApiServer, Fault, make_progress, make_task
 
@@ -38,6 +45,77 @@ def test_status_is_shown_once(api: ApiServer, command_line: CommandLine) -> None
     ]
     assert len(api.requests) == 1
     assert command_line.run("status", TASK_ID, "--json").json == MOVING
+
+
+def make_waiting(reason: str = "source-unavailable", *, seconds: float = 40, attempt: int = 1) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    return make_task(
+        "TRANSFERRING",
+        progress=make_progress(500, 1000, bytes_per_second=25),
+        models=[MODEL],
+        waiting={
+            "reason": reason,
+            "detail": "https://huggingface.co/a/b refused the connection.",
+            "since": "2026-11-24T12:03:10Z",
+            "attempt": attempt,
+            "next_attempt": (now + timedelta(seconds=seconds)).isoformat(timespec="seconds"),
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("reason", "awaited"),
+    [
+        ("source-unavailable", "for the source"),
+        ("stalled-transfer", "for the source"),
+        ("storage-unavailable", "for AWS"),
+        ("rate-limited", "for the rate limit of the source"),
+        ("digest-mismatch", "to retry a failed step"),
+    ],
+)
+def test_status_says_what_the_task_waits_for(
+    api: ApiServer, command_line: CommandLine, reason: str, awaited: str
+) -> None:
+    api.tasks[TASK_ID] = [make_waiting(reason)]
+    (shown,) = [line for line in command_line.run("status", TASK_ID).out.splitlines() if line.startswith("waits")]
+    since = datetime(2026, 11, 24, 12, 3, tzinfo=UTC).astimezone()
+    assert shown.startswith(
+        f"waits    waiting {awaited} since {since:%H:%M} (https://huggingface.co/a/b refused the connection), "
+    )
+    assert re.search(r", next attempt in (39|40) s$", shown)
+    api.tasks[TASK_ID] = [make_waiting(reason, seconds=-5)]
+    assert ", next attempt now\n" in command_line.run("status", TASK_ID).out
+
+
+def test_waiting_task_is_listed_as_waiting(api: ApiServer, command_line: CommandLine) -> None:
+    api.tasks = {TASK_ID: [make_waiting()]}
+    _, row = command_line.run("tasks").out.splitlines()
+    assert row.split()[1] == "waiting"
+
+
+def test_follow_shows_the_beginning_and_the_end_of_a_wait(api: ApiServer, command_line: CommandLine) -> None:
+    api.tasks[TASK_ID] = [
+        MOVING,
+        make_waiting(),
+        make_waiting(attempt=2),
+        make_task("TRANSFERRING", progress=make_progress(510, 1000), models=[MODEL]),
+        make_task("DONE", progress=make_progress(1000, 1000), models=[]),
+    ]
+    lines = command_line.run("status", TASK_ID, "--follow").err.splitlines()
+    assert len(lines) == 4
+    assert "waiting for the source since" in lines[1]
+    assert "next attempt in" in lines[1]
+    assert lines[2] == "transferring 5/10 files, 51 %, 510 bytes of 1.0 kB"
+
+
+def test_terminal_shows_the_wait_above_the_bar_once() -> None:
+    output, screen = io.StringIO(), Screen()
+    screen.error_console = Console(file=output, force_terminal=True, width=150)
+    with open_display(screen) as display:
+        for attempt in (1, 2):
+            display.update(read_progress(make_waiting(attempt=attempt)))
+    assert output.getvalue().count("waiting for the source since") == 1
+    assert re.search(r"next attempt in (39|40) s", output.getvalue())
 
 
 def test_status_of_an_ended_task_is_its_outcome(api: ApiServer, command_line: CommandLine) -> None:

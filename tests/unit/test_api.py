@@ -18,7 +18,7 @@ from modelhaul.domain import errors
 from modelhaul.domain.keys import manifest_key
 from modelhaul.domain.models import ModelError, Source
 from modelhaul.domain.remedies import TASK_REMEDIES
-from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
+from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus, Waiting
 from tests.archives.zipping import zip_models
 from tests.fakes.deployment import PART_SIZE, Deployment
 from tests.fakes.model_source import InMemoryModelSource
@@ -27,6 +27,7 @@ from tests.lambda_functions import ROOT, Context, Response, call_api, load_handl
 from tests.weights import wrap_weights
 
 NAME = "google-bert/bert-base-uncased"
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 EVENTS = ROOT / "events"
 
 
@@ -788,9 +789,89 @@ def test_progress_says_how_fast_it_is_and_what_remains(
     progress = Progress(1, 2, bytes_done=done, bytes_total=1000, bytes_reused=reused)
     counted = None if seconds is None else began + timedelta(seconds=seconds)
     task = Task("id", Source.HUGGINGFACE, "n@main", (), began, began, stage, progress)
-    shown = present_task(replace(task, transfer_began_at=began, bytes_counted_at=counted))["progress"]
+    now = began + timedelta(seconds=(seconds or 0) + 9)
+    shown = present_task(replace(task, transfer_began_at=began, bytes_counted_at=counted), now=now)["progress"]
     assert {name: value for name, value in shown.items() if name in ("bytes_per_second", "seconds_left")} == expected
     assert not {"bytes_per_second", "seconds_left"} & present_task(task)["progress"].keys()
+
+
+MOVING = Task(
+    "id",
+    Source.HUGGINGFACE,
+    "n@main",
+    (),
+    MOMENT,
+    MOMENT,
+    Stage.TRANSFERRING,
+    Progress(1, 2, bytes_done=400, bytes_total=1000),
+    transfer_began_at=MOMENT,
+    bytes_counted_at=MOMENT + timedelta(seconds=10),
+)
+WAITING = replace(
+    MOVING,
+    waiting=Waiting(
+        "source-unavailable",
+        "huggingface.co refused the connection.",
+        since=MOMENT + timedelta(seconds=5),
+        attempt=3,
+        next_attempt=MOMENT + timedelta(seconds=41),
+        recorded_at=MOMENT + timedelta(seconds=11),
+    ),
+    waiting_stage=Stage.TRANSFERRING,
+)
+
+
+def show_at(task: Task, seconds: float) -> dict[str, Any]:
+    return present_task(task, now=MOMENT + timedelta(seconds=seconds))
+
+
+def test_a_waiting_task_says_for_what_and_until_when() -> None:
+    shown = show_at(WAITING, 12)
+    assert shown["waiting"] == {
+        "reason": "source-unavailable",
+        "detail": "huggingface.co refused the connection.",
+        "since": "2026-01-01T00:00:05Z",
+        "attempt": 3,
+        "next_attempt": "2026-01-01T00:00:41Z",
+    }
+    assert "seconds_left" not in shown["progress"]
+    assert shown["progress"]["bytes_per_second"] == 40
+    assert "waiting" in show_at(WAITING, 41 + 149), "the attempt may get no response for a while"
+
+
+@pytest.mark.parametrize(
+    ("task", "seconds"),
+    [
+        (replace(WAITING, bytes_counted_at=MOMENT + timedelta(seconds=12)), 12),
+        (replace(WAITING, stage=Stage.PUBLISHING), 12),
+        (replace(WAITING, stage=Stage.FAILED), 12),
+        (WAITING, 41 + 151),
+        (MOVING, 12),
+    ],
+    ids=["bytes-counted", "next-stage", "ended", "long-attempt", "no-wait"],
+)
+def test_a_task_whose_wait_is_over_does_not_wait(task: Task, seconds: float) -> None:
+    assert "waiting" not in show_at(task, seconds)
+
+
+def test_old_counts_give_no_remaining_time() -> None:
+    assert show_at(MOVING, 20)["progress"]["seconds_left"] == 15
+    assert "seconds_left" not in show_at(MOVING, 21)["progress"]
+
+
+def test_a_wait_is_read_and_listed(deployment: Deployment) -> None:
+    source = deployment.source
+    assert isinstance(source, InMemoryModelSource)
+    source.on_list = lambda: (_ for _ in ()).throw(errors.SourceUnavailableError("503"))
+    deployment.clock.now = time.time()
+    task_id = submit({"model_tag": NAME}).headers["location"].rpartition("/")[2]
+    (message,) = deployment.receive()
+    deployment.deliver(message)
+    waiting = read_task(task_id).body["waiting"]
+    assert (waiting["reason"], waiting["detail"], waiting["attempt"]) == ("source-unavailable", "503", 1)
+    event = {**read_event("list_tasks"), "queryStringParameters": None, "multiValueQueryStringParameters": None}
+    (listed,) = call_route("list_tasks", event).body["tasks"]
+    assert listed["waiting"] == waiting
 
 
 def test_progress_moves_while_a_large_file_does(deployment: Deployment) -> None:
@@ -801,11 +882,16 @@ def test_progress_moves_while_a_large_file_does(deployment: Deployment) -> None:
     task_id = submit({"model_tag": NAME}).headers["location"].rpartition("/")[2]
     seen: list[dict[str, int]] = []
 
+    def show_progress() -> dict[str, int]:
+        now = datetime.fromtimestamp(deployment.clock.now, UTC)
+        progress: dict[str, int] = present_task(deployment.find_task(task_id), now=now)["progress"]
+        return progress
+
     def watch(_path: str, offset: int) -> None:
         """Let the source be read no faster than offsets are recorded, one for each segment of four parts."""
         deployment.clock.now += 0.1
         deadline = time.monotonic() + 20
-        while (progress := read_task(task_id).body["progress"])["bytes_done"] < offset - 4 * PART_SIZE:
+        while (progress := show_progress())["bytes_done"] < offset - 4 * PART_SIZE:
             assert time.monotonic() < deadline
             time.sleep(0.001)
         seen.append(progress)

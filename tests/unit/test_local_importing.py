@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,24 @@ def test_terminal_shows_the_rate_of_the_api(stack: FakeStack) -> None:
     follow_task(lambda: next(states), Console(file=output, force_terminal=True, width=120))
 
     assert set(re.findall(r"[\d.]+ \w*B/s", output.getvalue())) == {"80.0 MB/s"}
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_wait_is_shown_once_for_each_error(is_terminal: bool) -> None:
+    waiting = {
+        "reason": "source-unavailable",
+        "detail": "The connection was refused.",
+        "since": "2026-11-24T12:03:10Z",
+        "attempt": 1,
+        "next_attempt": (datetime.now(UTC) + timedelta(seconds=40)).isoformat(),
+    }
+    waits = {**HALF, "waiting": waiting}
+    states: Iterator[dict[str, Any]] = iter([HALF, waits, waits, HALF, DONE])
+    output = io.StringIO()
+    follow_task(lambda: next(states), Console(file=output, force_terminal=is_terminal, width=160))
+    found = re.findall(r"waiting for the source since \d\d:\d\d \(The connection was refused\)", output.getvalue())
+    assert len(found) == 1
+    assert re.search(r"next attempt in (39|40) s", output.getvalue())
 
 
 def test_each_change_is_one_line_without_a_terminal() -> None:

@@ -3,16 +3,18 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from modelhaul.domain.findings import FileInspection
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.models import Model, ModelError, ModelStatus
 from modelhaul.domain.remedies import TASK_REMEDIES
-from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
+from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus, Waiting
 
 _MIN_MEASURED_SECONDS = 1.0  # shorter times give no meaningful rate
+_MAX_COUNT_AGE = timedelta(seconds=10)  # of the last count of bytes from which the remaining time is estimated
+_MAX_ATTEMPT = timedelta(seconds=150)  # an attempt without a response takes less
 _DELETED = {"status": "DELETED"}
 
 
@@ -21,9 +23,10 @@ def format_time(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def present_task(task: Task) -> dict[str, Any]:
-    """Return a task without its models."""
-    progress = task.progress
+def present_task(task: Task, *, now: datetime | None = None) -> dict[str, Any]:
+    """Return a task without its models, as it is at `now` (default: the current time)."""
+    now = now or datetime.now(UTC)
+    progress, waiting = task.progress, find_waiting(task, now)
     shown: dict[str, Any] = {
         "id": task.id,
         "model_tag": task.model_tag,
@@ -38,9 +41,17 @@ def present_task(task: Task) -> dict[str, Any]:
             "bytes_done": progress.bytes_done,
             "bytes_total": progress.bytes_total,
             "bytes_reused": progress.bytes_reused,
-            **estimate_transfer(task),
+            **estimate_transfer(task, now=now),
         },
     }
+    if waiting is not None:
+        shown["waiting"] = {
+            "reason": waiting.reason,
+            "detail": waiting.detail,
+            "since": format_time(waiting.since),
+            "attempt": waiting.attempt,
+            "next_attempt": format_time(waiting.next_attempt),
+        }
     if task.commit is not None:
         shown["commit"] = task.commit
     if not task.selection.is_whole:
@@ -63,11 +74,26 @@ def _present_model_error(model: Model) -> dict[str, Any]:
     return {"error": {"detail": model.error.detail, **_present_error(model.error)}}
 
 
-def estimate_transfer(task: Task) -> dict[str, int]:
-    """Return the average rate of the transfer until the last count of bytes, and the estimated remaining time.
+def find_waiting(task: Task, now: datetime) -> Waiting | None:
+    """Return the wait of a task for its next attempt, None if it does not wait.
 
-    Bytes that were copied within S3 are not part of the rate. Empty if the rate is unknown.
+    The wait is over if the task is at another stage, if bytes were counted after it, or if the attempt takes longer
+    than an attempt that gets no response.
     """
+    waiting, counted = task.waiting, task.bytes_counted_at
+    if waiting is None or task.waiting_stage is not task.stage or now > waiting.next_attempt + _MAX_ATTEMPT:
+        return None
+    return waiting if counted is None or counted <= waiting.recorded_at else None
+
+
+def estimate_transfer(task: Task, *, now: datetime | None = None) -> dict[str, int]:
+    """Return the average rate of the transfer until the last count of bytes, and the estimated remaining time at `now`
+    (default: the current time).
+
+    Bytes that were copied within S3 are not part of the rate. Empty if the rate is unknown. There is no remaining time
+    while the task waits, and if no bytes were counted lately.
+    """
+    now = now or datetime.now(UTC)
     began, counted, progress = task.transfer_began_at, task.bytes_counted_at, task.progress
     moved = progress.bytes_done - progress.bytes_reused
     if began is None or counted is None or moved <= 0:
@@ -76,12 +102,15 @@ def estimate_transfer(task: Task) -> dict[str, int]:
     if seconds < _MIN_MEASURED_SECONDS:
         return {}
     estimate = {"bytes_per_second": round(moved / seconds)}
-    if task.stage is Stage.TRANSFERRING:
+    is_moving = now - counted <= _MAX_COUNT_AGE and find_waiting(task, now) is None
+    if task.stage is Stage.TRANSFERRING and is_moving:
         estimate["seconds_left"] = math.ceil(max(0, progress.bytes_total - progress.bytes_done) * seconds / moved)
     return estimate
 
 
-def present_whole_task(task: Task, models: Sequence[Model], *, bucket: str) -> dict[str, Any]:
+def present_whole_task(
+    task: Task, models: Sequence[Model], *, bucket: str, now: datetime | None = None
+) -> dict[str, Any]:
     """Return a task with the result of each of its models, and of each skipped directory of its archive.
 
     `models` are the records of the models that the task has claimed. A model of a DONE task without a record was
@@ -94,7 +123,7 @@ def present_whole_task(task: Task, models: Sequence[Model], *, bucket: str) -> d
         if model_id in found or task.status is TaskStatus.DONE
     ]
     entries += [{"name": s.directory or "/", "status": "SKIPPED", "lacks": list(s.lacks)} for s in task.skipped]
-    return {**present_task(task), "models": entries}
+    return {**present_task(task, now=now), "models": entries}
 
 
 def present_model(model: Model, *, bucket: str) -> dict[str, Any]:

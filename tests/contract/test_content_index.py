@@ -6,6 +6,7 @@ from random import Random
 import pytest
 
 from modelhaul.domain.objects import Blob
+from modelhaul.domain.segments import KeptUpload, UploadKey
 from tests.contract.database_builders import (
     START,
     find_blob,
@@ -40,6 +41,23 @@ class TestGroups:
         }
         database.content.put_group("ab" * 32, blobs.items(), expires_at=START + 10)
         assert database.content.find_group("ab" * 32) == blobs
+
+
+class TestKeptUploads:
+    def test_are_found_until_they_expire(self, database: Database, clock: ManualClock) -> None:
+        upload = KeptUpload(UploadKey("task#0a1b2c3d", 1234, 56), START + 10)
+        database.content.put_kept_upload("sha256:aa", upload)
+        assert database.content.find_kept_upload("sha256:aa") == upload
+        assert database.content.find_kept_upload("sha256:bb") is None
+        assert database.content.find_blobs(["sha256:aa"]) == {}
+        clock.now = START + 10
+        assert database.content.find_kept_upload("sha256:aa") is None
+
+    def test_are_replaced(self, database: Database) -> None:
+        first, second = (KeptUpload(UploadKey(plan_id, 0, 0), START + 10) for plan_id in ("a#1", "b#2"))
+        database.content.put_kept_upload("sha256:aa", first)
+        database.content.put_kept_upload("sha256:aa", second)
+        assert database.content.find_kept_upload("sha256:aa") == second
 
 
 class TestBlobs:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from modelhaul.domain.objects import Blob
+from modelhaul.domain.segments import KeptUpload
 from modelhaul.ports.content import ContentIndex
 from tests.fakes.tables import InMemoryTables
 
@@ -33,6 +34,15 @@ class InMemoryContentIndex(ContentIndex):
     def put_group(self, fingerprint: str, blobs: Iterable[tuple[str, Blob]], *, expires_at: float) -> None:
         with self._tables.lock:
             self._tables.blob_groups[fingerprint] = (dict(blobs), expires_at)
+
+    def find_kept_upload(self, digest: str) -> KeptUpload | None:
+        with self._tables.lock:
+            found = self._tables.kept_uploads.get(digest)
+            return found if found is not None and found.expires_at > self._tables.clock() else None
+
+    def put_kept_upload(self, digest: str, upload: KeptUpload) -> None:
+        with self._tables.lock:
+            self._tables.kept_uploads[digest] = upload
 
     def forget_blob(self, digest: str, blob: Blob) -> None:
         with self._tables.lock:

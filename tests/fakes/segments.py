@@ -29,14 +29,32 @@ class InMemorySegmentRepository(SegmentRepository):
                 return False
             self._tables.uploads[key] = changed
             if parts:
-                self._tables.parts.setdefault((key, known.upload_id), {})[parts[0].number] = tuple(parts)
+                runs = self._tables.parts.setdefault((known.parts_key or key, known.upload_id), {})
+                runs[parts[0].number] = tuple(parts)
             return True
 
-    def delete_upload(self, key: UploadKey, upload_id: str) -> None:
+    def take_over_upload(self, source: UploadKey, known: FileUpload, key: UploadKey) -> bool:
+        with self._tables.lock:
+            stored = self._tables.uploads.get(source)
+            if stored is None or (stored.upload_id, stored.version) != (known.upload_id, known.version):
+                return False
+            if key in self._tables.uploads:
+                return False
+            self._tables.uploads[source], self._tables.uploads[key] = known.hand_over(source)
+            return True
+
+    def delete_upload(self, key: UploadKey, upload_id: str) -> bool:
         with self._tables.lock:
             stored = self._tables.uploads.get(key)
-            if stored is not None and stored.upload_id == upload_id:
-                del self._tables.uploads[key]
+            if stored is None or stored.upload_id != upload_id or stored.is_taken_over:
+                return False
+            del self._tables.uploads[key]
+            return True
+
+    def list_uploads(self, plan_id: str) -> dict[UploadKey, FileUpload]:
+        assert plan_id, "a key of DynamoDB is not empty"
+        with self._tables.lock:
+            return {key: upload for key, upload in self._tables.uploads.items() if key.plan_id == plan_id}
 
     def list_parts(self, key: UploadKey, upload_id: str) -> list[Part]:
         with self._tables.lock:

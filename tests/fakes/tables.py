@@ -10,7 +10,7 @@ from modelhaul.domain.files import FileGroup, Part
 from modelhaul.domain.hub_models import HubRevision
 from modelhaul.domain.models import Model
 from modelhaul.domain.objects import Blob
-from modelhaul.domain.segments import FileUpload, UploadKey
+from modelhaul.domain.segments import FileUpload, KeptUpload, UploadKey
 from modelhaul.domain.tasks import Task
 from modelhaul.ports.clock import Clock
 
@@ -36,6 +36,7 @@ class InMemoryTables:
     copied: dict[str, set[int]] = field(default_factory=dict)  # numbers of groups by plan_id
     blobs: dict[str, dict[str, tuple[Blob, float]]] = field(default_factory=dict)  # by digest and key, with its expiry
     blob_groups: dict[str, tuple[dict[str, Blob], float]] = field(default_factory=dict)  # by fingerprint
+    kept_uploads: dict[str, KeptUpload] = field(default_factory=dict)  # by digest
     deletions: dict[str, tuple[str, float]] = field(default_factory=dict)  # owner, lease until
     unindexed: set[str] = field(default_factory=set)  # IDs of models that were recorded without a hub_name
     hub_names: dict[str, str] = field(default_factory=dict)

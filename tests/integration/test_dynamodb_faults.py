@@ -34,7 +34,7 @@ from modelhaul.domain.files import FileCounts, Part, SourceFile
 from modelhaul.domain.models import Model, ModelStatus
 from modelhaul.domain.objects import Blob
 from modelhaul.domain.read_keys import create_key
-from modelhaul.domain.segments import Claim, FileUpload, UploadKey
+from modelhaul.domain.segments import Claim, FileUpload, KeptUpload, UploadKey
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus, Waiting
 from modelhaul.ports.content import ContentIndex
 from modelhaul.ports.files import FileRepository, GroupLeases
@@ -71,6 +71,7 @@ ARCHIVE = Archive("uploads/a.zip", "a.zip")
 DAY = date(2026, 11, 27)
 WAITING = Waiting("source-unavailable", "503", builders.at(1), 1, builders.at(2), builders.at(1))
 KEY = UploadKey("task#0a1b2c3d", 7, 0)
+NEXT_KEY = UploadKey("next#0a1b2c3d", 0, 0)
 UPLOAD = FileUpload(upload_id="upload", size=1000, part_size=100)
 
 
@@ -218,9 +219,12 @@ class TestLostReply:
         segments.replace_upload(KEY, changed, hashed, PARTS)
         assert segments.find_upload(KEY) == hashed
         assert segments.list_parts(KEY, UPLOAD.upload_id) == PARTS
+        dynamodb.inject(TRANSACTION, fault)
+        segments.take_over_upload(KEY, hashed, NEXT_KEY)
+        assert segments.find_upload(NEXT_KEY) == hashed.hand_over(KEY)[1]
         dynamodb.inject("DeleteItem", fault)
-        segments.delete_upload(KEY, UPLOAD.upload_id)
-        assert segments.find_upload(KEY) is None
+        segments.delete_upload(NEXT_KEY, UPLOAD.upload_id)
+        assert segments.find_upload(NEXT_KEY) is None
 
     def test_of_a_change_by_a_function_is_its_own(self, database: Database, dynamodb: MotoDynamoDB, fault: Any) -> None:
         """No segment is claimed twice, and none is hashed twice."""
@@ -381,9 +385,12 @@ class TestConflict:
         assert segments.replace_upload(KEY, claimed, hashed, PARTS)
         assert segments.find_upload(KEY) == hashed
         assert segments.list_parts(KEY, UPLOAD.upload_id) == PARTS
+        dynamodb.inject(TRANSACTION, conflict, times=20)
+        assert segments.take_over_upload(KEY, hashed, NEXT_KEY)
+        hashed = hashed.hand_over(KEY)[0]
         dynamodb.inject(TRANSACTION, conflict, times=1000)
         with pytest.raises(StorageUnavailableError, match="too many conflicting writes"):
-            segments.replace_upload(KEY, hashed, replace(hashed, version=3), PARTS)
+            segments.replace_upload(KEY, hashed, replace(hashed, version=4), PARTS)
 
     def test_is_tried_again(self, database: Database, dynamodb: MotoDynamoDB) -> None:
         file, model = builders.make_file(size=1000), builders.make_model()
@@ -795,7 +802,9 @@ CALLS: dict[str, Callable[[Database], object]] = {
     "find_upload": lambda database: database.segments.find_upload(KEY),
     "create_upload": lambda database: database.segments.create_upload(KEY, UPLOAD),
     "replace_upload": lambda database: database.segments.replace_upload(KEY, UPLOAD, UPLOAD),
+    "take_over_upload": lambda database: database.segments.take_over_upload(KEY, UPLOAD, NEXT_KEY),
     "delete_upload": lambda database: database.segments.delete_upload(KEY, "upload"),
+    "list_uploads": lambda database: database.segments.list_uploads(KEY.plan_id),
     "list_parts": lambda database: database.segments.list_parts(KEY, "upload"),
     "finish_import": lambda database: database.imports.finish_import("a", totals={}, check_at=1),
     "fail_import": lambda database: database.imports.fail_import("a", builders.GATED, check_at=1),
@@ -806,6 +815,8 @@ CALLS: dict[str, Callable[[Database], object]] = {
     "put_blobs": lambda database: database.content.put_blobs([("sha256:aa", BLOB)], expires_at=None),
     "find_group": lambda database: database.content.find_group("a"),
     "put_group": lambda database: database.content.put_group("a", [("sha256:aa", BLOB)], expires_at=1),
+    "find_kept_upload": lambda database: database.content.find_kept_upload("a"),
+    "put_kept_upload": lambda database: database.content.put_kept_upload("a", KeptUpload(KEY, 1)),
     "forget_blob": lambda database: database.content.forget_blob("a", BLOB),
     "forget_blobs": lambda database: database.content.forget_blobs([("a", "b")]),
     "find_entry": lambda database: database.hub_models.find_entry("a/b"),
@@ -1092,7 +1103,11 @@ def test_calls_to_dynamodb_are_few(database: Database, dynamodb: MotoDynamoDB) -
     measure("replace_upload with parts", lambda: database.segments.replace_upload(KEY, known, changed, PARTS))
     measure("find_upload", lambda: database.segments.find_upload(KEY))
     measure("list_parts", lambda: database.segments.list_parts(KEY, UPLOAD.upload_id))
-    measure("delete_upload", lambda: database.segments.delete_upload(KEY, UPLOAD.upload_id))
+    measure("list_uploads", lambda: database.segments.list_uploads(KEY.plan_id))
+    measure("take_over_upload", lambda: database.segments.take_over_upload(KEY, changed, NEXT_KEY))
+    measure("delete_upload", lambda: database.segments.delete_upload(NEXT_KEY, UPLOAD.upload_id))
+    measure("put_kept_upload", lambda: database.content.put_kept_upload("sha256:aa", KeptUpload(KEY, 1)))
+    measure("find_kept_upload", lambda: database.content.find_kept_upload("sha256:aa"))
     records = [builders.make_record(task, file) for file in files]
     measure("record_files", lambda: builders.record(database, task, *records))
     measure(
@@ -1142,7 +1157,11 @@ def test_calls_to_dynamodb_are_few(database: Database, dynamodb: MotoDynamoDB) -
         "replace_upload with parts": 1,
         "find_upload": 1,
         "list_parts": 1,
+        "list_uploads": 1,
+        "take_over_upload": 1,
         "delete_upload": 1,
+        "put_kept_upload": 1,
+        "find_kept_upload": 1,
         "record_files": 3,
         "record_progress": 1,
         "record_copied": 2,
@@ -1195,7 +1214,12 @@ def test_a_segment_takes_few_write_units(database: Database) -> None:
     """Of a file of 500 GB, with eight functions that have a segment each."""
     random = Random(7)
     upload = FileUpload(
-        upload_id="2~" + "u" * 126, size=500 * 10**9, part_size=64 * 2**20, source_etag='"' + "e" * 64 + '"'
+        upload_id="2~" + "u" * 126,
+        size=500 * 10**9,
+        part_size=64 * 2**20,
+        source_etag='"' + "e" * 64 + '"',
+        object_key=f"staging/{UUID(int=0)}/model-00001-of-00002.safetensors",
+        parts_key=NEXT_KEY,
     )
     for number in range(8):
         upload = upload.claim(range(4 * number + 1, 4 * number + 5), str(UUID(int=number)), until=2e9 + 0.123456)

@@ -18,6 +18,21 @@ class UploadKey:
     group: int
     position: int
 
+    @property
+    def task_id(self) -> str:
+        return self.plan_id.partition("#")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptUpload:
+    """Entry of the content index: content is being uploaded, or was when its import ended, in the upload of `key`.
+
+    The upload can be continued until `expires_at` (epoch seconds).
+    """
+
+    key: UploadKey
+    expires_at: float
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -37,6 +52,11 @@ class FileUpload:
     the first. `claims` are the segments that functions are working on, in order. `source_etag` is the source's ETag of
     the content. `ranged`: the source can be read from any offset, so that functions can share the file. `version`
     counts the changes.
+
+    If the import ends without the file, another import of the content can continue the upload. `object_key` is then the
+    key of the object that the upload creates, in the staging of the first import. It is None for uploads that cannot be
+    continued. `parts_key`: where the parts are recorded, if it is not the upload's own key, because the import has
+    taken the upload over. `is_taken_over`: another import has taken the upload over, and no function may change it.
     """
 
     upload_id: str
@@ -48,6 +68,9 @@ class FileUpload:
     hash_state: bytes | None = None
     claims: tuple[Claim, ...] = ()
     version: int = 0
+    object_key: str | None = None
+    parts_key: UploadKey | None = None
+    is_taken_over: bool = False
 
     @property
     def count(self) -> int:
@@ -62,6 +85,16 @@ class FileUpload:
     def offset(self) -> int:
         """Return the number of bytes that are stored and hashed."""
         return min(self.hashed * self.part_size, self.size)
+
+    @property
+    def is_kept(self) -> bool:
+        """Return whether the upload must not be aborted when its import ends."""
+        return self.object_key is not None
+
+    @property
+    def can_be_taken_over(self) -> bool:
+        """Return whether another import can continue the upload when its import has ended."""
+        return self.is_kept and self.hashed > 0 and not self.is_taken_over
 
     def list_segments(self, owner: str) -> list[range]:
         """Return the owner's segments, as ranges of part numbers."""
@@ -102,6 +135,15 @@ class FileUpload:
         """Record that the parts up to `hashed`, which the owner has claimed, are stored and hashed."""
         claims = (replace(claim, first=max(claim.first, hashed + 1)) for claim in self._extend(owner, until))
         return replace(self, hashed=hashed, hash_state=hash_state, claims=tuple(c for c in claims if c.first < c.end))
+
+    def hand_over(self, key: UploadKey) -> "tuple[FileUpload, FileUpload]":
+        """Return the record at `key`, which says that the upload was taken over, and the first one of its new owner.
+
+        The new owner's source may have another ETag.
+        """
+        last = replace(self, claims=(), version=self.version + 1, is_taken_over=True)
+        parts_key = self.parts_key or key
+        return last, replace(self, claims=(), version=0, source_etag=None, ranged=True, parts_key=parts_key)
 
     def _extend(self, owner: str, until: float) -> Iterator[Claim]:
         return (replace(claim, until=until) if claim.owner == owner else claim for claim in self.claims)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from modelhaul.domain.objects import Blob
+from modelhaul.domain.segments import KeptUpload
 
 
 class ContentIndex(Protocol):
@@ -29,6 +30,12 @@ class ContentIndex(Protocol):
 
     def put_group(self, fingerprint: str, blobs: Iterable[tuple[str, Blob]], *, expires_at: float) -> None:
         """Record the (digest, blob) pairs of a group of small files, until `expires_at` (epoch seconds)."""
+
+    def find_kept_upload(self, digest: str) -> KeptUpload | None:
+        """Return the upload of the content with this digest. Strongly consistent."""
+
+    def put_kept_upload(self, digest: str, upload: KeptUpload) -> None:
+        """Record the upload of the content until it expires, in place of an earlier one."""
 
     def forget_blob(self, digest: str, blob: Blob) -> None:
         """Remove the entry of a blob whose object is gone. No-op if the blob was recorded again since it was found."""

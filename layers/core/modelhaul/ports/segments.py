@@ -26,11 +26,21 @@ class SegmentRepository(Protocol):
 
         Return False if the recorded upload has another `upload_id` or `version` than `known`. Then nothing is written.
         After a lost response, this may be the change itself.
-        `parts` are consecutive, and none of them was recorded before.
+        `parts` are consecutive, and none of them was recorded before. They are recorded at `parts_key` of the upload.
         """
 
-    def delete_upload(self, key: UploadKey, upload_id: str) -> None:
-        """Delete the record. No-op if the file has another upload, or none."""
+    def take_over_upload(self, source: UploadKey, known: FileUpload, key: UploadKey) -> bool:
+        """Record the upload of `source` for the file of `key`, and mark it at `source` (see `FileUpload.hand_over`).
+
+        Return False if the recorded upload of `source` has another `upload_id` or `version` than `known`, or if the
+        file of `key` has an upload. Then nothing is written. After a lost response, this may be the change itself.
+        """
+
+    def delete_upload(self, key: UploadKey, upload_id: str) -> bool:
+        """Delete the record. Return False if the file has no such upload, or another import has taken it over."""
+
+    def list_uploads(self, plan_id: str) -> dict[UploadKey, FileUpload]:
+        """Return the uploads of all files of the plan. Strongly consistent."""
 
     def list_parts(self, key: UploadKey, upload_id: str) -> list[Part]:
-        """Return all recorded parts by number. Strongly consistent."""
+        """Return all parts that are recorded at `key`, by number. Strongly consistent."""

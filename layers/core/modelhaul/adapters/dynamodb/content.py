@@ -25,6 +25,7 @@ from modelhaul.adapters.dynamodb.connection import (
 )
 from modelhaul.adapters.dynamodb.packing import pack, unpack
 from modelhaul.domain.objects import Blob
+from modelhaul.domain.segments import KeptUpload, UploadKey
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.content import ContentIndex
 
@@ -33,6 +34,7 @@ from modelhaul.ports.content import ContentIndex
 _MAX_FOUND = 8
 _STAGED = "staged:"
 _GROUP = "group:"
+_UPLOAD = "upload:"
 
 
 class ContentItem(Item):
@@ -75,6 +77,16 @@ class GroupItem(Item):
     expires_at = TTLAttribute()
 
 
+class KeptUploadItem(Item):
+    """Item of an upload that other imports can continue, in the same table. `digest` has the prefix `_UPLOAD`."""
+
+    digest = UnicodeAttribute(hash_key=True)
+    plan_id = UnicodeAttribute()
+    group = NumberAttribute()
+    position = NumberAttribute()
+    expires_at = TTLAttribute()
+
+
 class DynamoDBContentIndex(ContentIndex):
     """Content index in the table of content. Groups of small files are in the table of blobs."""
 
@@ -89,6 +101,7 @@ class DynamoDBContentIndex(ContentIndex):
         self._content = bind_item(ContentItem, content_table, connection)
         self._blobs = bind_item(BlobItem, blobs_table, connection)
         self._groups = bind_item(GroupItem, blobs_table, connection)
+        self._uploads = bind_item(KeptUploadItem, blobs_table, connection)
         self._clock = clock
 
     @translate_errors()
@@ -143,6 +156,21 @@ class DynamoDBContentIndex(ContentIndex):
     def put_group(self, fingerprint: str, blobs: Iterable[tuple[str, Blob]], *, expires_at: float) -> None:
         packed = pack([(digest, blob.sha256, blob.key, blob.size, blob.etag) for digest, blob in blobs])
         self._groups(_GROUP + fingerprint, blobs=packed, expires_at=to_moment(expires_at)).save()
+
+    @translate_errors()
+    def find_kept_upload(self, digest: str) -> KeptUpload | None:
+        item = find_item(self._uploads, _UPLOAD + digest)
+        if item is None or _has_expired(item.expires_at, self._clock()):
+            return None
+        key = UploadKey(item.plan_id, int(item.group), int(item.position))
+        return KeptUpload(key, item.expires_at.timestamp())
+
+    @translate_errors()
+    def put_kept_upload(self, digest: str, upload: KeptUpload) -> None:
+        key, expires_at = upload.key, to_moment(upload.expires_at)
+        self._uploads(
+            _UPLOAD + digest, plan_id=key.plan_id, group=key.group, position=key.position, expires_at=expires_at
+        ).save()
 
     @translate_errors()
     def forget_blob(self, digest: str, blob: Blob) -> None:

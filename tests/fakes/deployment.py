@@ -114,7 +114,17 @@ class Deployment:
         self.arrivals = ArrivalRecorder(tasks, archives, clock, outcomes)
         self.acceptor = ArchiveAcceptor(tasks, imports, archives, queue, clock, self.rules, outcomes=outcomes)
         self.finisher = TaskFinisher(
-            tasks, models, imports, files, store, store, archives, metrics, clock, outcomes=outcomes
+            tasks,
+            models,
+            imports,
+            files,
+            database.segments,
+            store,
+            store,
+            archives,
+            metrics,
+            clock,
+            outcomes=outcomes,
         )
         self.planner = Planner(tasks, models, files, queue, open_source, clock, self.rules.required_files, self.policy)
         self.transferrer = Transferrer(
@@ -279,4 +289,6 @@ class Deployment:
         assert visible == set(published), "whole models are visible, and nothing else"
         for key, content in published.items():
             assert hashlib.sha256(self.read(key)).digest() == hashlib.sha256(content).digest()
-        assert list(self.store.list_uploads("")) == [], "no multipart upload is left"
+        kept = {upload.upload_id for upload in self.tables.uploads.values() if upload.is_kept}
+        left = {upload_id for _, upload_id in self.store.list_uploads("")}
+        assert left <= kept, "no multipart upload is left that cannot be continued"

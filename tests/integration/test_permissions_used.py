@@ -485,7 +485,7 @@ def end_what_ended_meanwhile(deployment: AuditedDeployment, source: InMemoryMode
     """Another function has found the model unsafe just before, and died."""
     error = UnsafeModelError("It could run code.")
     for function in ("CancelTaskFunction", "RecordFailureFunction"):
-        task = deployment.send_archive(build_archive(function))
+        task = deployment.send_archive(build_archive(f"ended-{function}"))
         deployment.run_until(Stage.VERIFIED, task)
         deployment.receive()
         told = TaskError(error.type, error.detail, retryable=False)

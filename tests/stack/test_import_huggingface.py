@@ -231,6 +231,28 @@ def test_without_a_key_there_is_no_answer(stack: Stack) -> None:
     assert answer.json()["type"] == "urn:modelhaul:problem:task-not-found"
 
 
+def find_first_byte(hub: RemoteUpstream) -> int:
+    """Return the first byte of the large file that was requested."""
+    ranges = [request.range or "bytes=0-" for request in hub.requests if request.origin == "cdn"]
+    assert ranges, "the rest was fetched"
+    return min(int(asked.removeprefix("bytes=").partition("-")[0]) for asked in ranges)
+
+
+def measure_memory(size: int) -> int:
+    """Return the most bytes of a file of `size` bytes that a function has in memory."""
+    return StreamSettings().buffers * choose_part_size(size)
+
+
+def hash_weights(stack: Stack, task: dict[str, Any]) -> str:
+    """Return the SHA-256 of the published weights."""
+    prefix = task["models"][0]["location"].removeprefix(f"s3://{stack.state.models_bucket}/")
+    digest = hashlib.sha256()
+    body = stack.s3.get_object(Bucket=stack.state.models_bucket, Key=prefix + "model.safetensors")["Body"]
+    for chunk in body.iter_chunks(1024 * 1024):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
 def find_transfer_processes(stack: Stack) -> list[psutil.Process]:
     """MiniStack's warm workers of transfer_files."""
     ministack = psutil.Process(stack.state.ministack_pid)
@@ -242,6 +264,14 @@ def find_transfer_processes(stack: Stack) -> list[psutil.Process]:
         return False
 
     return list(filter(is_worker, ministack.children(recursive=True)))
+
+
+def kill_transfer_processes(stack: Stack) -> None:
+    killed = find_transfer_processes(stack)
+    assert killed, "the worker's process was found"
+    for process in killed:
+        process.send_signal(signal.SIGKILL)
+    psutil.wait_procs(killed, timeout=10)
 
 
 def test_a_killed_transfer_goes_on_where_its_checkpoint_was(stack: Stack, hub: RemoteUpstream) -> None:
@@ -256,11 +286,7 @@ def test_a_killed_transfer_goes_on_where_its_checkpoint_was(stack: Stack, hub: R
     hub.wait_for_requests(lambda requests: any(r.state == "stalled" for r in requests), timeout=END_WITHIN)
     moving = stack.wait_for(task_id, lambda task: task["progress"]["bytes_done"] > 100_000_000)
     assert moving["task_status"] == "PENDING"
-    killed = find_transfer_processes(stack)
-    assert killed, "the worker's process was found"
-    for process in killed:
-        process.send_signal(signal.SIGKILL)
-    psutil.wait_procs(killed, timeout=10)
+    kill_transfer_processes(stack)
     small = sum(file.size for file in files.values())
     counted = stack.read_task(task_id)["progress"]["bytes_done"] - small
     hub.clear_faults()
@@ -269,17 +295,33 @@ def test_a_killed_transfer_goes_on_where_its_checkpoint_was(stack: Stack, hub: R
     stack.sweep()
     task = stack.wait_for_end(task_id)
     assert task["task_status"] == "DONE", task
-    ranges = [request.range or "bytes=0-" for request in hub.requests if request.origin == "cdn"]
-    starts = [int(asked.removeprefix("bytes=").partition("-")[0]) for asked in ranges]
-    assert starts, "the rest was fetched"
-    in_memory = StreamSettings().buffers * choose_part_size(content.size)
-    assert min(starts) >= counted - in_memory > 0, "only what was in the function's memory is read again"
-    prefix = task["models"][0]["location"].removeprefix(f"s3://{stack.state.models_bucket}/")
-    digest = hashlib.sha256()
-    body = stack.s3.get_object(Bucket=stack.state.models_bucket, Key=prefix + "model.safetensors")["Body"]
-    for chunk in body.iter_chunks(1024 * 1024):
-        digest.update(chunk)
-    assert digest.hexdigest() == content.sha256
+    assert find_first_byte(hub) >= counted - measure_memory(content.size) > 0, "only what was in memory is read again"
+    assert hash_weights(stack, task) == content.sha256
+    stack.wait_until(lambda: stack.list_uploads() == [])
+
+
+def test_the_next_import_continues_a_cancelled_one(stack: Stack, hub: RemoteUpstream) -> None:
+    repository = build_large()
+    files = dict(repository.commits[repository.branches["long"]].files)
+    content = files.pop("model.safetensors")
+    stuck_at = 120 * 1024 * 1024
+    hub.add_fault(Fault(kind=FaultKind.STALL, origin="cdn", holding_byte=stuck_at, after_bytes=stuck_at))
+    hub.add_fault(Fault(kind=FaultKind.STALL, origin="cdn", holding_byte=stuck_at, skip=1))
+    task_id = stack.accept(LARGE, "long")
+    hub.wait_for_requests(lambda requests: any(r.state == "stalled" for r in requests), timeout=END_WITHIN)
+    moving = stack.wait_for(task_id, lambda task: task["progress"]["bytes_done"] > 110_000_000)
+    assert moving["task_status"] == "PENDING"
+    answer = stack.http.delete(f"{stack.state.api_url}/upload/tasks/{task_id}", timeout=30)
+    assert answer.status_code == 204
+    assert len(stack.list_uploads()) == 1, "kept"
+    kill_transfer_processes(stack)  # it would store the rest before it notices
+    counted = stack.read_task(task_id)["progress"]["bytes_done"]
+    hub.clear_faults()
+    hub.clear_requests()
+    task = stack.import_model(LARGE, "long")
+    counted -= sum(file.size for file in files.values())
+    assert find_first_byte(hub) >= counted - measure_memory(content.size) > 0, "only what was in memory is read again"
+    assert hash_weights(stack, task) == content.sha256
     stack.wait_until(lambda: stack.list_uploads() == [])
 
 

@@ -70,7 +70,7 @@ CLOSING_GRANTS = {
     ("ModelsBucket", ""): {"s3:ListBucketMultipartUploads"},
     ("TasksTable", ""): {"dynamodb:GetItem", "dynamodb:UpdateItem"},
     ("ModelsTable", ""): {"dynamodb:BatchGetItem", "dynamodb:UpdateItem"},
-    ("FilesTable", ""): {"dynamodb:Query"},
+    ("FilesTable", ""): {"dynamodb:Query", "dynamodb:DeleteItem"},
 }
 """Grants of each function that can end the task of an archive (`modelhaul.imports.finish`), as from `map_grants`."""
 

@@ -304,7 +304,7 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     ),
     *(
         (rules.check_closing, drop_property("EndTasksPolicy", f"Properties.PolicyDocument.Statement.{number}"))
-        for number in range(9)
+        for number in range(10)
     ),
     (
         rules.check_closing,

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from modelhaul.domain.errors import (
     SourceUnavailableError,
     StorageUnavailableError,
 )
-from modelhaul.domain.files import SourceFile
+from modelhaul.domain.files import Part, SourceFile
 from modelhaul.domain.messages import JoinTransfer, Message, TransferFiles
 from modelhaul.domain.tasks import Task, TaskStatus
 from modelhaul.imports.dispatch import send_joins
@@ -220,6 +221,78 @@ def test_a_function_that_joins_cannot_end_the_import(monkeypatch: pytest.MonkeyP
     assert deployment.find_task(task.id).status is TaskStatus.PENDING
     deployment.clock.now += LEASE_SECONDS
     finish(deployment, source, task, [leads, *others])
+
+
+def test_a_function_that_joined_stops_when_the_import_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It records what it has stored, so that the next import continues there."""
+    deployment, source, task = deploy()
+    leads, joins, _ = receive_transfers(deployment)
+    upload_part = deployment.store.upload_part
+    joined = False
+
+    def join(*arguments: Any, **options: Any) -> Part:
+        """Let a function join, and cancel the import when it stores its first part."""
+        nonlocal joined
+        if not joined:
+            joined = True
+            deployment.deliver(joins[0])
+        elif deployment.find_task(task.id).status is TaskStatus.PENDING:
+            deployment.finisher.cancel(task.id)
+            deployment.clock.now += SETTINGS.heartbeat
+        return upload_part(*arguments, **options)
+
+    monkeypatch.setattr(deployment.store, "upload_part", join)
+    deployment.deliver(leads)
+    assert deployment.find_task(task.id).status is TaskStatus.FAILED
+    assert source.bytes_read["corpus.dat"] < SIZE / 2
+    (upload,) = deployment.tables.uploads.values()
+    assert upload.claims == ()
+    source.bytes_read.clear()
+    deployment.submit("m/model")
+    deployment.run()
+    assert source.bytes_read["corpus.dat"] == SIZE - upload.offset
+    deployment.check_promises({source.prefix("m/model"): FILES})
+
+
+def test_a_function_that_joined_does_not_abort_an_upload_that_was_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stores a part while the import is cancelled, and the next one continues and pauses."""
+    deployment, source, task = deploy()
+    leads, joins, _ = receive_transfers(deployment)
+    upload_part = deployment.store.upload_part
+    stage = "alone"
+    parts = 0
+
+    def hold(*arguments: Any, **options: Any) -> Part:
+        nonlocal stage, parts
+        if stage == "alone" and any(upload.hashed for upload in deployment.tables.uploads.values()):
+            stage = "joined"
+            deployment.deliver(joins[0])
+        elif stage == "joined":
+            stage = "cancelled"
+            deployment.finisher.cancel(task.id)
+            deployment.submit("m/model")
+            for message in deployment.receive():
+                deployment.deliver(message)
+            following, _, others = receive_transfers(deployment)
+            deployment.remaining = lambda: 0.0 if parts > 2 else 300.0
+            deployment.deliver(following)
+            deployment.remaining = lambda: 300.0
+            for message in others:
+                deployment.deliver(message)
+        elif stage == "cancelled":
+            parts += 1
+        return upload_part(*arguments, **options)
+
+    monkeypatch.setattr(deployment.store, "upload_part", hold)
+    deployment.deliver(leads)
+    assert stage == "cancelled"
+    (recorded,) = (upload for upload in deployment.tables.uploads.values() if not upload.is_taken_over)
+    assert 0 < recorded.hashed < recorded.count
+    source.bytes_read.clear()
+    deployment.run()
+    assert deployment.find_task(deployment.submitted[-1]).status is TaskStatus.DONE
+    assert source.bytes_read["corpus.dat"] == SIZE - recorded.offset
+    deployment.check_promises({source.prefix("m/model"): FILES})
 
 
 def test_a_function_that_joins_after_its_model_was_deleted_does_nothing() -> None:

@@ -8,8 +8,9 @@ The promises of the design, and where each is proven:
 3. Every accepted task ends DONE, or FAILED with words and for a reason that was given: at each history's end here.
 4. Duplicate deliveries change nothing: in the middle, and at the end with every message that ever was.
 5. Memory does not grow with the file, the temp folder stays empty: not here, measured by the benchmarks.
-6. A failed or cancelled import leaves no upload and no visible object, and submitted again re-uses what was verified.
-   What a READY model has is re-used as well, whatever was deleted before: at each history's end here.
+6. A failed or cancelled import leaves no visible object, and no upload but those that the next import continues, and
+   submitted again re-uses what was verified. What a READY model has is re-used as well, whatever was deleted before: at
+   each history's end here.
 7. A function can do its job and nothing else: not here, held by the tests of the template.
 """
 
@@ -44,7 +45,7 @@ from modelhaul.domain.errors import (
 )
 from modelhaul.domain.files import FileRecord
 from modelhaul.domain.keys import manifest_key
-from modelhaul.domain.messages import AcceptArchive, Message
+from modelhaul.domain.messages import AcceptArchive, Message, TransferFiles
 from modelhaul.domain.models import Model, ModelStatus, Source
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.imports.retry import MAX_ATTEMPTS
@@ -137,6 +138,7 @@ OPERATIONS = [
     "find_blobs",
     "find_group",
     "find_groups",
+    "find_kept_upload",
     "find_models",
     "find_task",
     "find_upload",
@@ -148,12 +150,14 @@ OPERATIONS = [
     "list_copied",
     "list_groups",
     "list_parts",
+    "list_uploads",
     "open_range",
     "postpone_check",
     "put",
     "put_blobs",
     "put_group",
     "put_groups",
+    "put_kept_upload",
     "put_parts",
     "readinto",
     "record_arrival",
@@ -169,6 +173,7 @@ OPERATIONS = [
     "replace_upload",
     "send",
     "start_stage",
+    "take_over_upload",
     "unwatch_task",
     "upload_part",
     "write_outcome",
@@ -345,6 +350,40 @@ class Promises(RuleBasedStateMachine):
         if tasks:
             with self.endure(troubles):
                 self.cancel_task(tasks[which % len(tasks)].id)
+
+    @rule(
+        name=st.sampled_from(NAMES),
+        branch=st.sampled_from(BRANCHES),
+        others=st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(BRANCHES)), max_size=2),
+        operation=st.sampled_from(["upload_part", "replace_upload", "record_offset"]),
+        at=st.integers(1, 5),
+        kind=st.sampled_from([Kind.CANCEL, Kind.RESUBMIT]),
+    )
+    def end_during_a_large_file(
+        self, name: str, branch: str, others: list[tuple[str, str]], operation: str, at: int, kind: Kind
+    ) -> None:
+        """Its content may be that of the imports that are submitted after it."""
+        with self.endure([]):
+            task = self.deployment.submit(name, branch)
+            for envelope in self.take_transfers(task):
+                self.hand_over(envelope, [Trouble(kind, at, Effect.ALL, operation)])
+        for other in others:
+            with self.endure([]):
+                self.deployment.submit(*other)
+
+    def take_transfers(self, task: Task) -> list[Envelope]:
+        """Deliver what waits until the task is planned. Return the messages of its first group: of a large file."""
+        while self.deployment.find_task(task.id).stage is Stage.PLANNING:
+            self.deliver_one(0, [])
+        self.receive()
+        taken = [
+            envelope
+            for envelope in self.waiting
+            if isinstance(envelope.content, TransferFiles)
+            and (envelope.content.task_id, envelope.content.group) == (task.id, 0)
+        ]
+        self.waiting = [envelope for envelope in self.waiting if envelope not in taken]
+        return taken
 
     def cancel_task(self, task_id: str) -> None:
         pending = self.deployment.find_task(task_id).status is TaskStatus.PENDING
@@ -697,6 +736,8 @@ class Promises(RuleBasedStateMachine):
             self.check_reuse(failed, again)
 
     def check_reuse(self, failed: Task, again: Task) -> None:
+        left = self.list_left(failed)
+        read = Counter(self.source.bytes_read)
         verified = [record for record in self.list_records(failed) if record.sha256 is not None]
         recent = self.clock.now - failed.created_at.timestamp() < reuse.STAGED_BLOB_SECONDS
         self.deployment.sweep_until_quiet()
@@ -707,6 +748,25 @@ class Promises(RuleBasedStateMachine):
         for record in verified if recent and not self.deleted else []:
             if is_found_again(record):
                 assert records[record.file.path].reused, f"{record.file.path} was verified already"
+        for digest, size in left.items():
+            paths = {record.file.path for record in records.values() if str(record.file.digest) == digest}
+            newly_read = sum(self.source.bytes_read[path] - read[path] for path in paths)
+            assert newly_read <= size, "what is recorded is not read again"
+
+    def list_left(self, failed: Task) -> dict[str, int]:
+        """Return the bytes that are left of the uploads that the next import continues, by digest."""
+        if failed.plan_id is None:
+            return {}
+        uploads = self.database.segments.list_uploads(failed.plan_id)
+        unfinished = {upload_id for _, upload_id in self.store.list_uploads("")}
+        digests = {str(record.file.digest) for record in self.list_records(failed)}
+        entries = {digest: self.database.content.find_kept_upload(digest) for digest in digests}
+        kept = {digest: uploads.get(entry.key) for digest, entry in entries.items() if entry is not None}
+        return {
+            digest: upload.size - upload.offset
+            for digest, upload in kept.items()
+            if upload is not None and upload.can_be_taken_over and upload.upload_id in unfinished
+        }
 
     def check_content_of_ready_models(self) -> None:
         """It is imported under another name from what is stored, while the models are deleted one after the other."""

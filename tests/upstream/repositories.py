@@ -83,7 +83,7 @@ def build_sharded() -> HubRepository:
 
 
 def build_large() -> HubRepository:
-    """Generated weights that are no tensors: 400 MiB on `main`, 40 MiB on `next`."""
+    """Generated weights that are no tensors: 400 MiB on `main`, 160 MiB on `long`, 40 MiB on `next`."""
     return HubRepository(
         LARGE,
         {
@@ -91,7 +91,11 @@ def build_large() -> HubRepository:
                 **_build_configuration(),
                 "model.safetensors": HubFile(SafetensorsContent(GeneratedContent(size, seed=size))),
             }
-            for branch, size in (("main", 400 * 1024 * 1024), ("next", 40 * 1024 * 1024))
+            for branch, size in (
+                ("main", 400 * 1024 * 1024),
+                ("long", 160 * 1024 * 1024),
+                ("next", 40 * 1024 * 1024),
+            )
         },
     )
 

@@ -19,6 +19,7 @@ from modelhaul.domain.errors import (
 from modelhaul.domain.files import FileRecord
 from modelhaul.domain.keys import UPLOADED, manifest_key, staging_prefix
 from modelhaul.domain.models import Model, ModelError, ModelStatus
+from modelhaul.domain.segments import FileUpload, UploadKey
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus, describe_missing_task
 from modelhaul.imports.outcomes import OutcomeWriter
 from modelhaul.ports.archive_store import ArchiveStore
@@ -29,6 +30,7 @@ from modelhaul.ports.metrics import Metrics
 from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.multipart_uploads import MultipartUploads
 from modelhaul.ports.object_store import ObjectStore
+from modelhaul.ports.segments import SegmentRepository
 from modelhaul.ports.tasks import TaskRepository
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ class TaskFinisher:
     models: ModelRepository
     imports: ImportRepository
     files: FileRepository
+    segments: SegmentRepository
     store: ObjectStore
     uploads: MultipartUploads
     archives: ArchiveStore
@@ -76,11 +79,14 @@ class TaskFinisher:
         """Delete the multipart uploads and published objects of a task that ended FAILED.
 
         Write the outcome of a dropped archive beside it. Verified files stay in staging, where a new import of the same
-        content reuses them, unless the content of the archive or of a model was rejected.
+        content reuses them, and recorded uploads stay, which it continues, unless the content of the archive or of a
+        model was rejected.
         """
         models = self.models.find_models(task.model_ids)
         self.outcomes.write_outcome(task)
-        abort_uploads(self.uploads, staging_prefix(task.id))
+        if _is_content_rejected(task, models):
+            self._discard_uploads(task)
+        abort_unkept_uploads(self.uploads, self.segments, task)
         if task.archive is not None and task.archive.key.startswith(UPLOADED):
             self.archives.abort_uploads(task.archive.key)
         if _is_content_rejected(task, models):
@@ -89,6 +95,12 @@ class TaskFinisher:
         owned = [m for m in models if m.task_id == task.id and m.status is ModelStatus.WITHDRAWING]
         if owned:
             self._delete_published(task, owned)
+
+    def _discard_uploads(self, task: Task) -> None:
+        """Delete the records of the task's uploads, and abort those that it has taken over from another task."""
+        for key, upload in _list_recorded(self.segments, task).items():
+            if self.segments.delete_upload(key, upload.upload_id) and upload.object_key is not None:
+                self.uploads.abort_upload(upload.object_key, upload.upload_id)
 
     def _list_records(self, task: Task) -> Iterator[FileRecord]:
         if task.plan_id is not None:
@@ -157,11 +169,27 @@ def abort_uploads(uploads: MultipartUploads, prefix: str) -> None:
         uploads.abort_upload(key, upload_id)
 
 
-def abort_uploads_if_ended(tasks: TaskRepository, uploads: MultipartUploads, task: Task) -> None:
+def abort_unkept_uploads(uploads: MultipartUploads, segments: SegmentRepository, task: Task) -> None:
+    """Abort the uploads of an ended task, except those that another import can continue or has taken over."""
+    found = list(uploads.list_uploads(staging_prefix(task.id)))
+    recorded = _list_recorded(segments, task) if found else {}
+    kept = {upload.upload_id for upload in recorded.values() if upload.is_kept}
+    for key, upload_id in found:
+        if upload_id not in kept:
+            uploads.abort_upload(key, upload_id)
+
+
+def abort_uploads_if_ended(
+    tasks: TaskRepository, uploads: MultipartUploads, segments: SegmentRepository, task: Task
+) -> None:
     """Abort the uploads of an ended task, which may have been cleaned up while this function was uploading."""
     current = tasks.find_task(task.id)
     if current is not None and current.status is not TaskStatus.PENDING:
-        abort_uploads(uploads, staging_prefix(task.id))
+        abort_unkept_uploads(uploads, segments, current)
+
+
+def _list_recorded(segments: SegmentRepository, task: Task) -> dict[UploadKey, FileUpload]:
+    return segments.list_uploads(task.plan_id) if task.plan_id is not None else {}
 
 
 def _is_content_rejected(task: Task, models: Sequence[Model]) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from modelhaul.domain.errors import ModelhaulError, TransientError
 from modelhaul.domain.messages import JoinTransfer, TransferFiles
 from modelhaul.domain.models import ModelRoots
-from modelhaul.domain.tasks import Stage, Task
+from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.imports.finish import abort_uploads_if_ended
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.files import FileRepository
@@ -66,13 +66,13 @@ class TransferJoiner:
         transfer: Transfer | Left = Left()
         delay = 0.0
         try:
-            transfer = self._open(message, task, remaining)
+            transfer = self._open(message, task, self._limit_time(task, remaining))
             outcome = transfer if isinstance(transfer, Left) else transfer.run()
         except ModelhaulError as error:
             logger.warning("transfer left after an error", extra={"task_id": task.id, "detail": error.detail})
             outcome = Left(may_return=isinstance(error, TransientError))
             delay = (error.retry_after or 0.0) if isinstance(error, TransientError) else 0.0
-        abort_uploads_if_ended(self.tasks, self.uploads, task)
+        abort_uploads_if_ended(self.tasks, self.uploads, self.segments, task)
         logger.info("transfer left", extra={"task_id": task.id, "group": message.group, "outcome": repr(outcome)})
         returns = message.returns if isinstance(transfer, Left) or not transfer.advanced else 0
         if isinstance(outcome, Paused):
@@ -82,6 +82,22 @@ class TransferJoiner:
         elif isinstance(outcome, Left) and outcome.may_return and returns < _MAX_RETURNS:
             delay = min(_MAX_DELAY, max(_FIRST_DELAY * 2**returns, delay))
             self.queue.send([message.reset_counts().model_copy(update={"returns": returns + 1})], delay=delay)
+
+    def _limit_time(self, task: Task, remaining: Callable[[], float]) -> Callable[[], float]:
+        """Return a function like `remaining` that returns 0 when the task has ended.
+
+        Ending the task does not stop functions that joined: their upload is kept, and they do not use the lease.
+        """
+        checked_at, is_pending = self.clock(), True
+
+        def find_remaining() -> float:
+            nonlocal checked_at, is_pending
+            if is_pending and self.clock() - checked_at >= self.settings.heartbeat:
+                current = self.tasks.find_task(task.id)
+                checked_at, is_pending = self.clock(), current is not None and current.status is TaskStatus.PENDING
+            return remaining() if is_pending else 0.0
+
+        return find_remaining
 
     def _open(self, message: JoinTransfer, task: Task, remaining: Callable[[], float]) -> Transfer | Left:
         """Return the transfer.

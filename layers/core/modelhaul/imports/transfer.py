@@ -29,6 +29,7 @@ from modelhaul.ports.object_store import ObjectStore
 from modelhaul.ports.segments import SegmentRepository
 from modelhaul.ports.tasks import TaskRepository
 from modelhaul.transfer.engine import FileTransfer
+from modelhaul.transfer.kept_uploads import KeptUploads
 from modelhaul.transfer.large_files import CreateTransfer, LargeFileOpener, LargeFileTransfer
 from modelhaul.transfer.policy import TransferPolicy
 from modelhaul.transfer.reuse import ContentReuse
@@ -88,7 +89,7 @@ class Transferrer:
             logger.info(
                 "transfer stopped: lease lost or task ended", extra={"task_id": task.id, "detail": error.detail}
             )
-            abort_uploads_if_ended(self.tasks, self.uploads, task)
+            abort_uploads_if_ended(self.tasks, self.uploads, self.segments, task)
             return
         except Exception as error:
             session.release()
@@ -134,7 +135,8 @@ class Transferrer:
             settings=self.settings,
             create_transfer=self.create_transfer,
         )
-        large = LargeFileTransfer(session=session, reuse=reuse, checks=checks, opener=opener)
+        kept = KeptUploads(session, self.content, self.segments, self.uploads)
+        large = LargeFileTransfer(session=session, reuse=reuse, kept=kept, checks=checks, opener=opener)
         for record in pending:
             if record.file.size > self.policy.small_file and not session.paused:
                 large.transfer(record)

@@ -19,6 +19,7 @@ from modelhaul.domain.errors import (
     ModelhaulError,
     SourceChangedError,
     StorageUnavailableError,
+    TaskEndedError,
     TransientError,
     UploadGoneError,
 )
@@ -28,7 +29,7 @@ from modelhaul.domain.segments import FileUpload
 from modelhaul.ports.byte_streams import ByteStream
 from modelhaul.ports.multipart_uploads import MultipartUploads
 from modelhaul.transfer.lease import Lease
-from modelhaul.transfer.mover import SegmentMover, Stop
+from modelhaul.transfer.mover import SegmentMover, Stop, count_buffers
 from modelhaul.transfer.ranges import RangesIgnoredError
 from modelhaul.transfer.segments import SegmentClaims, SegmentLostError
 from modelhaul.transfer.settings import StreamSettings
@@ -40,8 +41,9 @@ _JOIN_PAUSE = 4  # polls; the record appears when the source has responded
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """All bytes are stored and verified."""
+    """All bytes are stored and verified. `key`: the object's key."""
 
+    key: str
     sha256: str
     etag: str
 
@@ -62,9 +64,20 @@ class Left:
     may_return: bool = False
 
 
+def can_be_continued(file: SourceFile, settings: StreamSettings) -> bool:
+    """Return whether another import can continue the upload of the file.
+
+    Its digest must identify the content, and its upload must have more parts than a function has in memory: smaller
+    uploads are usually not recorded.
+    """
+    part_size = settings.part_size(file.size)
+    return file.digest.algorithm.identifies and file.size > part_size * count_buffers(part_size, settings)
+
+
 @dataclass(slots=True, kw_only=True)
 class FileTransfer:
-    """Transfers `file` to `key`, and continues the upload that `claims` finds, if there is one.
+    """Transfers `file`, and continues the upload that `claims` finds, if there is one. Otherwise, the upload creates
+    the object `key`.
 
     `lease`: the function leads the transfer. Without it, the function joins the transfer that another one leads.
     `remaining` returns the seconds that the function has left. `origin`: the S3 object range that contains the file's
@@ -86,6 +99,10 @@ class FileTransfer:
     _hasher: FileHasher | None = None
     _parts: list[Part] = field(default_factory=list)
 
+    @property
+    def _object_key(self) -> str:
+        return self.claims.upload.object_key or self.key
+
     def run(self) -> Moved | Paused | Left:
         """Transfer until the file is stored and verified, the function's time is nearly over, or, without the lease,
         until other functions have all remaining segments.
@@ -103,6 +120,7 @@ class FileTransfer:
                     upload_id=self.uploads.create_upload(self.key),
                     size=self.file.size,
                     part_size=self.settings.part_size(self.file.size),
+                    object_key=self.key if can_be_continued(self.file, self.settings) else None,
                 )
             )
         try:
@@ -135,7 +153,8 @@ class FileTransfer:
         except (LeaseLostError, UploadGoneError):
             # A part that was being stored when the leading function aborted the upload may remain.
             # https://docs.aws.amazon.com/AmazonS3/latest/API/API_AbortMultipartUpload.html
-            self.uploads.abort_upload(self.key, upload.upload_id)
+            if self.claims.is_discarded():
+                self.uploads.abort_upload(self._object_key, upload.upload_id)
             raise
 
     def _move(self) -> Stop:
@@ -145,7 +164,7 @@ class FileTransfer:
         while stop is Stop.RESTART:
             mover = SegmentMover(
                 file=self.file,
-                key=self.key,
+                key=self._object_key,
                 open_range=self.open_range,
                 uploads=self.uploads,
                 claims=self.claims,
@@ -165,7 +184,7 @@ class FileTransfer:
                 if self.lease is None:
                     self._release()
                 raise
-            except TransientError:
+            except (TransientError, TaskEndedError):  # another import can continue the upload of an ended one
                 self._save(mover)
                 raise
             except (ModelhaulError, RangesIgnoredError):
@@ -209,14 +228,14 @@ class FileTransfer:
             raise UploadGoneError(f"The record of the parts of {self.file.path} is incomplete.")
         # Another function may have leased the file while this function was delayed. Its object must not be replaced.
         lease.confirm()
-        etag = self.uploads.complete_upload(self.key, upload.upload_id, parts, size=self.file.size)
-        return Moved(sha256, etag)
+        etag = self.uploads.complete_upload(self._object_key, upload.upload_id, parts, size=self.file.size)
+        return Moved(self._object_key, sha256, etag)
 
     def _abort_unrecorded(self) -> None:
         """Abort the upload if no function can continue it."""
         if not self.claims.is_recorded:
             with suppress(StorageUnavailableError):
-                self.uploads.abort_upload(self.key, self.claims.upload.upload_id)
+                self.uploads.abort_upload(self._object_key, self.claims.upload.upload_id)
 
     def _discard(self, lease: Lease) -> None:
         """Delete the record of the upload, then abort the upload.
@@ -226,4 +245,4 @@ class FileTransfer:
         """
         lease.record_offset(0)
         self.claims.delete()
-        self.uploads.abort_upload(self.key, self.claims.upload.upload_id)
+        self.uploads.abort_upload(self._object_key, self.claims.upload.upload_id)

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from modelhaul.domain.files import FileGroup, FileRecord, SourceFile
-from modelhaul.domain.objects import ObjectRange
+from modelhaul.domain.objects import Blob, ObjectRange
 from modelhaul.domain.segments import UploadKey
 from modelhaul.ports.byte_streams import ByteStream
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.multipart_uploads import MultipartUploads
 from modelhaul.ports.segments import SegmentRepository
 from modelhaul.transfer.engine import FileTransfer, Left, Moved, Paused
+from modelhaul.transfer.kept_uploads import KeptUploads
 from modelhaul.transfer.lease import Lease
 from modelhaul.transfer.policy import TransferPolicy, estimate_copy_time
 from modelhaul.transfer.reuse import ContentReuse
@@ -68,13 +69,17 @@ class LargeFileOpener:
     settings: StreamSettings
     create_transfer: CreateTransfer = FileTransfer
 
-    def open_claims(self, record: FileRecord) -> SegmentClaims:
+    def open_claims(
+        self, record: FileRecord, on_record: Callable[[FileRecord, UploadKey], None] = lambda _record, _key: None
+    ) -> SegmentClaims:
         position = next(n for n, r in enumerate(self.group.records) if r.file.path == record.file.path)
+        key = UploadKey(self.group.plan_id, self.group.number, position)
         return SegmentClaims(
             repository=self.segments,
-            key=UploadKey(self.group.plan_id, self.group.number, position),
+            key=key,
             owner=self.owner,
             clock=self.clock,
+            on_record=lambda: on_record(record, key),
         )
 
     def open(self, record: FileRecord, claims: SegmentClaims, lease: Lease | None) -> Transfer:
@@ -101,6 +106,7 @@ class LargeFileTransfer:
 
     session: TransferSession
     reuse: ContentReuse
+    kept: KeptUploads
     checks: StagedFileChecks
     opener: LargeFileOpener
 
@@ -131,25 +137,40 @@ class LargeFileTransfer:
 
     def _store(self, record: FileRecord) -> FileRecord | None:
         """Return the stored record, or None if time ran out."""
-        claims = self.opener.open_claims(record)
+        claims = self.opener.open_claims(record, self.kept.index)
         stored = None
         if claims.find() is None:
             stored = self.reuse.reuse(record, self.reuse.find_blobs([record.file.digest]))
-        if stored is None:
-            stored = self._stream(record, claims)
+            if stored is None:
+                self.kept.take_over(record, claims)
+        moved = self._stream(record, claims) if stored is None else None
+        if moved is not None:
+            stored = self._adopt(record, moved)
         if stored is not None:
             self.reuse.index([stored])
+        if stored is not None and moved is not None and moved.key != record.staging_key:
+            self.reuse.store.delete([moved.key])
         return stored
 
-    def _stream(self, record: FileRecord, claims: SegmentClaims) -> FileRecord | None:
+    def _stream(self, record: FileRecord, claims: SegmentClaims) -> Moved | None:
+        """Return None if time ran out."""
         transfer = self.opener.open(record, claims, self.session)
         try:
             outcome = transfer.run()
         finally:
             self.session.advanced |= transfer.advanced
-        if not isinstance(outcome, Moved):
+        return outcome if isinstance(outcome, Moved) else None
+
+    def _adopt(self, record: FileRecord, moved: Moved) -> FileRecord | None:
+        """Return the stored record. Copy the file if the upload that was taken over belongs to another key.
+
+        Return None if there is no time for the copy. The next function finds that the upload is completed.
+        """
+        if moved.key == record.staging_key:
+            return replace(record, sha256=moved.sha256, etag=moved.etag)
+        if self.session.advanced and self.session.is_out_of_time(needed=estimate_copy_time(record.file.size)):
             return None
-        return replace(record, sha256=outcome.sha256, etag=outcome.etag)
+        return self.reuse.adopt(record, Blob(moved.sha256, moved.key, record.file.size, moved.etag))
 
 
 def find_large_file(group: FileGroup, policy: TransferPolicy) -> FileRecord | None:

@@ -39,6 +39,11 @@ class Stop(Enum):
     RESTART = auto()  # the function must start again with other segments
 
 
+def count_buffers(part_size: int, settings: StreamSettings) -> int:
+    """Return the number of parts in memory. An upload with more parts is recorded when the source has responded."""
+    return max(3, min(settings.buffers, _BUFFER_BUDGET // part_size))
+
+
 @dataclass(slots=True, kw_only=True)
 class SegmentMover:
     """Transfers segments of `file`. Its first segments are those that `claims` has already.
@@ -75,7 +80,7 @@ class SegmentMover:
     def __post_init__(self) -> None:
         upload, settings = self.claims.upload, self.settings
         self.is_resumable = FileHasher(self.file.digest, self.file.size).export_state() is not None
-        self._limit = max(3, min(settings.buffers, _BUFFER_BUDGET // upload.part_size))
+        self._limit = count_buffers(upload.part_size, settings)
         self._window = PartWindow(
             size=upload.size, part_size=upload.part_size, buffers=min(self._limit, upload.count - upload.hashed)
         )

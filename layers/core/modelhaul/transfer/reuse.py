@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from modelhaul.domain.digests import Algorithm, Digest, FileHasher
-from modelhaul.domain.errors import ObjectGoneError, SourceUnavailableError
+from modelhaul.domain.errors import ObjectGoneError, SourceUnavailableError, UploadGoneError
 from modelhaul.domain.files import FileGroup, FileRecord, SourceFile
 from modelhaul.domain.objects import Blob
 from modelhaul.ports.content import ContentIndex
@@ -80,6 +80,18 @@ class ContentReuse:
         digest = Digest(Algorithm.SHA256, sha256)
         blob = self.find_blobs([digest]).get(str(digest))
         return self._copy_blob(record, blob) if blob is not None else None
+
+    def adopt(self, record: FileRecord, blob: Blob) -> FileRecord:
+        """Index and copy the file's content, which this import has completed in the staging of another one.
+
+        Raises UploadGoneError if the object is gone.
+        """
+        digests = list_digests(record.file, blob.sha256, self.policy)
+        self.content.put_blobs([(d, blob) for d in digests], expires_at=self.session.clock() + STAGED_BLOB_SECONDS)
+        copied = self._copy_blob(record, blob)
+        if copied is None:
+            raise UploadGoneError(f"The completed upload of {record.file.path} was deleted.")
+        return replace(copied, reused=False)
 
     def index(self, records: Sequence[FileRecord]) -> None:
         """Index stored files as content that other imports can reuse, except small content (see `index_group`).

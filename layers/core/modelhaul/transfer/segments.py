@@ -26,13 +26,15 @@ class SegmentClaims:
 
     `upload` is the upload as this function knows it, after `find` or `start`. It is not recorded until `record`: until
     then, no other function can join. Every method raises StorageUnavailableError. Methods that change the upload raise
-    LeaseLostError if the file has another upload now, because its leading function has discarded this one.
+    LeaseLostError if the file has another upload now, because its leading function has discarded this one, or if the
+    import has ended and another one has taken the upload over. `on_record` is called after an upload was recorded.
     """
 
     repository: SegmentRepository
     key: UploadKey
     owner: str
     clock: Clock
+    on_record: Callable[[], None] = lambda: None
     is_recorded: bool = False
     changed_at: float = field(default_factory=time.monotonic)
     upload: FileUpload = field(init=False)
@@ -43,8 +45,8 @@ class SegmentClaims:
         return self.upload.is_shared(self.owner, self.clock())
 
     def find(self) -> FileUpload | None:
-        """Return the recorded upload, None if there is none."""
-        found = self.repository.find_upload(self.key)
+        """Return the recorded upload, None if there is none. Raises LeaseLostError."""
+        found = _check_owner(self.repository.find_upload(self.key))
         self.is_recorded = found is not None
         if found is not None:
             self.upload = found
@@ -55,24 +57,45 @@ class SegmentClaims:
         self.upload, self.is_recorded = upload, False
 
     def record(self, *, source_etag: str | None, ranged: bool) -> None:
-        """Record the upload, so that other functions can join if the source is `ranged`. No-op if it is recorded."""
+        """Record the upload, so that other functions can join if the source is `ranged`.
+
+        If it is recorded, record only what is not known of the source of an upload that was taken over.
+        """
         if self.is_recorded:
+            if self.upload.source_etag is None and (source_etag, ranged) != (None, self.upload.ranged):
+                self._change(
+                    lambda u: replace(u, source_etag=source_etag, ranged=ranged) if u.source_etag is None else None
+                )
             return
         upload = replace(self.upload, source_etag=source_etag, ranged=ranged)
         if not self.repository.create_upload(self.key, upload):
-            found = self.repository.find_upload(self.key)
+            found = _check_owner(self.repository.find_upload(self.key))
             if found is None or found.upload_id != upload.upload_id:
                 raise LeaseLostError("Another function has started the upload of the file.")
         self.upload, self.is_recorded = upload, True
+        self.on_record()
+
+    def adopt(self, source: UploadKey, upload: FileUpload) -> bool:
+        """Take over the upload that an ended import has recorded at `source`. Return False if it has changed."""
+        if not self.repository.take_over_upload(source, upload, self.key):
+            return False
+        _, self.upload = upload.hand_over(source)
+        self.is_recorded = True
+        return True
 
     def refresh(self) -> None:
         """Read the upload again."""
         if not self.is_recorded:
             return
-        found = self.repository.find_upload(self.key)
+        found = _check_owner(self.repository.find_upload(self.key))
         if found is None or found.upload_id != self.upload.upload_id:
             raise LeaseLostError("Another function has discarded the upload of the file.")
         self.upload = found
+
+    def is_discarded(self) -> bool:
+        """Return whether the upload is no longer recorded."""
+        found = self.repository.find_upload(self.key)
+        return found is None or found.upload_id != self.upload.upload_id
 
     def claim(self, limit: int, held: Collection[range]) -> range | None:
         """Claim the first free segment of at most `limit` parts. Return None if there is none.
@@ -135,11 +158,12 @@ class SegmentClaims:
         self._change(lambda upload: upload.release(self.owner) if upload.list_segments(self.owner) else None)
 
     def list_parts(self) -> list[Part]:
-        return self.repository.list_parts(self.key, self.upload.upload_id)
+        return self.repository.list_parts(self.upload.parts_key or self.key, self.upload.upload_id)
 
     def delete(self) -> None:
         """Delete the record of the upload."""
-        self.repository.delete_upload(self.key, self.upload.upload_id)
+        if not self.repository.delete_upload(self.key, self.upload.upload_id):
+            _check_owner(self.repository.find_upload(self.key))
 
     @property
     def _until(self) -> float:
@@ -161,3 +185,10 @@ class SegmentClaims:
             if attempt > 1:
                 time.sleep(random.uniform(0, min(_MAX_PAUSE, 0.005 * 2**attempt)))  # noqa: S311 - jitter
         raise StorageUnavailableError("DynamoDB write failed (too many functions change the upload).")
+
+
+def _check_owner(upload: FileUpload | None) -> FileUpload | None:
+    """Return the upload. Raise LeaseLostError if another import has taken it over."""
+    if upload is not None and upload.is_taken_over:
+        raise LeaseLostError("The import has ended, and another one has taken over the upload of the file.")
+    return upload

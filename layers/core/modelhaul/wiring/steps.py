@@ -115,6 +115,7 @@ def create_finisher() -> TaskFinisher:
         create_models(),
         create_imports(),
         create_files(),
+        create_segments(),
         create_store(),
         create_uploads(),
         create_archives(),

@@ -278,8 +278,11 @@ class _VirtualRepository:
                 self._take_units(arguments[0], self._count_calls(name, arguments) - 1)
             case "put_blobs":
                 self._take_units("content", len(arguments[0]), rate=self._pace.table_rate)
-            case "find_upload":
+            case "find_upload" | "find_kept_upload":
                 self._result.read_units += 1
+            case "put_kept_upload":
+                self._result.write_units += 1
+                self._take_units("blobs", 1, rate=self._pace.table_rate)
             case "create_upload":
                 self._write_upload(*arguments)
             case "replace_upload":

@@ -7,7 +7,7 @@ from bench.pace import Pace
 from bench.virtual_time import VirtualTime
 from modelhaul.domain.files import Part, SourceFile
 from modelhaul.domain.segments import FileUpload
-from modelhaul.transfer.engine import Left, Moved, Paused
+from modelhaul.transfer.engine import Left, Moved, Paused, can_be_continued
 from modelhaul.transfer.lease import Lease
 from modelhaul.transfer.segments import SegmentClaims
 from modelhaul.transfer.settings import StreamSettings
@@ -83,13 +83,15 @@ class VirtualTransfer:
         if self._recorded < claims.upload.count:
             claims.list_parts()
         lease.confirm()
-        return Moved(self._file.digest.value, self._store.put_large(self._key, self._file.size))
+        return Moved(self._key, self._file.digest.value, self._store.put_large(self._key, self._file.size))
 
     def _start(self) -> None:
         """Start the upload, or continue it."""
         claims, size = self._claims, self._file.size
         if not claims.is_recorded and claims.find() is None:
-            claims.start(FileUpload(upload_id="upload", size=size, part_size=self._settings.part_size(size)))
+            key = self._key if can_be_continued(self._file, self._settings) else None
+            part_size = self._settings.part_size(size)
+            claims.start(FileUpload(upload_id="upload", size=size, part_size=part_size, object_key=key))
             self._time.pass_time(self._pace.other_s3)
         self._time.pass_time(self._pace.source_response)
         if claims.upload.count > self._settings.buffers:

@@ -578,8 +578,9 @@ remains.
 
 - *upload interrupted*: the connection breaks after half of the request body was read from its buffer.
 - *succeeded, response lost*: AWS executed the request, but the response did not arrive before the read timeout.
-- *unavailable for {OUTAGE} requests*: this request and the next {OUTAGE - 1} requests with this name return 500. This
-  can exceed the retries of the client, of a step and of a message. Results near these limits vary between runs.
+- *unavailable for {OUTAGE} requests*: this request and the next {OUTAGE - 1} requests with this name return 500. A step
+  waits for the end of the outage. If a function cannot record that it waits or fails, the retries of its message can be
+  exceeded. Results near this limit vary between runs.
 - *FAILED and cleaned up*: the task has an error that says that it can be submitted again, and no file is visible under
   `models/`.
 - *rejected with 503*: the response asks the caller to retry. 409 means that the first request with this Idempotency-Key

@@ -18,7 +18,7 @@ from modelhaul_cli.remedies import find_task_remedy
 from modelhaul_cli.waiting import describe_next_attempt, describe_waiting
 
 INITIAL_POLL_INTERVAL = 0.5  # seconds; grows with each poll
-MAX_POLL_INTERVAL = 5.0
+MAX_POLL_INTERVAL = 2.0
 _POLL_BACKOFF = 1.2
 UNAVAILABLE_TIMEOUT = 600.0  # seconds with only error responses after which following fails
 

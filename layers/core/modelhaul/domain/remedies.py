@@ -54,10 +54,10 @@ _TASK_REMEDIES: Mapping[type[errors.PermanentError], str] = {
     errors.RetriesExhaustedError: "Submit the import again later. Verified files are reused. If the error persists, "
     "ask an operator to search the logs for the task ID.",
     errors.OutageError: "Check the status page of the service that the message names, and submit the import again when "
-    "it responds. Verified files are reused.",
+    "it responds. Stored files are reused, and large files are continued.",
     errors.StepCrashedError: "Submit the import again. If the error persists, ask an operator to search the logs for "
     "the task ID.",
-    errors.ImportStalledError: "Submit the import again. Verified files are reused.",
+    errors.ImportStalledError: "Submit the import again. Stored files are reused, and large files are continued.",
 }
 
 _RETRY_LATER = "Retry the request after the number of seconds in the Retry-After header."

@@ -84,6 +84,8 @@ def drop_documentation(description: Any) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
+    # The file may be a hard link to the package cache, and to other environments.
+    path.unlink(missing_ok=True)
     path.write_text(json.dumps(content, separators=(",", ":"), ensure_ascii=False))
 
 

@@ -12,6 +12,9 @@ from modelhaul_cli.errors import UnreachableError
 from modelhaul_cli.urls import is_loopback
 
 TIMEOUT = (4.0, 20.0)  # seconds to connect, and between received bytes
+# For requests to S3 with a body: seconds to connect and to send each block, and between received bytes. After the last
+# block, megabytes may still be in the buffers of the kernel, and a slow uplink needs time to send them.
+BODY_TIMEOUT = (10.0, 60.0)
 MAX_CONNECTIONS = 16
 
 

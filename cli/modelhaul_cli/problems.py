@@ -34,7 +34,7 @@ _OPTIONS = {
     "file_name": "FILE.zip",
     "expires_at": "--expires",
     "scopes": "--scope",
-    "name": "NAME",
+    "name": "--name",
     "source": "--source",
     "status": "--status",
     "limit": "--limit",
@@ -76,7 +76,8 @@ def create_error(response: requests.Response) -> CommandError:
     if problem_type == _INVALID_FIELDS:
         # The detail names the fields of the request.
         fields = problem.get("fields", [])
-        detail = "\n".join(f"{_name_option(str(f.get('field')))}: {f.get('message')}" for f in fields) or detail
+        method = str(response.request.method)
+        detail = "\n".join(f"{_name_option(str(f.get('field')), method)}: {f.get('message')}" for f in fields) or detail
     if problem_type == _NO_SUCH_ROUTE:
         detail = f"The Modelhaul API has no route {describe_request(response)}."
     remedy = find_problem_remedy(problem_type, str(problem.get("remedy") or ""))
@@ -94,8 +95,10 @@ def create_error(response: requests.Response) -> CommandError:
     return failure(title, detail, remedy=remedy, problem=problem)
 
 
-def _name_option(field: str) -> str:
+def _name_option(field: str, method: str) -> str:
     """Return the option for a field such as `allow_patterns.0`, or the field itself if no option sets it."""
+    if (field, method) == ("name", "POST"):  # of a new key; in other requests, it is a filter
+        return "NAME"
     return _OPTIONS.get(field.partition(".")[0], field)
 
 

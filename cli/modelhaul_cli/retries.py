@@ -14,7 +14,8 @@ MAX_BACKOFF = 20.0  # seconds
 MAX_RETRY_AFTER = 120.0  # seconds; a longer Retry-After is not waited for
 # Seconds without a response after which a request is not sent again. A command ends within a minute after its server
 # has disappeared, because the last request before this limit has a timeout of 24 seconds. The first request, of up to
-# 34 seconds, is always retried: a router may have dropped its connection.
+# 34 seconds, is always retried: a router may have dropped its connection. The wait for the response to a body that was
+# sent to S3 does not count.
 MAX_OUTAGE = 35.0
 
 
@@ -46,9 +47,9 @@ def iterate_attempts(
 ) -> tenacity.Retrying:
     """Retry transient errors: `for attempt in iterate_attempts(report): with attempt: …`.
 
-    Makes up to MAX_ATTEMPTS attempts while the block raises a retryable UnavailableError, then raises the last one. A
-    server that does not respond is given up after MAX_OUTAGE seconds, with `patient` not earlier. A `Retry-After` is
-    respected. Before each wait, `report` receives a message.
+    Makes up to MAX_ATTEMPTS attempts while the block raises a retryable UnavailableError, then raises the last one.
+    Retries end after MAX_OUTAGE seconds without a response, with `patient` not earlier. A `Retry-After` is respected.
+    Before each wait, `report` receives a message.
     """
     measured = outage or Outage()
 

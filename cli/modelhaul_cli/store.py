@@ -10,10 +10,11 @@ from typing import Any
 import requests
 
 from modelhaul_cli.errors import CommandError, ExpiredError, NotFoundError, UnavailableError, UsageError
-from modelhaul_cli.http_session import TIMEOUT, open_session, translate_network_errors
+from modelhaul_cli.http_session import BODY_TIMEOUT, TIMEOUT, open_session, translate_network_errors
 from modelhaul_cli.urls import check_url, is_loopback
 
 CHUNK_SIZE = 256 * 1024
+_XML = {"Content-Type": "application/xml"}
 FILE_CHANGED_REMEDY = "Run the same command again when the file no longer changes."
 _ERROR_CODE = re.compile(r"<Code>([A-Za-z]{1,80})</Code>")
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html#ErrorCodeList
@@ -73,7 +74,7 @@ class ObjectStore:
 
     def put(self, url: str, body: FileSlice) -> str:
         """Upload a body and return its ETag. Raises ExpiredError, UnavailableError, CommandError."""
-        response = self._send("PUT", url, data=body)
+        response = self._send("PUT", url, timeout=BODY_TIMEOUT, data=body)
         return response.headers.get("ETag", "")
 
     def complete(self, url: str, etags: Mapping[int, str]) -> None:
@@ -83,7 +84,7 @@ class ObjectStore:
             for number, etag in sorted(etags.items())
         )
         body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>"
-        response = self._send("POST", url, data=body.encode(), headers={"Content-Type": "application/xml"})
+        response = self._send("POST", url, timeout=BODY_TIMEOUT, data=body.encode(), headers=_XML)
         # S3 may send the status 200 before the upload completes; the body then contains the error.
         if code := _ERROR_CODE.search(response.text):
             raise create_store_error(HTTPStatus.INTERNAL_SERVER_ERROR, code.group(1))
@@ -104,11 +105,20 @@ class ObjectStore:
             except ValueError:
                 raise UnavailableError("Unexpected response from S3", "The body is not JSON.") from None
 
-    def _send(self, method: str, url: str, **content: Any) -> requests.Response:
+    def _send(
+        self, method: str, url: str, *, timeout: tuple[float, float] = TIMEOUT, **content: Any
+    ) -> requests.Response:
         check_url(url, "presigned URL")
         session = self._local if is_loopback(url) else self._remote
         with translate_network_errors("S3"):
-            response = session.request(method, url, timeout=TIMEOUT, allow_redirects=False, **content)
+            try:
+                response = session.request(method, url, timeout=timeout, allow_redirects=False, **content)
+            except requests.ReadTimeout:
+                if "data" not in content:
+                    raise
+                # Not an UnreachableError, which counts as an outage: the whole body was sent.
+                detail = f"S3 did not respond within {timeout[1]:.0f} s after the body was sent."
+                raise UnavailableError("No response from S3", detail) from None
             if response.status_code < HTTPStatus.MULTIPLE_CHOICES:
                 return response
             with response:

@@ -13,7 +13,14 @@ import pytest
 
 from modelhaul_cli.downloader import build_partial_name
 from tests.command_line.conftest import CommandLine
-from tests.fakes.api_server import MODEL_ID, ApiServer, Fault, Response, create_store_error_response
+from tests.fakes.api_server import (
+    MODEL_ID,
+    ApiServer,
+    Fault,
+    Response,
+    create_problem_response,
+    create_store_error_response,
+)
 
 FILES = {
     "config.json": b'{"a": 1}',
@@ -89,8 +96,53 @@ def test_models_are_found_by_name_and_start_of_the_id(
     assert model_id not in api.models
 
 
+def test_invalid_name_filter_is_named_by_its_option(api: ApiServer, command_line: CommandLine) -> None:
+    fields = [{"field": "name", "message": "is too long"}]
+    api.faults = [Fault("GET", "/models", response=create_problem_response(422, "invalid-fields", "", fields=fields))]
+    assert "--name: is too long\n" in command_line.run("ls", "--name", "x").err
+
+
+HEXADECIMAL = (
+    {"name": "6f1c9f01"},
+    {"name": "team/second", "revision": "v1", "commit": "1234567" + "1" * 33},
+    {"name": "team/second", "revision": "1234567", "commit": "2" * 40},
+    {"name": "team/second", "revision": "2" * 40, "commit": "2" * 40},
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("6f1c9f01", [0]),
+        ("6f1c9f01-", [1]),
+        ("team/second@1234567", [2]),
+        ("team/second@12345671", [1]),
+        ("team/second@" + "2" * 40, [2, 3]),
+        ("team/second@2222222", [2, 3]),
+    ],
+)
+@pytest.mark.parametrize("command", ["show", "rm --yes"])
+def test_names_and_revisions_take_precedence_over_starts(
+    api: ApiServer, command_line: CommandLine, command: str, text: str, numbers: list[int]
+) -> None:
+    ids = add_models(api, *HEXADECIMAL)
+    document = command_line.run(*command.split(), text, "--json").json
+    if len(numbers) == 1:
+        assert document["model_id"] == ids[numbers[0]]
+    else:
+        assert document["error"]["candidates"] == [ids[number] for number in numbers]
+
+
+@pytest.mark.parametrize("text", ["6f1c9f0", "6f1c", "team/second@123456", "team/seco"])
+def test_short_starts_delete_nothing(api: ApiServer, command_line: CommandLine, text: str) -> None:
+    api.models = {model_id: api.models[model_id] for model_id in add_models(api, *HEXADECIMAL)[1:2]}
+    outcome = command_line.run("rm", text, "--yes")
+    assert (outcome.code, len(api.models)) == (3, 1)
+    assert "at least 8 characters of its ID or 7 of its commit are required" in outcome.err
+
+
 @pytest.mark.parametrize(("text", "numbers"), [("team/second", [1, 2]), ("6f1c9f", [0, 1, 2, 3])])
-@pytest.mark.parametrize("command", ["show", "get", "rm"])
+@pytest.mark.parametrize("command", ["show", "get"])
 def test_ambiguous_model_lists_the_candidates(
     api: ApiServer, command_line: CommandLine, command: str, text: str, numbers: list[int]
 ) -> None:

@@ -59,12 +59,15 @@ def test_invalid_values_are_usage_errors(api: ApiServer, command_line: CommandLi
     assert command_line.run("keys", "create", "ci", "--scope", "write").code == 2
     assert command_line.run("keys", "create").code == 2
     assert api.requests == []
-    field = {"field": "expires_at", "message": "must be in the future"}
-    invalid = create_problem_response(422, "invalid-fields", "Invalid fields", "expires_at: must …", fields=[field])
+    fields = [
+        {"field": "expires_at", "message": "must be in the future"},
+        {"field": "name", "message": "must not be empty"},
+    ]
+    invalid = create_problem_response(422, "invalid-fields", "Invalid fields", "expires_at: must …", fields=fields)
     api.faults = [Fault("POST", "/keys", response=invalid)]
     outcome = command_line.run("keys", "create", "ci", "--expires", "0d")
     assert outcome.code == 2
-    assert "--expires: must be in the future" in outcome.err
+    assert "--expires: must be in the future\nNAME: must not be empty\n" in outcome.err
 
 
 def test_lost_response_does_not_create_a_second_key(api: ApiServer, command_line: CommandLine) -> None:

@@ -3,15 +3,21 @@
 import os
 import socket
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
+from modelhaul_cli.store import FileSlice, ObjectStore
 from tests.command_line.conftest import COMMAND, CommandLine
 from tests.fakes.api_server import MODEL_ID, TASK_ID, ApiServer, Fault, make_progress, make_task
+from tests.http_servers import run_server
 
 
 def test_refused_connection_is_reported(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +63,10 @@ class Outage:
         if self._kind == "refused":
             raise requests.ConnectionError("Connection refused")
         connect, read = options["timeout"]
+        if isinstance(options.get("data"), FileSlice):
+            # The buffers of the kernel do not hold the whole body.
+            self.wait(connect if self._kind == "unroutable" else 2 * connect)
+            raise requests.ConnectionError("TimeoutError: timed out")
         self.wait(connect if self._kind == "unroutable" else connect + read)
         raise requests.ConnectTimeout if self._kind == "unroutable" else requests.ReadTimeout
 
@@ -125,6 +135,70 @@ def test_transfers_end_within_a_minute_after_s3_has_disappeared(
     outcome = command_line.run(*command)
     assert (outcome.code, "Cannot reach S3." in outcome.err) == (6, True)
     assert outage.seconds <= 60
+
+
+@pytest.fixture
+def slow_store() -> Iterator[str]:
+    """The URL of a store that reads slowly, so that most of a body is still in the kernel's buffers when it is sent."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            rest = int(self.headers["Content-Length"])
+            while rest:
+                time.sleep(0.02)
+                rest -= len(self.rfile.read(min(rest, 4096)))
+            self.send_response(200)
+            self.send_header("ETag", '"1"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def server_bind(self) -> None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            super().server_bind()
+
+    with run_server(Server(("127.0.0.1", 0), Handler)) as server:
+        yield f"http://127.0.0.1:{server.server_port}/object"
+
+
+def test_slow_uplink_gets_time_to_send_the_buffers(
+    slow_store: str, monkeypatch: pytest.MonkeyPatch, archive: Path
+) -> None:
+    monkeypatch.setattr("modelhaul_cli.store.TIMEOUT", (10.0, 0.05))
+    with closing(FileSlice(archive, 0, 65536, count=lambda _: None, stopped=threading.Event())) as body:
+        assert ObjectStore().put(slow_store, body) == '"1"'
+
+
+@pytest.mark.parametrize("lost", ["partNumber=2", "complete=1"])
+def test_wait_for_the_response_to_a_body_is_not_an_outage(
+    api: ApiServer, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, archive: Path, lost: str
+) -> None:
+    api.max_put = 0
+    timeouts: list[tuple[float, float]] = []
+    send = requests.Session.request
+    clock = 0.0
+
+    def request(session: requests.Session, method: str, url: str, **options: Any) -> requests.Response:
+        nonlocal clock
+        if lost in url and len(timeouts) < 3:
+            for _ in options["data"]:
+                pass
+            timeouts.append(options["timeout"])
+            clock += options["timeout"][1]
+            raise requests.ReadTimeout
+        return send(session, method, url, **options)
+
+    monkeypatch.setattr(requests.Session, "request", request)
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    outcome = command_line.run("zip", archive)
+    assert (outcome.code, len(api.archives)) == (0, 1)
+    assert timeouts == [(10.0, 60.0)] * 3
+    assert "S3 did not respond within 60 s after the body was sent." in outcome.err
 
 
 def test_unresolvable_host_name_is_reported(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,9 +179,59 @@ def test_task_of_an_archive_is_found_by_its_name(api: ApiServer, command_line: C
     assert command_line.run("cancel", "a@b.zip", "--json").json["task_id"] == TASK_ID
 
 
+def test_name_is_that_of_the_pending_task(api: ApiServer, command_line: CommandLine) -> None:
+    api.tasks = make_tasks("a/b@main", "a/b@main", "a/b@v1")
+    ids = list(api.tasks)
+    api.tasks[ids[1]][0].update(task_status="PENDING", stage="TRANSFERRING")
+    outcome = command_line.run("status", "a/b")
+    assert f"task     {ids[1]}\n" in outcome.out
+    assert f"3 tasks have the name 'a/b'. Using task {ids[1]}, the only pending one." in outcome.err
+    assert command_line.run("cancel", "a/b", "--json").json["task_id"] == ids[1]
+
+
+def test_name_of_ended_tasks_is_that_of_the_newest(api: ApiServer, command_line: CommandLine) -> None:
+    api.tasks = make_tasks("a/b@main", "a/b@main")
+    newest = next(iter(api.tasks))
+    outcome = command_line.run("status", "a/b")
+    assert f"task     {newest}\n" in outcome.out
+    assert f"2 tasks have the name 'a/b'. Using task {newest}, the newest one." in outcome.err
+    outcome = command_line.run("cancel", "a/b")
+    assert outcome.code == 4
+    assert f"No pending task has the name 'a/b'. The newest task with this name, {newest}, has ended." in outcome.err
+    assert api.find("DELETE", "") == []
+
+
+def test_task_is_found_by_the_name_of_its_model(api: ApiServer, command_line: CommandLine) -> None:
+    api.add_model({"config.json": b"{}"})
+    api.tasks = {"other": [make_task(id="other", model_tag="models.zip", source="LOCAL")], **api.tasks}
+    for text in ("Google-BERT/bert-base-uncased", "google-bert/bert-base-uncased@86b5e09"):
+        assert command_line.run("status", text, "--json").json["id"] == TASK_ID
+    assert command_line.run("cancel", "google-bert/bert-base-uncased").code == 4
+
+
+def test_name_takes_precedence_over_the_start_of_an_id(api: ApiServer, command_line: CommandLine) -> None:
+    api.tasks = make_tasks("a/b@0b0cfd0", "0b0cfd00@main", "a/b@main")
+    ids = list(api.tasks)
+    api.tasks[ids[2]][0]["commit"] = "0b0cfd0" + "0" * 33
+    assert command_line.run("status", "0b0cfd00", "--json").json["id"] == ids[1]
+    assert command_line.run("status", "a/b@0b0cfd0", "--json").json["id"] == ids[0]
+    assert command_line.run("status", "a/b@0b0cfd", "--json").json["id"] == ids[2]
+
+
+def test_names_are_searched_in_the_newest_tasks(api: ApiServer, command_line: CommandLine) -> None:
+    api.tasks = {str(n): [make_task(id=str(n))] for n in range(1001)}
+    api.tasks["1000"][0]["model_tag"] = "a/b@main"
+    outcome = command_line.run("status", "a/b")
+    assert outcome.code == 3
+    assert "Only the newest 1,000 tasks were searched." in outcome.err
+    assert len(api.find("GET", "/upload/tasks$")) == 10
+
+
 @pytest.mark.parametrize("text", ["team/model", "0b0c"])
 def test_ambiguous_task_lists_the_candidates(api: ApiServer, command_line: CommandLine, text: str) -> None:
     api.tasks = make_tasks("team/model@main", "team/model@v2")
+    for states in api.tasks.values():
+        states[0].update(task_status="PENDING", stage="TRANSFERRING")
     outcome = command_line.run("status", text)
     assert (outcome.code, outcome.out) == (2, "")
     assert f"2 tasks match '{text}':" in outcome.err

@@ -111,7 +111,7 @@ def delete_model(
 ) -> None:
     """Delete a model and its files permanently."""
     with open_session(api_url, api_key_file, as_json=as_json) as session:
-        model_id = find_model_id(session.api, session.screen, model)
+        model_id = find_model_id(session.api, session.screen, model, to_delete=True)
         if not yes:
             confirm_deletion(session.api.read_model(model_id))
         is_complete = session.api.delete_model(model_id)

@@ -68,15 +68,15 @@ Model = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="Name, NAME@REVISION or ID of an imported model, as shown by `modelhaul ls`. The start of an ID is "
-        "enough.",
+        "enough; `rm` requires 8 characters of it.",
     ),
 ]
 Task = Annotated[
     str,
     typer.Argument(
         metavar="TASK",
-        help="ID of a task, as shown by `modelhaul tasks`, or the NAME or NAME@REVISION that it imports. The start of "
-        "an ID is enough.",
+        help="ID of a task, as shown by `modelhaul tasks`, or its NAME or NAME@REVISION: as submitted, or of a model "
+        "that it imported. The start of an ID is enough.",
     ),
 ]
 

@@ -65,7 +65,7 @@ def show_status(
 def cancel_task(task: Task, api_url: ApiUrl = None, api_key_file: ApiKeyFile = None, as_json: AsJson = False) -> None:
     """Cancel a running import. Its models are not published."""
     with open_session(api_url, api_key_file, as_json=as_json) as session:
-        task_id = find_task_id(session.api, session.screen, task)
+        task_id = find_task_id(session.api, session.screen, task, to_cancel=True)
         session.api.cancel_task(task_id)
         session.screen.print_document({"task_id": task_id, "cancelled": True})
         session.screen.print_status(f"Cancelled {task_id}.")

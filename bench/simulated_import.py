@@ -101,6 +101,9 @@ class VirtualSource:
     def resolve(self, name: str, revision: str) -> ResolvedModel:
         return ResolvedModel(Source.HUGGINGFACE, name, revision, "0" * 40)
 
+    def find_missing_remedy(self, name: str) -> None:
+        return
+
     def list_files(self, _: ResolvedModel) -> Iterator[SourceFile]:
         for number in range(self.small):
             body = _write_body(number, self.small_size)

@@ -30,6 +30,9 @@ class InMemoryPublicHub(PublicHub):
             raise ModelNotFoundError(f"there is no public model {name}")
         return self.source.resolve(name, revision)
 
+    def find_missing_remedy(self, name: str) -> None:
+        return
+
     def describe_file(self, name: str, revision: str, path: str) -> UpstreamFile | None:
         model = self.resolve(name, revision)
         found = {file.path: file for file in self.source.list_files(model)}.get(path)

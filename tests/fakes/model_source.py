@@ -79,6 +79,9 @@ class InMemoryModelSource:
         self._find_files(model)
         return model
 
+    def find_missing_remedy(self, name: str) -> None:
+        return
+
     def list_files(self, model: ResolvedModel) -> Iterator[SourceFile]:
         self.on_list()
         for path, content in self._find_files(model).items():

@@ -462,6 +462,12 @@ def test_remedy_of_a_missing_revision_names_the_default_branch(source: GitHubSou
     assert "Import the default branch 'main' of the repository" in caught.value.remedy
 
 
+def test_remedy_of_an_empty_repository_names_no_branch(source: GitHubSource) -> None:
+    with pytest.raises(RevisionNotFoundError) as caught:
+        source.resolve("Owner/empty", "master")
+    assert caught.value.remedy == "Submit the import again when the repository has files."
+
+
 @pytest.mark.parametrize(
     ("code", "words", "error"),
     [

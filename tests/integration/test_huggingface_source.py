@@ -6,6 +6,7 @@ import random
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +36,7 @@ from modelhaul.ports.byte_streams import ByteStream
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.http_client import Timeouts
 from modelhaul_sources.huggingface import HuggingFaceSource
+from tests.fakes.deployment import Deployment
 from tests.http_servers import run_server
 from tests.upstream.faults import Fault, FaultKind
 from tests.upstream.hub import LoopbackHub
@@ -175,7 +177,7 @@ def test_remedy_of_a_gated_model_depends_on_the_token(hub: LoopbackHub, token: s
 )
 def test_remedy_of_a_mistyped_name_suggests_similar_names(hub: LoopbackHub, name: str, similar: str | None) -> None:
     with pytest.raises(ModelNotFoundError) as caught:
-        open_source(hub.endpoint).resolve(name, "main")
+        Deployment(open_source(hub.endpoint)).submit(name)
     remedy = caught.value.remedy or ""
     assert "on the Hub it is OWNER/MODEL" in remedy
     assert (similar in remedy) if similar else ("Similar" not in remedy)
@@ -184,7 +186,14 @@ def test_remedy_of_a_mistyped_name_suggests_similar_names(hub: LoopbackHub, name
 def test_failed_search_for_similar_names_is_ignored(hub: LoopbackHub) -> None:
     hub.add_fault(Fault(kind=FaultKind.SERVER_ERROR, origin="api", path="^/api/models$"))
     with pytest.raises(ModelNotFoundError, match="no public model owner/modle"):
-        open_source(hub.endpoint).resolve("owner/modle", "main")
+        Deployment(open_source(hub.endpoint)).submit("owner/modle")
+
+
+def test_slow_search_for_similar_names_ends(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelhaul_sources.huggingface_api._SEARCH_TIMEOUT", 0.05)
+    hub.add_fault(Fault(kind=FaultKind.STALL, origin="api", path="^/api/models$"))
+    assert "Similar" not in open_source(hub.endpoint).find_missing_remedy("owner/modle")
+    assert any(thread.name.startswith("similar-names") for thread in threading.enumerate()), "the search ended"
 
 
 def test_a_token_opens_what_it_may_read(hub: LoopbackHub) -> None:

@@ -103,7 +103,8 @@ def test_a_model_that_cannot_be_read_is_an_error_that_names_the_remedy(hub: Loop
     assert found.task_id is None
     assert found.error is not None
     assert found.error.type == kind
-    assert "HuggingFaceTokenSecret" in found.error.detail
+    assert "HuggingFaceTokenSecret" in f"{found.error.detail} {found.error.remedy}"
+    assert not any(request.path == "/api/models" for request in hub.requests), "a search for similar names"
 
 
 def test_documents_are_read_without_a_token_and_without_xet_hashes(hub: LoopbackHub) -> None:

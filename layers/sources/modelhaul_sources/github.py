@@ -95,13 +95,16 @@ class GitHubSource:
         try:
             commit = self._api.find_commit(found.name, revision)
         except RevisionNotFoundError as error:
-            if found.default_branch not in (None, revision):
+            if error.remedy is None and found.default_branch not in (None, revision):
                 error.remedy = (
                     f"Import the default branch {found.default_branch!r} of the repository, or another branch, tag or "
                     "commit that exists."
                 )
             raise
         return ResolvedModel(Source.GITHUB, found.name, revision, commit)
+
+    def find_missing_remedy(self, name: str) -> None:
+        """Return None: the error has the remedy."""
 
     def list_files(self, model: ResolvedModel) -> Iterator[SourceFile]:
         """List the files in two calls of the API, or more if GitHub truncates the tree.

@@ -262,7 +262,9 @@ class GitHubApi:
                 f"{sso}."
             )
         if status == HTTPStatus.CONFLICT and revision is not None:
-            return RevisionNotFoundError(f"The repository {name} is empty.")
+            return RevisionNotFoundError(
+                f"The repository {name} is empty.", remedy="Submit the import again when the repository has files."
+            )
         if status in (HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY) and revision is not None:
             return RevisionNotFoundError(f"Revision {revision!r} of {name} not found.")
         if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):

@@ -41,6 +41,11 @@ class HuggingFaceSource:
     def resolve(self, name: str, revision: str) -> ResolvedModel:
         return self._open_api().resolve(name, revision, self._find_token())
 
+    def find_missing_remedy(self, name: str) -> str:
+        from modelhaul_sources.huggingface_api import describe_name_remedy  # noqa: PLC0415
+
+        return describe_name_remedy(self._open_api().find_similar_names(name))
+
     def describe_file(self, name: str, revision: str, path: str) -> UpstreamFile | None:
         """Return the file as the Hub describes it to clients without a token, None if there is none.
 

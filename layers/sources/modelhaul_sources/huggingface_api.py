@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import lru_cache
@@ -37,6 +38,7 @@ from modelhaul_sources.references import check_revision
 from modelhaul_sources.tokens import HUB_PARAMETER
 
 _TIMEOUT = 10.0  # seconds to connect, and to receive the next bytes
+_SEARCH_TIMEOUT = 3.0  # seconds
 _MIN_SEARCH = 3  # characters
 _MAX_SEARCHED = 100  # models
 _MAX_SUGGESTED = 3
@@ -56,12 +58,8 @@ class HubApi:
     def resolve(self, name: str, revision: str, token: str | None) -> ResolvedModel:
         check_name(name)
         check_revision(revision)
-        try:
-            with _translate_errors(self._endpoint, name, revision, token):
-                info = self._api.model_info(name, revision=revision, timeout=_TIMEOUT, token=token or False)
-        except ModelNotFoundError as error:
-            error.remedy = describe_name_remedy(self._find_similar_names(name))
-            raise
+        with _translate_errors(self._endpoint, name, revision, token):
+            info = self._api.model_info(name, revision=revision, timeout=_TIMEOUT, token=token or False)
         if info.disabled:
             raise _create_disabled_error(name)
         commit = str(info.sha)
@@ -95,19 +93,20 @@ class HubApi:
                 raise ValueError("incomplete description of a file")
         return UpstreamFile(found.etag, found.size, commit)
 
-    def _find_similar_names(self, name: str) -> list[str]:
-        """Return the most similar names of public models, at most three. One request, whose errors are ignored.
+    def find_similar_names(self, name: str) -> list[str]:
+        """Return the most similar names of public models, at most three. Empty if the search fails or takes too long.
 
-        The Hub finds names that contain a text. Most mistypes are near the end of a name or in the owner's name.
+        The Hub finds names that contain a text. Most typing errors are near the end of a name or in the owner's name.
         """
         bare = name.rpartition("/")[2].lower()
         search = bare[: max(_MIN_SEARCH, len(bare) * 2 // 3)]
+        pool = ThreadPoolExecutor(1, thread_name_prefix="similar-names")
         try:
-            with _translate_errors(self._endpoint, name, "main", None):
-                listed = self._api.list_models(search=search, sort="downloads", limit=_MAX_SEARCHED, token=False)
-                by_name = {model.id.lower(): model.id for model in islice(listed, _MAX_SEARCHED) if _is_name(model.id)}
-        except ModelhaulError:
+            by_name = pool.submit(self._search_names, search).result(_SEARCH_TIMEOUT)
+        except (ModelhaulError, TimeoutError):
             return []
+        finally:
+            pool.shutdown(wait=False)
         if "/" in name:
             close = get_close_matches(name.lower(), by_name, n=_MAX_SUGGESTED)
         else:
@@ -116,6 +115,12 @@ class HubApi:
             similar = get_close_matches(bare, bare_names, n=_MAX_SUGGESTED)
             close = [found for text in similar for found in by_name if found.rpartition("/")[2] == text]
         return [by_name[found] for found in close[:_MAX_SUGGESTED]]
+
+    def _search_names(self, search: str) -> dict[str, str]:
+        """Return the names of public models that contain the text, by the name in lower case."""
+        with _translate_errors(self._endpoint, search, "main", None):
+            listed = self._api.list_models(search=search, sort="downloads", limit=_MAX_SEARCHED, token=False)
+            return {model.id.lower(): model.id for model in islice(listed, _MAX_SEARCHED) if _is_name(model.id)}
 
     def _check_access(self, name: str, token: str | None) -> None:
         """Check access to the files of a gated model, which the model's description does not show."""

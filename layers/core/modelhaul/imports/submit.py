@@ -7,7 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from modelhaul.domain.errors import ImportInProgressError, ModelExistsError, StorageUnavailableError
+from modelhaul.domain.errors import (
+    ImportInProgressError,
+    ModelExistsError,
+    ModelNotFoundError,
+    StorageUnavailableError,
+)
 from modelhaul.domain.hub_names import build_hub_id
 from modelhaul.domain.messages import PlanImport
 from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source
@@ -41,7 +46,13 @@ class ImportSubmitter:
         Hub clients can then read the model by the requested name and revision, also if it was imported before. Raises
         the errors of ModelResolver.resolve and ImportRepository.claim_import.
         """
-        return self.submit_resolved(source, replace(self.resolve(source, name, revision), selection=selection), name)
+        try:
+            resolved = self.resolve(source, name, revision)
+        except ModelNotFoundError as error:
+            # Only here, where a person reads the remedy: `resolve` is also called for reads of missing models.
+            error.remedy = self.open_resolver(source).find_missing_remedy(name) or error.remedy
+            raise
+        return self.submit_resolved(source, replace(resolved, selection=selection), name)
 
     def resolve(self, source: Source, name: str, revision: str) -> ResolvedModel:
         return self.open_resolver(source).resolve(name, revision)

@@ -20,6 +20,11 @@ class ModelResolver(Protocol):
         SourceUnavailableError.
         """
 
+    def find_missing_remedy(self, name: str) -> str | None:
+        """Return the remedy for a name that the source does not know, for example with similar names. It may take a
+        request to the source, whose errors are ignored. None if the remedy of the error suits.
+        """
+
 
 class ModelSource(Protocol):
     """A source of models. It does not retry or wait, because the steps of the import do.

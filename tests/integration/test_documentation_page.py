@@ -45,8 +45,9 @@ ROUTES = {
 
 
 @pytest.fixture(scope="module")
-def template() -> dict[str, Any]:
-    return apply_parameters(transform_template(read_template()))["Resources"]  # type: ignore[no-any-return]
+def template(region: str) -> dict[str, Any]:
+    parameters = {"AWS::Region": region}
+    return apply_parameters(transform_template(read_template()), **parameters)["Resources"]  # type: ignore[no-any-return]
 
 
 def resolve(value: Any, region: str) -> str:
@@ -163,9 +164,15 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(params=REGIONS)
+@pytest.fixture(params=REGIONS, scope="module")
 def region(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+def test_page_connects_to_buckets_of_its_region(region: str, template: dict[str, Any]) -> None:
+    variables = template["ReadDocsFunction"]["Properties"]["Environment"]["Variables"]
+    host = "s3.amazonaws.com" if region == "us-east-1" else f"s3.{region}.amazonaws.com"
+    assert resolve(variables["DOWNLOAD_ORIGINS"], region) == f"https://*.{host}"
 
 
 @pytest.fixture

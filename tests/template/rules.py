@@ -512,7 +512,8 @@ def check_environment(template: Template) -> list[str]:
             target = find_target(value)
             if (target is None and isinstance(value, str)) or value == {"Ref": "AWS::StackName"}:
                 continue
-            if isinstance(value, dict) and set(re.findall(r"\$\{(.*?)\}", str(value.get("Fn::Sub")))) == REGION:
+            names = set(re.findall(r"\$\{(.*?)\}", str(value.get("Fn::Sub")))) if isinstance(value, dict) else set()
+            if names and names <= REGION:
                 continue
             kind = template["Resources"].get(target, {}).get("Type")
             wanted = next((kind for end, kind in ENVIRONMENT_TYPES.items() if f"_{variable}".endswith(end)), None)

@@ -165,7 +165,8 @@ def _check_reference(name: str) -> None:
 
 def apply_parameters(template: Template, **parameters: str) -> Template:
     """Return a transformed template with its conditions resolved for these parameters, the others at their defaults."""
-    values = {name: parameter.get("Default") for name, parameter in template["Parameters"].items()} | parameters
+    defaults = {name: parameter.get("Default") for name, parameter in template["Parameters"].items()}
+    values = {"AWS::Region": "eu-central-1", **defaults, **parameters}
     conditions = template["Conditions"]
 
     def choose(value: Any) -> Any:

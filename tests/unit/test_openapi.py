@@ -200,7 +200,7 @@ def test_page_says_what_it_is_and_where_to_get_a_key(document: dict[str, Any], d
 
 @pytest.fixture
 def download_origins(monkeypatch: pytest.MonkeyPatch) -> str:
-    origins = "https://*.s3.eu-west-1.amazonaws.com https://*.s3.amazonaws.com"
+    origins = "https://*.s3.eu-west-1.amazonaws.com"
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     monkeypatch.setenv("DOWNLOAD_ORIGINS", origins)
     return origins

@@ -140,7 +140,7 @@ async def send_response(send: Send, status: int, headers: dict[str, str], body: 
     try:
         for chunk in body.read_chunks():
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            # Other requests, and the end of this one.
+            # Let other requests run, and detect the end of this one.
             await asyncio.sleep(0)
             if disconnected.done():
                 return
@@ -187,7 +187,7 @@ def write_file(path: str, data: Any, *, text: bool = False) -> None:
         with partial.open("wb") as file:
             file.writelines(data.read_chunks())
     partial.replace(path)
-    # Still there if both were links of the same file.
+    # A rename does nothing if both names are links of the same file.
     partial.unlink(missing_ok=True)
 
 
@@ -209,7 +209,7 @@ def replace_code(module: ModuleType, function: str, replacements: Mapping[str, s
     source = inspect.getsource(getattr(module, function))
     for old, new in replacements.items():
         if source.count(old) != 1:
-            raise RuntimeError(f"This version of MiniStack has another {function}: it has no single {old!r}.")
+            raise RuntimeError(f"Unsupported MiniStack version: {function} does not contain {old!r} exactly once.")
         source = source.replace(old, new)
     exec(compile(source, module.__file__ or "", "exec"), module.__dict__)  # noqa: S102
 
@@ -232,7 +232,7 @@ def store_objects_on_disk() -> None:
         "_complete_multipart_upload",
         {
             'b"".join(combined_parts)': "_join_parts(combined_parts)",
-            # Known since the part was uploaded. MiniStack handles no other request meanwhile.
+            # The ETag is the digest of the part. MiniStack handles no other request while it computes a digest.
             'hashlib.md5(stored["body"]).digest()': """bytes.fromhex(stored["etag"].strip('"'))""",
         },
     )
@@ -267,7 +267,7 @@ def find_api(stage: str) -> str | None:
 
 
 def report_full_disk(application: Application) -> Application:
-    """Return an application that answers a request whose body does not fit on the disk with 507."""
+    """Return an application that responds with 507 to a request whose body does not fit on the disk."""
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
         receive_event.set(receive)

@@ -10,7 +10,7 @@ from modelhaul.domain import errors
 
 _TASK_REMEDIES: Mapping[type[errors.PermanentError], str] = {
     errors.InvalidReferenceError: "Rename the file or directory that the message names, or exclude it with an ignore "
-    "pattern. Then submit the import again.",
+    "pattern if the model is from the Hub or GitHub. Then submit the import again.",
     errors.ModelNotFoundError: "Check that the model still exists under this name. If it is private, ask an operator "
     "to configure a token with read access.",
     errors.RevisionNotFoundError: "Import an existing branch, tag or commit that has files.",
@@ -22,13 +22,14 @@ _TASK_REMEDIES: Mapping[type[errors.PermanentError], str] = {
     errors.DeletionInProgressError: "Wait a few minutes until the deletion ends, and submit the import again.",
     errors.ImportCancelledError: "Submit the import again to restart it. Verified files are reused.",
     errors.FileMissingError: "Ask the owner of the repository to upload the file, or import another revision.",
-    errors.FileTooLargeError: "Ask the owner of the repository to split the file, or exclude the file with an ignore "
-    "pattern.",
+    errors.FileTooLargeError: "Ask the owner of the model to split the file. If the model is from the Hub or GitHub, "
+    "you can also exclude the file with an ignore pattern.",
     errors.EmptyModelError: "Import a revision that has files.",
     errors.RequiredFilesError: "Import a revision that has these files. If the repository is yours, add the files. If "
     "it is not a model, import another repository.",
-    errors.InvalidModelError: "If the model is yours, correct or add the files that the message names. Otherwise "
-    "import another revision, or exclude the files with ignore patterns. Then submit the import again.",
+    errors.InvalidModelError: "If the model is yours, correct or add the files that the message names. If it is from "
+    "the Hub or GitHub, you can also import another revision, or exclude the files with ignore patterns. Then submit "
+    "the import again.",
     errors.UnsafeModelError: "Import the model in safetensors format (scikit-learn: skops), or exclude the unsafe file "
     "(with an ignore pattern, or leave it out of the archive). If you trust the file, ask an operator to set "
     "PicklePolicy to warn.",

@@ -235,14 +235,14 @@ class TestWait:
         task = claim(database, sweeps=3)
         clock.now = START + 5
         for waiting in (self.WAITING, replace(self.WAITING, attempt=5)):
-            database.tasks.record_wait(task.id, waiting, stages={Stage.PLANNING}, check_at=START + 700)
+            assert database.tasks.record_wait(task.id, waiting, stages={Stage.PLANNING}, check_at=START + 700)
             assert read_task(database, task.id) == replace(
                 task, waiting=waiting, waiting_stage=Stage.PLANNING, check_at=START + 700, updated_at=at(START + 5)
             )
 
     def test_does_not_bring_the_check_forward(self, database: Database) -> None:
         task = claim(database, check_at=START + 900)
-        database.tasks.record_wait(task.id, self.WAITING, stages={Stage.PLANNING}, check_at=START + 700)
+        assert database.tasks.record_wait(task.id, self.WAITING, stages={Stage.PLANNING}, check_at=START + 700)
         found = read_task(database, task.id)
         assert (found.waiting, found.check_at) == (self.WAITING, START + 900)
 
@@ -261,9 +261,9 @@ class TestWait:
         for task in (planning, ended):
             before = read_task(database, task.id)
             stages = {Stage.UPLOADING, Stage.TRANSFERRING}
-            database.tasks.record_wait(task.id, self.WAITING, stages=stages, check_at=START + 700)
+            assert not database.tasks.record_wait(task.id, self.WAITING, stages=stages, check_at=START + 700)
             assert read_task(database, task.id) == before
-        database.tasks.record_wait("unknown", self.WAITING, stages={Stage.PLANNING}, check_at=START + 700)
+        assert not database.tasks.record_wait("unknown", self.WAITING, stages={Stage.PLANNING}, check_at=START + 700)
         assert database.tasks.find_task("unknown") is None
 
 

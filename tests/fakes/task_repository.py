@@ -104,13 +104,15 @@ class InMemoryTaskRepository(TaskRepository):
             if task is not None and task_id in self._tables.watched and task.check_at < check_at:
                 self._tables.write_task(task, check_at=check_at, sweeps=task.sweeps if sweeps is None else sweeps)
 
-    def record_wait(self, task_id: str, waiting: Waiting, *, stages: Collection[Stage], check_at: float) -> None:
+    def record_wait(self, task_id: str, waiting: Waiting, *, stages: Collection[Stage], check_at: float) -> bool:
         with self._tables.lock:
             task = self._tables.tasks.get(task_id)
-            if task is not None and task.stage in stages:
-                self._tables.write_task(
-                    task, waiting=waiting, waiting_stage=task.stage, check_at=max(task.check_at, check_at)
-                )
+            if task is None or task.stage not in stages:
+                return False
+            self._tables.write_task(
+                task, waiting=waiting, waiting_stage=task.stage, check_at=max(task.check_at, check_at)
+            )
+            return True
 
     def list_due(self, now: float, limit: int) -> list[Task]:
         with self._tables.lock:

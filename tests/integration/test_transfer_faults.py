@@ -74,6 +74,9 @@ PASSING = {
     "Content-Length too large": middle(FaultKind.WRONG_CONTENT_LENGTH, by_bytes=1000),
     "signed URL expired": middle(FaultKind.EXPIRED_URL),
     "compressed, range ignored": middle(FaultKind.GZIP),
+    "long answer for a small file": Fault(
+        kind=FaultKind.LONG_ANSWER, origin="resolve", path="config.json", times=1, by_bytes=1000
+    ),
 }
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Barrier, Thread
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from modelhaul.domain.digests import Algorithm, Digest
 from modelhaul.domain.errors import (
+    ContentMismatchError,
     FileMissingError,
     ImportInProgressError,
     LeaseLostError,
@@ -35,7 +36,7 @@ from modelhaul.imports.sweep import MAX_SWEEPS
 from modelhaul.inspection import gate
 from modelhaul.transfer.policy import TransferPolicy
 from tests.fakes.deployment import MAX_OUTAGE, PART_SIZE, Deployment
-from tests.fakes.model_source import InMemoryModelSource
+from tests.fakes.model_source import InMemoryModelSource, InMemoryStream
 from tests.weights import wrap_weights
 
 NAME = "org/tiny"
@@ -248,7 +249,7 @@ def test_an_outage_that_does_not_end_fails_the_import_after_hours(path: str) -> 
     task = import_model(deployment)
     assert task.error is not None
     assert task.error.type == "outage"
-    assert "did not respond for 6" in task.error.detail
+    assert "No successful response from the source for 6" in task.error.detail
     assert "503" in task.error.detail
     assert MAX_OUTAGE <= deployment.clock.now - started < MAX_OUTAGE + 600
     assert deployment.metrics.values["Retries"] == 0
@@ -847,6 +848,77 @@ def test_a_second_large_file_that_fails_is_retried_at_once(error: Exception, tim
     assert import_model(deployment).status is TaskStatus.DONE
     assert deployment.clock.now - started < 60
     assert deployment.metrics.values["Retries"] == 1
+
+
+@pytest.mark.parametrize("path", ["config.json", "model.safetensors"])
+def test_an_error_keeps_its_reason_if_the_lease_cannot_be_given_back(path: str) -> None:
+    deployment, source = make_deployment()
+    source.on_read = fail_times(FileMissingError(f"{path} is gone at its source"), 10, path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StorageUnavailableError("DynamoDB request failed (ThrottlingException).")
+
+    deployment.database.leases.release_lease = refuse  # type: ignore[method-assign]
+    error = import_model(deployment).error
+    assert error is not None
+    assert error.type == "file-missing"
+    assert "OutageWaits" not in deployment.metrics.values
+
+
+def test_a_source_that_is_down_gets_one_request_for_each_attempt_at_a_large_file() -> None:
+    """Reconnects take most of a minute, in which the files that wait would occupy all functions."""
+    deployment, source = make_deployment({"model.safetensors": WEIGHTS}, policy=TransferPolicy(function_bytes=2**40))
+    open_range, requests, is_down = source.open_range, [0], True
+    odd_responses = [ContentMismatchError("huggingface.co sent more bytes than the file has")]
+
+    def count(*arguments: Any) -> InMemoryStream:
+        requests[0] += 1
+        if is_down:
+            raise SourceUnavailableError("huggingface.co refused the connection")
+        if odd_responses:
+            raise odd_responses.pop()
+        return open_range(*arguments)
+
+    source.open_range = count  # type: ignore[method-assign,assignment]
+    task = deployment.submit(NAME)
+    counts: list[int] = []
+    while len(counts) < 5:
+        deployment.clock.now = max(deployment.clock.now, deployment.queue.next_due or 0)
+        for message in deployment.receive():
+            before = requests[0]
+            deployment.deliver(message)
+            counts += [requests[0] - before] if isinstance(message, TransferFiles) else []
+    assert counts == [4, 1, 1, 1, 1]
+    is_down = False
+    source.on_read = fail_times(SourceUnavailableError("huggingface.co closed the connection"), 2)
+    deployment.run()
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+    assert deployment.metrics.values["OutageWaits"] == 5, "broken connections are opened again"
+
+
+def test_a_cleanup_that_is_retried_postpones_the_sweep() -> None:
+    deployment, source = make_deployment()
+    delete, is_down = deployment.store.delete, True
+
+    def refuse(keys: Iterable[str]) -> None:
+        if is_down:
+            raise StorageUnavailableError("S3 DeleteObjects failed (SlowDown).")
+        delete(keys)
+
+    deployment.store.delete = refuse  # type: ignore[method-assign]
+    task = deployment.submit(NAME)
+    while deployment.metrics.values["OutageWaits"] < 9:
+        deployment.clock.now = max(deployment.clock.now, deployment.queue.next_due or 0)
+        for message in deployment.receive():
+            deployment.deliver(message)
+    done = deployment.find_task(task.id)
+    assert done.status is TaskStatus.DONE
+    assert done.waiting is None
+    assert done.check_at > (deployment.queue.next_due or 0), "the sweep sends no second message"
+    is_down = False
+    deployment.sweep_until_quiet()
+    assert deployment.metrics.values["SweepRecoveries"] == 0
+    deployment.check_promises(expect(source))
 
 
 def test_what_cannot_be_tidied_up_at_once_is_left_to_the_sweep() -> None:

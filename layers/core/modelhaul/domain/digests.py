@@ -199,5 +199,6 @@ class FileHasher:
             )
         raise DigestMismatchError(
             f"Checksum mismatch for {path}: received {algorithm} {found}, expected {self.expected.value}.",
+            expected=str(self.expected),
             found=str(Digest(algorithm, found)),
         )

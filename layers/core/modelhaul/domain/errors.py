@@ -39,7 +39,7 @@ ModelhaulError
 │   ├── SourceRefusedError         the source rejects a request with a status that does not mean "try later"
 │   ├── ContentMismatchError       the source serves other content than it lists
 │   ├── RetriesExhaustedError      a step failed four times
-│   ├── OutageError                a source or an AWS service did not respond for SourceOutageHours
+│   ├── OutageError                no successful response from a source or an AWS service for SourceOutageHours
 │   ├── StepCrashedError           a function crashed four times on one message
 │   └── ImportStalledError         no progress for about 23 hours
 └── TransientError                 retried with back-off: at most three times a step, or for hours if `is_outage`
@@ -339,12 +339,13 @@ class SourceChangedError(TransientError):
 
 
 class DigestMismatchError(TransientError):
-    """`found` is the digest of the received bytes, as `str(Digest)` gives it."""
+    """`expected` is the published digest, `found` that of the received bytes, both as `str(Digest)` gives them."""
 
     type = "digest-mismatch"
 
-    def __init__(self, detail: str, *, found: str) -> None:
+    def __init__(self, detail: str, *, expected: str, found: str) -> None:
         super().__init__(detail)
+        self.expected = expected
         self.found = found
 
 

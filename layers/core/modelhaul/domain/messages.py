@@ -13,8 +13,10 @@ class FailureKind(StrEnum):
 
 
 class Failures(BaseModel):
-    """The last attempts, if all of them failed for the same kind of reason. `since`: end of the first one, in epoch
-    seconds. `count`: their number.
+    """The attempts since the last progress. All of them failed, the last one for the reason `kind`.
+
+    `since`: end of the first one, in epoch seconds. `count`: their number. `outage_since` and `outages` are the same
+    for those that failed because of an outage.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -22,11 +24,13 @@ class Failures(BaseModel):
     kind: FailureKind
     since: float
     count: int = Field(ge=1)
+    outage_since: float | None = None
+    outages: int = Field(default=0, ge=0)
 
 
 class _Message(BaseModel):
-    """`attempt` starts at 1. A wait for a rate limit increases `waited` (seconds) instead, and a wait for the end of an
-    outage only `failures`. `mismatches` are the wrong digests of received files.
+    """`attempt` starts at 1. Waits for a rate limit or for the end of an outage increase only `failures`. `mismatches`
+    are the expected and the found digests of files that were received with wrong content.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,9 +38,8 @@ class _Message(BaseModel):
     version: Literal[1] = 1
     task_id: str
     attempt: int = Field(default=1, ge=1)
-    waited: float = Field(default=0, ge=0)
     failures: Failures | None = None
-    mismatches: tuple[str, ...] = ()
+    mismatches: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_first_attempt(self) -> bool:
@@ -45,7 +48,7 @@ class _Message(BaseModel):
 
     def reset_counts(self) -> Self:
         """Return the message that continues after progress: attempts and waits count from the start."""
-        return self.model_copy(update={"attempt": 1, "waited": 0.0, "failures": None})
+        return self.model_copy(update={"attempt": 1, "failures": None})
 
 
 class AcceptArchive(_Message):

@@ -39,7 +39,7 @@ from modelhaul.ports.tasks import TaskRepository
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 4  # the first attempt and three retries
-MAX_WAITED = 24 * 3600.0  # seconds that one message may wait for rate limits in total
+MAX_WAITED = 24 * 3600.0  # seconds that one message may wait without progress, for any reason
 _MAX_DELAY = 900.0  # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 _BASE_DELAY = 5.0
 _FACTOR = 4.0
@@ -110,56 +110,67 @@ def decide_retry(
     message = message.model_copy(update={"failures": failures})
     match failures.kind:
         case FailureKind.RATE_LIMIT:
-            return _wait_for_limit(message, error, failures)
+            return _wait_for_limit(message, error, failures, waited=now - failures.since)
         case FailureKind.OUTAGE:
-            return _wait_for_response(message, error, failures, waited=now - failures.since, max_outage=max_outage)
+            return _wait_for_response(message, error, failures, now=now, max_outage=max_outage)
         case FailureKind.STEP:
             return _retry_step(message, error, failures)
 
 
 def _count_failure(message: Message, error: ModelhaulError, now: float) -> Failures:
-    """Return the message's failures and this one. They start again if the last one was of another kind."""
+    """Return the message's failures and this one."""
     kind = FailureKind.STEP
     if isinstance(error, RateLimitedError):
         kind = FailureKind.RATE_LIMIT
     elif isinstance(error, TransientError) and error.is_outage:
         kind = FailureKind.OUTAGE
     last = message.failures
-    if last is None or last.kind is not kind:
-        return Failures(kind=kind, since=now, count=1)
-    return Failures(kind=kind, since=last.since, count=last.count + 1)
+    failures = Failures(kind=kind, since=now, count=1)
+    if last is not None:
+        failures = last.model_copy(update={"kind": kind, "count": last.count + 1})
+    if kind is FailureKind.OUTAGE:
+        changes = {"outage_since": failures.outage_since or now, "outages": failures.outages + 1}
+        failures = failures.model_copy(update=changes)
+    return failures
 
 
-def _wait_for_limit(message: Message, error: ModelhaulError, failures: Failures) -> Retry | Fail:
+def _wait_for_limit(message: Message, error: ModelhaulError, failures: Failures, *, waited: float) -> Retry | Fail:
+    if waited >= MAX_WAITED:
+        return Fail(
+            RetriesExhaustedError(f"The rate limit is still exceeded after 24 hours. Last error: {error.detail}")
+        )
     requested = _read_retry_after(error)
     # At least a second, and with jitter: many functions that wait must not retry at the same moment.
     wait = min(_MAX_DELAY, max(1.0, _DEFAULT_RATE_LIMIT_DELAY if requested is None else requested))
     delay = min(_MAX_DELAY, wait * random.uniform(1.0, 1.1))  # noqa: S311 - jitter
-    waited = message.waited + delay
-    if waited > MAX_WAITED:
-        return Fail(
-            RetriesExhaustedError(f"The rate limit is still exceeded after 24 hours. Last error: {error.detail}")
-        )
-    return Retry(message.model_copy(update={"waited": waited}), delay, failures)
+    return Retry(message, delay, failures)
 
 
 def _wait_for_response(
-    message: Message, error: ModelhaulError, failures: Failures, *, waited: float, max_outage: float
+    message: Message, error: ModelhaulError, failures: Failures, *, now: float, max_outage: float
 ) -> Retry | Fail:
+    waited = now - (failures.outage_since or now)
     if waited >= max_outage:
-        service = "AWS" if isinstance(error, StorageUnavailableError) else "The source"
-        return Fail(OutageError(f"{service} did not respond for {waited / 3600:.1f} hours. Last error: {error.detail}"))
+        service = "AWS" if isinstance(error, StorageUnavailableError) else "the source"
+        return Fail(
+            OutageError(
+                f"No successful response from {service} for {waited / 3600:.1f} hours. Last error: {error.detail}"
+            )
+        )
+    if now - failures.since >= MAX_WAITED:
+        return Fail(RetriesExhaustedError(f"No progress for 24 hours. Last error: {error.detail}"))
     # The exponent is limited, because a large power is not a float.
-    wait = min(_MAX_OUTAGE_WAIT, _BASE_DELAY * _OUTAGE_FACTOR ** min(failures.count - 1, 10))
+    wait = min(_MAX_OUTAGE_WAIT, _BASE_DELAY * _OUTAGE_FACTOR ** min(failures.outages - 1, 10))
     delay = wait * random.uniform(0.8, 1.0)  # noqa: S311 - jitter
     return Retry(message, min(_MAX_DELAY, max(delay, _read_retry_after(error) or 0.0)), failures)
 
 
 def _retry_step(message: Message, error: ModelhaulError, failures: Failures) -> Retry | Fail:
     if isinstance(error, DigestMismatchError):
-        if error.found in message.mismatches:
+        mismatch = (error.expected, error.found)
+        if mismatch in message.mismatches:
             return Fail(ContentMismatchError(f"{error.detail} The source sent the same wrong content twice."))
-        message = message.model_copy(update={"mismatches": (*message.mismatches, error.found)})
+        message = message.model_copy(update={"mismatches": (*message.mismatches, mismatch)})
     if isinstance(message, TransferFiles) and isinstance(
         error, DigestMismatchError | SourceChangedError | UploadGoneError
     ):
@@ -296,6 +307,7 @@ class StepRunner:
                 next_attempt=datetime.fromtimestamp(now + retry.delay, UTC),
                 recorded_at=datetime.fromtimestamp(now, UTC),
             )
-            self.tasks.record_wait(message.task_id, waiting, stages=_STAGES[message.kind], check_at=check_at)
+            if not self.tasks.record_wait(message.task_id, waiting, stages=_STAGES[message.kind], check_at=check_at):
+                self.tasks.postpone_check(message.task_id, check_at=check_at)  # the task has ended, but is cleaned up
         except StorageUnavailableError as storage_error:
             logger.warning("wait not recorded", extra={"task_id": message.task_id, "detail": storage_error.detail})

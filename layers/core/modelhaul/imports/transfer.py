@@ -6,11 +6,11 @@ Files that are done are skipped. Content that is already stored is copied within
 import logging
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from modelhaul.domain.errors import LeaseLostError, ModelhaulError, StalledTransferError, TaskEndedError
 from modelhaul.domain.files import FileCounts
-from modelhaul.domain.messages import TransferFiles
+from modelhaul.domain.messages import FailureKind, TransferFiles
 from modelhaul.domain.models import ModelRoots
 from modelhaul.domain.tasks import Stage, Task
 from modelhaul.imports.dispatch import CHECK_AFTER, publish_if_complete
@@ -124,6 +124,7 @@ class Transferrer:
             SmallFileBatch(
                 session=session, reuse=reuse, checks=checks, store=self.store, source=source, policy=self.policy
             ).transfer(small)
+        is_outage = message.failures is not None and message.failures.kind is FailureKind.OUTAGE
         opener = LargeFileOpener(
             group=session.group,
             owner=session.owner,
@@ -132,7 +133,7 @@ class Transferrer:
             source=source,
             clock=self.clock,
             remaining=session.remaining,
-            settings=self.settings,
+            settings=replace(self.settings, is_outage=is_outage),
             create_transfer=self.create_transfer,
         )
         kept = KeptUploads(session, self.content, self.segments, self.uploads)

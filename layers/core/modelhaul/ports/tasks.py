@@ -62,10 +62,11 @@ class TaskRepository(Protocol):
         No-op if the check is already later.
         """
 
-    def record_wait(self, task_id: str, waiting: Waiting, *, stages: Collection[Stage], check_at: float) -> None:
+    def record_wait(self, task_id: str, waiting: Waiting, *, stages: Collection[Stage], check_at: float) -> bool:
         """Record that a step waits, and postpone the sweep's check. No-op unless the task is at one of the stages.
 
-        An earlier wait is replaced. A check that is already later is kept.
+        An earlier wait is replaced. A check that is already later is kept. Return whether the task is at one of the
+        stages.
         """
 
     def list_due(self, now: float, limit: int) -> list[Task]:

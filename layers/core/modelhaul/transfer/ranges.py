@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from modelhaul.domain.errors import (
     ContentMismatchError,
+    ModelhaulError,
     RateLimitedError,
     SourceChangedError,
     SourceUnavailableError,
@@ -91,6 +92,10 @@ class _Span:
     end: int
 
 
+def _is_outage(error: ModelhaulError) -> bool:
+    return isinstance(error, TransientError) and error.is_outage
+
+
 @dataclass(slots=True)
 class RangeReader:
     """One connection: fills parts, and reconnects when the response breaks."""
@@ -106,8 +111,8 @@ class RangeReader:
         SourceChangedError, RateLimitedError, and the last error of the source when all reconnects have failed. A
         ContentMismatchError also has reconnects: a single response can be wrong.
         """
-        stopping, settings = self.connections.stopping, self.connections.settings
-        failures = 0
+        connections, failures = self.connections, 0
+        stopping, settings = connections.stopping, connections.settings
         while part.filled < part.size and not stopping.is_set():
             try:
                 received = self._read(part)
@@ -116,11 +121,13 @@ class RangeReader:
                     return
                 if isinstance(error, RateLimitedError | SourceChangedError) or failures == settings.reconnects:
                     raise
+                if settings.is_outage and not connections.is_open and _is_outage(error):
+                    raise
                 self.close()
                 logger.info(
                     "connection interrupted; reconnecting",
                     extra={
-                        "path": self.connections.file.path,
+                        "path": connections.file.path,
                         "offset": part.start + part.filled,
                         "detail": error.detail,
                     },
@@ -129,7 +136,7 @@ class RangeReader:
                 failures += 1
                 continue
             part.filled += received
-            self.connections.received += received
+            connections.received += received
             on_received(part)
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from modelhaul.domain.errors import StorageUnavailableError, TaskEndedError
+from modelhaul.domain.errors import ModelhaulError, StorageUnavailableError, TaskEndedError
 from modelhaul.domain.files import FileCounts, FileGroup, FileRecord
 from modelhaul.domain.tasks import Task
 from modelhaul.ports.clock import Clock
@@ -67,8 +67,14 @@ class TransferSession:
         return min(_MAX_SCAN_SECONDS, self.remaining() - _AFTER_SCAN_SECONDS)
 
     def release(self) -> None:
-        """Release the lease, so that another function can lease the group immediately."""
-        self.leases.release_lease(self.group.plan_id, self.group.number, owner=self.owner)
+        """Release the lease, so that another function can lease the group immediately.
+
+        An error is only logged, so that it does not replace the reason for the release.
+        """
+        try:
+            self.leases.release_lease(self.group.plan_id, self.group.number, owner=self.owner)
+        except ModelhaulError as error:  # the lease expires
+            logger.warning("lease not released", extra={"task_id": self.task.id, "detail": error.detail})
 
     def confirm(self) -> None:
         self._renew(until=self.clock())

@@ -22,8 +22,9 @@ def choose_part_size(size: int) -> int:
 class StreamSettings:
     """Rates are bytes per second, times seconds, sizes bytes.
 
-    A broken connection is reopened at most `reconnects` times for each part, first after `reconnect_delay`. `span` is
-    the maximum size of one GET: each GET of a large file costs a resolver request, but some hosts reject very large
+    A broken connection is reopened at most `reconnects` times for each part, first after `reconnect_delay`. In an
+    outage (`is_outage`), the first request is not repeated if it fails: it decides whether the outage has ended. `span`
+    is the maximum size of one GET: each GET of a large file costs a resolver request, but some hosts reject very large
     ranges. A segment has as many parts as there are `buffers`. A function that waits for the hash state at the start of
     its segment reads the progress every `poll`, or less often if other segments are between. It waits for `patience` at
     most, and leaves the file if another function leads its transfer. A function that joins a transfer waits for `join`
@@ -41,6 +42,7 @@ class StreamSettings:
     span: int = 8 * 1024 * MIB
     reconnects: int = 3
     reconnect_delay: float = 0.5
+    is_outage: bool = False
     heartbeat: float = 20.0
     progress: float = 2.5
     poll: float = 0.05

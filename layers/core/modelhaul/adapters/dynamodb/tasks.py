@@ -158,7 +158,7 @@ class DynamoDBTaskRepository(TaskRepository):
         update_item(self._tasks(task_id), actions, TaskItem.watch.exists() & (TaskItem.check_at < check_at))
 
     @translate_errors()
-    def record_wait(self, task_id: str, waiting: Waiting, *, stages: Collection[Stage], check_at: float) -> None:
+    def record_wait(self, task_id: str, waiting: Waiting, *, stages: Collection[Stage], check_at: float) -> bool:
         item = self._tasks(task_id)
         actions = [
             TaskItem.updated_at.set(to_moment(self._clock())),
@@ -167,8 +167,9 @@ class DynamoDBTaskRepository(TaskRepository):
         ]
         is_at_stage = TaskItem.stage.is_in(*stages)
         postponed = [*actions, TaskItem.check_at.set(check_at)]
-        if not update_item(item, postponed, is_at_stage & (TaskItem.check_at < check_at)):
-            update_item(item, actions, is_at_stage)
+        return update_item(item, postponed, is_at_stage & (TaskItem.check_at < check_at)) or update_item(
+            item, actions, is_at_stage
+        )
 
     @translate_errors()
     def list_due(self, now: float, limit: int) -> list[Task]:

@@ -389,7 +389,7 @@ class TestConflict:
         assert segments.take_over_upload(KEY, hashed, NEXT_KEY)
         hashed = hashed.hand_over(KEY)[0]
         dynamodb.inject(TRANSACTION, conflict, times=1000)
-        with pytest.raises(StorageUnavailableError, match="too many conflicting writes"):
+        with pytest.raises(StorageUnavailableError, match="DynamoDB write failed"):
             segments.replace_upload(KEY, hashed, replace(hashed, version=4), PARTS)
 
     def test_is_tried_again(self, database: Database, dynamodb: MotoDynamoDB) -> None:
@@ -410,7 +410,7 @@ class TestConflict:
         dynamodb.inject("UpdateItem", lambda *_: refuse(400, "TransactionConflictException"), times=20)
         assert builders.lease(database, task).lease_until == builders.START + 90
         dynamodb.inject("UpdateItem", lambda *_: refuse(400, "TransactionConflictException"), times=100)
-        with pytest.raises(StorageUnavailableError, match="too many conflicting writes"):
+        with pytest.raises(StorageUnavailableError, match="DynamoDB write failed"):
             database.tasks.start_stage(task.id, Stage.PUBLISHING, check_at=builders.START)
 
     @pytest.mark.slow
@@ -450,19 +450,33 @@ class TestConflict:
             step()
         assert database.files.record_copied(plan_id, []) == FileCounts(1, 1000, 0, 1)
         dynamodb.inject("BatchWriteItem", throttle, times=1000)
-        with pytest.raises(StorageUnavailableError, match="too many conflicting writes"):
+        with pytest.raises(StorageUnavailableError, match="DynamoDB write failed"):
             database.files.put_groups("other#0", [[file]])
         dynamodb.reset()
         dynamodb.inject(TRANSACTION, throttle, times=1000)
-        with pytest.raises(StorageUnavailableError, match="too many conflicting writes"):
+        with pytest.raises(StorageUnavailableError, match="DynamoDB write failed"):
             builders.claim(database)
         assert dynamodb.count(TRANSACTION) <= 3 * 8, "whoever submits does not wait that long"
 
-    def test_without_end_is_an_error(self, database: Database, dynamodb: MotoDynamoDB) -> None:
+    def test_without_end_is_an_outage(self, database: Database, dynamodb: MotoDynamoDB) -> None:
         dynamodb.inject(TRANSACTION, conflict, times=100)
-        with pytest.raises(StorageUnavailableError, match="too many conflicting writes"):
+        with pytest.raises(StorageUnavailableError, match=r"DynamoDB write failed \(TransactionConflict\)") as caught:
             builders.claim(database)
+        assert caught.value.is_outage
         assert dynamodb.count(TRANSACTION) == 8
+
+    @pytest.mark.parametrize("code", ["ValidationError", "ItemCollectionSizeLimitExceeded"])
+    def test_with_an_error_that_lasts_is_not_tried_again(
+        self, database: Database, dynamodb: MotoDynamoDB, code: str
+    ) -> None:
+        reasons = [{"Code": code}, {"Code": "TransactionConflict"}]
+        dynamodb.inject(
+            TRANSACTION, lambda *_: refuse(400, "TransactionCanceledException", CancellationReasons=reasons), times=100
+        )
+        with pytest.raises(StorageUnavailableError, match=rf"DynamoDB write failed \(.*{code}") as caught:
+            builders.claim(database)
+        assert not caught.value.is_outage
+        assert dynamodb.count(TRANSACTION) == 1
 
     def test_with_the_winning_claim_is_import_in_progress(self, database: Database, dynamodb: MotoDynamoDB) -> None:
         model = builders.make_model()

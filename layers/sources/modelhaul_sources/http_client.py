@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,7 +92,8 @@ class HttpClient:
         """Send a request and follow redirects to allowed hosts with the same method.
 
         `own_headers` and `json` are sent to the first origin only. Raises UntrustedHostError, SourceUnavailableError,
-        or UnexpectedResponseError for too many redirects or a redirect that sends `json` to a different origin.
+        or UnexpectedResponseError for an invalid TLS certificate, too many redirects, or a redirect that sends `json`
+        to a different origin.
         """
         origin = first_origin = self._policy.check_url(url)
         own_headers = dict(own_headers)
@@ -144,7 +146,10 @@ class HttpClient:
         except requests.Timeout as error:
             reason = f"did not respond in time ({type(error).__name__})"
         except requests.exceptions.SSLError as error:
-            reason = f"has no valid TLS certificate, or closed the connection ({type(error).__name__})"
+            if _is_certificate_error(error):
+                invalid = f"{describe_url(url)} has no valid TLS certificate."
+                raise UnexpectedResponseError(invalid) from None
+            reason = f"closed the TLS connection ({type(error).__name__})"
         except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError) as error:
             # urllib3 and http.client raise the last four themselves for some malformed responses.
             reason = f"cannot be reached, or sent an invalid response ({type(error).__name__})"
@@ -157,15 +162,26 @@ def describe_url(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
+def _is_certificate_error(error: BaseException) -> bool:
+    """Return whether an invalid certificate caused the error."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
+
+
 def create_retryable_error(url: str, status: int, headers: Mapping[str, str]) -> ModelhaulError | None:
     """Return RateLimitedError for 429, SourceUnavailableError for 408, 425 and 5xx, else None.
 
+    501 and 505 are UnexpectedResponseErrors: the server works, but does not support the request.
     `url` is the text for the message. The errors have the waiting time from the headers.
     """
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return RateLimitedError(
             f"{url} responded with status {status} (rate limit exceeded).", retry_after=read_retry_after(headers)
         )
+    if status in (HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED):
+        return UnexpectedResponseError(f"{url} responded with status {status}.")
     if status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY) or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return SourceUnavailableError(
             f"{url} responded with status {status}.", retry_after=read_retry_after(headers, rate_limit=False)

@@ -262,7 +262,9 @@ def _create_object_error(code: int, text: str, path: str) -> ModelhaulError:
                 "repository's contents."
             )
         case _:
-            return create_status_error(f"The LFS server responded with error {code} for {path}.", code)
+            return create_retryable_error(f"The LFS server (object {path})", code, {}) or create_status_error(
+                f"The LFS server responded with error {code} for {path}.", code
+            )
 
 
 def _create_quota_error(name: str) -> SourceQuotaError:

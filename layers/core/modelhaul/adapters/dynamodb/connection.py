@@ -50,17 +50,27 @@ class CancelledError(Exception):
 
     def __init__(self, codes: Sequence[str | None] = ()) -> None:
         super().__init__()
-        self._codes = codes
+        self._codes = {code for code in codes if code is not None}
 
     @property
     def is_busy(self) -> bool:
-        """Return whether the write was throttled, or conflicts with another transaction."""
-        return not (_THROTTLES | _CONFLICTS).isdisjoint(self._codes)
+        """Return whether the write was throttled, or conflicts with another transaction, and a retry may help."""
+        return not self.is_permanent and not (_THROTTLES | _CONFLICTS).isdisjoint(self._codes)
+
+    @property
+    def is_permanent(self) -> bool:
+        """Return whether a retry does not help, for example because of a ValidationError."""
+        return not self._codes <= _THROTTLES | _CONFLICTS | {CONDITION_FAILED}
 
     @property
     def is_refused(self) -> bool:
         """Return whether a condition of the transaction does not hold."""
         return CONDITION_FAILED in self._codes
+
+    @property
+    def reason(self) -> str:
+        """Return DynamoDB's error codes."""
+        return ", ".join(sorted(self._codes))
 
 
 def find_code(error: PynamoDBException) -> str | None:
@@ -85,16 +95,20 @@ def retry_write[T](write: Callable[[], T], *, await_capacity: bool = False) -> T
     """Retry `write` while it is cancelled: up to 8 attempts, with pauses of less than 5 seconds in total.
 
     With `await_capacity`, a write is retried for about 30 seconds while it is throttled or conflicts with another
-    transaction. Raises StorageUnavailableError after the last attempt.
+    transaction. Raises StorageUnavailableError after the last attempt, and at once if a retry does not help.
     """
-    for attempt in range(1, _MAX_BUSY_ATTEMPTS + 1):
+    attempt = 1
+    while True:
         try:
             return write()
         except CancelledError as cancelled:
-            if attempt >= _MAX_ATTEMPTS and not (await_capacity and cancelled.is_busy):
-                break
+            limit = _MAX_BUSY_ATTEMPTS if await_capacity and cancelled.is_busy else _MAX_ATTEMPTS
+            if cancelled.is_permanent or attempt >= limit:
+                raise StorageUnavailableError(
+                    f"DynamoDB write failed ({cancelled.reason}).", is_outage=cancelled.is_busy
+                ) from cancelled
         time.sleep(random.uniform(0, min(1.0, 0.05 * 2**attempt)))  # noqa: S311 - jitter
-    raise StorageUnavailableError("DynamoDB write failed (too many conflicting writes to the same items).")
+        attempt += 1
 
 
 class _Connection(Connection):

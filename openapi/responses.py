@@ -97,9 +97,9 @@ class TaskWaiting(ResponseBody):
     detail: str
     """The last error."""
     since: datetime
-    """When the first attempt failed."""
+    """When the first attempt since the last progress failed."""
     attempt: int
-    """Number of attempts that have failed since then."""
+    """Number of failed attempts since `since`."""
     next_attempt: datetime
     """When the next attempt starts."""
 

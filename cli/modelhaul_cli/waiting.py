@@ -9,15 +9,19 @@ _AWAITED = {
     "rate-limited": "for the rate limit of the source",
     "source-unavailable": "for the source",
     "stalled-transfer": "for the source",
-    "storage-unavailable": "for AWS",
+    "storage-unavailable": "to retry a request to AWS",  # an outage, or for example AccessDenied
 }
 
 
 def describe_waiting(waiting: dict[str, Any]) -> str:
-    """Return a text such as `waiting for the source since 12:03 (ERROR)`, with the local time."""
+    """Return a text such as `waiting for the source since 12:03 (ERROR)`, with the local time.
+
+    The text has the date if it is not today.
+    """
     awaited = _AWAITED.get(waiting["reason"], "to retry a failed step")
     since = datetime.fromisoformat(waiting["since"]).astimezone()
-    return f"waiting {awaited} since {since:%H:%M} ({str(waiting['detail']).rstrip('.')})"
+    moment = f"{since:%H:%M}" if since.date() == datetime.now().astimezone().date() else f"{since:%Y-%m-%d %H:%M}"
+    return f"waiting {awaited} since {moment} ({str(waiting['detail']).rstrip('.')})"
 
 
 def describe_next_attempt(moment: str) -> str:

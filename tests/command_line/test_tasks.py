@@ -68,7 +68,7 @@ def make_waiting(reason: str = "source-unavailable", *, seconds: float = 40, att
     [
         ("source-unavailable", "for the source"),
         ("stalled-transfer", "for the source"),
-        ("storage-unavailable", "for AWS"),
+        ("storage-unavailable", "to retry a request to AWS"),
         ("rate-limited", "for the rate limit of the source"),
         ("digest-mismatch", "to retry a failed step"),
     ],
@@ -80,11 +80,18 @@ def test_status_says_what_the_task_waits_for(
     (shown,) = [line for line in command_line.run("status", TASK_ID).out.splitlines() if line.startswith("waits")]
     since = datetime(2026, 11, 24, 12, 3, tzinfo=UTC).astimezone()
     assert shown.startswith(
-        f"waits    waiting {awaited} since {since:%H:%M} (https://huggingface.co/a/b refused the connection), "
+        f"waits    waiting {awaited} since {since:%Y-%m-%d %H:%M} (https://huggingface.co/a/b refused the connection), "
     )
     assert re.search(r", next attempt in (39|40) s$", shown)
     api.tasks[TASK_ID] = [make_waiting(reason, seconds=-5)]
     assert ", next attempt now\n" in command_line.run("status", TASK_ID).out
+
+
+def test_wait_of_today_is_shown_without_the_date(api: ApiServer, command_line: CommandLine) -> None:
+    now = datetime.now().astimezone()
+    task = make_waiting()
+    api.tasks[TASK_ID] = [task | {"waiting": task["waiting"] | {"since": now.isoformat()}}]
+    assert f" since {now:%H:%M} (" in command_line.run("status", TASK_ID).out
 
 
 def test_waiting_task_is_listed_as_waiting(api: ApiServer, command_line: CommandLine) -> None:

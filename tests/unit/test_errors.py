@@ -75,5 +75,11 @@ def test_every_problem_with_a_title_of_its_own_has_a_remedy() -> None:
     assert {kind.type for kind in problems._STATUS} <= PROBLEM_REMEDIES.keys()
 
 
+def test_the_remedies_of_ended_imports_say_what_the_next_import_reuses() -> None:
+    continued = {"import-cancelled", "import-stalled", "outage", "retries-exhausted"}
+    assert {kind for kind, remedy in TASK_REMEDIES.items() if "large files are continued" in remedy} == continued
+    assert not any("Verified files" in remedy for remedy in TASK_REMEDIES.values())
+
+
 def test_remedies_are_sentences() -> None:
     assert all(re.fullmatch(r"[A-Z].*[^.]\.", remedy) for remedy in PROBLEM_REMEDIES.values())

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from modelhaul.domain import errors
 
+_REUSED = "Stored files are reused, and large files are continued."
 _TASK_REMEDIES: Mapping[type[errors.PermanentError], str] = {
     errors.InvalidReferenceError: "Rename the file or directory that the message names, or exclude it with an ignore "
     "pattern if the model is from the Hub or GitHub. Then submit the import again.",
@@ -20,7 +21,7 @@ _TASK_REMEDIES: Mapping[type[errors.PermanentError], str] = {
     errors.ModelExistsError: "Use the existing model, or delete it and submit the import again.",
     errors.ImportInProgressError: "Follow the task that the message names.",
     errors.DeletionInProgressError: "Wait a few minutes until the deletion ends, and submit the import again.",
-    errors.ImportCancelledError: "Submit the import again to restart it. Verified files are reused.",
+    errors.ImportCancelledError: f"Submit the import again to restart it. {_REUSED}",
     errors.FileMissingError: "Ask the owner of the repository to upload the file, or import another revision.",
     errors.FileTooLargeError: "Ask the owner of the model to split the file. If the model is from the Hub or GitHub, "
     "you can also exclude the file with an ignore pattern.",
@@ -52,13 +53,13 @@ _TASK_REMEDIES: Mapping[type[errors.PermanentError], str] = {
     "operator to check the source's URL in the stack parameters.",
     errors.ContentMismatchError: "Ask the owner of the repository to upload the file again, or exclude it with an "
     "ignore pattern. If the source is a mirror, ask its operator to correct its copy.",
-    errors.RetriesExhaustedError: "Submit the import again later. Verified files are reused. If the error persists, "
-    "ask an operator to search the logs for the task ID.",
+    errors.RetriesExhaustedError: f"Submit the import again later. {_REUSED} If the error persists, ask an "
+    "operator to search the logs for the task ID.",
     errors.OutageError: "Check the status page of the service that the message names, and submit the import again when "
-    "it responds. Stored files are reused, and large files are continued.",
+    f"it responds. {_REUSED}",
     errors.StepCrashedError: "Submit the import again. If the error persists, ask an operator to search the logs for "
     "the task ID.",
-    errors.ImportStalledError: "Submit the import again. Stored files are reused, and large files are continued.",
+    errors.ImportStalledError: f"Submit the import again. {_REUSED}",
 }
 
 _RETRY_LATER = "Retry the request after the number of seconds in the Retry-After header."

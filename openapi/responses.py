@@ -80,7 +80,7 @@ class TaskProgress(ResponseBody):
     bytes_total: NonNegativeInt
     """Number of bytes to import."""
     bytes_reused: NonNegativeInt
-    """Number of bytes that were copied within S3, because their content was already stored."""
+    """Number of bytes that were not transferred from the source, because they were already stored."""
     bytes_per_second: NonNegativeInt | SkipJsonSchema[None] = None
     """Average download rate from the source since the start of the transfer, in bytes per second."""
     seconds_left: NonNegativeInt | SkipJsonSchema[None] = None

@@ -135,8 +135,10 @@ def lease(database: Database, task: Task, number: int = 0, owner: str = "a") -> 
     return group
 
 
-def save(database: Database, task: Task, offset: int, *, owner: str = "a") -> FileCounts:
-    return database.leases.record_offset(find_plan(task), 0, offset, owner=owner, until=START + 120)
+def save(database: Database, task: Task, offset: int, *, owner: str = "a", continued: int = 0) -> FileCounts:
+    return database.leases.record_offset(
+        find_plan(task), 0, offset, owner=owner, until=START + 120, continued=continued
+    )
 
 
 def record(database: Database, task: Task, *records: FileRecord, number: int = 0, owner: str = "a") -> FileCounts:

@@ -157,6 +157,23 @@ class TestOffset:
         assert [save(database, task, offset).bytes_done for offset in offsets] == offsets
         assert read_group(database, task).offset == 300
 
+    def test_counts_bytes_of_ended_imports_as_reused(self, database: Database) -> None:
+        file = make_file(size=1000)
+        task = plan(database, file)
+        lease(database, task)
+        assert save(database, task, 400, continued=400) == FileCounts(bytes_done=400, bytes_reused=400)
+        assert save(database, task, 700) == FileCounts(bytes_done=700, bytes_reused=400)
+        assert read_group(database, task).continued == 400
+        assert record(database, task, make_record(task, file, check=None)) == FileCounts(0, 1000, 400)
+        assert record(database, task, make_record(task, file)) == FileCounts(1, 1000, 400)
+
+    def test_counts_nothing_as_reused_if_the_file_starts_again(self, database: Database) -> None:
+        task = plan(database, make_file(size=1000))
+        lease(database, task)
+        save(database, task, 400, continued=400)
+        assert save(database, task, 0) == FileCounts()
+        assert save(database, task, 500) == FileCounts(bytes_done=500)
+
     def test_needs_the_lease(self, database: Database) -> None:
         file = make_file()
         task = plan(database, file)

@@ -35,7 +35,7 @@ class InMemoryFileRepository(FileRepository, GroupLeases):
         return FileCounts(
             files_done=sum(r.is_done for r in files),
             bytes_done=sum(r.file.size for r in files) + offsets,
-            bytes_reused=sum(r.file.size for r in files if r.reused),
+            bytes_reused=sum(r.file.size for r in files if r.reused) + sum(group.continued for group in groups),
             groups_copied=len(self.list_copied(plan_id)),
         )
 
@@ -69,8 +69,12 @@ class InMemoryFileRepository(FileRepository, GroupLeases):
                 stored.owner = None
                 stored.group = replace(stored.group, lease_until=0.0)
 
-    def record_offset(self, plan_id: str, number: int, offset: int, *, owner: str, until: float) -> FileCounts:
-        return self._change(plan_id, number, owner, lambda group: replace(group, offset=offset, lease_until=until))
+    def record_offset(
+        self, plan_id: str, number: int, offset: int, *, owner: str, until: float, continued: int = 0
+    ) -> FileCounts:
+        return self._change(
+            plan_id, number, owner, lambda group: replace(group.advance(offset, continued), lease_until=until)
+        )
 
     def record_files(
         self, plan_id: str, number: int, records: Sequence[FileRecord], *, owner: str, until: float

@@ -1,6 +1,6 @@
 """Files of a model, from their listing to their verification."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from modelhaul.domain.digests import Digest
@@ -74,7 +74,7 @@ class FileGroup:
     """Files of a task that a function transfers and checks together.
 
     `number` is unique within the plan. `offset`: the bytes of the first file that is not stored yet, as far as they
-    have arrived.
+    have arrived. `continued`: the bytes that an ended import has stored, and that were not transferred again.
     """
 
     plan_id: str
@@ -82,6 +82,7 @@ class FileGroup:
     records: tuple[FileRecord, ...]
     offset: int = 0
     lease_until: float = 0.0
+    continued: int = 0
 
     @property
     def is_done(self) -> bool:
@@ -93,10 +94,16 @@ class FileGroup:
         """Return the bytes of all files."""
         return sum(record.file.size for record in self.records)
 
+    def advance(self, offset: int, continued: int) -> "FileGroup":
+        """Record the offset. A file that is transferred from its first byte again continues nothing."""
+        return replace(self, offset=offset, continued=max(continued, min(self.continued, offset)))
+
 
 @dataclass(frozen=True, slots=True)
 class FileCounts:
-    """Counts of a plan. `bytes_done` includes `bytes_reused`, and the offsets in unfinished files."""
+    """Counts of a plan. `bytes_done` includes `bytes_reused`, and the offsets in unfinished files. `bytes_reused`
+    includes the bytes that ended imports have stored.
+    """
 
     files_done: int = 0
     bytes_done: int = 0

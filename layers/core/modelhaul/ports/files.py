@@ -47,10 +47,13 @@ class GroupLeases(Protocol):
     def release_lease(self, plan_id: str, number: int, *, owner: str) -> None:
         """Release the lease. No-op if `owner` does not have the lease."""
 
-    def record_offset(self, plan_id: str, number: int, offset: int, *, owner: str, until: float) -> FileCounts:
+    def record_offset(
+        self, plan_id: str, number: int, offset: int, *, owner: str, until: float, continued: int = 0
+    ) -> FileCounts:
         """Store the offset in the first file that is not stored, extend the lease, and return the plan's new counts.
 
-        `bytes_done` changes by the difference of the offsets. Raises LeaseLostError if `owner` no longer has the lease.
+        `bytes_done` changes by the difference of the offsets, `bytes_reused` by that of `FileGroup.continued`. Raises
+        LeaseLostError if `owner` no longer has the lease.
         """
 
     def record_files(

@@ -87,9 +87,15 @@ class TransferSession:
         except StorageUnavailableError as error:  # if the sweep resends messages, the lease makes them no-ops
             logger.warning("next sweep check not postponed", extra={"task_id": self.task.id, "detail": error.detail})
 
-    def record_offset(self, offset: int) -> None:
+    def record_offset(self, offset: int, *, continued: int = 0) -> None:
+        """Record the offset as Lease does. `continued`: the bytes that an ended import has stored."""
         counts = self.leases.record_offset(
-            self.group.plan_id, self.group.number, offset, owner=self.owner, until=self.clock() + LEASE_SECONDS
+            self.group.plan_id,
+            self.group.number,
+            offset,
+            continued=continued,
+            owner=self.owner,
+            until=self.clock() + LEASE_SECONDS,
         )
         self._record_progress(counts)
         logger.info("offset recorded", extra={"task_id": self.task.id, "group": self.group.number, "offset": offset})

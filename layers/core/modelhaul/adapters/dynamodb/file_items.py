@@ -38,8 +38,8 @@ class FileItem(Item):
 
     - `g00000007`: a group. `files` are its packed files. It never changes.
     - `g00000007s`: the state of the group, from its first lease. `results` are packed in the order of the files. `done`
-      is absent until all files are done. `version` is the number of writes of `results` and `offset`. The lease
-      attributes are absent unless the group is leased.
+      is absent until all files are done. `version` is the number of writes of `results`, `offset` and `continued`. The
+      lease attributes are absent unless the group is leased.
     - `n07`: one of the counters, whose sums are the plan's counts.
     - `nc000007`: the numbers of the copied groups among `COPIED_BLOCK` groups.
     """
@@ -51,6 +51,7 @@ class FileItem(Item):
     done = BooleanAttribute(null=True)
     version = NumberAttribute(null=True)
     offset = NumberAttribute(null=True)
+    continued = NumberAttribute(null=True)
     lease_owner = UnicodeAttribute(null=True)
     lease_until = NumberAttribute(null=True)
     files_done = NumberAttribute(null=True)
@@ -105,6 +106,7 @@ def to_group(listed: FileItem, state: FileItem | None = None) -> FileGroup:
         records=records,
         offset=int(state.offset or 0) if state else 0,
         lease_until=float(state.lease_until or 0) if state else 0.0,
+        continued=int(state.continued or 0) if state else 0,
     )
 
 
@@ -131,7 +133,7 @@ def count_group(group: FileGroup) -> FileCounts:
     return FileCounts(
         files_done=sum(record.is_done for record in files),
         bytes_done=sum(record.file.size for record in stored) + group.offset,
-        bytes_reused=sum(record.file.size for record in stored if record.reused),
+        bytes_reused=sum(record.file.size for record in stored if record.reused) + group.continued,
     )
 
 
@@ -140,6 +142,7 @@ def state_actions(group: FileGroup) -> list[Action]:
     actions: list[Action] = [
         FileItem.results.set(pack_results(group.records)),
         FileItem.offset.set(group.offset),
+        *([FileItem.continued.set(group.continued)] if group.continued else [FileItem.continued.remove()]),
     ]
     if group.is_done:
         actions += [FileItem.done.set(True), FileItem.lease_owner.remove(), FileItem.lease_until.remove()]

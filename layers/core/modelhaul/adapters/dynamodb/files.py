@@ -125,8 +125,12 @@ class DynamoDBFileRepository(FileRepository, GroupLeases):
         update_item(state, actions, FileItem.lease_owner == owner, await_capacity=True)
 
     @translate_errors()
-    def record_offset(self, plan_id: str, number: int, offset: int, *, owner: str, until: float) -> FileCounts:
-        self._change(plan_id, number, lambda group: replace(group, offset=offset, lease_until=until), owner=owner)
+    def record_offset(
+        self, plan_id: str, number: int, offset: int, *, owner: str, until: float, continued: int = 0
+    ) -> FileCounts:
+        self._change(
+            plan_id, number, lambda group: replace(group.advance(offset, continued), lease_until=until), owner=owner
+        )
         return self.count_files(plan_id)
 
     @translate_errors()

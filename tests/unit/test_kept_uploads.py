@@ -1,9 +1,10 @@
 """Large files of imports that failed or were cancelled: the next import of the content continues their uploads."""
 
+import math
 import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from modelhaul.domain.files import FileCounts, Part, SourceFile
 from modelhaul.domain.keys import staging_prefix
 from modelhaul.domain.messages import Message
 from modelhaul.domain.models import ResolvedModel, Source
-from modelhaul.domain.segments import FileUpload
+from modelhaul.domain.segments import FileUpload, KeptUpload, UploadKey
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.transfer.reuse import STAGED_BLOB_SECONDS
 from tests.archives.zipping import zip_files
@@ -158,7 +159,7 @@ def test_the_next_import_continues_at_the_last_recorded_byte(
     assert min(imports.read) == kept.offset
     assert imports.source.bytes_read[PATH] == len(WEIGHTS) - kept.offset
     assert again.progress.bytes_done == again.progress.bytes_total
-    assert again.progress.bytes_reused < PART_SIZE, "the large file counts as transferred"
+    assert kept.offset <= again.progress.bytes_reused < kept.offset + PART_SIZE
     assert imports.list_uploads() == []
     imports.check()
 
@@ -323,9 +324,34 @@ def test_wrong_bytes_of_the_first_import_are_replaced(imports: Imports) -> None:
     imports.source.served = lambda path, content: spoiled + content[1:] if path == PATH else content
     imports.stop(imports.deployment.submit(NAME), imports.cancel)
     imports.source.served = lambda _, content: content
-    assert imports.import_again().status is TaskStatus.DONE
+    again = imports.import_again()
+    assert again.status is TaskStatus.DONE
     assert min(imports.read) == 0
     assert imports.deployment.metrics.values["Retries"] == 1
+    assert again.progress.bytes_reused < PART_SIZE, "nothing of the ended import was used"
+    imports.check()
+
+
+def test_wrong_bytes_of_ended_imports_are_not_taken_for_those_of_the_source(imports: Imports) -> None:
+    """Two ended imports have the same wrong bytes. The next one continues one of them, and then starts again."""
+    deployment = imports.deployment
+    spoiled = bytes([WEIGHTS[-1] ^ 1])
+
+    def keep_wrong_bytes() -> None:
+        imports.source.served = lambda path, content: spoiled + content[1:] if path == PATH else content
+        imports.stop(deployment.submit(NAME), imports.cancel)
+        imports.source.served = lambda _, content: content
+
+    keep_wrong_bytes()
+    task = deployment.submit(OTHER)
+    while deployment.metrics.values["Retries"] == 0:
+        for message in deployment.receive():
+            deployment.deliver(message)
+    retries = deployment.queue.receive(math.inf)
+    keep_wrong_bytes()
+    deployment.queue.send(retries)
+    deployment.run()
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
     imports.check()
 
 
@@ -365,10 +391,11 @@ def test_uploads_of_archive_entries_are_not_kept(imports: Imports, monkeypatch: 
     task = deployment.find_task(deployment.submitted[-1])
     record_offset = deployment.database.leases.record_offset
 
-    def cancel(plan_id: str, number: int, offset: int, *, owner: str, until: float) -> FileCounts:
-        if deployment.find_task(task.id).status is TaskStatus.PENDING:
+    def cancel(plan_id: str, number: int, offset: int, *, owner: str, until: float, continued: int) -> FileCounts:
+        stored = imports.find_upload(task)
+        if stored is not None and stored.hashed > 0 and deployment.find_task(task.id).status is TaskStatus.PENDING:
             deployment.finisher.cancel(task.id)
-        return record_offset(plan_id, number, offset, owner=owner, until=until)
+        return record_offset(plan_id, number, offset, owner=owner, until=until, continued=continued)
 
     monkeypatch.setattr(deployment.database.leases, "record_offset", cancel)
     deployment.run()
@@ -377,3 +404,196 @@ def test_uploads_of_archive_entries_are_not_kept(imports: Imports, monkeypatch: 
     assert upload is not None
     assert upload.hashed > 0
     assert imports.list_uploads() == []
+
+
+@pytest.mark.parametrize("changes", [1, 5])
+def test_changes_by_late_functions_do_not_prevent_the_next_import_from_continuing(
+    imports: Imports, monkeypatch: pytest.MonkeyPatch, changes: int
+) -> None:
+    """They renew their claims until they notice the end of their import."""
+    kept = imports.stop(imports.deployment.submit(NAME), imports.cancel)
+    segments = imports.deployment.database.segments
+    take_over = segments.take_over_upload
+    left = [*range(changes)]
+
+    def change(source: UploadKey, known: FileUpload, key: UploadKey) -> bool:
+        found = segments.find_upload(source)
+        if found is not None and left:
+            left.pop()
+            assert segments.replace_upload(source, found, replace(found, version=found.version + 1))
+        return take_over(source, known, key)
+
+    monkeypatch.setattr(segments, "take_over_upload", change)
+    imports.import_again()
+    assert left == []
+    assert min(imports.read) == kept.offset
+    imports.check()
+
+
+def test_an_upload_is_continued_again_after_a_lost_response(imports: Imports, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = imports.stop(imports.deployment.submit(NAME), imports.cancel, at=5 * PART_SIZE)
+    segments = imports.deployment.database.segments
+    take_over = segments.take_over_upload
+
+    def lose(source: UploadKey, known: FileUpload, key: UploadKey) -> bool:
+        take_over(source, known, key)
+        return take_over(source, known, key)
+
+    monkeypatch.setattr(segments, "take_over_upload", lose)
+    second = imports.stop(imports.deployment.submit(OTHER), imports.cancel, at=9 * PART_SIZE)
+    assert second.upload_id == kept.upload_id
+    imports.import_again()
+    assert min(imports.read) == second.offset
+    imports.check()
+
+
+@pytest.mark.parametrize("is_continued", [False, True], ids=["new", "continued"])
+def test_an_upload_that_could_not_be_indexed_is_indexed_by_the_next_function(
+    imports: Imports, monkeypatch: pytest.MonkeyPatch, *, is_continued: bool
+) -> None:
+    deployment, content = imports.deployment, imports.deployment.database.content
+    if is_continued:
+        imports.stop(deployment.submit(OTHER), imports.cancel, at=4 * PART_SIZE)
+    put, failed = content.put_kept_upload, False
+
+    def fail(digest: str, upload: KeptUpload) -> None:
+        nonlocal failed
+        if not failed:
+            failed = True
+            raise errors.StorageUnavailableError("DynamoDB request failed (InternalServerError).")
+        put(digest, upload)
+
+    monkeypatch.setattr(content, "put_kept_upload", fail)
+    task = deployment.submit(NAME)
+    imports.pause(task, at=6 * PART_SIZE)
+    assert failed
+    assert deployment.metrics.values["OutageWaits"] == deployment.metrics.values["Retries"] == 0
+    kept = imports.stop(task, imports.cancel, at=9 * PART_SIZE)
+    imports.import_again()
+    assert min(imports.read) == kept.offset
+    imports.check()
+
+
+def test_the_longer_upload_of_two_imports_is_continued(imports: Imports) -> None:
+    """The import with the shorter one starts later, and ends first."""
+    deployment = imports.deployment
+
+    def end(task: Task) -> None:
+        other = deployment.submit(OTHER)
+        imports.pause(other, at=5 * PART_SIZE)
+        shorter = imports.find_upload(other)
+        assert shorter is not None
+        assert shorter.hashed > 0
+        deployment.finisher.cancel(other.id)
+        deployment.finisher.cancel(task.id)
+
+    longer = imports.stop(deployment.submit(NAME), end, at=10 * PART_SIZE)
+    imports.import_again()
+    assert min(imports.read) == longer.offset
+    imports.check()
+
+
+def test_an_upload_is_continued_although_a_longer_one_was_aborted(imports: Imports) -> None:
+    imports.stop(imports.deployment.submit(NAME), imports.cancel, at=9 * PART_SIZE)
+    for key, upload_id in imports.list_uploads():
+        imports.deployment.store.abort_upload(key, upload_id)
+    kept = imports.stop(imports.deployment.submit(OTHER), imports.cancel, at=6 * PART_SIZE)
+    imports.import_again()
+    assert min(imports.read) == kept.offset
+    imports.check()
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["out-of-time", "lost-response"])
+def test_a_completed_file_of_an_ended_import_is_not_transferred_again(
+    imports: Imports, monkeypatch: pytest.MonkeyPatch, *, is_lost: bool
+) -> None:
+    """The import that continued the file ends before it has copied the file to its own staging."""
+    imports.stop(imports.deployment.submit(NAME), imports.cancel)
+    deployment = imports.deployment
+    complete_upload = deployment.store.complete_upload
+    second = deployment.submit(OTHER)
+    remaining = [300.0]
+
+    def complete(key: str, upload_id: str, parts: Sequence[Part], *, size: int) -> str:
+        etag = complete_upload(key, upload_id, parts, size=size)
+        if deployment.find_task(second.id).status is TaskStatus.PENDING:
+            deployment.finisher.cancel(second.id)
+            if is_lost:
+                raise errors.StorageUnavailableError("S3 CompleteMultipartUpload failed (ReadTimeoutError).")
+            remaining[0] = 0.0
+        return etag
+
+    monkeypatch.setattr(deployment.store, "complete_upload", complete)
+    deployment.remaining = lambda: remaining[0]
+    deployment.run()
+    assert deployment.find_task(second.id).stage is Stage.CANCELLED
+    remaining[0] = 300.0
+    imports.read.clear()
+    assert imports.import_again().status is TaskStatus.DONE
+    assert imports.read == []
+
+
+def test_a_file_is_copied_once_if_its_first_object_cannot_be_deleted(
+    imports: Imports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = imports.deployment.submit(NAME)
+    imports.stop(first, imports.cancel)
+    store = imports.deployment.store
+    delete, copy = store.delete, store.copy
+    left = staging_prefix(first.id) + PATH
+    copied: list[str] = []
+
+    def fail(keys: Iterable[str]) -> None:
+        keys = list(keys)
+        if left in keys:
+            raise errors.StorageUnavailableError("S3 DeleteObjects failed (AccessDenied).")
+        delete(keys)
+
+    def count(source_key: str, key: str, *, size: int, etag: str) -> str:
+        copied.append(source_key)
+        return copy(source_key, key, size=size, etag=etag)
+
+    monkeypatch.setattr(store, "delete", fail)
+    monkeypatch.setattr(store, "copy", count)
+    assert imports.import_again().status is TaskStatus.DONE
+    assert copied.count(left) == 1
+    assert imports.deployment.metrics.values["OutageWaits"] == imports.deployment.metrics.values["Retries"] == 0
+
+
+def test_a_late_function_of_a_rejected_import_leaves_no_upload(
+    imports: Imports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = imports.deployment
+    task = deployment.submit(NAME)
+    create_upload = deployment.database.segments.create_upload
+
+    def create(key: UploadKey, upload: FileUpload) -> bool:
+        if deployment.find_task(task.id).status is TaskStatus.PENDING:
+            reject(imports, task)
+        return create_upload(key, upload)
+
+    monkeypatch.setattr(deployment.database.segments, "create_upload", create)
+    deployment.run()
+    assert imports.find_upload(task) is None
+    assert imports.list_uploads() == []
+
+
+def test_an_upload_of_rejected_content_is_not_continued_before_its_cleanup(
+    imports: Imports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segments = imports.deployment.database.segments
+    list_uploads = segments.list_uploads
+
+    def fail(_: str) -> dict[UploadKey, FileUpload]:
+        raise errors.StorageUnavailableError("DynamoDB request failed (InternalServerError).")
+
+    def reject_only(task: Task) -> None:
+        monkeypatch.setattr(segments, "list_uploads", fail)
+        reject(imports, task)
+
+    imports.run_until(imports.deployment.submit(NAME), reject_only)
+    assert len(imports.list_uploads()) == 1
+    monkeypatch.setattr(segments, "list_uploads", list_uploads)
+    imports.import_again()
+    assert min(imports.read) == 0
+    imports.check()

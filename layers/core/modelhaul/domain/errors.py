@@ -373,3 +373,7 @@ class StorageUnavailableError(TransientError):
 
 class InternalError(TransientError):
     type = "internal-error"
+
+
+# Types of the errors that reject content. Its staged files are deleted, so that later imports cannot reuse them.
+REJECTED_CONTENT = frozenset({ArchiveRefusedError.type, InvalidModelError.type, UnsafeModelError.type})

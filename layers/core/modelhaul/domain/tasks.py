@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from modelhaul.domain.archives import Archive, SkippedDirectory
+from modelhaul.domain.errors import REJECTED_CONTENT
 from modelhaul.domain.models import Source
 from modelhaul.domain.selection import WHOLE, Selection
 
@@ -128,6 +129,11 @@ class Task:
     @property
     def status(self) -> TaskStatus:
         return self.stage.status
+
+    @property
+    def is_content_rejected(self) -> bool:
+        """Return whether the task ended because its content was rejected."""
+        return self.error is not None and self.error.type in REJECTED_CONTENT
 
     @property
     def is_unplanned(self) -> bool:

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from modelhaul.domain.errors import (
-    ArchiveRefusedError,
+    REJECTED_CONTENT,
     ImportCancelledError,
     ImportStalledError,
-    InvalidModelError,
     ModelhaulError,
     StorageUnavailableError,
     TaskEndedError,
     TaskNotFoundError,
-    UnsafeModelError,
 )
 from modelhaul.domain.files import FileRecord
 from modelhaul.domain.keys import UPLOADED, manifest_key, staging_prefix
@@ -37,9 +35,6 @@ logger = logging.getLogger(__name__)
 
 # Seconds between the end of a task and the sweep's final cleanup. No function that worked on the task runs longer.
 _GRACE = 1200.0
-
-# Errors that reject content. Its staged files are deleted, so that later imports cannot reuse them.
-_REJECTED_CONTENT = {ArchiveRefusedError.type, InvalidModelError.type, UnsafeModelError.type}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +80,7 @@ class TaskFinisher:
         models = self.models.find_models(task.model_ids)
         self.outcomes.write_outcome(task)
         if _is_content_rejected(task, models):
-            self._discard_uploads(task)
+            discard_uploads(self.uploads, self.segments, task)
         abort_unkept_uploads(self.uploads, self.segments, task)
         if task.archive is not None and task.archive.key.startswith(UPLOADED):
             self.archives.abort_uploads(task.archive.key)
@@ -95,12 +90,6 @@ class TaskFinisher:
         owned = [m for m in models if m.task_id == task.id and m.status is ModelStatus.WITHDRAWING]
         if owned:
             self._delete_published(task, owned)
-
-    def _discard_uploads(self, task: Task) -> None:
-        """Delete the records of the task's uploads, and abort those that it has taken over from another task."""
-        for key, upload in _list_recorded(self.segments, task).items():
-            if self.segments.delete_upload(key, upload.upload_id) and upload.object_key is not None:
-                self.uploads.abort_upload(upload.object_key, upload.upload_id)
 
     def _list_records(self, task: Task) -> Iterator[FileRecord]:
         if task.plan_id is not None:
@@ -169,6 +158,13 @@ def abort_uploads(uploads: MultipartUploads, prefix: str) -> None:
         uploads.abort_upload(key, upload_id)
 
 
+def discard_uploads(uploads: MultipartUploads, segments: SegmentRepository, task: Task) -> None:
+    """Delete the records of the task's uploads, and abort those that it has taken over from another task."""
+    for key, upload in _list_recorded(segments, task).items():
+        if segments.delete_upload(key, upload.upload_id) and upload.object_key is not None:
+            uploads.abort_upload(upload.object_key, upload.upload_id)
+
+
 def abort_unkept_uploads(uploads: MultipartUploads, segments: SegmentRepository, task: Task) -> None:
     """Abort the uploads of an ended task, except those that another import can continue or has taken over."""
     found = list(uploads.list_uploads(staging_prefix(task.id)))
@@ -185,6 +181,8 @@ def abort_uploads_if_ended(
     """Abort the uploads of an ended task, which may have been cleaned up while this function was uploading."""
     current = tasks.find_task(task.id)
     if current is not None and current.status is not TaskStatus.PENDING:
+        if current.is_content_rejected:
+            discard_uploads(uploads, segments, current)
         abort_unkept_uploads(uploads, segments, current)
 
 
@@ -193,5 +191,5 @@ def _list_recorded(segments: SegmentRepository, task: Task) -> dict[UploadKey, F
 
 
 def _is_content_rejected(task: Task, models: Sequence[Model]) -> bool:
-    errors = [task.error, *(model.error for model in models if model.task_id == task.id)]
-    return any(error is not None and error.type in _REJECTED_CONTENT for error in errors)
+    errors = [model.error for model in models if model.task_id == task.id]
+    return task.is_content_rejected or any(error is not None and error.type in REJECTED_CONTENT for error in errors)

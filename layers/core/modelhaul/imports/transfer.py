@@ -136,7 +136,14 @@ class Transferrer:
             settings=replace(self.settings, is_outage=is_outage),
             create_transfer=self.create_transfer,
         )
-        kept = KeptUploads(session, self.content, self.segments, self.uploads)
+        kept = KeptUploads(
+            session=session,
+            content=self.content,
+            segments=self.segments,
+            uploads=self.uploads,
+            store=self.store,
+            may_take_over=not message.mismatches,
+        )
         large = LargeFileTransfer(session=session, reuse=reuse, kept=kept, checks=checks, opener=opener)
         for record in pending:
             if record.file.size > self.policy.small_file and not session.paused:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from modelhaul.domain.errors import StorageUnavailableError
 from modelhaul.domain.files import FileGroup, FileRecord, SourceFile
 from modelhaul.domain.objects import Blob, ObjectRange
 from modelhaul.domain.segments import UploadKey
@@ -70,17 +71,11 @@ class LargeFileOpener:
     create_transfer: CreateTransfer = FileTransfer
 
     def open_claims(
-        self, record: FileRecord, on_record: Callable[[FileRecord, UploadKey], None] = lambda _record, _key: None
+        self, record: FileRecord, on_record: Callable[[SegmentClaims], None] = lambda _: None
     ) -> SegmentClaims:
         position = next(n for n, r in enumerate(self.group.records) if r.file.path == record.file.path)
         key = UploadKey(self.group.plan_id, self.group.number, position)
-        return SegmentClaims(
-            repository=self.segments,
-            key=key,
-            owner=self.owner,
-            clock=self.clock,
-            on_record=lambda: on_record(record, key),
-        )
+        return SegmentClaims(repository=self.segments, key=key, owner=self.owner, clock=self.clock, on_record=on_record)
 
     def open(self, record: FileRecord, claims: SegmentClaims, lease: Lease | None) -> Transfer:
         file = record.file
@@ -122,7 +117,7 @@ class LargeFileTransfer:
         if session.is_out_of_time(needed=needed):
             session.paused = True
             return
-        stored = self._store(record) if record.sha256 is None else record
+        stored, left = self._store(record) if record.sha256 is None else (record, None)
         if stored is None:
             session.paused = True
             return
@@ -130,16 +125,20 @@ class LargeFileTransfer:
         if not session.has_time_to_check():
             session.record_files([stored])
             session.paused = True
-            return
-        session.renew(busy=MAX_CHECK_SECONDS)  # no heartbeat can be sent during the check
-        checked = self.checks.check(stored)
-        session.record_files(self.checks.add_opinions([checked], seconds=session.find_scan_time()))
+        else:
+            session.renew(busy=MAX_CHECK_SECONDS)  # no heartbeat can be sent during the check
+            checked = self.checks.check(stored)
+            session.record_files(self.checks.add_opinions([checked], seconds=session.find_scan_time()))
+        if left is not None:
+            self._delete(left)
 
-    def _store(self, record: FileRecord) -> FileRecord | None:
-        """Return the stored record, or None if time ran out."""
-        claims = self.opener.open_claims(record, self.kept.index)
+    def _store(self, record: FileRecord) -> tuple[FileRecord | None, str | None]:
+        """Return the stored record, or None if time ran out, and the key of an object to delete, if there is one."""
+        claims = self.opener.open_claims(record, lambda claims: self.kept.index(record, claims))
         stored = None
-        if claims.find() is None:
+        if claims.find() is not None:
+            self.kept.index(record, claims)
+        else:
             stored = self.reuse.reuse(record, self.reuse.find_blobs([record.file.digest]))
             if stored is None:
                 self.kept.take_over(record, claims)
@@ -148,9 +147,7 @@ class LargeFileTransfer:
             stored = self._adopt(record, moved)
         if stored is not None:
             self.reuse.index([stored])
-        if stored is not None and moved is not None and moved.key != record.staging_key:
-            self.reuse.store.delete([moved.key])
-        return stored
+        return stored, moved.key if moved is not None and moved.key != record.staging_key else None
 
     def _stream(self, record: FileRecord, claims: SegmentClaims) -> Moved | None:
         """Return None if time ran out."""
@@ -168,9 +165,17 @@ class LargeFileTransfer:
         """
         if moved.key == record.staging_key:
             return replace(record, sha256=moved.sha256, etag=moved.etag)
+        blob = Blob(moved.sha256, moved.key, record.file.size, moved.etag)
+        self.reuse.index_blob(record.file, blob)  # first, so that the next import finds it if this one ends now
         if self.session.advanced and self.session.is_out_of_time(needed=estimate_copy_time(record.file.size)):
             return None
-        return self.reuse.adopt(record, Blob(moved.sha256, moved.key, record.file.size, moved.etag))
+        return self.reuse.adopt(record, blob)
+
+    def _delete(self, key: str) -> None:
+        try:
+            self.reuse.store.delete([key])
+        except StorageUnavailableError as error:  # the object expires
+            logger.warning("copied object not deleted", extra={"key": key, "detail": error.detail})
 
 
 def find_large_file(group: FileGroup, policy: TransferPolicy) -> FileRecord | None:

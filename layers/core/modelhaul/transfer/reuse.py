@@ -82,16 +82,19 @@ class ContentReuse:
         return self._copy_blob(record, blob) if blob is not None else None
 
     def adopt(self, record: FileRecord, blob: Blob) -> FileRecord:
-        """Index and copy the file's content, which this import has completed in the staging of another one.
+        """Copy the file's content, which this import has completed in the staging of another one.
 
         Raises UploadGoneError if the object is gone.
         """
-        digests = list_digests(record.file, blob.sha256, self.policy)
-        self.content.put_blobs([(d, blob) for d in digests], expires_at=self.session.clock() + STAGED_BLOB_SECONDS)
         copied = self._copy_blob(record, blob)
         if copied is None:
             raise UploadGoneError(f"The completed upload of {record.file.path} was deleted.")
         return replace(copied, reused=False)
+
+    def index_blob(self, file: SourceFile, blob: Blob) -> None:
+        """Index the file's content, which is stored in the staging of another import."""
+        digests = list_digests(file, blob.sha256, self.policy)
+        self.content.put_blobs([(d, blob) for d in digests], expires_at=self.session.clock() + STAGED_BLOB_SECONDS)
 
     def index(self, records: Sequence[FileRecord]) -> None:
         """Index stored files as content that other imports can reuse, except small content (see `index_group`).

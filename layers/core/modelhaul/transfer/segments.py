@@ -27,14 +27,14 @@ class SegmentClaims:
     `upload` is the upload as this function knows it, after `find` or `start`. It is not recorded until `record`: until
     then, no other function can join. Every method raises StorageUnavailableError. Methods that change the upload raise
     LeaseLostError if the file has another upload now, because its leading function has discarded this one, or if the
-    import has ended and another one has taken the upload over. `on_record` is called after an upload was recorded.
+    import has ended and another one has taken the upload over. `on_record` is called after a new upload was recorded.
     """
 
     repository: SegmentRepository
     key: UploadKey
     owner: str
     clock: Clock
-    on_record: Callable[[], None] = lambda: None
+    on_record: Callable[["SegmentClaims"], None] = lambda _: None
     is_recorded: bool = False
     changed_at: float = field(default_factory=time.monotonic)
     upload: FileUpload = field(init=False)
@@ -73,15 +73,26 @@ class SegmentClaims:
             if found is None or found.upload_id != upload.upload_id:
                 raise LeaseLostError("Another function has started the upload of the file.")
         self.upload, self.is_recorded = upload, True
-        self.on_record()
+        self.on_record(self)
 
     def adopt(self, source: UploadKey, upload: FileUpload) -> bool:
-        """Take over the upload that an ended import has recorded at `source`. Return False if it has changed."""
-        if not self.repository.take_over_upload(source, upload, self.key):
-            return False
-        _, self.upload = upload.hand_over(source)
-        self.is_recorded = True
-        return True
+        """Take over the upload that an ended import has recorded at `source`. Return False if this is impossible.
+
+        Late functions of the ended import may change the upload until they notice the end.
+        """
+        for attempt in range(1, _MAX_ATTEMPTS + 1):
+            if self.repository.take_over_upload(source, upload, self.key):
+                _, self.upload = upload.hand_over(source)
+                self.is_recorded = True
+                return True
+            if self.find() is not None:  # the response was lost
+                return True
+            found = self.repository.find_upload(source)
+            if found is None or found.upload_id != upload.upload_id or not found.can_be_taken_over:
+                return False
+            upload = found
+            _pause(attempt)
+        return False
 
     def refresh(self) -> None:
         """Read the upload again."""
@@ -183,8 +194,12 @@ class SegmentClaims:
                 return
             self.refresh()
             if attempt > 1:
-                time.sleep(random.uniform(0, min(_MAX_PAUSE, 0.005 * 2**attempt)))  # noqa: S311 - jitter
+                _pause(attempt)
         raise StorageUnavailableError("DynamoDB write failed (too many functions change the upload).")
+
+
+def _pause(attempt: int) -> None:
+    time.sleep(random.uniform(0, min(_MAX_PAUSE, 0.005 * 2**attempt)))  # noqa: S311 - jitter
 
 
 def _check_owner(upload: FileUpload | None) -> FileUpload | None:

@@ -71,7 +71,7 @@ def deploy_stack(stack: LocalStack, options: argparse.Namespace, console: Consol
 def start_stack(stack: LocalStack, options: argparse.Namespace, console: Console) -> None:
     state = deploy_stack(stack, options, console)
     print_commands(state, write_sample_archive(stack.folder), console)
-    print_line(console, f"The stack is running. Its URLs and key are in {stack.state_path.relative_to(ROOT)}.")
+    print_line(console, f"The stack is running.\nIts URLs and key are in {stack.state_path.relative_to(ROOT)}.")
     print_line(console, f"`{format_stop_command(stack)}` stops it and deletes its data.")
 
 

@@ -79,7 +79,7 @@ def find_outcome(stack: Stack, key: str) -> dict[str, Any]:
 
 def check_models(stack: Stack, task: dict[str, Any], **models: Mapping[str, bytes]) -> None:
     """Every byte in S3 and every digest in the manifests are the sources'."""
-    assert task["task_status"] == "DONE", task
+    assert task["task_status"] == "DONE", task.get("error", task)
     assert [m["name"].rpartition("/")[2] for m in task["models"]] == list(models)
     for model, files in zip(task["models"], models.values(), strict=True):
         prefix = model["location"].removeprefix(f"s3://{stack.state.models_bucket}/")

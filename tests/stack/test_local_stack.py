@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 
 def test_location_resolves_against_the_address_of_the_api(stack: Stack) -> None:
-    answer = stack.submit(SMALL)
+    answer = stack.submit(SMALL, ignore_patterns=["location"])  # another selection is another model
     assert answer.status_code == 201
     for location in (answer.headers["Location"], "/v1/docs"):
         assert stack.http.get(urljoin(answer.url, location), timeout=30).status_code == 200

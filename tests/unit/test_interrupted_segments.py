@@ -97,7 +97,7 @@ class SharedImport:
         deployment.check_promises({self.source.prefix(NAME): FILES})
         for task in map(deployment.find_task, deployment.submitted):
             progress = task.progress
-            assert (progress.bytes_done == progress.bytes_total) is (task.status is TaskStatus.DONE)
+            assert (progress.files_done == progress.files_total) is (task.status is TaskStatus.DONE)
         assert deployment.unexpected == []
 
 

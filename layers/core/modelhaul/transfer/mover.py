@@ -75,7 +75,7 @@ class SegmentMover:
     _progressed_at: float = 0.0
     _progress: tuple[int, int] = (0, 0)  # hashed parts of all functions, received bytes of this one
     _renewed_at: float = 0.0
-    _counted: int = 0
+    _counted: tuple[int, int] = (0, 0)  # hashed bytes of all functions, and those with what this one has received
 
     def __post_init__(self) -> None:
         upload, settings = self.claims.upload, self.settings
@@ -108,7 +108,7 @@ class SegmentMover:
         )
         self._is_shared = self.lease is None or self.claims.is_shared
         self._segments = upload.list_segments(self.claims.owner)
-        self._counted = upload.offset
+        self._counted = (upload.offset, upload.offset)
 
     @property
     def hasher(self) -> FileHasher | None:
@@ -161,8 +161,9 @@ class SegmentMover:
         if parts and states[-1] is not None:
             self._record_upload()
             self._advance(parts, states[-1])
-        if self.lease is not None and self.claims.upload.offset != self._counted:
-            self._count(self.lease, self.claims.upload.offset)
+        offset = self.claims.upload.offset
+        if self.lease is not None and (offset, offset) != self._counted:
+            self._count(self.lease, offset, offset)
 
     def _find_end(self, part: PartBuffer) -> int:
         """Return the end of the function's segments, or beyond while no other function has a segment."""
@@ -288,13 +289,14 @@ class SegmentMover:
             return
         upload = self.claims.upload
         moved = upload.offset + self._window.count_received(upload.hashed + 1)
-        if now - self._renewed_at >= (self.settings.progress if moved != self._counted else self.settings.heartbeat):
-            if moved != self._counted:
-                self._count(self.lease, moved)
+        has_moved = (upload.offset, moved) != self._counted
+        if now - self._renewed_at >= (self.settings.progress if has_moved else self.settings.heartbeat):
+            if has_moved:
+                self._count(self.lease, upload.offset, moved)
             else:
                 self.lease.renew()
             self._renewed_at = now
 
-    def _count(self, lease: Lease, moved: int) -> None:
+    def _count(self, lease: Lease, hashed: int, moved: int) -> None:
         lease.record_offset(moved)
-        self._counted = moved
+        self._counted = (hashed, moved)

@@ -212,10 +212,10 @@ def test_an_object_that_is_not_imported_says_so_and_nothing_more(stack: Stack) -
     assert "does not end in .zip" in outcomes[0]["error_msg"]
     assert "does not start with incoming/" in outcomes[1]["error_msg"]
     # An event for one of these outcomes would have been handled before the next archive.
-    after = "incoming/after.zip"
-    drop(stack, after, make_archive(("after", SMALL, zipfile.ZIP_DEFLATED)))
+    after = "incoming/afterwards.zip"
+    drop(stack, after, make_archive(("afterwards", SMALL, zipfile.ZIP_DEFLATED)))
     ended = find_outcome(stack, after)
-    check_models(stack, ended, after=SMALL)
+    check_models(stack, ended, afterwards=SMALL)
     tasks = stack.http.get(f"{stack.state.api_url}/upload/tasks", params={"limit": "100"}, timeout=30).json()["tasks"]
     assert not {task["model_tag"] for task in tasks} & set(keys)
     listed = stack.s3.list_objects_v2(Bucket=stack.state.incoming_bucket, Prefix="outcomes/outcomes/")

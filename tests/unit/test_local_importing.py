@@ -279,9 +279,10 @@ def test_wait_is_shown_once_for_each_error(is_terminal: bool) -> None:
     states: Iterator[dict[str, Any]] = iter([HALF, waits, waits, HALF, DONE])
     output = io.StringIO()
     follow_task(lambda: next(states), Console(file=output, force_terminal=is_terminal, width=160))
-    found = re.findall(r"waiting for the source since \d\d:\d\d \(The connection was refused\)", output.getvalue())
+    shown = r"waiting for the source since 2026-11-2\d \d\d:\d\d \(The connection was refused\)"
+    found = re.findall(shown, output.getvalue())
     assert len(found) == 1
-    assert re.search(r"next attempt in (39|40) s", output.getvalue())
+    assert re.search(r"next attempt in (3\d|40) s", output.getvalue())
 
 
 def test_each_change_is_one_line_without_a_terminal() -> None:

@@ -198,6 +198,7 @@ def test_readme(session: Session, local: LocalStack, tmp_path: Path) -> None:
     assert session.problems == []
 
 
+@pytest.mark.skipif("LONG_TESTS" not in os.environ, reason="takes minutes: set LONG_TESTS=1")
 def test_quickstart(session: Session, local: LocalStack, aws: Path, tmp_path: Path) -> None:
     """The local stack is in the place of the one that `make deploy` deploys."""
     commands = read_commands((ROOT / "docs" / "quickstart-aws.md").read_text(encoding="utf-8"))

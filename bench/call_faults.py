@@ -70,7 +70,7 @@ _START = 1_764_028_799.123
 _STEPS = (AcceptArchive, PlanImport, TransferFiles, CopyFiles, PublishModels)
 # No heartbeats and no additional connections, which depend on the speed of the machine.
 _STREAM = StreamSettings(
-    part_size=lambda _: _PART, buffers=3, reconnect_delay=0, heartbeat=1e9, progress=1e9, rate_window=1e9
+    part_size=lambda _: _PART, buffers=3, reconnect_delay=0, heartbeat=1e9, progress=1e9, batch=1e9, rate_window=1e9
 )
 _SEGMENT = 3  # parts
 _READ_SECONDS = 2.0

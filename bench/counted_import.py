@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import cast
 
 import boto3
@@ -27,8 +26,7 @@ from tests.fakes.model_source import HubSource
 
 # No additional requests that depend on the speed of the machine.
 _POLICY = TransferPolicy()
-_NO_TIMERS = {"heartbeat": 1e9, "rate_window": 1e9}
-_NO_PROGRESS = partial(StreamSettings, progress=1e9)
+_NO_TIMERS = {"heartbeat": 1e9, "batch": 1e9, "rate_window": 1e9}
 
 
 @dataclass(slots=True)
@@ -44,7 +42,7 @@ def count_import(
     source: HubSource,
     start: Callable[[Deployment], str],
     *,
-    stream_settings: Callable[..., StreamSettings] = _NO_PROGRESS,
+    stream_settings: Callable[..., StreamSettings] = StreamSettings,
     policy: TransferPolicy = _POLICY,
     **store_options: int,
 ) -> CountedImport:

@@ -289,6 +289,8 @@ class Deployment:
         assert visible == set(published), "whole models are visible, and nothing else"
         for key, content in published.items():
             assert hashlib.sha256(self.read(key)).digest() == hashlib.sha256(content).digest()
-        kept = {upload.upload_id for upload in self.tables.uploads.values() if upload.is_kept}
+        plan_ids = [task.plan_id for task in map(self.find_task, self.submitted) if task.plan_id is not None]
+        uploads = [upload for plan_id in plan_ids for upload in self.database.segments.list_uploads(plan_id).values()]
+        kept = {upload.upload_id for upload in uploads if upload.is_kept}
         left = {upload_id for _, upload_id in self.store.list_uploads("")}
         assert left <= kept, "no multipart upload is left that cannot be continued"

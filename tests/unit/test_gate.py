@@ -8,7 +8,6 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from modelhaul.domain.gate import GateReport, GateVerdict, PickleOpinion, Pickle
 from modelhaul.domain.models import ModelStatus
 from modelhaul.domain.tasks import Task, TaskStatus
 from tests.archives.zipping import zip_files
-from tests.fakes.deployment import QUICK, Deployment
+from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.fakes.pickle_scanner import InMemoryPickleScanner
 from tests.pickles import PLAIN, SYSTEM, assemble, build_array, build_legacy, build_torch_zip
@@ -37,9 +36,6 @@ def import_files(
         pickle_policy=policy,
         pickle_scanner=scanner or InMemoryPickleScanner(),
     )
-    # No records before all files of the group are stored: each record scans the files before it.
-    settings = replace(QUICK, progress=1e9)
-    deployment.connect(deployment.database, deployment.store, deployment.queue, settings)
     task = deployment.submit(NAME)
     deployment.run()
     return deployment, deployment.find_task(task.id)

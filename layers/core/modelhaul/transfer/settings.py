@@ -28,8 +28,9 @@ class StreamSettings:
     ranges. A segment has as many parts as there are `buffers`. A function that waits for the hash state at the start of
     its segment reads the progress every `poll`, or less often if other segments are between. It waits for `patience` at
     most, and leaves the file if another function leads its transfer. A function that joins a transfer waits for `join`
-    at most until it has started. The leading function counts the progress every `progress`. `stop_before` is the time
-    that a function reserves at its end for uploads that have started.
+    at most until it has started. The leading function counts the progress every `progress`. The small files of a group
+    that are stored are recorded every `batch`. `stop_before` is the time that a function reserves at its end for
+    uploads that have started.
     """
 
     part_size: Callable[[int], int] = choose_part_size
@@ -45,6 +46,7 @@ class StreamSettings:
     is_outage: bool = False
     heartbeat: float = 20.0
     progress: float = 2.5
+    batch: float = 2.5
     poll: float = 0.05
     patience: float = 120.0
     join: float = 3.0

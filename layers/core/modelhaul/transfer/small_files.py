@@ -92,7 +92,7 @@ class SmallFileBatch:
         settings = self.session.settings
         renewed = recorded = time.monotonic()
         while attempts:
-            due = min(renewed + settings.heartbeat, recorded + settings.progress) - time.monotonic()
+            due = min(renewed + settings.heartbeat, recorded + settings.batch) - time.monotonic()
             done, attempts = wait(attempts, max(0.0, due), FIRST_COMPLETED)
             for attempt in done:
                 self._unrecorded += filter(None, [attempt.result()])
@@ -100,7 +100,7 @@ class SmallFileBatch:
             if now - renewed >= settings.heartbeat:
                 self.session.renew()
                 renewed = now
-            if now - recorded >= settings.progress:
+            if now - recorded >= settings.batch:
                 self._record()
                 recorded = now
 

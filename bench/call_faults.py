@@ -386,7 +386,7 @@ class Bench:
         raise AssertionError("the outage does not end")
 
     def _expire_uploads(self, task: Task) -> None:
-        """Abort the uploads of a failed import that another one can continue.
+        """Abort the uploads of a failed import that another import can continue.
 
         Raises AssertionError if there are other uploads.
         """

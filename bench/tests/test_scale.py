@@ -44,7 +44,7 @@ def test_functions_transfer_a_file_together(functions: int) -> None:
     assert single_time / sharing < parallel_time < single_time / (0.6 * sharing)
     assert parallel_time > FILE / Pace().hash_rate, "all functions together hash no faster than one"
     assert several.messages["join_transfer"] == alone.messages["join_transfer"]
-    assert several.messages["transfer_files"] <= sharing, "a function that joins may send another one at the end"
+    assert several.messages["transfer_files"] <= sharing, "a function that joins may send another message at the end"
     assert several.swept == 0
 
 

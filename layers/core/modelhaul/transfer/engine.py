@@ -79,7 +79,7 @@ class FileTransfer:
     """Transfers `file`, and continues the upload that `claims` finds, if there is one. Otherwise, the upload creates
     the object `key`.
 
-    `lease`: the function leads the transfer. Without it, the function joins the transfer that another one leads.
+    `lease`: the function leads the transfer. Without it, the function joins the transfer that another function leads.
     `remaining` returns the seconds that the function has left. `origin`: the S3 object range that contains the file's
     bytes unchanged, if any. The bytes are then only read to verify them, and S3 copies the parts.
     """

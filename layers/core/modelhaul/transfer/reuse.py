@@ -82,7 +82,7 @@ class ContentReuse:
         return self._copy_blob(record, blob) if blob is not None else None
 
     def adopt(self, record: FileRecord, blob: Blob) -> FileRecord:
-        """Copy the file's content, which this import has completed in the staging of another one.
+        """Copy the file's content, which this import has completed at the staging key of another import.
 
         Raises UploadGoneError if the object is gone.
         """
@@ -120,7 +120,7 @@ class ContentReuse:
             self.content.put_group(fingerprint, blobs.items(), expires_at=self.session.clock() + STAGED_BLOB_SECONDS)
 
     def _copy_blob(self, record: FileRecord, blob: Blob) -> FileRecord | None:
-        """Copy the blob's object or, if it is gone, another one with the same content. Return None if all are gone.
+        """Copy the blob's object or, if it is gone, another object with the same content. Return None if all are gone.
 
         Entries of the index can outlive their objects: those of files in staging, of imports that failed after copying
         files, and of models that are being deleted. Such entries are removed.

@@ -27,7 +27,7 @@ class SegmentClaims:
     `upload` is the upload as this function knows it, after `find` or `start`. It is not recorded until `record`: until
     then, no other function can join. Every method raises StorageUnavailableError. Methods that change the upload raise
     LeaseLostError if the file has another upload now, because its leading function has discarded this one, or if the
-    import has ended and another one has taken the upload over. `on_record` is called after a new upload was recorded.
+    import has ended, and another import has the upload. `on_record` is called after a new upload was recorded.
     """
 
     repository: SegmentRepository

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cache
 from http import HTTPStatus
 from threading import Event
 from typing import Any, cast
@@ -65,7 +66,6 @@ _NAME = "org/model"
 _MODELS, _INCOMING = "models", "incoming"
 # All sizes are 320 times smaller than the minimum part size of S3.
 _PART = 16 * 1024
-_DELIVERIES = 4  # of a message, before it becomes a dead letter
 _START = 1_764_028_799.123
 _STEPS = (AcceptArchive, PlanImport, TransferFiles, CopyFiles, PublishModels)
 # No heartbeats and no additional connections, which depend on the speed of the machine.
@@ -80,6 +80,13 @@ _LARGE_FILE = "model.safetensors"
 # Without its response, the POST is rejected with 409. The next POST sends it again, so its first try would always fail.
 # moto does not recognize a repeated transaction by its token. A repository then sends a new one, which would fail, too.
 _SEPARATE = {"dynamodb PutItem (idempotency)", "dynamodb TransactWriteItems (files)"}
+
+
+@cache
+def _count_deliveries() -> int:
+    """Return the deliveries of a message before it becomes a dead letter."""
+    count: int = read_template()["Resources"]["PlanQueue"]["Properties"]["RedrivePolicy"]["maxReceiveCount"]
+    return count
 
 
 class ImportKind(StrEnum):
@@ -357,7 +364,7 @@ class Bench:
             item.attrs["in_progress_expiration"].value = "0"
 
     def _drop(self, archive: bytes, key: str) -> str:
-        """Deliver the event of S3 by its queue: up to four times, and then as a dead letter."""
+        """Deliver the event of S3 by its queue: up to `_count_deliveries` times, and then as a dead letter."""
         self.aws.is_watched = False
         etag = self.archives.put_archive(key, archive)
         self.aws.is_watched = True
@@ -367,7 +374,7 @@ class Bench:
             assert task_id is not None
             return AcceptArchive(task_id=task_id)
 
-        for _ in range(_DELIVERIES):
+        for _ in range(_count_deliveries()):
             with suppress(StorageUnavailableError):
                 message = record()
                 self.deployment.queue.send([message])
@@ -430,7 +437,7 @@ class Bench:
                 self._deliver_message(message)
 
     def _deliver_message(self, message: Message) -> None:
-        for deliveries in range(1, _DELIVERIES + 1):
+        for deliveries in range(1, _count_deliveries() + 1):
             with suppress(StorageUnavailableError):
                 self.deployment.deliver(message, deliveries=deliveries)
                 return

@@ -3,6 +3,6 @@
 from modelhaul import wiring
 from modelhaul.entrypoints.hub_api import handle_hub_request
 
-wiring.build_early(wiring.create_hub_reader, wiring.create_metrics)
+wiring.build_early(wiring.create_hub_reader)
 
 handler = handle_hub_request

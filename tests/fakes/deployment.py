@@ -69,10 +69,8 @@ RULES = ArchiveRules(
 class RecordingMetrics:
     values: Counter[str] = field(default_factory=Counter)
 
-    def count(self, name: str, value: float = 1, **dimensions: str) -> None:
+    def count(self, name: str, value: float = 1) -> None:
         self.values[name] += int(value)
-        if "reason" in dimensions:
-            self.values[f"{name}:{dimensions['reason']}"] += int(value)
 
 
 @dataclass
@@ -111,7 +109,7 @@ class Deployment:
         self.submitter = ImportSubmitter(imports, database.hub_models, queue, lambda _: self.source, metrics, clock)
         self.archive_submitter = ArchiveSubmitter(tasks, imports, archives, queue, metrics, clock, self.rules)
         outcomes = OutcomeWriter(models, archives, "models-bucket")
-        self.arrivals = ArrivalRecorder(tasks, archives, clock, outcomes)
+        self.arrivals = ArrivalRecorder(tasks, archives, metrics, clock, outcomes)
         self.acceptor = ArchiveAcceptor(tasks, imports, archives, queue, clock, self.rules, outcomes=outcomes)
         self.finisher = TaskFinisher(
             tasks,
@@ -177,7 +175,7 @@ class Deployment:
             copier=copier,
             policy=self.policy,
         )
-        self.deleter = ModelDeleter(models, content, store, metrics, clock)
+        self.deleter = ModelDeleter(models, content, store, clock)
         self.catalog = Catalog(models, store)
         self.sweeper = Sweeper(tasks, files, queue, self.finisher, self.deleter, metrics, clock)
         self.runner = StepRunner(tasks, files, queue, self.finisher, metrics, clock, MAX_OUTAGE)

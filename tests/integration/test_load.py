@@ -14,6 +14,7 @@ from modelhaul.domain.messages import Message
 from modelhaul.domain.tasks import Task, TaskStatus
 from tests.fakes.deployment import QUICK, Deployment
 from tests.fakes.model_source import InMemoryModelSource
+from tests.template.rules import MAX_RECEIVES
 from tests.weights import wrap_weights
 
 IMPORTS = 500
@@ -111,12 +112,20 @@ class Burst:
                 with suppress(StorageUnavailableError):
                     deployment.sweeper.sweep_stale(lambda: 300.0)
 
+    def _record_dead_letter(self, message: Message) -> None:
+        while True:
+            with suppress(StorageUnavailableError):
+                self.deployment.runner.record_crash(message)
+                return
+
     def _deliver(self, message: Message) -> None:
         """As SQS: what could not be settled comes again."""
-        for deliveries in range(1, 6):
+        for deliveries in range(1, MAX_RECEIVES + 1):
             with suppress(StorageUnavailableError):
                 self.deployment.deliver(message, deliveries=deliveries)
                 break
+        else:
+            self._record_dead_letter(message)
         task = self.deployment.find_task(message.task_id)
         if task.status is not TaskStatus.PENDING:
             self.ended_at.setdefault(task.id, self.deployment.clock.now)

@@ -91,7 +91,12 @@ ENVIRONMENT_TYPES = {
 REGION = {"AWS::Region", "AWS::URLSuffix"}
 """What the name of a host of AWS depends on."""
 
-MAX_RECEIVES = 4
+MAX_RECEIVES = 5
+"""Deliveries of a message before it becomes a dead letter. AWS recommends at least five for a queue of a function.
+
+https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
+"""
+
 MAX_RETENTION = 1_209_600  # seconds
 STREAM_LIFE = 86_400  # seconds that DynamoDB Streams keeps a record
 MIN_STREAM_AGE = 900  # seconds: longer than a short outage

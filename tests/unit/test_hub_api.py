@@ -25,7 +25,7 @@ from modelhaul.domain.selection import WHOLE, Selection
 from modelhaul.hub import documents
 from modelhaul.hub.misses import MissHandler
 from modelhaul.hub.reader import HubReader
-from tests.fakes.deployment import Deployment
+from tests.fakes.deployment import Deployment, RecordingMetrics
 from tests.fakes.model_source import InMemoryModelSource
 from tests.hub_events import GATEWAYS, KEY, HubClient, HubResponse, build_event
 from tests.lambda_functions import Context, load_handler
@@ -66,21 +66,12 @@ def make_archive(text: str) -> bytes:
 
 
 @dataclass
-class Metrics:
-    outcomes: list[str] = field(default_factory=list)
-
-    def count(self, name: str, value: float = 1, **dimensions: str) -> None:
-        assert (name, value) == ("HubReads", 1)
-        self.outcomes.append(dimensions["outcome"])
-
-
-@dataclass
 class Hub:
     """A deployment whose models the client reads. `reads` counts reads of objects by key."""
 
     deployment: Deployment
     client: HubClient
-    metrics: Metrics
+    metrics: RecordingMetrics
     reads: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -138,7 +129,7 @@ class Hub:
 @pytest.fixture(params=GATEWAYS)
 def hub(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Hub:
     deployment = Deployment(InMemoryModelSource())
-    hub = Hub(deployment, HubClient(request.param), Metrics())
+    hub = Hub(deployment, HubClient(request.param), RecordingMetrics())
     read = deployment.store.read
 
     def count_read(key: str, start: int, end: int, **options: Any) -> bytes:
@@ -180,7 +171,7 @@ def test_the_metadata_of_a_file(hub: Hub, model: Model, path: str) -> None:
     }
     assert response.headers["accept-ranges"] == "bytes"
     assert not {"location", "x-xet-hash"} & set(response.headers)
-    assert hub.metrics.outcomes == ["hit"]
+    assert not hub.metrics.values
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if FILES[path]])
@@ -262,7 +253,7 @@ def test_an_absent_file(hub: Hub, model: Model) -> None:
     check_error(
         hub.client.get(f"{NAME}/resolve/main/%E6%97%A5%0D%0AX: y"), 404, "EntryNotFound", r"'\?\\r\\nX: y' not found"
     )
-    assert hub.metrics.outcomes == ["not_found"] * 3
+    assert not hub.metrics.values
 
 
 def test_the_information_about_a_model(hub: Hub, model: Model) -> None:
@@ -589,7 +580,7 @@ def test_a_model_that_is_being_deleted_is_requested_again(hub: Hub, model: Model
     response = hub.client.head(f"{NAME}/resolve/main/config.json")
     check_error(response, 503, None, "NoSuchKey")
     assert int(response.headers["retry-after"]) > 0
-    assert hub.metrics.outcomes == ["not_found"]
+    assert not hub.metrics.values
 
 
 def test_manifests_are_read_once(hub: Hub, model: Model) -> None:
@@ -662,7 +653,7 @@ def test_failures(hub: Hub, monkeypatch: pytest.MonkeyPatch, error: Exception, s
     check_error(response, status, None, message)
     assert b"secret" not in response.content
     assert ("retry-after" in response.headers) == (status == 503)
-    assert hub.metrics.outcomes == ["error"]
+    assert hub.metrics.values == {"HubErrors": 1}
 
 
 def test_a_request_without_an_authorized_key_is_not_served(hub: Hub, model: Model) -> None:

@@ -153,6 +153,10 @@ def test_the_next_import_continues_at_the_last_recorded_byte(
     imports.deployment.clock.now += 1300
     imports.deployment.sweeper.sweep_stale(imports.deployment.remaining)
     assert imports.list_uploads() == [(staging_prefix(first.id) + PATH, kept.upload_id)]
+    metrics = imports.deployment.metrics.values
+    assert metrics["BytesTransferred"] >= kept.offset, "bytes of a file that was not completed"
+    assert metrics["BytesReused"] == 0
+    metrics.clear()
 
     again = imports.import_again(name)
     assert again.status is TaskStatus.DONE
@@ -160,6 +164,8 @@ def test_the_next_import_continues_at_the_last_recorded_byte(
     assert imports.source.bytes_read[PATH] == len(WEIGHTS) - kept.offset
     assert again.progress.bytes_done == again.progress.bytes_total
     assert kept.offset <= again.progress.bytes_reused < kept.offset + PART_SIZE
+    assert metrics["BytesReused"] == again.progress.bytes_reused
+    assert metrics["BytesTransferred"] >= again.progress.bytes_total - again.progress.bytes_reused
     assert imports.list_uploads() == []
     imports.check()
 

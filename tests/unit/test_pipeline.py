@@ -214,6 +214,25 @@ def test_an_import_that_does_not_fit_into_one_function_goes_on_in_others() -> No
     deployment.check_promises(expect(source))
 
 
+def test_bytes_count_as_they_move() -> None:
+    """The metric of an unfinished file is what the progress of the task shows, in each function that moves it."""
+    deployment, source = make_deployment()
+    task = deployment.submit(NAME)
+    counted: list[int] = []
+    while (due := deployment.queue.next_due) is not None and deployment.find_task(task.id).stage is not Stage.VERIFIED:
+        deployment.clock.now = max(deployment.clock.now, due)
+        late = source.bytes_read["model.safetensors"] + 3 * PART_SIZE
+        deployment.remaining = lambda late=late: 0.0 if source.bytes_read["model.safetensors"] > late else 300.0
+        for message in deployment.receive():
+            deployment.deliver(message)
+        progress = deployment.find_task(task.id).progress
+        counted.append(deployment.metrics.values["BytesTransferred"])
+        assert counted[-1] >= progress.bytes_done - progress.bytes_reused
+    assert len(set(counted)) > 3, "several functions moved parts of the same file"
+    assert counted[-1] >= sum(map(len, FILES.values())) - len(FILES["config.json"])
+    assert deployment.metrics.values["BytesReused"] == len(FILES["config.json"])
+
+
 def fail_times(error: Exception, times: int, at: str = "model.safetensors") -> Callable[[str, int], None]:
     left = [times]
 
@@ -413,10 +432,37 @@ def test_a_message_that_kills_every_function_ends_the_task() -> None:
     deployment, _ = make_deployment()
     task = deployment.submit(NAME)
     (message,) = deployment.receive()
-    deployment.deliver(message, deliveries=5)
+    deployment.runner.record_crash(message)
     ended = deployment.find_task(task.id)
     assert ended.error is not None
     assert ended.error.type == "step-crashed"
+
+
+@pytest.mark.parametrize("deliveries", [4, 5, 100])
+def test_throttled_deliveries_do_not_count_as_attempts(deliveries: int) -> None:
+    """Lambda receives a message, throttles the function, and returns the message. No function has run."""
+    deployment, source = make_deployment()
+    task = deployment.submit(NAME)
+    while (due := deployment.queue.next_due) is not None:
+        deployment.clock.now = max(deployment.clock.now, due)
+        for message in deployment.receive():
+            deployment.deliver(message, deliveries=deliveries)
+    assert deployment.find_task(task.id).status is TaskStatus.DONE
+    deployment.check_promises(expect(source))
+
+
+def test_a_step_has_all_of_its_attempts_after_throttled_deliveries() -> None:
+    deployment, source = make_deployment()
+    source.on_list = lambda: (_ for _ in ()).throw(UnexpectedResponseError("The list is not JSON."))
+    task = deployment.submit(NAME)
+    while (due := deployment.queue.next_due) is not None:
+        deployment.clock.now = max(deployment.clock.now, due)
+        for message in deployment.receive():
+            deployment.deliver(message, deliveries=4)
+    assert deployment.metrics.values["Retries"] == 3
+    error = deployment.find_task(task.id).error
+    assert error is not None
+    assert error.type == "retries-exhausted"
 
 
 def test_an_unforeseen_error_is_retried_then_told_without_its_trace() -> None:
@@ -668,20 +714,20 @@ def test_a_publisher_killed_in_a_copy_leaves_no_upload(cancelled: bool) -> None:
     deployment.check_promises(expect(source))
 
 
-def test_a_last_try_that_did_its_work_and_comes_again_fails_nothing() -> None:
+def test_a_dead_letter_whose_last_delivery_did_its_work_fails_nothing() -> None:
     deployment, source = make_deployment()
     task = deployment.submit(NAME)
     (plan,) = deployment.receive()
-    deployment.deliver(plan, deliveries=4)
     deployment.deliver(plan, deliveries=5)
+    deployment.runner.record_crash(plan)
     transfers = deployment.receive()
     for message in transfers:
-        deployment.deliver(message, deliveries=4)
-    for message in transfers:
         deployment.deliver(message, deliveries=5)
+    for message in transfers:
+        deployment.runner.record_crash(message)
     (publish, *_) = deployment.receive()
-    deployment.deliver(publish, deliveries=4)
     deployment.deliver(publish, deliveries=5)
+    deployment.runner.record_crash(publish)
     assert deployment.find_task(task.id).status is TaskStatus.DONE
     deployment.check_promises(expect(source))
 

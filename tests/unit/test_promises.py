@@ -56,6 +56,7 @@ from modelhaul.transfer.policy import TransferPolicy
 from tests.fakes import model_source
 from tests.fakes.archive_store import InMemoryArchiveStore
 from tests.fakes.model_source import InMemoryModelSource
+from tests.template.rules import MAX_RECEIVES
 from tests.troubles import (
     LARGE,
     PART,
@@ -200,7 +201,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Envelope:
-    """A message, and how often SQS has delivered it once it is delivered."""
+    """A message, and how often SQS has delivered it once it is delivered. After MAX_RECEIVES, it is a dead letter."""
 
     content: Message | Arrival
     deliveries: int = 1
@@ -479,7 +480,7 @@ class Promises(RuleBasedStateMachine):
     def count_delivery(self, envelope: Envelope) -> Envelope:
         if not isinstance(envelope.content, Arrival):
             self.suffered[envelope.content.task_id] += 1
-        return Envelope(envelope.content, min(envelope.deliveries + 1, MAX_ATTEMPTS + 1))
+        return Envelope(envelope.content, min(envelope.deliveries + 1, MAX_RECEIVES + 1))
 
     def hand_over(self, envelope: Envelope, troubles: list[Trouble] | None) -> bool:
         """What a worker function does; False if SQS is to deliver the message again. Without troubles (None) it may
@@ -505,7 +506,10 @@ class Promises(RuleBasedStateMachine):
             content = AcceptArchive(task_id=task_id)
         before, self.current = self.current, content
         try:
-            self.deployment.deliver(content, deliveries=envelope.deliveries)
+            if envelope.deliveries > MAX_RECEIVES:
+                self.deployment.runner.record_crash(content)
+            else:
+                self.deployment.deliver(content, deliveries=envelope.deliveries)
         finally:
             self.current = before
             if before is None and self.trouble.hits:
@@ -670,8 +674,10 @@ class Promises(RuleBasedStateMachine):
         match task.error.type:
             case "import-cancelled":
                 given = task.id in self.cancelled
-            case "retries-exhausted" | "step-crashed":
+            case "retries-exhausted":
                 given = self.suffered[task.id] >= MAX_ATTEMPTS
+            case "step-crashed":
+                given = self.suffered[task.id] >= MAX_RECEIVES
             case "content-mismatch" | "outage":
                 given = self.suffered[task.id] >= 2
             case "revision-not-found":
@@ -700,8 +706,10 @@ class Promises(RuleBasedStateMachine):
     def check_duplicates(self) -> None:
         """Every message that ever was, once more."""
         before = self.describe()
-        for message, deliveries in itertools.product(list(self.deployment.delivered.values()), (1, MAX_ATTEMPTS + 1)):
-            self.deployment.deliver(message, deliveries=deliveries)
+        for message in list(self.deployment.delivered.values()):
+            self.deployment.deliver(message)
+            self.deployment.deliver(message, deliveries=2)
+            self.deployment.runner.record_crash(message)
         assert len(self.queue) == 0
         assert self.describe() == before
 

@@ -14,13 +14,7 @@ class PowertoolsMetrics:
     `service`.
     """
 
-    def count(self, name: str, value: float = 1, **dimensions: str) -> None:
+    def count(self, name: str, value: float = 1) -> None:
         metric = AmazonCloudWatchEMFProvider()
-        metric.add_metric(name, MetricUnit(CATALOG[name].unit), value)
-        for key, text in dimensions.items():
-            metric.add_dimension(key, str(text))
-        # The total over all dimensions is a separate metric, because CloudWatch does not aggregate over dimensions, and
-        # alarms cannot use search expressions.
-        if dimensions and metric.service:
-            metric.add_dimensions(service=metric.service)
+        metric.add_metric(name, MetricUnit(CATALOG[name]), value)
         metric.flush_metrics()

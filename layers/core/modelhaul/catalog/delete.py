@@ -25,7 +25,6 @@ from modelhaul.domain.keys import manifest_key
 from modelhaul.domain.models import Model, ModelStatus, describe_missing_model
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.content import ContentIndex
-from modelhaul.ports.metrics import Metrics
 from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.object_store import ObjectStore
 
@@ -46,7 +45,6 @@ class ModelDeleter:
     models: ModelRepository
     content: ContentIndex
     store: ObjectStore
-    metrics: Metrics
     clock: Clock
 
     def delete_model(self, model_id: str, remaining: Callable[[], float]) -> bool:
@@ -113,7 +111,6 @@ class ModelDeleter:
         # The manifest lists the files to delete, so it is deleted last.
         self.store.delete([manifest_key(model.model_id)])
         self.models.remove_model(model.model_id, owner=owner)
-        self.metrics.count("ModelsDeleted", source=model.resolved.source)
         logger.info("model deleted", extra={**context, "files": len(files)})
         return True
 

@@ -40,7 +40,7 @@ ModelhaulError
 │   ├── ContentMismatchError       the source serves other content than it lists
 │   ├── RetriesExhaustedError      a step failed four times
 │   ├── OutageError                no successful response from a source or an AWS service for SourceOutageHours
-│   ├── StepCrashedError           a function crashed four times on one message
+│   ├── StepCrashedError           no delivery of a message was completed: the function crashed
 │   └── ImportStalledError         no progress for about 23 hours
 └── TransientError                 retried with back-off: at most three times a step, or for hours if `is_outage`
     ├── RateLimitedError           retried when the source allows it; does not count as a retry

@@ -1,5 +1,6 @@
 """Files of a model, from their listing to their verification."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -97,6 +98,27 @@ class FileGroup:
     def advance(self, offset: int, continued: int) -> "FileGroup":
         """Record the offset. A file that is transferred from its first byte again continues nothing."""
         return replace(self, offset=offset, continued=max(continued, min(self.continued, offset)))
+
+    def merge(self, records: Iterable[FileRecord]) -> "FileGroup":
+        """Return the group with the state of `records`. Files that are done, or not in the group, do not change."""
+        given = {record.file.path: record for record in records if record.sha256 is not None}
+        merged = tuple(
+            old if old.is_done or new is None else replace(new, task_id=old.task_id, file=old.file)
+            for old in self.records
+            for new in [given.get(old.file.path)]
+        )
+        stored_more = any(new.sha256 and not old.sha256 for old, new in zip(self.records, merged, strict=True))
+        return replace(self, records=merged, offset=0 if stored_more else self.offset)
+
+    def count(self) -> "FileCounts":
+        """Return the group's part of the plan's counts. The bytes of a file count when it is stored."""
+        files = [record for record in self.records if record.file.kind is FileKind.FILE]
+        stored = [record for record in files if record.sha256 is not None]
+        return FileCounts(
+            files_done=sum(record.is_done for record in files),
+            bytes_done=sum(record.file.size for record in stored) + self.offset,
+            bytes_reused=sum(record.file.size for record in stored if record.reused) + self.continued,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,8 @@ class Failures(BaseModel):
 
 class _Message(BaseModel):
     """`attempt` starts at 1. Waits for a rate limit or for the end of an outage increase only `failures`. `mismatches`
-    are the expected and the found digests of files that were received with wrong content.
+    are the expected and the found digests of files that were received with wrong content. `redelivered`: a function may
+    have died with this message, or Lambda throttled it. It is not sent.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,15 +41,19 @@ class _Message(BaseModel):
     attempt: int = Field(default=1, ge=1)
     failures: Failures | None = None
     mismatches: tuple[tuple[str, str], ...] = ()
+    redelivered: bool = Field(default=False, exclude=True)
 
     @property
     def is_first_attempt(self) -> bool:
-        """Return whether no earlier attempt has failed since the last progress."""
-        return self.attempt == 1 and self.failures is None
+        """Return whether no earlier attempt can have failed since the last progress."""
+        return self.attempt == 1 and self.failures is None and not self.redelivered
+
+    def mark_redelivered(self) -> Self:
+        return self.model_copy(update={"redelivered": True})
 
     def reset_counts(self) -> Self:
         """Return the message that continues after progress: attempts and waits count from the start."""
-        return self.model_copy(update={"attempt": 1, "failures": None})
+        return self.model_copy(update={"attempt": 1, "failures": None, "redelivered": False})
 
 
 class AcceptArchive(_Message):

@@ -21,7 +21,7 @@ _RETRY_AFTER = 2  # seconds
 
 
 def handle_hub_request(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Handle an API Gateway REST event of the route `/{proxy+}`, and count the result.
+    """Handle an API Gateway REST event of the route `/{proxy+}`, and count an error.
 
     An unexpected exception is logged, and the response is a 500. Hits are not logged.
     """
@@ -39,7 +39,8 @@ def handle_hub_request(event: dict[str, Any], context: LambdaContext) -> dict[st
         logger.exception("unexpected error")
         defect = DefectError(f"Internal error. Request ID: {context.aws_request_id}.")
         response = respond_error(defect, outcome=Outcome.ERROR)
-    wiring.create_metrics().count("HubReads", outcome=response.outcome.value)
+    if response.outcome is Outcome.ERROR:
+        wiring.create_metrics().count("HubErrors")
     return _serialize_response(response, with_body=event["httpMethod"] != "HEAD")
 
 

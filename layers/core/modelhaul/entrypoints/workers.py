@@ -60,11 +60,13 @@ def record_dead_letters(event: dict[str, Any], context: LambdaContext) -> dict[s
             message = _read_dead_letter(record.body)
         except ValidationError:
             wiring.create_metrics().count("UnreadableMessages")
-            logger.exception("deleted unreadable dead letter", body=record.body[:1000])
+            logger.exception(
+                "deleted unreadable dead letter", body=record.body[:1000], queue=_find_source_queue(record)
+            )
             return
         if message is None:
             return
-        with logger.append_context_keys(task_id=message.task_id, attempt=message.attempt):
+        with logger.append_context_keys(task_id=message.task_id, attempt=message.attempt, step=message.kind):
             wiring.create_runner().record_crash(message)
 
     return _process(event, context, handle_record)
@@ -127,7 +129,7 @@ def _run[M: Message](
     with create_logger().append_context_keys(**context_keys):
         wiring.create_runner().run(
             message,
-            lambda counted: step(counted, lambda: context.get_remaining_time_in_millis() / 1000),
+            lambda marked: step(marked, lambda: context.get_remaining_time_in_millis() / 1000),
             deliveries=deliveries,
         )
 
@@ -142,6 +144,15 @@ def _read_archive_message(body: str) -> AcceptArchive | None:
         arrived.key, size=arrived.size, etag=arrived.etag, event_id=arrived.sequencer or found.id
     )
     return AcceptArchive(task_id=task_id) if task_id is not None else None
+
+
+def _find_source_queue(record: SQSRecord) -> str | None:
+    """Return the name of the queue that the dead letter comes from. None if SQS did not move it here.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html
+    """
+    arn = record.attributes.dead_letter_queue_source_arn
+    return arn.rpartition(":")[2] if arn else None
 
 
 def _read_dead_letter(body: str) -> Message | None:

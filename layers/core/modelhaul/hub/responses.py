@@ -15,7 +15,7 @@ _MAX_HEADER_MESSAGE = 1000
 
 
 class Outcome(StrEnum):
-    """Result of a request, as the metric `HubReads` counts it."""
+    """Result of a request. Errors are counted, and misses are logged with their outcome."""
 
     HIT = "hit"
     REDIRECT = "redirect"  # the Hugging Face Hub serves the model
@@ -27,7 +27,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HubResponse:
-    """A response. `outcome` is counted, and not sent."""
+    """A response. `outcome` is not sent."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)

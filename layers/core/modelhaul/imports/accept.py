@@ -22,6 +22,7 @@ from modelhaul.ports.archive_store import ArchiveStore
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.message_queue import MessageQueue
+from modelhaul.ports.metrics import Metrics
 from modelhaul.ports.tasks import TaskRepository
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class ArrivalRecorder:
 
     tasks: TaskRepository
     archives: ArchiveStore
+    metrics: Metrics
     clock: Clock
     outcomes: OutcomeWriter
 
@@ -78,6 +80,7 @@ class ArrivalRecorder:
             logger.info("object ignored", extra={"key": key, "bytes": size})
             return None
         self.tasks.record_task(task)
+        self.metrics.count("ImportsAccepted")
         logger.info("archive arrived", extra={"task_id": task_id, "key": key, "bytes": size})
         return task_id
 

@@ -128,12 +128,12 @@ class TaskFinisher:
         if task is None or task.status is not TaskStatus.FAILED:
             return False
         if ended:
-            context = {"task_id": task_id, "reason": error.type, "detail": error.detail}
+            context = {"task_id": task_id, "source": task.source, "reason": error.type, "detail": error.detail}
             if stage is Stage.CANCELLED:
-                self.metrics.count("ImportsCancelled", source=task.source)
+                self.metrics.count("ImportsCancelled")
                 logger.info("import cancelled", extra=context)
             else:
-                self.metrics.count("ImportsFailed", source=task.source, reason=error.type)
+                self.metrics.count("ImportsFailed")
                 logger.error("import failed", extra=context)
         try:
             self.clean_up(task)

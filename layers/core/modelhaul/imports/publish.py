@@ -185,12 +185,12 @@ class Publisher:
                 self.finisher.clean_up(ended)
             return
         seconds = self.clock() - task.created_at.timestamp()
-        self.metrics.count("ImportsSucceeded", source=task.source)
-        self.metrics.count("ImportSeconds", seconds, source=task.source)
+        self.metrics.count("ImportSeconds", seconds)
         logger.info(
             "import succeeded",
             extra={
                 "task_id": task.id,
+                "source": task.source,
                 "model_ids": list(totals),
                 "models_failed": list(failed),
                 "selection": task.selection.describe(),

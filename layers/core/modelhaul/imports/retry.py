@@ -1,7 +1,8 @@
 """Handle failed steps: retry the step, wait for a rate limit or for the end of an outage, or end the task.
 
 A failed attempt sends a new, delayed message instead of relying on the redelivery of SQS. The delay can then be chosen,
-and a wait does not use up an attempt. The redelivery of SQS handles functions that died.
+and a wait does not use up an attempt. The redelivery of SQS handles functions that died. It does not count as an
+attempt, because SQS also counts a delivery when Lambda throttles the function.
 """
 
 import logging
@@ -9,7 +10,6 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import cast
 
 from modelhaul.domain.errors import (
     ContentMismatchError,
@@ -206,15 +206,12 @@ class StepRunner:
     max_outage: float
 
     def run[M: Message](self, message: M, step: Callable[[M], None], *, deliveries: int) -> None:
-        """Run the step. Every delivery counts as an attempt.
+        """Run the step. `deliveries` is the number of times that SQS delivered this message.
 
-        `deliveries` is the number of times that SQS delivered this message; above 1, a function died while processing
-        it. Raises StorageUnavailableError if the outcome cannot be recorded. SQS then redelivers the message.
+        Raises StorageUnavailableError if the outcome cannot be recorded. SQS then redelivers the message.
         """
-        if message.attempt + deliveries - 1 > MAX_ATTEMPTS:
-            self.record_crash(message)
-            return
-        message = cast("M", message.model_copy(update={"attempt": message.attempt + deliveries - 1}))
+        if deliveries > 1:
+            message = message.mark_redelivered()
         try:
             step(message)
         except TransferError as failure:
@@ -229,7 +226,7 @@ class StepRunner:
             self._handle_error(message, internal, advanced=False)
 
     def record_crash(self, message: Message) -> None:
-        """End the task of a message after every function that received it died.
+        """End the task of a dead letter: no delivery of the message was completed.
 
         No-op if the work is done or in progress: the last function may have finished the work, and died before it
         deleted the message.
@@ -240,7 +237,7 @@ class StepRunner:
             return
         self.finisher.fail(
             message.task_id,
-            StepCrashedError(f"The function crashed {MAX_ATTEMPTS} times while {name}."),
+            StepCrashedError(f"The function crashed or was throttled in every delivery of its message while {name}."),
         )
 
     def _has_work(self, message: Message) -> bool:
@@ -274,7 +271,7 @@ class StepRunner:
             FailureKind.RATE_LIMIT: "RateLimitWaits",
             FailureKind.OUTAGE: "OutageWaits",
         }
-        self.metrics.count(names[kind], step=message.kind)
+        self.metrics.count(names[kind])
         logger.warning(
             _LOG_MESSAGES[kind],
             extra={

@@ -132,7 +132,8 @@ def request_plan(task: Task, queue: MessageQueue, metrics: Metrics, context: Map
 
     The task is already recorded, so an error of the queue does not fail the request: the sweep sends the message.
     """
-    metrics.count("ImportsAccepted", source=task.source)
+    metrics.count("ImportsAccepted")
+    context = {**context, "source": task.source}
     try:
         queue.send([PlanImport(task_id=task.id)])
     except StorageUnavailableError as error:
@@ -141,4 +142,4 @@ def request_plan(task: Task, queue: MessageQueue, metrics: Metrics, context: Map
             extra={**context, "detail": error.detail},
         )
     else:
-        logger.info("import accepted", extra=dict(context))
+        logger.info("import accepted", extra=context)

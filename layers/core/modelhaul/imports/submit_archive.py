@@ -127,7 +127,7 @@ class ArchiveSubmitter:
             archive=archive,
         )
         self.tasks.record_task(task)
-        self.metrics.count("ImportsAccepted", source=Source.LOCAL)
+        self.metrics.count("ImportsAccepted")
         logger.info("upload opened", extra={"task_id": task_id, "bytes": size})
         return task, ticket
 

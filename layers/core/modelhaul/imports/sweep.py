@@ -88,7 +88,7 @@ class Sweeper:
         pause = min(_MAX_PAUSE, CHECK_AFTER * 2 ** (task.sweeps + 1))
         self.tasks.postpone_check(task.id, check_at=self.clock() + pause, sweeps=task.sweeps + 1)
         self._resend_messages(task)
-        self.metrics.count("SweepRecoveries", source=task.source)
+        self.metrics.count("SweepRecoveries")
         logger.warning(
             "task without progress; messages resent",
             extra={"task_id": task.id, "stage": task.stage, "sweeps": task.sweeps + 1},

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from modelhaul.domain.errors import ModelhaulError, StorageUnavailableError, TaskEndedError
 from modelhaul.domain.files import FileCounts, FileGroup, FileRecord
@@ -48,6 +48,10 @@ class TransferSession:
     publish_if_complete: Callable[[FileCounts], bool]
     advanced: bool = False
     paused: bool = False
+    _counted: FileGroup = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._counted = self.group
 
     def is_out_of_time(self, *, needed: float = 0.0) -> bool:
         """Return whether less than `needed` seconds are left before the time reserved at the function's end."""
@@ -97,6 +101,7 @@ class TransferSession:
             owner=self.owner,
             until=self.clock() + LEASE_SECONDS,
         )
+        self._count_bytes(self._counted.advance(offset, continued))
         self._record_progress(counts)
         logger.info("offset recorded", extra={"task_id": self.task.id, "group": self.group.number, "offset": offset})
 
@@ -109,12 +114,10 @@ class TransferSession:
             self.group.plan_id, self.group.number, records, owner=self.owner, until=self.clock() + LEASE_SECONDS
         )
         self.advanced = True
+        self._count_bytes(self._counted.merge(records))
         self._record_progress(counts)
         moved = sum(r.file.size for r in records if r.is_done and not r.reused)
         reused = sum(r.file.size for r in records if r.is_done and r.reused)
-        for name, size in (("BytesTransferred", moved), ("BytesReused", reused)):
-            if size:
-                self.metrics.count(name, size, source=self.task.source)
         logger.info(
             "all files recorded; publishing starts" if self.publish_if_complete(counts) else "files recorded",
             extra={
@@ -131,6 +134,16 @@ class TransferSession:
 
     def _renew(self, *, until: float) -> None:
         self.leases.renew_lease(self.group.plan_id, self.group.number, owner=self.owner, until=until + LEASE_SECONDS)
+
+    def _count_bytes(self, group: FileGroup) -> None:
+        """Count the difference of the group's recorded progress. Bytes that are transferred again count again."""
+        before, after = self._counted.count(), group.count()
+        self._counted = group
+        reused = after.bytes_reused - before.bytes_reused
+        transferred = after.bytes_done - before.bytes_done - reused
+        for name, size in (("BytesTransferred", transferred), ("BytesReused", reused)):
+            if size > 0:
+                self.metrics.count(name, size)
 
     def _record_progress(self, counts: FileCounts) -> None:
         if not self.tasks.record_progress(self.task.id, counts, check_at=self.clock() + self.check_after):

@@ -79,7 +79,7 @@ def create_archive_submitter() -> ArchiveSubmitter:
 def create_arrival_recorder() -> ArrivalRecorder:
     from modelhaul.imports.accept import ArrivalRecorder
 
-    return ArrivalRecorder(create_tasks(), create_archives(), time.time, create_outcomes())
+    return ArrivalRecorder(create_tasks(), create_archives(), create_metrics(), time.time, create_outcomes())
 
 
 @cache
@@ -136,7 +136,7 @@ def create_catalog() -> Catalog:
 def create_deleter() -> ModelDeleter:
     from modelhaul.catalog.delete import ModelDeleter
 
-    return ModelDeleter(create_models(), create_content(), create_store(), create_metrics(), time.time)
+    return ModelDeleter(create_models(), create_content(), create_store(), time.time)
 
 
 @cache

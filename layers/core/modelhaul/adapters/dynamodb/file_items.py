@@ -1,7 +1,6 @@
 """DynamoDB items of groups of files."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import groupby
 
 from pynamodb.attributes import (
@@ -107,33 +106,6 @@ def to_group(listed: FileItem, state: FileItem | None = None) -> FileGroup:
         offset=int(state.offset or 0) if state else 0,
         lease_until=float(state.lease_until or 0) if state else 0.0,
         continued=int(state.continued or 0) if state else 0,
-    )
-
-
-def merge_records(group: FileGroup, records: Iterable[FileRecord]) -> FileGroup:
-    """Return the group with the state of `records`. Files that are done, or not in the group, do not change."""
-    given = {record.file.path: record for record in records if record.sha256 is not None}
-    merged = tuple(
-        old if old.is_done or new is None else replace(new, task_id=old.task_id, file=old.file)
-        for old in group.records
-        for new in [given.get(old.file.path)]
-    )
-    stored_more = any(new.sha256 and not old.sha256 for old, new in zip(group.records, merged, strict=True))
-    return replace(
-        group,
-        records=merged,
-        offset=0 if stored_more else group.offset,
-    )
-
-
-def count_group(group: FileGroup) -> FileCounts:
-    """Return the group's part of the plan's counts. The bytes of a file count when it is stored."""
-    files = [record for record in group.records if record.file.kind is FileKind.FILE]
-    stored = [record for record in files if record.sha256 is not None]
-    return FileCounts(
-        files_done=sum(record.is_done for record in files),
-        bytes_done=sum(record.file.size for record in stored) + group.offset,
-        bytes_reused=sum(record.file.size for record in stored if record.reused) + group.continued,
     )
 
 

@@ -26,10 +26,8 @@ from modelhaul.adapters.dynamodb.file_items import (
     FileItem,
     copied_key,
     count_actions,
-    count_group,
     counter_key,
     group_key,
-    merge_records,
     pack_files,
     read_groups,
     state_actions,
@@ -138,9 +136,7 @@ class DynamoDBFileRepository(FileRepository, GroupLeases):
         self, plan_id: str, number: int, records: Sequence[FileRecord], *, owner: str, until: float
     ) -> FileCounts:
         try:
-            self._change(
-                plan_id, number, lambda group: replace(merge_records(group, records), lease_until=until), owner=owner
-            )
+            self._change(plan_id, number, lambda group: replace(group.merge(records), lease_until=until), owner=owner)
         except LeaseLostError:
             listed, state = self._read(plan_id, number)
             if listed is None or not to_group(listed, state).is_done:
@@ -167,7 +163,7 @@ class DynamoDBFileRepository(FileRepository, GroupLeases):
                 )
                 transaction.update(
                     self._files(plan_id, counter_key(number)),
-                    actions=[*count_actions(count_group(group), count_group(changed)), expiry],
+                    actions=[*count_actions(group.count(), changed.count()), expiry],
                 )
 
         retry_write(write, await_capacity=True)

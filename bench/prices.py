@@ -20,6 +20,10 @@ DYNAMODB_READ_UNIT = 0.125 / MILLION
 # https://aws.amazon.com/sqs/pricing/, standard queues
 SQS_REQUEST = 0.40 / MILLION
 SQS_REQUESTS = 3  # for each message: send, receive, delete
+# https://aws.amazon.com/api-gateway/pricing/, REST APIs
+API_REQUEST = 3.50 / MILLION
+# https://aws.amazon.com/s3/pricing/, S3 Standard; a GB is 2**30 bytes
+S3_GB_MONTH = 0.023
 # https://aws.amazon.com/fargate/pricing/, Linux on arm64
 FARGATE_VCPU_HOUR = 0.03238
 FARGATE_GB_HOUR = 0.00356

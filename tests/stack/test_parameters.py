@@ -18,6 +18,7 @@ from botocore.credentials import Credentials
 
 from local.sources import SourceUrls
 from local.stack import CLIENT_CONFIG, CREDENTIALS, LocalStack, StackState, open_session
+from tests.documented_dashboard import VALIDATOR as DASHBOARD
 from tests.stack.conftest import allow_batches, wait_until
 from tests.stack.test_permissions import (
     Target,
@@ -35,6 +36,7 @@ from tests.upstream.repositories import GATED, GITHUB_PRIVATE, PRIVATE, READER_T
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 ORIGIN = "https://models.example.com"
+ALARM_TOPIC = "on-call"
 READ_ONLY = "/v1/GET/*"
 TOKENS = {
     "HuggingFaceTokenSecret": {"SubmitHuggingfaceFunction", "PlanImportFunction", "TransferFilesFunction"},
@@ -120,7 +122,13 @@ def iam_stack() -> Iterator[IamStack]:
         secrets = open_client(state, "secretsmanager")
         # With the line's end that a secret made from a file has.
         tokens = {name: secrets.create_secret(Name=name, SecretString=f"{READER_TOKEN}\n")["ARN"] for name in TOKENS}
-        others = {"AuthMode": "IAM", "CorsAllowOrigin": ORIGIN, "NotificationEmail": "a@example.com"}
+        topic = open_client(state, "sns").create_topic(Name=ALARM_TOPIC)["TopicArn"]
+        others = {
+            "AuthMode": "IAM",
+            "CorsAllowOrigin": ORIGIN,
+            "NotificationEmail": "a@example.com",
+            "AlarmTopicArn": topic,
+        }
         change_parameters(state, **others, **tokens)
         allow_batches(state)
         cloudformation = open_client(state, "cloudformation")
@@ -128,6 +136,24 @@ def iam_stack() -> Iterator[IamStack]:
         yield IamStack(state, found["StackResourceDetail"]["PhysicalResourceId"], tokens)
     finally:
         local.stop()
+
+
+def test_alarms_notify_both_destinations(iam_stack: IamStack) -> None:
+    state = iam_stack.state
+    cloudwatch = open_client(state, "cloudwatch")
+    alarms = {alarm["AlarmName"]: alarm for alarm in cloudwatch.describe_alarms()["MetricAlarms"]}
+    names = ("api-errors", "dead-letters", "late-events", "lost-arrivals", "sweep-recoveries", "unpublished-ends")
+    assert set(alarms) == {f"{state.stack_name}-{name}" for name in names}
+    for alarm in alarms.values():
+        assert alarm["TreatMissingData"] == "notBreaching"
+        email, topic = alarm["AlarmActions"]
+        assert alarm["OKActions"] == [email, topic]
+        assert "NotificationsTopic" in email
+        assert topic.endswith(f":{ALARM_TOPIC}")
+    body = json.loads(cloudwatch.get_dashboard(DashboardName=state.stack_name)["DashboardBody"])
+    DASHBOARD.validate(body)
+    (widget,) = (widget for widget in body["widgets"] if widget["type"] == "alarm")
+    assert {alarm["AlarmArn"] for alarm in alarms.values()} <= set(widget["properties"]["alarms"])
 
 
 def test_key_is_not_enough(iam_stack: IamStack) -> None:

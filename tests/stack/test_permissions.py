@@ -79,7 +79,7 @@ NEIGHBOURS = [
     ("PublishModelsFunction", "sqs:ReceiveMessage", "TransferQueue", ""),
     ("PublishModelsFunction", "secretsmanager:GetSecretValue", SECRET, ""),
     ("RecordFailureFunction", "s3:GetObject", "ModelsBucket", "models/*"),
-    ("SweepStaleFunction", "sqs:ReceiveMessage", "PlanDeadLetterQueue", ""),
+    ("SweepStaleFunction", "sqs:ReceiveMessage", "DeadLetterQueue", ""),
     ("PublishModelsFunction", "events:PutEvents", rules.DEFAULT_BUS, ""),
 ]
 """What would do most harm, written out: (function, action, resource, prefix or index)."""

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +164,7 @@ HUB_GATEWAY_STATUS = {
 INVALID_CREDENTIALS = "Invalid credentials in Authorization header"
 """With any other message, `huggingface_hub.utils.hf_raise_for_status` takes a 401 for a missing repository."""
 
+ALARM_TOPIC = "arn:aws:sns:eu-central-1:123456789012:alerts"
 HUB_RESOURCES = ("HubApi", "HubErrors", "ManageKeys", "AuthorizeHub", "ReadHub", "ImportMissing", "RequestImports")
 """Starts of the logical IDs of the Hub read API's resources."""
 
@@ -359,11 +360,11 @@ def check_dead_letter_queues(template: Template) -> list[str]:
             faults.append(f"{name}: no dead-letter queue")
             continue
         if queue["RedrivePolicy"]["maxReceiveCount"] != MAX_RECEIVES:
-            faults.append(f"{name}: not one delivery and three retries")
+            faults.append(f"{name}: not {MAX_RECEIVES} deliveries")
         if queue["MessageRetentionPeriod"] >= queues[served[name]]["MessageRetentionPeriod"]:
             faults.append(f"{served[name]}: retention must exceed that of {name}: moved messages keep their age")
-    if len(set(served.values())) != len(served):
-        faults.append("two queues share a dead-letter queue")
+    if len(set(served.values())) > 1:
+        faults.append(f"several dead-letter queues, which are polled and charged: {sorted(set(served.values()))}")
     return faults
 
 
@@ -707,7 +708,7 @@ def _find_arrival_faults(rule: Resource) -> Iterator[str]:
             yield "transforms the event"
         if target.get("RetryPolicy", {}).get("MaximumEventAgeInSeconds") != ARRIVAL_AGE:
             yield "retries for less than a day"
-        if find_target(target.get("DeadLetterConfig", {}).get("Arn")) != "ArchiveDeadLetterQueue":
+        if find_target(target.get("DeadLetterConfig", {}).get("Arn")) != "DeadLetterQueue":
             yield "has no dead-letter queue"
 
 
@@ -1065,10 +1066,13 @@ def _find_origin(headers: dict[str, Any], part: str, origin: str) -> str | None:
 
 
 def check_topics(template: Template) -> list[str]:
-    """With NotificationEmail, only our rules and alarms publish to the topic. Without it, there is neither."""
+    """With NotificationEmail, only our rules and alarms publish to the topic. Without it, there is no topic.
+
+    Alarms notify this topic, AlarmTopicArn or both. Without either, there are no alarms.
+    """
     faults = []
-    for address in ("", "a@example.com"):
-        chosen = apply_parameters(template, NotificationEmail=address)
+    for address, arn in product(("", "a@example.com"), ("", ALARM_TOPIC)):
+        chosen = apply_parameters(template, NotificationEmail=address, AlarmTopicArn=arn)
         kinds = {resource["Type"] for resource in chosen["Resources"].values()}
         if bool(address) is not ("AWS::SNS::Topic" in kinds):
             faults.append(f"topic missing or unexpected for the address {address!r}")
@@ -1087,9 +1091,10 @@ def check_topics(template: Template) -> list[str]:
         if address and not any(s["Effect"] == "Deny" for _, s in granted):
             faults.append("the topic accepts plain HTTP")
         alarms = [alarm for _, alarm in list_resources(chosen, "AWS::CloudWatch::Alarm")]
-        actions = {json.dumps(alarm.get("AlarmActions")) for alarm in alarms}
-        if actions != ({'[{"Ref": "NotificationsTopic"}]'} if address else {"null"}):
-            faults.append(f"with the address {address!r}, the alarm actions are {actions}")
+        actions = {json.dumps(alarm.get(kind)) for alarm in alarms for kind in ("AlarmActions", "OKActions")}
+        topics = [*["NotificationsTopic"] * bool(address), *["AlarmTopicArn"] * bool(arn)]
+        if actions != ({json.dumps([{"Ref": topic} for topic in topics])} if topics else set()):
+            faults.append(f"with the address {address!r} and the topic {arn!r}, the alarm actions are {actions}")
     return faults
 
 

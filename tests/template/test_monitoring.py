@@ -3,23 +3,27 @@ lines, and a runbook section for each alarm.
 """
 
 import ast
+import itertools
 import json
+import operator
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import pytest
 
+from bench import prices
 from modelhaul.adapters.metrics import PowertoolsMetrics
 from modelhaul.ports.metrics import CATALOG
+from tests.documented_dashboard import VALIDATOR
 from tests.template.rules import (
     Resource,
     as_list,
     find_handler,
     find_target,
+    list_consumers,
     list_operations,
     list_resources,
     read_api,
@@ -27,8 +31,19 @@ from tests.template.rules import (
 from tests.template.transformed import ROOT, Template, apply_parameters, read_template, transform_template
 
 AWS_METRICS: dict[str, Any] = json.loads((ROOT / "tests" / "template" / "aws_metrics.json").read_text())
+PAGE = (ROOT / "docs" / "monitoring.md").read_text()
 STACK = "the-stack"
+TOPIC = "arn:aws:sns:eu-central-1:123456789012:alerts"
+MAX_DASHBOARD_METRICS = 50
+"""A dashboard with more metrics is not among the three free ones: https://aws.amazon.com/cloudwatch/pricing/"""
+
 MAX_ALARM_METRICS = 10  # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-limits.html
+PSEUDO_PARAMETERS = {
+    "AWS::StackName": STACK,
+    "AWS::Region": "eu-west-1",
+    "AWS::Partition": "aws",
+    "AWS::AccountId": "123456789012",
+}
 # An idle stack emits no metrics.
 IDLE = "notBreaching"
 
@@ -52,9 +67,10 @@ def read_transformed() -> Template:
     return transform_template(read_template())
 
 
-@pytest.fixture(params=["", "a@example.com"], ids=["no address", "address"])
+@pytest.fixture(params=[*itertools.product(["", "a@example.com"], ["", TOPIC])], ids=["none", "topic", "email", "both"])
 def template(request: pytest.FixtureRequest) -> Template:
-    return apply_parameters(read_transformed(), NotificationEmail=request.param, HubOnMiss="IMPORT")
+    email, topic = request.param
+    return apply_parameters(read_transformed(), NotificationEmail=email, AlarmTopicArn=topic, HubOnMiss="IMPORT")
 
 
 def substitute(text: str, template: Template) -> str:
@@ -65,8 +81,8 @@ def substitute(text: str, template: Template) -> str:
         if name.startswith("!"):
             return f"${{{name[1:]}}}"
         if name.startswith("AWS::"):
-            return {"AWS::StackName": STACK, "AWS::Region": "eu-west-1"}[name]
-        assert name.partition(".")[0] in template["Resources"] or name in template["Parameters"], name
+            return PSEUDO_PARAMETERS[name]
+        assert name.partition(".")[0] in read_transformed()["Resources"] or name in template["Parameters"], name
         return name
 
     return re.sub(r"\$\{([^}]+)\}", replace, text)
@@ -74,8 +90,25 @@ def substitute(text: str, template: Template) -> str:
 
 def read_dashboard(template: Template) -> dict[str, Any]:
     ((_, dashboard),) = list_resources(template, "AWS::CloudWatch::Dashboard")
-    body: dict[str, Any] = json.loads(substitute(dashboard["DashboardBody"]["Fn::Sub"], template))
+    body: dict[str, Any] = json.loads(join(dashboard["DashboardBody"], template))
     return body
+
+
+def join(value: Any, template: Template) -> str:
+    """Apply Fn::Join and Fn::Sub."""
+    match value:
+        case {"Fn::Join": [str(separator), [*parts]]}:
+            return separator.join(join(part, template) for part in parts)
+        case {"Fn::Sub": str(text)}:
+            return substitute(text, template)
+        case str():
+            return value
+    raise ValueError(f"unsupported: {value}")
+
+
+def find_widget(template: Template, title: str) -> dict[str, Any]:
+    (widget,) = (w for w in read_dashboard(template)["widgets"] if w["properties"].get("title") == title)
+    return widget
 
 
 def list_widget_metrics(template: Template) -> Iterator[Watched]:
@@ -84,20 +117,11 @@ def list_widget_metrics(template: Template) -> Iterator[Watched]:
             title = widget["properties"]["title"]
             options = row[-1] if isinstance(row[-1], dict) else {}
             if "expression" in options:
-                yield from _read_searches(title, options["expression"])
+                # The number of metrics that a search finds is unknown.
+                assert "SEARCH" not in options["expression"], title
                 continue
             namespace, name, *pairs = [part for part in row if isinstance(part, str)]
             yield Watched(title, namespace, name, tuple(zip(pairs[::2], pairs[1::2], strict=True)))
-
-
-def _read_searches(place: str, expression: str) -> Iterator[Watched]:
-    """`SEARCH('{Namespace,dimension,…} MetricName="…" dimension="…"', …)`."""
-    searches = re.findall(r"SEARCH\('\{([^}]+)\} ([^']+)'", expression)
-    assert expression.count("SEARCH") == len(searches)
-    for schema, terms in searches:
-        namespace, *dimensions = schema.split(",")
-        asked = dict(re.findall(r'(\w+)="([^"]+)"', terms))
-        yield Watched(place, namespace, asked["MetricName"], tuple((name, asked.get(name, "*")) for name in dimensions))
 
 
 def list_alarm_metrics(template: Template) -> Iterator[Watched]:
@@ -129,16 +153,56 @@ def test_dashboard_fits_its_grid(template: Template) -> None:
         taken |= cells
 
 
+def test_dashboard_has_the_documented_structure(template: Template) -> None:
+    VALIDATOR.validate(read_dashboard(template))
+
+
+def test_expressions_refer_to_metrics_of_their_widget(template: Template) -> None:
+    for widget in read_dashboard(template)["widgets"]:
+        options = [row[-1] for row in widget["properties"].get("metrics", [])]
+        ids = [one["id"] for one in options if "id" in one]
+        assert len(set(ids)) == len(ids)
+        for one in options:
+            names = set(re.findall(r"[a-z]\w*", one.get("expression", "")))
+            assert names <= set(ids) - {one.get("id")}, widget["properties"]["title"]
+        shown = [one for one in options if one.get("visible", True)]
+        assert all(one.get("label") for one in shown)
+
+
+def test_dashboard_can_be_free(template: Template) -> None:
+    found = {(w.namespace, w.name, w.dimensions) for w in list_widget_metrics(template)}
+    assert len(found) <= MAX_DASHBOARD_METRICS
+
+
+def test_dashboard_shows_the_alarms_that_exist(template: Template) -> None:
+    names = {substitute(alarm["AlarmName"]["Fn::Sub"], template) for _, alarm in list_alarms(template)}
+    if names:
+        alarms = find_widget(template, "Alarms")["properties"]["alarms"]
+        assert sorted(alarms) == sorted(f"arn:aws:cloudwatch:eu-west-1:123456789012:alarm:{name}" for name in names)
+    else:
+        texts = [w["properties"]["markdown"] for w in read_dashboard(template)["widgets"] if w["type"] == "text"]
+        assert any("AlarmTopicArn" in text for text in texts)
+
+
+def list_alarms(template: Template) -> list[tuple[str, Resource]]:
+    return list(list_resources(template, "AWS::CloudWatch::Alarm"))
+
+
 def test_what_is_watched_is_emitted(template: Template) -> None:
+    indexes = {
+        index["IndexName"]
+        for _, table in list_resources(template, "AWS::DynamoDB::Table")
+        for index in table.get("GlobalSecondaryIndexes", [])
+    }
     for watched in list_watched(template):
         if watched.namespace == "Modelhaul":
-            full = {"service", *CATALOG[watched.name].dimensions}
-            assert watched.dimension_names in (full, {"service"}), watched
-            assert dict(watched.dimensions)["service"] == STACK, watched
+            assert watched.name in CATALOG, watched
+            assert dict(watched.dimensions) == {"service": STACK}, watched
         else:
             known = AWS_METRICS[watched.namespace]
             assert watched.name in known["metrics"], watched
             assert sorted(watched.dimension_names) in known["dimensions"], watched
+            assert dict(watched.dimensions).get("GlobalSecondaryIndexName") in (None, *indexes), watched
 
 
 def test_what_is_emitted_is_watched(template: Template) -> None:
@@ -146,13 +210,11 @@ def test_what_is_emitted_is_watched(template: Template) -> None:
 
 
 def test_catalog_is_what_the_code_counts() -> None:
-    assert set(list_counted()) == {(name, frozenset(metric.dimensions)) for name, metric in CATALOG.items()}
+    assert set(list_counted()) == set(CATALOG)
 
 
-def list_counted() -> Iterator[tuple[str, frozenset[str]]]:
-    """Yield (metric, dimensions) of each `….count(name, …, dimension=…)`. For a computed name, yield each name of the
-    catalog that the function contains.
-    """
+def list_counted() -> Iterator[str]:
+    """Yield the metric of each `….count(name, …)`. For a computed name, yield the names in the function."""
     for path in [*(ROOT / "layers").rglob("*.py"), *(ROOT / "functions").rglob("*.py")]:
         if path.name == "metrics.py":
             continue
@@ -162,33 +224,35 @@ def list_counted() -> Iterator[tuple[str, frozenset[str]]]:
                 match call:
                     case ast.Call(func=ast.Attribute(value=ast.Attribute(attr="metrics"), attr="count")):
                         pass
+                    case ast.Call(func=ast.Attribute(value=ast.Name(id="metrics"), attr="count")):
+                        pass
                     case ast.Call(func=ast.Attribute(value=ast.Call(func=ast.Attribute(attr="create_metrics")))):
                         pass
                     case _:
                         continue
+                assert not call.keywords, "a dimension would be another metric"
                 named = call.args[0] if isinstance(call.args[0], ast.Constant | ast.IfExp) else function
                 for constant in ast.walk(named):
                     if isinstance(constant, ast.Constant) and constant.value in CATALOG:
-                        yield str(constant.value), frozenset(str(keyword.arg) for keyword in call.keywords)
+                        yield str(constant.value)
 
 
 @pytest.mark.parametrize("name", CATALOG)
-def test_metrics_emit_total_and_parts(
+def test_each_count_is_one_metric(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "Modelhaul")
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", STACK)
-    dimensions = CATALOG[name].dimensions
-    PowertoolsMetrics().count(name, 3, **dict.fromkeys(dimensions, "some"))
+    PowertoolsMetrics().count(name, 3)
     (line,) = capsys.readouterr().out.splitlines()
     emitted = json.loads(line)
     (directive,) = emitted["_aws"]["CloudWatchMetrics"]
-    assert directive["Namespace"] == "Modelhaul"
-    assert directive["Metrics"] == [{"Name": name, "Unit": CATALOG[name].unit}]
-    sets = [set(one) for one in directive["Dimensions"]]
-    assert sets == ([{"service", *dimensions}, {"service"}] if dimensions else [{"service"}])
-    assert emitted | dict.fromkeys(dimensions, "some") | {"service": STACK} == emitted
-    assert emitted[name] == [3]
+    assert directive == {
+        "Namespace": "Modelhaul",
+        "Metrics": [{"Name": name, "Unit": CATALOG[name]}],
+        "Dimensions": [["service"]],
+    }
+    assert (emitted["service"], emitted[name]) == (STACK, [3])
 
 
 def test_functions_send_the_metrics_that_are_watched() -> None:
@@ -203,38 +267,115 @@ def list_api_functions(template: Template) -> set[str]:
     return {find_handler(operation) for _, _, operation in list_operations(read_api(template, "Api"))}
 
 
-def test_every_function_and_queue_is_on_the_dashboard(template: Template) -> None:
-    shown = {(w.name, value) for w in list_widget_metrics(template) for _, value in w.dimensions}
-    functions = {name for name, _ in list_resources(template, "AWS::Lambda::Function")}
-    missing = {(metric, name) for metric in ("Errors", "Throttles", "Duration") for name in functions} - shown
-    assert not missing, "add them to the widgets of DashboardBody"
-    queues = {name for name, _ in list_resources(template, "AWS::SQS::Queue")}
-    assert queues <= {value.partition(".")[0] for _, value in shown}
-    tables = {name for name, _ in list_resources(template, "AWS::DynamoDB::Table")}
-    assert {(m, t) for m in ("ConsumedReadCapacityUnits", "ConsumedWriteCapacityUnits") for t in tables} <= shown
+def test_queues_and_main_tables_are_on_the_dashboard(template: Template) -> None:
+    shown = {(w.name, value.partition(".")[0]) for w in list_widget_metrics(template) for _, value in w.dimensions}
+    queues = dict(list_resources(template, "AWS::SQS::Queue"))
+    assert set(queues) <= {value for _, value in shown}
+    polled = set(queues) - {"UnpublishedEndsQueue"}
+    assert {("NumberOfEmptyReceives", queue) for queue in polled} <= shown
+    tables = {name for name, _ in list_resources(template, "AWS::DynamoDB::Table")} - SMALL_TABLES
+    assert {("ConsumedWriteCapacityUnits", table) for table in tables} <= shown
 
 
-def test_cost_is_computed_with_the_functions_memory(template: Template) -> None:
+SMALL_TABLES = {"KeysTable", "RateLimitsTable", "IdempotencyTable"}
+COST_FUNCTIONS = {
+    "l1": "TransferFilesFunction",
+    "l2": "PublishModelsFunction",
+    "l3": "PlanImportFunction",
+    "l4": "ReadHubFunction",
+}
+COST_WIDGETS = ("Estimated cost of 30 days", "Estimated cost per day (US dollars)")
+DAY = 86_400
+MONTH = 30 * DAY
+OPERATORS = {ast.Add: operator.add, ast.Mult: operator.mul, ast.Div: operator.truediv}
+
+
+def evaluate(expression: str, values: Mapping[str, float], period: float) -> float:
+    """Evaluate metric math whose metrics have one value each."""
+
+    def read(node: ast.expr) -> float:
+        match node:
+            case ast.Constant(value=int() | float() as number):
+                return number
+            case ast.Name(id=name):
+                return values[name]
+            case ast.BinOp(left=left, op=op, right=right):
+                return OPERATORS[type(op)](read(left), read(right))
+            case ast.Call(func=ast.Name(id="FILL"), args=[filled, ast.Constant(value=0)]):
+                return read(filled)
+            case ast.Call(func=ast.Name(id="PERIOD"), args=[ast.Name()]):
+                return period
+        raise ValueError(ast.dump(node))
+
+    return read(ast.parse(expression, mode="eval").body)
+
+
+@pytest.mark.parametrize("title", COST_WIDGETS)
+def test_dollars_are_computed_with_the_prices_of_the_bench(template: Template, title: str) -> None:
+    """Each metric has another value, and the sums are those of `bench.prices`."""
+    rows = find_widget(template, title)["properties"]["metrics"]
+    values = {row[-1]["id"]: 1000.0 * (7 + n) for n, row in enumerate(rows) if "expression" not in row[-1]}
+    values["s1"] *= 10**9
     memories = {name: function["MemorySize"] for name, function in list_resources(template, "AWS::Lambda::Function")}
-    ((most, _),) = Counter(memories.values()).most_common(1)
-    (widget,) = (w for w in read_dashboard(template)["widgets"] if w["properties"].get("title") == "GB-seconds")
-    (expression,), *rows = widget["properties"]["metrics"]
-    ids = {row[3]: row[4]["id"] for row in rows}
-    others = "".join(f"+FILL({ids[name]},0)*({memory}-{most})" for name, memory in memories.items() if memory != most)
-    assert expression["expression"] == f"(SUM(METRICS())*{most}{others})/1024/1000"
+    functions = {row[-1]["id"]: row[3] for row in rows if row[0] == "AWS/Lambda"}
+    assert {id_: name for id_, name in functions.items() if id_.startswith("l")} == COST_FUNCTIONS
+    assert {f"l{id_[1:]}": name for id_, name in functions.items() if id_.startswith("n")} == COST_FUNCTIONS
+
+    def add(kind: str) -> float:
+        return sum(value for id_, value in values.items() if id_[0] == kind)
+
+    gb_seconds = sum(values[id_] / 1000 * memories[name] / 1024 for id_, name in COST_FUNCTIONS.items())
+    empty, sent = sum(values[f"q{n}"] for n in range(1, 6)), values["q6"]
+    expected = {
+        "Lambda": gb_seconds * prices.LAMBDA_GB_SECOND + add("n") * prices.LAMBDA_REQUEST,
+        "API Gateway": add("a") * prices.API_REQUEST,
+        "DynamoDB": add("w") * prices.DYNAMODB_WRITE_UNIT + add("r") * prices.DYNAMODB_READ_UNIT,
+        "SQS": (empty + sent * prices.SQS_REQUESTS) * prices.SQS_REQUEST,
+        "S3 storage": values["s1"] / 2**30 * prices.S3_GB_MONTH * DAY / MONTH,
+    }
+    expressions = {row[0]["label"]: row[0] for row in rows if "expression" in row[0]}
+    found = {label: evaluate(one["expression"], values, DAY) for label, one in expressions.items() if label in expected}
+    assert found == pytest.approx(expected)
+    if total := expressions.get("US dollars"):
+        parts = {expressions[label]["id"]: value for label, value in found.items()}
+        assert evaluate(total["expression"], parts, DAY) == pytest.approx(sum(expected.values()))
+
+
+def test_kinds_of_metrics_in_the_cost(template: Template) -> None:
+    """The letter of an ID stands for a kind of metric and statistic."""
+    kinds = {
+        "l": ("AWS/Lambda", "Duration", "Sum"),
+        "n": ("AWS/Lambda", "Duration", "SampleCount"),
+        "a": ("AWS/ApiGateway", "Count", "Sum"),
+        "w": ("AWS/DynamoDB", "ConsumedWriteCapacityUnits", "Sum"),
+        "r": ("AWS/DynamoDB", "ConsumedReadCapacityUnits", "Sum"),
+        "q": ("AWS/SQS", "NumberOfEmptyReceives", "Sum"),
+        "s": ("AWS/S3", "BucketSizeBytes", "Average"),
+    }
+    for title in COST_WIDGETS:
+        for row in find_widget(template, title)["properties"]["metrics"]:
+            if row[-1]["id"] == "q6":
+                assert row[1] == "NumberOfMessagesSent"
+            elif "expression" not in row[-1]:
+                assert (row[0], row[1], row[-1]["stat"]) == kinds[row[-1]["id"][0]]
 
 
 def test_workers_and_work_queues_are_watched(template: Template) -> None:
-    """The errors of functions behind the import API are its 5xx, those of import_missing fail a read of read_hub."""
+    """The errors of functions behind the import API are its 5xx, those of import_missing fail a read of read_hub.
+    Throttles are watched for the consumers of the work queues: all functions share the account's concurrency.
+    """
+    if not list_alarms(template):
+        return
     watched = list(list_alarm_metrics(template))
     functions = {name for name, _ in list_resources(template, "AWS::Lambda::Function")}
     workers = functions - list_api_functions(template) - {"ImportMissingFunction"}
-    for metric in ("Errors", "Throttles"):
-        assert {value for w in watched if w.name == metric for _, value in w.dimensions} == workers
     queues = dict(list_resources(template, "AWS::SQS::Queue"))
     work = {name for name, queue in queues.items() if "RedrivePolicy" in queue}
     dead = {find_target(queues[name]["RedrivePolicy"]["deadLetterTargetArn"]) for name in work}
+    consumers = {function for function, queue, _ in list_consumers(template) if queue in work}
     by_metric = {m: {v for w in watched if w.name == m for _, v in w.dimensions} for m in {w.name for w in watched}}
+    assert by_metric["Errors"] == workers
+    assert by_metric["Throttles"] == consumers | {"ReadHubFunction", "AuthorizeHubFunction"}
     assert by_metric["ApproximateAgeOfOldestMessage"] == work
     assert by_metric["NumberOfMessagesReceived"] == dead
     assert by_metric["ApproximateNumberOfMessagesVisible"] == set(queues) - work - dead
@@ -261,8 +402,27 @@ def test_alarms_are_sound(template: Template) -> None:
         assert len(periods) <= 1, name
 
 
+@pytest.mark.parametrize(
+    ("arn", "is_valid"),
+    [
+        (TOPIC, True),
+        ("arn:aws-cn:sns:cn-north-1:123456789012:a", True),
+        ("", True),
+        ("alerts", False),
+        ("arn:aws:sns:eu-central-1:123456789012:alerts.fifo", False),
+        ("arn:aws:sqs:eu-central-1:123456789012:alerts", False),
+        ("arn:aws:sns:eu-central-1:123456789012:alerts:0d5f-subscription", False),
+    ],
+)
+def test_only_the_arn_of_a_standard_topic_is_accepted(arn: str, is_valid: bool) -> None:
+    pattern = read_template()["Parameters"]["AlarmTopicArn"]["AllowedPattern"]
+    assert bool(re.search(pattern, arn)) is is_valid
+
+
 def test_monitoring_can_be_turned_off() -> None:
-    template = apply_parameters(read_transformed(), Monitoring="off", NotificationEmail="a@example.com")
+    template = apply_parameters(
+        read_transformed(), Monitoring="off", NotificationEmail="a@example.com", AlarmTopicArn=TOPIC
+    )
     assert not list(list_resources(template, "AWS::CloudWatch::Alarm"))
     assert not list(list_resources(template, "AWS::CloudWatch::Dashboard"))
 
@@ -293,8 +453,10 @@ def list_queries(template: Template) -> dict[str, tuple[set[str], str]]:
     }
     for widget in read_dashboard(template)["widgets"]:
         if widget["type"] == "log":
-            *sources, text = re.split(r" \| (?!SOURCE|filter|sort|limit)", widget["properties"]["query"])
-            named = re.findall(r"SOURCE '([^']+)'", " ".join(sources))
+            query: str = widget["properties"]["query"]
+            named = re.findall(r"SOURCE '([^']+)' \| ", query)
+            text = re.sub(r"SOURCE '[^']+' \| ", "", query)
+            assert "SOURCE" not in text
             queries[widget["properties"]["title"]] = ({groups[name] for name in named}, text)
     return queries
 
@@ -307,7 +469,7 @@ def test_queries_look_where_the_lines_are(template: Template) -> None:
     assert queries["TaskQuery"][0] == groups
     for asked, text in queries.values():
         assert asked <= groups
-        for line in re.findall(r'"([a-z][^"]+)"', text):
+        for line in re.findall(r'message !?= "([^"]+)"', text):
             assert f'"{line}"' in code, line
     closers = {
         name.replace("Function", "LogGroup")
@@ -315,10 +477,19 @@ def test_queries_look_where_the_lines_are(template: Template) -> None:
         if "FILES_TABLE" in function["Environment"]["Variables"]
     }
     assert queries["FailuresQuery"][0] == closers
+    assert queries["Failed imports by reason"][0] == queries["Latest failed imports"][0] == closers
+
+
+def test_dashboard_queries_read_log_groups_that_always_exist() -> None:
+    """A query that names a missing log group fails."""
+    template = apply_parameters(read_transformed(), HubAccess="OFF")
+    every = {name for name, _ in list_resources(template, "AWS::Logs::LogGroup")}
+    queries = list_queries(template)
+    assert queries["Errors, crashes and timeouts by function"][0] == every
 
 
 FIELDS = {"message", "level", "task_id", "attempt"}
-QUERY_WORDS = set(re.findall(r"\w+", "fields filter stats sort limit by as asc desc in like count latest and"))
+QUERY_WORDS = set(re.findall(r"\w+", "fields filter stats sort limit by as asc desc in like count latest and or"))
 
 
 def test_queries_ask_for_fields_that_are_logged(template: Template) -> None:
@@ -327,5 +498,29 @@ def test_queries_ask_for_fields_that_are_logged(template: Template) -> None:
     for name, (_, text) in list_queries(template).items():
         made = set(re.findall(r" as (\w+)", text))
         for part in re.split(r"\s*\n?\| ", text):
-            words = set(re.findall(r"[a-z_]+", re.sub(r'"[^"]*"|@\w+|/\^.*?/', "", part)))
+            words = set(re.findall(r"[a-z_]+", re.sub(r'"[^"]*"|@\w+|like /.*?/', "", part)))
             assert words - QUERY_WORDS - made <= logged, (name, part)
+
+
+def test_page_has_each_metric_with_its_unit() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| \S.*\|$", PAGE, re.MULTILINE)
+    assert dict(rows) == CATALOG
+    assert len(rows) == len(CATALOG)
+
+
+def test_page_has_each_widget() -> None:
+    template = apply_parameters(read_transformed(), AlarmTopicArn=TOPIC)
+    titles = {w["properties"]["title"] for w in read_dashboard(template)["widgets"] if w["type"] in ("metric", "log")}
+    missing = {title for title in titles if f"**{title}**" not in PAGE}
+    assert not missing, "describe them in docs/monitoring.md"
+
+
+def test_page_counts_what_is_charged() -> None:
+    """With an email address, and without the Hub read API and an email address."""
+    all_ = apply_parameters(read_transformed(), NotificationEmail="a@example.com")
+    least = apply_parameters(read_transformed(), AlarmTopicArn=TOPIC, HubAccess="OFF")
+    counted = [len(list(list_alarm_metrics(template))) for template in (all_, least)]
+    shown = len({(w.namespace, w.name, w.dimensions) for w in list_widget_metrics(all_)})
+    assert f"| Custom metrics | {len(CATALOG)} at most; 3 for an import" in PAGE
+    assert f"| Dashboard | 1, with {shown} metrics" in PAGE
+    assert f"| Metrics of alarms | {counted[0]}; {counted[1]} without" in PAGE

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import ValidationError  # type: ignore[import-untyped]
 
 from tests.template import rules, test_monitoring
 from tests.template.transformed import (
@@ -26,7 +27,16 @@ type Mutation = Callable[[dict[str, Any]], object]
 
 STACK = "MonitoringStack"
 NESTED = "monitoring.yaml"
-SETTINGS = {"StackName", "LocalMode", "Monitoring", "NotificationEmail", "RunbookUrl", "HubAccess", "HubOnMiss"}
+SETTINGS = {
+    "StackName",
+    "LocalMode",
+    "Monitoring",
+    "NotificationEmail",
+    "AlarmTopicArn",
+    "RunbookUrl",
+    "HubAccess",
+    "HubOnMiss",
+}
 
 
 @cache
@@ -133,11 +143,26 @@ def test_only_includes_alone_at_their_place_are_expanded(tmp_path: Path) -> None
 
 def edit_dashboard(old: str, new: str) -> Mutation:
     def mutate(template: dict[str, Any]) -> None:
-        body = template["Resources"]["Dashboard"]["Properties"]["DashboardBody"]
-        assert old in body["Fn::Sub"]
-        body["Fn::Sub"] = body["Fn::Sub"].replace(old, new)
+        properties = template["Resources"]["Dashboard"]["Properties"]
+        body = json.dumps(properties["DashboardBody"])
+        escaped = [json.dumps(text)[1:-1] for text in (old, new)]
+        assert escaped[0] in body
+        properties["DashboardBody"] = json.loads(body.replace(*escaped))
 
     return mutate
+
+
+def repeat_metrics(template: dict[str, Any]) -> None:
+    """Add a widget with three more metrics."""
+    parts = template["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Join"][1]
+    rows = [["AWS/Lambda", "Errors", "FunctionName", name] for name in ("a", "b", "c")]
+    widget = {"type": "metric", "properties": {"title": "More", "metrics": rows}}
+    parts[0] = {"Fn::Sub": parts[0]["Fn::Sub"].replace('{"widgets": [', f'{{"widgets": [{json.dumps(widget)},', 1)}
+
+
+def compute_dollars(template: Template) -> None:
+    for title in test_monitoring.COST_WIDGETS:
+        test_monitoring.test_dollars_are_computed_with_the_prices_of_the_bench(template, title)
 
 
 # A rule of `rules` returns faults, a test of `test_monitoring` raises AssertionError.
@@ -147,22 +172,26 @@ CHECKS: list[tuple[Callable[[Template], Any], Mutation]] = [
     (rules.check_topics, drop("Resources.ImportFailedRule")),
     (rules.check_topics, drop("Resources.NotificationsTopic.Condition")),
     (rules.check_topics, set_value("Conditions.HasNotificationEmail", {"Condition": "IsAws"})),
-    (test_monitoring.test_dashboard_fits_its_grid, edit_dashboard('"y": 1,', '"y": 8,')),
+    (test_monitoring.test_dashboard_fits_its_grid, edit_dashboard('"y": 22,', '"y": 17,')),
     (test_monitoring.test_what_is_watched_is_emitted, edit_dashboard("BytesReused", "BytesUnknown")),
     (test_monitoring.test_what_is_watched_is_emitted, edit_dashboard("ApiName", "Api")),
-    (test_monitoring.test_what_is_emitted_is_watched, edit_dashboard("ImportSeconds", "BytesReused")),
+    (test_monitoring.test_what_is_emitted_is_watched, edit_dashboard("RateLimitWaits", "Retries")),
     (
-        test_monitoring.test_every_function_and_queue_is_on_the_dashboard,
-        edit_dashboard('"Throttles", "FunctionName", "${PlanImportFunction}"', '"Throttles", "FunctionName", "x"'),
+        test_monitoring.test_queues_and_main_tables_are_on_the_dashboard,
+        edit_dashboard('"NumberOfEmptyReceives", "QueueName", "${DeadLetterQueue}"', '"Empty", "QueueName", "x"'),
     ),
-    (
-        test_monitoring.test_every_function_and_queue_is_on_the_dashboard,
-        edit_dashboard("${PlanDeadLetterQueue}", "${PlanQueue}"),
-    ),
-    (
-        test_monitoring.test_cost_is_computed_with_the_functions_memory,
-        edit_dashboard("())*512", "())*256"),
-    ),
+    (test_monitoring.test_queues_and_main_tables_are_on_the_dashboard, edit_dashboard("${FilesTable}", "x")),
+    (test_monitoring.test_dashboard_has_the_documented_structure, edit_dashboard("singleValue", "number")),
+    (test_monitoring.test_dashboard_has_the_documented_structure, edit_dashboard('"sparkline"', '"setPeriodToTime"')),
+    (test_monitoring.test_dashboard_has_the_documented_structure, edit_dashboard("-P30D", "30 days")),
+    (test_monitoring.test_expressions_refer_to_metrics_of_their_widget, edit_dashboard('"id": "w6"', '"id": "w7"')),
+    (test_monitoring.test_dashboard_shows_the_alarms_that_exist, edit_dashboard("-sweep-recoveries", "-sweep")),
+    (test_monitoring.test_dashboard_shows_the_alarms_that_exist, edit_dashboard("-hub-errors", "-hub")),
+    (compute_dollars, edit_dashboard("*512+", "*256+")),
+    (compute_dollars, edit_dashboard("0.0000133334", "0.0000166667")),
+    (compute_dollars, edit_dashboard("0.625/", "0.125/")),
+    (test_monitoring.test_kinds_of_metrics_in_the_cost, edit_dashboard('"SampleCount", "visible"', '"Sum", "visible"')),
+    (test_monitoring.test_dashboard_can_be_free, repeat_metrics),
     (test_monitoring.test_workers_and_work_queues_are_watched, drop("Resources.OldestMessageAlarm")),
     (test_monitoring.test_workers_and_work_queues_are_watched, drop("Resources.WorkerThrottlesAlarm")),
     (test_monitoring.test_alarms_are_sound, drop("Resources.ApiErrorsAlarm.Properties.TreatMissingData")),
@@ -194,7 +223,7 @@ def find_faults(check: Callable[[Template], Any], template: Template) -> Any:
         return check(template)
     try:
         check(apply_parameters(template, NotificationEmail="a@example.com", HubOnMiss="IMPORT"))
-    except (AssertionError, KeyError) as error:
+    except (AssertionError, KeyError, ValidationError) as error:
         return error
     return None
 
@@ -208,4 +237,4 @@ def test_rules_refuse_a_broken_nested_stack(check: Callable[[Template], Any], mu
 def test_rules_refuse_a_parameter_of_another_resource(tmp_path: Path) -> None:
     path = f"Resources.{STACK}.Properties.Parameters.PlanImportFunction"
     broken = merge(tmp_path, set_value(path, {"Ref": "SweepStaleFunction"}))
-    assert find_faults(test_monitoring.test_every_function_and_queue_is_on_the_dashboard, broken)
+    assert find_faults(compute_dollars, broken)

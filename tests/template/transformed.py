@@ -200,6 +200,8 @@ def _holds(test: Any, conditions: dict[str, Any], values: dict[str, Any]) -> boo
             return not _holds(inner, conditions, values)
         case {"Fn::And": inner}:
             return all(_holds(one, conditions, values) for one in inner)
+        case {"Fn::Or": inner}:
+            return any(_holds(one, conditions, values) for one in inner)
         case {"Condition": name}:
             return _holds(conditions[name], conditions, values)
     raise ValueError(f"not a condition: {test}")

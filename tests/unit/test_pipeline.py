@@ -76,6 +76,8 @@ def test_a_model_is_imported_whole_and_staging_is_given_up() -> None:
     deployment.check_promises(expect(source))
     assert [k for k in deployment.store.keys if k.startswith("staging/")] == []
     assert deployment.metrics.values["BytesTransferred"] == sum(map(len, FILES.values())) - len(FILES["config.json"])
+    sent = {"ImportsAccepted", "ImportSeconds", "BytesTransferred", "BytesReused"}
+    assert deployment.metrics.values.keys() == sent, "CloudWatch charges for each"
     assert deployment.database.tasks.list_due(float("inf"), 10) == [], "nothing is left to watch"
 
 

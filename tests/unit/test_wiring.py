@@ -32,7 +32,7 @@ BUILT = {
     "plan_import": ["create_planner", "create_runner"],
     "transfer_files": ["create_transferrer", "create_joiner", "create_runner"],
     "publish_models": ["create_publisher", "create_copy_step", "create_runner"],
-    "record_failure": ["create_runner", "create_metrics", "create_arrival_recorder"],
+    "record_failure": ["create_runner", "create_arrival_recorder"],
     "sweep_stale": ["create_sweeper"],
     "publish_ends": ["create_end_publisher"],
     "manage_keys": ["create_read_keys"],

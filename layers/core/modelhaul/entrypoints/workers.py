@@ -52,14 +52,13 @@ def run_archive_step(
 
 
 def record_dead_letters(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """End the task of each dead letter. A message that cannot be parsed is logged, counted and deleted."""
+    """End the task of each dead letter. A message that cannot be parsed is logged and deleted."""
     logger = create_logger()
 
     def handle_record(record: SQSRecord) -> None:
         try:
             message = _read_dead_letter(record.body)
         except ValidationError:
-            wiring.create_metrics().count("UnreadableMessages")
             logger.exception(
                 "deleted unreadable dead letter", body=record.body[:1000], queue=_find_source_queue(record)
             )

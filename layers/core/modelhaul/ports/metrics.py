@@ -21,7 +21,6 @@ CATALOG = {
     "RateLimitWaits": "Count",
     "OutageWaits": "Count",
     "SweepRecoveries": "Count",
-    "UnreadableMessages": "Count",
     "HubErrors": "Count",
     "HubAccessDenied": "Count",
 }

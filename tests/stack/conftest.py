@@ -15,6 +15,7 @@ from local.sources import SourceUrls
 from local.stack import CLIENT_CONFIG, LocalStack, StackState, open_session
 from tests.hub_clients.s3_stand_in import S3StandIn
 from tests.stack.hub_models import ImportedModels, import_models
+from tests.template.rules import MAX_RECEIVES
 from tests.upstream.remote import RemoteUpstream
 from tests.upstream.repositories import MINILM
 
@@ -175,6 +176,14 @@ class Stack:
         for message in taken:
             self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return [message["Body"] for message in taken]
+
+    def use_up_deliveries(self, queue: str) -> None:
+        """Receive the only message as often as SQS delivers it, as a function that is throttled each time."""
+        url = self.state.outputs[f"{queue}Url"]
+        for _ in range(MAX_RECEIVES):
+            received = self.sqs.receive_message(QueueUrl=url, WaitTimeSeconds=5, VisibilityTimeout=0)
+            assert len(received["Messages"]) == 1
+        assert "Messages" not in self.sqs.receive_message(QueueUrl=url)
 
     def send_message(self, queue: str, body: str) -> None:
         self.sqs.send_message(QueueUrl=self.state.outputs[f"{queue}Url"], MessageBody=body)

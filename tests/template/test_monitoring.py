@@ -5,16 +5,14 @@ lines, and a runbook section for each alarm.
 import ast
 import itertools
 import json
-import operator
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import pytest
 
-from bench import prices
 from modelhaul.adapters.metrics import PowertoolsMetrics
 from modelhaul.ports.metrics import CATALOG
 from tests.documented_dashboard import VALIDATOR
@@ -107,7 +105,8 @@ def join(value: Any, template: Template) -> str:
 
 
 def find_widget(template: Template, title: str) -> dict[str, Any]:
-    (widget,) = (w for w in read_dashboard(template)["widgets"] if w["properties"].get("title") == title)
+    widgets: list[dict[str, Any]] = read_dashboard(template)["widgets"]
+    (widget,) = (w for w in widgets if w["properties"].get("title") == title)
     return widget
 
 
@@ -278,67 +277,8 @@ def test_queues_and_main_tables_are_on_the_dashboard(template: Template) -> None
 
 
 SMALL_TABLES = {"KeysTable", "RateLimitsTable", "IdempotencyTable"}
-COST_FUNCTIONS = {
-    "l1": "TransferFilesFunction",
-    "l2": "PublishModelsFunction",
-    "l3": "PlanImportFunction",
-    "l4": "ReadHubFunction",
-}
 COST_WIDGETS = ("Estimated cost of 30 days", "Estimated cost per day (US dollars)")
-DAY = 86_400
-MONTH = 30 * DAY
-OPERATORS = {ast.Add: operator.add, ast.Mult: operator.mul, ast.Div: operator.truediv}
-
-
-def evaluate(expression: str, values: Mapping[str, float], period: float) -> float:
-    """Evaluate metric math whose metrics have one value each."""
-
-    def read(node: ast.expr) -> float:
-        match node:
-            case ast.Constant(value=int() | float() as number):
-                return number
-            case ast.Name(id=name):
-                return values[name]
-            case ast.BinOp(left=left, op=op, right=right):
-                return OPERATORS[type(op)](read(left), read(right))
-            case ast.Call(func=ast.Name(id="FILL"), args=[filled, ast.Constant(value=0)]):
-                return read(filled)
-            case ast.Call(func=ast.Name(id="PERIOD"), args=[ast.Name()]):
-                return period
-        raise ValueError(ast.dump(node))
-
-    return read(ast.parse(expression, mode="eval").body)
-
-
-@pytest.mark.parametrize("title", COST_WIDGETS)
-def test_dollars_are_computed_with_the_prices_of_the_bench(template: Template, title: str) -> None:
-    """Each metric has another value, and the sums are those of `bench.prices`."""
-    rows = find_widget(template, title)["properties"]["metrics"]
-    values = {row[-1]["id"]: 1000.0 * (7 + n) for n, row in enumerate(rows) if "expression" not in row[-1]}
-    values["s1"] *= 10**9
-    memories = {name: function["MemorySize"] for name, function in list_resources(template, "AWS::Lambda::Function")}
-    functions = {row[-1]["id"]: row[3] for row in rows if row[0] == "AWS/Lambda"}
-    assert {id_: name for id_, name in functions.items() if id_.startswith("l")} == COST_FUNCTIONS
-    assert {f"l{id_[1:]}": name for id_, name in functions.items() if id_.startswith("n")} == COST_FUNCTIONS
-
-    def add(kind: str) -> float:
-        return sum(value for id_, value in values.items() if id_[0] == kind)
-
-    gb_seconds = sum(values[id_] / 1000 * memories[name] / 1024 for id_, name in COST_FUNCTIONS.items())
-    empty, sent = sum(values[f"q{n}"] for n in range(1, 6)), values["q6"]
-    expected = {
-        "Lambda": gb_seconds * prices.LAMBDA_GB_SECOND + add("n") * prices.LAMBDA_REQUEST,
-        "API Gateway": add("a") * prices.API_REQUEST,
-        "DynamoDB": add("w") * prices.DYNAMODB_WRITE_UNIT + add("r") * prices.DYNAMODB_READ_UNIT,
-        "SQS": (empty + sent * prices.SQS_REQUESTS) * prices.SQS_REQUEST,
-        "S3 storage": values["s1"] / 2**30 * prices.S3_GB_MONTH * DAY / MONTH,
-    }
-    expressions = {row[0]["label"]: row[0] for row in rows if "expression" in row[0]}
-    found = {label: evaluate(one["expression"], values, DAY) for label, one in expressions.items() if label in expected}
-    assert found == pytest.approx(expected)
-    if total := expressions.get("US dollars"):
-        parts = {expressions[label]["id"]: value for label, value in found.items()}
-        assert evaluate(total["expression"], parts, DAY) == pytest.approx(sum(expected.values()))
+"""bench/tests/test_dashboard_prices.py computes their dollars."""
 
 
 def test_kinds_of_metrics_in_the_cost(template: Template) -> None:

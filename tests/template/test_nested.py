@@ -145,9 +145,9 @@ def edit_dashboard(old: str, new: str) -> Mutation:
     def mutate(template: dict[str, Any]) -> None:
         properties = template["Resources"]["Dashboard"]["Properties"]
         body = json.dumps(properties["DashboardBody"])
-        escaped = [json.dumps(text)[1:-1] for text in (old, new)]
-        assert escaped[0] in body
-        properties["DashboardBody"] = json.loads(body.replace(*escaped))
+        escaped = json.dumps(old)[1:-1]
+        assert escaped in body
+        properties["DashboardBody"] = json.loads(body.replace(escaped, json.dumps(new)[1:-1]))
 
     return mutate
 
@@ -158,11 +158,6 @@ def repeat_metrics(template: dict[str, Any]) -> None:
     rows = [["AWS/Lambda", "Errors", "FunctionName", name] for name in ("a", "b", "c")]
     widget = {"type": "metric", "properties": {"title": "More", "metrics": rows}}
     parts[0] = {"Fn::Sub": parts[0]["Fn::Sub"].replace('{"widgets": [', f'{{"widgets": [{json.dumps(widget)},', 1)}
-
-
-def compute_dollars(template: Template) -> None:
-    for title in test_monitoring.COST_WIDGETS:
-        test_monitoring.test_dollars_are_computed_with_the_prices_of_the_bench(template, title)
 
 
 # A rule of `rules` returns faults, a test of `test_monitoring` raises AssertionError.
@@ -187,9 +182,6 @@ CHECKS: list[tuple[Callable[[Template], Any], Mutation]] = [
     (test_monitoring.test_expressions_refer_to_metrics_of_their_widget, edit_dashboard('"id": "w6"', '"id": "w7"')),
     (test_monitoring.test_dashboard_shows_the_alarms_that_exist, edit_dashboard("-sweep-recoveries", "-sweep")),
     (test_monitoring.test_dashboard_shows_the_alarms_that_exist, edit_dashboard("-hub-errors", "-hub")),
-    (compute_dollars, edit_dashboard("*512+", "*256+")),
-    (compute_dollars, edit_dashboard("0.0000133334", "0.0000166667")),
-    (compute_dollars, edit_dashboard("0.625/", "0.125/")),
     (test_monitoring.test_kinds_of_metrics_in_the_cost, edit_dashboard('"SampleCount", "visible"', '"Sum", "visible"')),
     (test_monitoring.test_dashboard_can_be_free, repeat_metrics),
     (test_monitoring.test_workers_and_work_queues_are_watched, drop("Resources.OldestMessageAlarm")),
@@ -237,4 +229,4 @@ def test_rules_refuse_a_broken_nested_stack(check: Callable[[Template], Any], mu
 def test_rules_refuse_a_parameter_of_another_resource(tmp_path: Path) -> None:
     path = f"Resources.{STACK}.Properties.Parameters.PlanImportFunction"
     broken = merge(tmp_path, set_value(path, {"Ref": "SweepStaleFunction"}))
-    assert find_faults(compute_dollars, broken)
+    assert find_faults(test_monitoring.test_workers_and_work_queues_are_watched, broken)

@@ -221,10 +221,13 @@ def test_bytes_count_as_they_move() -> None:
     deployment, source = make_deployment()
     task = deployment.submit(NAME)
     counted: list[int] = []
+
+    def limit(most: int) -> Callable[[], float]:
+        return lambda: 0.0 if source.bytes_read["model.safetensors"] > most else 300.0
+
     while (due := deployment.queue.next_due) is not None and deployment.find_task(task.id).stage is not Stage.VERIFIED:
         deployment.clock.now = max(deployment.clock.now, due)
-        late = source.bytes_read["model.safetensors"] + 3 * PART_SIZE
-        deployment.remaining = lambda late=late: 0.0 if source.bytes_read["model.safetensors"] > late else 300.0
+        deployment.remaining = limit(source.bytes_read["model.safetensors"] + 3 * PART_SIZE)
         for message in deployment.receive():
             deployment.deliver(message)
         progress = deployment.find_task(task.id).progress

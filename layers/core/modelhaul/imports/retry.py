@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import cast
 
 from modelhaul.domain.errors import (
     ContentMismatchError,
@@ -211,7 +212,7 @@ class StepRunner:
         Raises StorageUnavailableError if the outcome cannot be recorded. SQS then redelivers the message.
         """
         if deliveries > 1:
-            message = message.mark_redelivered()
+            message = cast("M", message.mark_redelivered())
         try:
             step(message)
         except TransferError as failure:

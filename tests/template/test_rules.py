@@ -436,9 +436,9 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     ),
     (rules.check_topics, drop_property("NotificationsTopicPolicy", "Properties.PolicyDocument.Statement.2")),
     (rules.check_topics, drop_property("DeadLettersAlarm", "Properties.AlarmActions")),
-    (rules.check_api_timeouts, set_property("SubmitHuggingfaceFunction", "Properties.Timeout", 29)),
-    (rules.check_api_timeouts, set_property("ReadHubFunction", "Properties.Timeout", 29)),
-    (rules.check_api_timeouts, set_property("ImportMissingFunction", "Properties.Timeout", 28)),
+    (rules.check_api_timeouts, set_property("SubmitHuggingfaceFunction", "Properties.Timeout", 26)),
+    (rules.check_api_timeouts, set_property("ReadHubFunction", "Properties.Timeout", 26)),
+    (rules.check_api_timeouts, set_property("ImportMissingFunction", "Properties.Timeout", 25)),
     (rules.check_media_types, drop_property("HubApi", "Properties.Body.x-amazon-apigateway-binary-media-types")),
     (rules.check_media_types, drop_property("Api", "Properties.Body.x-amazon-apigateway-binary-media-types")),
     (

@@ -815,12 +815,13 @@ def check_tracing(template: Template) -> list[str]:
 
 
 # Pages for browsers, without data of the account.
-OPEN_PATHS = {"/openapi.json", "/docs"}
+OPEN_PATHS = {"/openapi.json", "/docs", "/docs/{asset}"}
+MAX_OPEN_RATE = 10  # requests per second to a route that needs no key
 
 
 def check_callers(template: Template) -> list[str]:
     """Each route of the import API except the documentation requires an API key, or with AuthMode=IAM a signature.
-    Callers without a usage plan are throttled.
+    All methods are throttled, and those that need no key, such as OPTIONS, to a lower rate.
     """
     faults = [
         f"{method.upper()} {path}: authentication differs from the expected"
@@ -831,9 +832,14 @@ def check_callers(template: Template) -> list[str]:
         chosen = apply_parameters(template, AuthMode=mode)
         if (schemes := read_api(chosen, "Api")["securityDefinitions"]) != {"api_key": scheme}:
             faults.append(f"Api: {mode} is {schemes}")
-        expected = {path.replace("/", "/~1") for path in OPEN_PATHS} | ({"/*"} if mode == "IAM" else set())
-        if (throttled := _find_throttled(chosen, "Apiv1Stage")) != expected:
-            faults.append(f"Apiv1Stage: with {mode}, {throttled} are throttled")
+        throttled = _find_throttled(chosen, "Apiv1Stage")
+        if ("*", "/*") not in throttled:
+            faults.append(f"Apiv1Stage: with {mode}, no default throttle")
+        open_methods = {("OPTIONS", path) for path in read_api(chosen, "Api")["paths"]}
+        open_methods |= {("GET", path) for path in OPEN_PATHS}
+        slow = {method for method, rate in throttled.items() if isinstance(rate, int) and rate <= MAX_OPEN_RATE}
+        if slow != {(method, path.replace("/", "~1").replace("~1", "/~1", 1)) for method, path in open_methods}:
+            faults.append(f"Apiv1Stage: with {mode}, {sorted(slow)} have a low limit")
     plans = [
         plan
         for _, plan in list_resources(template, "AWS::ApiGateway::UsagePlan")
@@ -845,10 +851,10 @@ def check_callers(template: Template) -> list[str]:
     return faults if plans and keys else [*faults, "no usage plan with a throttle, a quota and a key"]
 
 
-def _find_throttled(template: Template, stage: str) -> set[str]:
-    """Return the resource paths for which a stage has a rate limit and a burst limit."""
+def _find_throttled(template: Template, stage: str) -> dict[tuple[str, str], Any]:
+    """Return the rates of the methods and resource paths for which a stage has a rate limit and a burst limit."""
     return {
-        settings["ResourcePath"]
+        (settings["HttpMethod"], settings["ResourcePath"]): settings["ThrottlingRateLimit"]
         for settings in template["Resources"][stage]["Properties"]["MethodSettings"]
         if settings.keys() >= {"ThrottlingRateLimit", "ThrottlingBurstLimit"}
     }
@@ -874,7 +880,7 @@ def check_hub_callers(template: Template) -> list[str]:
         faults.append("ReadKey: AuthorizeHubFunction is not the authorizer")
     if authorizer["authorizerResultTtlInSeconds"] > MAX_REVOCATION:
         faults.append(f"ReadKey: a deleted key is accepted for more than {MAX_REVOCATION} s")
-    if _find_throttled(template, "HubApihfStage") != {"/*"}:
+    if _find_throttled(template, "HubApihfStage").keys() != {("*", "/*")}:
         faults.append("HubApihfStage: no throttle")
     left = apply_parameters(template, HubAccess="OFF", HubOnMiss="IMPORT")["Resources"]
     return faults + [f"with HubAccess=OFF, there is {name}" for name in left if name.startswith(HUB_RESOURCES)]

@@ -1,6 +1,7 @@
 """`python -m deployment deploy`: command line of the deployment to AWS, called by the Makefile."""
 
 import argparse
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from deployment.quota import choose_transfer_concurrency, describe_shortage, read_concurrency
+from deployment.quota import choose_transfer_concurrency, describe_choice, read_concurrency
 from deployment.saved import SavedAnswers, read_saved_answers, write_overrides
 
 CONFIGURATION = Path("samconfig.toml")
@@ -24,13 +25,13 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 
 
 def check_concurrency(saved: SavedAnswers) -> dict[str, str]:
-    """Return the TransferConcurrency to offer if the account has too little for the default, and print the reason."""
+    """Return the TransferConcurrency to offer if the account's quota matters for it, and print the reason."""
     session = boto3.Session(profile_name=saved.profile, region_name=saved.region)
     concurrency = read_concurrency(session.client("lambda"))
     given = saved.parameters.get("TransferConcurrency")
     transfers = int(given) if given else choose_transfer_concurrency(concurrency.unreserved)
-    if shortage := describe_shortage(concurrency, transfers, session.region_name):
-        print(shortage)
+    if text := describe_choice(concurrency, transfers, session.region_name):
+        print(text, flush=True)  # before the output of the SAM CLI
         return {"TransferConcurrency": str(transfers)}
     return {}
 
@@ -42,7 +43,7 @@ def deploy(architecture: str) -> int:
         parameters |= check_concurrency(saved)
     except (BotoCoreError, ClientError) as error:
         # The SAM CLI reports missing credentials. A user may deploy without lambda:GetAccountSettings.
-        print(f"The concurrency quota of AWS Lambda was not checked: {error}")
+        print(f"The concurrency quota of AWS Lambda was not checked: {error}", flush=True)
     parameters["Architecture"] = architecture
     # The option replaces all saved parameters, which are the defaults of the prompts: pass them again.
     command = ["sam", "deploy", "--guided", "--parameter-overrides", write_overrides(parameters)]
@@ -51,7 +52,10 @@ def deploy(architecture: str) -> int:
 
 def main() -> int:
     options = parse_arguments(sys.argv[1:])
-    return deploy(options.architecture)
+    try:
+        return deploy(options.architecture)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

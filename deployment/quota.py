@@ -57,20 +57,27 @@ def choose_transfer_concurrency(unreserved: int) -> int:
     return next((transfers for transfers in candidates if fits(transfers, unreserved)), MIN_TRANSFERS)
 
 
-def describe_shortage(concurrency: Concurrency, transfers: int, region: str) -> str:
-    """Return what to tell a user whose account has too little concurrency for the default, or "" if it has enough."""
-    if fits(max(transfers, DEFAULT_TRANSFERS), concurrency.unreserved):
-        return ""
-    found = f"Lambda may run {concurrency.unreserved} functions at the same time in {region}"
-    if concurrency.unreserved < concurrency.quota:
+def describe_choice(concurrency: Concurrency, transfers: int, region: str) -> str:
+    """Return what to tell the user about TransferConcurrency, or "" if the account has enough concurrency for it.
+
+    Not all users who choose less than the default want to be asked again: only those with the minimum, which may be
+    from the time when the account was new.
+    """
+    unreserved = concurrency.unreserved
+    found = f"Lambda may run {unreserved} functions at the same time in {region}"
+    if unreserved < concurrency.quota:
         found += f" (quota: {concurrency.quota}, of which other functions reserve a part)"
-    if fits(transfers, concurrency.unreserved):
+    chosen = choose_transfer_concurrency(unreserved)
+    if fits(transfers, unreserved):
+        if chosen == DEFAULT_TRANSFERS:
+            is_raisable = transfers == MIN_TRANSFERS
+            return f"{found}, so TransferConcurrency={transfers} can be raised to {chosen}." if is_raisable else ""
         found += f". TransferConcurrency={transfers} leaves room for API requests."
     else:
         found += (
             f". TransferConcurrency={transfers} allows {count_consumers(transfers)} functions for imports: "
             "while imports run, API requests can fail with 500."
         )
-        if (chosen := choose_transfer_concurrency(concurrency.unreserved)) < transfers:
+        if chosen < transfers:
             found += f" TransferConcurrency={chosen} allows {count_consumers(chosen)}."
     return f"{found}\nRaise the quota for faster imports: {QUOTA_URL} (docs/quickstart-aws.md)."

@@ -173,6 +173,18 @@ def test_a_saved_concurrency_above_the_quota_is_kept_with_a_warning(tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_the_minimum_of_a_new_account_can_be_raised_later(tmp_path: Path, account: Account) -> None:
+    saved = SAVED.replace("CorsAllowOrigin", "TransferConcurrency=2 Cors")
+    (*_, overrides), output = deploy(tmp_path, account, saved)
+    assert 'TransferConcurrency="2"' in overrides
+    assert output.endswith(
+        "1000 functions at the same time in eu-north-1, so TransferConcurrency=2 can be raised to 16.\n"
+    )
+    _, output = deploy(tmp_path, account, saved.replace("=2", "=40"))
+    assert output == ""
+
+
+@pytest.mark.slow
 def test_deployment_continues_without_the_permission_to_read_the_quota(tmp_path: Path, account: Account) -> None:
     account.status = 403
     (*_, overrides), output = deploy(tmp_path, account)

@@ -16,7 +16,7 @@ from modelhaul.entrypoints.submissions import HubImport
 
 app = create_app()
 handler = create_handler(app)
-wiring.build_early(wiring.create_submitter, wiring.open_github)
+wiring.build_early(wiring.create_submitter, wiring.open_github_resolver)
 
 
 class GitHubImport(HubImport):

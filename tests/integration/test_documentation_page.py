@@ -38,7 +38,9 @@ PATH = "1_Pooling/modèle 100%.json"
 FILES = {"config.json": b'{"a": 1}', PATH: b'{"pooling": true}', "model.bin": bytes(range(256))}
 # Events of the routes, with the functions behind them.
 ROUTES = {
+    "GET /v1/docs/": ("read_asset", "read_docs"),
     "GET /v1/docs": ("read_docs", "read_docs"),
+    "GET /v1/openapi.json": ("read_openapi", "read_docs"),
     "GET /v1/models": ("read_file", "read_catalog"),
     "POST /v1/upload/local": ("submit_local", "submit_local"),
 }
@@ -125,7 +127,7 @@ class Handler(BaseHTTPRequestHandler):
         route = next((route for route in ROUTES if f"{self.command} {path}".startswith(route)), None)
         if route is None:
             return 404, {}, b""
-        if "/docs" not in route and self.headers.get("x-api-key") != KEY:
+        if "docs" not in route and "openapi" not in route and self.headers.get("x-api-key") != KEY:
             return 403, {"Content-Type": "application/json"}, b'{"message": "Forbidden"}'
         name, function = ROUTES[route]
         query = parse_qs(urlsplit(self.path).query)
@@ -141,6 +143,8 @@ class Handler(BaseHTTPRequestHandler):
         if name == "read_file":
             model_id, _, file = path.removeprefix("/v1/models/").partition("/files/")
             event["pathParameters"] = {"model_id": model_id, "path": file}
+        if name == "read_asset":
+            event["pathParameters"] = {"asset": path.removeprefix("/v1/docs/")}
         response = load_handler(function)(event, Context())
         headers = {name: values[0] for name, values in response["multiValueHeaders"].items()}
         return response["statusCode"], headers, (response["body"] or "").encode()

@@ -431,8 +431,9 @@ def test_the_last_call_of_a_budget_is_the_last_that_is_made(github: LoopbackGitH
     github._quota, github._used, github._resets_at = 2, 0, 0.0
     assert source.resolve("Owner/Model.v1", "main").revision == "main"
     for function in (source, open_github(github, limits=limits)):
-        with pytest.raises(RateLimitedError, match=r"API \(no token\).*GitHubTokenSecret"):
+        with pytest.raises(RateLimitedError, match=r"API \(no token\).* 60 requests an hour for each IP") as caught:
             function.resolve("Owner/Model.v1", "main")
+        assert "GitHubTokenSecret" in (caught.value.remedy or "")
     assert len(github.requests) == 2, "nothing was asked in vain"
     # The token's budget is another one.
     github._quota = 10

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -126,3 +128,47 @@ def test_the_process_knows_no_credentials(monkeypatch: pytest.MonkeyPatch) -> No
     (opinion,) = ModelauditPickleScanner((sys.executable, "-c", code)).scan([PLAIN], seconds=60)
     assert opinion.verdict is SecondOpinion.MALICIOUS
     assert not [name for name in opinion.reasons if name.startswith("AWS")]
+
+
+SPY = """
+cd /proc/$PPID
+for file in environ mem fd; do
+  (if [ $file = fd ]; then ls fd; else exec 3<$file; fi) >/dev/null 2>&1 && readable="$readable $file"
+done
+printf '{"number": 0, "verdict": "malicious", "reasons": ["readable:%s"]}' "$readable"
+"""
+FUNCTION = """
+import ctypes, os, sys
+from modelhaul_scanner import process
+if os.getuid() == 0:
+    # Nothing stops root. A change of the user has the effect that the test looks for, so it is reversed.
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
+    process._LAYER = "/"
+(opinion,) = process.ModelauditPickleScanner(("/bin/sh", "-c", sys.argv[1])).scan([b"N."], seconds=60)
+print(*opinion.reasons)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="requires /proc")
+@pytest.mark.parametrize(
+    ("variables", "readable"),
+    [({"AWS_LAMBDA_FUNCTION_NAME": "transfer-files"}, "readable:"), ({}, "readable: environ mem fd")],
+    ids=["function", "elsewhere"],
+)
+def test_the_process_cannot_read_the_credentials_of_the_function(variables: dict[str, str], readable: str) -> None:
+    """Elsewhere it can, which shows that the test would find it."""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "AWS_SESSION_TOKEN": "secret"}
+    command = [sys.executable, "-c", FUNCTION, SPY]
+    run = subprocess.run(command, env=environment | variables, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == readable
+
+
+def test_the_process_gets_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "secret")
+    monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9001")
+    code = "import json, os; print(json.dumps({'number': 0, 'verdict': 'clean', 'reasons': sorted(os.environ)}))"
+    (opinion,) = ModelauditPickleScanner((sys.executable, "-c", code)).scan([PLAIN], seconds=60)
+    assert set(opinion.reasons) <= {"PATH", "LD_LIBRARY_PATH", "LC_CTYPE"}

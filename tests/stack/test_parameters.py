@@ -252,3 +252,13 @@ def test_a_token_is_read_by_the_functions_that_speak_to_its_source_and_by_no_oth
             if is_allowed(clients, ("secretsmanager:GetSecretValue", secret)):
                 readers[name].add(function)
     assert readers == TOKENS
+
+
+def test_the_documentation_is_turned_off_and_on_again(iam_stack: IamStack) -> None:
+    assert iam_stack.send(None, "GET", "/docs").status_code == 200
+    change_parameters(iam_stack.state, Documentation="off")
+    assert "ReadDocsFunction" not in list_physical_ids(iam_stack.state)
+    assert {iam_stack.send(None, "GET", path).status_code for path in ("/docs", "/openapi.json")} <= {403, 404}
+    assert iam_stack.send(ROOT, "GET", "/models").status_code == 200
+    change_parameters(iam_stack.state, Documentation="on")
+    assert iam_stack.send(None, "GET", "/openapi.json").status_code == 200

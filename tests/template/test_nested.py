@@ -34,6 +34,7 @@ SETTINGS = {
     "NotificationEmail",
     "AlarmTopicArn",
     "RunbookUrl",
+    "Documentation",
     "HubAccess",
     "HubOnMiss",
 }

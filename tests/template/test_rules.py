@@ -12,7 +12,7 @@ import pytest
 
 from modelhaul.domain.read_keys import KEY_PATTERN, create_key
 from tests.template import rules
-from tests.template.transformed import ROOT, Template, read_template, transform_template
+from tests.template.transformed import ROOT, Template, apply_parameters, read_template, transform_template
 
 type Mutation = Callable[[dict[str, Any]], object]
 """Breaks the resources of a transformed template."""
@@ -350,7 +350,10 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     (rules.check_callers, set_property("Api", f"{SCHEME}.name", "x-api-key")),
     (rules.check_callers, set_property("Api", f"{SCHEME}.x-amazon-apigateway-authtype.Fn::If.0", "HasCors")),
     (rules.check_callers, drop_property("Apiv1Stage", "Properties.MethodSettings.0.ThrottlingRateLimit")),
-    (rules.check_callers, drop_property("Apiv1Stage", "Properties.MethodSettings.1.ThrottlingBurstLimit")),
+    (rules.check_callers, drop_property("Apiv1Stage", "Properties.MethodSettings.1")),
+    (rules.check_callers, drop_property("Apiv1Stage", "Properties.MethodSettings.4.ThrottlingBurstLimit")),
+    (rules.check_callers, set_property("Apiv1Stage", "Properties.MethodSettings.5.ThrottlingRateLimit", 100)),
+    (rules.check_callers, set_property("Api", f"{PATHS}./new", {"options": {}})),
     (rules.check_hub_callers, drop_property("HubApi", f"{HUB_ROUTE}.security")),
     (rules.check_hub_callers, drop_property("HubApi", f"{PATHS}./{{proxy+}}.head")),
     (rules.check_hub_callers, set_property("HubApi", f"{READ_KEY}.name", "x-api-key")),
@@ -439,9 +442,9 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     (rules.check_topics, drop_property("DeadLettersAlarm", "Properties.OKActions.1")),
     (rules.check_topics, set_property("ApiErrorsAlarm", "Condition", "HasMonitoring")),
     (rules.check_topics, set_property("NotificationFailuresAlarm", "Properties.AlarmActions", [])),
-    (rules.check_api_timeouts, set_property("SubmitHuggingfaceFunction", "Properties.Timeout", 29)),
-    (rules.check_api_timeouts, set_property("ReadHubFunction", "Properties.Timeout", 29)),
-    (rules.check_api_timeouts, set_property("ImportMissingFunction", "Properties.Timeout", 28)),
+    (rules.check_api_timeouts, set_property("SubmitHuggingfaceFunction", "Properties.Timeout", 26)),
+    (rules.check_api_timeouts, set_property("ReadHubFunction", "Properties.Timeout", 26)),
+    (rules.check_api_timeouts, set_property("ImportMissingFunction", "Properties.Timeout", 25)),
     (rules.check_media_types, drop_property("HubApi", "Properties.Body.x-amazon-apigateway-binary-media-types")),
     (rules.check_media_types, drop_property("Api", "Properties.Body.x-amazon-apigateway-binary-media-types")),
     (
@@ -513,6 +516,16 @@ def test_rule_refuses_broken_template(rule: rules.Rule, mutate: Mutation, templa
 @pytest.mark.parametrize("api", ["Api", "HubApi"])
 def test_api_is_deployed_anew_when_only_a_parameter_changes(api: str) -> None:
     assert read_template()["Resources"][api]["Properties"]["AlwaysDeploy"] is True
+
+
+def test_documentation_is_a_parameter(template: Template) -> None:
+    without = apply_parameters(template, Documentation="off")
+    assert not [name for name in without["Resources"] if name.startswith("ReadDocs")]
+    paths = rules.read_api(without, "Api")["paths"]
+    assert all(paths[path].keys() == {"options"} for path in rules.OPEN_PATHS)
+    throttled = rules._find_throttled(without, "Apiv1Stage")
+    assert {method for method, _ in throttled} == {"*", "OPTIONS"}
+    assert {path for method, path in throttled if method == "OPTIONS"} >= {"/~1docs", "/~1openapi.json"}
 
 
 def test_hub_throttle_is_a_parameter(template: Template) -> None:

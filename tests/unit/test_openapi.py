@@ -1,7 +1,10 @@
 """The OpenAPI document matches the handlers, and the page shows the document."""
 
 import ast
+import base64
 import copy
+import gzip
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -12,7 +15,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from schemathesis import openapi as schemathesis_openapi
 
 from openapi.document import DOCUMENT, build_document
-from tests.lambda_functions import call_api, read_event
+from tests.lambda_functions import Response, call_api, read_event
 from tests.template.rules import list_routes
 from tests.template.transformed import ROOT, read_template, transform_template
 
@@ -36,7 +39,7 @@ def list_operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_document_has_the_routes_of_the_template(document: dict[str, Any]) -> None:
     routes = list_routes(transform_template(read_template()))
     deployed = {f"{method} {path.replace('+}', '}')}" for method, path in routes}
-    assert set(list_operations(document)) == deployed - {"GET /docs"}
+    assert set(list_operations(document)) == deployed - {"GET /docs", "GET /docs/{asset}"}
 
 
 @pytest.mark.slow
@@ -206,16 +209,45 @@ def download_origins(monkeypatch: pytest.MonkeyPatch) -> str:
     return origins
 
 
-def test_page_is_self_contained(download_origins: str) -> None:
+def test_page_is_small_and_self_contained(download_origins: str) -> None:
     response = call_api("read_docs", read_event("read_docs"))
     assert response.status == 200
     assert response.headers["content-type"].startswith("text/html")
-    assert len(response.text.encode()) < 1_840_000, "anyone can request the page"
+    assert response.headers["cache-control"] == "no-cache"
+    assert len(response.text.encode()) < 3_000, "anyone can request the page"
     assert not re.search(r"<(script|link|img)[^>]*\s(src|href)=['\"]?(https?:)?//", response.text)
     policy = response.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe-inline" not in policy.partition("script-src")[2].partition(";")[0]
     assert policy.partition("connect-src ")[2].partition(";")[0] == f"'self' {download_origins}"
+
+
+def read_asset(name: str) -> Response:
+    event = read_event("read_asset")
+    return call_api("read_docs", event | {"path": f"/docs/{name}", "pathParameters": {"asset": name}})
+
+
+def test_assets_are_compressed_and_kept_by_browsers(download_origins: str) -> None:
+    page = call_api("read_docs", read_event("read_docs"))
+    names = re.findall(r'load\("([^"]+)"\)', page.text)
+    assert len(names) == 2
+    contents = {}
+    for name in names:
+        asset = read_asset(name)
+        assert (asset.status, asset.headers["cache-control"]) == (200, "public, max-age=31536000, immutable")
+        assert len(asset.text) < 600_000, "anyone can request the asset"
+        contents[name.partition("-")[0]] = content = gzip.decompress(base64.b64decode(asset.text))
+        assert hashlib.sha256(content).hexdigest().startswith(name.partition("-")[2])
+    assert contents.keys() == {"script", "style"}
+    hashed = base64.b64encode(hashlib.sha256(contents["script"]).digest()).decode()
+    assert f"'sha256-{hashed}'" in page.headers["content-security-policy"], "the browser may run the script"
+
+
+@pytest.mark.parametrize("name", ["script-0123456789abcdef", "script", "..%2Fopenapi.json"])
+def test_unknown_assets_are_not_found(name: str) -> None:
+    response = read_asset(name)
+    assert (response.status, response.headers["content-type"]) == (404, "application/problem+json")
+    assert "cache-control" not in response.headers
 
 
 def test_page_of_a_local_stack_connects_to_its_endpoint(download_origins: str, monkeypatch: pytest.MonkeyPatch) -> None:

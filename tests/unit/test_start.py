@@ -26,7 +26,7 @@ print(json.dumps({"modules": list(sys.modules), "built": built}))
 """
 BUILT = {
     "submit_huggingface": {"create_submitter", "load_hub_client"},
-    "submit_github": {"create_submitter", "open_github"},
+    "submit_github": {"create_submitter", "open_github_resolver"},
     "submit_local": {"create_archive_submitter"},
     "accept_archive": {"create_arrival_recorder", "create_acceptor", "create_runner"},
     "read_catalog": {"create_tasks", "create_models"},

@@ -1,5 +1,6 @@
 """Run the scanner in a separate process, so that a hostile pickle that breaks it does not stop the import."""
 
+import ctypes
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 _LAYER = Path(__file__).parents[1]
 _VARIABLES = ("PATH", "LD_LIBRARY_PATH")  # required to start Python in Lambda; the process gets no credentials
+_PR_SET_DUMPABLE = 4  # https://man7.org/linux/man-pages/man2/PR_SET_DUMPABLE.2const.html
 _MAX_REASONS = 20
 _MAX_REASON_LENGTH = 200  # characters
 
@@ -35,6 +37,7 @@ class ModelauditPickleScanner:
 
         Pickles without an opinion in the output are recorded as unverified.
         """
+        _protect_own_process()
         try:
             process = subprocess.run(  # noqa: S603 - the command does not depend on the input
                 [*self._command, str(seconds)],
@@ -57,6 +60,15 @@ class ModelauditPickleScanner:
                 extra={"exit_code": process.returncode, "stderr": process.stderr[-500:].decode(errors="replace")},
             )
         return process.stdout
+
+
+def _protect_own_process() -> None:
+    """In Lambda, deny the scanner, which runs as the same user, to read this process's environment, memory and files.
+
+    Without this, it could read the function's credentials in /proc/PID/environ. It does not stop root.
+    """
+    if sys.platform == "linux" and "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _read_opinion(line: bytes) -> tuple[int, PickleOpinion] | None:

@@ -33,6 +33,16 @@ from modelhaul_sources.tokens import GITHUB_PARAMETER, read_token
 _KINDS = {"120000": FileKind.SYMLINK, "160000": FileKind.SUBMODULE}
 # Locators: where the content of a file is downloaded from.
 _RAW, _BLOB, _LFS = "raw", "blob", "lfs"
+RESOLVE_TIMEOUTS = Timeouts(connect=2, read=6, stalled=1.5)
+"""For API requests, whose functions have 25 seconds for the two responses of `resolve`."""
+
+_SHARED_LIMIT = (
+    " Without a token, GitHub allows 60 requests an hour for each IP address, which others in AWS may share."
+)
+_TOKEN_REMEDY = (
+    f"Try again after the time that the message names, or ask an operator to configure a token in {GITHUB_PARAMETER}: "
+    "with a token, the limit is 5,000 requests an hour."
+)
 _READ_CONCURRENCY = 16
 # If more files have the size of a pointer, only the likely pointers are read.
 _MAX_POINTER_READS = 500
@@ -75,14 +85,14 @@ class GitHubSource:
         self._read_secret = token
         client = HttpClient(policy, timeouts=timeouts)
         self._downloader = HttpDownloader(policy, timeouts=timeouts)
-        advice = "" if token else f" A token in {GITHUB_PARAMETER} raises the limit from 60 to 5,000 requests an hour."
         access = "with a token" if token else "no token"
 
-        def open_budget(name: str, advice: str = "") -> RateBudget:
-            return RateBudget(rate_limits, name, advice=advice, clock=clock)
+        def open_budget(name: str, cause: str = "", remedy: str | None = None) -> RateBudget:
+            return RateBudget(rate_limits, name, cause=cause, remedy=remedy, clock=clock)
 
         self._raw_budget = open_budget("GitHub raw content host")
-        self._api = GitHubApi(policy.endpoint, client, open_budget(f"GitHub API ({access})", advice), self._find_token)
+        advice = ("", None) if token else (_SHARED_LIMIT, _TOKEN_REMEDY)
+        self._api = GitHubApi(policy.endpoint, client, open_budget(f"GitHub API ({access})", *advice), self._find_token)
         lfs_budget = open_budget(f"GitHub LFS server ({access})")
         self._lfs = LfsStore(site_url, client, self._downloader, lfs_budget, self._find_token, clock=clock)
         # By the blob's SHA-1. A retried listing does not read the blobs again.

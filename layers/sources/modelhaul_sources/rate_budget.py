@@ -22,12 +22,24 @@ _EPOCH = re.compile(r"[0-9]{1,11}")
 
 
 class RateBudget:
-    """The rate limit `name` of a source. `advice` is added to its errors. Safe to use from several threads."""
+    """The rate limit `name` of a source. `cause` is added to the message of its errors.
 
-    def __init__(self, store: RateLimitStore, name: str, *, advice: str = "", clock: Clock = time.time) -> None:
+    Safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        store: RateLimitStore,
+        name: str,
+        *,
+        cause: str = "",
+        remedy: str | None = None,
+        clock: Clock = time.time,
+    ) -> None:
         self._store = store
         self._name = name
-        self._advice = advice
+        self._cause = cause
+        self._remedy = remedy
         self._clock = clock
         self._paused_until = 0.0
         self._checked_at = float("-inf")
@@ -74,6 +86,7 @@ class RateBudget:
 
     def _create_error(self, seconds: float) -> RateLimitedError:
         return RateLimitedError(
-            f"Rate limit exceeded: {self._name}. The next request is allowed in {seconds:,.0f} seconds.{self._advice}",
+            f"Rate limit exceeded: {self._name}. The next request is allowed in {seconds:,.0f} seconds.{self._cause}",
             retry_after=seconds,
+            remedy=self._remedy,
         )

@@ -311,8 +311,8 @@ class TransientError(ModelhaulError):
     retryable: ClassVar[bool] = True
     is_outage: bool = False
 
-    def __init__(self, detail: str, *, retry_after: float | None = None) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str, *, retry_after: float | None = None, remedy: str | None = None) -> None:
+        super().__init__(detail, remedy=remedy)
         self.retry_after = retry_after
 
 

@@ -137,9 +137,8 @@ def _count_failure(message: Message, error: ModelhaulError, now: float) -> Failu
 
 def _wait_for_limit(message: Message, error: ModelhaulError, failures: Failures, *, waited: float) -> Retry | Fail:
     if waited >= MAX_WAITED:
-        return Fail(
-            RetriesExhaustedError(f"The rate limit is still exceeded after 24 hours. Last error: {error.detail}")
-        )
+        detail = f"The rate limit is still exceeded after 24 hours. Last error: {error.detail}"
+        return Fail(RetriesExhaustedError(detail, remedy=error.remedy))
     requested = _read_retry_after(error)
     # At least a second, and with jitter: many functions that wait must not retry at the same moment.
     wait = min(_MAX_DELAY, max(1.0, _DEFAULT_RATE_LIMIT_DELAY if requested is None else requested))

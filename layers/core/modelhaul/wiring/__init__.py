@@ -26,7 +26,7 @@ from modelhaul.wiring.hub import create_hub_reader
 from modelhaul.wiring.misses import create_miss_handler, create_missing_importer, create_missing_models
 from modelhaul.wiring.sources import (
     load_hub_client,
-    open_github,
+    open_github_resolver,
     open_hub,
     open_public_hub,
     open_resolver,
@@ -99,7 +99,7 @@ __all__ = [
     "create_uploads",
     "load_hub_client",
     "open_database",
-    "open_github",
+    "open_github_resolver",
     "open_hub",
     "open_public_hub",
     "open_resolver",

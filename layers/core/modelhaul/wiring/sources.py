@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from modelhaul.ports.model_sources import ModelResolver, ModelSource
     from modelhaul_sources.github import GitHubSource
     from modelhaul_sources.hosts import HostPolicy
+    from modelhaul_sources.http_client import Timeouts
     from modelhaul_sources.huggingface import HuggingFaceSource
 
 
 def open_resolver(source: Source) -> ModelResolver:
     if source is Source.LOCAL:
         raise ValueError(f"no names are resolved at {source}")
-    return open_github() if source is Source.GITHUB else open_hub()
+    return open_github_resolver() if source is Source.GITHUB else open_hub()
 
 
 def open_source(task: Task) -> ModelSource:
@@ -70,6 +71,20 @@ def load_hub_client() -> None:
 
 @cache
 def open_github() -> GitHubSource:
+    from modelhaul_sources.http_client import DEFAULT_TIMEOUTS
+
+    return _create_github(DEFAULT_TIMEOUTS)
+
+
+@cache
+def open_github_resolver() -> GitHubSource:
+    """GitHub for an API request, which must end in time if GitHub does not respond."""
+    from modelhaul_sources.github import RESOLVE_TIMEOUTS
+
+    return _create_github(RESOLVE_TIMEOUTS)
+
+
+def _create_github(timeouts: Timeouts) -> GitHubSource:
     from modelhaul.adapters.dynamodb.rate_limits import DynamoDBRateLimitStore
     from modelhaul.settings import GitHubSettings
     from modelhaul_sources.github import GitHubSource
@@ -88,6 +103,7 @@ def open_github() -> GitHubSource:
         site_url=settings.github_url,
         raw_url=settings.github_raw_url,
         token=(lambda: create_secrets().read_secret(secret_id).strip()) if secret_id else None,
+        timeouts=timeouts,
     )
 
 

@@ -88,6 +88,11 @@ class Clients:
         """A client of S3 without TLS."""
         return self.target.session.client("s3", use_ssl=False, **self._options)
 
+    @cached_property
+    def plain_sqs(self) -> "SQSClient":
+        """A client of SQS without TLS."""
+        return self.target.session.client("sqs", use_ssl=False, **self._options)
+
 
 @dataclass(frozen=True, slots=True)
 class Resource:

@@ -142,7 +142,7 @@ class Imports:
             raise CheckFailedError(f"the record of model {ids[0]} has no manifest")
         return ImportedModel(task, record, files)
 
-    def copy_object(self, key: str, content: bytes) -> Json:
+    def drop_object(self, key: str, content: bytes) -> Json:
         """Store an object in the incoming bucket, and return its first outcome."""
         self.created.objects += [key, f"outcomes/{key}.json"]
         self.created.archives.append(key)
@@ -209,7 +209,7 @@ class Imports:
         expect_status(self.api.send("DELETE", f"keys/{key_id}"), 204, 404)
         self.created.keys.remove(key_id)
 
-    def delete_model(self, model_id: str) -> None:
+    def remove_model(self, model_id: str) -> None:
         """Delete a model, and wait until the catalog does not have it. No-op if it does not exist."""
         route = f"models/{quote(model_id, safe='')}"
         expect_status(self.api.send("DELETE", route), 202, 204, 404)
@@ -220,7 +220,7 @@ class Imports:
         interval = self.clients.target.poll_interval
         wait_for(probe, f"the deletion of model {model_id}", timeout=DELETION_TIMEOUT, interval=interval)
 
-    def list_objects(self, model: ImportedModel) -> list[str]:
+    def list_keys(self, model: ImportedModel) -> list[str]:
         """Return the keys of the objects of a model, including its manifest."""
         bucket = self.stack.outputs["ModelsBucket"]
         prefixes = (model.record["manifest"]["prefix"], f"manifests/{model.model_id}.json")
@@ -270,7 +270,7 @@ class Imports:
             task = self.wait_for_end(task_id)
         for model in task.get("models", []):
             if model.get("status") == "READY":
-                self.delete_model(model["model_id"])
+                self.remove_model(model["model_id"])
 
     def _delete_object(self, key: str) -> None:
         self.clients.s3.delete_object(Bucket=self.stack.outputs["IncomingBucket"], Key=key)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from deployment.verify.results import Outcome, Result
 
@@ -27,11 +28,10 @@ def print_table(results: Sequence[Result], console: Console) -> None:
     table.columns[3].overflow = "fold"
     for result in results:
         detail = f"{result.detail}\nSee {result.link}" if result.outcome is Outcome.FAIL else result.detail
+        style = "" if result.outcome is Outcome.PASS else _COLORS[result.outcome]
         # Not markup: details contain text of responses.
-        table.add_row(
-            *map(_escape, (result.name, result.outcome, f"{result.seconds:.1f}", detail)),
-            style=_COLORS[result.outcome] if result.outcome is not Outcome.PASS else None,
-        )
+        cells = (result.name, result.outcome, f"{result.seconds:.1f}", detail)
+        table.add_row(*(Text(cell) for cell in cells), style=style)
     console.print(table)
     counts = Counter(result.outcome for result in results)
     console.print(", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome), highlight=False)
@@ -39,7 +39,3 @@ def print_table(results: Sequence[Result], console: Console) -> None:
 
 def write_json(results: Sequence[Result], path: Path) -> None:
     path.write_text(json.dumps([asdict(result) for result in results], indent=2, ensure_ascii=False) + "\n")
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

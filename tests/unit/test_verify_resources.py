@@ -104,6 +104,9 @@ def list_mappings(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_queue(parameters: dict[str, Any]) -> dict[str, Any]:
+    if parameters["AttributeNames"] == ["QueueArn"]:
+        # Only the requests without TLS.
+        raise AwsError("AccessDeniedException")
     template = find_resources("AWS::SQS::Queue").get(parameters["QueueUrl"].rpartition("/")[2], {})
     attributes = {"SqsManagedSseEnabled": "true", "ApproximateNumberOfMessages": "0"}
     for name in ("VisibilityTimeout", "MessageRetentionPeriod"):
@@ -375,6 +378,7 @@ FAULTS: dict[str, tuple[str, dict[str, Any], str]] = {
         r"days of .* is \(70, None\), expected \(7, None\)",
     ),
     "plain HTTP": ("plain-http", {"s3.ListObjectsV2": {}}, "ModelsBucket accepts requests without TLS"),
+    "plain HTTP to a queue": ("plain-http", {"sqs.GetQueueAttributes": {}}, "Queue accepts requests without TLS"),
     "gateway response removed": (
         "gateway-responses",
         replace("apigateway.GetGatewayResponses", lambda r: r["items"].pop(0)),

@@ -15,11 +15,11 @@ def check_deletion(verification: Verification) -> str:
     imports = verification.imports
     files = archives.build_model(f"delete {imports.marker}")
     model = imports.import_files("verify-delete", files)
-    count = len(imports.list_objects(model))
+    count = len(imports.list_keys(model))
     expect(count, len(files) + 1, "number of objects of the model")
-    imports.delete_model(model.model_id)
+    imports.remove_model(model.model_id)
     wait_for(
-        lambda: None if imports.list_objects(model) else True,
+        lambda: None if imports.list_keys(model) else True,
         f"the deletion of the objects of model {model.model_id}",
         timeout=OBJECTS_TIMEOUT,
         interval=verification.target.poll_interval,

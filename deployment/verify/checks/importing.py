@@ -95,10 +95,15 @@ def check_import_pickle(verification: Verification) -> str:
 
 @check("object-ignored", SECTION)
 def check_ignored_object(verification: Verification) -> str:
-    """Another object in the incoming bucket gets an outcome that says why it is not imported."""
-    key = f"incoming/verify-{verification.marker}.txt"
-    outcome = verification.imports.copy_object(key, b"not an archive")
-    expect((outcome.get("error") or {}).get("type"), "object-ignored", f"error.type of outcomes/{key}.json")
+    """Other objects in the incoming bucket get an outcome that says why they are not imported. Outcomes get none."""
+    imports = verification.imports
+    name = f"verify-{imports.marker}"
+    for key in (f"incoming/{name}.txt", f"{name}.zip"):
+        outcome = imports.drop_object(key, b"not an archive")
+        expect((outcome.get("error") or {}).get("type"), "object-ignored", f"error.type of outcomes/{key}.json")
+    bucket, prefix = verification.stack.outputs["IncomingBucket"], "outcomes/outcomes/"
+    found = verification.clients.s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
+    expect_true(not found, f"the incoming bucket contains outcomes of outcomes, below {prefix}")
     return "object-ignored"
 
 
@@ -139,7 +144,7 @@ def check_reuse(verification: Verification) -> str:
                 reused[name] >= weights,
                 f"{name} reused {reused[name]} bytes, expected at least {weights} (the weights)",
             )
-            imports.delete_model(previous.model_id)
+            imports.remove_model(previous.model_id)
         previous = model
     expect_true(
         reused["verify-first"] < weights, f"the first import reused {reused['verify-first']} bytes, expected less"
@@ -195,6 +200,6 @@ def _import_by_parts(imports: Imports) -> ImportedModel:
 def _import_by_copy(imports: Imports) -> ImportedModel:
     files = archives.build_model(f"copy {imports.marker}")
     key = f"incoming/verify {imports.marker}/a b+é.ZIP"
-    outcome = imports.copy_object(key, archives.build_archive(f"verify-copy-{imports.marker}", files))
+    outcome = imports.drop_object(key, archives.build_archive(f"verify-copy-{imports.marker}", files))
     expect(outcome["model_tag"], key, "model_tag")
     return imports.finish(outcome["id"], files)

@@ -22,7 +22,7 @@ MEMORY_SHARE = 0.75
 # After every import.
 IMPORT_METRICS = ("ImportsAccepted", "ImportsSucceeded", "ImportSeconds", "BytesTransferred")
 FUNCTIONS = ("SubmitLocalFunction", "PlanImportFunction", "TransferFilesFunction", "PublishModelsFunction")
-ERROR_PATTERN = '?AccessDenied ?Traceback ?"[ERROR]" ?Runtime.ImportModuleError'
+ERROR_PATTERN = '?AccessDenied ?Traceback ?"[ERROR]" ?"Runtime.ImportModuleError"'
 _NO_METRICS = "the local stack does not turn log lines into metrics"
 
 

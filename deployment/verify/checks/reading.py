@@ -60,7 +60,7 @@ def check_manifest(verification: Verification) -> str:
     response = verification.api.session.get(model.record["manifest_url"], timeout=60)
     expect_status(response, 200)
     expect_true(response.json() == model.record["manifest"], "manifest_url returns another manifest than the record")
-    stored = verification.imports.list_objects(model)
+    stored = verification.imports.list_keys(model)
     expected = {f"{model.record['manifest']['prefix']}{path}" for path in model.paths}
     expect(sorted(stored), sorted({*expected, f"manifests/{model.model_id}.json"}), "objects of the model")
     return f"{len(stored)} objects"

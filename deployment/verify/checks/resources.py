@@ -1,7 +1,8 @@
 """Resources as they are, compared with the template that CloudFormation has deployed."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -219,16 +220,16 @@ def check_lifecycle(verification: Verification) -> str:
 
 @check("plain-http", SECTION, not_on_local="the local stack has no TLS")
 def check_plain_http(verification: Verification) -> str:
-    """The buckets reject requests without TLS, also those of an operator."""
+    """The buckets and the queues reject requests without TLS, also those of an operator."""
     for logical_id in _BUCKETS:
         name = verification.stack.find(logical_id)
-        try:
-            verification.clients.plain_s3.list_objects_v2(Bucket=name, MaxKeys=1)
-        except ClientError as error:
-            expect(error.response["Error"]["Code"], "AccessDenied", f"error of a request to {logical_id} without TLS")
-        else:
-            raise CheckFailedError(f"{logical_id} accepts requests without TLS")
-    return "AccessDenied"
+        _expect_denied(logical_id, partial(verification.clients.plain_s3.list_objects_v2, Bucket=name, MaxKeys=1))
+    queues = verification.stack.select("AWS::SQS::Queue")
+    for queue in queues:
+        # boto3 sends to the scheme of the endpoint, not to that of the URL of the queue.
+        call = verification.clients.plain_sqs.get_queue_attributes
+        _expect_denied(queue.logical_id, partial(call, QueueUrl=queue.physical_id, AttributeNames=["QueueArn"]))
+    return f"AccessDenied for {len(_BUCKETS)} buckets and {len(queues)} queues"
 
 
 @check("gateway-responses", SECTION, not_on_local="the local stack ignores gateway responses in an API's definition")
@@ -250,6 +251,16 @@ def list_mappings(verification: Verification) -> Iterator[tuple[str, Any]]:
         found = verification.clients.functions.list_event_source_mappings(FunctionName=function.physical_id)
         for mapping in found["EventSourceMappings"]:
             yield function.logical_id, mapping
+
+
+def _expect_denied(name: str, call: Callable[[], object]) -> None:
+    try:
+        call()
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        expect_true(code.startswith("AccessDenied"), f"{name} rejects a request without TLS with {code}")
+    else:
+        raise CheckFailedError(f"{name} accepts requests without TLS")
 
 
 def _list_days(expiration: int | None, abort: Mapping[str, Any] | None) -> tuple[int | None, int | None]:

@@ -127,10 +127,6 @@ class DeployedStack:
     def status(self) -> str:
         return str(self._description["StackStatus"])
 
-    @property
-    def account(self) -> str:
-        return str(self._description["StackId"].split(":")[4])
-
     @cached_property
     def outputs(self) -> dict[str, str]:
         return {output["OutputKey"]: output["OutputValue"] for output in self._description.get("Outputs", [])}

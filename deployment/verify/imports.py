@@ -65,7 +65,6 @@ class Imports:
     marker: str
     created: Created = field(default_factory=Created)
     contents: dict[tuple[str, str], Content] = field(default_factory=dict)
-    done: list[Json] = field(default_factory=list)
     _models: dict[str, ImportedModel | Exception] = field(default_factory=dict)
 
     def find(self, name: str, import_model: Callable[[], ImportedModel]) -> ImportedModel:
@@ -82,10 +81,6 @@ class Imports:
         if isinstance(found, Exception):
             raise CheckSkippedError(f"{name} failed")
         return found
-
-    @property
-    def imported(self) -> list[ImportedModel]:
-        return [model for model in self._models.values() if isinstance(model, ImportedModel)]
 
     def submit(self, route: str, body: Json) -> str:
         """Submit a model of a source and return the task ID."""
@@ -134,7 +129,6 @@ class Imports:
         task = self.wait_for_end(task_id)
         if task["task_status"] != "DONE":
             raise CheckFailedError(f"task {task_id} is {task['task_status']}: {task.get('error_msg')}")
-        self.done.append(task)
         ids = [model["model_id"] for model in task["models"] if "model_id" in model]
         expect(len(ids), 1, f"number of models of task {task_id}")
         record = self.api.read(f"models/{quote(ids[0], safe='')}")

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from deployment.verify.checks import CHECKS
+from deployment.verify.checks.importing import import_by_post
 from deployment.verify.registry import Verification
 from deployment.verify.results import Outcome, Result
 from deployment.verify.runner import clean_up, run_checks
@@ -112,7 +113,7 @@ def test_all_checks_pass_and_nothing_is_left(
 def test_changed_and_deleted_objects_fail(verifier: Verifier, stack: Stack) -> None:
     (imported,) = verifier.run("import-zip-post")
     assert imported.outcome is Outcome.PASS
-    (model,) = verifier.verification.imports.imported
+    model = import_by_post(verifier.verification)
     key = f"{model.record['manifest']['prefix']}config.json"
     content = stack.read_object(key)
     stack.s3.put_object(Bucket=stack.state.models_bucket, Key=key, Body=content[::-1])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from deployment.verify.checks import CHECKS
+from deployment.verify.checks.monitoring import list_metrics
 from deployment.verify.registry import Verification
 from deployment.verify.results import Outcome
 from deployment.verify.runner import run_check
@@ -183,6 +184,8 @@ WIDGET = {
             ["Modelhaul", "ImportsAccepted", "service", STACK, {"label": "accepted"}],
             ["AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", "PlanQueue"],
             ["AWS/Lambda", "Errors", "FunctionName", "PlanImportFunction"],
+            [".", "Throttles", ".", "."],
+            ["...", "TransferFilesFunction"],
         ]
     },
 }
@@ -435,6 +438,13 @@ def _describe_recovery(status: str) -> dict[str, Any]:
             "PointInTimeRecoveryDescription": {"PointInTimeRecoveryStatus": status},
         }
     }
+
+
+def test_short_forms_of_metrics_are_expanded() -> None:
+    assert list(list_metrics([WIDGET]))[-2:] == [
+        ("AWS/Lambda", "Throttles", {"FunctionName": "PlanImportFunction"}),
+        ("AWS/Lambda", "Throttles", {"FunctionName": "TransferFilesFunction"}),
+    ]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -246,13 +246,22 @@ def read_widgets(verification: Verification, name: str) -> list[dict[str, Any]]:
 
 
 def list_metrics(widgets: list[dict[str, Any]]) -> Iterator[tuple[str, str, dict[str, str]]]:
-    """Yield the namespace, the name and the dimensions of each metric of the widgets, without expressions."""
+    """Yield the namespace, the name and the dimensions of each metric of the widgets, without expressions.
+
+    `.` and `...` repeat values of the metric before:
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
+    """
     for widget in widgets:
+        texts: list[str] = []
         for row in widget.get("properties", {}).get("metrics", []):
-            texts = [entry for entry in row if isinstance(entry, str)]
-            if len(texts) > 1:
-                namespace, metric, *dimensions = texts
-                yield namespace, metric, dict(batched(dimensions, 2, strict=True))
+            found = [entry for entry in row if isinstance(entry, str)]
+            if not found:
+                continue
+            if found[0] == "...":
+                found = texts[: len(texts) - len(found) + 1] + found[1:]
+            texts = [texts[position] if text == "." else text for position, text in enumerate(found)]
+            namespace, metric, *dimensions = texts
+            yield namespace, metric, dict(batched(dimensions, 2, strict=True))
 
 
 def read_sums(verification: Verification, metrics: list[tuple[str, str, dict[str, str]]]) -> list[float]:

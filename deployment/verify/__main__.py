@@ -13,7 +13,7 @@ from deployment.verify.checks import CHECKS
 from deployment.verify.registry import Verification
 from deployment.verify.report import print_result, print_table, write_json
 from deployment.verify.results import Outcome, Result, VerificationError
-from deployment.verify.runner import clean_up, run_checks
+from deployment.verify.runner import clean_up, measure_check
 from deployment.verify.target import Target, open_aws_target, open_local_target
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -50,9 +50,10 @@ def verify(options: argparse.Namespace, console: Console) -> int:
     results: list[Result] = []
     is_interrupted = False
     try:
-        for result in run_checks(checks, verification):
-            results.append(result)
-            print_result(result, console)
+        for check in checks:
+            with console.status(check.name):
+                results.append(measure_check(check, verification))
+            print_result(results[-1], console)
     except KeyboardInterrupt:
         is_interrupted = True
         console.print("Interrupted. Deleting what the checks created")

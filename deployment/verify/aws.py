@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from deployment.verify.results import VerificationError
 from deployment.verify.target import Target
@@ -113,10 +113,10 @@ class DeployedStack:
         name = self.clients.target.stack_name
         try:
             return self.clients.cloudformation.describe_stacks(StackName=name)["Stacks"][0]
-        except ClientError as error:
-            region = self.clients.target.session.region_name
+        except (ClientError, BotoCoreError) as error:
+            region, reason = self.clients.target.session.region_name, str(error).rstrip(".")
             raise VerificationError(
-                f"Cannot read the stack {name} in {region}: {error}. Set STACK_NAME= and REGION=, or AWS credentials."
+                f"Cannot read the stack {name} in {region}: {reason}. Set STACK_NAME=, REGION= or PROFILE=."
             ) from None
 
     @property

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from deployment.verify.__main__ import main, open_target, parse_arguments, verify
+from deployment.verify.registry import Verification
 from deployment.verify.report import print_table
 from deployment.verify.results import Outcome, Result, VerificationError
 from deployment.verify.target import SourceModel, Target, open_aws_target, parse_model
@@ -73,6 +75,17 @@ def test_a_missing_stack_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "Cannot read the stack missing in us-east-1" in capsys.readouterr().err
     with pytest.raises(VerificationError):
         verify(parse_arguments([]), Console(quiet=True))
+
+
+def test_missing_credentials_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    target = open_aws_target("modelhaul", "us-east-1", None, None, None)
+    with pytest.raises(VerificationError, match="Unable to locate credentials"):
+        _ = Verification(target, datetime.now(UTC), "0123abcd").stack.status
 
 
 def test_the_table_shows_text_of_responses_unchanged(capsys: pytest.CaptureFixture[str]) -> None:

@@ -440,6 +440,11 @@ def _describe_recovery(status: str) -> dict[str, Any]:
     }
 
 
+def test_memory_without_a_report_line_is_skipped() -> None:
+    verification = open_verification({"logs.FilterLogEvents": {"events": [{"message": "START RequestId: 1"}]}})
+    assert run_check(CHECKS["memory"], verification)[0] is Outcome.SKIPPED
+
+
 def test_short_forms_of_metrics_are_expanded() -> None:
     assert list(list_metrics([WIDGET]))[-2:] == [
         ("AWS/Lambda", "Throttles", {"FunctionName": "PlanImportFunction"}),

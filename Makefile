@@ -29,11 +29,18 @@ LOCAL = python -m local --stack "$(STACK)"
 LOCAL_OPTIONS = --upstream "$(UPSTREAM)" --port "$(STACK_PORT)" --hf-endpoint "$(HF_ENDPOINT)" \
 	--github-api-url "$(GITHUB_API_URL)" --github-url "$(GITHUB_URL)" --github-raw-url "$(GITHUB_RAW_URL)" \
 	--hub-on-miss "$(HUB_ON_MISS)"
+STACK_NAME ?= modelhaul
+REGION ?=
+PROFILE ?=
+# STACK=local on the command line selects a local stack; the default of STACK does not.
+VERIFY_TARGET = $(if $(findstring command,$(origin STACK)),--local "$(STACK)",--stack-name "$(STACK_NAME)" --region "$(REGION)" --profile "$(PROFILE)")
+VERIFY_OPTIONS = $(VERIFY_TARGET) --hub-model "$(HUB_MODEL)" --github "$(GITHUB)" $(if $(EVENTS),--events) \
+	$(if $(JSON),--json "$(JSON)") $(ONLY:%=--only %)
 
-.PHONY: help setup run up down test test-quick check check-style check-types check-imports check-template format pages bench recording build deploy lock clean
+.PHONY: help setup run up down test test-quick check check-style check-types check-imports check-template format pages bench recording build deploy verify-deployment lock clean
 
 help: ## show this help
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo
 	@echo "Options of run, up and down: STACK=name (run several stacks at the same time)."
 	@echo "Options of run and up: UPSTREAM=internet|loopback|auto (Hub and GitHub: public servers, local test servers, or"
@@ -45,6 +52,9 @@ help: ## show this help
 	@echo "Option of bench: PARTS=\"data-path memory\" (run only these, and replace their sections of docs/benchmarks.md)."
 	@echo "Option of pages: PAGES=\"openapi calls\" (generate only these; all take about 15 minutes)."
 	@echo "Option of build and deploy: ARCHITECTURE=arm64|x86_64."
+	@echo "Options of verify-deployment: STACK_NAME=modelhaul, REGION=region, PROFILE=profile, or STACK=local (a local stack),"
+	@echo "  ONLY=\"import-hub read-files\" (run only these checks), EVENTS=1 (create a rule and a queue to check events),"
+	@echo "  HUB_MODEL=owner/name@revision and GITHUB=owner/name@revision (models to import), JSON=file (write the results)."
 
 setup: ## create the virtual environments in .venv and .local/venvs (other targets run this first)
 	@$(if $(PYTHON),"$(PYTHON)" requirements/install.py,echo '$(NO_PYTHON)' >&2; exit 1)
@@ -104,6 +114,9 @@ build: setup ## build the stack for deployment to AWS
 
 deploy: build ## deploy to an AWS account, with prompts for the parameters
 	@exec python -m deployment deploy --architecture $(ARCHITECTURE)
+
+verify-deployment: setup ## check a deployed stack: import small models, read them back, print a table (docs/verification.md)
+	@exec python -m deployment.verify $(VERIFY_OPTIONS)
 
 # --no-emit-package: the sources layer excludes packages of the core layer, and hf-xet, a download engine that no
 # function uses. --no-deps excludes the dependencies of the sample model (torch).

@@ -1,0 +1,1 @@
+"""Verify a deployed stack: import models, read them back, and compare its resources with the deployed template."""

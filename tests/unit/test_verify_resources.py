@@ -1,0 +1,464 @@
+"""Each check of AWS resources passes on what the template describes, and fails when one property differs."""
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+import pytest
+
+from deployment.verify.checks import CHECKS
+from deployment.verify.checks.monitoring import list_metrics
+from deployment.verify.registry import Verification
+from deployment.verify.results import Outcome
+from deployment.verify.runner import run_check
+from deployment.verify.target import HUB_FILES, HUB_MODEL, Target, parse_model
+from tests.fakes.canned_aws import AwsError, CannedAws
+from tests.template.transformed import read_template, transform_main_template
+
+STACK = "two"
+NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
+ARN = "arn:aws:sqs:us-east-1:123456789012:"
+PARAMETERS = {"Architecture": "arm64", "AuthMode": "API_KEY", "PicklePolicy": "block"}
+MONITORING = {
+    "Dashboard": ("AWS::CloudWatch::Dashboard", STACK),
+    "DeadLettersAlarm": ("AWS::CloudWatch::Alarm", f"{STACK}-dead-letters"),
+    "NotificationsTopic": ("AWS::SNS::Topic", "arn:aws:sns:us-east-1:123456789012:topic"),
+}
+
+
+@cache
+def transform() -> dict[str, Any]:
+    return transform_main_template(read_template())
+
+
+def find_resources(resource_type: str) -> dict[str, Any]:
+    """Properties by logical ID."""
+    resources = transform()["Resources"].items()
+    return {name: r.get("Properties", {}) for name, r in resources if r["Type"] == resource_type}
+
+
+def name_resource(logical_id: str, resource_type: str) -> str:
+    """The physical ID."""
+    return f"https://sqs/123456789012/{logical_id}" if resource_type == "AWS::SQS::Queue" else logical_id
+
+
+def list_resources(parameters: dict[str, Any]) -> dict[str, Any]:
+    if parameters["StackName"] == STACK:
+        found = {name: (r["Type"], name_resource(name, r["Type"])) for name, r in transform()["Resources"].items()}
+    else:
+        found = MONITORING
+    summaries = [
+        {
+            "LogicalResourceId": name,
+            "PhysicalResourceId": physical_id,
+            "ResourceType": resource_type,
+            "ResourceStatus": "CREATE_COMPLETE",
+            "LastUpdatedTimestamp": NOW,
+        }
+        for name, (resource_type, physical_id) in found.items()
+    ]
+    return {"StackResourceSummaries": summaries}
+
+
+def describe_stack(parameters: dict[str, Any]) -> dict[str, Any]:
+    names = ("TransferDeadLetterQueueUrl", "UnpublishedEndsQueueUrl")
+    stack = {
+        "StackName": STACK,
+        "StackId": f"arn:aws:cloudformation:us-east-1:123456789012:stack/{STACK}/1",
+        "CreationTime": NOW,
+        "StackStatus": "UPDATE_COMPLETE",
+        "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in PARAMETERS.items()],
+        "Outputs": [{"OutputKey": name, "OutputValue": f"https://sqs/123456789012/{name}"} for name in names],
+    }
+    return {"Stacks": [stack]}
+
+
+def describe_function(parameters: dict[str, Any]) -> dict[str, Any]:
+    template = find_resources("AWS::Lambda::Function")[parameters["FunctionName"]]
+    return {
+        "State": "Active",
+        "LastUpdateStatus": "Successful",
+        "Architectures": ["arm64"],
+        "Runtime": template["Runtime"],
+        "Timeout": template["Timeout"],
+        "MemorySize": template["MemorySize"],
+        "Environment": {"Variables": {"ARCHIVE_MAX_ENTRY_BYTES": "40000000000", "LOG_LEVEL": "INFO", "URL": "3d.x"}},
+    }
+
+
+def list_mappings(parameters: dict[str, Any]) -> dict[str, Any]:
+    found = find_resources("AWS::Lambda::EventSourceMapping").values()
+    mappings = [
+        {
+            "EventSourceArn": f"{ARN}{mapping['EventSourceArn']['Fn::GetAtt'][0]}",
+            "State": "Enabled",
+            "FunctionResponseTypes": mapping.get("FunctionResponseTypes", []),
+            "ScalingConfig": {"MaximumConcurrency": 5},
+        }
+        for mapping in found
+        if mapping["FunctionName"] == {"Ref": parameters["FunctionName"]} and "Queue" in str(mapping["EventSourceArn"])
+    ]
+    return {"EventSourceMappings": mappings}
+
+
+def describe_queue(parameters: dict[str, Any]) -> dict[str, Any]:
+    if parameters["AttributeNames"] == ["QueueArn"]:
+        # Only the requests without TLS.
+        raise AwsError("AccessDeniedException")
+    template = find_resources("AWS::SQS::Queue").get(parameters["QueueUrl"].rpartition("/")[2], {})
+    attributes = {"SqsManagedSseEnabled": "true", "ApproximateNumberOfMessages": "0"}
+    for name in ("VisibilityTimeout", "MessageRetentionPeriod"):
+        attributes[name] = str(template.get(name, 60))
+    attributes["RedrivePolicy"] = json.dumps(
+        {"maxReceiveCount": template.get("RedrivePolicy", {}).get("maxReceiveCount", 1)}
+    )
+    return {"Attributes": attributes}
+
+
+def describe_table(parameters: dict[str, Any]) -> dict[str, Any]:
+    protected = find_resources("AWS::DynamoDB::Table")[parameters["TableName"]].get("DeletionProtectionEnabled", False)
+    return {"Table": {"TableStatus": "ACTIVE", "DeletionProtectionEnabled": protected is True}}
+
+
+def describe_expiry(parameters: dict[str, Any]) -> dict[str, Any]:
+    expiry = find_resources("AWS::DynamoDB::Table")[parameters["TableName"]].get("TimeToLiveSpecification")
+    if expiry is None:
+        return {"TimeToLiveDescription": {"TimeToLiveStatus": "DISABLED"}}
+    return {"TimeToLiveDescription": {"TimeToLiveStatus": "ENABLED", "AttributeName": expiry["AttributeName"]}}
+
+
+def describe_backups(parameters: dict[str, Any]) -> dict[str, Any]:
+    has_recovery = "PointInTimeRecoverySpecification" in find_resources("AWS::DynamoDB::Table")[parameters["TableName"]]
+    status = "ENABLED" if has_recovery else "DISABLED"
+    recovery = {"PointInTimeRecoveryStatus": status}
+    return {
+        "ContinuousBackupsDescription": {
+            "ContinuousBackupsStatus": "ENABLED",
+            "PointInTimeRecoveryDescription": recovery,
+        }
+    }
+
+
+def describe_lifecycle(parameters: dict[str, Any]) -> dict[str, Any]:
+    template = find_resources("AWS::S3::Bucket")[parameters["Bucket"]]["LifecycleConfiguration"]["Rules"]
+    rules = []
+    for rule in template:
+        found: dict[str, Any] = {
+            "ID": rule["Id"],
+            "Status": rule["Status"],
+            "Filter": {"Prefix": rule.get("Prefix", "")},
+        }
+        if "ExpirationInDays" in rule:
+            found["Expiration"] = {"Days": rule["ExpirationInDays"]}
+        if "AbortIncompleteMultipartUpload" in rule:
+            found["AbortIncompleteMultipartUpload"] = rule["AbortIncompleteMultipartUpload"]
+        rules.append(found)
+    return {"Rules": rules}
+
+
+def describe_gateway_responses(parameters: dict[str, Any]) -> dict[str, Any]:
+    body = find_resources("AWS::ApiGateway::RestApi")[parameters["restApiId"]]["Body"]
+    kinds = body["x-amazon-apigateway-gateway-responses"]
+    return {"items": [{"responseType": kind, "defaultResponse": False} for kind in kinds]}
+
+
+def deny(parameters: dict[str, Any]) -> dict[str, Any]:
+    raise AwsError("AccessDenied")
+
+
+PUBLIC_ACCESS = {
+    "BlockPublicAcls": True,
+    "IgnorePublicAcls": True,
+    "BlockPublicPolicy": True,
+    "RestrictPublicBuckets": True,
+}
+ENCRYPTION = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
+WIDGET = {
+    "type": "metric",
+    "properties": {
+        "metrics": [
+            [{"expression": "m1*2", "id": "e1"}],
+            ["Modelhaul", "ImportsAccepted", "service", STACK, {"label": "accepted"}],
+            ["AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", "PlanQueue"],
+            ["AWS/Lambda", "Errors", "FunctionName", "PlanImportFunction"],
+            [".", "Throttles", ".", "."],
+            ["...", "TransferFilesFunction"],
+        ]
+    },
+}
+REPORT = (
+    "REPORT RequestId: 1\tDuration: 12.3 ms\tBilled Duration: 13 ms\tMemory Size: 512 MB\tMax Memory Used: 180 MB\t\n"
+)
+
+RESPONSES: dict[str, Any] = {
+    "cloudformation.DescribeStacks": describe_stack,
+    "cloudformation.ListStackResources": list_resources,
+    "cloudformation.GetTemplate": lambda _: {"TemplateBody": json.dumps(transform())},
+    "lambda.GetFunctionConfiguration": describe_function,
+    "lambda.GetFunctionRecursionConfig": lambda p: {
+        "RecursiveLoop": find_resources("AWS::Lambda::Function")[p["FunctionName"]]["RecursiveLoop"]
+    },
+    "lambda.GetLayerVersionByArn": {"CompatibleArchitectures": ["arm64"]},
+    "lambda.ListEventSourceMappings": list_mappings,
+    "lambda.GetAccountSettings": {"AccountLimit": {"UnreservedConcurrentExecutions": 1000}},
+    "sqs.GetQueueAttributes": describe_queue,
+    "dynamodb.DescribeTable": describe_table,
+    "dynamodb.DescribeTimeToLive": describe_expiry,
+    "dynamodb.DescribeContinuousBackups": describe_backups,
+    "s3.GetBucketEncryption": {"ServerSideEncryptionConfiguration": ENCRYPTION},
+    "s3.GetPublicAccessBlock": {"PublicAccessBlockConfiguration": PUBLIC_ACCESS},
+    "s3.GetBucketOwnershipControls": {"OwnershipControls": {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}},
+    "s3.GetBucketNotificationConfiguration": {"EventBridgeConfiguration": {}},
+    "s3.GetBucketLifecycleConfiguration": describe_lifecycle,
+    "s3.ListObjectsV2": deny,
+    "apigateway.GetGatewayResponses": describe_gateway_responses,
+    "cloudwatch.DescribeAlarms": lambda p: {
+        "MetricAlarms": [{"AlarmName": name, "StateValue": "OK", "ActionsEnabled": True} for name in p["AlarmNames"]]
+    },
+    "cloudwatch.GetDashboard": {"DashboardBody": json.dumps({"widgets": [WIDGET]})},
+    "sns.ListSubscriptionsByTopic": {
+        "Subscriptions": [{"SubscriptionArn": "arn:aws:sns:us-east-1:123456789012:topic:1", "Endpoint": "a@b"}]
+    },
+    "logs.FilterLogEvents": lambda p: {"events": [{"message": REPORT}] if p["filterPattern"] == "REPORT" else []},
+    "xray.GetTraceSummaries": {
+        "TraceSummaries": [
+            {"ServiceIds": [{"Type": "AWS::ApiGateway::Stage"}, {"Type": "AWS::Lambda::Function"}]},
+        ]
+    },
+}
+
+
+def replace(operation: str, change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """The same response to an operation, with a change."""
+
+    def respond(parameters: dict[str, Any]) -> dict[str, Any]:
+        found = RESPONSES[operation]
+        response: dict[str, Any] = json.loads(json.dumps(found(parameters) if callable(found) else found, default=str))
+        change(response)
+        return response
+
+    return {operation: respond}
+
+
+def open_verification(responses: dict[str, Any]) -> Verification:
+    aws = CannedAws()
+    aws.responses = {**RESPONSES, **responses}
+    return Verification(Target(aws.session, STACK, parse_model(HUB_MODEL, HUB_FILES), None), NOW, "0123abcd")
+
+
+NAMES = [
+    "stack",
+    "functions",
+    "layers",
+    "event-sources",
+    "concurrency",
+    "queues",
+    "dead-letters",
+    "tables",
+    "buckets",
+    "lifecycle",
+    "plain-http",
+    "gateway-responses",
+    "alarms",
+    "notifications",
+    "logs",
+    "memory",
+    "dashboard",
+    "traces",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stack_as_in_the_template_passes(name: str) -> None:
+    assert run_check(CHECKS[name], open_verification({}))[0] is Outcome.PASS
+
+
+FAULTS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "stack rolled back": (
+        "stack",
+        {"cloudformation.DescribeStacks": lambda p: _set_status(describe_stack(p), "UPDATE_ROLLBACK_COMPLETE")},
+        "two is UPDATE_ROLLBACK_COMPLETE",
+    ),
+    "function inactive": (
+        "functions",
+        replace("lambda.GetFunctionConfiguration", lambda r: r.update(State="Failed")),
+        "State of .* is 'Failed', expected 'Active'",
+    ),
+    "number in exponent form": (
+        "functions",
+        replace(
+            "lambda.GetFunctionConfiguration",
+            lambda r: r["Environment"]["Variables"].update(ARCHIVE_MAX_ENTRY_BYTES="4.0E10"),
+        ),
+        "'4.0E10', expected an integer",
+    ),
+    "timeout changed": (
+        "functions",
+        replace("lambda.GetFunctionConfiguration", lambda r: r.update(Timeout=1)),
+        "Timeout of .* is '1', expected",
+    ),
+    "layer of another architecture": (
+        "layers",
+        {"lambda.GetLayerVersionByArn": {"CompatibleArchitectures": ["x86_64"]}},
+        "x86_64",
+    ),
+    "consumer stopped": (
+        "event-sources",
+        replace(
+            "lambda.ListEventSourceMappings", lambda r: [m.update(State="Disabled") for m in r["EventSourceMappings"]]
+        ),
+        "is 'Disabled', expected 'Enabled'",
+    ),
+    "no maximum concurrency": (
+        "event-sources",
+        replace("lambda.ListEventSourceMappings", lambda r: [m.pop("ScalingConfig") for m in r["EventSourceMappings"]]),
+        "MaximumConcurrency of .* is None",
+    ),
+    "whole batches fail": (
+        "event-sources",
+        replace(
+            "lambda.ListEventSourceMappings",
+            lambda r: [m.update(FunctionResponseTypes=[]) for m in r["EventSourceMappings"]],
+        ),
+        "does not report failed messages",
+    ),
+    "new account": (
+        "concurrency",
+        {"lambda.GetAccountSettings": {"AccountLimit": {"UnreservedConcurrentExecutions": 10}}},
+        "imports may use 20 of 10",
+    ),
+    "visibility timeout changed": (
+        "queues",
+        replace("sqs.GetQueueAttributes", lambda r: r["Attributes"].update(VisibilityTimeout="30")),
+        "VisibilityTimeout",
+    ),
+    "redrive removed": (
+        "queues",
+        replace("sqs.GetQueueAttributes", lambda r: r["Attributes"].pop("RedrivePolicy")),
+        "maxReceiveCount of .* is 'None'",
+    ),
+    "dead letter": (
+        "dead-letters",
+        replace("sqs.GetQueueAttributes", lambda r: r["Attributes"].update(ApproximateNumberOfMessages="1")),
+        "is '1', expected '0'",
+    ),
+    "expiry disabled": (
+        "tables",
+        replace(
+            "dynamodb.DescribeTimeToLive", lambda r: r["TimeToLiveDescription"].update(TimeToLiveStatus="DISABLED")
+        ),
+        "TimeToLiveStatus of .* is 'DISABLED'",
+    ),
+    "recovery disabled": (
+        "tables",
+        {"dynamodb.DescribeContinuousBackups": lambda _: _describe_recovery("DISABLED")},
+        "point-in-time recovery of .* is 'DISABLED', expected 'ENABLED'",
+    ),
+    "not encrypted": (
+        "buckets",
+        {"s3.GetBucketEncryption": deny},
+        "GetBucketEncryption: denied .*docs/verification.md#permissions",
+    ),
+    "public": (
+        "buckets",
+        replace(
+            "s3.GetPublicAccessBlock", lambda r: r["PublicAccessBlockConfiguration"].update(RestrictPublicBuckets=False)
+        ),
+        "RestrictPublicBuckets of ModelsBucket is False",
+    ),
+    "no events of the bucket": ("buckets", {"s3.GetBucketNotificationConfiguration": {}}, "sends no events"),
+    "lifecycle rule removed": (
+        "lifecycle",
+        replace("s3.GetBucketLifecycleConfiguration", lambda r: r["Rules"].pop(0)),
+        "lifecycle rule expire-staging of ModelsBucket does not exist",
+    ),
+    "lifecycle rule changed": (
+        "lifecycle",
+        replace("s3.GetBucketLifecycleConfiguration", lambda r: r["Rules"][0]["Expiration"].update(Days=70)),
+        r"days of .* is \(70, None\), expected \(7, None\)",
+    ),
+    "plain HTTP": ("plain-http", {"s3.ListObjectsV2": {}}, "ModelsBucket accepts requests without TLS"),
+    "plain HTTP to a queue": ("plain-http", {"sqs.GetQueueAttributes": {}}, "Queue accepts requests without TLS"),
+    "gateway response removed": (
+        "gateway-responses",
+        replace("apigateway.GetGatewayResponses", lambda r: r["items"].pop(0)),
+        "lacks the gateway responses",
+    ),
+    "alarm": (
+        "alarms",
+        replace("cloudwatch.DescribeAlarms", lambda r: r["MetricAlarms"][0].update(StateValue="ALARM")),
+        "in the ALARM state: two-dead-letters",
+    ),
+    "alarm deleted": ("alarms", {"cloudwatch.DescribeAlarms": {"MetricAlarms": []}}, "missing alarms"),
+    "alarm disabled": (
+        "alarms",
+        replace("cloudwatch.DescribeAlarms", lambda r: r["MetricAlarms"][0].update(ActionsEnabled=False)),
+        "disabled actions",
+    ),
+    "subscription pending": (
+        "notifications",
+        {
+            "sns.ListSubscriptionsByTopic": {
+                "Subscriptions": [{"SubscriptionArn": "PendingConfirmation", "Endpoint": "a@b"}]
+            }
+        },
+        "not confirmed yet",
+    ),
+    "access denied": (
+        "logs",
+        {"logs.FilterLogEvents": {"events": [{"message": "AccessDeniedException: not authorized"}]}},
+        "AccessDeniedException",
+    ),
+    "little memory left": (
+        "memory",
+        {"logs.FilterLogEvents": {"events": [{"message": REPORT.replace("180", "385")}]}},
+        "used 385 MB of 512 MB",
+    ),
+    "dashboard of another stack": (
+        "dashboard",
+        {"cloudwatch.GetDashboard": {"DashboardBody": json.dumps({"widgets": [WIDGET]}).replace("PlanQueue", "Other")}},
+        "QueueName Other, which is not a resource of the stack",
+    ),
+    "dashboard invalid": ("dashboard", {"cloudwatch.GetDashboard": {"DashboardBody": "{"}}, "is invalid"),
+}
+
+
+def _set_status(response: dict[str, Any], status: str) -> dict[str, Any]:
+    response["Stacks"][0]["StackStatus"] = status
+    return response
+
+
+def _describe_recovery(status: str) -> dict[str, Any]:
+    return {
+        "ContinuousBackupsDescription": {
+            "ContinuousBackupsStatus": "ENABLED",
+            "PointInTimeRecoveryDescription": {"PointInTimeRecoveryStatus": status},
+        }
+    }
+
+
+def test_memory_without_a_report_line_is_skipped() -> None:
+    verification = open_verification({"logs.FilterLogEvents": {"events": [{"message": "START RequestId: 1"}]}})
+    assert run_check(CHECKS["memory"], verification)[0] is Outcome.SKIPPED
+
+
+def test_short_forms_of_metrics_are_expanded() -> None:
+    assert list(list_metrics([WIDGET]))[-2:] == [
+        ("AWS/Lambda", "Throttles", {"FunctionName": "PlanImportFunction"}),
+        ("AWS/Lambda", "Throttles", {"FunctionName": "TransferFilesFunction"}),
+    ]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_difference_fails(fault: str) -> None:
+    name, responses, message = FAULTS[fault]
+    outcome, detail = run_check(CHECKS[name], open_verification(responses))
+    assert outcome is Outcome.FAIL
+    assert re.search(message, detail), detail
+
+
+def test_every_check_that_reads_only_aws_has_a_fault() -> None:
+    assert {name for name, _, _ in FAULTS.values()} == set(NAMES) - {"traces"}

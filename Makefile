@@ -99,7 +99,7 @@ format: setup ## format the code and apply automatic fixes
 	ruff format
 
 BENCHMARKS = PYTHONPATH=.:layers/core:layers/sources:layers/scanner python -m
-pages: setup ## generate the OpenAPI document, the gateway responses, and docs/calls.md, faults.md and scale.md
+pages: setup ## generate the OpenAPI document, the gateway responses, docs/calls.md, faults.md and scale.md, and all prices
 	$(BENCHMARKS) bench.pages $(PAGES)
 
 bench: setup ## run the benchmarks, and generate docs/benchmarks.md

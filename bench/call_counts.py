@@ -145,19 +145,24 @@ SHAPES = {
 
 
 @cache
+def run_shape(name: str) -> dict[int, CountedImport]:
+    """Return imports by size. Raises RuntimeError unless every import ends DONE."""
+    shape = SHAPES[name]
+    imports = {size: shape.run(size) for size in shape.sizes}
+    for counted in imports.values():
+        if counted.task.status is not TaskStatus.DONE:
+            raise RuntimeError(f"the import failed: {counted.task.error}")
+    return imports
+
+
 def count_shape(name: str) -> dict[int, Counts]:
     """Return counts by size: requests by `service Operation`, `queue messages`, and DynamoDB `read units` and
     `write units`.
-
-    Raises RuntimeError unless every import ends DONE.
     """
-    shape = SHAPES[name]
-    return {size: _read_counts(shape.run(size)) for size in shape.sizes}
+    return {size: _read_counts(counted) for size, counted in run_shape(name).items()}
 
 
 def _read_counts(counted: CountedImport) -> Counts:
-    if counted.task.status is not TaskStatus.DONE:
-        raise RuntimeError(f"the import failed: {counted.task.error}")
     usage = counted.usage
     return {
         "queue messages": counted.messages.total(),

@@ -1,13 +1,16 @@
 """An import through the real adapters on moto that counts every AWS request."""
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import boto3
 
+from bench.measured_functions import BUCKET, FunctionDeployment, Invocation, open_functions
 from modelhaul.adapters.archives import S3ArchiveStore
+from modelhaul.adapters.metrics import PowertoolsMetrics
 from modelhaul.adapters.s3 import S3ObjectStore
 from modelhaul.adapters.s3_client import create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
@@ -21,7 +24,7 @@ from tests.contract.counted_aws import CountedQueue, Usage, count_calls
 from tests.contract.dynamodb import open_database
 from tests.fakes.archive_store import InMemoryArchiveStore
 from tests.fakes.clock import ManualClock
-from tests.fakes.deployment import Deployment
+from tests.fakes.deployment import RecordingMetrics
 from tests.fakes.model_source import HubSource
 
 # No additional requests that depend on the speed of the machine.
@@ -36,40 +39,50 @@ class CountedImport:
     task: Task
     usage: Usage
     messages: Counter[str]
+    invocations: list[Invocation]
 
 
-def count_import(
+@contextmanager
+def open_deployment(
     source: HubSource,
-    start: Callable[[Deployment], str],
     *,
     stream_settings: Callable[..., StreamSettings] = StreamSettings,
     policy: TransferPolicy = _POLICY,
     **store_options: int,
-) -> CountedImport:
-    """Run one import through the complete pipeline. `start` submits it and returns the task ID. `store_options` are
-    options of S3ObjectStore.
-    """
+) -> Iterator[tuple[FunctionDeployment, CountedQueue]]:
+    """Yield a deployment with the real adapters, and its queue. `store_options` are options of S3ObjectStore."""
     # A time without trailing zeros, which DynamoDB does not store, so that sizes are the same in every run.
     clock = ManualClock(1_764_028_799.123)
     with open_aws("moto"), open_database(clock) as database:
-        for bucket in ("models", "incoming"):
+        for bucket in (BUCKET, "incoming"):
             boto3.client("s3", region_name=REGION).create_bucket(Bucket=bucket)
         sqs = create_sqs_client(REGION)
         url = sqs.create_queue(QueueName="work")["QueueUrl"]
         kinds = (AcceptArchive, PlanImport, TransferFiles, CopyFiles, PublishModels)
-        deployment = Deployment(source, clock=clock, policy=policy)
+        metrics = cast("RecordingMetrics", PowertoolsMetrics())
+        deployment = FunctionDeployment(source, clock=clock, metrics=metrics, policy=policy)
         queue = CountedQueue(SQSMessageQueue(sqs, dict.fromkeys(kinds, url)), deployment.queue)
         client = create_s3_client(REGION)
         deployment.archives = cast("InMemoryArchiveStore", S3ArchiveStore(client, "incoming"))
-        store = S3ObjectStore(client, "models", **store_options)
+        store = S3ObjectStore(client, BUCKET, **store_options)
         deployment.connect(database, store, queue, stream_settings(**_NO_TIMERS))
-        with count_calls() as usage:
-            task_id = start(deployment)
-            deployment.run()
-        ended = database.tasks.find_task(task_id)
+        with count_calls() as usage, open_functions(deployment, usage):
+            yield deployment, queue
+
+
+def count_import(source: HubSource, start: Callable[[FunctionDeployment], str], **options: Any) -> CountedImport:
+    """Run one import through the complete pipeline. `start` submits it and returns the task ID. `options` are those of
+    `open_deployment`.
+    """
+    with open_deployment(source, **options) as (deployment, queue):
+        task_id = start(deployment)
+        deployment.run()
+        functions = deployment.functions
+        usage = replace(functions.usage, calls=Counter(functions.usage.calls))
+        ended = deployment.database_in_use.tasks.find_task(task_id)
         assert ended is not None
-        return CountedImport(ended, usage, queue.sent)
+        return CountedImport(ended, usage, queue.sent, functions.invocations)
 
 
-def submit(kind: Source, name: str) -> Callable[[Deployment], str]:
-    return lambda deployment: deployment.submit(name, source=kind).id
+def submit(kind: Source, name: str) -> Callable[[FunctionDeployment], str]:
+    return lambda deployment: deployment.functions.submit(kind, name)

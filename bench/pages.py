@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import call_counts, call_faults, scale
+from bench import call_counts, call_faults, costs, scale
 from bench.servers import ROOT
 from openapi import gateway, hub_gateway
 from openapi.document import DOCUMENT, render_document
@@ -32,6 +32,11 @@ PAGES = {
         hub_gateway.HUB_GATEWAY_RESPONSES, hub_gateway.render_responses, hub_gateway.render_responses
     ),
     "calls": Page(ROOT / "docs" / "calls.md", call_counts.describe_counts, call_counts.describe_counts),
+    "costs": Page(costs.PAGE, costs.render_page, costs.render_page),
+    **{
+        f"costs-{Path(path).stem}": Page(ROOT / path, *2 * (partial(costs.render_quote, path),))
+        for path in costs.QUOTES
+    },
     "faults": Page(
         call_faults.PAGE,
         call_faults.describe_faults,

@@ -4,13 +4,13 @@
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 
 from bench.call_counts import PARTS, count_shape, find_constant, find_slope, list_names
 from bench.pace import Pace
-from bench.prices import MEMORY, PUBLISHER_MEMORY, Price, price_import, price_server
+from bench.prices import MEMORY, MONTH, PUBLISHER_MEMORY, Bill, bill_import, price_server
 from bench.scale_plot import Panel, draw
 from bench.simulated_import import SimulatedImport, simulate_import
 from modelhaul.adapters.s3 import COPY_PART_SIZE
@@ -58,19 +58,28 @@ _ASSUMPTIONS = {
 class Run:
     concurrency: int
     simulated: SimulatedImport
-    price: Price
+    bill: Bill
 
 
-def _find_counts(shape: str, number: int) -> dict[str, float]:
+def find_counts(shape: str, number: float) -> dict[str, float]:
     """Return the counts of an import of `number` units of a shape, extrapolated from `docs/calls.md`."""
     counts = count_shape(shape)
     return {name: find_constant(counts, name) + find_slope(counts, name) * number for name in list_names(counts)}
 
 
-def _run_all(counts: Mapping[str, float], *, large: int = 0, large_size: int = 0, small: int = 0) -> list[Run]:
-    """Return a run for each concurrency. `counts` are those of an import whose files have one function each."""
+def run_all(
+    counts: Mapping[str, float],
+    *,
+    large: int = 0,
+    large_size: int = 0,
+    small: int = 0,
+    concurrencies: Sequence[int] = CONCURRENCY,
+) -> list[Run]:
+    """Return a run for each concurrency, of which the first is 1. `counts` are those of an import whose files have one
+    function each.
+    """
     runs: list[Run] = []
-    for concurrency in CONCURRENCY:
+    for concurrency in concurrencies:
         simulated = simulate_import(concurrency, large=large, large_size=large_size, small=small)
         alone = runs[0].simulated if runs else simulated
         shared = {
@@ -78,19 +87,19 @@ def _run_all(counts: Mapping[str, float], *, large: int = 0, large_size: int = 0
             "read units": counts["read units"] + simulated.read_units - alone.read_units,
             "write units": counts["write units"] + simulated.write_units - alone.write_units,
         }
-        price = price_import(
+        bill = bill_import(
             {**counts, **shared}, functions=simulated.functions, megabyte_seconds=simulated.megabyte_seconds
         )
-        runs.append(Run(concurrency, simulated, price))
+        runs.append(Run(concurrency, simulated, bill))
     return runs
 
 
 def _describe_runs(runs: list[Run]) -> str:
     rows = [
-        f"| {run.concurrency} | {_format_time(s.planned)} | {_format_time(s.verified - s.planned)} | "
-        f"{_format_time(s.done - s.verified)} | **{_format_time(s.done)}** | {(s.done - s.verified) / s.done:.0%} | "
+        f"| {run.concurrency} | {format_time(s.planned)} | {format_time(s.verified - s.planned)} | "
+        f"{format_time(s.done - s.verified)} | **{format_time(s.done)}** | {(s.done - s.verified) / s.done:.0%} | "
         f"{s.functions} | "
-        f"{s.messages.total()} | ${run.price.functions:.3f} | **${run.price.total:.3f}** |"
+        f"{s.messages.total()} | ${run.bill.price('Lambda'):.3f} | **${run.bill.price():.3f}** |"
         for run in runs
         for s in [run.simulated]
     ]
@@ -104,14 +113,14 @@ def _describe_runs(runs: list[Run]) -> str:
 {"\n".join(rows)}"""
 
 
-def _describe_price(price: Price) -> str:
+def _describe_bill(bill: Bill) -> str:
     return (
-        f"functions ${price.functions:.3f}, S3 requests ${price.s3:.3f}, DynamoDB ${price.dynamodb:.3f}, "
-        f"queues ${price.sqs:.4f}"
+        f"functions ${bill.price('Lambda'):.3f}, S3 requests ${bill.price('S3'):.3f}, "
+        f"DynamoDB ${bill.price('DynamoDB'):.3f}, queues ${bill.price('SQS'):.4f}"
     )
 
 
-def _format_time(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
@@ -130,10 +139,11 @@ def describe_scale(model: list[Run], repository: list[Run], file: list[Run]) -> 
     one, best, shared = _find_default(model), _find_default(repository), _find_default(file)
     policy, settings, pace = TransferPolicy(), StreamSettings(), Pace()
     segment = settings.buffers * choose_part_size(_FILE)
-    ratio = shared.price.functions / file[0].price.functions
+    ratio = shared.bill.price("Lambda") / file[0].bill.price("Lambda")
     hours = _BYTES / _SERVER_RATE / 3600
     server = price_server(hours, vcpus=_VCPUS, memory_gb=_MEMORY)
-    always = price_server(730, vcpus=_VCPUS, memory_gb=_MEMORY)
+    functions = one.bill.price("Lambda")
+    always = price_server(MONTH, vcpus=_VCPUS, memory_gb=_MEMORY)
     return f"""\
 # Scale
 
@@ -142,10 +152,11 @@ messages, steps, checks of files, claims of segments and sweep run in virtual ti
 bytes. The transfer of a large file is replaced by a loop that takes the same time, and claims and records the same
 segments. Up to as many functions copy files to their published keys as transfer them. Prices are computed from the
 requests in [calls.md](calls.md) and the time of the functions, with the public prices of us-east-1 (`bench/prices.py`
-names their date and pages). They do not include logs, traces, the API and storage.
+names their date and pages). They do not include logs, traces, metrics, the API and storage:
+[limits-and-prices.md](limits-and-prices.md#import-costs) adds them.
 
 The time ends when the task is DONE and the model can be read. The publisher then deletes the staged files, which the
-time does not include ({_format_time(best.simulated.cleaned - best.simulated.done)} for {_FILES:,} files).
+time does not include ({format_time(best.simulated.cleaned - best.simulated.done)} for {_FILES:,} files).
 
 ![Time and price by the number of functions](scale.svg)
 
@@ -153,7 +164,7 @@ time does not include ({_format_time(best.simulated.cleaned - best.simulated.don
 
 {_describe_runs(model)}
 
-Price with {_DEFAULT} functions: {_describe_price(one.price)}.
+Price with {_DEFAULT} functions: {_describe_bill(one.bill)}.
 The transfer scales linearly while each function has several shards. Publication consists of copies inside S3. A
 message is for {TransferPolicy().copy_bytes / 2**30:.0f} GiB, and a function has up to {PARALLEL_COPIES} copy requests
 at once, of {COPY_PART_SIZE / 2**20:.0f} MiB each. The speed of these copies is the least certain assumption.
@@ -162,21 +173,21 @@ at once, of {COPY_PART_SIZE / 2**20:.0f} MiB each. The speed of these copies is 
 
 {_describe_runs(file)}
 
-Price with {_DEFAULT} functions: {_describe_price(shared.price)}.
+Price with {_DEFAULT} functions: {_describe_bill(shared.bill)}.
 Up to {policy.file_functions} functions transfer the file together, so more functions do not change the time. Each of
 them has a message. If fewer functions run at the same time, the last messages arrive when the file is stored, and their
 functions end immediately.
 
 A function downloads a segment of {segment / 2**20:.0f} MiB, and hashes it when all bytes before it are hashed. SHA-256
 is sequential: at {pace.hash_rate / 1e9:g} GB/s, all functions together need at least
-{_format_time(_FILE / pace.hash_rate)}. While a function waits for the hash of the others, its time costs the same. The
+{format_time(_FILE / pace.hash_rate)}. While a function waits for the hash of the others, its time costs the same. The
 functions therefore cost {ratio:.1f} times as much with {_DEFAULT} functions as with one.
 
 ## Repository of {_FILES:,} files of 2 kB
 
 {_describe_runs(repository)}
 
-Price with {_DEFAULT} functions: {_describe_price(best.price)}.
+Price with {_DEFAULT} functions: {_describe_bill(best.bill)}.
 Two S3 requests for each file are most of the price. The parts that do not depend on the number of functions are the
 listing (a page of 1,000 files per second) and the CPU time of the publisher, which reads the records of all files and
 checks the model twice: before the copies, and when it writes the manifest. S3 accepts {Pace().write_rate:,.0f} copies
@@ -190,14 +201,14 @@ files therefore take 45 minutes, and their messages wait in the queue.
 ## Comparison with a server
 
 If one Fargate task ({_VCPUS} vCPU, {_MEMORY} GB, arm64) transferred the 700 GB at {_SERVER_RATE / 1e9:g} GB/s, the rate
-of {_DEFAULT} functions, it would run for {_format_time(hours * 3600)} and cost ${server:.3f}. The functions cost
-${one.price.functions:.3f}. Whether the network of one task reaches this rate was not measured. The requests that store
+of {_DEFAULT} functions, it would run for {format_time(hours * 3600)} and cost ${server:.3f}. The functions cost
+${functions:.3f}. Whether the network of one task reaches this rate was not measured. The requests that store
 the parts cost the same in both cases. Publication costs Modelhaul one additional copy request for each
 {COPY_PART_SIZE / 2**20:.0f} MiB.
 
 A Fargate task for each import is therefore slightly cheaper, but it needs additional software to start, monitor and
-resume it. A Fargate task that runs all the time costs ${always:.0f} a month; the idle stack costs $1.70 without
-monitoring.
+resume it. A Fargate task that runs all the time costs ${always:.0f} a month. The price of the idle stack is in
+[limits-and-prices.md](limits-and-prices.md#idle-costs).
 
 ## Assumptions
 
@@ -232,7 +243,7 @@ def draw_scale(model: list[Run], repository: list[Run], file: list[Run]) -> str:
             "US dollars",
             "functions that move files",
             CONCURRENCY,
-            {name: [run.price.total for run in runs] for name, runs in lines.items()},
+            {name: [run.bill.price() for run in runs] for name, runs in lines.items()},
             ticks=(0, 0.2, 0.4, 0.6, 0.8, 1.0),
         ),
     ]
@@ -242,9 +253,9 @@ def draw_scale(model: list[Run], repository: list[Run], file: list[Run]) -> str:
 @cache
 def run() -> tuple[list[Run], list[Run], list[Run]]:
     """Return the runs of the model, of the repository and of the file, by concurrency."""
-    model = _run_all(_find_counts("large files", _SHARDS), large=_SHARDS, large_size=_BYTES // _SHARDS)
-    repository = _run_all(_find_counts("small files", _FILES), small=_FILES)
-    file = _run_all(_find_counts("parts", math.ceil(_FILE / choose_part_size(_FILE))), large=1, large_size=_FILE)
+    model = run_all(find_counts("large files", _SHARDS), large=_SHARDS, large_size=_BYTES // _SHARDS)
+    repository = run_all(find_counts("small files", _FILES), small=_FILES)
+    file = run_all(find_counts("parts", math.ceil(_FILE / choose_part_size(_FILE))), large=1, large_size=_FILE)
     return model, repository, file
 
 

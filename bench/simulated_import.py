@@ -64,8 +64,9 @@ _QUEUES: dict[str, str] = {
 @dataclass(slots=True)
 class SimulatedImport:
     """`planned`, `verified`, `done` and `cleaned` are seconds after the submit, `functions` are invocations,
-    `function_seconds` is their total time, `megabyte_seconds` the same multiplied by their memory. `cleaned`: the
-    staged files are deleted. The request units are those of the uploads of large files.
+    `function_seconds` is their total time. `megabyte_seconds` is their billed time, which includes cold starts,
+    multiplied by their memory. `cleaned`: the staged files are deleted. The request units are those of the uploads of
+    large files.
     """
 
     planned: float = 0
@@ -339,7 +340,7 @@ class _VirtualQueues:
         self._warm: Counter[str] = Counter()
         self._ramps: dict[str, tuple[float, int]] = {}
         self.sent: Counter[str] = Counter()
-        self.invoke: Callable[[Message], None]
+        self.invoke: Callable[..., None]
 
     def send(self, messages: Iterable[Message], *, delay: float = 0) -> None:
         sent = list(messages)
@@ -372,7 +373,7 @@ class _VirtualQueues:
     def _work(self, queue: str, message: Message, *, is_cold: bool) -> None:
         if is_cold:
             self._time.pass_time(self._pace.cold_start)
-        self.invoke(message)
+        self.invoke(message, is_cold=is_cold)
         self._time.synchronize()
         self._running[queue] -= 1
         self._time.call_at(self._time(), partial(self._start_more, queue))
@@ -404,7 +405,7 @@ def simulate_import(
         deployment.transferrer, create_checker=lambda: _VirtualChecker(time, pace, deployment)
     )
 
-    def invoke(message: Message) -> None:
+    def invoke(message: Message, *, is_cold: bool) -> None:
         started_at = time()
         deadline = started_at + pace.limit
         deployment.remaining = lambda: deadline - time()
@@ -414,7 +415,7 @@ def simulate_import(
         deployment.deliver(message)
         result.functions += 1
         result.function_seconds += time() - started_at
-        result.megabyte_seconds += (time() - started_at) * memory
+        result.megabyte_seconds += (time() - started_at + is_cold * pace.cold_start) * memory
         if has_work:
             ends[message.kind] = max(ends.get(message.kind, 0), time() - _START)
 

@@ -19,6 +19,7 @@ settings.load_profile("no-deadline")
 
 # The slowest tests first, so that no worker has a long one left at the end.
 _SLOWEST = ("tests/stack/", "bench/", "tests/integration/")
+_COUNTING = ("test_call_counts.py", "test_costs.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,7 +41,8 @@ class _Scheduler(LoadScopeScheduling):  # type: ignore[misc]
         if module.startswith("tests/stack/"):
             return "tests/stack"
         if module.startswith("bench/"):
-            return "counts" if module.endswith("test_call_counts.py") or nodeid.endswith("[calls]") else nodeid
+            shares_counts = module.endswith(_COUNTING) or "[calls]" in nodeid or "[costs" in nodeid
+            return "counts" if shares_counts else nodeid
         return module
 
 

@@ -61,11 +61,11 @@ def compute(rows: list[Any]) -> tuple[dict[str, float], dict[str, float]]:
     gb_seconds = sum(values[id_] / 1000 * memories[name] / 1024 for id_, name in FUNCTIONS.items())
     empty, sent = sum(values[f"q{n}"] for n in range(1, 6)), values["q6"]
     expected = {
-        "Lambda": gb_seconds * prices.LAMBDA_GB_SECOND + add("n") * prices.LAMBDA_REQUEST,
-        "API Gateway": add("a") * prices.API_REQUEST,
-        "DynamoDB": add("w") * prices.DYNAMODB_WRITE_UNIT + add("r") * prices.DYNAMODB_READ_UNIT,
-        "SQS": (empty + sent * prices.SQS_REQUESTS) * prices.SQS_REQUEST,
-        "S3 storage": values["s1"] / 2**30 * prices.S3_GB_MONTH * DAY / MONTH,
+        "Lambda": gb_seconds * prices.LAMBDA_GB_SECOND.unit_price + add("n") * prices.LAMBDA_REQUEST.unit_price,
+        "API Gateway": add("a") * prices.API_REQUEST.unit_price,
+        "DynamoDB": add("w") * prices.DYNAMODB_WRITE_UNIT.unit_price + add("r") * prices.DYNAMODB_READ_UNIT.unit_price,
+        "SQS": (empty + sent * prices.SQS_REQUESTS) * prices.SQS_REQUEST.unit_price,
+        "S3 storage": values["s1"] / 2**30 * prices.S3_STORAGE.unit_price * DAY / MONTH,
     }
     expressions = {row[0]["label"]: row[0] for row in rows if "expression" in row[0]}
     found = {label: evaluate(expressions[label]["expression"], values, DAY) for label in expected}

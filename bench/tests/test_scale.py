@@ -96,6 +96,13 @@ def test_simulations_are_deterministic() -> None:
     assert first == second
 
 
+def test_cold_starts_are_billed() -> None:
+    """Each of three queues has one function."""
+    fast, slow = (simulate_import(1, small=1, pace=Pace(cold_start=seconds)) for seconds in (1, 3))
+    assert slow.function_seconds == pytest.approx(fast.function_seconds)
+    assert slow.megabyte_seconds - fast.megabyte_seconds == pytest.approx(2 * (2 * MEMORY + PUBLISHER_MEMORY))
+
+
 def test_prices_are_those_of_the_memory_in_the_template() -> None:
     memories = dict(list_resources(transform_template(read_template()), "AWS::Lambda::Function"))
     assert memories["TransferFilesFunction"]["MemorySize"] == MEMORY

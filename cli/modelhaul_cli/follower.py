@@ -19,7 +19,7 @@ from modelhaul_cli.waiting import describe_next_attempt, describe_waiting
 
 INITIAL_POLL_INTERVAL = 0.5  # seconds; grows with each poll
 MAX_POLL_INTERVAL = 2.0
-_POLL_BACKOFF = 1.2
+POLL_BACKOFF = 1.2
 UNAVAILABLE_TIMEOUT = 600.0  # seconds with only error responses after which following fails
 
 
@@ -89,7 +89,7 @@ class Follower:
                 if task and task["task_status"] != "PENDING":
                     return task
                 time.sleep(interval)
-                interval = min(interval * _POLL_BACKOFF, MAX_POLL_INTERVAL)
+                interval = min(interval * POLL_BACKOFF, MAX_POLL_INTERVAL)
 
 
 def read_progress(task: Json) -> ProgressState:

@@ -131,3 +131,10 @@ def test_of_two_archives_within_a_second_the_later_has_the_outcome(deployment: D
         deployment.deliver(message)
     assert {message.task_id for message in accepted} == {first, second}
     assert deployment.archives.outcomes["outcomes/incoming/archive.zip.json"]["id"] == second
+
+
+def test_a_dropped_archive_counts_as_accepted_and_an_ignored_object_does_not(deployment: Deployment) -> None:
+    copy_to_bucket(deployment, "incoming/readme.txt", b"text")
+    assert not deployment.metrics.values
+    copy_to_bucket(deployment, "incoming/broken.zip", b"not an archive")
+    assert deployment.metrics.values == {"ImportsAccepted": 1, "ImportsFailed": 1}

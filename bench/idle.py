@@ -1,6 +1,5 @@
 """What a stack without imports and reads costs in a month, computed from the template."""
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ from bench.prices import (
     bill_functions,
     bill_requests,
 )
+from tests.template.dashboard import list_widget_metrics
 from tests.template.rules import find_target, list_resources
-from tests.template.transformed import Template, apply_parameters, read_template, transform_template
+from tests.template.transformed import Template, apply_parameters, read_transformed
 
 # Of Lambda, for each queue. It uses fewer only for mappings without MaximumConcurrency:
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
@@ -80,14 +80,9 @@ class Idle:
 @cache
 def bill_sweep() -> Bill:
     sweep = measure_calls().sweep
-    memory = dict(list_resources(_transform(), "AWS::Lambda::Function"))[_SWEEP]["MemorySize"]
+    memory = dict(list_resources(read_transformed(), "AWS::Lambda::Function"))[_SWEEP]["MemorySize"]
     logs = Bill({LOG_BYTE: LAMBDA_BYTES + sweep.log_bytes, TRACE: 1})
     return bill_functions(1, SWEEP_SECONDS * memory) + bill_requests(sweep.calls) + logs
-
-
-@cache
-def _transform() -> Template:
-    return transform_template(read_template())
 
 
 @cache
@@ -96,7 +91,7 @@ def count_idle() -> Idle:
 
     Raises ValueError for a schedule of another function than the sweep.
     """
-    return count_template(apply_parameters(_transform(), NotificationEmail="operator@example.com"))
+    return count_template(apply_parameters(read_transformed(), NotificationEmail="operator@example.com"))
 
 
 def count_template(template: Template) -> Idle:
@@ -112,7 +107,7 @@ def count_template(template: Template) -> Idle:
         sweeps=MONTH * 3600 / seconds,
         sweep_minutes=seconds / 60,
         dashboards=len(dashboards),
-        dashboard_metrics=sum(_count_dashboard_metrics(dashboard) for dashboard in dashboards),
+        dashboard_metrics=_count_dashboard_metrics(template) if dashboards else 0,
         alarms=len(alarms),
         alarm_metrics=sum(_count_alarm_metrics(alarm) for alarm in alarms),
     )
@@ -129,12 +124,8 @@ def _list_schedules(template: Template) -> Iterator[float]:
         yield int(found[1]) * _UNITS[found[2]]
 
 
-def _count_dashboard_metrics(dashboard: dict[str, Any]) -> int:
-    """Return the number of different metrics that the widgets name. A search expression counts as none."""
-    body = dashboard["DashboardBody"]
-    widgets = json.loads(body["Fn::Sub"] if isinstance(body, dict) else body)["widgets"]
-    rows = [row for widget in widgets for row in widget.get("properties", {}).get("metrics", [])]
-    return len({tuple(part for part in row if isinstance(part, str)) for row in rows} - {()})
+def _count_dashboard_metrics(template: Template) -> int:
+    return len({(one.namespace, one.name, one.dimensions) for one in list_widget_metrics(template)})
 
 
 def _count_alarm_metrics(alarm: dict[str, Any]) -> int:

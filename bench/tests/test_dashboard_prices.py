@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from bench import prices
+from tests.template.dashboard import find_widget
 from tests.template.rules import list_resources
-from tests.template.test_monitoring import COST_WIDGETS, find_widget, read_transformed
-from tests.template.transformed import apply_parameters
+from tests.template.test_monitoring import COST_WIDGETS
+from tests.template.transformed import apply_parameters, read_transformed
 
 DAY = 86_400
 MONTH = 30 * DAY

@@ -8,7 +8,7 @@ import pytest
 
 from tests.template.loops import check_loops, find_loops
 from tests.template.test_rules import allow, drop_property, set_property
-from tests.template.transformed import Template, apply_parameters, read_template, transform_template
+from tests.template.transformed import Template, apply_parameters, read_transformed
 
 RESENDING = {"AcceptArchiveFunction", "PlanImportFunction", "TransferFilesFunction", "PublishModelsFunction"}
 """They send a message to their own queue to wait, to retry and to continue."""
@@ -28,8 +28,8 @@ PREFIXES = "Properties.EventPattern.detail.object.key.0.anything-but.prefix"
 
 @pytest.fixture(scope="module")
 def template() -> Template:
-    # With all functions.
-    return apply_parameters(transform_template(read_template()), HubOnMiss="IMPORT")
+    # With all functions and alarms.
+    return apply_parameters(read_transformed(), HubOnMiss="IMPORT", NotificationEmail="a@example.com")
 
 
 def test_functions_in_loops_allow_them(template: Template) -> None:

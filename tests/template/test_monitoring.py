@@ -7,8 +7,6 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import pytest
@@ -16,6 +14,7 @@ import pytest
 from modelhaul.adapters.metrics import PowertoolsMetrics
 from modelhaul.ports.metrics import CATALOG
 from tests.documented_dashboard import VALIDATOR
+from tests.template.dashboard import STACK, Watched, find_widget, list_widget_metrics, read_dashboard, substitute
 from tests.template.rules import (
     Resource,
     as_list,
@@ -26,101 +25,23 @@ from tests.template.rules import (
     list_resources,
     read_api,
 )
-from tests.template.transformed import ROOT, Template, apply_parameters, read_template, transform_template
+from tests.template.transformed import ROOT, Template, apply_parameters, read_template, read_transformed
 
 AWS_METRICS: dict[str, Any] = json.loads((ROOT / "tests" / "template" / "aws_metrics.json").read_text())
 PAGE = (ROOT / "docs" / "monitoring.md").read_text()
-STACK = "the-stack"
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:alerts"
 MAX_DASHBOARD_METRICS = 50
 """A dashboard with more metrics is not among the three free ones: https://aws.amazon.com/cloudwatch/pricing/"""
 
 MAX_ALARM_METRICS = 10  # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-limits.html
-PSEUDO_PARAMETERS = {
-    "AWS::StackName": STACK,
-    "AWS::Region": "eu-west-1",
-    "AWS::Partition": "aws",
-    "AWS::AccountId": "123456789012",
-}
 # An idle stack emits no metrics.
 IDLE = "notBreaching"
-
-
-@dataclass(frozen=True)
-class Watched:
-    """A metric of a widget or an alarm (`place`)."""
-
-    place: str
-    namespace: str
-    name: str
-    dimensions: tuple[tuple[str, str], ...]
-
-    @property
-    def dimension_names(self) -> set[str]:
-        return {name for name, _ in self.dimensions}
-
-
-@cache
-def read_transformed() -> Template:
-    return transform_template(read_template())
 
 
 @pytest.fixture(params=[*itertools.product(["", "a@example.com"], ["", TOPIC])], ids=["none", "topic", "email", "both"])
 def template(request: pytest.FixtureRequest) -> Template:
     email, topic = request.param
     return apply_parameters(read_transformed(), NotificationEmail=email, AlarmTopicArn=topic, HubOnMiss="IMPORT")
-
-
-def substitute(text: str, template: Template) -> str:
-    """Apply Fn::Sub, with logical names instead of values that only a deployment has."""
-
-    def replace(found: re.Match[str]) -> str:
-        name = found[1]
-        if name.startswith("!"):
-            return f"${{{name[1:]}}}"
-        if name.startswith("AWS::"):
-            return PSEUDO_PARAMETERS[name]
-        assert name.partition(".")[0] in read_transformed()["Resources"] or name in template["Parameters"], name
-        return name
-
-    return re.sub(r"\$\{([^}]+)\}", replace, text)
-
-
-def read_dashboard(template: Template) -> dict[str, Any]:
-    ((_, dashboard),) = list_resources(template, "AWS::CloudWatch::Dashboard")
-    body: dict[str, Any] = json.loads(join(dashboard["DashboardBody"], template))
-    return body
-
-
-def join(value: Any, template: Template) -> str:
-    """Apply Fn::Join and Fn::Sub."""
-    match value:
-        case {"Fn::Join": [str(separator), [*parts]]}:
-            return separator.join(join(part, template) for part in parts)
-        case {"Fn::Sub": str(text)}:
-            return substitute(text, template)
-        case str():
-            return value
-    raise ValueError(f"unsupported: {value}")
-
-
-def find_widget(template: Template, title: str) -> dict[str, Any]:
-    widgets: list[dict[str, Any]] = read_dashboard(template)["widgets"]
-    (widget,) = (w for w in widgets if w["properties"].get("title") == title)
-    return widget
-
-
-def list_widget_metrics(template: Template) -> Iterator[Watched]:
-    for widget in read_dashboard(template)["widgets"]:
-        for row in widget["properties"].get("metrics", []):
-            title = widget["properties"]["title"]
-            options = row[-1] if isinstance(row[-1], dict) else {}
-            if "expression" in options:
-                # The number of metrics that a search finds is unknown.
-                assert "SEARCH" not in options["expression"], title
-                continue
-            namespace, name, *pairs = [part for part in row if isinstance(part, str)]
-            yield Watched(title, namespace, name, tuple(zip(pairs[::2], pairs[1::2], strict=True)))
 
 
 def list_alarm_metrics(template: Template) -> Iterator[Watched]:

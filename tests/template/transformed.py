@@ -5,6 +5,7 @@ No network is needed.
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -43,6 +44,12 @@ def transform_template(template: Template, root: Path = ROOT) -> Template:
     Included files and nested templates are read below `root`.
     """
     return merge_nested_stacks(transform_main_template(template, root), root)
+
+
+@cache
+def read_transformed() -> Template:
+    """Return the transformed template. Do not change it: it is shared."""
+    return transform_template(read_template())
 
 
 def transform_main_template(template: Template, root: Path = ROOT) -> Template:

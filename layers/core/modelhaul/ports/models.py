@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from modelhaul.domain.models import Model, ModelPage, Source
+from modelhaul.domain.models import Model, ModelPage, Source, StorageTotals
 
 
 class ModelRepository(Protocol):
@@ -25,6 +25,12 @@ class ModelRepository(Protocol):
 
         `name` selects models whose name contains it, case-insensitively. A page with a cursor may have fewer than
         `limit` models, or be empty. Raises InvalidReferenceError for an invalid cursor.
+        """
+
+    def measure_storage(self) -> StorageTotals:
+        """Return the number and the size of the READY models. Eventually consistent.
+
+        Only the newest models are counted if there are many thousands.
         """
 
     def lease_deletion(self, model_id: str, *, owner: str, now: float, until: float) -> Model | None:

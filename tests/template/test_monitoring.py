@@ -22,6 +22,7 @@ from tests.template.rules import (
     find_target,
     list_operations,
     list_resources,
+    list_statements,
     read_api,
 )
 from tests.template.transformed import ROOT, Template, apply_parameters, read_template, transform_template
@@ -29,6 +30,12 @@ from tests.template.transformed import ROOT, Template, apply_parameters, read_te
 AWS_METRICS: dict[str, Any] = json.loads((ROOT / "tests" / "template" / "aws_metrics.json").read_text())
 STACK = "the-stack"
 MAX_ALARM_METRICS = 10  # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-limits.html
+PSEUDO_PARAMETERS = {
+    "AWS::StackName": STACK,
+    "AWS::Region": "eu-west-1",
+    "AWS::Partition": "aws",
+    "AWS::AccountId": "123456789012",
+}
 # An idle stack emits no metrics.
 IDLE = "notBreaching"
 
@@ -65,7 +72,7 @@ def substitute(text: str, template: Template) -> str:
         if name.startswith("!"):
             return f"${{{name[1:]}}}"
         if name.startswith("AWS::"):
-            return {"AWS::StackName": STACK, "AWS::Region": "eu-west-1"}[name]
+            return PSEUDO_PARAMETERS[name]
         assert name.partition(".")[0] in template["Resources"] or name in template["Parameters"], name
         return name
 
@@ -203,6 +210,21 @@ def list_api_functions(template: Template) -> set[str]:
     return {find_handler(operation) for _, _, operation in list_operations(read_api(template, "Api"))}
 
 
+def test_the_widget_invokes_its_function(template: Template) -> None:
+    (widget,) = (widget for widget in read_dashboard(template)["widgets"] if widget["type"] == "custom")
+    endpoint = "arn:aws:lambda:eu-west-1:123456789012:function:RenderWidgetFunction"
+    assert widget["properties"]["endpoint"] == endpoint
+    assert widget["properties"]["updateOn"] == {"refresh": True, "resize": False, "timeRange": False}
+    assert widget["width"] == 24
+
+
+def test_the_widget_can_only_read(template: Template) -> None:
+    statements = list_statements(template, "RenderWidgetRole")
+    actions = {action for statement in statements for action in as_list(statement["Action"])}
+    used = {action for action in actions if not action.startswith(("logs:", "xray:"))}
+    assert used == {"dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query"}
+
+
 def test_every_function_and_queue_is_on_the_dashboard(template: Template) -> None:
     shown = {(w.name, value) for w in list_widget_metrics(template) for _, value in w.dimensions}
     functions = {name for name, _ in list_resources(template, "AWS::Lambda::Function")}
@@ -228,7 +250,8 @@ def test_workers_and_work_queues_are_watched(template: Template) -> None:
     """The errors of functions behind the import API are its 5xx, those of import_missing fail a read of read_hub."""
     watched = list(list_alarm_metrics(template))
     functions = {name for name, _ in list_resources(template, "AWS::Lambda::Function")}
-    workers = functions - list_api_functions(template) - {"ImportMissingFunction"}
+    consoles = {"RenderWidgetFunction", "CancelFromConsoleFunction"}  # their user sees the error
+    workers = functions - list_api_functions(template) - {"ImportMissingFunction"} - consoles
     for metric in ("Errors", "Throttles"):
         assert {value for w in watched if w.name == metric for _, value in w.dimensions} == workers
     queues = dict(list_resources(template, "AWS::SQS::Queue"))

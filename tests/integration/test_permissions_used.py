@@ -31,7 +31,6 @@ from modelhaul.adapters.lambda_invoke import LambdaMissingModels, create_lambda_
 from modelhaul.adapters.s3 import S3ObjectStore
 from modelhaul.adapters.s3_client import create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
-from modelhaul.console.overview import ConsoleReader
 from modelhaul.domain.errors import (
     ModelFileNotFoundError,
     SourceUnavailableError,
@@ -62,6 +61,7 @@ from modelhaul.inspection.file_checks import FileChecker
 from modelhaul.transfer.policy import TransferPolicy
 from modelhaul.transfer.settings import StreamSettings
 from tests.archives.zipping import zip_files
+from tests.console import connect_console
 from tests.contract.backends import REGION, open_aws
 from tests.contract.counted_aws import CountedQueue
 from tests.contract.dynamodb import open_database
@@ -247,7 +247,7 @@ class AuditedDeployment(Deployment):
         self.limits = DynamoDBRateLimitStore(open_connection(REGION), rate_limits_table="RateLimitsTable")
         self.limits._limits.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
         self.connect_hub(patch)
-        self.connect_console(patch)
+        connect_console(self, patch)
 
     def connect_hub(self, patch: pytest.MonkeyPatch) -> None:
         """Gives the functions of the Hub read API these adapters."""
@@ -267,15 +267,6 @@ class AuditedDeployment(Deployment):
         patch.setattr(wiring, "create_hub_reader", lambda: reader)
         patch.setattr(wiring, "create_missing_importer", lambda: importer)
         patch.setenv("HUB_URL", "https://models.example/hf")
-
-    def connect_console(self, patch: pytest.MonkeyPatch) -> None:
-        """Gives the functions of the dashboard's widget these adapters."""
-        reader = ConsoleReader(self.database.tasks, self.database.models, self.clock)
-        patch.setattr(wiring, "create_console_reader", lambda: reader)
-        patch.setattr(wiring, "create_finisher", lambda: self.finisher)
-        patch.setenv("AWS_REGION", REGION)
-        patch.setenv("MODELS_BUCKET", "models-bucket")
-        patch.setenv("CANCEL_FROM_CONSOLE_FUNCTION", "cancel-from-console")
 
     def cancel_from_console(self, task_id: str) -> None:
         html = load_handler("cancel_from_console")({"task_id": task_id}, Context())

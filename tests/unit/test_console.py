@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from rich.filesize import decimal
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from modelhaul import wiring
 from modelhaul.catalog.presentation import present_task
 from modelhaul.console import texts
 from modelhaul.console.overview import MAX_PENDING, RECENT, STORAGE_AGE, ConsoleReader
@@ -26,13 +25,12 @@ from modelhaul.domain.tasks import Stage, Task, TaskError
 from modelhaul_cli import waiting as command_line_waiting
 from modelhaul_cli.output import format_duration
 from modelhaul_cli.progress import describe_pace
-from tests import console_records as records
+from tests import console
+from tests.console import CANCEL_ARN, HANDLERS, RENDER_ARN, run_handler
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
-from tests.lambda_functions import Context, load_handler, read_event
+from tests.lambda_functions import read_event
 
-RENDER_ARN = "arn:aws:lambda:eu-west-1:123456789012:function:the-render-widget"
-CANCEL_ARN = "arn:aws:lambda:eu-west-1:123456789012:function:the-cancel-from-console"
 MAX_SIZE = 100_000  # bytes of the widget with 50 imports in progress
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -58,17 +56,13 @@ def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
     source = InMemoryModelSource(models={"org/model": {"main": {"config.json": b"{}"}}})
     deployment = Deployment(source)
     deployment.clock.now = datetime.now(UTC).timestamp()
-    reader = ConsoleReader(deployment.database.tasks, deployment.database.models, deployment.clock)
-    monkeypatch.setattr(wiring, "create_console_reader", lambda: reader)
-    monkeypatch.setattr(wiring, "create_finisher", lambda: deployment.finisher)
-    monkeypatch.setenv("AWS_REGION", "eu-west-1")
-    monkeypatch.setenv("MODELS_BUCKET", "models-bucket")
-    monkeypatch.setenv("CANCEL_FROM_CONSOLE_FUNCTION", "the-cancel-from-console")
+    console.connect_console(deployment, monkeypatch)
     return deployment
 
 
 def invoke(function: str, event: dict[str, Any]) -> str:
-    html = load_handler(function)(event, Context(invoked_function_arn=RENDER_ARN))
+    (arn,) = [arn for arn, name in HANDLERS.items() if name == function]
+    html = run_handler(arn, event)
     assert isinstance(html, str)
     return html
 
@@ -108,7 +102,7 @@ def find_actions(node: LexborNode | LexborHTMLParser) -> dict[str, tuple[str, di
 
 
 def test_imports_in_progress_have_the_words_of_the_command_line(deployment: Deployment) -> None:
-    records.fill_tables(deployment.tables)
+    console.fill_tables(deployment.tables)
     rows = {read_text(row): row for row in find_rows(show(), "In progress")}
     assert len(rows) == 4
     for task in deployment.database.tasks.list_pending(10):
@@ -148,7 +142,7 @@ def test_a_refresh_shows_what_is_read_at_that_moment(deployment: Deployment) -> 
 
 
 def test_failures_have_error_and_remedy(deployment: Deployment) -> None:
-    records.fill_tables(deployment.tables)
+    console.fill_tables(deployment.tables)
     rows = [read_text(row) for row in find_rows(show(), "Failures")]
     assert len(rows) == 3
     assert "acme/private-encoder@main" in rows[0]
@@ -164,19 +158,19 @@ def test_cancelled_imports_are_no_failures(deployment: Deployment) -> None:
 
 
 def test_models_have_the_results_of_the_inspection(deployment: Deployment) -> None:
-    records.fill_tables(deployment.tables)
+    console.fill_tables(deployment.tables)
     rows = [read_text(row) for row in find_rows(show(), "Newest models")]
-    assert re.search(r"Mistral-7B-Instruct-v0.3 HUGGINGFACE main clean 12 17\.2 GB", rows[0])
+    assert re.search(r"Mistral-7B-Instruct-v0.3 HUGGINGFACE main clean 12 16\.0 GB", rows[0])
     assert "unscanned code: modeling_custom.py and 1 more" in rows[1]
     assert "unsafe pytorch_model.bin: Pickle imports os.system" in rows[2]
 
 
 def test_storage_and_reuse(deployment: Deployment) -> None:
-    records.fill_tables(deployment.tables)
+    console.fill_tables(deployment.tables)
     html = show()
     rows = [read_text(row) for row in find_rows(html, "Storage")]
-    assert rows[0].startswith("HUGGINGFACE 2 233.2 GB")
-    assert rows[3].startswith("Total 4 281.4 GB" if "281" in rows[3] else "Total 4")
+    assert rows[0].startswith("HUGGINGFACE 2 34.0 GB")
+    assert rows[3].startswith("Total 4 66.3 GB")
     assert re.search(r"Reuse of stored files saved 9\.0 GB of [0-9.]+ GB in the newest 7 imports\.", html)
 
 
@@ -188,14 +182,14 @@ def test_totals_of_many_models_are_lower_bounds(deployment: Deployment, monkeypa
 
 def test_storage_is_measured_again_after_a_while(deployment: Deployment) -> None:
     show()
-    records.fill_tables(deployment.tables)
+    console.fill_tables(deployment.tables)
     assert read_text(find_rows(show(), "Storage")[0]).startswith("HUGGINGFACE 0 0 bytes")
     deployment.clock.now += STORAGE_AGE
     assert read_text(find_rows(show(), "Storage")[0]).startswith("HUGGINGFACE 2 ")
 
 
 def test_details_of_a_task(deployment: Deployment) -> None:
-    records.fill_tables(deployment.tables)
+    console.fill_tables(deployment.tables)
     failed = parse(show(show="task", id=f"{45:08x}-0000-4000-8000-000000000000"))
     text = read_text(failed.css_first(".mh"))
     assert "Status FAILED, failed" in text
@@ -207,7 +201,7 @@ def test_details_of_a_task(deployment: Deployment) -> None:
 
 
 def test_details_of_a_model(deployment: Deployment) -> None:
-    records.fill_tables(deployment.tables)
+    console.fill_tables(deployment.tables)
     model = next(m for m in deployment.tables.models.values() if m.resolved.name == "team/classifier")
     html = show(show="model", id=model.model_id)
     text = read_text(parse(html).css_first(".mh"))
@@ -296,7 +290,7 @@ def test_errors_are_shown_in_the_widget(
 )
 def test_times_are_those_of_the_dashboard(deployment: Deployment, context: object, time: str) -> None:
     created = datetime(2025, 6, 22, 12, tzinfo=UTC)
-    deployment.tables.record(replace(records.make_task(1, "org/model", created), created_at=created))
+    deployment.tables.record(replace(console.make_task(1, "org/model", created), created_at=created))
     assert time in invoke("render_widget", {"widgetContext": context})
 
 
@@ -323,7 +317,7 @@ def test_fifty_imports_fit_the_size(deployment: Deployment) -> None:
     now = datetime.now(UTC)
     for number in range(60):
         detail = "huggingface.co did not respond: 503 Service Unavailable."
-        deployment.tables.record(records.make_waiting(number, f"organization-{number}/{'model-' * 8}", now, detail))
+        deployment.tables.record(console.make_waiting(number, f"organization-{number}/{'model-' * 8}", now, detail))
     html = show()
     assert len(find_rows(html, "In progress")) == MAX_PENDING
     assert "More imports are in progress." in html
@@ -332,7 +326,7 @@ def test_fifty_imports_fit_the_size(deployment: Deployment) -> None:
 
 def test_fifty_imports_with_hostile_names_are_not_much_larger(deployment: Deployment) -> None:
     for number in range(MAX_PENDING):
-        deployment.tables.record(records.make_waiting(number, "&" * 5000, datetime.now(UTC), '"' * 5000))
+        deployment.tables.record(console.make_waiting(number, "&" * 5000, datetime.now(UTC), '"' * 5000))
     assert len(show().encode()) <= 2 * MAX_SIZE
 
 
@@ -340,7 +334,7 @@ def test_a_refresh_reads_a_bounded_number_of_records(deployment: Deployment) -> 
     now = datetime.now(UTC)
     for number in range(3 * RECENT):
         error = TaskError("access-required", "Access is required.", retryable=False)
-        deployment.tables.record(records.make_failed(number, "org/model", now, error))
+        deployment.tables.record(console.make_failed(number, "org/model", now, error))
     html = show()
     assert len(find_rows(html, "Failures")) == 10
     assert f"newest {RECENT} imports" in html
@@ -365,15 +359,15 @@ def draw_page(draw: st.DrawFn) -> str:
     findings = (Finding(FindingKind.CODE, Severity.HIGH, draw(hostile)),)
     files = (FileInspection(draw(hostile), "ab" * 32, "json", FileVerdict.UNSAFE, draw(hostile), findings),)
     report = GateReport(GateVerdict.UNSAFE, (draw(hostile),), (draw(hostile),), files=files)
-    model = records.make_model(1, "org/model", now, report)
+    model = console.make_model(1, "org/model", now, report)
     # The ID of a model is derived from its name, so that a name can be encoded.
     encoded = name.encode(errors="replace").decode()
     resolved = replace(model.resolved, name=encoded, revision=draw(hostile), selection=selection)
     model = replace(model, resolved=resolved)
-    failed = replace(records.make_failed(2, name, now, error), commit=draw(hostile), selection=selection)
+    failed = replace(console.make_failed(2, name, now, error), commit=draw(hostile), selection=selection)
     deployment = Deployment()
     deployment.clock.now = now.timestamp()
-    for task in (failed, records.make_waiting(3, name, now, detail, draw(hostile))):
+    for task in (failed, console.make_waiting(3, name, now, detail, draw(hostile))):
         deployment.tables.record(task)
     deployment.tables.models[model.model_id] = model
     reader = ConsoleReader(deployment.database.tasks, deployment.database.models, deployment.clock)

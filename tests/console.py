@@ -1,13 +1,28 @@
-"""A stack with imports at all stages, for the widget of the dashboard."""
+"""The widget of the dashboard over a deployment in memory, with imports at all stages."""
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import pytest
+
+from local.console import ConsoleServer
+from modelhaul import wiring
+from modelhaul.console.overview import ConsoleReader
 from modelhaul.domain.findings import FileInspection, FileVerdict, Finding, FindingKind, Severity
 from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
 from modelhaul.domain.models import Model, ModelError, ModelStatus, ResolvedModel, Source
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskError, Waiting
+from tests.fakes.deployment import Deployment
 from tests.fakes.tables import InMemoryTables
+from tests.lambda_functions import Context, load_handler
+
+RENDER_ARN = "arn:aws:lambda:eu-west-1:123456789012:function:the-render-widget"
+CANCEL_ARN = "arn:aws:lambda:eu-west-1:123456789012:function:the-cancel-from-console"
+HANDLERS = {RENDER_ARN: "render_widget", CANCEL_ARN: "cancel_from_console"}
 
 GB = 1_000_000_000
 NAMES = ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3-30B-A3B", "google/gemma-3-12b-it", "acme/private-encoder")
@@ -37,10 +52,10 @@ def make_task(number: int, name: str, now: datetime, source: Source = Source.HUG
     task = Task(
         id=f"{number:08x}-0000-4000-8000-000000000000",
         source=source,
-        model_tag=f"{name}@main",
+        model_tag=name if source is Source.LOCAL else f"{name}@main",
         model_ids=(f"{number:08x}-0000-5000-8000-000000000000",),
         created_at=now - timedelta(minutes=number),
-        updated_at=now - timedelta(seconds=number),
+        updated_at=now - timedelta(minutes=number, seconds=-30),
         commit=f"{number:040x}",
         check_at=now.timestamp() + 300,
     )
@@ -88,9 +103,26 @@ def make_model(
         created,
         created,
         files=12,
-        size=16 * GB + number * 100_000_000,
+        size=16 * GB + number * 1_000_000,
         gate=gate,
     )
+
+
+def make_claim(task: Task, now: datetime) -> Model:
+    """The model that a task imports."""
+    claimed = make_model(0, task.model_tag.partition("@")[0], now)
+    return replace(claimed, model_id=task.model_ids[0], task_id=task.id, status=ModelStatus.IMPORTING)
+
+
+def connect_console(deployment: Deployment, patch: pytest.MonkeyPatch) -> None:
+    """Give the functions of the dashboard's widget the adapters of the deployment."""
+    tasks, models = deployment.database_in_use.tasks, deployment.database_in_use.models
+    reader = ConsoleReader(tasks, models, deployment.clock)
+    patch.setattr(wiring, "create_console_reader", lambda: reader)
+    patch.setattr(wiring, "create_finisher", lambda: deployment.finisher)
+    patch.setenv("AWS_REGION", "eu-west-1")
+    patch.setenv("MODELS_BUCKET", "models-bucket")
+    patch.setenv("CANCEL_FROM_CONSOLE_FUNCTION", "the-cancel-from-console")
 
 
 def fill_tables(tables: InMemoryTables) -> None:
@@ -139,5 +171,25 @@ def fill_tables(tables: InMemoryTables) -> None:
     models.append(
         replace(failed, model_id="00000002-0000-5000-8000-000000000000", status=ModelStatus.FAILED, error=error)
     )
+    models += [make_claim(task, now) for task in tasks if task.stage is Stage.TRANSFERRING]
     for model in models:
         tables.models[model.model_id] = model
+
+
+def run_handler(arn: str, event: dict[str, Any]) -> object:
+    """Run a function of the widget as Lambda does."""
+    result: object = load_handler(HANDLERS[arn])(event, Context(invoked_function_arn=arn))
+    return result
+
+
+@contextmanager
+def serve_console(invoke: Callable[[str, dict[str, Any]], object] = run_handler) -> Iterator[ConsoleServer]:
+    """Serve the page of the local stack that stands in for the console."""
+    with ConsoleServer(0, RENDER_ARN, invoke) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()

@@ -42,7 +42,9 @@ def take_screenshot() -> bytes:
 
 def main() -> None:
     with Image.open(io.BytesIO(take_screenshot())) as image:
-        image.convert("RGB").quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(IMAGE, optimize=True)
+        image.convert("RGB").quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+            IMAGE, optimize=True
+        )
     print(f"{IMAGE.relative_to(ROOT)}: {IMAGE.stat().st_size} bytes", file=sys.stderr)
 
 

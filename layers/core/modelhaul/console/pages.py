@@ -126,13 +126,13 @@ def render_model(model: Model, view: View) -> str:
     )
 
 
-def render_message(title: str, text: str, view: View) -> str:
-    return _render("message.html", view, title=title, text=text, remedy="", is_error=False)
+def render_message(title: str, text: str, view: View, *, remedy: str = "", is_error: bool = False) -> str:
+    return _render("message.html", view, title=title, text=text, remedy=remedy, is_error=is_error)
 
 
 def render_error(error: ModelhaulError, view: View) -> str:
     remedy = error.remedy or _REMEDIES.get(type(error), "")
-    return _render("message.html", view, title="Error", text=error.detail, remedy=remedy, is_error=True)
+    return render_message("Error", error.detail, view, remedy=remedy, is_error=True)
 
 
 def _render(template: str, view: View, **values: Any) -> str:
@@ -190,11 +190,11 @@ def _describe_model(model: Model, view: View) -> dict[str, Any]:
 
 def _summarize_gate(report: GateReport) -> str:
     """Return why the model is not clean, or the first note for its readers, and how many others there are."""
-    texts_found = report.reasons if report.verdict is GateVerdict.UNSAFE and report.reasons else report.flags
-    if not texts_found:
+    notes = report.reasons if report.verdict is GateVerdict.UNSAFE and report.reasons else report.flags
+    if not notes:
         return ""
-    others = len(texts_found) - 1
-    return f"{texts_found[0]} and {others} more" if others else texts_found[0]
+    others = len(notes) - 1
+    return f"{notes[0]} and {others} more" if others else notes[0]
 
 
 def _describe_storage(overview: Overview, view: View) -> dict[str, Any]:

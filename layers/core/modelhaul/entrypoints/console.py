@@ -78,7 +78,7 @@ def _respond(
         return act(event, view)
     except ValidationError as error:
         fields = ", ".join(sorted({".".join(map(str, found["loc"])) for found in error.errors()}))
-        return render_message("Error", f"Invalid parameters of the widget: {fields}.", view)
+        return render_message("Error", f"Invalid parameters of the widget: {fields}.", view, is_error=True)
     except ModelhaulError as error:
         logger.info("request of the widget failed", reason=error.type, detail=error.detail)
         return render_error(error, view)

@@ -18,6 +18,12 @@ class ModelRepository(Protocol):
     def find_models(self, model_ids: Sequence[str]) -> list[Model]:
         """Return the existing models, at most 90, in the order of `model_ids`. Strongly consistent."""
 
+    def measure_storage(self) -> StorageTotals:
+        """Return the number and the size of the READY models. Eventually consistent.
+
+        Only the newest models are counted if there are many thousands.
+        """
+
     def list_models(
         self, *, source: Source | None = None, name: str | None = None, limit: int, cursor: str | None = None
     ) -> ModelPage:
@@ -25,12 +31,6 @@ class ModelRepository(Protocol):
 
         `name` selects models whose name contains it, case-insensitively. A page with a cursor may have fewer than
         `limit` models, or be empty. Raises InvalidReferenceError for an invalid cursor.
-        """
-
-    def measure_storage(self) -> StorageTotals:
-        """Return the number and the size of the READY models. Eventually consistent.
-
-        Only the newest models are counted if there are many thousands.
         """
 
     def lease_deletion(self, model_id: str, *, owner: str, now: float, until: float) -> Model | None:

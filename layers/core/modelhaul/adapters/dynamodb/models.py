@@ -49,6 +49,25 @@ class DynamoDBModelRepository(ModelRepository):
         return read_models(self._models, model_ids)
 
     @translate_errors()
+    def measure_storage(self) -> StorageTotals:
+        pages = self._models.by_shelf.query(
+            READY,
+            attributes_to_get=["source", "size"],
+            scan_index_forward=False,
+            page_size=_FILTERED_PAGE_SIZE,
+        ).page_iter
+        models: Counter[Source] = Counter()
+        sizes: Counter[Source] = Counter()
+        is_complete = True
+        for page in islice(pages, MAX_INDEX_PAGES):
+            for item in page["Items"]:
+                source = Source(item["source"]["S"])
+                models[source] += 1
+                sizes[source] += int(item["size"]["N"])
+            is_complete = "LastEvaluatedKey" not in page
+        return StorageTotals({source: SourceTotals(models[source], sizes[source]) for source in models}, is_complete)
+
+    @translate_errors()
     def list_models(
         self, *, source: Source | None = None, name: str | None = None, limit: int, cursor: str | None = None
     ) -> ModelPage:
@@ -74,25 +93,6 @@ class DynamoDBModelRepository(ModelRepository):
             start = found[limit - 1]
         models = [to_model(self._models.from_raw_data(item)) for item in found[:limit]]
         return ModelPage(tuple(models), None if start is None else write_cursor(start, "model_id"))
-
-    @translate_errors()
-    def measure_storage(self) -> StorageTotals:
-        pages = self._models.by_shelf.query(
-            READY,
-            attributes_to_get=["source", "size"],
-            scan_index_forward=False,
-            page_size=_FILTERED_PAGE_SIZE,
-        ).page_iter
-        models: Counter[Source] = Counter()
-        sizes: Counter[Source] = Counter()
-        is_complete = True
-        for page in islice(pages, MAX_INDEX_PAGES):
-            for item in page["Items"]:
-                source = Source(item["source"]["S"])
-                models[source] += 1
-                sizes[source] += int(item["size"]["N"])
-            is_complete = "LastEvaluatedKey" not in page
-        return StorageTotals({source: SourceTotals(models[source], sizes[source]) for source in models}, is_complete)
 
     @translate_errors()
     def lease_deletion(self, model_id: str, *, owner: str, now: float, until: float) -> Model | None:

@@ -73,7 +73,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             size = int(self.headers.get("Content-Length", ""))
-            body = json.loads(self.rfile.read(size)) if 0 <= size <= MAX_BODY else None
+            if not 0 <= size <= MAX_BODY:
+                raise ValueError(size)
+            body = json.loads(self.rfile.read(size))
             result = self.server.invoke(str(body["endpoint"]), dict(body["event"]))
         except (ValueError, TypeError, KeyError):
             self.send_error(HTTPStatus.BAD_REQUEST)
@@ -113,7 +115,7 @@ def create_invoke(endpoint: str, allowed: set[str]) -> Invoke:
             raise InvocationError(f"The function {name!r} does not belong to the widget.")
         response = functions.invoke(FunctionName=name, Payload=json.dumps(event).encode())
         payload = response["Payload"].read().decode()
-        if "FunctionError" in response:
+        if response.get("FunctionError"):
             raise InvocationError(f"The function {name} failed: {payload}")
         return json.loads(payload)
 

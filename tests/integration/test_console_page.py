@@ -79,7 +79,7 @@ def test_widget_fits_the_width(page: WidgetPage, server: ConsoleServer, width: i
     page.browser.set_window_size(width, 1800)
     page.open(server.url)
     script = "const w = document.getElementById('widget'); return w.scrollWidth <= w.clientWidth"
-    assert page.browser.execute_script(script)  # type: ignore[no-untyped-call]
+    assert page.browser.execute_script(script)
     page.browser.set_window_size(1280, 1800)
 
 

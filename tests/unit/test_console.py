@@ -85,7 +85,8 @@ def find_rows(html: str, heading: str) -> list[LexborNode]:
     return table.css("tr")[1:]
 
 
-def read_text(node: LexborNode) -> str:
+def read_text(node: LexborNode | None) -> str:
+    assert node is not None
     return " ".join(node.text(separator=" ").split())
 
 

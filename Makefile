@@ -37,7 +37,7 @@ VERIFY_TARGET = $(if $(findstring command,$(origin STACK)),--local "$(STACK)",--
 VERIFY_OPTIONS = $(VERIFY_TARGET) --hub-model "$(HUB_MODEL)" --github "$(GITHUB)" $(if $(EVENTS),--events) \
 	$(if $(JSON),--json "$(JSON)") $(ONLY:%=--only %)
 
-.PHONY: help setup run up down test test-quick check check-style check-types check-imports check-template format pages bench recording build deploy verify-deployment lock clean
+.PHONY: help setup run up down test test-quick check check-style check-types check-imports check-template format pages bench recording screenshot build deploy verify-deployment lock clean
 
 help: ## show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -45,7 +45,7 @@ help: ## show this help
 	@echo "Options of run, up and down: STACK=name (run several stacks at the same time)."
 	@echo "Options of run and up: UPSTREAM=internet|loopback|auto (Hub and GitHub: public servers, local test servers, or"
 	@echo "  the public servers if they are reachable), HF_ENDPOINT=url (Hub-compatible server),"
-	@echo "  STACK_PORT=number (port of MiniStack; the API and the Hub read API get the next two ports),"
+	@echo "  STACK_PORT=number (port of MiniStack; the API, the Hub read API and the console page get the next three),"
 	@echo "  GITHUB_API_URL=url GITHUB_URL=url [GITHUB_RAW_URL=url] (GitHub-compatible server),"
 	@echo "  HUB_ON_MISS=NOT_FOUND|IMPORT|REDIRECT (what Hub clients get for a model that is not imported)."
 	@echo "Option of run: RUN_EXIT=1 (stop the stack after the imports)."
@@ -107,6 +107,9 @@ bench: setup ## run the benchmarks, and generate docs/benchmarks.md
 
 recording: setup ## record the output of make run as docs/make-run.svg
 	@$(MAKE) --no-print-directory run STACK=recording UPSTREAM=loopback RUN_EXIT=1 | python -m local.recording docs/make-run.svg
+
+screenshot: setup ## take the screenshot docs/console.png of the dashboard's widget
+	$(BENCHMARKS) bench.console_image
 
 # The build cache ignores the architecture of a layer.
 build: setup ## build the stack for deployment to AWS

@@ -54,7 +54,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
             "--port",
             type=int,
             default=0,
-            help="first of three ports: MiniStack, API, Hub read API; 0 selects free ports",
+            help="first of four ports: MiniStack, API, Hub read API, console page; 0 selects free ports",
         )
         if name == "run":
             command.add_argument("--once", action="store_true", help="stop the stack after the imports")

@@ -204,6 +204,9 @@ Read models with a client of the Hugging Face Hub, such as hf or transformers:
   hf download {SAMPLE_MODEL} \
     --local-dir {folder}/downloaded
 
+Watch and cancel imports in a browser, in the widget of the CloudWatch
+dashboard (docs/console.md): {state.console_url}
+
 Use the API. Its reference, for a browser: {state.api_url}/docs
 
 Import a model from the Hugging Face Hub. The Location in the response is the

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,15 @@ NETWORK_VARIABLES = (
 @dataclass(frozen=True)
 class StackState:
     """Endpoints and resources of a deployed stack, as written to `stack.json`. `outputs` are the outputs of the
-    template. `hub_url` is the URL of the Hub read API. `sample_repository` is the GitHub repository that `make run`
-    imports. `other_model` and `other_repository` can be imported too. The repositories are "" if none is known.
+    template. `hub_url` is the URL of the Hub read API, `console_url` that of the page with the dashboard's widget.
+    `sample_repository` is the GitHub repository that `make run` imports. `other_model` and `other_repository` can be
+    imported too. The repositories are "" if none is known.
     """
 
     api_url: str
     api_key: str
     hub_url: str
+    console_url: str
     aws_endpoint_url: str
     region: str
     incoming_bucket: str
@@ -78,6 +80,7 @@ class Addresses:
     aws_port: int
     api_port: int
     hub_port: int
+    console_port: int
 
     @property
     def aws(self) -> str:
@@ -90,6 +93,10 @@ class Addresses:
     @property
     def hub(self) -> str:
         return f"http://127.0.0.1:{self.hub_port}/hf"
+
+    @property
+    def console(self) -> str:
+        return f"http://127.0.0.1:{self.console_port}/"
 
 
 class LocalStack:
@@ -197,6 +204,7 @@ class LocalStack:
         report("Building and deploying the stack, which takes one or two minutes")
         self._build_and_deploy(addresses.aws, sources.urls, hub_on_miss)
         state = self._read_state(addresses, sources, ministack)
+        self._start_console(addresses, state.outputs)
         # Written atomically, because other processes wait for this file.
         partial = self.state_path.with_suffix(".partial")
         partial.write_text(json.dumps(asdict(state), indent=2) + "\n")
@@ -232,7 +240,7 @@ class LocalStack:
         ports_file = self.folder / "ports.json"
         if process := self.processes.find_alive("ministack"):
             return process, Addresses(**json.loads(ports_file.read_text()))
-        addresses = Addresses(*find_ports(port, 3))
+        addresses = Addresses(*find_ports(port, 4))
         ports_file.write_text(json.dumps(asdict(addresses)))
         folders = {name: self.folder / name.lower() for name in ("TMPDIR", "STATE_DIR", "S3_DATA_DIR", "HOME")}
         for folder in folders.values():
@@ -259,6 +267,23 @@ class LocalStack:
         process = self.processes.start("ministack", command, environment=environment, folder=self.folder, log=log)
         wait_until_ready("MiniStack", process, log, lambda: is_available(f"{addresses.aws}/_ministack/health"))
         return process, addresses
+
+    def _start_console(self, addresses: Addresses, outputs: Mapping[str, str]) -> None:
+        """Start the page with the dashboard's widget, again if it is running, for the current code."""
+        if process := self.processes.find_alive("console"):
+            self.processes.stop(process)
+        command = [
+            sys.executable,
+            "-m",
+            "local.console",
+            f"--port={addresses.console_port}",
+            f"--aws-endpoint={addresses.aws}",
+            f"--render-function={outputs['RenderWidgetFunction']}",
+            f"--cancel-function={outputs['CancelFromConsoleFunction']}",
+        ]
+        log = self.folder / "console.log"
+        process = self.processes.start("console", command, environment=os.environ, folder=ROOT, log=log)
+        wait_until_ready("The console page", process, log, lambda: is_available(addresses.console))
 
     def _build_and_deploy(self, endpoint: str, urls: SourceUrls, hub_on_miss: str) -> None:
         """All stacks share one build: its cache belongs to one build folder (build.toml beside it)."""
@@ -327,6 +352,7 @@ class LocalStack:
             api_url=addresses.api,
             api_key=api_gateway.get_api_key(apiKey=outputs["ApiKeyId"], includeValue=True)["value"],
             hub_url=addresses.hub,
+            console_url=addresses.console,
             aws_endpoint_url=endpoint,
             region=REGION,
             incoming_bucket=outputs["IncomingBucket"],

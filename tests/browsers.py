@@ -1,7 +1,7 @@
 """A real browser without a display."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,15 +96,56 @@ class DocumentationPage:
         return (int(status) if status.isdigit() else 0), response
 
     def list_errors(self) -> list[str]:
-        """Return the errors in the browser's console, such as requests that a policy has blocked."""
-        log: list[dict[str, Any]] = self.browser.get_log("browser")  # type: ignore[no-untyped-call]
-        return [entry["message"] for entry in log if entry["level"] == "SEVERE"]
+        return list_errors(self.browser)
 
     def find(self, path: str) -> WebElement:
         return WebDriverWait(self.browser, _PATIENCE).until(presence_of_element_located((By.XPATH, path)))
 
     def click(self, path: str) -> None:
         WebDriverWait(self.browser, _PATIENCE).until(element_to_be_clickable((By.XPATH, path))).click()
+
+
+@dataclass(frozen=True)
+class WidgetPage:
+    """The page of the local stack with the widget of the dashboard, as somebody uses it."""
+
+    browser: Chrome
+
+    def open(self, url: str, theme: str = "light") -> None:
+        self.browser.get_log("browser")  # type: ignore[no-untyped-call]
+        self.browser.get(f"{url}?theme={theme}&automatic=no")
+        self.wait_until(lambda: self.browser.find_elements(By.CSS_SELECTOR, "#widget h3"))
+
+    def read(self, part: str = "widget") -> str:
+        """Return the displayed text of `widget`, `popup` or `confirmation`."""
+        return self.browser.find_element(By.ID, part).text
+
+    def click(self, row: str, button: str) -> None:
+        """Click on a button in the row that contains a text."""
+        path = f"//*[@id='widget']//tr[contains(., '{row}')]//a[@class='btn' and .='{button}']"
+        self.browser.find_element(By.XPATH, path).click()
+
+    def answer(self, part: str, button: str) -> None:
+        """Click on a button of `popup` or `confirmation`, which closes it."""
+        self.browser.find_element(By.XPATH, f"//*[@id='{part}']//button[.='{button}']").click()
+        self.wait_until(lambda: not self.browser.find_element(By.ID, part).is_displayed())
+
+    def wait_for_text(self, part: str, text: str) -> None:
+        self.wait_until(lambda: text in self.read(part))
+
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        WebDriverWait(self.browser, _PATIENCE, poll_frequency=0.05).until(lambda _: condition())
+
+    def check(self) -> None:
+        """Assert that nothing was removed from the widget, and that the browser has blocked nothing."""
+        assert self.browser.find_element(By.ID, "widget").get_attribute("data-removed") == "0"
+        assert list_errors(self.browser) == []
+
+
+def list_errors(browser: Chrome) -> list[str]:
+    """Return the errors in the browser's console, such as requests that a policy has blocked."""
+    log: list[dict[str, Any]] = browser.get_log("browser")  # type: ignore[no-untyped-call]
+    return [entry["message"] for entry in log if entry["level"] == "SEVERE"]
 
 
 def _locate(operation: str) -> str:

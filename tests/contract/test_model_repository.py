@@ -8,7 +8,7 @@ import pytest
 from modelhaul.domain.errors import (
     DeletionInProgressError,
 )
-from modelhaul.domain.models import Model, ModelStatus, Source
+from modelhaul.domain.models import Model, ModelStatus, Source, SourceTotals, StorageTotals
 from modelhaul.domain.tasks import Stage
 from tests.contract.database_builders import (
     GATED,
@@ -69,6 +69,17 @@ class TestModels:
         assert [model.model_id for model in self.list_all(database, 10)] == [again.model_id]
         database.models.lease_deletion(again.model_id, owner="a", now=START, until=START + 60)
         assert self.list_all(database, 10) == []
+
+    def test_storage_is_that_of_ready_models(self, database: Database) -> None:
+        assert database.models.measure_storage() == StorageTotals({}, is_complete=True)
+        claim(database)
+        make_ready(database, "org/a")
+        deleted = make_ready(database, "org/b")
+        make_ready(database, "org/c", source=Source.GITHUB)
+        totals = {Source.HUGGINGFACE: SourceTotals(2, 1000), Source.GITHUB: SourceTotals(1, 500)}
+        assert database.models.measure_storage() == StorageTotals(totals, is_complete=True)
+        database.models.lease_deletion(deleted.model_id, owner="a", now=START, until=START + 60)
+        assert database.models.measure_storage().by_source[Source.HUGGINGFACE] == SourceTotals(1, 500)
 
     def test_the_list_goes_on_below_what_was_listed(self, database: Database) -> None:
         models = [make_ready(database, f"org/m{age}", age) for age in range(6)]

@@ -172,6 +172,20 @@ class TestProgress:
         assert database.tasks.find_task("unknown") is None
 
 
+class TestPending:
+    def test_are_listed_newest_first_and_not_once_they_have_ended(self, database: Database) -> None:
+        tasks = [claim(database, created_at=at(START + age)) for age in (1, 3, 2)]
+        dropped = drop(database, created_at=at(START))
+        done, failed = claim(database), claim(database)
+        database.imports.finish_import(done.id, totals={done.model_ids[0]: (1, 1)}, check_at=START + 1)
+        database.imports.fail_import(failed.id, GATED, check_at=START + 2)
+        assert database.tasks.list_pending(10) == [tasks[1], tasks[2], tasks[0], dropped]
+
+    def test_of_many_those_with_the_earliest_check_are_listed(self, database: Database) -> None:
+        tasks = [claim(database, created_at=at(START + n), check_at=START + 50 - n) for n in range(5)]
+        assert database.tasks.list_pending(2) == [tasks[4], tasks[3]]
+
+
 class TestWatch:
     def test_lists_what_is_due_longest_first(self, database: Database) -> None:
         due = [claim(database, check_at=START + offset) for offset in (30, 10, 20, 20.5, 40)]

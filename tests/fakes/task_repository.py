@@ -39,6 +39,12 @@ class InMemoryTaskRepository(TaskRepository):
             page = fitting[:limit]
             return TaskPage(tuple(page), page[-1].id if len(fitting) > limit else None)
 
+    def list_pending(self, limit: int) -> list[Task]:
+        with self._tables.lock:
+            pending = [task for task in self._tables.tasks.values() if task.status is TaskStatus.PENDING]
+            found = sorted(pending, key=lambda task: task.check_at)[:limit]
+            return sorted(found, key=lambda task: (task.created_at, task.id), reverse=True)
+
     def record_arrival(self, task_id: str, *, size: int, etag: str, check_at: float) -> Task | None:
         with self._tables.lock:
             task = self._tables.tasks.get(task_id)

@@ -31,7 +31,7 @@ from modelhaul.domain.errors import (
     StorageUnavailableError,
 )
 from modelhaul.domain.files import FileCounts, Part, SourceFile
-from modelhaul.domain.models import Model, ModelStatus
+from modelhaul.domain.models import Model, ModelStatus, Source, SourceTotals, StorageTotals
 from modelhaul.domain.objects import Blob
 from modelhaul.domain.read_keys import create_key
 from modelhaul.domain.segments import Claim, FileUpload, KeptUpload, UploadKey
@@ -795,6 +795,7 @@ CALLS: dict[str, Callable[[Database], object]] = {
     "list_models": lambda database: database.models.list_models(limit=1),
     "lease_deletion": lambda database: database.models.lease_deletion("a", owner="b", now=1, until=2),
     "remove_model": lambda database: database.models.remove_model("a", owner="b"),
+    "measure_storage": lambda database: database.models.measure_storage(),
     "list_deleting": lambda database: database.models.list_deleting(1, 1),
     "find_task": lambda database: database.tasks.find_task("a"),
     "find_model": lambda database: database.models.find_model("a"),
@@ -824,6 +825,7 @@ CALLS: dict[str, Callable[[Database], object]] = {
     "fail_import": lambda database: database.imports.fail_import("a", builders.GATED, check_at=1),
     "release_models": lambda database: database.imports.release_models("a"),
     "unwatch_task": lambda database: database.tasks.unwatch_task("a"),
+    "list_pending": lambda database: database.tasks.list_pending(1),
     "list_due": lambda database: database.tasks.list_due(1, 1),
     "find_blobs": lambda database: database.content.find_blobs(["a"]),
     "put_blobs": lambda database: database.content.put_blobs([("sha256:aa", BLOB)], expires_at=None),
@@ -989,6 +991,36 @@ def test_a_list_looks_at_a_bounded_number_of_models(
     dynamodb.reset()
     assert len(database.models.list_models(limit=20).models) == 20
     assert [call.operation for call in dynamodb.calls] == ["Query"], "without a filter nothing is read in vain"
+
+
+def test_storage_is_counted_for_a_bounded_number_of_models(
+    database: Database, dynamodb: MotoDynamoDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelhaul.adapters.dynamodb.models._FILTERED_PAGE_SIZE", 2)
+    for number in range(25):
+        model = builders.make_model()
+        task = builders.claim(database, replace(model, created_at=builders.at(builders.START + number)))
+        database.imports.finish_import(task.id, totals={model.model_id: (1, number)}, check_at=builders.START)
+    dynamodb.reset()
+    measured = database.models.measure_storage()
+    assert dynamodb.count("Query") == 10
+    newest = SourceTotals(20, sum(range(5, 25)))
+    assert measured == StorageTotals({Source.HUGGINGFACE: newest}, is_complete=False)
+    monkeypatch.undo()
+    assert database.models.measure_storage().is_complete
+
+
+def test_pending_tasks_are_found_behind_ended_ones(
+    database: Database, dynamodb: MotoDynamoDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelhaul.adapters.dynamodb.tasks._WATCHED_PAGE_SIZE", 2)
+    for _ in range(6):
+        database.imports.fail_import(builders.claim(database).id, builders.GATED, check_at=builders.START)
+    pending = [builders.claim(database, check_at=builders.START + 100 + number) for number in range(4)]
+    dynamodb.reset()
+    found = database.tasks.list_pending(2)
+    assert {task.id for task in found} == {task.id for task in pending[:2]}
+    assert [call.operation for call in dynamodb.calls] == ["Query"] * 4
 
 
 def test_a_list_leaves_out_tasks_that_are_in_the_index_only(database: Database, dynamodb: MotoDynamoDB) -> None:

@@ -61,6 +61,7 @@ from modelhaul.inspection.file_checks import FileChecker
 from modelhaul.transfer.policy import TransferPolicy
 from modelhaul.transfer.settings import StreamSettings
 from tests.archives.zipping import zip_files
+from tests.console import connect_console
 from tests.contract.backends import REGION, open_aws
 from tests.contract.counted_aws import CountedQueue
 from tests.contract.dynamodb import open_database
@@ -246,6 +247,7 @@ class AuditedDeployment(Deployment):
         self.limits = DynamoDBRateLimitStore(open_connection(REGION), rate_limits_table="RateLimitsTable")
         self.limits._limits.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
         self.connect_hub(patch)
+        connect_console(self, patch)
 
     def connect_hub(self, patch: pytest.MonkeyPatch) -> None:
         """Gives the functions of the Hub read API these adapters."""
@@ -265,6 +267,10 @@ class AuditedDeployment(Deployment):
         patch.setattr(wiring, "create_hub_reader", lambda: reader)
         patch.setattr(wiring, "create_missing_importer", lambda: importer)
         patch.setenv("HUB_URL", "https://models.example/hf")
+
+    def cancel_from_console(self, task_id: str) -> None:
+        html = load_handler("cancel_from_console")({"task_id": task_id}, Context())
+        assert "Import cancelled" in html
 
     def submit(self, name: str, revision: str = "main", *, source: Source = Source.HUGGINGFACE, **options: Any) -> Task:
         function = "SubmitGithubFunction" if source is Source.GITHUB else "SubmitHuggingfaceFunction"
@@ -461,6 +467,7 @@ def end_tasks(deployment: AuditedDeployment, source: InMemoryModelSource) -> Non
         "TransferFilesFunction": (Stage.VERIFIED, fail),
         "PublishModelsFunction": (Stage.PUBLISHING, fail),
         "CancelTaskFunction": (Stage.PUBLISHING, deployment.finisher.cancel),
+        "CancelFromConsoleFunction": (Stage.PUBLISHING, deployment.cancel_from_console),
         "RecordFailureFunction": (Stage.PUBLISHING, record_crash),
         "SweepStaleFunction": (Stage.PUBLISHING, close),
     }
@@ -484,7 +491,7 @@ def end_tasks(deployment: AuditedDeployment, source: InMemoryModelSource) -> Non
 def end_what_ended_meanwhile(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
     """Another function has found the model unsafe just before, and died."""
     error = UnsafeModelError("It could run code.")
-    for function in ("CancelTaskFunction", "RecordFailureFunction"):
+    for function in ("CancelTaskFunction", "CancelFromConsoleFunction", "RecordFailureFunction"):
         task = deployment.send_archive(build_archive(f"ended-{function}"))
         deployment.run_until(Stage.VERIFIED, task)
         deployment.receive()
@@ -584,6 +591,15 @@ def read_catalog(deployment: AuditedDeployment, source: InMemoryModelSource) -> 
             deployment.catalog.sign_file(model.model_id, "absent")
         signed = deployment.catalog.sign_file(model.model_id, "config.json")
         assert requests.get(signed, timeout=10).content == MODEL["config.json"], "as it was signed to be read"
+
+
+def show_console(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    render = load_handler("render_widget")
+    with deployment.auditor.act("RenderWidgetFunction"):
+        assert "Newest models" in render(read_event("render_widget"), Context())
+        task = deployment.database.tasks.list_tasks(status=TaskStatus.DONE, limit=1).tasks[0]
+        assert task.model_tag in render({"show": "task", "id": task.id}, Context())
+        assert "models-bucket" in render({"show": "model", "id": task.model_ids[0]}, Context())
 
 
 def serve_hub_clients(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
@@ -688,6 +704,7 @@ def auditor() -> Iterator[Auditor]:
             record_lost_arrival,
             sweep_at_each_stage,
             read_catalog,
+            show_console,
             serve_hub_clients,
             publish_ends,
             delete_models,

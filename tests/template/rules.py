@@ -466,6 +466,8 @@ def check_roles(template: Template) -> list[str]:
 NAMED_ONLY = {
     ("PublishModelsFunction", "BlobsTable"): "opens the index of content, and only adds to ContentTable",
     ("PublishEndsFunction", "ModelsBucket"): "puts the name of the bucket into events, and does not read it",
+    ("RenderWidgetFunction", "ModelsBucket"): "shows where models are, and does not read them",
+    ("RenderWidgetFunction", "CancelFromConsoleFunction"): "names the function that the user's browser invokes",
     ("ManageKeysFunction", "HubApi"): "shows the URL of the API, and sends no requests to it",
 }
 

@@ -23,6 +23,7 @@ from tests.template.rules import (
     list_consumers,
     list_operations,
     list_resources,
+    list_statements,
     read_api,
 )
 from tests.template.transformed import ROOT, Template, apply_parameters, read_template, read_transformed
@@ -187,6 +188,21 @@ def list_api_functions(template: Template) -> set[str]:
     return {find_handler(operation) for _, _, operation in list_operations(read_api(template, "Api"))}
 
 
+def test_the_widget_invokes_its_function(template: Template) -> None:
+    (widget,) = (widget for widget in read_dashboard(template)["widgets"] if widget["type"] == "custom")
+    endpoint = "arn:aws:lambda:eu-west-1:123456789012:function:RenderWidgetFunction"
+    assert widget["properties"]["endpoint"] == endpoint
+    assert widget["properties"]["updateOn"] == {"refresh": True, "resize": False, "timeRange": False}
+    assert widget["width"] == 24
+
+
+def test_the_widget_can_only_read(template: Template) -> None:
+    statements = list_statements(template, "RenderWidgetRole")
+    actions = {action for statement in statements for action in as_list(statement["Action"])}
+    used = {action for action in actions if not action.startswith(("logs:", "xray:"))}
+    assert used == {"dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query"}
+
+
 def test_queues_and_main_tables_are_on_the_dashboard(template: Template) -> None:
     shown = {(w.name, value.partition(".")[0]) for w in list_widget_metrics(template) for _, value in w.dimensions}
     queues = dict(list_resources(template, "AWS::SQS::Queue"))
@@ -229,7 +245,8 @@ def test_workers_and_work_queues_are_watched(template: Template) -> None:
         return
     watched = list(list_alarm_metrics(template))
     functions = {name for name, _ in list_resources(template, "AWS::Lambda::Function")}
-    workers = functions - list_api_functions(template) - {"ImportMissingFunction"}
+    consoles = {"RenderWidgetFunction", "CancelFromConsoleFunction"}  # their user sees the error
+    workers = functions - list_api_functions(template) - {"ImportMissingFunction"} - consoles
     queues = dict(list_resources(template, "AWS::SQS::Queue"))
     work = {name for name, queue in queues.items() if "RedrivePolicy" in queue}
     dead = {find_target(queues[name]["RedrivePolicy"]["deadLetterTargetArn"]) for name in work}

@@ -156,6 +156,7 @@ class FakeStack:
             api_url=f"{self.endpoint}{API}",
             api_key="the-key",
             hub_url=f"{self.endpoint}/hf",
+            console_url=f"{self.endpoint}/console/",
             aws_endpoint_url=self.endpoint,
             region="us-east-1",
             incoming_bucket="incoming-bucket",

@@ -31,6 +31,8 @@ BUILT = {
     "accept_archive": {"create_arrival_recorder", "create_acceptor", "create_runner"},
     "read_catalog": {"create_tasks", "create_models"},
     "cancel_task": {"create_finisher"},
+    "render_widget": {"create_console_reader"},
+    "cancel_from_console": {"create_finisher"},
     "delete_model": {"create_deleter"},
     "read_docs": set(),
     "plan_import": {"create_planner", "create_runner"},
@@ -72,6 +74,8 @@ REQUEST_LACKS = {
     "submit_local": SOURCES,
     "read_catalog": {*SOURCES, *ARCHIVES, "modelhaul.adapters.sqs"},
     "cancel_task": {*SOURCES, *ARCHIVES, "modelhaul.adapters.sqs"},
+    "render_widget": {*SOURCES, *ARCHIVES, *RESOLVER, "modelhaul.adapters.sqs", "modelhaul.adapters.s3_client"},
+    "cancel_from_console": {*SOURCES, *ARCHIVES, *RESOLVER, "modelhaul.adapters.sqs"},
     "delete_model": {*SOURCES, *ARCHIVES, "modelhaul.adapters.sqs"},
     "read_docs": {*SOURCES, *ARCHIVES, "modelhaul.adapters.sqs", "modelhaul.adapters.dynamodb"},
     "manage_keys": {*SOURCES, *ARCHIVES, "modelhaul.adapters.sqs", "modelhaul.adapters.s3_client"},
@@ -115,7 +119,7 @@ def start_function(function: Function) -> dict[str, list[str]]:
 
 def test_every_function_is_looked_at(functions: dict[str, Function]) -> None:
     assert set(functions) == set(BUILT)
-    waiting = {"authorize_hub", "import_missing"}
+    waiting = {"authorize_hub", "import_missing", "render_widget", "cancel_from_console"}
     answering = {name for name, function in functions.items() if function.answers_requests}
     assert answering | waiting == set(REQUEST_LACKS)
 

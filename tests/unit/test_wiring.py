@@ -28,6 +28,8 @@ BUILT = {
     "accept_archive": ["create_arrival_recorder", "create_acceptor", "create_runner"],
     "read_catalog": ["create_tasks", "create_models", "create_catalog"],
     "cancel_task": ["create_finisher"],
+    "render_widget": ["create_console_reader"],
+    "cancel_from_console": ["create_finisher"],
     "delete_model": ["create_deleter"],
     "plan_import": ["create_planner", "create_runner"],
     "transfer_files": ["create_transferrer", "create_joiner", "create_runner"],

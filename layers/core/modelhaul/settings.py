@@ -87,6 +87,12 @@ class StoreSettings(RegionSettings):
     models_bucket: str
 
 
+class ConsoleSettings(StoreSettings):
+    """`cancel_from_console_function`: name of the function that cancels imports for the dashboard."""
+
+    cancel_from_console_function: str
+
+
 class OutageSettings(Settings):
     """`source_outage_hours`: hours that a step waits for a source or an AWS service that does not respond."""
 

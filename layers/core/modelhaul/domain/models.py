@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
@@ -135,6 +135,22 @@ class ModelPage:
 
     models: tuple[Model, ...]
     cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTotals:
+    """The READY models from one source, and the bytes of their files."""
+
+    models: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StorageTotals:
+    """The READY models by source. `is_complete` is False if there are older models that were not counted."""
+
+    by_source: Mapping[Source, SourceTotals]
+    is_complete: bool
 
 
 class ModelRoots:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from modelhaul.domain.models import Model, ModelPage, Source
+from modelhaul.domain.models import Model, ModelPage, Source, StorageTotals
 
 
 class ModelRepository(Protocol):
@@ -17,6 +17,12 @@ class ModelRepository(Protocol):
 
     def find_models(self, model_ids: Sequence[str]) -> list[Model]:
         """Return the existing models, at most 90, in the order of `model_ids`. Strongly consistent."""
+
+    def measure_storage(self) -> StorageTotals:
+        """Return the number and the size of the READY models. Eventually consistent.
+
+        Only the newest models are counted if there are many thousands.
+        """
 
     def list_models(
         self, *, source: Source | None = None, name: str | None = None, limit: int, cursor: str | None = None

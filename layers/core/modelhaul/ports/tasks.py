@@ -29,6 +29,12 @@ class TaskRepository(Protocol):
         cursor.
         """
 
+    def list_pending(self, limit: int) -> list[Task]:
+        """Return at most `limit` PENDING tasks, newest first. Eventually consistent.
+
+        Of more tasks, those with the earliest check are returned.
+        """
+
     def record_arrival(self, task_id: str, *, size: int, etag: str, check_at: float) -> Task | None:
         """Move a PENDING task from UPLOADING to INSPECTING, and record the size and ETag of its archive.
 

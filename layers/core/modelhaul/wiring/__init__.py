@@ -40,6 +40,7 @@ from modelhaul.wiring.steps import (
     create_arrival_recorder,
     create_catalog,
     create_checker,
+    create_console_reader,
     create_copier,
     create_copy_step,
     create_deleter,
@@ -54,6 +55,7 @@ from modelhaul.wiring.steps import (
     create_submitter,
     create_sweeper,
     create_transferrer,
+    load_templates,
 )
 
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "create_arrival_recorder",
     "create_catalog",
     "create_checker",
+    "create_console_reader",
     "create_content",
     "create_copier",
     "create_copy_step",
@@ -98,6 +101,7 @@ __all__ = [
     "create_transferrer",
     "create_uploads",
     "load_hub_client",
+    "load_templates",
     "open_database",
     "open_github_resolver",
     "open_hub",

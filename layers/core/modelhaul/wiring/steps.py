@@ -29,6 +29,7 @@ from modelhaul.wiring.sources import open_resolver, open_source, read_archive_ru
 if TYPE_CHECKING:
     from modelhaul.catalog.delete import ModelDeleter
     from modelhaul.catalog.read import Catalog
+    from modelhaul.console.overview import ConsoleReader
     from modelhaul.imports.accept import ArchiveAcceptor, ArrivalRecorder
     from modelhaul.imports.copy import CopyStep, FileCopier
     from modelhaul.imports.finish import TaskFinisher
@@ -130,6 +131,20 @@ def create_catalog() -> Catalog:
     from modelhaul.catalog.read import Catalog
 
     return Catalog(create_models(), create_store())
+
+
+@cache
+def create_console_reader() -> ConsoleReader:
+    from modelhaul.console.overview import ConsoleReader
+
+    return ConsoleReader(create_tasks(), create_models(), time.time)
+
+
+def load_templates() -> None:
+    """Load the templates of the widget."""
+    from modelhaul.console.pages import load_templates
+
+    load_templates()
 
 
 @cache

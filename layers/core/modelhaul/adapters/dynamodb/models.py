@@ -1,6 +1,7 @@
 """ModelRepository on Amazon DynamoDB."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any
@@ -18,7 +19,7 @@ from modelhaul.adapters.dynamodb.connection import (
 )
 from modelhaul.adapters.dynamodb.model_items import DELETING, READY, ModelItem, is_model_id, read_models, to_model
 from modelhaul.adapters.dynamodb.pages import MAX_INDEX_PAGES, read_cursor, write_cursor
-from modelhaul.domain.models import Model, ModelPage, ModelStatus, Source
+from modelhaul.domain.models import Model, ModelPage, ModelStatus, Source, SourceTotals, StorageTotals
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.models import ModelRepository
 
@@ -46,6 +47,25 @@ class DynamoDBModelRepository(ModelRepository):
     @translate_errors()
     def find_models(self, model_ids: Sequence[str]) -> list[Model]:
         return read_models(self._models, model_ids)
+
+    @translate_errors()
+    def measure_storage(self) -> StorageTotals:
+        pages = self._models.by_shelf.query(
+            READY,
+            attributes_to_get=["source", "size"],
+            scan_index_forward=False,
+            page_size=_FILTERED_PAGE_SIZE,
+        ).page_iter
+        models: Counter[Source] = Counter()
+        sizes: Counter[Source] = Counter()
+        is_complete = True
+        for page in islice(pages, MAX_INDEX_PAGES):
+            for item in page["Items"]:
+                source = Source(item["source"]["S"])
+                models[source] += 1
+                sizes[source] += int(item["size"]["N"])
+            is_complete = "LastEvaluatedKey" not in page
+        return StorageTotals({source: SourceTotals(models[source], sizes[source]) for source in models}, is_complete)
 
     @translate_errors()
     def list_models(

@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Collection
 from dataclasses import replace
+from itertools import islice
 
 from pynamodb.connection import Connection
 from pynamodb.exceptions import PutError
@@ -36,6 +37,7 @@ from modelhaul.domain.tasks import Progress, Stage, Task, TaskPage, TaskStatus, 
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.tasks import TaskRepository
 
+_WATCHED_PAGE_SIZE = 1000  # tasks that one query reads
 _STAGE_ORDER = (Stage.PLANNING, Stage.TRANSFERRING, Stage.VERIFIED, Stage.PUBLISHING)
 
 
@@ -85,6 +87,19 @@ class DynamoDBTaskRepository(TaskRepository):
             if start is None or len(tasks) == limit:
                 break
         return TaskPage(tuple(tasks), None if start is None else write_cursor(start, "id"))
+
+    @translate_errors()
+    def list_pending(self, limit: int) -> list[Task]:
+        # Tasks stay watched for a while after their end, with a later check.
+        pages = self._tasks.by_check.query(
+            WATCHED, filter_condition=TaskItem.status == TaskStatus.PENDING, page_size=_WATCHED_PAGE_SIZE
+        ).page_iter
+        found: list[Task] = []
+        for page in islice(pages, MAX_INDEX_PAGES):
+            found += [to_task(self._tasks.from_raw_data(item)) for item in page["Items"]]
+            if len(found) >= limit:
+                break
+        return sorted(found[:limit], key=lambda task: (task.created_at, task.id), reverse=True)
 
     @translate_errors()
     def record_arrival(self, task_id: str, *, size: int, etag: str, check_at: float) -> Task | None:

@@ -51,8 +51,14 @@ class IamStack:
     """`secrets` are the tokens' ARNs by parameter."""
 
     state: StackState
-    api_id: str
     secrets: dict[str, str]
+
+    @property
+    def api_id(self) -> str:
+        """MiniStack replaces the API in each update."""
+        cloudformation = open_client(self.state, "cloudformation")
+        found = cloudformation.describe_stack_resource(StackName=self.state.stack_name, LogicalResourceId="Api")
+        return str(found["StackResourceDetail"]["PhysicalResourceId"])
 
     @property
     def url(self) -> str:
@@ -61,10 +67,11 @@ class IamStack:
     def send(
         self, caller: Credentials | None, method: str, path: str, body: str | None = None, **headers: str
     ) -> requests.Response:
-        request = AWSRequest(method=method, url=self.url + path, data=body, headers=headers)
+        url = self.url + path
+        request = AWSRequest(method=method, url=url, data=body, headers=headers)
         if caller is not None:
             SigV4Auth(caller, "execute-api", self.state.region).add_auth(request)
-        return requests.request(method, self.url + path, data=body, headers=dict(request.headers), timeout=30)
+        return requests.request(method, url, data=body, headers=dict(request.headers), timeout=30)
 
     def import_model(self, route: str, body: dict[str, str]) -> dict[str, Any]:
         """The task as it ended."""
@@ -131,9 +138,7 @@ def iam_stack() -> Iterator[IamStack]:
         }
         change_parameters(state, **others, **tokens)
         allow_batches(state)
-        cloudformation = open_client(state, "cloudformation")
-        found = cloudformation.describe_stack_resource(StackName=state.stack_name, LogicalResourceId="Api")
-        yield IamStack(state, found["StackResourceDetail"]["PhysicalResourceId"], tokens)
+        yield IamStack(state, tokens)
     finally:
         local.stop()
 

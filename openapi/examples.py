@@ -47,6 +47,7 @@ from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.http_client import create_retryable_error
 from openapi.gateway import PROBLEMS as GATEWAY_PROBLEMS
 
+CALLER = "api-key:k1l2m3n4o5"
 BUCKET = "modelhaul-modelsbucket-1a2b3c4d5e6f"
 CREATED = datetime(2025, 6, 22, 12, 0, 0, tzinfo=UTC)
 ENDED = CREATED + timedelta(seconds=41)
@@ -63,7 +64,16 @@ _FLAGS = ("chat-template: tokenizer_config.json",)
 _FILES = (FileInspection("config.json", "0" * 64, "json", FileVerdict.CLEAN),)
 _CLEAN = GateReport(GateVerdict.CLEAN, flags=_FLAGS, second_opinion=SecondOpinion.CLEAN, files=_FILES)
 HUB_MODEL = Model(
-    _BERT.model_id, _BERT, ModelStatus.READY, TASK_ID, CREATED, ENDED, files=5, size=WEIGHTS + OTHERS, gate=_CLEAN
+    _BERT.model_id,
+    _BERT,
+    ModelStatus.READY,
+    TASK_ID,
+    CREATED,
+    ENDED,
+    files=5,
+    size=WEIGHTS + OTHERS,
+    gate=_CLEAN,
+    submitted_by=CALLER,
 )
 _ZIPPED = ResolvedModel(Source.LOCAL, "my-model", ARCHIVE_TASK_ID, ARCHIVE_TASK_ID)
 ARCHIVE_MODEL = Model(
@@ -81,6 +91,7 @@ RUNNING = Task(
     transfer_began_at=CREATED + timedelta(seconds=1),
     bytes_counted_at=CREATED + timedelta(seconds=5),
     commit=COMMIT,
+    submitted_by=CALLER,
 )
 SHOWN = CREATED + timedelta(seconds=7)
 _UNAVAILABLE = errors.SourceUnavailableError("https://huggingface.co/OWNER/MODEL responded with status 503.")
@@ -119,6 +130,7 @@ KEY_RECORD = ReadKey(
     CREATED,
     CREATED + timedelta(days=365),
     date(2025, 6, 23),
+    CALLER,
 )
 HUB_URL = "https://API_ID.execute-api.REGION.amazonaws.com/hf"
 CURSOR = "MjAyNS0wNi0yMlQxMjowMDowMC4wMDAwMDArMDAwMCA1ZjBjM2I1My03ZjViLTRhMGUtOWQyYS0wZDhiMWU2ZjRjMTE"

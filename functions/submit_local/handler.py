@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from modelhaul import wiring
 from modelhaul.domain import errors
 from modelhaul.entrypoints.api import create_app, create_handler
+from modelhaul.entrypoints.callers import read_caller
 from modelhaul.entrypoints.documents import IMPORTING, describe_responses
 from modelhaul.entrypoints.forms import read_upload_form
 from modelhaul.entrypoints.requests import read_body, read_form_type, read_json
@@ -95,15 +96,17 @@ def choose_name(in_query: str | None, in_body: str | None) -> str | None:
     ),
 )
 def submit_local(model_name: Annotated[str | None, Query(min_length=1, max_length=300)] = None) -> Response[str]:
-    submitter = wiring.create_archive_submitter()
+    submitter, caller = wiring.create_archive_submitter(), read_caller(app.current_event.raw_event)
     form_type = read_form_type(app.current_event)
     if form_type is not None:
         form = read_upload_form(form_type, read_body(app.current_event))
         name = choose_name(model_name, form.model_name)
-        return accept_models(submitter.submit_archive(form.content, form.file_name, name))
+        return accept_models(submitter.submit_archive(form.content, form.file_name, name, submitted_by=caller))
     if read_body(app.current_event).startswith(_ARCHIVE_STARTS):
         raise errors.InvalidFormError("The body is a ZIP archive, not a form with an archive.")
     upload = read_json(LargeUpload, app.current_event)
     name = choose_name(model_name, upload.model_name)
-    task, ticket = submitter.open_upload(upload.file_name, upload.size, name, single_put=upload.single_put)
+    task, ticket = submitter.open_upload(
+        upload.file_name, upload.size, name, single_put=upload.single_put, submitted_by=caller
+    )
     return accept_upload(task, ticket)

@@ -98,7 +98,8 @@ class Task:
 
     `plan_id` identifies the recorded files, once they are planned. `transfer_began_at` is the start of the transfer,
     `bytes_counted_at` the last change of `progress.bytes_done`. `waiting` is the last wait of a step, which may be
-    over, `waiting_stage` the stage at which it began.
+    over, `waiting_stage` the stage at which it began. `submitted_by` and `cancelled_by` name the caller, see
+    `modelhaul.domain.callers`; None if AWS did not pass one.
 
     `check_at` (epoch seconds) is when the sweep checks the task, unless a write postpones it. `sweeps` counts the
     checks since the last progress.
@@ -125,6 +126,8 @@ class Task:
     commit: str | None = None
     waiting: Waiting | None = None
     waiting_stage: Stage | None = None
+    submitted_by: str | None = None
+    cancelled_by: str | None = None
 
     @property
     def status(self) -> TaskStatus:

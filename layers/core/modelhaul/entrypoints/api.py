@@ -15,6 +15,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from modelhaul import wiring
 from modelhaul.domain import errors
 from modelhaul.domain.read_keys import KEY_PATTERN
+from modelhaul.entrypoints.callers import read_caller
 from modelhaul.entrypoints.logs import create_logger
 from modelhaul.entrypoints.problems import (
     create_error_response,
@@ -84,6 +85,7 @@ def handle_request(
     """
     logger = create_logger()
     logger.set_correlation_id(context.aws_request_id)
+    logger.append_keys(caller=read_caller(event))
     try:
         response = _respond_once(app, event, context, accepts_forms=accepts_forms, stores_responses=stores_responses)
     except Exception:

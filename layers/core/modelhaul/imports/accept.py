@@ -39,7 +39,9 @@ class ArrivalRecorder:
     clock: Clock
     outcomes: OutcomeWriter
 
-    def record_arrival(self, key: str, *, size: int, etag: str, event_id: str) -> str | None:
+    def record_arrival(
+        self, key: str, *, size: int, etag: str, event_id: str, submitted_by: str | None = None
+    ) -> str | None:
         """Return the id of the object's task. None for an upload whose task no longer exists, and for an object that is
         not imported.
 
@@ -70,15 +72,16 @@ class ArrivalRecorder:
             stage=Stage.INSPECTING,
             check_at=now + CHECK_AFTER,
             archive=Archive(key, PurePosixPath(key).name, None, size, etag),
+            submitted_by=submitted_by,
         )
         if (fault := _find_fault(key)) is not None:
             error = ObjectIgnoredError(f"Object {key!r} is not imported, because its key {fault}.")
             ended = replace(task, stage=Stage.FAILED, error=TaskError(error.type, error.detail, error.retryable))
             self.outcomes.write_outcome(ended)
-            logger.info("object ignored", extra={"key": key, "bytes": size})
+            logger.info("object ignored", extra={"key": key, "bytes": size, "caller": submitted_by})
             return None
         self.tasks.record_task(task)
-        logger.info("archive arrived", extra={"task_id": task_id, "key": key, "bytes": size})
+        logger.info("archive arrived", extra={"task_id": task_id, "key": key, "bytes": size, "caller": submitted_by})
         return task_id
 
 
@@ -137,7 +140,7 @@ class ArchiveAcceptor:
         reader = ArchiveReader(open_stored(self.archives, archive), archive.size or 0, self.rules.limits)
         inspection = inspect_archive(reader, archive, self.rules.required_files)
         now = self.clock()
-        models = inspection.build_models(task.id, datetime.fromtimestamp(now, UTC))
+        models = inspection.build_models(task.id, datetime.fromtimestamp(now, UTC), task.submitted_by)
         logger.info(
             "archive inspected",
             extra={

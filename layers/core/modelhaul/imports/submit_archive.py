@@ -47,7 +47,9 @@ class ArchiveSubmitter:
     clock: Clock
     rules: ArchiveRules
 
-    def submit_archive(self, body: bytes, file_name: str, model_name: str | None) -> Task:
+    def submit_archive(
+        self, body: bytes, file_name: str, model_name: str | None, *, submitted_by: str | None = None
+    ) -> Task:
         """Accept an archive that was sent in the request, after all of its entries are verified.
 
         Raises ArchiveTooLargeError above 4.5 MB, ArchiveRefusedError, NoModelInArchiveError, InvalidReferenceError,
@@ -66,7 +68,7 @@ class ArchiveSubmitter:
         inspection = inspect_archive(reader, named, self.rules.required_files)
         for entry in reader.entries:
             reader.verify_entry(entry)
-        models = inspection.build_models(task_id, moment)
+        models = inspection.build_models(task_id, moment, submitted_by)
         archive = Archive(named.key, file_name, model_name, len(body), self.archives.put_archive(named.key, body))
         task = Task(
             id=task_id,
@@ -78,6 +80,7 @@ class ArchiveSubmitter:
             check_at=now + CHECK_AFTER,
             archive=archive,
             skipped=inspection.skipped,
+            submitted_by=submitted_by,
         )
         try:
             self.imports.claim_import(task, models)
@@ -91,7 +94,13 @@ class ArchiveSubmitter:
         return task
 
     def open_upload(
-        self, file_name: str, size: int, model_name: str | None, *, single_put: bool = False
+        self,
+        file_name: str,
+        size: int,
+        model_name: str | None,
+        *,
+        single_put: bool = False,
+        submitted_by: str | None = None,
     ) -> tuple[Task, UploadTicket]:
         """Accept an archive of `size` bytes that the client uploads within twelve hours. Its arrival starts the task.
 
@@ -125,6 +134,7 @@ class ArchiveSubmitter:
             stage=Stage.UPLOADING,
             check_at=now + UPLOAD_SECONDS + CHECK_AFTER,
             archive=archive,
+            submitted_by=submitted_by,
         )
         self.tasks.record_task(task)
         self.metrics.count("ImportsAccepted", source=Source.LOCAL)

@@ -108,6 +108,8 @@ class TaskItem(Item):
     bytes_counted_at = UTCDateTimeAttribute(null=True)
     waiting = WaitingMap(null=True)  # type: ignore[no-untyped-call]
     waiting_stage = UnicodeAttribute(null=True)
+    submitted_by = UnicodeAttribute(null=True)
+    cancelled_by = UnicodeAttribute(null=True)
     created_at = UTCDateTimeAttribute()
     updated_at = UTCDateTimeAttribute()
     status = UnicodeAttribute()
@@ -154,6 +156,8 @@ def to_task(item: TaskItem) -> Task:
         commit=item.commit,
         waiting=_to_waiting(item.waiting),
         waiting_stage=Stage(item.waiting_stage) if item.waiting_stage else None,
+        submitted_by=item.submitted_by,
+        cancelled_by=item.cancelled_by,
     )
 
 
@@ -235,6 +239,8 @@ def from_task(items: type[TaskItem], task: Task) -> TaskItem:
         bytes_counted_at=task.bytes_counted_at,
         waiting=from_waiting(task.waiting) if task.waiting else None,
         waiting_stage=task.waiting_stage,
+        submitted_by=task.submitted_by,
+        cancelled_by=task.cancelled_by,
         created_at=task.created_at,
         updated_at=task.updated_at,
         status=task.status,

@@ -28,7 +28,7 @@ from modelhaul.catalog.presentation import (
     summarize_gate,
 )
 from modelhaul.domain import errors
-from modelhaul.domain.archives import Archive, UploadTicket
+from modelhaul.domain.archives import Archive, UploadPart, UploadTicket
 from modelhaul.domain.claims import check_claimable
 from modelhaul.domain.findings import FileInspection, FileVerdict
 from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
@@ -40,7 +40,7 @@ from modelhaul.entrypoints.api import UNSTORED
 from modelhaul.entrypoints.forms import read_upload_form
 from modelhaul.entrypoints.problems import create_error_response, create_invalid_response
 from modelhaul.entrypoints.read_keys import present_created_key, present_key
-from modelhaul.entrypoints.responses import accept_models, accept_task, accept_upload
+from modelhaul.entrypoints.responses import accept_models, accept_task, accept_upload, renew_upload
 from modelhaul.imports.submit_archive import check_file_name
 from modelhaul_sources import github_api, huggingface_api
 from modelhaul_sources.hosts import HostPolicy
@@ -58,6 +58,7 @@ FAILED_TASK_ID = "0b9a4e0e-6a0f-4f53-9c0e-0d3b6f1f2a77"
 COMMIT = "86b5e0934494bd15c9632b12f734a8a67f723594"
 WEIGHTS = 440_449_768
 OTHERS = 700_000
+PART_SIZE = 16 * 1024 * 1024
 
 _BERT = ResolvedModel(Source.HUGGINGFACE, "google-bert/bert-base-uncased", "main", COMMIT)
 _FLAGS = ("chat-template: tokenizer_config.json",)
@@ -185,6 +186,13 @@ def _show_upload() -> Any:
     return json.loads(accept_upload(AWAITED, ticket).body or "")
 
 
+def _show_renewal() -> Any:
+    url = f"https://BUCKET.s3.amazonaws.com/uploads/{ARCHIVE_TASK_ID}.zip?uploadId=…&X-Amz-…"
+    part = UploadPart(3, url, 2 * PART_SIZE, 3 * PART_SIZE)
+    ticket = UploadTicket(CREATED + timedelta(hours=20), parts=(part,), complete_url=url, abort_url=url)
+    return json.loads(renew_upload(AWAITED, ticket).body or "")
+
+
 def show_problem(error: errors.ModelhaulError) -> Any:
     """Return the problem document of the error."""
     return json.loads(create_error_response(error).body or "")
@@ -257,6 +265,7 @@ _PROBLEMS: tuple[errors.ModelhaulError, ...] = (
     errors.RevisionNotFoundError(f"Revision 'v2' of {_BERT.name} not found."),
     errors.ModelFileNotFoundError(f"File 'Config.json' not found in {_BERT.name}."),
     errors.TaskEndedError(f"Task {TASK_ID} has already ended."),
+    errors.UploadNotOpenError(f"Task {ARCHIVE_TASK_ID} does not wait for an upload. Its stage is INSPECTING."),
     errors.KeyNotFoundError(f"Key {KEY_RECORD.key_id} not found."),
     errors.AccessRequiredError(
         "meta-llama/Llama-3.1-8B is gated.",
@@ -310,6 +319,16 @@ EXAMPLES: dict[str, Example] = {
         {"file_name": "models.zip", "size": 50_000_000, "model_name": "my-model"},
         headers=accept_models(AWAITED).headers,
         problems=(_catch(check_file_name, "models.rar"),),
+    ),
+    "POST /upload/tasks/{task_id}/urls": Example(
+        {_OK: _show_renewal()},
+        {"parts": [3]},
+        path={"task_id": ARCHIVE_TASK_ID},
+        problems=(
+            errors.InvalidReferenceError(
+                "Part 13 does not exist. The number of parts of this upload is 12.", part="parts"
+            ),
+        ),
     ),
     "GET /upload/tasks": Example(
         {_OK: {"tasks": [present_task(task, now=SHOWN) for task in (WAITING, FAILED, RUNNING)], "cursor": CURSOR}}

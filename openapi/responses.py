@@ -358,7 +358,7 @@ class WholeUpload(ResponseBody):
 
 
 class PartsUpload(ResponseBody):
-    """Upload of an archive above 5 GB.
+    """Upload of an archive above 64 MB.
 
     Upload each part with PUT, then send the `complete` request with the ETags. Send `abort` to cancel.
     """
@@ -371,7 +371,10 @@ class PartsUpload(ResponseBody):
 class Upload(ResponseBody):
     task_id: str
     expires_at: datetime
-    """When the presigned URLs expire."""
+    """When the presigned URLs expire at the latest. They expire earlier if the credentials that signed them do.
+    `POST /v1/upload/tasks/{task_id}/urls` signs them again."""
+    upload_until: datetime
+    """Until when the task waits for the upload."""
     upload: WholeUpload | PartsUpload
 
 

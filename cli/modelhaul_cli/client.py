@@ -1,7 +1,7 @@
 """Client of the HTTP API."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -53,6 +53,11 @@ class ApiClient:
         if model_name:
             body["model_name"] = model_name
         return self._read_json(self._post("upload/local", json=body))
+
+    def renew_upload(self, task_id: str, parts: Sequence[int]) -> Json:
+        """Sign the URLs of an upload again. Returns the same as `open_upload`, only with the parts of these numbers."""
+        route = f"upload/tasks/{quote(task_id, safe='')}/urls"
+        return self._read_json(self._post(route, json={"parts": list(parts)}))
 
     def read_task(self, task_id: str, *, patient: bool = False) -> Json:
         """Return a task. With `patient`, wait longer for a server that does not respond."""

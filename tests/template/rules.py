@@ -47,8 +47,8 @@ ARCHIVES = {"incoming/*", "uploads/*", "posted/*"}
 INCOMING_LIFE = {"incoming/": 7, "uploads/": 7, "posted/": 7, "outcomes/": 90}
 """Days until an object expires, by key prefix."""
 
-MIN_UPLOAD_LIFE = 2
-"""Days. An upload in parts by presigned URLs may take twelve hours."""
+MIN_UPLOAD_LIFE = 4
+"""Days. An upload in parts by presigned URLs may take three days."""
 
 ARCHIVE_VARIABLES = {
     "ARCHIVE_MAX_ENTRIES": "ArchiveMaxEntries",

@@ -136,7 +136,7 @@ def _respond_once(
         # Created here and not at the cold start, because loading the response store takes 250 ms.
         return wiring.create_response_store().respond_once(
             resolve,
-            scope=[request.resource, _find_caller(event)],
+            scope=[request.resource, *request.path_parameters.values(), _find_caller(event)],
             key=key,
             digest=digest_request(request),
             context=context,

@@ -11,6 +11,7 @@ from modelhaul.catalog.presentation import format_time
 from modelhaul.domain.archives import UploadTicket
 from modelhaul.domain.tasks import Task
 from modelhaul.entrypoints.problems import locate_task
+from modelhaul.imports.accept import find_upload_end
 
 
 def accept_task(task: Task) -> Response[str]:
@@ -28,6 +29,17 @@ def accept_models(task: Task) -> Response[str]:
 
 def accept_upload(task: Task, ticket: UploadTicket) -> Response[str]:
     """Create a 201 response with the task's Location. The body has the presigned URLs and when they expire."""
+    return _create_response(
+        HTTPStatus.CREATED, _present_upload(task, ticket), headers={"Location": locate_task(task.id)}
+    )
+
+
+def renew_upload(task: Task, ticket: UploadTicket) -> Response[str]:
+    """Create a 200 response with the presigned URLs, in the form of `accept_upload`."""
+    return create_json_response(_present_upload(task, ticket))
+
+
+def _present_upload(task: Task, ticket: UploadTicket) -> dict[str, Any]:
     if ticket.put_url is not None:
         upload: dict[str, Any] = {"method": "PUT", "url": ticket.put_url}
     else:
@@ -44,8 +56,12 @@ def accept_upload(task: Task, ticket: UploadTicket) -> Response[str]:
             },
             "abort": {"method": "DELETE", "url": ticket.abort_url},
         }
-    body = {"task_id": task.id, "expires_at": format_time(ticket.expires_at), "upload": upload}
-    return _create_response(HTTPStatus.CREATED, body, headers={"Location": locate_task(task.id)})
+    return {
+        "task_id": task.id,
+        "expires_at": format_time(ticket.expires_at),
+        "upload_until": format_time(find_upload_end(task)),
+        "upload": upload,
+    }
 
 
 def redirect(url: str) -> Response[str]:

@@ -3,7 +3,7 @@
 import logging
 import uuid
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 
 from modelhaul.archives.models import inspect_archive
@@ -26,8 +26,14 @@ from modelhaul.ports.tasks import TaskRepository
 
 logger = logging.getLogger(__name__)
 
-UPLOAD_SECONDS = 12 * 3600.0
+# Seconds that a task waits for its upload. S3 deletes the parts of an unfinished upload after four days.
+UPLOAD_SECONDS = 3 * 86_400.0
 _DROP_NAMESPACE = uuid.UUID("0d7a54c1-8f0c-5d13-9a55-1b7f3a0c9e42")
+
+
+def find_upload_end(task: Task) -> datetime:
+    """Return until when a task waits for its upload."""
+    return task.created_at + timedelta(seconds=UPLOAD_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +137,8 @@ class ArchiveAcceptor:
         if found is not None:
             size, etag = found
             return self.tasks.record_arrival(task.id, size=size, etag=etag, check_at=self.clock() + CHECK_AFTER)
-        if self.clock() - task.created_at.timestamp() >= UPLOAD_SECONDS:
-            raise UploadExpiredError("The archive was not uploaded within 12 hours.")
+        if self.clock() >= find_upload_end(task).timestamp():
+            raise UploadExpiredError("The archive was not uploaded within three days.")
         return None
 
     def _inspect(self, task: Task, archive: Archive) -> Task | None:

@@ -70,6 +70,8 @@ class ArchiveMap(MapAttribute[str, Any]):
     model_name = UnicodeAttribute(null=True)
     size = NumberAttribute(null=True)
     etag = UnicodeAttribute(null=True)
+    upload_id = UnicodeAttribute(null=True)
+    part_size = NumberAttribute(null=True)
 
 
 class WaitingMap(MapAttribute[str, Any]):
@@ -174,8 +176,19 @@ def from_waiting(waiting: Waiting) -> WaitingMap:
 def _to_archive(item: ArchiveMap | None) -> Archive | None:
     if item is None:
         return None
-    size: float | None = item.size
-    return Archive(item.key, item.file_name, item.model_name, None if size is None else int(size), item.etag)
+    return Archive(
+        item.key,
+        item.file_name,
+        item.model_name,
+        _to_bytes(item.size),
+        item.etag,
+        item.upload_id,
+        _to_bytes(item.part_size),
+    )
+
+
+def _to_bytes(number: float | None) -> int | None:
+    return None if number is None else int(number)
 
 
 def from_archive(archive: Archive) -> ArchiveMap:

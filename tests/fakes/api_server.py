@@ -13,11 +13,13 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from tests.http_servers import run_server
+from tests.sigv4 import Identity, verify
 
 KEY = "the-key"
 READ_KEY = "hf_" + "k" * 40
@@ -56,6 +58,8 @@ class Request:
     query: dict[str, str]
     headers: dict[str, str]
     body: bytes
+    target: str
+    """Path and query as they were sent."""
 
     @property
     def json(self) -> dict[str, Any]:
@@ -118,8 +122,9 @@ def make_progress(done: int, total: int, **more: Any) -> dict[str, Any]:
 class ApiServer:
     """`tasks` holds the successive states of each task; the last one stays. `submit_responses` are the next responses
     to POSTs; without one, a POST starts TASK_ID. `imports` counts started imports. Archives of more than `max_put`
-    bytes are uploaded in parts of `part_size`. `expire_urls` ends all presigned URLs of uploads; with
-    `renews_urls` False, the API signs no new ones, like earlier versions.
+    bytes are uploaded in parts of `part_size`. `expire_urls` ends all presigned URLs of uploads; with `renews_urls`
+    False, the API signs no new ones, like earlier versions. `identity`: requests must be signed with these credentials
+    instead of having the key.
     """
 
     endpoint: str = ""
@@ -141,6 +146,7 @@ class ApiServer:
     expiry: Response = field(default_factory=lambda: create_store_error_response(403, "AccessDenied"))
     signed: int = 0
     expired: int = 0
+    identity: Identity | None = None
     archives: list[bytes] = field(default_factory=list)
     parts: dict[int, bytes] = field(default_factory=dict)
     upload_size: int = 0
@@ -200,7 +206,10 @@ class ApiServer:
             with self._lock:
                 return self._respond_store(request)
         route = request.path.removeprefix("/stage/v1")
-        if request.headers.get("x-api-key") != KEY:
+        if self.identity is not None:
+            if rejection := self._verify(request, self.identity):
+                return create_problem_response(403, *rejection)
+        elif request.headers.get("x-api-key") != KEY:
             return Response(403, b'{"message":"Forbidden"}', {"Content-Type": "application/json"})
         with self._lock:
             if route.startswith("/keys"):
@@ -208,6 +217,21 @@ class ApiServer:
             if request.method == "POST":
                 return self._respond_once(request, route)
             return self._respond_route(request, route)
+
+    def _verify(self, request: Request, identity: Identity) -> tuple[str, str] | None:
+        if "authorization" not in request.headers:
+            return "not-signed", "Unsigned request"
+        reason = verify(
+            request.method,
+            request.target,
+            request.headers,
+            request.body,
+            identity,
+            region="eu-west-1",
+            service="execute-api",
+            now=datetime.now(UTC),
+        )
+        return ("invalid-signature", f"Invalid signature: {reason}") if reason else None
 
     def _respond_once(self, request: Request, route: str) -> Response:
         key = request.headers["idempotency-key"]
@@ -379,7 +403,7 @@ class _Handler(BaseHTTPRequestHandler):
         query = {name: values[-1] for name, values in parse_qs(target.query).items()}
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self.rfile.read(int(headers.get("content-length", 0)))
-        request = Request(self.command, unquote(target.path), query, headers, body)
+        request = Request(self.command, unquote(target.path), query, headers, body, self.path)
         self.served.requests.append(request)
         fault = self.served.take_fault(request)
         kind = fault.kind if fault else None

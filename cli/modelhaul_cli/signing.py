@@ -1,6 +1,6 @@
 """Signatures of requests to an API with AuthMode=IAM: Signature Version 4, by botocore.
 
-botocore is optional (`pip install '.[iam]'`), because it has as many bytes as all other dependencies together.
+botocore is optional (`pip install '.[iam]'`), because it is larger than all other dependencies together.
 """
 
 import re

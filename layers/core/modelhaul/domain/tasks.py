@@ -1,13 +1,16 @@
 """Tasks: the progress of an accepted request from PENDING to DONE or FAILED."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from modelhaul.domain.archives import Archive, SkippedDirectory
 from modelhaul.domain.errors import REJECTED_CONTENT
 from modelhaul.domain.models import Source
 from modelhaul.domain.selection import WHOLE, Selection
+
+# S3 deletes the parts of an unfinished upload after four days.
+UPLOAD_LIFE = timedelta(days=3)
 
 
 class TaskStatus(StrEnum):
@@ -132,6 +135,11 @@ class Task:
     @property
     def status(self) -> TaskStatus:
         return self.stage.status
+
+    @property
+    def upload_until(self) -> datetime:
+        """Until when a task at the stage UPLOADING waits for its archive."""
+        return self.created_at + UPLOAD_LIFE
 
     @property
     def is_content_rejected(self) -> bool:

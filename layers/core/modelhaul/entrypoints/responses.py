@@ -11,7 +11,6 @@ from modelhaul.catalog.presentation import format_time
 from modelhaul.domain.archives import UploadTicket
 from modelhaul.domain.tasks import Task
 from modelhaul.entrypoints.problems import locate_task
-from modelhaul.imports.accept import find_upload_end
 
 
 def accept_task(task: Task) -> Response[str]:
@@ -59,7 +58,7 @@ def _present_upload(task: Task, ticket: UploadTicket) -> dict[str, Any]:
     return {
         "task_id": task.id,
         "expires_at": format_time(ticket.expires_at),
-        "upload_until": format_time(find_upload_end(task)),
+        "upload_until": format_time(task.upload_until),
         "upload": upload,
     }
 

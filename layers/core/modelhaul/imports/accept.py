@@ -3,7 +3,7 @@
 import logging
 import uuid
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 from modelhaul.archives.models import inspect_archive
@@ -26,14 +26,7 @@ from modelhaul.ports.tasks import TaskRepository
 
 logger = logging.getLogger(__name__)
 
-# Seconds that a task waits for its upload. S3 deletes the parts of an unfinished upload after four days.
-UPLOAD_SECONDS = 3 * 86_400.0
 _DROP_NAMESPACE = uuid.UUID("0d7a54c1-8f0c-5d13-9a55-1b7f3a0c9e42")
-
-
-def find_upload_end(task: Task) -> datetime:
-    """Return until when a task waits for its upload."""
-    return task.created_at + timedelta(seconds=UPLOAD_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +130,7 @@ class ArchiveAcceptor:
         if found is not None:
             size, etag = found
             return self.tasks.record_arrival(task.id, size=size, etag=etag, check_at=self.clock() + CHECK_AFTER)
-        if self.clock() >= find_upload_end(task).timestamp():
+        if self.clock() >= task.upload_until.timestamp():
             raise UploadExpiredError("The archive was not uploaded within three days.")
         return None
 

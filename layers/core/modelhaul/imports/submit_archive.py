@@ -22,8 +22,7 @@ from modelhaul.domain.errors import (
 from modelhaul.domain.keys import POSTED, UPLOADED
 from modelhaul.domain.models import Source
 from modelhaul.domain.names import check_model_name
-from modelhaul.domain.tasks import Stage, Task, describe_missing_task
-from modelhaul.imports.accept import UPLOAD_SECONDS, find_upload_end
+from modelhaul.domain.tasks import UPLOAD_LIFE, Stage, Task, describe_missing_task
 from modelhaul.imports.dispatch import CHECK_AFTER
 from modelhaul.imports.submit import request_plan
 from modelhaul.ports.archive_store import ArchiveStore
@@ -145,7 +144,7 @@ class ArchiveSubmitter:
             created_at=moment,
             updated_at=moment,
             stage=Stage.UPLOADING,
-            check_at=now + UPLOAD_SECONDS + CHECK_AFTER,
+            check_at=now + UPLOAD_LIFE.total_seconds() + CHECK_AFTER,
             archive=archive,
             submitted_by=submitted_by,
         )
@@ -166,7 +165,7 @@ class ArchiveSubmitter:
             raise TaskNotFoundError(describe_missing_task(task_id))
         if task.archive is None or task.stage is not Stage.UPLOADING:
             raise UploadNotOpenError(f"Task {task_id} does not wait for an upload. Its stage is {task.stage}.")
-        left = find_upload_end(task).timestamp() - self.clock()
+        left = task.upload_until.timestamp() - self.clock()
         if left < 1:
             raise UploadNotOpenError(f"Task {task_id} no longer waits for its upload, which took too long.")
         count = task.archive.count_parts()

@@ -28,7 +28,7 @@ from modelhaul.catalog.presentation import (
     summarize_gate,
 )
 from modelhaul.domain import errors
-from modelhaul.domain.archives import Archive, UploadTicket
+from modelhaul.domain.archives import Archive, UploadPart, UploadTicket
 from modelhaul.domain.claims import check_claimable
 from modelhaul.domain.findings import FileInspection, FileVerdict
 from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
@@ -40,13 +40,14 @@ from modelhaul.entrypoints.api import UNSTORED
 from modelhaul.entrypoints.forms import read_upload_form
 from modelhaul.entrypoints.problems import create_error_response, create_invalid_response
 from modelhaul.entrypoints.read_keys import present_created_key, present_key
-from modelhaul.entrypoints.responses import accept_models, accept_task, accept_upload
+from modelhaul.entrypoints.responses import accept_models, accept_task, accept_upload, renew_upload
 from modelhaul.imports.submit_archive import check_file_name
 from modelhaul_sources import github_api, huggingface_api
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.http_client import create_retryable_error
 from openapi.gateway import PROBLEMS as GATEWAY_PROBLEMS
 
+CALLER = "api-key:k1l2m3n4o5"
 BUCKET = "modelhaul-modelsbucket-1a2b3c4d5e6f"
 CREATED = datetime(2025, 6, 22, 12, 0, 0, tzinfo=UTC)
 ENDED = CREATED + timedelta(seconds=41)
@@ -57,13 +58,23 @@ FAILED_TASK_ID = "0b9a4e0e-6a0f-4f53-9c0e-0d3b6f1f2a77"
 COMMIT = "86b5e0934494bd15c9632b12f734a8a67f723594"
 WEIGHTS = 440_449_768
 OTHERS = 700_000
+PART_SIZE = 16 * 1024 * 1024
 
 _BERT = ResolvedModel(Source.HUGGINGFACE, "google-bert/bert-base-uncased", "main", COMMIT)
 _FLAGS = ("chat-template: tokenizer_config.json",)
 _FILES = (FileInspection("config.json", "0" * 64, "json", FileVerdict.CLEAN),)
 _CLEAN = GateReport(GateVerdict.CLEAN, flags=_FLAGS, second_opinion=SecondOpinion.CLEAN, files=_FILES)
 HUB_MODEL = Model(
-    _BERT.model_id, _BERT, ModelStatus.READY, TASK_ID, CREATED, ENDED, files=5, size=WEIGHTS + OTHERS, gate=_CLEAN
+    _BERT.model_id,
+    _BERT,
+    ModelStatus.READY,
+    TASK_ID,
+    CREATED,
+    ENDED,
+    files=5,
+    size=WEIGHTS + OTHERS,
+    gate=_CLEAN,
+    submitted_by=CALLER,
 )
 _ZIPPED = ResolvedModel(Source.LOCAL, "my-model", ARCHIVE_TASK_ID, ARCHIVE_TASK_ID)
 ARCHIVE_MODEL = Model(
@@ -81,6 +92,7 @@ RUNNING = Task(
     transfer_began_at=CREATED + timedelta(seconds=1),
     bytes_counted_at=CREATED + timedelta(seconds=5),
     commit=COMMIT,
+    submitted_by=CALLER,
 )
 SHOWN = CREATED + timedelta(seconds=7)
 _UNAVAILABLE = errors.SourceUnavailableError("https://huggingface.co/OWNER/MODEL responded with status 503.")
@@ -119,6 +131,7 @@ KEY_RECORD = ReadKey(
     CREATED,
     CREATED + timedelta(days=365),
     date(2025, 6, 23),
+    CALLER,
 )
 HUB_URL = "https://API_ID.execute-api.REGION.amazonaws.com/hf"
 CURSOR = "MjAyNS0wNi0yMlQxMjowMDowMC4wMDAwMDArMDAwMCA1ZjBjM2I1My03ZjViLTRhMGUtOWQyYS0wZDhiMWU2ZjRjMTE"
@@ -171,6 +184,13 @@ AWAITED = replace(
 def _show_upload() -> Any:
     ticket = UploadTicket(CREATED + timedelta(hours=12), put_url="https://BUCKET.s3.amazonaws.com/uploads/…?X-Amz-…")
     return json.loads(accept_upload(AWAITED, ticket).body or "")
+
+
+def _show_renewal() -> Any:
+    url = f"https://BUCKET.s3.amazonaws.com/uploads/{ARCHIVE_TASK_ID}.zip?uploadId=…&X-Amz-…"
+    part = UploadPart(3, url, 2 * PART_SIZE, 3 * PART_SIZE)
+    ticket = UploadTicket(CREATED + timedelta(hours=20), parts=(part,), complete_url=url, abort_url=url)
+    return json.loads(renew_upload(AWAITED, ticket).body or "")
 
 
 def show_problem(error: errors.ModelhaulError) -> Any:
@@ -245,6 +265,7 @@ _PROBLEMS: tuple[errors.ModelhaulError, ...] = (
     errors.RevisionNotFoundError(f"Revision 'v2' of {_BERT.name} not found."),
     errors.ModelFileNotFoundError(f"File 'Config.json' not found in {_BERT.name}."),
     errors.TaskEndedError(f"Task {TASK_ID} has already ended."),
+    errors.UploadNotOpenError(f"Task {ARCHIVE_TASK_ID} does not wait for an upload. Its stage is INSPECTING."),
     errors.KeyNotFoundError(f"Key {KEY_RECORD.key_id} not found."),
     errors.AccessRequiredError(
         "meta-llama/Llama-3.1-8B is gated.",
@@ -298,6 +319,16 @@ EXAMPLES: dict[str, Example] = {
         {"file_name": "models.zip", "size": 50_000_000, "model_name": "my-model"},
         headers=accept_models(AWAITED).headers,
         problems=(_catch(check_file_name, "models.rar"),),
+    ),
+    "POST /upload/tasks/{task_id}/urls": Example(
+        {_OK: _show_renewal()},
+        {"parts": [3]},
+        path={"task_id": ARCHIVE_TASK_ID},
+        problems=(
+            errors.InvalidReferenceError(
+                "Part 13 does not exist. The number of parts of this upload is 12.", part="parts"
+            ),
+        ),
     ),
     "GET /upload/tasks": Example(
         {_OK: {"tasks": [present_task(task, now=SHOWN) for task in (WAITING, FAILED, RUNNING)], "cursor": CURSOR}}

@@ -157,6 +157,11 @@ class TaskSummary(ResponseBody):
     waiting: TaskWaiting | SkipJsonSchema[None] = None
     commit: str | SkipJsonSchema[None] = None
     """The commit of the revision when the import was accepted. Absent for an archive."""
+    submitted_by: str | SkipJsonSchema[None] = Field(default=None, examples=["api-key:a1b2c3d4e5"])
+    """Who submitted the import: an API key (`api-key:ID`), the ARN of an IAM principal, a read key (`read-key:ID`), or
+    the account or service that copied an archive into the incoming bucket (`aws-account:ID`, `aws-service:NAME`)."""
+    cancelled_by: str | SkipJsonSchema[None] = None
+    """Who cancelled the import."""
     selection: Selection | SkipJsonSchema[None] = None
     error_msg: str | SkipJsonSchema[None] = None
     """What happened, if the task is FAILED."""
@@ -244,6 +249,8 @@ class ModelRecord(ResponseBody):
     gate: GateReport | SkipJsonSchema[None] = None
     last_read_on: date | SkipJsonSchema[None] = None
     """Last day (UTC) on which a client of the Hub read API read the model. Absent if there was none."""
+    submitted_by: str | SkipJsonSchema[None] = None
+    """Who submitted the import, as in the task."""
     error: ModelFailure | SkipJsonSchema[None] = None
     """Why the import failed, if the model is FAILED."""
 
@@ -317,6 +324,8 @@ class ReadKey(NewKey):
     expired: bool
     last_used_on: date | None
     """Day (UTC) of the last request with the key; null if there was none."""
+    created_by: str | SkipJsonSchema[None] = None
+    """Who created the key, such as `api-key:ID` or the ARN of an IAM principal."""
 
 
 class KeyList(ResponseBody):
@@ -349,7 +358,7 @@ class WholeUpload(ResponseBody):
 
 
 class PartsUpload(ResponseBody):
-    """Upload of an archive above 5 GB.
+    """Upload of an archive above 64 MB.
 
     Upload each part with PUT, then send the `complete` request with the ETags. Send `abort` to cancel.
     """
@@ -362,7 +371,10 @@ class PartsUpload(ResponseBody):
 class Upload(ResponseBody):
     task_id: str
     expires_at: datetime
-    """When the presigned URLs expire."""
+    """When the presigned URLs expire at the latest. They expire earlier if the credentials that signed them do.
+    `POST /v1/upload/tasks/{task_id}/urls` signs them again."""
+    upload_until: datetime
+    """Until when the task waits for the upload."""
     upload: WholeUpload | PartsUpload
 
 

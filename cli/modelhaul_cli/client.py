@@ -1,19 +1,21 @@
 """Client of the HTTP API."""
 
+import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import requests
 import urllib3
 
-from modelhaul_cli.configuration import Configuration
+from modelhaul_cli.configuration import INSTRUCTIONS, Configuration
 from modelhaul_cli.errors import ConflictError, NotFoundError
 from modelhaul_cli.http_session import TIMEOUT, open_session, translate_network_errors
 from modelhaul_cli.problems import create_error, create_unexpected_response_error
 from modelhaul_cli.retries import iterate_attempts
+from modelhaul_cli.signing import open_signer
 
 type Json = dict[str, Any]
 
@@ -32,7 +34,10 @@ class ApiClient:
         self._url = configuration.url
         self._report = report
         self._session = open_session(configuration.url)
-        self._session.headers["x-api-key"] = configuration.key
+        if configuration.key:
+            self._session.headers["x-api-key"] = configuration.key
+        else:
+            self._session.auth = open_signer(configuration.url, os.environ, INSTRUCTIONS)
 
     def submit(self, source: str, body: Json) -> str:
         """Submit an import and return the task ID. `source` is the last segment of the route."""
@@ -53,6 +58,11 @@ class ApiClient:
         if model_name:
             body["model_name"] = model_name
         return self._read_json(self._post("upload/local", json=body))
+
+    def renew_upload(self, task_id: str, parts: Sequence[int]) -> Json:
+        """Sign the URLs of an upload again. Returns the same as `open_upload`, only with the parts of these numbers."""
+        route = f"upload/tasks/{quote(task_id, safe='')}/urls"
+        return self._read_json(self._post(route, json={"parts": list(parts)}))
 
     def read_task(self, task_id: str, *, patient: bool = False) -> Json:
         """Return a task. With `patient`, wait longer for a server that does not respond."""
@@ -138,6 +148,9 @@ class ApiClient:
 
     def _send(self, method: str, route: str, attempt_number: int = 1, **content: Any) -> requests.Response:
         """Send one request. Redirects are not followed, so that the API key is sent only to the API."""
+        if params := content.pop("params", None):
+            # requests would encode a space as a plus, which Signature Version 4 does not.
+            route = f"{route}?{urlencode(params, quote_via=quote)}"
         timeout = FIRST_TIMEOUT if attempt_number == 1 else TIMEOUT
         with translate_network_errors(f"the API at {self._url}"):
             response = self._session.request(

@@ -7,7 +7,8 @@ CommandError
 ├── AccessError          5    invalid API key, or the source requires an access grant
 ├── UnavailableError     6    the API, S3 or the network is unavailable
 │   ├── UnreachableError 6    no response
-│   └── ExpiredError     6    expired presigned URLs
+│   ├── ExpiredError     6    expired presigned URLs
+│   └── UploadLostError  6    the upload no longer exists in S3
 ├── ImportFailedError    1    the task ended FAILED (4 if the model already exists or is being imported)
 ├── ModelsFailedError    1    some models of an archive failed
 └── AbortedError         130  Ctrl-C, or a declined confirmation
@@ -106,6 +107,11 @@ class UnreachableError(UnavailableError):
 class ExpiredError(UnavailableError):
     def __init__(self, detail: str) -> None:
         super().__init__("The presigned URLs have expired", detail, transient=False)
+
+
+class UploadLostError(UnavailableError):
+    def __init__(self, detail: str) -> None:
+        super().__init__("The upload no longer exists", detail, transient=False)
 
 
 class ImportFailedError(CommandError):

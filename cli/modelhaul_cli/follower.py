@@ -122,6 +122,10 @@ def describe_result(model: Json) -> str:
     return f"{model['name']}: {where} ({model['model_id']})"
 
 
+# Labels and fields of a task that name a caller. API Gateway does not pass one for each request.
+_CALLERS = {"sent by": "submitted_by", "ended by": "cancelled_by"}
+
+
 def describe_task(task: Json) -> list[tuple[str, str]]:
     """Return labels and values for the human-readable status of a task."""
     progress = read_progress(task)
@@ -132,6 +136,7 @@ def describe_task(task: Json) -> list[tuple[str, str]]:
         ("status", f"{task['task_status']}, {progress.label}"),
         ("created", str(task["created_at"])),
         ("updated", str(task["updated_at"])),
+        *((label, str(task[key])) for label, key in _CALLERS.items() if key in task),
     ]
     if progress.total:
         reused = int((task.get("progress") or {}).get("bytes_reused") or 0)

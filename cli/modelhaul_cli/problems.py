@@ -14,6 +14,7 @@ from modelhaul_cli.errors import (
     UsageError,
 )
 from modelhaul_cli.remedies import CHECK_KEY, find_problem_remedy
+from modelhaul_cli.signing import is_signed
 
 _PREFIX = "urn:modelhaul:problem:"
 EXISTS, IN_PROGRESS = "model-exists", "import-in-progress"
@@ -42,8 +43,14 @@ _OPTIONS = {
 # Type of the problem that a stack with AuthMode=IAM returns for an unsigned request.
 _NOT_SIGNED = "not-signed"
 _IAM_REMEDY = """\
-modelhaul sends an API key and does not sign requests. For a stack with AuthMode=IAM, use curl --aws-sigv4 or an AWS SDK
-(docs/access.md), or deploy the stack with AuthMode=API_KEY."""
+The stack may have AuthMode=IAM, but modelhaul sent an API key. To sign requests with AWS credentials instead, unset
+MODELHAUL_API_KEY, or set MODELHAUL_AUTH=iam (docs/access.md)."""
+_KEY_REMEDY = """\
+modelhaul has signed the request with AWS credentials, because no API key is configured. If the stack has
+AuthMode=API_KEY, set MODELHAUL_API_KEY. If it has AuthMode=IAM, check that a policy of the caller allows
+execute-api:Invoke on this route (docs/access.md)."""
+# Problems of a signed request to an API that wants a key. "" is the problem of an API Gateway without problem details.
+_KEY_PROBLEMS = {"invalid-api-key", "unauthorized", ""}
 # A rejected archive is a failed import, whether the POST or the task reports it.
 _REJECTED_ARCHIVE = {"archive-refused", "no-model-in-archive"}
 # Retries cannot succeed until the configuration changes.
@@ -82,7 +89,9 @@ def create_error(response: requests.Response) -> CommandError:
         detail = f"The Modelhaul API has no route {describe_request(response)}."
     remedy = find_problem_remedy(problem_type, str(problem.get("remedy") or ""))
     retry_after = read_retry_after(response)
-    if problem_type == _NOT_SIGNED:
+    if is_signed(response.request) and problem_type in _KEY_PROBLEMS and status in _BY_STATUS:
+        return AccessError(title, "", remedy=_KEY_REMEDY, problem=problem)
+    if problem_type == _NOT_SIGNED and not is_signed(response.request):
         return AccessError(title, detail, remedy=_IAM_REMEDY, problem=problem)
     if status in _TRANSIENT or problem_type == _REQUEST_IN_PROGRESS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         transient = problem_type not in _PERMANENT and (status in _TRANSIENT or problem_type == _REQUEST_IN_PROGRESS)

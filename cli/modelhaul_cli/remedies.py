@@ -21,6 +21,10 @@ _PROBLEM_REMEDIES: Mapping[str, str] = {
     "task-ended": "`modelhaul status TASK_ID` shows the result. `modelhaul rm MODEL_ID` deletes an imported model.",
     "invalid-parameters": "Correct the values that the message names, and run the command again.",
     "invalid-api-key": CHECK_KEY,
+    "access-denied": "Ask an operator to allow execute-api:Invoke on this route in a policy of the caller. "
+    "`aws sts get-caller-identity` shows the caller.",
+    "expired-credentials": "Sign in again, for example with `aws sso login`, or set other credentials.",
+    "invalid-signature": "Check the clock of this computer, and that the API URL is the one of the stack outputs.",
     "unauthorized": CHECK_KEY,
     "invalid-json": _CHECK_VERSION,
     "invalid-form": _CHECK_VERSION,

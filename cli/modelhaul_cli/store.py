@@ -9,7 +9,14 @@ from typing import Any
 
 import requests
 
-from modelhaul_cli.errors import CommandError, ExpiredError, NotFoundError, UnavailableError, UsageError
+from modelhaul_cli.errors import (
+    CommandError,
+    ExpiredError,
+    NotFoundError,
+    UnavailableError,
+    UploadLostError,
+    UsageError,
+)
 from modelhaul_cli.http_session import BODY_TIMEOUT, TIMEOUT, open_session, translate_network_errors
 from modelhaul_cli.urls import check_url, is_loopback
 
@@ -18,7 +25,9 @@ _XML = {"Content-Type": "application/xml"}
 FILE_CHANGED_REMEDY = "Run the same command again when the file no longer changes."
 _ERROR_CODE = re.compile(r"<Code>([A-Za-z]{1,80})</Code>")
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html#ErrorCodeList
-_EXPIRED_CODES = {"AccessDenied", "ExpiredToken", "InvalidPart", "InvalidPartOrder", "NoSuchUpload", "RequestExpired"}
+# A wrong length is not among them: S3 then responds with 403 SignatureDoesNotMatch.
+_EXPIRED_CODES = {"AccessDenied", "ExpiredToken", "InvalidToken", "RequestExpired"}
+_LOST_CODES = {"InvalidPart", "InvalidPartOrder", "NoSuchUpload"}
 _TRANSIENT_CODES = {"InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown"}
 
 
@@ -73,7 +82,7 @@ class ObjectStore:
         self._local, self._remote = open_session("http://localhost"), open_session("https://s3.amazonaws.com")
 
     def put(self, url: str, body: FileSlice) -> str:
-        """Upload a body and return its ETag. Raises ExpiredError, UnavailableError, CommandError."""
+        """Upload a body and return its ETag. Raises ExpiredError, UploadLostError, UnavailableError, CommandError."""
         response = self._send("PUT", url, timeout=BODY_TIMEOUT, data=body)
         return response.headers.get("ETag", "")
 
@@ -129,9 +138,11 @@ class ObjectStore:
 def create_store_error(status: int, code: str) -> CommandError:
     """Return the error for an error response of S3 with this error code."""
     detail = f"S3 responded with {status} {code}".rstrip() + "."
+    if code in _LOST_CODES:
+        return UploadLostError(detail)
     if code in _TRANSIENT_CODES or (status >= HTTPStatus.INTERNAL_SERVER_ERROR and code not in _EXPIRED_CODES):
         return UnavailableError("S3 failed to process the request", detail)
-    if code in _EXPIRED_CODES or status == HTTPStatus.FORBIDDEN:
+    if code in _EXPIRED_CODES or (status == HTTPStatus.FORBIDDEN and not code):
         return ExpiredError(detail)
     if status == HTTPStatus.NOT_FOUND:
         return NotFoundError("Object not found in S3", detail)

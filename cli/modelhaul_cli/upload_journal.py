@@ -1,7 +1,7 @@
 """Journal of an archive upload, kept on disk so that a later run can resume an interrupted upload.
 
-A JSON Lines file: first the API response with the presigned URLs, then the ETag of each uploaded part. Lines are only
-appended, so that a crash can damage only the last line.
+A JSON Lines file: first the API response with the presigned URLs, then the ETag of each uploaded part, and a response
+with new URLs whenever they have expired. Lines are only appended, so that a crash can damage only the last line.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ from platformdirs import user_state_path
 
 from modelhaul_cli.errors import ConflictError
 
-# Presigned URLs expire after twelve hours.
-_RETENTION = 24 * 3600.0
+# A task waits three days for its upload.
+_RETENTION = 4 * 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +66,32 @@ class UploadJournal:
     def expires_at(self) -> datetime:
         return datetime.fromisoformat(self._ticket["expires_at"]).astimezone(UTC)
 
+    @property
+    def upload_until(self) -> datetime:
+        """Until when the task waits for the upload. Earlier versions of the API do not say it."""
+        until = self._ticket.get("upload_until") or self._ticket["expires_at"]
+        return datetime.fromisoformat(until).astimezone(UTC)
+
+    @property
+    def missing(self) -> list[int]:
+        """The numbers of the parts that are not uploaded; of a single PUT, 1."""
+        parts = self.upload.get("parts", [{"number": 1}])
+        return [part["number"] for part in parts if part["number"] not in self.etags]
+
     def start(self, ticket: dict[str, Any]) -> None:
         """Start a new upload. Replaces the previous content of the journal."""
         self.ticket, self.etags = ticket, {}
         self._path.unlink(missing_ok=True)
         self._append({"ticket": ticket})
+
+    def renew(self, ticket: dict[str, Any]) -> None:
+        """Replace the URLs by those of `ticket`. Parts that it does not have keep theirs, which are not needed."""
+        upload = ticket["upload"]
+        if "parts" in upload:
+            renewed = {part["number"]: part for part in upload["parts"]}
+            upload = {**upload, "parts": [renewed.get(part["number"], part) for part in self.upload["parts"]]}
+        self.ticket = {**ticket, "upload": upload}
+        self._append({"ticket": self.ticket})
 
     def add_part(self, number: int, etag: str) -> None:
         self.etags[number] = etag

@@ -13,7 +13,17 @@ from typing import Any
 
 from modelhaul_cli.client import ApiClient
 from modelhaul_cli.concurrency import run_concurrently
-from modelhaul_cli.errors import AbortedError, CommandError, ExpiredError, NotFoundError, UnavailableError, UsageError
+from modelhaul_cli.errors import (
+    AbortedError,
+    AccessError,
+    CommandError,
+    ConflictError,
+    ExpiredError,
+    NotFoundError,
+    UnavailableError,
+    UploadLostError,
+    UsageError,
+)
 from modelhaul_cli.follower import Follower
 from modelhaul_cli.output import Screen, format_size
 from modelhaul_cli.progress import ByteCounter, open_display
@@ -70,7 +80,7 @@ class ArchiveUploader:
             self._start(archive, journal)
         try:
             self._upload_bytes(archive, journal)
-        except ExpiredError as error:
+        except (ExpiredError, UploadLostError) as error:
             self._abandon(journal)
             if not resumed:
                 error.remedy = "Run the same command again to start a new upload."
@@ -95,8 +105,8 @@ class ArchiveUploader:
         journal.discard()
 
     def _is_resumable(self, journal: UploadJournal) -> bool:
-        """Return whether the upload of an earlier run is still open."""
-        if journal.expires_at <= datetime.now(UTC):
+        """Return whether the upload of an earlier run is still open. Its URLs may have expired."""
+        if journal.upload_until <= datetime.now(UTC):
             return False
         try:
             return bool(self.api.read_task(journal.task_id)["task_status"] != "FAILED")
@@ -107,18 +117,20 @@ class ArchiveUploader:
         return bool(self.api.read_task(task_id).get("stage") != "UPLOADING")
 
     def _upload_bytes(self, archive: Archive, journal: UploadJournal) -> None:
+        urls = UploadUrls(self.api, self.screen, journal)
         try:
+            urls.renew_if_old()
             if "parts" in journal.upload:
-                self._upload_parts(archive, journal)
+                self._upload_parts(archive, journal, urls)
             else:
-                self._upload_whole(archive, journal)
+                self._upload_whole(archive, urls)
         except KeyboardInterrupt:
             raise AbortedError(
                 "Upload interrupted",
                 f"{self._describe_next_run(journal)} To cancel the upload, run:\n  "
                 f"{self.follower.format_command('cancel', journal.task_id)}",
             ) from None
-        except ExpiredError:
+        except (ExpiredError, UploadLostError):
             raise
         except UnavailableError as error:
             error.remedy = self._describe_next_run(journal)
@@ -130,16 +142,16 @@ class ArchiveUploader:
             return "The upload is incomplete. To restart it from the beginning, run the same command again."
         return (
             f"{len(journal.etags)} of {len(journal.upload['parts'])} parts are uploaded. To resume, run the same "
-            f"command again before {journal.expires_at:%Y-%m-%d %H:%M} UTC."
+            f"command again before {journal.upload_until:%Y-%m-%d %H:%M} UTC."
         )
 
-    def _upload_whole(self, archive: Archive, journal: UploadJournal) -> None:
-        whole = {"number": 1, "url": journal.upload["url"], "start": 0, "end": archive.size}
-        with contextlib.closing(self._upload_concurrently(archive, [whole], lambda: "")) as uploaded:
+    def _upload_whole(self, archive: Archive, urls: "UploadUrls") -> None:
+        whole = {"number": 1, "start": 0, "end": archive.size}
+        with contextlib.closing(self._upload_concurrently(archive, [whole], urls, lambda: "")) as uploaded:
             for _ in uploaded:
                 pass
 
-    def _upload_parts(self, archive: Archive, journal: UploadJournal) -> None:
+    def _upload_parts(self, archive: Archive, journal: UploadJournal, urls: "UploadUrls") -> None:
         parts = journal.upload["parts"]
         missing = [part for part in parts if part["number"] not in journal.etags]
         if len(missing) < len(parts):
@@ -150,9 +162,9 @@ class ArchiveUploader:
         def describe() -> str:
             return f"{len(journal.etags)}/{len(parts)} parts"
 
-        with contextlib.closing(self._upload_concurrently(archive, missing, describe)) as uploaded:
+        with contextlib.closing(self._upload_concurrently(archive, missing, urls, describe)) as uploaded:
             for number, etag in uploaded:
-                journal.add_part(number, etag)
+                urls.add_part(number, etag)
         if archive.has_changed():
             self._abandon(journal)
             raise UsageError(
@@ -160,10 +172,10 @@ class ArchiveUploader:
                 f"{archive.path} was modified. Nothing was imported.",
                 remedy=FILE_CHANGED_REMEDY,
             )
-        self._complete(journal)
+        self._complete(journal, urls)
 
     def _upload_concurrently(
-        self, archive: Archive, parts: Sequence[dict[str, Any]], describe: Callable[[], str]
+        self, archive: Archive, parts: Sequence[dict[str, Any]], urls: "UploadUrls", describe: Callable[[], str]
     ) -> Generator[tuple[int, str]]:
         """Yield the number and ETag of each part as its upload completes."""
         completed = archive.size - sum(part["end"] - part["start"] for part in parts)
@@ -171,7 +183,10 @@ class ArchiveUploader:
         with open_display(self.screen) as display:
 
             def upload(part: dict[str, Any], stopped: threading.Event) -> tuple[int, str]:
-                return part["number"], self._upload_part(archive, part, counter, stopped)
+                def put(url: str) -> str:
+                    return self._put(archive, part, url, counter, stopped)
+
+                return part["number"], urls.use(lambda: urls.find_part(part["number"]), put)
 
             def show() -> None:
                 display.update(counter.read_state("uploading", describe()))
@@ -179,8 +194,8 @@ class ArchiveUploader:
             yield from run_concurrently(parts, upload, concurrency=self.concurrency, on_poll=show)
             show()
 
-    def _upload_part(
-        self, archive: Archive, part: dict[str, Any], counter: ByteCounter, stopped: threading.Event
+    def _put(
+        self, archive: Archive, part: dict[str, Any], url: str, counter: ByteCounter, stopped: threading.Event
     ) -> str:
         """Upload bytes `start` to `end` (exclusive) of the file to `url` and return the ETag."""
         outage = Outage()
@@ -193,21 +208,72 @@ class ArchiveUploader:
             body = FileSlice(archive.path, part["start"], part["end"], count=count, stopped=stopped)
             with attempt, contextlib.closing(body):
                 try:
-                    etag = self.store.put(part["url"], body)
+                    etag = self.store.put(url, body)
                 except BaseException:
                     counter.add(-body.sent)
                     raise
         return etag
 
-    def _complete(self, journal: UploadJournal) -> None:
-        try:
+    def _complete(self, journal: UploadJournal, urls: "UploadUrls") -> None:
+        def complete(url: str) -> None:
             for attempt in iterate_attempts(self.screen.print_status):
                 with attempt:
-                    self.store.complete(journal.upload["complete"]["url"], journal.etags)
-        except ExpiredError:
+                    self.store.complete(url, journal.etags)
+
+        try:
+            urls.use(lambda: str(journal.upload["complete"]["url"]), complete)
+        except (ExpiredError, UploadLostError):
             # An earlier attempt may have completed the upload, with its response lost.
             deadline = time.monotonic() + COMPLETION_TIMEOUT
             while not self._is_received(journal.task_id):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(1)
+
+
+class UploadUrls:
+    """The presigned URLs of an upload, which are signed again when they have expired. Thread-safe."""
+
+    def __init__(self, api: ApiClient, screen: Screen, journal: UploadJournal) -> None:
+        self._api = api
+        self._screen = screen
+        self._journal = journal
+        self._lock = threading.Lock()
+
+    def find_part(self, number: int) -> str:
+        upload = self._journal.upload
+        return str(upload["parts"][number - 1]["url"] if "parts" in upload else upload["url"])
+
+    def add_part(self, number: int, etag: str) -> None:
+        with self._lock:
+            self._journal.add_part(number, etag)
+
+    def renew_if_old(self) -> None:
+        """Sign the URLs again if they have expired since an earlier run. Raises ExpiredError, as `use` does."""
+        if self._journal.expires_at <= datetime.now(UTC):
+            self._renew(ExpiredError(f"They expired at {self._journal.expires_at:%Y-%m-%d %H:%M} UTC."))
+
+    def use[T](self, find: Callable[[], str], send: Callable[[str], T]) -> T:
+        """Return `send(find())`. If S3 rejects the URL as expired, send again with a new one.
+
+        Raises ExpiredError if S3 rejects the new URL too, or if the API signs none, and the errors of `send`.
+        """
+        with self._lock:
+            url = find()
+        try:
+            return send(url)
+        except ExpiredError as error:
+            with self._lock:
+                if find() == url:  # no other thread has renewed it
+                    self._renew(error)
+                url = find()
+            return send(url)
+
+    def _renew(self, expired: ExpiredError) -> None:
+        self._screen.print_status(f"{expired.title}. Requesting new ones.")
+        try:
+            ticket = self._api.renew_upload(self._journal.task_id, self._journal.missing)
+        except (AccessError, ConflictError, NotFoundError, UsageError):
+            # The upload has ended, or the API is of an earlier version that does not sign URLs again.
+            raise expired from None
+        self._journal.renew(ticket)

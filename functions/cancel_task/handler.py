@@ -7,6 +7,7 @@ from aws_lambda_powertools.event_handler import Response
 from modelhaul import wiring
 from modelhaul.domain.errors import TaskEndedError, TaskNotFoundError
 from modelhaul.entrypoints.api import create_app, create_handler
+from modelhaul.entrypoints.callers import read_caller
 from modelhaul.entrypoints.documents import describe_responses
 
 app = create_app()
@@ -25,5 +26,5 @@ wiring.build_early(wiring.create_finisher)
     ),
 )
 def cancel_task(task_id: str) -> Response[str]:
-    wiring.create_finisher().cancel(task_id)
+    wiring.create_finisher().cancel(task_id, cancelled_by=read_caller(app.current_event.raw_event))
     return Response(status_code=HTTPStatus.NO_CONTENT.value, body="")

@@ -7,6 +7,7 @@ from aws_lambda_powertools.event_handler import Response
 from modelhaul import wiring
 from modelhaul.domain.errors import ImportInProgressError, ModelNotFoundError
 from modelhaul.entrypoints.api import create_app, create_handler
+from modelhaul.entrypoints.callers import read_caller
 from modelhaul.entrypoints.documents import describe_responses
 
 app = create_app()
@@ -29,5 +30,9 @@ wiring.build_early(wiring.create_deleter)
 )
 def delete_model(model_id: str) -> Response[str]:
     context = app.lambda_context
-    is_deleted = wiring.create_deleter().delete_model(model_id, lambda: context.get_remaining_time_in_millis() / 1000)
+    is_deleted = wiring.create_deleter().delete_model(
+        model_id,
+        lambda: context.get_remaining_time_in_millis() / 1000,
+        deleted_by=read_caller(app.current_event.raw_event),
+    )
     return Response(status_code=(HTTPStatus.NO_CONTENT if is_deleted else HTTPStatus.ACCEPTED).value, body="")

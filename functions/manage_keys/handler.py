@@ -13,6 +13,7 @@ from modelhaul import wiring
 from modelhaul.domain import read_keys
 from modelhaul.domain.errors import InvalidIdempotencyKeyError, KeyNotFoundError
 from modelhaul.entrypoints.api import create_app, create_handler
+from modelhaul.entrypoints.callers import read_caller
 from modelhaul.entrypoints.documents import describe_responses
 from modelhaul.entrypoints.logs import create_logger
 from modelhaul.entrypoints.read_keys import KeyRequest, present_created_key, present_key
@@ -42,7 +43,9 @@ _KEY_ID = re.compile(r"[0-9a-f]{16}")
     ),
 )
 def create_key(request: Annotated[KeyRequest, Body()]) -> Response[str]:
-    key, record = read_keys.create_key(request.name, request.scopes, request.expires_at, datetime.now(UTC))
+    caller = read_caller(app.current_event.raw_event)
+    now = datetime.now(UTC)
+    key, record = read_keys.create_key(request.name, request.scopes, request.expires_at, now, created_by=caller)
     wiring.create_read_keys().add_key(record)
     create_logger().info("created read key", key_id=record.key_id)
     return Response(

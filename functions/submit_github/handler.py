@@ -10,6 +10,7 @@ from modelhaul import wiring
 from modelhaul.domain.errors import InvalidRepositoryError
 from modelhaul.domain.models import Source
 from modelhaul.entrypoints.api import create_app, create_handler
+from modelhaul.entrypoints.callers import read_caller
 from modelhaul.entrypoints.documents import IMPORTING, describe_import
 from modelhaul.entrypoints.responses import accept_task
 from modelhaul.entrypoints.submissions import HubImport
@@ -41,5 +42,11 @@ def submit_github(request: Annotated[GitHubImport, Body()]) -> Response[str]:
             part="owner",
         )
     name = f"{request.owner}/{request.repo_name}"
-    task = wiring.create_submitter().submit(Source.GITHUB, name, request.revision, request.selection)
+    task = wiring.create_submitter().submit(
+        Source.GITHUB,
+        name,
+        request.revision,
+        request.selection,
+        submitted_by=read_caller(app.current_event.raw_event),
+    )
     return accept_task(task)

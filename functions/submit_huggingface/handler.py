@@ -10,6 +10,7 @@ from modelhaul import wiring
 from modelhaul.domain.errors import InvalidReferenceError
 from modelhaul.domain.models import Source
 from modelhaul.entrypoints.api import create_app, create_handler
+from modelhaul.entrypoints.callers import read_caller
 from modelhaul.entrypoints.documents import IMPORTING, describe_import
 from modelhaul.entrypoints.responses import accept_task
 from modelhaul.entrypoints.submissions import HubImport
@@ -32,5 +33,11 @@ class HuggingFaceImport(HubImport):
     responses=describe_import(InvalidReferenceError),
 )
 def submit_huggingface(request: Annotated[HuggingFaceImport, Body()]) -> Response[str]:
-    task = wiring.create_submitter().submit(Source.HUGGINGFACE, request.model_tag, request.revision, request.selection)
+    task = wiring.create_submitter().submit(
+        Source.HUGGINGFACE,
+        request.model_tag,
+        request.revision,
+        request.selection,
+        submitted_by=read_caller(app.current_event.raw_event),
+    )
     return accept_task(task)

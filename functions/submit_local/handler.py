@@ -1,4 +1,4 @@
-"""POST /v1/upload/local"""
+"""POST /v1/upload/local and /v1/upload/tasks/{task_id}/urls"""
 
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -9,11 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from modelhaul import wiring
 from modelhaul.domain import errors
+from modelhaul.domain.archives import MAX_PARTS
 from modelhaul.entrypoints.api import create_app, create_handler
+from modelhaul.entrypoints.callers import read_caller
 from modelhaul.entrypoints.documents import IMPORTING, describe_responses
 from modelhaul.entrypoints.forms import read_upload_form
 from modelhaul.entrypoints.requests import read_body, read_form_type, read_json
-from modelhaul.entrypoints.responses import accept_models, accept_upload
+from modelhaul.entrypoints.responses import accept_models, accept_upload, renew_upload
 
 app = create_app()
 handler = create_handler(app, accepts_forms=True)
@@ -33,6 +35,18 @@ class LargeUpload(BaseModel):
         default=False,
         description="Upload the archive with one PUT, which `curl -T` can send. Allowed up to 5 GB. By default, "
         "archives above 64 MB are uploaded in parts.",
+    )
+
+
+class UploadRenewal(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    parts: list[Annotated[int, Field(ge=1)]] | None = Field(
+        default=None,
+        max_length=MAX_PARTS,
+        description="Numbers of the parts whose URLs to sign. Default: all parts. An empty list signs only the URLs "
+        "that complete and abort the upload.",
+        examples=[[3, 4, 7]],
     )
 
 
@@ -95,15 +109,43 @@ def choose_name(in_query: str | None, in_body: str | None) -> str | None:
     ),
 )
 def submit_local(model_name: Annotated[str | None, Query(min_length=1, max_length=300)] = None) -> Response[str]:
-    submitter = wiring.create_archive_submitter()
+    submitter, caller = wiring.create_archive_submitter(), read_caller(app.current_event.raw_event)
     form_type = read_form_type(app.current_event)
     if form_type is not None:
         form = read_upload_form(form_type, read_body(app.current_event))
         name = choose_name(model_name, form.model_name)
-        return accept_models(submitter.submit_archive(form.content, form.file_name, name))
+        return accept_models(submitter.submit_archive(form.content, form.file_name, name, submitted_by=caller))
     if read_body(app.current_event).startswith(_ARCHIVE_STARTS):
         raise errors.InvalidFormError("The body is a ZIP archive, not a form with an archive.")
     upload = read_json(LargeUpload, app.current_event)
     name = choose_name(model_name, upload.model_name)
-    task, ticket = submitter.open_upload(upload.file_name, upload.size, name, single_put=upload.single_put)
+    task, ticket = submitter.open_upload(
+        upload.file_name, upload.size, name, single_put=upload.single_put, submitted_by=caller
+    )
     return accept_upload(task, ticket)
+
+
+@app.post(
+    "/upload/tasks/<task_id>/urls",
+    summary="Sign the URLs of an upload again",
+    description="Presigned URLs expire with the credentials of the function that signed them, which may be before "
+    "`expires_at`: S3 then responds with 403 `AccessDenied` or 400 `ExpiredToken`. This route returns new URLs for the "
+    "parts that are still missing, as long as the task waits for its upload. Parts that were uploaded stay uploaded.",
+    tags=["Uploads"],
+    openapi_extensions={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": UploadRenewal.model_json_schema()}},
+        }
+    },
+    responses=describe_responses(
+        HTTPStatus.OK,
+        "The new URLs, in the form of the response that opened the upload.",
+        body="Upload",
+        problems=[errors.TaskNotFoundError, errors.UploadNotOpenError, errors.InvalidReferenceError],
+        has_json_body=True,
+    ),
+)
+def sign_upload(task_id: str) -> Response[str]:
+    renewal = read_json(UploadRenewal, app.current_event)
+    return renew_upload(*wiring.create_archive_submitter().renew_upload(task_id, renewal.parts))

@@ -194,7 +194,7 @@ def test_closed_upload_is_replaced_by_a_new_one(
     in_parts: ApiServer, command_line: CommandLine, archive: Path, gone: str
 ) -> None:
     if gone == "expired":
-        in_parts.expires_at = "2026-01-01T00:00:00Z"
+        in_parts.upload_until = "2026-01-01T00:00:00Z"
     fail_after_two_parts(in_parts, command_line, archive)
     if gone == "unknown":
         in_parts.tasks = {TASK_ID: [make_task()], "other": [make_task()]}
@@ -208,11 +208,12 @@ def test_closed_upload_is_replaced_by_a_new_one(
     assert in_parts.archives == [archive.read_bytes()]
 
 
-def test_resumed_upload_with_expired_urls_starts_a_new_upload(
+def test_resumed_upload_with_expired_urls_at_an_older_stack_starts_a_new_upload(
     in_parts: ApiServer, command_line: CommandLine, archive: Path
 ) -> None:
     fail_after_two_parts(in_parts, command_line, archive)
-    in_parts.faults = [Fault("PUT", "", response=create_store_error_response(403, "ExpiredToken"))]
+    in_parts.renews_urls = False
+    in_parts.expire_urls()
     outcome = command_line.run("zip", archive, "--parallel", "1", "--no-wait")
     assert outcome.code == 0, outcome.err
     assert list_sent_parts(in_parts) == [1, 2, 3, 3, 4, 5, 6]
@@ -221,12 +222,125 @@ def test_resumed_upload_with_expired_urls_starts_a_new_upload(
 
 
 def test_new_upload_with_invalid_urls_fails(in_parts: ApiServer, command_line: CommandLine, archive: Path) -> None:
-    in_parts.faults = [Fault("PUT", "", response=create_store_error_response(403, "AccessDenied"))]
+    in_parts.faults = [Fault("PUT", "", response=create_store_error_response(403, "AccessDenied"), times=2)]
     outcome = command_line.run("zip", archive, "--parallel", "1")
     assert outcome.code == 6
+    assert len(in_parts.find("POST", "/urls$")) == 1, "the new URL is rejected as well"
     assert "S3 responded with 403 AccessDenied." in outcome.err
     assert "Run the same command again to start a new upload." in outcome.err
     assert command_line.journal == ""
+
+
+# What S3 returns when a URL has expired, its credentials have, or somebody revoked them.
+EXPIRIES = [(403, "AccessDenied"), (400, "ExpiredToken"), (400, "InvalidToken"), (403, "RequestExpired")]
+
+
+@pytest.mark.parametrize(("status", "code"), EXPIRIES)
+def test_upload_goes_on_with_new_urls_when_the_first_have_expired(
+    in_parts: ApiServer, command_line: CommandLine, archive: Path, status: int, code: str
+) -> None:
+    in_parts.expiry = create_store_error_response(status, code)
+    hold = Fault("PUT", "", "hold", query={"partNumber": "3"})
+    in_parts.faults = [hold]
+    process = command_line.start("zip", archive, "--parallel", "1")
+    wait_until(lambda: command_line.journal.count('"number": 2, "etag"') == 1)
+    in_parts.expire_urls()
+    hold.released.set()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert in_parts.archives == [archive.read_bytes()]
+    assert list_sent_parts(in_parts) == [1, 2, 3, 3, 4, 5, 6]
+    (renewal,) = in_parts.find("POST", "/urls$")
+    assert renewal.json == {"parts": [3, 4, 5, 6]}
+    assert "The presigned URLs have expired. Requesting new ones." in err
+    assert in_parts.imports == 1
+    assert command_line.journal == ""
+
+
+def test_threads_renew_expired_urls_once(in_parts: ApiServer, command_line: CommandLine, archive: Path) -> None:
+    holds = [Fault("PUT", "", "hold", query={"partNumber": str(number)}) for number in range(1, 5)]
+    in_parts.faults = [*holds]
+    process = command_line.start("zip", archive, "--parallel", "4")
+    wait_until(lambda: len(in_parts.find("PUT", "")) == 4)
+    in_parts.expire_urls()
+    for hold in holds:
+        hold.released.set()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert len(in_parts.find("POST", "/urls$")) == 1
+    assert in_parts.archives == [archive.read_bytes()]
+
+
+def test_urls_may_expire_again_and_again(
+    in_parts: ApiServer, command_line: CommandLine, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_part = uploader.UploadUrls.add_part
+
+    def expire(urls: uploader.UploadUrls, number: int, etag: str) -> None:
+        add_part(urls, number, etag)
+        in_parts.expire_urls()
+
+    monkeypatch.setattr(uploader.UploadUrls, "add_part", expire)
+    outcome = command_line.run("zip", archive, "--parallel", "1")
+    assert outcome.code == 0, outcome.err
+    assert in_parts.archives == [archive.read_bytes()]
+    assert 2 <= len(in_parts.find("POST", "/urls$")) <= 6
+
+
+def test_completion_gets_a_new_url(in_parts: ApiServer, command_line: CommandLine, archive: Path) -> None:
+    in_parts.faults = [Fault("POST", "/store/", response=create_store_error_response(400, "ExpiredToken"))]
+    outcome = command_line.run("zip", archive)
+    assert outcome.code == 0, outcome.err
+    (renewal,) = in_parts.find("POST", "/urls$")
+    assert renewal.json == {"parts": []}
+    assert in_parts.archives == [archive.read_bytes()]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_next_run_continues_an_upload_whose_urls_have_expired(
+    in_parts: ApiServer, command_line: CommandLine, archive: Path, known: bool
+) -> None:
+    if known:
+        in_parts.expires_at = "2026-01-01T00:00:00Z"
+    fail_after_two_parts(in_parts, command_line, archive)
+    in_parts.requests.clear()
+    in_parts.expires_at = "2126-11-25T12:00:00Z"
+    in_parts.expire_urls()
+    outcome = command_line.run("zip", archive, "--parallel", "1")
+    assert outcome.code == 0, outcome.err
+    assert in_parts.archives == [archive.read_bytes()]
+    assert list_sent_parts(in_parts) == ([3, 4, 5, 6] if known else [3, 3, 4, 5, 6])
+    (renewal,) = in_parts.find("POST", "/urls$")
+    assert renewal.json == {"parts": [3, 4, 5, 6]}
+    assert in_parts.imports == 1
+
+
+def test_single_put_gets_a_new_url(api: ApiServer, command_line: CommandLine, archive: Path) -> None:
+    api.faults = [Fault("PUT", "", response=create_store_error_response(403, "AccessDenied"))]
+    outcome = command_line.run("zip", archive)
+    assert outcome.code == 0, outcome.err
+    assert api.archives == [archive.read_bytes()]
+    assert api.find("POST", "/urls$")[0].json == {"parts": [1]}
+
+
+def test_rejected_length_is_no_expiry(in_parts: ApiServer, command_line: CommandLine, archive: Path) -> None:
+    in_parts.faults = [Fault("PUT", "", response=create_store_error_response(403, "SignatureDoesNotMatch"))]
+    outcome = command_line.run("zip", archive, "--parallel", "1")
+    assert outcome.code == 1
+    assert "S3 rejected the request" in outcome.err
+    assert in_parts.find("POST", "/urls$") == []
+
+
+def test_api_that_is_unavailable_for_new_urls_keeps_the_upload(
+    in_parts: ApiServer, command_line: CommandLine, archive: Path
+) -> None:
+    fail_after_two_parts(in_parts, command_line, archive)
+    in_parts.expire_urls()
+    in_parts.faults = [Fault("POST", "/urls$", times=100)]
+    outcome = command_line.run("zip", archive, "--parallel", "1")
+    assert outcome.code == 6
+    assert "2 of 6 parts are uploaded. To resume" in outcome.err
+    assert len(command_line.journal.splitlines()) == 3
 
 
 def test_received_archive_is_not_uploaded_again(in_parts: ApiServer, command_line: CommandLine, archive: Path) -> None:

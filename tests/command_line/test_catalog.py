@@ -46,6 +46,14 @@ def test_models_are_listed(api: ApiServer, command_line: CommandLine) -> None:
     assert api.requests[0].query == {"name": "BERT", "source": "HUGGINGFACE", "limit": "20"}
 
 
+def test_model_shows_who_submitted_it(api: ApiServer, command_line: CommandLine) -> None:
+    api.add_model(FILES)
+    assert "submitter" not in command_line.run("show", MODEL_ID).out
+    api.add_model(FILES, submitted_by="read-key:0123456789abcdef")
+    assert "submitter read-key:0123456789abcdef\n" in command_line.run("show", MODEL_ID).out
+    assert command_line.run("show", MODEL_ID, "--json").json["submitted_by"] == "read-key:0123456789abcdef"
+
+
 def test_selection_is_shown_for_partial_models(api: ApiServer, command_line: CommandLine) -> None:
     selection = {"allow_patterns": ["*.json"], "ignore_patterns": ["onnx/*"], "weights": "safetensors"}
     api.add_model(FILES, selection=selection)

@@ -252,7 +252,7 @@ def test_required_signature_is_distinguished_from_a_wrong_key(
     outcome = command_line.run("ls")
     assert (outcome.code, outcome.out) == (5, "")
     assert "signed" in outcome.err
-    assert "does not sign requests. For a stack with AuthMode=IAM" in outcome.err
+    assert "unset\nMODELHAUL_API_KEY, or set MODELHAUL_AUTH=iam" in outcome.err
     assert "docs/access.md" in command_line.run("ls", "--json").json["error"]["remedy"]
 
 

@@ -125,6 +125,16 @@ def test_terminal_shows_the_wait_above_the_bar_once() -> None:
     assert re.search(r"next attempt in (3\d|40) s", output.getvalue())
 
 
+def test_status_shows_who_submitted_and_who_cancelled(api: ApiServer, command_line: CommandLine) -> None:
+    user = "arn:aws:sts::111122223333:assumed-role/importers/zoe"
+    api.tasks[TASK_ID] = [make_task("CANCELLED", submitted_by="api-key:k1l2m3n4o5", cancelled_by=user)]
+    shown = command_line.run("status", TASK_ID).out.splitlines()
+    assert [line for line in shown if "by  " in line or " by " in line] == [
+        "sent by  api-key:k1l2m3n4o5",
+        f"ended by {user}",
+    ]
+
+
 def test_status_of_an_ended_task_is_its_outcome(api: ApiServer, command_line: CommandLine) -> None:
     done = {**MODEL, "status": "READY", "location": "s3://models/a/"}
     deleted = {"model_id": "5", "status": "DELETED"}

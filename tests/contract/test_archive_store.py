@@ -1,6 +1,7 @@
 import hashlib
 import json
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import requests
 
 from modelhaul.adapters.archives import S3ArchiveStore
 from modelhaul.adapters.s3_client import create_s3_client
+from modelhaul.domain.archives import Archive, UploadTicket
 from modelhaul.domain.errors import ArchiveReplacedError, SourceUnavailableError, TransientError
 from modelhaul.ports.archive_store import ArchiveStore
 from modelhaul.ports.byte_streams import ByteStream
@@ -298,6 +300,68 @@ def test_parts_are_taken_and_completed(remote: S3ArchiveStore, client: "S3Client
     with remote.open_range(key, 0, len(body), etag=found[1]) as stream:
         assert read_on(stream) == body
     assert list_uploads(remote, client) == []
+
+
+def to_archive(key: str, size: int, ticket: UploadTicket) -> Archive:
+    """As the task of the upload has it."""
+    return Archive(key, "a.zip", None, size, upload_id=ticket.upload_id, part_size=ticket.part_size)
+
+
+@pytest.mark.parametrize("size", [1000, 64_000_001, 1000 * 16 * MIB + 1], ids=str)
+def test_an_upload_is_signed_again_as_it_was(store: ArchiveStore, clock: ManualClock, size: int) -> None:
+    opened = store.open_upload("uploads/1.zip", size, seconds=3600)
+    clock.now += 7200
+    renewed = store.renew_upload(to_archive("uploads/1.zip", size, opened), seconds=60)
+    assert renewed.expires_at == datetime.fromtimestamp(clock.now, UTC) + timedelta(minutes=1)
+    assert [(p.number, p.start, p.end) for p in renewed.parts] == [(p.number, p.start, p.end) for p in opened.parts]
+    assert (renewed.upload_id, renewed.part_size) == (opened.upload_id, opened.part_size)
+    assert (renewed.put_url is None) == (opened.put_url is None)
+    assert (renewed.complete_url is None) == (opened.complete_url is None)
+
+
+def test_only_the_parts_that_are_missing_are_signed_again(store: ArchiveStore) -> None:
+    opened = store.open_upload("uploads/1.zip", 100 * MIB, seconds=3600)
+    archive = to_archive("uploads/1.zip", 100 * MIB, opened)
+    assert [p.number for p in store.renew_upload(archive, seconds=60, parts=[7, 2, 2]).parts] == [2, 7]
+    assert store.renew_upload(archive, seconds=60, parts=[]).parts == ()
+    for number in (0, 8):
+        with pytest.raises(ValueError, match="no"):
+            store.renew_upload(archive, seconds=60, parts=[1, number])
+    with pytest.raises(ValueError, match="no"):
+        store.renew_upload(Archive("uploads/2.zip", "a.zip", None, 5), seconds=60, parts=[2])
+
+
+@keys
+def test_an_upload_whose_urls_expired_goes_on_with_new_ones(remote: S3ArchiveStore, backend: str, key: str) -> None:
+    if backend == "moto":
+        pytest.skip("moto does not check signatures")
+    body = BODY * 2
+    opened = remote.open_upload(key, len(body), seconds=1)
+    first, second = opened.parts
+    etags = {}
+    answer = requests.put(first.url, data=body[first.start : first.end], timeout=10)
+    deadline = time.monotonic() + 60
+    while requests.put(second.url, data=body[second.start : second.end], timeout=10).status_code != 403:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    # The first part may have been too late as well.
+    missing = [p.number for p in opened.parts if p.number != 1 or answer.status_code != 200]
+    if answer.status_code == 200:
+        etags[1] = answer.headers["ETag"]
+    renewed = remote.renew_upload(to_archive(key, len(body), opened), seconds=60, parts=missing)
+    for part in renewed.parts:
+        sent = requests.put(part.url, data=body[part.start : part.end], timeout=10)
+        assert sent.status_code == 200, sent.text
+        etags[part.number] = sent.headers["ETag"]
+    document = "".join(f"<Part><PartNumber>{n}</PartNumber><ETag>{e}</ETag></Part>" for n, e in sorted(etags.items()))
+    assert opened.complete_url
+    assert renewed.complete_url
+    document = f"<CompleteMultipartUpload>{document}</CompleteMultipartUpload>"
+    assert requests.post(opened.complete_url, data=document, timeout=10).status_code == 403
+    assert requests.post(renewed.complete_url, data=document, timeout=10).status_code == 200
+    found = remote.find_archive(key)
+    assert found is not None
+    assert found[0] == len(body)
 
 
 @pytest.mark.parametrize("sent", [5 * MIB - 1, 5 * MIB + 1])

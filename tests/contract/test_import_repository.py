@@ -92,6 +92,18 @@ class TestClaim:
             assert model.resolved.describe() in caught.value.detail
         assert read_model(database, part.model_id).resolved == part.resolved
 
+    def test_records_who_submitted_and_who_cancelled(self, database: Database) -> None:
+        model = replace(make_model(), submitted_by="api-key:one")
+        task = claim(database, model, submitted_by="api-key:one")
+        assert read_model(database, model.model_id).submitted_by == "api-key:one"
+        assert (read_task(database, task.id).submitted_by, read_task(database, task.id).cancelled_by) == (
+            "api-key:one",
+            None,
+        )
+        for caller in ("arn:aws:iam::111122223333:user/ops", "api-key:late"):
+            database.imports.fail_import(task.id, GATED, stage=Stage.CANCELLED, check_at=START, cancelled_by=caller)
+        assert read_task(database, task.id).cancelled_by == "arn:aws:iam::111122223333:user/ops"
+
     def test_takes_a_failed_model_over(self, database: Database) -> None:
         model = make_model()
         database.imports.fail_import(claim(database, model).id, GATED, check_at=START)

@@ -110,6 +110,17 @@ class TestDeletion:
         assert database.models.find_model(model.model_id) is None
         assert database.models.list_deleting(START + 1000, 10) == []
 
+    def test_records_who_deleted_the_model_first(self, database: Database) -> None:
+        model = make_ready(database, "org/m")
+        lease = database.models.lease_deletion
+        first = lease(model.model_id, owner="a", now=START, until=START + 60, deleted_by="api-key:first")
+        assert first is not None
+        assert first.deleted_by == "api-key:first"
+        for caller in ("api-key:second", None):
+            again = lease(model.model_id, owner="a", now=START, until=START + 60, deleted_by=caller)
+            assert again is not None
+            assert again.deleted_by == "api-key:first"
+
     def test_is_not_of_what_a_task_has_or_of_nothing(self, database: Database) -> None:
         importing, withdrawing = claim(database), claim(database)
         database.tasks.start_stage(withdrawing.id, Stage.PUBLISHING, check_at=START)

@@ -45,7 +45,10 @@ def make_key(name: str = "ci", *, age: float = 0, lifetime: float | None = None)
 
 
 def test_a_key_is_found_as_it_was_added(keys: ReadKeyRepository) -> None:
-    for key in (make_key("Jörg's laptop", lifetime=0.5), replace(make_key(), scopes=(Scope.READ,), last_used_on=DAY)):
+    for key in (
+        make_key("Jörg's laptop", lifetime=0.5),
+        replace(make_key(), scopes=(Scope.READ,), last_used_on=DAY, created_by="api-key:a"),
+    ):
         assert keys.find_key(key.key_id) is None
         keys.add_key(key)
         assert keys.find_key(key.key_id) == key

@@ -13,11 +13,13 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from tests.http_servers import run_server
+from tests.sigv4 import Identity, verify
 
 KEY = "the-key"
 READ_KEY = "hf_" + "k" * 40
@@ -56,6 +58,8 @@ class Request:
     query: dict[str, str]
     headers: dict[str, str]
     body: bytes
+    target: str
+    """Path and query as they were sent."""
 
     @property
     def json(self) -> dict[str, Any]:
@@ -118,7 +122,9 @@ def make_progress(done: int, total: int, **more: Any) -> dict[str, Any]:
 class ApiServer:
     """`tasks` holds the successive states of each task; the last one stays. `submit_responses` are the next responses
     to POSTs; without one, a POST starts TASK_ID. `imports` counts started imports. Archives of more than `max_put`
-    bytes are uploaded in parts of `part_size`.
+    bytes are uploaded in parts of `part_size`. `expire_urls` ends all presigned URLs of uploads; with `renews_urls`
+    False, the API signs no new ones, like earlier versions. `identity`: requests must be signed with these credentials
+    instead of having the key.
     """
 
     endpoint: str = ""
@@ -135,6 +141,12 @@ class ApiServer:
     max_put: int = 10**9
     part_size: int = 1_000_000
     expires_at: str = "2126-11-24T12:00:00Z"
+    upload_until: str = "2126-11-26T12:00:00Z"
+    renews_urls: bool = True
+    expiry: Response = field(default_factory=lambda: create_store_error_response(403, "AccessDenied"))
+    signed: int = 0
+    expired: int = 0
+    identity: Identity | None = None
     archives: list[bytes] = field(default_factory=list)
     parts: dict[int, bytes] = field(default_factory=dict)
     upload_size: int = 0
@@ -177,6 +189,10 @@ class ApiServer:
         self.models[MODEL_ID] = {**whole, "manifest": manifest} if inline else whole
         return record
 
+    def expire_urls(self) -> None:
+        with self._lock:
+            self.expired = self.signed
+
     def take_fault(self, request: Request) -> Fault | None:
         with self._lock:
             for fault in self.faults:
@@ -190,7 +206,10 @@ class ApiServer:
             with self._lock:
                 return self._respond_store(request)
         route = request.path.removeprefix("/stage/v1")
-        if request.headers.get("x-api-key") != KEY:
+        if self.identity is not None:
+            if rejection := self._verify(request, self.identity):
+                return create_problem_response(403, *rejection)
+        elif request.headers.get("x-api-key") != KEY:
             return Response(403, b'{"message":"Forbidden"}', {"Content-Type": "application/json"})
         with self._lock:
             if route.startswith("/keys"):
@@ -198,6 +217,21 @@ class ApiServer:
             if request.method == "POST":
                 return self._respond_once(request, route)
             return self._respond_route(request, route)
+
+    def _verify(self, request: Request, identity: Identity) -> tuple[str, str] | None:
+        if "authorization" not in request.headers:
+            return "not-signed", "Unsigned request"
+        reason = verify(
+            request.method,
+            request.target,
+            request.headers,
+            request.body,
+            identity,
+            region="eu-west-1",
+            service="execute-api",
+            now=datetime.now(UTC),
+        )
+        return ("invalid-signature", f"Invalid signature: {reason}") if reason else None
 
     def _respond_once(self, request: Request, route: str) -> Response:
         key = request.headers["idempotency-key"]
@@ -226,6 +260,8 @@ class ApiServer:
     def _respond_post(self, request: Request, route: str) -> Response:
         if self.submit_responses:
             return self.submit_responses.pop(0)
+        if route.endswith("/urls"):
+            return self._renew_upload(request, route.split("/")[3])
         self.imports += 1
         location = f"/v1/upload/tasks/{TASK_ID}"
         if route != "/upload/local":
@@ -239,7 +275,23 @@ class ApiServer:
         self.upload_size, self.parts = size, {}
         self.upload_id += 1
         self.tasks[TASK_ID] = [make_task("UPLOADING"), *self.tasks[TASK_ID]]
-        base = f"{self.endpoint}/store/upload-{self.upload_id}?X-Amz-Signature=secret"
+        return self._sign_upload()
+
+    def _renew_upload(self, request: Request, task_id: str) -> Response:
+        if not self.renews_urls:
+            return create_problem_response(404, "no-such-route", "Route not found")
+        if self.tasks[task_id][0]["stage"] != "UPLOADING":
+            return create_problem_response(409, "upload-not-open", "Task does not wait for an upload")
+        ticket = self._sign_upload()
+        if "parts" in ticket["upload"]:
+            wanted = request.json["parts"]
+            ticket["upload"]["parts"] = [part for part in ticket["upload"]["parts"] if part["number"] in wanted]
+        return create_json_response(200, ticket)
+
+    def _sign_upload(self) -> dict[str, Any]:
+        size = self.upload_size
+        self.signed += 1
+        base = f"{self.endpoint}/store/upload-{self.upload_id}?X-Amz-Signature=secret&signed={self.signed}"
         upload: dict[str, Any] = {"method": "PUT", "url": base}
         if size > self.max_put:
             starts = range(0, size, self.part_size)
@@ -257,7 +309,12 @@ class ApiServer:
                 "complete": {"method": "POST", "url": f"{base}&complete=1"},
                 "abort": {"method": "DELETE", "url": base},
             }
-        return {"task_id": TASK_ID, "expires_at": self.expires_at, "upload": upload}
+        return {
+            "task_id": TASK_ID,
+            "expires_at": self.expires_at,
+            "upload_until": self.upload_until,
+            "upload": upload,
+        }
 
     def _respond_route(self, request: Request, route: str) -> Response:  # noqa: PLR0911 - one case for each route
         match request.method, route.split("/")[1:]:
@@ -300,8 +357,9 @@ class ApiServer:
             return create_store_error_response(400, "InvalidArgument")
         if request.method == "GET":
             return self._respond_object(request, self.files.get(name))
-        if name != f"upload-{self.upload_id}":
-            return create_store_error_response(404, "NoSuchUpload")
+        if int(request.query["signed"]) <= self.expired or name != f"upload-{self.upload_id}":
+            is_known = name == f"upload-{self.upload_id}"
+            return self.expiry if is_known else create_store_error_response(404, "NoSuchUpload")
         if request.method == "POST":
             return self._complete(request)
         number = int(request.query.get("partNumber", "0"))
@@ -345,7 +403,7 @@ class _Handler(BaseHTTPRequestHandler):
         query = {name: values[-1] for name, values in parse_qs(target.query).items()}
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self.rfile.read(int(headers.get("content-length", 0)))
-        request = Request(self.command, unquote(target.path), query, headers, body)
+        request = Request(self.command, unquote(target.path), query, headers, body, self.path)
         self.served.requests.append(request)
         fault = self.served.take_fault(request)
         kind = fault.kind if fault else None

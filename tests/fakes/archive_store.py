@@ -3,12 +3,13 @@ import itertools
 import json
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from modelhaul.domain.archives import MAX_PUT_SIZE, UploadPart, UploadTicket
+from modelhaul.domain.archives import MAX_PUT_SIZE, Archive, UploadPart, UploadTicket
 from modelhaul.domain.errors import ArchiveReplacedError, SourceUnavailableError, UnexpectedResponseError
 from modelhaul.domain.objects import ObjectRange
 from modelhaul.ports.byte_streams import ByteStream
@@ -74,29 +75,39 @@ class InMemoryArchiveStore:
             self._archives.pop(key, None)
 
     def open_upload(self, key: str, size: int, *, seconds: float, single_put: bool = False) -> UploadTicket:
-        expires_at = datetime.fromtimestamp(self._clock() + seconds, UTC)
-        url = f"memory://{self.bucket}/{quote(key)}"
         if single_put and size > MAX_PUT_SIZE:
             raise ValueError(f"{size:,} bytes exceed one PUT.")
-        if single_put or size <= 64_000_000:
+        archive = Archive(key, "", None, size)
+        if not single_put and size > 64_000_000:
+            part_size = max(16 * _MIB, math.ceil(size / 1000 / _MIB) * _MIB)
+            if part_size > 5 * 1024 * _MIB:
+                raise ValueError(f"{size:,} bytes exceed 1,000 parts.")
+            with self._lock:
+                upload_id = next(self._upload_ids)
+                self._uploads[upload_id] = key
+            archive = replace(archive, upload_id=upload_id, part_size=part_size)
+        return self.renew_upload(archive, seconds=seconds)
+
+    def renew_upload(self, archive: Archive, *, seconds: float, parts: Collection[int] | None = None) -> UploadTicket:
+        expires_at = datetime.fromtimestamp(self._clock() + seconds, UTC)
+        url = f"memory://{self.bucket}/{quote(archive.key)}?expires={expires_at.timestamp():.0f}"
+        size, part_size, upload_id = archive.size or 0, archive.part_size, archive.upload_id
+        count = 1 if part_size is None else math.ceil(size / part_size)
+        if not set(parts or ()) <= set(range(1, count + 1)):
+            raise ValueError("there is no such part")
+        if part_size is None:
             return UploadTicket(expires_at, put_url=url)
-        part_size = max(16 * _MIB, math.ceil(size / 1000 / _MIB) * _MIB)
-        if part_size > 5 * 1024 * _MIB:
-            raise ValueError(f"{size:,} bytes exceed 1,000 parts.")
-        with self._lock:
-            upload_id = next(self._upload_ids)
-            self._uploads[upload_id] = key
+        numbers = range(1, count + 1) if parts is None else sorted(set(parts))
+        url = f"{url}&uploadId={upload_id}"
         return UploadTicket(
             expires_at,
             parts=tuple(
-                UploadPart(
-                    number, f"{url}?partNumber={number}&uploadId={upload_id}", start, min(start + part_size, size)
-                )
-                for number, start in enumerate(range(0, size, part_size), 1)
+                UploadPart(n, f"{url}&partNumber={n}", (n - 1) * part_size, min(n * part_size, size)) for n in numbers
             ),
-            complete_url=f"{url}?uploadId={upload_id}",
-            abort_url=f"{url}?uploadId={upload_id}",
+            complete_url=url,
+            abort_url=url,
             upload_id=upload_id,
+            part_size=part_size,
         )
 
     def abort_uploads(self, key: str) -> None:

@@ -243,7 +243,7 @@ class Deployment:
                 assert delivered <= most, "messages never end"
         return delivered
 
-    def sweep_until_quiet(self, *, most: int = 400) -> None:
+    def sweep_until_quiet(self, *, most: int = 1000) -> None:
         """Lets time pass, five minutes a sweep, until nothing is watched any more."""
         for _ in range(most):
             self.run()

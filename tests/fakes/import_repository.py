@@ -70,12 +70,13 @@ class InMemoryImportRepository(ImportRepository):
         stage: Stage = Stage.FAILED,
         check_at: float,
         failed: Mapping[str, ModelError] = MappingProxyType({}),
+        cancelled_by: str | None = None,
     ) -> bool:
         with self._tables.lock:
             task = self._tables.tasks.get(task_id)
             if task is None or task.status is not TaskStatus.PENDING:
                 return False
-            self._tables.write_task(task, stage=stage, error=error, check_at=check_at)
+            self._tables.write_task(task, stage=stage, error=error, check_at=check_at, cancelled_by=cancelled_by)
             status = ModelStatus.WITHDRAWING if task.stage is Stage.PUBLISHING else ModelStatus.FAILED
             shared = ModelError(error.type, error.detail, error.retryable, error.remedy)
             for model_id in task.model_ids:

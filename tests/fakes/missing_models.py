@@ -61,8 +61,16 @@ class RecordingMissingModels(MissingModels):
     calls: list[tuple[str, str, UpstreamRequest | None]] = field(default_factory=list)
 
     def request_import(
-        self, name: str, revision: str, *, model_id: str | None = None, upstream: UpstreamRequest | None = None
+        self,
+        name: str,
+        revision: str,
+        *,
+        model_id: str | None = None,
+        upstream: UpstreamRequest | None = None,
+        submitted_by: str | None = None,
     ) -> MissingModel:
         self.on_call()
         self.calls.append((name, revision, upstream))
-        return self.models.request_import(name, revision, model_id=model_id, upstream=upstream)
+        return self.models.request_import(
+            name, revision, model_id=model_id, upstream=upstream, submitted_by=submitted_by
+        )

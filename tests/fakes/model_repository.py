@@ -56,7 +56,9 @@ class InMemoryModelRepository(ModelRepository):
             page = fitting[:limit]
             return ModelPage(tuple(page), _rank(page[-1]) if len(fitting) > limit else None)
 
-    def lease_deletion(self, model_id: str, *, owner: str, now: float, until: float) -> Model | None:
+    def lease_deletion(
+        self, model_id: str, *, owner: str, now: float, until: float, deleted_by: str | None = None
+    ) -> Model | None:
         with self._tables.lock:
             model = self._tables.models.get(model_id)
             if model is None or model.status not in (ModelStatus.READY, ModelStatus.FAILED, ModelStatus.DELETING):
@@ -65,7 +67,8 @@ class InMemoryModelRepository(ModelRepository):
             if holder != owner and leased_until > now:
                 return None
             self._tables.deletions[model_id] = (owner, until)
-            self._tables.write_model(model_id, status=ModelStatus.DELETING)
+            first = model.deleted_by or deleted_by
+            self._tables.write_model(model_id, status=ModelStatus.DELETING, deleted_by=first)
             return self._tables.models[model_id]
 
     def remove_model(self, model_id: str, *, owner: str) -> None:

@@ -289,6 +289,16 @@ def post(archive: bytes, key: str, **query: str) -> tuple[Response, str]:
     return call_api("submit_local", make_event(sent.body, kind, key, **query)), kind
 
 
+def test_a_key_is_of_one_upload(deployment: Deployment) -> None:
+    tasks = [deployment.archive_submitter.open_upload("a.zip", 100, None)[0].id for _ in range(2)]
+
+    def renew(task_id: str) -> Response:
+        event = {**add_header(read_event("renew_upload"), "key-1"), "pathParameters": {"task_id": task_id}}
+        return call_api("submit_local", {**event, "path": f"/upload/tasks/{task_id}/urls"}, body={"parts": [1]})
+
+    assert [renew(task_id).body["task_id"] for task_id in (*tasks, *tasks)] == [*tasks, *tasks]
+
+
 def test_a_form_is_the_same_with_another_boundary(deployment: Deployment) -> None:
     archive = zip_models("")
     (first, one), (second, two) = post(archive, "a", model_name="m"), post(archive, "a", model_name="m")

@@ -297,6 +297,7 @@ class AuditedDeployment(Deployment):
         with self.auditor.act("SubmitLocalFunction"):
             task, _ = self.archive_submitter.open_upload("archive.zip", len(body), None)
             assert task.archive is not None
+            self.archive_submitter.renew_upload(task.id, None)
             # Its signature is submit_local's.
             self.s3.put_object(Bucket="incoming-bucket", Key=task.archive.key, Body=body)
         self.submitted.append(task.id)

@@ -158,6 +158,32 @@ def test_the_real_model_by_presigned_parts(stack: Stack, minilm: dict[str, bytes
     check_models(stack, task, deflated=minilm, stored=minilm)
 
 
+def test_an_upload_goes_on_with_urls_that_are_signed_again(
+    stack: Stack, minilm: dict[str, bytes], minilm_archive: bytes
+) -> None:
+    answer = open_upload(stack, file_name="minilm.zip", size=len(minilm_archive), model_name="renewed")
+    first, *others = answer.json()["upload"]["parts"]
+    address = f"{stack.state.api_url}{answer.headers['Location'].removeprefix('/v1')}/urls"
+    numbers = [part["number"] for part in others]
+    renewed = stack.http.post(address, json={"parts": numbers}, timeout=30)
+    assert renewed.status_code == 200, renewed.text
+    upload = renewed.json()["upload"]
+    assert [part["number"] for part in upload["parts"]] == numbers
+    etags = []
+    for part in (first, *upload["parts"]):
+        assert requests.put(part["url"], data=b"x", timeout=30).status_code == 403, "of another length"
+        sent = requests.put(part["url"], data=minilm_archive[part["start"] : part["end"]], timeout=120)
+        assert sent.ok, sent.text
+        etags.append((part["number"], sent.headers["ETag"]))
+    body = "".join(f"<Part><PartNumber>{n}</PartNumber><ETag>{etag}</ETag></Part>" for n, etag in etags)
+    body = f"<CompleteMultipartUpload>{body}</CompleteMultipartUpload>"
+    assert requests.post(upload["complete"]["url"], data=body, timeout=120).ok
+    task = stack.wait_for_end(answer.headers["Location"].rpartition("/")[2])
+    check_models(stack, task, deflated=minilm, stored=minilm)
+    late = stack.http.post(address, json={}, timeout=30)
+    assert (late.status_code, late.json()["type"]) == (409, "urn:modelhaul:problem:upload-not-open")
+
+
 def test_an_abandoned_upload_is_aborted(stack: Stack) -> None:
     answer = open_upload(stack, file_name="minilm.zip", size=5 * 1024**3 + 1)
     abort = answer.json()["upload"]["abort"]

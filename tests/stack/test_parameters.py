@@ -6,8 +6,13 @@ or private is imported, and who may read them.
 
 import json
 import os
+import re
+import subprocess
+import sys
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +23,7 @@ from botocore.credentials import Credentials
 
 from local.sources import SourceUrls
 from local.stack import CLIENT_CONFIG, CREDENTIALS, LocalStack, StackState, open_session
+from tests.archives.zipping import zip_files
 from tests.documented_dashboard import VALIDATOR as DASHBOARD
 from tests.stack.conftest import allow_batches, wait_until
 from tests.stack.test_permissions import (
@@ -28,9 +34,11 @@ from tests.stack.test_permissions import (
     list_physical_ids,
     open_clients,
 )
+from tests.template.transformed import ROOT as REPOSITORY
 from tests.template.transformed import apply_parameters, read_template, transform_template
 from tests.upstream.remote import RemoteUpstream
-from tests.upstream.repositories import GATED, GITHUB_PRIVATE, PRIVATE, READER_TOKEN
+from tests.upstream.repositories import GATED, GITHUB_PRIVATE, PRIVATE, READER_TOKEN, SMALL
+from tests.weights import wrap_weights
 
 # Its first test starts a stack.
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
@@ -212,6 +220,96 @@ def test_caller_may_do_what_a_policy_allows(iam_stack: IamStack) -> None:
     assert iam_stack.send(stranger, "GET", "/upload/tasks").status_code == 403
     assert iam_stack.send(reader, "GET", "/upload/tasks").status_code == 200
     assert iam_stack.send(reader, "POST", "/upload/huggingface", "{}").status_code == 403
+
+
+def read_policies() -> dict[str, dict[str, Any]]:
+    """The policies of docs/access.md by the name of their role."""
+    page = (REPOSITORY / "docs" / "access.md").read_text(encoding="utf-8")
+    found = re.findall(r"^(?:A|An) \*\*(\w+)\*\* .*?```json\n(.*?)```", page, re.MULTILINE | re.DOTALL)
+    return {name: json.loads(policy) for name, policy in found}
+
+
+@dataclass
+class SignedTerminal:
+    """The command line with the credentials of a new IAM user, who has a documented policy."""
+
+    stack: IamStack
+    caller: Credentials
+    folder: Path
+
+    def run(self, *arguments: str | Path, code: int = 0) -> Any:
+        """Return the last JSON document that the command prints."""
+        environment = {
+            "PATH": os.defpath,
+            "HOME": str(self.folder),
+            "PYTHONPATH": str(REPOSITORY / "cli"),
+            "MODELHAUL_API_URL": self.stack.url,
+            "AWS_ACCESS_KEY_ID": self.caller.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.caller.secret_key,
+            "AWS_REGION": self.stack.state.region,
+        }
+        command = [sys.executable, "-m", "modelhaul_cli", *map(str, arguments), "--json"]
+        ended = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert ended.returncode == code, ended.stdout + ended.stderr
+        documents = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
+        return documents[-1] if documents else json.loads(ended.stdout or "null")
+
+
+def open_terminal(stack: IamStack, policy: str, folder: Path) -> SignedTerminal:
+    text = json.dumps(read_policies()[policy])
+    for placeholder, value in (("REGION", stack.state.region), ("ACCOUNT", "000000000000"), ("API_ID", stack.api_id)):
+        text = text.replace(placeholder, value)
+    caller = stack.create_caller(policy, None)
+    open_client(stack.state, "iam").put_user_policy(UserName=policy, PolicyName="documented", PolicyDocument=text)
+    return SignedTerminal(stack, caller, folder)
+
+
+def test_command_line_signs_and_documented_policies_separate_callers(iam_stack: IamStack, tmp_path: Path) -> None:
+    submitter, reader, administrator = (
+        open_terminal(iam_stack, policy, tmp_path) for policy in ("submitter", "reader", "administrator")
+    )
+    user = "arn:aws:iam::000000000000:user"
+    task = submitter.run("hf", SMALL)
+    assert (task["task_status"], task["submitted_by"]) == ("DONE", f"{user}/submitter")
+    (model,) = task["models"]
+
+    archive = tmp_path / "signed models.zip"
+    files = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": wrap_weights(os.urandom(5_000_000))}
+    archive.write_bytes(zip_files({f"signed/{name}": body for name, body in files.items()}, zipfile.ZIP_STORED))
+    uploaded = submitter.run("zip", archive, "--name", "team/signed+ü")
+    assert (uploaded["task_status"], uploaded["submitted_by"]) == ("DONE", f"{user}/submitter")
+
+    listed = reader.run("ls", "--name", SMALL)["models"]
+    assert [(m["model_id"], m["submitted_by"]) for m in listed] == [(model["model_id"], f"{user}/submitter")]
+    assert reader.run("status", task["id"])["id"] == task["id"]
+    reader.run("get", model["model_id"], "--to", tmp_path / "files")
+    for command in (("hf", SMALL), ("rm", model["model_id"], "--yes"), ("keys", "ls"), ("cancel", task["id"])):
+        assert reader.run(*command, code=5)["error"]["exit_code"] == 5
+    for command in (("rm", model["model_id"], "--yes"), ("keys", "create", "x")):
+        submitter.run(*command, code=5)
+
+    key = administrator.run("keys", "create", "signed")
+    (found,) = [k for k in administrator.run("keys", "ls")["keys"] if k["key_id"] == key["key_id"]]
+    assert found["created_by"] == f"{user}/administrator"
+    administrator.run("rm", model["model_id"], "--yes")
+    assert {"model deleted": f"{user}/administrator"}.items() <= read_deletions(iam_stack, model["model_id"]).items()
+
+
+def read_deletions(stack: IamStack, model_id: str) -> dict[str, str]:
+    """Who deleted the model, by the message of the log line."""
+    group = f"/aws/lambda/{stack.state.stack_name}-delete-model"
+    found: dict[str, str] = {}
+
+    def is_logged() -> bool:
+        events = open_client(stack.state, "logs").filter_log_events(logGroupName=group)["events"]
+        lines = [json.loads(e["message"]) for e in events if e["message"].startswith("{")]
+        found.update({line["message"]: line["deleted_by"] for line in lines if line.get("model_id") == model_id})
+        return bool(found)
+
+    wait_until(is_logged, found)
+    return found
 
 
 def test_altered_request_is_refused(iam_stack: IamStack) -> None:

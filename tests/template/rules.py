@@ -47,8 +47,8 @@ ARCHIVES = {"incoming/*", "uploads/*", "posted/*"}
 INCOMING_LIFE = {"incoming/": 7, "uploads/": 7, "posted/": 7, "outcomes/": 90}
 """Days until an object expires, by key prefix."""
 
-MIN_UPLOAD_LIFE = 2
-"""Days. An upload in parts by presigned URLs may take twelve hours."""
+MIN_UPLOAD_LIFE = 4
+"""Days. An upload in parts by presigned URLs may take three days."""
 
 ARCHIVE_VARIABLES = {
     "ARCHIVE_MAX_ENTRIES": "ArchiveMaxEntries",
@@ -822,6 +822,52 @@ def check_tracing(template: Template) -> list[str]:
     return faults + [f"{name}: no tracing" for name, stage in stages if stage.get("TracingEnabled") is not True]
 
 
+# Stage and the log group of its requests, and what a line must have. Everything else of a request may contain a secret.
+_ACCESS_LOGS = {
+    "Apiv1Stage": ("ApiAccessLogGroup", {"identity.userArn", "identity.apiKeyId", "resourcePath"}),
+    "HubApihfStage": ("HubAccessLogGroup", {"authorizer.principalId", "path"}),
+}
+_LOGGED = {
+    "requestId",
+    "requestTime",
+    "identity.sourceIp",
+    "httpMethod",
+    "status",
+    "error.responseType",
+    "responseLength",
+    "responseLatency",
+    "integrationLatency",
+}
+
+
+def check_access_logs(template: Template) -> list[str]:
+    """Requests are logged only with ApiAccessLogs=on, because that requires a role of the account. The lines are JSON
+    objects, have the caller and contain no secrets.
+    """
+    faults = [
+        f"{stage}: logs requests by default"
+        for stage in _ACCESS_LOGS
+        if "AccessLogSetting" in apply_parameters(template)["Resources"][stage]["Properties"]
+    ]
+    logged = apply_parameters(template, ApiAccessLogs="on")
+    for stage, (group, own) in _ACCESS_LOGS.items():
+        setting = logged["Resources"][stage]["Properties"].get("AccessLogSetting", {})
+        text = setting.get("Format", "")
+        named = re.findall(r"\$context\.([A-Za-z.]+)", text)
+        if set(named) != _LOGGED | own or len(named) != len(set(named)):
+            faults.append(f"{stage}: logs {sorted(named)}")
+        if "\n" in text or not text or json.loads(text).keys() < {"request_id", "time", "status"}:
+            faults.append(f"{stage}: a line is not a JSON object")
+        if not setting.get("DestinationArn", {}).get("Fn::Sub", "").endswith(f":log-group:${{{group}}}"):
+            faults.append(f"{stage}: does not log to {group}")
+        if "RetentionInDays" not in logged["Resources"].get(group, {}).get("Properties", {}):
+            faults.append(f"{group}: no log group with a retention")
+    without = apply_parameters(template, ApiAccessLogs="on", HubAccess="OFF")["Resources"]
+    return faults + [
+        f"{name}: is left with HubAccess=OFF" for name in ("HubApihfStage", "HubAccessLogGroup") if name in without
+    ]
+
+
 # Pages for browsers, without data of the account.
 OPEN_PATHS = {"/openapi.json", "/docs", "/docs/{asset}"}
 MAX_OPEN_RATE = 10  # requests per second to a route that needs no key
@@ -1185,6 +1231,7 @@ RULES: tuple[Rule, ...] = (
     check_tables,
     check_retention,
     check_logs,
+    check_access_logs,
     check_tracing,
     check_callers,
     check_hub_callers,

@@ -360,7 +360,7 @@ def test_queries_look_where_the_lines_are(template: Template) -> None:
 
 def test_dashboard_queries_read_log_groups_that_always_exist() -> None:
     """A query that names a missing log group fails."""
-    template = apply_parameters(read_transformed(), HubAccess="OFF")
+    template = apply_parameters(read_transformed(), HubAccess="OFF", Documentation="off")
     every = {name for name, _ in list_resources(template, "AWS::Logs::LogGroup")}
     queries = list_queries(template)
     assert queries["Errors, crashes and timeouts by function"][0] == every

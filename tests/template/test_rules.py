@@ -85,6 +85,7 @@ PATHS = "Properties.Body.paths"
 HUB_ROUTE = f"{PATHS}./{{proxy+}}.get.Fn::If.1"
 READ_KEY = "Properties.Body.securityDefinitions.ReadKey"
 AUTHORIZER = f"{READ_KEY}.x-amazon-apigateway-authorizer"
+ACCESS_LOG = "Properties.AccessLogSetting.Fn::If"
 SCHEME = "Properties.Body.securityDefinitions.api_key"
 STREAM = "PublishEndsFunctionTasksStream"
 GATEWAY_ORIGIN = "gatewayresponse:header:Access-Control-Allow-Origin"
@@ -341,6 +342,14 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
         rules.check_logs,
         set_property("PlanImportFunction", "Properties.LoggingConfig.LogGroup", {"Ref": "SweepStaleLogGroup"}),
     ),
+    (rules.check_access_logs, set_property("Apiv1Stage", f"{ACCESS_LOG}.0", "HasHubApi")),
+    (rules.check_access_logs, set_property("Apiv1Stage", f"{ACCESS_LOG}.1.Format", '{"path": "$context.path"}')),
+    (
+        rules.check_access_logs,
+        set_property("HubApihfStage", f"{ACCESS_LOG}.1.DestinationArn.Fn::Sub", "arn:aws:s3:::x"),
+    ),
+    (rules.check_access_logs, drop_property("HubAccessLogGroup", "Properties.RetentionInDays")),
+    (rules.check_access_logs, set_property("HubAccessLogGroup", "Condition", "LogsRequests")),
     (rules.check_tracing, drop_property("SweepStaleFunction", "Properties.TracingConfig")),
     (rules.check_tracing, set_property("SweepStaleRole", "Properties.ManagedPolicyArns", [])),
     (rules.check_tracing, drop_property("Apiv1Stage", "Properties.TracingEnabled")),

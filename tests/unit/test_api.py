@@ -55,6 +55,7 @@ def call_route(name: str, event: dict[str, Any]) -> Response:
         "read_openapi": "read_docs",
         "read_asset": "read_docs",
         "submit_large_archive": "submit_local",
+        "renew_upload": "submit_local",
         "submit_partial": "submit_huggingface",
         "create_key": "manage_keys",
         "list_keys": "manage_keys",

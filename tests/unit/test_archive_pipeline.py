@@ -36,7 +36,7 @@ LARGE = {
     "model.safetensors": wrap_weights(hashlib.shake_256(b"w").digest(10_240_000)),
 }  # a large file of ten parts
 OTHER = {**SMALL, "model.safetensors": wrap_weights(b"other" * 100_000)}
-UPLOAD_SECONDS = 12 * 3600
+URL_SECONDS = 12 * 3600
 
 
 def make_archive(files: Mapping[str, bytes], *, stored: tuple[str, ...] = ()) -> bytes:
@@ -306,7 +306,7 @@ def test_an_upload_starts_its_task_when_it_arrives(lost_event: bool) -> None:
     archive = make_archive(place("a", SMALL))
     task, ticket = deployment.archive_submitter.open_upload("a.zip", len(archive), None)
     deployment.submitted.append(task.id)
-    assert ticket.expires_at.timestamp() == deployment.clock.now + UPLOAD_SECONDS
+    assert ticket.expires_at.timestamp() == deployment.clock.now + URL_SECONDS
     assert deployment.find_task(task.id).stage is Stage.UPLOADING
     key = f"uploads/{task.id}.zip"
     etag = deployment.archives.put_archive(key, archive)

@@ -218,7 +218,9 @@ def test_cancel(deployment: Deployment) -> None:
     task = deployment.submit("org/model")
     event = {**read_event("cancel_from_console"), "task_id": task.id}
     assert f"Task {task.id} is cancelled." in invoke("cancel_from_console", event)
-    assert deployment.find_task(task.id).stage is Stage.CANCELLED
+    cancelled = deployment.find_task(task.id)
+    assert (cancelled.stage, cancelled.cancelled_by) == (Stage.CANCELLED, "aws-account:123456789012")
+    assert "Cancelled by aws-account:123456789012" in read_text(parse(show(show="task", id=task.id)).css_first(".mh"))
     again = invoke("cancel_from_console", event)
     assert f"Task {task.id} has already ended." in again
     assert "The details of the task show its result." in again

@@ -56,6 +56,7 @@ REFUSALS = {
     errors.ModelFileNotFoundError,
     errors.TaskNotFoundError,
     errors.TaskEndedError,
+    errors.UploadNotOpenError,
     errors.KeyNotFoundError,
     errors.InvalidIdempotencyKeyError,
     errors.IdempotencyKeyReusedError,

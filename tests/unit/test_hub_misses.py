@@ -176,6 +176,16 @@ def test_a_request_starts_the_import_and_later_ones_tell_its_progress() -> None:
     assert len(setup.tasks) == 1
 
 
+def test_an_import_shows_the_read_key_that_started_it() -> None:
+    setup = Setup()
+    setup.send()
+    setup.deployment.run()
+    (task,) = setup.tasks
+    assert task.submitted_by == "read-key:k"
+    (model,) = setup.deployment.database.models.find_models(task.model_ids)
+    assert model.submitted_by == "read-key:k"
+
+
 def test_the_client_waits_as_long_as_the_transfer_needs_within_limits() -> None:
     setup = Setup()
     setup.send()

@@ -74,7 +74,7 @@ def test_a_key_is_created_and_shown_once(keys: InMemoryReadKeyRepository, log: i
         "expires_at": None,
     }
     assert list_keys() == {
-        "keys": [{**body, "expired": False, "last_used_on": None}],
+        "keys": [{**body, "expired": False, "last_used_on": None, "created_by": "api-key:k1l2m3n4o5"}],
         "hub_url": HUB_URL,
     }
     assert "created read key" in log.getvalue()

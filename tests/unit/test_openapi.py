@@ -170,7 +170,7 @@ def test_temporary_problems_have_retry_after(document: dict[str, Any]) -> None:
         assert "Retry-After" in operation["responses"]["429"]["headers"], route
         assert "Retry-After" in operation["responses"]["503"]["headers"], route
     submits = [operation for route, operation in list_operations(document).items() if route.startswith("POST /upload/")]
-    assert len(submits) == 3
+    assert len(submits) == 4
     assert all("Retry-After" in operation["responses"]["409"]["headers"] for operation in submits)
     assert "headers" not in document["paths"]["/upload/tasks/{task_id}"]["delete"]["responses"]["409"]
 

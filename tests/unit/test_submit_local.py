@@ -3,6 +3,7 @@
 import base64
 import json
 import zipfile
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -49,6 +50,123 @@ def make_event(body: bytes, content_type: str, **query: str) -> dict[str, Any]:
         "body": base64.b64encode(body).decode(),
         "isBase64Encoded": True,
     }
+
+
+def open_parts(size: int = 200_000_000) -> dict[str, Any]:
+    return call_api("submit_local", read_event("submit_large_archive"), body={"file_name": "a.zip", "size": size}).body
+
+
+def renew(task_id: str, body: object) -> Response:
+    event = {**read_event("renew_upload"), "pathParameters": {"task_id": task_id}}
+    return call_api("submit_local", {**event, "path": f"/upload/tasks/{task_id}/urls"}, body=body)
+
+
+def test_missing_parts_are_signed_again(deployment: Deployment) -> None:
+    opened = open_parts()
+    assert len(opened["upload"]["parts"]) == 12
+    deployment.clock.now += 3600
+    renewed = renew(opened["task_id"], {"parts": [12, 3]})
+    assert renewed.status == 200, renewed.text
+    old, new = opened["upload"], renewed.body["upload"]
+    assert [part["number"] for part in new["parts"]] == [3, 12]
+    for part in new["parts"]:
+        before = old["parts"][part["number"] - 1]
+        assert part == {**before, "url": part["url"]}
+        assert part["url"] != before["url"]
+    assert new["complete"]["url"] != old["complete"]["url"]
+    assert renewed.body["task_id"] == opened["task_id"]
+    assert renewed.body["upload_until"] == opened["upload_until"]
+    assert renewed.body["expires_at"] > opened["expires_at"]
+
+
+@pytest.mark.parametrize(("body", "count"), [({}, 12), ({"parts": None}, 12), ({"parts": []}, 0), ({"parts": [1]}, 1)])
+def test_all_parts_or_none_are_signed_again(deployment: Deployment, body: object, count: int) -> None:
+    upload = renew(open_parts()["task_id"], body).body["upload"]
+    assert len(upload["parts"]) == count
+    assert upload["complete"]["method"] == "POST"
+
+
+@pytest.mark.parametrize("body", [{}, {"parts": [1]}, {"parts": []}])
+def test_single_put_is_signed_again(deployment: Deployment, body: object) -> None:
+    opened = open_parts(1000)
+    deployment.clock.now += 3600
+    upload = renew(opened["task_id"], body).body["upload"]
+    assert (upload["method"], upload.keys()) == ("PUT", {"method", "url"})
+    assert upload["url"] != opened["upload"]["url"]
+
+
+def test_urls_never_outlive_the_upload(deployment: Deployment) -> None:
+    opened = open_parts()
+    until = datetime.fromisoformat(opened["upload_until"])
+    created = deployment.find_task(opened["task_id"]).created_at.replace(microsecond=0)
+    assert until - created == timedelta(days=3)
+    deployment.clock.now += 3 * 86_400 - 60
+    renewed = renew(opened["task_id"], {})
+    assert datetime.fromisoformat(renewed.body["expires_at"]) <= until
+    deployment.clock.now += 60
+    check_not_open(renew(opened["task_id"], {}), "took too long")
+
+
+def check_not_open(response: Response, text: str) -> None:
+    assert (response.status, response.body["type"]) == (409, "urn:modelhaul:problem:upload-not-open")
+    assert text in response.body["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind"),
+    [
+        ({"parts": [13]}, 422, "invalid-reference"),
+        ({"parts": [0]}, 422, "invalid-fields"),
+        ({"parts": [-1]}, 422, "invalid-fields"),
+        ({"parts": ["1"]}, 422, "invalid-fields"),
+        ({"parts": [1.0]}, 422, "invalid-fields"),
+        ({"parts": [True]}, 422, "invalid-fields"),
+        ({"parts": list(range(1, 1002))}, 422, "invalid-fields"),
+        ({"parts": 1}, 422, "invalid-fields"),
+        ({"part": [1]}, 422, "invalid-fields"),
+        ([1], 400, "invalid-json"),
+        ("x", 400, "invalid-json"),
+    ],
+)
+def test_invalid_parts_are_rejected(deployment: Deployment, body: object, status: int, kind: str) -> None:
+    response = renew(open_parts()["task_id"], body)
+    assert (response.status, response.body["type"]) == (status, f"urn:modelhaul:problem:{kind}")
+    if kind == "invalid-reference":
+        message = "Part 13 does not exist. The number of parts of this upload is 12."
+        assert response.body["fields"] == [{"field": "parts", "message": message}]
+
+
+def test_second_part_of_a_single_put_is_rejected(deployment: Deployment) -> None:
+    response = renew(open_parts(1000)["task_id"], {"parts": [2]})
+    assert (response.status, response.body["type"]) == (422, "urn:modelhaul:problem:invalid-reference")
+
+
+@pytest.mark.parametrize("content_type", ["multipart/form-data; boundary=x", "text/plain"])
+def test_a_form_renews_nothing(deployment: Deployment, content_type: str) -> None:
+    task_id = open_parts()["task_id"]
+    event = {**read_event("renew_upload"), "headers": {"content-type": content_type}, "multiValueHeaders": {}}
+    event |= {"path": f"/upload/tasks/{task_id}/urls", "pathParameters": {"task_id": task_id}}
+    response = call_api("submit_local", event, raw="--x--")
+    assert (response.status, response.body["type"]) == (400, "urn:modelhaul:problem:invalid-json")
+
+
+@pytest.mark.parametrize("task_id", ["unknown", "a b", "x" * 3000])
+def test_upload_of_an_unknown_task_is_not_signed(deployment: Deployment, task_id: str) -> None:
+    response = renew(task_id, {})
+    assert (response.status, response.body["type"]) == (404, "urn:modelhaul:problem:task-not-found")
+
+
+def test_upload_that_arrived_or_ended_is_not_signed(deployment: Deployment) -> None:
+    arrived, cancelled = open_parts()["task_id"], open_parts()["task_id"]
+    deployment.arrivals.record_arrival(f"uploads/{arrived}.zip", size=1, etag="e", event_id="1")
+    check_not_open(renew(arrived, {}), "INSPECTING")
+    deployment.finisher.cancel(cancelled)
+    check_not_open(renew(cancelled, {}), "CANCELLED")
+
+
+def test_task_without_an_upload_is_not_signed(deployment: Deployment) -> None:
+    task_id = post(make_archive("m")).headers["link"].partition(">")[0].rpartition("/")[2]
+    check_not_open(renew(task_id, {}), "PLANNING")
 
 
 def post_form(files: dict[str, Any], fields: dict[str, str] | None = None, **query: str) -> Response:

@@ -47,7 +47,7 @@ def print_model(screen: Screen, record: Json, manifest: Json) -> None:
     keys = ("model_id", "name", "hub_id", "source", "revision", "commit", "location")
     lines = [(key, record.get(key)) for key in keys]
     lines += [("selection", describe_selection(record)), ("created", record.get("created_at"))]
-    lines.append(("last read", record.get("last_read_on")))
+    lines += [("submitter", record.get("submitted_by")), ("last read", record.get("last_read_on"))]
     lines.append(("size", format_size(int(record.get("size") or 0))))
     for name, value in lines:
         if value:

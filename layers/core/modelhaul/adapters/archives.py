@@ -7,7 +7,7 @@ import math
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, cast
@@ -24,7 +24,7 @@ from modelhaul.adapters.s3_client import (
     translate,
     translate_errors,
 )
-from modelhaul.domain.archives import MAX_PUT_SIZE, UploadPart, UploadTicket
+from modelhaul.domain.archives import MAX_PARTS, MAX_PUT_SIZE, Archive, UploadPart, UploadTicket, list_parts
 from modelhaul.domain.errors import (
     ArchiveReplacedError,
     SourceUnavailableError,
@@ -45,7 +45,6 @@ logger = logging.getLogger(__name__)
 _MIB = 1024 * 1024
 _PARTS_ABOVE = 64_000_000  # bytes; an interrupted PUT restarts at the first byte
 _MIN_PART_SIZE = 16 * _MIB
-_MAX_PARTS = 1000
 _READ_SIZE = _MIB
 _MAX_REOPENS = 3
 _MAX_OUTCOME_ATTEMPTS = 5
@@ -98,44 +97,65 @@ class S3ArchiveStore:
         """Return presigned URLs to upload exactly `size` bytes.
 
         Content-Length is a signed header of each URL, so that S3 rejects any other number of bytes
-        (https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html). A URL expires earlier than
-        `seconds` if the credentials that signed it expire earlier.
+        (https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html).
 
         Raises ValueError if a single PUT or 1,000 parts of 5 GiB are not sufficient.
         """
-        expires_at = datetime.fromtimestamp(self._clock() + seconds, UTC)
-
-        def presign(operation: str, **parameters: object) -> str:
-            with translate_errors(operation):
-                return self._client.generate_presigned_url(
-                    operation, {"Bucket": self.bucket, "Key": key, **parameters}, ExpiresIn=math.floor(seconds)
-                )
-
         if single_put and size > MAX_PUT_SIZE:
             raise ValueError(f"{size:,} bytes exceed one PUT.")
         if single_put or size <= self._parts_above:
-            return UploadTicket(expires_at, put_url=presign("put_object", ContentLength=size))
-        part_size = max(self._min_part_size, math.ceil(size / _MAX_PARTS / _MIB) * _MIB)
+            return self._sign_put(key, size, seconds)
+        part_size = max(self._min_part_size, math.ceil(size / MAX_PARTS / _MIB) * _MIB)
         if part_size > MAX_PART_SIZE:
-            raise ValueError(f"{size:,} bytes exceed {_MAX_PARTS:,} parts.")
+            raise ValueError(f"{size:,} bytes exceed {MAX_PARTS:,} parts.")
         with translate_errors("CreateMultipartUpload"):
             upload_id = self._client.create_multipart_upload(Bucket=self.bucket, Key=key)["UploadId"]
-        spans = [(start, min(start + part_size, size)) for start in range(0, size, part_size)]
+        return self._sign_parts(key, list_parts(size, part_size), upload_id, part_size, seconds)
+
+    def renew_upload(self, archive: Archive, *, seconds: float, parts: Collection[int] | None = None) -> UploadTicket:
+        if archive.size is None:
+            raise ValueError(f"{archive.key} has no size.")
+        if archive.upload_id is None or archive.part_size is None:
+            if not set(parts or ()) <= {1}:
+                raise ValueError("a single PUT has no parts")
+            return self._sign_put(archive.key, archive.size, seconds)
+        spans = list_parts(archive.size, archive.part_size)
+        if parts is not None:
+            if unknown := set(parts) - spans.keys():
+                raise ValueError(f"there are no parts {sorted(unknown)[:10]}")
+            spans = {number: spans[number] for number in sorted(parts)}
+        return self._sign_parts(archive.key, spans, archive.upload_id, archive.part_size, seconds)
+
+    def _sign_put(self, key: str, size: int, seconds: float) -> UploadTicket:
+        url = self._presign("put_object", key, seconds, ContentLength=size)
+        return UploadTicket(self._find_expiry(seconds), put_url=url)
+
+    def _sign_parts(
+        self, key: str, spans: Mapping[int, tuple[int, int]], upload_id: str, part_size: int, seconds: float
+    ) -> UploadTicket:
+        def presign(operation: str, **parameters: object) -> str:
+            return self._presign(operation, key, seconds, UploadId=upload_id, **parameters)
+
         return UploadTicket(
-            expires_at,
+            self._find_expiry(seconds),
             parts=tuple(
-                UploadPart(
-                    number,
-                    presign("upload_part", UploadId=upload_id, PartNumber=number, ContentLength=end - start),
-                    start,
-                    end,
-                )
-                for number, (start, end) in enumerate(spans, 1)
+                UploadPart(number, presign("upload_part", PartNumber=number, ContentLength=end - start), start, end)
+                for number, (start, end) in spans.items()
             ),
-            complete_url=presign("complete_multipart_upload", UploadId=upload_id),
-            abort_url=presign("abort_multipart_upload", UploadId=upload_id),
+            complete_url=presign("complete_multipart_upload"),
+            abort_url=presign("abort_multipart_upload"),
             upload_id=upload_id,
+            part_size=part_size,
         )
+
+    def _presign(self, operation: str, key: str, seconds: float, **parameters: object) -> str:
+        with translate_errors(operation):
+            return self._client.generate_presigned_url(
+                operation, {"Bucket": self.bucket, "Key": key, **parameters}, ExpiresIn=math.floor(seconds)
+            )
+
+    def _find_expiry(self, seconds: float) -> datetime:
+        return datetime.fromtimestamp(self._clock() + seconds, UTC)
 
     def abort_uploads(self, key: str) -> None:
         with translate_errors("ListMultipartUploads"):

@@ -45,13 +45,20 @@ class LambdaMissingModels:
         self._function = function
 
     def request_import(
-        self, name: str, revision: str, *, model_id: str | None = None, upstream: UpstreamRequest | None = None
+        self,
+        name: str,
+        revision: str,
+        *,
+        model_id: str | None = None,
+        upstream: UpstreamRequest | None = None,
+        submitted_by: str | None = None,
     ) -> MissingModel:
         event = {
             "name": name,
             "revision": revision,
             "model_id": model_id,
             "upstream": asdict(upstream) if upstream else None,
+            "submitted_by": submitted_by,
         }
         try:
             response = self._client.invoke(

@@ -31,13 +31,23 @@ class Inspection:
     names: dict[str, str]
     skipped: tuple[SkippedDirectory, ...]
 
-    def build_models(self, task_id: str, moment: datetime) -> list[Model]:
+    def build_models(self, task_id: str, moment: datetime, submitted_by: str | None = None) -> list[Model]:
         """Return the models' records for the task that claims them, sorted by name."""
         models = []
         for directory, name in sorted(self.names.items(), key=lambda item: item[1]):
             root = f"{directory}/" if directory else ""
             resolved = ResolvedModel(Source.LOCAL, name, task_id, task_id, root)
-            models.append(Model(resolved.model_id, resolved, ModelStatus.IMPORTING, task_id, moment, moment))
+            models.append(
+                Model(
+                    resolved.model_id,
+                    resolved,
+                    ModelStatus.IMPORTING,
+                    task_id,
+                    moment,
+                    moment,
+                    submitted_by=submitted_by,
+                )
+            )
         return models
 
 

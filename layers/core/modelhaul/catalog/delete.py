@@ -47,8 +47,8 @@ class ModelDeleter:
     store: ObjectStore
     clock: Clock
 
-    def delete_model(self, model_id: str, remaining: Callable[[], float]) -> bool:
-        """Delete as much of the model as `remaining()` seconds allow.
+    def delete_model(self, model_id: str, remaining: Callable[[], float], *, deleted_by: str | None = None) -> bool:
+        """Delete as much of the model as `remaining()` seconds allow. `deleted_by` names the caller.
 
         Return True if the deletion is complete, False if the sweep or another function continues it. Raises
         ModelNotFoundError, ImportInProgressError if a task has claimed the model, and StorageUnavailableError.
@@ -59,7 +59,8 @@ class ModelDeleter:
         owner = str(uuid.uuid4())
         for _ in range(_MAX_LEASE_ATTEMPTS):
             now = self.clock()
-            leased = self.models.lease_deletion(model_id, owner=owner, now=now, until=now + remaining() + _LEASE_MARGIN)
+            until = now + remaining() + _LEASE_MARGIN
+            leased = self.models.lease_deletion(model_id, owner=owner, now=now, until=until, deleted_by=deleted_by)
             if leased is not None:
                 return self._delete(leased, owner, remaining)
             current = self.models.find_model(model_id)
@@ -98,7 +99,12 @@ class ModelDeleter:
             raise ExceptionGroup("unexpected errors during deletions", defects)
 
     def _delete(self, model: Model, owner: str, remaining: Callable[[], float]) -> bool:
-        context = {"model_id": model.model_id, "model": model.resolved.name, "task_id": model.task_id}
+        context = {
+            "model_id": model.model_id,
+            "model": model.resolved.name,
+            "task_id": model.task_id,
+            "deleted_by": model.deleted_by,
+        }
         files = self._list_files(model)
         for batch in batched(files, _BATCH_SIZE, strict=False):
             if remaining() < _STOP_BEFORE:

@@ -52,6 +52,10 @@ def present_task(task: Task, *, now: datetime | None = None) -> dict[str, Any]:
             "attempt": waiting.attempt,
             "next_attempt": format_time(waiting.next_attempt),
         }
+    if task.submitted_by is not None:
+        shown["submitted_by"] = task.submitted_by
+    if task.cancelled_by is not None:
+        shown["cancelled_by"] = task.cancelled_by
     if task.commit is not None:
         shown["commit"] = task.commit
     if not task.selection.is_whole:
@@ -140,6 +144,8 @@ def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
         "created_at": format_time(model.created_at),
         "updated_at": format_time(model.updated_at),
     }
+    if model.submitted_by is not None:
+        shown["submitted_by"] = model.submitted_by
     if not model.resolved.selection.is_whole:
         shown["selection"] = asdict(model.resolved.selection)
     if model.status is ModelStatus.READY:

@@ -15,6 +15,7 @@ ModelhaulError
 │   ├── DeletionInProgressError    the model is being deleted
 │   ├── TaskNotFoundError
 │   ├── TaskEndedError             the task is already DONE, FAILED or cancelled
+│   ├── UploadNotOpenError         the task does not wait for an upload
 │   ├── KeyNotFoundError           no read key has this ID
 │   ├── InvalidIdempotencyKeyError malformed Idempotency-Key
 │   ├── IdempotencyKeyReusedError  the Idempotency-Key was used with a different request
@@ -83,13 +84,13 @@ class PermanentError(ModelhaulError):
     retryable: ClassVar[bool] = False
 
 
-type Part = Literal["name", "owner", "repo_name", "revision", "model_name", "file_name", "cursor"]
+type Part = Literal["name", "owner", "repo_name", "revision", "model_name", "file_name", "cursor", "parts"]
 
 
 class InvalidReferenceError(PermanentError):
     """`part` names the invalid part of a request, if the error comes from a request: the model's `name` at its source
-    (on GitHub `owner` and `repo_name`), its `revision`, the requested `model_name`, an archive's `file_name`, or a
-    list's pagination `cursor`.
+    (on GitHub `owner` and `repo_name`), its `revision`, the requested `model_name`, an archive's `file_name`, the
+    `parts` of an upload, or a list's pagination `cursor`.
     """
 
     type = "invalid-reference"
@@ -171,6 +172,10 @@ class TaskNotFoundError(PermanentError):
 
 class TaskEndedError(PermanentError):
     type = "task-ended"
+
+
+class UploadNotOpenError(PermanentError):
+    type = "upload-not-open"
 
 
 class KeyNotFoundError(PermanentError):

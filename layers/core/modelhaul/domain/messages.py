@@ -122,6 +122,7 @@ class _Bucket(BaseModel):
 class _ObjectCreatedDetail(BaseModel):
     bucket: _Bucket
     object: _Object
+    requester: str | None = None
 
 
 class ObjectCreated(BaseModel):

@@ -112,7 +112,8 @@ class Model:
 
     `error` says why the last import failed. It is None unless the model is FAILED, WITHDRAWING or DELETING.
     `last_read_on` is the last day (UTC) on which a Hub client read the model, None if none has. `may_redirect`: a
-    request of a Hub client started this import, and no import of this version had failed before.
+    request of a Hub client started this import, and no import of this version had failed before. `submitted_by` names
+    who submitted the import, `deleted_by` who deleted the model, see `modelhaul.domain.callers`.
     """
 
     model_id: str
@@ -127,6 +128,8 @@ class Model:
     error: ModelError | None = None
     last_read_on: date | None = None
     may_redirect: bool = False
+    submitted_by: str | None = None
+    deleted_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

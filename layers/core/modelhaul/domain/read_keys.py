@@ -29,6 +29,7 @@ class ReadKey:
     """A key's record. It has the SHA-256 of the key (64 hexadecimal digits) instead of the key.
 
     `scopes` always contains READ. `expires_at`: None for a key that does not expire. `last_used_on`: day in UTC.
+    `created_by` names the caller, see `modelhaul.domain.callers`; None if AWS did not pass one.
     """
 
     key_id: str
@@ -38,9 +39,17 @@ class ReadKey:
     created_at: datetime
     expires_at: datetime | None = None
     last_used_on: date | None = None
+    created_by: str | None = None
 
 
-def create_key(name: str, scopes: Iterable[Scope], expires_at: datetime | None, now: datetime) -> tuple[str, ReadKey]:
+def create_key(
+    name: str,
+    scopes: Iterable[Scope],
+    expires_at: datetime | None,
+    now: datetime,
+    *,
+    created_by: str | None = None,
+) -> tuple[str, ReadKey]:
     """Create a random key and its record. Raises ValueError for an invalid name, see `is_key_name`."""
     if not is_key_name(name):
         raise ValueError(f"invalid name of a key: {name!r}")
@@ -53,6 +62,7 @@ def create_key(name: str, scopes: Iterable[Scope], expires_at: datetime | None, 
         scopes=tuple(scope for scope in Scope if scope in granted),
         created_at=now,
         expires_at=expires_at,
+        created_by=created_by,
     )
     return key, record
 

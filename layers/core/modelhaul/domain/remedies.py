@@ -42,7 +42,7 @@ _TASK_REMEDIES: Mapping[type[errors.PermanentError], str] = {
     errors.NoModelInArchiveError: "Add the files that the message names, create the archive again, and upload it.",
     errors.ArchiveTooLargeError: "Split the archive, or ask an operator to raise the limit that the message names.",
     errors.ArchiveReplacedError: "Upload the archive again, and do not change it until its task has ended.",
-    errors.UploadExpiredError: "Start a new upload, and upload the archive within 12 hours.",
+    errors.UploadExpiredError: "Start a new upload, and upload the archive within three days.",
     errors.ObjectIgnoredError: "Copy a ZIP archive to a key that starts with incoming/ and ends in .zip, and delete "
     "the object that the message names.",
     errors.CredentialsRefusedError: "Ask an operator to check that the secret exists, holds a valid token and can be "
@@ -75,6 +75,7 @@ _REQUEST_REMEDIES: Mapping[type[errors.ModelhaulError], str] = {
     errors.ImportInProgressError: "Follow or cancel the task that the message names.",
     errors.TaskNotFoundError: "Check the task ID. GET /v1/upload/tasks lists the tasks.",
     errors.TaskEndedError: "Read the task to see its result. DELETE /v1/models/{model_id} deletes an imported model.",
+    errors.UploadNotOpenError: "Read the task to see its stage. To upload the archive again, start a new upload.",
     errors.KeyNotFoundError: "Check the key ID. GET /v1/keys lists the keys.",
     errors.InvalidIdempotencyKeyError: "Omit the header, or send a valid Idempotency-Key, such as a UUID, if the route "
     "accepts one.",

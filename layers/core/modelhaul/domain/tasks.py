@@ -1,13 +1,16 @@
 """Tasks: the progress of an accepted request from PENDING to DONE or FAILED."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from modelhaul.domain.archives import Archive, SkippedDirectory
 from modelhaul.domain.errors import REJECTED_CONTENT
 from modelhaul.domain.models import Source
 from modelhaul.domain.selection import WHOLE, Selection
+
+# S3 deletes the parts of an unfinished upload after four days.
+UPLOAD_LIFE = timedelta(days=3)
 
 
 class TaskStatus(StrEnum):
@@ -98,7 +101,8 @@ class Task:
 
     `plan_id` identifies the recorded files, once they are planned. `transfer_began_at` is the start of the transfer,
     `bytes_counted_at` the last change of `progress.bytes_done`. `waiting` is the last wait of a step, which may be
-    over, `waiting_stage` the stage at which it began.
+    over, `waiting_stage` the stage at which it began. `submitted_by` and `cancelled_by` name the caller, see
+    `modelhaul.domain.callers`; None if AWS did not pass one.
 
     `check_at` (epoch seconds) is when the sweep checks the task, unless a write postpones it. `sweeps` counts the
     checks since the last progress.
@@ -125,10 +129,17 @@ class Task:
     commit: str | None = None
     waiting: Waiting | None = None
     waiting_stage: Stage | None = None
+    submitted_by: str | None = None
+    cancelled_by: str | None = None
 
     @property
     def status(self) -> TaskStatus:
         return self.stage.status
+
+    @property
+    def upload_until(self) -> datetime:
+        """Until when a task at the stage UPLOADING waits for its archive."""
+        return self.created_at + UPLOAD_LIFE
 
     @property
     def is_content_rejected(self) -> bool:

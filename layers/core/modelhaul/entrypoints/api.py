@@ -15,6 +15,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from modelhaul import wiring
 from modelhaul.domain import errors
 from modelhaul.domain.read_keys import KEY_PATTERN
+from modelhaul.entrypoints.callers import read_caller
 from modelhaul.entrypoints.logs import create_logger
 from modelhaul.entrypoints.problems import (
     create_error_response,
@@ -84,6 +85,7 @@ def handle_request(
     """
     logger = create_logger()
     logger.set_correlation_id(context.aws_request_id)
+    logger.append_keys(caller=read_caller(event))
     try:
         response = _respond_once(app, event, context, accepts_forms=accepts_forms, stores_responses=stores_responses)
     except Exception:
@@ -134,7 +136,7 @@ def _respond_once(
         # Created here and not at the cold start, because loading the response store takes 250 ms.
         return wiring.create_response_store().respond_once(
             resolve,
-            scope=[request.resource, _find_caller(event)],
+            scope=[request.resource, *request.path_parameters.values(), _find_caller(event)],
             key=key,
             digest=digest_request(request),
             context=context,

@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/add_custom_widget
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -22,6 +23,7 @@ from modelhaul.console.pages import (
     render_overview,
     render_task,
 )
+from modelhaul.domain.callers import name_requester
 from modelhaul.domain.errors import InternalError, ModelhaulError
 from modelhaul.entrypoints.logs import create_logger
 from modelhaul.settings import ConsoleSettings
@@ -65,7 +67,9 @@ def render_widget(event: dict[str, Any], context: LambdaContext) -> str:
 def cancel_from_widget(event: dict[str, Any], context: LambdaContext) -> str:
     """Cancel the import that the widget names, and return the HTML of the result."""
     view = View(now=datetime.now(UTC), **_read_appearance(event))
-    return _respond(event, context, view, _cancel)
+    # AWS passes the account, but no identity of the user.
+    caller = name_requester(context.invoked_function_arn.split(":")[4])
+    return _respond(event, context, view, partial(_cancel, cancelled_by=caller))
 
 
 def _respond(
@@ -97,10 +101,10 @@ def _show(event: dict[str, Any], view: View) -> str:
     return render_task(*reader.read_task(request.id), view)
 
 
-def _cancel(event: dict[str, Any], view: View) -> str:
+def _cancel(event: dict[str, Any], view: View, *, cancelled_by: str) -> str:
     task_id = CancelRequest.model_validate(event).task_id
     with create_logger().append_context_keys(task_id=task_id):
-        wiring.create_finisher().cancel(task_id)
+        wiring.create_finisher().cancel(task_id, cancelled_by=cancelled_by)
     return render_message("Import cancelled", f"Task {task_id} is cancelled. {_RELOAD}", view)
 
 

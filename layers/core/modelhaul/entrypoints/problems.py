@@ -34,6 +34,7 @@ _STATUS: dict[type[errors.ModelhaulError], HTTPStatus] = {
     errors.IdempotencyKeyReusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.RequestInProgressError: HTTPStatus.CONFLICT,
     errors.TaskEndedError: HTTPStatus.CONFLICT,
+    errors.UploadNotOpenError: HTTPStatus.CONFLICT,
     errors.CredentialsRefusedError: HTTPStatus.BAD_GATEWAY,
     errors.UntrustedHostError: HTTPStatus.BAD_GATEWAY,
     errors.SourceRefusedError: HTTPStatus.BAD_GATEWAY,
@@ -61,6 +62,7 @@ _TITLES = {
     "import-in-progress": "Model is already being imported",
     "deletion-in-progress": "Model is being deleted",
     "task-ended": "Task already ended",
+    "upload-not-open": "Task does not wait for an upload",
     "invalid-idempotency-key": "Invalid Idempotency-Key",
     "idempotency-key-reused": "Idempotency-Key used with a different request",
     "request-in-progress": "Request with this Idempotency-Key is in progress",
@@ -85,6 +87,7 @@ _FIELDS = {
     "model_name": "model_name",
     "file_name": "file_name",
     "cursor": "cursor",
+    "parts": "parts",
 }
 
 _DEFAULT_RETRY_AFTER = 30  # seconds, if the source did not request a delay

@@ -68,6 +68,7 @@ def present_key(record: ReadKey, now: datetime) -> dict[str, Any]:
         **_present_record(record),
         "expired": record.expires_at is not None and record.expires_at <= now,
         "last_used_on": record.last_used_on and record.last_used_on.isoformat(),
+        **({"created_by": record.created_by} if record.created_by else {}),
     }
 
 

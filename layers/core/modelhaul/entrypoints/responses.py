@@ -28,6 +28,17 @@ def accept_models(task: Task) -> Response[str]:
 
 def accept_upload(task: Task, ticket: UploadTicket) -> Response[str]:
     """Create a 201 response with the task's Location. The body has the presigned URLs and when they expire."""
+    return _create_response(
+        HTTPStatus.CREATED, _present_upload(task, ticket), headers={"Location": locate_task(task.id)}
+    )
+
+
+def renew_upload(task: Task, ticket: UploadTicket) -> Response[str]:
+    """Create a 200 response with the presigned URLs, in the form of `accept_upload`."""
+    return create_json_response(_present_upload(task, ticket))
+
+
+def _present_upload(task: Task, ticket: UploadTicket) -> dict[str, Any]:
     if ticket.put_url is not None:
         upload: dict[str, Any] = {"method": "PUT", "url": ticket.put_url}
     else:
@@ -44,8 +55,12 @@ def accept_upload(task: Task, ticket: UploadTicket) -> Response[str]:
             },
             "abort": {"method": "DELETE", "url": ticket.abort_url},
         }
-    body = {"task_id": task.id, "expires_at": format_time(ticket.expires_at), "upload": upload}
-    return _create_response(HTTPStatus.CREATED, body, headers={"Location": locate_task(task.id)})
+    return {
+        "task_id": task.id,
+        "expires_at": format_time(ticket.expires_at),
+        "upload_until": format_time(task.upload_until),
+        "upload": upload,
+    }
 
 
 def redirect(url: str) -> Response[str]:

@@ -10,6 +10,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import ValidationError
 
 from modelhaul import wiring
+from modelhaul.domain.callers import name_requester
 from modelhaul.domain.messages import AcceptArchive, Message, ObjectCreated, parse_archive_message, parse_message
 from modelhaul.domain.tasks import TaskStatus
 from modelhaul.entrypoints.logs import create_logger
@@ -138,9 +139,13 @@ def _read_archive_message(body: str) -> AcceptArchive | None:
     found = parse_archive_message(body)
     if not isinstance(found, ObjectCreated):
         return found
-    arrived = found.detail.object
+    arrived, requester = found.detail.object, found.detail.requester
     task_id = wiring.create_arrival_recorder().record_arrival(
-        arrived.key, size=arrived.size, etag=arrived.etag, event_id=arrived.sequencer or found.id
+        arrived.key,
+        size=arrived.size,
+        etag=arrived.etag,
+        event_id=arrived.sequencer or found.id,
+        submitted_by=name_requester(requester) if requester else None,
     )
     return AcceptArchive(task_id=task_id) if task_id is not None else None
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from urllib.parse import quote
 
+from modelhaul.domain.callers import name_read_key
 from modelhaul.domain.errors import StorageUnavailableError
 from modelhaul.domain.hub_models import MAX_REVISION, HubEntry, MissPolicy
 from modelhaul.domain.hub_names import SHORT_COMMIT, is_hub_id
@@ -119,7 +120,7 @@ class MissHandler:
         path = route.split([missed.revision])[1]
         wanted = self._choose_upstream_request(request, route, path)
         if task is None or wanted:
-            missing = self._request_import(name, revision, model if task else None, wanted)
+            missing = self._request_import(request, name, revision, model if task else None, wanted)
             if missing.failure is not None:
                 return describe_failure(name, revision, missing.failure), missing.task_id
             if wanted and missing.upstream:
@@ -157,7 +158,7 @@ class MissHandler:
         return UpstreamRequest(_DOCUMENTS[route.kind], path, query, tuple(paths), expand)
 
     def _request_import(
-        self, name: str, revision: str, model: Model | None, upstream: UpstreamRequest | None
+        self, request: HubRequest, name: str, revision: str, model: Model | None, upstream: UpstreamRequest | None
     ) -> MissingModel:
         """Return the result of the function import_missing. `model` is being imported, if it is known.
 
@@ -169,7 +170,11 @@ class MissHandler:
         if result is None:
             try:
                 result = self._open_missing_models().request_import(
-                    name, revision, model_id=model_id, upstream=upstream
+                    name,
+                    revision,
+                    model_id=model_id,
+                    upstream=upstream,
+                    submitted_by=name_read_key(request.key.key_id),
                 )
             except StorageUnavailableError as error:
                 raise describe_outage(error.detail) from error

@@ -27,7 +27,6 @@ from modelhaul.ports.tasks import TaskRepository
 
 logger = logging.getLogger(__name__)
 
-UPLOAD_SECONDS = 12 * 3600.0
 _DROP_NAMESPACE = uuid.UUID("0d7a54c1-8f0c-5d13-9a55-1b7f3a0c9e42")
 
 
@@ -41,7 +40,9 @@ class ArrivalRecorder:
     clock: Clock
     outcomes: OutcomeWriter
 
-    def record_arrival(self, key: str, *, size: int, etag: str, event_id: str) -> str | None:
+    def record_arrival(
+        self, key: str, *, size: int, etag: str, event_id: str, submitted_by: str | None = None
+    ) -> str | None:
         """Return the id of the object's task. None for an upload whose task no longer exists, and for an object that is
         not imported.
 
@@ -72,16 +73,17 @@ class ArrivalRecorder:
             stage=Stage.INSPECTING,
             check_at=now + CHECK_AFTER,
             archive=Archive(key, PurePosixPath(key).name, None, size, etag),
+            submitted_by=submitted_by,
         )
         if (fault := _find_fault(key)) is not None:
             error = ObjectIgnoredError(f"Object {key!r} is not imported, because its key {fault}.")
             ended = replace(task, stage=Stage.FAILED, error=TaskError(error.type, error.detail, error.retryable))
             self.outcomes.write_outcome(ended)
-            logger.info("object ignored", extra={"key": key, "bytes": size})
+            logger.info("object ignored", extra={"key": key, "bytes": size, "caller": submitted_by})
             return None
         self.tasks.record_task(task)
         self.metrics.count("ImportsAccepted")
-        logger.info("archive arrived", extra={"task_id": task_id, "key": key, "bytes": size})
+        logger.info("archive arrived", extra={"task_id": task_id, "key": key, "bytes": size, "caller": submitted_by})
         return task_id
 
 
@@ -131,8 +133,8 @@ class ArchiveAcceptor:
         if found is not None:
             size, etag = found
             return self.tasks.record_arrival(task.id, size=size, etag=etag, check_at=self.clock() + CHECK_AFTER)
-        if self.clock() - task.created_at.timestamp() >= UPLOAD_SECONDS:
-            raise UploadExpiredError("The archive was not uploaded within 12 hours.")
+        if self.clock() >= task.upload_until.timestamp():
+            raise UploadExpiredError("The archive was not uploaded within three days.")
         return None
 
     def _inspect(self, task: Task, archive: Archive) -> Task | None:
@@ -140,7 +142,7 @@ class ArchiveAcceptor:
         reader = ArchiveReader(open_stored(self.archives, archive), archive.size or 0, self.rules.limits)
         inspection = inspect_archive(reader, archive, self.rules.required_files)
         now = self.clock()
-        models = inspection.build_models(task.id, datetime.fromtimestamp(now, UTC))
+        models = inspection.build_models(task.id, datetime.fromtimestamp(now, UTC), task.submitted_by)
         logger.info(
             "archive inspected",
             extra={

@@ -62,12 +62,13 @@ class TaskFinisher:
         """
         self._end(task_id, error, Stage.FAILED, failed)
 
-    def cancel(self, task_id: str) -> None:
+    def cancel(self, task_id: str, *, cancelled_by: str | None = None) -> None:
         """End the task as cancelled and clean it up. Raises TaskNotFoundError, TaskEndedError."""
         task = self.tasks.find_task(task_id)
         if task is None:
             raise TaskNotFoundError(describe_missing_task(task_id))
-        if not self._end(task_id, ImportCancelledError("The import was cancelled."), Stage.CANCELLED):
+        error = ImportCancelledError("The import was cancelled.")
+        if not self._end(task_id, error, Stage.CANCELLED, cancelled_by=cancelled_by):
             raise TaskEndedError(f"Task {task_id} has already ended.")
 
     def clean_up(self, task: Task) -> None:
@@ -116,6 +117,8 @@ class TaskFinisher:
         error: ModelhaulError,
         stage: Stage,
         failed: Mapping[str, ModelError] = MappingProxyType({}),
+        *,
+        cancelled_by: str | None = None,
     ) -> bool:
         ended = self.imports.fail_import(
             task_id,
@@ -123,6 +126,7 @@ class TaskFinisher:
             stage=stage,
             check_at=self.clock() + _GRACE,
             failed=failed,
+            cancelled_by=cancelled_by,
         )
         task = self.tasks.find_task(task_id)
         if task is None or task.status is not TaskStatus.FAILED:

@@ -44,11 +44,17 @@ class MissingModelImporter:
     clock: Clock
 
     def request_import(
-        self, name: str, revision: str, *, model_id: str | None = None, upstream: UpstreamRequest | None = None
+        self,
+        name: str,
+        revision: str,
+        *,
+        model_id: str | None = None,
+        upstream: UpstreamRequest | None = None,
+        submitted_by: str | None = None,
     ) -> MissingModel:
         try:
             if model_id is None:
-                model_id, task_id, failed = self._submit(name, revision)
+                model_id, task_id, failed = self._submit(name, revision, submitted_by)
                 if failed is not None:
                     return failed
             else:
@@ -60,7 +66,9 @@ class MissingModelImporter:
             return MissingModel(task_id)
         return MissingModel(model.task_id, upstream=self._read_upstream(model, upstream))
 
-    def _submit(self, name: str, revision: str) -> tuple[str, str | None, MissingModel | None]:
+    def _submit(
+        self, name: str, revision: str, submitted_by: str | None
+    ) -> tuple[str, str | None, MissingModel | None]:
         """Import the model. Return its ID, the ID of the task, and the result if the last import failed.
 
         The ID of the task is None if this version is READY.
@@ -73,7 +81,9 @@ class MissingModelImporter:
                 self.submitter.save_reference(resolved, name)
                 return known.model_id, known.task_id, MissingModel(known.task_id, failure=failure)
         try:
-            task_id = self.submitter.submit_resolved(Source.HUGGINGFACE, resolved, name, may_redirect=known is None).id
+            task_id = self.submitter.submit_resolved(
+                Source.HUGGINGFACE, resolved, name, may_redirect=known is None, submitted_by=submitted_by
+            ).id
         except ImportInProgressError as error:
             task_id = error.task_id
         except ModelExistsError:

@@ -40,7 +40,15 @@ class ImportSubmitter:
     metrics: Metrics
     clock: Clock
 
-    def submit(self, source: Source, name: str, revision: str, selection: Selection = WHOLE) -> Task:
+    def submit(
+        self,
+        source: Source,
+        name: str,
+        revision: str,
+        selection: Selection = WHOLE,
+        *,
+        submitted_by: str | None = None,
+    ) -> Task:
         """Accept one model, or a part of it. Each selection of a model's files is a separate model.
 
         Hub clients can then read the model by the requested name and revision, also if it was imported before. Raises
@@ -52,13 +60,19 @@ class ImportSubmitter:
             # Only here, where a person reads the remedy: `resolve` is also called for reads of missing models.
             error.remedy = self.open_resolver(source).find_missing_remedy(name) or error.remedy
             raise
-        return self.submit_resolved(source, replace(resolved, selection=selection), name)
+        return self.submit_resolved(source, replace(resolved, selection=selection), name, submitted_by=submitted_by)
 
     def resolve(self, source: Source, name: str, revision: str) -> ResolvedModel:
         return self.open_resolver(source).resolve(name, revision)
 
     def submit_resolved(
-        self, source: Source, resolved: ResolvedModel, name: str, *, may_redirect: bool = False
+        self,
+        source: Source,
+        resolved: ResolvedModel,
+        name: str,
+        *,
+        may_redirect: bool = False,
+        submitted_by: str | None = None,
     ) -> Task:
         """Accept a model that was requested as `name`, as `submit` does. `may_redirect`: see `Model`."""
         now = self.clock()
@@ -73,9 +87,17 @@ class ImportSubmitter:
             check_at=now + CHECK_AFTER,
             selection=resolved.selection,
             commit=resolved.commit,
+            submitted_by=submitted_by,
         )
         model = Model(
-            resolved.model_id, resolved, ModelStatus.IMPORTING, task.id, moment, moment, may_redirect=may_redirect
+            resolved.model_id,
+            resolved,
+            ModelStatus.IMPORTING,
+            task.id,
+            moment,
+            moment,
+            may_redirect=may_redirect,
+            submitted_by=submitted_by,
         )
         try:
             self.imports.claim_import(task, [model])

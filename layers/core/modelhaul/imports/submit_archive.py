@@ -2,6 +2,7 @@
 
 import logging
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -10,12 +11,18 @@ from modelhaul.archives.models import inspect_archive
 from modelhaul.archives.reader import ArchiveReader, open_memory
 from modelhaul.archives.rules import ArchiveRules
 from modelhaul.domain.archives import MAX_PUT_SIZE, Archive, UploadTicket
-from modelhaul.domain.errors import ArchiveTooLargeError, InvalidReferenceError, ModelhaulError, StorageUnavailableError
+from modelhaul.domain.errors import (
+    ArchiveTooLargeError,
+    InvalidReferenceError,
+    ModelhaulError,
+    StorageUnavailableError,
+    TaskNotFoundError,
+    UploadNotOpenError,
+)
 from modelhaul.domain.keys import POSTED, UPLOADED
 from modelhaul.domain.models import Source
 from modelhaul.domain.names import check_model_name
-from modelhaul.domain.tasks import Stage, Task
-from modelhaul.imports.accept import UPLOAD_SECONDS
+from modelhaul.domain.tasks import UPLOAD_LIFE, Stage, Task, describe_missing_task
 from modelhaul.imports.dispatch import CHECK_AFTER
 from modelhaul.imports.submit import request_plan
 from modelhaul.ports.archive_store import ArchiveStore
@@ -29,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 MAX_POSTED = 4_500_000  # bytes: Lambda accepts 6 MB, with the body in base64 and the rest of the request
 _MAX_FILE_NAME = 255
+# The credentials of a function are valid for up to 12 hours, and its presigned URLs not longer.
+_URL_SECONDS = 12 * 3600.0
 LARGE_ARCHIVE_REMEDY = (
     'To upload an archive above 4.5 MB, send POST /v1/upload/local with the JSON {"file_name": ..., "size": ...}, and '
     "use the presigned URLs in the response. Or copy the archive into the incoming bucket under incoming/."
@@ -47,7 +56,9 @@ class ArchiveSubmitter:
     clock: Clock
     rules: ArchiveRules
 
-    def submit_archive(self, body: bytes, file_name: str, model_name: str | None) -> Task:
+    def submit_archive(
+        self, body: bytes, file_name: str, model_name: str | None, *, submitted_by: str | None = None
+    ) -> Task:
         """Accept an archive that was sent in the request, after all of its entries are verified.
 
         Raises ArchiveTooLargeError above 4.5 MB, ArchiveRefusedError, NoModelInArchiveError, InvalidReferenceError,
@@ -66,7 +77,7 @@ class ArchiveSubmitter:
         inspection = inspect_archive(reader, named, self.rules.required_files)
         for entry in reader.entries:
             reader.verify_entry(entry)
-        models = inspection.build_models(task_id, moment)
+        models = inspection.build_models(task_id, moment, submitted_by)
         archive = Archive(named.key, file_name, model_name, len(body), self.archives.put_archive(named.key, body))
         task = Task(
             id=task_id,
@@ -78,6 +89,7 @@ class ArchiveSubmitter:
             check_at=now + CHECK_AFTER,
             archive=archive,
             skipped=inspection.skipped,
+            submitted_by=submitted_by,
         )
         try:
             self.imports.claim_import(task, models)
@@ -91,9 +103,17 @@ class ArchiveSubmitter:
         return task
 
     def open_upload(
-        self, file_name: str, size: int, model_name: str | None, *, single_put: bool = False
+        self,
+        file_name: str,
+        size: int,
+        model_name: str | None,
+        *,
+        single_put: bool = False,
+        submitted_by: str | None = None,
     ) -> tuple[Task, UploadTicket]:
-        """Accept an archive of `size` bytes that the client uploads within twelve hours. Its arrival starts the task.
+        """Accept an archive of `size` bytes that the client uploads within three days. Its arrival starts the task.
+
+        The presigned URLs expire earlier. `renew_upload` signs them again.
 
         `single_put`: the client does not upload in parts, although an interrupted upload then starts again.
 
@@ -113,8 +133,9 @@ class ArchiveSubmitter:
         task_id = str(uuid.uuid4())
         now = self.clock()
         moment = datetime.fromtimestamp(now, UTC)
-        archive = Archive(f"{UPLOADED}{task_id}.zip", file_name, _check_name(model_name), size)
-        ticket = self.archives.open_upload(archive.key, size, seconds=UPLOAD_SECONDS, single_put=single_put)
+        key, name = f"{UPLOADED}{task_id}.zip", _check_name(model_name)
+        ticket = self.archives.open_upload(key, size, seconds=_URL_SECONDS, single_put=single_put)
+        archive = Archive(key, file_name, name, size, upload_id=ticket.upload_id, part_size=ticket.part_size)
         task = Task(
             id=task_id,
             source=Source.LOCAL,
@@ -123,12 +144,37 @@ class ArchiveSubmitter:
             created_at=moment,
             updated_at=moment,
             stage=Stage.UPLOADING,
-            check_at=now + UPLOAD_SECONDS + CHECK_AFTER,
+            check_at=now + UPLOAD_LIFE.total_seconds() + CHECK_AFTER,
             archive=archive,
+            submitted_by=submitted_by,
         )
         self.tasks.record_task(task)
         self.metrics.count("ImportsAccepted")
         logger.info("upload opened", extra={"task_id": task_id, "bytes": size})
+        return task, ticket
+
+    def renew_upload(self, task_id: str, parts: Collection[int] | None) -> tuple[Task, UploadTicket]:
+        """Sign the URLs of a task's upload again: those of the parts with these numbers (None: of all parts), and those
+        that complete and abort the upload.
+
+        Raises TaskNotFoundError, UploadNotOpenError if the task does not wait for an upload, and InvalidReferenceError
+        for a number that is not one of a part.
+        """
+        task = self.tasks.find_task(task_id)
+        if task is None:
+            raise TaskNotFoundError(describe_missing_task(task_id))
+        if task.archive is None or task.stage is not Stage.UPLOADING:
+            raise UploadNotOpenError(f"Task {task_id} does not wait for an upload. Its stage is {task.stage}.")
+        left = task.upload_until.timestamp() - self.clock()
+        if left < 1:
+            raise UploadNotOpenError(f"Task {task_id} no longer waits for its upload, which took too long.")
+        count = task.archive.count_parts()
+        if parts and (unknown := [number for number in parts if number > count]):
+            raise InvalidReferenceError(
+                f"Part {unknown[0]} does not exist. The number of parts of this upload is {count}.", part="parts"
+            )
+        ticket = self.archives.renew_upload(task.archive, seconds=min(left, _URL_SECONDS), parts=parts)
+        logger.info("upload renewed", extra={"task_id": task_id, "parts": len(ticket.parts)})
         return task, ticket
 
 

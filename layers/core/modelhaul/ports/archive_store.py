@@ -1,10 +1,10 @@
 """Archives in the incoming bucket."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
-from modelhaul.domain.archives import UploadTicket
+from modelhaul.domain.archives import Archive, UploadTicket
 from modelhaul.ports.byte_streams import ByteStream
 
 
@@ -31,10 +31,18 @@ class ArchiveStore(Protocol):
         """Delete the archive. No-op if it does not exist."""
 
     def open_upload(self, key: str, size: int, *, seconds: float, single_put: bool = False) -> UploadTicket:
-        """Return presigned permission to upload exactly `size` bytes to `key` within `seconds`.
+        """Return presigned permission to upload exactly `size` bytes to `key` within `seconds`, or less: see
+        UploadTicket.
 
         Up to 64 MB, and with `single_put` up to MAX_PUT_SIZE, the upload is a single PUT. A larger upload has at most
         1,000 parts, which can be sent concurrently and again.
+        """
+
+    def renew_upload(self, archive: Archive, *, seconds: float, parts: Collection[int] | None = None) -> UploadTicket:
+        """Return the presigned permission of an upload from `open_upload` again, for the parts with these numbers
+        (None: all). `archive` is the archive of its task. No request is sent.
+
+        Raises ValueError for a number that is not one of a part.
         """
 
     def abort_uploads(self, key: str) -> None:

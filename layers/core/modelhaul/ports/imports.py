@@ -58,11 +58,13 @@ class ImportRepository(Protocol):
         stage: Stage = Stage.FAILED,
         check_at: float,
         failed: Mapping[str, ModelError] = MappingProxyType({}),
+        cancelled_by: str | None = None,
     ) -> bool:
         """End the task FAILED with `error`, and its models FAILED, in one transaction.
 
         The models become WITHDRAWING instead of FAILED if the task was PUBLISHING. A model stores its error in
-        `failed`, or else the task's error, shortened. Returns True only for the call that ended the task.
+        `failed`, or else the task's error, shortened. `cancelled_by` is recorded on the task. Returns True only for the
+        call that ended the task.
         """
 
     def release_models(self, task_id: str) -> None:

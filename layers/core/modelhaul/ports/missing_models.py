@@ -98,12 +98,18 @@ class MissingModels(Protocol):
     """Starts the import of missing models."""
 
     def request_import(
-        self, name: str, revision: str, *, model_id: str | None = None, upstream: UpstreamRequest | None = None
+        self,
+        name: str,
+        revision: str,
+        *,
+        model_id: str | None = None,
+        upstream: UpstreamRequest | None = None,
+        submitted_by: str | None = None,
     ) -> MissingModel:
         """Import the model from the Hub, unless this version is imported, is being imported, or failed just before.
 
         `model_id`: the model that is being imported, if that is known. Then no import starts. `upstream`: what to read
-        at the Hub in the meantime.
+        at the Hub in the meantime. `submitted_by` names the client, see `modelhaul.domain.callers`.
 
         Raises StorageUnavailableError. All other errors are part of the result.
         """

@@ -33,8 +33,12 @@ class ModelRepository(Protocol):
         `limit` models, or be empty. Raises InvalidReferenceError for an invalid cursor.
         """
 
-    def lease_deletion(self, model_id: str, *, owner: str, now: float, until: float) -> Model | None:
+    def lease_deletion(
+        self, model_id: str, *, owner: str, now: float, until: float, deleted_by: str | None = None
+    ) -> Model | None:
         """Move a READY, FAILED or DELETING model to DELETING, and lease it to `owner` until `until`.
+
+        `deleted_by` is recorded, unless the model is DELETING and has one.
 
         Return None if the model is unknown, IMPORTING or WITHDRAWING, or leased to another owner at `now`.
         """

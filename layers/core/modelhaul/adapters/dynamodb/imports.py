@@ -159,6 +159,7 @@ class DynamoDBImportRepository(ImportRepository):
         stage: Stage = Stage.FAILED,
         check_at: float,
         failed: Mapping[str, ModelError] = MappingProxyType({}),
+        cancelled_by: str | None = None,
     ) -> bool:
         shared = ModelError(error.type, error.detail, error.retryable, error.remedy)
         token = str(uuid.uuid4())
@@ -176,6 +177,7 @@ class DynamoDBImportRepository(ImportRepository):
                     TaskItem.status.set(TaskStatus.FAILED),
                     TaskItem.stage.set(stage),
                     TaskItem.error.set(from_error(error)),
+                    *([TaskItem.cancelled_by.set(cancelled_by)] if cancelled_by else []),
                 ],
                 {model_id: _fail_model(status, failed.get(model_id, shared).shorten()) for model_id in task.model_ids},
                 check_at,

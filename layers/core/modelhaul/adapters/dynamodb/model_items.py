@@ -101,6 +101,8 @@ class ModelItem(Item):
     hub_name = UnicodeAttribute()
     last_read_on = UnicodeAttribute(null=True)
     may_redirect = BooleanAttribute(null=True)
+    submitted_by = UnicodeAttribute(null=True)
+    deleted_by = UnicodeAttribute(null=True)
     lease_owner = UnicodeAttribute(null=True)
     lease_until = NumberAttribute(null=True)
 
@@ -146,6 +148,8 @@ def to_model(item: ModelItem) -> Model:
         error=to_model_error(item.error),
         last_read_on=date.fromisoformat(item.last_read_on) if item.last_read_on else None,
         may_redirect=bool(item.may_redirect),
+        submitted_by=item.submitted_by,
+        deleted_by=item.deleted_by,
     )
 
 
@@ -193,6 +197,8 @@ def from_model(items: type[ModelItem], model: Model) -> ModelItem:
         size=model.size,
         error=from_error(model.error) if model.error else None,
         may_redirect=model.may_redirect or None,
+        submitted_by=model.submitted_by,
+        deleted_by=model.deleted_by,
     )
 
 

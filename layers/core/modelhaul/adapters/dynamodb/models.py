@@ -95,7 +95,9 @@ class DynamoDBModelRepository(ModelRepository):
         return ModelPage(tuple(models), None if start is None else write_cursor(start, "model_id"))
 
     @translate_errors()
-    def lease_deletion(self, model_id: str, *, owner: str, now: float, until: float) -> Model | None:
+    def lease_deletion(
+        self, model_id: str, *, owner: str, now: float, until: float, deleted_by: str | None = None
+    ) -> Model | None:
         if not is_model_id(model_id):
             return None
         item = self._models(model_id)
@@ -109,6 +111,7 @@ class DynamoDBModelRepository(ModelRepository):
             ModelItem.lease_owner.set(owner),
             ModelItem.lease_until.set(until),
             ModelItem.updated_at.set(to_moment(self._clock())),
+            *([ModelItem.deleted_by.set(ModelItem.deleted_by | deleted_by)] if deleted_by else []),
         ]
         return to_model(item) if update_item(item, actions, is_free) else None
 

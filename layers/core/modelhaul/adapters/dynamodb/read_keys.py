@@ -34,6 +34,7 @@ class ReadKeyItem(Item):
     created_at = UTCDateTimeAttribute()
     expires_at = UTCDateTimeAttribute(null=True)
     last_used_on = UnicodeAttribute(null=True)
+    created_by = UnicodeAttribute(null=True)
     removed_after = TTLAttribute(null=True)
 
 
@@ -55,6 +56,7 @@ class DynamoDBReadKeyRepository(ReadKeyRepository):
             created_at=key.created_at,
             expires_at=key.expires_at,
             last_used_on=key.last_used_on.isoformat() if key.last_used_on else None,
+            created_by=key.created_by,
             removed_after=key.expires_at + _KEPT_AFTER_EXPIRY if key.expires_at else None,
         ).save()
 
@@ -97,4 +99,5 @@ def _to_key(item: ReadKeyItem) -> ReadKey:
         created_at=item.created_at,
         expires_at=item.expires_at,
         last_used_on=date.fromisoformat(item.last_used_on) if item.last_used_on else None,
+        created_by=item.created_by,
     )

@@ -70,6 +70,8 @@ class ArchiveMap(MapAttribute[str, Any]):
     model_name = UnicodeAttribute(null=True)
     size = NumberAttribute(null=True)
     etag = UnicodeAttribute(null=True)
+    upload_id = UnicodeAttribute(null=True)
+    part_size = NumberAttribute(null=True)
 
 
 class WaitingMap(MapAttribute[str, Any]):
@@ -108,6 +110,8 @@ class TaskItem(Item):
     bytes_counted_at = UTCDateTimeAttribute(null=True)
     waiting = WaitingMap(null=True)  # type: ignore[no-untyped-call]
     waiting_stage = UnicodeAttribute(null=True)
+    submitted_by = UnicodeAttribute(null=True)
+    cancelled_by = UnicodeAttribute(null=True)
     created_at = UTCDateTimeAttribute()
     updated_at = UTCDateTimeAttribute()
     status = UnicodeAttribute()
@@ -154,6 +158,8 @@ def to_task(item: TaskItem) -> Task:
         commit=item.commit,
         waiting=_to_waiting(item.waiting),
         waiting_stage=Stage(item.waiting_stage) if item.waiting_stage else None,
+        submitted_by=item.submitted_by,
+        cancelled_by=item.cancelled_by,
     )
 
 
@@ -170,8 +176,19 @@ def from_waiting(waiting: Waiting) -> WaitingMap:
 def _to_archive(item: ArchiveMap | None) -> Archive | None:
     if item is None:
         return None
-    size: float | None = item.size
-    return Archive(item.key, item.file_name, item.model_name, None if size is None else int(size), item.etag)
+    return Archive(
+        item.key,
+        item.file_name,
+        item.model_name,
+        _to_bytes(item.size),
+        item.etag,
+        item.upload_id,
+        _to_bytes(item.part_size),
+    )
+
+
+def _to_bytes(number: float | None) -> int | None:
+    return None if number is None else int(number)
 
 
 def from_archive(archive: Archive) -> ArchiveMap:
@@ -235,6 +252,8 @@ def from_task(items: type[TaskItem], task: Task) -> TaskItem:
         bytes_counted_at=task.bytes_counted_at,
         waiting=from_waiting(task.waiting) if task.waiting else None,
         waiting_stage=task.waiting_stage,
+        submitted_by=task.submitted_by,
+        cancelled_by=task.cancelled_by,
         created_at=task.created_at,
         updated_at=task.updated_at,
         status=task.status,

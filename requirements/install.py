@@ -25,6 +25,8 @@ ENVIRONMENTS = {
     ".local/venvs/ministack": ("ministack.txt",),
     ".local/venvs/sam": ("sam.txt",),
     ".local/venvs/giftless": ("giftless.txt",),
+    ".local/venvs/checkov": ("checkov.txt",),
+    ".local/venvs/cfn_guard": ("cfn_guard.txt",),
 }
 TEST_ENVIRONMENTS = {
     ".local/venvs/hub_client_old": ("hub_client_old.txt",),
@@ -86,6 +88,20 @@ def install_command_line() -> None:
     options = ("--quiet", "--offline", "--no-deps", "--no-build-isolation", "--python", python)
     run(find_uv(), "pip", "install", *options, "--editable", ROOT)
     stamp.write_text(expected)
+
+
+def unpack_cfn_guard() -> None:
+    """Unpack cfn-guard and its rules, which are in an archive in their Python package, as `package`."""
+    environment = ROOT / ".local/venvs/cfn_guard"
+    (archive,) = environment.glob("lib/python*/site-packages/cdklabs/cdk_validator_cfnguard/_jsii/*.jsii.tgz")
+    stamp = environment / "package/.stamp"
+    if stamp.is_file() and stamp.read_text() == archive.name:
+        return
+    shutil.rmtree(environment / "package", ignore_errors=True)
+    with tarfile.open(archive) as file:
+        members = [one for one in file.getmembers() if one.name.startswith(("package/bin/", "package/rules/"))]
+        file.extractall(environment, members, filter="data")
+    stamp.write_text(archive.name)
 
 
 def provide_git_lfs() -> None:
@@ -197,6 +213,7 @@ if __name__ == "__main__":
     for name, files in ENVIRONMENTS.items():
         install_environment(ROOT / name, [REQUIREMENTS / file for file in files])
     install_command_line()
+    unpack_cfn_guard()
     provide_git_lfs()
     if "tests" in sys.argv[1:]:
         provide_chromium()

@@ -78,6 +78,29 @@ DROP_GRANTS = {
     ("IncomingBucket", "incoming/*"): {"s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"},
     ("IncomingBucket", "outcomes/*"): {"s3:GetObject"},
 }
+KEY_ARN = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+KEYS = {
+    "AWS::S3::Bucket": "AES256",
+    "AWS::SQS::Queue": True,
+    # AWS encrypts these always. The role of a function must be able to use the key.
+    "AWS::DynamoDB::Table": None,
+    "AWS::Logs::LogGroup": None,
+    "AWS::SNS::Topic": None,
+    "AWS::Lambda::Function": None,
+    "AWS::IAM::Role": None,
+}
+"""Encryption without KmsKeyArn, by type of the resources that it encrypts."""
+
+KEY_PROPERTIES = {
+    "AWS::SQS::Queue": "KmsMasterKeyId",
+    "AWS::SNS::Topic": "KmsMasterKeyId",
+    "AWS::Logs::LogGroup": "KmsKeyId",
+    "AWS::Lambda::Function": "KmsKeyArn",
+}
+
+ALL_RESOURCES = {"HubOnMiss": "IMPORT", "NotificationEmail": "team@example.com"}
+"""Parameters with which the stack has all its resources."""
+
 MAX_EXACT_NUMBER = 2**31 - 1
 TRANSPORT_ACTIONS = {"AWS::S3::BucketPolicy": "s3:*", "AWS::SQS::QueuePolicy": "sqs:*"}
 CONSUMER_ACTIONS = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
@@ -533,16 +556,36 @@ def check_numbers(template: Template) -> list[str]:
 
 
 def check_encryption(template: Template) -> list[str]:
-    """Buckets and queues declare their encryption. Tables are always encrypted."""
-    faults = []
-    for name, bucket in list_resources(template, "AWS::S3::Bucket"):
-        rules = bucket.get("BucketEncryption", {}).get("ServerSideEncryptionConfiguration", [])
-        if not any(rule.get("ServerSideEncryptionByDefault", {}).get("SSEAlgorithm") for rule in rules):
-            faults.append(f"{name}: no encryption")
-    for name, queue in list_resources(template, "AWS::SQS::Queue"):
-        if queue.get("SqsManagedSseEnabled") is not True and "KmsMasterKeyId" not in queue:
-            faults.append(f"{name}: no encryption")
-    return faults
+    """Buckets and queues declare their encryption, and KmsKeyArn encrypts everything with one key."""
+    ours = {"Ref": "KmsKeyArn"}
+    return [
+        f"{name}: {'not the customer managed key' if key else 'no encryption'}"
+        for key in ("", KEY_ARN)
+        for name, resource in apply_parameters(template, **ALL_RESOURCES, KmsKeyArn=key)["Resources"].items()
+        if resource["Type"] in KEYS
+        for found in [_find_key(resource["Type"], resource.get("Properties", {}))]
+        if found != (ours if key else KEYS[resource["Type"]])
+    ]
+
+
+def _find_key(kind: str, properties: Resource) -> Any:
+    """Return the key that encrypts a resource, or what AWS uses instead, as in `KEYS`."""
+    found: Any = properties.get(KEY_PROPERTIES.get(kind, ""))
+    match kind:
+        case "AWS::S3::Bucket":
+            (rule,) = properties.get("BucketEncryption", {}).get("ServerSideEncryptionConfiguration", [{}])
+            default = rule.get("ServerSideEncryptionByDefault", {})
+            # Without a bucket key, each read of a file would be a request to KMS.
+            managed = default.get("SSEAlgorithm") == "aws:kms" and rule.get("BucketKeyEnabled")
+            found = default.get("KMSMasterKeyID" if managed else "SSEAlgorithm")
+        case "AWS::DynamoDB::Table":
+            used = properties.get("SSESpecification", {})
+            found = used.get("KMSMasterKeyId") if used.get("SSEEnabled") and used.get("SSEType") == "KMS" else None
+        case "AWS::SQS::Queue":
+            found = found or properties.get("SqsManagedSseEnabled")
+        case "AWS::IAM::Role" if any(find_target(one) == "UseKeyPolicy" for one in properties["ManagedPolicyArns"]):
+            found = {"Ref": "KmsKeyArn"}
+    return found
 
 
 def check_public_access(template: Template) -> list[str]:
@@ -646,7 +689,17 @@ def check_buckets(template: Template) -> list[str]:
     """Unfinished multipart uploads and temporary objects expire."""
     faults = []
     expiring: dict[str, dict[str, int]] = {}
-    for name, bucket in list_resources(template, "AWS::S3::Bucket"):
+    versioned = apply_parameters(template, NoncurrentVersionDays="30")["Resources"]["ModelsBucket"]["Properties"]
+    if versioned.get("VersioningConfiguration") != {"Status": "Enabled"}:
+        faults.append("ModelsBucket: NoncurrentVersionDays keeps no versions")
+    noncurrent = {
+        rule.get("Prefix", ""): rule["NoncurrentVersionExpiration"]["NoncurrentDays"]
+        for rule in versioned.get("LifecycleConfiguration", {}).get("Rules", [])
+        if "NoncurrentVersionExpiration" in rule
+    }
+    if noncurrent != {"staging/": 1, "": {"Ref": "NoncurrentVersionDays"}}:
+        faults.append("ModelsBucket: noncurrent versions do not expire as documented")
+    for name, bucket in list_resources(apply_parameters(template), "AWS::S3::Bucket"):
         rules = bucket.get("LifecycleConfiguration", {}).get("Rules", [])
         rules = [rule for rule in rules if rule["Status"] == "Enabled"]
         uploads = [rule for rule in rules if "AbortIncompleteMultipartUpload" in rule and "Prefix" not in rule]

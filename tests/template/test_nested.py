@@ -26,7 +26,16 @@ type Mutation = Callable[[dict[str, Any]], object]
 
 STACK = "MonitoringStack"
 NESTED = "monitoring.yaml"
-SETTINGS = {"StackName", "LocalMode", "Monitoring", "NotificationEmail", "RunbookUrl", "HubAccess", "HubOnMiss"}
+SETTINGS = {
+    "StackName",
+    "LocalMode",
+    "KmsKeyArn",
+    "Monitoring",
+    "NotificationEmail",
+    "RunbookUrl",
+    "HubAccess",
+    "HubOnMiss",
+}
 
 
 @cache

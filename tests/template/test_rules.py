@@ -181,6 +181,22 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     (rules.check_environment, set_property("ReadCatalogFunction", f"{VARIABLES}.LOG", {"Ref": "PlanQueue"})),
     (rules.check_encryption, drop_property("IncomingBucket", "Properties.BucketEncryption")),
     (rules.check_encryption, set_property("PlanQueue", "Properties.SqsManagedSseEnabled", value=False)),
+    (rules.check_encryption, drop_property("PlanQueue", "Properties.KmsMasterKeyId")),
+    (rules.check_encryption, drop_property("TasksTable", "Properties.SSESpecification")),
+    (rules.check_encryption, drop_property("ReadCatalogLogGroup", "Properties.KmsKeyId")),
+    (rules.check_encryption, drop_property("ReadCatalogFunction", "Properties.KmsKeyArn")),
+    (rules.check_encryption, drop_property("ReadCatalogRole", "Properties.ManagedPolicyArns.1")),
+    (rules.check_encryption, drop_property("NotificationsTopic", "Properties.KmsMasterKeyId")),
+    (
+        rules.check_encryption,
+        drop_property(
+            "ModelsBucket",
+            "Properties.BucketEncryption.ServerSideEncryptionConfiguration.0.Fn::If.1.BucketKeyEnabled",
+        ),
+    ),
+    (rules.check_buckets, drop_property("ModelsBucket", "Properties.VersioningConfiguration")),
+    (rules.check_buckets, drop_property("ModelsBucket", f"{LIFECYCLE}.3")),
+    (rules.check_buckets, drop_property("ModelsBucket", f"{LIFECYCLE}.4")),
     (rules.check_public_access, drop_property("ModelsBucket", "Properties.PublicAccessBlockConfiguration")),
     (
         rules.check_public_access,

@@ -96,8 +96,9 @@ def test_cancel_is_announced_once(stack: Stack, listener: Listener) -> None:
 def test_dashboard_and_alarms_are_there(stack: Stack, listener: Listener) -> None:
     cloudwatch = listener.open("cloudwatch")
     (dashboard,) = cloudwatch.list_dashboards()["DashboardEntries"]
-    assert dashboard["DashboardName"] == stack.state.stack_name
-    body = json.loads(cloudwatch.get_dashboard(DashboardName=stack.state.stack_name)["DashboardBody"])
+    name = dashboard["DashboardName"]
+    assert name == f"{stack.state.stack_name}-{cloudwatch.meta.region_name}"
+    body = json.loads(cloudwatch.get_dashboard(DashboardName=name)["DashboardBody"])
     assert stack.state.outputs["TransferFilesFunction"] in json.dumps(body)
     alarms = {alarm["AlarmName"]: alarm for alarm in cloudwatch.describe_alarms()["MetricAlarms"]}
     assert set(alarms) == {

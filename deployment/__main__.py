@@ -1,0 +1,58 @@
+"""`python -m deployment deploy`: command line of the deployment to AWS, called by the Makefile."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from deployment.quota import choose_transfer_concurrency, describe_shortage, read_concurrency
+from deployment.saved import SavedAnswers, read_saved_answers, write_overrides
+
+CONFIGURATION = Path("samconfig.toml")
+"""In the working directory, as for the SAM CLI."""
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m deployment", description="Deploy Modelhaul to an AWS account.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("deploy", help="check the account, and deploy with prompts for the parameters")
+    command.add_argument("--architecture", choices=("arm64", "x86_64"), required=True, help="that of the built layers")
+    return parser.parse_args(arguments)
+
+
+def check_concurrency(saved: SavedAnswers) -> dict[str, str]:
+    """Return the TransferConcurrency to offer if the account has too little for the default, and print the reason."""
+    session = boto3.Session(profile_name=saved.profile, region_name=saved.region)
+    concurrency = read_concurrency(session.client("lambda"))
+    given = saved.parameters.get("TransferConcurrency")
+    transfers = int(given) if given else choose_transfer_concurrency(concurrency.unreserved)
+    if shortage := describe_shortage(concurrency, transfers, session.region_name):
+        print(shortage)
+        return {"TransferConcurrency": str(transfers)}
+    return {}
+
+
+def deploy(architecture: str) -> int:
+    saved = read_saved_answers(CONFIGURATION)
+    parameters = dict(saved.parameters)
+    try:
+        parameters |= check_concurrency(saved)
+    except (BotoCoreError, ClientError) as error:
+        # The SAM CLI reports missing credentials. A user may deploy without lambda:GetAccountSettings.
+        print(f"The concurrency quota of AWS Lambda was not checked: {error}")
+    parameters["Architecture"] = architecture
+    # The option replaces all saved parameters, which are the defaults of the prompts: pass them again.
+    command = ["sam", "deploy", "--guided", "--parameter-overrides", write_overrides(parameters)]
+    return subprocess.run(command, check=False).returncode
+
+
+def main() -> int:
+    options = parse_arguments(sys.argv[1:])
+    return deploy(options.architecture)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,6 +8,7 @@ from pathlib import Path
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from deployment.protection import is_deployed
 from deployment.quota import choose_transfer_concurrency, describe_shortage, read_concurrency
 from deployment.saved import SavedAnswers, read_saved_answers, write_overrides
 
@@ -35,6 +36,15 @@ def check_concurrency(saved: SavedAnswers) -> dict[str, str]:
     return {}
 
 
+def choose_protection(saved: SavedAnswers) -> dict[str, str]:
+    """Return the DeletionProtection to offer: on for an update, and the default for a first deployment."""
+    session = boto3.Session(profile_name=saved.profile, region_name=saved.region)
+    if saved.stack_name and is_deployed(session.client("cloudformation"), saved.stack_name):
+        return {"DeletionProtection": "on"}
+    # Saved by the deployments of a stack that was deleted since.
+    return {"DeletionProtection": "off"} if saved.parameters.get("DeletionProtection") == "on" else {}
+
+
 def deploy(architecture: str) -> int:
     saved = read_saved_answers(CONFIGURATION)
     parameters = dict(saved.parameters)
@@ -43,6 +53,10 @@ def deploy(architecture: str) -> int:
     except (BotoCoreError, ClientError) as error:
         # The SAM CLI reports missing credentials. A user may deploy without lambda:GetAccountSettings.
         print(f"The concurrency quota of AWS Lambda was not checked: {error}")
+    try:
+        parameters |= choose_protection(saved)
+    except (BotoCoreError, ClientError) as error:
+        print(f"CloudFormation did not tell whether the stack exists. DeletionProtection is offered as saved: {error}")
     parameters["Architecture"] = architecture
     # The option replaces all saved parameters, which are the defaults of the prompts: pass them again.
     command = ["sam", "deploy", "--guided", "--parameter-overrides", write_overrides(parameters)]

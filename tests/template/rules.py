@@ -33,6 +33,7 @@ TABLES_TO_LOSE = {
     "RateLimitsTable": "a source repeats its rate limits",
     "IdempotencyTable": "a client that lost a response can read the task",
 }
+RETAINED = {"DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Retain"}
 OBJECT_PREFIXES = {
     # The stream of the table, whose name contains its creation time.
     "TasksTable": {"stream/*"},
@@ -821,15 +822,22 @@ def check_tables(template: Template) -> list[str]:
 
 
 def check_retention(template: Template) -> list[str]:
-    """Deleting the stack keeps the models and their records."""
-    return [
-        f"{name}: {policy} is not Retain"
-        for name, resource in template["Resources"].items()
-        for policy in ("DeletionPolicy", "UpdateReplacePolicy")
-        if resource["Type"] in {"AWS::DynamoDB::Table", "AWS::S3::Bucket"}
-        and name not in TABLES_TO_LOSE
-        and resource.get(policy) != "Retain"
-    ]
+    """Deleting the stack keeps the models and their records. A first deployment that fails keeps nothing: its tables
+    are not protected, and protected tables could not be deleted.
+    """
+    faults = []
+    for protection in ("off", "on"):
+        resources = apply_parameters(template, DeletionProtection=protection)["Resources"]
+        for name, resource in resources.items():
+            if resource["Type"] not in {"AWS::DynamoDB::Table", "AWS::S3::Bucket"} or name in TABLES_TO_LOSE:
+                continue
+            faults += [f"{name}: {key} is not {value}" for key, value in RETAINED.items() if resource.get(key) != value]
+            protected = resource["Properties"].get("DeletionProtectionEnabled")
+            if resource["Type"] == "AWS::DynamoDB::Table" and protected is not (protection == "on"):
+                faults.append(f"{name}: with DeletionProtection={protection}, the protection is {protected}")
+    if template["Parameters"]["DeletionProtection"]["Default"] != "off":
+        faults.append("DeletionProtection: a first deployment that fails leaves its tables")
+    return faults
 
 
 def check_logs(template: Template) -> list[str]:

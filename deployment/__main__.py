@@ -1,6 +1,7 @@
-"""`python -m deployment deploy`: command line of the deployment to AWS, called by the Makefile."""
+"""`python -m deployment`: command line of the deployment to AWS. The Makefile calls `deploy`."""
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,11 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("deploy", help="check the account, and deploy with prompts for the parameters")
     command.add_argument("--architecture", choices=("arm64", "x86_64"), required=True, help="that of the built layers")
+    command = commands.add_parser("compare", help="fail if an update would replace or remove resources with data")
+    command.add_argument("old", type=Path, help="template.yaml, or the record of the deployed version")
+    command.add_argument("new", type=Path, help="template.yaml, or the record of the new version")
+    command = commands.add_parser("record", help="print the record of a version, for later comparisons")
+    command.add_argument("template", type=Path, help="template.yaml")
     return parser.parse_args(arguments)
 
 
@@ -63,8 +69,31 @@ def deploy(architecture: str) -> int:
     return subprocess.run(command, check=False).returncode
 
 
+def compare(old: Path, new: Path) -> int:
+    # cfn-lint takes a second to import.
+    from deployment.replacements import compare_records, read_record
+
+    findings = compare_records(read_record(old), read_record(new))
+    for finding in findings:
+        print(finding)
+    return int(any(finding.is_fatal for finding in findings))
+
+
+def record(template: Path) -> int:
+    from deployment.replacements import read_record
+
+    lines = (f"{json.dumps(name)}: {json.dumps(one)}" for name, one in read_record(template).items())
+    print("{", ",\n".join(lines), "}", sep="\n")
+    return 0
+
+
 def main() -> int:
     options = parse_arguments(sys.argv[1:])
+    match options.command:
+        case "compare":
+            return compare(options.old, options.new)
+        case "record":
+            return record(options.template)
     return deploy(options.architecture)
 
 

@@ -69,6 +69,7 @@ test-quick: setup ## run the quick tests without the local stack, in about a min
 
 IMPORTS = PYTHONPATH=.:cli:layers/core:layers/sources:layers/scanner
 check: setup ## check style, formatting, types, imports, the template and its security
+	@"$(PYTHON)" requirements/install.py checks
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync check-types check-template check-controls check-imports check-style
 
 check-style:

@@ -1,8 +1,9 @@
 """Create the virtual environments of the project from requirement files with pinned versions and hashes.
 
-`make setup` runs this script on Python 3.13. `make test` runs it with the argument `tests`, which also installs the
-programs that only the tests use. An environment is updated only if its requirement files or the interpreter changed.
-The packages are installed by uv. If uv is not on PATH, it is installed in an environment of its own.
+`make setup` runs this script on Python 3.13. `make check` runs it with the argument `checks`, and `make test` with the
+argument `tests`, which also install the programs that only these use. An environment is updated only if its requirement
+files or the interpreter changed. The packages are installed by uv. If uv is not on PATH, it is installed in an
+environment of its own.
 """
 
 import base64
@@ -25,6 +26,8 @@ ENVIRONMENTS = {
     ".local/venvs/ministack": ("ministack.txt",),
     ".local/venvs/sam": ("sam.txt",),
     ".local/venvs/giftless": ("giftless.txt",),
+}
+CHECK_ENVIRONMENTS = {
     ".local/venvs/checkov": ("checkov.txt",),
     ".local/venvs/cfn_guard": ("cfn_guard.txt",),
 }
@@ -213,8 +216,11 @@ if __name__ == "__main__":
     for name, files in ENVIRONMENTS.items():
         install_environment(ROOT / name, [REQUIREMENTS / file for file in files])
     install_command_line()
-    unpack_cfn_guard()
     provide_git_lfs()
+    if "checks" in sys.argv[1:]:
+        for name, files in CHECK_ENVIRONMENTS.items():
+            install_environment(ROOT / name, [REQUIREMENTS / file for file in files])
+        unpack_cfn_guard()
     if "tests" in sys.argv[1:]:
         provide_chromium()
         provide_zip_readers()

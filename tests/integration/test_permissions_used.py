@@ -644,9 +644,9 @@ def serve_hub_clients(deployment: AuditedDeployment, source: InMemoryModelSource
 def publish_ends(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
     bus = EventBridgeEventBus(create_events_client(REGION))
     with deployment.auditor.act("PublishEndsFunction"):
-        EndPublisher(deployment.database.tasks, deployment.database.models, bus, "models-bucket").publish_end(
-            deployment.submitted[0]
-        )
+        EndPublisher(
+            deployment.database.tasks, deployment.database.models, bus, "models-bucket", "modelhaul"
+        ).publish_end(deployment.submitted[0])
 
 
 def delete_models(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:

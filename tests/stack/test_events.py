@@ -98,8 +98,9 @@ def test_dashboard_is_there_and_alarms_are_not(stack: Stack, listener: Listener)
     """The local stack has neither NotificationEmail nor AlarmTopicArn."""
     cloudwatch = listener.open("cloudwatch")
     (dashboard,) = cloudwatch.list_dashboards()["DashboardEntries"]
-    assert dashboard["DashboardName"] == stack.state.stack_name
-    body = json.loads(cloudwatch.get_dashboard(DashboardName=stack.state.stack_name)["DashboardBody"])
+    name = dashboard["DashboardName"]
+    assert name == f"{stack.state.stack_name}-{cloudwatch.meta.region_name}"
+    body = json.loads(cloudwatch.get_dashboard(DashboardName=name)["DashboardBody"])
     DASHBOARD.validate(body)
     assert stack.state.outputs["TransferFilesFunction"] in json.dumps(body)
     assert [widget for widget in body["widgets"] if widget["type"] == "alarm"] == []

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
-from itertools import pairwise, product
+from itertools import pairwise, permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ TABLES_TO_LOSE = {
     "RateLimitsTable": "a source repeats its rate limits",
     "IdempotencyTable": "a client that lost a response can read the task",
 }
+RETAINED = {"DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Retain"}
 OBJECT_PREFIXES = {
     # The stream of the table, whose name contains its creation time.
     "TasksTable": {"stream/*"},
@@ -78,6 +79,29 @@ DROP_GRANTS = {
     ("IncomingBucket", "incoming/*"): {"s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"},
     ("IncomingBucket", "outcomes/*"): {"s3:GetObject"},
 }
+KEY_ARN = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+KEYS = {
+    "AWS::S3::Bucket": "AES256",
+    "AWS::SQS::Queue": True,
+    # AWS encrypts these always. The role of a function must be able to use the key.
+    "AWS::DynamoDB::Table": None,
+    "AWS::Logs::LogGroup": None,
+    "AWS::SNS::Topic": None,
+    "AWS::Lambda::Function": None,
+    "AWS::IAM::Role": None,
+}
+"""Encryption without KmsKeyArn, by type of the resources that it encrypts."""
+
+KEY_PROPERTIES = {
+    "AWS::SQS::Queue": "KmsMasterKeyId",
+    "AWS::SNS::Topic": "KmsMasterKeyId",
+    "AWS::Logs::LogGroup": "KmsKeyId",
+    "AWS::Lambda::Function": "KmsKeyArn",
+}
+
+ALL_RESOURCES = {"HubOnMiss": "IMPORT", "NotificationEmail": "team@example.com"}
+"""Parameters with which the stack has all its resources."""
+
 MAX_EXACT_NUMBER = 2**31 - 1
 TRANSPORT_ACTIONS = {"AWS::S3::BucketPolicy": "s3:*", "AWS::SQS::QueuePolicy": "sqs:*"}
 CONSUMER_ACTIONS = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
@@ -541,16 +565,36 @@ def check_numbers(template: Template) -> list[str]:
 
 
 def check_encryption(template: Template) -> list[str]:
-    """Buckets and queues declare their encryption. Tables are always encrypted."""
-    faults = []
-    for name, bucket in list_resources(template, "AWS::S3::Bucket"):
-        rules = bucket.get("BucketEncryption", {}).get("ServerSideEncryptionConfiguration", [])
-        if not any(rule.get("ServerSideEncryptionByDefault", {}).get("SSEAlgorithm") for rule in rules):
-            faults.append(f"{name}: no encryption")
-    for name, queue in list_resources(template, "AWS::SQS::Queue"):
-        if queue.get("SqsManagedSseEnabled") is not True and "KmsMasterKeyId" not in queue:
-            faults.append(f"{name}: no encryption")
-    return faults
+    """Buckets and queues declare their encryption, and KmsKeyArn encrypts everything with one key."""
+    ours = {"Ref": "KmsKeyArn"}
+    return [
+        f"{name}: {'not the customer managed key' if key else 'no encryption'}"
+        for key in ("", KEY_ARN)
+        for name, resource in apply_parameters(template, **ALL_RESOURCES, KmsKeyArn=key)["Resources"].items()
+        if resource["Type"] in KEYS
+        for found in [_find_key(resource["Type"], resource.get("Properties", {}))]
+        if found != (ours if key else KEYS[resource["Type"]])
+    ]
+
+
+def _find_key(kind: str, properties: Resource) -> Any:
+    """Return the key that encrypts a resource, or what AWS uses instead, as in `KEYS`."""
+    found: Any = properties.get(KEY_PROPERTIES.get(kind, ""))
+    match kind:
+        case "AWS::S3::Bucket":
+            (rule,) = properties.get("BucketEncryption", {}).get("ServerSideEncryptionConfiguration", [{}])
+            default = rule.get("ServerSideEncryptionByDefault", {})
+            # Without a bucket key, each read of a file would be a request to KMS.
+            managed = default.get("SSEAlgorithm") == "aws:kms" and rule.get("BucketKeyEnabled")
+            found = default.get("KMSMasterKeyID" if managed else "SSEAlgorithm")
+        case "AWS::DynamoDB::Table":
+            used = properties.get("SSESpecification", {})
+            found = used.get("KMSMasterKeyId") if used.get("SSEEnabled") and used.get("SSEType") == "KMS" else None
+        case "AWS::SQS::Queue":
+            found = found or properties.get("SqsManagedSseEnabled")
+        case "AWS::IAM::Role" if any(find_target(one) == "UseKeyPolicy" for one in properties["ManagedPolicyArns"]):
+            found = {"Ref": "KmsKeyArn"}
+    return found
 
 
 def check_public_access(template: Template) -> list[str]:
@@ -654,7 +698,17 @@ def check_buckets(template: Template) -> list[str]:
     """Unfinished multipart uploads and temporary objects expire."""
     faults = []
     expiring: dict[str, dict[str, int]] = {}
-    for name, bucket in list_resources(template, "AWS::S3::Bucket"):
+    versioned = apply_parameters(template, NoncurrentVersionDays="30")["Resources"]["ModelsBucket"]["Properties"]
+    if versioned.get("VersioningConfiguration") != {"Status": "Enabled"}:
+        faults.append("ModelsBucket: NoncurrentVersionDays keeps no versions")
+    noncurrent = {
+        rule.get("Prefix", ""): rule["NoncurrentVersionExpiration"]["NoncurrentDays"]
+        for rule in versioned.get("LifecycleConfiguration", {}).get("Rules", [])
+        if "NoncurrentVersionExpiration" in rule
+    }
+    if noncurrent != {"staging/": 1, "": {"Ref": "NoncurrentVersionDays"}}:
+        faults.append("ModelsBucket: noncurrent versions do not expire as documented")
+    for name, bucket in list_resources(apply_parameters(template), "AWS::S3::Bucket"):
         rules = bucket.get("LifecycleConfiguration", {}).get("Rules", [])
         rules = [rule for rule in rules if rule["Status"] == "Enabled"]
         uploads = [rule for rule in rules if "AbortIncompleteMultipartUpload" in rule and "Prefix" not in rule]
@@ -776,15 +830,22 @@ def check_tables(template: Template) -> list[str]:
 
 
 def check_retention(template: Template) -> list[str]:
-    """Deleting the stack keeps the models and their records."""
-    return [
-        f"{name}: {policy} is not Retain"
-        for name, resource in template["Resources"].items()
-        for policy in ("DeletionPolicy", "UpdateReplacePolicy")
-        if resource["Type"] in {"AWS::DynamoDB::Table", "AWS::S3::Bucket"}
-        and name not in TABLES_TO_LOSE
-        and resource.get(policy) != "Retain"
-    ]
+    """Deleting the stack keeps the models and their records. A first deployment that fails keeps nothing: its tables
+    are not protected, and protected tables could not be deleted.
+    """
+    faults = []
+    for protection in ("off", "on"):
+        resources = apply_parameters(template, DeletionProtection=protection)["Resources"]
+        for name, resource in resources.items():
+            if resource["Type"] not in {"AWS::DynamoDB::Table", "AWS::S3::Bucket"} or name in TABLES_TO_LOSE:
+                continue
+            faults += [f"{name}: {key} is not {value}" for key, value in RETAINED.items() if resource.get(key) != value]
+            protected = resource["Properties"].get("DeletionProtectionEnabled")
+            if resource["Type"] == "AWS::DynamoDB::Table" and protected is not (protection == "on"):
+                faults.append(f"{name}: with DeletionProtection={protection}, the protection is {protected}")
+    if template["Parameters"]["DeletionProtection"]["Default"] != "off":
+        faults.append("DeletionProtection: a first deployment that fails leaves its tables")
+    return faults
 
 
 def check_logs(template: Template) -> list[str]:
@@ -1138,6 +1199,11 @@ def check_topics(template: Template) -> list[str]:
             if rule.get("EventPattern", {}).get("source") == ["Modelhaul"]
         }
         named = {kind for rule in rules.values() for kind in rule["EventPattern"]["detail-type"]}
+        faults += [
+            f"{name}: matches the events of all stacks"
+            for name, rule in rules.items()
+            if rule["EventPattern"].get("detail", {}).get("stack") != [{"Ref": "AWS::StackName"}]
+        ]
         if named != ({"ImportSucceeded", "ImportFailed"} if address else set()):
             faults.append(f"with the address {address!r}, emails are sent for {named}")
         policies = list(list_resources(chosen, "AWS::SNS::TopicPolicy"))
@@ -1174,6 +1240,49 @@ def _find_rule_arn(name: str) -> str:
     return json.dumps(
         {"Fn::Sub": f"arn:${{AWS::Partition}}:events:${{AWS::Region}}:${{AWS::AccountId}}:rule/${{{name}}}"}
     )
+
+
+def check_names(template: Template) -> list[str]:
+    """A name from the template contains the name of the stack, and that of a dashboard the Region too, because the
+    console shows the dashboards of all Regions. No two stacks have a resource of the same name, whatever their names.
+    """
+    faults = []
+    ends: dict[str, list[str]] = {}
+    for resource, kind, name in _list_names(template):
+        start, stack, end = _write_name(name).partition("${AWS::StackName}")
+        if not stack or (kind == "AWS::CloudWatch::Dashboard" and "${AWS::Region}" not in end):
+            faults.append(f"{resource}: another stack can have the name {name}")
+        # Several APIs can have the same name.
+        if kind != "AWS::ApiGateway::RestApi":
+            ends.setdefault(f"{kind} {start}", []).append(end)
+    return faults + [
+        f"the stacks x and x{longer.removesuffix(shorter)} share the name x{longer}"
+        for names in ends.values()
+        for longer, shorter in permutations(names, 2)
+        if longer.endswith(shorter)
+    ]
+
+
+def _list_names(template: Template) -> Iterator[tuple[str, str, Any]]:
+    """Yield (resource, type, name) of each resource with a name from the template. The name of a stage is a path."""
+    for resource, content in template["Resources"].items():
+        kind, properties = content["Type"], content.get("Properties", {})
+        own = re.sub(r"Definition$|Version$", "", kind.rpartition("::")[2])
+        for key in {"Name", f"{own}Name"} - {"StageName"}:
+            if key in properties:
+                yield resource, kind, properties[key]
+        if kind == "AWS::ApiGateway::RestApi":
+            yield resource, kind, properties["Body"]["info"]["title"]
+
+
+def _write_name(name: Any) -> str:
+    """Return the name as the text of an `Fn::Sub`."""
+    match name:
+        case {"Fn::Sub": str(text)}:
+            return text
+        case {"Ref": str(parameter)}:
+            return f"${{{parameter}}}"
+    return str(name)
 
 
 def check_outputs(template: Template) -> list[str]:
@@ -1244,6 +1353,7 @@ RULES: tuple[Rule, ...] = (
     check_cors,
     check_bucket_cors,
     check_topics,
+    check_names,
     check_outputs,
 )
 

@@ -30,6 +30,7 @@ NESTED = "monitoring.yaml"
 SETTINGS = {
     "StackName",
     "LocalMode",
+    "KmsKeyArn",
     "Monitoring",
     "NotificationEmail",
     "AlarmTopicArn",

@@ -102,6 +102,16 @@ MODELS_RULE = "Properties.CorsConfiguration.CorsRules.1.Fn::If.1"
 ESM = "TransferFilesFunctionTransferQueue"
 
 MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
+    (rules.check_topics, drop_property("ImportSucceededRule", f"{PATTERN}.detail")),
+    (rules.check_topics, set_property("ImportFailedRule", f"{PATTERN}.detail.stack", ["modelhaul"])),
+    (rules.check_names, set_property("Dashboard", "Properties.DashboardName", {"Ref": "AWS::StackName"})),
+    (rules.check_names, set_property("ApiErrorsAlarm", "Properties.AlarmName", "api-errors")),
+    (rules.check_names, set_property("ReadDocsLogGroup", "Properties.LogGroupName", {"Fn::Sub": "/aws/lambda/docs"})),
+    (rules.check_names, set_property("PlanQueue", "Properties.QueueName", "plan")),
+    (
+        rules.check_names,
+        set_property("ApiErrorsAlarm", "Properties.AlarmName", {"Fn::Sub": "${AWS::StackName}-x-hub-errors"}),
+    ),
     (rules.check_publishers, drop_property("PublishEndsRole", f"{ROLE_STATEMENTS}.4.Condition")),
     (rules.check_publishers, set_property("PublishEndsRole", f"{ROLE_STATEMENTS}.4.Resource", "*")),
     (rules.check_visibility, set_property("TransferQueue", "Properties.VisibilityTimeout", 5399)),
@@ -182,6 +192,22 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     (rules.check_environment, set_property("ReadCatalogFunction", f"{VARIABLES}.LOG", {"Ref": "PlanQueue"})),
     (rules.check_encryption, drop_property("IncomingBucket", "Properties.BucketEncryption")),
     (rules.check_encryption, set_property("PlanQueue", "Properties.SqsManagedSseEnabled", value=False)),
+    (rules.check_encryption, drop_property("PlanQueue", "Properties.KmsMasterKeyId")),
+    (rules.check_encryption, drop_property("TasksTable", "Properties.SSESpecification")),
+    (rules.check_encryption, drop_property("ReadCatalogLogGroup", "Properties.KmsKeyId")),
+    (rules.check_encryption, drop_property("ReadCatalogFunction", "Properties.KmsKeyArn")),
+    (rules.check_encryption, drop_property("ReadCatalogRole", "Properties.ManagedPolicyArns.1")),
+    (rules.check_encryption, drop_property("NotificationsTopic", "Properties.KmsMasterKeyId")),
+    (
+        rules.check_encryption,
+        drop_property(
+            "ModelsBucket",
+            "Properties.BucketEncryption.ServerSideEncryptionConfiguration.0.Fn::If.1.BucketKeyEnabled",
+        ),
+    ),
+    (rules.check_buckets, drop_property("ModelsBucket", "Properties.VersioningConfiguration")),
+    (rules.check_buckets, drop_property("ModelsBucket", f"{LIFECYCLE}.3")),
+    (rules.check_buckets, drop_property("ModelsBucket", f"{LIFECYCLE}.4")),
     (rules.check_public_access, drop_property("ModelsBucket", "Properties.PublicAccessBlockConfiguration")),
     (
         rules.check_public_access,
@@ -334,6 +360,9 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
         ),
     ),
     (rules.check_retention, drop_property("ModelsBucket", "DeletionPolicy")),
+    (rules.check_retention, set_property("ModelsBucket", "DeletionPolicy", "Retain")),
+    (rules.check_retention, drop_property("ContentTable", "Properties.DeletionProtectionEnabled")),
+    (rules.check_retention, set_property("ModelsTable", "Properties.DeletionProtectionEnabled", value=True)),
     (rules.check_retention, set_property("TasksTable", "UpdateReplacePolicy", "Delete")),
     (rules.check_logs, drop_property("PlanImportLogGroup", "Properties.RetentionInDays")),
     (rules.check_logs, drop_property("PlanImportFunction", "Properties.LoggingConfig")),

@@ -36,7 +36,7 @@ def bus(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> InMemoryEven
     monkeypatch.setattr(
         wiring,
         "create_end_publisher",
-        lambda: EndPublisher(deployment.database.tasks, deployment.database.models, bus, "models-bucket"),
+        lambda: EndPublisher(deployment.database.tasks, deployment.database.models, bus, "models-bucket", "modelhaul"),
     )
     return bus
 

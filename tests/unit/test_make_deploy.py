@@ -42,11 +42,23 @@ sys.exit(3)
 """
 
 
+_STACK = """<DescribeStacksResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/"><DescribeStacksResult><Stacks>
+<member><StackName>modelhaul</StackName><CreationTime>2026-11-28T12:00:00Z</CreationTime><StackStatus>{}</StackStatus>
+</member></Stacks></DescribeStacksResult></DescribeStacksResponse>"""
+_ERROR = """<ErrorResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/"><Error><Type>Sender</Type>
+<Code>{}</Code><Message>Not possible</Message></Error></ErrorResponse>"""
+
+
 @dataclass
 class Account(ThreadingHTTPServer):
-    """AWS Lambda, which only has the settings of an account. `regions` are those of the signatures of requests."""
+    """AWS Lambda, which only has the settings of an account, and CloudFormation, which has a stack with a status.
+
+    `regions` are those of the signatures of requests to Lambda. `stack_status` is "" if there is no stack, and an error
+    code if CloudFormation refuses the request.
+    """
 
     unreserved: int
+    stack_status: str = ""
     quota: int = 0
     status: int = 200
     regions: list[str] = field(default_factory=list)
@@ -71,6 +83,15 @@ class Handler(BaseHTTPRequestHandler):
         body = json.dumps({"AccountLimit": limit} if self.server.status == 200 else denied).encode()
         self.send_response(self.server.status)
         self.send_header("x-amzn-ErrorType", "AccessDeniedException")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        status = self.server.stack_status
+        code = 403 if status == "AccessDenied" else 200 if status else 400
+        body = (_STACK if code == 200 else _ERROR).format(status or "ValidationError").encode()
+        self.send_response(code)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -103,6 +124,7 @@ def deploy(folder: Path, account: Account, saved: str = SAVED, **environment: st
             "AWS_MAX_ATTEMPTS": "1",
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_ENDPOINT_URL_LAMBDA": f"http://127.0.0.1:{account.server_address[1]}",
+            "AWS_ENDPOINT_URL_CLOUDFORMATION": f"http://127.0.0.1:{account.server_address[1]}",
             **environment,
         },
         capture_output=True,
@@ -196,6 +218,36 @@ def test_deployment_continues_without_the_permission_to_read_the_quota(tmp_path:
 def test_deployment_continues_without_an_aws_profile(tmp_path: Path, account: Account) -> None:
     _, output = deploy(tmp_path, account, AWS_PROFILE="missing")
     assert output.startswith("The concurrency quota of AWS Lambda was not checked: The config profile (missing)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("status", "offered"),
+    [
+        ("CREATE_COMPLETE", "on"),
+        ("UPDATE_ROLLBACK_COMPLETE", "on"),
+        ("", None),
+        # The SAM CLI deletes such a stack and creates it again.
+        ("ROLLBACK_COMPLETE", None),
+        ("REVIEW_IN_PROGRESS", None),
+    ],
+)
+def test_only_an_update_is_offered_deletion_protection(
+    tmp_path: Path, account: Account, status: str, offered: str | None
+) -> None:
+    account.stack_status = status
+    (*_, overrides), output = deploy(tmp_path, account)
+    assert parse_overrides(overrides).get("DeletionProtection") == offered
+    assert not output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("status", "offered"), [("", "off"), ("AccessDenied", "on")])
+def test_saved_protection_is_not_for_a_new_stack(tmp_path: Path, account: Account, status: str, offered: str) -> None:
+    account.stack_status = status
+    (*_, overrides), output = deploy(tmp_path, account, SAVED.replace("CorsAllowOrigin", "DeletionProtection=on Cors"))
+    assert parse_overrides(overrides)["DeletionProtection"] == offered
+    assert ("AccessDenied" in output) is (status == "AccessDenied")
 
 
 @given(st.dictionaries(st.from_regex("[A-Za-z0-9]+", fullmatch=True), st.from_regex(r"[ -\[\]-~]*", fullmatch=True)))

@@ -93,6 +93,12 @@ class ConsoleSettings(StoreSettings):
     cancel_from_console_function: str
 
 
+class EventSettings(StoreSettings):
+    """`stack_name`: name of the CloudFormation stack."""
+
+    stack_name: str
+
+
 class OutageSettings(Settings):
     """`source_outage_hours`: hours that a step waits for a source or an AWS service that does not respond."""
 

@@ -24,12 +24,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EndPublisher:
-    """`bucket` is the models bucket, in which the published locations of the models are."""
+    """`bucket` is the models bucket, in which the published locations of the models are. `stack` is the name of the
+    stack, because all stacks of an account and Region publish to the same event bus.
+    """
 
     tasks: TaskRepository
     models: ModelRepository
     bus: EventBus
     bucket: str
+    stack: str
 
     def publish_end(self, task_id: str) -> None:
         """Publish the end of a task. No-op if the task is missing or pending.
@@ -41,14 +44,14 @@ class EndPublisher:
             logger.warning("event skipped: task is missing or pending", extra={"task_id": task_id})
             return
         shown = present_whole_task(task, self.models.find_models(task.model_ids), bucket=self.bucket)
-        event = Event(_TYPES[task.status], task.updated_at, _write_detail(shown))
+        event = Event(_TYPES[task.status], task.updated_at, _write_detail(shown, self.stack))
         self.bus.publish(event)
         logger.info("event published", extra={"task_id": task_id, "event": event.type, "stage": task.stage})
 
 
-def _write_detail(task: Mapping[str, Any]) -> str:
+def _write_detail(task: Mapping[str, Any], stack: str) -> str:
     """Return the task as JSON, as the API presents it. Models that do not fit into one event are excluded."""
-    detail = {"version": _VERSION, "task_id": task["id"], **task, "models": []}
+    detail = {"version": _VERSION, "stack": stack, "task_id": task["id"], **task, "models": []}
     del detail["id"]
     if "error_msg" in task:
         detail["error_msg"] = task["error_msg"][:_MAX_ERROR_MSG]

@@ -289,6 +289,9 @@ def create_sweeper() -> Sweeper:
 @cache
 def create_end_publisher() -> EndPublisher:
     from modelhaul.imports.notify import EndPublisher
-    from modelhaul.settings import StoreSettings
+    from modelhaul.settings import EventSettings
 
-    return EndPublisher(create_tasks(), create_models(), create_event_bus(), StoreSettings.read().models_bucket)
+    settings = EventSettings.read()
+    return EndPublisher(
+        create_tasks(), create_models(), create_event_bus(), settings.models_bucket, settings.stack_name
+    )

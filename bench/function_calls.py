@@ -97,9 +97,8 @@ def _connect_readers(deployment: FunctionDeployment) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wiring, "create_read_keys", lambda: keys)
         patch.setattr(wiring, "create_hub_reader", lambda: reader)
-        patch.setattr(
-            wiring, "create_end_publisher", lambda: EndPublisher(database.tasks, database.models, bus, BUCKET)
-        )
+        publisher = EndPublisher(database.tasks, database.models, bus, BUCKET, "modelhaul")
+        patch.setattr(wiring, "create_end_publisher", lambda: publisher)
         yield key
 
 

@@ -248,7 +248,8 @@ def test_event_has_who_submitted_and_cancelled(deployment: Deployment) -> None:
     bus = InMemoryEventBus()
     task_id = submit()
     send("cancel_task", "cancel_task", SIGNED_BY_USER, task_id=task_id)
-    EndPublisher(deployment.database.tasks, deployment.database.models, bus, "models-bucket").publish_end(task_id)
+    database = deployment.database
+    EndPublisher(database.tasks, database.models, bus, "models-bucket", "modelhaul").publish_end(task_id)
     (event,) = bus.events
     detail = json.loads(event.detail)
     VALIDATOR.validate(

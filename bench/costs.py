@@ -80,8 +80,11 @@ QUOTES = {
         "idle: about {idle} a month, and about {monitoring} for monitoring, which can be turned off; {import} to "
         "import 10 GB, {reads} for 500 downloaded files"
     ),
-    "template.yaml": "Whether to create the dashboard and the alarms, which cost about {monitoring} per month.",
-    "docs/parameters.md": "`off` removes the dashboard and the alarms, which cost about {monitoring} per month",
+    "template.yaml": (
+        "Whether to create the dashboard, and the alarms if NotificationEmail or AlarmTopicArn is set. They cost about "
+        "{monitoring} per month."
+    ),
+    "docs/parameters.md": "`off` removes the [dashboard and the alarms](monitoring.md), which cost about {monitoring} per month",
     "docs/quickstart-aws.md": "Until you remove it, the stack costs about {all} a month",
 }
 """Sentences of other files with prices."""
@@ -422,8 +425,8 @@ An import from the Hub that the command line starts and follows, with an email a
   requests that follow the import.
 - **Custom metrics** are charged for each hour in which they are emitted: ${METRIC_MONTH.dollars:.2f} a month each, or
   ${METRIC_MONTH.dollars / MONTH:.5f} an hour. An import emits {metrics} of them. Alone in its hour, it costs
-  {format_price(first.metrics.price())} more; several imports in the same hour share this price. If imports of one
-  source end in every hour of a month, their metrics cost {format_price(metrics * METRIC_MONTH.dollars)}.
+  {format_price(first.metrics.price())} more; several imports in the same hour share this price. If imports
+  end in every hour of a month, their metrics cost {format_price(metrics * METRIC_MONTH.dollars)}.
 
 The records of the progress of a large file cost {format_price(progress)} an hour while it is transferred at
 {Pace().rate / 1e6:.0f} MB/s, and are part of DynamoDB above.
@@ -444,15 +447,15 @@ for each, and GET of S3.
 {_describe_reads()}
 
 - A request takes {REQUEST_SECONDS:g} s (assumed), reads half a unit of DynamoDB, and logs {read_bytes / 1000:.1f} KB:
-  three lines of Lambda and one with the metric.
+  three lines of Lambda.
 - X-Ray traces one request each second and {SAMPLED:.0%} of the others. If requests come one by one, their traces cost
   {format_price(READS * TRACE.unit_price)} instead.
 - The authorizer runs once a minute for each key that is in use. A thousand of its runs cost
   {format_price(1000 * authorizer)}, and a key that is always in use costs {format_price(60 * MONTH * authorizer)} a
   month.
 - A miss adds one log line. Hits are not logged.
-- The metric `HubReads` for all outcomes and for each of them, and `HubAccessDenied`, cost up to
-  ${METRIC_MONTH.dollars:.2f} each for a month in which they are counted in every hour.
+- The metrics `HubErrors` and `HubAccessDenied` cost up to ${METRIC_MONTH.dollars:.2f} each for a month in which they are
+  counted in every hour.
 - The last-read day costs one write for each model, day and function instance, and the first read of a model reads its
   manifest.
 - Nothing is charged while nobody reads.

@@ -64,7 +64,7 @@ def list_resources(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_stack(parameters: dict[str, Any]) -> dict[str, Any]:
-    names = ("TransferDeadLetterQueueUrl", "UnpublishedEndsQueueUrl")
+    names = ("DeadLetterQueueUrl", "UnpublishedEndsQueueUrl")
     stack = {
         "StackName": STACK,
         "StackId": f"arn:aws:cloudformation:us-east-1:123456789012:stack/{STACK}/1",
@@ -145,7 +145,7 @@ def describe_backups(parameters: dict[str, Any]) -> dict[str, Any]:
 def describe_lifecycle(parameters: dict[str, Any]) -> dict[str, Any]:
     template = find_resources("AWS::S3::Bucket")[parameters["Bucket"]]["LifecycleConfiguration"]["Rules"]
     rules = []
-    for rule in template:
+    for rule in (rule for rule in template if "Id" in rule):
         found: dict[str, Any] = {
             "ID": rule["Id"],
             "Status": rule["Status"],

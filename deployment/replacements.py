@@ -14,10 +14,10 @@ from typing import Any
 from cfnlint.schema import ResourceNotFoundError  # type: ignore[import-untyped]
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 
+from deployment.conditions import Template
 from deployment.templates import (
     NESTED_STACK,
     ROOT,
-    Template,
     expand_condition,
     merge_nested_stacks,
     read_template,

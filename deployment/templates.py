@@ -12,13 +12,11 @@ from unittest.mock import patch
 from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]
 from samtranslator.translator.transform import transform  # type: ignore[import-untyped]
 
-type Template = dict[str, Any]
-"""A CloudFormation template, intrinsic functions in their long form (`{"Ref": ...}`)."""
+from deployment.conditions import Template
 
 ROOT = Path(__file__).resolve().parents[1]
 
 CODE_BUCKET = "local"
-NO_VALUE = {"Ref": "AWS::NoValue"}
 NESTED_STACK = "AWS::CloudFormation::Stack"
 # A nested stack has its own values for these.
 _OWN_PARAMETERS = {"AWS::StackName", "AWS::StackId"}

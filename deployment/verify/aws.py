@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from deployment.conditions import apply_parameters
 from deployment.verify.results import VerificationError
 from deployment.verify.target import Target
 
@@ -153,10 +154,11 @@ class DeployedStack:
 
     @cached_property
     def template(self) -> dict[str, Any]:
-        """The resources of the template that CloudFormation has deployed, after its transforms."""
+        """The resources of the template that CloudFormation has deployed, after its transforms and conditions."""
         response = self.clients.cloudformation.get_template(StackName=self.name, TemplateStage="Processed")
         body: Any = response["TemplateBody"]
-        resources: dict[str, Any] = body["Resources"]
+        values = {"AWS::Region": self.clients.target.session.region_name, **self.parameters}
+        resources: dict[str, Any] = apply_parameters(body, **values)["Resources"]
         return resources
 
     def _list_resources(self, name: str) -> list[Resource]:

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from deployment.verify.checks import CHECKS
-from deployment.verify.checks.monitoring import list_metrics
+from deployment.verify.checks.monitoring import IMPORT_METRICS, list_metrics
 from deployment.verify.registry import Verification
 from deployment.verify.results import Outcome
 from deployment.verify.runner import run_check
 from deployment.verify.target import HUB_FILES, HUB_MODEL, Target, parse_model
+from modelhaul.ports.metrics import CATALOG
 from tests.fakes.canned_aws import AwsError, CannedAws
-from tests.template.transformed import read_template, transform_main_template
+from tests.template.transformed import apply_parameters, read_template, transform_main_template
 
 STACK = "two"
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -47,7 +48,8 @@ def name_resource(logical_id: str, resource_type: str) -> str:
 
 def list_resources(parameters: dict[str, Any]) -> dict[str, Any]:
     if parameters["StackName"] == STACK:
-        found = {name: (r["Type"], name_resource(name, r["Type"])) for name, r in transform()["Resources"].items()}
+        resources = apply_parameters(transform(), **PARAMETERS)["Resources"].items()
+        found = {name: (r["Type"], name_resource(name, r["Type"])) for name, r in resources}
     else:
         found = MONITORING
     summaries = [
@@ -63,14 +65,16 @@ def list_resources(parameters: dict[str, Any]) -> dict[str, Any]:
     return {"StackResourceSummaries": summaries}
 
 
-def describe_stack(parameters: dict[str, Any]) -> dict[str, Any]:
+def describe_stack(_: dict[str, Any], **parameters: str) -> dict[str, Any]:
     names = ("DeadLetterQueueUrl", "UnpublishedEndsQueueUrl")
     stack = {
         "StackName": STACK,
         "StackId": f"arn:aws:cloudformation:us-east-1:123456789012:stack/{STACK}/1",
         "CreationTime": NOW,
         "StackStatus": "UPDATE_COMPLETE",
-        "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in PARAMETERS.items()],
+        "Parameters": [
+            {"ParameterKey": key, "ParameterValue": value} for key, value in (PARAMETERS | parameters).items()
+        ],
         "Outputs": [{"OutputKey": name, "OutputValue": f"https://sqs/123456789012/{name}"} for name in names],
     }
     return {"Stacks": [stack]}
@@ -85,7 +89,14 @@ def describe_function(parameters: dict[str, Any]) -> dict[str, Any]:
         "Runtime": template["Runtime"],
         "Timeout": template["Timeout"],
         "MemorySize": template["MemorySize"],
-        "Environment": {"Variables": {"ARCHIVE_MAX_ENTRY_BYTES": "40000000000", "LOG_LEVEL": "INFO", "URL": "3d.x"}},
+        "Environment": {
+            "Variables": {
+                "ARCHIVE_MAX_ENTRY_BYTES": "40000000000",
+                "LOG_LEVEL": "INFO",
+                "URL": "3d.x",
+                "ALLOWED_HOSTS": "10.0.0.5",
+            }
+        },
     }
 
 
@@ -119,8 +130,8 @@ def describe_queue(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_table(parameters: dict[str, Any]) -> dict[str, Any]:
-    protected = find_resources("AWS::DynamoDB::Table")[parameters["TableName"]].get("DeletionProtectionEnabled", False)
-    return {"Table": {"TableStatus": "ACTIVE", "DeletionProtectionEnabled": protected is True}}
+    # Off by default.
+    return {"Table": {"TableStatus": "ACTIVE", "DeletionProtectionEnabled": False}}
 
 
 def describe_expiry(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -143,9 +154,10 @@ def describe_backups(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_lifecycle(parameters: dict[str, Any]) -> dict[str, Any]:
-    template = find_resources("AWS::S3::Bucket")[parameters["Bucket"]]["LifecycleConfiguration"]["Rules"]
+    buckets = apply_parameters(transform(), **PARAMETERS)["Resources"]
+    template = buckets[parameters["Bucket"]]["Properties"]["LifecycleConfiguration"]["Rules"]
     rules = []
-    for rule in (rule for rule in template if "Id" in rule):
+    for rule in template:
         found: dict[str, Any] = {
             "ID": rule["Id"],
             "Status": rule["Status"],
@@ -276,6 +288,10 @@ def test_a_stack_as_in_the_template_passes(name: str) -> None:
     assert run_check(CHECKS[name], open_verification({}))[0] is Outcome.PASS
 
 
+KEY = {
+    "cloudformation.DescribeStacks": lambda p: describe_stack(p, KmsKeyArn="arn:aws:kms:us-east-1:123456789012:key/1")
+}
+
 FAULTS: dict[str, tuple[str, dict[str, Any], str]] = {
     "stack rolled back": (
         "stack",
@@ -291,9 +307,9 @@ FAULTS: dict[str, tuple[str, dict[str, Any], str]] = {
         "functions",
         replace(
             "lambda.GetFunctionConfiguration",
-            lambda r: r["Environment"]["Variables"].update(ARCHIVE_MAX_ENTRY_BYTES="4.0E10"),
+            lambda r: r["Environment"]["Variables"].update(ARCHIVE_MAX_ENTRY_BYTES="4.0E+10"),
         ),
-        "'4.0E10', expected an integer",
+        "'4.0E\\+10', expected an integer",
     ),
     "timeout changed": (
         "functions",
@@ -352,6 +368,20 @@ FAULTS: dict[str, tuple[str, dict[str, Any], str]] = {
         ),
         "TimeToLiveStatus of .* is 'DISABLED'",
     ),
+    "not protected": (
+        "tables",
+        {"cloudformation.DescribeStacks": lambda p: describe_stack(p, DeletionProtection="on")},
+        "DeletionProtectionEnabled of .* is 'False', expected 'True'",
+    ),
+    "versions kept": (
+        "lifecycle",
+        {"cloudformation.DescribeStacks": lambda p: describe_stack(p, NoncurrentVersionDays="30")},
+        "lifecycle rule expire-staged-versions of ModelsBucket does not exist",
+    ),
+    "function with another key": ("functions", KEY, "KMSKeyArn of .* is None"),
+    "queue with another key": ("queues", KEY, "KmsMasterKeyId of .* is None"),
+    "table with another key": ("tables", KEY, "KMSMasterKeyArn of .* is None"),
+    "bucket with another key": ("buckets", KEY, "KMSMasterKeyID of .* is None"),
     "recovery disabled": (
         "tables",
         {"dynamodb.DescribeContinuousBackups": lambda _: _describe_recovery("DISABLED")},
@@ -438,6 +468,43 @@ def _describe_recovery(status: str) -> dict[str, Any]:
             "PointInTimeRecoveryDescription": {"PointInTimeRecoveryStatus": status},
         }
     }
+
+
+def test_a_stack_with_a_key_and_versions_passes() -> None:
+    key = "arn:aws:kms:us-east-1:123456789012:key/1"
+    rule = {"Status": "Enabled", "Filter": {"Prefix": ""}}
+    versions = [
+        {**rule, "ID": "expire-staged-versions", "Filter": {"Prefix": "staging/"}},
+        {**rule, "ID": "expire-versions", "Expiration": {"ExpiredObjectDeleteMarker": True}},
+    ]
+    for one, days in zip(versions, (1, 30), strict=True):
+        one["NoncurrentVersionExpiration"] = {"NoncurrentDays": days}
+    responses = {
+        "cloudformation.DescribeStacks": lambda p: describe_stack(p, KmsKeyArn=key, NoncurrentVersionDays="30"),
+        **replace("lambda.GetFunctionConfiguration", lambda r: r.update(KMSKeyArn=key)),
+        **replace("dynamodb.DescribeTable", lambda r: r["Table"].update(SSEDescription={"KMSMasterKeyArn": key})),
+        **replace("s3.GetBucketLifecycleConfiguration", lambda r: r["Rules"].extend(versions)),
+        "sqs.GetQueueAttributes": lambda p: _encrypt(describe_queue(p), key),
+        "s3.GetBucketEncryption": {
+            "ServerSideEncryptionConfiguration": {
+                "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key}}]
+            }
+        },
+    }
+    for name in ("functions", "queues", "tables", "buckets", "lifecycle"):
+        outcome, detail = run_check(CHECKS[name], open_verification(responses))
+        assert outcome is Outcome.PASS, detail
+
+
+def _encrypt(response: dict[str, Any], key: str) -> dict[str, Any]:
+    attributes = response["Attributes"]
+    attributes["SqsManagedSseEnabled"] = "false"
+    attributes["KmsMasterKeyId"] = key
+    return response
+
+
+def test_the_metrics_of_an_import_are_those_that_functions_send() -> None:
+    assert set(IMPORT_METRICS) <= CATALOG.keys()
 
 
 def test_memory_without_a_report_line_is_skipped() -> None:

@@ -20,7 +20,7 @@ EVENT_TIMEOUT = 120.0
 # A function whose memory is more than three quarters full needs more memory.
 MEMORY_SHARE = 0.75
 # After every import.
-IMPORT_METRICS = ("ImportsAccepted", "ImportsSucceeded", "ImportSeconds", "BytesTransferred")
+IMPORT_METRICS = ("ImportsAccepted", "ImportSeconds", "BytesTransferred")
 FUNCTIONS = ("SubmitLocalFunction", "PlanImportFunction", "TransferFilesFunction", "PublishModelsFunction")
 ERROR_PATTERN = '?AccessDenied ?Traceback ?"[ERROR]" ?"Runtime.ImportModuleError"'
 _NO_METRICS = "the local stack does not turn log lines into metrics"

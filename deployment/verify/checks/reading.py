@@ -9,6 +9,7 @@ import requests
 from deployment.verify.api import expect_problem, expect_status
 from deployment.verify.archives import ODD_NAMES
 from deployment.verify.checks.importing import IMPORTS, import_by_post, import_from_github, import_from_hub
+from deployment.verify.checks.resources import find_key
 from deployment.verify.contents import digest_content
 from deployment.verify.imports import ImportedModel
 from deployment.verify.registry import Verification, check
@@ -127,6 +128,7 @@ def check_presigned_urls(verification: Verification) -> str:
 def check_object_checksums(verification: Verification) -> str:
     """S3 has the CRC-32 of each whole object that was published, and it is that of the content."""
     bucket = verification.stack.outputs["ModelsBucket"]
+    encryption = "aws:kms" if find_key(verification) else "AES256"
     count = 0
     for model in list_imported(verification):
         for path in model.paths:
@@ -138,7 +140,7 @@ def check_object_checksums(verification: Verification) -> str:
             expected = base64.b64encode(content.crc32.to_bytes(4, "big")).decode()
             expect(found.get("ChecksumCRC32"), expected, f"ChecksumCRC32 of {key}")
             expect(found.get("ChecksumType"), "FULL_OBJECT", f"ChecksumType of {key}")
-            expect(found.get("ServerSideEncryption"), "AES256", f"ServerSideEncryption of {key}")
+            expect(found.get("ServerSideEncryption"), encryption, f"ServerSideEncryption of {key}")
             count += 1
     return f"{count} objects"
 

@@ -1,6 +1,7 @@
 """Resources as they are, compared with the template that CloudFormation has deployed."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -34,6 +35,11 @@ def expect_literals(seen: Mapping[str, Any], template: Mapping[str, Any], names:
             expect(str(seen.get(name)), str(template[name]), f"{name} of {subject}")
 
 
+def find_key(verification: Verification) -> str:
+    """Return the ARN of the customer managed key that encrypts the resources, or ""."""
+    return verification.stack.parameters.get("KmsKeyArn", "")
+
+
 @check("stack", SECTION)
 def check_stack(verification: Verification) -> str:
     """The stack, its nested stack and all their resources are complete."""
@@ -61,8 +67,10 @@ def check_functions(verification: Verification) -> str:
         expect_literals(found, template, ("Timeout", "MemorySize", "Runtime"), name)
         for variable, value in found.get("Environment", {}).get("Variables", {}).items():
             # CloudFormation may write 40000000000 as 4.0E10.
-            is_number = value[:1].isdigit() and value.replace(".", "").replace("E", "").isdigit()
+            is_number = re.fullmatch(r"\d+(\.\d+)?([Ee][+-]?\d+)?", value)
             expect_true(not is_number or value.isdigit(), f"{variable} of {name} is {value!r}, expected an integer")
+        if key := find_key(verification):
+            expect(found.get("KMSKeyArn"), key, f"KMSKeyArn of {name}")
         if "RecursiveLoop" in template and not verification.target.is_local:
             recursion = verification.clients.functions.get_function_recursion_config(FunctionName=name)
             expect(recursion["RecursiveLoop"], template["RecursiveLoop"], f"RecursiveLoop of {logical_id}")
@@ -131,7 +139,10 @@ def check_queues(verification: Verification) -> str:
                 str(seen.get("maxReceiveCount")), str(redrive["maxReceiveCount"]), f"maxReceiveCount of {logical_id}"
             )
         if not verification.target.is_local:
-            expect(found.get("SqsManagedSseEnabled"), "true", f"SqsManagedSseEnabled of {logical_id}")
+            if key := find_key(verification):
+                expect(found.get("KmsMasterKeyId"), key, f"KmsMasterKeyId of {logical_id}")
+            else:
+                expect(found.get("SqsManagedSseEnabled"), "true", f"SqsManagedSseEnabled of {logical_id}")
         count += 1
     return f"{count} queues"
 
@@ -158,6 +169,8 @@ def check_tables(verification: Verification) -> str:
         table = verification.clients.dynamodb.describe_table(TableName=name)["Table"]
         expect(table["TableStatus"], "ACTIVE", f"TableStatus of {logical_id}")
         expect_literals(table, template, ("DeletionProtectionEnabled",), logical_id)
+        if key := find_key(verification):
+            expect(table.get("SSEDescription", {}).get("KMSMasterKeyArn"), key, f"KMSMasterKeyArn of {logical_id}")
         expiry = verification.clients.dynamodb.describe_time_to_live(TableName=name)["TimeToLiveDescription"]
         attribute = template.get("TimeToLiveSpecification", {}).get("AttributeName")
         expect(expiry.get("AttributeName"), attribute, f"expiry attribute of {logical_id}")
@@ -179,8 +192,13 @@ def check_buckets(verification: Verification) -> str:
     for logical_id in _BUCKETS:
         name = verification.stack.find(logical_id)
         encryption = s3.get_bucket_encryption(Bucket=name)["ServerSideEncryptionConfiguration"]
-        algorithm = encryption["Rules"][0]["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"]
-        expect_true(algorithm in {"AES256", "aws:kms"}, f"SSEAlgorithm of {logical_id} is {algorithm}")
+        default = encryption["Rules"][0]["ApplyServerSideEncryptionByDefault"]
+        expect_true(
+            default["SSEAlgorithm"] in {"AES256", "aws:kms"},
+            f"SSEAlgorithm of {logical_id} is {default['SSEAlgorithm']}",
+        )
+        if key := find_key(verification):
+            expect(default.get("KMSMasterKeyID"), key, f"KMSMasterKeyID of {logical_id}")
         access: Mapping[str, Any] = s3.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"]
         for setting in _PUBLIC_ACCESS:
             expect(access.get(setting), True, f"{setting} of {logical_id}")
@@ -193,14 +211,14 @@ def check_buckets(verification: Verification) -> str:
 
 @check("lifecycle", SECTION, not_on_local=_DROPPED)
 def check_lifecycle(verification: Verification) -> str:
-    """Buckets have the lifecycle rules of the template, except those that depend on a parameter."""
+    """Buckets have the lifecycle rules of the template."""
     count = 0
     for logical_id in _BUCKETS:
         template = verification.stack.template[logical_id]["Properties"]["LifecycleConfiguration"]["Rules"]
         name = verification.stack.find(logical_id)
         found = verification.clients.s3.get_bucket_lifecycle_configuration(Bucket=name)
         rules: dict[str, Any] = {rule.get("ID", ""): rule for rule in found["Rules"]}
-        for expected in (rule for rule in template if "Fn::If" not in rule):
+        for expected in template:
             subject = f"lifecycle rule {expected['Id']} of {logical_id}"
             rule = rules.get(expected["Id"])
             if rule is None:
@@ -208,12 +226,10 @@ def check_lifecycle(verification: Verification) -> str:
             expect(rule["Status"], "Enabled", f"Status of {subject}")
             prefix = rule.get("Filter", {}).get("Prefix", rule.get("Prefix")) or None
             expect(prefix, expected.get("Prefix"), f"prefix of {subject}")
-            seen = _list_days(rule.get("Expiration", {}).get("Days"), rule.get("AbortIncompleteMultipartUpload"))
-            expect(
-                seen,
-                _list_days(expected.get("ExpirationInDays"), expected.get("AbortIncompleteMultipartUpload")),
-                f"days of {subject}",
-            )
+            seen = (rule.get("Expiration", {}).get("Days"), _find_abort_days(rule))
+            expect(seen, (expected.get("ExpirationInDays"), _find_abort_days(expected)), f"days of {subject}")
+            noncurrent = _find_noncurrent_days(expected, verification.stack.parameters)
+            expect(_find_noncurrent_days(rule, {}), noncurrent, f"noncurrent days of {subject}")
             count += 1
     return f"{count} rules"
 
@@ -263,5 +279,14 @@ def _expect_denied(name: str, call: Callable[[], object]) -> None:
         raise CheckFailedError(f"{name} accepts requests without TLS")
 
 
-def _list_days(expiration: int | None, abort: Mapping[str, Any] | None) -> tuple[int | None, int | None]:
-    return expiration, (abort or {}).get("DaysAfterInitiation")
+def _find_abort_days(rule: Mapping[str, Any]) -> int | None:
+    days: int | None = rule.get("AbortIncompleteMultipartUpload", {}).get("DaysAfterInitiation")
+    return days
+
+
+def _find_noncurrent_days(rule: Mapping[str, Any], parameters: Mapping[str, str]) -> int | None:
+    match rule.get("NoncurrentVersionExpiration", {}).get("NoncurrentDays"):
+        case {"Ref": str(name)}:
+            return int(parameters[name])
+        case days:
+            return days if days is None else int(days)

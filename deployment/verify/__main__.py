@@ -45,7 +45,11 @@ def open_target(options: argparse.Namespace) -> Target:
 def verify(options: argparse.Namespace, console: Console) -> int:
     """Run the checks, delete what they created, and print the results. Returns the exit status."""
     verification = Verification(open_target(options), datetime.now(UTC), secrets.token_hex(4), options.events)
-    console.print(f"Verifying {verification.stack.name}: {verification.stack.status}", highlight=False)
+    console.print(
+        f"Verifying {verification.stack.name}: {verification.stack.status}. What the checks create has "
+        f"{verification.marker} in its name.",
+        highlight=False,
+    )
     checks = [check for name, check in CHECKS.items() if not options.only or name in options.only]
     results: list[Result] = []
     is_interrupted = False

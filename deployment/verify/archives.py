@@ -18,14 +18,18 @@ OUTSIDE = "../../outside.json"
 PADDING_SIZE = 65 * 1024 * 1024
 
 
-def build_model(seed: str, *, has_odd_names: bool = False) -> dict[str, bytes]:
-    """Return the files of a model with 512 KiB of weights that are different for each seed."""
+def build_model(seed: str, *, has_odd_names: bool = False, is_strict: bool = False) -> dict[str, bytes]:
+    """Return the files of a model with 512 KiB of weights that are different for each seed. `is_strict` adds what
+    `RequiredFiles=strict` requires.
+    """
     files = _build_configuration(seed)
     values = random.Random(seed).randbytes(4 * _ROWS * _COLUMNS)  # noqa: S311 - not a secret
     tensor = {"dtype": "F32", "shape": [_ROWS, _COLUMNS], "data_offsets": [0, len(values)]}
     header = json.dumps({"__metadata__": {"format": "pt"}, "weight": tensor}).encode()
     header += b" " * (-len(header) % 8)
     files["model.safetensors"] = struct.pack("<Q", len(header)) + header + values
+    if is_strict:
+        files |= build_pickled_model(seed)
     if has_odd_names:
         files |= {name: f"{name} {seed}\n".encode() for name in ODD_NAMES}
     return files

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,9 +10,10 @@ from urllib.parse import quote
 
 import requests
 import urllib3
+from botocore.exceptions import ClientError
 
 from deployment.verify.api import Api, Json, describe_response, expect_status, parse_json
-from deployment.verify.archives import build_archive
+from deployment.verify.archives import build_archive, build_model
 from deployment.verify.aws import Clients, DeployedStack
 from deployment.verify.contents import Content, digest_content
 from deployment.verify.results import CheckFailedError, CheckSkippedError, expect, expect_true
@@ -20,6 +22,7 @@ from deployment.verify.waiting import wait_for
 IMPORT_TIMEOUT = 600.0  # seconds
 OUTCOME_TIMEOUT = 180.0
 DELETION_TIMEOUT = 120.0  # seconds
+REQUEST_TIMEOUT = 25.0  # seconds; of the API's functions
 _CHUNK_SIZE = 1024 * 1024
 
 
@@ -46,6 +49,7 @@ class ImportedModel:
 class Created:
     """What the verification created and has not deleted yet: IDs, and keys of the incoming bucket. `archives` are the
     keys of archives whose import has not begun yet. `others` are other resources, with the function that deletes them.
+    `is_sending`: a POST has not returned yet, or was interrupted.
     """
 
     tasks: list[str] = field(default_factory=list)
@@ -53,6 +57,7 @@ class Created:
     objects: list[str] = field(default_factory=list)
     archives: list[str] = field(default_factory=list)
     others: dict[str, Callable[[], None]] = field(default_factory=dict)
+    is_sending: bool = False
 
 
 @dataclass
@@ -82,9 +87,14 @@ class Imports:
             raise CheckSkippedError(f"{name} failed")
         return found
 
+    def build_model(self, seed: str, *, has_odd_names: bool = False) -> dict[str, bytes]:
+        """Return the files of a model that no other verification builds, and that the stack accepts."""
+        is_strict = self.stack.parameters.get("RequiredFiles") == "strict"
+        return build_model(f"{seed} {self.marker}", has_odd_names=has_odd_names, is_strict=is_strict)
+
     def submit(self, route: str, body: Json) -> str:
         """Submit a model of a source and return the task ID."""
-        response = self.api.send("POST", f"upload/{route}", json=body)
+        response = self._post(f"upload/{route}", json=body)
         expect_status(response, 201)
         return self._record_task(response.headers.get("Location"), response)
 
@@ -95,8 +105,7 @@ class Imports:
             {"file": ("models.zip", content, "application/zip")},
             boundary=f"verify-{self.marker}",
         )
-        response = self.api.send(
-            "POST",
+        response = self._post(
             "upload/local",
             params={"model_name": f"{name}-{self.marker}"},
             data=form,
@@ -109,7 +118,7 @@ class Imports:
     def open_upload(self, size: int, name: str) -> Json:
         """Open an upload by presigned URLs, and return the body of the response."""
         body = {"file_name": "models.zip", "size": size, "model_name": f"{name}-{self.marker}"}
-        response = self.api.send("POST", "upload/local", json=body)
+        response = self._post("upload/local", json=body)
         expect_status(response, 201)
         self._record_task(response.headers.get("Location"), response)
         return parse_json(response)
@@ -140,7 +149,12 @@ class Imports:
         """Store an object in the incoming bucket, and return its first outcome."""
         self.created.objects += [key, f"outcomes/{key}.json"]
         self.created.archives.append(key)
-        self.clients.s3.put_object(Bucket=self.stack.outputs["IncomingBucket"], Key=key, Body=content)
+        try:
+            self.clients.s3.put_object(Bucket=self.stack.outputs["IncomingBucket"], Key=key, Body=content)
+        except ClientError:
+            # Denied: there will be no outcome to wait for.
+            self.created.archives.remove(key)
+            raise
         return self.wait_for_outcome(key)
 
     def wait_for_outcome(self, key: str) -> Json:
@@ -193,7 +207,7 @@ class Imports:
 
     def create_key(self, name: str) -> Json:
         """Create a read key of the Hub read API."""
-        response = self.api.send("POST", "keys", json={"name": name})
+        response = self._post("keys", json={"name": name})
         expect_status(response, 201)
         key = parse_json(response)
         self.created.keys.append(key["key_id"])
@@ -234,7 +248,12 @@ class Imports:
         # After an interruption, an archive may be on its way, and the response to a POST may be lost.
         for key in list(self.created.archives):
             attempt(f"the import of {key}", self.wait_for_outcome, key)
+        if self.created.is_sending:
+            # The function goes on without the client.
+            time.sleep(REQUEST_TIMEOUT)
         attempt("imports without a response", self._find_tasks)
+        if "HubUrl" in self.stack.outputs:
+            attempt("read keys without a response", self._find_keys)
         for task_id in list(self.created.tasks):
             attempt(f"models of task {task_id}", self._delete_import, task_id)
         for key_id in list(self.created.keys):
@@ -250,6 +269,11 @@ class Imports:
         for task in self.api.read("upload/tasks", params={"limit": 100})["tasks"]:
             if self.marker in json.dumps(task) and task["id"] not in self.created.tasks:
                 self.created.tasks.append(task["id"])
+
+    def _find_keys(self) -> None:
+        for key in self.api.read("keys")["keys"]:
+            if self.marker in key["name"] and key["key_id"] not in self.created.keys:
+                self.created.keys.append(key["key_id"])
 
     def _delete_import(self, task_id: str) -> None:
         """Cancel a task that has not ended, and delete its models. No-op for an outcome that has no task."""
@@ -268,6 +292,12 @@ class Imports:
 
     def _delete_object(self, key: str) -> None:
         self.clients.s3.delete_object(Bucket=self.stack.outputs["IncomingBucket"], Key=key)
+
+    def _post(self, path: str, **content: Any) -> requests.Response:
+        self.created.is_sending = True
+        response = self.api.send("POST", path, **content)
+        self.created.is_sending = False
+        return response
 
     def _record_task(self, location: str | None, response: requests.Response) -> str:
         expect_true(location, f"{describe_response(response)}; expected the path of a task")

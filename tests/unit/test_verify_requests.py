@@ -1,5 +1,6 @@
 """Each check of requests passes on the responses of a healthy stack, and fails when one response differs."""
 
+import base64
 import gzip
 import json
 import re
@@ -21,6 +22,7 @@ from deployment.verify.registry import Verification
 from deployment.verify.results import Outcome
 from deployment.verify.runner import run_check
 from deployment.verify.target import HUB_MODEL, Target, parse_model
+from modelhaul.entrypoints.docs_page import find_asset, render_page
 from tests.fakes.canned_aws import CannedAws
 from tests.http_servers import run_server
 
@@ -81,6 +83,14 @@ def make_problem(status: int, name: str) -> Response:
     return status, {"Content-Type": PROBLEM, "Access-Control-Allow-Origin": ORIGIN}, json.dumps(body).encode()
 
 
+def read_page(path: str) -> Response | None:
+    """The page of the reference, or one of its assets."""
+    if path == "docs":
+        return 200, {"Content-Type": "text/html"}, render_page("")[0].encode()
+    asset = find_asset(path.removeprefix("docs/"))
+    return None if asset is None else (200, {"Content-Type": "text/plain"}, asset.encode())
+
+
 def serve_api(request: Received) -> Response:
     """A healthy import API."""
     match request.method, request.path.removeprefix("/v1/"):
@@ -89,8 +99,8 @@ def serve_api(request: Received) -> Response:
         case "GET", "openapi.json":
             headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
             return 200, headers, gzip.compress(b'{"openapi": "3.1.0"}')
-        case "GET", "docs":
-            return 200, {"Content-Type": "text/html"}, b"<html>"
+        case "GET", path if page := read_page(path):
+            return page
         case "GET", "no-such-route":
             return make_problem(404, "no-such-route")
     if request.headers["x-api-key"] != KEY:
@@ -257,6 +267,16 @@ FAULTS: dict[str, tuple[str, Route, str]] = {
         "reference",
         change("GET", "docs", set_headers(Content_Type="application/json")),
         "expected text/html",
+    ),
+    "asset cut": (
+        "reference",
+        change("GET", "docs/script", lambda r: (r[0], r[1], base64.b64encode(gzip.compress(b"{}")))),
+        "sha256 of docs/script-[0-9a-f]{16} is",
+    ),
+    "asset missing": (
+        "reference",
+        change("GET", "docs/style", lambda _: make_problem(404, "no-such-route")),
+        "404 .*; expected 200",
     ),
     "unknown key accepted": (
         "hub-errors",

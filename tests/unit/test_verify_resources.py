@@ -8,9 +8,10 @@ from functools import cache
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from deployment.verify.checks import CHECKS
-from deployment.verify.checks.monitoring import IMPORT_METRICS, list_metrics
+from deployment.verify.checks.monitoring import IMPORT_METRICS, EventListener, list_log_groups, list_metrics
 from deployment.verify.registry import Verification
 from deployment.verify.results import Outcome
 from deployment.verify.runner import run_check
@@ -22,7 +23,8 @@ from tests.template.transformed import apply_parameters, read_template, transfor
 STACK = "two"
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 ARN = "arn:aws:sqs:us-east-1:123456789012:"
-PARAMETERS = {"Architecture": "arm64", "AuthMode": "API_KEY", "PicklePolicy": "block"}
+API_LOGS = "ApiAccessLogGroup"
+PARAMETERS = {"Architecture": "arm64", "AuthMode": "API_KEY", "PicklePolicy": "block", "ApiAccessLogs": "on"}
 MONITORING = {
     "Dashboard": ("AWS::CloudWatch::Dashboard", STACK),
     "DeadLettersAlarm": ("AWS::CloudWatch::Alarm", f"{STACK}-dead-letters"),
@@ -43,7 +45,12 @@ def find_resources(resource_type: str) -> dict[str, Any]:
 
 def name_resource(logical_id: str, resource_type: str) -> str:
     """The physical ID."""
-    return f"https://sqs/123456789012/{logical_id}" if resource_type == "AWS::SQS::Queue" else logical_id
+    match resource_type:
+        case "AWS::SQS::Queue":
+            return f"https://sqs/123456789012/{logical_id}"
+        case "AWS::Logs::LogGroup":
+            return f"/aws/{'apigateway' if logical_id == API_LOGS else 'lambda'}/{logical_id}"
+    return logical_id
 
 
 def list_resources(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -501,6 +508,59 @@ def _encrypt(response: dict[str, Any], key: str) -> dict[str, Any]:
     attributes["SqsManagedSseEnabled"] = "false"
     attributes["KmsMasterKeyId"] = key
     return response
+
+
+def test_logs_of_the_apis_are_not_read() -> None:
+    groups = list_log_groups(open_verification({}))
+    assert f"/aws/apigateway/{API_LOGS}" in {one.physical_id for one in open_verification({}).stack.resources}
+    assert {group.rpartition("/")[0] for group in groups} == {"/aws/lambda"}
+
+
+def test_an_event_twice_is_one_and_two_events_are_two() -> None:
+    first, second = ({"id": number, "detail-type": "ImportSucceeded"} for number in ("1", "2"))
+    batches = [[], [first], [first, second]]
+    responses = {
+        "sqs.ReceiveMessage": lambda _: {"Messages": [{"Body": json.dumps(event)} for event in batches.pop(0)]}
+    }
+    assert EventListener(open_verification(responses)).wait_for_events() == [first, second]
+
+
+@pytest.mark.parametrize("denied", ["sqs.CreateQueue", "events.PutRule", "events.PutTargets", "sqs.SetQueueAttributes"])
+def test_an_event_listener_that_could_not_be_opened_is_closed(denied: str) -> None:
+    deleted: list[str] = []
+
+    def record(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        def respond(_: dict[str, Any]) -> dict[str, Any]:
+            deleted.append(name)
+            return {}
+
+        return respond
+
+    def reject_unknown_rule(_: dict[str, Any]) -> dict[str, Any]:
+        if denied == "events.PutRule":
+            raise AwsError("ResourceNotFoundException")
+        return {"FailedEntryCount": 0, "FailedEntries": []}
+
+    def reject_unknown_queue(_: dict[str, Any]) -> dict[str, Any]:
+        raise AwsError("QueueDoesNotExist")
+
+    responses = {
+        "sqs.CreateQueue": {"QueueUrl": "https://sqs/123456789012/queue"},
+        "sqs.GetQueueAttributes": {"Attributes": {"QueueArn": f"{ARN}queue"}},
+        "sqs.SetQueueAttributes": {},
+        "sqs.GetQueueUrl": reject_unknown_queue,
+        "sqs.DeleteQueue": record("queue"),
+        "events.PutRule": {"RuleArn": "arn:aws:events:us-east-1:123456789012:rule/rule"},
+        "events.PutTargets": {"FailedEntryCount": 0, "FailedEntries": []},
+        "events.RemoveTargets": reject_unknown_rule,
+        "events.DeleteRule": record("rule"),
+    }
+    listener = EventListener(open_verification(responses | {denied: deny}))
+    with pytest.raises(ClientError):
+        listener.open()
+    listener.close()
+    expected = {"sqs.CreateQueue": [], "events.PutRule": ["queue"]}
+    assert deleted == expected.get(denied, ["rule", "queue"])
 
 
 def test_the_metrics_of_an_import_are_those_that_functions_send() -> None:

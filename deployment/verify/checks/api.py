@@ -1,5 +1,10 @@
 """Errors, headers and the reference of the import API."""
 
+import base64
+import gzip
+import hashlib
+import re
+
 import requests
 
 from deployment.verify.api import PROBLEM_TYPE, describe_response, expect_problem, expect_status, parse_json
@@ -81,7 +86,7 @@ def check_cors(verification: Verification) -> str:
 
 @check("reference", SECTION)
 def check_reference(verification: Verification) -> str:
-    """The reference needs no key, and is compressed."""
+    """The reference needs no key, and is compressed. The page's assets are complete."""
     if verification.stack.parameters.get("Documentation") == "off":
         raise CheckSkippedError("Documentation is off")
     api = verification.api
@@ -95,7 +100,14 @@ def check_reference(verification: Verification) -> str:
     expect_status(page, 200)
     media_type = page.headers.get("Content-Type", "")
     expect_true(media_type.startswith("text/html"), f"Content-Type of the page is {media_type!r}, expected text/html")
-    return f"OpenAPI {version}, a page of {len(page.content):,} bytes"
+    assets = re.findall(r"\b(?:script|style)-[0-9a-f]{16}\b", page.text)
+    expect(len(assets), 2, "number of assets of the page")
+    for name in assets:
+        asset = api.send("GET", f"docs/{name}", anonymous=True)
+        expect_status(asset, 200)
+        content = gzip.decompress(base64.b64decode(asset.content))
+        expect(hashlib.sha256(content).hexdigest()[:16], name.rpartition("-")[2], f"sha256 of docs/{name}")
+    return f"OpenAPI {version}, a page of {len(page.content):,} bytes, {len(assets)} assets"
 
 
 @check("signed-query", SECTION)

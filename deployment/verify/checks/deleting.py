@@ -1,6 +1,5 @@
 """Deletion of models."""
 
-from deployment.verify import archives
 from deployment.verify.registry import Verification, check
 from deployment.verify.results import expect
 from deployment.verify.waiting import wait_for
@@ -13,7 +12,7 @@ OBJECTS_TIMEOUT = 120.0  # seconds
 def check_deletion(verification: Verification) -> str:
     """A deleted model is neither in the catalog nor in the bucket."""
     imports = verification.imports
-    files = archives.build_model(f"delete {imports.marker}")
+    files = imports.build_model("delete")
     model = imports.import_files("verify-delete", files)
     count = len(imports.list_keys(model))
     expect(count, len(files) + 1, "number of objects of the model")

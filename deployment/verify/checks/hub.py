@@ -26,7 +26,7 @@ class HubReads:
     def __init__(self, verification: Verification) -> None:
         self.model: ImportedModel = import_by_post(verification)
         self.api = Api(verification.hub_url, verification.api.session, verification.api.authentication)
-        self.key: Json = verification.imports.create_key(f"Verification Zoë {verification.marker}")
+        self.key: Json = verification.imports.create_key(f"verify-Zoë-{verification.marker}")
         self.hub_id = str(self.model.record["hub_id"])
 
     def send(self, method: str, path: str, headers: Mapping[str, str | None] | None = None) -> requests.Response:

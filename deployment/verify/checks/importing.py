@@ -131,7 +131,7 @@ def check_cancel(verification: Verification) -> str:
 def check_reuse(verification: Verification) -> str:
     """Content is copied from a model that has it, as long as there is one."""
     imports = verification.imports
-    files = archives.build_model(f"reuse {imports.marker}")
+    files = imports.build_model("reuse")
     weights = len(files["model.safetensors"])
     reused = {}
     previous: ImportedModel | None = None
@@ -167,7 +167,7 @@ def _select(model: SourceModel, imports: Imports) -> dict[str, Any]:
 
 
 def _import_by_post(imports: Imports) -> ImportedModel:
-    files = archives.build_model(f"post {imports.marker}", has_odd_names=True)
+    files = imports.build_model("post", has_odd_names=True)
     archive = archives.build_archive("model", files)
     key = {"Idempotency-Key": f"verify-{imports.marker}"}
     response = imports.post_archive(archive, "verify-post", **key)
@@ -180,7 +180,7 @@ def _import_by_post(imports: Imports) -> ImportedModel:
 
 
 def _import_by_parts(imports: Imports) -> ImportedModel:
-    files = archives.build_model(f"parts {imports.marker}")
+    files = imports.build_model("parts")
     archive = archives.build_archive("model", files, padding=archives.PADDING_SIZE)
     opened = imports.open_upload(len(archive), "verify-parts")
     upload, session = opened["upload"], imports.api.session
@@ -198,7 +198,7 @@ def _import_by_parts(imports: Imports) -> ImportedModel:
 
 
 def _import_by_copy(imports: Imports) -> ImportedModel:
-    files = archives.build_model(f"copy {imports.marker}")
+    files = imports.build_model("copy")
     key = f"incoming/verify {imports.marker}/a b+é.ZIP"
     outcome = imports.drop_object(key, archives.build_archive(f"verify-copy-{imports.marker}", files))
     expect(outcome["model_tag"], key, "model_tag")

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import batched
 from typing import Any
 
-from deployment.verify import archives
 from deployment.verify.checks.importing import import_by_post
 from deployment.verify.registry import Verification, check
 from deployment.verify.results import CheckFailedError, CheckSkippedError, expect, expect_true
@@ -34,9 +34,9 @@ def check_event(verification: Verification) -> str:
     imports = verification.imports
     listener = EventListener(verification)
     # Deleted at the end, also after an interruption.
-    imports.created.others["the rule and the queue of the check of events"] = listener.close
+    imports.created.others[f"rule and queue {listener.name}"] = listener.close
     listener.open()
-    model = imports.import_files("verify-event", archives.build_model(f"event {imports.marker}"))
+    model = imports.import_files("verify-event", imports.build_model("event"))
     events = listener.wait_for_events()
     expect(len(events), 1, "number of events")
     (event,) = events
@@ -51,20 +51,21 @@ class EventListener:
 
     def __init__(self, verification: Verification) -> None:
         self._verification = verification
-        self._name = f"{verification.stack.name}-verify-{verification.marker}"
+        self.name = f"{verification.stack.name}-verify-{verification.marker}"
         self._prefix = f"verify-event-{verification.marker}"
         self._url = ""
-        self._has_rule = False
+        self._has_queue = self._has_rule = False
 
     def open(self) -> None:
         clients, stack = self._verification.clients, self._verification.stack
-        self._url = clients.sqs.create_queue(QueueName=self._name)["QueueUrl"]
+        self._has_queue = True
+        self._url = clients.sqs.create_queue(QueueName=self.name)["QueueUrl"]
         found = clients.sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["QueueArn"])
         queue = found["Attributes"]["QueueArn"]
         pattern = {"source": [NAMESPACE], "detail": {"model_tag": [{"prefix": self._prefix}]}}
         self._has_rule = True
         rule = clients.events.put_rule(
-            Name=self._name, EventPattern=json.dumps(pattern), Description=f"Verification of the stack {stack.name}"
+            Name=self.name, EventPattern=json.dumps(pattern), Description=f"Verification of the stack {stack.name}"
         )["RuleArn"]
         statement = {
             "Effect": "Allow",
@@ -75,24 +76,43 @@ class EventListener:
         }
         policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
         clients.sqs.set_queue_attributes(QueueUrl=self._url, Attributes={"Policy": policy})
-        clients.events.put_targets(Rule=self._name, Targets=[{"Id": "queue", "Arn": queue}])
+        clients.events.put_targets(Rule=self.name, Targets=[{"Id": "queue", "Arn": queue}])
 
     def wait_for_events(self) -> list[dict[str, Any]]:
-        def probe() -> list[dict[str, Any]] | None:
-            messages = self._verification.clients.sqs.receive_message(
-                QueueUrl=self._url, MaxNumberOfMessages=10, WaitTimeSeconds=5
-            ).get("Messages", [])
-            return [json.loads(message["Body"]) for message in messages] or None
+        events = wait_for(
+            lambda: self._receive_events() or None, "the event of the import", timeout=EVENT_TIMEOUT, interval=0
+        )
+        # EventBridge and SQS may deliver an event twice. A second event has another ID.
+        events |= self._receive_events()
+        return list(events.values())
 
-        return wait_for(probe, "the event of the import", timeout=EVENT_TIMEOUT, interval=0)
+    def _receive_events(self) -> dict[str, dict[str, Any]]:
+        """Wait up to five seconds for events, and return them by ID."""
+        messages = self._verification.clients.sqs.receive_message(
+            QueueUrl=self._url, MaxNumberOfMessages=10, WaitTimeSeconds=5
+        ).get("Messages", [])
+        events = [json.loads(message["Body"]) for message in messages]
+        return {event["id"]: event for event in events}
 
     def close(self) -> None:
-        clients = self._verification.clients
-        if self._has_rule:
-            clients.events.remove_targets(Rule=self._name, Ids=["queue"])
-            clients.events.delete_rule(Name=self._name)
-        if self._url:
-            clients.sqs.delete_queue(QueueUrl=self._url)
+        """Delete the rule and the queue, if they exist: their creation may have been denied or interrupted."""
+        try:
+            if self._has_rule:
+                self._delete_rule()
+        finally:
+            if self._has_queue:
+                self._delete_queue()
+
+    def _delete_rule(self) -> None:
+        events = self._verification.clients.events
+        with suppress(events.exceptions.ResourceNotFoundException):
+            events.remove_targets(Rule=self.name, Ids=["queue"])
+            events.delete_rule(Name=self.name)
+
+    def _delete_queue(self) -> None:
+        sqs = self._verification.clients.sqs
+        with suppress(sqs.exceptions.QueueDoesNotExist):
+            sqs.delete_queue(QueueUrl=self._url or sqs.get_queue_url(QueueName=self.name)["QueueUrl"])
 
 
 @check("alarms", SECTION)
@@ -217,7 +237,9 @@ def check_traces(verification: Verification) -> str:
 
 
 def list_log_groups(verification: Verification) -> list[str]:
-    return [group.physical_id for group in verification.stack.select("AWS::Logs::LogGroup")]
+    """Return the log groups of the functions. Those of the APIs (ApiAccessLogs) contain the errors of callers."""
+    groups = [group.physical_id for group in verification.stack.select("AWS::Logs::LogGroup")]
+    return [group for group in groups if group.startswith("/aws/lambda/")]
 
 
 def read_events(verification: Verification, group: str, pattern: str) -> Iterator[dict[str, Any]]:

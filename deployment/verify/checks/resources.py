@@ -81,7 +81,7 @@ def check_functions(verification: Verification) -> str:
 
 @check("layers", SECTION, not_on_local="the local stack does not record the architecture of layers")
 def check_layers(verification: Verification) -> str:
-    """The layers were built for the architecture of the functions."""
+    """The layers are declared for the architecture of the functions."""
     architecture = verification.stack.parameters["Architecture"]
     layers = verification.stack.select("AWS::Lambda::LayerVersion")
     for layer in layers:

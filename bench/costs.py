@@ -85,7 +85,7 @@ QUOTES = {
         "{monitoring} per month."
     ),
     "docs/parameters.md": "`off` removes the [dashboard and the alarms](monitoring.md), which cost about {monitoring} per month",
-    "docs/quickstart-aws.md": "Until you remove it, the stack costs about {all} a month",
+    "docs/quickstart-aws.md": "Until you remove it, the stack costs about {default} a month",
 }
 """Sentences of other files with prices."""
 
@@ -217,12 +217,11 @@ def bill_ignored_objects(count: int) -> Bill:
 
 
 def bill_busy_metrics() -> Bill:
-    """Each import is in an hour of its own as far as the month has hours, and reads are in every hour."""
+    """Each import is in an hour of its own as far as the month has hours."""
     hours: Counter[Metric] = Counter()
     for source, imports in _BUSY.items():
         hours.update(dict.fromkeys(list_import_metrics(source), imports))
     hours.update(dict.fromkeys(list_failure_metrics(Source.HUGGINGFACE), _BUSY_FAILURES))
-    hours.update(dict.fromkeys(measure_calls().head.metrics | measure_calls().get.metrics, MONTH))
     return bill_metrics(hours)
 
 
@@ -253,7 +252,8 @@ def find_figures() -> dict[str, str]:
     return {
         "idle": format_price(idle.stack.price()),
         "monitoring": format_price(idle.monitoring.price()),
-        "all": format_price((idle.stack + idle.monitoring).price()),
+        # A deployment with the default parameters has no alarms.
+        "default": format_price((idle.stack + idle.dashboard).price()),
         "import": format_price(list_imports()[0].price),
         "reads": format_price(bill_reads().price()),
     }
@@ -374,6 +374,12 @@ def describe_prices() -> str:
     authorizer = bill_authorizer().price()
     read_bytes = calls.head.log_bytes + LAMBDA_BYTES
     ignored = bill_ignored_objects(MILLION)
+    free = (
+        "Three dashboards of up to 50 metrics are free in an account. The sums do not deduct this, because other "
+        "dashboards may use it."
+        if count_idle().is_dashboard_free
+        else ""
+    )
     x86 = LAMBDA_X86_GB_SECOND.unit_price / LAMBDA_GB_SECOND.unit_price - 1
     return f"""\
 `make pages PAGES=costs` computes all figures below this line, from one table of prices (`bench/prices.py`), the
@@ -401,7 +407,7 @@ They do not include:
 
 Lambda polls with {POLLERS} connections also while a queue is empty, because the mappings limit the concurrency
 ([documentation](https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html)). Lambda's reads of the table's
-stream, schedules, lifecycle rules and the expiry of records are free.
+stream, schedules, lifecycle rules and the expiry of records are free. {free}
 
 ## Import costs
 
@@ -469,8 +475,8 @@ for each, and GET of S3.
 {_describe_busy_month()}
 
 Each import is followed by the command line. For the metrics, each import is in an hour of its own as far as the month
-has hours, and reads are in every hour. All failures have the same error, and there are no waits: each further error and
-each step that waits adds its own metrics.
+has hours. Cancelled imports, waits, recoveries of the sweep and errors of Hub clients are not included: each adds a
+metric.
 
 ## Unit prices
 

@@ -84,7 +84,9 @@ QUOTES = {
         "Whether to create the dashboard, and the alarms if NotificationEmail or AlarmTopicArn is set. They cost about "
         "{monitoring} per month."
     ),
-    "docs/parameters.md": "`off` removes the [dashboard and the alarms](monitoring.md), which cost about {monitoring} per month",
+    "docs/parameters.md": (
+        "`off` removes the [dashboard and the alarms](monitoring.md), which cost about {monitoring} per month"
+    ),
     "docs/quickstart-aws.md": "Until you remove it, the stack costs about {default} a month",
 }
 """Sentences of other files with prices."""
@@ -460,8 +462,8 @@ for each, and GET of S3.
   {format_price(1000 * authorizer)}, and a key that is always in use costs {format_price(60 * MONTH * authorizer)} a
   month.
 - A miss adds one log line. Hits are not logged.
-- The metrics `HubErrors` and `HubAccessDenied` cost up to ${METRIC_MONTH.dollars:.2f} each for a month in which they are
-  counted in every hour.
+- The metrics `HubErrors` and `HubAccessDenied` cost up to ${METRIC_MONTH.dollars:.2f} each for a month in which they
+  are counted in every hour.
 - The last-read day costs one write for each model, day and function instance, and the first read of a model reads its
   manifest.
 - Nothing is charged while nobody reads.

@@ -63,7 +63,8 @@ def deploy(architecture: str) -> int:
     try:
         parameters |= choose_protection(saved)
     except (BotoCoreError, ClientError) as error:
-        print(f"CloudFormation did not tell whether the stack exists. DeletionProtection is offered as saved: {error}")
+        text = "CloudFormation did not tell whether the stack exists. DeletionProtection is offered as saved"
+        print(f"{text}: {error}", flush=True)
     parameters["Architecture"] = architecture
     # The option replaces all saved parameters, which are the defaults of the prompts: pass them again.
     command = ["sam", "deploy", "--guided", "--parameter-overrides", write_overrides(parameters)]

@@ -449,6 +449,13 @@ FAULTS: dict[str, tuple[str, dict[str, Any], str]] = {
         {"logs.FilterLogEvents": {"events": [{"message": "AccessDeniedException: not authorized"}]}},
         "AccessDeniedException",
     ),
+    "stack trace": (
+        "logs",
+        {"logs.FilterLogEvents": {"events": [{"message": '{"exception":"Traceback (most'}]}},
+        "Trace",
+    ),
+    "timeout": ("logs", {"logs.FilterLogEvents": {"events": [{"message": "1 Task timed out after 25"}]}}, "timed out"),
+    "crash": ("logs", {"logs.FilterLogEvents": {"events": [{"message": "Runtime.ExitError"}]}}, "ExitError"),
     "little memory left": (
         "memory",
         {"logs.FilterLogEvents": {"events": [{"message": REPORT.replace("180", "385")}]}},
@@ -508,6 +515,11 @@ def _encrypt(response: dict[str, Any], key: str) -> dict[str, Any]:
     attributes["SqsManagedSseEnabled"] = "false"
     attributes["KmsMasterKeyId"] = key
     return response
+
+
+def test_a_metric_of_denied_requests_is_no_error() -> None:
+    verification = open_verification({"logs.FilterLogEvents": {"events": [{"message": '{"HubAccessDenied":[1.0]}'}]}})
+    assert run_check(CHECKS["logs"], verification)[0] is Outcome.PASS
 
 
 def test_logs_of_the_apis_are_not_read() -> None:

@@ -9,6 +9,7 @@ CommandError
 │   ├── UnreachableError 6    no response
 │   └── ExpiredError     6    expired presigned URLs
 ├── ImportFailedError    1    the task ended FAILED (4 if the model already exists or is being imported)
+├── VerificationError    1    a signature is invalid, or files do not match it
 ├── ModelsFailedError    1    some models of an archive failed
 └── AbortedError         130  Ctrl-C, or a declined confirmation
 
@@ -125,6 +126,10 @@ class ImportFailedError(CommandError):
 
     def to_document(self) -> dict[str, Any] | None:
         return None
+
+
+class VerificationError(CommandError):
+    """A model must not be used: its signature is invalid, or its files do not match the signature."""
 
 
 class ModelsFailedError(CommandError):

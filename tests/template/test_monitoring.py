@@ -54,7 +54,7 @@ def read_transformed() -> Template:
 
 @pytest.fixture(params=["", "a@example.com"], ids=["no address", "address"])
 def template(request: pytest.FixtureRequest) -> Template:
-    return apply_parameters(read_transformed(), NotificationEmail=request.param, HubOnMiss="IMPORT")
+    return apply_parameters(read_transformed(), NotificationEmail=request.param, HubOnMiss="IMPORT", Signing="KMS")
 
 
 def substitute(text: str, template: Template) -> str:

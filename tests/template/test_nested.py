@@ -26,7 +26,16 @@ type Mutation = Callable[[dict[str, Any]], object]
 
 STACK = "MonitoringStack"
 NESTED = "monitoring.yaml"
-SETTINGS = {"StackName", "LocalMode", "Monitoring", "NotificationEmail", "RunbookUrl", "HubAccess", "HubOnMiss"}
+SETTINGS = {
+    "StackName",
+    "LocalMode",
+    "Monitoring",
+    "NotificationEmail",
+    "RunbookUrl",
+    "HubAccess",
+    "HubOnMiss",
+    "Signing",
+}
 
 
 @cache
@@ -193,7 +202,7 @@ def find_faults(check: Callable[[Template], Any], template: Template) -> Any:
     if check.__name__.startswith("check_"):
         return check(template)
     try:
-        check(apply_parameters(template, NotificationEmail="a@example.com", HubOnMiss="IMPORT"))
+        check(apply_parameters(template, NotificationEmail="a@example.com", HubOnMiss="IMPORT", Signing="KMS"))
     except (AssertionError, KeyError) as error:
         return error
     return None

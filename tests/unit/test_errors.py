@@ -57,6 +57,7 @@ REFUSALS = {
     errors.TaskNotFoundError,
     errors.TaskEndedError,
     errors.KeyNotFoundError,
+    errors.SignatureNotFoundError,
     errors.InvalidIdempotencyKeyError,
     errors.IdempotencyKeyReusedError,
     errors.RequestInProgressError,

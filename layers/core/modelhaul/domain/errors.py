@@ -15,6 +15,7 @@ ModelhaulError
 │   ├── DeletionInProgressError    the model is being deleted
 │   ├── TaskNotFoundError
 │   ├── TaskEndedError             the task is already DONE, FAILED or cancelled
+│   ├── SignatureNotFoundError     the model exists, but is not signed
 │   ├── KeyNotFoundError           no read key has this ID
 │   ├── InvalidIdempotencyKeyError malformed Idempotency-Key
 │   ├── IdempotencyKeyReusedError  the Idempotency-Key was used with a different request
@@ -37,6 +38,7 @@ ModelhaulError
 │   ├── CredentialsRefusedError    the configured token was rejected
 │   ├── UntrustedHostError         a redirect or link leads to a host that is not allowed
 │   ├── SourceRefusedError         the source rejects a request with a status that does not mean "try later"
+│   ├── SigningRefusedError        the signing key is missing, disabled or unsuitable, or access to it is denied
 │   ├── ContentMismatchError       the source serves other content than it lists
 │   ├── RetriesExhaustedError      a step failed four times
 │   ├── OutageError                no successful response from a source or an AWS service for SourceOutageHours
@@ -173,6 +175,10 @@ class TaskEndedError(PermanentError):
     type = "task-ended"
 
 
+class SignatureNotFoundError(PermanentError):
+    type = "signature-not-found"
+
+
 class KeyNotFoundError(PermanentError):
     type = "key-not-found"
 
@@ -277,6 +283,10 @@ class UntrustedHostError(PermanentError):
 
 class SourceRefusedError(PermanentError):
     type = "source-refused"
+
+
+class SigningRefusedError(PermanentError):
+    type = "signing-refused"
 
 
 class ContentMismatchError(PermanentError):

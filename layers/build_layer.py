@@ -19,8 +19,8 @@ from typing import Any
 LAYERS = Path(__file__).resolve().parent
 PACKAGES = {"core": "modelhaul", "sources": "modelhaul_sources", "scanner": "modelhaul_scanner"}
 MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}
-# 22 MB of service descriptions, of which the functions use seven.
-BOTOCORE_SERVICES = {"dynamodb", "events", "lambda", "s3", "secretsmanager", "sqs", "sts"}
+# 22 MB of service descriptions, of which the functions use eight.
+BOTOCORE_SERVICES = {"dynamodb", "events", "kms", "lambda", "s3", "secretsmanager", "sqs", "sts"}
 
 
 def install_requirements(requirements: Path, target: Path, architecture: str) -> None:

@@ -51,6 +51,12 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
             help="what the Hub read API does for a model that is not imported (parameter HubOnMiss)",
         )
         command.add_argument(
+            "--signing",
+            choices=("off", "KMS"),
+            default="off",
+            help="whether published models are signed (parameter Signing)",
+        )
+        command.add_argument(
             "--port",
             type=int,
             default=0,
@@ -65,7 +71,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 def deploy_stack(stack: LocalStack, options: argparse.Namespace, console: Console) -> StackState:
     urls = SourceUrls(options.hf_endpoint, options.github_api_url, options.github_url, options.github_raw_url)
     report = partial(print_line, console)
-    return stack.start(options.upstream, urls, options.port, report, hub_on_miss=options.hub_on_miss)
+    return stack.start(
+        options.upstream, urls, options.port, report, hub_on_miss=options.hub_on_miss, signing=options.signing
+    )
 
 
 def start_stack(stack: LocalStack, options: argparse.Namespace, console: Console) -> None:

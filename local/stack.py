@@ -128,18 +128,20 @@ class LocalStack:
         report: Callable[[str], None],
         *,
         hub_on_miss: str = "NOT_FOUND",
+        signing: str = "off",
         enforce_iam: bool = False,
     ) -> StackState:
         """Start the processes that are not running, then build and deploy the current code.
 
         `urls` overrides the sources that `upstream` selects. `port` 0 selects a free port. `report` receives status
-        messages. `hub_on_miss` is the parameter HubOnMiss. `enforce_iam` enforces the policies of each function's role.
+        messages. `hub_on_miss` and `signing` are the parameters HubOnMiss and Signing. `enforce_iam` enforces the
+        policies of each function's role.
 
         Raises LocalStackError, after stopping the processes if the stack was not running before.
         """
         was_running = self.is_up()
         try:
-            return self._start(upstream, urls, port, report, hub_on_miss, enforce_iam)
+            return self._start(upstream, urls, port, report, hub_on_miss, signing, enforce_iam)
         except BaseException:
             if not was_running:
                 self.processes.stop_all()
@@ -189,6 +191,7 @@ class LocalStack:
         port: int,
         report: Callable[[str], None],
         hub_on_miss: str,
+        signing: str,
         enforce_iam: bool,
     ) -> StackState:
         if not self.is_up():
@@ -202,7 +205,7 @@ class LocalStack:
         ministack, addresses = self._start_ministack(port, enforce_iam)
         report(f"MiniStack: {addresses.aws} (stands in for AWS)")
         report("Building and deploying the stack, which takes one or two minutes")
-        self._build_and_deploy(addresses.aws, sources.urls, hub_on_miss)
+        self._build_and_deploy(addresses.aws, sources.urls, hub_on_miss, signing)
         state = self._read_state(addresses, sources, ministack)
         self._start_console(addresses, state.outputs)
         # Written atomically, because other processes wait for this file.
@@ -285,7 +288,7 @@ class LocalStack:
         process = self.processes.start("console", command, environment=os.environ, folder=ROOT, log=log)
         wait_until_ready("The console page", process, log, lambda: is_available(addresses.console))
 
-    def _build_and_deploy(self, endpoint: str, urls: SourceUrls, hub_on_miss: str) -> None:
+    def _build_and_deploy(self, endpoint: str, urls: SourceUrls, hub_on_miss: str, signing: str) -> None:
         """All stacks share one build: its cache belongs to one build folder (build.toml beside it)."""
         # The SAM CLI notices changes of a layer's folder, not of the script that builds it.
         digest = hashlib.sha256((ROOT / "layers" / "build_layer.py").read_bytes()).hexdigest()
@@ -298,6 +301,7 @@ class LocalStack:
             f"GitHubApiUrl={urls.github_api}",
             f"GitHubUrl={urls.github}",
             f"HubOnMiss={hub_on_miss}",
+            f"Signing={signing}",
             # In quotation marks, because it may be empty.
             f'GitHubRawUrl="{urls.github_raw}"',
             "LocalMode=true",

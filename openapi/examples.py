@@ -20,9 +20,11 @@ from modelhaul.adapters.dynamodb.pages import read_cursor
 from modelhaul.archives.entries import ArchiveLimits
 from modelhaul.archives.models import inspect_archive
 from modelhaul.archives.reader import ArchiveReader, open_memory
+from modelhaul.catalog.bom import SourceUrls, build_bom
 from modelhaul.catalog.presentation import (
     present_inspection,
     present_model,
+    present_signature,
     present_task,
     present_whole_task,
     summarize_gate,
@@ -32,9 +34,12 @@ from modelhaul.domain.archives import Archive, UploadPart, UploadTicket
 from modelhaul.domain.claims import check_claimable
 from modelhaul.domain.findings import FileInspection, FileVerdict
 from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
+from modelhaul.domain.keys import bom_key, signature_key
+from modelhaul.domain.model_cards import ModelCard
 from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source, describe_missing_model
 from modelhaul.domain.read_keys import ReadKey, Scope, identify_key
 from modelhaul.domain.required_files import RequiredFiles
+from modelhaul.domain.signatures import ModelSignature, PublicKey
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskError, Waiting, describe_missing_task
 from modelhaul.entrypoints.api import UNSTORED
 from modelhaul.entrypoints.forms import read_upload_form
@@ -42,6 +47,7 @@ from modelhaul.entrypoints.problems import create_error_response, create_invalid
 from modelhaul.entrypoints.read_keys import present_created_key, present_key
 from modelhaul.entrypoints.responses import accept_models, accept_task, accept_upload, renew_upload
 from modelhaul.imports.submit_archive import check_file_name
+from modelhaul.signing.bundle import build_bundle
 from modelhaul_sources import github_api, huggingface_api
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.http_client import create_retryable_error
@@ -60,10 +66,17 @@ WEIGHTS = 440_449_768
 OTHERS = 700_000
 PART_SIZE = 16 * 1024 * 1024
 
-_BERT = ResolvedModel(Source.HUGGINGFACE, "google-bert/bert-base-uncased", "main", COMMIT)
+_CARD = ModelCard(licenses=("apache-2.0",), library="transformers", pipeline_tag="fill-mask")
+_BERT = ResolvedModel(Source.HUGGINGFACE, "google-bert/bert-base-uncased", "main", COMMIT, card=_CARD)
 _FLAGS = ("chat-template: tokenizer_config.json",)
 _FILES = (FileInspection("config.json", "0" * 64, "json", FileVerdict.CLEAN),)
 _CLEAN = GateReport(GateVerdict.CLEAN, flags=_FLAGS, second_opinion=SecondOpinion.CLEAN, files=_FILES)
+_KEY = PublicKey(
+    "arn:aws:kms:eu-central-1:123456789012:key/1a2b3c4d-5e6f-4a7b-8c9d-0e1f2a3b4c5d",
+    "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE…\n-----END PUBLIC KEY-----\n",
+    "sha256",
+)
+SIGNATURE = ModelSignature(_KEY.arn, _KEY.pem, ENDED)
 HUB_MODEL = Model(
     _BERT.model_id,
     _BERT,
@@ -75,6 +88,7 @@ HUB_MODEL = Model(
     size=WEIGHTS + OTHERS,
     gate=_CLEAN,
     submitted_by=CALLER,
+    signature=SIGNATURE,
 )
 _ZIPPED = ResolvedModel(Source.LOCAL, "my-model", ARCHIVE_TASK_ID, ARCHIVE_TASK_ID)
 ARCHIVE_MODEL = Model(
@@ -242,6 +256,11 @@ def _show_problems() -> dict[str, Any]:
     }
 
 
+def _show_bom() -> Any:
+    urls = SourceUrls("https://huggingface.co", "https://github.com")
+    return json.loads(build_bom(HUB_MODEL, _show_manifest(), urls, location=f"s3://{BUCKET}/{_BERT.prefix}"))
+
+
 _LIMITS = ArchiveLimits(
     max_entries=100_000, max_entry_bytes=40_000_000_000, max_total_bytes=500_000_000_000, max_ratio=200
 )
@@ -266,6 +285,8 @@ _PROBLEMS: tuple[errors.ModelhaulError, ...] = (
     errors.ModelFileNotFoundError(f"File 'Config.json' not found in {_BERT.name}."),
     errors.TaskEndedError(f"Task {TASK_ID} has already ended."),
     errors.UploadNotOpenError(f"Task {ARCHIVE_TASK_ID} does not wait for an upload. Its stage is INSPECTING."),
+    errors.SignatureNotFoundError(f"{_BERT.describe()} is not signed."),
+    errors.SigningRefusedError("The model cannot be signed: KMS Sign failed (DisabledException)."),
     errors.KeyNotFoundError(f"Key {KEY_RECORD.key_id} not found."),
     errors.AccessRequiredError(
         "meta-llama/Llama-3.1-8B is gated.",
@@ -367,6 +388,21 @@ EXAMPLES: dict[str, Example] = {
     "GET /models/{model_id}/files/{path}": Example(
         path={"model_id": HUB_MODEL.model_id, "path": "config.json"},
         headers={"Location": f"https://{BUCKET}.s3.amazonaws.com/{_BERT.prefix}config.json?X-Amz-…"},
+    ),
+    "GET /models/{model_id}/signature": Example(
+        {_OK: json.loads(build_bundle(b'{"_type":"https://in-toto.io/Statement/v1"}', b"", _KEY))},
+        path={"model_id": HUB_MODEL.model_id},
+        headers={"Location": f"https://{BUCKET}.s3.amazonaws.com/{signature_key(HUB_MODEL)}?X-Amz-…"},
+    ),
+    "POST /models/{model_id}/signature": Example(
+        {_CREATED: present_signature(SIGNATURE), _OK: present_signature(SIGNATURE)},
+        path={"model_id": HUB_MODEL.model_id},
+        headers={"Location": f"/v1/models/{HUB_MODEL.model_id}/signature"},
+    ),
+    "GET /models/{model_id}/bom": Example(
+        {_OK: _show_bom()},
+        path={"model_id": HUB_MODEL.model_id},
+        headers={"Location": f"https://{BUCKET}.s3.amazonaws.com/{bom_key(HUB_MODEL)}?X-Amz-…"},
     ),
     "POST /keys": Example(
         {_CREATED: present_created_key(READ_KEY, KEY_RECORD)},

@@ -10,6 +10,7 @@ from pydantic_core import core_schema
 from modelhaul.domain.files import FileKind
 from modelhaul.domain.findings import FileVerdict, FindingKind, Severity
 from modelhaul.domain.gate import GateVerdict, SecondOpinion
+from modelhaul.domain.model_cards import BaseModelRelation
 from modelhaul.domain.models import ModelStatus, Source
 from modelhaul.domain.read_keys import Scope
 from modelhaul.domain.selection import Weights
@@ -227,6 +228,70 @@ class GateReport(ManifestGateReport):
     depending on the number of models in the archive). The manifest has all."""
 
 
+class ModelCard(ResponseBody):
+    """Metadata of the model card on the Hub. The author of the model wrote it, and it is not verified. Invalid values
+    are omitted."""
+
+    licenses: list[str] | SkipJsonSchema[None] = Field(default=None, examples=[["apache-2.0"]])
+    """License identifiers of the Hub."""
+    license_name: str | SkipJsonSchema[None] = None
+    """Name of the license `other`."""
+    license_link: str | SkipJsonSchema[None] = None
+    """URL of the license `other`."""
+    base_models: list[str] | SkipJsonSchema[None] = None
+    """Names on the Hub."""
+    base_model_relation: BaseModelRelation | SkipJsonSchema[None] = None
+    library: str | SkipJsonSchema[None] = Field(default=None, examples=["transformers"])
+    pipeline_tag: str | SkipJsonSchema[None] = Field(default=None, examples=["text-generation"])
+
+
+class NewSignature(ResponseBody):
+    key_arn: str
+    """ARN of the KMS key that signed the model."""
+    public_key: str
+    """Public key in PEM form."""
+    signed_at: datetime
+
+
+class Signature(NewSignature):
+    location: str = Field(examples=["s3://models-bucket/signatures/607a30d7/5f0c3b53.json"])
+    """S3 URL of the signature file."""
+
+
+class VerificationMaterial(ResponseBody):
+    publicKey: dict[str, str]  # noqa: N815 - the format's own name
+    """`hint` is the SHA-256 of the public key's PEM."""
+    tlogEntries: list[object]  # noqa: N815
+    """Always empty: the signature is not in a transparency log."""
+
+
+class DsseEnvelope(ResponseBody):
+    payload: str
+    """The in-toto statement with the SHA-256 of every file, in Base64."""
+    payloadType: Literal["application/vnd.in-toto+json"]  # noqa: N815
+    signatures: list[dict[str, str]]
+
+
+class SignatureBundle(ResponseBody):
+    """A Sigstore bundle (https://docs.sigstore.dev/about/bundle/)."""
+
+    mediaType: Literal["application/vnd.dev.sigstore.bundle.v0.3+json"]  # noqa: N815
+    verificationMaterial: VerificationMaterial  # noqa: N815
+    dsseEnvelope: DsseEnvelope  # noqa: N815
+
+
+class Bom(BaseModel):
+    """A bill of materials in CycloneDX 1.6 (https://cyclonedx.org/docs/1.6/json/)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    bomFormat: Literal["CycloneDX"]  # noqa: N815
+    specVersion: Literal["1.6"]  # noqa: N815
+    serialNumber: str  # noqa: N815
+    metadata: dict[str, object]
+    components: list[dict[str, object]]
+
+
 class ModelRecord(ResponseBody):
     model_id: str
     name: str
@@ -247,6 +312,10 @@ class ModelRecord(ResponseBody):
     """Total size of the files in bytes."""
     location: str | SkipJsonSchema[None] = None
     gate: GateReport | SkipJsonSchema[None] = None
+    card: ModelCard | SkipJsonSchema[None] = None
+    """Absent for models from GitHub and from archives, and if the card has no metadata."""
+    signature: Signature | SkipJsonSchema[None] = None
+    """Absent if the model is not signed."""
     last_read_on: date | SkipJsonSchema[None] = None
     """Last day (UTC) on which a client of the Hub read API read the model. Absent if there was none."""
     submitted_by: str | SkipJsonSchema[None] = None
@@ -387,13 +456,16 @@ class _AbsentIsNotNull(GenerateJsonSchema):
         return super().default_schema(schema)
 
 
-BODIES: tuple[type[ResponseBody], ...] = (
+BODIES: tuple[type[BaseModel], ...] = (
     Problem,
     Task,
     TaskList,
     ModelRecord,
     ModelList,
     WholeModel,
+    NewSignature,
+    SignatureBundle,
+    Bom,
     Upload,
     CreatedKey,
     KeyList,

@@ -35,6 +35,7 @@ TEST_ENVIRONMENTS = {
     ".local/venvs/hub_client_old": ("hub_client_old.txt",),
     ".local/venvs/hub_client_new": ("hub_client_new.txt",),
     ".local/venvs/aws_cli": ("aws_cli.txt",),
+    ".local/venvs/model_signing": ("model_signing.txt",),
 }
 NODE_ENVIRONMENT = ROOT / ".local/venvs/hub_client_node"
 

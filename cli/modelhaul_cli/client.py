@@ -16,6 +16,7 @@ from modelhaul_cli.http_session import TIMEOUT, open_session, translate_network_
 from modelhaul_cli.problems import create_error, create_unexpected_response_error
 from modelhaul_cli.retries import iterate_attempts
 from modelhaul_cli.signing import open_signer
+from modelhaul_cli.store import ObjectStore
 
 type Json = dict[str, Any]
 
@@ -98,6 +99,31 @@ class ApiClient:
         if response.status_code != HTTPStatus.FOUND or not location:
             raise create_unexpected_response_error(response, "without the URL of a file")
         return location
+
+    def read_signature(self, model_id: str, store: ObjectStore) -> bytes:
+        """Return the signature file of a model."""
+        return self._read_document(f"models/{quote(model_id, safe='')}/signature", store)
+
+    def sign_model(self, model_id: str) -> Json:
+        """Sign a model, if it is not signed yet. Returns the record of its signature."""
+        return self._read_json(self._post(f"models/{quote(model_id, safe='')}/signature"))
+
+    def read_bom(self, model_id: str, store: ObjectStore) -> bytes:
+        """Return the bill of materials of a model."""
+        return self._read_document(f"models/{quote(model_id, safe='')}/bom", store)
+
+    def _read_document(self, route: str, store: ObjectStore) -> bytes:
+        """Return a document, which a large response links to."""
+        response = self._request("GET", route)
+        if response.status_code == HTTPStatus.OK:
+            return response.content
+        location = response.headers.get("Location")
+        if response.status_code != HTTPStatus.FOUND or not location:
+            raise create_unexpected_response_error(response, "without a document")
+        for attempt in iterate_attempts(self._report):
+            with attempt:
+                content = store.read(location)
+        return content
 
     def create_key(self, body: Json) -> Json:
         """Create a read key. Not retried: after a lost response, a retry would create a second key."""

@@ -10,6 +10,7 @@ CommandError
 │   ├── ExpiredError     6    expired presigned URLs
 │   └── UploadLostError  6    the upload no longer exists in S3
 ├── ImportFailedError    1    the task ended FAILED (4 if the model already exists or is being imported)
+├── VerificationError    1    a signature is invalid, or files do not match it
 ├── ModelsFailedError    1    some models of an archive failed
 └── AbortedError         130  Ctrl-C, or a declined confirmation
 
@@ -131,6 +132,10 @@ class ImportFailedError(CommandError):
 
     def to_document(self) -> dict[str, Any] | None:
         return None
+
+
+class VerificationError(CommandError):
+    """A model must not be used: its signature is invalid, or its files do not match the signature."""
 
 
 class ModelsFailedError(CommandError):

@@ -18,6 +18,8 @@ _PROBLEM_REMEDIES: Mapping[str, str] = {
     "file-not-found": "`modelhaul show MODEL_ID` lists the files of the model.",
     "task-not-found": "Check the task ID. `modelhaul tasks` lists the tasks.",
     "key-not-found": "Check the key ID. `modelhaul keys ls` lists the keys.",
+    "signature-not-found": "The model was published without signing. `modelhaul sign MODEL_ID` signs it if the stack "
+    "signs models (parameter Signing).",
     "task-ended": "`modelhaul status TASK_ID` shows the result. `modelhaul rm MODEL_ID` deletes an imported model.",
     "invalid-parameters": "Correct the values that the message names, and run the command again.",
     "invalid-api-key": CHECK_KEY,

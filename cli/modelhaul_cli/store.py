@@ -107,6 +107,10 @@ class ObjectStore:
         headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
         return self._send("GET", url, headers=headers, stream=True)
 
+    def read(self, url: str) -> bytes:
+        with self.open(url, 0) as response, translate_network_errors("S3"):
+            return response.content
+
     def read_json(self, url: str) -> object:
         with self.open(url, 0) as response, translate_network_errors("S3"):
             try:

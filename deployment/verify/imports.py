@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import requests
 import urllib3
@@ -43,6 +43,13 @@ class ImportedModel:
     @property
     def paths(self) -> list[str]:
         return [file["path"] for file in self.record["manifest"]["files"]]
+
+    @property
+    def keys(self) -> set[str]:
+        """The keys of its objects."""
+        files = {f"{self.record['manifest']['prefix']}{path}" for path in self.paths}
+        signatures = {urlsplit(self.record["signature"]["location"]).path[1:]} if "signature" in self.record else set()
+        return files | signatures | {f"manifests/{self.model_id}.json"}
 
 
 @dataclass
@@ -229,9 +236,13 @@ class Imports:
         wait_for(probe, f"the deletion of model {model_id}", timeout=DELETION_TIMEOUT, interval=interval)
 
     def list_keys(self, model: ImportedModel) -> list[str]:
-        """Return the keys of the objects of a model, including its manifest."""
+        """Return the keys of the objects of a model, including its manifest and its signature."""
         bucket = self.stack.outputs["ModelsBucket"]
-        prefixes = (model.record["manifest"]["prefix"], f"manifests/{model.model_id}.json")
+        prefixes = (
+            model.record["manifest"]["prefix"],
+            f"manifests/{model.model_id}.json",
+            f"signatures/{model.model_id}/",
+        )
         pages = [self.clients.s3.list_objects_v2(Bucket=bucket, Prefix=prefix) for prefix in prefixes]
         return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 

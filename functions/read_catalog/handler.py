@@ -8,18 +8,27 @@ from aws_lambda_powertools.event_handler.openapi.params import Query
 
 from modelhaul import wiring
 from modelhaul.catalog.presentation import present_model, present_task, present_whole_task
-from modelhaul.domain.errors import InvalidReferenceError, ModelFileNotFoundError, ModelNotFoundError, TaskNotFoundError
+from modelhaul.domain.errors import (
+    InvalidReferenceError,
+    ModelFileNotFoundError,
+    ModelNotFoundError,
+    SignatureNotFoundError,
+    TaskNotFoundError,
+)
 from modelhaul.domain.models import ModelStatus, Source
 from modelhaul.domain.tasks import TaskStatus, describe_missing_task
 from modelhaul.entrypoints.api import create_app, create_handler
 from modelhaul.entrypoints.documents import describe_responses
 from modelhaul.entrypoints.requests import read_greedy_path
-from modelhaul.entrypoints.responses import create_json_response, redirect
+from modelhaul.entrypoints.responses import create_document_response, create_json_response, redirect
 from modelhaul.settings import StoreSettings
 
 app = create_app()
 handler = create_handler(app)
 wiring.build_early(wiring.create_tasks, wiring.create_models)
+
+BUNDLE_MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+BOM_MEDIA_TYPE = "application/vnd.cyclonedx+json; version=1.6"
 
 
 @app.get(
@@ -118,6 +127,58 @@ def read_model(model_id: str) -> Response[str]:
         if (manifest := catalog.read_manifest(model)) is not None:
             shown["manifest"] = manifest
     return create_json_response(shown)
+
+
+@app.get(
+    "/models/<model_id>/signature",
+    summary="Get the signature of a model",
+    description="A Sigstore bundle of OpenSSF Model Signing v1, which lists the SHA-256 of every file. Save it as a "
+    "file and verify the downloaded model with `modelhaul verify` or `model_signing verify key`.",
+    tags=["Models"],
+    responses={
+        **describe_responses(
+            HTTPStatus.OK,
+            "The signature file.",
+            body="SignatureBundle",
+            media_type=BUNDLE_MEDIA_TYPE,
+            problems=[ModelNotFoundError, SignatureNotFoundError],
+        ),
+        **describe_responses(
+            HTTPStatus.FOUND,
+            "Redirect to a presigned URL of a signature of more than 4 MB. The URL expires after an hour and needs no "
+            "API key.",
+            headers=["Location"],
+        ),
+    },
+)
+def read_signature(model_id: str) -> Response[str]:
+    return create_document_response(wiring.create_catalog().read_signature(model_id), BUNDLE_MEDIA_TYPE)
+
+
+@app.get(
+    "/models/<model_id>/bom",
+    summary="Get the bill of materials of a model",
+    description="CycloneDX 1.6: the model with its source, commit and declared licenses, its files with their digests, "
+    "and the findings of the inspection.",
+    tags=["Models"],
+    responses={
+        **describe_responses(
+            HTTPStatus.OK,
+            "The bill of materials.",
+            body="Bom",
+            media_type=BOM_MEDIA_TYPE,
+            problems=[ModelNotFoundError],
+        ),
+        **describe_responses(
+            HTTPStatus.FOUND,
+            "Redirect to a presigned URL of a bill of materials of more than 4 MB. The URL expires after an hour and "
+            "needs no API key.",
+            headers=["Location"],
+        ),
+    },
+)
+def read_bom(model_id: str) -> Response[str]:
+    return create_document_response(wiring.create_catalog().read_bom(model_id), BOM_MEDIA_TYPE)
 
 
 @app.get(

@@ -3,6 +3,7 @@
 `MODELHAUL_CONTRACT_ENDPOINT` (such as `http://127.0.0.1:4566`) names the endpoint; without it there is none.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -10,8 +11,14 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from moto import mock_aws
+from moto.core.exceptions import JsonRESTError as UnsupportedKeyError
 from moto.core.serialize import AttributePicker, AttributePickerContext
+from moto.kms.responses import KmsResponse
+from moto.kms.utils import ECDSAPrivateKey
 from moto.s3.exceptions import MissingKey, NoSuchUpload
 from moto.s3.models import S3Backend
 from moto.s3.responses import S3Response
@@ -46,6 +53,7 @@ def open_aws(backend: str) -> Iterator[None]:
             # botocore lists no regions for EventBridge, and moto then knows none.
             patch.setenv("MOTO_ALLOW_NONEXISTENT_REGION", "true")
             _mend_moto(patch)
+            _mend_kms(patch)
             _speed_up_moto(patch)
             with mock_aws():
                 yield
@@ -87,6 +95,25 @@ def _mend_moto(patch: pytest.MonkeyPatch) -> None:
         return answer
 
     patch.setattr(S3Response, "upload_part_copy", call_copy_part)
+
+
+def _mend_kms(patch: pytest.MonkeyPatch) -> None:
+    """KMS returns the KeySpec of a public key, refuses symmetric keys, and does not hash a message that is a digest."""
+    describe = KmsResponse.get_public_key
+
+    def get_public_key(self: KmsResponse) -> str:
+        self._validate_key_id(self._get_param("KeyId"))
+        if self.kms_backend.describe_key(self._get_param("KeyId")).key_usage != "SIGN_VERIFY":
+            raise UnsupportedKeyError("UnsupportedOperationException", "The key is symmetric.")
+        found = json.loads(describe(self))
+        return json.dumps({**found, "KeySpec": found["CustomerMasterKeySpec"]})
+
+    def sign(self: ECDSAPrivateKey, message: bytes, signing_algorithm: str) -> bytes:
+        algorithm = {32: SHA256(), 48: SHA384(), 64: SHA512()}[len(message)]
+        return self.private_key.sign(message, ECDSA(Prehashed(algorithm)))
+
+    patch.setattr(KmsResponse, "get_public_key", get_public_key)
+    patch.setattr(ECDSAPrivateKey, "sign", sign)
 
 
 def _speed_up_moto(patch: pytest.MonkeyPatch) -> None:

@@ -14,12 +14,16 @@ from modelhaul.domain.gate import FileCheck
 from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source
 from modelhaul.domain.objects import Blob
 from modelhaul.domain.selection import WHOLE, Selection
+from modelhaul.domain.signatures import ModelSignature
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskError
 from tests.fakes.database import Database
 
 START = 1_750_593_600.0
 CHECK = FileCheck(report=ContentReport("json"))
 GATED = TaskError("access-required", "Somebody must grant access first.", retryable=False, remedy="Ask the owner.")
+SIGNATURE = ModelSignature(
+    "arn:aws:kms:us-east-1:123456789012:key/1a2b3c4d", "-----BEGIN PUBLIC KEY-----\n", datetime(2026, 1, 1, tzinfo=UTC)
+)
 _numbers = count()
 
 

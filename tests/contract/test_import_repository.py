@@ -11,11 +11,13 @@ from modelhaul.domain.errors import (
     ModelExistsError,
 )
 from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
+from modelhaul.domain.model_cards import BaseModelRelation, ModelCard
 from modelhaul.domain.models import ModelError, ModelStatus
 from modelhaul.domain.selection import Selection, Weights
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
 from tests.contract.database_builders import (
     GATED,
+    SIGNATURE,
     START,
     at,
     claim,
@@ -32,6 +34,15 @@ from tests.fakes.database import Database
 
 GATED_MODEL = ModelError(GATED.type, GATED.detail, GATED.retryable, GATED.remedy)
 
+CARD = ModelCard(
+    ("apache-2.0", "other"),
+    "Bespoke",
+    "https://example.com/license",
+    ("org/base", "gpt2"),
+    BaseModelRelation.QUANTIZED,
+    "transformers",
+    "text-generation",
+)
 UNSAFE = ModelError("unsafe-model", "bad/a.bin imports os.system", retryable=False)
 
 
@@ -285,6 +296,24 @@ class TestEnd:
         (model_id,) = task.model_ids
         database.imports.finish_import(task.id, totals={model_id: (1, 1)}, check_at=START, gates={model_id: report})
         assert read_model(database, model_id).gate == report
+
+    def test_signature_is_kept_until_the_next_import(self, database: Database) -> None:
+        model = make_model()
+        task = claim(database, model)
+        signatures = {model.model_id: SIGNATURE}
+        database.imports.finish_import(task.id, totals={model.model_id: (1, 1)}, check_at=START, signatures=signatures)
+        assert read_model(database, model.model_id).signature == SIGNATURE
+        database.models.lease_deletion(model.model_id, owner="a", now=START, until=START + 60)
+        database.models.remove_model(model.model_id, owner="a")
+        again = claim(database, model)
+        database.imports.finish_import(again.id, totals={model.model_id: (1, 1)}, check_at=START)
+        assert read_model(database, model.model_id).signature is None
+
+    @pytest.mark.parametrize("card", [None, ModelCard(), CARD], ids=["none", "empty", "whole"])
+    def test_card_is_kept(self, database: Database, card: ModelCard | None) -> None:
+        model = make_model()
+        task = claim(database, replace(model, resolved=replace(model.resolved, card=card)))
+        assert read_model(database, task.model_ids[0]).resolved.card == card
 
     @pytest.mark.parametrize("stage", [Stage.FAILED, Stage.CANCELLED])
     def test_failed_says_why_and_frees_the_model(self, database: Database, clock: ManualClock, stage: Stage) -> None:

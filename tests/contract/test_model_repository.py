@@ -12,6 +12,7 @@ from modelhaul.domain.models import Model, ModelStatus, Source, SourceTotals, St
 from modelhaul.domain.tasks import Stage
 from tests.contract.database_builders import (
     GATED,
+    SIGNATURE,
     START,
     at,
     claim,
@@ -89,6 +90,30 @@ class TestModels:
         make_ready(database, "org/newer", -10)
         database.models.lease_deletion(models[2].model_id, owner="a", now=START, until=START + 60)
         assert list(database.models.list_models(limit=2, name="org", cursor=first.cursor).models) == models[3:5]
+
+
+class TestSignatures:
+    def test_is_recorded_for_the_model_that_the_task_imported(self, database: Database) -> None:
+        model = make_ready(database, "org/m")
+        assert not database.models.record_signature(model.model_id, SIGNATURE, task_id="another")
+        assert read_model(database, model.model_id) == model
+        for _ in range(2):
+            assert database.models.record_signature(model.model_id, SIGNATURE, task_id=model.task_id)
+        assert read_model(database, model.model_id) == replace(model, signature=SIGNATURE)
+        (listed,) = database.models.list_models(limit=10).models
+        assert listed.signature == SIGNATURE
+
+    def test_is_recorded_only_for_a_ready_model(self, database: Database) -> None:
+        importing = claim(database)
+        (model_id,) = importing.model_ids
+        assert not database.models.record_signature(model_id, SIGNATURE, task_id=importing.id)
+        assert read_model(database, model_id).signature is None
+        deleting = make_ready(database, "org/deleting")
+        database.models.lease_deletion(deleting.model_id, owner="a", now=START, until=START + 60)
+        assert not database.models.record_signature(deleting.model_id, SIGNATURE, task_id=deleting.task_id)
+        for unknown in ("unknown", "", "x" * 3000):
+            assert not database.models.record_signature(unknown, SIGNATURE, task_id="t")
+            assert database.models.find_model(unknown) is None
 
 
 class TestDeletion:

@@ -124,7 +124,7 @@ class ApiServer:
     to POSTs; without one, a POST starts TASK_ID. `imports` counts started imports. Archives of more than `max_put`
     bytes are uploaded in parts of `part_size`. `expire_urls` ends all presigned URLs of uploads; with `renews_urls`
     False, the API signs no new ones, like earlier versions. `identity`: requests must be signed with these credentials
-    instead of having the key.
+    instead of having the key. `documents` has the signature and the bill of materials of the model.
     """
 
     endpoint: str = ""
@@ -136,6 +136,8 @@ class ApiServer:
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     keys: dict[str, dict[str, Any]] = field(default_factory=dict)
+    documents: dict[str, bytes] = field(default_factory=dict)
+    redirects_documents: bool = False
     hub_url: str = "https://hub.example/hf"
     deletion: Response = field(default_factory=lambda: Response(204))
     max_put: int = 10**9
@@ -338,6 +340,8 @@ class ApiServer:
             case "DELETE", ["models", model_id] if model_id in self.models:
                 del self.models[model_id]
                 return self.deletion
+            case "GET", ["models", model_id, ("signature" | "bom") as document] if model_id in self.models:
+                return self._respond_document(document)
             case "GET", ["models", model_id, "files", *path] if model_id in self.models:
                 location = f"{self.endpoint}/store/{quote('/'.join(path))}?X-Amz-Signature=secret"
                 return Response(302, headers={"Location": location})
@@ -345,6 +349,14 @@ class ApiServer:
         return create_problem_response(
             404, kind, "Task not found" if "tasks" in route else "Model not found", "It does not exist."
         )
+
+    def _respond_document(self, kind: str) -> Response:
+        if kind not in self.documents:
+            return create_problem_response(404, "signature-not-found", "Model not signed", "It is not signed.")
+        if not self.redirects_documents:
+            return Response(200, self.documents[kind])
+        self.files[f"{kind}.json"] = self.documents[kind]
+        return Response(302, headers={"Location": f"{self.endpoint}/store/{kind}.json?X-Amz-Signature=secret"})
 
     def _respond_page(self, key: str, entries: list[dict[str, Any]], request: Request) -> Response:
         start, limit = int(request.query.get("cursor", "0")), int(request.query["limit"])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from modelhaul.archives.entries import ArchiveLimits
 from modelhaul.archives.rules import ArchiveRules
 from modelhaul.archives.source import ArchiveSource
+from modelhaul.catalog.bom import SourceUrls
 from modelhaul.catalog.delete import ModelDeleter
 from modelhaul.catalog.read import Catalog
 from modelhaul.domain.gate import PicklePolicy
@@ -41,6 +42,8 @@ from modelhaul.inspection.gate import Gate
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.model_sources import ModelSource
 from modelhaul.ports.pickle_scanner import PickleScanner
+from modelhaul.ports.signing_key import SigningKey
+from modelhaul.signing.signer import ModelSigner, PublishedModelSigner
 from modelhaul.transfer.engine import FileTransfer
 from modelhaul.transfer.large_files import CreateTransfer
 from modelhaul.transfer.policy import TransferPolicy
@@ -58,6 +61,7 @@ PART_SIZE = 1024 * 1024
 QUICK = StreamSettings(
     part_size=lambda _: PART_SIZE, reconnect_delay=0, progress=0, poll=0.001, join=0, rate_window=1e9
 )
+SOURCE_URLS = SourceUrls("https://huggingface.co", "https://github.com")
 MAX_OUTAGE = 6 * 3600.0
 RULES = ArchiveRules(
     ArchiveLimits(max_entries=100_000, max_entry_bytes=10**9, max_total_bytes=10**10, max_ratio=200),
@@ -88,6 +92,7 @@ class Deployment:
     pickle_scanner: PickleScanner = field(default_factory=InMemoryPickleScanner)
     policy: TransferPolicy = field(default_factory=TransferPolicy)
     create_transfer: CreateTransfer = FileTransfer
+    signing_key: SigningKey | None = None
 
     def __post_init__(self) -> None:
         self.tables = InMemoryTables(clock=self.clock)
@@ -158,6 +163,8 @@ class Deployment:
         )
         copier = FileCopier(store, content, self.policy)
         self.copy_step = CopyStep(tasks, models, files, queue, copier, self.finisher, clock)
+        signer = ModelSigner(self.signing_key, store, clock) if self.signing_key is not None else None
+        self.published_signer = PublishedModelSigner(models, store, signer) if signer is not None else None
         self.publisher = Publisher(
             tasks,
             models,
@@ -173,10 +180,11 @@ class Deployment:
             outcomes=outcomes,
             gate=Gate(store, self.pickle_policy, self.pickle_scanner, clock),
             copier=copier,
+            signer=signer,
             policy=self.policy,
         )
         self.deleter = ModelDeleter(models, content, store, clock)
-        self.catalog = Catalog(models, store)
+        self.catalog = Catalog(models, store, "models-bucket", SOURCE_URLS)
         self.sweeper = Sweeper(tasks, files, queue, self.finisher, self.deleter, metrics, clock)
         self.runner = StepRunner(tasks, files, queue, self.finisher, metrics, clock, MAX_OUTAGE)
 

@@ -5,6 +5,7 @@ from modelhaul.domain.archives import SkippedDirectory
 from modelhaul.domain.claims import check_claimable
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.models import Model, ModelError, ModelStatus
+from modelhaul.domain.signatures import ModelSignature
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
 from modelhaul.ports.imports import ImportRepository
 from tests.fakes.tables import InMemoryTables
@@ -48,6 +49,7 @@ class InMemoryImportRepository(ImportRepository):
         check_at: float,
         gates: Mapping[str, GateReport] = MappingProxyType({}),
         failed: Mapping[str, ModelError] = MappingProxyType({}),
+        signatures: Mapping[str, ModelSignature] = MappingProxyType({}),
     ) -> bool:
         with self._tables.lock:
             task = self._tables.tasks.get(task_id)
@@ -56,7 +58,12 @@ class InMemoryImportRepository(ImportRepository):
             self._tables.write_task(task, stage=Stage.DONE, failed_ids=tuple(failed), check_at=check_at)
             for model_id, (files, size) in totals.items():
                 self._tables.write_model(
-                    model_id, status=ModelStatus.READY, files=files, size=size, gate=gates.get(model_id)
+                    model_id,
+                    status=ModelStatus.READY,
+                    files=files,
+                    size=size,
+                    gate=gates.get(model_id),
+                    signature=signatures.get(model_id),
                 )
             for model_id, error in failed.items():
                 self._tables.write_model(model_id, status=ModelStatus.FAILED, error=error.shorten())

@@ -1,11 +1,13 @@
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC
 
 from modelhaul.domain.errors import (
     InvalidReferenceError,
 )
 from modelhaul.domain.models import Model, ModelPage, ModelStatus, Source, SourceTotals, StorageTotals
+from modelhaul.domain.signatures import ModelSignature
 from modelhaul.ports.models import ModelRepository
 from tests.fakes.tables import InMemoryTables
 
@@ -55,6 +57,14 @@ class InMemoryModelRepository(ModelRepository):
             ]
             page = fitting[:limit]
             return ModelPage(tuple(page), _rank(page[-1]) if len(fitting) > limit else None)
+
+    def record_signature(self, model_id: str, signature: ModelSignature, *, task_id: str) -> bool:
+        with self._tables.lock:
+            model = self._tables.models.get(model_id)
+            if model is None or model.status is not ModelStatus.READY or model.task_id != task_id:
+                return False
+            self._tables.models[model_id] = replace(model, signature=signature)
+            return True
 
     def lease_deletion(
         self, model_id: str, *, owner: str, now: float, until: float, deleted_by: str | None = None

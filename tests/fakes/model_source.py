@@ -9,6 +9,7 @@ from typing import Protocol
 from modelhaul.domain.digests import Algorithm, Digest
 from modelhaul.domain.errors import FileMissingError, InvalidReferenceError, ModelNotFoundError, RevisionNotFoundError
 from modelhaul.domain.files import SourceFile
+from modelhaul.domain.model_cards import ModelCard
 from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul.ports.byte_streams import ByteStream
 from modelhaul.ports.model_sources import ModelResolver, ModelSource
@@ -53,7 +54,8 @@ class InMemoryModelSource:
 
     As on the Hub, large files have a sha256 as digest and small ones git's sha1. `refusals` has what to raise for
     a name. `on_list`, and `on_read` with the path and the offset in the file, may raise what the source then
-    raises; `served` gives the bytes that are sent for a path's own. `bytes_read` counts what was sent by path.
+    raises; `served` gives the bytes that are sent for a path's own. `bytes_read` counts what was sent by
+    path, `cards` has the cards by name.
     """
 
     models: dict[str, dict[str, Files]] = field(default_factory=dict)
@@ -65,6 +67,7 @@ class InMemoryModelSource:
     bytes_read: Counter[str] = field(default_factory=Counter)
     prepared: list[str] = field(default_factory=list)
     kind: Source = Source.HUGGINGFACE
+    cards: dict[str, ModelCard] = field(default_factory=dict)
 
     def resolve(self, name: str, revision: str) -> ResolvedModel:
         if not _NAME.fullmatch(name):
@@ -75,7 +78,7 @@ class InMemoryModelSource:
             raise self.refusals[name]
         branch = self.models.get(name, {}).get(revision)
         commit = revision if branch is None else _hash_files(branch)
-        model = ResolvedModel(self.kind, name, revision, commit)
+        model = ResolvedModel(self.kind, name, revision, commit, card=self.cards.get(name))
         self._find_files(model)
         return model
 

@@ -20,7 +20,7 @@ from modelhaul.adapters.s3 import S3ObjectStore
 from modelhaul.adapters.s3_client import create_s3_client
 from modelhaul.catalog.read import Catalog
 from tests.browsers import DocumentationPage, open_browser
-from tests.fakes.deployment import Deployment
+from tests.fakes.deployment import SOURCE_URLS, Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.http_servers import run_server
 from tests.lambda_functions import Context, load_handler, read_event
@@ -194,7 +194,7 @@ def aws(region: str, template: dict[str, Any], monkeypatch: pytest.MonkeyPatch) 
         signing = S3ObjectStore(client, BUCKET)
         store = deployment.store
         monkeypatch.setattr(store, "sign_read", signing.sign_read)
-        catalog = Catalog(deployment.database.models, cast("Any", store))
+        catalog = Catalog(deployment.database.models, cast("Any", store), BUCKET, SOURCE_URLS)
         monkeypatch.setattr(wiring, "create_catalog", lambda: catalog)
         monkeypatch.setattr(wiring, "create_archive_submitter", lambda: deployment.archive_submitter)
         server = Aws(region, deployment, rules)

@@ -821,6 +821,7 @@ CALLS: dict[str, Callable[[Database], object]] = {
     "delete_upload": lambda database: database.segments.delete_upload(KEY, "upload"),
     "list_uploads": lambda database: database.segments.list_uploads(KEY.plan_id),
     "list_parts": lambda database: database.segments.list_parts(KEY, "upload"),
+    "record_signature": lambda database: database.models.record_signature("a", builders.SIGNATURE, task_id="t"),
     "finish_import": lambda database: database.imports.finish_import("a", totals={}, check_at=1),
     "fail_import": lambda database: database.imports.fail_import("a", builders.GATED, check_at=1),
     "release_models": lambda database: database.imports.release_models("a"),

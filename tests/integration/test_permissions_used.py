@@ -27,12 +27,15 @@ from modelhaul.adapters.dynamodb.connection import open_connection
 from modelhaul.adapters.dynamodb.rate_limits import DynamoDBRateLimitStore
 from modelhaul.adapters.dynamodb.read_keys import DynamoDBReadKeyRepository
 from modelhaul.adapters.eventbridge import EventBridgeEventBus, create_events_client
+from modelhaul.adapters.kms import KmsSigningKey, create_kms_client
 from modelhaul.adapters.lambda_invoke import LambdaMissingModels, create_lambda_client
 from modelhaul.adapters.s3 import S3ObjectStore
 from modelhaul.adapters.s3_client import create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
+from modelhaul.catalog import read
 from modelhaul.domain.errors import (
     ModelFileNotFoundError,
+    ModelNotFoundError,
     SourceUnavailableError,
     StepCrashedError,
     UnsafeModelError,
@@ -58,6 +61,7 @@ from modelhaul.hub.reader import HubReader
 from modelhaul.imports.missing import MissingModelImporter
 from modelhaul.imports.notify import EndPublisher
 from modelhaul.inspection.file_checks import FileChecker
+from modelhaul.signing.signer import ModelSigner, PublishedModelSigner
 from modelhaul.transfer.policy import TransferPolicy
 from modelhaul.transfer.settings import StreamSettings
 from tests.archives.zipping import zip_files
@@ -72,7 +76,7 @@ from tests.fakes.model_source import InMemoryModelSource
 from tests.hub_events import build_event
 from tests.lambda_functions import Context, call_api, load_handler, read_event
 from tests.template import rules
-from tests.template.transformed import Template, read_template, transform_template
+from tests.template.transformed import Template, apply_parameters, read_template, transform_template
 from tests.weights import wrap_weights
 
 pytestmark = pytest.mark.timeout(300)
@@ -80,7 +84,7 @@ pytestmark = pytest.mark.timeout(300)
 type Use = tuple[str, str, str, str]
 """Function, action, resource of the template, prefix of a bucket or index of a table."""
 
-SERVICES = ("s3:", "dynamodb:", "sqs:", "secretsmanager:", "events:", "lambda:")
+SERVICES = ("s3:", "dynamodb:", "sqs:", "secretsmanager:", "events:", "lambda:", "kms:")
 BUCKETS = {"models-bucket": "ModelsBucket", "incoming-bucket": "IncomingBucket"}
 QUEUES = {
     AcceptArchive: "ArchiveQueue",
@@ -160,6 +164,8 @@ def list_json_uses(request: AWSPreparedRequest) -> Iterator[tuple[str, str, str]
     body = json.loads(cast("bytes", request.body))
     if "QueueUrl" in body:
         yield f"sqs:{operation.removesuffix('Batch')}", body["QueueUrl"].rpartition("/")[2], ""
+    elif "KeyId" in body:
+        yield f"kms:{operation}", "SigningKey", ""
     elif operation == "PutEvents":
         assert {entry["EventBusName"] for entry in body["Entries"]} == {"default"}
         yield "events:PutEvents", rules.DEFAULT_BUS, ""
@@ -243,11 +249,17 @@ class AuditedDeployment(Deployment):
         patch.setattr(moto.s3.models, "S3_UPLOAD_PART_MIN_SIZE", 1)
         patch.setattr(s3_uploads, "_MIN_PART_SIZE", 1)
         stream = StreamSettings(part_size=lambda _: PART // 5, buffers=3, reconnect_delay=0, poll=0.001, patience=0.01)
+        self.kms = create_kms_client(REGION)
+        self.signing_key = self.create_key()
         self.connect(self.database, self.store, queue, stream)
         self.limits = DynamoDBRateLimitStore(open_connection(REGION), rate_limits_table="RateLimitsTable")
         self.limits._limits.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
         self.connect_hub(patch)
         connect_console(self, patch)
+
+    def create_key(self) -> KmsSigningKey:
+        created = self.kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")
+        return KmsSigningKey(self.kms, created["KeyMetadata"]["Arn"])
 
     def connect_hub(self, patch: pytest.MonkeyPatch) -> None:
         """Gives the functions of the Hub read API these adapters."""
@@ -592,6 +604,31 @@ def read_catalog(deployment: AuditedDeployment, source: InMemoryModelSource) -> 
             deployment.catalog.sign_file(model.model_id, "absent")
         signed = deployment.catalog.sign_file(model.model_id, "config.json")
         assert requests.get(signed, timeout=10).content == MODEL["config.json"], "as it was signed to be read"
+        assert deployment.catalog.read_signature(model.model_id).text
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(read, "_MAX_INLINE_SIZE", 100)
+            for document in (
+                deployment.catalog.read_signature(model.model_id),
+                deployment.catalog.read_bom(model.model_id),
+            ):
+                assert document.url is not None
+                assert requests.get(document.url, timeout=10).json()
+
+
+def sign_models(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """Two that another key has signed; one of them is deleted in the meantime, one has lost its manifest."""
+    models, store = deployment.database.models, deployment.store
+    signer = PublishedModelSigner(models, store, ModelSigner(deployment.create_key(), store, deployment.clock))
+    first, second = models.list_models(limit=2).models
+    with deployment.auditor.act("SignModelFunction"):
+        assert signer.sign_model(first.model_id)[1]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(models, "record_signature", lambda *_, **__: False)
+            with pytest.raises(ModelNotFoundError):
+                signer.sign_model(second.model_id)
+    deployment.store.delete([manifest_key(second.model_id)])
+    with deployment.auditor.act("SignModelFunction"), pytest.raises(ModelNotFoundError):
+        signer.sign_model(second.model_id)
 
 
 def show_console(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
@@ -705,6 +742,7 @@ def auditor() -> Iterator[Auditor]:
             record_lost_arrival,
             sweep_at_each_stage,
             read_catalog,
+            sign_models,
             show_console,
             serve_hub_clients,
             publish_ends,
@@ -717,7 +755,7 @@ def auditor() -> Iterator[Auditor]:
 
 @pytest.fixture(scope="module")
 def template() -> Template:
-    return transform_template(read_template())
+    return apply_parameters(transform_template(read_template()), Signing="KMS", HubOnMiss="IMPORT")
 
 
 @pytest.fixture(scope="module")
@@ -757,5 +795,6 @@ def test_updates_of_named_attributes_name_no_others(auditor: Auditor, template: 
         ("ImportMissingFunction", "ModelsTable"),
         ("SubmitHuggingfaceFunction", "ModelsTable"),
         ("SubmitGithubFunction", "ModelsTable"),
+        ("SignModelFunction", "ModelsTable"),
     }
     assert {place: auditor.updated[place] for place in named} == named

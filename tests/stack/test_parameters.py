@@ -1,7 +1,7 @@
 """What a change of parameters alone makes of a stack.
 
 AuthMode=IAM: signatures instead of keys, and what a policy allows. The secrets of both sources' tokens: what is gated
-or private is imported, and who may read them.
+or private is imported, and who may read them. Signing=KMS: with a key that the stack creates.
 """
 
 import json
@@ -10,21 +10,34 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
+from deployment.verify.checks import CHECKS
+from deployment.verify.registry import Verification
+from deployment.verify.results import Outcome
+from deployment.verify.runner import measure_check
+from deployment.verify.target import open_local_target
 from local.sources import SourceUrls
 from local.stack import CLIENT_CONFIG, CREDENTIALS, LocalStack, StackState, open_session
-from tests.archives.zipping import zip_files
+from tests.archives.zipping import zip_files, zip_models
 from tests.documented_dashboard import VALIDATOR as DASHBOARD
+from tests.model_signing import is_accepted, needs_model_signing
 from tests.stack.conftest import allow_batches, wait_until
 from tests.stack.test_permissions import (
     Target,
@@ -35,9 +48,9 @@ from tests.stack.test_permissions import (
     open_clients,
 )
 from tests.template.transformed import ROOT as REPOSITORY
-from tests.template.transformed import apply_parameters, read_template, transform_template
+from tests.template.transformed import Template, apply_parameters, read_template, transform_template
 from tests.upstream.remote import RemoteUpstream
-from tests.upstream.repositories import GATED, GITHUB_PRIVATE, PRIVATE, READER_TOKEN, SMALL
+from tests.upstream.repositories import GATED, GITHUB_PRIVATE, MINILM, PRIVATE, READER_TOKEN, SHARDED, SMALL
 from tests.weights import wrap_weights
 
 # Its first test starts a stack.
@@ -56,10 +69,14 @@ ROOT = Credentials(CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACC
 
 @dataclass
 class IamStack:
-    """`secrets` are the tokens' ARNs by parameter."""
+    """`name` is that of the local stack, `secrets` are the tokens' ARNs by parameter, `unsigned` is a model that was
+    published before the change.
+    """
 
+    name: str
     state: StackState
     secrets: dict[str, str]
+    unsigned: str
 
     @property
     def api_id(self) -> str:
@@ -79,7 +96,9 @@ class IamStack:
         request = AWSRequest(method=method, url=url, data=body, headers=headers)
         if caller is not None:
             SigV4Auth(caller, "execute-api", self.state.region).add_auth(request)
-        return requests.request(method, url, data=body, headers=dict(request.headers), timeout=30)
+        # S3, on the same port, would reject the signature in a redirected request.
+        options: dict[str, Any] = {"timeout": 30, "allow_redirects": False}
+        return requests.request(method, url, data=body, headers=dict(request.headers), **options)
 
     def import_model(self, route: str, body: dict[str, str]) -> dict[str, Any]:
         """The task as it ended."""
@@ -129,16 +148,33 @@ def change_parameters(state: StackState, **parameters: str) -> None:
     assert describe()["StackStatus"] == "UPDATE_COMPLETE"
 
 
+def import_sample(state: StackState) -> str:
+    """The ID of a model of an archive."""
+    http = requests.Session()
+    http.headers["x-api-key"] = state.api_key
+    files = {"file": ("models.zip", zip_models(""), "application/zip")}
+    url = f"{state.api_url}/upload/local"
+    answer = http.post(url, params={"model_name": "parameters/unsigned"}, files=files, timeout=60)
+    assert answer.status_code == 201, answer.text
+    model_id = answer.headers["Location"].rpartition("/")[2]
+    wait_until(lambda: http.get(f"{url}/{model_id}", timeout=30).json()["status"] == "READY")
+    return model_id
+
+
 @pytest.fixture(scope="module")
 def iam_stack() -> Iterator[IamStack]:
-    local = LocalStack(f"callers-{os.getpid()}")
+    name = f"callers-{os.getpid()}"
+    local = LocalStack(name)
     try:
         state = local.start("loopback", SourceUrls(), 0, print, enforce_iam=True)
         secrets = open_client(state, "secretsmanager")
         # With the line's end that a secret made from a file has.
         tokens = {name: secrets.create_secret(Name=name, SecretString=f"{READER_TOKEN}\n")["ARN"] for name in TOKENS}
         topic = open_client(state, "sns").create_topic(Name=ALARM_TOPIC)["TopicArn"]
+        allow_batches(state)
+        unsigned = import_sample(state)
         others = {
+            "Signing": "KMS",
             "AuthMode": "IAM",
             "CorsAllowOrigin": ORIGIN,
             "NotificationEmail": "a@example.com",
@@ -146,7 +182,7 @@ def iam_stack() -> Iterator[IamStack]:
         }
         change_parameters(state, **others, **tokens)
         allow_batches(state)
-        yield IamStack(state, tokens)
+        yield IamStack(name, state, tokens, unsigned)
     finally:
         local.stop()
 
@@ -167,6 +203,88 @@ def test_alarms_notify_both_destinations(iam_stack: IamStack) -> None:
     DASHBOARD.validate(body)
     (widget,) = (widget for widget in body["widgets"] if widget["type"] == "alarm")
     assert {alarm["AlarmArn"] for alarm in alarms.values()} <= set(widget["properties"]["alarms"])
+
+
+@pytest.fixture(scope="module")
+def signed(iam_stack: IamStack) -> dict[str, Any]:
+    """A model's record, which was signed when it was published."""
+    task = iam_stack.import_model("huggingface", {"model_tag": MINILM, "revision": "next"})
+    assert task["task_status"] == "DONE", task
+    record: dict[str, Any] = iam_stack.send(ROOT, "GET", f"/models/{task['models'][0]['model_id']}").json()
+    return record
+
+
+def download(iam_stack: IamStack, record: dict[str, Any], folder: Path) -> None:
+    for file in record["manifest"]["files"]:
+        found = iam_stack.send(ROOT, "GET", f"/models/{record['model_id']}/files/{quote(file['path'])}")
+        path = folder / file["path"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(requests.get(found.headers["Location"], timeout=30).content)
+
+
+@needs_model_signing
+def test_published_model_is_accepted_by_the_reference_verifier(
+    iam_stack: IamStack, signed: dict[str, Any], tmp_path: Path
+) -> None:
+    kms = open_client(iam_stack.state, "kms")
+    key = kms.get_public_key(KeyId=signed["signature"]["key_arn"])
+    assert (key["KeySpec"], key["KeyUsage"]) == ("ECC_NIST_P256", "SIGN_VERIFY")
+    answer = iam_stack.send(ROOT, "GET", f"/models/{signed['model_id']}/signature")
+    assert answer.status_code == 200, answer.text
+    folder, signature, public_key = tmp_path / "model", tmp_path / "model.sig", tmp_path / "key.pem"
+    signature.write_bytes(answer.content)
+    # The key that KMS has, not the one that the API shows.
+    public_key.write_bytes(
+        load_der_public_key(key["PublicKey"]).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    assert public_key.read_text() == signed["signature"]["public_key"]
+    download(iam_stack, signed, folder)
+    assert is_accepted(folder, signature, public_key)
+    (folder / "config.json").write_bytes(b"{}")
+    assert not is_accepted(folder, signature, public_key)
+
+
+def test_model_published_before_is_signed_on_request(iam_stack: IamStack) -> None:
+    path = f"/models/{iam_stack.unsigned}/signature"
+    missing = iam_stack.send(ROOT, "GET", path)
+    assert (missing.status_code, missing.json()["type"]) == (404, "urn:modelhaul:problem:signature-not-found")
+    first, second = (iam_stack.send(ROOT, "POST", path) for _ in range(2))
+    assert (first.status_code, second.status_code) == (201, 200), first.text
+    assert first.json() == second.json()
+    assert iam_stack.send(ROOT, "GET", path).status_code == 200
+    record = iam_stack.send(ROOT, "GET", f"/models/{iam_stack.unsigned}").json()
+    assert record["signature"]["signed_at"] == first.json()["signed_at"]
+
+
+def test_verification_checks_the_signature(iam_stack: IamStack) -> None:
+    # MiniStack has replaced the API, but not the URL in its state.
+    target = replace(open_local_target(iam_stack.name, None, None), api_url=iam_stack.url)
+    verification = Verification(target, datetime.now(UTC), os.urandom(4).hex())
+    results = [measure_check(CHECKS[name], verification) for name in ("signature", "manifest", "delete-model")]
+    assert [result.outcome for result in results] == [Outcome.PASS] * 3, results
+    assert verification.imports.delete_all() == []
+
+
+def test_disabled_key_fails_the_import(iam_stack: IamStack, signed: dict[str, Any]) -> None:
+    kms, key = open_client(iam_stack.state, "kms"), signed["signature"]["key_arn"]
+    kms.disable_key(KeyId=key)
+    try:
+        task = iam_stack.import_model("huggingface", {"model_tag": SHARDED})
+    finally:
+        kms.enable_key(KeyId=key)
+    assert (task["task_status"], task["error"]["type"]) == ("FAILED", "signing-refused"), task
+    assert "DisabledException" in task["error_msg"]
+    assert "signing key" in task["error"]["remedy"]
+
+
+def test_bill_of_materials_has_the_card_of_the_hub(iam_stack: IamStack, signed: dict[str, Any]) -> None:
+    answer = iam_stack.send(ROOT, "GET", f"/models/{signed['model_id']}/bom")
+    assert answer.status_code == 200, answer.text
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(answer.text) is None
+    component = answer.json()["metadata"]["component"]
+    assert component["licenses"][0]["license"]["id"] == "Apache-2.0"
+    assert signed["card"]["licenses"] == ["apache-2.0"]
+    assert len(answer.json()["components"]) == signed["files"]
 
 
 def test_key_is_not_enough(iam_stack: IamStack) -> None:
@@ -285,8 +403,17 @@ def test_command_line_signs_and_documented_policies_separate_callers(iam_stack: 
     listed = reader.run("ls", "--name", SMALL)["models"]
     assert [(m["model_id"], m["submitted_by"]) for m in listed] == [(model["model_id"], f"{user}-submitter")]
     assert reader.run("status", task["id"])["id"] == task["id"]
-    reader.run("get", model["model_id"], "--to", tmp_path / "files")
-    for command in (("hf", SMALL), ("rm", model["model_id"], "--yes"), ("keys", "ls"), ("cancel", task["id"])):
+    reader.run("get", model["model_id"], "--to", tmp_path / "files", "--verify")
+    for document in ("signature", "bom"):
+        assert iam_stack.send(reader.caller, "GET", f"/models/{model['model_id']}/{document}").status_code == 200
+    assert submitter.run("sign", iam_stack.unsigned)["model_id"] == iam_stack.unsigned
+    for command in (
+        ("hf", SMALL),
+        ("rm", model["model_id"], "--yes"),
+        ("keys", "ls"),
+        ("cancel", task["id"]),
+        ("sign", iam_stack.unsigned),
+    ):
         assert reader.run(*command, code=5)["error"]["exit_code"] == 5
     for command in (("rm", model["model_id"], "--yes"), ("keys", "create", "x")):
         submitter.run(*command, code=5)
@@ -348,14 +475,47 @@ def test_a_private_repository_is_imported_from_github(iam_stack: IamStack) -> No
 def test_a_token_is_read_by_the_functions_that_speak_to_its_source_and_by_no_other(iam_stack: IamStack) -> None:
     endpoint, physical = iam_stack.state.aws_endpoint_url, list_physical_ids(iam_stack.state)
     readers: dict[str, set[str]] = {name: set() for name in TOKENS}
-    template = apply_parameters(transform_template(read_template()), LocalMode="true", AuthMode="IAM")
-    for function, role in list_functions(template).items():
+    for function, role in list_functions(read_deployed()).items():
         clients = open_clients(endpoint, assume_role(iam_stack.state, physical[role]))
         for name, arn in iam_stack.secrets.items():
             secret = Target("AWS::SecretsManager::Secret", name, "", arn)
             if is_allowed(clients, ("secretsmanager:GetSecretValue", secret)):
                 readers[name].add(function)
     assert readers == TOKENS
+
+
+def test_key_is_used_by_the_functions_that_sign_and_by_no_other(iam_stack: IamStack, signed: dict[str, Any]) -> None:
+    physical, key = list_physical_ids(iam_stack.state), signed["signature"]["key_arn"]
+    signers: dict[str, set[str]] = {"GetPublicKey": set(), "Sign": set()}
+    for function, role in list_functions(read_deployed()).items():
+        client: Callable[..., Any] = assume_role(iam_stack.state, physical[role]).client
+        kms = client("kms", endpoint_url=iam_stack.state.aws_endpoint_url, config=CLIENT_CONFIG)
+        calls: dict[str, Callable[[], object]] = {
+            "GetPublicKey": partial(kms.get_public_key, KeyId=key),
+            "Sign": partial(
+                kms.sign, KeyId=key, Message=bytes(32), MessageType="DIGEST", SigningAlgorithm="ECDSA_SHA_256"
+            ),
+        }
+        for name, call in calls.items():
+            if (code := find_error(call)) is None:
+                signers[name].add(function)
+            else:
+                assert "AccessDenied" in code
+    expected = {"PublishModelsFunction", "SignModelFunction"}
+    assert signers == {"GetPublicKey": expected, "Sign": expected}
+
+
+def find_error(call: Callable[[], object]) -> str | None:
+    """Return the error code, None if the call succeeds."""
+    try:
+        call()
+    except ClientError as error:
+        return str(error.response["Error"]["Code"])
+    return None
+
+
+def read_deployed() -> Template:
+    return apply_parameters(transform_template(read_template()), LocalMode="true", AuthMode="IAM", Signing="KMS")
 
 
 def test_the_documentation_is_turned_off_and_on_again(iam_stack: IamStack) -> None:

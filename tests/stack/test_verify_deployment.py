@@ -46,6 +46,7 @@ SKIPPED = {
     "memory",
     "metrics",
     "traces",
+    "signature",
 }
 
 

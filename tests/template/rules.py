@@ -37,7 +37,7 @@ RETAINED = {"DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Re
 OBJECT_PREFIXES = {
     # The stream of the table, whose name contains its creation time.
     "TasksTable": {"stream/*"},
-    "ModelsBucket": {"staging/*", "inspections/*", "models/*", "manifests/*"},
+    "ModelsBucket": {"staging/*", "inspections/*", "models/*", "manifests/*", "signatures/*", "boms/*"},
     "IncomingBucket": {"incoming/*", "uploads/*", "posted/*", "outcomes/*"},
 }
 ARRIVAL_AGE = 86_400  # seconds: the maximum of EventBridge
@@ -112,6 +112,8 @@ ENVIRONMENT_TYPES = {
     "_FUNCTION": "AWS::Lambda::Function",
     "_HUB_URL": "AWS::ApiGateway::RestApi",
 }
+SIGNING_KEYS = ({"Fn::GetAtt": ["SigningKey", "Arn"]}, {"Ref": "SigningKeyArn"})
+SIGNERS = {"PublishModelsRole", "SignModelRole"}
 REGION = {"AWS::Region", "AWS::URLSuffix"}
 """What the name of a host of AWS depends on."""
 
@@ -544,6 +546,8 @@ def check_environment(template: Template) -> list[str]:
             target = find_target(value)
             if (target is None and isinstance(value, str)) or value == {"Ref": "AWS::StackName"}:
                 continue
+            if variable == "SIGNING_KEY_ARN" and value in SIGNING_KEYS:
+                continue
             names = set(re.findall(r"\$\{(.*?)\}", str(value.get("Fn::Sub")))) if isinstance(value, dict) else set()
             if names and names <= REGION:
                 continue
@@ -721,8 +725,8 @@ def check_buckets(template: Template) -> list[str]:
         }
         if "VersioningConfiguration" in bucket:
             faults.append(f"{name}: versioning keeps deleted objects")
-    if expiring.get("ModelsBucket") != {"staging/": 7, "inspections/": 7}:
-        faults.append("ModelsBucket: staging/ and inspections/, and nothing else, must expire")
+    if expiring.get("ModelsBucket") != {"staging/": 7, "inspections/": 7, "boms/": 1}:
+        faults.append("ModelsBucket: staging/, inspections/ and boms/, and nothing else, must expire")
     if expiring.get("IncomingBucket") != INCOMING_LIFE:
         faults.append("IncomingBucket: unexpected expiry of objects")
     return faults
@@ -999,6 +1003,41 @@ def check_hub_callers(template: Template) -> list[str]:
         faults.append("HubApihfStage: no throttle")
     left = apply_parameters(template, HubAccess="OFF", HubOnMiss="IMPORT")["Resources"]
     return faults + [f"with HubAccess=OFF, there is {name}" for name in left if name.startswith(HUB_RESOURCES)]
+
+
+def check_signing(template: Template) -> list[str]:
+    """Only with Signing=KMS can functions sign models, with one key. A key is created only without an ARN."""
+    faults = []
+    arn = "arn:aws:kms:eu-central-1:123456789012:key/1a2b3c4d"
+    for signing, key_arn, key in (("off", "", None), ("off", arn, None), ("KMS", "", 0), ("KMS", arn, 1)):
+        chosen = apply_parameters(template, Signing=signing, SigningKeyArn=key_arn)
+        case = f"Signing={signing}, SigningKeyArn={key_arn}"
+        created = [name for name, resource in chosen["Resources"].items() if resource["Type"] == "AWS::KMS::Key"]
+        if created != (["SigningKey"] if key == 0 else []):
+            faults.append(f"{case}: creates {created}")
+        granted = {
+            (role, json.dumps(resource))
+            for role, _ in list_resources(chosen, "AWS::IAM::Role")
+            for statement in list_statements(chosen, role)
+            if any(action.startswith("kms:") for action in as_list(statement["Action"]))
+            for resource in as_list(statement["Resource"])
+        }
+        wanted = set() if key is None else {(role, json.dumps(SIGNING_KEYS[key])) for role in SIGNERS}
+        if granted != wanted:
+            faults.append(f"{case}: grants {sorted(granted)}")
+        variables = [
+            function["Environment"]["Variables"].get("SIGNING_KEY_ARN")
+            for name, function in list_resources(chosen, "AWS::Lambda::Function")
+            if name in ("PublishModelsFunction", "SignModelFunction")
+        ]
+        if variables != ([""] if key is None else [SIGNING_KEYS[key]] * 2):
+            faults.append(f"{case}: the functions have the key {variables}")
+    resource = template["Resources"]["SigningKey"]
+    if (resource.get("DeletionPolicy"), resource.get("UpdateReplacePolicy")) != ("RetainExceptOnCreate", "Retain"):
+        faults.append("SigningKey: is not kept")
+    if (resource["Properties"]["KeySpec"], resource["Properties"]["KeyUsage"]) != ("ECC_NIST_P256", "SIGN_VERIFY"):
+        faults.append("SigningKey: cannot sign models")
+    return faults
 
 
 def check_misses(template: Template) -> list[str]:
@@ -1345,6 +1384,7 @@ RULES: tuple[Rule, ...] = (
     check_callers,
     check_hub_callers,
     check_misses,
+    check_signing,
     check_updates,
     check_api_timeouts,
     check_media_types,

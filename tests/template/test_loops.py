@@ -29,7 +29,7 @@ PREFIXES = "Properties.EventPattern.detail.object.key.0.anything-but.prefix"
 @pytest.fixture(scope="module")
 def template() -> Template:
     # With all functions and alarms.
-    return apply_parameters(read_transformed(), HubOnMiss="IMPORT", NotificationEmail="a@example.com")
+    return apply_parameters(read_transformed(), HubOnMiss="IMPORT", NotificationEmail="a@example.com", Signing="KMS")
 
 
 def test_functions_in_loops_allow_them(template: Template) -> None:

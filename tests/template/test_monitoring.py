@@ -42,7 +42,9 @@ IDLE = "notBreaching"
 @pytest.fixture(params=[*itertools.product(["", "a@example.com"], ["", TOPIC])], ids=["none", "topic", "email", "both"])
 def template(request: pytest.FixtureRequest) -> Template:
     email, topic = request.param
-    return apply_parameters(read_transformed(), NotificationEmail=email, AlarmTopicArn=topic, HubOnMiss="IMPORT")
+    return apply_parameters(
+        read_transformed(), NotificationEmail=email, AlarmTopicArn=topic, HubOnMiss="IMPORT", Signing="KMS"
+    )
 
 
 def list_alarm_metrics(template: Template) -> Iterator[Watched]:

@@ -38,6 +38,7 @@ SETTINGS = {
     "Documentation",
     "HubAccess",
     "HubOnMiss",
+    "Signing",
 }
 
 
@@ -216,7 +217,7 @@ def find_faults(check: Callable[[Template], Any], template: Template) -> Any:
     if check.__name__.startswith("check_"):
         return check(template)
     try:
-        check(apply_parameters(template, NotificationEmail="a@example.com", HubOnMiss="IMPORT"))
+        check(apply_parameters(template, NotificationEmail="a@example.com", HubOnMiss="IMPORT", Signing="KMS"))
     except (AssertionError, KeyError, ValidationError) as error:
         return error
     return None

@@ -12,12 +12,14 @@ from modelhaul.domain.models import ModelStatus
 from modelhaul.entrypoints.callers import read_caller
 from modelhaul.entrypoints.logs import create_logger
 from modelhaul.imports.notify import EndPublisher
+from modelhaul.signing.signer import ModelSigner, PublishedModelSigner
 from tests.archives.building import Member, build
 from tests.documented_events import VALIDATOR
 from tests.fakes.deployment import Deployment
 from tests.fakes.event_bus import InMemoryEventBus
 from tests.fakes.model_source import InMemoryModelSource
 from tests.fakes.read_key_repository import InMemoryReadKeyRepository
+from tests.fakes.signing_key import LocalSigningKey
 from tests.lambda_functions import Context, Response, call_api, load_handler, read_event
 
 NAME = "org/tiny"
@@ -217,6 +219,24 @@ def test_read_keys_are_logged_with_who_created_and_deleted_them(deployment: Depl
     assert send("manage_keys", "delete_key", SIGNED_BY_SESSION, key_id=created.body["key_id"]).status == 204
     lines = {line["message"]: line for line in logs.take()}
     assert lines["deleted read key"]["caller"] == SESSION
+
+
+def test_signature_is_logged_with_who_requested_it(
+    deployment: Deployment, logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit()
+    deployment.run()
+    (model,) = deployment.database.models.list_models(limit=10).models
+    signer = ModelSigner(LocalSigningKey(), deployment.store, deployment.clock)
+    published = PublishedModelSigner(deployment.database.models, deployment.store, signer)
+    monkeypatch.setattr(wiring, "create_published_signer", lambda: published)
+    logs.take()
+    assert send("sign_model", "sign_model", SIGNED_BY_SESSION, model_id=model.model_id).status == 201
+    (line,) = (line for line in logs.take() if line["message"] == "model signed")
+    assert (line["caller"], line["model_id"]) == (SESSION, model.model_id)
+    shown = send("read_catalog", "read_model", model_id=model.model_id).body
+    assert shown["submitted_by"] == KEY_CALLER
+    assert shown["signature"]["key_arn"] == line["key_arn"]
 
 
 def test_dropped_archive_shows_the_account_of_its_requester(deployment: Deployment) -> None:

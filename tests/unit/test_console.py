@@ -21,6 +21,7 @@ from modelhaul.domain.findings import FileInspection, FileVerdict, Finding, Find
 from modelhaul.domain.gate import GateReport, GateVerdict
 from modelhaul.domain.models import ModelStatus, Source, SourceTotals, StorageTotals
 from modelhaul.domain.selection import Selection
+from modelhaul.domain.signatures import ModelSignature
 from modelhaul.domain.tasks import Stage, Task, TaskError
 from modelhaul_cli import waiting as command_line_waiting
 from modelhaul_cli.output import format_duration
@@ -212,6 +213,11 @@ def test_details_of_a_model(deployment: Deployment) -> None:
         "pytorch_model.bin torch-zip unsafe high: Pickle imports os.system.",
         "config.json json clean",
     ]
+    assert "Signed" not in text
+    signature = ModelSignature("arn:aws:kms:us-east-1:123456789012:key/1a2b3c4d", "PEM", model.created_at)
+    deployment.tables.models[model.model_id] = replace(model, signature=signature)
+    text = read_text(parse(show(show="model", id=model.model_id)).css_first(".mh"))
+    assert re.search(r"Signed \d.*, key arn:aws:kms:us-east-1:123456789012:key/1a2b3c4d", text)
 
 
 def test_cancel(deployment: Deployment) -> None:

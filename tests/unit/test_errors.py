@@ -58,6 +58,7 @@ REFUSALS = {
     errors.TaskEndedError,
     errors.UploadNotOpenError,
     errors.KeyNotFoundError,
+    errors.SignatureNotFoundError,
     errors.InvalidIdempotencyKeyError,
     errors.IdempotencyKeyReusedError,
     errors.RequestInProgressError,

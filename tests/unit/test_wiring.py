@@ -31,6 +31,7 @@ BUILT = {
     "render_widget": ["create_console_reader"],
     "cancel_from_console": ["create_finisher"],
     "delete_model": ["create_deleter"],
+    "sign_model": ["create_published_signer"],
     "plan_import": ["create_planner", "create_runner"],
     "transfer_files": ["create_transferrer", "create_joiner", "create_runner"],
     "publish_models": ["create_publisher", "create_copy_step", "create_runner"],
@@ -48,7 +49,7 @@ BUILT = {
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.endswith(("_TABLE", "_URL", "_BUCKET", "_HOSTS")) or name.startswith(
-            ("AWS_", "HUGGINGFACE", "GITHUB_", "LOCAL_")
+            ("AWS_", "HUGGINGFACE", "GITHUB_", "LOCAL_", "SIGNING_")
         ):
             monkeypatch.delenv(name)
     for module in (adapters, hub, misses, sources, steps):
@@ -78,6 +79,7 @@ def set_variables(monkeypatch: pytest.MonkeyPatch, name: str, **values: str) -> 
         "PICKLE_POLICY": "block",
         "HUB_ON_MISS": "IMPORT",
         "SOURCE_OUTAGE_HOURS": "6",
+        "SIGNING_KEY_ARN": "arn:aws:kms:eu-west-1:123456789012:key/1a2b3c4d",
     }
     for variable in variables:
         monkeypatch.setenv(variable, values.get(variable, known.get(variable, f"the-{variable.lower()}")))

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, quote, unquote, urlencode
 
 from tests.upstream.control import answer_control
 from tests.upstream.faults import Origin
-from tests.upstream.hub_repository import Commit, HubFile, HubRepository, describe_file
+from tests.upstream.hub_repository import Commit, HubFile, HubRepository, describe_card, describe_file
 from tests.upstream.loopback import LoopbackUpstream
 from tests.upstream.server import (
     OriginServer,
@@ -357,7 +357,7 @@ def _describe_model(repository: HubRepository, commit: Commit, *, blobs: bool) -
         "lastModified": _CREATED_AT,
         "downloads": 0,
         "likes": 0,
-        "tags": [],
+        **describe_card(commit.files.get("README.md")),
         "siblings": [_describe_sibling(path, commit.files[path], blobs=blobs) for path in sorted(commit.files)],
     }
 

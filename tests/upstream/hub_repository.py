@@ -1,11 +1,14 @@
 """A model repository of the loopback Hub: commits of files, and the branches that point at them."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
+
+import yaml
 
 from tests.upstream.content import BytesContent, Content, DiskContent
 
@@ -73,6 +76,25 @@ class Commit:
             if recursive or len(parts) == 1:
                 entries[path] = describe_file(path, file)
         return [entries[path] for path in sorted(entries)]
+
+
+def describe_card(readme: HubFile | None) -> dict[str, object]:
+    """What the Hub makes of a README's metadata: https://huggingface.co/docs/hub/model-cards#model-card-metadata."""
+    content = b"".join(readme.content.read(0, readme.size)).decode(errors="replace") if readme else ""
+    block = re.match(r"---\n(.*?)\n---(?:\n|$)", content, re.DOTALL)
+    card = yaml.safe_load(block[1]) if block else None
+    if not isinstance(card, dict):
+        return {"tags": []}
+    library, pipeline_tag, base_models = (card.get(name) for name in ("library_name", "pipeline_tag", "base_model"))
+    tags = [tag for tag in (library, pipeline_tag, *card.get("tags", [])) if tag]
+    tags += [f"license:{card['license']}"] if "license" in card else []
+    tags += [f"base_model:{name}" for name in (base_models if isinstance(base_models, list) else [base_models]) if name]
+    return {
+        "cardData": card,
+        "tags": tags,
+        **({"library_name": library} if library else {}),
+        **({"pipeline_tag": pipeline_tag} if pipeline_tag else {}),
+    }
 
 
 def describe_file(path: str, file: HubFile) -> dict[str, object]:

@@ -8,11 +8,13 @@ import typer
 
 from modelhaul_cli.client import Json
 from modelhaul_cli.commands.options import MORE_RESULTS, ApiKeyFile, ApiUrl, AsJson, Limit, Model, Parallel, Source
+from modelhaul_cli.commands.provenance import PublicKey, describe_verification, read_model_signature
 from modelhaul_cli.commands.session import open_session
 from modelhaul_cli.downloader import Downloader, read_manifest, select_files
 from modelhaul_cli.errors import AbortedError, UsageError
 from modelhaul_cli.lookups import find_model_id
 from modelhaul_cli.output import Screen, format_size
+from modelhaul_cli.signatures import verify_folder
 from modelhaul_cli.store import ObjectStore
 from modelhaul_cli.tables import describe_selection, format_models
 
@@ -52,6 +54,13 @@ def print_model(screen: Screen, record: Json, manifest: Json) -> None:
     for name, value in lines:
         if value:
             screen.print_result(f"{name:<9} {value}")
+    card = record.get("card") or {}
+    if card.get("licenses"):
+        screen.print_result(f"{'license':<9} {', '.join(card['licenses'])} (declared)")
+    signature = record.get("signature") or {}
+    screen.print_result(
+        f"{'signed':<9} {signature['signed_at']} with {signature['key_arn']}" if signature else f"{'signed':<9} no"
+    )
     gate = record.get("gate") or {}
     if gate:
         screen.print_result(f"{'inspected':<9} {gate.get('verdict')}")
@@ -74,6 +83,11 @@ def get_files(
         Path | None,
         typer.Option("--to", metavar="DIR", help="Destination directory. Default: a directory named after the model."),
     ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Also verify the signature, and that there are no other files."),
+    ] = False,
+    public_key: PublicKey = None,
     parallel: Parallel = 4,
     api_url: ApiUrl = None,
     api_key_file: ApiKeyFile = None,
@@ -81,7 +95,14 @@ def get_files(
 ) -> None:
     """Download the files of a model and verify their checksums. Run the command again to resume."""
     with open_session(api_url, api_key_file, as_json=as_json) as session:
+        if paths and verify:
+            raise UsageError(
+                "--verify requires all files", remedy="Omit the paths: a signature is valid for the whole model."
+            )
+        if public_key is not None and not verify:
+            raise UsageError("--public-key has no effect without --verify", remedy="Add --verify.")
         model_id = find_model_id(session.api, session.screen, model)
+        signed = read_model_signature(session.api, model_id, public_key) if verify else None
         record, manifest = read_manifest(session.api, model_id, session.screen.print_status)
         files = select_files(manifest, paths or [])
         folder = to if to is not None else Path(str(record["name"]).rpartition("/")[2])
@@ -89,8 +110,12 @@ def get_files(
             result = Downloader(session.api, ObjectStore(), session.screen, parallel).download(model_id, files, folder)
         except KeyboardInterrupt:
             raise AbortedError("Download interrupted", "To resume, run the same command again.") from None
+        if signed is not None:
+            result["verified_files"] = verify_folder(folder, signed, excluded=None, concurrency=parallel)
         session.screen.print_document({"folder": str(folder.resolve()), **result})
         session.screen.print_result(describe_download(result, folder))
+        if signed is not None:
+            session.screen.print_result(describe_verification(signed, result["verified_files"]))
 
 
 def describe_download(result: Json, folder: Path) -> str:

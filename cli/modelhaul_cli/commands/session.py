@@ -25,13 +25,20 @@ class Session:
 
 @contextmanager
 def open_session(api_url: str | None, api_key_file: Path | None, *, as_json: bool) -> Iterator[Session]:
-    """Connect to the API. A CommandError of the block is printed and determines the exit code of the process."""
+    """Connect to the API. Errors are handled as by `handle_errors`."""
     screen = Screen(as_json=as_json)
+    with handle_errors(screen):
+        configuration = find_configuration(api_url, api_key_file, os.environ, Path.cwd())
+        api = ApiClient(configuration, screen.print_status)
+        yield Session(configuration, screen, api, Follower(api, screen, configuration.options))
+
+
+@contextmanager
+def handle_errors(screen: Screen) -> Iterator[None]:
+    """Print a CommandError of the block, which determines the exit code of the process."""
     try:
         try:
-            configuration = find_configuration(api_url, api_key_file, os.environ, Path.cwd())
-            api = ApiClient(configuration, screen.print_status)
-            yield Session(configuration, screen, api, Follower(api, screen, configuration.options))
+            yield
         except KeyboardInterrupt:
             raise AbortedError("Interrupted") from None
         except BrokenPipeError:

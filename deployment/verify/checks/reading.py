@@ -1,10 +1,15 @@
 """Files of the imported models, as the API and the bucket return them."""
 
 import base64
+import json
 from datetime import timedelta
 from urllib.parse import parse_qs, quote, urlsplit
 
 import requests
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from deployment.verify.api import expect_problem, expect_status
 from deployment.verify.archives import ODD_NAMES
@@ -13,10 +18,11 @@ from deployment.verify.checks.resources import find_key
 from deployment.verify.contents import digest_content
 from deployment.verify.imports import ImportedModel
 from deployment.verify.registry import Verification, check
-from deployment.verify.results import CheckSkippedError, expect, expect_true
+from deployment.verify.results import CheckFailedError, CheckSkippedError, expect, expect_true
 
 SECTION = "reads"
 URL_LIFETIME = timedelta(hours=1)
+HASHES = {256: SHA256(), 384: SHA384(), 521: SHA512()}
 
 
 def list_imported(verification: Verification) -> list[ImportedModel]:
@@ -62,9 +68,35 @@ def check_manifest(verification: Verification) -> str:
     expect_status(response, 200)
     expect_true(response.json() == model.record["manifest"], "manifest_url returns another manifest than the record")
     stored = verification.imports.list_keys(model)
-    expected = {f"{model.record['manifest']['prefix']}{path}" for path in model.paths}
-    expect(sorted(stored), sorted({*expected, f"manifests/{model.model_id}.json"}), "objects of the model")
+    expect(sorted(stored), sorted(model.keys), "objects of the model")
     return f"{len(stored)} objects"
+
+
+@check("signature", SECTION)
+def check_signature(verification: Verification) -> str:
+    """With Signing=KMS, a model has a signature of all its files by the key of the stack."""
+    if verification.stack.parameters.get("Signing") != "KMS":
+        raise CheckSkippedError("Signing is off")
+    model = import_by_post(verification)
+    expect_true("signature" in model.record, f"{model.record['name']} is not signed")
+    recorded = model.record["signature"]
+    expect(recorded["key_arn"], verification.stack.outputs["SigningKeyArn"], "key of the signature")
+    envelope = verification.api.read(f"models/{model.model_id}/signature")["dsseEnvelope"]
+    payload = base64.b64decode(envelope["payload"])
+    kind = envelope["payloadType"]
+    # https://github.com/secure-systems-lab/dsse/blob/master/protocol.md
+    signed = f"DSSEv1 {len(kind)} {kind} {len(payload)} ".encode() + payload
+    key = load_pem_public_key(recorded["public_key"].encode())
+    if not isinstance(key, EllipticCurvePublicKey):
+        raise CheckFailedError("the public key is not one of an elliptic curve")
+    try:
+        key.verify(base64.b64decode(envelope["signatures"][0]["sig"]), signed, ECDSA(HASHES[key.key_size]))
+    except InvalidSignature:
+        raise CheckFailedError(f"the signature of {model.record['name']} is invalid") from None
+    digests = {file["name"]: file["digest"] for file in json.loads(payload)["predicate"]["resources"]}
+    expected = {file["path"]: file["sha256"] for file in model.record["manifest"]["files"]}
+    expect(digests, expected, "signed files")
+    return f"{len(digests)} files, {key.curve.name}"
 
 
 @check("odd-names", SECTION)

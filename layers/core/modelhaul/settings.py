@@ -99,6 +99,19 @@ class EventSettings(StoreSettings):
     stack_name: str
 
 
+class SourceUrlSettings(Settings):
+    """Web URLs of the sources."""
+
+    huggingface_endpoint: str
+    github_url: str
+
+
+class SigningSettings(Settings):
+    """`signing_key_arn`: ARN of the KMS key that signs models. Empty: models are not signed."""
+
+    signing_key_arn: str
+
+
 class OutageSettings(Settings):
     """`source_outage_hours`: hours that a step waits for a source or an AWS service that does not respond."""
 

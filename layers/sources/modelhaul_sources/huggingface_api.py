@@ -34,6 +34,7 @@ from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul.ports.missing_models import UpstreamFile
 from modelhaul_sources.hosts import HostPolicy, parse_origin
 from modelhaul_sources.http_client import create_retryable_error, create_status_error, describe_url
+from modelhaul_sources.model_cards import parse_card
 from modelhaul_sources.references import check_revision
 from modelhaul_sources.tokens import HUB_PARAMETER
 
@@ -68,7 +69,8 @@ class HubApi:
             raise UnexpectedResponseError(f"The Hub returned an invalid description of {name} at {revision}.")
         if info.gated:
             self._check_access(info.id, token)
-        return ResolvedModel(Source.HUGGINGFACE, info.id, revision, commit)
+        card = parse_card(info.card_data, library=info.library_name, pipeline_tag=info.pipeline_tag)
+        return ResolvedModel(Source.HUGGINGFACE, info.id, revision, commit, card=card)
 
     def list_files(self, model: ResolvedModel, token: str | None) -> Iterator[SourceFile]:
         with _translate_errors(self._endpoint, model.name, model.commit, token):

@@ -21,7 +21,7 @@ from modelhaul.domain.errors import (
     ObjectGoneError,
     StorageUnavailableError,
 )
-from modelhaul.domain.keys import manifest_key
+from modelhaul.domain.keys import MAX_MANIFEST_SIZE, manifest_key, signature_key
 from modelhaul.domain.models import Model, ModelStatus, describe_missing_model
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.content import ContentIndex
@@ -35,7 +35,6 @@ _STOP_BEFORE = 8.0  # seconds that are reserved at the end of the function
 _LEASE_MARGIN = 60.0  # seconds after the end of a function until all its requests have certainly ended
 _MAX_DUE = 100
 _MAX_LEASE_ATTEMPTS = 3
-_MAX_MANIFEST_SIZE = 1 << 40  # bytes; larger than any manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +114,7 @@ class ModelDeleter:
             self.content.forget_blobs((digest, key) for key, digests in batch for digest in digests)
             self.store.delete(key for key, _ in batch)
         # The manifest lists the files to delete, so it is deleted last.
-        self.store.delete([manifest_key(model.model_id)])
+        self.store.delete([signature_key(model), manifest_key(model.model_id)])
         self.models.remove_model(model.model_id, owner=owner)
         logger.info("model deleted", extra={**context, "files": len(files)})
         return True
@@ -126,7 +125,7 @@ class ModelDeleter:
         The bucket is not listed, because another model's objects may have the same prefix (`name` and `name/part`).
         """
         try:
-            manifest = json.loads(self.store.read(manifest_key(model.model_id), 0, _MAX_MANIFEST_SIZE))
+            manifest = json.loads(self.store.read(manifest_key(model.model_id), 0, MAX_MANIFEST_SIZE))
             return list(_read_files(model, manifest))
         except ObjectGoneError:
             return []

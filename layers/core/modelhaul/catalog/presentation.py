@@ -8,8 +8,11 @@ from typing import Any
 
 from modelhaul.domain.findings import FileInspection
 from modelhaul.domain.gate import GateReport
+from modelhaul.domain.keys import signature_key
+from modelhaul.domain.model_cards import ModelCard
 from modelhaul.domain.models import Model, ModelError, ModelStatus
 from modelhaul.domain.remedies import TASK_REMEDIES
+from modelhaul.domain.signatures import ModelSignature
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus, Waiting
 
 _MIN_MEASURED_SECONDS = 1.0  # shorter times give no meaningful rate
@@ -152,9 +155,30 @@ def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
         shown |= {"files": model.files, "size": model.size, "location": _locate(model, bucket)}
         if model.gate is not None:
             shown["gate"] = present_gate(model.gate)
+    if model.resolved.card is not None:
+        shown["card"] = present_card(model.resolved.card)
+    if model.signature is not None:
+        shown["signature"] = {
+            **present_signature(model.signature),
+            "location": f"s3://{bucket}/{signature_key(model)}",
+        }
     if model.last_read_on is not None:
         shown["last_read_on"] = model.last_read_on.isoformat()
     return shown | _present_model_error(model)
+
+
+def present_card(card: ModelCard) -> dict[str, Any]:
+    """Return the metadata of the model card, without what it does not say."""
+    return {name: value for name, value in asdict(card).items() if value}
+
+
+def present_signature(signature: ModelSignature) -> dict[str, Any]:
+    """Return the key of a model's signature, and when the model was signed."""
+    return {
+        "key_arn": signature.key_arn,
+        "public_key": signature.public_key,
+        "signed_at": format_time(signature.signed_at),
+    }
 
 
 def present_gate(report: GateReport) -> dict[str, Any]:

@@ -123,6 +123,7 @@ def render_model(model: Model, view: View) -> str:
         error=shown.get("error"),
         selection="" if model.resolved.selection.is_whole else model.resolved.selection.describe(),
         created=texts.format_time(model.created_at, view.zone, view.now),
+        signed=texts.format_time(model.signature.signed_at, view.zone, view.now) if model.signature else "",
     )
 
 

@@ -16,6 +16,7 @@ ModelhaulError
 │   ├── TaskNotFoundError
 │   ├── TaskEndedError             the task is already DONE, FAILED or cancelled
 │   ├── UploadNotOpenError         the task does not wait for an upload
+│   ├── SignatureNotFoundError     the model exists, but is not signed
 │   ├── KeyNotFoundError           no read key has this ID
 │   ├── InvalidIdempotencyKeyError malformed Idempotency-Key
 │   ├── IdempotencyKeyReusedError  the Idempotency-Key was used with a different request
@@ -38,6 +39,7 @@ ModelhaulError
 │   ├── CredentialsRefusedError    the configured token was rejected
 │   ├── UntrustedHostError         a redirect or link leads to a host that is not allowed
 │   ├── SourceRefusedError         the source rejects a request with a status that does not mean "try later"
+│   ├── SigningRefusedError        the signing key is missing, disabled or unsuitable, or access to it is denied
 │   ├── ContentMismatchError       the source serves other content than it lists
 │   ├── RetriesExhaustedError      a step failed four times
 │   ├── OutageError                no successful response from a source or an AWS service for SourceOutageHours
@@ -178,6 +180,10 @@ class UploadNotOpenError(PermanentError):
     type = "upload-not-open"
 
 
+class SignatureNotFoundError(PermanentError):
+    type = "signature-not-found"
+
+
 class KeyNotFoundError(PermanentError):
     type = "key-not-found"
 
@@ -282,6 +288,10 @@ class UntrustedHostError(PermanentError):
 
 class SourceRefusedError(PermanentError):
     type = "source-refused"
+
+
+class SigningRefusedError(PermanentError):
+    type = "signing-refused"
 
 
 class ContentMismatchError(PermanentError):

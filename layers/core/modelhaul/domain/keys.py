@@ -1,12 +1,19 @@
 """S3 object keys, except the keys of model files (`ResolvedModel.prefix`)."""
 
+from __future__ import annotations  # modelhaul.domain.models imports packages that import this module
+
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modelhaul.domain.models import Model
 
 # Key prefixes in the incoming bucket: of archives by upload method, and of outcomes.
 DROPPED = "incoming/"
 UPLOADED = "uploads/"
 POSTED = "posted/"
 OUTCOMES = "outcomes/"
+MAX_MANIFEST_SIZE = 1 << 40  # bytes; larger than any manifest
 MAX_KEY_BYTES = 1024  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 
 # Control characters, and characters that UTF-8 or an SQS message cannot carry.
@@ -32,6 +39,19 @@ def inspection_key(task_id: str) -> str:
 def manifest_key(model_id: str) -> str:
     """Return the key of a model's manifest in the models bucket."""
     return f"manifests/{model_id}.json"
+
+
+def signature_key(model: Model) -> str:
+    """Return the key in the models bucket of the signature of a model. Each import of a model has its own.
+
+    A signature that is late then never belongs to other content, which an archive of the same name may have.
+    """
+    return f"signatures/{model.model_id}/{model.task_id}.json"
+
+
+def bom_key(model: Model) -> str:
+    """Return the key in the models bucket of a bill of materials that is too large for a response."""
+    return f"boms/{model.model_id}/{model.task_id}.json"
 
 
 def outcome_key(archive_key: str) -> str:

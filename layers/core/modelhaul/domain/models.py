@@ -3,14 +3,16 @@
 import json
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime
 from enum import StrEnum
 from functools import lru_cache
 
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.hub_names import build_hub_id
+from modelhaul.domain.model_cards import ModelCard
 from modelhaul.domain.selection import WHOLE, Selection
+from modelhaul.domain.signatures import ModelSignature
 
 _MODEL_NAMESPACE = uuid.UUID("6f1c9f3e-6d0c-5d61-9a3c-0f6a4b1f7c55")
 
@@ -37,7 +39,8 @@ class ResolvedModel:
 
     `name` is the source's canonical name, `commit` the commit of `revision` when the model was resolved. A model from
     an archive has no upstream commit; its `commit` is the task's ID. `root` is the model's directory among its task's
-    files: `""`, or a directory with a trailing slash.
+    files: `""`, or a directory with a trailing slash. `card` is None if the source has no metadata of the model. It
+    does not identify the version.
     """
 
     source: Source
@@ -46,6 +49,7 @@ class ResolvedModel:
     commit: str
     root: str = ""
     selection: Selection = WHOLE
+    card: ModelCard | None = field(default=None, compare=False)
 
     @property
     def model_id(self) -> str:
@@ -113,7 +117,8 @@ class Model:
     `error` says why the last import failed. It is None unless the model is FAILED, WITHDRAWING or DELETING.
     `last_read_on` is the last day (UTC) on which a Hub client read the model, None if none has. `may_redirect`: a
     request of a Hub client started this import, and no import of this version had failed before. `submitted_by` names
-    who submitted the import, `deleted_by` who deleted the model, see `modelhaul.domain.callers`.
+    who submitted the import, `deleted_by` who deleted the model, see `modelhaul.domain.callers`. `signature` is None if
+    the model is not signed.
     """
 
     model_id: str
@@ -130,6 +135,7 @@ class Model:
     may_redirect: bool = False
     submitted_by: str | None = None
     deleted_by: str | None = None
+    signature: ModelSignature | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,10 @@ from collections.abc import Mapping
 
 from modelhaul.domain import errors
 
+_CHECK_KEY = (
+    "Ask an operator to check the signing key: it must exist, be enabled, be an elliptic curve key for signing "
+    "(ECC_NIST_P256, P384 or P521), and its policy must allow the functions to use it."
+)
 _REUSED = "Stored files are reused, and large files are continued."
 _TASK_REMEDIES: Mapping[type[errors.PermanentError], str] = {
     errors.InvalidReferenceError: "Rename the file or directory that the message names, or exclude it with an ignore "
@@ -51,6 +55,7 @@ _TASK_REMEDIES: Mapping[type[errors.PermanentError], str] = {
     "AllowedHosts.",
     errors.SourceRefusedError: "Check that the files can be downloaded from the page of the model. If they can, ask an "
     "operator to check the source's URL in the stack parameters.",
+    errors.SigningRefusedError: f"{_CHECK_KEY} Then submit the import again. Stored files are reused.",
     errors.ContentMismatchError: "Ask the owner of the repository to upload the file again, or exclude it with an "
     "ignore pattern. If the source is a mirror, ask its operator to correct its copy.",
     errors.RetriesExhaustedError: f"Submit the import again later. {_REUSED} If the error persists, ask an "
@@ -75,6 +80,9 @@ _REQUEST_REMEDIES: Mapping[type[errors.ModelhaulError], str] = {
     errors.ImportInProgressError: "Follow or cancel the task that the message names.",
     errors.TaskNotFoundError: "Check the task ID. GET /v1/upload/tasks lists the tasks.",
     errors.TaskEndedError: "Read the task to see its result. DELETE /v1/models/{model_id} deletes an imported model.",
+    errors.SigningRefusedError: _CHECK_KEY,
+    errors.SignatureNotFoundError: "The model was published without signing. If the stack signs models (parameter "
+    "Signing), sign it with POST /v1/models/{model_id}/signature.",
     errors.UploadNotOpenError: "Read the task to see its stage. To upload the archive again, start a new upload.",
     errors.KeyNotFoundError: "Check the key ID. GET /v1/keys lists the keys.",
     errors.InvalidIdempotencyKeyError: "Omit the header, or send a valid Idempotency-Key, such as a UUID, if the route "

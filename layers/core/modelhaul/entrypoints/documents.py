@@ -40,18 +40,19 @@ def describe_responses(
     description: str,
     *,
     body: str | None = None,
+    media_type: str = "application/json",
     headers: Iterable[str] = (),
     problems: Iterable[type[errors.ModelhaulError]] = (),
     has_json_body: bool = False,
 ) -> dict[int, OpenAPIResponse]:
     """Describe the successful response, and an RFC 9457 problem for each error in `problems`.
 
-    `body` is the name of a schema in `openapi/responses.py`. `has_json_body`: the request has a JSON body, which may be
-    invalid. Every route rejects unknown query parameters.
+    `body` is the name of a schema in `openapi/responses.py`, `media_type` its media type. `has_json_body`: the request
+    has a JSON body, which may be invalid. Every route rejects unknown query parameters.
     """
     success = OpenAPIResponse(description=description)
     if body is not None:
-        success["content"] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{body}"}}}
+        success["content"] = {media_type: {"schema": {"$ref": f"#/components/schemas/{body}"}}}
     success["headers"] = describe_headers(headers, status)
     titles: dict[int, dict[str, str]] = {
         HTTPStatus.UNPROCESSABLE_ENTITY: {"invalid-fields": "Missing, unknown or invalid fields or query parameters"}

@@ -8,6 +8,7 @@ from typing import Any
 from aws_lambda_powertools.event_handler import Response
 
 from modelhaul.catalog.presentation import format_time
+from modelhaul.catalog.read import Document
 from modelhaul.domain.archives import UploadTicket
 from modelhaul.domain.tasks import Task
 from modelhaul.entrypoints.problems import locate_task
@@ -71,6 +72,18 @@ def redirect(url: str) -> Response[str]:
 def create_json_response(body: dict[str, Any]) -> Response[str]:
     """Create a 200 response with a JSON body."""
     return _create_response(HTTPStatus.OK, body)
+
+
+def create_signature_response(model_id: str, signature: dict[str, Any]) -> Response[str]:
+    """Create a 201 response with the Location of the model's signature, and its record."""
+    return _create_response(HTTPStatus.CREATED, signature, headers={"Location": f"/v1/models/{model_id}/signature"})
+
+
+def create_document_response(document: Document, media_type: str) -> Response[str]:
+    """Create a 200 response with the document, or a redirect to it."""
+    if document.url is not None:
+        return redirect(document.url)
+    return Response(status_code=HTTPStatus.OK.value, content_type=media_type, body=document.text)
 
 
 def _create_response(

@@ -15,7 +15,7 @@ from modelhaul.domain.errors import (
     TaskNotFoundError,
 )
 from modelhaul.domain.files import FileRecord
-from modelhaul.domain.keys import UPLOADED, manifest_key, staging_prefix
+from modelhaul.domain.keys import UPLOADED, manifest_key, signature_key, staging_prefix
 from modelhaul.domain.models import Model, ModelError, ModelStatus
 from modelhaul.domain.segments import FileUpload, UploadKey
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus, describe_missing_task
@@ -103,7 +103,7 @@ class TaskFinisher:
         paths = (record.file.path for record in self._list_records(task))
         keys = (model.resolved.locate(path) for path in paths for model in models)
         self.store.delete(key for key in keys if key is not None)
-        self.store.delete([manifest_key(model.model_id) for model in models])
+        self.store.delete(key for model in models for key in (manifest_key(model.model_id), signature_key(model)))
 
     def finish_cleanup(self, task: Task) -> None:
         """Clean the task up for the last time, and release its models. No function may still be working on the task."""

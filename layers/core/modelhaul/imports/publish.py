@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from modelhaul.domain.archives import is_task_upload
-from modelhaul.domain.errors import InvalidModelError, PermanentError, UnsafeModelError
+from modelhaul.domain.errors import InternalError, InvalidModelError, PermanentError, UnsafeModelError
 from modelhaul.domain.files import FileGroup, FileKind, FileRecord, SourceFile
 from modelhaul.domain.gate import GateReport
-from modelhaul.domain.keys import inspection_key, manifest_key, staging_prefix
+from modelhaul.domain.keys import inspection_key, manifest_key, signature_key, staging_prefix
 from modelhaul.domain.messages import PublishModels
 from modelhaul.domain.models import Model, ModelError, ModelRoots, ModelStatus
+from modelhaul.domain.signatures import ModelSignature
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.imports.copy import FileCopier, list_gone, split_copies
 from modelhaul.imports.dispatch import CHECK_AFTER
@@ -34,6 +35,7 @@ from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.multipart_uploads import MultipartUploads
 from modelhaul.ports.object_store import ObjectStore
 from modelhaul.ports.tasks import TaskRepository
+from modelhaul.signing.signer import ModelSigner
 from modelhaul.transfer.policy import TransferPolicy, estimate_copy_time
 
 logger = logging.getLogger(__name__)
@@ -60,6 +62,7 @@ class Publisher:
     outcomes: OutcomeWriter
     gate: Gate
     copier: FileCopier
+    signer: ModelSigner | None = None
     policy: TransferPolicy = field(default_factory=TransferPolicy)
 
     def publish_models(self, message: PublishModels, remaining: Callable[[], float]) -> None:
@@ -170,16 +173,24 @@ class Publisher:
         gates: Mapping[str, GateReport],
         failed: Mapping[str, ModelError],
     ) -> None:
-        """Write the manifests and set the models READY. If the task has failed, clean it up instead."""
+        """Write the manifests and set the models READY. If the task has failed, clean it up instead.
+
+        With a signer, a model is signed before its manifest exists, so that no reader finds it unsigned.
+        """
         totals: dict[str, tuple[int, int]] = {}
+        signatures: dict[str, ModelSignature] = {}
         for model, records in files.group_by_model():
+            if self.signer is not None:
+                signatures[model.model_id] = self.signer.sign(model, _list_digests(model, records))
             manifest = write_manifest(task, model, records, files.list_not_followed(model), gates[model.model_id])
             sha256 = hashlib.sha256(manifest).hexdigest()
             self.store.put(manifest_key(model.model_id), manifest, sha256=sha256)
             totals[model.model_id] = (len(records), sum(r.file.size for r in records))
         check_at = self.clock() + CHECK_AFTER
         reports = {model_id: report.shorten(len(gates)) for model_id, report in gates.items()}
-        if not self.imports.finish_import(task.id, totals=totals, check_at=check_at, gates=reports, failed=failed):
+        if not self.imports.finish_import(
+            task.id, totals=totals, check_at=check_at, gates=reports, failed=failed, signatures=signatures
+        ):
             ended = self.tasks.find_task(task.id)
             if ended is not None and ended.status is TaskStatus.FAILED:
                 self.finisher.clean_up(ended)
@@ -211,7 +222,7 @@ class Publisher:
         # This function may have published files of models that were deleted in the meantime.
         gone = list_gone(task, files.models, found)
         self.copier.delete_copies(gone, files.groups)
-        self.store.delete(manifest_key(model.model_id) for model in gone)
+        self.store.delete(key for model in gone for key in (manifest_key(model.model_id), signature_key(model)))
         # The manifests hold the results of an inspection that was saved in parts.
         self.store.delete([*(record.staging_key for record in files.records), inspection_key(task.id)])
         # A function that died while copying left these uploads. A READY model has no upload in progress.
@@ -261,6 +272,13 @@ class _ModelFiles:
         left_out.update(path for path in paths if roots.find_owner(path).model_id not in gates)
         groups = [g for g in self.groups if any(r.file.path not in left_out for r in g.records)]
         return _ModelFiles(models, groups, frozenset(left_out))
+
+
+def _list_digests(model: Model, records: Sequence[FileRecord]) -> Iterator[tuple[str, str]]:
+    for record in records:
+        if record.sha256 is None:
+            raise InternalError(f"{record.file.path} was not verified.")
+        yield record.file.path.removeprefix(model.resolved.root), record.sha256
 
 
 def _inspect_models(

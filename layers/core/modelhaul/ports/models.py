@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from modelhaul.domain.models import Model, ModelPage, Source, StorageTotals
+from modelhaul.domain.signatures import ModelSignature
 
 
 class ModelRepository(Protocol):
@@ -32,6 +33,9 @@ class ModelRepository(Protocol):
         `name` selects models whose name contains it, case-insensitively. A page with a cursor may have fewer than
         `limit` models, or be empty. Raises InvalidReferenceError for an invalid cursor.
         """
+
+    def record_signature(self, model_id: str, signature: ModelSignature, *, task_id: str) -> bool:
+        """Record the signature of a READY model that the task imported. Return False if there is no such model."""
 
     def lease_deletion(
         self, model_id: str, *, owner: str, now: float, until: float, deleted_by: str | None = None

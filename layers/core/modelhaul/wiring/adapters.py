@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from modelhaul.ports.read_keys import ReadKeyRepository
     from modelhaul.ports.secret_store import SecretStore
     from modelhaul.ports.segments import SegmentRepository
+    from modelhaul.ports.signing_key import SigningKey
     from modelhaul.ports.tasks import TaskRepository
 
 
@@ -189,6 +190,14 @@ def create_secrets() -> SecretStore:
     from modelhaul.settings import RegionSettings
 
     return SecretsManagerSecretStore(create_secrets_client(RegionSettings.read().aws_region))
+
+
+@cache
+def create_signing_key(arn: str) -> SigningKey:
+    """The key with this ARN, which may be in another region or account."""
+    from modelhaul.adapters.kms import KmsSigningKey, create_kms_client
+
+    return KmsSigningKey(create_kms_client(arn.split(":")[3]), arn)
 
 
 @cache

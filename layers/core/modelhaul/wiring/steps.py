@@ -20,6 +20,7 @@ from modelhaul.wiring.adapters import (
     create_models,
     create_queue,
     create_segments,
+    create_signing_key,
     create_store,
     create_tasks,
     create_uploads,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from modelhaul.imports.transfer import Transferrer
     from modelhaul.ports.content_checks import ContentChecker
     from modelhaul.ports.pickle_scanner import PickleScanner
+    from modelhaul.signing.signer import ModelSigner, PublishedModelSigner
 
 
 def build_early(*builders: Callable[[], object]) -> None:
@@ -128,9 +130,37 @@ def create_finisher() -> TaskFinisher:
 
 @cache
 def create_catalog() -> Catalog:
+    from modelhaul.catalog.bom import SourceUrls
     from modelhaul.catalog.read import Catalog
+    from modelhaul.settings import SourceUrlSettings, StoreSettings
 
-    return Catalog(create_models(), create_store())
+    store, urls = StoreSettings.read(), SourceUrlSettings.read()
+    return Catalog(
+        create_models(),
+        create_store(),
+        store.models_bucket,
+        SourceUrls(huggingface=urls.huggingface_endpoint, github=urls.github_url),
+    )
+
+
+@cache
+def create_signer() -> ModelSigner | None:
+    """What signs models, None if the stack does not sign them."""
+    from modelhaul.settings import SigningSettings
+    from modelhaul.signing.signer import ModelSigner
+
+    arn = SigningSettings.read().signing_key_arn
+    return ModelSigner(create_signing_key(arn), create_store(), time.time) if arn else None
+
+
+@cache
+def create_published_signer() -> PublishedModelSigner:
+    from modelhaul.signing.signer import PublishedModelSigner
+
+    signer = create_signer()
+    if signer is None:
+        raise ValueError("SIGNING_KEY_ARN is empty.")
+    return PublishedModelSigner(create_models(), create_store(), signer)
 
 
 @cache
@@ -238,6 +268,7 @@ def create_publisher() -> Publisher:
         outcomes=create_outcomes(),
         gate=Gate(create_store(), GateSettings.read().pickle_policy, create_pickle_scanner(), time.time),
         copier=create_copier(),
+        signer=create_signer(),
     )
 
 

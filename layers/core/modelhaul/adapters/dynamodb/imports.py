@@ -19,7 +19,14 @@ from modelhaul.adapters.dynamodb.connection import (
     translate_errors,
     update_item,
 )
-from modelhaul.adapters.dynamodb.model_items import READY, ModelItem, from_model, pack_gate, read_models
+from modelhaul.adapters.dynamodb.model_items import (
+    READY,
+    ModelItem,
+    from_model,
+    from_signature,
+    pack_gate,
+    read_models,
+)
 from modelhaul.adapters.dynamodb.task_items import (
     TASK_TTL,
     TaskItem,
@@ -34,6 +41,7 @@ from modelhaul.domain.archives import SkippedDirectory
 from modelhaul.domain.claims import check_claimable
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.models import Model, ModelError, ModelStatus
+from modelhaul.domain.signatures import ModelSignature
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.imports import ImportRepository
@@ -118,6 +126,7 @@ class DynamoDBImportRepository(ImportRepository):
         check_at: float,
         gates: Mapping[str, GateReport] = MappingProxyType({}),
         failed: Mapping[str, ModelError] = MappingProxyType({}),
+        signatures: Mapping[str, ModelSignature] = MappingProxyType({}),
     ) -> bool:
         token = str(uuid.uuid4())
 
@@ -140,6 +149,11 @@ class DynamoDBImportRepository(ImportRepository):
                         ModelItem.files.set(files),
                         ModelItem.size.set(size),
                         *([ModelItem.gate.set(pack_gate(gates[model_id]))] if model_id in gates else []),
+                        *(
+                            [ModelItem.signature.set(from_signature(signatures[model_id]))]
+                            if model_id in signatures
+                            else []
+                        ),
                     ]
                     for model_id, (files, size) in totals.items()
                 }

@@ -10,6 +10,7 @@ from typing import Any
 from pynamodb.attributes import (
     BinaryAttribute,
     BooleanAttribute,
+    MapAttribute,
     NumberAttribute,
     UnicodeAttribute,
     UTCDateTimeAttribute,
@@ -27,7 +28,9 @@ from modelhaul.adapters.dynamodb.task_items import (
 )
 from modelhaul.domain.findings import FileInspection, FileVerdict, Finding, FindingKind, Severity
 from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
+from modelhaul.domain.model_cards import BaseModelRelation, ModelCard
 from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source
+from modelhaul.domain.signatures import ModelSignature
 
 READY, DELETING = "ready", "deleting"  # values of the attribute `shelf`
 
@@ -69,11 +72,20 @@ class ModelsByHubName(GlobalSecondaryIndex["ModelItem"]):  # type: ignore[no-unt
     created_at = UTCDateTimeAttribute(range_key=True)
 
 
+class SignatureMap(MapAttribute[str, Any]):
+    """Attributes of a ModelSignature."""
+
+    key_arn = UnicodeAttribute()
+    public_key = UnicodeAttribute()
+    signed_at = UTCDateTimeAttribute()
+
+
 class ModelItem(Item):
     """Item of a model.
 
     `gate` and `selection` are zlib-compressed JSON of the fields of GateReport and Selection. `selection` is absent if
-    it includes all files. `lower_name` is the attribute for name searches, `hub_name` is the `hub_id` in lower case.
+    it includes all files. `card` is JSON of the fields of ModelCard. `lower_name` is the attribute for name searches,
+    `hub_name` is the `hub_id` in lower case.
     `shelf` is absent unless the model is READY or DELETING, the lease attributes are absent unless it is DELETING.
     `last_read_on` is an ISO date. `may_redirect` is absent unless it is true.
     """
@@ -88,6 +100,7 @@ class ModelItem(Item):
     commit = UnicodeAttribute()
     root = UnicodeAttribute(null=True)
     selection = BinaryAttribute(null=True, legacy_encoding=False)
+    card = UnicodeAttribute(null=True)
     status = UnicodeAttribute()
     task_id = UnicodeAttribute()
     created_at = UTCDateTimeAttribute()
@@ -103,6 +116,7 @@ class ModelItem(Item):
     may_redirect = BooleanAttribute(null=True)
     submitted_by = UnicodeAttribute(null=True)
     deleted_by = UnicodeAttribute(null=True)
+    signature = SignatureMap(null=True)  # type: ignore[no-untyped-call]
     lease_owner = UnicodeAttribute(null=True)
     lease_until = NumberAttribute(null=True)
 
@@ -137,6 +151,7 @@ def to_model(item: ModelItem) -> Model:
             item.commit,
             item.root or "",
             unpack_selection(item.selection),
+            _unpack_card(item.card),
         ),
         status=ModelStatus(item.status),
         task_id=item.task_id,
@@ -150,7 +165,31 @@ def to_model(item: ModelItem) -> Model:
         may_redirect=bool(item.may_redirect),
         submitted_by=item.submitted_by,
         deleted_by=item.deleted_by,
+        signature=_to_signature(item.signature),
     )
+
+
+def _unpack_card(text: str | None) -> ModelCard | None:
+    if text is None:
+        return None
+    found = json.loads(text)
+    relation = found["base_model_relation"]
+    return ModelCard(
+        **{
+            **found,
+            "licenses": tuple(found["licenses"]),
+            "base_models": tuple(found["base_models"]),
+            "base_model_relation": BaseModelRelation(relation) if relation else None,
+        }
+    )
+
+
+def from_signature(signature: ModelSignature) -> SignatureMap:
+    return SignatureMap(**asdict(signature))  # type: ignore[no-untyped-call]
+
+
+def _to_signature(found: SignatureMap | None) -> ModelSignature | None:
+    return None if found is None else ModelSignature(found.key_arn, found.public_key, found.signed_at)
 
 
 def pack_gate(report: GateReport) -> bytes:
@@ -189,6 +228,7 @@ def from_model(items: type[ModelItem], model: Model) -> ModelItem:
         commit=model.resolved.commit,
         root=model.resolved.root or None,
         selection=pack_selection(model.resolved.selection),
+        card=json.dumps(asdict(model.resolved.card), ensure_ascii=False) if model.resolved.card else None,
         status=model.status,
         task_id=model.task_id,
         created_at=model.created_at,

@@ -17,9 +17,18 @@ from modelhaul.adapters.dynamodb.connection import (
     translate_errors,
     update_item,
 )
-from modelhaul.adapters.dynamodb.model_items import DELETING, READY, ModelItem, is_model_id, read_models, to_model
+from modelhaul.adapters.dynamodb.model_items import (
+    DELETING,
+    READY,
+    ModelItem,
+    from_signature,
+    is_model_id,
+    read_models,
+    to_model,
+)
 from modelhaul.adapters.dynamodb.pages import MAX_INDEX_PAGES, read_cursor, write_cursor
 from modelhaul.domain.models import Model, ModelPage, ModelStatus, Source, SourceTotals, StorageTotals
+from modelhaul.domain.signatures import ModelSignature
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.models import ModelRepository
 
@@ -93,6 +102,13 @@ class DynamoDBModelRepository(ModelRepository):
             start = found[limit - 1]
         models = [to_model(self._models.from_raw_data(item)) for item in found[:limit]]
         return ModelPage(tuple(models), None if start is None else write_cursor(start, "model_id"))
+
+    @translate_errors()
+    def record_signature(self, model_id: str, signature: ModelSignature, *, task_id: str) -> bool:
+        if not is_model_id(model_id):
+            return False
+        is_published = (ModelItem.status == ModelStatus.READY) & (ModelItem.task_id == task_id)
+        return update_item(self._models(model_id), [ModelItem.signature.set(from_signature(signature))], is_published)
 
     @translate_errors()
     def lease_deletion(

@@ -1,0 +1,1 @@
+"""Signatures of models in the format of OpenSSF Model Signing."""

@@ -22,6 +22,8 @@ from bench.prices import (
     EVENT,
     GB,
     INTERNET_GB,
+    KMS_KEY,
+    KMS_REQUEST,
     LAMBDA_GB_SECOND,
     LAMBDA_X86_GB_SECOND,
     LOG_BYTE,
@@ -34,6 +36,7 @@ from bench.prices import (
     REGION_GB,
     S3_READ,
     S3_STORAGE,
+    S3_WRITE,
     SECRET,
     TRACE,
     Bill,
@@ -77,17 +80,24 @@ _COLUMNS = {
 }
 QUOTES = {
     "README.md": (
-        "idle: about {idle} a month, and about {monitoring} for monitoring, which can be turned off; {import} to "
-        "import 10 GB, {reads} for 500 downloaded files"
+        (
+            "idle: about {idle} a month, and about {monitoring} for monitoring, which can be turned off; {import} to "
+            "import 10 GB, {reads} for 500 downloaded files"
+        ),
     ),
     "template.yaml": (
-        "Whether to create the dashboard, and the alarms if NotificationEmail or AlarmTopicArn is set. They cost about "
-        "{monitoring} per month."
+        "Leave empty to create a key, which costs {key} per month",
+        (
+            "Whether to create the dashboard, and the alarms if NotificationEmail or AlarmTopicArn is set. They cost "
+            "about {monitoring} per month."
+        ),
     ),
     "docs/parameters.md": (
-        "`off` removes the [dashboard and the alarms](monitoring.md), which cost about {monitoring} per month"
+        "the stack creates a key, which costs {key} per month",
+        "`off` removes the [dashboard and the alarms](monitoring.md), which cost about {monitoring} per month",
     ),
-    "docs/quickstart-aws.md": "Until you remove it, the stack costs about {default} a month",
+    "docs/quickstart-aws.md": ("Until you remove it, the stack costs about {default} a month",),
+    "docs/signatures.md": ("{key} per month for a key, and at most {signature} for each signature",),
 }
 """Sentences of other files with prices."""
 
@@ -212,6 +222,11 @@ def bill_authorizer() -> Bill:
     return bill_invocation(measure_calls().authorize, REQUEST_SECONDS, traces=0)
 
 
+def bill_signature() -> Bill:
+    """Return the bill of a signature by a function that starts cold, and so reads the public key."""
+    return Bill({KMS_REQUEST: 2, S3_WRITE: 1})
+
+
 def bill_ignored_objects(count: int) -> Bill:
     """Return the bill of objects that are not imported. Each of them and its outcome is an event."""
     invocation = bill_invocation(measure_calls().ignore_object, EVENT_SECONDS, traces=SAMPLED)
@@ -258,12 +273,20 @@ def find_figures() -> dict[str, str]:
         "default": format_price((idle.stack + idle.dashboard).price()),
         "import": format_price(list_imports()[0].price),
         "reads": format_price(bill_reads().price()),
+        "key": format_price(KMS_KEY.dollars),
+        "signature": format_price(bill_signature().price()),
     }
 
 
 def render_quote(path: str) -> str:
-    """Return a file with the prices in its sentence replaced. Raises ValueError if it does not have the sentence."""
-    text, quote = (ROOT / path).read_text(), QUOTES[path]
+    """Return a file with the prices in its sentences replaced. Raises ValueError if it does not have a sentence."""
+    text = (ROOT / path).read_text()
+    for quote in QUOTES[path]:
+        text = _replace_figures(text, quote, path)
+    return text
+
+
+def _replace_figures(text: str, quote: str, path: str) -> str:
     words = [_match_words(part) for part in re.split(r"\{\w+\}", quote)]
     found = re.search(r"(\$[\d.,]*\d)".join(words), text)
     if found is None:
@@ -376,6 +399,7 @@ def describe_prices() -> str:
     authorizer = bill_authorizer().price()
     read_bytes = calls.head.log_bytes + LAMBDA_BYTES
     ignored = bill_ignored_objects(MILLION)
+    signature = bill_signature()
     free = (
         "Three dashboards of up to 50 metrics are free in an account. The sums do not deduct this, because other "
         "dashboards may use it."
@@ -396,10 +420,11 @@ They do not include:
 - data transfer out of S3 and API Gateway: about ${INTERNET_GB.unit_price:.2f} per GB to the internet and about
   ${REGION_GB.unit_price:.2f} per GB to other Regions. Transfer into S3 and within the Region is free;
 - retries, waits for a source, and inspections that continue in another function;
+- signatures, which are off by default ([below](#signing-costs));
 - secrets with tokens of the sources: ${SECRET.dollars:.2f} a month each, and their few requests;
 - what the console requests while somebody looks at it: queries of CloudWatch Logs Insights and X-Ray, and invocations
   of a custom widget;
-- services that the account adds, such as CloudTrail data events, access logs, customer-managed keys, AWS Config and
+- services that the account adds, such as CloudTrail data events, access logs, `KmsKeyArn`, AWS Config and
   security scanners;
 - the bucket in which SAM stores deployments, AWS Support, and taxes.
 
@@ -410,6 +435,9 @@ They do not include:
 Lambda polls with {POLLERS} connections also while a queue is empty, because the mappings limit the concurrency
 ([documentation](https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html)). Lambda's reads of the table's
 stream, schedules, lifecycle rules and the expiry of records are free. {free}
+
+With `Signing=KMS` and without `SigningKeyArn`, the [key](signatures.md) of the stack costs
+{format_price(KMS_KEY.dollars)} more. It is kept, and costs the same, until somebody schedules its deletion.
 
 ## Import costs
 
@@ -446,6 +474,12 @@ continued them: such uploads keep the keys of the ended import.
 
 A million objects in the incoming bucket that are [not imported](sources.md#zip-archives) cost about
 {format_price(ignored.price())}, of which {format_price(ignored.price("S3"))} are for writing their outcomes.
+
+## Signing costs
+
+With `Signing=KMS`, a [signature](signatures.md) costs at most {format_price(signature.price())}:
+{format_price(KMS_REQUEST.unit_price)} for each of two requests to KMS, and {format_price(S3_WRITE.unit_price)} for a
+write request of S3. The second request reads the public key, once for each cold start of a function.
 
 ## Read costs
 

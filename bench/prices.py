@@ -40,6 +40,7 @@ _CLOUDWATCH = "https://aws.amazon.com/cloudwatch/pricing/"
 _SNS = "https://aws.amazon.com/sns/pricing/"
 _FARGATE = "https://aws.amazon.com/fargate/pricing/"
 _TRANSFER = "https://aws.amazon.com/ec2/pricing/on-demand/"
+_KMS = "https://aws.amazon.com/kms/pricing/"
 
 # The time of a function includes its initialization (https://aws.amazon.com/blogs/compute/
 # aws-lambda-standardizes-billing-for-init-phase/).
@@ -70,6 +71,9 @@ ALARM_METRIC = Rate("CloudWatch alarms", "metrics of alarms", 0.10, 1, "metric-m
 TRACE = Rate("X-Ray", "recorded traces", 5.00, MILLION, "trace", "https://aws.amazon.com/xray/pricing/", 100_000)
 EMAIL = Rate("SNS", "emails", 2.00, 100_000, "email", _SNS, 1_000)
 NOTIFICATION = Rate("SNS", "requests, standard topics", 0.50, MILLION, "request", _SNS, MILLION)
+KMS_KEY = Rate("KMS", "customer managed keys", 1.00, 1, "key-month", _KMS)
+# Sign and GetPublicKey. The free tier of other requests does not include them.
+KMS_REQUEST = Rate("KMS", "requests, keys of elliptic curves", 0.15, 10_000, "request", _KMS)
 SECRET = Rate("Secrets Manager", "secrets", 0.40, 1, "secret-month", "https://aws.amazon.com/secrets-manager/pricing/")
 INTERNET_GB = Rate("Data transfer", "to the internet", 0.09, 1, "GB", _TRANSFER, 100)
 REGION_GB = Rate("Data transfer", "to other Regions", 0.02, 1, "GB", _TRANSFER)

@@ -9,7 +9,16 @@ from typing import cast
 
 import pytest
 
-from bench.costs import QUOTES, bill_metrics, bill_reads, count_polls, find_figures, list_imports, render_quote
+from bench.costs import (
+    QUOTES,
+    bill_metrics,
+    bill_reads,
+    bill_signature,
+    count_polls,
+    find_figures,
+    list_imports,
+    render_quote,
+)
 from bench.function_calls import list_import_metrics, measure_calls
 from bench.idle import count_idle, count_template
 from bench.prices import (
@@ -167,8 +176,14 @@ def test_an_import_is_priced_with_all_that_observes_it() -> None:
         assert all(
             each.bill.price(service) > 0 for service in ("API Gateway", "CloudWatch Logs", "X-Ray", "SNS", "SQS")
         )
-        assert each.metrics.price() >= len(list_import_metrics(Source.HUGGINGFACE)) * METRIC_MONTH.dollars / MONTH
+        least = len(list_import_metrics(Source.HUGGINGFACE)) * METRIC_MONTH.dollars / MONTH
+        assert each.metrics.price() >= least * (1 - 1e-9)
         assert each.price == pytest.approx(each.bill.price() + each.metrics.price())
+
+
+def test_a_signature_is_billed_for_its_requests() -> None:
+    assert bill_signature().price() == pytest.approx(0.000035)
+    assert bill_signature().deduct_free().price() == bill_signature().price(), "no free tier for asymmetric keys"
 
 
 def test_reads_are_billed_for_each_request() -> None:
@@ -181,18 +196,20 @@ def test_every_price_in_the_files_is_computed() -> None:
     for path in (str(file.relative_to(ROOT)) for pattern in _FILES for file in ROOT.glob(pattern)):
         if path in _HISTORY | _GENERATED:
             continue
-        expected = re.findall(r"\{\w+\}", QUOTES.get(path, ""))
+        expected = re.findall(r"\{\w+\}", " ".join(QUOTES.get(path, ())))
         found = _DOLLARS.findall((ROOT / path).read_text())
         assert len(found) == len(expected), f"{path}: compute {found} in bench/costs.py"
 
 
 @pytest.mark.timeout(600)
 def test_a_sentence_that_is_missing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(QUOTES, "README.md", "a sentence with {idle} that nobody wrote")
+    monkeypatch.setitem(QUOTES, "README.md", ("a sentence with {idle} that nobody wrote",))
     with pytest.raises(ValueError, match=r"README\.md does not contain"):
         render_quote("README.md")
 
 
 @pytest.mark.timeout(600)
 def test_prices_in_other_files_are_replaced() -> None:
-    assert find_figures()["monitoring"] in render_quote("template.yaml")
+    rendered = render_quote("template.yaml")
+    assert find_figures()["monitoring"] in rendered
+    assert find_figures()["key"] in rendered

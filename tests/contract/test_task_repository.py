@@ -286,8 +286,9 @@ class TestArrival:
         task = drop(database)
         assert read_task(database, task.id) == task
         assert task in database.tasks.list_due(START + 300, 10)
-        database.tasks.record_task(replace(task, stage=Stage.UPLOADING))
+        assert not database.tasks.record_task(replace(task, stage=Stage.UPLOADING))
         assert read_task(database, task.id) == task
+        assert database.tasks.record_task(replace(task, id=str(uuid.uuid4())))
 
     def test_an_upload_arrives_once(self, database: Database, clock: ManualClock) -> None:
         asked = drop(database, stage=Stage.UPLOADING, archive=Archive("uploads/x.zip", "x.zip", "name"))

@@ -20,10 +20,12 @@ class InMemoryTaskRepository(TaskRepository):
         with self._tables.lock:
             return self._tables.tasks.get(task_id)
 
-    def record_task(self, task: Task) -> None:
+    def record_task(self, task: Task) -> bool:
         with self._tables.lock:
-            if task.id not in self._tables.tasks:
-                self._tables.record(task)
+            if task.id in self._tables.tasks:
+                return False
+            self._tables.record(task)
+            return True
 
     def list_tasks(
         self, *, source: Source | None = None, status: TaskStatus | None = None, limit: int, cursor: str | None = None

@@ -138,3 +138,9 @@ def test_a_dropped_archive_counts_as_accepted_and_an_ignored_object_does_not(dep
     assert not deployment.metrics.values
     copy_to_bucket(deployment, "incoming/broken.zip", b"not an archive")
     assert deployment.metrics.values == {"ImportsAccepted": 1, "ImportsFailed": 1}
+
+
+def test_a_duplicate_event_of_an_archive_counts_once(deployment: Deployment) -> None:
+    for _ in range(2):
+        copy_to_bucket(deployment, "incoming/broken.zip", b"not an archive")
+    assert deployment.metrics.values == {"ImportsAccepted": 1, "ImportsFailed": 1}

@@ -59,12 +59,14 @@ class DynamoDBTaskRepository(TaskRepository):
         return read_task(self._tasks, task_id)
 
     @translate_errors()
-    def record_task(self, task: Task) -> None:
+    def record_task(self, task: Task) -> bool:
         try:
             from_task(self._tasks, task).save(condition=TaskItem.id.does_not_exist())
         except PutError as error:
             if find_code(error) != f"{CONDITION_FAILED}Exception":
                 raise
+            return False
+        return True
 
     @translate_errors()
     def list_tasks(

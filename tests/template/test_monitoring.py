@@ -90,6 +90,18 @@ def test_expressions_refer_to_metrics_of_their_widget(template: Template) -> Non
         assert all(one.get("label") for one in shown)
 
 
+def test_single_values_that_are_filled_cover_their_time_range(template: Template) -> None:
+    """A single value is that of the last period, which FILL sets to 0 until its metric arrives a minute or more later.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html
+    """
+    for widget in read_dashboard(template)["widgets"]:
+        properties = widget["properties"]
+        expressions = [row[-1].get("expression", "") for row in properties.get("metrics", [])]
+        if properties.get("view") == "singleValue" and any("FILL(" in expression for expression in expressions):
+            assert properties.get("setPeriodToTimeRange"), properties["title"]
+
+
 def test_dashboard_can_be_free(template: Template) -> None:
     found = {(w.namespace, w.name, w.dimensions) for w in list_widget_metrics(template)}
     assert len(found) <= MAX_DASHBOARD_METRICS

@@ -1020,7 +1020,16 @@ def test_pending_tasks_are_found_behind_ended_ones(
     dynamodb.reset()
     found = database.tasks.list_pending(2)
     assert {task.id for task in found} == {task.id for task in pending[:2]}
-    assert [call.operation for call in dynamodb.calls] == ["Query"] * 4
+    assert [call.operation for call in dynamodb.calls] == ["Query"] * 3
+
+
+def test_few_of_many_pending_tasks_are_read(database: Database, dynamodb: MotoDynamoDB) -> None:
+    """DynamoDB charges for each item that a query reads, also for those that are not returned."""
+    for _ in range(12):
+        builders.claim(database)
+    dynamodb.reset()
+    assert len(database.tasks.list_pending(3)) == 3
+    assert [call.body["Limit"] for call in dynamodb.calls] == [6]
 
 
 def test_a_list_leaves_out_tasks_that_are_in_the_index_only(database: Database, dynamodb: MotoDynamoDB) -> None:

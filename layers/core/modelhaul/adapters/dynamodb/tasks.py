@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Collection
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 from pynamodb.connection import Connection
 from pynamodb.exceptions import PutError
@@ -37,7 +38,7 @@ from modelhaul.domain.tasks import Progress, Stage, Task, TaskPage, TaskStatus, 
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.tasks import TaskRepository
 
-_WATCHED_PAGE_SIZE = 1000  # tasks that one query reads
+_WATCHED_PAGE_SIZE = 1000  # tasks that one query reads, after the first one
 _STAGE_ORDER = (Stage.PLANNING, Stage.TRANSFERRING, Stage.VERIFIED, Stage.PUBLISHING)
 
 
@@ -92,16 +93,18 @@ class DynamoDBTaskRepository(TaskRepository):
 
     @translate_errors()
     def list_pending(self, limit: int) -> list[Task]:
-        # Tasks stay watched for a while after their end, with a later check.
+        # Tasks stay watched for a while after their end. The first page suffices if there are few of these.
         pages = self._tasks.by_check.query(
-            WATCHED, filter_condition=TaskItem.status == TaskStatus.PENDING, page_size=_WATCHED_PAGE_SIZE
+            WATCHED, filter_condition=TaskItem.status == TaskStatus.PENDING, page_size=2 * limit
         ).page_iter
-        found: list[Task] = []
+        found: list[dict[str, Any]] = []
         for page in islice(pages, MAX_INDEX_PAGES):
-            found += [to_task(self._tasks.from_raw_data(item)) for item in page["Items"]]
+            found += page["Items"]
             if len(found) >= limit:
                 break
-        return sorted(found[:limit], key=lambda task: (task.created_at, task.id), reverse=True)
+            pages.page_size = _WATCHED_PAGE_SIZE
+        tasks = [to_task(self._tasks.from_raw_data(item)) for item in found[:limit]]
+        return sorted(tasks, key=lambda task: (task.created_at, task.id), reverse=True)
 
     @translate_errors()
     def record_arrival(self, task_id: str, *, size: int, etag: str, check_at: float) -> Task | None:

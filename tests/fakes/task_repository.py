@@ -44,7 +44,8 @@ class InMemoryTaskRepository(TaskRepository):
     def list_pending(self, limit: int) -> list[Task]:
         with self._tables.lock:
             pending = [task for task in self._tables.tasks.values() if task.status is TaskStatus.PENDING]
-            found = sorted(pending, key=lambda task: task.check_at)[:limit]
+            now = self._tables.clock()
+            found = sorted(pending, key=lambda task: (task.check_at <= now, task.check_at))[:limit]
             return sorted(found, key=lambda task: (task.created_at, task.id), reverse=True)
 
     def record_arrival(self, task_id: str, *, size: int, etag: str, check_at: float) -> Task | None:

@@ -1014,8 +1014,9 @@ def test_pending_tasks_are_found_behind_ended_ones(
     database: Database, dynamodb: MotoDynamoDB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("modelhaul.adapters.dynamodb.tasks._WATCHED_PAGE_SIZE", 2)
+    set_clock(database, lambda: builders.START)
     for _ in range(6):
-        database.imports.fail_import(builders.claim(database).id, builders.GATED, check_at=builders.START)
+        database.imports.fail_import(builders.claim(database).id, builders.GATED, check_at=builders.START + 50)
     pending = [builders.claim(database, check_at=builders.START + 100 + number) for number in range(4)]
     dynamodb.reset()
     found = database.tasks.list_pending(2)
@@ -1023,8 +1024,21 @@ def test_pending_tasks_are_found_behind_ended_ones(
     assert [call.operation for call in dynamodb.calls] == ["Query"] * 3
 
 
+def test_pending_tasks_are_found_however_many_failed_ones_are_not_cleaned_up(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep cleans up 100, so that thousands may be overdue for hours."""
+    monkeypatch.setattr("modelhaul.adapters.dynamodb.tasks._WATCHED_PAGE_SIZE", 1)
+    set_clock(database, lambda: builders.START)
+    for _ in range(20):
+        database.imports.fail_import(builders.claim(database).id, builders.GATED, check_at=builders.START - 100)
+    pending = builders.claim(database)
+    assert [task.id for task in database.tasks.list_pending(2)] == [pending.id]
+
+
 def test_few_of_many_pending_tasks_are_read(database: Database, dynamodb: MotoDynamoDB) -> None:
     """DynamoDB charges for each item that a query reads, also for those that are not returned."""
+    set_clock(database, lambda: builders.START)
     for _ in range(12):
         builders.claim(database)
     dynamodb.reset()

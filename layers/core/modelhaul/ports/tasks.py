@@ -32,7 +32,7 @@ class TaskRepository(Protocol):
     def list_pending(self, limit: int) -> list[Task]:
         """Return at most `limit` PENDING tasks, newest first. Eventually consistent.
 
-        Of more tasks, those with the earliest check are returned.
+        Of more tasks, those with the earliest check are returned, and those whose check is due only after all others.
         """
 
     def record_arrival(self, task_id: str, *, size: int, etag: str, check_at: float) -> Task | None:

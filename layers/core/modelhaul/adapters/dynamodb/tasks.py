@@ -9,6 +9,7 @@ from typing import Any
 
 from pynamodb.connection import Connection
 from pynamodb.exceptions import PutError
+from pynamodb.expressions.condition import Condition
 
 from modelhaul.adapters.dynamodb.connection import (
     CONDITION_FAILED,
@@ -93,9 +94,17 @@ class DynamoDBTaskRepository(TaskRepository):
 
     @translate_errors()
     def list_pending(self, limit: int) -> list[Task]:
+        now = self._clock()
+        found = self._find_pending(TasksByCheck.check_at > now, limit)
+        if len(found) < limit:
+            # Among these are tasks that failed: a sweep removes 100 of them, and there may be thousands.
+            found += self._find_pending(TasksByCheck.check_at <= now, limit - len(found))
+        return sorted(found, key=lambda task: (task.created_at, task.id), reverse=True)
+
+    def _find_pending(self, checks: Condition, limit: int) -> list[Task]:
         # Tasks stay watched for a while after their end. The first page suffices if there are few of these.
         pages = self._tasks.by_check.query(
-            WATCHED, filter_condition=TaskItem.status == TaskStatus.PENDING, page_size=2 * limit
+            WATCHED, checks, filter_condition=TaskItem.status == TaskStatus.PENDING, page_size=2 * limit
         ).page_iter
         found: list[dict[str, Any]] = []
         for page in islice(pages, MAX_INDEX_PAGES):
@@ -103,8 +112,7 @@ class DynamoDBTaskRepository(TaskRepository):
             if len(found) >= limit:
                 break
             pages.page_size = _WATCHED_PAGE_SIZE
-        tasks = [to_task(self._tasks.from_raw_data(item)) for item in found[:limit]]
-        return sorted(tasks, key=lambda task: (task.created_at, task.id), reverse=True)
+        return [to_task(self._tasks.from_raw_data(item)) for item in found[:limit]]
 
     @translate_errors()
     def record_arrival(self, task_id: str, *, size: int, etag: str, check_at: float) -> Task | None:

@@ -83,9 +83,8 @@ class ArrivalRecorder:
             return None
         if self.tasks.record_task(task):
             self.metrics.count("ImportsAccepted")
-            logger.info(
-                "archive arrived", extra={"task_id": task_id, "key": key, "bytes": size, "caller": submitted_by}
-            )
+            context = {"task_id": task_id, "source": task.source, "key": key, "bytes": size, "caller": submitted_by}
+            logger.info("archive arrived", extra=context)
         return task_id
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from modelhaul.adapters.metrics import PowertoolsMetrics
+from modelhaul.imports.retry import _LOG_MESSAGES
 from modelhaul.ports.metrics import CATALOG
 from tests.documented_dashboard import VALIDATOR
 from tests.template.dashboard import STACK, Watched, find_widget, list_widget_metrics, read_dashboard, substitute
@@ -368,6 +369,11 @@ def test_queries_look_where_the_lines_are(template: Template) -> None:
     }
     assert queries["FailuresQuery"][0] == closers
     assert queries["Failed imports by reason"][0] == queries["Latest failed imports"][0] == closers
+
+
+def test_retries_of_every_kind_are_queried(template: Template) -> None:
+    _, text = list_queries(template)["RetriesQuery"]
+    assert set(re.findall(r'"([^"]+)"', text)) == set(_LOG_MESSAGES.values())
 
 
 def test_dashboard_queries_read_log_groups_that_always_exist() -> None:

@@ -150,7 +150,7 @@ class ArchiveSubmitter:
         )
         self.tasks.record_task(task)
         self.metrics.count("ImportsAccepted")
-        logger.info("upload opened", extra={"task_id": task_id, "bytes": size})
+        logger.info("upload opened", extra={"task_id": task_id, "source": task.source, "bytes": size})
         return task, ticket
 
     def renew_upload(self, task_id: str, parts: Collection[int] | None) -> tuple[Task, UploadTicket]:

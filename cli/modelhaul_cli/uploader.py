@@ -26,6 +26,7 @@ from modelhaul_cli.errors import (
 )
 from modelhaul_cli.follower import Follower
 from modelhaul_cli.output import Screen, format_size
+from modelhaul_cli.problems import NOT_SIGNED, read_problem_type
 from modelhaul_cli.progress import ByteCounter, open_display
 from modelhaul_cli.retries import Outage, iterate_attempts
 from modelhaul_cli.store import FILE_CHANGED_REMEDY, FileSlice, ObjectStore
@@ -81,6 +82,9 @@ class ArchiveUploader:
         try:
             self._upload_bytes(archive, journal)
         except (ExpiredError, UploadLostError) as error:
+            if self._is_accepted(journal.task_id):
+                # The response to the last request was lost. Cancelling would end the import.
+                return self._finish(journal)
             self._abandon(journal)
             if not resumed:
                 error.remedy = "Run the same command again to start a new upload."
@@ -116,6 +120,14 @@ class ArchiveUploader:
     def _is_received(self, task_id: str) -> bool:
         return bool(self.api.read_task(task_id).get("stage") != "UPLOADING")
 
+    def _is_accepted(self, task_id: str) -> bool:
+        """Return whether the archive has arrived, and its task has not failed."""
+        try:
+            task = self.api.read_task(task_id)
+        except NotFoundError:
+            return False
+        return task.get("stage") != "UPLOADING" and task["task_status"] != "FAILED"
+
     def _upload_bytes(self, archive: Archive, journal: UploadJournal) -> None:
         urls = UploadUrls(self.api, self.screen, journal)
         try:
@@ -134,6 +146,9 @@ class ArchiveUploader:
             raise
         except UnavailableError as error:
             error.remedy = self._describe_next_run(journal)
+            raise
+        except AccessError as error:
+            error.remedy = f"{error.remedy}\n{self._describe_next_run(journal)}".lstrip()
             raise
 
     def _describe_next_run(self, journal: UploadJournal) -> str:
@@ -273,7 +288,16 @@ class UploadUrls:
         self._screen.print_status(f"{expired.title}. Requesting new ones.")
         try:
             ticket = self._api.renew_upload(self._journal.task_id, self._journal.missing)
-        except (AccessError, ConflictError, NotFoundError, UsageError):
+        except (ConflictError, NotFoundError, UsageError):
             # The upload has ended, or the API is of an earlier version that does not sign URLs again.
             raise expired from None
+        except AccessError as error:
+            # With AuthMode=IAM, API Gateway also responds with this problem if there is no such route. Other problems
+            # are those of the caller's credentials, with which a later run can continue.
+            if read_problem_type(error.problem) != NOT_SIGNED:
+                raise
+            raise expired from None
+        if ("parts" in ticket["upload"]) != ("parts" in self._journal.upload):
+            # The task was opened by an earlier version of the API, which did not record the parts.
+            raise expired
         self._journal.renew(ticket)

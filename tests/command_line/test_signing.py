@@ -251,6 +251,18 @@ def test_missing_credentials_and_region_are_reported(
     assert api.requests == []
 
 
+def test_invalid_output_of_a_credential_process_is_reported(
+    api: ApiServer, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clear_credentials(monkeypatch, tmp_path)
+    (tmp_path / "config").write_text("[default]\nregion = eu-west-1\ncredential_process = /bin/echo none\n")
+    monkeypatch.delenv("MODELHAUL_API_KEY")
+    outcome = command_line.run("ls")
+    assert outcome.code == 2
+    assert "Cannot use the AWS credentials" in outcome.err
+    assert api.requests == []
+
+
 def test_credentials_that_cannot_be_renewed_are_reported() -> None:
     class Expired:
         def get_frozen_credentials(self) -> None:

@@ -3,6 +3,7 @@
 import base64
 import json
 import zipfile
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -162,6 +163,15 @@ def test_upload_that_arrived_or_ended_is_not_signed(deployment: Deployment) -> N
     check_not_open(renew(arrived, {}), "INSPECTING")
     deployment.finisher.cancel(cancelled)
     check_not_open(renew(cancelled, {}), "CANCELLED")
+
+
+def test_parts_that_an_earlier_version_did_not_record_are_not_signed(deployment: Deployment) -> None:
+    task = deployment.find_task(open_parts(6 * 1024**3)["task_id"])
+    assert task.archive is not None
+    earlier = replace(task, id="earlier", archive=replace(task.archive, upload_id=None, part_size=None))
+    deployment.database.tasks.record_task(earlier)
+    for parts in ([1], []):
+        check_not_open(renew("earlier", {"parts": parts}), "earlier version")
 
 
 def test_task_without_an_upload_is_not_signed(deployment: Deployment) -> None:

@@ -168,6 +168,11 @@ class ArchiveSubmitter:
         left = task.upload_until.timestamp() - self.clock()
         if left < 1:
             raise UploadNotOpenError(f"Task {task_id} no longer waits for its upload, which took too long.")
+        if task.archive.upload_id is None and (task.archive.size or 0) > MAX_PUT_SIZE:
+            raise UploadNotOpenError(
+                f"Task {task_id} was accepted by an earlier version, which did not record the parts of uploads. Cancel "
+                "the task, and start a new upload."
+            )
         count = task.archive.count_parts()
         if parts and (unknown := [number for number in parts if number > count]):
             raise InvalidReferenceError(

@@ -216,6 +216,12 @@ def test_region_is_that_of_the_api(identity: Identity, url: str, region: str) ->
     assert verify("GET", target, headers, b"", identity, region=region, service="execute-api", now=now) is None
 
 
+def test_wrong_region_of_a_custom_domain_is_a_cause(signed: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    outcome = signed.run("ls")
+    assert (outcome.code, "AWS_REGION must be the Region of the stack" in outcome.err) == (5, True)
+
+
 def test_profile_and_its_region_are_used(
     api: ApiServer, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

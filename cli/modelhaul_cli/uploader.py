@@ -26,7 +26,6 @@ from modelhaul_cli.errors import (
 )
 from modelhaul_cli.follower import Follower
 from modelhaul_cli.output import Screen, format_size
-from modelhaul_cli.problems import NOT_SIGNED, read_problem_type
 from modelhaul_cli.progress import ByteCounter, open_display
 from modelhaul_cli.retries import Outage, iterate_attempts
 from modelhaul_cli.store import FILE_CHANGED_REMEDY, FileSlice, ObjectStore
@@ -289,13 +288,8 @@ class UploadUrls:
         try:
             ticket = self._api.renew_upload(self._journal.task_id, self._journal.missing)
         except (ConflictError, NotFoundError, UsageError):
-            # The upload has ended, or the API is of an earlier version that does not sign URLs again.
-            raise expired from None
-        except AccessError as error:
-            # With AuthMode=IAM, API Gateway also responds with this problem if there is no such route. Other problems
-            # are those of the caller's credentials, with which a later run can continue.
-            if read_problem_type(error.problem) != NOT_SIGNED:
-                raise
+            # The upload has ended, or the API is of an earlier version that does not sign URLs again. After an
+            # AccessError, a later run with other credentials can continue.
             raise expired from None
         if ("parts" in ticket["upload"]) != ("parts" in self._journal.upload):
             # The task was opened by an earlier version of the API, which did not record the parts.

@@ -14,7 +14,14 @@ from modelhaul_cli import errors
 from modelhaul_cli.configuration import find_configuration
 from modelhaul_cli.signing import RequestSigner, open_signer
 from tests.command_line.conftest import CommandLine, make_archive
-from tests.fakes.api_server import MODEL_ID, TASK_ID, ApiServer, Fault, create_problem_response
+from tests.fakes.api_server import (
+    MODEL_ID,
+    TASK_ID,
+    ApiServer,
+    Fault,
+    create_problem_response,
+    create_store_error_response,
+)
 from tests.sigv4 import Identity, verify
 
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html: the published test suite.
@@ -186,6 +193,29 @@ def test_api_that_wants_a_key_says_what_to_set(
         outcome = command_line.run("ls")
         assert outcome.code == 5
         assert "set MODELHAUL_API_KEY" in outcome.err
+
+
+def test_signed_request_for_an_unknown_route_is_not_found(api: ApiServer, signed: CommandLine, tmp_path: Path) -> None:
+    missing = create_problem_response(403, "not-signed", "Unsigned request, or route not found", "Sign the request.")
+    api.faults = [Fault("GET", "keys", response=missing), Fault("GET", "models", response=missing)]
+    outcome = signed.run("keys", "ls")
+    assert (outcome.code, "HubAccess=KEYS" in outcome.err) == (2, True)
+    outcome = signed.run("ls")
+    assert outcome.code == 3
+    assert "has no route GET" in outcome.err
+    assert "the same version" in outcome.err
+    # An API of an earlier version signs no URLs again.
+    api.max_put = 5_000_000
+    path = tmp_path / "models.zip"
+    path.write_bytes(make_archive(5_600_000))
+    expired = create_store_error_response(403, "AccessDenied")
+    api.faults = [
+        Fault("PUT", "", response=expired, query={"partNumber": "3"}),
+        Fault("POST", "/urls$", response=missing),
+    ]
+    outcome = signed.run("zip", path, "--parallel", "1")
+    assert outcome.code == 6
+    assert "Run the same command again to start a new upload." in outcome.err
 
 
 @pytest.mark.parametrize(

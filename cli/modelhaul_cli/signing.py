@@ -66,7 +66,7 @@ def open_signer(url: str, environment: Mapping[str, str], instructions: str) -> 
             "API key is not configured",
             f"No API key was found for {url}, and signing requests requires botocore, which is not installed.\n"
             f"{instructions}",
-            remedy="Set an API key, or install botocore with `pip install botocore`.",
+            remedy="Set an API key, or install modelhaul again, with `.[iam]` instead of `.` (docs/command-line.md).",
         ) from None
     session = get_session()
     try:

@@ -337,6 +337,6 @@ def test_command_line_works_without_botocore(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path.cwd())
     assert done.stdout.splitlines() == [
-        "Set an API key, or install botocore with `pip install botocore`.",
+        "Set an API key, or install modelhaul again, with `.[iam]` instead of `.` (docs/command-line.md).",
         "[]",
     ]

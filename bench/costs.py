@@ -90,8 +90,8 @@ QUOTES = {
     ),
     "docs/console.md": (
         "An update of the widget costs about {widget}: up to 150 read units of DynamoDB, 0.2 seconds of a function "
-        "with 512 MB, and a trace. A dashboard that is open for an hour costs {widget_minutes} with an auto-refresh of one "
-        "minute, and {widget_seconds} with ten seconds."
+        "with 512 MB, and a trace. A dashboard that is open for an hour costs {widget_minutes} with an auto-refresh of "
+        "one minute, and {widget_seconds} with ten seconds."
     ),
     "docs/quickstart-aws.md": "Until you remove it, the stack costs about {default} a month",
 }

@@ -18,6 +18,7 @@ from bench.measured_functions import LAMBDA_BYTES, Invocation, Metric
 from bench.pace import Pace
 from bench.prices import (
     API_REQUEST,
+    DYNAMODB_READ_UNIT,
     EMAIL,
     EVENT,
     GB,
@@ -95,6 +96,13 @@ QUOTES = {
     "docs/parameters.md": (
         "the stack creates a key, which costs {key} per month",
         "`off` removes the [dashboard and the alarms](monitoring.md), which cost about {monitoring} per month",
+    ),
+    "docs/console.md": (
+        (
+            "An update of the widget costs about {widget}: up to 150 read units of DynamoDB, 0.2 seconds of a "
+            "function with 512 MB, and a trace. A dashboard that is open for an hour costs {widget_minutes} with an "
+            "auto-refresh of one minute, and {widget_seconds} with ten seconds."
+        ),
     ),
     "docs/quickstart-aws.md": ("Until you remove it, the stack costs about {default} a month",),
     "docs/signatures.md": ("{key} per month for a key, and at most {signature} for each signature",),
@@ -227,6 +235,11 @@ def bill_signature() -> Bill:
     return Bill({KMS_REQUEST: 2, S3_WRITE: 1})
 
 
+def bill_widget() -> Bill:
+    """Return the bill of an update of the widget that shows the most imports and models. Time is assumed."""
+    return bill_functions(1, 0.2 * MEMORY) + Bill({DYNAMODB_READ_UNIT: 150, TRACE: 1})
+
+
 def bill_ignored_objects(count: int) -> Bill:
     """Return the bill of objects that are not imported. Each of them and its outcome is an event."""
     invocation = bill_invocation(measure_calls().ignore_object, EVENT_SECONDS, traces=SAMPLED)
@@ -265,7 +278,7 @@ def sum_bills(bills: Iterable[Bill]) -> Bill:
 
 def find_figures() -> dict[str, str]:
     """Return the prices that other files repeat."""
-    idle = count_idle()
+    idle, widget = count_idle(), bill_widget().price()
     return {
         "idle": format_price(idle.stack.price()),
         "monitoring": format_price(idle.monitoring.price()),
@@ -273,6 +286,9 @@ def find_figures() -> dict[str, str]:
         "default": format_price((idle.stack + idle.dashboard).price()),
         "import": format_price(list_imports()[0].price),
         "reads": format_price(bill_reads().price()),
+        "widget": format_price(widget),
+        "widget_minutes": format_price(60 * widget),
+        "widget_seconds": format_price(360 * widget),
         "key": format_price(KMS_KEY.dollars),
         "signature": format_price(bill_signature().price()),
     }

@@ -176,8 +176,8 @@ def test_an_import_is_priced_with_all_that_observes_it() -> None:
         assert all(
             each.bill.price(service) > 0 for service in ("API Gateway", "CloudWatch Logs", "X-Ray", "SNS", "SQS")
         )
-        least = len(list_import_metrics(Source.HUGGINGFACE)) * METRIC_MONTH.dollars / MONTH
-        assert each.metrics.price() >= least * (1 - 1e-9)
+        alone = len(list_import_metrics(Source.HUGGINGFACE)) * METRIC_MONTH.dollars / MONTH
+        assert each.metrics.price() == pytest.approx(alone)
         assert each.price == pytest.approx(each.bill.price() + each.metrics.price())
 
 

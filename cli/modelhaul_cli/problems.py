@@ -78,6 +78,10 @@ def create_error(response: requests.Response) -> CommandError:
         return create_unexpected_response_error(response, "without the problem details of a Modelhaul API")
     problem_type = read_problem_type(problem)
     status = response.status_code
+    if problem_type == _NOT_SIGNED and is_signed(response.request):
+        # With AuthMode=IAM, API Gateway responds like this to a signed request if the API has no such route.
+        problem_type, status = _NO_SUCH_ROUTE, HTTPStatus.NOT_FOUND
+        problem = {"type": _PREFIX + problem_type, "title": "Route not found", "status": int(status)}
     title = str(problem.get("title") or response.reason or f"HTTP {status}")
     detail = str(problem.get("detail") or "")
     if problem_type == _INVALID_FIELDS:
@@ -91,7 +95,7 @@ def create_error(response: requests.Response) -> CommandError:
     retry_after = read_retry_after(response)
     if is_signed(response.request) and problem_type in _KEY_PROBLEMS and status in _BY_STATUS:
         return AccessError(title, "", remedy=_KEY_REMEDY, problem=problem)
-    if problem_type == _NOT_SIGNED and not is_signed(response.request):
+    if problem_type == _NOT_SIGNED:
         return AccessError(title, detail, remedy=_IAM_REMEDY, problem=problem)
     if status in _TRANSIENT or problem_type == _REQUEST_IN_PROGRESS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         transient = problem_type not in _PERMANENT and (status in _TRANSIENT or problem_type == _REQUEST_IN_PROGRESS)

@@ -26,7 +26,8 @@ _PROBLEM_REMEDIES: Mapping[str, str] = {
     "access-denied": "Ask an operator to allow execute-api:Invoke on this route in a policy of the caller. "
     "`aws sts get-caller-identity` shows the caller.",
     "expired-credentials": "Sign in again, for example with `aws sso login`, or set other credentials.",
-    "invalid-signature": "Check the clock of this computer, and that the API URL is the one of the stack outputs.",
+    "invalid-signature": "Check the clock of this computer, and that the API URL is the one of the stack outputs. With "
+    "a custom domain name, AWS_REGION must be the Region of the stack.",
     "unauthorized": CHECK_KEY,
     "invalid-json": _CHECK_VERSION,
     "invalid-form": _CHECK_VERSION,

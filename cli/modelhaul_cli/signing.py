@@ -42,7 +42,7 @@ class RequestSigner(requests.auth.AuthBase):
         try:
             # Temporary credentials are renewed before they expire, if their provider can.
             frozen = self._credentials.get_frozen_credentials()
-        except (BotoCoreError, ClientError) as error:
+        except (BotoCoreError, ClientError, ValueError) as error:  # ValueError: output of a credential_process
             raise AccessError("Cannot renew the AWS credentials", f"{error}", remedy=_SIGN_IN) from None
         SigV4Auth(frozen, _SERVICE, self._region).add_auth(signed)
         request.headers.update({name: signed.headers[name] for name in _ADDED_HEADERS if name in signed.headers})
@@ -66,14 +66,14 @@ def open_signer(url: str, environment: Mapping[str, str], instructions: str) -> 
             "API key is not configured",
             f"No API key was found for {url}, and signing requests requires botocore, which is not installed.\n"
             f"{instructions}",
-            remedy="Set an API key, or install botocore with `pip install botocore`.",
+            remedy="Set an API key, or install modelhaul again, with `.[iam]` instead of `.` (docs/command-line.md).",
         ) from None
     session = get_session()
     try:
         found = _HOST.search(urlsplit(url).hostname or "")
         region = found[1] if found else environment.get("AWS_REGION") or session.get_config_variable("region")
         credentials = session.get_credentials()
-    except BotoCoreError as error:  # such as an unknown profile
+    except (BotoCoreError, ValueError) as error:  # such as an unknown profile, or output of a credential_process
         raise UsageError("Cannot use the AWS credentials", f"{error}.".replace("..", "."), remedy=_SIGN_IN) from None
     if credentials is None:
         raise UsageError(

@@ -81,6 +81,9 @@ class ArchiveUploader:
         try:
             self._upload_bytes(archive, journal)
         except (ExpiredError, UploadLostError) as error:
+            if self._is_accepted(journal.task_id):
+                # The response to the last request was lost. Cancelling would end the import.
+                return self._finish(journal)
             self._abandon(journal)
             if not resumed:
                 error.remedy = "Run the same command again to start a new upload."
@@ -116,6 +119,14 @@ class ArchiveUploader:
     def _is_received(self, task_id: str) -> bool:
         return bool(self.api.read_task(task_id).get("stage") != "UPLOADING")
 
+    def _is_accepted(self, task_id: str) -> bool:
+        """Return whether the archive has arrived, and its task has not failed."""
+        try:
+            task = self.api.read_task(task_id)
+        except NotFoundError:
+            return False
+        return task.get("stage") != "UPLOADING" and task["task_status"] != "FAILED"
+
     def _upload_bytes(self, archive: Archive, journal: UploadJournal) -> None:
         urls = UploadUrls(self.api, self.screen, journal)
         try:
@@ -134,6 +145,9 @@ class ArchiveUploader:
             raise
         except UnavailableError as error:
             error.remedy = self._describe_next_run(journal)
+            raise
+        except AccessError as error:
+            error.remedy = f"{error.remedy}\n{self._describe_next_run(journal)}".lstrip()
             raise
 
     def _describe_next_run(self, journal: UploadJournal) -> str:
@@ -273,7 +287,11 @@ class UploadUrls:
         self._screen.print_status(f"{expired.title}. Requesting new ones.")
         try:
             ticket = self._api.renew_upload(self._journal.task_id, self._journal.missing)
-        except (AccessError, ConflictError, NotFoundError, UsageError):
-            # The upload has ended, or the API is of an earlier version that does not sign URLs again.
+        except (ConflictError, NotFoundError, UsageError):
+            # The upload has ended, or the API is of an earlier version that does not sign URLs again. After an
+            # AccessError, a later run with other credentials can continue.
             raise expired from None
+        if ("parts" in ticket["upload"]) != ("parts" in self._journal.upload):
+            # The task was opened by an earlier version of the API, which did not record the parts.
+            raise expired
         self._journal.renew(ticket)

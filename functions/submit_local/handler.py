@@ -130,7 +130,8 @@ def submit_local(model_name: Annotated[str | None, Query(min_length=1, max_lengt
     summary="Sign the URLs of an upload again",
     description="Presigned URLs expire with the credentials of the function that signed them, which may be before "
     "`expires_at`: S3 then responds with 403 `AccessDenied` or 400 `ExpiredToken`. This route returns new URLs for the "
-    "parts that are still missing, as long as the task waits for its upload. Parts that were uploaded stay uploaded.",
+    "parts that are still missing, as long as the task waits for its upload. Parts that were uploaded stay uploaded. "
+    "Only the caller that opened the upload can do this, with `AuthMode=IAM` also another session of the same role.",
     tags=["Uploads"],
     openapi_extensions={
         "requestBody": {
@@ -148,4 +149,5 @@ def submit_local(model_name: Annotated[str | None, Query(min_length=1, max_lengt
 )
 def sign_upload(task_id: str) -> Response[str]:
     renewal = read_json(UploadRenewal, app.current_event)
-    return renew_upload(*wiring.create_archive_submitter().renew_upload(task_id, renewal.parts))
+    caller = read_caller(app.current_event.raw_event)
+    return renew_upload(*wiring.create_archive_submitter().renew_upload(task_id, renewal.parts, caller=caller))

@@ -13,6 +13,7 @@ from tests.fakes.api_server import (
     ApiServer,
     Fault,
     Response,
+    create_json_response,
     create_problem_response,
     create_store_error_response,
     make_task,
@@ -484,3 +485,57 @@ def test_failed_and_imported_models_of_an_archive_are_printed(
     assert "bad: failed. a.pt: imports os.system. Use safetensors." in ended.out
     assert "good: s3://bucket/models/local/good/ (2)" in ended.out
     assert "1 of 2 models failed" in ended.err
+
+
+@pytest.mark.parametrize("kind", ["invalid-api-key", "expired-credentials", "access-denied"])
+@pytest.mark.parametrize("resumed", [False, True])
+def test_caller_without_access_to_new_urls_keeps_the_upload(
+    in_parts: ApiServer, command_line: CommandLine, archive: Path, kind: str, resumed: bool
+) -> None:
+    if resumed:
+        fail_after_two_parts(in_parts, command_line, archive)
+        in_parts.expire_urls()
+    else:
+        expired = create_store_error_response(403, "AccessDenied")
+        in_parts.faults = [Fault("PUT", "", response=expired, query={"partNumber": "3"})]
+    in_parts.faults.append(Fault("POST", "/urls$", response=create_problem_response(403, kind, "Access denied")))
+    outcome = command_line.run("zip", archive, "--parallel", "1")
+    assert outcome.code == 5, outcome.err
+    assert in_parts.find("DELETE", TASK_ID) == []
+    assert "2 of 6 parts are uploaded. To resume" in outcome.err
+    assert command_line.run("zip", archive, "--parallel", "1").code == 0
+    assert in_parts.imports == 1
+    assert in_parts.archives == [archive.read_bytes()]
+
+
+def test_received_archive_with_lost_response_and_expired_url_is_not_cancelled(
+    api: ApiServer, command_line: CommandLine, archive: Path
+) -> None:
+    api.faults = [
+        Fault("PUT", "", "lost"),
+        Fault("PUT", "", response=create_store_error_response(403, "AccessDenied")),
+    ]
+    outcome = command_line.run("zip", archive)
+    assert outcome.code == 0, outcome.err
+    assert api.find("DELETE", TASK_ID) == []
+    assert api.archives == [archive.read_bytes()]
+
+
+@pytest.mark.parametrize("uploaded", [2, 6])
+def test_new_urls_of_another_form_start_a_new_upload(
+    in_parts: ApiServer, command_line: CommandLine, archive: Path, uploaded: int
+) -> None:
+    if uploaded == 2:
+        fail_after_two_parts(in_parts, command_line, archive)
+    else:
+        in_parts.faults = [Fault("POST", "/store/", "cut", times=100)]
+        assert command_line.run("zip", archive).code == 6
+        in_parts.faults.clear()
+    in_parts.expire_urls()
+    whole = {"method": "PUT", "url": f"{in_parts.endpoint}/store/whole"}
+    ticket = {"task_id": TASK_ID, "expires_at": in_parts.expires_at, "upload": whole}
+    in_parts.faults = [Fault("POST", "/urls$", response=create_json_response(200, ticket))]
+    outcome = command_line.run("zip", archive, "--parallel", "1", "--no-wait")
+    assert outcome.code == 0, outcome.err
+    assert "Starting a new upload" in outcome.err
+    assert in_parts.archives == [archive.read_bytes()]

@@ -14,7 +14,14 @@ from modelhaul_cli import errors
 from modelhaul_cli.configuration import find_configuration
 from modelhaul_cli.signing import RequestSigner, open_signer
 from tests.command_line.conftest import CommandLine, make_archive
-from tests.fakes.api_server import MODEL_ID, TASK_ID, ApiServer, Fault, create_problem_response
+from tests.fakes.api_server import (
+    MODEL_ID,
+    TASK_ID,
+    ApiServer,
+    Fault,
+    create_problem_response,
+    create_store_error_response,
+)
 from tests.sigv4 import Identity, verify
 
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html: the published test suite.
@@ -188,6 +195,29 @@ def test_api_that_wants_a_key_says_what_to_set(
         assert "set MODELHAUL_API_KEY" in outcome.err
 
 
+def test_signed_request_for_an_unknown_route_is_not_found(api: ApiServer, signed: CommandLine, tmp_path: Path) -> None:
+    missing = create_problem_response(403, "not-signed", "Unsigned request, or route not found", "Sign the request.")
+    api.faults = [Fault("GET", "keys", response=missing), Fault("GET", "models", response=missing)]
+    outcome = signed.run("keys", "ls")
+    assert (outcome.code, "HubAccess=KEYS" in outcome.err) == (2, True)
+    outcome = signed.run("ls")
+    assert outcome.code == 3
+    assert "has no route GET" in outcome.err
+    assert "the same version" in outcome.err
+    # An API of an earlier version signs no URLs again.
+    api.max_put = 5_000_000
+    path = tmp_path / "models.zip"
+    path.write_bytes(make_archive(5_600_000))
+    expired = create_store_error_response(403, "AccessDenied")
+    api.faults = [
+        Fault("PUT", "", response=expired, query={"partNumber": "3"}),
+        Fault("POST", "/urls$", response=missing),
+    ]
+    outcome = signed.run("zip", path, "--parallel", "1")
+    assert outcome.code == 6
+    assert "Run the same command again to start a new upload." in outcome.err
+
+
 @pytest.mark.parametrize(
     ("kind", "text"), [("access-denied", "get-caller-identity"), ("expired-credentials", "aws sso login")]
 )
@@ -214,6 +244,12 @@ def test_region_is_that_of_the_api(identity: Identity, url: str, region: str) ->
     now = datetime.now(UTC)
     target = "/v1/models?name=a%20b&limit=2"
     assert verify("GET", target, headers, b"", identity, region=region, service="execute-api", now=now) is None
+
+
+def test_wrong_region_of_a_custom_domain_is_a_cause(signed: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    outcome = signed.run("ls")
+    assert (outcome.code, "AWS_REGION must be the Region of the stack" in outcome.err) == (5, True)
 
 
 def test_profile_and_its_region_are_used(
@@ -248,6 +284,18 @@ def test_missing_credentials_and_region_are_reported(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
     outcome = command_line.run("ls")
     assert (outcome.code, "Set AWS_REGION" in outcome.err) == (2, True)
+    assert api.requests == []
+
+
+def test_invalid_output_of_a_credential_process_is_reported(
+    api: ApiServer, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clear_credentials(monkeypatch, tmp_path)
+    (tmp_path / "config").write_text("[default]\nregion = eu-west-1\ncredential_process = /bin/echo none\n")
+    monkeypatch.delenv("MODELHAUL_API_KEY")
+    outcome = command_line.run("ls")
+    assert outcome.code == 2
+    assert "Cannot use the AWS credentials" in outcome.err
     assert api.requests == []
 
 
@@ -289,6 +337,6 @@ def test_command_line_works_without_botocore(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path.cwd())
     assert done.stdout.splitlines() == [
-        "Set an API key, or install botocore with `pip install botocore`.",
+        "Set an API key, or install modelhaul again, with `.[iam]` instead of `.` (docs/command-line.md).",
         "[]",
     ]

@@ -185,6 +185,12 @@ class TestPending:
         tasks = [claim(database, created_at=at(START + n), check_at=START + 50 - n) for n in range(5)]
         assert database.tasks.list_pending(2) == [tasks[4], tasks[3]]
 
+    def test_of_many_those_whose_check_is_due_are_listed_last(self, database: Database, clock: ManualClock) -> None:
+        tasks = [claim(database, created_at=at(START + n), check_at=START + n) for n in range(5)]
+        clock.now = START + 2
+        assert database.tasks.list_pending(2) == [tasks[4], tasks[3]]
+        assert database.tasks.list_pending(4) == [tasks[4], tasks[3], tasks[1], tasks[0]]
+
 
 class TestWatch:
     def test_lists_what_is_due_longest_first(self, database: Database) -> None:
@@ -286,8 +292,9 @@ class TestArrival:
         task = drop(database)
         assert read_task(database, task.id) == task
         assert task in database.tasks.list_due(START + 300, 10)
-        database.tasks.record_task(replace(task, stage=Stage.UPLOADING))
+        assert not database.tasks.record_task(replace(task, stage=Stage.UPLOADING))
         assert read_task(database, task.id) == task
+        assert database.tasks.record_task(replace(task, id=str(uuid.uuid4())))
 
     def test_an_upload_arrives_once(self, database: Database, clock: ManualClock) -> None:
         asked = drop(database, stage=Stage.UPLOADING, archive=Archive("uploads/x.zip", "x.zip", "name"))

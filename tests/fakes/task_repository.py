@@ -20,10 +20,12 @@ class InMemoryTaskRepository(TaskRepository):
         with self._tables.lock:
             return self._tables.tasks.get(task_id)
 
-    def record_task(self, task: Task) -> None:
+    def record_task(self, task: Task) -> bool:
         with self._tables.lock:
-            if task.id not in self._tables.tasks:
-                self._tables.record(task)
+            if task.id in self._tables.tasks:
+                return False
+            self._tables.record(task)
+            return True
 
     def list_tasks(
         self, *, source: Source | None = None, status: TaskStatus | None = None, limit: int, cursor: str | None = None
@@ -42,7 +44,8 @@ class InMemoryTaskRepository(TaskRepository):
     def list_pending(self, limit: int) -> list[Task]:
         with self._tables.lock:
             pending = [task for task in self._tables.tasks.values() if task.status is TaskStatus.PENDING]
-            found = sorted(pending, key=lambda task: task.check_at)[:limit]
+            now = self._tables.clock()
+            found = sorted(pending, key=lambda task: (task.check_at <= now, task.check_at))[:limit]
             return sorted(found, key=lambda task: (task.created_at, task.id), reverse=True)
 
     def record_arrival(self, task_id: str, *, size: int, etag: str, check_at: float) -> Task | None:

@@ -199,7 +199,9 @@ def test_alarms_notify_both_destinations(iam_stack: IamStack) -> None:
         assert alarm["OKActions"] == [email, topic]
         assert "NotificationsTopic" in email
         assert topic.endswith(f":{ALARM_TOPIC}")
-    body = json.loads(cloudwatch.get_dashboard(DashboardName=state.stack_name)["DashboardBody"])
+    body = json.loads(
+        cloudwatch.get_dashboard(DashboardName=f"{state.stack_name}-{cloudwatch.meta.region_name}")["DashboardBody"]
+    )
     DASHBOARD.validate(body)
     (widget,) = (widget for widget in body["widgets"] if widget["type"] == "alarm")
     assert {alarm["AlarmArn"] for alarm in alarms.values()} <= set(widget["properties"]["alarms"])
@@ -447,7 +449,8 @@ def test_altered_request_is_refused(iam_stack: IamStack) -> None:
 
 
 def test_address_is_subscribed_to_ends(iam_stack: IamStack) -> None:
-    (topic,) = open_client(iam_stack.state, "sns").list_topics()["Topics"]
+    topics = open_client(iam_stack.state, "sns").list_topics()["Topics"]
+    (topic,) = (topic for topic in topics if not topic["TopicArn"].endswith(f":{ALARM_TOPIC}"))
     subscriptions = open_client(iam_stack.state, "sns").list_subscriptions_by_topic(TopicArn=topic["TopicArn"])
     assert [(s["Protocol"], s["Endpoint"]) for s in subscriptions["Subscriptions"]] == [("email", "a@example.com")]
     rules = open_client(iam_stack.state, "events").list_rule_names_by_target(TargetArn=topic["TopicArn"])

@@ -43,6 +43,7 @@ SKIPPED = {
     "upload-length",
     "object-checksums",
     "notifications",
+    "alarms",
     "memory",
     "metrics",
     "traces",

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from modelhaul.adapters.metrics import PowertoolsMetrics
+from modelhaul.imports.retry import _LOG_MESSAGES
 from modelhaul.ports.metrics import CATALOG
 from tests.documented_dashboard import VALIDATOR
 from tests.template.dashboard import STACK, Watched, find_widget, list_widget_metrics, read_dashboard, substitute
@@ -90,6 +91,18 @@ def test_expressions_refer_to_metrics_of_their_widget(template: Template) -> Non
             assert names <= set(ids) - {one.get("id")}, widget["properties"]["title"]
         shown = [one for one in options if one.get("visible", True)]
         assert all(one.get("label") for one in shown)
+
+
+def test_single_values_that_are_filled_cover_their_time_range(template: Template) -> None:
+    """A single value is that of the last period, which FILL sets to 0 until its metric arrives a minute or more later.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html
+    """
+    for widget in read_dashboard(template)["widgets"]:
+        properties = widget["properties"]
+        expressions = [row[-1].get("expression", "") for row in properties.get("metrics", [])]
+        if properties.get("view") == "singleValue" and any("FILL(" in expression for expression in expressions):
+            assert properties.get("setPeriodToTimeRange"), properties["title"]
 
 
 def test_dashboard_can_be_free(template: Template) -> None:
@@ -358,6 +371,11 @@ def test_queries_look_where_the_lines_are(template: Template) -> None:
     }
     assert queries["FailuresQuery"][0] == closers
     assert queries["Failed imports by reason"][0] == queries["Latest failed imports"][0] == closers
+
+
+def test_retries_of_every_kind_are_queried(template: Template) -> None:
+    _, text = list_queries(template)["RetriesQuery"]
+    assert set(re.findall(r'"([^"]+)"', text)) == set(_LOG_MESSAGES.values())
 
 
 def test_dashboard_queries_read_log_groups_that_always_exist() -> None:

@@ -180,7 +180,10 @@ CHECKS: list[tuple[Callable[[Template], Any], Mutation]] = [
     ),
     (test_monitoring.test_queues_and_main_tables_are_on_the_dashboard, edit_dashboard("${FilesTable}", "x")),
     (test_monitoring.test_dashboard_has_the_documented_structure, edit_dashboard("singleValue", "number")),
-    (test_monitoring.test_dashboard_has_the_documented_structure, edit_dashboard('"sparkline"', '"setPeriodToTime"')),
+    (
+        test_monitoring.test_dashboard_has_the_documented_structure,
+        edit_dashboard('"setPeriodToTimeRange"', '"setPeriodToTime"'),
+    ),
     (test_monitoring.test_dashboard_has_the_documented_structure, edit_dashboard("-P30D", "30 days")),
     (test_monitoring.test_expressions_refer_to_metrics_of_their_widget, edit_dashboard('"id": "w6"', '"id": "w7"')),
     (test_monitoring.test_dashboard_shows_the_alarms_that_exist, edit_dashboard("-sweep-recoveries", "-sweep")),

@@ -264,6 +264,41 @@ def test_upload_shows_who_opened_it_and_not_who_sent_its_bytes(deployment: Deplo
     assert deployment.find_task(task.id).submitted_by == KEY_CALLER
 
 
+@pytest.mark.parametrize(
+    ("opened", "renewed", "status"),
+    [
+        (None, None, 200),
+        (None, SIGNED_BY_USER, 409),
+        (SIGNED_BY_USER, SIGNED_BY_USER, 200),
+        (SIGNED_BY_USER, {**SIGNED_BY_USER, "userArn": f"{USER}2"}, 409),
+        (SIGNED_BY_SESSION, {**SIGNED_BY_SESSION, "userArn": f"{SESSION}-later"}, 200),
+        (SIGNED_BY_SESSION, {**SIGNED_BY_SESSION, "userArn": SESSION.replace("importers", "readers")}, 409),
+        (SIGNED_BY_SESSION, SIGNED_BY_USER, 409),
+        (ABSENT, SIGNED_BY_USER, 200),
+        (SIGNED_BY_USER, ABSENT, 200),
+    ],
+)
+def test_only_who_opened_an_upload_gets_new_urls(
+    deployment: Deployment, opened: dict[str, Any] | None, renewed: dict[str, Any] | None, status: int
+) -> None:
+    """Another caller could import other content in the name of the submitter."""
+
+    def identify(sample: str, identity: dict[str, Any] | None) -> dict[str, Any]:
+        event = read_event(sample)
+        if identity is not None:
+            event["requestContext"]["identity"] = identity
+        return event
+
+    upload = identify("submit_large_archive", opened)
+    task_id = call_api("submit_local", upload, body={"file_name": "a.zip", "size": 200_000_000}).body["task_id"]
+    event = {**identify("renew_upload", renewed), "pathParameters": {"task_id": task_id}}
+    response = call_api("submit_local", {**event, "path": f"/upload/tasks/{task_id}/urls"}, body={"parts": [1]})
+    assert response.status == status
+    if status == 409:
+        assert "by this caller" in response.body["detail"]
+        assert USER not in response.text
+
+
 def test_event_has_who_submitted_and_cancelled(deployment: Deployment) -> None:
     bus = InMemoryEventBus()
     task_id = submit()

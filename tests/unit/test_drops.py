@@ -9,6 +9,7 @@ import pytest
 from moto.events.models import EventPattern
 
 from modelhaul import wiring
+from modelhaul.domain.models import Source
 from modelhaul.domain.tasks import TaskStatus
 from openapi.responses import Task
 from tests.fakes.deployment import Deployment
@@ -138,3 +139,19 @@ def test_a_dropped_archive_counts_as_accepted_and_an_ignored_object_does_not(dep
     assert not deployment.metrics.values
     copy_to_bucket(deployment, "incoming/broken.zip", b"not an archive")
     assert deployment.metrics.values == {"ImportsAccepted": 1, "ImportsFailed": 1}
+
+
+def test_a_duplicate_event_of_an_archive_counts_once(deployment: Deployment) -> None:
+    for _ in range(2):
+        copy_to_bucket(deployment, "incoming/broken.zip", b"not an archive")
+    assert deployment.metrics.values == {"ImportsAccepted": 1, "ImportsFailed": 1}
+
+
+def test_log_lines_of_archives_have_their_source(deployment: Deployment, caplog: pytest.LogCaptureFixture) -> None:
+    """The query in docs/monitoring.md counts them by source."""
+    caplog.set_level("INFO")
+    copy_to_bucket(deployment, "incoming/broken.zip", b"not an archive")
+    deployment.archive_submitter.open_upload("a.zip", 1, None)
+    sources = {record.getMessage(): getattr(record, "source", None) for record in caplog.records}
+    names = ("archive arrived", "upload opened", "import failed")
+    assert [sources[name] for name in names] == [Source.LOCAL] * 3

@@ -3,6 +3,7 @@
 import base64
 import json
 import zipfile
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from modelhaul import wiring
 from modelhaul.domain.errors import InvalidFormError
+from modelhaul.domain.tasks import Stage
 from modelhaul.entrypoints.forms import read_upload_form
 from modelhaul.imports.submit_archive import MAX_POSTED
 from tests.archives.zipping import zip_files
@@ -162,6 +164,38 @@ def test_upload_that_arrived_or_ended_is_not_signed(deployment: Deployment) -> N
     check_not_open(renew(arrived, {}), "INSPECTING")
     deployment.finisher.cancel(cancelled)
     check_not_open(renew(cancelled, {}), "CANCELLED")
+
+
+def test_parts_that_an_earlier_version_did_not_record_are_not_signed(deployment: Deployment) -> None:
+    task = deployment.find_task(open_parts(6 * 1024**3)["task_id"])
+    assert task.archive is not None
+    earlier = replace(task, id="earlier", archive=replace(task.archive, upload_id=None, part_size=None))
+    deployment.database.tasks.record_task(earlier)
+    for parts in ([1], []):
+        check_not_open(renew("earlier", {"parts": parts}), "earlier version")
+
+
+def test_upload_that_an_earlier_version_opened_waits_for_three_days(deployment: Deployment) -> None:
+    """Earlier versions told the sweep to check the task after twelve hours."""
+    opened = deployment.find_task(open_parts()["task_id"])
+    deployment.database.tasks.record_task(
+        replace(opened, id="earlier", check_at=opened.created_at.timestamp() + 12 * 3600 + 600)
+    )
+
+    def pass_hours(hours: int) -> None:
+        for _ in range(hours):
+            deployment.clock.now += 3600
+            deployment.sweeper.sweep_stale(lambda: 300)
+            deployment.run()
+
+    pass_hours(71)
+    task = deployment.find_task("earlier")
+    assert (task.stage, task.sweeps) == (Stage.UPLOADING, 0)
+    assert renew("earlier", {}).status == 200
+    pass_hours(3)
+    ended = deployment.find_task("earlier")
+    assert ended.error is not None
+    assert "three days" in ended.error.detail
 
 
 def test_task_without_an_upload_is_not_signed(deployment: Deployment) -> None:

@@ -40,7 +40,7 @@ class Overview:
 
 @dataclass(slots=True)
 class ConsoleReader:
-    """Reads what the widget shows, with four requests, and a few more every STORAGE_AGE seconds."""
+    """Reads what the widget shows, with five requests, and a few more every STORAGE_AGE seconds."""
 
     tasks: TaskRepository
     models: ModelRepository

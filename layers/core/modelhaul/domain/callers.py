@@ -3,6 +3,7 @@
 import re
 
 _ACCOUNT = re.compile(r"[0-9]{12}")
+_SESSION = re.compile(r"(arn:[^:]*:sts::[0-9]{12}:assumed-role/[^/]+/).+")
 
 
 def name_api_key(key_id: str) -> str:
@@ -21,3 +22,16 @@ def name_requester(requester: str) -> str:
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
     """
     return f"aws-account:{requester}" if _ACCOUNT.fullmatch(requester) else f"aws-service:{requester}"
+
+
+def is_same_caller(first: str | None, second: str | None) -> bool:
+    """Return whether two names are those of one caller. Sessions of a role are, because their names may be random.
+
+    A caller that AWS does not name may be any.
+    """
+    return first is None or second is None or _remove_session(first) == _remove_session(second)
+
+
+def _remove_session(caller: str) -> str:
+    session = _SESSION.fullmatch(caller)
+    return session[1] if session else caller

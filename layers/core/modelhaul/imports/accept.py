@@ -81,9 +81,10 @@ class ArrivalRecorder:
             self.outcomes.write_outcome(ended)
             logger.info("object ignored", extra={"key": key, "bytes": size, "caller": submitted_by})
             return None
-        self.tasks.record_task(task)
-        self.metrics.count("ImportsAccepted")
-        logger.info("archive arrived", extra={"task_id": task_id, "key": key, "bytes": size, "caller": submitted_by})
+        if self.tasks.record_task(task):
+            self.metrics.count("ImportsAccepted")
+            context = {"task_id": task_id, "source": task.source, "key": key, "bytes": size, "caller": submitted_by}
+            logger.info("archive arrived", extra=context)
         return task_id
 
 

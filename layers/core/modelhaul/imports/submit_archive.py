@@ -11,6 +11,7 @@ from modelhaul.archives.models import inspect_archive
 from modelhaul.archives.reader import ArchiveReader, open_memory
 from modelhaul.archives.rules import ArchiveRules
 from modelhaul.domain.archives import MAX_PUT_SIZE, Archive, UploadTicket
+from modelhaul.domain.callers import is_same_caller
 from modelhaul.domain.errors import (
     ArchiveTooLargeError,
     InvalidReferenceError,
@@ -150,24 +151,34 @@ class ArchiveSubmitter:
         )
         self.tasks.record_task(task)
         self.metrics.count("ImportsAccepted")
-        logger.info("upload opened", extra={"task_id": task_id, "bytes": size})
+        logger.info("upload opened", extra={"task_id": task_id, "source": task.source, "bytes": size})
         return task, ticket
 
-    def renew_upload(self, task_id: str, parts: Collection[int] | None) -> tuple[Task, UploadTicket]:
+    def renew_upload(
+        self, task_id: str, parts: Collection[int] | None, *, caller: str | None = None
+    ) -> tuple[Task, UploadTicket]:
         """Sign the URLs of a task's upload again: those of the parts with these numbers (None: of all parts), and those
         that complete and abort the upload.
 
-        Raises TaskNotFoundError, UploadNotOpenError if the task does not wait for an upload, and InvalidReferenceError
-        for a number that is not one of a part.
+        Raises TaskNotFoundError, UploadNotOpenError if the task does not wait for an upload by `caller`, and
+        InvalidReferenceError for a number that is not one of a part.
         """
         task = self.tasks.find_task(task_id)
         if task is None:
             raise TaskNotFoundError(describe_missing_task(task_id))
         if task.archive is None or task.stage is not Stage.UPLOADING:
             raise UploadNotOpenError(f"Task {task_id} does not wait for an upload. Its stage is {task.stage}.")
+        if not is_same_caller(task.submitted_by, caller):
+            # With the URLs, the caller could upload another archive, which would be imported in the submitter's name.
+            raise UploadNotOpenError(f"Task {task_id} does not wait for an upload by this caller.")
         left = task.upload_until.timestamp() - self.clock()
         if left < 1:
             raise UploadNotOpenError(f"Task {task_id} no longer waits for its upload, which took too long.")
+        if task.archive.upload_id is None and (task.archive.size or 0) > MAX_PUT_SIZE:
+            raise UploadNotOpenError(
+                f"Task {task_id} was accepted by an earlier version, which did not record the parts of uploads. Cancel "
+                "the task, and start a new upload."
+            )
         count = task.archive.count_parts()
         if parts and (unknown := [number for number in parts if number > count]):
             raise InvalidReferenceError(

@@ -84,6 +84,12 @@ class Sweeper:
         if task.is_unplanned:
             self.finisher.fail(task.id, describe_unplanned(task))
             return
+        upload_until = task.upload_until.timestamp()
+        if task.stage is Stage.UPLOADING and self.clock() < upload_until:
+            # Earlier versions recorded a check after twelve hours. The message finds an archive whose event was lost.
+            self.tasks.postpone_check(task.id, check_at=upload_until + CHECK_AFTER)
+            self._resend_messages(task)
+            return
         # Postponed before the messages are sent, because a later write could replace the heartbeats of the receivers.
         pause = min(_MAX_PAUSE, CHECK_AFTER * 2 ** (task.sweeps + 1))
         self.tasks.postpone_check(task.id, check_at=self.clock() + pause, sweeps=task.sweeps + 1)

@@ -17,8 +17,8 @@ class TaskRepository(Protocol):
     def find_task(self, task_id: str) -> Task | None:
         """Return the task, None for an unknown ID of any format. Strongly consistent."""
 
-    def record_task(self, task: Task) -> None:
-        """Create a task without models. No-op if a task with this ID exists."""
+    def record_task(self, task: Task) -> bool:
+        """Create a task without models. Return False, and change nothing, if a task with this ID exists."""
 
     def list_tasks(
         self, *, source: Source | None = None, status: TaskStatus | None = None, limit: int, cursor: str | None = None
@@ -32,7 +32,7 @@ class TaskRepository(Protocol):
     def list_pending(self, limit: int) -> list[Task]:
         """Return at most `limit` PENDING tasks, newest first. Eventually consistent.
 
-        Of more tasks, those with the earliest check are returned.
+        Of more tasks, those with the earliest check are returned, and those whose check is due only after all others.
         """
 
     def record_arrival(self, task_id: str, *, size: int, etag: str, check_at: float) -> Task | None:

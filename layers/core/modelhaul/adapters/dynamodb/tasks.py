@@ -5,9 +5,11 @@ import uuid
 from collections.abc import Collection
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 from pynamodb.connection import Connection
 from pynamodb.exceptions import PutError
+from pynamodb.expressions.condition import Condition
 
 from modelhaul.adapters.dynamodb.connection import (
     CONDITION_FAILED,
@@ -37,7 +39,7 @@ from modelhaul.domain.tasks import Progress, Stage, Task, TaskPage, TaskStatus, 
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.tasks import TaskRepository
 
-_WATCHED_PAGE_SIZE = 1000  # tasks that one query reads
+_WATCHED_PAGE_SIZE = 1000  # tasks that one query reads, after the first one
 _STAGE_ORDER = (Stage.PLANNING, Stage.TRANSFERRING, Stage.VERIFIED, Stage.PUBLISHING)
 
 
@@ -59,12 +61,14 @@ class DynamoDBTaskRepository(TaskRepository):
         return read_task(self._tasks, task_id)
 
     @translate_errors()
-    def record_task(self, task: Task) -> None:
+    def record_task(self, task: Task) -> bool:
         try:
             from_task(self._tasks, task).save(condition=TaskItem.id.does_not_exist())
         except PutError as error:
             if find_code(error) != f"{CONDITION_FAILED}Exception":
                 raise
+            return False
+        return True
 
     @translate_errors()
     def list_tasks(
@@ -90,16 +94,25 @@ class DynamoDBTaskRepository(TaskRepository):
 
     @translate_errors()
     def list_pending(self, limit: int) -> list[Task]:
-        # Tasks stay watched for a while after their end, with a later check.
+        now = self._clock()
+        found = self._find_pending(TasksByCheck.check_at > now, limit)
+        if len(found) < limit:
+            # Among these are tasks that failed: a sweep removes 100 of them, and there may be thousands.
+            found += self._find_pending(TasksByCheck.check_at <= now, limit - len(found))
+        return sorted(found, key=lambda task: (task.created_at, task.id), reverse=True)
+
+    def _find_pending(self, checks: Condition, limit: int) -> list[Task]:
+        # Tasks stay watched for a while after their end. The first page suffices if there are few of these.
         pages = self._tasks.by_check.query(
-            WATCHED, filter_condition=TaskItem.status == TaskStatus.PENDING, page_size=_WATCHED_PAGE_SIZE
+            WATCHED, checks, filter_condition=TaskItem.status == TaskStatus.PENDING, page_size=2 * limit
         ).page_iter
-        found: list[Task] = []
+        found: list[dict[str, Any]] = []
         for page in islice(pages, MAX_INDEX_PAGES):
-            found += [to_task(self._tasks.from_raw_data(item)) for item in page["Items"]]
+            found += page["Items"]
             if len(found) >= limit:
                 break
-        return sorted(found[:limit], key=lambda task: (task.created_at, task.id), reverse=True)
+            pages.page_size = _WATCHED_PAGE_SIZE
+        return [to_task(self._tasks.from_raw_data(item)) for item in found[:limit]]
 
     @translate_errors()
     def record_arrival(self, task_id: str, *, size: int, etag: str, check_at: float) -> Task | None:

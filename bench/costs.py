@@ -98,10 +98,10 @@ QUOTES = {
         "`off` removes the [dashboard and the alarms](monitoring.md), which cost about {monitoring} per month",
     ),
     "docs/console.md": (
+        "An update of the widget costs about {widget}",
         (
-            "An update of the widget costs about {widget}: up to 150 read units of DynamoDB, 0.2 seconds of a "
-            "function with 512 MB, and a trace. A dashboard that is open for an hour costs {widget_minutes} with an "
-            "auto-refresh of one minute, and {widget_seconds} with ten seconds."
+            "A dashboard that is open for an hour costs {widget_minutes} with an auto-refresh of one minute, and "
+            "{widget_seconds} with ten seconds."
         ),
     ),
     "docs/quickstart-aws.md": ("Until you remove it, the stack costs about {default} a month",),

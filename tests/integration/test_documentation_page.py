@@ -3,6 +3,7 @@
 import base64
 import re
 import ssl
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -69,6 +70,8 @@ class Aws(ThreadingHTTPServer):
     deployment: Deployment
     cors_rules: list[dict[str, Any]]
     requests: list[tuple[str, str, str, Mapping[str, str]]] = field(default_factory=list)
+    # An instance of a function handles one request at a time, and the resolver of Powertools holds its event.
+    invocation: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -145,7 +148,8 @@ class Handler(BaseHTTPRequestHandler):
             event["pathParameters"] = {"model_id": model_id, "path": file}
         if name == "read_asset":
             event["pathParameters"] = {"asset": path.removeprefix("/v1/docs/")}
-        response = load_handler(function)(event, Context())
+        with self.server.invocation:
+            response = load_handler(function)(event, Context())
         headers = {name: values[0] for name, values in response["multiValueHeaders"].items()}
         return response["statusCode"], headers, (response["body"] or "").encode()
 

@@ -73,6 +73,8 @@ def test_the_api_keeps_to_its_document(stack: Stack, tmp_path: Path) -> None:
     url = stack.state.api_url
     document = stack.http.get(f"{url}/openapi.json", timeout=30).json()
     del document["security"], document["components"]["securitySchemes"]
+    # Only stacks with Signing=KMS have this route. MiniStack has no gateway response for missing routes.
+    del document["paths"]["/models/{model_id}/signature"]["post"]
     (tmp_path / "openapi.json").write_text(json.dumps(document))
     command = [str(Path(sys.executable).parent / "schemathesis"), "run", "openapi.json", f"--url={url}"]
     command += ["--header", f"x-api-key: {stack.state.api_key}", f"--checks={','.join(CHECKS)}", "--max-redirects=0"]

@@ -242,6 +242,45 @@ def published() -> tuple[Model, dict[str, Any]]:
     return model, json.loads(deployment.read(manifest_key(model.model_id)))
 
 
-@pytest.mark.parametrize("link", ["https://x.example/a b", "javascript:alert(1)", "LICENSE", "https://", "https://[x"])
+def test_models_of_earlier_versions_have_one() -> None:
+    deployment = create_deployment()
+    import_bom(deployment)
+    (model,) = deployment.tables.models.values()
+    manifest = json.loads(deployment.read(manifest_key(model.model_id)))
+    del manifest["gate"]["left_out"]
+    first = check(build_bom(model, manifest, SOURCE_URLS, location="s3://bucket/key/"))
+    assert first["compositions"] == [{"aggregate": "complete", "assemblies": ["model"]}]
+    del manifest["gate"]
+    second = check(build_bom(model, manifest, SOURCE_URLS, location="s3://bucket/key/"))
+    assert "inspection:verdict" not in list_properties(second["metadata"]["component"])
+
+
+@pytest.mark.parametrize(
+    "link", ["https://x.example/a?b=%20c&d=/?#e/f?", "http://x.example:8080", "https://a_b.example/(c)/~d"]
+)
+def test_link_is_recorded(link: str, published: tuple[Model, dict[str, Any]]) -> None:
+    card = parse_card(SimpleNamespace(license="other", license_link=link), library=None, pipeline_tag=None)
+    model, manifest = published
+    resolved = replace(model.resolved, card=card)
+    bom = check(build_bom(replace(model, resolved=resolved), manifest, SOURCE_URLS, location="s3://bucket/key/"))
+    assert bom["metadata"]["component"]["licenses"][0]["license"]["url"] == link
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://x.example/a b",
+        "javascript:alert(1)",
+        "LICENSE",
+        "https://",
+        "https://[x",
+        # Not valid in a bill of materials.
+        "https://x/%zz",
+        "https://x/[a]",
+        "https://x/#a#b",
+        "https://x:port/",
+        "https://x@y@z/",
+    ],
+)
 def test_link_that_is_no_url_is_omitted(link: str) -> None:
     assert parse_card(SimpleNamespace(license_link=link), library=None, pipeline_tag=None) is None

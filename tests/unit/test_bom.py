@@ -27,7 +27,7 @@ from tests.archives.zipping import zip_files
 from tests.fakes.deployment import SOURCE_URLS, Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.lambda_functions import call_api, read_event
-from tests.pickles import SYSTEM
+from tests.pickles import SYSTEM, assemble
 from tests.weights import wrap_weights
 
 NAME = "org/model"
@@ -156,6 +156,16 @@ def test_findings_are_annotations_of_their_files() -> None:
     assert any(subject == "model" for subject, _ in texts)
     verdicts = {file["name"]: list_properties(file).get("inspection:verdict") for file in bom["components"]}
     assert (verdicts["evil.pkl"], verdicts["model.safetensors"]) == ("unsafe", "clean")
+
+
+def test_findings_of_a_long_path_are_not_repeated() -> None:
+    """Reasons have at most 300 characters, which a path may fill."""
+    deployment = create_deployment(
+        {"d/" * 200 + "evil.pkl": SYSTEM + assemble("os", "popen")}, pickle_policy=PicklePolicy.WARN
+    )
+    bom = import_bom(deployment)
+    assert len([note for note in bom["annotations"] if note["subjects"] == ["model"]]) == 1
+    assert len([note for note in bom["annotations"] if note["text"].startswith("high: ")]) == 2
 
 
 def test_files_that_were_not_inspected_have_no_verdict() -> None:

@@ -168,7 +168,8 @@ def _annotate(manifest: _Json, published_at: str) -> Iterator[_Json]:
         for file in manifest["files"]
         for finding in file.get("inspection", {}).get("findings", ())
     )
-    for reference, text in chain(reasons, findings):
+    # Reasons are shortened, so that those of a long path may be equal. Annotations must be unique.
+    for reference, text in dict.fromkeys(chain(reasons, findings)):
         yield {
             "subjects": [reference],
             "annotator": {"component": _TOOL},

@@ -253,6 +253,7 @@ def test_missing_files_are_named(signed: Signed, command_line: CommandLine, tmp_
     signed.folder.mkdir()
     outcome = command_line.run("verify", signed.folder, "--public-key", signed.public_key)
     assert (outcome.code, "modelhaul signature MODEL" in outcome.err) == (2, True)
+    assert command_line.run("verify", "/", "--public-key", signed.public_key).code == 2
 
 
 def test_without_cryptography_the_extra_is_named(

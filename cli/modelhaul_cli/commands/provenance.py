@@ -60,7 +60,7 @@ def verify_model(
 def find_signature_path(folder: Path) -> Path:
     """Return the default path of a folder's signature: beside the folder, because the verifier compares all files."""
     resolved = folder.resolve()
-    return resolved.with_name(f"{resolved.name}.sig")
+    return resolved.parent / f"{resolved.name}.sig"
 
 
 def describe_verification(model: SignedModel, count: int) -> str:

@@ -51,7 +51,7 @@ def read_signature(bundle: bytes, public_key: bytes) -> SignedModel:
         signature = base64.b64decode(envelope["signatures"][0]["sig"], validate=True)
         hint = document["verificationMaterial"]["publicKey"].get("hint")
         kinds = document["mediaType"], envelope["payloadType"]
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise VerificationError("The signature file is not a signature by a key") from None
     if kinds != (BUNDLE_MEDIA_TYPE, _PAYLOAD_TYPE):
         raise VerificationError("Unsupported signature file", f"Its types are {kinds[0]!s:.100} and {kinds[1]!s:.100}.")
@@ -107,12 +107,12 @@ def _check_signature(payload: bytes, signature: bytes, public_key: bytes, hint: 
             "Signatures cannot be verified without the Python package cryptography",
             remedy="Install modelhaul with its extra `verify`: pip install 'modelhaul[verify]'.",
         ) from None
-    algorithms = {256: hashes.SHA256(), 384: hashes.SHA384(), 521: hashes.SHA512()}
+    algorithms = {"secp256r1": hashes.SHA256(), "secp384r1": hashes.SHA384(), "secp521r1": hashes.SHA512()}
     try:
         key = load_pem_public_key(public_key)
     except (ValueError, UnsupportedAlgorithm):
         raise UsageError("Invalid public key", "It is not a public key in PEM form.") from None
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.key_size not in algorithms:
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in algorithms:
         raise UsageError("Unsupported public key", "It is not a key of the curve P-256, P-384 or P-521.")
     pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     if hint and hint != hashlib.sha256(pem).hexdigest():
@@ -121,7 +121,7 @@ def _check_signature(payload: bytes, signature: bytes, public_key: bytes, hint: 
         )
     header = f"DSSEv1 {len(_PAYLOAD_TYPE)} {_PAYLOAD_TYPE} {len(payload)} ".encode()
     try:
-        key.verify(signature, header + payload, ec.ECDSA(algorithms[key.key_size]))
+        key.verify(signature, header + payload, ec.ECDSA(algorithms[key.curve.name]))
     except InvalidSignature:
         raise VerificationError("Invalid signature", "The signature file was changed after it was signed.") from None
 
@@ -156,6 +156,9 @@ def _list_files(folder: Path, ignored: Sequence[str], excluded: Path | None) -> 
     Raises VerificationError for symlinks and special files, also at ignored paths.
     """
     files: dict[str, Path] = {}
+    # By its path, because a hard link to the signature file may have any name.
+    excluded_path = None if excluded is None else excluded.resolve()
+    resolved = folder.resolve()
     for path in _walk(folder):
         relative = path.relative_to(folder)
         if path.is_symlink() or not path.is_file():
@@ -164,7 +167,7 @@ def _list_files(folder: Path, ignored: Sequence[str], excluded: Path | None) -> 
                 f"{relative} is not a regular file.",
                 remedy="Copy the model without symbolic links, for example with `modelhaul get`.",
             )
-        is_excluded = excluded is not None and excluded.exists() and path.samefile(excluded)
+        is_excluded = resolved / relative == excluded_path
         if not is_excluded and not any(relative.is_relative_to(path) for path in ignored):
             files[relative.as_posix()] = path
     return files

@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from modelhaul.signing.bundle import build_bundle, build_statement, hash_statement
+from modelhaul_cli.client import ApiClient
 from tests.command_line.conftest import CommandLine
 from tests.fakes.api_server import MODEL_ID, ApiServer, Fault, create_json_response, create_problem_response
 from tests.fakes.signing_key import LocalSigningKey
@@ -104,6 +107,83 @@ def test_signature_of_another_version_is_refused(api: ApiServer, signed: Signed,
     assert not signed.folder.exists(), "nothing is downloaded"
 
 
+@pytest.mark.parametrize(
+    ("requested", "name", "code"),
+    [
+        ("google-bert/bert-base-uncased", "google-bert/bert-base-uncased", 0),
+        ("Google-BERT/bert-base-uncased@main", "google-bert/bert-base-uncased", 0),
+        (NAME, "google-bert/bert-base-uncased", 0),
+        ("google-bert/bert-base-uncased", "google-bert/other", 1),
+        (f"google-bert/bert-base-uncased@{'0' * 40}", "google-bert/bert-base-uncased", 1),
+    ],
+)
+def test_api_cannot_replace_the_requested_model(
+    api: ApiServer,
+    signed: Signed,
+    command_line: CommandLine,
+    monkeypatch: pytest.MonkeyPatch,
+    requested: str,
+    name: str,
+    code: int,
+) -> None:
+    commit = NAME.rpartition("@")[2]
+    if requested.endswith("0"):
+        api.models[MODEL_ID]["revision"] = requested.rpartition("@")[2]
+    read = ApiClient.read_model
+    monkeypatch.setattr(ApiClient, "read_model", lambda *arguments: {**read(*arguments), "name": name})
+    api.documents["signature"] = sign(FILES, signed.key, f"{name}@{commit}")
+    options = ("--to", signed.folder, "--verify", "--public-key", signed.public_key)
+    outcome = command_line.run("get", requested, *options)
+    assert outcome.code == code, outcome.err
+    assert ("belongs to another model" in outcome.err) is (code == 1)
+
+
+def test_model_that_is_signed_during_the_command_is_verified(
+    api: ApiServer, signed: Signed, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signature = api.models[MODEL_ID].pop("signature")
+    read = ApiClient.read_signature
+
+    def sign_first(*arguments: Any) -> bytes:
+        api.models[MODEL_ID]["signature"] = signature
+        return read(*arguments)
+
+    monkeypatch.setattr(ApiClient, "read_signature", sign_first)
+    assert command_line.run("get", MODEL_ID, "--to", signed.folder, "--verify").code == 0
+
+
+@pytest.mark.parametrize("curve", [ec.SECP256K1(), ec.BrainpoolP256R1()], ids=lambda curve: curve.name)
+def test_key_of_another_curve_is_refused(signed: Signed, command_line: CommandLine, curve: ec.EllipticCurve) -> None:
+    key = LocalSigningKey(curve)
+    signed.folder.mkdir()
+    signed.signature.write_bytes(sign({}, key))
+    signed.public_key.write_text(key.read_public_key().pem)
+    outcome = command_line.run("verify", signed.folder, "--public-key", signed.public_key)
+    assert (outcome.code, "Unsupported public key" in outcome.err) == (2, True)
+
+
+def test_hard_link_to_the_signature_is_refused(signed: Signed, command_line: CommandLine) -> None:
+    signed.folder.mkdir()
+    (signed.folder / "config.json").write_bytes(FILES["config.json"])
+    signature = signed.folder / "model.sig"
+    signature.write_bytes(sign({"config.json": FILES["config.json"]}, signed.key))
+    verify = ("verify", signed.folder, "--public-key", signed.public_key, "--signature", signature)
+    assert command_line.run(*verify).code == 0
+    os.link(signature, signed.folder / "adapter_config.json")
+    outcome = command_line.run(*verify)
+    assert (outcome.code, "Not signed: adapter_config.json." in outcome.err) == (1, True)
+
+
+@pytest.mark.parametrize("target", [".", "saved"])
+def test_document_is_not_saved_in_place_of_a_directory(
+    api: ApiServer, signed: Signed, command_line: CommandLine, tmp_path: Path, target: str
+) -> None:
+    (tmp_path / "saved").mkdir()
+    outcome = command_line.run("signature", MODEL_ID, "--to", "." if target == "." else tmp_path / target)
+    assert (outcome.code, "is a directory" in outcome.err) == (2, True)
+    assert not list(tmp_path.glob(".*.partial"))
+
+
 def test_unsigned_model_is_told(api: ApiServer, command_line: CommandLine) -> None:
     api.add_model(FILES)
     for command in (("get", MODEL_ID, "--verify"), ("signature", MODEL_ID)):
@@ -142,6 +222,7 @@ INVALID: dict[str, Any] = {
     "other type": b'{"mediaType": "x", "verificationMaterial": {"publicKey": {}}, "dsseEnvelope": '
     b'{"payload": "", "payloadType": "y", "signatures": [{"sig": ""}]}}',
     "binary": b"\x00\xff",
+    "deep": b"[" * 200_000,
 }
 
 
@@ -172,6 +253,7 @@ def test_missing_files_are_named(signed: Signed, command_line: CommandLine, tmp_
     signed.folder.mkdir()
     outcome = command_line.run("verify", signed.folder, "--public-key", signed.public_key)
     assert (outcome.code, "modelhaul signature MODEL" in outcome.err) == (2, True)
+    assert command_line.run("verify", "/", "--public-key", signed.public_key).code == 2
 
 
 def test_without_cryptography_the_extra_is_named(

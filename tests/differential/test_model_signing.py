@@ -135,6 +135,7 @@ REFUSED: dict[str, Callable[[Path], object]] = {
     "link at an ignored path": lambda folder: replace_by_link(folder / ".gitattributes", folder / "a.txt"),
     "link to a directory": lambda folder: (folder / "linked").symlink_to(folder / "nested"),
     "dangling link": lambda folder: (folder / "linked").symlink_to(folder / "nowhere"),
+    "hard link to the signature": lambda folder: os.link(folder.parent / "model.sig", folder / "adapter_config.json"),
     "named pipe": lambda folder: os.mkfifo(folder / "pipe"),
 }
 

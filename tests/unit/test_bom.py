@@ -27,7 +27,7 @@ from tests.archives.zipping import zip_files
 from tests.fakes.deployment import SOURCE_URLS, Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.lambda_functions import call_api, read_event
-from tests.pickles import SYSTEM
+from tests.pickles import SYSTEM, assemble
 from tests.weights import wrap_weights
 
 NAME = "org/model"
@@ -158,6 +158,16 @@ def test_findings_are_annotations_of_their_files() -> None:
     assert (verdicts["evil.pkl"], verdicts["model.safetensors"]) == ("unsafe", "clean")
 
 
+def test_findings_of_a_long_path_are_not_repeated() -> None:
+    """Reasons have at most 300 characters, which a path may fill."""
+    deployment = create_deployment(
+        {"d/" * 200 + "evil.pkl": SYSTEM + assemble("os", "popen")}, pickle_policy=PicklePolicy.WARN
+    )
+    bom = import_bom(deployment)
+    assert len([note for note in bom["annotations"] if note["subjects"] == ["model"]]) == 1
+    assert len([note for note in bom["annotations"] if note["text"].startswith("high: ")]) == 2
+
+
 def test_files_that_were_not_inspected_have_no_verdict() -> None:
     bom = import_bom(create_deployment(pickle_policy=PicklePolicy.OFF))
     assert all("inspection:verdict" not in list_properties(file) for file in bom["components"])
@@ -242,6 +252,45 @@ def published() -> tuple[Model, dict[str, Any]]:
     return model, json.loads(deployment.read(manifest_key(model.model_id)))
 
 
-@pytest.mark.parametrize("link", ["https://x.example/a b", "javascript:alert(1)", "LICENSE", "https://", "https://[x"])
+def test_models_of_earlier_versions_have_one() -> None:
+    deployment = create_deployment()
+    import_bom(deployment)
+    (model,) = deployment.tables.models.values()
+    manifest = json.loads(deployment.read(manifest_key(model.model_id)))
+    del manifest["gate"]["left_out"]
+    first = check(build_bom(model, manifest, SOURCE_URLS, location="s3://bucket/key/"))
+    assert first["compositions"] == [{"aggregate": "complete", "assemblies": ["model"]}]
+    del manifest["gate"]
+    second = check(build_bom(model, manifest, SOURCE_URLS, location="s3://bucket/key/"))
+    assert "inspection:verdict" not in list_properties(second["metadata"]["component"])
+
+
+@pytest.mark.parametrize(
+    "link", ["https://x.example/a?b=%20c&d=/?#e/f?", "http://x.example:8080", "https://a_b.example/(c)/~d"]
+)
+def test_link_is_recorded(link: str, published: tuple[Model, dict[str, Any]]) -> None:
+    card = parse_card(SimpleNamespace(license="other", license_link=link), library=None, pipeline_tag=None)
+    model, manifest = published
+    resolved = replace(model.resolved, card=card)
+    bom = check(build_bom(replace(model, resolved=resolved), manifest, SOURCE_URLS, location="s3://bucket/key/"))
+    assert bom["metadata"]["component"]["licenses"][0]["license"]["url"] == link
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://x.example/a b",
+        "javascript:alert(1)",
+        "LICENSE",
+        "https://",
+        "https://[x",
+        # Not valid in a bill of materials.
+        "https://x/%zz",
+        "https://x/[a]",
+        "https://x/#a#b",
+        "https://x:port/",
+        "https://x@y@z/",
+    ],
+)
 def test_link_that_is_no_url_is_omitted(link: str) -> None:
     assert parse_card(SimpleNamespace(license_link=link), library=None, pipeline_tag=None) is None

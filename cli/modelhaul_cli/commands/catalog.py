@@ -102,7 +102,7 @@ def get_files(
         if public_key is not None and not verify:
             raise UsageError("--public-key has no effect without --verify", remedy="Add --verify.")
         model_id = find_model_id(session.api, session.screen, model)
-        signed = read_model_signature(session.api, model_id, public_key) if verify else None
+        signed = read_model_signature(session.api, model_id, model, public_key) if verify else None
         record, manifest = read_manifest(session.api, model_id, session.screen.print_status)
         files = select_files(manifest, paths or [])
         folder = to if to is not None else Path(str(record["name"]).rpartition("/")[2])

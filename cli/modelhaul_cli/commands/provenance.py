@@ -1,6 +1,7 @@
 """The commands `verify`, `signature`, `sign` and `bom`."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,8 @@ PublicKey = Annotated[
     Path | None,
     typer.Option("--public-key", metavar="FILE", help="Public key (PEM) that must have signed the model."),
 ]
+_ID_START = re.compile(r"[0-9a-f][0-9a-f-]{3,35}")
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _Output = Annotated[Path | None, typer.Option("--to", metavar="FILE", help="File to write. Default: standard output.")]
 
 
@@ -57,27 +60,46 @@ def verify_model(
 def find_signature_path(folder: Path) -> Path:
     """Return the default path of a folder's signature: beside the folder, because the verifier compares all files."""
     resolved = folder.resolve()
-    return resolved.with_name(f"{resolved.name}.sig")
+    return resolved.parent / f"{resolved.name}.sig"
 
 
 def describe_verification(model: SignedModel, count: int) -> str:
     return f"Valid signature of {model.name} for all {count:,} files."
 
 
-def read_model_signature(api: ApiClient, model_id: str, public_key: Path | None) -> SignedModel:
-    """Download and verify the signature of a model.
+def read_model_signature(api: ApiClient, model_id: str, requested: str, public_key: Path | None) -> SignedModel:
+    """Download and verify the signature of a model. `requested`: the text from which the API found its ID.
 
     Without `public_key`, the key that the API shows is used. Raises VerificationError, also if the signature is that of
     another model or version.
     """
-    record = api.read_model(model_id)
     bundle = api.read_signature(model_id, ObjectStore())
+    # After the signature, because a model may be signed between the two requests.
+    record = api.read_model(model_id)
     key = read_key_file(public_key) if public_key is not None else record["signature"]["public_key"].encode()
     model = read_signature(bundle, key)
     expected = f"{record['name']}@{record['commit']}"
     if model.name != expected:
         raise VerificationError("The signature belongs to another model", f"It is for {model.name}, not {expected}.")
+    if not _is_requested(requested, model.name):
+        raise VerificationError(
+            "The signature belongs to another model", f"It is for {model.name}, not {requested[:200]}."
+        )
     return model
+
+
+def _is_requested(requested: str, signed_name: str) -> bool:
+    """Return whether the signed NAME@COMMIT has the requested name, and the requested commit if it is complete.
+
+    What an ID or a branch stands for is known only by the API.
+    """
+    if _ID_START.fullmatch(requested.lower()):
+        return True
+    name, _, commit = signed_name.lower().rpartition("@")
+    if requested.lower() == name:
+        return True
+    requested_name, _, revision = requested.lower().partition("@")
+    return requested_name == name and (not _COMMIT.fullmatch(revision) or revision == commit)
 
 
 def get_signature(model: Model, to: _Output = None, api_url: ApiUrl = None, api_key_file: ApiKeyFile = None) -> None:
@@ -116,6 +138,8 @@ def _write(screen: Screen, content: bytes, path: Path | None) -> None:
     if path is None:
         sys.stdout.buffer.write(content + b"\n")
         return
+    if path.is_dir():
+        raise UsageError("Not a file", f"{path} is a directory.", remedy="Give the name of the file to write.")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_bytes(content)
     partial.replace(path)

@@ -11,7 +11,12 @@ _MAX_LISTED = 20  # licenses, base models
 _MAX_URL = 500  # characters
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _TEXT = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]{1,100}")
-_URL = re.compile(r"https?://[!#-;=?-\[\]_a-z~]+")
+# A URL that is also a valid IRI-reference, as bills of materials require: https://www.rfc-editor.org/rfc/rfc3986#appendix-A
+_CHARACTER = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})"
+_URL = re.compile(
+    rf"https?://[A-Za-z0-9._-]+(?::[0-9]{{1,5}})?(?:/{_CHARACTER}*)?(?:\?(?:{_CHARACTER}|\?)*)?"
+    rf"(?:#(?:{_CHARACTER}|\?)*)?"
+)
 
 
 def parse_card(data: object, *, library: object, pipeline_tag: object) -> ModelCard | None:

@@ -65,7 +65,14 @@ def build_bom(model: Model, manifest: _Json, urls: SourceUrls, *, location: str)
 
 def _is_complete(model: Model, manifest: _Json) -> bool:
     """Return whether the components are all files of the commit."""
-    return model.resolved.selection.is_whole and not manifest["gate"]["left_out"] and not manifest["not_followed"]
+    left_out = _read_gate(manifest).get("left_out")
+    return model.resolved.selection.is_whole and not left_out and not manifest.get("not_followed")
+
+
+def _read_gate(manifest: _Json) -> _Json:
+    """Return the result of the inspection. Manifests of earlier versions have none, or one without `left_out`."""
+    gate: _Json = manifest.get("gate", {})
+    return gate
 
 
 def _describe_model(model: Model, manifest: _Json, urls: SourceUrls, location: str) -> _Json:
@@ -78,7 +85,7 @@ def _describe_model(model: Model, manifest: _Json, urls: SourceUrls, location: s
         references.append({"type": "vcs", "url": page})
     if card.license_link is not None:
         references.append({"type": "license", "url": card.license_link})
-    gate = manifest["gate"]
+    gate = _read_gate(manifest)
     properties = {
         "modelId": model.model_id,
         "hubId": resolved.hub_id,
@@ -87,8 +94,8 @@ def _describe_model(model: Model, manifest: _Json, urls: SourceUrls, location: s
         "revision": resolved.revision,
         "taskId": model.task_id,
         "library": card.library,
-        "inspection:verdict": gate["verdict"],
-        "inspection:secondOpinion": gate["second_opinion"],
+        "inspection:verdict": gate.get("verdict"),
+        "inspection:secondOpinion": gate.get("second_opinion"),
     }
     return {
         "type": "machine-learning-model",
@@ -155,13 +162,14 @@ def _describe_file(file: _Json) -> _Json:
 
 def _annotate(manifest: _Json, published_at: str) -> Iterator[_Json]:
     """Yield the findings of each file, and the reasons why the model is unsafe."""
-    reasons = [(_MODEL_REF, reason) for reason in manifest["gate"]["reasons"]]
+    reasons = [(_MODEL_REF, reason) for reason in _read_gate(manifest).get("reasons", ())]
     findings = (
         (_refer_to(file), f"{finding['severity']}: {finding['kind']}: {finding['detail']}")
         for file in manifest["files"]
         for finding in file.get("inspection", {}).get("findings", ())
     )
-    for reference, text in chain(reasons, findings):
+    # Reasons are shortened, so that those of a long path may be equal. Annotations must be unique.
+    for reference, text in dict.fromkeys(chain(reasons, findings)):
         yield {
             "subjects": [reference],
             "annotator": {"component": _TOOL},

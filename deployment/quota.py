@@ -21,7 +21,7 @@ _OTHER_CONSUMERS = 10
 _MIN_OTHER_CONSUMERS = 4
 """Maximum concurrency of accept_archive and plan_import together, by default and with TransferConcurrency=2."""
 
-_SHARE = 0.8
+CONSUMER_SHARE = 0.8
 """The most that the consumers of the queues may use of the quota. API requests need the rest."""
 
 QUOTA_URL = "https://console.aws.amazon.com/servicequotas/home/services/lambda/quotas/L-B99A9384"
@@ -48,7 +48,7 @@ def count_consumers(transfers: int) -> int:
 
 def fits(transfers: int, unreserved: int) -> bool:
     """Return whether TransferConcurrency leaves room for API requests."""
-    return count_consumers(transfers) <= _SHARE * unreserved
+    return count_consumers(transfers) <= CONSUMER_SHARE * unreserved
 
 
 def choose_transfer_concurrency(unreserved: int) -> int:

@@ -8,12 +8,11 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from deployment.quota import CONSUMER_SHARE
 from deployment.verify.registry import Verification, check
 from deployment.verify.results import CheckFailedError, expect, expect_true
 
 SECTION = "resources"
-# The most that the consumers of the queues may use of the account's concurrency. API requests need the rest.
-CONSUMER_SHARE = 0.8
 FAILURE_CONSUMER = "RecordFailureFunction"
 MIN_CONCURRENCY = 2
 _BUCKETS = ("ModelsBucket", "IncomingBucket")

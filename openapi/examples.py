@@ -146,6 +146,7 @@ KEY_RECORD = ReadKey(
     CREATED + timedelta(days=365),
     date(2025, 6, 23),
     CALLER,
+    ("google-bert/*", "archive.local/team__*"),
 )
 HUB_URL = "https://API_ID.execute-api.REGION.amazonaws.com/hf"
 CURSOR = "MjAyNS0wNi0yMlQxMjowMDowMC4wMDAwMDArMDAwMCA1ZjBjM2I1My03ZjViLTRhMGUtOWQyYS0wZDhiMWU2ZjRjMTE"
@@ -406,7 +407,12 @@ EXAMPLES: dict[str, Example] = {
     ),
     "POST /keys": Example(
         {_CREATED: present_created_key(READ_KEY, KEY_RECORD)},
-        {"name": KEY_RECORD.name, "scopes": ["read", "import"], "expires_at": "2026-06-22T12:00:00Z"},
+        {
+            "name": KEY_RECORD.name,
+            "scopes": ["read", "import"],
+            "names": list(KEY_RECORD.names),
+            "expires_at": "2026-06-22T12:00:00Z",
+        },
         problems=(errors.InvalidIdempotencyKeyError(UNSTORED),),
     ),
     "GET /keys": Example({_OK: {"keys": [present_key(KEY_RECORD, CREATED)], "hub_url": HUB_URL}}),

@@ -379,6 +379,8 @@ class NewKey(ResponseBody):
     key_id: str
     name: str
     scopes: list[Scope]
+    names: list[str]
+    """Patterns of the `hub_id` of the models that the key can read and import."""
     created_at: datetime
     expires_at: datetime | None
     """Null if the key does not expire."""

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from tests.lambda_functions import Context, load_handler
 
 API_ID = "f6g7h8i9j0"
-KEY = {"key_id": "0123456789abcdef", "name": "Schlüssel für Zoë, 100 %", "scopes": "read"}
+KEY = {"key_id": "0123456789abcdef", "name": "Schlüssel für Zoë, 100 %", "scopes": "read", "names": "*"}
 BASE_URLS = {
     "aws": f"https://{API_ID}.execute-api.eu-central-1.amazonaws.com/hf",
     "ministack": "http://127.0.0.1:4566/hf",

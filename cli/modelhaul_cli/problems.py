@@ -35,6 +35,7 @@ _OPTIONS = {
     "file_name": "FILE.zip",
     "expires_at": "--expires",
     "scopes": "--scope",
+    "names": "--names",
     "name": "--name",
     "source": "--source",
     "status": "--status",

@@ -45,7 +45,9 @@ _KEY_ID = re.compile(r"[0-9a-f]{16}")
 def create_key(request: Annotated[KeyRequest, Body()]) -> Response[str]:
     caller = read_caller(app.current_event.raw_event)
     now = datetime.now(UTC)
-    key, record = read_keys.create_key(request.name, request.scopes, request.expires_at, now, created_by=caller)
+    key, record = read_keys.create_key(
+        request.name, request.scopes, request.expires_at, now, names=request.names, created_by=caller
+    )
     wiring.create_read_keys().add_key(record)
     create_logger().info("created read key", key_id=record.key_id)
     return Response(

@@ -22,7 +22,10 @@ def test_key_is_the_only_output(api: ApiServer, command_line: CommandLine) -> No
     outcome = command_line.run("keys", "create", "laptop")
     assert (outcome.code, outcome.out) == (0, f"{READ_KEY}\n")
     assert READ_KEY not in outcome.err
-    assert "Created the key laptop with the ID 0000000000000001.\nScopes: read. Expires: never." in outcome.err
+    assert (
+        "Created the key laptop with the ID 0000000000000001.\nModels: all. Scopes: read. Expires: never."
+        in outcome.err
+    )
     assert api.requests[0].json == {"name": "laptop", "scopes": ["read"]}
 
 
@@ -32,6 +35,24 @@ def test_key_has_scopes_and_an_expiry(api: ApiServer, command_line: CommandLine)
     body = {"name": "ci", "scopes": ["read", "import"], "expires_at": "2027-01-01T00:00:00+00:00"}
     assert api.requests[0].json == body
     assert {name: outcome.json[name] for name in (*body, "key")} == {**body, "key": READ_KEY}
+
+
+def test_key_is_limited_to_names(api: ApiServer, command_line: CommandLine) -> None:
+    outcome = command_line.run("keys", "create", "ci", "--names", "google-bert/*", "--names", "gpt2")
+    assert (outcome.code, outcome.out) == (0, f"{READ_KEY}\n")
+    assert "Models: google-bert/* gpt2. Scopes: read." in outcome.err
+    assert api.requests[0].json == {"name": "ci", "scopes": ["read"], "names": ["google-bert/*", "gpt2"]}
+    command_line.run("keys", "create", "all", "--names", "*")
+    head, everything, limited = command_line.run("keys", "ls").out.splitlines()
+    assert head.split()[-3:] == ["SCOPES", "MODELS", "NAME"]
+    assert everything.split()[-2:] == ["all", "all"]
+    assert limited.split()[-3:] == ["google-bert/*", "gpt2", "ci"]
+    fields = [{"field": "names.1", "message": "must have 1 to 200 letters"}]
+    invalid = create_problem_response(422, "invalid-fields", "Invalid fields", "names: must …", fields=fields)
+    api.faults = [Fault("POST", "/keys", response=invalid)]
+    outcome = command_line.run("keys", "create", "ci", "--names", "a", "--names", "a b")
+    assert outcome.code == 2
+    assert "--names: must have 1 to 200 letters" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -90,6 +111,7 @@ def test_keys_are_listed(api: ApiServer, command_line: CommandLine) -> None:
         "2027-01-01T00:00:00+00:00",
         "never",
         "import",
+        "all",
         "second",
     ]
     assert first.endswith("first one")

@@ -19,6 +19,7 @@ from modelhaul.domain.errors import (
     PermanentError,
     UnsafeModelError,
 )
+from modelhaul.domain.read_keys import ALL_NAMES
 from modelhaul.domain.tasks import TaskError
 from modelhaul.imports.missing import MissingModelImporter
 from modelhaul.ports.missing_models import (
@@ -80,27 +81,31 @@ def invoke_here(request: AWSPreparedRequest, **_: object) -> Any:
 
 
 def test_a_missing_model_is_imported_once(setup: Setup) -> None:
-    first = setup.missing_models.request_import(NAME, "main")
+    first = setup.missing_models.request_import(NAME, "main", names=ALL_NAMES)
     assert first.task_id is not None
     assert (first.failure, first.upstream, first.error) == (None, None, None)
-    assert setup.missing_models.request_import(NAME, "main") == first
+    assert setup.missing_models.request_import(NAME, "main", names=ALL_NAMES) == first
     setup.deployment.run()
-    assert setup.missing_models.request_import(NAME, "main").task_id is None
+    assert setup.missing_models.request_import(NAME, "main", names=ALL_NAMES).task_id is None
 
 
 def test_nothing_is_imported_if_the_import_is_known(setup: Setup) -> None:
-    first = setup.missing_models.request_import(NAME, "main")
+    first = setup.missing_models.request_import(NAME, "main", names=ALL_NAMES)
     model_id = setup.source.resolve(NAME, "main").model_id
-    found = setup.missing_models.request_import(NAME, "main", model_id=model_id, upstream=UpstreamRequest("content"))
+    found = setup.missing_models.request_import(
+        NAME, "main", names=ALL_NAMES, model_id=model_id, upstream=UpstreamRequest("content")
+    )
     assert (found.task_id, found.upstream is not None) == (first.task_id, True)
-    other = setup.missing_models.request_import(NAME, "main", model_id="none", upstream=UpstreamRequest("content"))
+    other = setup.missing_models.request_import(
+        NAME, "main", names=ALL_NAMES, model_id="none", upstream=UpstreamRequest("content")
+    )
     assert (other.task_id, other.upstream) == (None, None)
     assert len(setup.deployment.database.tasks.list_tasks(limit=2, cursor=None).tasks) == 1
 
 
 @pytest.mark.parametrize("path", ["config.json", "model.safetensors"])
 def test_a_file_is_described_as_the_hub_does(setup: Setup, path: str) -> None:
-    found = setup.missing_models.request_import(NAME, "main", upstream=UpstreamRequest("file", path))
+    found = setup.missing_models.request_import(NAME, "main", names=ALL_NAMES, upstream=UpstreamRequest("file", path))
     model = setup.source.resolve(NAME, "main")
     file = next(file for file in setup.source.list_files(model) if file.path == path)
     described = UpstreamFile(file.digest.value, file.size, model.commit)
@@ -109,7 +114,7 @@ def test_a_file_is_described_as_the_hub_does(setup: Setup, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["none.json", "../config.json", "a//b"])
 def test_a_file_that_is_not_there_has_no_description(setup: Setup, path: str) -> None:
-    found = setup.missing_models.request_import(NAME, "main", upstream=UpstreamRequest("file", path))
+    found = setup.missing_models.request_import(NAME, "main", names=ALL_NAMES, upstream=UpstreamRequest("file", path))
     assert found.upstream == UpstreamVersion(NAME, setup.source.resolve(NAME, "main").commit)
 
 
@@ -118,10 +123,12 @@ def test_a_document_is_read_page_by_page(setup: Setup) -> None:
         ("", UpstreamDocument('["config.json"]', "cursor=1")),
         ("cursor=1", UpstreamDocument('["model.safetensors"]')),
     ):
-        found = setup.missing_models.request_import(NAME, "main", upstream=UpstreamRequest("tree", query=query))
+        found = setup.missing_models.request_import(
+            NAME, "main", names=ALL_NAMES, upstream=UpstreamRequest("tree", query=query)
+        )
         assert found.upstream == UpstreamVersion(NAME, setup.source.resolve(NAME, "main").commit, document=document)
     asked = UpstreamRequest("paths-info", paths=("config.json", "é"), expand=True)
-    found = setup.missing_models.request_import(NAME, "main", upstream=asked)
+    found = setup.missing_models.request_import(NAME, "main", names=ALL_NAMES, upstream=asked)
     assert found.upstream
     assert found.upstream.document == UpstreamDocument('["config.json"]')
 
@@ -129,7 +136,9 @@ def test_a_document_is_read_page_by_page(setup: Setup) -> None:
 @pytest.mark.parametrize("kind", ["file", "content", "info", "tree"])
 def test_a_model_that_needs_a_token_is_imported_but_not_read(setup: Setup, kind: Readable) -> None:
     setup.hub.hidden.add(NAME)
-    found = setup.missing_models.request_import(NAME, "main", upstream=UpstreamRequest(kind, "config.json"))
+    found = setup.missing_models.request_import(
+        NAME, "main", names=ALL_NAMES, upstream=UpstreamRequest(kind, "config.json")
+    )
     assert found.task_id is not None
     assert found.upstream is None
 
@@ -145,20 +154,22 @@ def test_a_model_that_needs_a_token_is_imported_but_not_read(setup: Setup, kind:
 def test_a_failed_import_is_not_repeated_at_once(
     setup: Setup, error: PermanentError, repeated_after: float | None
 ) -> None:
-    first = setup.missing_models.request_import(NAME, "main")
+    first = setup.missing_models.request_import(NAME, "main", names=ALL_NAMES)
     assert first.task_id
     ended = TaskError(error.type, error.detail, error.retryable)
     setup.deployment.database.imports.fail_import(first.task_id, ended, check_at=0)
     setup.source.models[NAME]["v1"] = setup.source.models[NAME]["main"]
     now = setup.deployment.clock.now
     for revision in ("main", "v1"):
-        found = setup.missing_models.request_import(NAME, revision, upstream=UpstreamRequest("content"))
+        found = setup.missing_models.request_import(
+            NAME, revision, names=ALL_NAMES, upstream=UpstreamRequest("content")
+        )
         repeated_at = None if repeated_after is None else now + repeated_after
         assert found == MissingModel(first.task_id, FailedImport(error.type, error.detail, repeated_at))
     entry = setup.deployment.database.hub_models.find_entry(NAME)
     assert "v1" in [revision.revision for revision in entry.revisions]
     setup.deployment.clock.now += 3601
-    again = setup.missing_models.request_import(NAME, "v1", upstream=UpstreamRequest("content"))
+    again = setup.missing_models.request_import(NAME, "v1", names=ALL_NAMES, upstream=UpstreamRequest("content"))
     assert (again.task_id == first.task_id) == (repeated_after is None)
     assert again.upstream is None, "an import of this version has failed"
 
@@ -166,7 +177,7 @@ def test_a_failed_import_is_not_repeated_at_once(
 @pytest.mark.parametrize("error", [ModelNotFoundError("no model org/tiny"), AccessRequiredError("org/tiny is gated")])
 def test_an_error_is_a_result(setup: Setup, error: ModelNotFoundError | AccessRequiredError) -> None:
     setup.source.refusals[NAME] = error
-    found = setup.missing_models.request_import(NAME, "main", upstream=UpstreamRequest("content"))
+    found = setup.missing_models.request_import(NAME, "main", names=ALL_NAMES, upstream=UpstreamRequest("content"))
     assert found.error is not None
     assert (found.error.type, found.error.detail, found.error.retryable) == (error.type, error.detail, False)
     assert (found.task_id, found.upstream) == (None, None)

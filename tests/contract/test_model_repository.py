@@ -8,7 +8,7 @@ import pytest
 from modelhaul.domain.errors import (
     DeletionInProgressError,
 )
-from modelhaul.domain.models import Model, ModelStatus, Source, SourceTotals, StorageTotals
+from modelhaul.domain.models import Model, ModelPage, ModelStatus, Source, SourceTotals, StorageTotals
 from modelhaul.domain.tasks import Stage
 from tests.contract.database_builders import (
     GATED,
@@ -59,6 +59,37 @@ class TestModels:
         assert self.list_all(database, limit, source=Source.LOCAL) == [local]
         assert self.list_all(database, limit, source=Source.GITHUB) == []
         assert self.list_all(database, limit, name="no such") == []
+
+    @pytest.mark.parametrize("limit", [1, 2, 3, 100])
+    def test_are_listed_by_patterns_of_their_hub_ids(self, database: Database, limit: int) -> None:
+        bert = make_ready(database, "google-bert/bert-base-uncased", 30)
+        github = make_ready(database, "google-bert/bert", 20, Source.GITHUB)
+        local = make_ready(database, "google-bert/tiny", 10, Source.LOCAL)
+        make_ready(database, "openai-community/gpt2", 0)
+        assert self.list_all(database, limit, hub_ids=["Google-BERT/*"]) == [bert]
+        assert self.list_all(database, limit, hub_ids=["github.*", "archive.local/google-bert__*"]) == [local, github]
+        assert self.list_all(database, limit, hub_ids=["*bert*"], source=Source.GITHUB) == [github]
+        assert self.list_all(database, limit, hub_ids=["*bert*"], name="TINY") == [local]
+        assert self.list_all(database, limit, hub_ids=["none"]) == []
+        assert self.list_all(database, limit, hub_ids=[]) == []
+
+    @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5])
+    def test_a_page_by_patterns_shows_nothing_of_other_models(self, database: Database, limit: int) -> None:
+        names = ["other/a", "org/a", "other/b", "org/b", "other/c", "org/c", "other/d"]
+        models = [make_ready(database, name, age) for age, name in enumerate(names)]
+
+        def list_pages() -> list[ModelPage]:
+            pages = [database.models.list_models(limit=limit, hub_ids=["org/*"])]
+            while (cursor := pages[-1].cursor) is not None:
+                pages.append(database.models.list_models(limit=limit, hub_ids=["org/*"], cursor=cursor))
+            return pages
+
+        pages = list_pages()
+        assert [len(page.models) for page in pages] == [min(limit, 3 - at) for at in range(0, 3, limit)]
+        for model in models:
+            if model.resolved.name.startswith("other/"):
+                database.models.lease_deletion(model.model_id, owner="a", now=START, until=START + 60)
+        assert list_pages() == pages
 
     def test_are_listed_only_when_ready(self, database: Database) -> None:
         claim(database)

@@ -48,10 +48,22 @@ def test_a_key_is_found_as_it_was_added(keys: ReadKeyRepository) -> None:
     for key in (
         make_key("Jörg's laptop", lifetime=0.5),
         replace(make_key(), scopes=(Scope.READ,), last_used_on=DAY, created_by="api-key:a"),
+        replace(make_key(), names=("gpt2", "org/*")),
     ):
         assert keys.find_key(key.key_id) is None
         keys.add_key(key)
         assert keys.find_key(key.key_id) == key
+
+
+def test_a_key_without_names_can_read_all_models(keys: ReadKeyRepository) -> None:
+    """Records of earlier versions have no names."""
+    key = make_key()
+    keys.add_key(key)
+    if isinstance(keys, DynamoDBReadKeyRepository):
+        assert "names" not in keys._keys.get(key.key_id).attribute_values
+    found = keys.find_key(key.key_id)
+    assert found is not None
+    assert found.names == ("*",)
 
 
 def test_keys_are_listed_newest_first(keys: ReadKeyRepository) -> None:

@@ -65,6 +65,7 @@ class RecordingMissingModels(MissingModels):
         name: str,
         revision: str,
         *,
+        names: tuple[str, ...],
         model_id: str | None = None,
         upstream: UpstreamRequest | None = None,
         submitted_by: str | None = None,
@@ -72,5 +73,5 @@ class RecordingMissingModels(MissingModels):
         self.on_call()
         self.calls.append((name, revision, upstream))
         return self.models.request_import(
-            name, revision, model_id=model_id, upstream=upstream, submitted_by=submitted_by
+            name, revision, names=names, model_id=model_id, upstream=upstream, submitted_by=submitted_by
         )

@@ -7,6 +7,7 @@ from modelhaul.domain.errors import (
     InvalidReferenceError,
 )
 from modelhaul.domain.models import Model, ModelPage, ModelStatus, Source, SourceTotals, StorageTotals
+from modelhaul.domain.name_patterns import matches_any
 from modelhaul.domain.signatures import ModelSignature
 from modelhaul.ports.models import ModelRepository
 from tests.fakes.tables import InMemoryTables
@@ -40,7 +41,13 @@ class InMemoryModelRepository(ModelRepository):
         return StorageTotals(by_source, is_complete=True)
 
     def list_models(
-        self, *, source: Source | None = None, name: str | None = None, limit: int, cursor: str | None = None
+        self,
+        *,
+        source: Source | None = None,
+        name: str | None = None,
+        hub_ids: Sequence[str] | None = None,
+        limit: int,
+        cursor: str | None = None,
     ) -> ModelPage:
         """The cursor is the last listed model's time and id."""
         with self._tables.lock:
@@ -54,6 +61,7 @@ class InMemoryModelRepository(ModelRepository):
                 for _, model in sorted(ready.items(), reverse=True)
                 if source in (None, model.resolved.source)
                 and (name is None or name.lower() in model.resolved.name.lower())
+                and (hub_ids is None or matches_any(hub_ids, model.resolved.hub_id))
             ]
             page = fitting[:limit]
             return ModelPage(tuple(page), _rank(page[-1]) if len(fitting) > limit else None)

@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -31,7 +31,7 @@ from modelhaul.domain.errors import (
     StorageUnavailableError,
 )
 from modelhaul.domain.files import FileCounts, Part, SourceFile
-from modelhaul.domain.models import Model, ModelStatus, Source, SourceTotals, StorageTotals
+from modelhaul.domain.models import Model, ModelPage, ModelStatus, Source, SourceTotals, StorageTotals
 from modelhaul.domain.objects import Blob
 from modelhaul.domain.read_keys import create_key
 from modelhaul.domain.segments import Claim, FileUpload, KeptUpload, UploadKey
@@ -970,17 +970,21 @@ def test_a_list_reads_a_bounded_number_of_tasks(database: Database, dynamodb: Mo
     assert second.cursor is None
 
 
-def test_a_list_looks_at_a_bounded_number_of_models(
-    database: Database, dynamodb: MotoDynamoDB, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("modelhaul.adapters.dynamodb.models._FILTERED_PAGE_SIZE", 2)
-    names = ["org/first", *(f"org/m{number}" for number in range(24))]
+def publish_models(database: Database, names: Sequence[str]) -> None:
+    """Make READY models, oldest first."""
     for number, name in enumerate(names):
         resolved = replace(builders.make_model().resolved, name=name)
         moment = builders.at(builders.START + number)
         model = replace(builders.make_model(), model_id=resolved.model_id, resolved=resolved, created_at=moment)
         task = builders.claim(database, model)
         database.imports.finish_import(task.id, totals={model.model_id: (1, 1)}, check_at=builders.START)
+
+
+def test_a_list_looks_at_a_bounded_number_of_models(
+    database: Database, dynamodb: MotoDynamoDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelhaul.adapters.dynamodb.models._FILTERED_PAGE_SIZE", 2)
+    publish_models(database, ["org/first", *(f"org/m{number}" for number in range(24))])
     dynamodb.reset()
     first = database.models.list_models(name="FIRST", limit=20)
     assert first.models == ()
@@ -992,6 +996,24 @@ def test_a_list_looks_at_a_bounded_number_of_models(
     dynamodb.reset()
     assert len(database.models.list_models(limit=20).models) == 20
     assert [call.operation for call in dynamodb.calls] == ["Query"], "without a filter nothing is read in vain"
+
+
+def test_a_list_by_patterns_ends_after_a_bounded_number_of_other_models(
+    database: Database, dynamodb: MotoDynamoDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cursor at one of them would show that it exists."""
+    monkeypatch.setattr("modelhaul.adapters.dynamodb.models._FILTERED_PAGE_SIZE", 2)
+    publish_models(
+        database, ["org/1", *(f"x/m{n}" for n in range(24)), "org/2", *(f"x/n{n}" for n in range(10)), "org/3"]
+    )
+    dynamodb.reset()
+    first = database.models.list_models(hub_ids=["org/*"], limit=20)
+    assert [model.resolved.name for model in first.models] == ["org/3", "org/2"]
+    assert dynamodb.count("Query") == 10
+    assert first.cursor == database.models.list_models(limit=12).cursor, "the cursor is that of org/2"
+    dynamodb.reset()
+    assert database.models.list_models(hub_ids=["org/*"], limit=20, cursor=first.cursor) == ModelPage((), None)
+    assert dynamodb.count("Query") == 10
 
 
 def test_storage_is_counted_for_a_bounded_number_of_models(

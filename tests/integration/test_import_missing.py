@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from modelhaul.domain.errors import AccessRequiredError, ModelNotFoundError, SourceUnavailableError, TransientError
+from modelhaul.domain.read_keys import ALL_NAMES
 from modelhaul.imports.missing import MissingModelImporter
 from modelhaul.ports.missing_models import MissingModel, Readable, UpstreamFile, UpstreamRequest, UpstreamVersion
 from modelhaul_sources.hosts import HostPolicy
@@ -71,7 +72,7 @@ def request_import(
     importer = MissingModelImporter(
         deployment.submitter, deployment.database.models, open_source(hub, None), deployment.clock
     )
-    return importer.request_import(name, "main", upstream=upstream), deployment
+    return importer.request_import(name, "main", names=ALL_NAMES, upstream=upstream), deployment
 
 
 @pytest.mark.parametrize("name", [PUBLIC, "model"])

@@ -13,6 +13,7 @@ from botocore.stub import Stubber
 
 from modelhaul.adapters.lambda_invoke import LambdaMissingModels, create_lambda_client
 from modelhaul.domain.errors import StorageUnavailableError
+from modelhaul.domain.read_keys import ALL_NAMES
 from tests.contract.backends import REGION, open_aws
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def client() -> "Iterator[LambdaClient]":
 def request_import(client: "LambdaClient") -> str:
     """Return the message of the error."""
     with pytest.raises(StorageUnavailableError) as caught:
-        LambdaMissingModels(client, "import-missing").request_import("org/tiny", "main")
+        LambdaMissingModels(client, "import-missing").request_import("org/tiny", "main", names=ALL_NAMES)
     assert SECRET not in caught.value.detail
     return caught.value.detail
 

@@ -67,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
             path,
             self.server.url,
             "",
-            KeyContext("k", "ci", ("read", "import")),
+            KeyContext("k", "ci", ("read", "import"), ("*",)),
             {name: tuple(values) for name, values in parse_qs(query).items()},
             {name.lower(): value for name, value in self.headers.items()},
             self.rfile.read(int(self.headers.get("Content-Length", 0))),

@@ -1,8 +1,10 @@
 """The authorizer of the Hub read API: API Gateway's events in, policies out."""
 
+import hashlib
 import io
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -11,7 +13,8 @@ import pytest
 
 from modelhaul import wiring
 from modelhaul.domain.errors import StorageUnavailableError
-from modelhaul.domain.read_keys import Scope, create_key
+from modelhaul.domain.name_patterns import MAX_PATTERN
+from modelhaul.domain.read_keys import ALL_NAMES, MAX_KEY_NAME, MAX_NAMES, Scope, create_key
 from modelhaul.entrypoints.hub_api import read_hub_request
 from modelhaul.entrypoints.logs import create_logger
 from tests.fakes.deployment import RecordingMetrics
@@ -76,10 +79,11 @@ def add_key(
     name: str = "ci",
     lifetime: timedelta | None = None,
     age: timedelta = timedelta(),
+    names: Sequence[str] = ALL_NAMES,
 ) -> str:
     """Return a new key. `lifetime` counts from its creation, `age` ago."""
     created = datetime.now(UTC) - age
-    key, record = create_key(name, scopes, None if lifetime is None else created + lifetime, created)
+    key, record = create_key(name, scopes, None if lifetime is None else created + lifetime, created, names=names)
     keys.add_key(record)
     return key
 
@@ -101,7 +105,7 @@ def test_a_valid_key_is_allowed_on_all_routes(keys: ReadKeys, metrics: Recording
     check_effect(answer, "Allow")
     (record,) = keys.list_keys()
     assert answer["principalId"] == record.key_id
-    assert answer["context"] == {"key_id": record.key_id, "name": "ci", "scopes": "read"}
+    assert answer["context"] == {"key_id": record.key_id, "name": "ci", "scopes": "read", "names": "*"}
     assert not metrics.values
 
 
@@ -122,6 +126,36 @@ def test_the_name_is_passed_on_as_ascii(keys: ReadKeys) -> None:
 
 def test_scopes_are_passed_on(keys: ReadKeys) -> None:
     assert authorize(f"Bearer {add_key(keys, Scope.IMPORT)}")["context"]["scopes"] == "read import"
+
+
+def test_names_are_passed_on(keys: ReadKeys) -> None:
+    names = ("google-bert/*", "archive.local/team__*", "gpt2")
+    context = authorize(f"Bearer {add_key(keys, names=names)}")["context"]
+    event = build_event("aws", "GET", "api/models/gpt2")
+    event["requestContext"]["authorizer"] = context
+    key = read_hub_request(event, is_local=False).key
+    assert key.names == names
+    assert key.permits("Google-BERT/bert-base-uncased")
+    assert not key.permits("openai-community/gpt2")
+
+
+def test_the_largest_result_has_less_than_8_kb(keys: ReadKeys) -> None:
+    """AWS limits the results of authorizers of WebSocket APIs to 8 KB, and documents no limit for REST APIs."""
+    names = ["a" * MAX_PATTERN] * MAX_NAMES
+    answer = authorize(f"Bearer {add_key(keys, Scope.IMPORT, name='\U0001f600' * MAX_KEY_NAME, names=names)}")
+    assert all(isinstance(value, str) and value.isascii() for value in answer["context"].values())
+    assert len(json.dumps(answer)) < 8000
+
+
+@pytest.mark.parametrize("names", [ALL_NAMES, ("*", "org/model"), ("other/*",), ("org/model", "b"), ()])
+def test_a_key_whose_names_were_changed_is_denied(keys: ReadKeys, names: tuple[str, ...]) -> None:
+    """Also by a version that does not know names: it compares the digest with that of the key alone."""
+    key = add_key(keys, names=["org/model"])
+    check_effect(authorize(f"Bearer {key}"), "Allow")
+    (record,) = keys.list_keys()
+    assert record.digest != hashlib.sha256(key.encode()).hexdigest()
+    keys.add_key(replace(record, names=names))
+    check_effect(authorize(f"Bearer {key}"), "Deny")
 
 
 @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER ", "Bearer  "])

@@ -662,6 +662,26 @@ def test_a_request_without_an_authorized_key_is_not_served(hub: Hub, model: Mode
     assert load_handler("read_hub")(event, Context())["statusCode"] == 500
 
 
+@pytest.mark.parametrize(
+    "names", [None, "", " ", "*  *", "org/Tiny\n", "org/?", "org/Tiny,*", " ".join(["*"] * 21), "a" * 201, ["*"]]
+)
+@pytest.mark.parametrize("target", [f"{NAME}/resolve/main/config.json", f"api/models/{NAME}", "api/models"])
+def test_a_key_with_invalid_names_reads_nothing(
+    hub: Hub, model: Model, monkeypatch: pytest.MonkeyPatch, names: object, target: str
+) -> None:
+    monkeypatch.setenv("LOCAL_MODE", str(hub.client.gateway == "ministack").lower())
+    event = build_event(hub.client.gateway, "GET", target)
+    context = event["requestContext"]["authorizer"]
+    context["names"] = names
+    if names is None:  # as an earlier version of the authorizer returns it
+        del context["names"]
+    returned = load_handler("read_hub")(event, Context())
+    assert returned["statusCode"] == 503
+    assert returned["headers"]["Retry-After"] == "60"
+    assert NAME not in json.dumps(returned)
+    assert hub.metrics.values == {"HubErrors": 1}
+
+
 def test_the_caller(hub: Hub) -> None:
     body = hub.client.get("api/whoami-v2").body
     assert (body["name"], body["type"], body["orgs"]) == (KEY["name"], "user", [])

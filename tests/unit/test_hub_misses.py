@@ -20,6 +20,7 @@ from modelhaul.domain.errors import (
 )
 from modelhaul.domain.hub_models import MissPolicy
 from modelhaul.domain.models import Source
+from modelhaul.domain.read_keys import ALL_NAMES
 from modelhaul.domain.selection import Selection
 from modelhaul.domain.tasks import Progress, Task, TaskError, TaskStatus
 from modelhaul.hub.misses import MissHandler
@@ -46,6 +47,7 @@ class Setup:
     policy: MissPolicy = MissPolicy.IMPORT
     source: InMemoryModelSource = field(default_factory=lambda: InMemoryModelSource({NAME: {"main": dict(FILES)}}))
     scopes: tuple[str, ...] = ("read", "import")
+    names: tuple[str, ...] = ALL_NAMES
 
     def __post_init__(self) -> None:
         self.deployment = Deployment(self.source)
@@ -69,7 +71,7 @@ class Setup:
         headers: dict[str, str] | None = None,
         body: bytes = b"",
     ) -> HubResponse:
-        key = KeyContext("k", "cluster", self.scopes)
+        key = KeyContext("k", "cluster", self.scopes, self.names)
         return self.reader.respond(
             HubRequest(method, path, "https://api.example", "/hf", key, query or {}, headers or {}, body)
         )
@@ -210,7 +212,7 @@ def test_the_client_waits_as_long_as_the_transfer_needs_within_limits() -> None:
 def test_fifty_clients_start_one_import() -> None:
     setup = Setup()
     readers = [setup.open_reader() for _ in range(50)]
-    key = KeyContext("k", "cluster", setup.scopes)
+    key = KeyContext("k", "cluster", setup.scopes, setup.names)
     request = HubRequest("GET", INFO, "https://api.example", "/hf", key)
     with ThreadPoolExecutor(16) as pool:
         responses = list(pool.map(lambda reader: reader.respond(request), readers))

@@ -70,6 +70,7 @@ def test_a_key_is_created_and_shown_once(keys: InMemoryReadKeyRepository, log: i
         "key_id": record.key_id,
         "name": "ci",
         "scopes": ["read"],
+        "names": ["*"],
         "created_at": record.created_at.strftime(TIME),
         "expires_at": None,
     }
@@ -104,6 +105,17 @@ def test_every_key_is_another(keys: InMemoryReadKeyRepository) -> None:
 )
 def test_scopes_always_include_read(keys: InMemoryReadKeyRepository, scopes: list[str], granted: list[str]) -> None:
     assert create({"name": "ci", "scopes": scopes}).body["scopes"] == granted
+
+
+def test_a_key_can_be_limited_to_names(keys: InMemoryReadKeyRepository) -> None:
+    names = ["google-bert/*", "gpt2", *("a" * 200 for _ in range(18))]
+    body = create({"name": "ci", "names": names}).body
+    assert body["names"] == names
+    (record,) = keys.list_keys()
+    assert record.names == tuple(names)
+    assert check_key(record, body["key"], datetime.now(UTC))
+    (listed,) = list_keys()["keys"]
+    assert listed["names"] == names
 
 
 def test_a_key_can_expire(keys: InMemoryReadKeyRepository) -> None:
@@ -182,6 +194,17 @@ def test_names_are_kept_as_sent(keys: InMemoryReadKeyRepository, name: str) -> N
         ({"name": "ci", "scopes": ["READ"]}, "scopes.0"),
         ({"name": "ci", "scopes": ["read", 1]}, "scopes.1"),
         ({"name": "ci", "scopes": ["read", "import", "read"]}, "scopes"),
+        ({"name": "ci", "names": None}, "names"),
+        ({"name": "ci", "names": "*"}, "names"),
+        ({"name": "ci", "names": []}, "names"),
+        ({"name": "ci", "names": ["*"] * 21}, "names"),
+        ({"name": "ci", "names": ["org/*", ""]}, "names.1"),
+        ({"name": "ci", "names": ["a" * 201]}, "names.0"),
+        ({"name": "ci", "names": ["a b"]}, "names.0"),
+        ({"name": "ci", "names": ["a,b"]}, "names.0"),
+        ({"name": "ci", "names": ["mod\u00e8le/*"]}, "names.0"),
+        ({"name": "ci", "names": ["org/?"]}, "names.0"),
+        ({"name": "ci", "names": [1]}, "names.0"),
         ({"name": "ci", "expiry": None}, "expiry"),
         ({"name": "ci", "key": "hf_" + "a" * 40}, "key"),
     ],

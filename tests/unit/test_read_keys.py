@@ -1,9 +1,10 @@
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from modelhaul.domain.read_keys import KEY_PATTERN, Scope, check_key, create_key, identify_key, is_key_name
+from modelhaul.domain.read_keys import ALL_NAMES, KEY_PATTERN, Scope, check_key, create_key, identify_key, is_key_name
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 
@@ -43,6 +44,22 @@ def test_the_record_has_the_digest_of_the_key_instead_of_the_key() -> None:
     assert key[3:] not in repr(record)
     assert (record.name, record.created_at, record.expires_at) == ("Jörg's laptop", NOW, NOW + timedelta(days=1))
     assert record.last_used_on is None
+
+
+def test_a_key_can_be_limited_to_names() -> None:
+    key, record = create_key("ci", [], None, NOW, names=["gpt2", "org/*"])
+    assert record.names == ("gpt2", "org/*")
+    assert record.key_id == identify_key(key)
+    assert check_key(record, key, NOW)
+    for names in (ALL_NAMES, (), ("gpt2",), ("org/*", "gpt2"), ("gpt2\norg/*",)):
+        assert check_key(replace(record, names=names), key, NOW) == (names == ("gpt2\norg/*",))
+    assert create_key("ci", [], None, NOW)[1].names == ALL_NAMES
+
+
+@pytest.mark.parametrize("names", [[], ["*"] * 21, [""], ["a" * 201], ["a b"], ["gpt2", "a\n"]])
+def test_invalid_names_are_refused(names: list[str]) -> None:
+    with pytest.raises(ValueError, match="invalid name patterns"):
+        create_key("ci", [], None, NOW, names=names)
 
 
 @pytest.mark.parametrize(

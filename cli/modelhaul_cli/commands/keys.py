@@ -23,6 +23,7 @@ from modelhaul_cli.urls import check_url
 
 _KEY = re.compile(r"hf_[A-Za-z0-9]{37,253}")
 _KEY_ID = re.compile(r"[0-9a-f]{16}")
+_ALL = "*"  # the pattern of all names
 _DAYS = re.compile(r"([0-9]{1,4})d")
 
 app = typer.Typer(
@@ -65,6 +66,15 @@ def create_key(
             "that is not imported start its import, if the stack allows that.",
         ),
     ] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--names",
+            metavar="PATTERN",
+            help="Pattern of the names of models that the key can read and import, such as 'google-bert/*'. "
+            "Repeatable. For requests with the key, other models do not exist. Default: all models.",
+        ),
+    ] = None,
     expires: Annotated[
         str | None,
         typer.Option(
@@ -80,6 +90,8 @@ def create_key(
     """Create a read key and print it. It is not shown again."""
     with open_hub_session(api_url, api_key_file, as_json=as_json) as session:
         body: Json = {"name": name, "scopes": [scope.value for scope in scopes or [ScopeChoice.READ]]}
+        if names:
+            body["names"] = names
         if expires is not None:
             body["expires_at"] = read_expiry(expires, datetime.now(UTC))
         created = session.api.create_key(body)
@@ -87,9 +99,16 @@ def create_key(
         session.screen.print_result(created["key"])
         session.screen.print_status(
             f"Created the key {created['name']} with the ID {created['key_id']}.\n"
-            f"Scopes: {' '.join(created['scopes'])}. Expires: {created['expires_at'] or 'never'}. "
+            f"Models: {describe_names(created)}. Scopes: {' '.join(created['scopes'])}. "
+            f"Expires: {created['expires_at'] or 'never'}. "
             "The key is not shown again."
         )
+
+
+def describe_names(key: Json) -> str:
+    """Return the patterns of the names of models that the key can read. Stacks of earlier versions return none."""
+    names = key.get("names") or [_ALL]
+    return "all" if _ALL in names else " ".join(names)
 
 
 def read_expiry(text: str, now: datetime) -> str:
@@ -120,11 +139,12 @@ def list_keys(api_url: ApiUrl = None, api_key_file: ApiKeyFile = None, as_json: 
                 "expired" if key["expired"] else key["expires_at"] or "never",
                 key["last_used_on"] or "never",
                 " ".join(key["scopes"]),
+                describe_names(key),
                 key["name"],
             ]
             for key in listed["keys"]
         ]
-        session.screen.print_table(["KEY ID", "CREATED", "EXPIRES", "LAST USED", "SCOPES", "NAME"], rows)
+        session.screen.print_table(["KEY ID", "CREATED", "EXPIRES", "LAST USED", "SCOPES", "MODELS", "NAME"], rows)
 
 
 @app.command("rm", cls=Command)

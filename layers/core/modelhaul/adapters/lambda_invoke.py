@@ -49,6 +49,7 @@ class LambdaMissingModels:
         name: str,
         revision: str,
         *,
+        names: tuple[str, ...],
         model_id: str | None = None,
         upstream: UpstreamRequest | None = None,
         submitted_by: str | None = None,
@@ -56,6 +57,7 @@ class LambdaMissingModels:
         event = {
             "name": name,
             "revision": revision,
+            "names": names,
             "model_id": model_id,
             "upstream": asdict(upstream) if upstream else None,
             "submitted_by": submitted_by,

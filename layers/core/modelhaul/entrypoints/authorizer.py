@@ -37,7 +37,12 @@ def authorize_request(event: dict[str, Any], context: LambdaContext) -> dict[str
         "principalId": record.key_id,
         "policyDocument": _create_policy("Allow", stage),
         # Percent-encoded, because API Gateway does not document how it passes other characters than ASCII.
-        "context": {"key_id": record.key_id, "name": quote(record.name), "scopes": " ".join(record.scopes)},
+        "context": {
+            "key_id": record.key_id,
+            "name": quote(record.name),
+            "scopes": " ".join(record.scopes),
+            "names": " ".join(record.names),
+        },
     }
 
 

@@ -11,6 +11,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from modelhaul import wiring
 from modelhaul.domain.errors import ObjectGoneError, TransientError
+from modelhaul.domain.read_keys import are_key_names
 from modelhaul.entrypoints.logs import create_logger
 from modelhaul.hub.errors import DefectError, ReadUnavailableError
 from modelhaul.hub.requests import HubRequest, KeyContext
@@ -18,6 +19,7 @@ from modelhaul.hub.responses import HubResponse, Outcome, respond_error
 from modelhaul.settings import LocalSettings
 
 _RETRY_AFTER = 2  # seconds
+_CONTEXT_RETRY_AFTER = 60  # the TTL of the authorizer's results
 
 
 def handle_hub_request(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
@@ -35,6 +37,8 @@ def handle_hub_request(event: dict[str, Any], context: LambdaContext) -> dict[st
         # An object is gone if the model is being deleted or imported again.
         outcome = Outcome.NOT_FOUND if isinstance(error, ObjectGoneError) else Outcome.ERROR
         response = respond_error(ReadUnavailableError(error.detail, retry_after=_RETRY_AFTER), outcome=outcome)
+    except ReadUnavailableError as error:
+        response = respond_error(error, outcome=Outcome.ERROR)
     except Exception:
         logger.exception("unexpected error")
         defect = DefectError(f"Internal error. Request ID: {context.aws_request_id}.")
@@ -45,24 +49,37 @@ def handle_hub_request(event: dict[str, Any], context: LambdaContext) -> dict[st
 
 
 def read_hub_request(event: dict[str, Any], *, is_local: bool) -> HubRequest:
-    """Return the request of an event. The authorizer has added the read key's ID, name and scopes to the event.
+    """Return the request of an event, to which the authorizer has added the context of the read key.
 
-    `is_local`: the event is MiniStack's.
+    `is_local`: the event is MiniStack's. Raises ReadUnavailableError for an invalid context.
     """
     path = _read_path(event, is_local=is_local)
     origin, prefix = _read_address(event, is_local=is_local)
-    authorizer = event["requestContext"]["authorizer"]
     body = event.get("body") or ""
     return HubRequest(
         method=event["httpMethod"],
         path=path,
         origin=origin,
         prefix=prefix,
-        key=KeyContext(authorizer["key_id"], unquote(authorizer["name"]), tuple(authorizer["scopes"].split())),
+        key=_read_key(event["requestContext"]["authorizer"]),
         query={name: tuple(values) for name, values in (event.get("multiValueQueryStringParameters") or {}).items()},
         headers={name.lower(): value for name, value in (event.get("headers") or {}).items()},
         body=base64.b64decode(body) if event.get("isBase64Encoded") else body.encode(),
     )
+
+
+def _read_key(authorizer: dict[str, Any]) -> KeyContext:
+    """Return the read key as the authorizer describes it. Raises ReadUnavailableError for an invalid context.
+
+    Results of an earlier version of the authorizer have no `names`. API Gateway caches them for a minute.
+    """
+    names = tuple(str(authorizer.get("names", "")).split(" "))
+    if not are_key_names(names):
+        create_logger().error("invalid names of a read key", key_id=authorizer["key_id"], names=authorizer.get("names"))
+        raise ReadUnavailableError(
+            "The names that the read key can read are unknown. Retry in a minute.", retry_after=_CONTEXT_RETRY_AFTER
+        )
+    return KeyContext(authorizer["key_id"], unquote(authorizer["name"]), tuple(authorizer["scopes"].split()), names)
 
 
 def _read_path(event: dict[str, Any], *, is_local: bool) -> str:

@@ -15,4 +15,5 @@ def import_missing_model(event: dict[str, Any], context: LambdaContext) -> dict[
     create_logger().set_correlation_id(context.aws_request_id)
     upstream = event.get("upstream")
     request = UpstreamRequest(**{**upstream, "paths": tuple(upstream["paths"])}) if upstream else None
-    return asdict(wiring.create_missing_importer().request_import(**{**event, "upstream": request}))
+    arguments = {**event, "names": tuple(event["names"]), "upstream": request}
+    return asdict(wiring.create_missing_importer().request_import(**arguments))

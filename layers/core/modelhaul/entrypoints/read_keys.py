@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from modelhaul.catalog.presentation import format_time
-from modelhaul.domain.read_keys import MAX_KEY_NAME, ReadKey, Scope, is_key_name
+from modelhaul.domain.name_patterns import MAX_PATTERN, is_name_pattern
+from modelhaul.domain.read_keys import ALL_NAMES, MAX_KEY_NAME, MAX_NAMES, ReadKey, Scope, is_key_name
 
 _MAX_LIFETIME = timedelta(days=3653)  # 10 years
 
@@ -15,6 +16,12 @@ def _check_name(name: str) -> str:
     if not is_key_name(name):
         raise ValueError(f"must have 1 to {MAX_KEY_NAME} printable characters, and not only spaces")
     return name
+
+
+def _check_pattern(pattern: str) -> str:
+    if not is_name_pattern(pattern):
+        raise ValueError(f"must have 1 to {MAX_PATTERN} letters, digits, '.', '_', '-', '/' and '*'")
+    return pattern
 
 
 def _parse_time(value: object) -> datetime | None:
@@ -54,6 +61,15 @@ class KeyRequest(BaseModel):
         description="`read` is always included. `import` lets a request for a model that is not imported start its "
         "import, if `HubOnMiss` is `IMPORT` or `REDIRECT`.",
     )
+    names: list[Annotated[str, Field(max_length=MAX_PATTERN), AfterValidator(_check_pattern)]] = Field(
+        default=list(ALL_NAMES),
+        min_length=1,
+        max_length=MAX_NAMES,
+        description="Patterns of the `hub_id` of the models that the key can read and import. `*` stands for any "
+        "characters, also slashes; upper and lower case are the same. For requests with the key, other models do not "
+        "exist. Default: all models.",
+        examples=[["google-bert/*", "archive.local/team__*"]],
+    )
     expires_at: Annotated[
         Annotated[AwareDatetime, AfterValidator(_check_expiry)] | None, BeforeValidator(_parse_time)
     ] = Field(
@@ -82,6 +98,7 @@ def _present_record(record: ReadKey) -> dict[str, Any]:
         "key_id": record.key_id,
         "name": record.name,
         "scopes": list(record.scopes),
+        "names": list(record.names),
         "created_at": format_time(record.created_at),
         "expires_at": record.expires_at and format_time(record.expires_at),
     }

@@ -1,7 +1,7 @@
 """Lists of models."""
 
 from modelhaul.domain.models import Model, Source
-from modelhaul.ports.models import ModelRepository
+from modelhaul.hub.permitted_models import PermittedModels
 
 _ARCHIVES = "archive.local"  # the owner of all models from archives
 _GITHUB = "github."  # starts the owners of models from GitHub
@@ -9,7 +9,7 @@ _MAX_READS = 5  # reads of the repository for each page, each of a few DynamoDB 
 
 
 def list_models(
-    models: ModelRepository, *, search: str | None, author: str | None, limit: int, cursor: str | None
+    models: PermittedModels, *, search: str | None, author: str | None, limit: int, cursor: str | None
 ) -> tuple[list[Model], str | None]:
     """Return a page of READY models, newest first, and the cursor of the next page.
 

@@ -1,5 +1,6 @@
 """Errors that clients receive for models that are not READY."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from modelhaul.catalog.presentation import estimate_transfer, format_time
@@ -25,6 +26,7 @@ from modelhaul.ports.missing_models import FailedImport, MissingModelError
 # Seconds between retries. huggingface_hub waits as long as Retry-After says, and retries a file about five times.
 _MIN_RETRY_AFTER = 10
 _MAX_RETRY_AFTER = 30
+_MAX_SHOWN = 5  # name patterns in a message
 _SOON = 2  # until the index has a model that has just become READY
 
 
@@ -33,6 +35,15 @@ def describe_remedy(name: str, revision: str) -> str:
     return (
         f"Import it with the command `modelhaul hf {name}@{revision}`, or with POST /v1/upload/huggingface of the "
         "import API."
+    )
+
+
+def describe_other_names(name: str, names: Sequence[str]) -> str:
+    """Return the message for a name that the key does not permit, whether or not a model has it."""
+    more = "" if len(names) <= _MAX_SHOWN else f" and {len(names) - _MAX_SHOWN} other patterns"
+    return (
+        f"The read key cannot read {name}. It can read only models whose names match {', '.join(names[:_MAX_SHOWN])}"
+        f"{more}. `modelhaul keys create NAME --names {name}` creates a key for this model."
     )
 
 

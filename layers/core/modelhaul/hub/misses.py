@@ -26,6 +26,7 @@ from modelhaul.hub.errors import (
 from modelhaul.hub.failures import compute_hold_end, describe_failed_import
 from modelhaul.hub.miss_messages import (
     describe_failure,
+    describe_other_names,
     describe_outage,
     describe_progress,
     describe_refusal,
@@ -106,6 +107,9 @@ class MissHandler:
     ) -> tuple[HubResponse | HubError, str | None]:
         """Return the response, and the ID of the task that imports the model. Raises HubError."""
         name = missed.repo_id
+        if not request.key.permits(name):
+            missed.message = describe_other_names(name, request.key.names)
+            return missed, None
         if (reason := self._find_obstacle(request, missed, revision)) is not None:
             missed.message = f"{missed.message} {reason}"
             return missed, None
@@ -165,7 +169,7 @@ class MissHandler:
         Raises HubError if no import can start.
         """
         model_id, task_id = (model.model_id, model.task_id) if model else (None, None)
-        key = (name.lower(), revision, task_id, upstream)
+        key = (name.lower(), revision, task_id, upstream, request.key.names)
         result = self._results.find(key)
         if result is None:
             try:
@@ -174,6 +178,7 @@ class MissHandler:
                     revision,
                     model_id=model_id,
                     upstream=upstream,
+                    names=request.key.names,
                     submitted_by=name_read_key(request.key.key_id),
                 )
             except StorageUnavailableError as error:

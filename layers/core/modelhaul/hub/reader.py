@@ -22,7 +22,8 @@ from modelhaul.hub.errors import (
 )
 from modelhaul.hub.listing import list_models
 from modelhaul.hub.misses import MissHandler
-from modelhaul.hub.repositories import HubRepositories, Repository
+from modelhaul.hub.permitted_models import PermittedModels
+from modelhaul.hub.repositories import HubRepositories
 from modelhaul.hub.requests import HubRequest
 from modelhaul.hub.responses import HubResponse, respond_error, respond_json
 from modelhaul.hub.routes import Route, RouteKind, find_route
@@ -66,13 +67,11 @@ class HubReader:
     store: ObjectStore
     misses: MissHandler
     clock: Clock
-    _repositories: HubRepositories = field(init=False)
     _snapshots: SnapshotReader = field(init=False)
     _reads: dict[str, date] = field(init=False, default_factory=dict)
     _record_reads_from: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
-        self._repositories = HubRepositories(self.hub_models)
         self._snapshots = SnapshotReader(self.store)
 
     def respond(self, request: HubRequest) -> HubResponse:
@@ -93,12 +92,15 @@ class HubReader:
     def _respond(self, request: HubRequest, route: Route) -> HubResponse:
         if route.kind is RouteKind.WHOAMI:
             return respond_json(documents.describe_caller(request.key))
+        models = PermittedModels(request.key, self.hub_models, self.models)
         if route.kind is RouteKind.LIST:
-            return self._list_models(request)
-        repository = self._repositories.find_repository(route)
+            return self._list_models(request, models)
+        repositories = HubRepositories(models)
+        repository = repositories.find_repository(route)
         if route.kind is RouteKind.REFS:
             return respond_json(documents.describe_references(repository.list_references()))
-        snapshot, path = self._load(repository, route)
+        commit, versions, path = repositories.select(repository, route)
+        snapshot = self._snapshots.load(versions, commit)
         respond = {
             RouteKind.INFO: self._describe_info,
             RouteKind.TREE: self._list_tree,
@@ -108,11 +110,7 @@ class HubReader:
         }[route.kind]
         return respond(request, snapshot, path)
 
-    def _load(self, repository: Repository, route: Route) -> tuple[Snapshot, str]:
-        commit, models, path = self._repositories.select(repository, route)
-        return self._snapshots.load(models, commit), path
-
-    def _list_models(self, request: HubRequest) -> HubResponse:
+    def _list_models(self, request: HubRequest, models: PermittedModels) -> HubResponse:
         search, author, cursor = (request.read_query(name) for name in ("search", "author", "cursor"))
         limit = request.read_query("limit") or str(_DEFAULT_LIMIT)
         if not _LIMIT.fullmatch(limit) or int(limit) == 0:
@@ -121,7 +119,7 @@ class HubReader:
             raise InvalidRequestError("A query parameter is too long.")
         try:
             found, following = list_models(
-                self.models, search=search, author=author, limit=min(int(limit), _MAX_LIMIT), cursor=cursor
+                models, search=search, author=author, limit=min(int(limit), _MAX_LIMIT), cursor=cursor
             )
         except InvalidReferenceError as error:
             raise InvalidRequestError(error.detail) from None

@@ -7,8 +7,8 @@ from modelhaul.domain.hub_models import HubEntry
 from modelhaul.domain.hub_names import SHORT_COMMIT, derive_commit
 from modelhaul.domain.models import Model, ModelStatus, Source
 from modelhaul.hub.errors import RepositoryMissingError, RepositoryMovedError, RevisionMissingError
+from modelhaul.hub.permitted_models import PermittedModels
 from modelhaul.hub.routes import HEAD, Route
-from modelhaul.ports.hub_models import HubModelRepository
 
 MAIN = "main"
 _MAX_SHOWN = 10  # revisions in a message
@@ -69,8 +69,8 @@ class Repository:
 class HubRepositories:
     """Finds the models of a route."""
 
-    def __init__(self, hub_models: HubModelRepository) -> None:
-        self._hub_models = hub_models
+    def __init__(self, models: PermittedModels) -> None:
+        self._models = models
 
     def find_repository(self, route: Route) -> Repository:
         """Return the versions of the route's model.
@@ -79,11 +79,11 @@ class HubRepositories:
         route's, if only in case, and StorageUnavailableError.
         """
         repo_id = route.repo_id
-        entry = self._hub_models.find_entry(repo_id)
+        entry = self._models.find_entry(repo_id)
         ready = _list_ready(entry)
         if not ready and entry.canonical_id is not None:
             repo_id = entry.canonical_id
-            entry = self._hub_models.find_entry(repo_id)
+            entry = self._models.find_entry(repo_id)
             # Only a name with READY models is redirected to: two old names could stand for each other.
             ready = _list_ready(entry)
         if not ready:

@@ -5,16 +5,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
+from modelhaul.domain.name_patterns import matches_any
+
 _ONE_BYTE = re.compile(r"bytes=(\d{1,15})-(\d{1,15})")
 
 
 @dataclass(frozen=True, slots=True)
 class KeyContext:
-    """The read key of a request, as the authorizer describes it. `scopes`: `read`, `import`."""
+    """The read key of a request, as the authorizer describes it.
+
+    `scopes`: `read`, `import`. `names`: patterns of the `hub_id` of the models that exist for the key.
+    """
 
     key_id: str
     name: str
     scopes: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def permits(self, hub_id: str) -> bool:
+        """Return whether the key can read and import models with this name."""
+        return matches_any(self.names, hub_id)
 
 
 @dataclass(frozen=True, slots=True)

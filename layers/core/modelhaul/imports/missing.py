@@ -4,9 +4,16 @@ import logging
 from dataclasses import dataclass
 from typing import Protocol
 
-from modelhaul.domain.errors import ImportInProgressError, ModelExistsError, ModelhaulError
+from modelhaul.domain.errors import (
+    ImportInProgressError,
+    ModelExistsError,
+    ModelhaulError,
+    ModelNotFoundError,
+)
 from modelhaul.domain.keys import is_path
-from modelhaul.domain.models import Model, ModelStatus, Source
+from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source
+from modelhaul.domain.name_patterns import matches_any
+from modelhaul.domain.read_keys import ALL_NAMES
 from modelhaul.hub.failures import describe_failed_import
 from modelhaul.imports.submit import ImportSubmitter
 from modelhaul.ports.clock import Clock
@@ -48,18 +55,21 @@ class MissingModelImporter:
         name: str,
         revision: str,
         *,
+        names: tuple[str, ...],
         model_id: str | None = None,
         upstream: UpstreamRequest | None = None,
         submitted_by: str | None = None,
     ) -> MissingModel:
         try:
             if model_id is None:
-                model_id, task_id, failed = self._submit(name, revision, submitted_by)
+                model_id, task_id, failed = self._submit(name, revision, names, submitted_by)
                 if failed is not None:
                     return failed
             else:
                 task_id = None
             model = self._find_model(model_id) if upstream else None
+            if model and not matches_any(names, model.resolved.hub_id):
+                raise _create_missing_error(name)
         except ModelhaulError as error:
             return MissingModel(error=MissingModelError(error.type, error.detail, error.retryable, error.remedy))
         if upstream is None or model is None or model.status is not ModelStatus.IMPORTING:
@@ -67,13 +77,13 @@ class MissingModelImporter:
         return MissingModel(model.task_id, upstream=self._read_upstream(model, upstream))
 
     def _submit(
-        self, name: str, revision: str, submitted_by: str | None
+        self, name: str, revision: str, names: tuple[str, ...], submitted_by: str | None
     ) -> tuple[str, str | None, MissingModel | None]:
         """Import the model. Return its ID, the ID of the task, and the result if the last import failed.
 
         The ID of the task is None if this version is READY.
         """
-        resolved = self.submitter.resolve(Source.HUGGINGFACE, name, revision)
+        resolved = self._resolve(name, revision, names)
         known = self._find_model(resolved.model_id)
         if known and known.status in (ModelStatus.FAILED, ModelStatus.WITHDRAWING) and known.error:
             failure = describe_failed_import(known.error, known.updated_at)
@@ -89,6 +99,18 @@ class MissingModelImporter:
         except ModelExistsError:
             return resolved.model_id, None, None
         return resolved.model_id, task_id, None
+
+    def _resolve(self, name: str, revision: str, names: tuple[str, ...]) -> ResolvedModel:
+        """Resolve the name. Raises the same error for a missing model and for one with a name that is not permitted."""
+        try:
+            resolved = self.submitter.resolve(Source.HUGGINGFACE, name, revision)
+        except ModelNotFoundError:
+            if names == ALL_NAMES:
+                raise
+            raise _create_missing_error(name) from None
+        if not matches_any(names, resolved.hub_id):
+            raise _create_missing_error(name)
+        return resolved
 
     def _find_model(self, model_id: str) -> Model | None:
         return next(iter(self.models.find_models([model_id])), None)
@@ -111,3 +133,10 @@ class MissingModelImporter:
             context = {"model": name, "commit": commit, "type": error.type, "detail": error.detail}
             logger.info("public lookup at the Hub failed", extra=context)
             return None
+
+
+def _create_missing_error(name: str) -> ModelNotFoundError:
+    return ModelNotFoundError(
+        f"The Hub has no model {name} that the read key can read.",
+        remedy="Check the name. If the model has a new name, request it by the new name.",
+    )

@@ -102,14 +102,17 @@ class MissingModels(Protocol):
         name: str,
         revision: str,
         *,
+        names: tuple[str, ...],
         model_id: str | None = None,
         upstream: UpstreamRequest | None = None,
         submitted_by: str | None = None,
     ) -> MissingModel:
         """Import the model from the Hub, unless this version is imported, is being imported, or failed just before.
 
-        `model_id`: the model that is being imported, if that is known. Then no import starts. `upstream`: what to read
-        at the Hub in the meantime. `submitted_by` names the client, see `modelhaul.domain.callers`.
+        `names`: patterns of the `hub_id` of the models that exist for the client. A name that stands for another model
+        is treated as one that the Hub does not know. `model_id`: the model that is being imported, if that is known.
+        Then no import starts. `upstream`: what to read at the Hub in the meantime. `submitted_by` names the client, see
+        `modelhaul.domain.callers`.
 
         Raises StorageUnavailableError. All other errors are part of the result.
         """

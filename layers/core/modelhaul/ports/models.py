@@ -26,12 +26,22 @@ class ModelRepository(Protocol):
         """
 
     def list_models(
-        self, *, source: Source | None = None, name: str | None = None, limit: int, cursor: str | None = None
+        self,
+        *,
+        source: Source | None = None,
+        name: str | None = None,
+        hub_ids: Sequence[str] | None = None,
+        limit: int,
+        cursor: str | None = None,
     ) -> ModelPage:
         """Return a page of at most `limit` READY models, newest first. Eventually consistent.
 
         `name` selects models whose name contains it, case-insensitively. A page with a cursor may have fewer than
         `limit` models, or be empty. Raises InvalidReferenceError for an invalid cursor.
+
+        `hub_ids` are name patterns, and select models whose `hub_id` matches one of them. The cursor is then derived
+        only from these models, so that it reveals nothing of others. The last page is therefore reached after about
+        10,000 other models without a selected one.
         """
 
     def record_signature(self, model_id: str, signature: ModelSignature, *, task_id: str) -> bool:

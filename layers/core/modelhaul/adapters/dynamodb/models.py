@@ -28,6 +28,7 @@ from modelhaul.adapters.dynamodb.model_items import (
 )
 from modelhaul.adapters.dynamodb.pages import MAX_INDEX_PAGES, read_cursor, write_cursor
 from modelhaul.domain.models import Model, ModelPage, ModelStatus, Source, SourceTotals, StorageTotals
+from modelhaul.domain.name_patterns import matches_any
 from modelhaul.domain.signatures import ModelSignature
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.models import ModelRepository
@@ -78,7 +79,13 @@ class DynamoDBModelRepository(ModelRepository):
 
     @translate_errors()
     def list_models(
-        self, *, source: Source | None = None, name: str | None = None, limit: int, cursor: str | None = None
+        self,
+        *,
+        source: Source | None = None,
+        name: str | None = None,
+        hub_ids: Sequence[str] | None = None,
+        limit: int,
+        cursor: str | None = None,
     ) -> ModelPage:
         start = None if cursor is None else {"shelf": {"S": READY}, **read_cursor(cursor, "model_id")}
         condition: Condition | None = None if source is None else ModelItem.source == source
@@ -89,19 +96,26 @@ class DynamoDBModelRepository(ModelRepository):
             READY,
             filter_condition=condition,
             scan_index_forward=False,
-            page_size=limit if condition is None else _FILTERED_PAGE_SIZE,
+            page_size=limit if condition is None and hub_ids is None else _FILTERED_PAGE_SIZE,
             last_evaluated_key=start,
         ).page_iter
+        # With `hub_ids`, only another selected model shows that there is a next page.
+        enough = limit if hub_ids is None else limit + 1
         found: list[dict[str, Any]] = []
         for page in islice(pages, MAX_INDEX_PAGES):
-            found += page["Items"]
+            found += (item for item in page["Items"] if hub_ids is None or self._has_hub_id(item, hub_ids))
             start = page.get("LastEvaluatedKey")
-            if start is None or len(found) >= limit:
+            if start is None or len(found) >= enough:
                 break
         if len(found) > limit:
             start = found[limit - 1]
+        elif start is not None and hub_ids is not None:
+            start = found[-1] if found else None
         models = [to_model(self._models.from_raw_data(item)) for item in found[:limit]]
         return ModelPage(tuple(models), None if start is None else write_cursor(start, "model_id"))
+
+    def _has_hub_id(self, item: dict[str, Any], patterns: Sequence[str]) -> bool:
+        return matches_any(patterns, to_model(self._models.from_raw_data(item)).resolved.hub_id)
 
     @translate_errors()
     def record_signature(self, model_id: str, signature: ModelSignature, *, task_id: str) -> bool:

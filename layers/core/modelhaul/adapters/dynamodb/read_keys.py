@@ -17,7 +17,7 @@ from modelhaul.adapters.dynamodb.connection import (
     to_moment,
     translate_errors,
 )
-from modelhaul.domain.read_keys import ReadKey, Scope
+from modelhaul.domain.read_keys import ALL_NAMES, ReadKey, Scope
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.read_keys import ReadKeyRepository
 
@@ -25,7 +25,11 @@ _KEPT_AFTER_EXPIRY = timedelta(days=30)
 
 
 class ReadKeyItem(Item):
-    """Item of a read key. `last_used_on` is an ISO date. `removed_after` is absent for a key that does not expire."""
+    """Item of a read key.
+
+    `last_used_on` is an ISO date. `removed_after` is absent for a key that does not expire, `names` for a key that can
+    read all models.
+    """
 
     key_id = UnicodeAttribute(hash_key=True)
     name = UnicodeAttribute()
@@ -36,6 +40,7 @@ class ReadKeyItem(Item):
     last_used_on = UnicodeAttribute(null=True)
     created_by = UnicodeAttribute(null=True)
     removed_after = TTLAttribute(null=True)
+    names: ListAttribute[str] | None = ListAttribute(of=UnicodeAttribute, null=True)  # type: ignore[arg-type]
 
 
 class DynamoDBReadKeyRepository(ReadKeyRepository):
@@ -58,6 +63,7 @@ class DynamoDBReadKeyRepository(ReadKeyRepository):
             last_used_on=key.last_used_on.isoformat() if key.last_used_on else None,
             created_by=key.created_by,
             removed_after=key.expires_at + _KEPT_AFTER_EXPIRY if key.expires_at else None,
+            names=None if key.names == ALL_NAMES else list(key.names),
         ).save()
 
     @translate_errors()
@@ -100,4 +106,5 @@ def _to_key(item: ReadKeyItem) -> ReadKey:
         expires_at=item.expires_at,
         last_used_on=date.fromisoformat(item.last_used_on) if item.last_used_on else None,
         created_by=item.created_by,
+        names=ALL_NAMES if item.names is None else tuple(item.names),
     )

@@ -1,10 +1,11 @@
-// Reads a model with @huggingface/hub, and prints what it found as JSON. Arguments: repository, path of a file.
+// Reads a model with @huggingface/hub, and prints what it found as JSON. Arguments: repository, path of a file,
+// another repository that does not exist for the key.
 import { readdir, readFile } from "node:fs/promises";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { downloadFile, fileExists, listFiles, modelInfo, snapshotDownload, whoAmI } from "@huggingface/hub";
 
-const [name, path] = process.argv.slice(2);
+const [name, path, missing = "nobody/nothing"] = process.argv.slice(2);
 const access = { hubUrl: process.env.HF_ENDPOINT, accessToken: process.env.HF_TOKEN };
 const options = { ...access, repo: { type: "model", name } };
 
@@ -43,6 +44,6 @@ const found = {
 	snapshot,
 	account: (await whoAmI(access)).name,
 	wrongKey: await readError(() => downloadFile({ ...options, path, accessToken: "hf_" + "x".repeat(40) })),
-	wrongModel: await readError(() => snapshotDownload({ ...options, repo: { type: "model", name: "nobody/nothing" } })),
+	wrongModel: await readError(() => snapshotDownload({ ...options, repo: { type: "model", name: missing } })),
 };
 console.log(JSON.stringify(found));

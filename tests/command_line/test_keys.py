@@ -41,12 +41,16 @@ def test_key_is_limited_to_names(api: ApiServer, command_line: CommandLine) -> N
     outcome = command_line.run("keys", "create", "ci", "--names", "google-bert/*", "--names", "gpt2")
     assert (outcome.code, outcome.out) == (0, f"{READ_KEY}\n")
     assert "Models: google-bert/* gpt2. Scopes: read." in outcome.err
+    assert "The pattern gpt2 matches only a model with exactly this name." in outcome.err
+    assert "The pattern google-bert" not in outcome.err
     assert api.requests[0].json == {"name": "ci", "scopes": ["read"], "names": ["google-bert/*", "gpt2"]}
     command_line.run("keys", "create", "all", "--names", "*")
     head, everything, limited = command_line.run("keys", "ls").out.splitlines()
     assert head.split()[-3:] == ["SCOPES", "MODELS", "NAME"]
     assert everything.split()[-2:] == ["all", "all"]
     assert limited.split()[-3:] == ["google-bert/*", "gpt2", "ci"]
+    command_line.run("keys", "create", "many", "--names", "a/*", "--names", "b/*", "--names", "c/*", "--names", "d/*")
+    assert command_line.run("keys", "ls").out.splitlines()[1].split()[-4:] == ["a/*", "b/*", "+2", "many"]
     fields = [{"field": "names.1", "message": "must have 1 to 200 letters"}]
     invalid = create_problem_response(422, "invalid-fields", "Invalid fields", "names: must …", fields=fields)
     api.faults = [Fault("POST", "/keys", response=invalid)]

@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -24,6 +24,7 @@ from modelhaul_cli.urls import check_url
 _KEY = re.compile(r"hf_[A-Za-z0-9]{37,253}")
 _KEY_ID = re.compile(r"[0-9a-f]{16}")
 _ALL = "*"  # the pattern of all names
+_MAX_SHOWN = 2  # patterns in a list of keys
 _DAYS = re.compile(r"([0-9]{1,4})d")
 
 app = typer.Typer(
@@ -103,12 +104,28 @@ def create_key(
             f"Expires: {created['expires_at'] or 'never'}. "
             "The key is not shown again."
         )
+        for pattern in find_bare_names(names or []):
+            session.screen.print_status(
+                f"The pattern {pattern} matches only a model with exactly this name. The pattern for the models of an "
+                f"owner is '{pattern}/*'."
+            )
 
 
-def describe_names(key: Json) -> str:
-    """Return the patterns of the names of models that the key can read. Stacks of earlier versions return none."""
-    names = key.get("names") or [_ALL]
-    return "all" if _ALL in names else " ".join(names)
+def describe_names(key: Json, *, shown: int | None = None) -> str:
+    """Return which models the key can read: `all`, or patterns of names, at most `shown`, and the number of others.
+
+    Stacks of earlier versions return no names.
+    """
+    names: list[str] = key.get("names") or [_ALL]
+    if _ALL in names:
+        return "all"
+    first = names[:shown]
+    return " ".join(first if len(first) == len(names) else [*first, f"+{len(names) - len(first)}"])
+
+
+def find_bare_names(names: Iterable[str]) -> list[str]:
+    """Return the patterns that look like the name of an owner. Almost all models have a name with a slash."""
+    return [name for name in names if not set(name) & {"/", _ALL}]
 
 
 def read_expiry(text: str, now: datetime) -> str:
@@ -139,7 +156,7 @@ def list_keys(api_url: ApiUrl = None, api_key_file: ApiKeyFile = None, as_json: 
                 "expired" if key["expired"] else key["expires_at"] or "never",
                 key["last_used_on"] or "never",
                 " ".join(key["scopes"]),
-                describe_names(key),
+                describe_names(key, shown=_MAX_SHOWN),
                 key["name"],
             ]
             for key in listed["keys"]

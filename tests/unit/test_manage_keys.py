@@ -215,6 +215,11 @@ def test_invalid_fields_are_named(keys: InMemoryReadKeyRepository, body: object,
     assert keys.list_keys() == []
 
 
+def test_the_message_of_an_invalid_field_says_what_is_valid(keys: InMemoryReadKeyRepository) -> None:
+    problem = check_problem(create({"name": "ci", "names": ["a b"]}), 422, "invalid-fields")
+    assert problem["detail"] == "names.0: must have 1 to 200 letters, digits, '.', '_', '-', '/' and '*'"
+
+
 @pytest.mark.parametrize("raw", ["", "{", "[]", "null", "[" * 20_000])
 def test_what_is_no_json_object_is_rejected(keys: InMemoryReadKeyRepository, raw: str) -> None:
     check_problem(create(raw=raw), 400, "invalid-json")

@@ -205,7 +205,7 @@ def _describe_invalid_field(error: Mapping[str, Any]) -> str:
     # No query parameter accepts several values.
     if isinstance(repeated, list):
         return f"must not be repeated, but was sent {len(repeated)} times"
-    return str(error["msg"])
+    return str(error["msg"]).removeprefix("Value error, ")  # pydantic's prefix of our own messages
 
 
 def create_no_route_response(_: NotFoundError) -> Response[str]:

@@ -210,6 +210,16 @@ class TestIndexing:
             assert [found.model_id for found in database.hub_models.find_entry("org/model").models] == [model.model_id]
             assert read_model(database, model.model_id) == before
 
+    def test_is_not_needed_for_lists_by_patterns(self, database: Database) -> None:
+        model = make_named("org/Model")
+        task = claim(database, model)
+        database.imports.finish_import(task.id, totals={model.model_id: (1, 1)}, check_at=START)
+        for forget in (False, True):
+            if forget:
+                forget_name(database, model.model_id)
+            for patterns, count in ((["org/*"], 1), (["ORG/m*"], 1), (["other/*"], 0)):
+                assert len(database.models.list_models(hub_ids=patterns, limit=10).models) == count
+
     @pytest.mark.parametrize("model_id", ["unknown", "", "\ud800", "x" * 3000, "name#org/model"])
     def test_does_not_record_a_missing_model(self, database: Database, model_id: str) -> None:
         database.hub_models.index_model(model_id, "org/model")

@@ -3,6 +3,7 @@
 import re
 import string
 from collections.abc import Iterable
+from functools import lru_cache
 
 MAX_PATTERN = 200  # characters
 
@@ -22,10 +23,11 @@ def matches_name(pattern: str, name: str) -> bool:
     `*` stands for any characters, also none, and also slashes, as in policies of IAM. The case of the letters A to Z
     makes no difference. An invalid pattern matches nothing. The time is linear in the length of the name.
     """
-    if not is_name_pattern(pattern):
+    parts = _split_pattern(pattern)
+    if parts is None:
         return False
-    first, *others = pattern.translate(_LOWER).split("*")
-    name = name.translate(_LOWER)
+    first, *others = parts
+    name = name.lower() if name.isascii() else name.translate(_LOWER)
     if not others:
         return name == first
     *middle, last = others
@@ -45,3 +47,9 @@ def matches_name(pattern: str, name: str) -> bool:
 def matches_any(patterns: Iterable[str], name: str) -> bool:
     """Return whether one of the patterns describes the name."""
     return any(matches_name(pattern, name) for pattern in patterns)
+
+
+@lru_cache(maxsize=1000)
+def _split_pattern(pattern: str) -> tuple[str, ...] | None:
+    """Return the parts around each `*`, in lower case. None for an invalid pattern."""
+    return tuple(pattern.translate(_LOWER).split("*")) if is_name_pattern(pattern) else None

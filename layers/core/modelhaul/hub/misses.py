@@ -97,6 +97,7 @@ class MissHandler:
             "hub_id": missed.repo_id,
             "revision": revision,
             "outcome": response.outcome.value,
+            "permitted": request.key.permits(missed.repo_id),
             "task_id": task_id,
         }
         logger.info("requested model is not imported", extra=context)

@@ -115,7 +115,9 @@ class DynamoDBModelRepository(ModelRepository):
         return ModelPage(tuple(models), None if start is None else write_cursor(start, "model_id"))
 
     def _has_hub_id(self, item: dict[str, Any], patterns: Sequence[str]) -> bool:
-        return matches_any(patterns, to_model(self._models.from_raw_data(item)).resolved.hub_id)
+        # Matching is case-insensitive. Models that were imported before the Hub read API existed have no name of it.
+        name = item.get("hub_name", {}).get("S") or to_model(self._models.from_raw_data(item)).resolved.hub_id
+        return matches_any(patterns, name)
 
     @translate_errors()
     def record_signature(self, model_id: str, signature: ModelSignature, *, task_id: str) -> bool:

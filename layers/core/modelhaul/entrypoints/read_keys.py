@@ -40,6 +40,14 @@ def _check_expiry(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
+_NamePattern = Annotated[
+    str,
+    # The documented pattern is not the one that is checked, because pydantic's message would only repeat it.
+    Field(max_length=MAX_PATTERN, json_schema_extra={"pattern": "^[A-Za-z0-9._/*-]+$"}),
+    AfterValidator(_check_pattern),
+]
+
+
 class KeyRequest(BaseModel):
     """A key to create."""
 
@@ -61,7 +69,7 @@ class KeyRequest(BaseModel):
         description="`read` is always included. `import` lets a request for a model that is not imported start its "
         "import, if `HubOnMiss` is `IMPORT` or `REDIRECT`.",
     )
-    names: list[Annotated[str, Field(max_length=MAX_PATTERN), AfterValidator(_check_pattern)]] = Field(
+    names: list[_NamePattern] = Field(
         default=list(ALL_NAMES),
         min_length=1,
         max_length=MAX_NAMES,

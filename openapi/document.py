@@ -39,6 +39,7 @@ TAGS = {
     "Tasks": "Follow and cancel imports.",
     "Models": "List, get, download and delete imported models.",
     "Keys": "Create, list and delete the keys of the Hub read API.",
+    "Audit": "List who did what, and when.",
     "Documentation": "Get the OpenAPI document.",
 }
 # Problems that every route can return, from API Gateway or from its function. The examples have statuses and titles.

@@ -73,6 +73,19 @@ class KeySettings(RegionSettings):
     keys_table: str
 
 
+class AuditSettings(RegionSettings):
+    """`audit_retention_days`: days for which entries are kept. 0: none is recorded."""
+
+    audit_table: str
+    audit_retention_days: int
+
+
+class RecordingSettings(Settings):
+    """`audit_table`: None in a function that may not record entries."""
+
+    audit_table: str | None = None
+
+
 class IdempotencySettings(RegionSettings):
     idempotency_table: str
 
@@ -93,10 +106,14 @@ class ConsoleSettings(StoreSettings):
     cancel_from_console_function: str
 
 
-class EventSettings(StoreSettings):
+class StackSettings(Settings):
     """`stack_name`: name of the CloudFormation stack."""
 
     stack_name: str
+
+
+class EventSettings(StackSettings, StoreSettings):
+    pass
 
 
 class SourceUrlSettings(Settings):

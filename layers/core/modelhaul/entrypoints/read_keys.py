@@ -8,6 +8,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from modelhaul.catalog.presentation import format_time
 from modelhaul.domain.name_patterns import MAX_PATTERN, is_name_pattern
 from modelhaul.domain.read_keys import ALL_NAMES, MAX_KEY_NAME, MAX_NAMES, ReadKey, Scope, is_key_name
+from modelhaul.entrypoints.times import parse_time
 
 _MAX_LIFETIME = timedelta(days=3653)  # 10 years
 
@@ -22,15 +23,6 @@ def _check_pattern(pattern: str) -> str:
     if not is_name_pattern(pattern):
         raise ValueError(f"must have 1 to {MAX_PATTERN} letters, digits, '.', '_', '-', '/' and '*'")
     return pattern
-
-
-def _parse_time(value: object) -> datetime | None:
-    if value is None:
-        return None
-    try:
-        return datetime.fromisoformat(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise ValueError("must be an ISO 8601 time with a time zone, such as 2027-01-01T00:00:00Z") from None
 
 
 def _check_expiry(moment: datetime) -> datetime:
@@ -79,7 +71,7 @@ class KeyRequest(BaseModel):
         examples=[["google-bert/*", "archive.local/team__*"]],
     )
     expires_at: Annotated[
-        Annotated[AwareDatetime, AfterValidator(_check_expiry)] | None, BeforeValidator(_parse_time)
+        Annotated[AwareDatetime, AfterValidator(_check_expiry)] | None, BeforeValidator(parse_time)
     ] = Field(
         default=None,
         description="When the key expires, at most 10 years from now. Default: the key does not expire.",

@@ -5,6 +5,8 @@ Imports are inside the functions, so that a function loads only what it uses.
 
 from modelhaul.wiring.adapters import (
     create_archives,
+    create_audit_log,
+    create_audit_reader,
     create_content,
     create_event_bus,
     create_files,
@@ -46,6 +48,7 @@ from modelhaul.wiring.steps import (
     create_copy_step,
     create_deleter,
     create_end_publisher,
+    create_entry_publisher,
     create_finisher,
     create_joiner,
     create_outcomes,
@@ -67,6 +70,8 @@ __all__ = [
     "create_archive_submitter",
     "create_archives",
     "create_arrival_recorder",
+    "create_audit_log",
+    "create_audit_reader",
     "create_catalog",
     "create_checker",
     "create_console_reader",
@@ -75,6 +80,7 @@ __all__ = [
     "create_copy_step",
     "create_deleter",
     "create_end_publisher",
+    "create_entry_publisher",
     "create_event_bus",
     "create_files",
     "create_finisher",

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pynamodb.connection import Connection
 
+    from modelhaul.adapters.dynamodb.audit_items import AuditWriter
     from modelhaul.adapters.dynamodb.files import DynamoDBFileRepository
     from modelhaul.adapters.idempotency import DynamoDBResponseStore
     from modelhaul.adapters.s3 import S3ObjectStore
     from modelhaul.ports.archive_store import ArchiveStore
+    from modelhaul.ports.audit_log import AuditLog, AuditReader
     from modelhaul.ports.content import ContentIndex
     from modelhaul.ports.event_bus import EventBus
     from modelhaul.ports.files import FileRepository, GroupLeases
@@ -43,7 +45,7 @@ def create_tasks() -> TaskRepository:
     from modelhaul.adapters.dynamodb.tasks import DynamoDBTaskRepository
     from modelhaul.settings import TaskSettings
 
-    return DynamoDBTaskRepository(open_database(), tasks_table=TaskSettings.read().tasks_table)
+    return DynamoDBTaskRepository(open_database(), tasks_table=TaskSettings.read().tasks_table, audit=find_audit())
 
 
 @cache
@@ -51,7 +53,7 @@ def create_models() -> ModelRepository:
     from modelhaul.adapters.dynamodb.models import DynamoDBModelRepository
     from modelhaul.settings import ModelSettings
 
-    return DynamoDBModelRepository(open_database(), models_table=ModelSettings.read().models_table)
+    return DynamoDBModelRepository(open_database(), models_table=ModelSettings.read().models_table, audit=find_audit())
 
 
 @cache
@@ -67,7 +69,40 @@ def create_read_keys() -> ReadKeyRepository:
     from modelhaul.adapters.dynamodb.read_keys import DynamoDBReadKeyRepository
     from modelhaul.settings import KeySettings
 
-    return DynamoDBReadKeyRepository(open_database(), keys_table=KeySettings.read().keys_table)
+    return DynamoDBReadKeyRepository(open_database(), keys_table=KeySettings.read().keys_table, audit=find_audit())
+
+
+@cache
+def create_audit_log() -> AuditLog:
+    from modelhaul.adapters.dynamodb.audit import DynamoDBAuditLog
+    from modelhaul.ports.audit_log import DisabledAuditLog
+    from modelhaul.settings import AuditSettings
+
+    return DynamoDBAuditLog(open_audit()) if AuditSettings.read().audit_retention_days else DisabledAuditLog()
+
+
+@cache
+def create_audit_reader() -> AuditReader:
+    from modelhaul.adapters.dynamodb.audit import DynamoDBAuditReader
+    from modelhaul.settings import AuditSettings
+
+    return DynamoDBAuditReader(open_database(), audit_table=AuditSettings.read().audit_table)
+
+
+def find_audit() -> AuditWriter | None:
+    """What writes entries in the transactions of other tables, None in a function that may not record entries."""
+    from modelhaul.settings import RecordingSettings
+
+    return open_audit() if RecordingSettings.read().audit_table else None
+
+
+@cache
+def open_audit() -> AuditWriter:
+    from modelhaul.adapters.dynamodb.audit_items import AuditWriter
+    from modelhaul.settings import AuditSettings
+
+    settings = AuditSettings.read()
+    return AuditWriter(open_database(), audit_table=settings.audit_table, retention_days=settings.audit_retention_days)
 
 
 @cache
@@ -77,7 +112,10 @@ def create_imports() -> ImportRepository:
 
     settings = ImportSettings.read()
     return DynamoDBImportRepository(
-        open_database(), tasks_table=settings.tasks_table, models_table=settings.models_table
+        open_database(),
+        tasks_table=settings.tasks_table,
+        models_table=settings.models_table,
+        audit=find_audit(),
     )
 
 

@@ -62,7 +62,11 @@ def _check_not_null[T](value: T | None) -> T:
 
 
 # Not `type` statements: pydantic would add their names to the schema of the document.
-_Pattern = Annotated[str, Field(min_length=1, max_length=MAX_PATTERN), AfterValidator(_check_pattern)]
+_Pattern = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_PATTERN, json_schema_extra={"pattern": "^[A-Za-z0-9._/*-]+$"}),
+    AfterValidator(_check_pattern),
+]
 _Format = Annotated[str, Field(json_schema_extra={"enum": sorted(FORMATS)}), AfterValidator(_check_format)]
 _List = Field(min_length=1, max_length=_MAX_VALUES)
 _Days = Annotated[int | None, Field(ge=1, le=_MAX_DAYS), BeforeValidator(_check_not_null)]
@@ -136,6 +140,8 @@ class Rule(PolicyPart):
 class Policy(PolicyPart):
     """Rules for imports, in their order, and rules for retention."""
 
+    # Named by documents for editors, which then complete and check members.
+    schema_url: str = Field(default="", alias="$schema", max_length=500)
     version: Literal[1]
     default: Literal["allow", "deny"] = Field(
         default="allow", description="The decision if no rule with the effect `allow` or `deny` matches."

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -280,21 +281,26 @@ def test_a_license_without_an_identifier_is_found_by_its_name(patterns: list[str
     assert (evaluate(spares, facts).decision is DENY) is not matches
 
 
-def test_the_formats_are_those_of_the_inspection() -> None:
-    """Every format that the code of the inspection names is in the vocabulary."""
-    named: set[str] = {"torch-legacy", "joblib", "pickle", "saved-model", "tensorflow-graph", "npy"}
+def list_named_formats() -> set[str]:
+    """The formats that the code of the inspection passes to reports, or returns for ZIP archives."""
+    found: set[object] = {"torch-legacy", "joblib", "pickle", "saved-model", "tensorflow-graph", "npy"}
     for path in (ROOT / "layers" / "core" / "modelhaul" / "inspection").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "ContentReport" and node.args:
-                named |= {node.args[0].value} if isinstance(node.args[0], ast.Constant) else set()
-            if isinstance(node, ast.FunctionDef) and node.name == "identify_zip":
-                named |= {
-                    n.value
-                    for r in ast.walk(node)
-                    if isinstance(r, ast.Return)
-                    for n in ast.walk(r)
-                    if isinstance(n, ast.Constant) and isinstance(n.value, str) and not n.value.startswith(".")
-                }
+            match node:
+                case ast.Call(func=ast.Name("ContentReport"), args=[ast.Constant(name), *_]):
+                    found.add(name)
+                case ast.FunctionDef("identify_zip"):
+                    returned = [value for value in ast.walk(node) if isinstance(value, ast.Return) and value.value]
+                    found |= {
+                        name
+                        for value in returned
+                        for name in re.findall(r"'([a-z0-9-]+)'", ast.unparse(value).partition(" if ")[0])
+                    }
+    return {str(name) for name in found}
+
+
+def test_the_formats_are_those_of_the_inspection() -> None:
+    named = list_named_formats() | {"zip"}
     assert named == FORMATS
     assert name_format("pickle in gzip in xz") == "pickle"
     assert name_format("joblib's old compression") == "joblib"
@@ -372,7 +378,8 @@ def test_ids_are_unique_across_imports_and_retention() -> None:
     for members in ({"rules": [rule, rule]}, {"rules": [rule], "retention": [kept]}):
         with pytest.raises(InvalidPolicyError, match="several rules have the id 'a'"):
             parse_policy(json.dumps({"version": 1, **members}).encode())
-    assert parse_policy(json.dumps({"version": 1, "rules": [rule], "retention": [{**kept, "id": "b"}]}).encode())
+    policy = parse_policy(json.dumps({"version": 1, "rules": [rule], "retention": [{**kept, "id": "b"}]}).encode())
+    assert (len(policy.rules), len(policy.retention)) == (1, 1)
 
 
 def test_documents_have_a_size() -> None:

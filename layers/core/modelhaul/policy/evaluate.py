@@ -183,8 +183,14 @@ def _check_formats(facts: ImportFacts, listed: Collection[str], *, is_negated: b
 
 
 def describe_formats(choices: Iterable[FormatChoice]) -> list[str]:
-    """Return the distinct formats as texts. Files whose format is not certain are known not to be safetensors."""
-    return sorted({next(iter(choice)) if len(choice) == 1 else "not safetensors" for choice in choices})
+    """Return the distinct formats as texts. All that the name of a file may show is that it is not safetensors."""
+    return sorted({_describe_choice(choice) for choice in choices})
+
+
+def _describe_choice(choice: FormatChoice) -> str:
+    if len(choice) == 1:
+        return next(iter(choice))
+    return "not known" if "safetensors" in choice else "not safetensors"
 
 
 def _check_findings(when: Conditions, facts: ImportFacts) -> _Answer:

@@ -309,6 +309,17 @@ class TestEnd:
         database.imports.finish_import(again.id, totals={model.model_id: (1, 1)}, check_at=START)
         assert read_model(database, model.model_id).signature is None
 
+    @pytest.mark.parametrize("gated", [None, False, True])
+    @pytest.mark.parametrize("committed_at", [None, datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)])
+    def test_facts_of_the_source_are_kept(
+        self, database: Database, gated: bool | None, committed_at: datetime | None
+    ) -> None:
+        model = make_model()
+        facts = {"gated": gated, "committed_at": committed_at}
+        task = claim(database, replace(model, resolved=replace(model.resolved, **facts)))
+        kept = read_model(database, task.model_ids[0]).resolved
+        assert (kept.gated, kept.committed_at) == (gated, committed_at)
+
     @pytest.mark.parametrize("card", [None, ModelCard(), CARD], ids=["none", "empty", "whole"])
     def test_card_is_kept(self, database: Database, card: ModelCard | None) -> None:
         model = make_model()

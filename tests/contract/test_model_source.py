@@ -1,6 +1,8 @@
 import hashlib
 import random
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -34,6 +36,7 @@ MAIN = {
     "model.safetensors": WEIGHTS,
     "onnx/näme with space #1?.json": b"{}",
 }
+_COMMITTED_AT = datetime(2026, 1, 1, tzinfo=UTC)  # as the loopback GitHub commits
 NEXT = MAIN | {"config.json": b'{"model_type": "gpt2"}'}
 
 
@@ -42,6 +45,7 @@ def make_fake() -> HubSource:
         {"owner/model": {"main": MAIN, "feature/x": NEXT}},
         old_names={"model": "owner/model"},
         refusals={"owner/gated": AccessRequiredError("gated"), "owner/disabled": ModelDisabledError("disabled")},
+        commit_dates={"owner/model": _COMMITTED_AT},
     )
 
 
@@ -50,7 +54,8 @@ def fill_hub(hub: LoopbackHub) -> None:
         return {path: HubFile(data, lfs=path.endswith(".safetensors")) for path, data in files.items()}
 
     branches = {"main": prepare(MAIN), "feature/x": prepare(NEXT)}
-    hub.add_repository(HubRepository("owner/model", branches, old_names=["model"]))
+    date = _COMMITTED_AT.strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    hub.add_repository(HubRepository("owner/model", branches, old_names=["model"], committed_at=date))
     hub.add_repository(HubRepository("owner/gated", {"main": prepare(MAIN)}, gated="manual"))
     hub.add_repository(HubRepository("owner/disabled", {"main": prepare(MAIN)}, disabled=True))
 
@@ -126,6 +131,14 @@ def test_what_cannot_be_resolved_is_refused(
         source.resolve(name, revision)
     is_ours = error is InvalidReferenceError and isinstance(source, GitHubSource)
     assert type(caught.value) is (InvalidRepositoryError if is_ours else error)
+
+
+def test_a_commit_has_the_date_that_it_states(source: HubSource) -> None:
+    model = source.resolve("owner/model", "feature/x")
+    assert (model.gated, model.committed_at) == (False, None)
+    assert source.find_commit_date(model) == _COMMITTED_AT
+    with pytest.raises(RevisionNotFoundError):
+        source.find_commit_date(replace(model, commit="0" * 40))
 
 
 def test_all_files_are_listed_with_digests_of_their_content(source: HubSource) -> None:

@@ -3,6 +3,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import lru_cache
 from typing import Protocol
 
@@ -55,7 +56,8 @@ class InMemoryModelSource:
     As on the Hub, large files have a sha256 as digest and small ones git's sha1. `refusals` has what to raise for
     a name. `on_list`, and `on_read` with the path and the offset in the file, may raise what the source then
     raises; `served` gives the bytes that are sent for a path's own. `bytes_read` counts what was sent by
-    path, `cards` has the cards by name.
+    path, `cards` has the cards by name. `gated` has the names of gated models, `commit_dates` the dates of all
+    commits of a model by its name.
     """
 
     models: dict[str, dict[str, Files]] = field(default_factory=dict)
@@ -68,6 +70,8 @@ class InMemoryModelSource:
     prepared: list[str] = field(default_factory=list)
     kind: Source = Source.HUGGINGFACE
     cards: dict[str, ModelCard] = field(default_factory=dict)
+    gated: set[str] = field(default_factory=set)
+    commit_dates: dict[str, datetime] = field(default_factory=dict)
 
     def resolve(self, name: str, revision: str) -> ResolvedModel:
         if not _NAME.fullmatch(name):
@@ -78,9 +82,13 @@ class InMemoryModelSource:
             raise self.refusals[name]
         branch = self.models.get(name, {}).get(revision)
         commit = revision if branch is None else _hash_files(branch)
-        model = ResolvedModel(self.kind, name, revision, commit, card=self.cards.get(name))
+        model = ResolvedModel(self.kind, name, revision, commit, card=self.cards.get(name), gated=name in self.gated)
         self._find_files(model)
         return model
+
+    def find_commit_date(self, model: ResolvedModel) -> datetime | None:
+        self._find_files(model)
+        return self.commit_dates.get(model.name)
 
     def find_missing_remedy(self, name: str) -> None:
         return

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -100,6 +101,12 @@ def test_only_the_requests_that_are_needed_are_sent(hub: LoopbackHub) -> None:
         ("resolve", f"/owner/gated/resolve/{model.commit}/model.safetensors", True),
         ("cdn", f"/owner/gated/{model.commit}/model.safetensors", False),
     ]
+
+
+def test_a_gated_model_is_marked(hub: LoopbackHub) -> None:
+    source = open_source(hub.endpoint, "hf_reader")
+    assert source.resolve("owner/gated", "main").gated
+    assert source.resolve("owner/private", "main").gated is False
 
 
 def test_trees_of_many_pages_are_listed_whole(hub: LoopbackHub) -> None:
@@ -459,6 +466,34 @@ def test_descriptions_that_cannot_be_are_unexpected(hostile: HostileHub, value: 
     hostile.answers[INFO] = (200, {}, value)
     with pytest.raises(UnexpectedResponseError):
         open_source(hostile.endpoint).resolve(NAME, "main")
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "value", "expected"),
+    [
+        (404, {}, "Not Found", None),
+        (200, {}, [{"id": COMMIT, "date": "2025-01-02T03:04:05"}], datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        (404, {"X-Error-Code": "RevisionNotFound"}, {}, RevisionNotFoundError),
+        (200, {}, [], UnexpectedResponseError),
+        (200, {}, {}, UnexpectedResponseError),
+        (200, {}, "<html>", UnexpectedResponseError),
+        (200, {}, [{"id": COMMIT, "date": "yesterday"}], UnexpectedResponseError),
+        (200, {}, [{"id": COMMIT, "date": 5}], UnexpectedResponseError),
+        (200, {}, [{"id": COMMIT}], UnexpectedResponseError),
+        (200, {}, [{"id": "2" * 40, "date": "2025-01-02T03:04:05Z"}], UnexpectedResponseError),
+        (503, {}, {}, SourceUnavailableError),
+    ],
+)
+def test_the_date_of_a_commit_is_read_strictly(
+    hostile: HostileHub, status: int, headers: dict[str, str], value: Any, expected: datetime | type[Exception] | None
+) -> None:
+    hostile.answers[f"/api/models/{NAME}/commits/{COMMIT}"] = (status, headers, value)
+    source = open_source(hostile.endpoint)
+    if isinstance(expected, type):
+        with pytest.raises(expected):
+            source.find_commit_date(MODEL)
+    else:
+        assert source.find_commit_date(MODEL) == expected
 
 
 def test_a_description_that_says_disabled_is_believed(hostile: HostileHub) -> None:

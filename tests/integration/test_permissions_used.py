@@ -745,7 +745,7 @@ def delete_models(deployment: AuditedDeployment, source: InMemoryModelSource) ->
 
 def keep_rate_limits(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
     """As the source does in each function that asks GitHub (tests.integration.test_github_source)."""
-    for function in ("SubmitGithubFunction", "PlanImportFunction", "TransferFilesFunction"):
+    for function in ("SubmitGithubFunction", "CheckPolicyFunction", "PlanImportFunction", "TransferFilesFunction"):
         with deployment.auditor.act(function):
             deployment.limits.find_pause("api")
             deployment.limits.record_pause("api", 1.0)

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,14 @@ class GitRepository:
             if found is not None and found[1] == "commit":
                 return found[0]
         return None
+
+    def find_commit_date(self, sha: str) -> str | None:
+        """When the commit was committed, as GitHub writes it; None if there is no such commit."""
+        found = self.objects.read(sha)
+        if found is None or found[1] != "commit":
+            return None
+        seconds = int(run_git(self.folder, "show", "--no-patch", "--format=%ct", sha))
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def list_tree(self, name: str, *, recursive: bool) -> tuple[str, list[dict[str, Any]]] | None:
         """(sha of the tree, its entries in GitHub's form); None if there is no such tree or commit."""

@@ -27,7 +27,7 @@ from tests.upstream.server import OriginServer, Request, Response, answer_bytes,
 
 _API_ROUTE = re.compile(
     r"/(?:repos/(?P<name>[^/]+/[^/]+)|repositories/(?P<number>\d+))"
-    r"(?:/(?:commits/(?P<ref>.+)|git/trees/(?P<tree>.+)|git/blobs/(?P<blob>[^/]+)))?"
+    r"(?:/(?:commits/(?P<ref>.+)|git/commits/(?P<commit>[^/]+)|git/trees/(?P<tree>.+)|git/blobs/(?P<blob>[^/]+)))?"
 )
 _BATCH_ROUTE = re.compile(r"/(?P<name>[^/]+/[^/]+)\.git/info/lfs/objects/batch")
 _RAW_ROUTE = re.compile(r"/(?P<name>[^/]+/[^/]+)/(?P<commit>[0-9a-f]{40})/(?P<path>.+)")
@@ -188,6 +188,8 @@ class LoopbackGitHub(LoopbackUpstream[GitRepository]):
             raise _RefusedError(403, "Resource protected by organization SAML enforcement.")
         if match["ref"]:
             return self._answer_commit(request, repository, unquote(match["ref"]))
+        if match["commit"]:
+            return self._answer_git_commit(repository, match["commit"])
         if match["tree"]:
             return self._answer_tree(request, repository, unquote(match["tree"]))
         if match["blob"]:
@@ -205,6 +207,13 @@ class LoopbackGitHub(LoopbackUpstream[GitRepository]):
         tree = repository.list_tree(commit, recursive=False)
         assert tree is not None
         return create_json_response(200, {"sha": commit, "commit": {"tree": {"sha": tree[0]}}, "files": []})
+
+    def _answer_git_commit(self, repository: GitRepository, sha: str) -> Response:
+        date = repository.find_commit_date(sha)
+        if date is None:
+            raise _RefusedError(404, "Not Found")
+        person = {"name": "Author", "email": "author@example.com", "date": date}
+        return create_json_response(200, {"sha": sha, "author": person, "committer": person, "message": "Commit"})
 
     def _answer_tree(self, request: Request, repository: GitRepository, name: str) -> Response:
         if repository.is_empty:

@@ -31,8 +31,8 @@ from tests.upstream.server import (
 )
 
 _API_ROUTE = re.compile(
-    r"/api/models/(?P<repo>[^/]+(?:/(?!(?:revision|tree|paths-info|auth-check)(?:/|$))[^/]+)?)"
-    r"(?:/(?P<verb>revision|tree|paths-info|auth-check)(?:/(?P<revision>[^/]+)(?:/(?P<path>.+?)?)?)?)?/?"
+    r"/api/models/(?P<repo>[^/]+(?:/(?!(?:revision|tree|commits|paths-info|auth-check)(?:/|$))[^/]+)?)"
+    r"(?:/(?P<verb>revision|tree|commits|paths-info|auth-check)(?:/(?P<revision>[^/]+)(?:/(?P<path>.+?)?)?)?)?/?"
 )
 _RESOLVE_ROUTE = re.compile(r"/(?P<repo>[^/]+(?:/[^/]+)?)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
 _CDN_ROUTE = re.compile(r"/(?P<repo>[^/]+(?:/[^/]+)?)/(?P<sha>[0-9a-f]{40})/(?P<path>.+)")
@@ -169,6 +169,8 @@ class LoopbackHub(LoopbackUpstream[HubRepository]):
         commit = _find_commit(repository, unquote(match["revision"] or "main"))
         if verb == "tree":
             return self._answer_tree(request, commit, unquote(match["path"] or ""))
+        if verb == "commits":
+            return create_json_response(200, [_describe_commit(repository, commit)])
         if verb == "paths-info":
             return _answer_paths_info(request, commit)
         return create_json_response(200, _describe_model(repository, commit, blobs="blobs" in request.query))
@@ -341,6 +343,11 @@ def _answer_paths_info(request: Request, commit: Commit) -> Response:
 def _add_last_commit(entries: list[dict[str, object]], commit: Commit) -> list[dict[str, object]]:
     last_commit = {"id": commit.sha, "title": "Upload model", "date": _CREATED_AT}
     return [entry | {"lastCommit": last_commit} for entry in entries]
+
+
+def _describe_commit(repository: HubRepository, commit: Commit) -> dict[str, object]:
+    """The history of each commit is this commit."""
+    return {"id": commit.sha, "title": "Upload model", "message": "", "authors": [], "date": repository.committed_at}
 
 
 def _describe_model(repository: HubRepository, commit: Commit, *, blobs: bool) -> dict[str, Any]:

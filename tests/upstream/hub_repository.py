@@ -111,7 +111,7 @@ def _sha1(text: str) -> str:
 class HubRepository:
     """branches: for each branch its files, by path. Equal files give equal commits.
 
-    old_names: former ids, which the Hub redirects to repo_id.
+    old_names: former ids, which the Hub redirects to repo_id. committed_at: the date of each commit.
     """
 
     def __init__(
@@ -123,12 +123,14 @@ class HubRepository:
         private: bool = False,
         gated: Literal["auto", "manual", False] = False,
         disabled: bool = False,
+        committed_at: str = "2025-01-01T00:00:00.000Z",
     ) -> None:
         self.repo_id = repo_id
         self.old_names = tuple(old_names)
         self.private = private
         self.gated: Literal["auto", "manual", False] = gated
         self.disabled = disabled
+        self.committed_at = committed_at
         self.commits: dict[str, Commit] = {}
         self.branches: dict[str, str] = {}
         for branch, files in branches.items():

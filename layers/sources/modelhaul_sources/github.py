@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
@@ -111,7 +112,10 @@ class GitHubSource:
                     "commit that exists."
                 )
             raise
-        return ResolvedModel(Source.GITHUB, found.name, revision, commit)
+        return ResolvedModel(Source.GITHUB, found.name, revision, commit, gated=False)
+
+    def find_commit_date(self, model: ResolvedModel) -> datetime:
+        return self._api.find_commit_date(model.name, model.commit)
 
     def find_missing_remedy(self, name: str) -> None:
         """Return None: the error has the remedy."""

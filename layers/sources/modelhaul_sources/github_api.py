@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Literal
 from urllib.parse import quote
@@ -156,6 +157,19 @@ class GitHubApi:
         if not _SHA.fullmatch(sha) or is_other_commit:
             raise _create_invalid_response_error(name)
         return sha
+
+    def find_commit_date(self, name: str, commit: str) -> datetime:
+        """Return when the commit was committed, as the committer states it.
+
+        This route of the Git database does not compute the changes of the commit, which may fail for large ones.
+        Raises RevisionNotFoundError and the errors of `find_repository`.
+        """
+        body = self._read_json(f"/repos/{name}/git/commits/{commit}", name, revision=commit)
+        try:
+            moment = datetime.fromisoformat(body["committer"]["date"])
+        except (KeyError, TypeError, ValueError):
+            raise _create_invalid_response_error(name) from None
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
     def list_tree(self, name: str, commit: str) -> Iterator[TreeEntry]:
         """Yield all entries of the commit except directories. If GitHub truncates a tree, list directory by directory.

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -40,6 +41,9 @@ class HuggingFaceSource:
 
     def resolve(self, name: str, revision: str) -> ResolvedModel:
         return self._open_api().resolve(name, revision, self._find_token())
+
+    def find_commit_date(self, model: ResolvedModel) -> datetime | None:
+        return self._open_api().find_commit_date(model, self._find_token())
 
     def find_missing_remedy(self, name: str) -> str:
         from modelhaul_sources.huggingface_api import describe_name_remedy  # noqa: PLC0415

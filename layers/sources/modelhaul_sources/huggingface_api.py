@@ -4,17 +4,20 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import lru_cache
 from http import HTTPStatus
 from itertools import islice, takewhile
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx2
 from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url, set_client_factory
 from huggingface_hub.errors import DisabledRepoError, HfHubHTTPError, HFValidationError, RemoteEntryNotFoundError
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import build_hf_headers
+from huggingface_hub.utils._pagination import paginate
 from huggingface_hub.utils._validators import validate_repo_id
 
 from modelhaul.domain.digests import Digest
@@ -44,6 +47,7 @@ _MIN_SEARCH = 3  # characters
 _MAX_SEARCHED = 100  # models
 _MAX_SUGGESTED = 3
 _PAGES = {"tree", "blob", "resolve", "commits", "discussions"}  # path segments after a model's name in URLs
+_ERROR_CODE = "X-Error-Code"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _URL = re.compile(r"https?://|(?:www\.)?(?:huggingface\.co|hf\.co)/", re.IGNORECASE)
 
@@ -70,7 +74,25 @@ class HubApi:
         if info.gated:
             self._check_access(info.id, token)
         card = parse_card(info.card_data, library=info.library_name, pipeline_tag=info.pipeline_tag)
-        return ResolvedModel(Source.HUGGINGFACE, info.id, revision, commit, card=card)
+        return ResolvedModel(Source.HUGGINGFACE, info.id, revision, commit, card=card, gated=bool(info.gated))
+
+    def find_commit_date(self, model: ResolvedModel, token: str | None) -> datetime | None:
+        """Return the date of the commit. The description of a model has only the time of the repository's last change.
+
+        None if the server does not have the route, as some servers that implement the Hub's API.
+        """
+        url = f"{self._endpoint}/api/models/{quote(model.name)}/commits/{model.commit}"
+        with _translate_errors(self._endpoint, model.name, model.commit, token):
+            try:
+                found = next(iter(paginate(url, {"limit": 1}, build_hf_headers(token=token or False), _TIMEOUT)), None)
+            except HfHubHTTPError as error:
+                if error.response.status_code == HTTPStatus.NOT_FOUND and not error.response.headers.get(_ERROR_CODE):
+                    return None
+                raise
+            if found is None or found["id"] != model.commit:
+                raise ValueError("other commit")
+            moment = datetime.fromisoformat(found["date"])
+            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
     def list_files(self, model: ResolvedModel, token: str | None) -> Iterator[SourceFile]:
         with _translate_errors(self._endpoint, model.name, model.commit, token):
@@ -195,7 +217,7 @@ def _create_error(  # noqa: PLR0911 - one for each condition
 
     `page` is the URL of the model's page.
     """
-    status, code = error.response.status_code, error.response.headers.get("X-Error-Code")
+    status, code = error.response.status_code, error.response.headers.get(_ERROR_CODE)
     if isinstance(error, DisabledRepoError) or status == HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS:
         return _create_disabled_error(name)
     if code == "RevisionNotFound":

@@ -39,8 +39,11 @@ class ResolvedModel:
 
     `name` is the source's canonical name, `commit` the commit of `revision` when the model was resolved. A model from
     an archive has no upstream commit; its `commit` is the task's ID. `root` is the model's directory among its task's
-    files: `""`, or a directory with a trailing slash. `card` is None if the source has no metadata of the model. It
-    does not identify the version.
+    files: `""`, or a directory with a trailing slash.
+
+    These do not identify the version: `card` is None if the source has no metadata of the model. `gated`: whether the
+    source gives the model only to accounts that have accepted its terms. `committed_at` is the time that the commit
+    states. Both are None if they were not requested from the source.
     """
 
     source: Source
@@ -50,6 +53,8 @@ class ResolvedModel:
     root: str = ""
     selection: Selection = WHOLE
     card: ModelCard | None = field(default=None, compare=False)
+    gated: bool | None = field(default=None, compare=False)
+    committed_at: datetime | None = field(default=None, compare=False)
 
     @property
     def model_id(self) -> str:

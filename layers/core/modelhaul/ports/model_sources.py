@@ -1,6 +1,7 @@
 """Sources of models."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from modelhaul.domain.files import SourceFile
@@ -18,6 +19,12 @@ class ModelResolver(Protocol):
         Raises InvalidReferenceError, ModelNotFoundError, RevisionNotFoundError, AccessRequiredError,
         ModelDisabledError, CredentialsRefusedError, SourceRefusedError, RateLimitedError (with `retry_after`),
         SourceUnavailableError.
+        """
+
+    def find_commit_date(self, model: ResolvedModel) -> datetime | None:
+        """Return the time that the model's commit states, None if the source does not know it. It takes a request.
+
+        Raises the errors of `resolve`.
         """
 
     def find_missing_remedy(self, name: str) -> str | None:

@@ -84,7 +84,8 @@ class ModelItem(Item):
     """Item of a model.
 
     `gate` and `selection` are zlib-compressed JSON of the fields of GateReport and Selection. `selection` is absent if
-    it includes all files. `card` is JSON of the fields of ModelCard. `lower_name` is the attribute for name searches,
+    it includes all files. `card` is JSON of the fields of ModelCard. `gated` and `committed_at` are absent if unknown.
+    `lower_name` is the attribute for name searches,
     `hub_name` is the `hub_id` in lower case.
     `shelf` is absent unless the model is READY or DELETING, the lease attributes are absent unless it is DELETING.
     `last_read_on` is an ISO date. `may_redirect` is absent unless it is true.
@@ -101,6 +102,8 @@ class ModelItem(Item):
     root = UnicodeAttribute(null=True)
     selection = BinaryAttribute(null=True, legacy_encoding=False)
     card = UnicodeAttribute(null=True)
+    gated = BooleanAttribute(null=True)
+    committed_at = UTCDateTimeAttribute(null=True)
     status = UnicodeAttribute()
     task_id = UnicodeAttribute()
     created_at = UTCDateTimeAttribute()
@@ -152,6 +155,8 @@ def to_model(item: ModelItem) -> Model:
             item.root or "",
             unpack_selection(item.selection),
             _unpack_card(item.card),
+            item.gated,
+            item.committed_at,
         ),
         status=ModelStatus(item.status),
         task_id=item.task_id,
@@ -229,6 +234,8 @@ def from_model(items: type[ModelItem], model: Model) -> ModelItem:
         root=model.resolved.root or None,
         selection=pack_selection(model.resolved.selection),
         card=json.dumps(asdict(model.resolved.card), ensure_ascii=False) if model.resolved.card else None,
+        gated=model.resolved.gated,
+        committed_at=model.resolved.committed_at,
         status=model.status,
         task_id=model.task_id,
         created_at=model.created_at,

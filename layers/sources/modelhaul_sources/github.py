@@ -113,6 +113,21 @@ class GitHubSource:
             raise
         return ResolvedModel(Source.GITHUB, found.name, revision, commit)
 
+    def resolve_moved(self, name: str, revision: str, commit: str) -> ResolvedModel | None:
+        """Take one request if nothing has moved, which does not count against the rate limit of a token."""
+        owner, repository = parse_name(name)
+        check_reference(revision)
+        found = self._api.compare_commit(name, revision, commit)
+        if found == (commit, False):
+            return None
+        canonical = self._api.find_repository(owner, repository).name
+        if (canonical, found.commit) == (name, commit):
+            return None
+        return ResolvedModel(Source.GITHUB, canonical, revision, found.commit)
+
+    def is_rewritten(self, model: ResolvedModel, earlier: str) -> bool:
+        return self._api.is_rewritten(model.name, model.commit, earlier)
+
     def find_missing_remedy(self, name: str) -> None:
         """Return None: the error has the remedy."""
 

@@ -1,6 +1,7 @@
 """Check followed revisions, and import those that have moved."""
 
 import logging
+import math
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -120,7 +121,7 @@ class FollowChecker:
             self._record(follow, self._compare(follow))
         except RateLimitedError as error:
             seconds = min(max(error.retry_after or _DEFAULT_PAUSE, 1.0), _MAX_PAUSE)
-            run.paused_until[listed.source] = until = self.clock() + seconds
+            run.paused_until[listed.source] = until = math.ceil(self.clock() + seconds)
             self.limits.record_pause(_name_limit(listed.source), until)
             self._record(follow, lambda found: postpone_check(found, datetime.fromtimestamp(until, UTC)))
             context = {"follow_id": follow.id, "source": follow.source, "delay": round(seconds, 1)}

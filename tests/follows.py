@@ -62,7 +62,6 @@ class Following:
             deployment.submitter,
             lambda _: deployment.source,
             self.limits,
-            deployment.metrics,
             deployment.clock,
             dict.fromkeys(Source, self.max_checks),
         )

@@ -25,7 +25,7 @@ from modelhaul.entrypoints.responses import create_follow_response, create_json_
 
 app = create_app()
 handler = create_handler(app)
-wiring.build_early(wiring.create_follower)
+wiring.build_early(wiring.create_follower, wiring.create_models)
 
 _MAX_MODELS = 90  # that one request finds
 

@@ -33,7 +33,6 @@ from modelhaul.domain.remedies import PROBLEM_REMEDIES
 from modelhaul.imports.submit import ImportSubmitter
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.follows import FollowRepository
-from modelhaul.ports.metrics import Metrics
 from modelhaul.ports.model_sources import FollowedSource
 from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.rate_limits import RateLimitStore
@@ -66,7 +65,6 @@ class FollowChecker:
     submitter: ImportSubmitter
     open_source: Callable[[Source], FollowedSource]
     limits: RateLimitStore
-    metrics: Metrics
     clock: Clock
     max_checks: Mapping[Source, int]
 
@@ -211,7 +209,6 @@ class FollowChecker:
         now, remedy = self._now(), error.remedy or PROBLEM_REMEDIES.get(error.type)
         context = {"follow_id": follow.id, "model": name or follow.name, "reason": error.type, "detail": error.detail}
         logger.warning("check of a follow failed", extra={**context, "failures": follow.failures + 1})
-        self.metrics.count("FollowFailures")
         return lambda found: record_failure(found, error, remedy, now, name=name)
 
     def _record(self, follow: Follow, change: Callable[[Follow], Follow]) -> None:

@@ -11,7 +11,6 @@ from modelhaul.wiring.adapters import (
     create_audit_log,
     create_follow_checks,
     create_follows,
-    create_metrics,
     create_models,
     open_database,
 )
@@ -55,7 +54,6 @@ def create_follow_checker() -> FollowChecker:
         create_submitter(),
         _open_source,
         DynamoDBRateLimitStore(open_database(), rate_limits_table=settings.rate_limits_table),
-        create_metrics(),
         time.time,
         {
             Source.HUGGINGFACE: _MAX_CHECKS,

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import requests
 
+from tests.stack import test_command_line
 from tests.stack.conftest import Stack
 from tests.stack.test_command_line import Terminal
 from tests.upstream.remote import RemoteUpstream
 from tests.upstream.repositories import FOLLOWED, FOLLOWED_BY_COMMAND
 
+terminal = test_command_line.terminal  # the fixture
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 

@@ -45,7 +45,7 @@ class Following:
     follows: FollowRepository = field(default_factory=InMemoryFollowRepository)
     limits: RateLimitStore = field(default_factory=InMemoryRateLimitStore)
     audit: RecordingAudit = field(default_factory=RecordingAudit)
-    checks: RecordingChecks = field(default_factory=RecordingChecks)
+    checks: FollowChecks = field(default_factory=RecordingChecks)
     max_checks: int = 50
 
     def __post_init__(self) -> None:

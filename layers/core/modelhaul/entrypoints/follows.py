@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from modelhaul.catalog.presentation import format_time, present_model_error
 from modelhaul.domain.follows import MAX_KEPT, Follow, FollowedImport, format_interval, parse_interval
@@ -74,12 +74,6 @@ class FollowUpdate(BaseModel):
     )
     every: _Interval | None = None
     keep_newest: _Kept | None = Field(default=None, description="How many imported versions to keep. `null` keeps all.")
-
-    @model_validator(mode="after")
-    def _check_fields(self) -> Self:
-        if not self.model_fields_set:
-            raise ValueError("at least one of paused, every and keep_newest is required")
-        return self
 
     @property
     def change(self) -> FollowChange:

@@ -131,6 +131,8 @@ class Follower:
     def change(self, follow_id: str, change: FollowChange, *, changed_by: str | None = None) -> Follow:
         """Change a follow, and start its check if it is now due. Raises FollowNotFoundError."""
         follow = self.find(follow_id)
+        if change == FollowChange():
+            return follow
         self._audit(AuditAction.FOLLOW_CHANGED, follow, changed_by, change.describe())
         now = self._now()
         changed = self.follows.change_follow(follow_id, lambda found: change.apply(found, now))

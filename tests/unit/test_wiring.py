@@ -40,6 +40,8 @@ BUILT = {
     "manage_follows": ["create_follower", "create_models"],
     "check_follows": ["create_follow_checker"],
     "publish_ends": ["create_end_publisher"],
+    "publish_audit": ["create_entry_publisher"],
+    "read_audit": ["create_audit_reader"],
     "manage_keys": ["create_read_keys"],
     "authorize_hub": ["create_read_keys", "create_metrics"],
     "read_hub": ["create_hub_reader", "create_missing_models", "create_metrics"],
@@ -81,6 +83,7 @@ def set_variables(monkeypatch: pytest.MonkeyPatch, name: str, **values: str) -> 
         "PICKLE_POLICY": "block",
         "HUB_ON_MISS": "IMPORT",
         "SOURCE_OUTAGE_HOURS": "6",
+        "AUDIT_RETENTION_DAYS": "30",
         "SIGNING_KEY_ARN": "arn:aws:kms:eu-west-1:123456789012:key/1a2b3c4d",
     }
     for variable in variables:

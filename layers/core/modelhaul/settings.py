@@ -90,6 +90,12 @@ class AuditSettings(RegionSettings):
     audit_retention_days: int
 
 
+class RecordingSettings(Settings):
+    """`audit_table`: None in a function that may not record entries."""
+
+    audit_table: str | None = None
+
+
 class IdempotencySettings(RegionSettings):
     idempotency_table: str
 
@@ -110,10 +116,14 @@ class ConsoleSettings(StoreSettings):
     cancel_from_console_function: str
 
 
-class EventSettings(StoreSettings):
+class StackSettings(Settings):
     """`stack_name`: name of the CloudFormation stack."""
 
     stack_name: str
+
+
+class EventSettings(StackSettings, StoreSettings):
+    pass
 
 
 class SourceUrlSettings(Settings):

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from modelhaul_cli.commands import audit, catalog, imports, keys, policies, provenance, tasks
+from modelhaul_cli.commands import audit, catalog, follow, imports, keys, policies, provenance, tasks
 from modelhaul_cli.help_pages import Command, Group
 
 _EPILOG = (
@@ -43,6 +43,7 @@ def handle_global_options(
 app.command("hf", cls=Command, rich_help_panel="Import")(imports.import_huggingface)
 app.command("github", cls=Command, rich_help_panel="Import")(imports.import_github)
 app.command("zip", cls=Command, rich_help_panel="Import")(imports.import_archive)
+app.add_typer(follow.app, name="follow", rich_help_panel="Import")
 app.command("tasks", cls=Command, rich_help_panel="Tasks")(tasks.list_tasks)
 app.command("status", cls=Command, rich_help_panel="Tasks")(tasks.show_status)
 app.command("cancel", cls=Command, rich_help_panel="Tasks")(tasks.cancel_task)

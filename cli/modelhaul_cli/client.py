@@ -137,6 +137,23 @@ class ApiClient:
         """Return the summary of a valid document."""
         return self._read_json(self._post("policy/checks", json={"document": document}))
 
+    def create_follow(self, body: Json) -> Json:
+        """Follow a revision. Returns the follow."""
+        return self._read_json(self._post("follows", json=body))
+
+    def list_follows(self) -> Json:
+        """Return `follows`, the records of all follows."""
+        return self._read_json(self._request("GET", "follows"))
+
+    def show_follow(self, follow_id: str) -> Json:
+        return self._read_json(self._request("GET", f"follows/{quote(follow_id, safe='')}"))
+
+    def change_follow(self, follow_id: str, body: Json) -> Json:
+        return self._read_json(self._request("PATCH", f"follows/{quote(follow_id, safe='')}", json=body))
+
+    def delete_follow(self, follow_id: str) -> None:
+        self._delete(f"follows/{quote(follow_id, safe='')}")
+
     def create_key(self, body: Json) -> Json:
         """Create a read key. Not retried: after a lost response, a retry would create a second key."""
         return self._read_json(self._send("POST", "keys", json=body))

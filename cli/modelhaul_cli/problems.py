@@ -34,6 +34,8 @@ _OPTIONS = {
     "model_name": "--name",
     "file_name": "FILE.zip",
     "expires_at": "--expires",
+    "every": "--every",
+    "keep_newest": "--keep-newest",
     "scopes": "--scope",
     "names": "--names",
     "name": "--name",

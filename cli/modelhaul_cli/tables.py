@@ -56,6 +56,27 @@ def format_tasks(tasks: Sequence[Json]) -> Table:
     return ["ID", "STAGE", "SIZE", "AGE", "REV", "COMMIT", "NAME"], rows
 
 
+def format_follows(follows: Sequence[Json]) -> Table:
+    """Return the head and the rows of a table of follows."""
+    ids = _shorten_ids([follow["follow_id"] for follow in follows])
+    rows = []
+    for follow_id, follow in zip(ids, follows, strict=True):
+        found = follow["last_import"] or {}
+        state = follow["last_error"]["type"] if follow["last_error"] else found.get("status", "new").lower()
+        rows.append(
+            [
+                follow_id,
+                "paused" if follow["status"] == "PAUSED" else follow["every"],
+                format_age(follow["checked_at"]) if follow["checked_at"] else "-",
+                state,
+                _format_revision(follow["revision"], ""),
+                str(found.get("commit") or "-")[:_COMMIT_LENGTH],
+                format_name(follow),
+            ]
+        )
+    return ["ID", "EVERY", "CHECKED", "STATE", "REV", "COMMIT", "NAME"], rows
+
+
 def format_name(record: Json) -> str:
     return str(record["name"]) + format_selection(record)
 

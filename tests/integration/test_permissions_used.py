@@ -25,9 +25,12 @@ from modelhaul.adapters import s3_uploads
 from modelhaul.adapters.archives import S3ArchiveStore
 from modelhaul.adapters.dynamodb.audit_items import AuditWriter
 from modelhaul.adapters.dynamodb.connection import open_connection
+from modelhaul.adapters.dynamodb.follows import DynamoDBFollowRepository
 from modelhaul.adapters.dynamodb.rate_limits import DynamoDBRateLimitStore
 from modelhaul.adapters.dynamodb.read_keys import DynamoDBReadKeyRepository
 from modelhaul.adapters.eventbridge import EventBridgeEventBus, create_events_client
+from modelhaul.adapters.follow_checks import LambdaFollowChecks
+from modelhaul.adapters.follow_checks import create_lambda_client as create_checks_client
 from modelhaul.adapters.kms import KmsSigningKey, create_kms_client
 from modelhaul.adapters.lambda_invoke import LambdaMissingModels, create_lambda_client
 from modelhaul.adapters.s3 import S3ObjectStore
@@ -38,6 +41,7 @@ from modelhaul.catalog.audit import EntryPublisher
 from modelhaul.domain.errors import (
     ModelFileNotFoundError,
     ModelNotFoundError,
+    RateLimitedError,
     SourceUnavailableError,
     StepCrashedError,
     UnsafeModelError,
@@ -75,8 +79,9 @@ from tests.contract.faulty_aws import FaultyAws, stand_before_moto
 from tests.fakes.deployment import Deployment
 from tests.fakes.missing_models import InMemoryPublicHub
 from tests.fakes.model_source import InMemoryModelSource
+from tests.follows import Following
 from tests.hub_events import build_event
-from tests.lambda_functions import Context, call_api, load_handler, read_event
+from tests.lambda_functions import Context, Response, call_api, load_handler, read_event
 from tests.template import rules
 from tests.template.transformed import Template, apply_parameters, read_template, transform_template
 from tests.weights import wrap_weights
@@ -743,9 +748,54 @@ def delete_models(deployment: AuditedDeployment, source: InMemoryModelSource) ->
             assert deployment.database.models.find_model(model_id) is None
 
 
+def follow_revisions(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """Of a model that exists, and then of a branch that has moved. The source is rate limited once."""
+    source.models = {"org/followed": {"main": MODEL}}
+    deployment.submit("org/followed")
+    deployment.run()
+    follows = DynamoDBFollowRepository(open_connection(REGION), follows_table="follows")
+    follows._follows.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
+    checks = LambdaFollowChecks(create_checks_client(REGION), "check_follows")
+    following = Following(deployment, follows=follows, limits=deployment.limits, checks=checks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wiring, "create_follow_checker", lambda: following.checker)
+        patch.setattr(wiring, "create_follower", lambda: following.follower)
+        patch.setattr(wiring, "create_follows", lambda: follows)
+        patch.setattr(wiring, "create_models", lambda: deployment.database.models)
+
+        def call(name: str, body: object = None, follow_id: str = "") -> Response:
+            event = read_event(name)
+            if follow_id:
+                event |= {"pathParameters": {"follow_id": follow_id}, "path": f"/follows/{follow_id}"}
+            with deployment.auditor.act("ManageFollowsFunction"):
+                return call_api("manage_follows", event, body=body)
+
+        created = call("create_follow", {"source": "HUGGINGFACE", "name": "org/followed", "every": "1h"})
+        follow_id = created.body["follow_id"]
+        assert call("list_follows").body["follows"][0]["last_import"]["status"] == "READY"
+        source.models["org/followed"]["main"] = {**MODEL, "more.txt": b"more"}
+        deployment.clock.now += 3600
+        with deployment.auditor.act("SweepStaleFunction"):
+            assert following.starter.start_due()
+        assert call("show_follow", follow_id=follow_id).body["last_import"]["status"] == "IMPORTING"
+        source.refusals["org/followed"] = RateLimitedError("Rate limit exceeded.", retry_after=60)
+        assert call("change_follow", {"paused": False}, follow_id).body["status"] == "ACTIVE"
+        assert call("show_follow", follow_id=follow_id).body["waits_for_rate_limit"]
+        assert call("delete_follow", follow_id=follow_id).status == HTTPStatus.NO_CONTENT
+    source.refusals.clear()
+    deployment.run()
+
+
 def keep_rate_limits(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
     """As the source does in each function that asks GitHub (tests.integration.test_github_source)."""
-    for function in ("SubmitGithubFunction", "CheckPolicyFunction", "PlanImportFunction", "TransferFilesFunction"):
+    for function in (
+        "SubmitGithubFunction",
+        "CheckPolicyFunction",
+        "ManageFollowsFunction",
+        "CheckFollowsFunction",
+        "PlanImportFunction",
+        "TransferFilesFunction",
+    ):
         with deployment.auditor.act(function):
             deployment.limits.find_pause("api")
             deployment.limits.record_pause("api", 1.0)
@@ -782,6 +832,7 @@ def auditor() -> Iterator[Auditor]:
             publish_ends,
             read_audit,
             delete_models,
+            follow_revisions,
             keep_rate_limits,
         ):
             scenario(deployment, source)
@@ -830,6 +881,7 @@ def test_updates_of_named_attributes_name_no_others(auditor: Auditor, template: 
         ("AuthorizeHubFunction", "KeysTable"),
         ("ReadHubFunction", "ModelsTable"),
         ("ImportMissingFunction", "ModelsTable"),
+        ("CheckFollowsFunction", "ModelsTable"),
         ("SubmitHuggingfaceFunction", "ModelsTable"),
         ("SubmitGithubFunction", "ModelsTable"),
         ("SignModelFunction", "ModelsTable"),

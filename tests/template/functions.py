@@ -13,7 +13,7 @@ LAYERS = {"CoreLayer": "core", "SourcesLayer": "sources", "ScannerLayer": "scann
 
 
 # The sample event of a function that has several.
-_EVENTS = {"read_catalog": "read_task", "manage_keys": "create_key"}
+_EVENTS = {"read_catalog": "read_task", "manage_keys": "create_key", "manage_follows": "create_follow"}
 
 
 @dataclass(frozen=True)

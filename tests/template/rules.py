@@ -25,7 +25,10 @@ FREE_RESOURCES = {
 DEFAULT_BUS = json.dumps({"Fn::Sub": "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:event-bus/default"})
 """The default event bus of the account, in the form of `map_grants`."""
 
-TABLES_WITHOUT_EXPIRY = {"ModelsTable": "models stay until they are deleted"}
+TABLES_WITHOUT_EXPIRY = {
+    "ModelsTable": "models stay until they are deleted",
+    "FollowsTable": "follows stay until they are deleted",
+}
 EXPIRY_ATTRIBUTES = {"KeysTable": "removed_after"}
 """TTL attribute by table, if it is not `expires_at`: expired keys are listed for a while."""
 
@@ -242,6 +245,7 @@ INVALID_CREDENTIALS = "Invalid credentials in Authorization header"
 """With any other message, `huggingface_hub.utils.hf_raise_for_status` takes a 401 for a missing repository."""
 
 ALARM_TOPIC = "arn:aws:sns:eu-central-1:123456789012:alerts"
+FOLLOWING_ROLES = ("ManageFollowsRole", "SweepStaleRole")
 HUB_RESOURCES = ("HubApi", "HubErrors", "ManageKeys", "AuthorizeHub", "ReadHub", "ImportMissing", "RequestImports")
 """Starts of the logical IDs of the Hub read API's resources."""
 
@@ -1141,7 +1145,10 @@ def check_policy(template: Template) -> list[str]:
 
 
 def check_misses(template: Template) -> list[str]:
-    """Only with HubOnMiss=IMPORT or REDIRECT can ReadHubFunction start imports, and only by ImportMissingFunction."""
+    """Only with HubOnMiss=IMPORT or REDIRECT can ReadHubFunction start imports, and only by ImportMissingFunction.
+
+    The other roles that may invoke a function start the checks of follows.
+    """
     faults = []
     invoking = ("ImportMissingFunction", "")
     for policy in ("NOT_FOUND", "IMPORT", "REDIRECT"):
@@ -1159,7 +1166,14 @@ def check_misses(template: Template) -> list[str]:
         for name, _ in list_resources(template, "AWS::IAM::Role")
         if "lambda:InvokeFunction" in json.dumps(list(list_statements(template, name)))
     }
-    return faults if invokers == {"ReadHubRole"} else [*faults, f"{sorted(invokers)} may invoke functions"]
+    checks = ("CheckFollowsFunction", "")
+    for role in FOLLOWING_ROLES:
+        granted = map_grants(list_statements(template, role))
+        if {target for target, actions in granted.items() if "lambda:InvokeFunction" in actions} != {checks}:
+            faults.append(f"{role}: may invoke other functions than CheckFollowsFunction")
+    if invokers != {"ReadHubRole", *FOLLOWING_ROLES}:
+        faults.append(f"{sorted(invokers)} may invoke functions")
+    return faults
 
 
 def check_updates(template: Template) -> list[str]:

@@ -19,7 +19,7 @@ from tests.lambda_functions import Response, call_api, read_event
 from tests.template.rules import list_routes
 from tests.template.transformed import ROOT, read_template, transform_template
 
-METHODS = {"get", "post", "put", "delete"}
+METHODS = {"get", "post", "put", "patch", "delete"}
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from modelhaul.domain.models import Source
 from modelhaul.domain.required_files import RequiredFiles
 from modelhaul.domain.tasks import Task
 from modelhaul.settings import GitHubSettings, HuggingFaceSettings, ModelSettings
-from modelhaul.wiring import adapters, hub, misses, sources, steps
+from modelhaul.wiring import adapters, follows, hub, misses, sources, steps
 from modelhaul_sources.github import GitHubSource
 from modelhaul_sources.huggingface import HuggingFaceSource
 from tests.template.transformed import read_template
@@ -37,7 +37,9 @@ BUILT = {
     "transfer_files": ["create_transferrer", "create_joiner", "create_runner"],
     "publish_models": ["create_publisher", "create_copy_step", "create_runner"],
     "record_failure": ["create_runner", "create_arrival_recorder"],
-    "sweep_stale": ["create_sweeper"],
+    "sweep_stale": ["create_sweeper", "create_check_starter"],
+    "manage_follows": ["create_follower", "create_models"],
+    "check_follows": ["create_follow_checker"],
     "publish_ends": ["create_end_publisher"],
     "publish_audit": ["create_entry_publisher"],
     "read_audit": ["create_audit_reader"],
@@ -55,7 +57,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
             ("AWS_", "HUGGINGFACE", "GITHUB_", "LOCAL_", "POLICY_", "SIGNING_")
         ):
             monkeypatch.delenv(name)
-    for module in (adapters, hub, misses, sources, steps):
+    for module in (adapters, follows, hub, misses, sources, steps):
         for built in vars(module).values():
             if isinstance(built, _lru_cache_wrapper):
                 built.cache_clear()

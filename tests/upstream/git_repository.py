@@ -88,6 +88,25 @@ class GitRepository:
         found = self.objects.read(name)
         return BytesContent(found[2]) if found is not None and found[1] == "blob" else None
 
+    def compare(self, base: str, head: str) -> str | None:
+        """The status of GitHub's comparison of two commits, None if they have no common ancestor, or one is missing."""
+        try:
+            ancestor = run_git(self.folder, "merge-base", base, head).strip()
+        except RuntimeError:
+            return None
+        if ancestor == base:
+            return "identical" if base == head else "ahead"
+        return "behind" if ancestor == head else "diverged"
+
+    def add_commit(self, branch: str, revision: str) -> str:
+        """Commit the files of `revision` to the branch, and return the new commit."""
+        parent = self.find_commit(branch)
+        found = self.objects.read(f"{revision}^{{tree}}")
+        assert parent is not None
+        assert found is not None
+        commit = run_git(self.folder, "commit-tree", found[0], "-p", parent, "-m", "Update the model").strip()
+        return self.move_branch(branch, commit)
+
     def move_branch(self, branch: str, revision: str) -> str:
         """Returns the branch's new commit. Raises KeyError if there is no such revision."""
         commit = self.find_commit(revision)

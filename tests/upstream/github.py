@@ -27,7 +27,8 @@ from tests.upstream.server import OriginServer, Request, Response, answer_bytes,
 
 _API_ROUTE = re.compile(
     r"/(?:repos/(?P<name>[^/]+/[^/]+)|repositories/(?P<number>\d+))"
-    r"(?:/(?:commits/(?P<ref>.+)|git/commits/(?P<commit>[^/]+)|git/trees/(?P<tree>.+)|git/blobs/(?P<blob>[^/]+)))?"
+    r"(?:/(?:commits/(?P<ref>.+)|compare/(?P<base>[0-9a-f]{40})\.\.\.(?P<head>[0-9a-f]{40})"
+    r"|git/commits/(?P<commit>[^/]+)|git/trees/(?P<tree>.+)|git/blobs/(?P<blob>[^/]+)))?"
 )
 _BATCH_ROUTE = re.compile(r"/(?P<name>[^/]+/[^/]+)\.git/info/lfs/objects/batch")
 _RAW_ROUTE = re.compile(r"/(?P<name>[^/]+/[^/]+)/(?P<commit>[0-9a-f]{40})/(?P<path>.+)")
@@ -186,10 +187,15 @@ class LoopbackGitHub(LoopbackUpstream[GitRepository]):
             raise _RefusedError(repository.blocked, "Repository access blocked", block=block)
         if repository.sso:
             raise _RefusedError(403, "Resource protected by organization SAML enforcement.")
+        return self._answer_content(request, repository, match)
+
+    def _answer_content(self, request: Request, repository: GitRepository, match: re.Match[str]) -> Response:
         if match["ref"]:
             return self._answer_commit(request, repository, unquote(match["ref"]))
         if match["commit"]:
             return self._answer_git_commit(repository, match["commit"])
+        if match["base"]:
+            return _answer_comparison(repository, match["base"], match["head"])
         if match["tree"]:
             return self._answer_tree(request, repository, unquote(match["tree"]))
         if match["blob"]:
@@ -203,7 +209,10 @@ class LoopbackGitHub(LoopbackUpstream[GitRepository]):
         if commit is None:
             raise _RefusedError(422, f"No commit found for SHA: {ref}")
         if request.headers.get("accept") == "application/vnd.github.sha":
-            return answer_bytes(200, commit.encode(), {"Content-Type": "application/vnd.github.sha; charset=utf-8"})
+            if request.headers.get("if-none-match") == f'"{commit}"':
+                return answer_bytes(304, b"", {"ETag": f'"{commit}"'})
+            headers = {"Content-Type": "application/vnd.github.sha; charset=utf-8", "ETag": f'"{commit}"'}
+            return answer_bytes(200, commit.encode(), headers)
         tree = repository.list_tree(commit, recursive=False)
         assert tree is not None
         return create_json_response(200, {"sha": commit, "commit": {"tree": {"sha": tree[0]}}, "files": []})
@@ -376,6 +385,13 @@ class LoopbackGitHub(LoopbackUpstream[GitRepository]):
             "archived": False,
             "disabled": False,
         }
+
+
+def _answer_comparison(repository: GitRepository, base: str, head: str) -> Response:
+    status = repository.compare(base, head)
+    if status is None:
+        raise _RefusedError(404, f"No common ancestor between {base} and {head}.")
+    return create_json_response(200, {"status": status, "commits": []})
 
 
 def _answer_error(status: int, message: str, headers: dict[str, str] | None = None, **extra: Any) -> Response:

@@ -154,25 +154,26 @@ class LoopbackHub(LoopbackUpstream[HubRepository]):
         answer.if_limited = limit
         return answer
 
-    def _answer_api(self, request: Request) -> Response:
+    def _answer_api(self, request: Request) -> Response:  # noqa: PLR0911 - one for each route
         if request.raw_path == "/api/models":
             return self._answer_search(request)
-        match = _API_ROUTE.fullmatch(request.raw_path)
-        if match is None:
+        route = _API_ROUTE.fullmatch(request.raw_path)
+        if route is None:
             raise _RefusedError(404, "", "Sorry, we can't find the page you are looking for.")
-        repo_id, verb = unquote(match["repo"]), match["verb"]
+        repo_id, verb = unquote(route["repo"]), route["verb"]
         if redirect := self._redirect_old_name(request, repo_id, "/api/models/"):
             return redirect
         repository = self._open_repository(request, repo_id, reads_files=verb == "auth-check")
         if verb == "auth-check":
             return answer_bytes(200, b"OK", {"Content-Type": "text/plain; charset=utf-8"})
-        commit = _find_commit(repository, unquote(match["revision"] or "main"))
-        if verb == "tree":
-            return self._answer_tree(request, commit, unquote(match["path"] or ""))
-        if verb == "commits":
-            return create_json_response(200, [_describe_commit(repository, commit)])
-        if verb == "paths-info":
-            return _answer_paths_info(request, commit)
+        commit = _find_commit(repository, unquote(route["revision"] or "main"))
+        match verb:
+            case "tree":
+                return self._answer_tree(request, commit, unquote(route["path"] or ""))
+            case "commits":
+                return self._answer_commits(request, repository, commit)
+            case "paths-info":
+                return _answer_paths_info(request, commit)
         return create_json_response(200, _describe_model(repository, commit, blobs="blobs" in request.query))
 
     def _answer_search(self, request: Request) -> Response:
@@ -180,6 +181,20 @@ class LoopbackHub(LoopbackUpstream[HubRepository]):
         text, limit = request.query.get("search", "").lower(), int(request.query.get("limit", "100"))
         found = [r.repo_id for r in self.repositories.values() if text in r.repo_id.lower() and not r.private]
         return create_json_response(200, [{"id": repo_id} for repo_id in found[:limit]])
+
+    def _answer_commits(self, request: Request, repository: HubRepository, commit: Commit) -> Response:
+        history = repository.list_history(commit.sha)
+        size, page = int(request.query.get("limit", "100")), int(request.query.get("p", "0"))
+        commits = history[page * size : (page + 1) * size]
+        headers = {}
+        if (page + 1) * size < len(history):
+            query = urlencode(request.query | {"p": page + 1})
+            headers["Link"] = f'<{self.endpoint}{request.raw_path}?{query}>; rel="next"'
+        entries = [
+            {"id": sha, "title": "Upload model", "message": "", "authors": [], "date": repository.committed_at}
+            for sha in commits
+        ]
+        return create_json_response(200, entries, headers)
 
     def _answer_tree(self, request: Request, commit: Commit, folder: str) -> Response:
         expand = _is_true(request.query.get("expand"))
@@ -343,11 +358,6 @@ def _answer_paths_info(request: Request, commit: Commit) -> Response:
 def _add_last_commit(entries: list[dict[str, object]], commit: Commit) -> list[dict[str, object]]:
     last_commit = {"id": commit.sha, "title": "Upload model", "date": _CREATED_AT}
     return [entry | {"lastCommit": last_commit} for entry in entries]
-
-
-def _describe_commit(repository: HubRepository, commit: Commit) -> dict[str, object]:
-    """The history of each commit is this commit."""
-    return {"id": commit.sha, "title": "Upload model", "message": "", "authors": [], "date": repository.committed_at}
 
 
 def _describe_model(repository: HubRepository, commit: Commit, *, blobs: bool) -> dict[str, Any]:

@@ -133,6 +133,7 @@ class HubRepository:
         self.committed_at = committed_at
         self.commits: dict[str, Commit] = {}
         self.branches: dict[str, str] = {}
+        self._parents: dict[str, str | None] = {}
         for branch, files in branches.items():
             self.commit(branch, files)
 
@@ -142,6 +143,7 @@ class HubRepository:
         listing = "".join(f"{held[path].oid} {path}\n" for path in sorted(held))
         commit = Commit(_sha1(f"{self.repo_id}\n{listing}"), held)
         self.commits[commit.sha] = commit
+        self._parents.setdefault(commit.sha, self.branches.get(branch))
         self.branches[branch] = commit.sha
         return commit.sha
 
@@ -149,6 +151,15 @@ class HubRepository:
         """Point the branch at another branch's commit, or at a sha, and return it. KeyError when unknown."""
         self.branches[branch] = sha = self.commits[self.branches.get(revision, revision)].sha
         return sha
+
+    def list_history(self, sha: str) -> list[str]:
+        """The commit and those that it was made on, newest first."""
+        history: list[str] = []
+        parent: str | None = sha
+        while parent is not None and parent not in history:
+            history.append(parent)
+            parent = self._parents[parent]
+        return history
 
     def find_commit(self, revision: str) -> Commit | None:
         """revision: a branch or a full sha."""

@@ -32,6 +32,8 @@ HUB_CLIENTS = "tests/hub-clients"
 HUB_CLIENTS_OLD_NAME = "tests/Old-Name"
 MOVING = "tests/moving-branch"
 REMOVED = "tests/removed-model"
+FOLLOWED = "tests/followed-branch"
+FOLLOWED_BY_COMMAND = "tests/followed-by-command"
 ON_REQUEST = "tests/on-request"
 ON_REDIRECT = "tests/on-redirect"
 
@@ -151,7 +153,7 @@ def add_standard_repositories(hub: LoopbackHub) -> None:
     hub.add_repository(build_small())
     hub.add_repository(HubRepository(COMMAND_LINE, {"main": build_small_files(COMMAND_LINE)}))
     hub.add_repository(build_hub_clients())
-    for name in (MOVING, REMOVED, ON_REQUEST, ON_REDIRECT):
+    for name in (MOVING, FOLLOWED, FOLLOWED_BY_COMMAND, REMOVED, ON_REQUEST, ON_REDIRECT):
         hub.add_repository(build_two_branches(name))
     hub.add_repository(HubRepository(GATED, {"main": build_small_files(GATED)}, gated="manual"))
     hub.add_repository(HubRepository(PRIVATE, {"main": build_small_files(PRIVATE)}, private=True))
@@ -184,6 +186,7 @@ def add_github_repositories(github: LoopbackGitHub, maker: RepositoryMaker) -> N
     add(GITHUB_SMALL, {branch: build_github_small(branch) for branch in branches})
     add(COMMAND_LINE, {"feature/x": build_github_small(COMMAND_LINE)})
     add(HUB_CLIENTS, {"feature/x": build_github_small(HUB_CLIENTS)}, tags={"v1": "feature/x"})
+    add(FOLLOWED, {branch: build_github_small(f"followed {branch}") for branch in ("main", "next")})
     add(GITHUB_PRIVATE, {"main": build_github_small(GITHUB_PRIVATE)}, private=True)
     add(GITHUB_LOST, {"main": build_github_small(GITHUB_LOST)}, push_objects=False)
     add(GITHUB_EMPTY, {})

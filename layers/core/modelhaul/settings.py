@@ -73,6 +73,16 @@ class KeySettings(RegionSettings):
     keys_table: str
 
 
+class FollowSettings(RegionSettings):
+    follows_table: str
+
+
+class FollowCheckSettings(RegionSettings):
+    """`check_follows_function`: name of the function that checks due follows."""
+
+    check_follows_function: str
+
+
 class AuditSettings(RegionSettings):
     """`audit_retention_days`: days for which entries are kept. 0: none is recorded."""
 

@@ -24,7 +24,7 @@ from modelhaul.ports.byte_streams import ByteStream, read_verified
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.rate_limits import RateLimitStore
 from modelhaul_sources.download import HttpDownloader
-from modelhaul_sources.github_api import GitHubApi, TreeEntry, check_reference, parse_name
+from modelhaul_sources.github_api import GitHubApi, Repository, TreeEntry, check_reference, parse_name
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.http_client import DEFAULT_TIMEOUTS, HttpClient, Timeouts
 from modelhaul_sources.lfs import POINTER_SIZES, LfsStore, Pointer, parse_pointer
@@ -106,16 +106,32 @@ class GitHubSource:
         try:
             commit = self._api.find_commit(found.name, revision)
         except RevisionNotFoundError as error:
-            if error.remedy is None and found.default_branch not in (None, revision):
-                error.remedy = (
-                    f"Import the default branch {found.default_branch!r} of the repository, or another branch, tag or "
-                    "commit that exists."
-                )
+            _suggest_branch(error, found, revision)
             raise
         return ResolvedModel(Source.GITHUB, found.name, revision, commit, gated=False)
 
     def find_commit_date(self, model: ResolvedModel) -> datetime:
         return self._api.find_commit_date(model.name, model.commit)
+
+    def resolve_moved(self, name: str, revision: str, commit: str) -> ResolvedModel | None:
+        """Take one request if nothing has moved, which does not count against the rate limit of a token."""
+        owner, repository = parse_name(name)
+        check_reference(revision)
+        try:
+            found = self._api.compare_commit(name, revision, commit)
+        except RevisionNotFoundError as error:
+            # GitHub responds in the same way if the repository is gone.
+            _suggest_branch(error, self._api.find_repository(owner, repository), revision)
+            raise
+        if found == (commit, False):
+            return None
+        canonical = self._api.find_repository(owner, repository).name
+        if (canonical, found.commit) == (name, commit):
+            return None
+        return ResolvedModel(Source.GITHUB, canonical, revision, found.commit)
+
+    def is_rewritten(self, model: ResolvedModel, earlier: str) -> bool:
+        return self._api.is_rewritten(model.name, model.commit, earlier)
 
     def find_missing_remedy(self, name: str) -> None:
         """Return None: the error has the remedy."""
@@ -235,3 +251,11 @@ def _read_file(entry: TreeEntry, locator: str) -> SourceFile:
 
 def _to_pointer(file: SourceFile) -> Pointer:
     return Pointer(file.digest.value, file.size)
+
+
+def _suggest_branch(error: RevisionNotFoundError, repository: Repository, revision: str) -> None:
+    if error.remedy is None and repository.default_branch not in (None, revision):
+        error.remedy = (
+            f"Import the default branch {repository.default_branch!r} of the repository, or another branch, tag or "
+            "commit that exists."
+        )

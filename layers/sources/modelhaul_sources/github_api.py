@@ -1,4 +1,4 @@
-"""The four calls of GitHub's REST API that an import needs. https://docs.github.com/rest"""
+"""The calls of GitHub's REST API that imports and follows need. https://docs.github.com/rest"""
 
 import json
 import re
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 import requests
@@ -27,6 +27,7 @@ from modelhaul.domain.errors import (
 )
 from modelhaul_sources.http_client import (
     HttpClient,
+    HttpResponse,
     create_retryable_error,
     create_status_error,
     describe_url,
@@ -59,6 +60,13 @@ class Repository:
     name: str
     private: bool
     default_branch: str | None = None
+
+
+class FoundCommit(NamedTuple):
+    """`is_redirected`: GitHub redirected the request, because the repository was renamed."""
+
+    commit: str
+    is_redirected: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +158,41 @@ class GitHubApi:
 
         Raises RevisionNotFoundError, also for an empty repository, and the errors of `find_repository`.
         """
+        response = self._request_commit(name, revision, {}).response
+        return self._read_commit(response, name, revision)
+
+    def compare_commit(self, name: str, revision: str, known: str) -> FoundCommit:
+        """Return the current commit, as `find_commit` does. If it is still `known`, the response has no body.
+
+        GitHub does not count such a response against the rate limit of a token. The commit is the ETag:
+        https://docs.github.com/rest/commits/commits#get-a-commit
+        """
+        found = self._request_commit(name, revision, {"If-None-Match": f'"{known}"'})
+        if found.response.status_code == HTTPStatus.NOT_MODIFIED:
+            self._budget.record_response(found.response.headers)
+            found.response.close()
+            return FoundCommit(known, bool(found.redirects))
+        return FoundCommit(self._read_commit(found.response, name, revision), bool(found.redirects))
+
+    def is_rewritten(self, name: str, commit: str, earlier: str) -> bool:
+        """Return whether the history of `commit` lacks the commit `earlier`. Raises the errors of `find_repository`."""
+        # The list of changed files is only on the first page.
+        path = f"/repos/{name}/compare/{earlier}...{commit}?per_page=1&page=2"
+        try:
+            status = self._read_json(path, name, revision=earlier)["status"]
+        except RevisionNotFoundError:
+            return True  # GitHub no longer has the commit, or the commits have no common ancestor
+        except (KeyError, TypeError):
+            raise _create_invalid_response_error(name) from None
+        return status not in ("ahead", "identical")
+
+    def _request_commit(self, name: str, revision: str, headers: dict[str, str]) -> HttpResponse:
         path = f"/repos/{name}/commits/{quote(revision, safe='')}"
-        body = self._read(path, name, accept="application/vnd.github.sha", revision=revision, max_bytes=_MAX_SHA)
-        sha = body.decode("ascii", "replace").strip()
+        return self._request(path, self._build_headers("application/vnd.github.sha") | headers)
+
+    def _read_commit(self, response: requests.Response, name: str, revision: str) -> str:
+        self.check_response(response, name, revision)
+        sha = self._client.read(response, max_bytes=_MAX_SHA).decode("ascii", "replace").strip()
         is_other_commit = _SHA.fullmatch(revision.lower()) and revision.lower() != sha
         if not _SHA.fullmatch(sha) or is_other_commit:
             raise _create_invalid_response_error(name)
@@ -222,18 +262,16 @@ class GitHubApi:
             raise self._create_error(response, name, revision)
 
     def _read_json(self, path: str, name: str, *, revision: str | None = None) -> Any:
-        body = self._read(path, name, accept="application/vnd.github+json", revision=revision, max_bytes=_MAX_JSON)
+        response = self._request(path, self._build_headers("application/vnd.github+json")).response
+        self.check_response(response, name, revision)
         try:
-            return json.loads(body)
+            return json.loads(self._client.read(response, max_bytes=_MAX_JSON))
         except (ValueError, RecursionError):
             raise _create_invalid_response_error(name) from None
 
-    def _read(self, path: str, name: str, *, accept: str, revision: str | None, max_bytes: int) -> bytes:
+    def _request(self, path: str, headers: dict[str, str]) -> HttpResponse:
         self._budget.check()
-        url = f"{self._endpoint}{path}"
-        response = self._client.send("GET", url, own_headers=self._build_headers(accept), headers={}).response
-        self.check_response(response, name, revision)
-        return self._client.read(response, max_bytes=max_bytes)
+        return self._client.send("GET", f"{self._endpoint}{path}", own_headers=headers, headers={})
 
     def _build_headers(self, accept: str) -> dict[str, str]:
         token = self._find_token()

@@ -15,6 +15,7 @@ from modelhaul_sources.download import HttpDownloader
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.http_client import DEFAULT_TIMEOUTS, Timeouts
 from modelhaul_sources.huggingface_documents import HubDocuments
+from modelhaul_sources.huggingface_history import HubHistory
 from modelhaul_sources.tokens import HUB_PARAMETER, read_token
 
 if TYPE_CHECKING:
@@ -44,6 +45,12 @@ class HuggingFaceSource:
 
     def find_commit_date(self, model: ResolvedModel) -> datetime | None:
         return self._open_api().find_commit_date(model, self._find_token())
+
+    def resolve_moved(self, name: str, revision: str, commit: str) -> ResolvedModel | None:
+        return self._open_api().resolve_moved(name, revision, commit, self._find_token())
+
+    def is_rewritten(self, model: ResolvedModel, earlier: str) -> bool | None:
+        return HubHistory(self._policy).is_rewritten(model.name, model.commit, earlier, self._find_token())
 
     def find_missing_remedy(self, name: str) -> str:
         from modelhaul_sources.huggingface_api import describe_name_remedy  # noqa: PLC0415

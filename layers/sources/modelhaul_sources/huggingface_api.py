@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 import httpx2
 from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url, set_client_factory
 from huggingface_hub.errors import DisabledRepoError, HfHubHTTPError, HFValidationError, RemoteEntryNotFoundError
-from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.hf_api import ModelInfo, RepoFile
 from huggingface_hub.utils import build_hf_headers
 from huggingface_hub.utils._pagination import paginate
 from huggingface_hub.utils._validators import validate_repo_id
@@ -61,6 +61,16 @@ class HubApi:
         self._api = HfApi(endpoint=policy.endpoint, token=False, library_name="modelhaul")
 
     def resolve(self, name: str, revision: str, token: str | None) -> ResolvedModel:
+        return self._check_model(self._describe_model(name, revision, token), revision, token)
+
+    def resolve_moved(self, name: str, revision: str, commit: str, token: str | None) -> ResolvedModel | None:
+        """Return None if the revision is still at `commit`, and the canonical name is still `name`."""
+        info = self._describe_model(name, revision, token)
+        if (info.id, info.sha) == (name, commit):
+            return None
+        return self._check_model(info, revision, token)
+
+    def _describe_model(self, name: str, revision: str, token: str | None) -> ModelInfo:
         check_name(name)
         check_revision(revision)
         with _translate_errors(self._endpoint, name, revision, token):
@@ -71,10 +81,14 @@ class HubApi:
         is_other_commit = _COMMIT.fullmatch(revision.lower()) and revision.lower() != commit
         if is_other_commit or not _COMMIT.fullmatch(commit) or not _is_name(info.id):
             raise UnexpectedResponseError(f"The Hub returned an invalid description of {name} at {revision}.")
+        return info
+
+    def _check_model(self, info: ModelInfo, revision: str, token: str | None) -> ResolvedModel:
+        """Return the model. Check the access to its files, if it is gated."""
         if info.gated:
             self._check_access(info.id, token)
         card = parse_card(info.card_data, library=info.library_name, pipeline_tag=info.pipeline_tag)
-        return ResolvedModel(Source.HUGGINGFACE, info.id, revision, commit, card=card, gated=bool(info.gated))
+        return ResolvedModel(Source.HUGGINGFACE, info.id, revision, str(info.sha), card=card, gated=bool(info.gated))
 
     def find_commit_date(self, model: ResolvedModel, token: str | None) -> datetime | None:
         """Return the date of the commit. The description of a model has only the time of the repository's last change.

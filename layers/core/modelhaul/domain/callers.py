@@ -16,6 +16,11 @@ def name_read_key(key_id: str) -> str:
     return f"read-key:{key_id}"
 
 
+def name_follow(follow_id: str) -> str:
+    """Return the name of a follow, which submits imports."""
+    return f"follow:{follow_id}"
+
+
 def name_requester(requester: str) -> str:
     """Return the name of the requester of an S3 event, which is the ID of an AWS account or a service principal.
 

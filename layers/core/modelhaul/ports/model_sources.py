@@ -33,6 +33,22 @@ class ModelResolver(Protocol):
         """
 
 
+class FollowedSource(Protocol):
+    """Finds out whether a followed revision has moved."""
+
+    def resolve_moved(self, name: str, revision: str, commit: str) -> ResolvedModel | None:
+        """Resolve a model. Return None if its revision is still at `commit`, and its canonical name is still `name`.
+
+        This takes at most two requests if nothing has moved. Raises the errors of ModelResolver.resolve.
+        """
+
+    def is_rewritten(self, model: ResolvedModel, earlier: str) -> bool | None:
+        """Return whether the history of the model's commit lacks the commit `earlier`. None if this is not known.
+
+        Takes one request. Raises the errors of ModelResolver.resolve.
+        """
+
+
 class ModelSource(Protocol):
     """A source of models. It does not retry or wait, because the steps of the import do.
 

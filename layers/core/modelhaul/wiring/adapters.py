@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from modelhaul.ports.content import ContentIndex
     from modelhaul.ports.event_bus import EventBus
     from modelhaul.ports.files import FileRepository, GroupLeases
+    from modelhaul.ports.follows import FollowChecks, FollowRepository
     from modelhaul.ports.hub_models import HubModelRepository
     from modelhaul.ports.imports import ImportRepository
     from modelhaul.ports.message_queue import MessageQueue
@@ -71,6 +72,23 @@ def create_read_keys() -> ReadKeyRepository:
     from modelhaul.settings import KeySettings
 
     return DynamoDBReadKeyRepository(open_database(), keys_table=KeySettings.read().keys_table, audit=find_audit())
+
+
+@cache
+def create_follows() -> FollowRepository:
+    from modelhaul.adapters.dynamodb.follows import DynamoDBFollowRepository
+    from modelhaul.settings import FollowSettings
+
+    return DynamoDBFollowRepository(open_database(), follows_table=FollowSettings.read().follows_table)
+
+
+@cache
+def create_follow_checks() -> FollowChecks:
+    from modelhaul.adapters.follow_checks import LambdaFollowChecks, create_lambda_client
+    from modelhaul.settings import FollowCheckSettings
+
+    settings = FollowCheckSettings.read()
+    return LambdaFollowChecks(create_lambda_client(settings.aws_region), settings.check_follows_function)
 
 
 @cache

@@ -73,6 +73,13 @@ class KeySettings(RegionSettings):
     keys_table: str
 
 
+class AuditSettings(RegionSettings):
+    """`audit_retention_days`: days for which entries are kept. 0: none is recorded."""
+
+    audit_table: str
+    audit_retention_days: int
+
+
 class IdempotencySettings(RegionSettings):
     idempotency_table: str
 

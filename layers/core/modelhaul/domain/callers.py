@@ -3,7 +3,7 @@
 import re
 
 _ACCOUNT = re.compile(r"[0-9]{12}")
-_SESSION = re.compile(r"(arn:[^:]*:sts::[0-9]{12}:assumed-role/[^/]+/).+")
+_SESSION = re.compile(r"(arn:[^:]*:sts::[0-9]{12}:assumed-role/[^/]+)/.+")
 
 
 def name_api_key(key_id: str) -> str:
@@ -29,9 +29,10 @@ def is_same_caller(first: str | None, second: str | None) -> bool:
 
     A caller that AWS does not name may be any.
     """
-    return first is None or second is None or _remove_session(first) == _remove_session(second)
+    return first is None or second is None or remove_session(first) == remove_session(second)
 
 
-def _remove_session(caller: str) -> str:
+def remove_session(caller: str) -> str:
+    """Return the caller's name without the name of its session, if it is a session of a role."""
     session = _SESSION.fullmatch(caller)
     return session[1] if session else caller

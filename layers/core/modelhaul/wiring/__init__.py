@@ -5,6 +5,8 @@ Imports are inside the functions, so that a function loads only what it uses.
 
 from modelhaul.wiring.adapters import (
     create_archives,
+    create_audit_log,
+    create_audit_reader,
     create_content,
     create_event_bus,
     create_files,
@@ -67,6 +69,8 @@ __all__ = [
     "create_archive_submitter",
     "create_archives",
     "create_arrival_recorder",
+    "create_audit_log",
+    "create_audit_reader",
     "create_catalog",
     "create_checker",
     "create_console_reader",

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pynamodb.connection import Connection
 
+    from modelhaul.adapters.dynamodb.audit_items import AuditWriter
     from modelhaul.adapters.dynamodb.files import DynamoDBFileRepository
     from modelhaul.adapters.idempotency import DynamoDBResponseStore
     from modelhaul.adapters.s3 import S3ObjectStore
     from modelhaul.ports.archive_store import ArchiveStore
+    from modelhaul.ports.audit_log import AuditLog, AuditReader
     from modelhaul.ports.content import ContentIndex
     from modelhaul.ports.event_bus import EventBus
     from modelhaul.ports.files import FileRepository, GroupLeases
@@ -68,6 +70,33 @@ def create_read_keys() -> ReadKeyRepository:
     from modelhaul.settings import KeySettings
 
     return DynamoDBReadKeyRepository(open_database(), keys_table=KeySettings.read().keys_table)
+
+
+@cache
+def create_audit_log() -> AuditLog:
+    from modelhaul.adapters.dynamodb.audit import DynamoDBAuditLog
+    from modelhaul.ports.audit_log import DisabledAuditLog
+    from modelhaul.settings import AuditSettings
+
+    return DynamoDBAuditLog(open_audit()) if AuditSettings.read().audit_retention_days else DisabledAuditLog()
+
+
+@cache
+def create_audit_reader() -> AuditReader:
+    from modelhaul.adapters.dynamodb.audit import DynamoDBAuditReader
+    from modelhaul.settings import AuditSettings
+
+    return DynamoDBAuditReader(open_database(), audit_table=AuditSettings.read().audit_table)
+
+
+@cache
+def open_audit() -> AuditWriter:
+    """What writes entries of the audit in the transactions of other tables."""
+    from modelhaul.adapters.dynamodb.audit_items import AuditWriter
+    from modelhaul.settings import AuditSettings
+
+    settings = AuditSettings.read()
+    return AuditWriter(open_database(), audit_table=settings.audit_table, retention_days=settings.audit_retention_days)
 
 
 @cache

@@ -20,6 +20,8 @@ _IMPORT_PROBLEMS = (
     errors.ModelExistsError,
     errors.ImportInProgressError,
     errors.DeletionInProgressError,
+    errors.PolicyDeniedError,
+    errors.PolicyUnavailableError,
     errors.CredentialsRefusedError,
     errors.UntrustedHostError,
     errors.SourceRefusedError,

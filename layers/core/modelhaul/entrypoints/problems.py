@@ -25,6 +25,7 @@ _STATUS: dict[type[errors.ModelhaulError], HTTPStatus] = {
     errors.InvalidPolicyError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.AccessRequiredError: HTTPStatus.FORBIDDEN,
     errors.ModelDisabledError: HTTPStatus.FORBIDDEN,
+    errors.PolicyDeniedError: HTTPStatus.FORBIDDEN,
     errors.InvalidFormError: HTTPStatus.BAD_REQUEST,
     errors.ArchiveRefusedError: HTTPStatus.BAD_REQUEST,
     errors.NoModelInArchiveError: HTTPStatus.NOT_FOUND,
@@ -57,6 +58,7 @@ _TITLES = {
     "key-not-found": "Key not found",
     "signature-not-found": "Model not signed",
     "invalid-policy": "Invalid policy document",
+    "policy-denied": "Denied by the import policy",
     "policy-unavailable": "Policy cannot be read",
     "access-required": "Access to the model is required",
     "model-disabled": "Model disabled at its source",
@@ -162,6 +164,8 @@ def create_error_response(error: errors.ModelhaulError) -> Response[str]:
         extra["reason"] = error.reason
         if error.entry is not None:
             extra["entry"] = error.entry[:1000]
+    if isinstance(error, errors.PolicyDeniedError):
+        extra |= {"rule": error.rule_id, "reason": error.reason, "matched": list(error.matched)}
     if isinstance(error, errors.NoModelInArchiveError):
         extra["directories"] = [{"name": d or "/", "lacks": list(lacks)} for d, lacks in error.missing.items()][:100]
     if isinstance(error, errors.ImportInProgressError):

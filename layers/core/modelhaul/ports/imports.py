@@ -7,6 +7,7 @@ from typing import Protocol
 from modelhaul.domain.archives import SkippedDirectory
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.models import Model, ModelError
+from modelhaul.domain.policy_results import PolicyResult
 from modelhaul.domain.signatures import ModelSignature
 from modelhaul.domain.tasks import Stage, Task, TaskError
 
@@ -44,11 +45,12 @@ class ImportRepository(Protocol):
         gates: Mapping[str, GateReport] = MappingProxyType({}),
         failed: Mapping[str, ModelError] = MappingProxyType({}),
         signatures: Mapping[str, ModelSignature] = MappingProxyType({}),
+        policies: Mapping[str, PolicyResult] = MappingProxyType({}),
     ) -> bool:
         """End the task DONE, its models in `totals` READY and those in `failed` FAILED, in one transaction.
 
-        `totals` has (files, bytes) of each READY model by ID, `gates` its gate report, `signatures` its signature. A
-        FAILED model stores its shortened error, and another import can claim it. `totals` and `failed` together have
+        `totals` has (files, bytes) of each READY model by ID, `gates` its gate report, `signatures` its signature,
+        `policies` the decision of the import policy. A FAILED model stores its shortened error, and another import can claim it. `totals` and `failed` together have
         all models of the task. Returns True only for the call that ended the task.
         """
 

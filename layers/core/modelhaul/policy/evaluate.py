@@ -1,6 +1,6 @@
 """Evaluation of a policy. Conditions have three values: they hold, do not hold, or depend on facts that are open."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -8,7 +8,7 @@ from enum import Enum
 from modelhaul.domain.name_patterns import matches_any
 from modelhaul.domain.policy_results import OpenRule, PolicyDecision, PolicyResult, PolicyWarning
 from modelhaul.policy.document import Conditions, Effect, Policy, Rule
-from modelhaul.policy.facts import UNKNOWN_LICENSE, ImportFacts, KnownValues, Open
+from modelhaul.policy.facts import UNKNOWN_LICENSE, FormatChoice, ImportFacts, KnownValues, Open
 
 _MAX_SHOWN = 5  # values of one condition in a result
 _DAY = timedelta(days=1)
@@ -179,8 +179,12 @@ def _check_formats(facts: ImportFacts, listed: Collection[str], *, is_negated: b
     else:
         certain = [choice for choice in formats.values if choice <= wanted]
         is_closed = formats.is_complete and not any(choice & wanted for choice in formats.values)
-    names = sorted({next(iter(choice)) if len(choice) == 1 else "not safetensors" for choice in certain})
-    return _find(names, "format", is_complete=is_closed)
+    return _find(describe_formats(certain), "format", is_complete=is_closed)
+
+
+def describe_formats(choices: Iterable[FormatChoice]) -> list[str]:
+    """Return the distinct formats as texts. Files whose format is not certain are known not to be safetensors."""
+    return sorted({next(iter(choice)) if len(choice) == 1 else "not safetensors" for choice in choices})
 
 
 def _check_findings(when: Conditions, facts: ImportFacts) -> _Answer:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 from pathlib import PurePosixPath
@@ -75,8 +75,26 @@ class ImportFacts:
 
 
 def know_model(model: ResolvedModel, now: datetime) -> ImportFacts:
-    """Return what is known when a model is resolved: its source, name, and the licenses of its card."""
-    return ImportFacts(now=now, source=model.source, name=model.name, licenses=KnownValues(list_licenses(model.card)))
+    """Return what is known when a model is resolved. Its files may name further licenses.
+
+    Only the Hub has gated models. Only a model from an archive has no commit.
+    """
+    is_hub = model.source is Source.HUGGINGFACE
+    no_commit = None if model.source is Source.LOCAL else OPEN
+    return ImportFacts(
+        now=now,
+        source=model.source,
+        name=model.name,
+        licenses=KnownValues(list_licenses(model.card)),
+        gated=(OPEN if model.gated is None else model.gated) if is_hub else False,
+        committed_at=model.committed_at or no_commit,
+    )
+
+
+def know_files(facts: ImportFacts, files: Iterable[SourceFile]) -> ImportFacts:
+    """Return the facts with those of a model's selected files, before they are transferred."""
+    listed = [file for file in files if file.kind is FileKind.FILE]
+    return replace(facts, size=sum(file.size for file in listed), formats=list_formats(listed))
 
 
 def list_licenses(card: ModelCard | None) -> frozenset[str]:

@@ -28,6 +28,7 @@ from modelhaul.wiring.adapters import (
 )
 from modelhaul.wiring.hub import create_hub_reader
 from modelhaul.wiring.misses import create_miss_handler, create_missing_importer, create_missing_models
+from modelhaul.wiring.policies import create_policy_tester
 from modelhaul.wiring.sources import (
     load_hub_client,
     open_github_resolver,
@@ -97,6 +98,7 @@ __all__ = [
     "create_pickle_scanner",
     "create_planner",
     "create_policy_reader",
+    "create_policy_tester",
     "create_published_signer",
     "create_publisher",
     "create_queue",

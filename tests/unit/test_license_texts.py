@@ -5,13 +5,12 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from bench.licenses import describe_digests
 from hypothesis import given
 from hypothesis import strategies as st
 from identify.vendor.licenses import LICENSES
 
-from modelhaul.policy import license_digests
-from modelhaul.policy.license_texts import find_license, is_license_file
+from modelhaul.policy.license_digests import LICENSE_DIGESTS
+from modelhaul.policy.license_texts import build_digests, find_license, is_license_file
 
 TEXTS = dict(LICENSES)
 MIT, BSD, APACHE = TEXTS["MIT"], TEXTS["BSD-3-Clause"], TEXTS["Apache-2.0"]
@@ -19,7 +18,7 @@ _END = "END OF TERMS AND CONDITIONS"
 
 
 def test_the_digests_are_those_of_the_texts() -> None:
-    assert Path(license_digests.__file__).read_text() == describe_digests(), "run python -m bench.licenses"
+    assert build_digests(LICENSES) == LICENSE_DIGESTS, "run python -m bench.licenses"
 
 
 @pytest.mark.parametrize("identifier", TEXTS)
@@ -41,7 +40,7 @@ def test_every_text_is_recognized(identifier: str) -> None:
         (BSD.replace("the copyright holder nor", "Acme Research Labs, Inc. nor"), "bsd-3-clause"),
         (BSD.replace("[year], [fullname]", "(c) 2020, Acme").replace("1. ", "* ").replace("2. ", "* "), "bsd-3-clause"),
         (APACHE.partition(_END)[0] + _END, "apache-2.0"),
-        (APACHE.replace("[yyyy] [name of copyright owner]", "2024 The Acme Authors. All rights reserved."), "apache-2.0"),
+        (APACHE.replace("[yyyy] [name of copyright owner]", "2024 The Acme Authors. All rights"), "apache-2.0"),
     ],
 )  # fmt: skip
 def test_forms_of_a_text_are_recognized(text: str, expected: str) -> None:

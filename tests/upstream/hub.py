@@ -169,11 +169,11 @@ class LoopbackHub(LoopbackUpstream[HubRepository]):
         commit = _find_commit(repository, unquote(match["revision"] or "main"))
         if verb == "tree":
             return self._answer_tree(request, commit, unquote(match["path"] or ""))
-        if verb == "commits":
-            return create_json_response(200, [_describe_commit(repository, commit)])
         if verb == "paths-info":
             return _answer_paths_info(request, commit)
-        return create_json_response(200, _describe_model(repository, commit, blobs="blobs" in request.query))
+        is_history = verb == "commits"
+        described = _describe_model(repository, commit, blobs="blobs" in request.query)
+        return create_json_response(200, [_describe_commit(repository, commit)] if is_history else described)
 
     def _answer_search(self, request: Request) -> Response:
         """Public models whose name contains `search`, as the Hub finds them."""

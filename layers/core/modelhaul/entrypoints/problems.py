@@ -164,8 +164,6 @@ def create_error_response(error: errors.ModelhaulError) -> Response[str]:
         extra["reason"] = error.reason
         if error.entry is not None:
             extra["entry"] = error.entry[:1000]
-    if isinstance(error, errors.PolicyDeniedError):
-        extra |= {"rule": error.rule_id, "reason": error.reason, "matched": list(error.matched)}
     if isinstance(error, errors.NoModelInArchiveError):
         extra["directories"] = [{"name": d or "/", "lacks": list(lacks)} for d, lacks in error.missing.items()][:100]
     if isinstance(error, errors.ImportInProgressError):
@@ -175,10 +173,19 @@ def create_error_response(error: errors.ModelhaulError) -> Response[str]:
         headers["Link"] = f'<{extra["task"]}>; rel="status"'
     if isinstance(error, errors.DeletionInProgressError):
         extra["model_id"] = error.model_id
+    extra |= _describe_denial(error)
     if (seconds := _find_retry_after(error, status)) is not None:
         extra["retry_after"] = seconds
         headers["Retry-After"] = str(seconds)
     return create_problem(error.type, status, error.detail, remedy=error.remedy, headers=headers, **extra)
+
+
+def _describe_denial(error: errors.ModelhaulError) -> dict[str, Any]:
+    """Return the fields of `policy-denied`, an empty object for other errors. The default of a policy has no rule."""
+    if not isinstance(error, errors.PolicyDeniedError):
+        return {}
+    rule = {} if error.rule_id is None else {"rule": error.rule_id}
+    return {**rule, "reason": error.reason, "matched": list(error.matched)}
 
 
 def _find_retry_after(error: errors.ModelhaulError, status: HTTPStatus) -> int | None:

@@ -9,14 +9,15 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any
 
 from modelhaul.domain.audit import AuditAction, AuditEntry
 from modelhaul.domain.errors import PolicyDeniedError
 from modelhaul.domain.models import Model, ResolvedModel, Source
 from modelhaul.domain.policy_results import PolicyDecision, PolicyResult, PolicyWarning
 from modelhaul.domain.tasks import Task
-from modelhaul.policy.facts import ImportFacts
+from modelhaul.policy.facts import ImportFacts, know_model
+from modelhaul.policy.reader import PolicyReader
 from modelhaul.ports.audit_log import AuditLog
 from modelhaul.ports.clock import Clock
 
@@ -24,17 +25,6 @@ logger = logging.getLogger(__name__)
 
 _AUDIT_NAMESPACE = uuid.UUID("b0a4d5b5-55f7-5c0e-8f0e-1f5f3c7a6a0d")
 _MAX_LISTED = 10  # models in a message
-
-
-class CurrentPolicy(Protocol):
-    """The policy that is valid now."""
-
-    def evaluate(self, facts: ImportFacts) -> PolicyResult: ...
-
-
-class CurrentPolicyReader(Protocol):
-    def read(self) -> CurrentPolicy:
-        """Raises PolicyUnavailableError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,32 +40,45 @@ class Candidate:
         return self.model.describe() if self.model is not None else "this archive"
 
 
+def list_candidates(models: Iterable[Model], submitted_at: datetime) -> list[Candidate]:
+    """Return the models with what is known of them before their files are listed."""
+    return [Candidate(model.resolved, know_model(model.resolved, submitted_at)) for model in models]
+
+
 @dataclass(frozen=True, slots=True)
 class ImportPolicy:
     """Decides about imports, and records what the policy decided in the audit."""
 
-    reader: CurrentPolicyReader
+    reader: PolicyReader
     audit: AuditLog
     clock: Clock
 
     def check(
-        self, candidates: Sequence[Candidate], *, caller: str | None, task: Task | None = None, once: bool = False
+        self,
+        candidates: Sequence[Candidate],
+        *,
+        caller: str | None,
+        task: Task | None = None,
+        is_repeated: bool = False,
     ) -> list[PolicyResult]:
         """Return the present result for each model. They may be undecided.
 
         Raises PolicyDeniedError if the policy denies every model, whatever else becomes known about them, and
-        PolicyUnavailableError. `task` is None at the submission. `once`: a caller that repeats its request by itself
-        gets one entry a day in the audit.
+        PolicyUnavailableError. `task` is None at the submission. `is_repeated`: the caller repeats its requests by
+        itself, and gets one entry a day in the audit.
         """
         policy = self.reader.read()
         results = [policy.evaluate(candidate.facts) for candidate in candidates]
         if not all(result.decision is PolicyDecision.DENY for result in results):
             return results
         for candidate, result in zip(candidates, results, strict=True):
-            self._record_denial(candidate, result, caller=caller, task=task, once=once)
-        raise _join_denials(
-            [describe_denial(candidate.describe(), r) for candidate, r in zip(candidates, results, strict=True)]
-        )
+            self._record_denial(candidate, result, caller=caller, task=task, is_repeated=is_repeated)
+        names = [candidate.describe() for candidate in candidates]
+        raise join_denials([describe_denial(name, result) for name, result in zip(names, results, strict=True)])
+
+    def needs_commit_date(self) -> bool:
+        """Return whether a rule has a condition on the date of the commit. Raises PolicyUnavailableError."""
+        return self.reader.read().policy.needs_commit_date
 
     def decide(self, facts: Mapping[str, ImportFacts]) -> dict[str, PolicyResult]:
         """Return the final decision on each model by ID, with all facts that can be known.
@@ -98,13 +101,19 @@ class ImportPolicy:
                 self._record_warnings(candidate.model, result, task)
 
     def _record_denial(
-        self, candidate: Candidate, result: PolicyResult, *, caller: str | None, task: Task | None, once: bool = False
+        self,
+        candidate: Candidate,
+        result: PolicyResult,
+        *,
+        caller: str | None,
+        task: Task | None,
+        is_repeated: bool = False,
     ) -> None:
         model, now = candidate.model, datetime.fromtimestamp(self.clock(), UTC)
         target = model.model_id if model is not None else ""
         if task is not None:
             entry_id = _name_entry("denied", task.id, target)
-        elif once:
+        elif is_repeated:
             entry_id = _name_entry("denied", caller or "", target, result.digest, f"{now:%Y-%m-%d}")
         else:
             entry_id = str(uuid.uuid4())
@@ -159,8 +168,8 @@ def describe_denial(name: str, result: PolicyResult) -> PolicyDeniedError:
     )
 
 
-def _join_denials(errors: Sequence[PolicyDeniedError]) -> PolicyDeniedError:
-    """Return the only error, or one error with the texts of the first ones."""
+def join_denials(errors: Sequence[PolicyDeniedError]) -> PolicyDeniedError:
+    """Return the only error, or one error with the texts of the first ones and the rule of the first one."""
     if len(errors) == 1:
         return errors[0]
     hidden = len(errors) - _MAX_LISTED
@@ -193,10 +202,11 @@ def _name_entry(*parts: str) -> str:
     return str(uuid.uuid5(_AUDIT_NAMESPACE, "\n".join(parts)))
 
 
-def _describe_target(model: ResolvedModel | None, source: Source) -> dict[str, object]:
+def _describe_target(model: ResolvedModel | None, source: Source) -> dict[str, Any]:
     if model is None:
         return {"source": source}
-    return {"source": model.source, "model_id": model.model_id, "name": model.name, "commit": model.commit}
+    commit = None if model.source is Source.LOCAL else model.commit
+    return {"source": model.source, "model_id": model.model_id, "name": model.name, "commit": commit}
 
 
 def _describe_result(result: PolicyResult) -> dict[str, str]:

@@ -4,13 +4,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from modelhaul.domain.files import FileRecord, SourceFile
+from modelhaul.domain.files import FileRecord
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.json_streams import ReadRange
 from modelhaul.domain.models import ResolvedModel, Source
-from modelhaul.inspection.loaders import is_training_state, is_weight_name
+from modelhaul.inspection.loaders import is_weight_name
 from modelhaul.policy.facts import (
-    OPEN,
     UNKNOWN_FORMAT,
     UNKNOWN_LICENSE,
     FormatChoice,
@@ -18,7 +17,6 @@ from modelhaul.policy.facts import (
     KnownValues,
     find_formats,
     know_model,
-    list_formats,
     name_format,
 )
 from modelhaul.policy.license_texts import MAX_LICENSE_SIZE, find_license, is_license_file
@@ -33,45 +31,22 @@ def know_archive(now: datetime) -> ImportFacts:
     return ImportFacts(now=now, source=Source.LOCAL, gated=False, committed_at=None)
 
 
-def know_source(model: ResolvedModel, now: datetime) -> ImportFacts:
-    """Return what is known when a model is resolved. `now`: when the import was submitted, which all its steps use."""
-    if model.source is Source.LOCAL:
-        return replace(know_archive(now), name=model.name)
-    gated = False if model.source is Source.GITHUB else model.gated
-    return replace(
-        know_model(model, now),
-        gated=OPEN if gated is None else gated,
-        committed_at=OPEN if model.committed_at is None else model.committed_at,
-    )
-
-
-def know_files(model: ResolvedModel, files: Sequence[SourceFile], now: datetime) -> ImportFacts:
-    """Return what is known when the selected files are listed.
-
-    Training state may still be left out of the published model.
-    """
-    return replace(
-        know_source(model, now),
-        size=sum(file.size for file in files),
-        formats=list_formats(file for file in files if not is_training_state(file.path)),
-    )
-
-
 def know_content(
     model: ResolvedModel, records: Sequence[FileRecord], report: GateReport, licenses: Iterable[str], now: datetime
 ) -> ImportFacts:
-    """Return what is known of a model that can be published: everything that its source and its files tell.
+    """Return everything that the source and the files of a model tell, before it is published.
 
-    `records` are those of the selected files, `licenses` the result of `read_licenses`. Without an inspection
-    (PicklePolicy off), the formats and findings stay open.
+    `now`: when the import was submitted, so that the age of a commit is the same in all steps. `records` are those of
+    the selected files, `licenses` the result of `read_licenses`. Without an inspection (PicklePolicy off), the formats
+    and findings stay open.
     """
-    card = know_source(model, now).licenses.values
-    found = frozenset(licenses)
+    known, found = know_model(model, now), frozenset(licenses)
+    card = known.licenses.values
     # A card names the license also if nobody has seen the text of it.
     named = card | (found - {UNKNOWN_LICENSE} if card else found)
     is_inspected = bool(report.files) or not records
     return replace(
-        know_source(model, now),
+        known,
         licenses=KnownValues(named, is_complete=True),
         size=sum(record.file.size for record in records),
         formats=KnownValues(frozenset(_list_formats(model, records, report)), is_complete=is_inspected),

@@ -17,14 +17,14 @@ MAX_LICENSE_SIZE = 128 * 1024  # bytes; the longest known text has 35 KB
 
 _FILE_NAME = re.compile(r"(?:un)?licen[sc]es?(?:[-_.][\w.-]*)?|copying(?:[-_.][\w.-]*)?", re.IGNORECASE)
 _NO_TEXTS = (".gz", ".json", ".pdf", ".png", ".py", ".yaml", ".yml", ".zip")
-_QUOTES = str.maketrans(dict.fromkeys("‘’`´“”", "'"))
 _COMMENT = re.compile(r"^[\s#*>;/]+", re.MULTILINE)
 _BULLET = re.compile(r"^\s*(?:[-*•]|\(?(?:[0-9]{1,2}|[a-z]|[ivx]{1,4})[.)])\s+", re.MULTILINE)
 _COPYRIGHT = re.compile(
     # A notice must not hide a condition: "Copyright (c) 2025 Somebody. For research only."
-    r"^(?!.*\b(?:only|not?|commercial|non\w*|research|used?|may|must|shall|permi\w+|licen[sc]\w+|restrict\w+|prohibit\w+)\b)"
-    r"[^\S\n]*(?:(?:portions )?copyright(?: ?\(c\)| ?©|:)?,? ?(?:\d|\(c\)|©|\[|\{|<|the \w+ authors\b)|(?:\(c\)|©) ?[\d\[{<])"
-    r".*$|^[^\S\n]*all rights reserved\.?[^\S\n]*$",
+    r"^(?!.*\b(?:only|not?|commercial|non\w*|research|used?|may|must|shall|permi\w+|licen[sc]\w+|restrict\w+"
+    r"|prohibit\w+)\b)"
+    r"[^\S\n]*(?:(?:portions )?copyright(?: ?\(c\)| ?©|:)?,? ?(?:\d|\(c\)|©|\[|\{|<|the \w+ authors\b)"
+    r"|(?:\(c\)|©) ?[\d\[{<]).*$|^[^\S\n]*all rights reserved\.?[^\S\n]*$",
     re.MULTILINE,
 )
 _WORD = re.compile(r"[^\W_]+")
@@ -59,16 +59,16 @@ def is_license_file(path: str) -> bool:
 
 def find_license(text: str) -> str | None:
     """Return the license with exactly this text, as an identifier of the Hub. None if it is not known."""
-    return LICENSE_DIGESTS.get(digest_license(normalize_license(text)))
+    return LICENSE_DIGESTS.get(_digest(_normalize(text)))
 
 
-def digest_license(normalized: str) -> str:
+def _digest(normalized: str) -> str:
     return hashlib.sha256(normalized.encode("utf-8", "replace")).hexdigest()
 
 
-def normalize_license(text: str) -> str:
+def _normalize(text: str) -> str:
     """Return the words of the text that distinguish licenses, separated by spaces."""
-    text = text.removeprefix("\ufeff").lower().translate(_QUOTES).replace("http://", "https://")
+    text = text.removeprefix("\ufeff").lower().replace("http://", "https://")
     text = _COPYRIGHT.sub("", _COMMENT.sub("", text))
     lines = [" ".join(_WORD.findall(line)) for line in _BULLET.sub("", text).splitlines()]
     words = " ".join(filter(None, _remove_title(filter(None, lines))))
@@ -77,9 +77,14 @@ def normalize_license(text: str) -> str:
     return words
 
 
-def list_license_texts(text: str) -> list[str]:
+def build_digests(texts: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the contents of LICENSE_DIGESTS for the official texts of licenses, given as (SPDX identifier, text)."""
+    return {_digest(form): identifier.lower() for identifier, text in texts for form in _list_forms(text)}
+
+
+def _list_forms(text: str) -> list[str]:
     """Return the normalized forms in which the license with this official text is distributed."""
-    whole = normalize_license(text)
+    whole = _normalize(text)
     end = whole.find(_APACHE_END)
     if end < 0:
         return [whole]

@@ -84,10 +84,10 @@ class SignatureMap(MapAttribute[str, Any]):
 class ModelItem(Item):
     """Item of a model.
 
-    `gate`, `policy` and `selection` are zlib-compressed JSON of the fields of GateReport, PolicyResult and Selection. `selection` is absent if
-    it includes all files. `card` is JSON of the fields of ModelCard. `gated` and `committed_at` are absent if unknown.
-    `lower_name` is the attribute for name searches,
-    `hub_name` is the `hub_id` in lower case.
+    `gate`, `policy` and `selection` are zlib-compressed JSON of the fields of GateReport, PolicyResult and Selection.
+    `selection` is absent if it includes all files. `card` is JSON of the fields of ModelCard. `gated` and
+    `committed_at` are absent if unknown. `lower_name` is the attribute for name searches, `hub_name` is the `hub_id` in
+    lower case.
     `shelf` is absent unless the model is READY or DELETING, the lease attributes are absent unless it is DELETING.
     `last_read_on` is an ISO date. `may_redirect` is absent unless it is true.
     """

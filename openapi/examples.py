@@ -32,6 +32,8 @@ from modelhaul.catalog.presentation import (
 from modelhaul.domain import errors
 from modelhaul.domain.archives import Archive, UploadPart, UploadTicket
 from modelhaul.domain.claims import check_claimable
+from modelhaul.domain.digests import Algorithm, Digest
+from modelhaul.domain.files import SourceFile
 from modelhaul.domain.findings import FileInspection, FileVerdict
 from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
 from modelhaul.domain.keys import bom_key, signature_key
@@ -43,10 +45,16 @@ from modelhaul.domain.signatures import ModelSignature, PublicKey
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskError, Waiting, describe_missing_task
 from modelhaul.entrypoints.api import UNSTORED
 from modelhaul.entrypoints.forms import read_upload_form
+from modelhaul.entrypoints.policies import present_check, present_policy, present_trial
 from modelhaul.entrypoints.problems import create_error_response, create_invalid_response
 from modelhaul.entrypoints.read_keys import present_created_key, present_key
 from modelhaul.entrypoints.responses import accept_models, accept_task, accept_upload, renew_upload
 from modelhaul.imports.submit_archive import check_file_name
+from modelhaul.policy.document import parse_policy
+from modelhaul.policy.evaluate import Truth, match_rules
+from modelhaul.policy.facts import know_files, know_model
+from modelhaul.policy.reader import ReadPolicy
+from modelhaul.policy.trial import PolicyTrial
 from modelhaul.signing.bundle import build_bundle
 from modelhaul_sources import github_api, huggingface_api
 from modelhaul_sources.hosts import HostPolicy
@@ -287,6 +295,19 @@ _PROBLEMS: tuple[errors.ModelhaulError, ...] = (
     errors.UploadNotOpenError(f"Task {ARCHIVE_TASK_ID} does not wait for an upload. Its stage is INSPECTING."),
     errors.SignatureNotFoundError(f"{_BERT.describe()} is not signed."),
     errors.SigningRefusedError("The model cannot be signed: KMS Sign failed (DisabledException)."),
+    _catch(parse_policy, b'{"version": 1, "rules": [{"id": "no-gpl", "effect": "block"}]}'),
+    errors.PolicyUnavailableError(
+        "The policy at ssm:/modelhaul/policy cannot be read: SSM GetParameter failed (ParameterNotFound)."
+    ),
+    errors.EmptyModelError(f"No file matches the allow patterns '*.gguf' of {_BERT.name}."),
+    errors.RequiredFilesError(f"{_BERT.describe()} has no pytorch weights, only model.safetensors."),
+    errors.ListingTooLongError("Directory 'data' of OWNER/REPOSITORY has more entries than GitHub lists (100,000)."),
+    errors.FileMissingError("model.bin is a Git LFS pointer whose content was removed from the LFS server."),
+    errors.FileTooLargeError("model.bin exceeds the size limit of the LFS server."),
+    errors.SourceQuotaError(
+        "OWNER/REPOSITORY cannot be downloaded: the repository has exceeded its Git LFS budget on GitHub. The budget "
+        "is renewed every month."
+    ),
     errors.KeyNotFoundError(f"Key {KEY_RECORD.key_id} not found."),
     errors.AccessRequiredError(
         "meta-llama/Llama-3.1-8B is gated.",
@@ -308,6 +329,26 @@ _PROBLEMS: tuple[errors.ModelhaulError, ...] = (
     errors.UnexpectedResponseError(f"The Hub returned an invalid response for {_BERT.name}."),
 )
 PROBLEMS: dict[str, Any] = _show_problems()
+
+_POLICY = b"""{
+  "version": 1,
+  "rules": [
+    {"id": "safetensors", "effect": "deny", "reason": "No pickles.", "when": {"format_not": ["safetensors"]}},
+    {"id": "large", "effect": "warn", "reason": "Ask the storage team first.", "when": {"size_above": 100000000}}
+  ]
+}"""
+_READ_POLICY = ReadPolicy(
+    parse_policy(_POLICY), _POLICY, hashlib.sha256(_POLICY).hexdigest(), "3", "ssm:/modelhaul/policy"
+)
+
+
+def _show_trial() -> dict[str, Any]:
+    digest = Digest(Algorithm.SHA256, "0" * 64)
+    files = [SourceFile(f"model.{suffix}", WEIGHTS, digest) for suffix in ("safetensors", "bin")]
+    facts = know_files(know_model(_BERT, CREATED), files)
+    rules = tuple(outcome for outcome in match_rules(_READ_POLICY.policy, facts) if outcome.truth is not Truth.FALSE)
+    return present_trial(PolicyTrial(_READ_POLICY.evaluate(facts), facts, rules, _BERT, _READ_POLICY))
+
 
 _OK, _CREATED = str(HTTPStatus.OK.value), str(HTTPStatus.CREATED.value)
 EXAMPLES: dict[str, Example] = {
@@ -411,5 +452,10 @@ EXAMPLES: dict[str, Example] = {
     ),
     "GET /keys": Example({_OK: {"keys": [present_key(KEY_RECORD, CREATED)], "hub_url": HUB_URL}}),
     "DELETE /keys/{key_id}": Example(path={"key_id": KEY_RECORD.key_id}),
+    "GET /policy": Example({_OK: present_policy(_READ_POLICY)}),
+    "POST /policy/tests": Example({_OK: _show_trial()}, {"name": "bert-base-uncased"}),
+    "POST /policy/checks": Example(
+        {_OK: present_check(_READ_POLICY.policy, _READ_POLICY.digest)}, {"document": _POLICY.decode()}
+    ),
     "GET /openapi.json": Example({_OK: {"openapi": "3.1.0", "info": {"title": "Modelhaul"}, "paths": {}}}),
 }

@@ -12,9 +12,11 @@ from modelhaul.domain.findings import FileVerdict, FindingKind, Severity
 from modelhaul.domain.gate import GateVerdict, SecondOpinion
 from modelhaul.domain.model_cards import BaseModelRelation
 from modelhaul.domain.models import ModelStatus, Source
+from modelhaul.domain.policy_results import PolicyDecision
 from modelhaul.domain.read_keys import Scope
 from modelhaul.domain.selection import Weights
 from modelhaul.domain.tasks import Stage, TaskStatus
+from modelhaul.policy.document import Effect
 
 
 class ResponseBody(BaseModel):
@@ -447,6 +449,91 @@ class Upload(ResponseBody):
     upload: WholeUpload | PartsUpload
 
 
+class Policy(ResponseBody):
+    """The policy of the stack. Every member is null in a stack without a policy."""
+
+    location: str | None
+    """The address of the document, as in the parameter PolicyLocation."""
+    version: str | None
+    """The object's version ID (in a bucket without versions its ETag), or the number of the parameter's version."""
+    digest: str | None
+    """SHA-256 of the document in hexadecimal."""
+    document: dict[str, Any] | None
+
+
+class PolicySummary(ResponseBody):
+    digest: str
+    """SHA-256 of the document in hexadecimal."""
+    default: Literal["allow", "deny"]
+    """The decision if no rule decides."""
+    rules: NonNegativeInt
+    retention_rules: NonNegativeInt
+
+
+class PolicyWarning(ResponseBody):
+    rule_id: str
+    reason: str
+    matched: list[str]
+    """The values for which the rule matches."""
+
+
+class TestedRule(PolicyWarning):
+    effect: Effect
+    matches: bool | None
+    """Null if it depends on facts that are not known yet."""
+    waits_for: list[str]
+    """The facts that are not known yet."""
+
+
+class TestedFacts(ResponseBody):
+    """What is known about the model before a transfer."""
+
+    licenses: list[str]
+    gated: bool | None
+    committed_at: datetime | None
+    """Known only if a rule has a condition on it."""
+    size: NonNegativeInt | None
+    """The bytes of the selected files."""
+    formats: list[str]
+    """The distinct formats of the files of weights, as far as their names show them."""
+
+
+class TestedPolicy(ResponseBody):
+    """The policy that was tested. `location` and `version` are null for a document of the request."""
+
+    location: str | None
+    version: str | None
+    digest: str | None
+    """Null in a stack without a policy."""
+
+
+class PolicyTrial(ResponseBody):
+    """What the policy would decide about an import now."""
+
+    source: Source
+    name: str
+    """The canonical name at the source."""
+    revision: str | None
+    commit: str | None
+    model_id: str | None
+    """The ID that the model would have. Null for a model from an archive, as `revision` and `commit`."""
+    decision: PolicyDecision
+    """`undecided`: the decision depends on facts that are known only during the import, see `waits_for`."""
+    rule_id: str | None
+    """The rule that decides. Null if the default does, or if the decision is open."""
+    reason: str | None
+    matched: list[str]
+    """The values for which the rule matches."""
+    warnings: list[PolicyWarning]
+    """The warnings that are certain."""
+    waits_for: list[str]
+    """The facts on which the decision or its warnings still depend."""
+    rules: list[TestedRule]
+    """The rules that match or may match, in their order. The first with the effect `allow` or `deny` decides."""
+    facts: TestedFacts
+    policy: TestedPolicy
+
+
 class _AbsentIsNotNull(GenerateJsonSchema):
     """Generator of schemas without default null. Members without a value are absent from responses."""
 
@@ -458,6 +545,9 @@ class _AbsentIsNotNull(GenerateJsonSchema):
 
 BODIES: tuple[type[BaseModel], ...] = (
     Problem,
+    Policy,
+    PolicySummary,
+    PolicyTrial,
     Task,
     TaskList,
     ModelRecord,

@@ -58,6 +58,8 @@ def get_policy() -> Response[str]:
             errors.EmptyModelError,
             errors.RequiredFilesError,
             errors.ListingTooLongError,
+            errors.FileMissingError,
+            errors.FileTooLargeError,
             errors.CredentialsRefusedError,
             errors.UntrustedHostError,
             errors.SourceRefusedError,

@@ -113,6 +113,38 @@ ENVIRONMENT_TYPES = {
     "_HUB_URL": "AWS::ApiGateway::RestApi",
 }
 SIGNING_KEYS = ({"Fn::GetAtt": ["SigningKey", "Arn"]}, {"Ref": "SigningKeyArn"})
+_LOCATION = {"Ref": "PolicyLocation"}
+POLICY_GRANTS = {
+    (
+        "s3:GetObject",
+        json.dumps(
+            {
+                "Fn::Join": [
+                    "",
+                    [
+                        {"Fn::Sub": "arn:${AWS::Partition}:s3:::"},
+                        {"Fn::Join": ["", {"Fn::Split": ["s3://", _LOCATION]}]},
+                    ],
+                ]
+            }
+        ),
+    ),
+    (
+        "ssm:GetParameter",
+        json.dumps(
+            {
+                "Fn::Join": [
+                    "",
+                    [
+                        {"Fn::Sub": "arn:${AWS::Partition}:ssm:${AWS::Region}:${AWS::AccountId}:parameter"},
+                        {"Fn::Join": ["", {"Fn::Split": ["ssm:", _LOCATION]}]},
+                    ],
+                ]
+            }
+        ),
+    ),
+}
+"""Action and resource. One of the resources does not exist: a location is that of an object or of a parameter."""
 SIGNERS = {"PublishModelsRole", "SignModelRole"}
 REGION = {"AWS::Region", "AWS::URLSuffix"}
 """What the name of a host of AWS depends on."""
@@ -1040,6 +1072,30 @@ def check_signing(template: Template) -> list[str]:
     return faults
 
 
+def check_policy(template: Template) -> list[str]:
+    """Functions that know the place of the policy can read this document, and no other function can. Without a policy,
+    no function can.
+    """
+    faults = []
+    for location in ("", "s3://bucket/policy.json", "ssm:/modelhaul/policy"):
+        chosen = apply_parameters(template, PolicyLocation=location)
+        readers = {
+            find_target(function["Role"])
+            for _, function in list_resources(chosen, "AWS::Lambda::Function")
+            if "POLICY_LOCATION" in function["Environment"]["Variables"]
+        }
+        granted = {
+            (role, statement["Action"], json.dumps(statement["Resource"]))
+            for role, _ in list_resources(chosen, "AWS::IAM::Role")
+            for statement in list_statements(chosen, role)
+            if "PolicyLocation" in json.dumps(statement["Resource"]) or "ssm:GetParameter" in statement["Action"]
+        }
+        wanted = {(role, *grant) for role in readers for grant in POLICY_GRANTS} if location else set()
+        if granted != wanted:
+            faults.append(f"PolicyLocation={location}: grants {sorted(granted)}")
+    return faults
+
+
 def check_misses(template: Template) -> list[str]:
     """Only with HubOnMiss=IMPORT or REDIRECT can ReadHubFunction start imports, and only by ImportMissingFunction."""
     faults = []
@@ -1385,6 +1441,7 @@ RULES: tuple[Rule, ...] = (
     check_hub_callers,
     check_misses,
     check_signing,
+    check_policy,
     check_updates,
     check_api_timeouts,
     check_media_types,

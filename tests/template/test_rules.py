@@ -409,6 +409,8 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     (rules.check_signing, set_property("SigningKey", "Properties.KeySpec", "RSA_2048")),
     (rules.check_signing, set_property("OwnKeyPolicy", "Condition", "CreatesSigningKey")),
     (rules.check_signing, allow("ReadCatalogRole", "kms:Sign", {"Fn::GetAtt": ["SigningKey", "Arn"]})),
+    (rules.check_policy, set_property("CheckPolicyRole", "Properties.ManagedPolicyArns", [])),
+    (rules.check_policy, allow("ReadCatalogRole", "ssm:GetParameter", {"Fn::GetAtt": ["TasksTable", "Arn"]})),
     (rules.check_misses, drop_property("ImportMissingFunction", "Condition")),
     (rules.check_misses, set_property("ImportMissingFunction", "Condition", "IsLocal")),
     (rules.check_misses, allow("ReadHubRole", "dynamodb:GetItem", {"Fn::GetAtt": ["TasksTable", "Arn"]})),

@@ -196,7 +196,7 @@ def _describe_denial(error: errors.ModelhaulError) -> dict[str, Any]:
     """Return the fields of `policy-denied`, an empty object for other errors. The default of a policy has no rule."""
     if not isinstance(error, errors.PolicyDeniedError):
         return {}
-    rule = {} if error.rule_id is None else {"rule": error.rule_id}
+    rule = {} if error.rule_id is None else {"rule_id": error.rule_id}
     return {**rule, "reason": error.reason, "matched": list(error.matched)}
 
 

@@ -76,9 +76,11 @@ def set_variables(monkeypatch: pytest.MonkeyPatch, name: str, **values: str) -> 
         "ARCHIVE_MAX_TOTAL_BYTES": "2000",
         "ARCHIVE_MAX_RATIO": "100",
         "REQUIRED_FILES": "strict",
+        "POLICY_LOCATION": "s3://policies/policy.json",
         "PICKLE_POLICY": "block",
         "HUB_ON_MISS": "IMPORT",
         "SOURCE_OUTAGE_HOURS": "6",
+        "AUDIT_RETENTION_DAYS": "30",
         "SIGNING_KEY_ARN": "arn:aws:kms:eu-west-1:123456789012:key/1a2b3c4d",
     }
     for variable in variables:

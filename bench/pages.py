@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench import call_counts, call_faults, costs, scale
 from bench.servers import ROOT
-from openapi import gateway, hub_gateway
+from openapi import gateway, hub_gateway, policy_schema
 from openapi.document import DOCUMENT, render_document
 
 
@@ -31,6 +31,7 @@ PAGES = {
     "hub-gateway-responses": Page(
         hub_gateway.HUB_GATEWAY_RESPONSES, hub_gateway.render_responses, hub_gateway.render_responses
     ),
+    "policy-schema": Page(policy_schema.SCHEMA, policy_schema.render_schema, policy_schema.render_schema),
     "calls": Page(ROOT / "docs" / "calls.md", call_counts.describe_counts, call_counts.describe_counts),
     "costs": Page(costs.PAGE, costs.render_page, costs.render_page),
     **{

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from modelhaul_cli.commands import audit, catalog, imports, keys, provenance, tasks
+from modelhaul_cli.commands import audit, catalog, imports, keys, policies, provenance, tasks
 from modelhaul_cli.help_pages import Command, Group
 
 _EPILOG = (
@@ -55,6 +55,7 @@ app.command("signature", cls=Command, rich_help_panel="Models")(provenance.get_s
 app.command("sign", cls=Command, rich_help_panel="Models")(provenance.sign_model)
 app.command("bom", cls=Command, rich_help_panel="Models")(provenance.get_bom)
 app.command("audit", cls=Command, rich_help_panel="Administration")(audit.list_entries)
+app.add_typer(policies.app, name="policy", rich_help_panel="Policy")
 app.add_typer(keys.app, name="keys", rich_help_panel="Hub clients")
 app.command("env", cls=Command, rich_help_panel="Hub clients")(keys.print_environment)
 

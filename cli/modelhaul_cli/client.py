@@ -125,6 +125,18 @@ class ApiClient:
                 content = store.read(location)
         return content
 
+    def read_policy(self) -> Json:
+        """Return the policy of the stack. Each member is None if it has none."""
+        return self._read_json(self._request("GET", "policy"))
+
+    def test_policy(self, body: Json) -> Json:
+        """Return what a policy would decide about an import."""
+        return self._read_json(self._post("policy/tests", json=body))
+
+    def check_policy(self, document: str) -> Json:
+        """Return the summary of a valid document."""
+        return self._read_json(self._post("policy/checks", json={"document": document}))
+
     def create_key(self, body: Json) -> Json:
         """Create a read key. Not retried: after a lost response, a retry would create a second key."""
         return self._read_json(self._send("POST", "keys", json=body))

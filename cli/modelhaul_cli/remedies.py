@@ -43,6 +43,9 @@ _PROBLEM_REMEDIES: Mapping[str, str] = {
     "unexpected-answer": f"{_RUN_LATER} If the error persists, ask an operator to check the source's URL in the stack "
     "parameters.",
     "storage-unavailable": _RUN_LATER,
+    "invalid-policy": "Correct the document as the message describes. docs/policy.md describes its members.",
+    "policy-unavailable": "Ask an operator to correct the policy document or the permission to read it. "
+    "`modelhaul policy check FILE` checks a document. Nothing is imported until then.",
     "throttled": _RUN_LATER,
     "gateway-failure": _RUN_LATER,
     "gateway-timeout": _RUN_LATER,

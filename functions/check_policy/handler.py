@@ -1,6 +1,5 @@
 """GET /v1/policy, POST /v1/policy/tests, POST /v1/policy/checks"""
 
-import hashlib
 from http import HTTPStatus
 from typing import Annotated
 
@@ -12,9 +11,8 @@ from modelhaul.domain import errors
 from modelhaul.domain.models import Source
 from modelhaul.entrypoints.api import create_app, create_handler
 from modelhaul.entrypoints.documents import describe_responses
-from modelhaul.entrypoints.policies import PolicyCheck, PolicyTest, present_check, present_policy, present_trial
+from modelhaul.entrypoints.policies import PolicyCheck, PolicyTest, check_document, present_policy, present_trial
 from modelhaul.entrypoints.responses import create_json_response
-from modelhaul.policy.document import encode_document, parse_policy
 
 app = create_app()
 handler = create_handler(app)
@@ -72,9 +70,8 @@ def get_policy() -> Response[str]:
     ),
 )
 def test_policy(request: Annotated[PolicyTest, Body()]) -> Response[str]:
-    document = None if request.document is None else encode_document(request.document)
     trial = wiring.create_policy_tester().test(
-        Source(request.source), request.name, request.revision, request.selection, document
+        Source(request.source), request.name, request.revision, request.selection, request.content
     )
     return create_json_response(present_trial(trial))
 
@@ -93,5 +90,4 @@ def test_policy(request: Annotated[PolicyTest, Body()]) -> Response[str]:
     ),
 )
 def check_policy(request: Annotated[PolicyCheck, Body()]) -> Response[str]:
-    content = encode_document(request.document)
-    return create_json_response(present_check(parse_policy(content), hashlib.sha256(content).hexdigest()))
+    return create_json_response(check_document(request.document))

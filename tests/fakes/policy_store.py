@@ -1,28 +1,33 @@
+import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from modelhaul.domain.errors import PolicyUnavailableError
-from modelhaul.ports.policy_store import PolicyStore, StoredPolicy
+from modelhaul.ports.policy_store import StoredPolicy
 
 
 @dataclass
-class InMemoryPolicyStore(PolicyStore):
-    """`is_down`: the document cannot be read. `on_read` is called before each read. `reads` counts them."""
+class InMemoryPolicyStore:
+    """`content` is the document, None if there is none. `reads` counts the requests. `is_down`: requests fail.
+    `on_read` is called before each request.
+    """
 
-    content: bytes = b'{"version": 1, "default": "allow"}'
+    content: bytes | None = None
+    location: str = "s3://bucket/policy.json"
+    reads: int = 0
     is_down: bool = False
     on_read: Callable[[], None] = lambda: None
-    reads: int = 0
-    location: str = field(default="s3://policies/policy.json")
 
     def read_policy(self) -> StoredPolicy:
         self.on_read()
         self.reads += 1
         if self.is_down:
             raise PolicyUnavailableError(f"The policy at {self.location} cannot be read (503).")
-        return StoredPolicy(self.content, str(self.reads))
+        if self.content is None:
+            raise PolicyUnavailableError(f"The policy at {self.location} cannot be read: there is none.")
+        return StoredPolicy(self.content, hashlib.md5(self.content, usedforsecurity=False).hexdigest())
 
     def write(self, *rules: dict[str, Any], default: str = "allow") -> None:
         """Replace the document by one with these rules, which get a reason and an ID if they have none."""

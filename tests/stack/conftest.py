@@ -291,3 +291,24 @@ def github(stack: Stack) -> Iterator[RemoteUpstream]:
     github.clear_requests()
     yield github
     github.clear_faults()
+
+
+def open_client(state: StackState, service: Any) -> Any:
+    return open_session().client(service, endpoint_url=state.aws_endpoint_url, config=CLIENT_CONFIG)
+
+
+def change_parameters(state: StackState, **parameters: str) -> None:
+    cloudformation = open_client(state, "cloudformation")
+
+    def describe() -> Any:
+        return cloudformation.describe_stacks(StackName=state.stack_name)["Stacks"][0]
+
+    values = {p["ParameterKey"]: p["ParameterValue"] for p in describe()["Parameters"]} | parameters
+    cloudformation.update_stack(
+        StackName=state.stack_name,
+        UsePreviousTemplate=True,
+        Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()],
+        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+    )
+    wait_until(lambda: not describe()["StackStatus"].endswith("IN_PROGRESS"))
+    assert describe()["StackStatus"] == "UPDATE_COMPLETE"

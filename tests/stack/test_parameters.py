@@ -34,11 +34,11 @@ from deployment.verify.results import Outcome
 from deployment.verify.runner import measure_check
 from deployment.verify.target import open_local_target
 from local.sources import SourceUrls
-from local.stack import CLIENT_CONFIG, CREDENTIALS, LocalStack, StackState, open_session
+from local.stack import CLIENT_CONFIG, CREDENTIALS, LocalStack, StackState
 from tests.archives.zipping import zip_files, zip_models
 from tests.documented_dashboard import VALIDATOR as DASHBOARD
 from tests.model_signing import is_accepted, needs_model_signing
-from tests.stack.conftest import allow_batches, wait_until
+from tests.stack.conftest import allow_batches, change_parameters, open_client, wait_until
 from tests.stack.test_permissions import (
     Target,
     assume_role,
@@ -60,8 +60,13 @@ ORIGIN = "https://models.example.com"
 ALARM_TOPIC = "on-call"
 READ_ONLY = "/v1/GET/*"
 TOKENS = {
-    "HuggingFaceTokenSecret": {"SubmitHuggingfaceFunction", "PlanImportFunction", "TransferFilesFunction"},
-    "GitHubTokenSecret": {"SubmitGithubFunction", "PlanImportFunction", "TransferFilesFunction"},
+    "HuggingFaceTokenSecret": {
+        "SubmitHuggingfaceFunction",
+        "CheckPolicyFunction",
+        "PlanImportFunction",
+        "TransferFilesFunction",
+    },
+    "GitHubTokenSecret": {"SubmitGithubFunction", "CheckPolicyFunction", "PlanImportFunction", "TransferFilesFunction"},
 }
 """Parameter to the functions that speak to the source."""
 ROOT = Credentials(CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"])
@@ -125,27 +130,6 @@ class IamStack:
             iam.put_user_policy(UserName=name, PolicyName="call", PolicyDocument=document)
         key = iam.create_access_key(UserName=name)["AccessKey"]
         return Credentials(key["AccessKeyId"], key["SecretAccessKey"])
-
-
-def open_client(state: StackState, service: Any) -> Any:
-    return open_session().client(service, endpoint_url=state.aws_endpoint_url, config=CLIENT_CONFIG)
-
-
-def change_parameters(state: StackState, **parameters: str) -> None:
-    cloudformation = open_client(state, "cloudformation")
-
-    def describe() -> Any:
-        return cloudformation.describe_stacks(StackName=state.stack_name)["Stacks"][0]
-
-    values = {p["ParameterKey"]: p["ParameterValue"] for p in describe()["Parameters"]} | parameters
-    cloudformation.update_stack(
-        StackName=state.stack_name,
-        UsePreviousTemplate=True,
-        Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()],
-        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
-    )
-    wait_until(lambda: not describe()["StackStatus"].endswith("IN_PROGRESS"))
-    assert describe()["StackStatus"] == "UPDATE_COMPLETE"
 
 
 def import_sample(state: StackState) -> str:

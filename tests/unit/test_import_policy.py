@@ -403,7 +403,7 @@ def test_an_import_waits_for_the_document_and_continues(kind: type[Message]) -> 
     waiting = deployment.find_task(task.id).waiting
     assert waiting is not None
     assert waiting.reason == "policy-unavailable"
-    assert "s3://policies/policy.json cannot be read" in waiting.detail
+    assert "s3://bucket/policy.json cannot be read" in waiting.detail
     assert deployment.find_task(task.id).status is TaskStatus.PENDING
     for _ in range(5):
         due = deployment.queue.next_due

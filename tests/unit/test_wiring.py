@@ -32,6 +32,7 @@ BUILT = {
     "cancel_from_console": ["create_finisher"],
     "delete_model": ["create_deleter"],
     "sign_model": ["create_published_signer"],
+    "check_policy": ["create_policy_reader", "create_policy_tester", "create_response_store"],
     "plan_import": ["create_planner", "create_runner"],
     "transfer_files": ["create_transferrer", "create_joiner", "create_runner"],
     "publish_models": ["create_publisher", "create_copy_step", "create_runner"],
@@ -49,7 +50,7 @@ BUILT = {
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.endswith(("_TABLE", "_URL", "_BUCKET", "_HOSTS")) or name.startswith(
-            ("AWS_", "HUGGINGFACE", "GITHUB_", "LOCAL_", "SIGNING_")
+            ("AWS_", "HUGGINGFACE", "GITHUB_", "LOCAL_", "POLICY_", "SIGNING_")
         ):
             monkeypatch.delenv(name)
     for module in (adapters, hub, misses, sources, steps):

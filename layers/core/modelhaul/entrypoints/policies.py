@@ -1,14 +1,15 @@
 """Request bodies and responses of the routes of the policy."""
 
+import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from modelhaul.catalog.presentation import format_time
 from modelhaul.entrypoints.submissions import HubImport
-from modelhaul.policy.document import MAX_DOCUMENT, Policy
+from modelhaul.policy.document import MAX_DOCUMENT, Policy, encode_document, parse_policy
 from modelhaul.policy.evaluate import RuleOutcome, Truth, describe_formats
 from modelhaul.policy.facts import ImportFacts, Open
 from modelhaul.policy.reader import ReadPolicy
@@ -28,12 +29,16 @@ class PolicyTest(HubImport):
         examples=["google-bert/bert-base-uncased"],
     )
     revision: str = Field(default="main", min_length=1, max_length=1000)
-    document: str | SkipJsonSchema[None] = Field(
+    document: Annotated[str, Field(max_length=MAX_DOCUMENT)] | SkipJsonSchema[None] = Field(
         default=None,
-        max_length=MAX_DOCUMENT,
         description="The text of a document, to test it instead of the policy of the stack.",
         examples=[_EXAMPLE],
     )
+
+    @property
+    def content(self) -> bytes | None:
+        """Return the bytes of the document, None if the policy of the stack is tested. Raises InvalidPolicyError."""
+        return None if self.document is None else encode_document(self.document)
 
 
 class PolicyCheck(BaseModel):
@@ -47,6 +52,12 @@ def present_policy(read: ReadPolicy | None) -> dict[str, Any]:
     if read is None:
         return {"location": None, "version": None, "digest": None, "document": None}
     return {**_present_place(read), "document": json.loads(read.content)}
+
+
+def check_document(text: str) -> dict[str, Any]:
+    """Return the summary of a document. Raises InvalidPolicyError."""
+    content = encode_document(text)
+    return present_check(parse_policy(content), hashlib.sha256(content).hexdigest())
 
 
 def present_check(policy: Policy, digest: str) -> dict[str, Any]:

@@ -5,8 +5,16 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from modelhaul.domain.errors import InvalidPolicyError
 from modelhaul.domain.findings import FindingKind, Severity
@@ -54,10 +62,14 @@ def _check_not_null[T](value: T | None) -> T:
 
 
 # Not `type` statements: pydantic would add their names to the schema of the document.
-_Pattern = Annotated[str, Field(min_length=1, max_length=MAX_PATTERN), AfterValidator(_check_pattern)]
+_Pattern = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_PATTERN, json_schema_extra={"pattern": "^[A-Za-z0-9._/*-]+$"}),
+    AfterValidator(_check_pattern),
+]
 _Format = Annotated[str, Field(json_schema_extra={"enum": sorted(FORMATS)}), AfterValidator(_check_format)]
 _List = Field(min_length=1, max_length=_MAX_VALUES)
-_Days = Annotated[int | SkipJsonSchema[None], Field(ge=1, le=_MAX_DAYS), AfterValidator(_check_not_null)]
+_Days = Annotated[int | None, Field(ge=1, le=_MAX_DAYS), BeforeValidator(_check_not_null)]
 RuleId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
 Reason = Annotated[str, Field(min_length=1, max_length=500)]
 
@@ -86,7 +98,7 @@ class Conditions(PolicyPart):
     license_not: Annotated[list[_Pattern], _List] = Field(
         default=[], description="The model has a license that matches none of these patterns."
     )
-    gated: Annotated[bool | SkipJsonSchema[None], AfterValidator(_check_not_null)] = Field(
+    gated: Annotated[bool | None, BeforeValidator(_check_not_null)] = Field(
         default=None, description="Whether the model is gated at its source."
     )
     commit_younger_than_days: _Days = Field(
@@ -95,8 +107,8 @@ class Conditions(PolicyPart):
     commit_older_than_days: _Days = Field(
         default=None, description="The commit was made at least this number of days ago."
     )
-    size_above: Annotated[int | SkipJsonSchema[None], Field(ge=0, le=_MAX_SIZE), AfterValidator(_check_not_null)] = (
-        Field(default=None, description="The selected files have more bytes in total.")
+    size_above: Annotated[int | None, Field(ge=0, le=_MAX_SIZE), BeforeValidator(_check_not_null)] = Field(
+        default=None, description="The selected files have more bytes in total."
     )
     format: Annotated[list[_Format], _List] = Field(
         default=[], description="The format of at least one file of weights is one of these."
@@ -128,6 +140,8 @@ class Rule(PolicyPart):
 class Policy(PolicyPart):
     """Rules for imports, in their order, and rules for retention."""
 
+    # Named by documents for editors, which then complete and check members.
+    schema_url: str = Field(default="", alias="$schema", max_length=500)
     version: Literal[1]
     default: Literal["allow", "deny"] = Field(
         default="allow", description="The decision if no rule with the effect `allow` or `deny` matches."

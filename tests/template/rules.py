@@ -37,9 +37,22 @@ RETAINED = {"DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Re
 OBJECT_PREFIXES = {
     # The stream of the table, whose name contains its creation time.
     "TasksTable": {"stream/*"},
+    "AuditTable": {"stream/*"},
     "ModelsBucket": {"staging/*", "inspections/*", "models/*", "manifests/*", "signatures/*", "boms/*"},
     "IncomingBucket": {"incoming/*", "uploads/*", "posted/*", "outcomes/*"},
 }
+AUDIT_READERS = {
+    "ReadAuditFunction": {"dynamodb:Query"},
+    "PublishAuditFunction": {
+        "dynamodb:GetItem",
+        "dynamodb:DescribeStream",
+        "dynamodb:GetRecords",
+        "dynamodb:GetShardIterator",
+        "dynamodb:ListStreams",
+    },
+}
+"""What the functions that read the audit may do."""
+
 ARRIVAL_AGE = 86_400  # seconds: the maximum of EventBridge
 OWN_PREFIXES = ["outcomes/", "posted/"]
 """Key prefixes of the incoming bucket whose events are not sent: functions store these objects themselves."""
@@ -166,6 +179,12 @@ ENDS: dict[str, Any] = {
     },
 }
 """The change of a task that is published: not later writes, and not the expiry of the record."""
+
+STREAMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "TasksTable": ("NEW_AND_OLD_IMAGES", ENDS),
+    "AuditTable": ("KEYS_ONLY", {"eventName": ["INSERT"]}),
+}
+"""What the stream of a table contains, and which records invoke its function: not those of expired entries."""
 
 MAX_API_TIMEOUT = 25  # seconds, so that a cold start of 4 s ends within the 29 s of API Gateway
 REFUSED_BODIES = {"REQUEST_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE"}
@@ -440,10 +459,11 @@ def check_streams(template: Template) -> list[str]:
     faults: list[str] = []
     for function, table, mapping in list_streams(template):
         stream = template["Resources"][table]["Properties"].get("StreamSpecification", {})
-        if stream.get("StreamViewType") != "NEW_AND_OLD_IMAGES":
-            faults.append(f"{table}: its stream lacks the old or new image")
+        view, wanted = STREAMS[table]
+        if stream.get("StreamViewType") != view:
+            faults.append(f"{table}: its stream does not have {view}")
         patterns = [json.loads(one["Pattern"]) for one in mapping.get("FilterCriteria", {}).get("Filters", [])]
-        if patterns != [ENDS]:
+        if patterns != [wanted]:
             faults.append(f"{function}: invoked for {patterns}")
         if mapping.get("StartingPosition") != "TRIM_HORIZON":
             faults.append(f"{function}: misses records that are written before it starts to poll")
@@ -504,6 +524,30 @@ def _find_wildcards(statement: dict[str, Any]) -> list[str]:
         if "*" in text and (place is None or place[2] not in OBJECT_PREFIXES.get(place[1], ())):
             faults.append(f"resource {text}")
     return faults
+
+
+def check_audit(template: Template) -> list[str]:
+    """Functions that record entries can add them, while the audit is on, and nothing else. No function changes them."""
+    faults: list[str] = []
+    for days in (0, 30):
+        chosen = apply_parameters(template, **ALL_RESOURCES, Signing="KMS", AuditRetentionDays=days)
+        for function, properties in list_resources(chosen, "AWS::Lambda::Function"):
+            role = find_target(properties["Role"]) or ""
+            granted = {
+                action
+                for statement in list_statements(chosen, role)
+                if any(_names_table(resource, "AuditTable") for resource in as_list(statement["Resource"]))
+                for action in as_list(statement["Action"])
+            }
+            records = "AUDIT_TABLE" in properties["Environment"]["Variables"] and function not in AUDIT_READERS
+            expected = AUDIT_READERS.get(function, {"dynamodb:PutItem"} if records and days else set())
+            if granted != expected:
+                faults.append(f"{function} with AuditRetentionDays={days}: may {sorted(granted)}")
+    return faults
+
+
+def _names_table(resource: Any, table: str) -> bool:
+    return resource == {"Fn::GetAtt": [table, "Arn"]} or f"${{{table}.Arn}}" in json.dumps(resource)
 
 
 def check_roles(template: Template) -> list[str]:
@@ -1417,6 +1461,7 @@ RULES: tuple[Rule, ...] = (
     check_concurrency,
     check_dead_letter_queues,
     check_streams,
+    check_audit,
     check_wildcards,
     check_publishers,
     check_roles,

@@ -12,7 +12,15 @@ import pytest
 
 from modelhaul.domain.messages import ObjectCreated, parse_archive_message, parse_message
 from modelhaul.entrypoints.forms import read_upload_form
-from tests.template.rules import ENDS, OWN_PREFIXES, list_consumers, list_dead_letter_queues, list_routes, list_streams
+from tests.template.rules import (
+    ENDS,
+    OWN_PREFIXES,
+    STREAMS,
+    list_consumers,
+    list_dead_letter_queues,
+    list_routes,
+    list_streams,
+)
 from tests.template.transformed import ROOT, Template, read_template, transform_template
 
 EVENTS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "events").glob("*.json"))}
@@ -111,7 +119,10 @@ def test_streamed_records_are_what_the_filter_lets_through(template: Template) -
         Path(template["Resources"][function]["Properties"]["Code"]["S3Key"]).name
         for function, _, _ in list_streams(template)
     }
-    for (record,) in STREAMED.values():
+    (entry,) = STREAMED["publish_audit"]
+    _, wanted_entry = STREAMS["AuditTable"]
+    assert [entry["eventName"]] == wanted_entry["eventName"]
+    for (record,) in (records for name, records in STREAMED.items() if name != "publish_audit"):
         change, wanted = record["dynamodb"], ENDS["dynamodb"]
         assert record["eventName"] in ENDS["eventName"]
         for image, attributes in wanted.items():

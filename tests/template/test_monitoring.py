@@ -44,7 +44,12 @@ IDLE = "notBreaching"
 def template(request: pytest.FixtureRequest) -> Template:
     email, topic = request.param
     return apply_parameters(
-        read_transformed(), NotificationEmail=email, AlarmTopicArn=topic, HubOnMiss="IMPORT", Signing="KMS"
+        read_transformed(),
+        NotificationEmail=email,
+        AlarmTopicArn=topic,
+        HubOnMiss="IMPORT",
+        Signing="KMS",
+        AuditRetentionDays=365,
     )
 
 
@@ -228,7 +233,7 @@ def test_queues_and_main_tables_are_on_the_dashboard(template: Template) -> None
     assert {("ConsumedWriteCapacityUnits", table) for table in tables} <= shown
 
 
-SMALL_TABLES = {"KeysTable", "RateLimitsTable", "IdempotencyTable"}
+SMALL_TABLES = {"KeysTable", "RateLimitsTable", "IdempotencyTable", "AuditTable"}
 COST_WIDGETS = ("Estimated cost of 30 days", "Estimated cost per day (US dollars)")
 """bench/tests/test_dashboard_prices.py computes their dollars."""
 

@@ -39,6 +39,7 @@ SETTINGS = {
     "HubAccess",
     "HubOnMiss",
     "Signing",
+    "AuditRetentionDays",
 }
 
 
@@ -220,7 +221,11 @@ def find_faults(check: Callable[[Template], Any], template: Template) -> Any:
     if check.__name__.startswith("check_"):
         return check(template)
     try:
-        check(apply_parameters(template, NotificationEmail="a@example.com", HubOnMiss="IMPORT", Signing="KMS"))
+        check(
+            apply_parameters(
+                template, NotificationEmail="a@example.com", HubOnMiss="IMPORT", Signing="KMS", AuditRetentionDays=365
+            )
+        )
     except (AssertionError, KeyError, ValidationError) as error:
         return error
     return None

@@ -450,8 +450,8 @@ def test_a_claim_whose_reply_is_lost_keeps_the_archive(monkeypatch: pytest.Monke
     deployment = Deployment()
     claim = deployment.database.imports.claim_import
 
-    def claim_and_lose_the_reply(*arguments: object) -> None:
-        claim(*arguments)  # type: ignore[arg-type]
+    def claim_and_lose_the_reply(*arguments: object, **options: object) -> None:
+        claim(*arguments, **options)  # type: ignore[arg-type]
         raise StorageUnavailableError("no reply")
 
     monkeypatch.setattr(deployment.database.imports, "claim_import", claim_and_lose_the_reply)

@@ -35,8 +35,8 @@ from tests.lambda_functions import Context, Response, call_api, load_handler, re
 NAME = "org/tiny"
 ALICE = "arn:aws:iam::123456789012:user/alice"
 BOB = "arn:aws:sts::123456789012:assumed-role/Deployer/bob"
-MODEL = [Member(f"good/{name}", b"{}") for name in ("config.json", "tokenizer.json")] + [
-    Member("good/model.safetensors", b"\x02\0\0\0\0\0\0\0{}")
+MODEL = [Member(f"good/{name}".encode(), b"{}") for name in ("config.json", "tokenizer.json")] + [
+    Member(b"good/model.safetensors", b"\x02\0\0\0\0\0\0\0{}")
 ]
 
 
@@ -131,7 +131,7 @@ class TestActions:
         assert entry.model_id == task.model_ids[0]
 
     def test_failed_and_finished_imports_are_no_actions(self, deployment: Deployment) -> None:
-        task = deployment.post(build([Member("bad/config.json", b"{}"), *MODEL]))
+        task = deployment.post(build([Member(b"bad/config.json", b"{}"), *MODEL]))
         deployment.tables.entries.clear()
         deployment.run()
         assert deployment.find_task(task.id).status.value == "DONE"

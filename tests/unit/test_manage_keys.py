@@ -258,7 +258,7 @@ def test_a_key_among_unknown_fields_is_not_repeated(keys: InMemoryReadKeyReposit
 
 
 def test_an_outage_is_503(keys: InMemoryReadKeyRepository, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise StorageUnavailableError("DynamoDB request failed (Throttling).")
 
     monkeypatch.setattr(keys, "add_key", fail)

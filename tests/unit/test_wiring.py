@@ -39,6 +39,8 @@ BUILT = {
     "record_failure": ["create_runner", "create_arrival_recorder"],
     "sweep_stale": ["create_sweeper"],
     "publish_ends": ["create_end_publisher"],
+    "publish_audit": ["create_entry_publisher"],
+    "read_audit": ["create_audit_reader"],
     "manage_keys": ["create_read_keys"],
     "authorize_hub": ["create_read_keys", "create_metrics"],
     "read_hub": ["create_hub_reader", "create_missing_models", "create_metrics"],

@@ -68,17 +68,13 @@ def governed() -> Iterator[Stack]:
         change_parameters(state, PolicyLocation=f"s3://{bucket}/{KEY}", AuditRetentionDays="30")
         allow_batches(state)
         # MiniStack replaces the APIs in each update.
-        resources = open_client(state, "cloudformation").list_stack_resources(StackName=state.stack_name)
-        ids = {r["LogicalResourceId"]: r["PhysicalResourceId"] for r in resources["StackResourceSummaries"]}
-        root = f"{state.aws_endpoint_url}/_aws/execute-api"
-        gateway = open_client(state, "apigateway")
-        keys = gateway.get_api_keys(includeValues=True)["items"]
-        state = replace(
-            state,
-            api_url=f"{root}/{ids['Api']}/v1",
-            hub_url=f"{root}/{ids['HubApi']}/hf",
-            api_key=next(key["value"] for key in keys if state.stack_name in key["name"] or len(keys) == 1),
-        )
+        cloudformation, root = open_client(state, "cloudformation"), f"{state.aws_endpoint_url}/_aws/execute-api"
+
+        def find_id(name: str) -> str:
+            found = cloudformation.describe_stack_resource(StackName=state.stack_name, LogicalResourceId=name)
+            return str(found["StackResourceDetail"]["PhysicalResourceId"])
+
+        state = replace(state, api_url=f"{root}/{find_id('Api')}/v1", hub_url=f"{root}/{find_id('HubApi')}/hf")
         yield Stack(state)
     finally:
         local.stop()

@@ -42,6 +42,7 @@ from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
 from modelhaul.domain.keys import bom_key, signature_key
 from modelhaul.domain.model_cards import ModelCard
 from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source, describe_missing_model
+from modelhaul.domain.policy_results import PolicyDecision, PolicyResult, PolicyWarning
 from modelhaul.domain.read_keys import ReadKey, Scope, identify_key
 from modelhaul.domain.required_files import RequiredFiles
 from modelhaul.domain.signatures import ModelSignature, PublicKey
@@ -59,6 +60,7 @@ from modelhaul.entrypoints.responses import (
     create_follow_response,
     renew_upload,
 )
+from modelhaul.imports.import_policy import describe_denial
 from modelhaul.imports.submit_archive import check_file_name
 from modelhaul.policy.document import parse_policy
 from modelhaul.policy.evaluate import Truth, match_rules
@@ -74,6 +76,7 @@ from openapi.gateway import PROBLEMS as GATEWAY_PROBLEMS
 CALLER = "api-key:k1l2m3n4o5"
 BUCKET = "modelhaul-modelsbucket-1a2b3c4d5e6f"
 CREATED = datetime(2025, 6, 22, 12, 0, 0, tzinfo=UTC)
+_COMMITTED = CREATED - timedelta(days=480)
 ENDED = CREATED + timedelta(seconds=41)
 TASK_ID = "5f0c3b53-7f5b-4a0e-9d2a-0d8b1e6f4c11"
 ARCHIVE_TASK_ID = "b9d5f1f0-4a53-4a9c-8f2e-6a0f7f4f9a20"
@@ -85,7 +88,15 @@ OTHERS = 700_000
 PART_SIZE = 16 * 1024 * 1024
 
 _CARD = ModelCard(licenses=("apache-2.0",), library="transformers", pipeline_tag="fill-mask")
-_BERT = ResolvedModel(Source.HUGGINGFACE, "google-bert/bert-base-uncased", "main", COMMIT, card=_CARD)
+_BERT = ResolvedModel(
+    Source.HUGGINGFACE,
+    "google-bert/bert-base-uncased",
+    "main",
+    COMMIT,
+    card=_CARD,
+    gated=False,
+    committed_at=_COMMITTED,
+)
 _FLAGS = ("chat-template: tokenizer_config.json",)
 _FILES = (FileInspection("config.json", "0" * 64, "json", FileVerdict.CLEAN),)
 _CLEAN = GateReport(GateVerdict.CLEAN, flags=_FLAGS, second_opinion=SecondOpinion.CLEAN, files=_FILES)
@@ -107,6 +118,14 @@ HUB_MODEL = Model(
     gate=_CLEAN,
     submitted_by=CALLER,
     signature=SIGNATURE,
+    policy=PolicyResult(
+        PolicyDecision.ALLOW,
+        "reviewed-owners",
+        "Owners that the platform team has reviewed.",
+        ("name google-bert/bert-base-uncased",),
+        (PolicyWarning("templates", "Chat templates run in the tokenizer.", ("finding chat-template (low)",)),),
+        digest=hashlib.sha256(b"policy").hexdigest(),
+    ),
 )
 _ZIPPED = ResolvedModel(Source.LOCAL, "my-model", ARCHIVE_TASK_ID, ARCHIVE_TASK_ID)
 ARCHIVE_MODEL = Model(
@@ -319,6 +338,10 @@ _PROBLEMS: tuple[errors.ModelhaulError, ...] = (
     errors.SignatureNotFoundError(f"{_BERT.describe()} is not signed."),
     errors.SigningRefusedError("The model cannot be signed: KMS Sign failed (DisabledException)."),
     _catch(parse_policy, b'{"version": 1, "rules": [{"id": "no-gpl", "effect": "block"}]}'),
+    describe_denial(
+        "OWNER/MODEL",
+        PolicyResult(PolicyDecision.DENY, "no-gpl", "Legal does not permit it.", ("license gpl-3.0",)),
+    ),
     errors.PolicyUnavailableError(
         "The policy at ssm:/modelhaul/policy cannot be read: SSM GetParameter failed (ParameterNotFound)."
     ),

@@ -56,6 +56,10 @@ class Problem(ResponseBody):
     """What happened, with the invalid value."""
     remedy: str | SkipJsonSchema[None] = None
     """What to do to resolve the problem."""
+    rule_id: str | SkipJsonSchema[None] = None
+    """With `policy-denied`, the rule that denies the import. Absent if the policy's default does."""
+    matched: list[str] | SkipJsonSchema[None] = None
+    """With `policy-denied`, the values for which the rule matches."""
     fields: list[InvalidField] | SkipJsonSchema[None] = None
     """The invalid fields or query parameters."""
     retry_after: int | SkipJsonSchema[None] = None
@@ -70,7 +74,7 @@ class Problem(ResponseBody):
     follow_id: str | SkipJsonSchema[None] = None
     """The follow of the same revision."""
     reason: str | SkipJsonSchema[None] = None
-    """Why the archive was rejected, as a stable slug."""
+    """Why the archive was rejected, as a stable slug. With `policy-denied`, the reason of the rule."""
     entry: str | SkipJsonSchema[None] = None
     """The invalid entry of the archive."""
     directories: list[IncompleteDirectory] | SkipJsonSchema[None] = None
@@ -133,6 +137,28 @@ class Selection(ResponseBody):
     weights: Weights
 
 
+class PolicyWarning(ResponseBody):
+    rule_id: str
+    reason: str
+    matched: list[str]
+    """The values for which the rule matches."""
+
+
+class PolicyResult(ResponseBody):
+    """The final decision of the import policy on a model. It was made before the model was published."""
+
+    decision: PolicyDecision
+    rule_id: str | SkipJsonSchema[None] = Field(default=None, examples=["reviewed-owners"])
+    """The rule that decided. Absent if the policy's default did."""
+    reason: str
+    matched: list[str] = Field(examples=[["name google-bert/bert-base-uncased"]])
+    """The values for which the rule matches."""
+    warnings: list[PolicyWarning]
+    """Warnings of the policy, at most 20. For archives with many models, there may be fewer."""
+    digest: str
+    """SHA-256 of the policy document in hexadecimal."""
+
+
 class ModelResult(ResponseBody):
     """A model of the task, or a SKIPPED directory of its archive that is not a valid model."""
 
@@ -145,6 +171,8 @@ class ModelResult(ResponseBody):
     location: str | SkipJsonSchema[None] = Field(
         default=None, examples=["s3://models-bucket/models/huggingface/gpt2/607a30d7/"]
     )
+    policy: PolicyResult | SkipJsonSchema[None] = None
+    """What the import policy decided. Absent unless the model is READY, and in a stack without a policy."""
     error: ModelFailure | SkipJsonSchema[None] = None
     """Why the model is FAILED. A DONE task can have FAILED and READY models. Absent if another task has since started
     to import the model."""
@@ -318,6 +346,13 @@ class ModelRecord(ResponseBody):
     """Total size of the files in bytes."""
     location: str | SkipJsonSchema[None] = None
     gate: GateReport | SkipJsonSchema[None] = None
+    gated: bool | SkipJsonSchema[None] = None
+    """Whether the source gives the model only to accounts that have accepted its terms. Absent for models from archives
+    and for models that an earlier version has imported."""
+    committed_at: datetime | SkipJsonSchema[None] = None
+    """The time that the commit states. Present only if the import policy needed it."""
+    policy: PolicyResult | SkipJsonSchema[None] = None
+    """Absent unless the model is READY, and if the stack had no policy."""
     card: ModelCard | SkipJsonSchema[None] = None
     """Absent for models from GitHub and from archives, and if the card has no metadata."""
     signature: Signature | SkipJsonSchema[None] = None
@@ -570,13 +605,6 @@ class PolicySummary(ResponseBody):
     """The decision if no rule decides."""
     rules: NonNegativeInt
     retention_rules: NonNegativeInt
-
-
-class PolicyWarning(ResponseBody):
-    rule_id: str
-    reason: str
-    matched: list[str]
-    """The values for which the rule matches."""
 
 
 class TestedRule(PolicyWarning):

@@ -62,6 +62,8 @@ class Follower:
         models = task.get("models", [])
         for model in models:
             self._screen.print_result(describe_result(model))
+            for warning in describe_warnings(model):
+                self._screen.print_result(f"  {warning}")
         failed = sum(model["status"] == "FAILED" for model in models)
         if failed:
             raise ModelsFailedError(failed, sum("lacks" not in model for model in models))
@@ -120,6 +122,18 @@ def describe_result(model: Json) -> str:
     if "name" not in model:  # deleted in the meantime
         return f"{model['model_id']}: {where}"
     return f"{model['name']}: {where} ({model['model_id']})"
+
+
+def describe_warnings(model: Json) -> list[str]:
+    """Return one line for each warning of the import policy about a model."""
+    return [
+        f"warning: {found['reason']} (rule {found['rule_id']}{_describe_matched(found)})"
+        for found in (model.get("policy") or {}).get("warnings", [])
+    ]
+
+
+def _describe_matched(found: Json) -> str:
+    return f": {'; '.join(found['matched'])}" if found.get("matched") else ""
 
 
 # Labels and fields of a task that name a caller. API Gateway does not pass one for each request.

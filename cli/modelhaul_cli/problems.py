@@ -54,8 +54,8 @@ AuthMode=API_KEY, set MODELHAUL_API_KEY. If it has AuthMode=IAM, check that a po
 execute-api:Invoke on this route (docs/access.md)."""
 # Problems of a signed request to an API that wants a key. "" is the problem of an API Gateway without problem details.
 _KEY_PROBLEMS = {"invalid-api-key", "unauthorized", ""}
-# A rejected archive is a failed import, whether the POST or the task reports it.
-_REJECTED_ARCHIVE = {"archive-refused", "no-model-in-archive"}
+# A rejected archive or model is a failed import, whether the POST or the task reports it.
+_REJECTED = {"archive-refused", "no-model-in-archive", "policy-denied"}
 # Retries cannot succeed until the configuration changes.
 _PERMANENT = {"credentials-refused", "source-refused", "untrusted-host"}
 _BY_STATUS: dict[int, type[CommandError]] = {
@@ -105,9 +105,9 @@ def create_error(response: requests.Response) -> CommandError:
         return UnavailableError(
             title, detail, remedy=remedy, problem=problem, transient=transient, retry_after=retry_after
         )
-    if status in _BY_STATUS and problem_type not in _REJECTED_ARCHIVE:
+    if status in _BY_STATUS and problem_type not in _REJECTED:
         return _BY_STATUS[status](title, detail, remedy=remedy, problem=problem)
-    failure = CommandError if problem_type in _REJECTED_ARCHIVE else UsageError
+    failure = CommandError if problem_type in _REJECTED else UsageError
     return failure(title, detail, remedy=remedy, problem=problem)
 
 

@@ -9,6 +9,7 @@ _AWAITED = {
     "rate-limited": "for the rate limit of the source",
     "source-unavailable": "for the source",
     "stalled-transfer": "for the source",
+    "policy-unavailable": "for the import policy, which cannot be read",
     "storage-unavailable": "to retry a request to AWS",  # an outage, or for example AccessDenied
 }
 

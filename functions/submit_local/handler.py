@@ -104,6 +104,8 @@ def choose_name(in_query: str | None, in_body: str | None) -> str | None:
             errors.ModelExistsError,
             errors.ImportInProgressError,
             errors.DeletionInProgressError,
+            errors.PolicyDeniedError,
+            errors.PolicyUnavailableError,
         ],
         has_json_body=True,
     ),

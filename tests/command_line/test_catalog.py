@@ -220,6 +220,18 @@ def test_model_is_shown_with_its_files(api: ApiServer, command_line: CommandLine
     assert {k: shown[k] for k in record} == record
 
 
+def test_decision_of_the_policy_is_shown(api: ApiServer, command_line: CommandLine) -> None:
+    api.add_model(FILES)
+    warning = {"rule_id": "big", "reason": "Large models cost more.", "matched": ["size 2,200,000"]}
+    policy = {"decision": "allow", "rule_id": "reviewed", "reason": "", "matched": [], "warnings": [warning]}
+    api.models[MODEL_ID]["policy"] = policy
+    out = command_line.run("show", MODEL_ID).out
+    assert "policy    allow (rule reviewed)" in out
+    assert "warning: Large models cost more. (rule big: size 2,200,000)" in out
+    del policy["rule_id"]
+    assert "policy    allow (default)" in command_line.run("show", MODEL_ID).out
+
+
 def test_unknown_model_is_not_found(command_line: CommandLine) -> None:
     for command in (["show", "x"], ["get", "x"], ["rm", "x", "--yes"]):
         outcome = command_line.run(*command)

@@ -44,6 +44,22 @@ def test_hub_import_is_followed_until_it_ends(api: ApiServer, command_line: Comm
     assert len(submit.headers["idempotency-key"]) == 36
 
 
+def test_warnings_of_the_policy_are_shown(api: ApiServer, command_line: CommandLine) -> None:
+    warnings = [
+        {"rule_id": "templates", "reason": "Review the template.", "matched": ["finding chat-template (low)"]},
+        {"rule_id": "all", "reason": "Everything is reviewed.", "matched": []},
+    ]
+    policy = {"decision": "allow", "reason": "", "matched": [], "warnings": warnings, "digest": "0" * 64}
+    api.tasks[TASK_ID] = [make_task("DONE", models=[{**BERT, "policy": policy}])]
+    expected = [
+        f"google-bert/bert-base-uncased: s3://models/b/ ({MODEL_ID})",
+        "  warning: Review the template. (rule templates: finding chat-template (low))",
+        "  warning: Everything is reviewed. (rule all)",
+    ]
+    assert command_line.run("hf", "bert-base-uncased").out.splitlines() == expected
+    assert command_line.run("status", TASK_ID).out.splitlines()[-3:] == expected
+
+
 def test_each_change_is_a_json_line(api: ApiServer, command_line: CommandLine) -> None:
     api.tasks[TASK_ID] = list(STAGES)
     outcome = command_line.run("hf", "bert-base-uncased", "--json")
@@ -181,6 +197,17 @@ def test_import_that_is_being_withdrawn_is_not_followed(api: ApiServer, command_
             ),
             5,
             ["Ask at"],
+        ),
+        (
+            create_problem_response(
+                403,
+                "policy-denied",
+                "Denied by the import policy",
+                "The import policy denies x. Rule no-gpl (license gpl-3.0): No.",
+                remedy="Import another model.",
+            ),
+            1,
+            ["Denied by the import policy.", "Rule no-gpl (license gpl-3.0): No.", "Import another model."],
         ),
         (Response(403, b'{"message":"Forbidden"}'), 5, ["The API rejected the request."]),
         (

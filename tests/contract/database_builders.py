@@ -13,6 +13,7 @@ from modelhaul.domain.findings import ContentReport
 from modelhaul.domain.gate import FileCheck
 from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source
 from modelhaul.domain.objects import Blob
+from modelhaul.domain.policy_results import PolicyDecision, PolicyResult, PolicyWarning
 from modelhaul.domain.selection import WHOLE, Selection
 from modelhaul.domain.signatures import ModelSignature
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskError
@@ -23,6 +24,14 @@ CHECK = FileCheck(report=ContentReport("json"))
 GATED = TaskError("access-required", "Somebody must grant access first.", retryable=False, remedy="Ask the owner.")
 SIGNATURE = ModelSignature(
     "arn:aws:kms:us-east-1:123456789012:key/1a2b3c4d", "-----BEGIN PUBLIC KEY-----\n", datetime(2026, 1, 1, tzinfo=UTC)
+)
+POLICY = PolicyResult(
+    PolicyDecision.ALLOW,
+    "reviewed",
+    "The owner is réviewed.",
+    ("name google-bert/bert-base-uncased",),
+    (PolicyWarning("big", "Large.", ("size 2",)), PolicyWarning("young", "New.")),
+    digest="ab" * 32,
 )
 _numbers = count()
 

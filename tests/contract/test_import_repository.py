@@ -17,6 +17,7 @@ from modelhaul.domain.selection import Selection, Weights
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
 from tests.contract.database_builders import (
     GATED,
+    POLICY,
     SIGNATURE,
     START,
     at,
@@ -308,6 +309,18 @@ class TestEnd:
         again = claim(database, model)
         database.imports.finish_import(again.id, totals={model.model_id: (1, 1)}, check_at=START)
         assert read_model(database, model.model_id).signature is None
+
+    def test_decision_of_the_policy_is_kept_until_the_next_import(self, database: Database) -> None:
+        model = make_model()
+        task = claim(database, model)
+        policies = {model.model_id: POLICY}
+        database.imports.finish_import(task.id, totals={model.model_id: (1, 1)}, check_at=START, policies=policies)
+        assert read_model(database, model.model_id).policy == POLICY
+        database.models.lease_deletion(model.model_id, owner="a", now=START, until=START + 60)
+        database.models.remove_model(model.model_id, owner="a")
+        again = claim(database, model)
+        database.imports.finish_import(again.id, totals={model.model_id: (1, 1)}, check_at=START)
+        assert read_model(database, model.model_id).policy is None
 
     @pytest.mark.parametrize("gated", [None, False, True])
     @pytest.mark.parametrize("committed_at", [None, datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)])

@@ -21,9 +21,11 @@ from modelhaul.domain.errors import (
 )
 from modelhaul.domain.files import FileCounts
 from modelhaul.domain.models import Source
+from modelhaul.domain.policy_results import PolicyDecision, PolicyWarning
 from modelhaul.domain.tasks import Progress, Stage, TaskPage, TaskStatus, Waiting
 from tests.contract.database_builders import (
     GATED,
+    POLICY,
     START,
     at,
     claim,
@@ -285,6 +287,60 @@ class TestWait:
             assert read_task(database, task.id) == before
         assert not database.tasks.record_wait("unknown", self.WAITING, stages={Stage.PLANNING}, check_at=START + 700)
         assert database.tasks.find_task("unknown") is None
+
+
+class TestPolicy:
+    DENIED = replace(POLICY, decision=PolicyDecision.DENY, digest="cd" * 32)
+
+    def test_the_first_decisions_count(self, database: Database, clock: ManualClock) -> None:
+        task = claim(database)
+        (model_id,) = task.model_ids
+        clock.now = START + 5
+        assert database.tasks.record_policy(task.id, {model_id: POLICY}) == {model_id: POLICY}
+        recorded = replace(task, policy_results={model_id: POLICY}, updated_at=at(START + 5))
+        assert read_task(database, task.id) == recorded
+        assert database.tasks.record_policy(task.id, {model_id: self.DENIED}) == {model_id: POLICY}
+        assert read_task(database, task.id) == recorded
+
+    def test_one_of_many_simultaneous_decisions_counts(self, database: Database) -> None:
+        task = claim(database)
+        (model_id,) = task.model_ids
+        offered = [replace(POLICY, digest=f"{number:064x}") for number in range(8)]
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda result: database.tasks.record_policy(task.id, {model_id: result}), offered))
+        assert found == [read_task(database, task.id).policy_results] * 8
+
+    def test_an_ended_task_gets_no_decision(self, database: Database) -> None:
+        undecided, decided = claim(database), claim(database)
+        database.tasks.record_policy(decided.id, {"a": POLICY})
+        for task in (undecided, decided):
+            database.imports.fail_import(task.id, GATED, check_at=START)
+        assert database.tasks.record_policy(undecided.id, {"a": POLICY}) is None
+        assert database.tasks.record_policy(decided.id, {"a": self.DENIED}) == {"a": POLICY}
+        assert database.tasks.record_policy("unknown", {"a": POLICY}) is None
+
+    def test_decisions_outlive_the_stages(self, database: Database) -> None:
+        task = claim(database)
+        database.tasks.record_policy(task.id, {"a": POLICY})
+        database.tasks.start_stage(task.id, Stage.PUBLISHING, check_at=START + 500)
+        assert read_task(database, task.id).policy_results == {"a": POLICY}
+
+    def test_many_models_with_many_warnings_fit_into_a_task(self, database: Database) -> None:
+        task, random = claim(database), Random(1)
+        warnings = [
+            PolicyWarning(f"rule-{number}", random.randbytes(150).hex(), (random.randbytes(150).hex(),))
+            for number in range(100)
+        ]
+        results = {
+            f"{number:036}": replace(POLICY, reason=random.randbytes(500).hex(), warnings=tuple(warnings))
+            for number in range(90)
+        }
+        recorded = database.tasks.record_policy(task.id, results)
+        assert recorded is not None
+        assert recorded.keys() == results.keys()
+        for result in recorded.values():
+            assert (result.decision, result.rule_id, result.digest) == (POLICY.decision, POLICY.rule_id, POLICY.digest)
+            assert len(result.warnings) <= 20
 
 
 class TestArrival:

@@ -28,6 +28,7 @@ from modelhaul.domain.tasks import Task, TaskStatus
 from modelhaul.imports.accept import ArchiveAcceptor, ArrivalRecorder
 from modelhaul.imports.copy import CopyStep, FileCopier
 from modelhaul.imports.finish import TaskFinisher
+from modelhaul.imports.import_policy import ImportPolicy
 from modelhaul.imports.join import TransferJoiner
 from modelhaul.imports.outcomes import OutcomeWriter
 from modelhaul.imports.plan import Planner
@@ -39,9 +40,11 @@ from modelhaul.imports.sweep import Sweeper
 from modelhaul.imports.transfer import Transferrer
 from modelhaul.inspection.file_checks import FileChecker
 from modelhaul.inspection.gate import Gate
+from modelhaul.policy.reader import PolicyReader
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.model_sources import ModelSource
 from modelhaul.ports.pickle_scanner import PickleScanner
+from modelhaul.ports.policy_store import PolicyStore
 from modelhaul.ports.signing_key import SigningKey
 from modelhaul.signing.signer import ModelSigner, PublishedModelSigner
 from modelhaul.transfer.engine import FileTransfer
@@ -93,6 +96,7 @@ class Deployment:
     policy: TransferPolicy = field(default_factory=TransferPolicy)
     create_transfer: CreateTransfer = FileTransfer
     signing_key: SigningKey | None = None
+    policy_store: PolicyStore | None = None
 
     def __post_init__(self) -> None:
         self.tables = InMemoryTables(clock=self.clock)
@@ -111,13 +115,20 @@ class Deployment:
 
         tasks, models, imports, files = database.tasks, database.models, database.imports, database.files
         content, archives, metrics, clock = database.content, self.archives, self.metrics, self.clock
-        self.submitter = ImportSubmitter(imports, database.hub_models, queue, lambda _: self.source, metrics, clock)
+        policy = None
+        if self.policy_store is not None:
+            policy = ImportPolicy(PolicyReader(self.policy_store, clock=clock), database.audit, clock)
+        self.submitter = ImportSubmitter(
+            imports, database.hub_models, queue, lambda _: self.source, metrics, clock, models, policy
+        )
         self.archive_submitter = ArchiveSubmitter(
-            tasks, imports, archives, queue, metrics, clock, self.rules, database.audit
+            tasks, imports, archives, queue, metrics, clock, self.rules, database.audit, policy
         )
         outcomes = OutcomeWriter(models, archives, "models-bucket")
         self.arrivals = ArrivalRecorder(tasks, archives, metrics, clock, outcomes)
-        self.acceptor = ArchiveAcceptor(tasks, imports, archives, queue, clock, self.rules, outcomes=outcomes)
+        self.acceptor = ArchiveAcceptor(
+            tasks, imports, archives, queue, clock, self.rules, outcomes=outcomes, policy=policy
+        )
         self.finisher = TaskFinisher(
             tasks,
             models,
@@ -131,7 +142,9 @@ class Deployment:
             clock,
             outcomes=outcomes,
         )
-        self.planner = Planner(tasks, models, files, queue, open_source, clock, self.rules.required_files, self.policy)
+        self.planner = Planner(
+            tasks, models, files, queue, open_source, clock, self.rules.required_files, self.policy, policy
+        )
         self.transferrer = Transferrer(
             tasks,
             models,
@@ -184,6 +197,7 @@ class Deployment:
             copier=copier,
             signer=signer,
             policy=self.policy,
+            import_policy=policy,
         )
         self.deleter = ModelDeleter(models, content, store, clock)
         self.catalog = Catalog(models, store, "models-bucket", SOURCE_URLS)

@@ -6,6 +6,7 @@ from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.claims import check_claimable
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.models import Model, ModelError, ModelStatus
+from modelhaul.domain.policy_results import PolicyResult
 from modelhaul.domain.signatures import ModelSignature
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
 from modelhaul.ports.imports import ImportRepository
@@ -52,6 +53,7 @@ class InMemoryImportRepository(ImportRepository):
         gates: Mapping[str, GateReport] = MappingProxyType({}),
         failed: Mapping[str, ModelError] = MappingProxyType({}),
         signatures: Mapping[str, ModelSignature] = MappingProxyType({}),
+        policies: Mapping[str, PolicyResult] = MappingProxyType({}),
     ) -> bool:
         with self._tables.lock:
             task = self._tables.tasks.get(task_id)
@@ -66,6 +68,7 @@ class InMemoryImportRepository(ImportRepository):
                     size=size,
                     gate=gates.get(model_id),
                     signature=signatures.get(model_id),
+                    policy=policies[model_id].shorten() if model_id in policies else None,
                 )
             for model_id, error in failed.items():
                 self._tables.write_model(model_id, status=ModelStatus.FAILED, error=error.shorten())

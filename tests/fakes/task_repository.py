@@ -1,10 +1,11 @@
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.errors import InvalidReferenceError
 from modelhaul.domain.files import FileCounts
 from modelhaul.domain.models import Source
+from modelhaul.domain.policy_results import PolicyResult
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskPage, TaskStatus, Waiting
 from modelhaul.ports.tasks import TaskRepository
 from tests.fakes.tables import InMemoryTables
@@ -89,6 +90,16 @@ class InMemoryTaskRepository(TaskRepository):
                 sweeps=0,
             )
             return True
+
+    def record_policy(self, task_id: str, results: Mapping[str, PolicyResult]) -> Mapping[str, PolicyResult] | None:
+        with self._tables.lock:
+            task = self._tables.tasks.get(task_id)
+            if task is None:
+                return None
+            if task.status is TaskStatus.PENDING and not task.policy_results:
+                shortened = {model_id: result.shorten() for model_id, result in results.items()}
+                task = self._tables.write_task(task, policy_results=shortened)
+            return task.policy_results or None
 
     def record_progress(self, task_id: str, counts: FileCounts, *, check_at: float) -> bool:
         with self._tables.lock:

@@ -180,6 +180,12 @@ class TestLostReply:
         assert database.tasks.record_progress(task.id, FileCounts(1, 1000), check_at=builders.START)
         assert builders.read_task(database, task.id).progress == Progress(1, 1, 1000, 1000)
 
+    def test_of_record_policy(self, database: Database, dynamodb: MotoDynamoDB, fault: Any) -> None:
+        task = builders.claim(database)
+        dynamodb.inject("UpdateItem", fault)
+        assert database.tasks.record_policy(task.id, {"a": builders.POLICY}) == {"a": builders.POLICY}
+        assert builders.read_task(database, task.id).policy_results == {"a": builders.POLICY}
+
     def test_of_finish_import(self, database: Database, dynamodb: MotoDynamoDB, fault: Any) -> None:
         task = builders.claim(database)
         dynamodb.reset()
@@ -812,6 +818,7 @@ CALLS: dict[str, Callable[[Database], object]] = {
     "start_stage": lambda database: database.tasks.start_stage("a", Stage.PUBLISHING, check_at=1),
     "postpone_check": lambda database: database.tasks.postpone_check("a", check_at=1),
     "record_wait": lambda database: database.tasks.record_wait("a", WAITING, stages={Stage.PLANNING}, check_at=1),
+    "record_policy": lambda database: database.tasks.record_policy("a", {"b": builders.POLICY}),
     "lease_group": lambda database: database.leases.lease_group("a#0", 0, owner="c", now=1, until=2),
     "renew_lease": lambda database: database.leases.renew_lease("a#0", 0, owner="c", until=2),
     "release_lease": lambda database: database.leases.release_lease("a#0", 0, owner="c"),

@@ -20,6 +20,7 @@ from modelhaul.domain.errors import InternalError, StorageUnavailableError
 from modelhaul.domain.findings import FileInspection, FileVerdict, Finding, FindingKind, Severity
 from modelhaul.domain.gate import GateReport, GateVerdict
 from modelhaul.domain.models import ModelStatus, Source, SourceTotals, StorageTotals
+from modelhaul.domain.policy_results import PolicyDecision, PolicyResult, PolicyWarning
 from modelhaul.domain.selection import Selection
 from modelhaul.domain.signatures import ModelSignature
 from modelhaul.domain.tasks import Stage, Task, TaskError
@@ -218,6 +219,21 @@ def test_details_of_a_model(deployment: Deployment) -> None:
     deployment.tables.models[model.model_id] = replace(model, signature=signature)
     text = read_text(parse(show(show="model", id=model.model_id)).css_first(".mh"))
     assert re.search(r"Signed \d.*, key arn:aws:kms:us-east-1:123456789012:key/1a2b3c4d", text)
+
+
+def test_warnings_of_the_policy_are_shown(deployment: Deployment) -> None:
+    task_id = deployment.submit("org/model").id
+    deployment.run()
+    (model,) = deployment.tables.models.values()
+    assert "Warnings of the import policy" not in show(show="model", id=model.model_id)
+    hostile = PolicyWarning("templates", "<b>Reviewed</b> templates only.", ("finding chat-template (low)",))
+    policy = PolicyResult(PolicyDecision.ALLOW, warnings=(hostile,))
+    deployment.tables.models[model.model_id] = replace(model, policy=policy)
+    text = read_text(parse(show(show="model", id=model.model_id)).css_first(".mh"))
+    assert "Policy 1 warning" in text
+    assert "<b>Reviewed</b> templates only. Rule templates: finding chat-template (low)" in text
+    task = parse(show(show="task", id=task_id))
+    assert "Warning of the import policy: <b>Reviewed</b> templates only." in read_text(task.css_first(".mh"))
 
 
 def test_cancel(deployment: Deployment) -> None:
@@ -447,7 +463,8 @@ def test_durations_are_those_of_the_command_line(seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "reason", ["rate-limited", "source-unavailable", "stalled-transfer", "storage-unavailable", "x"]
+    "reason",
+    ["rate-limited", "source-unavailable", "stalled-transfer", "policy-unavailable", "storage-unavailable", "x"],
 )
 def test_waits_are_those_of_the_command_line(reason: str) -> None:
     now = datetime.now().astimezone()

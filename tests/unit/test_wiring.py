@@ -81,6 +81,7 @@ def set_variables(monkeypatch: pytest.MonkeyPatch, name: str, **values: str) -> 
         "ARCHIVE_MAX_TOTAL_BYTES": "2000",
         "ARCHIVE_MAX_RATIO": "100",
         "REQUIRED_FILES": "strict",
+        "POLICY_LOCATION": "s3://policies/policy.json",
         "PICKLE_POLICY": "block",
         "HUB_ON_MISS": "IMPORT",
         "SOURCE_OUTAGE_HOURS": "6",

@@ -196,6 +196,9 @@ class LoopbackGitHub(LoopbackUpstream[GitRepository]):
             return self._answer_git_commit(repository, match["commit"])
         if match["base"]:
             return _answer_comparison(repository, match["base"], match["head"])
+        return self._answer_object(request, repository, match)
+
+    def _answer_object(self, request: Request, repository: GitRepository, match: re.Match[str]) -> Response:
         if match["tree"]:
             return self._answer_tree(request, repository, unquote(match["tree"]))
         if match["blob"]:

@@ -12,6 +12,7 @@ from modelhaul_cli.commands.provenance import PublicKey, describe_verification, 
 from modelhaul_cli.commands.session import open_session
 from modelhaul_cli.downloader import Downloader, read_manifest, select_files
 from modelhaul_cli.errors import AbortedError, UsageError
+from modelhaul_cli.follower import describe_warnings
 from modelhaul_cli.lookups import find_model_id
 from modelhaul_cli.output import Screen, format_size
 from modelhaul_cli.signatures import verify_folder
@@ -61,6 +62,12 @@ def print_model(screen: Screen, record: Json, manifest: Json) -> None:
     screen.print_result(
         f"{'signed':<9} {signature['signed_at']} with {signature['key_arn']}" if signature else f"{'signed':<9} no"
     )
+    policy = record.get("policy") or {}
+    if policy:
+        rule = f"rule {policy['rule_id']}" if "rule_id" in policy else "default"
+        screen.print_result(f"{'policy':<9} {policy['decision']} ({rule})")
+    for text in describe_warnings(record):
+        screen.print_result(f"{'':<9} {text}")
     gate = record.get("gate") or {}
     if gate:
         screen.print_result(f"{'inspected':<9} {gate.get('verdict')}")

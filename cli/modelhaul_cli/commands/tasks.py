@@ -7,7 +7,7 @@ import typer
 
 from modelhaul_cli.commands.options import MORE_RESULTS, ApiKeyFile, ApiUrl, AsJson, Limit, Source, Task
 from modelhaul_cli.commands.session import open_session
-from modelhaul_cli.follower import describe_result, describe_task
+from modelhaul_cli.follower import describe_result, describe_task, describe_warnings
 from modelhaul_cli.lookups import find_task_id
 from modelhaul_cli.tables import format_tasks
 
@@ -58,6 +58,8 @@ def show_status(
         if shown["task_status"] == "PENDING":
             for model in shown.get("models", []):
                 session.screen.print_result(describe_result(model))
+                for warning in describe_warnings(model):
+                    session.screen.print_result(f"  {warning}")
         else:
             session.follower.print_outcome(shown)
 

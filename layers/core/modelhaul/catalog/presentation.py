@@ -10,7 +10,8 @@ from modelhaul.domain.findings import FileInspection
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.keys import signature_key
 from modelhaul.domain.model_cards import ModelCard
-from modelhaul.domain.models import Model, ModelError, ModelStatus
+from modelhaul.domain.models import Model, ModelError, ModelStatus, ResolvedModel
+from modelhaul.domain.policy_results import PolicyResult
 from modelhaul.domain.remedies import TASK_REMEDIES
 from modelhaul.domain.signatures import ModelSignature
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus, Waiting
@@ -155,6 +156,9 @@ def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
         shown |= {"files": model.files, "size": model.size, "location": _locate(model, bucket)}
         if model.gate is not None:
             shown["gate"] = present_gate(model.gate)
+        if model.policy is not None:
+            shown["policy"] = present_decision(model.policy)
+    shown |= _present_source(model.resolved)
     if model.resolved.card is not None:
         shown["card"] = present_card(model.resolved.card)
     if model.signature is not None:
@@ -167,9 +171,32 @@ def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
     return shown | present_model_error(model)
 
 
+def _present_source(resolved: ResolvedModel) -> dict[str, Any]:
+    """Return what is known from the source, besides the card."""
+    shown: dict[str, Any] = {} if resolved.gated is None else {"gated": resolved.gated}
+    if resolved.committed_at is not None:
+        shown["committed_at"] = format_time(resolved.committed_at)
+    return shown
+
+
 def present_card(card: ModelCard) -> dict[str, Any]:
     """Return the metadata of the model card, without what it does not say."""
     return {name: value for name, value in asdict(card).items() if value}
+
+
+def present_decision(result: PolicyResult) -> dict[str, Any]:
+    """Return what the import policy decided about a model. The default of a policy has no rule."""
+    return {
+        "decision": result.decision.value,
+        **({"rule_id": result.rule_id} if result.rule_id is not None else {}),
+        "reason": result.reason or "",
+        "matched": list(result.matched),
+        "warnings": [
+            {"rule_id": warning.rule_id, "reason": warning.reason, "matched": list(warning.matched)}
+            for warning in result.warnings
+        ],
+        "digest": result.digest,
+    }
 
 
 def present_signature(signature: ModelSignature) -> dict[str, Any]:
@@ -223,6 +250,8 @@ def _present_result(task: Task, model: Model, bucket: str) -> dict[str, Any]:
         return entry | ({"status": ModelStatus.FAILED.value} if failed else _DELETED)
     if model.status is ModelStatus.READY:
         entry["location"] = _locate(model, bucket)
+        if model.policy is not None:
+            entry["policy"] = present_decision(model.policy)
     return entry | present_model_error(model)
 
 

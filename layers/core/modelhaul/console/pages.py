@@ -121,6 +121,7 @@ def render_model(model: Model, view: View) -> str:
         model=shown,
         gate=shown.get("gate"),
         error=shown.get("error"),
+        warnings=shown.get("policy", {}).get("warnings", []),
         selection="" if model.resolved.selection.is_whole else model.resolved.selection.describe(),
         created=texts.format_time(model.created_at, view.zone, view.now),
         signed=texts.format_time(model.signature.signed_at, view.zone, view.now) if model.signature else "",

@@ -2,6 +2,7 @@
 
 import re
 
+_READ_KEY = "read-key:"
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _SESSION = re.compile(r"(arn:[^:]*:sts::[0-9]{12}:assumed-role/[^/]+)/.+")
 
@@ -13,7 +14,12 @@ def name_api_key(key_id: str) -> str:
 
 def name_read_key(key_id: str) -> str:
     """Return the name of a client of the Hub read API."""
-    return f"read-key:{key_id}"
+    return f"{_READ_KEY}{key_id}"
+
+
+def is_read_key(caller: str | None) -> bool:
+    """Return whether the caller is a client of the Hub read API, which repeats its requests by itself."""
+    return caller is not None and caller.startswith(_READ_KEY)
 
 
 def name_follow(follow_id: str) -> str:

@@ -32,6 +32,7 @@ ModelhaulError
 │   ├── RequiredFilesError         files that a model requires are missing
 │   ├── InvalidModelError          a weights, index or JSON file has invalid content
 │   ├── UnsafeModelError           a pickle in the model can run code
+│   ├── PolicyDeniedError          the import policy denies the model
 │   ├── ListingTooLongError        more files than the source can list
 │   ├── SourceQuotaError           the owner's Git LFS budget at the source is exceeded
 │   ├── ArchiveRefusedError        not a ZIP archive, damaged, or unsafe
@@ -259,6 +260,20 @@ class UnsafeModelError(PermanentError):
     type = "unsafe-model"
 
 
+class PolicyDeniedError(PermanentError):
+    """`rule_id` is the rule of the policy that denies, None if its default does. `reason` is the rule's, `matched` the
+    values for which it matches.
+    """
+
+    type = "policy-denied"
+
+    def __init__(self, detail: str, *, rule_id: str | None, reason: str, matched: Sequence[str] = ()) -> None:
+        super().__init__(detail)
+        self.rule_id = rule_id
+        self.reason = reason
+        self.matched = tuple(matched)
+
+
 class ListingTooLongError(PermanentError):
     type = "listing-too-long"
 
@@ -427,4 +442,6 @@ class InternalError(TransientError):
 
 
 # Types of the errors that reject content. Its staged files are deleted, so that later imports cannot reuse them.
-REJECTED_CONTENT = frozenset({ArchiveRefusedError.type, InvalidModelError.type, UnsafeModelError.type})
+REJECTED_CONTENT = frozenset(
+    {ArchiveRefusedError.type, InvalidModelError.type, PolicyDeniedError.type, UnsafeModelError.type}
+)

@@ -11,6 +11,7 @@ from functools import lru_cache
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.hub_names import build_hub_id
 from modelhaul.domain.model_cards import ModelCard
+from modelhaul.domain.policy_results import PolicyResult
 from modelhaul.domain.selection import WHOLE, Selection
 from modelhaul.domain.signatures import ModelSignature
 
@@ -123,7 +124,7 @@ class Model:
     `last_read_on` is the last day (UTC) on which a Hub client read the model, None if none has. `may_redirect`: a
     request of a Hub client started this import, and no import of this version had failed before. `submitted_by` names
     who submitted the import, `deleted_by` who deleted the model, see `modelhaul.domain.callers`. `signature` is None if
-    the model is not signed.
+    the model is not signed. `policy` is the decision of the import policy, None if the stack had none.
     """
 
     model_id: str
@@ -141,6 +142,7 @@ class Model:
     submitted_by: str | None = None
     deleted_by: str | None = None
     signature: ModelSignature | None = None
+    policy: PolicyResult | None = None
 
 
 @dataclass(frozen=True, slots=True)

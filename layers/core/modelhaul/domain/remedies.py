@@ -38,6 +38,8 @@ _TASK_REMEDIES: Mapping[type[errors.PermanentError], str] = {
     errors.UnsafeModelError: "Import the model in safetensors format (scikit-learn: skops), or exclude the unsafe file "
     "(with an ignore pattern, or leave it out of the archive). If you trust the file, ask an operator to set "
     "PicklePolicy to warn.",
+    errors.PolicyDeniedError: "Import a model that the policy of this stack allows, or ask an operator to change the "
+    "policy. `modelhaul policy show` lists its rules.",
     errors.ListingTooLongError: "Upload the files as a ZIP archive, or split the repository.",
     errors.SourceQuotaError: "Ask the repository's owner to raise the Git LFS budget, or submit the import again when "
     "the budget is renewed.",

@@ -1,12 +1,15 @@
 """Tasks: the progress of an accepted request from PENDING to DONE or FAILED."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from types import MappingProxyType
 
 from modelhaul.domain.archives import Archive, SkippedDirectory
 from modelhaul.domain.errors import REJECTED_CONTENT
 from modelhaul.domain.models import Source
+from modelhaul.domain.policy_results import PolicyResult
 from modelhaul.domain.selection import WHOLE, Selection
 
 # S3 deletes the parts of an unfinished upload after four days.
@@ -102,7 +105,8 @@ class Task:
     `plan_id` identifies the recorded files, once they are planned. `transfer_began_at` is the start of the transfer,
     `bytes_counted_at` the last change of `progress.bytes_done`. `waiting` is the last wait of a step, which may be
     over, `waiting_stage` the stage at which it began. `submitted_by` and `cancelled_by` name the caller, see
-    `modelhaul.domain.callers`; None if AWS did not pass one.
+    `modelhaul.domain.callers`; None if AWS did not pass one. `policy_results` are the final decisions of the import
+    policy by model ID, empty until they are made. They never change.
 
     `check_at` (epoch seconds) is when the sweep checks the task, unless a write postpones it. `sweeps` counts the
     checks since the last progress.
@@ -131,6 +135,7 @@ class Task:
     waiting_stage: Stage | None = None
     submitted_by: str | None = None
     cancelled_by: str | None = None
+    policy_results: Mapping[str, PolicyResult] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def status(self) -> TaskStatus:

@@ -29,6 +29,8 @@ _IMPORT_PROBLEMS = (
     errors.ModelExistsError,
     errors.ImportInProgressError,
     errors.DeletionInProgressError,
+    errors.PolicyDeniedError,
+    errors.PolicyUnavailableError,
 )
 _HEADERS = {
     "Location": "Path of the created task, model or follow.",

@@ -34,6 +34,7 @@ _STATUS: dict[type[errors.ModelhaulError], HTTPStatus] = {
     errors.FollowLimitError: HTTPStatus.CONFLICT,
     errors.AccessRequiredError: HTTPStatus.FORBIDDEN,
     errors.ModelDisabledError: HTTPStatus.FORBIDDEN,
+    errors.PolicyDeniedError: HTTPStatus.FORBIDDEN,
     errors.InvalidFormError: HTTPStatus.BAD_REQUEST,
     errors.ArchiveRefusedError: HTTPStatus.BAD_REQUEST,
     errors.NoModelInArchiveError: HTTPStatus.NOT_FOUND,
@@ -66,6 +67,7 @@ _TITLES = {
     "key-not-found": "Key not found",
     "signature-not-found": "Model not signed",
     "invalid-policy": "Invalid policy document",
+    "policy-denied": "Denied by the import policy",
     "policy-unavailable": "Policy cannot be read",
     "empty-model": "No files to import",
     "required-files-missing": "Required files are missing",
@@ -189,6 +191,7 @@ def create_error_response(error: errors.ModelhaulError) -> Response[str]:
         extra["task"] = locate_task(error.task_id)
         headers["Link"] = f'<{extra["task"]}>; rel="status"'
     extra |= _identify_conflict(error)
+    extra |= _describe_denial(error)
     if (seconds := _find_retry_after(error, status)) is not None:
         extra["retry_after"] = seconds
         headers["Retry-After"] = str(seconds)
@@ -202,6 +205,14 @@ def _identify_conflict(error: errors.ModelhaulError) -> dict[str, str]:
         case errors.DeletionInProgressError():
             return {"model_id": error.model_id}
     return {}
+
+
+def _describe_denial(error: errors.ModelhaulError) -> dict[str, Any]:
+    """Return the fields of `policy-denied`, an empty object for other errors. The default of a policy has no rule."""
+    if not isinstance(error, errors.PolicyDeniedError):
+        return {}
+    rule = {} if error.rule_id is None else {"rule_id": error.rule_id}
+    return {**rule, "reason": error.reason, "matched": list(error.matched)}
 
 
 def _find_retry_after(error: errors.ModelhaulError, status: HTTPStatus) -> int | None:

@@ -18,6 +18,7 @@ from modelhaul.domain.messages import AcceptArchive, PlanImport
 from modelhaul.domain.models import Source
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
 from modelhaul.imports.dispatch import CHECK_AFTER
+from modelhaul.imports.import_policy import ImportPolicy, list_candidates
 from modelhaul.imports.outcomes import OutcomeWriter
 from modelhaul.ports.archive_store import ArchiveStore
 from modelhaul.ports.clock import Clock
@@ -107,12 +108,14 @@ class ArchiveAcceptor:
     clock: Clock
     rules: ArchiveRules
     outcomes: OutcomeWriter
+    policy: ImportPolicy | None = None
 
     def accept_archive(self, message: AcceptArchive) -> None:
         """Find the models in the task's archive, claim them and send the plan message.
 
         Raises ArchiveRefusedError, NoModelInArchiveError, ArchiveReplacedError, UploadExpiredError,
-        InvalidReferenceError, and the errors of ImportRepository.claim_models.
+        InvalidReferenceError, the errors of ImportRepository.claim_models, PolicyUnavailableError, and
+        PolicyDeniedError if the policy denies all of its models.
         """
         task = self.tasks.find_task(message.task_id)
         if task is not None and task.stage is Stage.UPLOADING:
@@ -154,4 +157,6 @@ class ArchiveAcceptor:
                 "entries": len(reader.entries),
             },
         )
+        if self.policy is not None:
+            self.policy.check(list_candidates(models, task.created_at), caller=task.submitted_by, task=task)
         return self.imports.claim_models(task.id, models, inspection.skipped, check_at=now + CHECK_AFTER)

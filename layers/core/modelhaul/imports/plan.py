@@ -9,10 +9,12 @@ from modelhaul.domain.errors import EmptyModelError, RequiredFilesError
 from modelhaul.domain.file_selection import choose_files
 from modelhaul.domain.files import FileKind, FileList, SourceFile
 from modelhaul.domain.messages import PlanImport
-from modelhaul.domain.models import ResolvedModel, Source
+from modelhaul.domain.models import Model, ResolvedModel, Source
 from modelhaul.domain.required_files import MAX_INDEX_SIZE, RequiredFiles, find_missing_files
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
 from modelhaul.imports.dispatch import CHECK_AFTER, SourceFiles, group_files, send_joins, send_transfers, split_files
+from modelhaul.imports.import_policy import Candidate, ImportPolicy
+from modelhaul.policy.facts import know_files, know_model
 from modelhaul.ports.byte_streams import read_verified
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.files import FileRepository
@@ -37,12 +39,13 @@ class Planner:
     clock: Clock
     required_files: RequiredFiles
     policy: TransferPolicy = field(default_factory=TransferPolicy)
+    import_policy: ImportPolicy | None = None
 
     def plan_import(self, message: PlanImport) -> None:
         """List the models' files, record them and send the transfer messages.
 
         Raises the errors of ModelSource.list_files, EmptyModelError, RequiredFilesError, InvalidReferenceError,
-        FileTooLargeError.
+        FileTooLargeError, PolicyUnavailableError, and PolicyDeniedError if the policy denies all models of the task.
         """
         task = self.tasks.find_task(message.task_id)
         if task is None or task.status is not TaskStatus.PENDING:
@@ -85,15 +88,25 @@ class Planner:
         return dict(enumerate(files)) if started else None
 
     def _group_files(self, task: Task) -> tuple[list[SourceFiles], list[SourceFiles]]:
-        """Return the groups of files, and the groups of symlinks and submodules. Raises EmptyModelError."""
-        listed = [file for files in self._list_files(task) for file in files]
+        """Return the groups of files, and the groups of symlinks and submodules.
+
+        Raises EmptyModelError, PolicyUnavailableError, PolicyDeniedError.
+        """
+        by_model = list(self._list_files(task))
+        if self.import_policy is not None:
+            candidates = [
+                Candidate(model.resolved, know_files(know_model(model.resolved, task.created_at), files))
+                for model, files in by_model
+            ]
+            self.import_policy.check(candidates, caller=task.submitted_by, task=task)
+        listed = [file for _, files in by_model for file in files]
         groups = list(group_files((file for file in listed if file.kind is FileKind.FILE), self.policy))
         if not groups:
             raise EmptyModelError(f"{task.model_tag} has no files.")
         return groups, list(split_files((file for file in listed if file.kind is not FileKind.FILE), self.policy))
 
-    def _list_files(self, task: Task) -> Iterator[list[SourceFile]]:
-        """Yield the selected files of each model."""
+    def _list_files(self, task: Task) -> Iterator[tuple[Model, list[SourceFile]]]:
+        """Yield each model with its selected files."""
         source = self.open_source(task)
         for model in self.models.find_models(task.model_ids):
             listed = list(source.list_files(model.resolved))
@@ -113,7 +126,7 @@ class Planner:
                         "bytes_left_out": sum(f.size for f in listed) - sum(f.size for f in chosen.files),
                     },
                 )
-            yield chosen.files
+            yield model, chosen.files
 
     def _check_required(self, source: ModelSource, model: ResolvedModel, files: Iterable[SourceFile]) -> None:
         """Check that a repository is a model. Raises RequiredFilesError.

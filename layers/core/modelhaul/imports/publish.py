@@ -11,19 +11,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from modelhaul.domain.archives import is_task_upload
-from modelhaul.domain.errors import InternalError, InvalidModelError, PermanentError, UnsafeModelError
+from modelhaul.domain.errors import (
+    InternalError,
+    InvalidModelError,
+    PermanentError,
+    PolicyDeniedError,
+    UnsafeModelError,
+)
 from modelhaul.domain.files import FileGroup, FileKind, FileRecord, SourceFile
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.keys import inspection_key, manifest_key, signature_key, staging_prefix
 from modelhaul.domain.messages import PublishModels
 from modelhaul.domain.models import Model, ModelError, ModelRoots, ModelStatus
+from modelhaul.domain.policy_results import PolicyDecision, PolicyResult
 from modelhaul.domain.signatures import ModelSignature
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.imports.copy import FileCopier, list_gone, split_copies
 from modelhaul.imports.dispatch import CHECK_AFTER
 from modelhaul.imports.finish import TaskFinisher, abort_uploads, describe_unplanned
+from modelhaul.imports.import_policy import ImportPolicy, describe_denial, join_denials
 from modelhaul.imports.manifest import write_manifest
 from modelhaul.imports.outcomes import OutcomeWriter
+from modelhaul.imports.policy_facts import know_content, read_licenses
 from modelhaul.inspection.gate import Gate, GateSession, OutOfTimeError
 from modelhaul.ports.archive_store import ArchiveStore
 from modelhaul.ports.clock import Clock
@@ -37,6 +46,7 @@ from modelhaul.ports.object_store import ObjectStore
 from modelhaul.ports.tasks import TaskRepository
 from modelhaul.signing.signer import ModelSigner
 from modelhaul.transfer.policy import TransferPolicy, estimate_copy_time
+from modelhaul.transfer.staged import read_staged
 
 logger = logging.getLogger(__name__)
 
@@ -64,11 +74,13 @@ class Publisher:
     copier: FileCopier
     signer: ModelSigner | None = None
     policy: TransferPolicy = field(default_factory=TransferPolicy)
+    import_policy: ImportPolicy | None = None
 
     def publish_models(self, message: PublishModels, remaining: Callable[[], float]) -> None:
         """Publish the task's models, or continue in a new message when the `remaining()` seconds run out.
 
-        If the inspection rejects some of an archive's models, the other models are still published. A task that is DONE
+        If the inspection or the import policy rejects some of an archive's models, the other models are still
+        published. A task that is DONE
         is only cleaned up, because the message is then a duplicate, or comes from the sweep.
         """
         task = self.tasks.find_task(message.task_id)
@@ -102,7 +114,7 @@ class Publisher:
         *,
         is_first: bool,
     ) -> bool:
-        """Publish the models that the inspection accepts.
+        """Publish the models that the inspection and the import policy accept.
 
         Return False if another function publishes them, or if the task has failed.
         """
@@ -115,13 +127,24 @@ class Publisher:
             self.queue.send([message.reset_counts().model_copy(update={"resumed": True})])
             logger.info("inspection paused: out of time", extra={"task_id": task.id})
             return False
+        if gates and session.has_inspected:
+            # The function that finishes the import needs the reports for the manifests.
+            session.save()
+        decided = self._decide(task, files, gates)
+        if decided is None:
+            logger.info("publish skipped: task has ended", extra={"task_id": task.id})
+            return False
+        for model in files.models:
+            result = decided.get(model.model_id)
+            if result is None and decided and model.model_id in gates:
+                raise InternalError(f"{model.resolved.describe()} has no decision of the import policy.")
+            if result is not None and result.decision is not PolicyDecision.ALLOW:
+                gates.pop(model.model_id, None)
+                errors[model.model_id] = describe_denial(model.resolved.describe(), result)
         failed = {model_id: ModelError(e.type, e.detail, e.retryable, e.remedy) for model_id, e in errors.items()}
         if not gates:
             self.finisher.fail(task.id, _join_errors(files.models, errors), failed)
             return False
-        if session.has_inspected:
-            # The function that finishes the import needs the reports for the manifests.
-            session.save()
         # A task that fails after this point must delete the files that it published.
         started = self.tasks.start_stage(task.id, Stage.PUBLISHING, check_at=self.clock() + CHECK_AFTER)
         if not started and (is_first or not self._is_publishing(task.id)):
@@ -129,8 +152,38 @@ class Publisher:
             return False
         accepted = files.select_accepted(gates)
         if self._copy_files(task, accepted, remaining):
-            self._finish_import(task, accepted, gates, failed)
+            self._finish_import(task, accepted, gates, failed, decided)
         return True
+
+    def _decide(
+        self, task: Task, files: "_ModelFiles", gates: Mapping[str, GateReport]
+    ) -> Mapping[str, PolicyResult] | None:
+        """Return the policy's decisions on the models in `gates`, which are made once for each task.
+
+        Empty if the stack has no policy, None if the task has ended. Raises PolicyUnavailableError.
+        """
+        results: Mapping[str, PolicyResult] | None = task.policy_results
+        if self.import_policy is None:
+            return results
+        if not results and gates:
+            facts = {
+                model.model_id: know_content(
+                    model.resolved, records, gates[model.model_id], self._read_licenses(model, records), task.created_at
+                )
+                for model, records in files.group_by_model()
+                if model.model_id in gates
+            }
+            results = self.tasks.record_policy(task.id, self.import_policy.decide(facts))
+        if results:
+            self.import_policy.record_decisions(task, files.models, results)
+        return results
+
+    def _read_licenses(self, model: Model, records: Sequence[FileRecord]) -> frozenset[str]:
+        root = model.resolved.root
+        return read_licenses(
+            (record.file.path.removeprefix(root), record.file.size, read_staged(self.store, record))
+            for record in records
+        )
 
     def _is_publishing(self, task_id: str) -> bool:
         """Return whether the files may be copied: if the task fails from now on, its published files are deleted."""
@@ -172,6 +225,7 @@ class Publisher:
         files: "_ModelFiles",
         gates: Mapping[str, GateReport],
         failed: Mapping[str, ModelError],
+        decided: Mapping[str, PolicyResult],
     ) -> None:
         """Write the manifests and set the models READY. If the task has failed, clean it up instead.
 
@@ -189,7 +243,13 @@ class Publisher:
         check_at = self.clock() + CHECK_AFTER
         reports = {model_id: report.shorten(len(gates)) for model_id, report in gates.items()}
         if not self.imports.finish_import(
-            task.id, totals=totals, check_at=check_at, gates=reports, failed=failed, signatures=signatures
+            task.id,
+            totals=totals,
+            check_at=check_at,
+            gates=reports,
+            failed=failed,
+            signatures=signatures,
+            policies={model_id: decided[model_id] for model_id in totals if model_id in decided},
         ):
             ended = self.tasks.find_task(task.id)
             if ended is not None and ended.status is TaskStatus.FAILED:
@@ -302,9 +362,12 @@ def _join_errors(models: Sequence[Model], errors: Mapping[str, PermanentError]) 
     """Return the only error, or one error that names each model with its own."""
     if len(errors) == 1:
         return next(iter(errors.values()))
-    unsafe = any(isinstance(error, UnsafeModelError) for error in errors.values())
-    kind = UnsafeModelError if unsafe else InvalidModelError
+    denials = [errors[model.model_id] for model in models]
+    if all(isinstance(error, PolicyDeniedError) for error in denials):
+        return join_denials([error for error in denials if isinstance(error, PolicyDeniedError)])
     lines = [f"{model.resolved.name}: {errors[model.model_id].detail}" for model in models[:_MAX_LISTED_ERRORS]]
     hidden = len(models) - _MAX_LISTED_ERRORS
     more = f" {hidden} more {'model' if hidden == 1 else 'models'} failed." if hidden > 0 else ""
+    unsafe = any(isinstance(error, UnsafeModelError) for error in errors.values())
+    kind = UnsafeModelError if unsafe else InvalidModelError
     return kind(" ".join(lines) + more)

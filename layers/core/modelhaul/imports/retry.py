@@ -19,6 +19,7 @@ from modelhaul.domain.errors import (
     ModelhaulError,
     OutageError,
     PermanentError,
+    PolicyUnavailableError,
     RateLimitedError,
     RetriesExhaustedError,
     SourceChangedError,
@@ -48,6 +49,10 @@ _DEFAULT_RATE_LIMIT_DELAY = 60.0
 _OUTAGE_FACTOR = 2.0  # of the waits in an outage
 _MAX_OUTAGE_WAIT = 300.0
 _MAX_DETAIL = 500  # characters; DynamoDB bills each update of a task by the size of its item
+_POLICY_REMEDY = (
+    "Ask an operator to check that the policy document exists, is valid (modelhaul policy check), and can be read by "
+    "the functions. Then submit the import again."
+)
 _LOG_MESSAGES = {
     FailureKind.STEP: "step failed; retry scheduled",
     FailureKind.RATE_LIMIT: "rate limited; retry scheduled",
@@ -92,7 +97,9 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    error: PermanentError
+    """`error` ends the task. It is transient only if a step has waited too long for the end of its cause."""
+
+    error: ModelhaulError
 
 
 def decide_retry(
@@ -150,6 +157,9 @@ def _wait_for_response(
     message: Message, error: ModelhaulError, failures: Failures, *, now: float, max_outage: float
 ) -> Retry | Fail:
     waited = now - (failures.outage_since or now)
+    if waited >= max_outage and isinstance(error, PolicyUnavailableError):
+        detail = f"The import policy could not be read for {waited / 3600:.1f} hours. Last error: {error.detail}"
+        return Fail(PolicyUnavailableError(detail, remedy=_POLICY_REMEDY))
     if waited >= max_outage:
         service = "AWS" if isinstance(error, StorageUnavailableError) else "the source"
         return Fail(

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from modelhaul.domain.audit import describe_submission
+from modelhaul.domain.callers import is_read_key
+from modelhaul.domain.claims import check_claimable
 from modelhaul.domain.errors import (
     ImportInProgressError,
     ModelExistsError,
@@ -17,15 +19,19 @@ from modelhaul.domain.errors import (
 from modelhaul.domain.hub_names import build_hub_id
 from modelhaul.domain.messages import PlanImport
 from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source
+from modelhaul.domain.policy_results import PolicyDecision
 from modelhaul.domain.selection import WHOLE, Selection
 from modelhaul.domain.tasks import Task
 from modelhaul.imports.dispatch import CHECK_AFTER
+from modelhaul.imports.import_policy import Candidate, ImportPolicy
+from modelhaul.policy.facts import know_model
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.hub_models import HubModelRepository
 from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.metrics import Metrics
 from modelhaul.ports.model_sources import ModelResolver
+from modelhaul.ports.models import ModelRepository
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +46,8 @@ class ImportSubmitter:
     open_resolver: Callable[[Source], ModelResolver]
     metrics: Metrics
     clock: Clock
+    models: ModelRepository
+    policy: ImportPolicy | None = None
 
     def submit(
         self,
@@ -53,7 +61,8 @@ class ImportSubmitter:
         """Accept one model, or a part of it. Each selection of a model's files is a separate model.
 
         Hub clients can then read the model by the requested name and revision, also if it was imported before. Raises
-        the errors of ModelResolver.resolve and ImportRepository.claim_import.
+        the errors of ModelResolver.resolve and ImportRepository.claim_import, PolicyDeniedError,
+        PolicyUnavailableError.
         """
         try:
             resolved = self.resolve(source, name, revision)
@@ -101,6 +110,10 @@ class ImportSubmitter:
             submitted_by=submitted_by,
         )
         try:
+            if self.policy is not None:
+                # The policy does not concern models that exist.
+                check_claimable(task.id, self.models.find_models([model.model_id]))
+                model = self._check_policy(self.policy, model)
             self.imports.claim_import(task, [model], entry=describe_submission(task, [model]))
         except ImportInProgressError:
             self.save_reference(resolved, name)
@@ -119,6 +132,27 @@ class ImportSubmitter:
         }
         request_plan(task, self.queue, self.metrics, context)
         return task
+
+    def _check_policy(self, policy: ImportPolicy, model: Model) -> Model:
+        """Return the model, with the date of its commit if the policy needs it.
+
+        Hub clients are not redirected to content at the source that the policy may still deny. Raises
+        PolicyDeniedError, PolicyUnavailableError, and the errors of ModelResolver.find_commit_date.
+        """
+        resolved, caller = model.resolved, model.submitted_by
+
+        def check() -> PolicyDecision:
+            facts = know_model(resolved, model.created_at)
+            (result,) = policy.check([Candidate(resolved, facts)], caller=caller, is_repeated=is_read_key(caller))
+            return result.decision
+
+        decision = check()
+        if policy.needs_commit_date():
+            committed_at = self.open_resolver(resolved.source).find_commit_date(resolved)
+            resolved = replace(resolved, committed_at=committed_at)
+            decision = check()
+        may_redirect = model.may_redirect and decision is PolicyDecision.ALLOW
+        return replace(model, resolved=resolved, may_redirect=may_redirect)
 
     def save_reference(self, resolved: ResolvedModel, name: str) -> None:
         """Let Hub clients find the known model by the requested name and revision."""

@@ -26,6 +26,8 @@ from modelhaul.domain.models import Source
 from modelhaul.domain.names import check_model_name
 from modelhaul.domain.tasks import UPLOAD_LIFE, Stage, Task, describe_missing_task
 from modelhaul.imports.dispatch import CHECK_AFTER
+from modelhaul.imports.import_policy import Candidate, ImportPolicy, list_candidates
+from modelhaul.imports.policy_facts import know_archive
 from modelhaul.imports.submit import request_plan
 from modelhaul.ports.archive_store import ArchiveStore
 from modelhaul.ports.audit_log import AuditLog
@@ -59,6 +61,7 @@ class ArchiveSubmitter:
     clock: Clock
     rules: ArchiveRules
     audit: AuditLog
+    policy: ImportPolicy | None = None
 
     def submit_archive(
         self, body: bytes, file_name: str, model_name: str | None, *, submitted_by: str | None = None
@@ -66,7 +69,8 @@ class ArchiveSubmitter:
         """Accept an archive that was sent in the request, after all of its entries are verified.
 
         Raises ArchiveTooLargeError above 4.5 MB, ArchiveRefusedError, NoModelInArchiveError, InvalidReferenceError,
-        and the errors of ImportRepository.claim_import. Nothing is stored in these cases.
+        the errors of ImportRepository.claim_import, PolicyUnavailableError, and PolicyDeniedError if the policy denies
+        all of its models. Nothing is stored in these cases.
         """
         if len(body) > MAX_POSTED:
             raise ArchiveTooLargeError(
@@ -82,6 +86,8 @@ class ArchiveSubmitter:
         for entry in reader.entries:
             reader.verify_entry(entry)
         models = inspection.build_models(task_id, moment, submitted_by)
+        if self.policy is not None:
+            self.policy.check(list_candidates(models, moment), caller=submitted_by)
         archive = Archive(named.key, file_name, model_name, len(body), self.archives.put_archive(named.key, body))
         task = Task(
             id=task_id,
@@ -121,7 +127,8 @@ class ArchiveSubmitter:
 
         `single_put`: the client does not upload in parts, although an interrupted upload then starts again.
 
-        Raises ArchiveTooLargeError, InvalidReferenceError.
+        Raises ArchiveTooLargeError, InvalidReferenceError, PolicyUnavailableError, and PolicyDeniedError if the policy
+        denies every archive.
         """
         if size > self.rules.limits.max_total_bytes:
             raise ArchiveTooLargeError(
@@ -138,6 +145,8 @@ class ArchiveSubmitter:
         now = self.clock()
         moment = datetime.fromtimestamp(now, UTC)
         key, name = f"{UPLOADED}{task_id}.zip", _check_name(model_name)
+        if self.policy is not None:
+            self.policy.check([Candidate(None, know_archive(moment))], caller=submitted_by)
         ticket = self.archives.open_upload(key, size, seconds=_URL_SECONDS, single_put=single_put)
         archive = Archive(key, file_name, name, size, upload_id=ticket.upload_id, part_size=ticket.part_size)
         task = Task(

@@ -13,7 +13,7 @@ from modelhaul.domain.findings import FindingKind, Severity
 from modelhaul.domain.gate import GateVerdict
 from modelhaul.domain.model_cards import ModelCard
 from modelhaul.domain.models import ResolvedModel, Source
-from modelhaul.inspection.loaders import is_weight_name
+from modelhaul.inspection.loaders import is_training_state, is_weight_name
 
 UNKNOWN_LICENSE = "unknown"
 UNKNOWN_FORMAT = "unknown"
@@ -117,19 +117,27 @@ def _clean_license(text: str) -> str:
 def find_formats(path: str) -> FormatChoice:
     """Return the formats that a file of weights may have, by its name.
 
-    Files named `.safetensors` have this format, or their import fails. No other file is read as safetensors.
+    Files named `.safetensors` have this format, or their import fails. Only the name in lower case requires the format.
+    No other file is read as safetensors.
     """
-    name = PurePosixPath(path)
-    return frozenset({"safetensors"}) if name.suffix.lower() == ".safetensors" else FORMATS - {"safetensors"}
+    suffix = PurePosixPath(path).suffix
+    if suffix == ".safetensors":
+        return frozenset({"safetensors"})
+    return FORMATS if suffix.lower() == ".safetensors" else FORMATS - {"safetensors"}
 
 
 def list_formats(files: Iterable[SourceFile]) -> KnownValues[FormatChoice]:
     """Return the possible formats of the weights among a model's selected files, before they are transferred.
 
-    The inspection may recognize further files as weights, whose names do not show it.
+    The inspection may recognize further files as weights, whose names do not show it. It may leave training state out
+    of the published model.
     """
     return KnownValues(
-        frozenset(find_formats(f.path) for f in files if f.kind is FileKind.FILE and is_weight_name(f.path))
+        frozenset(
+            find_formats(f.path)
+            for f in files
+            if f.kind is FileKind.FILE and is_weight_name(f.path) and not is_training_state(f.path)
+        )
     )
 
 

@@ -8,6 +8,7 @@ from modelhaul.domain.archives import SkippedDirectory
 from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.models import Model, ModelError
+from modelhaul.domain.policy_results import PolicyResult
 from modelhaul.domain.signatures import ModelSignature
 from modelhaul.domain.tasks import Stage, Task, TaskError
 
@@ -45,12 +46,14 @@ class ImportRepository(Protocol):
         gates: Mapping[str, GateReport] = MappingProxyType({}),
         failed: Mapping[str, ModelError] = MappingProxyType({}),
         signatures: Mapping[str, ModelSignature] = MappingProxyType({}),
+        policies: Mapping[str, PolicyResult] = MappingProxyType({}),
     ) -> bool:
         """End the task DONE, its models in `totals` READY and those in `failed` FAILED, in one transaction.
 
-        `totals` has (files, bytes) of each READY model by ID, `gates` its gate report, `signatures` its signature. A
-        FAILED model stores its shortened error, and another import can claim it. `totals` and `failed` together have
-        all models of the task. Returns True only for the call that ended the task.
+        `totals` has (files, bytes) of each READY model by ID, `gates` its gate report, `signatures` its signature,
+        `policies` the decision of the import policy. A FAILED model stores its shortened error, and another import can
+        claim it. `totals` and `failed` together have all models of the task. Returns True only for the call
+        that ended the task.
         """
 
     def fail_import(

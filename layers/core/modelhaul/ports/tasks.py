@@ -1,11 +1,12 @@
 """Records of tasks."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.files import FileCounts
 from modelhaul.domain.models import Source
+from modelhaul.domain.policy_results import PolicyResult
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskPage, TaskStatus, Waiting
 
 
@@ -58,6 +59,12 @@ class TaskRepository(Protocol):
 
         The write records when TRANSFERRING started. VERIFIED sets the counts to the totals. No-op if the task has
         reached the stage. Returns True only for the call that moved the task.
+        """
+
+    def record_policy(self, task_id: str, results: Mapping[str, PolicyResult]) -> Mapping[str, PolicyResult] | None:
+        """Record the policy's final decisions on the models of a PENDING task, unless the task has some.
+
+        Return the decisions that count, which another call may have recorded. None if the task has ended without any.
         """
 
     def record_progress(self, task_id: str, counts: FileCounts, *, check_at: float) -> bool:

@@ -1,4 +1,4 @@
-"""Builds what tests the policy."""
+"""Builds what tests and applies the policy."""
 
 from __future__ import annotations  # the types of results are not loaded
 
@@ -7,11 +7,23 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from modelhaul.domain.models import Source
-from modelhaul.wiring.adapters import create_policy_reader
+from modelhaul.wiring.adapters import create_audit_log, create_policy_reader
 from modelhaul.wiring.sources import open_github_resolver, open_hub
 
 if TYPE_CHECKING:
+    from modelhaul.imports.import_policy import ImportPolicy
     from modelhaul.policy.trial import ListedSource, PolicyTester
+
+
+@cache
+def create_import_policy() -> ImportPolicy | None:
+    """What applies the policy, None if the stack has no policy."""
+    reader = create_policy_reader()
+    if reader is None:
+        return None
+    from modelhaul.imports.import_policy import ImportPolicy
+
+    return ImportPolicy(reader, create_audit_log(), time.time)
 
 
 @cache

@@ -27,6 +27,7 @@ from modelhaul.wiring.adapters import (
     create_tasks,
     create_uploads,
 )
+from modelhaul.wiring.policies import create_import_policy
 from modelhaul.wiring.sources import open_resolver, open_source, read_archive_rules
 
 if TYPE_CHECKING:
@@ -67,7 +68,14 @@ def create_submitter() -> ImportSubmitter:
     from modelhaul.imports.submit import ImportSubmitter
 
     return ImportSubmitter(
-        create_imports(), create_hub_models(), create_queue(), open_resolver, create_metrics(), time.time
+        create_imports(),
+        create_hub_models(),
+        create_queue(),
+        open_resolver,
+        create_metrics(),
+        time.time,
+        create_models(),
+        create_import_policy(),
     )
 
 
@@ -85,6 +93,7 @@ def create_archive_submitter() -> ArchiveSubmitter:
         time.time,
         rules,
         create_audit_log(),
+        create_import_policy(),
     )
 
 
@@ -108,6 +117,7 @@ def create_acceptor() -> ArchiveAcceptor:
         time.time,
         rules,
         outcomes=create_outcomes(),
+        policy=create_import_policy(),
     )
 
 
@@ -216,7 +226,14 @@ def create_planner() -> Planner:
 
     rules = read_archive_rules()
     return Planner(
-        create_tasks(), create_models(), create_files(), create_queue(), open_source, time.time, rules.required_files
+        create_tasks(),
+        create_models(),
+        create_files(),
+        create_queue(),
+        open_source,
+        time.time,
+        rules.required_files,
+        import_policy=create_import_policy(),
     )
 
 
@@ -278,6 +295,7 @@ def create_publisher() -> Publisher:
         outcomes=create_outcomes(),
         gate=Gate(create_store(), GateSettings.read().pickle_policy, create_pickle_scanner(), time.time),
         copier=create_copier(),
+        import_policy=create_import_policy(),
         signer=create_signer(),
     )
 

@@ -28,6 +28,7 @@ from modelhaul.adapters.dynamodb.model_items import (
     pack_gate,
     read_models,
 )
+from modelhaul.adapters.dynamodb.policy_items import pack_result
 from modelhaul.adapters.dynamodb.task_items import (
     TASK_TTL,
     TaskItem,
@@ -43,6 +44,7 @@ from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.claims import check_claimable
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.models import Model, ModelError, ModelStatus
+from modelhaul.domain.policy_results import PolicyResult
 from modelhaul.domain.signatures import ModelSignature
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
 from modelhaul.ports.clock import Clock
@@ -134,6 +136,7 @@ class DynamoDBImportRepository(ImportRepository):
         gates: Mapping[str, GateReport] = MappingProxyType({}),
         failed: Mapping[str, ModelError] = MappingProxyType({}),
         signatures: Mapping[str, ModelSignature] = MappingProxyType({}),
+        policies: Mapping[str, PolicyResult] = MappingProxyType({}),
     ) -> bool:
         token = str(uuid.uuid4())
 
@@ -161,6 +164,7 @@ class DynamoDBImportRepository(ImportRepository):
                             if model_id in signatures
                             else []
                         ),
+                        *([ModelItem.policy.set(pack_result(policies[model_id]))] if model_id in policies else []),
                     ]
                     for model_id, (files, size) in totals.items()
                 }

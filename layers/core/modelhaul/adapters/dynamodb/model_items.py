@@ -19,6 +19,7 @@ from pynamodb.indexes import AllProjection, GlobalSecondaryIndex, IncludeProject
 from pynamodb.models import Model as Item
 
 from modelhaul.adapters.dynamodb.connection import is_key
+from modelhaul.adapters.dynamodb.policy_items import unpack_result
 from modelhaul.adapters.dynamodb.task_items import (
     ErrorMap,
     from_error,
@@ -83,10 +84,10 @@ class SignatureMap(MapAttribute[str, Any]):
 class ModelItem(Item):
     """Item of a model.
 
-    `gate` and `selection` are zlib-compressed JSON of the fields of GateReport and Selection. `selection` is absent if
-    it includes all files. `card` is JSON of the fields of ModelCard. `gated` and `committed_at` are absent if unknown.
-    `lower_name` is the attribute for name searches,
-    `hub_name` is the `hub_id` in lower case.
+    `gate`, `policy` and `selection` are zlib-compressed JSON of the fields of GateReport, PolicyResult and Selection.
+    `selection` is absent if it includes all files. `card` is JSON of the fields of ModelCard. `gated` and
+    `committed_at` are absent if unknown. `lower_name` is the attribute for name searches, `hub_name` is the `hub_id` in
+    lower case.
     `shelf` is absent unless the model is READY or DELETING, the lease attributes are absent unless it is DELETING.
     `last_read_on` is an ISO date. `may_redirect` is absent unless it is true.
     """
@@ -111,6 +112,7 @@ class ModelItem(Item):
     files = NumberAttribute()
     size = NumberAttribute()
     gate = BinaryAttribute(legacy_encoding=False, null=True)
+    policy = BinaryAttribute(legacy_encoding=False, null=True)
     error = ErrorMap(null=True)  # type: ignore[no-untyped-call]
     shelf = UnicodeAttribute(null=True)
     lower_name = UnicodeAttribute()
@@ -171,6 +173,7 @@ def to_model(item: ModelItem) -> Model:
         submitted_by=item.submitted_by,
         deleted_by=item.deleted_by,
         signature=_to_signature(item.signature),
+        policy=unpack_result(item.policy),
     )
 
 

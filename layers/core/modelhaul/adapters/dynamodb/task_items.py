@@ -21,6 +21,7 @@ from pynamodb.indexes import AllProjection, GlobalSecondaryIndex, KeysOnlyProjec
 from pynamodb.models import Model as Item
 
 from modelhaul.adapters.dynamodb.connection import find_item, to_moment
+from modelhaul.adapters.dynamodb.policy_items import pack_results, unpack_results
 from modelhaul.domain.archives import Archive, SkippedDirectory
 from modelhaul.domain.models import ModelError, Source
 from modelhaul.domain.selection import WHOLE, Selection, Weights
@@ -88,7 +89,8 @@ class WaitingMap(MapAttribute[str, Any]):
 class TaskItem(Item):
     """Item of a task.
 
-    `skipped` is zlib-compressed JSON: a list of [directory, missing files]. `selection` is as in ModelItem. DynamoDB
+    `skipped` is zlib-compressed JSON: a list of [directory, missing files]. `policy` is zlib-compressed JSON: the
+    fields of a PolicyResult by model ID. `selection` is as in ModelItem. DynamoDB
     bills each progress update by the size of the whole item.
     """
 
@@ -112,6 +114,7 @@ class TaskItem(Item):
     waiting_stage = UnicodeAttribute(null=True)
     submitted_by = UnicodeAttribute(null=True)
     cancelled_by = UnicodeAttribute(null=True)
+    policy = BinaryAttribute(null=True, legacy_encoding=False)
     created_at = UTCDateTimeAttribute()
     updated_at = UTCDateTimeAttribute()
     status = UnicodeAttribute()
@@ -160,6 +163,7 @@ def to_task(item: TaskItem) -> Task:
         waiting_stage=Stage(item.waiting_stage) if item.waiting_stage else None,
         submitted_by=item.submitted_by,
         cancelled_by=item.cancelled_by,
+        policy_results=unpack_results(item.policy),
     )
 
 
@@ -254,6 +258,7 @@ def from_task(items: type[TaskItem], task: Task) -> TaskItem:
         waiting_stage=task.waiting_stage,
         submitted_by=task.submitted_by,
         cancelled_by=task.cancelled_by,
+        policy=pack_results(task.policy_results) if task.policy_results else None,
         created_at=task.created_at,
         updated_at=task.updated_at,
         status=task.status,

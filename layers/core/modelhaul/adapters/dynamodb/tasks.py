@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -22,6 +22,7 @@ from modelhaul.adapters.dynamodb.connection import (
     update_item,
 )
 from modelhaul.adapters.dynamodb.pages import MAX_INDEX_PAGES, read_cursor, write_cursor
+from modelhaul.adapters.dynamodb.policy_items import pack_results
 from modelhaul.adapters.dynamodb.task_items import (
     KIND,
     WATCHED,
@@ -37,6 +38,7 @@ from modelhaul.adapters.dynamodb.task_items import (
 from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.files import FileCounts
 from modelhaul.domain.models import Source
+from modelhaul.domain.policy_results import PolicyResult
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskPage, TaskStatus, Waiting
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.tasks import TaskRepository
@@ -168,6 +170,14 @@ class DynamoDBTaskRepository(TaskRepository):
         # If only the response was lost, the stored token is the token of this call.
         moved = find_item(self._tasks, task_id)
         return moved is not None and moved.moved_by == token
+
+    @translate_errors()
+    def record_policy(self, task_id: str, results: Mapping[str, PolicyResult]) -> Mapping[str, PolicyResult] | None:
+        item = self._tasks(task_id)
+        actions = [TaskItem.updated_at.set(to_moment(self._clock())), TaskItem.policy.set(pack_results(results))]
+        is_open = (TaskItem.status == TaskStatus.PENDING) & TaskItem.policy.does_not_exist()
+        task = to_task(item) if update_item(item, actions, is_open) else self.find_task(task_id)
+        return task.policy_results or None if task is not None else None
 
     @translate_errors()
     def record_progress(self, task_id: str, counts: FileCounts, *, check_at: float) -> bool:

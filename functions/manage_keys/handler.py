@@ -11,6 +11,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Body
 
 from modelhaul import wiring
 from modelhaul.domain import read_keys
+from modelhaul.domain.audit import describe_key_creation, describe_key_deletion
 from modelhaul.domain.errors import InvalidIdempotencyKeyError, KeyNotFoundError
 from modelhaul.entrypoints.api import create_app, create_handler
 from modelhaul.entrypoints.callers import read_caller
@@ -46,7 +47,7 @@ def create_key(request: Annotated[KeyRequest, Body()]) -> Response[str]:
     caller = read_caller(app.current_event.raw_event)
     now = datetime.now(UTC)
     key, record = read_keys.create_key(request.name, request.scopes, request.expires_at, now, created_by=caller)
-    wiring.create_read_keys().add_key(record)
+    wiring.create_read_keys().add_key(record, entry=describe_key_creation(record))
     create_logger().info("created read key", key_id=record.key_id)
     return Response(
         status_code=HTTPStatus.CREATED.value,
@@ -81,7 +82,9 @@ def delete_key(key_id: str) -> Response[str]:
     if not _KEY_ID.fullmatch(key_id):
         # The message does not repeat the value, which may be a key.
         raise KeyNotFoundError("Key not found. A key ID has 16 hexadecimal digits.")
-    if not wiring.create_read_keys().remove_key(key_id):
+    caller, keys = read_caller(app.current_event.raw_event), wiring.create_read_keys()
+    record = keys.find_key(key_id)
+    if record is None or not keys.remove_key(key_id, entry=describe_key_deletion(record, caller, datetime.now(UTC))):
         raise KeyNotFoundError(f"Key {key_id} not found.")
     create_logger().info("deleted read key", key_id=key_id)
     return Response(status_code=HTTPStatus.NO_CONTENT.value, body="")

@@ -8,6 +8,7 @@ from modelhaul import wiring
 from modelhaul.catalog.presentation import present_signature
 from modelhaul.domain.errors import ModelNotFoundError, SigningRefusedError
 from modelhaul.entrypoints.api import create_app, create_handler
+from modelhaul.entrypoints.callers import read_caller
 from modelhaul.entrypoints.documents import describe_responses
 from modelhaul.entrypoints.responses import create_json_response, create_signature_response
 
@@ -35,6 +36,7 @@ wiring.build_early(wiring.create_published_signer)
     },
 )
 def sign_model(model_id: str) -> Response[str]:
-    signature, is_new = wiring.create_published_signer().sign_model(model_id)
+    caller = read_caller(app.current_event.raw_event)
+    signature, is_new = wiring.create_published_signer().sign_model(model_id, signed_by=caller)
     shown = present_signature(signature)
     return create_signature_response(model_id, shown) if is_new else create_json_response(shown)

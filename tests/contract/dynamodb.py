@@ -18,6 +18,8 @@ from moto.dynamodb.models import dynamodb_backends
 from pynamodb.connection import Connection
 from pynamodb.models import Model as Table
 
+from modelhaul.adapters.dynamodb.audit import DynamoDBAuditLog, DynamoDBAuditReader
+from modelhaul.adapters.dynamodb.audit_items import AuditWriter
 from modelhaul.adapters.dynamodb.connection import open_connection
 from modelhaul.adapters.dynamodb.content import DynamoDBContentIndex
 from modelhaul.adapters.dynamodb.files import DynamoDBFileRepository
@@ -29,6 +31,8 @@ from modelhaul.adapters.dynamodb.tasks import DynamoDBTaskRepository
 from modelhaul.ports.clock import Clock
 from tests.contract.backends import REGION
 from tests.fakes.database import Database
+
+AUDIT_DAYS = 30  # for which the entries of the audit are kept
 
 type Response = tuple[int, dict[str, str], Any]
 type Item = tuple[str, ...]
@@ -144,16 +148,19 @@ def control_moto() -> Iterator[MotoDynamoDB]:
 def build_dynamodb_database(connection: Connection, clock: Clock = time.time, *, suffix: str = "") -> Database:
     names = ("tasks", "models", "files", "content", "blobs")
     tasks, models, files, content, blobs = (f"{name}{suffix}" for name in names)
+    audit = AuditWriter(connection, audit_table=f"audit{suffix}", retention_days=AUDIT_DAYS, clock=clock)
     repository = DynamoDBFileRepository(connection, files_table=files, clock=clock)
     return Database(
-        tasks=DynamoDBTaskRepository(connection, tasks_table=tasks, clock=clock),
-        models=DynamoDBModelRepository(connection, models_table=models, clock=clock),
-        imports=DynamoDBImportRepository(connection, tasks_table=tasks, models_table=models, clock=clock),
+        tasks=DynamoDBTaskRepository(connection, tasks_table=tasks, clock=clock, audit=audit),
+        models=DynamoDBModelRepository(connection, models_table=models, clock=clock, audit=audit),
+        imports=DynamoDBImportRepository(connection, tasks_table=tasks, models_table=models, clock=clock, audit=audit),
         files=repository,
         leases=repository,
         segments=DynamoDBSegmentRepository(connection, files_table=files, clock=clock),
         content=DynamoDBContentIndex(connection, content_table=content, blobs_table=blobs, clock=clock),
         hub_models=DynamoDBHubModelRepository(connection, models_table=models, clock=clock),
+        audit=DynamoDBAuditLog(audit),
+        audit_reader=DynamoDBAuditReader(connection, audit_table=f"audit{suffix}", clock=clock),
     )
 
 
@@ -180,9 +187,11 @@ def set_clock(database: Database, clock: Clock) -> None:
     repositories: list[Any] = [getattr(database, field.name) for field in fields(database)]
     for repository in repositories:
         repository._clock = clock
+    writer: Any = database.audit
+    writer._writer._clock = clock
 
 
 def _list_tables(database: Database) -> list[type[Table]]:
     parts: Any = database
     content = [parts.content._content, parts.content._blobs]
-    return [parts.tasks._tasks, parts.models._models, parts.files._files, *content]
+    return [parts.tasks._tasks, parts.models._models, parts.files._files, *content, parts.audit_reader._entries]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
+from modelhaul.ports.audit_log import AuditLog, AuditReader
 from modelhaul.ports.content import ContentIndex
 from modelhaul.ports.files import FileRepository, GroupLeases
 from modelhaul.ports.hub_models import HubModelRepository
@@ -11,6 +12,7 @@ from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.segments import SegmentRepository
 from modelhaul.ports.tasks import TaskRepository
+from tests.fakes.audit_log import InMemoryAuditLog
 from tests.fakes.content_index import InMemoryContentIndex
 from tests.fakes.file_repository import InMemoryFileRepository
 from tests.fakes.hub_model_repository import InMemoryHubModelRepository
@@ -31,6 +33,8 @@ class Database:
     segments: SegmentRepository
     content: ContentIndex
     hub_models: HubModelRepository
+    audit: AuditLog
+    audit_reader: AuditReader
 
     def map(self, wrap: Callable[[Any], Any]) -> "Database":
         """With each repository wrapped once, also if two fields have it."""
@@ -41,6 +45,7 @@ class Database:
 
 def build_database(tables: InMemoryTables) -> Database:
     files = InMemoryFileRepository(tables)
+    audit = InMemoryAuditLog(tables)
     return Database(
         tasks=InMemoryTaskRepository(tables),
         models=InMemoryModelRepository(tables),
@@ -50,4 +55,6 @@ def build_database(tables: InMemoryTables) -> Database:
         segments=InMemorySegmentRepository(tables),
         content=InMemoryContentIndex(tables),
         hub_models=InMemoryHubModelRepository(tables),
+        audit=audit,
+        audit_reader=audit,
     )

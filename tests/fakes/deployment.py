@@ -112,7 +112,9 @@ class Deployment:
         tasks, models, imports, files = database.tasks, database.models, database.imports, database.files
         content, archives, metrics, clock = database.content, self.archives, self.metrics, self.clock
         self.submitter = ImportSubmitter(imports, database.hub_models, queue, lambda _: self.source, metrics, clock)
-        self.archive_submitter = ArchiveSubmitter(tasks, imports, archives, queue, metrics, clock, self.rules)
+        self.archive_submitter = ArchiveSubmitter(
+            tasks, imports, archives, queue, metrics, clock, self.rules, database.audit
+        )
         outcomes = OutcomeWriter(models, archives, "models-bucket")
         self.arrivals = ArrivalRecorder(tasks, archives, metrics, clock, outcomes)
         self.acceptor = ArchiveAcceptor(tasks, imports, archives, queue, clock, self.rules, outcomes=outcomes)

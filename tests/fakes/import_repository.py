@@ -2,6 +2,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from modelhaul.domain.archives import SkippedDirectory
+from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.claims import check_claimable
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.models import Model, ModelError, ModelStatus
@@ -17,12 +18,13 @@ class InMemoryImportRepository(ImportRepository):
     def __init__(self, tables: InMemoryTables) -> None:
         self._tables = tables
 
-    def claim_import(self, task: Task, models: Sequence[Model]) -> None:
+    def claim_import(self, task: Task, models: Sequence[Model], *, entry: AuditEntry | None = None) -> None:
         with self._tables.lock:
             if task.id in self._tables.tasks:
                 return
             self._claim(task.id, models)
             self._tables.record(task)
+            self._tables.record_entry(entry)
 
     def claim_models(
         self, task_id: str, models: Sequence[Model], skipped: Sequence[SkippedDirectory], *, check_at: float
@@ -78,6 +80,7 @@ class InMemoryImportRepository(ImportRepository):
         check_at: float,
         failed: Mapping[str, ModelError] = MappingProxyType({}),
         cancelled_by: str | None = None,
+        entry: AuditEntry | None = None,
     ) -> bool:
         with self._tables.lock:
             task = self._tables.tasks.get(task_id)
@@ -88,6 +91,7 @@ class InMemoryImportRepository(ImportRepository):
             shared = ModelError(error.type, error.detail, error.retryable, error.remedy)
             for model_id in task.model_ids:
                 self._tables.write_model(model_id, status=status, error=failed.get(model_id, shared).shorten())
+            self._tables.record_entry(entry)
             return True
 
     def release_models(self, task_id: str) -> None:

@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC
 
+from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.errors import (
     InvalidReferenceError,
 )
@@ -58,16 +59,26 @@ class InMemoryModelRepository(ModelRepository):
             page = fitting[:limit]
             return ModelPage(tuple(page), _rank(page[-1]) if len(fitting) > limit else None)
 
-    def record_signature(self, model_id: str, signature: ModelSignature, *, task_id: str) -> bool:
+    def record_signature(
+        self, model_id: str, signature: ModelSignature, *, task_id: str, entry: AuditEntry | None = None
+    ) -> bool:
         with self._tables.lock:
             model = self._tables.models.get(model_id)
             if model is None or model.status is not ModelStatus.READY or model.task_id != task_id:
                 return False
             self._tables.models[model_id] = replace(model, signature=signature)
+            self._tables.record_entry(entry)
             return True
 
     def lease_deletion(
-        self, model_id: str, *, owner: str, now: float, until: float, deleted_by: str | None = None
+        self,
+        model_id: str,
+        *,
+        owner: str,
+        now: float,
+        until: float,
+        deleted_by: str | None = None,
+        entry: AuditEntry | None = None,
     ) -> Model | None:
         with self._tables.lock:
             model = self._tables.models.get(model_id)
@@ -79,6 +90,7 @@ class InMemoryModelRepository(ModelRepository):
             self._tables.deletions[model_id] = (owner, until)
             first = model.deleted_by or deleted_by
             self._tables.write_model(model_id, status=ModelStatus.DELETING, deleted_by=first)
+            self._tables.record_entry(entry)
             return self._tables.models[model_id]
 
     def remove_model(self, model_id: str, *, owner: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.files import FileGroup, Part
 from modelhaul.domain.hub_models import HubRevision
 from modelhaul.domain.models import Model
@@ -39,12 +40,17 @@ class InMemoryTables:
     kept_uploads: dict[str, KeptUpload] = field(default_factory=dict)  # by digest
     deletions: dict[str, tuple[str, float]] = field(default_factory=dict)  # owner, lease until
     unindexed: set[str] = field(default_factory=set)  # IDs of models that were recorded without a hub_name
+    entries: dict[str, AuditEntry] = field(default_factory=dict)  # of the audit, by ID
     hub_names: dict[str, str] = field(default_factory=dict)
     hub_revisions: dict[tuple[str, str], HubRevision] = field(default_factory=dict)  # by hub_id and revision
 
     def record(self, task: Task) -> None:
         self.tasks[task.id] = task
         self.watched.add(task.id)
+
+    def record_entry(self, entry: AuditEntry | None) -> None:
+        if entry is not None:
+            self.entries[entry.id] = entry
 
     def find_models(self, model_ids: Sequence[str]) -> list[Model]:
         with self.lock:

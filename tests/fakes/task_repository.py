@@ -1,6 +1,7 @@
 from collections.abc import Collection
 from dataclasses import replace
 
+from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.errors import InvalidReferenceError
 from modelhaul.domain.files import FileCounts
 from modelhaul.domain.models import Source
@@ -20,11 +21,12 @@ class InMemoryTaskRepository(TaskRepository):
         with self._tables.lock:
             return self._tables.tasks.get(task_id)
 
-    def record_task(self, task: Task) -> bool:
+    def record_task(self, task: Task, *, entry: AuditEntry | None = None) -> bool:
         with self._tables.lock:
             if task.id in self._tables.tasks:
                 return False
             self._tables.record(task)
+            self._tables.record_entry(entry)
             return True
 
     def list_tasks(

@@ -90,6 +90,12 @@ class AuditSettings(RegionSettings):
     audit_retention_days: int
 
 
+class RecordingSettings(Settings):
+    """`audit_table`: None in a function that may not record entries."""
+
+    audit_table: str | None = None
+
+
 class IdempotencySettings(RegionSettings):
     idempotency_table: str
 

@@ -9,9 +9,11 @@ import logging
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import batched
 from typing import Any
 
+from modelhaul.domain.audit import describe_deletion
 from modelhaul.domain.digests import Algorithm, Digest
 from modelhaul.domain.errors import (
     ImportInProgressError,
@@ -56,10 +58,16 @@ class ModelDeleter:
         if model is None:
             raise ModelNotFoundError(describe_missing_model(model_id))
         owner = str(uuid.uuid4())
+        # A deletion that continues was recorded when it started.
+        is_started = model.status is ModelStatus.DELETING
+        moment = datetime.fromtimestamp(self.clock(), UTC)
+        entry = None if is_started else describe_deletion(model, deleted_by, moment)
         for _ in range(_MAX_LEASE_ATTEMPTS):
             now = self.clock()
             until = now + remaining() + _LEASE_MARGIN
-            leased = self.models.lease_deletion(model_id, owner=owner, now=now, until=until, deleted_by=deleted_by)
+            leased = self.models.lease_deletion(
+                model_id, owner=owner, now=now, until=until, deleted_by=deleted_by, entry=entry
+            )
             if leased is not None:
                 return self._delete(leased, owner, remaining)
             current = self.models.find_model(model_id)

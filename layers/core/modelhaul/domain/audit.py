@@ -1,13 +1,17 @@
 """Entries of the audit: who did what to which model, task or key, and when."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
-from modelhaul.domain.models import Source
+from modelhaul.domain.keys import DROPPED
+from modelhaul.domain.models import Model, Source
+from modelhaul.domain.read_keys import ReadKey
+from modelhaul.domain.tasks import Task
 
 MAX_TEXT = 1000  # characters of a reason, and of a value of `detail`
 
@@ -88,6 +92,79 @@ class AuditPage:
     cursor: str | None
 
 
+def describe_submission(task: Task, models: Sequence[Model] = ()) -> AuditEntry:
+    """Return the entry for an accepted import. `models` is empty for an archive that is not inspected yet."""
+    only = models[0] if len(models) == 1 else None
+    return AuditEntry(
+        action=AuditAction.IMPORT_SUBMITTED,
+        time=task.created_at,
+        actor=task.submitted_by,
+        model_id=only.model_id if only else None,
+        task_id=task.id,
+        name=only.resolved.name if only else None,
+        source=task.source,
+        commit=task.commit,
+        detail=_describe_request(task),
+    )
+
+
+def describe_cancellation(task: Task, actor: str | None, now: datetime) -> AuditEntry:
+    """Return the entry for the cancellation of a task."""
+    return AuditEntry(
+        action=AuditAction.IMPORT_CANCELLED,
+        time=now,
+        actor=actor,
+        model_id=task.model_ids[0] if len(task.model_ids) == 1 else None,
+        task_id=task.id,
+        source=task.source,
+        commit=task.commit,
+        detail=_describe_request(task),
+    )
+
+
+def describe_renewal(task: Task, actor: str | None, now: datetime) -> AuditEntry:
+    """Return the entry for presigned URLs that are signed again."""
+    return AuditEntry(
+        action=AuditAction.UPLOAD_URLS_RENEWED,
+        time=now,
+        actor=actor,
+        task_id=task.id,
+        source=task.source,
+        detail=_describe_request(task),
+    )
+
+
+def describe_deletion(model: Model, actor: str | None, now: datetime, *, reason: str | None = None) -> AuditEntry:
+    """Return the entry for a model whose deletion starts."""
+    return AuditEntry(**_describe_model(model), action=AuditAction.MODEL_DELETED, time=now, actor=actor, reason=reason)
+
+
+def describe_signature(model: Model, actor: str | None, now: datetime, *, key_arn: str) -> AuditEntry:
+    """Return the entry for a published model that is signed."""
+    detail = {"signing_key_arn": key_arn}
+    return AuditEntry(**_describe_model(model), action=AuditAction.MODEL_SIGNED, time=now, actor=actor, detail=detail)
+
+
+def describe_key_creation(key: ReadKey) -> AuditEntry:
+    """Return the entry for a new read key, without the key."""
+    detail = {"scopes": " ".join(key.scopes)}
+    if key.expires_at is not None:
+        detail["expires_at"] = key.expires_at.isoformat()
+    return AuditEntry(
+        action=AuditAction.READ_KEY_CREATED,
+        time=key.created_at,
+        actor=key.created_by,
+        key_id=key.key_id,
+        name=key.name,
+        detail=detail,
+    )
+
+
+def describe_key_deletion(key: ReadKey, actor: str | None, now: datetime) -> AuditEntry:
+    """Return the entry for a read key that is deleted."""
+    return AuditEntry(action=AuditAction.READ_KEY_DELETED, time=now, actor=actor, key_id=key.key_id, name=key.name)
+
+
 def describe_policy_change(
     *, location: str, digest: str, version: str, changed_at: datetime, changed_by: str | None = None
 ) -> AuditEntry:
@@ -102,6 +179,26 @@ def describe_policy_change(
         detail={"location": location, "digest": digest, "version": version},
         id=str(uuid.uuid5(_CHANGE_NAMESPACE, f"{location}\n{version}\n{digest}")),
     )
+
+
+def _describe_model(model: Model) -> dict[str, Any]:
+    resolved = model.resolved
+    return {
+        "model_id": model.model_id,
+        "task_id": model.task_id,
+        "name": resolved.name,
+        "source": resolved.source,
+        "commit": None if resolved.source is Source.LOCAL else resolved.commit,
+    }
+
+
+def _describe_request(task: Task) -> dict[str, str]:
+    if task.archive is None:
+        selection = {} if task.selection.is_whole else {"selection": task.selection.describe()}
+        return {"requested": task.model_tag, **selection}
+    archive = task.archive
+    named = {"model_name": archive.model_name} if archive.model_name else {}
+    return {"archive": archive.key if archive.key.startswith(DROPPED) else archive.file_name, **named}
 
 
 def _shorten(text: str) -> str:

@@ -11,6 +11,7 @@ from modelhaul.archives.reader import ArchiveReader
 from modelhaul.archives.rules import ArchiveRules
 from modelhaul.archives.source import open_stored
 from modelhaul.domain.archives import Archive
+from modelhaul.domain.audit import describe_submission
 from modelhaul.domain.errors import ObjectIgnoredError, UploadExpiredError
 from modelhaul.domain.keys import DROPPED, OUTCOMES, POSTED, UPLOADED
 from modelhaul.domain.messages import AcceptArchive, PlanImport
@@ -81,7 +82,7 @@ class ArrivalRecorder:
             self.outcomes.write_outcome(ended)
             logger.info("object ignored", extra={"key": key, "bytes": size, "caller": submitted_by})
             return None
-        if self.tasks.record_task(task):
+        if self.tasks.record_task(task, entry=describe_submission(task)):
             self.metrics.count("ImportsAccepted")
             context = {"task_id": task_id, "source": task.source, "key": key, "bytes": size, "caller": submitted_by}
             logger.info("archive arrived", extra=context)

@@ -3,8 +3,10 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import MappingProxyType
 
+from modelhaul.domain.audit import AuditEntry, describe_cancellation
 from modelhaul.domain.errors import (
     REJECTED_CONTENT,
     ImportCancelledError,
@@ -68,7 +70,8 @@ class TaskFinisher:
         if task is None:
             raise TaskNotFoundError(describe_missing_task(task_id))
         error = ImportCancelledError("The import was cancelled.")
-        if not self._end(task_id, error, Stage.CANCELLED, cancelled_by=cancelled_by):
+        entry = describe_cancellation(task, cancelled_by, datetime.fromtimestamp(self.clock(), UTC))
+        if not self._end(task_id, error, Stage.CANCELLED, cancelled_by=cancelled_by, entry=entry):
             raise TaskEndedError(f"Task {task_id} has already ended.")
 
     def clean_up(self, task: Task) -> None:
@@ -119,6 +122,7 @@ class TaskFinisher:
         failed: Mapping[str, ModelError] = MappingProxyType({}),
         *,
         cancelled_by: str | None = None,
+        entry: AuditEntry | None = None,
     ) -> bool:
         ended = self.imports.fail_import(
             task_id,
@@ -127,6 +131,7 @@ class TaskFinisher:
             check_at=self.clock() + _GRACE,
             failed=failed,
             cancelled_by=cancelled_by,
+            entry=entry,
         )
         task = self.tasks.find_task(task_id)
         if task is None or task.status is not TaskStatus.FAILED:

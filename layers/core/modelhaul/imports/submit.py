@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from modelhaul.domain.audit import describe_submission
 from modelhaul.domain.errors import (
     ImportInProgressError,
     ModelExistsError,
@@ -100,7 +101,7 @@ class ImportSubmitter:
             submitted_by=submitted_by,
         )
         try:
-            self.imports.claim_import(task, [model])
+            self.imports.claim_import(task, [model], entry=describe_submission(task, [model]))
         except ImportInProgressError:
             self.save_reference(resolved, name)
             raise

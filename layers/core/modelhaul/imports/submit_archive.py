@@ -11,6 +11,7 @@ from modelhaul.archives.models import inspect_archive
 from modelhaul.archives.reader import ArchiveReader, open_memory
 from modelhaul.archives.rules import ArchiveRules
 from modelhaul.domain.archives import MAX_PUT_SIZE, Archive, UploadTicket
+from modelhaul.domain.audit import describe_renewal, describe_submission
 from modelhaul.domain.callers import is_same_caller
 from modelhaul.domain.errors import (
     ArchiveTooLargeError,
@@ -27,6 +28,7 @@ from modelhaul.domain.tasks import UPLOAD_LIFE, Stage, Task, describe_missing_ta
 from modelhaul.imports.dispatch import CHECK_AFTER
 from modelhaul.imports.submit import request_plan
 from modelhaul.ports.archive_store import ArchiveStore
+from modelhaul.ports.audit_log import AuditLog
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.message_queue import MessageQueue
@@ -56,6 +58,7 @@ class ArchiveSubmitter:
     metrics: Metrics
     clock: Clock
     rules: ArchiveRules
+    audit: AuditLog
 
     def submit_archive(
         self, body: bytes, file_name: str, model_name: str | None, *, submitted_by: str | None = None
@@ -93,7 +96,7 @@ class ArchiveSubmitter:
             submitted_by=submitted_by,
         )
         try:
-            self.imports.claim_import(task, models)
+            self.imports.claim_import(task, models, entry=describe_submission(task, models))
         except StorageUnavailableError:
             raise  # the task may have been recorded, and then the archive is needed
         except ModelhaulError:
@@ -149,7 +152,7 @@ class ArchiveSubmitter:
             archive=archive,
             submitted_by=submitted_by,
         )
-        self.tasks.record_task(task)
+        self.tasks.record_task(task, entry=describe_submission(task))
         self.metrics.count("ImportsAccepted")
         logger.info("upload opened", extra={"task_id": task_id, "source": task.source, "bytes": size})
         return task, ticket
@@ -184,6 +187,7 @@ class ArchiveSubmitter:
             raise InvalidReferenceError(
                 f"Part {unknown[0]} does not exist. The number of parts of this upload is {count}.", part="parts"
             )
+        self.audit.record(describe_renewal(task, caller, datetime.fromtimestamp(self.clock(), UTC)))
         ticket = self.archives.renew_upload(task.archive, seconds=min(left, _URL_SECONDS), parts=parts)
         logger.info("upload renewed", extra={"task_id": task_id, "parts": len(ticket.parts)})
         return task, ticket

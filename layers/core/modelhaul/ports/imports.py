@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from modelhaul.domain.archives import SkippedDirectory
+from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.models import Model, ModelError
 from modelhaul.domain.signatures import ModelSignature
@@ -17,8 +18,8 @@ class ImportRepository(Protocol):
     Every method raises StorageUnavailableError.
     """
 
-    def claim_import(self, task: Task, models: Sequence[Model]) -> None:
-        """Create the task and claim its models, at most 90, in one transaction.
+    def claim_import(self, task: Task, models: Sequence[Model], *, entry: AuditEntry | None = None) -> None:
+        """Create the task and claim its models, at most 90, in one transaction, which also records the audit's `entry`.
 
         `task.model_ids` are the IDs of `models`. FAILED models can be claimed. Raises ModelExistsError with all READY
         models. If no model is READY, raises for the first model that cannot be claimed: ImportInProgressError if
@@ -61,12 +62,13 @@ class ImportRepository(Protocol):
         check_at: float,
         failed: Mapping[str, ModelError] = MappingProxyType({}),
         cancelled_by: str | None = None,
+        entry: AuditEntry | None = None,
     ) -> bool:
         """End the task FAILED with `error`, and its models FAILED, in one transaction.
 
         The models become WITHDRAWING instead of FAILED if the task was PUBLISHING. A model stores its error in
-        `failed`, or else the task's error, shortened. `cancelled_by` is recorded on the task. Returns True only for the
-        call that ended the task.
+        `failed`, or else the task's error, shortened. `cancelled_by` is recorded on the task. The transaction also
+        records the audit's `entry`. Returns True only for the call that ended the task.
         """
 
     def release_models(self, task_id: str) -> None:

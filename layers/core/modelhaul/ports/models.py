@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.models import Model, ModelPage, Source, StorageTotals
 from modelhaul.domain.signatures import ModelSignature
 
@@ -34,15 +35,28 @@ class ModelRepository(Protocol):
         `limit` models, or be empty. Raises InvalidReferenceError for an invalid cursor.
         """
 
-    def record_signature(self, model_id: str, signature: ModelSignature, *, task_id: str) -> bool:
-        """Record the signature of a READY model that the task imported. Return False if there is no such model."""
+    def record_signature(
+        self, model_id: str, signature: ModelSignature, *, task_id: str, entry: AuditEntry | None = None
+    ) -> bool:
+        """Record the signature of a READY model that the task imported, and the audit's `entry`, in one transaction.
+
+        Return False if there is no such model. Then no entry is recorded.
+        """
 
     def lease_deletion(
-        self, model_id: str, *, owner: str, now: float, until: float, deleted_by: str | None = None
+        self,
+        model_id: str,
+        *,
+        owner: str,
+        now: float,
+        until: float,
+        deleted_by: str | None = None,
+        entry: AuditEntry | None = None,
     ) -> Model | None:
         """Move a READY, FAILED or DELETING model to DELETING, and lease it to `owner` until `until`.
 
-        `deleted_by` is recorded, unless the model is DELETING and has one.
+        `deleted_by` is recorded, unless the model is DELETING and has one. The audit's `entry` is recorded in the same
+        transaction.
 
         Return None if the model is unknown, IMPORTING or WITHDRAWING, or leased to another owner at `now`.
         """

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from typing import Protocol
 
+from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.files import FileCounts
 from modelhaul.domain.models import Source
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskPage, TaskStatus, Waiting
@@ -17,8 +18,11 @@ class TaskRepository(Protocol):
     def find_task(self, task_id: str) -> Task | None:
         """Return the task, None for an unknown ID of any format. Strongly consistent."""
 
-    def record_task(self, task: Task) -> bool:
-        """Create a task without models. Return False, and change nothing, if a task with this ID exists."""
+    def record_task(self, task: Task, *, entry: AuditEntry | None = None) -> bool:
+        """Create a task without models, and record the audit's `entry` in the same transaction.
+
+        Return False, and change nothing, if a task with this ID exists.
+        """
 
     def list_tasks(
         self, *, source: Source | None = None, status: TaskStatus | None = None, limit: int, cursor: str | None = None

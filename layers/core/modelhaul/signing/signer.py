@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from modelhaul.domain.audit import describe_signature
 from modelhaul.domain.errors import ModelNotFoundError, ObjectGoneError
 from modelhaul.domain.keys import MAX_MANIFEST_SIZE, manifest_key, signature_key
 from modelhaul.domain.models import Model, ModelStatus, describe_missing_model
@@ -50,8 +51,8 @@ class PublishedModelSigner:
     store: ObjectStore
     signer: ModelSigner
 
-    def sign_model(self, model_id: str) -> tuple[ModelSignature, bool]:
-        """Return the model's signature, and whether this call made it.
+    def sign_model(self, model_id: str, *, signed_by: str | None = None) -> tuple[ModelSignature, bool]:
+        """Return the model's signature, and whether this call made it. `signed_by` names the caller for the audit.
 
         No-op if the model is already signed with the key. Raises ModelNotFoundError, also for a model that is not
         READY, SigningRefusedError and StorageUnavailableError.
@@ -67,7 +68,8 @@ class PublishedModelSigner:
             # The model was deleted in the meantime.
             raise ModelNotFoundError(describe_missing_model(model_id)) from None
         signature = self.signer.sign(model, ((file["path"], file["sha256"]) for file in manifest["files"]))
-        if not self.models.record_signature(model_id, signature, task_id=model.task_id):
+        entry = describe_signature(model, signed_by, signature.signed_at, key_arn=signature.key_arn)
+        if not self.models.record_signature(model_id, signature, task_id=model.task_id, entry=entry):
             # The model was deleted. The key of the signature is unique for its import.
             self.store.delete([signature_key(model)])
             raise ModelNotFoundError(describe_missing_model(model_id))

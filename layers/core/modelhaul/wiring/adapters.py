@@ -46,7 +46,7 @@ def create_tasks() -> TaskRepository:
     from modelhaul.adapters.dynamodb.tasks import DynamoDBTaskRepository
     from modelhaul.settings import TaskSettings
 
-    return DynamoDBTaskRepository(open_database(), tasks_table=TaskSettings.read().tasks_table)
+    return DynamoDBTaskRepository(open_database(), tasks_table=TaskSettings.read().tasks_table, audit=find_audit())
 
 
 @cache
@@ -54,7 +54,7 @@ def create_models() -> ModelRepository:
     from modelhaul.adapters.dynamodb.models import DynamoDBModelRepository
     from modelhaul.settings import ModelSettings
 
-    return DynamoDBModelRepository(open_database(), models_table=ModelSettings.read().models_table)
+    return DynamoDBModelRepository(open_database(), models_table=ModelSettings.read().models_table, audit=find_audit())
 
 
 @cache
@@ -70,7 +70,7 @@ def create_read_keys() -> ReadKeyRepository:
     from modelhaul.adapters.dynamodb.read_keys import DynamoDBReadKeyRepository
     from modelhaul.settings import KeySettings
 
-    return DynamoDBReadKeyRepository(open_database(), keys_table=KeySettings.read().keys_table)
+    return DynamoDBReadKeyRepository(open_database(), keys_table=KeySettings.read().keys_table, audit=find_audit())
 
 
 @cache
@@ -107,9 +107,15 @@ def create_audit_reader() -> AuditReader:
     return DynamoDBAuditReader(open_database(), audit_table=AuditSettings.read().audit_table)
 
 
+def find_audit() -> AuditWriter | None:
+    """What writes entries in the transactions of other tables, None in a function that may not record entries."""
+    from modelhaul.settings import RecordingSettings
+
+    return open_audit() if RecordingSettings.read().audit_table else None
+
+
 @cache
 def open_audit() -> AuditWriter:
-    """What writes entries of the audit in the transactions of other tables."""
     from modelhaul.adapters.dynamodb.audit_items import AuditWriter
     from modelhaul.settings import AuditSettings
 
@@ -124,7 +130,10 @@ def create_imports() -> ImportRepository:
 
     settings = ImportSettings.read()
     return DynamoDBImportRepository(
-        open_database(), tasks_table=settings.tasks_table, models_table=settings.models_table
+        open_database(),
+        tasks_table=settings.tasks_table,
+        models_table=settings.models_table,
+        audit=find_audit(),
     )
 
 

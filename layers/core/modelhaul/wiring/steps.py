@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from modelhaul.wiring.adapters import (
     create_archives,
+    create_audit_log,
     create_content,
     create_event_bus,
     create_files,
@@ -74,7 +75,14 @@ def create_archive_submitter() -> ArchiveSubmitter:
 
     rules = read_archive_rules()
     return ArchiveSubmitter(
-        create_tasks(), create_imports(), create_archives(), create_queue(), create_metrics(), time.time, rules
+        create_tasks(),
+        create_imports(),
+        create_archives(),
+        create_queue(),
+        create_metrics(),
+        time.time,
+        rules,
+        create_audit_log(),
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -112,6 +113,10 @@ class AuditWriter:
         self._retention = timedelta(days=retention_days)
         self._clock = clock
 
+    @property
+    def is_on(self) -> bool:
+        return bool(self._retention)
+
     def create_item(self, entry: AuditEntry) -> AuditItem | None:
         """Return the item of the entry. None if it has expired, or is not recorded."""
         expires_at = entry.time + self._retention
@@ -142,28 +147,37 @@ class AuditWriter:
             transaction.save(item, condition=AuditItem.id.does_not_exist())
 
 
-def save_entry(audit: AuditWriter | None, transaction: TransactWrite, entry: AuditEntry | None) -> None:
-    """Add the entry, if there is one, to the transaction. Raises ValueError if the function cannot record entries."""
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """The entry of a write, and what records it."""
+
+    writer: AuditWriter
+    entry: AuditEntry
+
+    def save(self, transaction: TransactWrite) -> None:
+        self.writer.save(transaction, self.entry)
+
+
+def find_recording(writer: AuditWriter | None, entry: AuditEntry | None) -> Recording | None:
+    """Return what is to be recorded, None if nothing is. `writer` is None in a function that may not record entries.
+
+    Raises ValueError if such a function has an entry.
+    """
     if entry is None:
-        return
-    if audit is None:
-        raise ValueError(f"This function has no audit table to record {entry.action}.")
-    audit.save(transaction, entry)
+        return None
+    if writer is None:
+        raise ValueError(f"{entry.action} cannot be recorded: the function has no AUDIT_TABLE.")
+    return Recording(writer, entry) if writer.is_on else None
 
 
-def write_with_entry(
-    connection: Connection,
-    write: Callable[[TransactWrite], None],
-    audit: AuditWriter | None,
-    entry: AuditEntry,
-) -> bool:
+def write_recorded(connection: Connection, write: Callable[[TransactWrite], None], recording: Recording) -> bool:
     """Commit the write and its entry in one transaction. Return False if a condition of the write does not hold."""
 
     def commit() -> bool:
         try:
             with open_transaction(connection) as transaction:
                 write(transaction)
-                save_entry(audit, transaction, entry)
+                recording.save(transaction)
         except CancelledError as cancelled:
             if cancelled.is_refused and not cancelled.is_permanent:
                 return False

@@ -9,6 +9,7 @@ from pynamodb.connection import Connection
 from pynamodb.expressions.update import Action
 from pynamodb.transactions import TransactWrite
 
+from modelhaul.adapters.dynamodb.audit_items import AuditWriter, Recording, find_recording
 from modelhaul.adapters.dynamodb.connection import (
     CancelledError,
     bind_item,
@@ -38,6 +39,7 @@ from modelhaul.adapters.dynamodb.task_items import (
     to_task,
 )
 from modelhaul.domain.archives import SkippedDirectory
+from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.claims import check_claimable
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.models import Model, ModelError, ModelStatus
@@ -57,21 +59,26 @@ class DynamoDBImportRepository(ImportRepository):
         tasks_table: str,
         models_table: str,
         clock: Clock = time.time,
+        audit: AuditWriter | None = None,
     ) -> None:
         self._connection = connection
         self._tasks = bind_item(TaskItem, tasks_table, connection)
         self._models = bind_item(ModelItem, models_table, connection)
         self._clock = clock
+        self._audit = audit
 
     @translate_errors()
-    def claim_import(self, task: Task, models: Sequence[Model]) -> None:
+    def claim_import(self, task: Task, models: Sequence[Model], *, entry: AuditEntry | None = None) -> None:
         task_item = from_task(self._tasks, task)
+        recording = find_recording(self._audit, entry)
 
         def claim() -> None:
             try:
                 with open_transaction(self._connection) as transaction:
                     transaction.save(task_item, condition=TaskItem.id.does_not_exist())
                     self._save_claims(transaction, models)
+                    if recording is not None:
+                        recording.save(transaction)
             except CancelledError:
                 # If the task exists, its claims exist too, and the response to an earlier call was lost.
                 if read_task(self._tasks, task.id) is None:
@@ -174,7 +181,9 @@ class DynamoDBImportRepository(ImportRepository):
         check_at: float,
         failed: Mapping[str, ModelError] = MappingProxyType({}),
         cancelled_by: str | None = None,
+        entry: AuditEntry | None = None,
     ) -> bool:
+        recording = find_recording(self._audit, entry)
         shared = ModelError(error.type, error.detail, error.retryable, error.remedy)
         token = str(uuid.uuid4())
 
@@ -195,6 +204,7 @@ class DynamoDBImportRepository(ImportRepository):
                 ],
                 {model_id: _fail_model(status, failed.get(model_id, shared).shorten()) for model_id in task.model_ids},
                 check_at,
+                recording,
             )
             return True
 
@@ -207,6 +217,7 @@ class DynamoDBImportRepository(ImportRepository):
         task_actions: Sequence[Action],
         model_actions: Mapping[str, Sequence[Action]],
         check_at: float,
+        recording: Recording | None = None,
     ) -> None:
         now = to_moment(self._clock())
         with open_transaction(self._connection) as transaction:
@@ -227,6 +238,8 @@ class DynamoDBImportRepository(ImportRepository):
                     actions=[*actions, ModelItem.updated_at.set(now)],
                     condition=ModelItem.task_id == task.id,
                 )
+            if recording is not None:
+                recording.save(transaction)
 
     @translate_errors()
     def release_models(self, task_id: str) -> None:

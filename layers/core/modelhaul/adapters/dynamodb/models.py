@@ -8,7 +8,10 @@ from typing import Any
 
 from pynamodb.connection import Connection
 from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
+from pynamodb.transactions import TransactWrite
 
+from modelhaul.adapters.dynamodb.audit_items import AuditWriter, Recording, find_recording, write_recorded
 from modelhaul.adapters.dynamodb.connection import (
     bind_item,
     delete_item,
@@ -27,6 +30,7 @@ from modelhaul.adapters.dynamodb.model_items import (
     to_model,
 )
 from modelhaul.adapters.dynamodb.pages import MAX_INDEX_PAGES, read_cursor, write_cursor
+from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.models import Model, ModelPage, ModelStatus, Source, SourceTotals, StorageTotals
 from modelhaul.domain.signatures import ModelSignature
 from modelhaul.ports.clock import Clock
@@ -44,7 +48,10 @@ class DynamoDBModelRepository(ModelRepository):
         *,
         models_table: str,
         clock: Clock = time.time,
+        audit: AuditWriter | None = None,
     ) -> None:
+        self._connection = connection
+        self._audit = audit
         self._models = bind_item(ModelItem, models_table, connection)
         self._clock = clock
 
@@ -104,15 +111,28 @@ class DynamoDBModelRepository(ModelRepository):
         return ModelPage(tuple(models), None if start is None else write_cursor(start, "model_id"))
 
     @translate_errors()
-    def record_signature(self, model_id: str, signature: ModelSignature, *, task_id: str) -> bool:
+    def record_signature(
+        self, model_id: str, signature: ModelSignature, *, task_id: str, entry: AuditEntry | None = None
+    ) -> bool:
         if not is_model_id(model_id):
             return False
         is_published = (ModelItem.status == ModelStatus.READY) & (ModelItem.task_id == task_id)
-        return update_item(self._models(model_id), [ModelItem.signature.set(from_signature(signature))], is_published)
+        actions = [ModelItem.signature.set(from_signature(signature))]
+        item, recording = self._models(model_id), find_recording(self._audit, entry)
+        if recording is None:
+            return update_item(item, actions, is_published)
+        return self._update_recorded(item, actions, is_published, recording)
 
     @translate_errors()
     def lease_deletion(
-        self, model_id: str, *, owner: str, now: float, until: float, deleted_by: str | None = None
+        self,
+        model_id: str,
+        *,
+        owner: str,
+        now: float,
+        until: float,
+        deleted_by: str | None = None,
+        entry: AuditEntry | None = None,
     ) -> Model | None:
         if not is_model_id(model_id):
             return None
@@ -129,7 +149,19 @@ class DynamoDBModelRepository(ModelRepository):
             ModelItem.updated_at.set(to_moment(self._clock())),
             *([ModelItem.deleted_by.set(ModelItem.deleted_by | deleted_by)] if deleted_by else []),
         ]
-        return to_model(item) if update_item(item, actions, is_free) else None
+        recording = find_recording(self._audit, entry)
+        if recording is None:
+            return to_model(item) if update_item(item, actions, is_free) else None
+        # Unlike an update, a transaction does not return the item.
+        return self.find_model(model_id) if self._update_recorded(item, actions, is_free, recording) else None
+
+    def _update_recorded(
+        self, item: ModelItem, actions: Sequence[Action], condition: Condition, recording: Recording
+    ) -> bool:
+        def update(write: TransactWrite) -> None:
+            write.update(item, actions=list(actions), condition=condition)
+
+        return write_recorded(self._connection, update, recording)
 
     @translate_errors()
     def remove_model(self, model_id: str, *, owner: str) -> None:

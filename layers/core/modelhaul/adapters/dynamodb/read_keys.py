@@ -7,6 +7,7 @@ from pynamodb.attributes import ListAttribute, TTLAttribute, UnicodeAttribute, U
 from pynamodb.connection import Connection
 from pynamodb.models import Model as Item
 
+from modelhaul.adapters.dynamodb.audit_items import AuditWriter, find_recording, write_recorded
 from modelhaul.adapters.dynamodb.connection import (
     bind_item,
     delete_item,
@@ -17,6 +18,7 @@ from modelhaul.adapters.dynamodb.connection import (
     to_moment,
     translate_errors,
 )
+from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.read_keys import ReadKey, Scope
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.read_keys import ReadKeyRepository
@@ -41,14 +43,23 @@ class ReadKeyItem(Item):
 class DynamoDBReadKeyRepository(ReadKeyRepository):
     """Read keys in a table of their own."""
 
-    def __init__(self, connection: Connection, *, keys_table: str, clock: Clock = time.time) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        keys_table: str,
+        clock: Clock = time.time,
+        audit: AuditWriter | None = None,
+    ) -> None:
+        self._connection = connection
+        self._audit = audit
         self._keys = bind_item(ReadKeyItem, keys_table, connection)
         self._statistics = bind_item(ReadKeyItem, keys_table, open_statistics_connection(connection))
         self._clock = clock
 
     @translate_errors()
-    def add_key(self, key: ReadKey) -> None:
-        self._keys(
+    def add_key(self, key: ReadKey, *, entry: AuditEntry | None = None) -> None:
+        item = self._keys(
             key.key_id,
             name=key.name,
             digest=key.digest,
@@ -58,7 +69,12 @@ class DynamoDBReadKeyRepository(ReadKeyRepository):
             last_used_on=key.last_used_on.isoformat() if key.last_used_on else None,
             created_by=key.created_by,
             removed_after=key.expires_at + _KEPT_AFTER_EXPIRY if key.expires_at else None,
-        ).save()
+        )
+        recording = find_recording(self._audit, entry)
+        if recording is not None:
+            write_recorded(self._connection, lambda write: write.save(item), recording)
+        else:
+            item.save()
 
     @translate_errors()
     def find_key(self, key_id: str) -> ReadKey | None:
@@ -74,8 +90,14 @@ class DynamoDBReadKeyRepository(ReadKeyRepository):
         return sorted(listed, key=lambda key: (key.created_at, key.key_id), reverse=True)
 
     @translate_errors()
-    def remove_key(self, key_id: str) -> bool:
-        return is_key(key_id) and delete_item(self._keys(key_id), ReadKeyItem.key_id.exists())
+    def remove_key(self, key_id: str, *, entry: AuditEntry | None = None) -> bool:
+        if not is_key(key_id):
+            return False
+        item, exists = self._keys(key_id), ReadKeyItem.key_id.exists()
+        recording = find_recording(self._audit, entry)
+        if recording is not None:
+            return write_recorded(self._connection, lambda write: write.delete(item, condition=exists), recording)
+        return delete_item(item, exists)
 
     @translate_errors()
     def record_use(self, key_id: str, day: date) -> None:

@@ -11,6 +11,7 @@ from pynamodb.connection import Connection
 from pynamodb.exceptions import PutError
 from pynamodb.expressions.condition import Condition
 
+from modelhaul.adapters.dynamodb.audit_items import AuditWriter, find_recording, write_recorded
 from modelhaul.adapters.dynamodb.connection import (
     CONDITION_FAILED,
     bind_item,
@@ -33,6 +34,7 @@ from modelhaul.adapters.dynamodb.task_items import (
     read_task,
     to_task,
 )
+from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.files import FileCounts
 from modelhaul.domain.models import Source
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskPage, TaskStatus, Waiting
@@ -52,7 +54,10 @@ class DynamoDBTaskRepository(TaskRepository):
         *,
         tasks_table: str,
         clock: Clock = time.time,
+        audit: AuditWriter | None = None,
     ) -> None:
+        self._connection = connection
+        self._audit = audit
         self._tasks = bind_item(TaskItem, tasks_table, connection)
         self._clock = clock
 
@@ -61,9 +66,13 @@ class DynamoDBTaskRepository(TaskRepository):
         return read_task(self._tasks, task_id)
 
     @translate_errors()
-    def record_task(self, task: Task) -> bool:
+    def record_task(self, task: Task, *, entry: AuditEntry | None = None) -> bool:
+        item, is_new = from_task(self._tasks, task), TaskItem.id.does_not_exist()
+        recording = find_recording(self._audit, entry)
+        if recording is not None:
+            return write_recorded(self._connection, lambda write: write.save(item, condition=is_new), recording)
         try:
-            from_task(self._tasks, task).save(condition=TaskItem.id.does_not_exist())
+            item.save(condition=is_new)
         except PutError as error:
             if find_code(error) != f"{CONDITION_FAILED}Exception":
                 raise

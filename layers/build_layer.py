@@ -20,7 +20,7 @@ LAYERS = Path(__file__).resolve().parent
 PACKAGES = {"core": "modelhaul", "sources": "modelhaul_sources", "scanner": "modelhaul_scanner"}
 MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}
 # 22 MB of service descriptions, of which the functions use eight.
-BOTOCORE_SERVICES = {"dynamodb", "events", "kms", "lambda", "s3", "secretsmanager", "sqs", "sts"}
+BOTOCORE_SERVICES = {"dynamodb", "events", "kms", "lambda", "s3", "secretsmanager", "sqs", "ssm", "sts"}
 
 
 def install_requirements(requirements: Path, target: Path, architecture: str) -> None:

@@ -59,6 +59,7 @@ REFUSALS = {
     errors.UploadNotOpenError,
     errors.KeyNotFoundError,
     errors.SignatureNotFoundError,
+    errors.InvalidPolicyError,
     errors.InvalidIdempotencyKeyError,
     errors.IdempotencyKeyReusedError,
     errors.RequestInProgressError,

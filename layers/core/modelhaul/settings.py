@@ -135,6 +135,12 @@ class SigningSettings(Settings):
     signing_key_arn: str
 
 
+class PolicySettings(RegionSettings):
+    """`policy_location`: address of the policy document. Empty: the stack has no policy."""
+
+    policy_location: str
+
+
 class OutageSettings(Settings):
     """`source_outage_hours`: hours that a step waits for a source or an AWS service that does not respond."""
 

@@ -18,6 +18,7 @@ ModelhaulError
 │   ├── UploadNotOpenError         the task does not wait for an upload
 │   ├── SignatureNotFoundError     the model exists, but is not signed
 │   ├── KeyNotFoundError           no read key has this ID
+│   ├── InvalidPolicyError         a policy document that is not valid
 │   ├── InvalidIdempotencyKeyError malformed Idempotency-Key
 │   ├── IdempotencyKeyReusedError  the Idempotency-Key was used with a different request
 │   ├── RequestInProgressError     the first request with this Idempotency-Key is in progress
@@ -56,7 +57,8 @@ ModelhaulError
     ├── UploadGoneError            another function completed or aborted the multipart upload
     ├── LeaseLostError             another function has leased the file
     ├── InternalError              a defect in Modelhaul; the log has the stack trace
-    └── StorageUnavailableError    a request to an AWS service failed; an outage, unless its cause lasts
+    ├── StorageUnavailableError    a request to an AWS service failed; an outage, unless its cause lasts
+    └── PolicyUnavailableError     the policy document cannot be read, or is not valid; an outage
 
 `test_errors.py` checks this drawing against the classes below.
 """
@@ -186,6 +188,10 @@ class SignatureNotFoundError(PermanentError):
 
 class KeyNotFoundError(PermanentError):
     type = "key-not-found"
+
+
+class InvalidPolicyError(PermanentError):
+    type = "invalid-policy"
 
 
 class InvalidIdempotencyKeyError(PermanentError):
@@ -384,6 +390,13 @@ class StorageUnavailableError(TransientError):
     def __init__(self, detail: str, *, is_outage: bool = True) -> None:
         super().__init__(detail)
         self.is_outage = is_outage
+
+
+class PolicyUnavailableError(TransientError):
+    """Steps wait as for an outage, because an operator can correct the document while they do."""
+
+    type = "policy-unavailable"
+    is_outage = True
 
 
 class InternalError(TransientError):

@@ -95,6 +95,9 @@ _REQUEST_REMEDIES: Mapping[type[errors.ModelhaulError], str] = {
     errors.UnexpectedResponseError: "Retry the request later. If the error persists, ask an operator to check the "
     "source's URL in the stack parameters.",
     errors.StorageUnavailableError: _RETRY_LATER,
+    errors.InvalidPolicyError: "Correct the document as the message describes. docs/policy.md describes its members.",
+    errors.PolicyUnavailableError: "Ask an operator to check that the policy document exists at this address, is valid "
+    "(modelhaul policy check), and can be read by the functions. Nothing is imported until then.",
     errors.InternalError: "Retry the request. If the error persists, ask an operator to search the logs for this "
     "request.",
 }

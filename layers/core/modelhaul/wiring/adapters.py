@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from modelhaul.adapters.dynamodb.files import DynamoDBFileRepository
     from modelhaul.adapters.idempotency import DynamoDBResponseStore
     from modelhaul.adapters.s3 import S3ObjectStore
+    from modelhaul.policy.reader import PolicyReader
     from modelhaul.ports.archive_store import ArchiveStore
     from modelhaul.ports.audit_log import AuditLog, AuditReader
     from modelhaul.ports.content import ContentIndex
@@ -254,6 +255,21 @@ def create_signing_key(arn: str) -> SigningKey:
     from modelhaul.adapters.kms import KmsSigningKey, create_kms_client
 
     return KmsSigningKey(create_kms_client(arn.split(":")[3]), arn)
+
+
+@cache
+def create_policy_reader() -> PolicyReader | None:
+    """The reader of the policy, None if the stack has no policy."""
+    from modelhaul.settings import PolicySettings
+
+    settings = PolicySettings.read()
+    location = settings.policy_location
+    if not location:
+        return None
+    from modelhaul.adapters.policy_stores import open_policy_store
+    from modelhaul.policy.reader import PolicyReader
+
+    return PolicyReader(open_policy_store(location, settings.aws_region))
 
 
 @cache

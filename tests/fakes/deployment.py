@@ -11,6 +11,7 @@ from modelhaul.archives.source import ArchiveSource
 from modelhaul.catalog.bom import SourceUrls
 from modelhaul.catalog.delete import ModelDeleter
 from modelhaul.catalog.read import Catalog
+from modelhaul.catalog.reads import ReadRecorder
 from modelhaul.domain.gate import PicklePolicy
 from modelhaul.domain.messages import (
     AcceptArchive,
@@ -186,7 +187,8 @@ class Deployment:
             policy=self.policy,
         )
         self.deleter = ModelDeleter(models, content, store, clock)
-        self.catalog = Catalog(models, store, "models-bucket", SOURCE_URLS)
+        self.reads = ReadRecorder(database.hub_models, clock)
+        self.catalog = Catalog(models, store, "models-bucket", SOURCE_URLS, self.reads)
         self.sweeper = Sweeper(tasks, files, queue, self.finisher, self.deleter, metrics, clock)
         self.runner = StepRunner(tasks, files, queue, self.finisher, metrics, clock, MAX_OUTAGE)
 

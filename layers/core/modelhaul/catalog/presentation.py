@@ -10,7 +10,7 @@ from modelhaul.domain.findings import FileInspection
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.keys import signature_key
 from modelhaul.domain.model_cards import ModelCard
-from modelhaul.domain.models import Model, ModelError, ModelStatus
+from modelhaul.domain.models import Model, ModelError, ModelPin, ModelStatus
 from modelhaul.domain.remedies import TASK_REMEDIES
 from modelhaul.domain.signatures import ModelSignature
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus, Waiting
@@ -162,6 +162,8 @@ def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
             **present_signature(model.signature),
             "location": f"s3://{bucket}/{signature_key(model)}",
         }
+    if model.pin is not None:
+        shown["pin"] = present_pin(model.pin)
     if model.last_read_on is not None:
         shown["last_read_on"] = model.last_read_on.isoformat()
     return shown | _present_model_error(model)
@@ -179,6 +181,12 @@ def present_signature(signature: ModelSignature) -> dict[str, Any]:
         "public_key": signature.public_key,
         "signed_at": format_time(signature.signed_at),
     }
+
+
+def present_pin(pin: ModelPin) -> dict[str, Any]:
+    """Return the pin of a model."""
+    shown = {"pinned_at": format_time(pin.pinned_at), "pinned_by": pin.pinned_by, "reason": pin.reason}
+    return {name: value for name, value in shown.items() if value is not None}
 
 
 def present_gate(report: GateReport) -> dict[str, Any]:

@@ -134,10 +134,10 @@ class Model:
     """A model's record: the claim of a task while the model is IMPORTING, a catalog entry when it is READY.
 
     `error` says why the last import failed. It is None unless the model is FAILED, WITHDRAWING or DELETING.
-    `last_read_on` is the last day (UTC) on which a client of the APIs read a file of the model, None if none has. `may_redirect`: a
-    request of a Hub client started this import, and no import of this version had failed before. `submitted_by` names
-    who submitted the import, `deleted_by` who deleted the model, see `modelhaul.domain.callers`. `signature` is None if
-    the model is not signed. `pin` is None unless the model is pinned.
+    `last_read_on` is the last day (UTC) on which a client of the APIs read a file of the model, None if none has.
+    `may_redirect`: a request of a Hub client started this import, and no import of this version had failed before.
+    `submitted_by` names who submitted the import, `deleted_by` who deleted the model, see `modelhaul.domain.callers`.
+    `signature` is None if the model is not signed. `pin` is None unless the model is pinned.
     """
 
     model_id: str

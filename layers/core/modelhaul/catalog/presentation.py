@@ -74,7 +74,7 @@ def _present_error(error: TaskError | ModelError) -> dict[str, Any]:
     return {"type": error.type, "retryable": error.retryable, **({"remedy": remedy} if remedy else {})}
 
 
-def _present_model_error(model: Model) -> dict[str, Any]:
+def present_model_error(model: Model) -> dict[str, Any]:
     """Return the member `error` of a FAILED model, an empty object for other models."""
     if model.status is not ModelStatus.FAILED or model.error is None:
         return {}
@@ -166,7 +166,7 @@ def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
         shown["pin"] = present_pin(model.pin)
     if model.last_read_on is not None:
         shown["last_read_on"] = model.last_read_on.isoformat()
-    return shown | _present_model_error(model)
+    return shown | present_model_error(model)
 
 
 def present_card(card: ModelCard) -> dict[str, Any]:
@@ -231,7 +231,7 @@ def _present_result(task: Task, model: Model, bucket: str) -> dict[str, Any]:
         return entry | ({"status": ModelStatus.FAILED.value} if failed else _DELETED)
     if model.status is ModelStatus.READY:
         entry["location"] = _locate(model, bucket)
-    return entry | _present_model_error(model)
+    return entry | present_model_error(model)
 
 
 def _locate(model: Model, bucket: str) -> str:

@@ -20,6 +20,9 @@ ModelhaulError
 │   ├── SignatureNotFoundError     the model exists, but is not signed
 │   ├── KeyNotFoundError           no read key has this ID
 │   ├── InvalidPolicyError         a policy document that is not valid
+│   ├── FollowNotFoundError        no follow has this ID
+│   ├── FollowExistsError          the same files of the same revision are already followed
+│   ├── FollowLimitError           the stack has the maximum number of follows
 │   ├── InvalidIdempotencyKeyError malformed Idempotency-Key
 │   ├── IdempotencyKeyReusedError  the Idempotency-Key was used with a different request
 │   ├── RequestInProgressError     the first request with this Idempotency-Key is in progress
@@ -89,13 +92,15 @@ class PermanentError(ModelhaulError):
     retryable: ClassVar[bool] = False
 
 
-type Part = Literal["name", "owner", "repo_name", "revision", "model_name", "file_name", "cursor", "parts"]
+type Part = Literal[
+    "name", "followed_name", "owner", "repo_name", "revision", "model_name", "file_name", "cursor", "parts"
+]
 
 
 class InvalidReferenceError(PermanentError):
     """`part` names the invalid part of a request, if the error comes from a request: the model's `name` at its source
-    (on GitHub `owner` and `repo_name`), its `revision`, the requested `model_name`, an archive's `file_name`, the
-    `parts` of an upload, or a list's pagination `cursor`.
+    (on GitHub `owner` and `repo_name`, in a request to follow it `followed_name`), its `revision`, the requested
+    `model_name`, an archive's `file_name`, the `parts` of an upload, or a list's pagination `cursor`.
     """
 
     type = "invalid-reference"
@@ -197,6 +202,22 @@ class KeyNotFoundError(PermanentError):
 
 class InvalidPolicyError(PermanentError):
     type = "invalid-policy"
+class FollowNotFoundError(PermanentError):
+    type = "follow-not-found"
+
+
+class FollowExistsError(PermanentError):
+    """`follow_id` is the existing follow."""
+
+    type = "follow-exists"
+
+    def __init__(self, detail: str, *, follow_id: str) -> None:
+        super().__init__(detail)
+        self.follow_id = follow_id
+
+
+class FollowLimitError(PermanentError):
+    type = "follow-limit-exceeded"
 
 
 class InvalidIdempotencyKeyError(PermanentError):

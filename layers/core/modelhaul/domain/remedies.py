@@ -86,6 +86,9 @@ _REQUEST_REMEDIES: Mapping[type[errors.ModelhaulError], str] = {
     "Signing), sign it with POST /v1/models/{model_id}/signature.",
     errors.UploadNotOpenError: "Read the task to see its stage. To upload the archive again, start a new upload.",
     errors.KeyNotFoundError: "Check the key ID. GET /v1/keys lists the keys.",
+    errors.FollowNotFoundError: "Check the follow ID. GET /v1/follows lists the follows.",
+    errors.FollowExistsError: "Change or delete the follow that the message names.",
+    errors.FollowLimitError: "Delete follows that are no longer needed.",
     errors.InvalidIdempotencyKeyError: "Omit the header, or send a valid Idempotency-Key, such as a UUID, if the route "
     "accepts one.",
     errors.IdempotencyKeyReusedError: "Use a new Idempotency-Key for each new request.",

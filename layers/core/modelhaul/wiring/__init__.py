@@ -28,6 +28,7 @@ from modelhaul.wiring.adapters import (
     create_uploads,
     open_database,
 )
+from modelhaul.wiring.follows import create_check_starter, create_follow_checker, create_follower
 from modelhaul.wiring.hub import create_hub_reader
 from modelhaul.wiring.misses import create_miss_handler, create_missing_importer, create_missing_models
 from modelhaul.wiring.sources import (
@@ -75,6 +76,7 @@ __all__ = [
     "create_audit_log",
     "create_audit_reader",
     "create_catalog",
+    "create_check_starter",
     "create_checker",
     "create_console_reader",
     "create_content",
@@ -85,7 +87,9 @@ __all__ = [
     "create_event_bus",
     "create_files",
     "create_finisher",
+    "create_follow_checker",
     "create_follow_checks",
+    "create_follower",
     "create_follows",
     "create_hub_models",
     "create_hub_reader",

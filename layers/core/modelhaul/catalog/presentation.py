@@ -133,8 +133,8 @@ def present_whole_task(
     return {**present_task(task, now=now), "models": entries}
 
 
-def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
-    """Return a model's record."""
+def present_model(model: Model, *, bucket: str, with_gate: bool = True) -> dict[str, Any]:
+    """Return a model's record, without the result of the inspection if `with_gate` is False."""
     shown: dict[str, Any] = {
         "model_id": model.model_id,
         "name": model.resolved.name,
@@ -153,7 +153,7 @@ def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
         shown["selection"] = asdict(model.resolved.selection)
     if model.status is ModelStatus.READY:
         shown |= {"files": model.files, "size": model.size, "location": _locate(model, bucket)}
-        if model.gate is not None:
+        if model.gate is not None and with_gate:
             shown["gate"] = present_gate(model.gate)
     if model.resolved.card is not None:
         shown["card"] = present_card(model.resolved.card)

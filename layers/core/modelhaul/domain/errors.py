@@ -202,6 +202,8 @@ class KeyNotFoundError(PermanentError):
 
 class InvalidPolicyError(PermanentError):
     type = "invalid-policy"
+
+
 class FollowNotFoundError(PermanentError):
     type = "follow-not-found"
 

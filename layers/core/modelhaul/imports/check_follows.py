@@ -156,7 +156,7 @@ class FollowChecker:
         A deleted model stays deleted, and content with a permanent error is not imported again, until the follow is
         resumed.
         """
-        model = self.models.find_model(last.model_id)
+        model = next(iter(self.models.find_models([last.model_id])), None)
         if model is None or model.status is not ModelStatus.FAILED:
             return model is None and follow.retries_import
         is_retryable = model.error is not None and model.error.retryable
@@ -200,7 +200,6 @@ class FollowChecker:
         )
         context = {"follow_id": follow.id, "model": resolved.name, "commit": resolved.commit, "task_id": task_id}
         logger.info("followed revision submitted", extra={**context, "is_rewritten": is_rewritten})
-        self.metrics.count("FollowImports")
         return lambda current: record_success(current, now, name=resolved.name, found=found)
 
     def _record_failure(self, follow: Follow, error: ModelhaulError) -> None:

@@ -10,6 +10,7 @@ from modelhaul.archives.rules import ArchiveRules
 from modelhaul.archives.source import ArchiveSource
 from modelhaul.catalog.bom import SourceUrls
 from modelhaul.catalog.delete import ModelDeleter
+from modelhaul.catalog.pins import ModelPinner
 from modelhaul.catalog.read import Catalog
 from modelhaul.catalog.reads import ReadRecorder
 from modelhaul.domain.gate import PicklePolicy
@@ -187,6 +188,7 @@ class Deployment:
             policy=self.policy,
         )
         self.deleter = ModelDeleter(models, content, store, clock)
+        self.pinner = ModelPinner(models, clock)
         self.reads = ReadRecorder(database.hub_models, clock)
         self.catalog = Catalog(models, store, "models-bucket", SOURCE_URLS, self.reads)
         self.sweeper = Sweeper(tasks, files, queue, self.finisher, self.deleter, metrics, clock)

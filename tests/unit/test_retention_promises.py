@@ -29,7 +29,6 @@ from modelhaul.domain.hub_names import derive_commit
 from modelhaul.domain.models import Model, ModelStatus
 from modelhaul.hub.repositories import Repository
 from modelhaul.policy.reader import PolicyReader
-from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.policy_store import PolicyStore, StoredPolicy
 from modelhaul.retention.apply import RetentionPlanner, RetentionRunner
 from modelhaul.retention.limits import RetentionLimits
@@ -83,9 +82,6 @@ class RetentionPromises(Promises):
                 raise
 
         self.store.copy = watch_copy  # type: ignore[method-assign]
-
-    def open_adapters(self) -> MessageQueue:
-        return super().open_adapters()
 
     # Who asks for something
 
@@ -259,6 +255,12 @@ class RetentionPromises(Promises):
         entry: HubEntry = self.database.hub_models.find_entry(name)
         ready = tuple(model for model in entry.models if model.status is ModelStatus.READY)
         return Repository(name, entry, ready).list_references() if ready else {}
+
+    def check_content_of_ready_models(self) -> None:
+        """It deletes models."""
+        for model_id in self.pinned:
+            self.deployment.pinner.unpin_model(model_id, unpinned_by="somebody")
+        super().check_content_of_ready_models()
 
     # What must hold
 

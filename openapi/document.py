@@ -40,6 +40,7 @@ TAGS = {
     "Models": "List, get, download and delete imported models.",
     "Follows": "Import the commits of a branch or a tag as it moves.",
     "Keys": "Create, list and delete the keys of the Hub read API.",
+    "Audit": "List who did what, and when.",
     "Documentation": "Get the OpenAPI document.",
 }
 # Problems that every route can return, from API Gateway or from its function. The examples have statuses and titles.

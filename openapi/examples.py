@@ -20,6 +20,7 @@ from modelhaul.adapters.dynamodb.pages import read_cursor
 from modelhaul.archives.entries import ArchiveLimits
 from modelhaul.archives.models import inspect_archive
 from modelhaul.archives.reader import ArchiveReader, open_memory
+from modelhaul.catalog.audit import present_entry
 from modelhaul.catalog.bom import SourceUrls, build_bom
 from modelhaul.catalog.presentation import (
     present_inspection,
@@ -31,6 +32,7 @@ from modelhaul.catalog.presentation import (
 )
 from modelhaul.domain import errors
 from modelhaul.domain.archives import Archive, UploadPart, UploadTicket
+from modelhaul.domain.audit import describe_deletion, describe_key_creation, describe_submission
 from modelhaul.domain.claims import check_claimable
 from modelhaul.domain.findings import FileInspection, FileVerdict
 from modelhaul.domain.follows import MAX_FOLLOWS, FollowedImport, create_follow, pause, record_success
@@ -163,6 +165,11 @@ FOLLOW = record_success(
     CREATED,
     name=_BERT.name,
     found=FollowedImport(COMMIT, HUB_MODEL.model_id, CREATED, TASK_ID),
+)
+ENTRIES = (
+    describe_deletion(HUB_MODEL, "arn:aws:iam::123456789012:user/alice", CREATED + timedelta(days=30)),
+    describe_key_creation(KEY_RECORD),
+    describe_submission(RUNNING, [HUB_MODEL]),
 )
 HUB_URL = "https://API_ID.execute-api.REGION.amazonaws.com/hf"
 CURSOR = "MjAyNS0wNi0yMlQxMjowMDowMC4wMDAwMDArMDAwMCA1ZjBjM2I1My03ZjViLTRhMGUtOWQyYS0wZDhiMWU2ZjRjMTE"
@@ -476,5 +483,8 @@ EXAMPLES: dict[str, Example] = {
     ),
     "GET /keys": Example({_OK: {"keys": [present_key(KEY_RECORD, CREATED)], "hub_url": HUB_URL}}),
     "DELETE /keys/{key_id}": Example(path={"key_id": KEY_RECORD.key_id}),
+    "GET /audit": Example(
+        {_OK: {"entries": [present_entry(entry) for entry in ENTRIES], "cursor": None, "retention_days": 365}}
+    ),
     "GET /openapi.json": Example({_OK: {"openapi": "3.1.0", "info": {"title": "Modelhaul"}, "paths": {}}}),
 }

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, SkipJsonSchema, models_json_schema
 from pydantic_core import core_schema
 
+from modelhaul.domain.audit import AuditAction
 from modelhaul.domain.files import FileKind
 from modelhaul.domain.findings import FileVerdict, FindingKind, Severity
 from modelhaul.domain.follows import FollowStatus
@@ -496,6 +497,37 @@ class FollowList(ResponseBody):
     follows: list[Follow]
 
 
+class AuditEntry(ResponseBody):
+    """Which action somebody did, to what, and when. Fields that the action does not have are absent."""
+
+    id: str
+    time: datetime
+    action: AuditAction
+    actor: str | SkipJsonSchema[None] = None
+    """Who did it, such as `api-key:ID` or the ARN of an IAM principal; absent if AWS did not pass a caller."""
+    model_id: str | SkipJsonSchema[None] = None
+    task_id: str | SkipJsonSchema[None] = None
+    key_id: str | SkipJsonSchema[None] = None
+    """ID of a read key."""
+    follow_id: str | SkipJsonSchema[None] = None
+    name: str | SkipJsonSchema[None] = None
+    """Name of the model at its source, or of the read key."""
+    source: Source | SkipJsonSchema[None] = None
+    commit: str | SkipJsonSchema[None] = None
+    reason: str | SkipJsonSchema[None] = None
+    """Why it was done."""
+    detail: dict[str, str] | SkipJsonSchema[None] = None
+    """Further facts, which depend on the action."""
+
+
+class AuditList(ResponseBody):
+    entries: list[AuditEntry]
+    cursor: str | None
+    """Pagination cursor of the next page; null on the last page."""
+    retention_days: int
+    """Days for which new entries are kept; 0 if actions are not recorded."""
+
+
 class UploadStep(ResponseBody):
     method: Literal["PUT", "POST", "DELETE"]
     url: str
@@ -564,6 +596,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     KeyList,
     Follow,
     FollowList,
+    AuditList,
 )
 
 

@@ -148,6 +148,14 @@ class ApiClient:
     def delete_key(self, key_id: str) -> None:
         self._delete(f"keys/{quote(key_id, safe='')}")
 
+    def list_audit(self, limit: int, **filters: str | None) -> tuple[list[Json], bool]:
+        return self._list("audit", "entries", limit, filters)
+
+    def read_audit_retention(self) -> int:
+        """Return the days for which new entries are kept, 0 if actions are not recorded."""
+        page = self._read_json(self._request("GET", "audit", params={"limit": "1"}))
+        return int(page["retention_days"])
+
     def _list(self, route: str, key: str, limit: int, filters: dict[str, str | None]) -> tuple[list[Json], bool]:
         """Return up to `limit` entries from as many pages as needed, and whether there are more."""
         entries: list[Json] = []

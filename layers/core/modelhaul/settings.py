@@ -116,10 +116,14 @@ class ConsoleSettings(StoreSettings):
     cancel_from_console_function: str
 
 
-class EventSettings(StoreSettings):
+class StackSettings(Settings):
     """`stack_name`: name of the CloudFormation stack."""
 
     stack_name: str
+
+
+class EventSettings(StackSettings, StoreSettings):
+    pass
 
 
 class SourceUrlSettings(Settings):

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from modelhaul.catalog.presentation import format_time
 from modelhaul.domain.read_keys import MAX_KEY_NAME, ReadKey, Scope, is_key_name
+from modelhaul.entrypoints.times import parse_time
 
 _MAX_LIFETIME = timedelta(days=3653)  # 10 years
 
@@ -15,15 +16,6 @@ def _check_name(name: str) -> str:
     if not is_key_name(name):
         raise ValueError(f"must have 1 to {MAX_KEY_NAME} printable characters, and not only spaces")
     return name
-
-
-def _parse_time(value: object) -> datetime | None:
-    if value is None:
-        return None
-    try:
-        return datetime.fromisoformat(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise ValueError("must be an ISO 8601 time with a time zone, such as 2027-01-01T00:00:00Z") from None
 
 
 def _check_expiry(moment: datetime) -> datetime:
@@ -55,7 +47,7 @@ class KeyRequest(BaseModel):
         "import, if `HubOnMiss` is `IMPORT` or `REDIRECT`.",
     )
     expires_at: Annotated[
-        Annotated[AwareDatetime, AfterValidator(_check_expiry)] | None, BeforeValidator(_parse_time)
+        Annotated[AwareDatetime, AfterValidator(_check_expiry)] | None, BeforeValidator(parse_time)
     ] = Field(
         default=None,
         description="When the key expires, at most 10 years from now. Default: the key does not expire.",

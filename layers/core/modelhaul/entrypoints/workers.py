@@ -92,6 +92,27 @@ def publish_ended_tasks(event: dict[str, Any], context: LambdaContext) -> dict[s
     return _process(event, context, handle_record, EventType.DynamoDBStreams)
 
 
+def publish_recorded_entries(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Publish an event for each audit entry that a stream record adds, as `publish_ended_tasks` does for tasks.
+
+    The filter of the event source mapping drops the records of expired entries.
+    """
+
+    def handle_record(record: DynamoDBRecord) -> None:
+        change = record.dynamodb
+        if record.event_name is not DynamoDBRecordEventName.INSERT or change is None:
+            return
+        entry_id = str(change.keys["id"])
+        with create_logger().append_context_keys(entry_id=entry_id):
+            try:
+                wiring.create_entry_publisher().publish_entry(entry_id)
+            except Exception:
+                create_logger().exception("event not published; the stream will redeliver the record")
+                raise
+
+    return _process(event, context, handle_record, EventType.DynamoDBStreams)
+
+
 def _find_ended_task(record: DynamoDBRecord) -> str | None:
     """Return the ID of the task that ended with this change.
 

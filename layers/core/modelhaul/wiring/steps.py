@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from modelhaul.wiring.adapters import (
     create_archives,
     create_audit_log,
+    create_audit_reader,
     create_content,
     create_event_bus,
     create_files,
@@ -29,6 +30,7 @@ from modelhaul.wiring.adapters import (
 from modelhaul.wiring.sources import open_resolver, open_source, read_archive_rules
 
 if TYPE_CHECKING:
+    from modelhaul.catalog.audit import EntryPublisher
     from modelhaul.catalog.delete import ModelDeleter
     from modelhaul.catalog.read import Catalog
     from modelhaul.console.overview import ConsoleReader
@@ -325,6 +327,14 @@ def create_sweeper() -> Sweeper:
     return Sweeper(
         create_tasks(), create_files(), create_queue(), create_finisher(), create_deleter(), create_metrics(), time.time
     )
+
+
+@cache
+def create_entry_publisher() -> EntryPublisher:
+    from modelhaul.catalog.audit import EntryPublisher
+    from modelhaul.settings import StackSettings
+
+    return EntryPublisher(create_audit_reader(), create_event_bus(), StackSettings.read().stack_name)
 
 
 @cache

@@ -588,6 +588,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     ModelRecord,
     ModelList,
     WholeModel,
+    RetentionPlan,
     NewSignature,
     SignatureBundle,
     Bom,

@@ -312,7 +312,9 @@ _PROBLEMS: tuple[errors.ModelhaulError, ...] = (
     errors.SignatureNotFoundError(f"{_BERT.describe()} is not signed."),
     errors.SigningRefusedError("The model cannot be signed: KMS Sign failed (DisabledException)."),
     errors.ModelPinnedError(f"{_BERT.describe()} is pinned."),
-    errors.PolicyUnavailableError("The policy at s3://acme-policies/modelhaul.json cannot be read: AccessDenied."),
+    errors.PolicyUnavailableError(
+        "The policy at ssm:/modelhaul/policy cannot be read: SSM GetParameter failed (ParameterNotFound)."
+    ),
     errors.KeyNotFoundError(f"Key {KEY_RECORD.key_id} not found."),
     errors.FollowNotFoundError(f"Follow {FOLLOW.id!r} not found."),
     errors.FollowExistsError(f"{FOLLOW.describe()} is already followed by {FOLLOW.id}.", follow_id=FOLLOW.id),

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -24,6 +25,7 @@ from modelhaul import wiring
 from modelhaul.adapters import s3_uploads
 from modelhaul.adapters.archives import S3ArchiveStore
 from modelhaul.adapters.dynamodb.connection import open_connection
+from modelhaul.adapters.dynamodb.follows import DynamoDBFollowRepository
 from modelhaul.adapters.dynamodb.rate_limits import DynamoDBRateLimitStore
 from modelhaul.adapters.dynamodb.read_keys import DynamoDBReadKeyRepository
 from modelhaul.adapters.eventbridge import EventBridgeEventBus, create_events_client
@@ -42,6 +44,7 @@ from modelhaul.domain.errors import (
     UploadGoneError,
 )
 from modelhaul.domain.files import Part
+from modelhaul.domain.follows import create_follow
 from modelhaul.domain.gate import PicklePolicy
 from modelhaul.domain.hub_models import MissPolicy
 from modelhaul.domain.keys import manifest_key
@@ -61,6 +64,7 @@ from modelhaul.hub.reader import HubReader
 from modelhaul.imports.missing import MissingModelImporter
 from modelhaul.imports.notify import EndPublisher
 from modelhaul.inspection.file_checks import FileChecker
+from modelhaul.retention.apply import RetentionPlanner, RetentionRunner
 from modelhaul.signing.signer import ModelSigner, PublishedModelSigner
 from modelhaul.transfer.policy import TransferPolicy
 from modelhaul.transfer.settings import StreamSettings
@@ -686,6 +690,34 @@ def publish_ends(deployment: AuditedDeployment, source: InMemoryModelSource) -> 
         ).publish_end(deployment.submitted[0])
 
 
+def retire_models(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """The older ones of two, one of which has lost its manifest; the newest is pinned and unpinned."""
+    follows = DynamoDBFollowRepository(open_connection(REGION), follows_table="FollowsTable")
+    follows._follows.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
+    name = "org/nightly"
+    for branch in ("first", "second", "third"):
+        source.models[name] = {**source.models.get(name, {}), "main": {**MODEL, "README.md": branch.encode()}}
+        task = deployment.submit(name)
+        deployment.run()
+        deployment.clock.now += 1
+        if branch == "first":
+            deployment.store.delete([manifest_key(task.model_ids[0])])
+    (model,) = deployment.database.models.find_models(task.model_ids)
+    deployment.leave_entry(MODEL["config.json"], f"{model.resolved.prefix}config.json")
+    with deployment.auditor.act("ManagePinsFunction"):
+        deployment.pinner.pin_model(model.model_id, pinned_by=None, reason=None)
+        deployment.pinner.unpin_model(model.model_id, unpinned_by=None)
+    deployment.clock.now += 5 * 86_400
+    moment = datetime.fromtimestamp(deployment.clock.now, UTC)
+    follows.add_follow(create_follow(model.resolved, timedelta(days=1), moment, keep_newest=1))
+    database = deployment.database
+    planner = RetentionPlanner(database.models, database.hub_models, follows, None, deployment.clock)
+    with deployment.auditor.act("ReadRetentionFunction"):
+        assert len(planner.plan(deployment.remaining).deletions) == 2
+    with deployment.auditor.act("ApplyRetentionFunction"):
+        assert RetentionRunner(planner, deployment.deleter).apply_retention(deployment.remaining).models == 2
+
+
 def delete_models(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
     """And goes on with what a function that died has left of it; one has lost its manifest."""
     for function in ("DeleteModelFunction", "SweepStaleFunction"):
@@ -746,6 +778,7 @@ def auditor() -> Iterator[Auditor]:
             show_console,
             serve_hub_clients,
             publish_ends,
+            retire_models,
             delete_models,
             keep_rate_limits,
         ):
@@ -792,6 +825,7 @@ def test_updates_of_named_attributes_name_no_others(auditor: Auditor, template: 
     assert named.keys() == {
         ("AuthorizeHubFunction", "KeysTable"),
         ("ReadHubFunction", "ModelsTable"),
+        ("ReadCatalogFunction", "ModelsTable"),
         ("ImportMissingFunction", "ModelsTable"),
         ("SubmitHuggingfaceFunction", "ModelsTable"),
         ("SubmitGithubFunction", "ModelsTable"),

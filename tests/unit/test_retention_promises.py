@@ -33,7 +33,7 @@ from modelhaul.ports.policy_store import PolicyStore, StoredPolicy
 from modelhaul.retention.apply import RetentionPlanner, RetentionRunner
 from modelhaul.retention.limits import RetentionLimits
 from tests.fakes.follow_repository import InMemoryFollowRepository
-from tests.troubles import Kind, Trouble
+from tests.troubles import Effect, Kind, Trouble
 from tests.unit.test_promises import ANY, BRANCHES, NAMES, TROUBLES, Promises
 
 LINK = 3600.0
@@ -82,6 +82,17 @@ class RetentionPromises(Promises):
                 raise
 
         self.store.copy = watch_copy  # type: ignore[method-assign]
+
+    # Troubles that test_promises is about; histories with commits to delete are longer.
+    submit_in_trouble = None
+    post_in_trouble = None
+    cancel_in_trouble = None
+    delete_in_trouble = None
+    sweep_in_trouble = None
+    drop = None
+    duplicate = None
+    lose = None
+    end_during_a_large_file = None
 
     # Who asks for something
 
@@ -159,6 +170,36 @@ class RetentionPromises(Promises):
         self.deliver_waiting()
         self.clock.now += 1
 
+    @rule(
+        name=st.sampled_from(NAMES),
+        versions=st.lists(ANY, min_size=2, max_size=4),
+        days=st.sampled_from([2, 5]),
+        rules=st.sampled_from(RULES[1:]),
+    )
+    def import_history(self, name: str, versions: list[int], days: int, rules: list[dict[str, Any]]) -> None:
+        self.change_rules(rules)
+        for version in versions:
+            self.import_version(name, "main", version)
+        self.pass_days(days)
+
+    @rule(
+        name=st.sampled_from(NAMES),
+        branch=st.sampled_from(BRANCHES),
+        version=ANY,
+        operation=st.sampled_from(["copy", "find_blobs", "find_group", "put_blobs", "record_files", "finish_import"]),
+        at=st.integers(1, 4),
+    )
+    def import_during_retention(self, name: str, branch: str, version: int, operation: str, at: int) -> None:
+        """Each function of the import is held up, while retention deletes what it may copy from."""
+        self.move_branch(name, branch, version, vanish=False)
+        with self.endure([]):
+            self.deployment.submit(name, branch)
+        for _ in range(20):
+            self.receive()
+            if not self.waiting:
+                break
+            self.hand_over(self.waiting.pop(0), [Trouble(Kind.RETAIN, at, Effect.ALL, operation)])
+
     @rule(days=st.sampled_from([1, 2, 5, 30]))
     def pass_days(self, days: int) -> None:
         """What waits is done before: an import has hours, and then fails for reasons that this is not about."""
@@ -193,6 +234,8 @@ class RetentionPromises(Promises):
         if kind is Kind.RETAIN:
             with self.watch_retention():
                 self.runner.apply_retention(lambda: 300.0)
+            self.clock.now += 400
+            self.deployment.sweeper.sweep_stale(lambda: 300.0)
             return
         super().act_meanwhile(kind)
 

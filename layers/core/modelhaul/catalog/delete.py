@@ -107,13 +107,16 @@ class ModelDeleter:
         deletes them. Raises StorageUnavailableError.
         """
         owner, now = str(uuid.uuid4()), self.clock()
+        current = self.models.find_model(model.model_id)
+        if current is None or current.status is not ModelStatus.READY:
+            return False
         leased = self.models.lease_deletion(
             model.model_id,
             owner=owner,
             now=now,
             until=now + _RETIRED_SECONDS,
             deleted_by=deleted_by,
-            entry=describe_deletion(model, deleted_by, datetime.fromtimestamp(now, UTC), reason=reason),
+            entry=describe_deletion(current, deleted_by, datetime.fromtimestamp(now, UTC), reason=reason),
             condition=DeletionCondition(model.task_id, unread_since),
         )
         if leased is None:

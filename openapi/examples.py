@@ -41,7 +41,7 @@ from modelhaul.domain.follows import MAX_FOLLOWS, FollowedImport, create_follow,
 from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
 from modelhaul.domain.keys import bom_key, signature_key
 from modelhaul.domain.model_cards import ModelCard
-from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source, describe_missing_model
+from modelhaul.domain.models import Model, ModelPin, ModelStatus, ResolvedModel, Source, describe_missing_model
 from modelhaul.domain.policy_results import PolicyDecision, PolicyResult, PolicyWarning
 from modelhaul.domain.read_keys import ReadKey, Scope, identify_key
 from modelhaul.domain.required_files import RequiredFiles
@@ -185,6 +185,8 @@ KEY_RECORD = ReadKey(
     CALLER,
     ("google-bert/*", "archive.local/team__*"),
 )
+_PIN = ModelPin(ENDED, CALLER, "Used by the production ranking service.")
+_PINNED = replace(HUB_MODEL, pin=_PIN)
 _FOLLOWED = create_follow(_BERT, timedelta(days=1), CREATED, keep_newest=3, created_by=CALLER)
 FOLLOW = record_success(
     _FOLLOWED,
@@ -337,6 +339,7 @@ _PROBLEMS: tuple[errors.ModelhaulError, ...] = (
     errors.UploadNotOpenError(f"Task {ARCHIVE_TASK_ID} does not wait for an upload. Its stage is INSPECTING."),
     errors.SignatureNotFoundError(f"{_BERT.describe()} is not signed."),
     errors.SigningRefusedError("The model cannot be signed: KMS Sign failed (DisabledException)."),
+    errors.ModelPinnedError(f"{_BERT.describe()} is pinned."),
     _catch(parse_policy, b'{"version": 1, "rules": [{"id": "no-gpl", "effect": "block"}]}'),
     describe_denial(
         "OWNER/MODEL",
@@ -475,6 +478,27 @@ EXAMPLES: dict[str, Example] = {
         path={"model_id": HUB_MODEL.model_id},
     ),
     "DELETE /models/{model_id}": Example(path={"model_id": HUB_MODEL.model_id}),
+    "PUT /models/{model_id}/pin": Example(
+        {_OK: present_model(_PINNED, bucket=BUCKET)}, {"reason": _PIN.reason}, path={"model_id": HUB_MODEL.model_id}
+    ),
+    "DELETE /models/{model_id}/pin": Example(path={"model_id": HUB_MODEL.model_id}),
+    "GET /retention": Example(
+        {
+            _OK: {
+                "models": [
+                    {
+                        **present_model(HUB_MODEL, bucket=BUCKET, with_gate=False),
+                        "rule": "nightlies",
+                        "reason": "Nightly builds are needed for a week. (commit 4 of 5, last read on 2025-07-02, "
+                        "imported on 2025-06-22)",
+                    }
+                ],
+                "count": 1,
+                "size": HUB_MODEL.size,
+                "complete": True,
+            }
+        }
+    ),
     "GET /models/{model_id}/files/{path}": Example(
         path={"model_id": HUB_MODEL.model_id, "path": "config.json"},
         headers={"Location": f"https://{BUCKET}.s3.amazonaws.com/{_BERT.prefix}config.json?X-Amz-…"},

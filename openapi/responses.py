@@ -326,6 +326,13 @@ class Bom(BaseModel):
     components: list[dict[str, object]]
 
 
+class ModelPin(ResponseBody):
+    pinned_at: datetime
+    pinned_by: str | SkipJsonSchema[None] = None
+    """Who pinned the model, as `submitted_by`."""
+    reason: str | SkipJsonSchema[None] = None
+
+
 class ModelRecord(ResponseBody):
     model_id: str
     name: str
@@ -357,12 +364,30 @@ class ModelRecord(ResponseBody):
     """Absent for models from GitHub and from archives, and if the card has no metadata."""
     signature: Signature | SkipJsonSchema[None] = None
     """Absent if the model is not signed."""
+    pin: ModelPin | SkipJsonSchema[None] = None
+    """Absent if the model is not pinned."""
     last_read_on: date | SkipJsonSchema[None] = None
-    """Last day (UTC) on which a client of the Hub read API read the model. Absent if there was none."""
+    """Last day (UTC) on which a client of the APIs read a file of the model. Absent if there was none."""
     submitted_by: str | SkipJsonSchema[None] = None
     """Who submitted the import, as in the task."""
     error: ModelFailure | SkipJsonSchema[None] = None
     """Why the import failed, if the model is FAILED."""
+
+
+class PlannedDeletion(ModelRecord):
+    rule: str
+    """ID of the rule, or `follow:` with the ID of the follow."""
+    reason: str
+
+
+class RetentionPlan(ResponseBody):
+    models: list[PlannedDeletion]
+    """In the order in which they would be deleted."""
+    count: NonNegativeInt
+    size: NonNegativeInt
+    """Total size of the files in bytes."""
+    complete: bool
+    """Whether all models were examined in the time of a request."""
 
 
 class ManifestFile(ResponseBody):
@@ -683,6 +708,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     ModelRecord,
     ModelList,
     WholeModel,
+    RetentionPlan,
     NewSignature,
     SignatureBundle,
     Bom,

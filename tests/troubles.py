@@ -65,6 +65,7 @@ class Kind(StrEnum):
     DUPLICATE = "duplicate"
     RESUBMIT = "resubmit"
     DELETE = "delete"
+    RETAIN = "retain"  # the daily run of retention
 
 
 class Effect(StrEnum):

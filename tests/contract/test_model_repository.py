@@ -1,6 +1,7 @@
 """What every repository of models does."""
 
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import pytest
@@ -8,7 +9,16 @@ import pytest
 from modelhaul.domain.errors import (
     DeletionInProgressError,
 )
-from modelhaul.domain.models import Model, ModelPage, ModelStatus, Source, SourceTotals, StorageTotals
+from modelhaul.domain.models import (
+    DeletionCondition,
+    Model,
+    ModelPage,
+    ModelPin,
+    ModelStatus,
+    Source,
+    SourceTotals,
+    StorageTotals,
+)
 from modelhaul.domain.tasks import Stage
 from tests.contract.database_builders import (
     GATED,
@@ -23,6 +33,8 @@ from tests.contract.database_builders import (
 )
 from tests.fakes.clock import ManualClock
 from tests.fakes.database import Database
+
+PIN = ModelPin(at(START + 3), "api-key:abc", "Needed.")
 
 
 def make_ready(database: Database, name: str, age: float = 0, source: Source = Source.HUGGINGFACE) -> Model:
@@ -147,7 +159,101 @@ class TestSignatures:
             assert database.models.find_model(unknown) is None
 
 
+class TestPins:
+    def test_belong_to_ready_models_and_are_listed(self, database: Database, clock: ManualClock) -> None:
+        model = make_ready(database, "org/m")
+        clock.now = START + 5
+        for pin in (PIN, replace(PIN, reason=None, pinned_by=None), None, PIN):
+            pinned = replace(model, pin=pin)
+            assert database.models.pin_model(model.model_id, pin) == pinned, "it is still as old"
+            assert read_model(database, model.model_id) == pinned
+            assert database.models.list_models(limit=10).models == (pinned,)
+            assert [listed.pin for listed in database.models.list_ready()] == [pin]
+
+    def test_of_other_models_are_refused(self, database: Database) -> None:
+        (importing,) = claim(database).model_ids
+        failed = claim(database)
+        database.imports.fail_import(failed.id, GATED, check_at=START)
+        deleting = make_ready(database, "org/deleting").model_id
+        database.models.lease_deletion(deleting, owner="a", now=START, until=START + 60)
+        for model_id in (importing, *failed.model_ids, deleting, "unknown", "", "x" * 3000):
+            before = database.models.find_model(model_id)
+            assert database.models.pin_model(model_id, PIN) is None
+            assert database.models.find_model(model_id) == before
+
+    def test_prevent_deletions(self, database: Database) -> None:
+        model = make_ready(database, "org/m")
+        condition = DeletionCondition(model.task_id, date(2030, 1, 1))
+        pinned = database.models.pin_model(model.model_id, PIN)
+        for checked in (None, condition):
+            leased = database.models.lease_deletion(
+                model.model_id, owner="a", now=START, until=START + 60, condition=checked
+            )
+            assert leased is None
+        assert read_model(database, model.model_id) == pinned
+        database.models.pin_model(model.model_id, None)
+        assert database.models.lease_deletion(
+            model.model_id, owner="a", now=START, until=START + 60, condition=condition
+        )
+
+    def test_are_lost_with_the_model(self, database: Database) -> None:
+        model = make_ready(database, "org/m")
+        database.models.pin_model(model.model_id, PIN)
+        database.models.pin_model(model.model_id, None)
+        database.models.lease_deletion(model.model_id, owner="a", now=START, until=START + 60)
+        database.models.remove_model(model.model_id, owner="a")
+        assert make_ready(database, "org/m").pin is None
+
+
+class TestReadyModels:
+    def test_are_listed_newest_first_and_without_what_is_long(self, database: Database) -> None:
+        models = [make_ready(database, f"org/m{age}", age) for age in range(3)]
+        claim(database)
+        database.models.lease_deletion(models[1].model_id, owner="a", now=START, until=START + 60)
+        database.models.record_signature(models[0].model_id, SIGNATURE, task_id=models[0].task_id)
+        database.hub_models.record_read(models[2].model_id, date(2026, 1, 2))
+        listed = list(database.models.list_ready())
+        assert [model.model_id for model in listed] == [models[0].model_id, models[2].model_id]
+        assert listed[0] == replace(models[0], gate=None)
+        assert listed[1] == replace(models[2], gate=None, last_read_on=date(2026, 1, 2))
+
+
 class TestDeletion:
+    @pytest.mark.parametrize(
+        ("last_read", "since", "is_leased"),
+        [
+            (None, date(2026, 1, 2), True),
+            (date(2026, 1, 1), date(2026, 1, 2), True),
+            (date(2026, 1, 2), date(2026, 1, 2), False),
+            (date(2026, 1, 3), date(2026, 1, 2), False),
+        ],
+    )
+    def test_of_an_unread_model(self, database: Database, last_read: date | None, since: date, is_leased: bool) -> None:
+        model = make_ready(database, "org/m")
+        if last_read is not None:
+            database.hub_models.record_read(model.model_id, last_read)
+        before = read_model(database, model.model_id)
+        for task_id in ("another", model.task_id):
+            leased = database.models.lease_deletion(
+                model.model_id,
+                owner="a",
+                now=START,
+                until=START + 60,
+                condition=DeletionCondition(task_id, since),
+            )
+            assert (leased is not None) is (is_leased and task_id == model.task_id)
+            if leased is None:
+                assert read_model(database, model.model_id) == before
+
+    def test_of_a_failed_model_needs_no_condition(self, database: Database) -> None:
+        task = claim(database)
+        database.imports.fail_import(task.id, GATED, check_at=START)
+        (model_id,) = task.model_ids
+        condition = DeletionCondition(task.id, date(2030, 1, 1))
+        lease = database.models.lease_deletion
+        assert lease(model_id, owner="a", now=START, until=START + 60, condition=condition) is None
+        assert lease(model_id, owner="a", now=START, until=START + 60) is not None
+
     def test_hides_the_model_and_is_one_owners(self, database: Database, clock: ManualClock) -> None:
         model = make_ready(database, "org/m")
         clock.now = START + 5

@@ -140,6 +140,7 @@ class ApiServer:
     redirects_documents: bool = False
     hub_url: str = "https://hub.example/hf"
     deletion: Response = field(default_factory=lambda: Response(204))
+    retention: dict[str, Any] = field(default_factory=dict)
     max_put: int = 10**9
     part_size: int = 1_000_000
     expires_at: str = "2126-11-24T12:00:00Z"
@@ -318,7 +319,7 @@ class ApiServer:
             "upload": upload,
         }
 
-    def _respond_route(self, request: Request, route: str) -> Response:  # noqa: PLR0911 - one case for each route
+    def _respond_route(self, request: Request, route: str) -> Response:  # noqa: C901, PLR0911, PLR0912 - a case for each route
         match request.method, route.split("/")[1:]:
             case "GET", ["upload", "tasks"]:
                 return self._respond_page("tasks", [states[0] for states in self.tasks.values()], request)
@@ -337,6 +338,16 @@ class ApiServer:
                 return self._respond_page("models", named, request)
             case "GET", ["models", model_id] if model_id in self.models:
                 return create_json_response(200, self.models[model_id])
+            case "PUT", ["models", model_id, "pin"] if model_id in self.models:
+                self.models[model_id]["pin"] = {"pinned_at": "2026-11-28T12:00:00Z", **request.json}
+                return create_json_response(200, self.models[model_id])
+            case "DELETE", ["models", model_id, "pin"] if model_id in self.models:
+                self.models[model_id].pop("pin", None)
+                return Response(204)
+            case "GET", ["retention"]:
+                return create_json_response(200, self.retention)
+            case "DELETE", ["models", model_id] if "pin" in self.models.get(model_id, {}):
+                return create_problem_response(409, "model-pinned", "Model is pinned", "It is pinned.")
             case "DELETE", ["models", model_id] if model_id in self.models:
                 del self.models[model_id]
                 return self.deletion

@@ -10,7 +10,9 @@ from modelhaul.archives.rules import ArchiveRules
 from modelhaul.archives.source import ArchiveSource
 from modelhaul.catalog.bom import SourceUrls
 from modelhaul.catalog.delete import ModelDeleter
+from modelhaul.catalog.pins import ModelPinner
 from modelhaul.catalog.read import Catalog
+from modelhaul.catalog.reads import ReadRecorder
 from modelhaul.domain.gate import PicklePolicy
 from modelhaul.domain.messages import (
     AcceptArchive,
@@ -200,7 +202,9 @@ class Deployment:
             import_policy=policy,
         )
         self.deleter = ModelDeleter(models, content, store, clock)
-        self.catalog = Catalog(models, store, "models-bucket", SOURCE_URLS)
+        self.pinner = ModelPinner(models, clock)
+        self.reads = ReadRecorder(database.hub_models, clock)
+        self.catalog = Catalog(models, store, "models-bucket", SOURCE_URLS, self.reads)
         self.sweeper = Sweeper(tasks, files, queue, self.finisher, self.deleter, metrics, clock)
         self.runner = StepRunner(tasks, files, queue, self.finisher, metrics, clock, MAX_OUTAGE)
 

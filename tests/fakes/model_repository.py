@@ -1,5 +1,5 @@
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC
 
@@ -7,7 +7,16 @@ from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.errors import (
     InvalidReferenceError,
 )
-from modelhaul.domain.models import Model, ModelPage, ModelStatus, Source, SourceTotals, StorageTotals
+from modelhaul.domain.models import (
+    DeletionCondition,
+    Model,
+    ModelPage,
+    ModelPin,
+    ModelStatus,
+    Source,
+    SourceTotals,
+    StorageTotals,
+)
 from modelhaul.domain.name_patterns import matches_any
 from modelhaul.domain.signatures import ModelSignature
 from modelhaul.ports.models import ModelRepository
@@ -87,10 +96,13 @@ class InMemoryModelRepository(ModelRepository):
         until: float,
         deleted_by: str | None = None,
         entry: AuditEntry | None = None,
+        condition: DeletionCondition | None = None,
     ) -> Model | None:
         with self._tables.lock:
             model = self._tables.models.get(model_id)
             if model is None or model.status not in (ModelStatus.READY, ModelStatus.FAILED, ModelStatus.DELETING):
+                return None
+            if model.status is not ModelStatus.DELETING and not _can_start(model, condition):
                 return None
             holder, leased_until = self._tables.deletions.get(model_id, (owner, 0.0))
             if holder != owner and leased_until > now:
@@ -100,6 +112,21 @@ class InMemoryModelRepository(ModelRepository):
             self._tables.write_model(model_id, status=ModelStatus.DELETING, deleted_by=first)
             self._tables.record_entry(entry)
             return self._tables.models[model_id]
+
+    def pin_model(self, model_id: str, pin: ModelPin | None, *, entry: AuditEntry | None = None) -> Model | None:
+        with self._tables.lock:
+            model = self._tables.models.get(model_id)
+            if model is None or model.status is not ModelStatus.READY:
+                return None
+            self._tables.models[model_id] = replace(model, pin=pin)
+            self._tables.record_entry(entry)
+            return self._tables.models[model_id]
+
+    def list_ready(self) -> Iterator[Model]:
+        with self._tables.lock:
+            ready = [model for model in self._tables.models.values() if model.status is ModelStatus.READY]
+        for model in sorted(ready, key=_rank, reverse=True):
+            yield replace(model, resolved=replace(model.resolved, card=None), gate=None, error=None, signature=None)
 
     def remove_model(self, model_id: str, *, owner: str) -> None:
         with self._tables.lock:
@@ -111,3 +138,12 @@ class InMemoryModelRepository(ModelRepository):
         with self._tables.lock:
             free = [model_id for model_id, (_, until) in self._tables.deletions.items() if until <= now]
             return [self._tables.models[model_id] for model_id in free[:limit]]
+
+
+def _can_start(model: Model, condition: DeletionCondition | None) -> bool:
+    if model.pin is not None:
+        return False
+    if condition is None:
+        return True
+    is_same = model.status is ModelStatus.READY and model.task_id == condition.task_id
+    return is_same and (model.last_read_on is None or model.last_read_on < condition.unread_since)

@@ -34,7 +34,7 @@ from modelhaul.domain.errors import (
     StorageUnavailableError,
 )
 from modelhaul.domain.files import FileCounts, Part, SourceFile
-from modelhaul.domain.models import Model, ModelPage, ModelStatus, Source, SourceTotals, StorageTotals
+from modelhaul.domain.models import Model, ModelPage, ModelPin, ModelStatus, Source, SourceTotals, StorageTotals
 from modelhaul.domain.objects import Blob
 from modelhaul.domain.read_keys import create_key
 from modelhaul.domain.segments import Claim, FileUpload, KeptUpload, UploadKey
@@ -802,6 +802,8 @@ CALLS: dict[str, Callable[[Database], object]] = {
     "list_tasks": lambda database: database.tasks.list_tasks(limit=1),
     "find_models": lambda database: database.models.find_models(["a"]),
     "list_models": lambda database: database.models.list_models(limit=1),
+    "pin_model": lambda database: database.models.pin_model("a", ModelPin(builders.at(1))),
+    "list_ready": lambda database: list(database.models.list_ready()),
     "lease_deletion": lambda database: database.models.lease_deletion("a", owner="b", now=1, until=2),
     "remove_model": lambda database: database.models.remove_model("a", owner="b"),
     "measure_storage": lambda database: database.models.measure_storage(),

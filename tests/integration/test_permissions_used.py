@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -48,6 +49,7 @@ from modelhaul.domain.errors import (
     UploadGoneError,
 )
 from modelhaul.domain.files import Part
+from modelhaul.domain.follows import create_follow
 from modelhaul.domain.gate import PicklePolicy
 from modelhaul.domain.hub_models import MissPolicy
 from modelhaul.domain.keys import manifest_key
@@ -67,6 +69,7 @@ from modelhaul.hub.reader import HubReader
 from modelhaul.imports.missing import MissingModelImporter
 from modelhaul.imports.notify import EndPublisher
 from modelhaul.inspection.file_checks import FileChecker
+from modelhaul.retention.apply import RetentionPlanner, RetentionRunner
 from modelhaul.signing.signer import ModelSigner, PublishedModelSigner
 from modelhaul.transfer.policy import TransferPolicy
 from modelhaul.transfer.settings import StreamSettings
@@ -725,6 +728,34 @@ def read_audit(deployment: AuditedDeployment, source: InMemoryModelSource) -> No
         EntryPublisher(deployment.database.audit_reader, bus, "modelhaul").publish_entry(entry["id"])
 
 
+def retire_models(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """The older ones of two, one of which has lost its manifest; the newest is pinned and unpinned."""
+    follows = DynamoDBFollowRepository(open_connection(REGION), follows_table="FollowsTable")
+    follows._follows.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
+    name = "org/nightly"
+    for branch in ("first", "second", "third"):
+        source.models[name] = {**source.models.get(name, {}), "main": {**MODEL, "README.md": branch.encode()}}
+        task = deployment.submit(name)
+        deployment.run()
+        deployment.clock.now += 1
+        if branch == "first":
+            deployment.store.delete([manifest_key(task.model_ids[0])])
+    (model,) = deployment.database.models.find_models(task.model_ids)
+    deployment.leave_entry(MODEL["config.json"], f"{model.resolved.prefix}config.json")
+    with deployment.auditor.act("ManagePinsFunction"):
+        deployment.pinner.pin_model(model.model_id, pinned_by=None, reason=None)
+        deployment.pinner.unpin_model(model.model_id, unpinned_by=None)
+    deployment.clock.now += 5 * 86_400
+    moment = datetime.fromtimestamp(deployment.clock.now, UTC)
+    follows.add_follow(create_follow(model.resolved, timedelta(days=1), moment, keep_newest=1))
+    database = deployment.database
+    planner = RetentionPlanner(database.models, database.hub_models, follows, None, deployment.clock)
+    with deployment.auditor.act("ReadRetentionFunction"):
+        assert len(planner.plan(deployment.remaining).deletions) == 2
+    with deployment.auditor.act("ApplyRetentionFunction"):
+        assert RetentionRunner(planner, deployment.deleter).apply_retention(deployment.remaining).models == 2
+
+
 def delete_models(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
     """And goes on with what a function that died has left of it; one has lost its manifest."""
     for function in ("DeleteModelFunction", "SweepStaleFunction"):
@@ -831,6 +862,7 @@ def auditor() -> Iterator[Auditor]:
             serve_hub_clients,
             publish_ends,
             read_audit,
+            retire_models,
             delete_models,
             follow_revisions,
             keep_rate_limits,
@@ -880,6 +912,7 @@ def test_updates_of_named_attributes_name_no_others(auditor: Auditor, template: 
     assert named.keys() == {
         ("AuthorizeHubFunction", "KeysTable"),
         ("ReadHubFunction", "ModelsTable"),
+        ("ReadCatalogFunction", "ModelsTable"),
         ("ImportMissingFunction", "ModelsTable"),
         ("CheckFollowsFunction", "ModelsTable"),
         ("SubmitHuggingfaceFunction", "ModelsTable"),

@@ -66,7 +66,17 @@ TESTED_IN_CONSOLE = {**SIGNED_BY_USER, "apiKey": "test-invoke-api-key", "apiKeyI
 @pytest.fixture
 def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
     deployment = Deployment(InMemoryModelSource({NAME: {"main": {"config.json": b"{}"}}}))
-    for name in ("submitter", "finisher", "catalog", "deleter", "archive_submitter", "runner", "acceptor", "metrics"):
+    for name in (
+        "submitter",
+        "finisher",
+        "catalog",
+        "deleter",
+        "pinner",
+        "archive_submitter",
+        "runner",
+        "acceptor",
+        "metrics",
+    ):
         monkeypatch.setattr(wiring, f"create_{name}", lambda name=name: getattr(deployment, name))
     monkeypatch.setattr(wiring, "create_tasks", lambda: deployment.database.tasks)
     monkeypatch.setattr(wiring, "create_models", lambda: deployment.database.models)
@@ -195,6 +205,25 @@ def test_deletion_is_logged_with_its_caller(deployment: Deployment, logs: Logs) 
     assert send("delete_model", "delete_model", SIGNED_BY_USER, model_id=model.model_id).status == 204
     (deleted,) = (line for line in logs.take() if line["message"] == "model deleted")
     assert (deleted["deleted_by"], deleted["caller"], deleted["model_id"]) == (USER, USER, model.model_id)
+
+
+def test_a_pin_says_who_made_it_and_is_recorded(deployment: Deployment) -> None:
+    submit()
+    deployment.run()
+    (model,) = deployment.database.models.list_models(limit=10).models
+    pinned = send("manage_pins", "pin_model", SIGNED_BY_USER, model_id=model.model_id)
+    assert pinned.status == 200
+    assert pinned.body["pin"]["pinned_by"] == USER
+    assert pinned.body["pin"]["reason"] == "Used by the production ranking service."
+    refused = send("delete_model", "delete_model", SIGNED_BY_SESSION, model_id=model.model_id)
+    assert (refused.status, refused.body["type"]) == (409, "urn:modelhaul:problem:model-pinned")
+    for _ in range(2):
+        assert send("manage_pins", "unpin_model", SIGNED_BY_SESSION, model_id=model.model_id).status == 204
+    entries = [e for e in deployment.tables.entries.values() if e.action in ("ModelPinned", "ModelUnpinned")]
+    assert [(entry.action, entry.actor) for entry in entries] == [("ModelPinned", USER), ("ModelUnpinned", SESSION)]
+    assert send("delete_model", "delete_model", SIGNED_BY_SESSION, model_id=model.model_id).status == 204
+    for sample in ("pin_model", "unpin_model"):
+        assert send("manage_pins", sample, model_id=model.model_id).status == 404
 
 
 def test_deletion_that_the_sweep_ends_is_logged_with_who_began_it(deployment: Deployment, logs: Logs) -> None:

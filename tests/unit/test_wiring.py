@@ -16,7 +16,7 @@ from modelhaul.domain.models import Source
 from modelhaul.domain.required_files import RequiredFiles
 from modelhaul.domain.tasks import Task
 from modelhaul.settings import GitHubSettings, HuggingFaceSettings, ModelSettings
-from modelhaul.wiring import adapters, follows, hub, misses, sources, steps
+from modelhaul.wiring import adapters, follows, hub, misses, retention, sources, steps
 from modelhaul_sources.github import GitHubSource
 from modelhaul_sources.huggingface import HuggingFaceSource
 from tests.template.transformed import read_template
@@ -31,6 +31,9 @@ BUILT = {
     "render_widget": ["create_console_reader"],
     "cancel_from_console": ["create_finisher"],
     "delete_model": ["create_deleter"],
+    "manage_pins": ["create_pinner"],
+    "read_retention": ["create_retention_planner"],
+    "apply_retention": ["create_retention_runner"],
     "sign_model": ["create_published_signer"],
     "check_policy": ["create_policy_reader", "create_policy_tester", "create_response_store"],
     "plan_import": ["create_planner", "create_runner"],
@@ -57,7 +60,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
             ("AWS_", "HUGGINGFACE", "GITHUB_", "LOCAL_", "POLICY_", "SIGNING_")
         ):
             monkeypatch.delenv(name)
-    for module in (adapters, follows, hub, misses, sources, steps):
+    for module in (adapters, follows, hub, misses, retention, sources, steps):
         for built in vars(module).values():
             if isinstance(built, _lru_cache_wrapper):
                 built.cache_clear()

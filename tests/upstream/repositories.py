@@ -36,6 +36,7 @@ FOLLOWED = "tests/followed-branch"
 FOLLOWED_BY_COMMAND = "tests/followed-by-command"
 ON_REQUEST = "tests/on-request"
 ON_REDIRECT = "tests/on-redirect"
+NIGHTLY = "tests/nightly-build"
 
 GITHUB_MINILM = "samples/all-MiniLM-L6-v2"
 GITHUB_SMALL = "tests/small-model"
@@ -153,7 +154,7 @@ def add_standard_repositories(hub: LoopbackHub) -> None:
     hub.add_repository(build_small())
     hub.add_repository(HubRepository(COMMAND_LINE, {"main": build_small_files(COMMAND_LINE)}))
     hub.add_repository(build_hub_clients())
-    for name in (MOVING, FOLLOWED, FOLLOWED_BY_COMMAND, REMOVED, ON_REQUEST, ON_REDIRECT):
+    for name in (MOVING, FOLLOWED, FOLLOWED_BY_COMMAND, REMOVED, ON_REQUEST, ON_REDIRECT, NIGHTLY):
         hub.add_repository(build_two_branches(name))
     hub.add_repository(HubRepository(GATED, {"main": build_small_files(GATED)}, gated="manual"))
     hub.add_repository(HubRepository(PRIVATE, {"main": build_small_files(PRIVATE)}, private=True))

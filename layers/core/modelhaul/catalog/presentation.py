@@ -10,7 +10,7 @@ from modelhaul.domain.findings import FileInspection
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.keys import signature_key
 from modelhaul.domain.model_cards import ModelCard
-from modelhaul.domain.models import Model, ModelError, ModelStatus, ResolvedModel
+from modelhaul.domain.models import Model, ModelError, ModelPin, ModelStatus, ResolvedModel
 from modelhaul.domain.policy_results import PolicyResult
 from modelhaul.domain.remedies import TASK_REMEDIES
 from modelhaul.domain.signatures import ModelSignature
@@ -134,8 +134,8 @@ def present_whole_task(
     return {**present_task(task, now=now), "models": entries}
 
 
-def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
-    """Return a model's record."""
+def present_model(model: Model, *, bucket: str, with_gate: bool = True) -> dict[str, Any]:
+    """Return a model's record, without the result of the inspection if `with_gate` is False."""
     shown: dict[str, Any] = {
         "model_id": model.model_id,
         "name": model.resolved.name,
@@ -154,7 +154,7 @@ def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
         shown["selection"] = asdict(model.resolved.selection)
     if model.status is ModelStatus.READY:
         shown |= {"files": model.files, "size": model.size, "location": _locate(model, bucket)}
-        if model.gate is not None:
+        if model.gate is not None and with_gate:
             shown["gate"] = present_gate(model.gate)
         if model.policy is not None:
             shown["policy"] = present_decision(model.policy)
@@ -166,6 +166,8 @@ def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
             **present_signature(model.signature),
             "location": f"s3://{bucket}/{signature_key(model)}",
         }
+    if model.pin is not None:
+        shown["pin"] = present_pin(model.pin)
     if model.last_read_on is not None:
         shown["last_read_on"] = model.last_read_on.isoformat()
     return shown | present_model_error(model)
@@ -206,6 +208,12 @@ def present_signature(signature: ModelSignature) -> dict[str, Any]:
         "public_key": signature.public_key,
         "signed_at": format_time(signature.signed_at),
     }
+
+
+def present_pin(pin: ModelPin) -> dict[str, Any]:
+    """Return the pin of a model."""
+    shown = {"pinned_at": format_time(pin.pinned_at), "pinned_by": pin.pinned_by, "reason": pin.reason}
+    return {name: value for name, value in shown.items() if value is not None}
 
 
 def present_gate(report: GateReport) -> dict[str, Any]:

@@ -13,6 +13,7 @@ ModelhaulError
 │   ├── ModelExistsError           the model is already READY
 │   ├── ImportInProgressError      another task is importing the model
 │   ├── DeletionInProgressError    the model is being deleted
+│   ├── ModelPinnedError           the model is pinned, so it is not deleted
 │   ├── TaskNotFoundError
 │   ├── TaskEndedError             the task is already DONE, FAILED or cancelled
 │   ├── UploadNotOpenError         the task does not wait for an upload
@@ -171,9 +172,13 @@ class DeletionInProgressError(PermanentError):
     type = "deletion-in-progress"
     retryable = True
 
-    def __init__(self, detail: str, *, model_id: str) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str, *, model_id: str, remedy: str | None = None) -> None:
+        super().__init__(detail, remedy=remedy)
         self.model_id = model_id
+
+
+class ModelPinnedError(PermanentError):
+    type = "model-pinned"
 
 
 class TaskNotFoundError(PermanentError):

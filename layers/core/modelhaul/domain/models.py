@@ -117,14 +117,34 @@ class ModelError:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelPin:
+    """Protects a READY model from deletion. `pinned_by` names the caller; None if AWS did not pass one."""
+
+    pinned_at: datetime
+    pinned_by: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeletionCondition:
+    """What must hold when a deletion starts: the READY model is that of `task_id`, and was not read since
+    `unread_since` (UTC).
+    """
+
+    task_id: str
+    unread_since: date
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A model's record: the claim of a task while the model is IMPORTING, a catalog entry when it is READY.
 
     `error` says why the last import failed. It is None unless the model is FAILED, WITHDRAWING or DELETING.
-    `last_read_on` is the last day (UTC) on which a Hub client read the model, None if none has. `may_redirect`: a
-    request of a Hub client started this import, and no import of this version had failed before. `submitted_by` names
-    who submitted the import, `deleted_by` who deleted the model, see `modelhaul.domain.callers`. `signature` is None if
-    the model is not signed. `policy` is the decision of the import policy, None if the stack had none.
+    `last_read_on` is the last day (UTC) on which a client of the APIs read a file of the model, None if none has.
+    `may_redirect`: a request of a Hub client started this import, and no import of this version had failed before.
+    `submitted_by` names who submitted the import, `deleted_by` who deleted the model, see `modelhaul.domain.callers`.
+    `signature` is None if the model is not signed. `policy` is the decision of the import policy, None
+    if the stack had none. `pin` is None unless the model is pinned.
     """
 
     model_id: str
@@ -143,6 +163,7 @@ class Model:
     deleted_by: str | None = None
     signature: ModelSignature | None = None
     policy: PolicyResult | None = None
+    pin: ModelPin | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,7 @@ _REQUEST_REMEDIES: Mapping[type[errors.ModelhaulError], str] = {
     errors.ModelNotFoundError: "Check the ID. The list of models has the IDs of all imported models.",
     errors.ModelFileNotFoundError: "Use a path from the model's manifest, which GET /v1/models/{model_id} returns.",
     errors.ImportInProgressError: "Follow or cancel the task that the message names.",
+    errors.ModelPinnedError: "Remove the pin with DELETE /v1/models/{model_id}/pin, and delete the model again.",
     errors.TaskNotFoundError: "Check the task ID. GET /v1/upload/tasks lists the tasks.",
     errors.TaskEndedError: "Read the task to see its result. DELETE /v1/models/{model_id} deletes an imported model.",
     errors.SigningRefusedError: _CHECK_KEY,

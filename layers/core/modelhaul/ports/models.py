@@ -1,10 +1,10 @@
 """Records of models."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from modelhaul.domain.audit import AuditEntry
-from modelhaul.domain.models import Model, ModelPage, Source, StorageTotals
+from modelhaul.domain.models import DeletionCondition, Model, ModelPage, ModelPin, Source, StorageTotals
 from modelhaul.domain.signatures import ModelSignature
 
 
@@ -62,13 +62,26 @@ class ModelRepository(Protocol):
         until: float,
         deleted_by: str | None = None,
         entry: AuditEntry | None = None,
+        condition: DeletionCondition | None = None,
     ) -> Model | None:
         """Move a READY, FAILED or DELETING model to DELETING, and lease it to `owner` until `until`.
 
         `deleted_by` is recorded, unless the model is DELETING and has one. The audit's `entry` is recorded in the same
         transaction.
 
-        Return None if the model is unknown, IMPORTING or WITHDRAWING, or leased to another owner at `now`.
+        Return None if the model is unknown, IMPORTING, WITHDRAWING or pinned, or leased to another owner at `now`, or
+        if the `condition` does not hold. Everything is checked in the same write.
+        """
+
+    def pin_model(self, model_id: str, pin: ModelPin | None, *, entry: AuditEntry | None = None) -> Model | None:
+        """Replace the pin of a READY model, or remove it (None), and record the audit's `entry`, in one transaction.
+
+        Return the model, None if there is no such READY model. Then no entry is recorded.
+        """
+
+    def list_ready(self) -> Iterator[Model]:
+        """Yield all READY models, newest first, without `gate`, `error`, `signature` and the card. Eventually
+        consistent.
         """
 
     def remove_model(self, model_id: str, *, owner: str) -> None:

@@ -32,6 +32,7 @@ from modelhaul.wiring.follows import create_check_starter, create_follow_checker
 from modelhaul.wiring.hub import create_hub_reader
 from modelhaul.wiring.misses import create_miss_handler, create_missing_importer, create_missing_models
 from modelhaul.wiring.policies import create_policy_tester
+from modelhaul.wiring.retention import create_pinner, create_retention_planner, create_retention_runner
 from modelhaul.wiring.sources import (
     load_hub_client,
     open_github_resolver,
@@ -106,6 +107,7 @@ __all__ = [
     "create_models",
     "create_outcomes",
     "create_pickle_scanner",
+    "create_pinner",
     "create_planner",
     "create_policy_reader",
     "create_policy_tester",
@@ -114,6 +116,8 @@ __all__ = [
     "create_queue",
     "create_read_keys",
     "create_response_store",
+    "create_retention_planner",
+    "create_retention_runner",
     "create_runner",
     "create_secrets",
     "create_signer",

@@ -30,7 +30,7 @@ from modelhaul.adapters.dynamodb.task_items import (
 from modelhaul.domain.findings import FileInspection, FileVerdict, Finding, FindingKind, Severity
 from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
 from modelhaul.domain.model_cards import BaseModelRelation, ModelCard
-from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source
+from modelhaul.domain.models import Model, ModelPin, ModelStatus, ResolvedModel, Source
 from modelhaul.domain.signatures import ModelSignature
 
 READY, DELETING = "ready", "deleting"  # values of the attribute `shelf`
@@ -81,6 +81,14 @@ class SignatureMap(MapAttribute[str, Any]):
     signed_at = UTCDateTimeAttribute()
 
 
+class PinMap(MapAttribute[str, Any]):
+    """Attributes of a ModelPin."""
+
+    pinned_at = UTCDateTimeAttribute()
+    pinned_by = UnicodeAttribute(null=True)
+    reason = UnicodeAttribute(null=True)
+
+
 class ModelItem(Item):
     """Item of a model.
 
@@ -122,6 +130,7 @@ class ModelItem(Item):
     submitted_by = UnicodeAttribute(null=True)
     deleted_by = UnicodeAttribute(null=True)
     signature = SignatureMap(null=True)  # type: ignore[no-untyped-call]
+    pin = PinMap(null=True)  # type: ignore[no-untyped-call]
     lease_owner = UnicodeAttribute(null=True)
     lease_until = NumberAttribute(null=True)
 
@@ -174,6 +183,7 @@ def to_model(item: ModelItem) -> Model:
         deleted_by=item.deleted_by,
         signature=_to_signature(item.signature),
         policy=unpack_result(item.policy),
+        pin=_to_pin(item.pin),
     )
 
 
@@ -198,6 +208,14 @@ def from_signature(signature: ModelSignature) -> SignatureMap:
 
 def _to_signature(found: SignatureMap | None) -> ModelSignature | None:
     return None if found is None else ModelSignature(found.key_arn, found.public_key, found.signed_at)
+
+
+def from_pin(pin: ModelPin) -> PinMap:
+    return PinMap(**asdict(pin))  # type: ignore[no-untyped-call]
+
+
+def _to_pin(found: PinMap | None) -> ModelPin | None:
+    return None if found is None else ModelPin(found.pinned_at, found.pinned_by, found.reason)
 
 
 def pack_gate(report: GateReport) -> bytes:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -24,6 +24,7 @@ from modelhaul.adapters.dynamodb.model_items import (
     DELETING,
     READY,
     ModelItem,
+    from_pin,
     from_signature,
     is_model_id,
     read_models,
@@ -31,13 +32,39 @@ from modelhaul.adapters.dynamodb.model_items import (
 )
 from modelhaul.adapters.dynamodb.pages import MAX_INDEX_PAGES, read_cursor, write_cursor
 from modelhaul.domain.audit import AuditEntry
-from modelhaul.domain.models import Model, ModelPage, ModelStatus, Source, SourceTotals, StorageTotals
+from modelhaul.domain.models import (
+    DeletionCondition,
+    Model,
+    ModelPage,
+    ModelPin,
+    ModelStatus,
+    Source,
+    SourceTotals,
+    StorageTotals,
+)
 from modelhaul.domain.name_patterns import matches_any
 from modelhaul.domain.signatures import ModelSignature
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.models import ModelRepository
 
 _FILTERED_PAGE_SIZE = 1000  # models that one query with a filter reads
+_LISTED = [
+    "model_id",
+    "source",
+    "name",
+    "revision",
+    "commit",
+    "root",
+    "selection",
+    "status",
+    "task_id",
+    "created_at",
+    "updated_at",
+    "files",
+    "size",
+    "last_read_on",
+    "pin",
+]
 
 
 class DynamoDBModelRepository(ModelRepository):
@@ -149,11 +176,12 @@ class DynamoDBModelRepository(ModelRepository):
         until: float,
         deleted_by: str | None = None,
         entry: AuditEntry | None = None,
+        condition: DeletionCondition | None = None,
     ) -> Model | None:
         if not is_model_id(model_id):
             return None
         item = self._models(model_id)
-        is_free = ModelItem.status.is_in(ModelStatus.READY, ModelStatus.FAILED) | (
+        is_free = _can_start(condition) | (
             (ModelItem.status == ModelStatus.DELETING)
             & ((ModelItem.lease_owner == owner) | (ModelItem.lease_until <= now))
         )
@@ -170,6 +198,25 @@ class DynamoDBModelRepository(ModelRepository):
             return to_model(item) if update_item(item, actions, is_free) else None
         # Unlike an update, a transaction does not return the item.
         return self.find_model(model_id) if self._update_recorded(item, actions, is_free, recording) else None
+
+    @translate_errors()
+    def pin_model(self, model_id: str, pin: ModelPin | None, *, entry: AuditEntry | None = None) -> Model | None:
+        if not is_model_id(model_id):
+            return None
+        # `updated_at` stays: it is when the model became READY.
+        actions = [ModelItem.pin.remove() if pin is None else ModelItem.pin.set(from_pin(pin))]
+        item, is_ready = self._models(model_id), ModelItem.status == ModelStatus.READY
+        recording = find_recording(self._audit, entry)
+        if recording is None:
+            return to_model(item) if update_item(item, actions, is_ready) else None
+        return self.find_model(model_id) if self._update_recorded(item, actions, is_ready, recording) else None
+
+    def list_ready(self) -> Iterator[Model]:
+        with translate_errors():
+            for item in self._models.by_shelf.query(
+                READY, attributes_to_get=_LISTED, scan_index_forward=False, page_size=_FILTERED_PAGE_SIZE
+            ):
+                yield to_model(item)
 
     def _update_recorded(
         self, item: ModelItem, actions: Sequence[Action], condition: Condition, recording: Recording
@@ -188,3 +235,13 @@ class DynamoDBModelRepository(ModelRepository):
     def list_deleting(self, now: float, limit: int) -> list[Model]:
         is_free = ModelItem.lease_until <= now
         return [to_model(item) for item in self._models.by_shelf.query(DELETING, filter_condition=is_free, limit=limit)]
+
+
+def _can_start(condition: DeletionCondition | None) -> Condition:
+    """Return the condition on a model whose deletion has not started."""
+    is_unpinned = ModelItem.pin.does_not_exist()
+    if condition is None:
+        return ModelItem.status.is_in(ModelStatus.READY, ModelStatus.FAILED) & is_unpinned
+    is_unread = ModelItem.last_read_on.does_not_exist() | (ModelItem.last_read_on < condition.unread_since.isoformat())
+    is_same = (ModelItem.status == ModelStatus.READY) & (ModelItem.task_id == condition.task_id)
+    return is_same & is_unpinned & is_unread

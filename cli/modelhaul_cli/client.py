@@ -92,6 +92,10 @@ class ApiClient:
         response = self._delete(f"models/{quote(model_id, safe='')}")
         return response is None or response.status_code != HTTPStatus.ACCEPTED
 
+    def read_usage(self, unread_days: int) -> Json:
+        """Return the use of storage."""
+        return self._read_json(self._request("GET", "usage", params={"unread_days": str(unread_days)}))
+
     def find_file_url(self, model_id: str, path: str) -> str:
         """Return the presigned URL of a file."""
         response = self._request("GET", f"models/{quote(model_id, safe='')}/files/{quote(path)}")

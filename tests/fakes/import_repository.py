@@ -52,6 +52,7 @@ class InMemoryImportRepository(ImportRepository):
         gates: Mapping[str, GateReport] = MappingProxyType({}),
         failed: Mapping[str, ModelError] = MappingProxyType({}),
         signatures: Mapping[str, ModelSignature] = MappingProxyType({}),
+        reused: Mapping[str, int] = MappingProxyType({}),
     ) -> bool:
         with self._tables.lock:
             task = self._tables.tasks.get(task_id)
@@ -66,6 +67,7 @@ class InMemoryImportRepository(ImportRepository):
                     size=size,
                     gate=gates.get(model_id),
                     signature=signatures.get(model_id),
+                    bytes_reused=reused.get(model_id, 0),
                 )
             for model_id, error in failed.items():
                 self._tables.write_model(model_id, status=ModelStatus.FAILED, error=error.shorten())

@@ -795,7 +795,8 @@ CALLS: dict[str, Callable[[Database], object]] = {
     "list_models": lambda database: database.models.list_models(limit=1),
     "lease_deletion": lambda database: database.models.lease_deletion("a", owner="b", now=1, until=2),
     "remove_model": lambda database: database.models.remove_model("a", owner="b"),
-    "measure_storage": lambda database: database.models.measure_storage(),
+    "read_state": lambda database: database.quotas.read_state(),
+    "save_state": lambda database: database.quotas.save_state(QuotaState()),
     "list_deleting": lambda database: database.models.list_deleting(1, 1),
     "find_task": lambda database: database.tasks.find_task("a"),
     "find_model": lambda database: database.models.find_model("a"),
@@ -856,6 +857,7 @@ def test_the_calls_below_are_all_of_the_ports() -> None:
         SegmentRepository,
         ContentIndex,
         HubModelRepository,
+        QuotaRepository,
     )
     assert {name for port in repositories for name in vars(port) if not name.startswith("_")} == set(CALLS)
 

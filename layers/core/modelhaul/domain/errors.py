@@ -31,6 +31,7 @@ ModelhaulError
 │   ├── UnsafeModelError           a pickle in the model can run code
 │   ├── ListingTooLongError        more files than the source can list
 │   ├── SourceQuotaError           the owner's Git LFS budget at the source is exceeded
+│   ├── StorageQuotaError          the import would exceed the storage quota of the stack
 │   ├── ArchiveRefusedError        not a ZIP archive, damaged, or unsafe
 │   ├── NoModelInArchiveError      valid archive without a valid model
 │   ├── ArchiveTooLargeError       above a size limit
@@ -242,6 +243,11 @@ class ListingTooLongError(PermanentError):
 
 class SourceQuotaError(PermanentError):
     type = "source-quota-exceeded"
+    retryable = True
+
+
+class StorageQuotaError(PermanentError):
+    type = "storage-quota-exceeded"
     retryable = True
 
 

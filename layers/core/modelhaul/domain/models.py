@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime
 from enum import StrEnum
@@ -134,10 +134,11 @@ class Model:
     """A model's record: the claim of a task while the model is IMPORTING, a catalog entry when it is READY.
 
     `error` says why the last import failed. It is None unless the model is FAILED, WITHDRAWING or DELETING.
-    `last_read_on` is the last day (UTC) on which a client of the APIs read a file of the model, None if none has. `may_redirect`: a
-    request of a Hub client started this import, and no import of this version had failed before. `submitted_by` names
-    who submitted the import, `deleted_by` who deleted the model, see `modelhaul.domain.callers`. `signature` is None if
-    the model is not signed. `pin` is None unless the model is pinned.
+    `last_read_on` is the last day (UTC) on which a client of the APIs read a file of the model, None if none has.
+    `may_redirect`: a request of a Hub client started this import, and no import of this version had failed before.
+    `submitted_by` names who submitted the import, `deleted_by` who deleted the model, see `modelhaul.domain.callers`.
+    `signature` is None if the model is not signed. `pin` is None unless the model is pinned. `bytes_reused` are the
+    bytes of a READY model that were stored before its import; 0 if an earlier version of the stack imported it.
     """
 
     model_id: str
@@ -156,6 +157,7 @@ class Model:
     deleted_by: str | None = None
     signature: ModelSignature | None = None
     pin: ModelPin | None = None
+    bytes_reused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,22 +166,6 @@ class ModelPage:
 
     models: tuple[Model, ...]
     cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class SourceTotals:
-    """The READY models from one source, and the bytes of their files."""
-
-    models: int = 0
-    size: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StorageTotals:
-    """The READY models by source. `is_complete` is False if there are older models that were not counted."""
-
-    by_source: Mapping[Source, SourceTotals]
-    is_complete: bool
 
 
 class ModelRoots:

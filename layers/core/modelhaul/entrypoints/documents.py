@@ -17,6 +17,7 @@ _IMPORT_PROBLEMS = (
     errors.RevisionNotFoundError,
     errors.AccessRequiredError,
     errors.ModelDisabledError,
+    errors.StorageQuotaError,
     errors.ModelExistsError,
     errors.ImportInProgressError,
     errors.DeletionInProgressError,

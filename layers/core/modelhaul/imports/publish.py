@@ -189,7 +189,13 @@ class Publisher:
         check_at = self.clock() + CHECK_AFTER
         reports = {model_id: report.shorten(len(gates)) for model_id, report in gates.items()}
         if not self.imports.finish_import(
-            task.id, totals=totals, check_at=check_at, gates=reports, failed=failed, signatures=signatures
+            task.id,
+            totals=totals,
+            check_at=check_at,
+            gates=reports,
+            failed=failed,
+            signatures=signatures,
+            reused=files.count_reused(),
         ):
             ended = self.tasks.find_task(task.id)
             if ended is not None and ended.status is TaskStatus.FAILED:
@@ -256,6 +262,18 @@ class _ModelFiles:
         for record in self.records:
             records[roots.find_owner(record.file.path).model_id].append(record)
         return ((model, records[model.model_id]) for model in self.models)
+
+    def count_reused(self) -> dict[str, int]:
+        """Return the bytes of each model that were already stored, as the progress of the task counts them."""
+        roots = ModelRoots(self.models)
+        reused = dict.fromkeys((model.model_id for model in self.models), 0)
+        for group in self.groups:
+            for number, record in enumerate(group.records):
+                if record.file.kind is FileKind.FILE and record.file.path not in self.left_out:
+                    size = record.file.size if record.reused else 0
+                    size += group.continued if number == 0 else 0
+                    reused[roots.find_owner(record.file.path).model_id] += size
+        return reused
 
     def list_not_followed(self, model: Model) -> list[SourceFile]:
         """Return the model's symlinks and submodules, in path order."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from modelhaul.catalog.quota import StorageQuota
 from modelhaul.domain.audit import describe_submission
 from modelhaul.domain.errors import (
     ImportInProgressError,
@@ -40,6 +41,7 @@ class ImportSubmitter:
     open_resolver: Callable[[Source], ModelResolver]
     metrics: Metrics
     clock: Clock
+    quota: StorageQuota | None = None
 
     def submit(
         self,
@@ -53,7 +55,7 @@ class ImportSubmitter:
         """Accept one model, or a part of it. Each selection of a model's files is a separate model.
 
         Hub clients can then read the model by the requested name and revision, also if it was imported before. Raises
-        the errors of ModelResolver.resolve and ImportRepository.claim_import.
+        the errors of ModelResolver.resolve and ImportRepository.claim_import, and StorageQuotaError.
         """
         try:
             resolved = self.resolve(source, name, revision)
@@ -101,6 +103,8 @@ class ImportSubmitter:
             submitted_by=submitted_by,
         )
         try:
+            if self.quota is not None:
+                self.quota.check_submission(models=[model])
             self.imports.claim_import(task, [model], entry=describe_submission(task, [model]))
         except ImportInProgressError:
             self.save_reference(resolved, name)

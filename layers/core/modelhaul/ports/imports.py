@@ -45,12 +45,14 @@ class ImportRepository(Protocol):
         gates: Mapping[str, GateReport] = MappingProxyType({}),
         failed: Mapping[str, ModelError] = MappingProxyType({}),
         signatures: Mapping[str, ModelSignature] = MappingProxyType({}),
+        reused: Mapping[str, int] = MappingProxyType({}),
     ) -> bool:
         """End the task DONE, its models in `totals` READY and those in `failed` FAILED, in one transaction.
 
-        `totals` has (files, bytes) of each READY model by ID, `gates` its gate report, `signatures` its signature. A
-        FAILED model stores its shortened error, and another import can claim it. `totals` and `failed` together have
-        all models of the task. Returns True only for the call that ended the task.
+        `totals` has (files, bytes) of each READY model by ID, `gates` its gate report, `signatures` its signature,
+        `reused` the bytes that were already stored. A FAILED model stores its shortened error, and another import can
+        claim it. `totals` and `failed` together have all models of the task. Returns True only for the call that ended
+        the task.
         """
 
     def fail_import(

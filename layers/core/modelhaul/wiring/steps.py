@@ -20,6 +20,7 @@ from modelhaul.wiring.adapters import (
     create_metrics,
     create_models,
     create_queue,
+    create_quotas,
     create_segments,
     create_signing_key,
     create_store,
@@ -30,7 +31,9 @@ from modelhaul.wiring.sources import open_resolver, open_source, read_archive_ru
 
 if TYPE_CHECKING:
     from modelhaul.catalog.delete import ModelDeleter
+    from modelhaul.catalog.quota import StorageQuota
     from modelhaul.catalog.read import Catalog
+    from modelhaul.catalog.usage import UsageReader
     from modelhaul.console.overview import ConsoleReader
     from modelhaul.imports.accept import ArchiveAcceptor, ArrivalRecorder
     from modelhaul.imports.copy import CopyStep, FileCopier
@@ -65,7 +68,13 @@ def create_submitter() -> ImportSubmitter:
     from modelhaul.imports.submit import ImportSubmitter
 
     return ImportSubmitter(
-        create_imports(), create_hub_models(), create_queue(), open_resolver, create_metrics(), time.time
+        create_imports(),
+        create_hub_models(),
+        create_queue(),
+        open_resolver,
+        create_metrics(),
+        time.time,
+        quota=create_quota(),
     )
 
 
@@ -83,6 +92,7 @@ def create_archive_submitter() -> ArchiveSubmitter:
         time.time,
         rules,
         create_audit_log(),
+        quota=create_quota(),
     )
 
 
@@ -172,10 +182,30 @@ def create_published_signer() -> PublishedModelSigner:
 
 
 @cache
+def create_quota() -> StorageQuota | None:
+    """What limits the stored bytes, None if the stack has no quota."""
+    from modelhaul.settings import QuotaSettings
+
+    limit = QuotaSettings.read().limit
+    if not limit:
+        return None
+    from modelhaul.catalog.quota import StorageQuota
+
+    return StorageQuota(limit, create_quotas(), create_tasks(), create_models(), time.time)
+
+
+@cache
+def create_usage_reader() -> UsageReader:
+    from modelhaul.catalog.usage import UsageReader
+
+    return UsageReader(create_models(), time.time, create_quota())
+
+
+@cache
 def create_console_reader() -> ConsoleReader:
     from modelhaul.console.overview import ConsoleReader
 
-    return ConsoleReader(create_tasks(), create_models(), time.time)
+    return ConsoleReader(create_tasks(), create_models(), create_usage_reader(), time.time)
 
 
 def load_templates() -> None:
@@ -214,7 +244,14 @@ def create_planner() -> Planner:
 
     rules = read_archive_rules()
     return Planner(
-        create_tasks(), create_models(), create_files(), create_queue(), open_source, time.time, rules.required_files
+        create_tasks(),
+        create_models(),
+        create_files(),
+        create_queue(),
+        open_source,
+        time.time,
+        rules.required_files,
+        quota=create_quota(),
     )
 
 

@@ -38,6 +38,7 @@ TAGS = {
     "Uploads": "Start imports.",
     "Tasks": "Follow and cancel imports.",
     "Models": "List, get, download and delete imported models.",
+    "Follows": "Import the commits of a branch or a tag as it moves.",
     "Keys": "Create, list and delete the keys of the Hub read API.",
     "Documentation": "Get the OpenAPI document.",
 }

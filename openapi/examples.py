@@ -35,10 +35,11 @@ from modelhaul.domain import errors
 from modelhaul.domain.archives import Archive, UploadPart, UploadTicket
 from modelhaul.domain.claims import check_claimable
 from modelhaul.domain.findings import FileInspection, FileVerdict
+from modelhaul.domain.follows import MAX_FOLLOWS, FollowedImport, create_follow, pause, record_success
 from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
 from modelhaul.domain.keys import bom_key, signature_key
 from modelhaul.domain.model_cards import ModelCard
-from modelhaul.domain.models import Model, ModelStatus, ResolvedModel, Source, describe_missing_model
+from modelhaul.domain.models import Model, ModelPin, ModelStatus, ResolvedModel, Source, describe_missing_model
 from modelhaul.domain.quotas import QuotaUse
 from modelhaul.domain.read_keys import ReadKey, Scope, identify_key
 from modelhaul.domain.required_files import RequiredFiles
@@ -46,10 +47,17 @@ from modelhaul.domain.signatures import ModelSignature, PublicKey
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskError, Waiting, describe_missing_task
 from modelhaul.domain.usage import UsageCounter
 from modelhaul.entrypoints.api import UNSTORED
+from modelhaul.entrypoints.follows import present_follow
 from modelhaul.entrypoints.forms import read_upload_form
 from modelhaul.entrypoints.problems import create_error_response, create_invalid_response
 from modelhaul.entrypoints.read_keys import present_created_key, present_key
-from modelhaul.entrypoints.responses import accept_models, accept_task, accept_upload, renew_upload
+from modelhaul.entrypoints.responses import (
+    accept_models,
+    accept_task,
+    accept_upload,
+    create_follow_response,
+    renew_upload,
+)
 from modelhaul.imports.submit_archive import check_file_name
 from modelhaul.signing.bundle import build_bundle
 from modelhaul_sources import github_api, huggingface_api
@@ -150,6 +158,15 @@ KEY_RECORD = ReadKey(
     CREATED + timedelta(days=365),
     date(2025, 6, 23),
     CALLER,
+)
+_PIN = ModelPin(ENDED, CALLER, "Used by the production ranking service.")
+_PINNED = replace(HUB_MODEL, pin=_PIN)
+_FOLLOWED = create_follow(_BERT, timedelta(days=1), CREATED, keep_newest=3, created_by=CALLER)
+FOLLOW = record_success(
+    _FOLLOWED,
+    CREATED,
+    name=_BERT.name,
+    found=FollowedImport(COMMIT, HUB_MODEL.model_id, CREATED, TASK_ID),
 )
 HUB_URL = "https://API_ID.execute-api.REGION.amazonaws.com/hf"
 CURSOR = "MjAyNS0wNi0yMlQxMjowMDowMC4wMDAwMDArMDAwMCA1ZjBjM2I1My03ZjViLTRhMGUtOWQyYS0wZDhiMWU2ZjRjMTE"
@@ -299,7 +316,12 @@ _PROBLEMS: tuple[errors.ModelhaulError, ...] = (
     errors.UploadNotOpenError(f"Task {ARCHIVE_TASK_ID} does not wait for an upload. Its stage is INSPECTING."),
     errors.SignatureNotFoundError(f"{_BERT.describe()} is not signed."),
     errors.SigningRefusedError("The model cannot be signed: KMS Sign failed (DisabledException)."),
+    errors.ModelPinnedError(f"{_BERT.describe()} is pinned."),
+    errors.PolicyUnavailableError("The policy at s3://acme-policies/modelhaul.json cannot be read: AccessDenied."),
     errors.KeyNotFoundError(f"Key {KEY_RECORD.key_id} not found."),
+    errors.FollowNotFoundError(f"Follow {FOLLOW.id!r} not found."),
+    errors.FollowExistsError(f"{FOLLOW.describe()} is already followed by {FOLLOW.id}.", follow_id=FOLLOW.id),
+    errors.FollowLimitError(f"The stack already has {MAX_FOLLOWS} follows; the limit is {MAX_FOLLOWS}."),
     errors.AccessRequiredError(
         "meta-llama/Llama-3.1-8B is gated.",
         remedy="Accept its terms at https://huggingface.co/meta-llama/Llama-3.1-8B with the account that owns the "
@@ -398,6 +420,27 @@ EXAMPLES: dict[str, Example] = {
         path={"model_id": HUB_MODEL.model_id},
     ),
     "DELETE /models/{model_id}": Example(path={"model_id": HUB_MODEL.model_id}),
+    "PUT /models/{model_id}/pin": Example(
+        {_OK: present_model(_PINNED, bucket=BUCKET)}, {"reason": _PIN.reason}, path={"model_id": HUB_MODEL.model_id}
+    ),
+    "DELETE /models/{model_id}/pin": Example(path={"model_id": HUB_MODEL.model_id}),
+    "GET /retention": Example(
+        {
+            _OK: {
+                "models": [
+                    {
+                        **present_model(HUB_MODEL, bucket=BUCKET, with_gate=False),
+                        "rule": "nightlies",
+                        "reason": "Nightly builds are needed for a week. (commit 4 of 5, last read on 2025-07-02, "
+                        "imported on 2025-06-22)",
+                    }
+                ],
+                "count": 1,
+                "size": HUB_MODEL.size,
+                "complete": True,
+            }
+        }
+    ),
     "GET /models/{model_id}/files/{path}": Example(
         path={"model_id": HUB_MODEL.model_id, "path": "config.json"},
         headers={"Location": f"https://{BUCKET}.s3.amazonaws.com/{_BERT.prefix}config.json?X-Amz-…"},
@@ -418,6 +461,28 @@ EXAMPLES: dict[str, Example] = {
         headers={"Location": f"https://{BUCKET}.s3.amazonaws.com/{bom_key(HUB_MODEL)}?X-Amz-…"},
     ),
     "GET /usage": Example({_OK: _show_usage()}),
+    "POST /follows": Example(
+        {_CREATED: present_follow(_FOLLOWED, {})},
+        {"source": "HUGGINGFACE", "name": _BERT.name, "every": "1d", "keep_newest": 3},
+        headers=create_follow_response(FOLLOW.id, {}).headers,
+        problems=(
+            errors.InvalidReferenceError(
+                f"The revision {COMMIT!r} is a commit, which never moves. Follow a branch or a tag, or import the "
+                "commit once.",
+                part="revision",
+            ),
+        ),
+    ),
+    "GET /follows": Example({_OK: {"follows": [present_follow(FOLLOW, {HUB_MODEL.model_id: HUB_MODEL})]}}),
+    "GET /follows/{follow_id}": Example(
+        {_OK: present_follow(FOLLOW, {HUB_MODEL.model_id: HUB_MODEL})}, path={"follow_id": FOLLOW.id}
+    ),
+    "PATCH /follows/{follow_id}": Example(
+        {_OK: present_follow(pause(FOLLOW), {HUB_MODEL.model_id: HUB_MODEL})},
+        {"paused": True},
+        path={"follow_id": FOLLOW.id},
+    ),
+    "DELETE /follows/{follow_id}": Example(path={"follow_id": FOLLOW.id}),
     "POST /keys": Example(
         {_CREATED: present_created_key(READ_KEY, KEY_RECORD)},
         {"name": KEY_RECORD.name, "scopes": ["read", "import"], "expires_at": "2026-06-22T12:00:00Z"},

@@ -9,6 +9,7 @@ from pydantic_core import core_schema
 
 from modelhaul.domain.files import FileKind
 from modelhaul.domain.findings import FileVerdict, FindingKind, Severity
+from modelhaul.domain.follows import FollowStatus
 from modelhaul.domain.gate import GateVerdict, SecondOpinion
 from modelhaul.domain.model_cards import BaseModelRelation
 from modelhaul.domain.models import ModelStatus, Source
@@ -63,6 +64,8 @@ class Problem(ResponseBody):
     """The task that is importing the model."""
     task: str | SkipJsonSchema[None] = None
     """The path of that task."""
+    follow_id: str | SkipJsonSchema[None] = None
+    """The follow of the same revision."""
     reason: str | SkipJsonSchema[None] = None
     """Why the archive was rejected, as a stable slug."""
     entry: str | SkipJsonSchema[None] = None
@@ -292,6 +295,13 @@ class Bom(BaseModel):
     components: list[dict[str, object]]
 
 
+class ModelPin(ResponseBody):
+    pinned_at: datetime
+    pinned_by: str | SkipJsonSchema[None] = None
+    """Who pinned the model, as `submitted_by`."""
+    reason: str | SkipJsonSchema[None] = None
+
+
 class ModelRecord(ResponseBody):
     model_id: str
     name: str
@@ -316,12 +326,30 @@ class ModelRecord(ResponseBody):
     """Absent for models from GitHub and from archives, and if the card has no metadata."""
     signature: Signature | SkipJsonSchema[None] = None
     """Absent if the model is not signed."""
+    pin: ModelPin | SkipJsonSchema[None] = None
+    """Absent if the model is not pinned."""
     last_read_on: date | SkipJsonSchema[None] = None
-    """Last day (UTC) on which a client of the Hub read API read the model. Absent if there was none."""
+    """Last day (UTC) on which a client of the APIs read a file of the model. Absent if there was none."""
     submitted_by: str | SkipJsonSchema[None] = None
     """Who submitted the import, as in the task."""
     error: ModelFailure | SkipJsonSchema[None] = None
     """Why the import failed, if the model is FAILED."""
+
+
+class PlannedDeletion(ModelRecord):
+    rule: str
+    """ID of the rule, or `follow:` with the ID of the follow."""
+    reason: str
+
+
+class RetentionPlan(ResponseBody):
+    models: list[PlannedDeletion]
+    """In the order in which they would be deleted."""
+    count: NonNegativeInt
+    size: NonNegativeInt
+    """Total size of the files in bytes."""
+    complete: bool
+    """Whether all models were examined in the time of a request."""
 
 
 class ManifestFile(ResponseBody):
@@ -468,6 +496,71 @@ class KeyList(ResponseBody):
     """URL of the Hub read API."""
 
 
+class FollowError(ResponseBody):
+    """Why the last check failed."""
+
+    type: str
+    """The type of the error. It is stable, so programs can compare it."""
+    detail: str
+    retryable: bool
+    """Whether the error may pass by itself."""
+    at: datetime
+    remedy: str | SkipJsonSchema[None] = None
+    """What to do to resolve the error."""
+
+
+class FollowedImport(ResponseBody):
+    """The commit that was found last."""
+
+    commit: str
+    previous_commit: str | None
+    """The commit that was found before; null for the first one."""
+    rewritten: bool | None
+    """Whether the branch was rewritten: the history of `commit` does not contain `previous_commit`. Null if unknown."""
+    found_at: datetime
+    model_id: str
+    task_id: str | None
+    """The task that imports the model; null if it existed already."""
+    status: ModelStatus | Literal["DELETED"]
+    """The current status of the model."""
+    error: ModelFailure | SkipJsonSchema[None] = None
+    """Why the import failed."""
+
+
+class Follow(ResponseBody):
+    follow_id: str
+    source: Source
+    name: str
+    """The current name of the model at its source."""
+    former_names: list[str] | SkipJsonSchema[None] = None
+    """Names of the model before it was renamed, newest first."""
+    revision: str
+    selection: Selection | SkipJsonSchema[None] = None
+    """The imported files. Absent if all files are imported."""
+    every: str
+    keep_newest: int | None
+    """How many imported versions to keep; null for all."""
+    status: FollowStatus
+    created_at: datetime
+    created_by: str | SkipJsonSchema[None] = None
+    """Who created the follow, such as `api-key:ID` or the ARN of an IAM principal."""
+    checked_at: datetime | None
+    """The last check; null if there was none."""
+    next_check: datetime | None
+    """Null while the follow is paused. The check starts up to five minutes later."""
+    waits_for_rate_limit: bool
+    """Whether the next check waits for the end of the source's rate limit."""
+    consecutive_failures: NonNegativeInt
+    """Number of failed checks since the last successful one. Each of them delays the next check further."""
+    last_import: FollowedImport | None
+    last_error: FollowError | None
+    """Null if the last check succeeded."""
+
+
+class FollowList(ResponseBody):
+    follows: list[Follow]
+
+
 class UploadStep(ResponseBody):
     method: Literal["PUT", "POST", "DELETE"]
     url: str
@@ -535,6 +628,8 @@ BODIES: tuple[type[BaseModel], ...] = (
     Upload,
     CreatedKey,
     KeyList,
+    Follow,
+    FollowList,
 )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from modelhaul_cli.commands import catalog, imports, keys, provenance, tasks, usage
+from modelhaul_cli.commands import catalog, imports, keys, provenance, retention, tasks, usage
 from modelhaul_cli.help_pages import Command, Group
 
 _EPILOG = (
@@ -50,6 +50,9 @@ app.command("ls", cls=Command, rich_help_panel="Models")(catalog.list_models)
 app.command("show", cls=Command, rich_help_panel="Models")(catalog.show_model)
 app.command("get", cls=Command, rich_help_panel="Models")(catalog.get_files)
 app.command("rm", cls=Command, rich_help_panel="Models")(catalog.delete_model)
+app.command("pin", cls=Command, rich_help_panel="Models")(retention.pin_model)
+app.command("unpin", cls=Command, rich_help_panel="Models")(retention.unpin_model)
+app.command("retention", cls=Command, rich_help_panel="Models")(retention.show_retention)
 app.command("verify", cls=Command, rich_help_panel="Models")(provenance.verify_model)
 app.command("signature", cls=Command, rich_help_panel="Models")(provenance.get_signature)
 app.command("sign", cls=Command, rich_help_panel="Models")(provenance.sign_model)

@@ -96,6 +96,18 @@ class ApiClient:
         """Return the use of storage."""
         return self._read_json(self._request("GET", "usage", params={"unread_days": str(unread_days)}))
 
+    def pin_model(self, model_id: str, reason: str | None) -> Json:
+        """Pin a model. Returns its record."""
+        body = {} if reason is None else {"reason": reason}
+        return self._read_json(self._request("PUT", f"models/{quote(model_id, safe='')}/pin", json=body))
+
+    def unpin_model(self, model_id: str) -> None:
+        self._request("DELETE", f"models/{quote(model_id, safe='')}/pin")
+
+    def read_retention(self, limit: int) -> Json:
+        """Return what retention would delete: `models` (at most `limit`), `count`, `size` and `complete`."""
+        return self._read_json(self._request("GET", "retention", params={"limit": str(limit)}))
+
     def find_file_url(self, model_id: str, path: str) -> str:
         """Return the presigned URL of a file."""
         response = self._request("GET", f"models/{quote(model_id, safe='')}/files/{quote(path)}")

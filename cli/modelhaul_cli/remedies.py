@@ -18,6 +18,7 @@ _REMEDIES: Mapping[str, str] = {
 _PROBLEM_REMEDIES: Mapping[str, str] = {
     **_REMEDIES,
     "file-not-found": "`modelhaul show MODEL_ID` lists the files of the model.",
+    "model-pinned": "Unpin the model with `modelhaul unpin MODEL_ID`, and delete it again.",
     "task-not-found": "Check the task ID. `modelhaul tasks` lists the tasks.",
     "key-not-found": "Check the key ID. `modelhaul keys ls` lists the keys.",
     "signature-not-found": "The model was published without signing. `modelhaul sign MODEL_ID` signs it if the stack "

@@ -26,7 +26,7 @@ def format_models(models: Sequence[Json]) -> Table:
             SOURCES.get(model["source"], model["source"].lower()),
             _format_revision(model.get("revision"), model["commit"]),
             model["commit"][:_COMMIT_LENGTH],
-            format_name(model),
+            format_name(model) + (" (pinned)" if model.get("pin") else ""),
         ]
         for model_id, model in zip(ids, models, strict=True)
     ]
@@ -49,6 +49,21 @@ def format_used_models(models: Sequence[Json]) -> Table:
         for model_id, model in zip(ids, models, strict=True)
     ]
     return ["ID", "SIZE", "AGE", "LAST READ", "SOURCE", "COMMIT", "NAME"], rows
+
+
+def format_deletions(models: Sequence[Json]) -> Table:
+    """Return the head and the rows of a table of models that retention would delete."""
+    rows = [
+        [
+            format_size(int(model.get("size") or 0)),
+            str(model.get("last_read_on") or "never"),
+            model["commit"][:_COMMIT_LENGTH],
+            str(model["rule"]),
+            format_name(model),
+        ]
+        for model in models
+    ]
+    return ["SIZE", "LAST READ", "COMMIT", "RULE", "NAME"], rows
 
 
 def format_tasks(tasks: Sequence[Json]) -> Table:

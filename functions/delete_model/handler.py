@@ -5,7 +5,7 @@ from http import HTTPStatus
 from aws_lambda_powertools.event_handler import Response
 
 from modelhaul import wiring
-from modelhaul.domain.errors import ImportInProgressError, ModelNotFoundError
+from modelhaul.domain.errors import ImportInProgressError, ModelNotFoundError, ModelPinnedError
 from modelhaul.entrypoints.api import create_app, create_handler
 from modelhaul.entrypoints.callers import read_caller
 from modelhaul.entrypoints.documents import describe_responses
@@ -19,11 +19,13 @@ wiring.build_early(wiring.create_deleter)
     "/models/<model_id>",
     summary="Delete a model",
     description="Deletes the model's files, manifest and record. Requests for the model return 404 immediately. Other "
-    "models with copies of its files are not affected.",
+    "models with copies of its files are not affected. A pinned model is not deleted.",
     tags=["Models"],
     responses={
         **describe_responses(
-            HTTPStatus.NO_CONTENT, "The model was deleted.", problems=[ModelNotFoundError, ImportInProgressError]
+            HTTPStatus.NO_CONTENT,
+            "The model was deleted.",
+            problems=[ModelNotFoundError, ImportInProgressError, ModelPinnedError],
         ),
         **describe_responses(HTTPStatus.ACCEPTED, "The deletion continues in the background."),
     },

@@ -1,4 +1,4 @@
-"""Resume or end tasks that made no progress. Invoked every five minutes."""
+"""Start due checks of follows, and resume or end tasks that made no progress. Invoked every five minutes."""
 
 from typing import Any
 
@@ -7,9 +7,10 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from modelhaul import wiring
 from modelhaul.entrypoints.logs import create_logger
 
-wiring.build_early(wiring.create_sweeper)
+wiring.build_early(wiring.create_sweeper, wiring.create_check_starter)
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
     create_logger().set_correlation_id(context.aws_request_id)
+    wiring.create_check_starter().start_due()
     return {"due": wiring.create_sweeper().sweep_stale(lambda: context.get_remaining_time_in_millis() / 1000)}

@@ -10,7 +10,10 @@ from modelhaul.archives.rules import ArchiveRules
 from modelhaul.archives.source import ArchiveSource
 from modelhaul.catalog.bom import SourceUrls
 from modelhaul.catalog.delete import ModelDeleter
+from modelhaul.catalog.quota import StorageQuota
 from modelhaul.catalog.read import Catalog
+from modelhaul.catalog.reads import ReadRecorder
+from modelhaul.catalog.usage import UsageReader
 from modelhaul.domain.gate import PicklePolicy
 from modelhaul.domain.messages import (
     AcceptArchive,
@@ -93,6 +96,7 @@ class Deployment:
     policy: TransferPolicy = field(default_factory=TransferPolicy)
     create_transfer: CreateTransfer = FileTransfer
     signing_key: SigningKey | None = None
+    quota: int = 0
 
     def __post_init__(self) -> None:
         self.tables = InMemoryTables(clock=self.clock)
@@ -111,9 +115,13 @@ class Deployment:
 
         tasks, models, imports, files = database.tasks, database.models, database.imports, database.files
         content, archives, metrics, clock = database.content, self.archives, self.metrics, self.clock
-        self.submitter = ImportSubmitter(imports, database.hub_models, queue, lambda _: self.source, metrics, clock)
+        quota = StorageQuota(self.quota, database.quotas, tasks, models, clock) if self.quota else None
+        self.usage = UsageReader(models, clock, quota)
+        self.submitter = ImportSubmitter(
+            imports, database.hub_models, queue, lambda _: self.source, metrics, clock, quota=quota
+        )
         self.archive_submitter = ArchiveSubmitter(
-            tasks, imports, archives, queue, metrics, clock, self.rules, database.audit
+            tasks, imports, archives, queue, metrics, clock, self.rules, database.audit, quota=quota
         )
         outcomes = OutcomeWriter(models, archives, "models-bucket")
         self.arrivals = ArrivalRecorder(tasks, archives, metrics, clock, outcomes)
@@ -131,7 +139,9 @@ class Deployment:
             clock,
             outcomes=outcomes,
         )
-        self.planner = Planner(tasks, models, files, queue, open_source, clock, self.rules.required_files, self.policy)
+        self.planner = Planner(
+            tasks, models, files, queue, open_source, clock, self.rules.required_files, self.policy, quota=quota
+        )
         self.transferrer = Transferrer(
             tasks,
             models,
@@ -186,7 +196,8 @@ class Deployment:
             policy=self.policy,
         )
         self.deleter = ModelDeleter(models, content, store, clock)
-        self.catalog = Catalog(models, store, "models-bucket", SOURCE_URLS)
+        self.reads = ReadRecorder(database.hub_models, clock)
+        self.catalog = Catalog(models, store, "models-bucket", SOURCE_URLS, self.reads)
         self.sweeper = Sweeper(tasks, files, queue, self.finisher, self.deleter, metrics, clock)
         self.runner = StepRunner(tasks, files, queue, self.finisher, metrics, clock, MAX_OUTAGE)
 

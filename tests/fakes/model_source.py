@@ -12,7 +12,7 @@ from modelhaul.domain.files import SourceFile
 from modelhaul.domain.model_cards import ModelCard
 from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul.ports.byte_streams import ByteStream
-from modelhaul.ports.model_sources import ModelResolver, ModelSource
+from modelhaul.ports.model_sources import FollowedSource, ModelResolver, ModelSource
 from modelhaul_sources.references import check_revision
 
 type Files = dict[str, bytes]
@@ -21,8 +21,8 @@ _NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
 _LARGE = 256 * 1024
 
 
-class HubSource(ModelResolver, ModelSource, Protocol):
-    """A source that also finds models by name."""
+class HubSource(ModelResolver, FollowedSource, ModelSource, Protocol):
+    """A source that also finds models by name, and compares revisions."""
 
 
 class InMemoryStream(ByteStream):
@@ -55,7 +55,7 @@ class InMemoryModelSource:
     As on the Hub, large files have a sha256 as digest and small ones git's sha1. `refusals` has what to raise for
     a name. `on_list`, and `on_read` with the path and the offset in the file, may raise what the source then
     raises; `served` gives the bytes that are sent for a path's own. `bytes_read` counts what was sent by
-    path, `cards` has the cards by name.
+    path, `cards` has the cards by name. `resolved` has the names that were resolved.
     """
 
     models: dict[str, dict[str, Files]] = field(default_factory=dict)
@@ -68,11 +68,13 @@ class InMemoryModelSource:
     prepared: list[str] = field(default_factory=list)
     kind: Source = Source.HUGGINGFACE
     cards: dict[str, ModelCard] = field(default_factory=dict)
+    resolved: list[str] = field(default_factory=list)
 
     def resolve(self, name: str, revision: str) -> ResolvedModel:
         if not _NAME.fullmatch(name):
             raise InvalidReferenceError(f"{name!r} cannot be a model")
         check_revision(revision)
+        self.resolved.append(name)
         name = self.old_names.get(name, name)
         if name in self.refusals:
             raise self.refusals[name]
@@ -81,6 +83,13 @@ class InMemoryModelSource:
         model = ResolvedModel(self.kind, name, revision, commit, card=self.cards.get(name))
         self._find_files(model)
         return model
+
+    def resolve_moved(self, name: str, revision: str, commit: str) -> ResolvedModel | None:
+        model = self.resolve(name, revision)
+        return None if (model.name, model.commit) == (name, commit) else model
+
+    def is_rewritten(self, model: ResolvedModel, earlier: str) -> None:
+        return
 
     def find_missing_remedy(self, name: str) -> None:
         return

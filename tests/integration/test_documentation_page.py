@@ -198,7 +198,7 @@ def aws(region: str, template: dict[str, Any], monkeypatch: pytest.MonkeyPatch) 
         signing = S3ObjectStore(client, BUCKET)
         store = deployment.store
         monkeypatch.setattr(store, "sign_read", signing.sign_read)
-        catalog = Catalog(deployment.database.models, cast("Any", store), BUCKET, SOURCE_URLS)
+        catalog = Catalog(deployment.database.models, cast("Any", store), BUCKET, SOURCE_URLS, deployment.reads)
         monkeypatch.setattr(wiring, "create_catalog", lambda: catalog)
         monkeypatch.setattr(wiring, "create_archive_submitter", lambda: deployment.archive_submitter)
         server = Aws(region, deployment, rules)

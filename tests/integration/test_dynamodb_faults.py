@@ -31,8 +31,9 @@ from modelhaul.domain.errors import (
     StorageUnavailableError,
 )
 from modelhaul.domain.files import FileCounts, Part, SourceFile
-from modelhaul.domain.models import Model, ModelStatus, Source, SourceTotals, StorageTotals
+from modelhaul.domain.models import Model, ModelStatus
 from modelhaul.domain.objects import Blob
+from modelhaul.domain.quotas import QuotaState
 from modelhaul.domain.read_keys import create_key
 from modelhaul.domain.segments import Claim, FileUpload, KeptUpload, UploadKey
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus, Waiting
@@ -41,6 +42,7 @@ from modelhaul.ports.files import FileRepository, GroupLeases
 from modelhaul.ports.hub_models import HubModelRepository
 from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.models import ModelRepository
+from modelhaul.ports.quotas import QuotaRepository
 from modelhaul.ports.segments import SegmentRepository
 from modelhaul.ports.tasks import TaskRepository
 from modelhaul.transfer.segments import SEGMENT_SECONDS, SegmentClaims, SegmentLostError
@@ -994,23 +996,6 @@ def test_a_list_looks_at_a_bounded_number_of_models(
     dynamodb.reset()
     assert len(database.models.list_models(limit=20).models) == 20
     assert [call.operation for call in dynamodb.calls] == ["Query"], "without a filter nothing is read in vain"
-
-
-def test_storage_is_counted_for_a_bounded_number_of_models(
-    database: Database, dynamodb: MotoDynamoDB, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("modelhaul.adapters.dynamodb.models._FILTERED_PAGE_SIZE", 2)
-    for number in range(25):
-        model = builders.make_model()
-        task = builders.claim(database, replace(model, created_at=builders.at(builders.START + number)))
-        database.imports.finish_import(task.id, totals={model.model_id: (1, number)}, check_at=builders.START)
-    dynamodb.reset()
-    measured = database.models.measure_storage()
-    assert dynamodb.count("Query") == 10
-    newest = SourceTotals(20, sum(range(5, 25)))
-    assert measured == StorageTotals({Source.HUGGINGFACE: newest}, is_complete=False)
-    monkeypatch.undo()
-    assert database.models.measure_storage().is_complete
 
 
 def test_pending_tasks_are_found_behind_ended_ones(

@@ -54,6 +54,7 @@ REFUSALS = {
     errors.InvalidRepositoryError,
     errors.InvalidFormError,
     errors.ModelFileNotFoundError,
+    errors.ModelPinnedError,
     errors.TaskNotFoundError,
     errors.TaskEndedError,
     errors.UploadNotOpenError,

@@ -16,7 +16,7 @@ from modelhaul.domain.models import Source
 from modelhaul.domain.required_files import RequiredFiles
 from modelhaul.domain.tasks import Task
 from modelhaul.settings import GitHubSettings, HuggingFaceSettings, ModelSettings
-from modelhaul.wiring import adapters, hub, misses, sources, steps
+from modelhaul.wiring import adapters, hub, misses, retention, sources, steps
 from modelhaul_sources.github import GitHubSource
 from modelhaul_sources.huggingface import HuggingFaceSource
 from tests.template.transformed import read_template
@@ -31,6 +31,9 @@ BUILT = {
     "render_widget": ["create_console_reader"],
     "cancel_from_console": ["create_finisher"],
     "delete_model": ["create_deleter"],
+    "manage_pins": ["create_pinner"],
+    "read_retention": ["create_retention_planner"],
+    "apply_retention": ["create_retention_runner"],
     "sign_model": ["create_published_signer"],
     "plan_import": ["create_planner", "create_runner"],
     "transfer_files": ["create_transferrer", "create_joiner", "create_runner"],
@@ -52,7 +55,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
             ("AWS_", "HUGGINGFACE", "GITHUB_", "LOCAL_", "SIGNING_")
         ):
             monkeypatch.delenv(name)
-    for module in (adapters, hub, misses, sources, steps):
+    for module in (adapters, hub, misses, retention, sources, steps):
         for built in vars(module).values():
             if isinstance(built, _lru_cache_wrapper):
                 built.cache_clear()
@@ -79,6 +82,7 @@ def set_variables(monkeypatch: pytest.MonkeyPatch, name: str, **values: str) -> 
         "PICKLE_POLICY": "block",
         "HUB_ON_MISS": "IMPORT",
         "SOURCE_OUTAGE_HOURS": "6",
+        "POLICY_LOCATION": "ssm:/modelhaul/policy",
         "SIGNING_KEY_ARN": "arn:aws:kms:eu-west-1:123456789012:key/1a2b3c4d",
     }
     for variable in variables:

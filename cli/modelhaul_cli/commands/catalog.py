@@ -50,6 +50,10 @@ def print_model(screen: Screen, record: Json, manifest: Json) -> None:
     lines = [(key, record.get(key)) for key in keys]
     lines += [("selection", describe_selection(record)), ("created", record.get("created_at"))]
     lines += [("submitter", record.get("submitted_by")), ("last read", record.get("last_read_on"))]
+    pin = record.get("pin") or {}
+    if pin:
+        texts = (pin["pinned_at"], pin.get("pinned_by") and f"by {pin['pinned_by']}", pin.get("reason"))
+        lines.append(("pinned", ", ".join(text for text in texts if text)))
     lines.append(("size", format_size(int(record.get("size") or 0))))
     for name, value in lines:
         if value:

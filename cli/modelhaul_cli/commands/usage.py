@@ -23,7 +23,7 @@ def show_usage(
             min=1,
             max=_MAX_DAYS,
             metavar="N",
-            help="Show models that were not read for this many days.",
+            help="Show models not read for this many days.",
         ),
     ] = 30,
     api_url: ApiUrl = None,

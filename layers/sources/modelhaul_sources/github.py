@@ -23,7 +23,7 @@ from modelhaul.ports.byte_streams import ByteStream, read_verified
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.rate_limits import RateLimitStore
 from modelhaul_sources.download import HttpDownloader
-from modelhaul_sources.github_api import GitHubApi, TreeEntry, check_reference, parse_name
+from modelhaul_sources.github_api import GitHubApi, Repository, TreeEntry, check_reference, parse_name
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.http_client import DEFAULT_TIMEOUTS, HttpClient, Timeouts
 from modelhaul_sources.lfs import POINTER_SIZES, LfsStore, Pointer, parse_pointer
@@ -105,11 +105,7 @@ class GitHubSource:
         try:
             commit = self._api.find_commit(found.name, revision)
         except RevisionNotFoundError as error:
-            if error.remedy is None and found.default_branch not in (None, revision):
-                error.remedy = (
-                    f"Import the default branch {found.default_branch!r} of the repository, or another branch, tag or "
-                    "commit that exists."
-                )
+            _suggest_branch(error, found, revision)
             raise
         return ResolvedModel(Source.GITHUB, found.name, revision, commit)
 
@@ -117,7 +113,12 @@ class GitHubSource:
         """Take one request if nothing has moved, which does not count against the rate limit of a token."""
         owner, repository = parse_name(name)
         check_reference(revision)
-        found = self._api.compare_commit(name, revision, commit)
+        try:
+            found = self._api.compare_commit(name, revision, commit)
+        except RevisionNotFoundError as error:
+            # GitHub responds in the same way if the repository is gone.
+            _suggest_branch(error, self._api.find_repository(owner, repository), revision)
+            raise
         if found == (commit, False):
             return None
         canonical = self._api.find_repository(owner, repository).name
@@ -246,3 +247,11 @@ def _read_file(entry: TreeEntry, locator: str) -> SourceFile:
 
 def _to_pointer(file: SourceFile) -> Pointer:
     return Pointer(file.digest.value, file.size)
+
+
+def _suggest_branch(error: RevisionNotFoundError, repository: Repository, revision: str) -> None:
+    if error.remedy is None and repository.default_branch not in (None, revision):
+        error.remedy = (
+            f"Import the default branch {repository.default_branch!r} of the repository, or another branch, tag or "
+            "commit that exists."
+        )

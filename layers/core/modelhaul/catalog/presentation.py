@@ -10,7 +10,7 @@ from modelhaul.domain.findings import FileInspection
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.keys import signature_key
 from modelhaul.domain.model_cards import ModelCard
-from modelhaul.domain.models import Model, ModelError, ModelStatus
+from modelhaul.domain.models import Model, ModelError, ModelPin, ModelStatus
 from modelhaul.domain.remedies import TASK_REMEDIES
 from modelhaul.domain.signatures import ModelSignature
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus, Waiting
@@ -74,7 +74,7 @@ def _present_error(error: TaskError | ModelError) -> dict[str, Any]:
     return {"type": error.type, "retryable": error.retryable, **({"remedy": remedy} if remedy else {})}
 
 
-def _present_model_error(model: Model) -> dict[str, Any]:
+def present_model_error(model: Model) -> dict[str, Any]:
     """Return the member `error` of a FAILED model, an empty object for other models."""
     if model.status is not ModelStatus.FAILED or model.error is None:
         return {}
@@ -133,8 +133,8 @@ def present_whole_task(
     return {**present_task(task, now=now), "models": entries}
 
 
-def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
-    """Return a model's record."""
+def present_model(model: Model, *, bucket: str, with_gate: bool = True) -> dict[str, Any]:
+    """Return a model's record, without the result of the inspection if `with_gate` is False."""
     shown: dict[str, Any] = {
         "model_id": model.model_id,
         "name": model.resolved.name,
@@ -153,7 +153,7 @@ def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
         shown["selection"] = asdict(model.resolved.selection)
     if model.status is ModelStatus.READY:
         shown |= {"files": model.files, "size": model.size, "location": _locate(model, bucket)}
-        if model.gate is not None:
+        if model.gate is not None and with_gate:
             shown["gate"] = present_gate(model.gate)
     if model.resolved.card is not None:
         shown["card"] = present_card(model.resolved.card)
@@ -162,9 +162,11 @@ def present_model(model: Model, *, bucket: str) -> dict[str, Any]:
             **present_signature(model.signature),
             "location": f"s3://{bucket}/{signature_key(model)}",
         }
+    if model.pin is not None:
+        shown["pin"] = present_pin(model.pin)
     if model.last_read_on is not None:
         shown["last_read_on"] = model.last_read_on.isoformat()
-    return shown | _present_model_error(model)
+    return shown | present_model_error(model)
 
 
 def present_card(card: ModelCard) -> dict[str, Any]:
@@ -179,6 +181,12 @@ def present_signature(signature: ModelSignature) -> dict[str, Any]:
         "public_key": signature.public_key,
         "signed_at": format_time(signature.signed_at),
     }
+
+
+def present_pin(pin: ModelPin) -> dict[str, Any]:
+    """Return the pin of a model."""
+    shown = {"pinned_at": format_time(pin.pinned_at), "pinned_by": pin.pinned_by, "reason": pin.reason}
+    return {name: value for name, value in shown.items() if value is not None}
 
 
 def present_gate(report: GateReport) -> dict[str, Any]:
@@ -223,7 +231,7 @@ def _present_result(task: Task, model: Model, bucket: str) -> dict[str, Any]:
         return entry | ({"status": ModelStatus.FAILED.value} if failed else _DELETED)
     if model.status is ModelStatus.READY:
         entry["location"] = _locate(model, bucket)
-    return entry | _present_model_error(model)
+    return entry | present_model_error(model)
 
 
 def _locate(model: Model, bucket: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from modelhaul.catalog.bom import SourceUrls, build_bom
+from modelhaul.catalog.reads import ReadRecorder
 from modelhaul.domain.errors import (
     ModelFileNotFoundError,
     ModelNotFoundError,
@@ -41,6 +42,7 @@ class Catalog:
     store: ObjectStore
     bucket: str
     urls: SourceUrls
+    reads: ReadRecorder
 
     def find_model(self, model_id: str, *, source: Source | None = None) -> Model:
         """Return the model. Raises ModelNotFoundError, also for a model that is DELETING or from another source."""
@@ -65,7 +67,9 @@ class Catalog:
         return self.store.sign_read(manifest_key(model.model_id), seconds=LINK_SECONDS)
 
     def sign_file(self, model_id: str, path: str) -> str:
-        """Return a presigned URL of the model's file, which expires after an hour. Browsers save the file.
+        """Return a presigned URL of the model's file, which expires after an hour, and record the day of the read.
+
+        Browsers save the file.
 
         Raises ModelNotFoundError, also for a model that is not READY, and ModelFileNotFoundError.
         """
@@ -75,7 +79,9 @@ class Catalog:
         is_key = is_path(path) and len(key.encode()) <= MAX_KEY_BYTES
         if not is_key or self.store.find_object(key) is None:
             raise ModelFileNotFoundError(f"File {path[:200]!r} not found in {model.resolved.name}.")
-        return self.store.sign_read(key, seconds=LINK_SECONDS, file_name=PurePosixPath(path).name)
+        url = self.store.sign_read(key, seconds=LINK_SECONDS, file_name=PurePosixPath(path).name)
+        self.reads.record_read(model_id)
+        return url
 
     def read_signature(self, model_id: str) -> Document:
         """Return the model's signature file.

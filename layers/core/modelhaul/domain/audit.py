@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from modelhaul.domain.keys import DROPPED
-from modelhaul.domain.models import Model, Source
+from modelhaul.domain.models import Model, ModelPin, Source
 from modelhaul.domain.read_keys import ReadKey
 from modelhaul.domain.tasks import Task
 
@@ -137,6 +137,22 @@ def describe_renewal(task: Task, actor: str | None, now: datetime) -> AuditEntry
 def describe_deletion(model: Model, actor: str | None, now: datetime, *, reason: str | None = None) -> AuditEntry:
     """Return the entry for a model whose deletion starts."""
     return AuditEntry(**_describe_model(model), action=AuditAction.MODEL_DELETED, time=now, actor=actor, reason=reason)
+
+
+def describe_pin(model: Model, pin: ModelPin) -> AuditEntry:
+    """Return the entry for a model that is pinned."""
+    return AuditEntry(
+        **_describe_model(model),
+        action=AuditAction.MODEL_PINNED,
+        time=pin.pinned_at,
+        actor=pin.pinned_by,
+        reason=pin.reason,
+    )
+
+
+def describe_unpinning(model: Model, actor: str | None, now: datetime) -> AuditEntry:
+    """Return the entry for a model whose pin is removed."""
+    return AuditEntry(**_describe_model(model), action=AuditAction.MODEL_UNPINNED, time=now, actor=actor)
 
 
 def describe_signature(model: Model, actor: str | None, now: datetime, *, key_arn: str) -> AuditEntry:

@@ -4,6 +4,7 @@ import re
 
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _SESSION = re.compile(r"(arn:[^:]*:sts::[0-9]{12}:assumed-role/[^/]+)/.+")
+_RETENTION = "retention:"
 
 
 def name_api_key(key_id: str) -> str:
@@ -27,6 +28,16 @@ def name_requester(requester: str) -> str:
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
     """
     return f"aws-account:{requester}" if _ACCOUNT.fullmatch(requester) else f"aws-service:{requester}"
+
+
+def name_retention_rule(rule: str) -> str:
+    """Return the name of a retention rule as the actor of a deletion."""
+    return f"{_RETENTION}{rule}"
+
+
+def is_retention_rule(caller: str | None) -> bool:
+    """Return whether the name is that of a retention rule."""
+    return caller is not None and caller.startswith(_RETENTION)
 
 
 def is_same_caller(first: str | None, second: str | None) -> bool:

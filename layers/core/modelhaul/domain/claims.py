@@ -2,8 +2,12 @@
 
 from collections.abc import Sequence
 
+from modelhaul.domain.callers import is_retention_rule
 from modelhaul.domain.errors import DeletionInProgressError, ImportInProgressError, ModelExistsError
 from modelhaul.domain.models import Model, ModelStatus
+
+# The files of such a model stay for 75 minutes, see `modelhaul.catalog.delete`.
+_RETIRED_REMEDY = "A retention rule deletes the model. Submit the import again in 90 minutes."
 
 
 def check_claimable(task_id: str, found: Sequence[Model]) -> None:
@@ -24,7 +28,11 @@ def check_claimable(task_id: str, found: Sequence[Model]) -> None:
         first = claimed[0]
         name = first.resolved.describe()
         if first.status is ModelStatus.DELETING:
-            raise DeletionInProgressError(f"{name} is being deleted.", model_id=first.model_id)
+            raise DeletionInProgressError(
+                f"{name} is being deleted.",
+                model_id=first.model_id,
+                remedy=_RETIRED_REMEDY if is_retention_rule(first.deleted_by) else None,
+            )
         if first.status is ModelStatus.WITHDRAWING:
             raise ImportInProgressError(
                 f"An import of {name} failed during publication, and its files are being removed.",

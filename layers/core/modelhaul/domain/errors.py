@@ -13,12 +13,16 @@ ModelhaulError
 │   ├── ModelExistsError           the model is already READY
 │   ├── ImportInProgressError      another task is importing the model
 │   ├── DeletionInProgressError    the model is being deleted
+│   ├── ModelPinnedError           the model is pinned, so it is not deleted
 │   ├── TaskNotFoundError
 │   ├── TaskEndedError             the task is already DONE, FAILED or cancelled
 │   ├── UploadNotOpenError         the task does not wait for an upload
 │   ├── SignatureNotFoundError     the model exists, but is not signed
 │   ├── KeyNotFoundError           no read key has this ID
 │   ├── InvalidPolicyError         a policy document that is not valid
+│   ├── FollowNotFoundError        no follow has this ID
+│   ├── FollowExistsError          the same files of the same revision are already followed
+│   ├── FollowLimitError           the stack has the maximum number of follows
 │   ├── InvalidIdempotencyKeyError malformed Idempotency-Key
 │   ├── IdempotencyKeyReusedError  the Idempotency-Key was used with a different request
 │   ├── RequestInProgressError     the first request with this Idempotency-Key is in progress
@@ -89,13 +93,15 @@ class PermanentError(ModelhaulError):
     retryable: ClassVar[bool] = False
 
 
-type Part = Literal["name", "owner", "repo_name", "revision", "model_name", "file_name", "cursor", "parts"]
+type Part = Literal[
+    "name", "followed_name", "owner", "repo_name", "revision", "model_name", "file_name", "cursor", "parts"
+]
 
 
 class InvalidReferenceError(PermanentError):
     """`part` names the invalid part of a request, if the error comes from a request: the model's `name` at its source
-    (on GitHub `owner` and `repo_name`), its `revision`, the requested `model_name`, an archive's `file_name`, the
-    `parts` of an upload, or a list's pagination `cursor`.
+    (on GitHub `owner` and `repo_name`, in a request to follow it `followed_name`), its `revision`, the requested
+    `model_name`, an archive's `file_name`, the `parts` of an upload, or a list's pagination `cursor`.
     """
 
     type = "invalid-reference"
@@ -166,9 +172,13 @@ class DeletionInProgressError(PermanentError):
     type = "deletion-in-progress"
     retryable = True
 
-    def __init__(self, detail: str, *, model_id: str) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str, *, model_id: str, remedy: str | None = None) -> None:
+        super().__init__(detail, remedy=remedy)
         self.model_id = model_id
+
+
+class ModelPinnedError(PermanentError):
+    type = "model-pinned"
 
 
 class TaskNotFoundError(PermanentError):
@@ -193,6 +203,24 @@ class KeyNotFoundError(PermanentError):
 
 class InvalidPolicyError(PermanentError):
     type = "invalid-policy"
+
+
+class FollowNotFoundError(PermanentError):
+    type = "follow-not-found"
+
+
+class FollowExistsError(PermanentError):
+    """`follow_id` is the existing follow."""
+
+    type = "follow-exists"
+
+    def __init__(self, detail: str, *, follow_id: str) -> None:
+        super().__init__(detail)
+        self.follow_id = follow_id
+
+
+class FollowLimitError(PermanentError):
+    type = "follow-limit-exceeded"
 
 
 class InvalidIdempotencyKeyError(PermanentError):

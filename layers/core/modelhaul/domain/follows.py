@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from modelhaul.domain.errors import ModelhaulError, PermanentError
+from modelhaul.domain.errors import ModelhaulError
 from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul.domain.selection import WHOLE, Selection
 
@@ -48,9 +48,9 @@ class FollowError:
 class FollowedImport:
     """The commit that was found last, and submitted at `found_at`.
 
-    `task_id`: None if the model existed already. `previous_commit`: the commit before, None for the first import.
-    `is_rewritten`: whether the branch was rewritten, so that its history does not contain `previous_commit`. None if
-    this is not known.
+    `task_id`: the task that imports the model, None if the model existed already. `previous_commit`: the commit before,
+    None for the first import. `is_rewritten`: whether the branch was rewritten, so that its history does not contain
+    `previous_commit`. None if this is not known. `retries`: how often the import was submitted again.
     """
 
     commit: str
@@ -59,6 +59,7 @@ class FollowedImport:
     task_id: str | None = None
     previous_commit: str | None = None
     is_rewritten: bool | None = None
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +67,12 @@ class Follow:
     """A followed revision of a model.
 
     `name` is the current canonical name at the source; `former_names` are those before it was renamed, newest first.
-    `every`: the interval of the checks. `keep_newest`: how many imported versions to keep, None for all. `next_check`:
-    None while PAUSED. `checked_at`: the last check with a result. `last_error` is None after a successful check;
-    `failures` counts the failed checks since then. `waits_for_limit`: `next_check` is the end of the source's rate
-    limit. `retries_import`: the next check submits a failed import again, whatever its error. `created_by` names the
-    caller, see `modelhaul.domain.callers`. `lease_id` identifies the check in progress. `version` increases with each
-    change.
+    `every`: the interval of the checks. `keep_newest`: how many imported versions to keep, None for all. `created_by`
+    names the caller, see `modelhaul.domain.callers`. `next_check`: None while PAUSED. `checked_at`: the last check with
+    a result. `last_error`: of the last check, None if it succeeded; `failures`: the failed checks since then.
+    `waits_for_limit`: `next_check` is the end of the source's rate limit. `retries_import`: the next check submits the
+    commit again, also if its import failed with a permanent error, or if the model was deleted. `lease_id` identifies
+    the check in progress. `version` increases with each change.
     """
 
     id: str
@@ -172,7 +173,7 @@ def pause(follow: Follow) -> Follow:
 
 
 def resume(follow: Follow, now: datetime) -> Follow:
-    """Return the follow, active and due immediately. A failed import is submitted again."""
+    """Return the follow, active and due immediately. A failed import, or a deleted model, is submitted again."""
     return replace(
         follow, status=FollowStatus.ACTIVE, next_check=now, failures=0, waits_for_limit=False, retries_import=True
     )
@@ -215,14 +216,13 @@ def record_failure(
     if name is not None:
         follow = _rename(follow, name)
     failures = follow.failures + 1
-    is_permanent = isinstance(error, PermanentError)
     detail = error.detail if len(error.detail) <= _MAX_DETAIL else f"{error.detail[: _MAX_DETAIL - 1]}…"
     shown = FollowError(error.type, detail, error.retryable, now, remedy)
     return _end_check(
         replace(
             follow, checked_at=now, last_error=shown, failures=failures, waits_for_limit=False, retries_import=False
         ),
-        now + compute_delay(follow.every, failures, is_permanent=is_permanent),
+        now + compute_delay(follow.every, failures, retryable=error.retryable),
     )
 
 
@@ -231,16 +231,28 @@ def postpone_check(follow: Follow, until: datetime) -> Follow:
     return _end_check(replace(follow, waits_for_limit=True), until)
 
 
-def compute_delay(every: timedelta, failures: int, *, is_permanent: bool) -> timedelta:
+def compute_delay(every: timedelta, failures: int, *, retryable: bool) -> timedelta:
     """Return the delay after the `failures`-th failure in a row, which doubles with each failure.
 
-    An error that may pass by itself is retried after 15 minutes, then up to once a day. A permanent error is checked
-    again after `every`, then up to once a week. Follows with longer intervals keep their interval as the limit.
+    A `retryable` error may pass by itself: the next check is after 15 minutes, and later once a day. After any other
+    error, it is after `every`, and later once a week. A longer interval of the follow is the limit instead.
     """
-    factor = 2 ** min(failures - 1, _MAX_EXPONENT)
-    if is_permanent:
-        return min(every * factor, max(every, _MAX_PERMANENT_RETRY))
-    return min(_FIRST_RETRY * factor, max(every, _MAX_RETRY))
+    if not retryable:
+        return _double(every, failures - 1, max(every, _MAX_PERMANENT_RETRY))
+    return _double(_FIRST_RETRY, failures - 1, max(every, _MAX_RETRY))
+
+
+def is_retry_due(follow: Follow, failed_at: datetime, now: datetime) -> bool:
+    """Return whether the last import, which failed at `failed_at` with a retryable error, is submitted again.
+
+    The delay starts with the interval of the follow, and doubles up to a week. Checks for a new commit continue.
+    """
+    retries = follow.last_import.retries if follow.last_import else 0
+    return now >= failed_at + _double(follow.every, retries, max(follow.every, _MAX_PERMANENT_RETRY))
+
+
+def _double(delay: timedelta, times: int, limit: timedelta) -> timedelta:
+    return min(delay * 2 ** min(times, _MAX_EXPONENT), limit)
 
 
 def _rename(follow: Follow, name: str) -> Follow:
@@ -251,5 +263,6 @@ def _rename(follow: Follow, name: str) -> Follow:
 
 
 def _end_check(follow: Follow, next_check: datetime) -> Follow:
-    is_paused = follow.status is FollowStatus.PAUSED
-    return replace(follow, lease_id=None, next_check=None if is_paused else next_check)
+    if follow.status is FollowStatus.PAUSED:
+        return replace(follow, lease_id=None, next_check=None, waits_for_limit=False)
+    return replace(follow, lease_id=None, next_check=next_check)

@@ -82,6 +82,7 @@ _REQUEST_REMEDIES: Mapping[type[errors.ModelhaulError], str] = {
     "/v1/usage lists the largest models, and those that were not read lately.",
     errors.ModelFileNotFoundError: "Use a path from the model's manifest, which GET /v1/models/{model_id} returns.",
     errors.ImportInProgressError: "Follow or cancel the task that the message names.",
+    errors.ModelPinnedError: "Remove the pin with DELETE /v1/models/{model_id}/pin, and delete the model again.",
     errors.TaskNotFoundError: "Check the task ID. GET /v1/upload/tasks lists the tasks.",
     errors.TaskEndedError: "Read the task to see its result. DELETE /v1/models/{model_id} deletes an imported model.",
     errors.SigningRefusedError: _CHECK_KEY,
@@ -89,6 +90,9 @@ _REQUEST_REMEDIES: Mapping[type[errors.ModelhaulError], str] = {
     "Signing), sign it with POST /v1/models/{model_id}/signature.",
     errors.UploadNotOpenError: "Read the task to see its stage. To upload the archive again, start a new upload.",
     errors.KeyNotFoundError: "Check the key ID. GET /v1/keys lists the keys.",
+    errors.FollowNotFoundError: "Check the follow ID. GET /v1/follows lists the follows.",
+    errors.FollowExistsError: "Change or delete the follow that the message names.",
+    errors.FollowLimitError: "Delete follows that are no longer needed.",
     errors.InvalidIdempotencyKeyError: "Omit the header, or send a valid Idempotency-Key, such as a UUID, if the route "
     "accepts one.",
     errors.IdempotencyKeyReusedError: "Use a new Idempotency-Key for each new request.",

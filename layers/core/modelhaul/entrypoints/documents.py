@@ -12,15 +12,11 @@ IMPORTING = (
     "The import runs in the background. Follow its task for the progress and the result. To retry the request safely, "
     "send the header `Idempotency-Key` with a unique value."
 )
-_IMPORT_PROBLEMS = (
+RESOLVE_PROBLEMS = (
     errors.ModelNotFoundError,
     errors.RevisionNotFoundError,
     errors.AccessRequiredError,
     errors.ModelDisabledError,
-    errors.StorageQuotaError,
-    errors.ModelExistsError,
-    errors.ImportInProgressError,
-    errors.DeletionInProgressError,
     errors.CredentialsRefusedError,
     errors.UntrustedHostError,
     errors.SourceRefusedError,
@@ -28,8 +24,15 @@ _IMPORT_PROBLEMS = (
     errors.RateLimitedError,
     errors.SourceUnavailableError,
 )
+_IMPORT_PROBLEMS = (
+    *RESOLVE_PROBLEMS,
+    errors.StorageQuotaError,
+    errors.ModelExistsError,
+    errors.ImportInProgressError,
+    errors.DeletionInProgressError,
+)
 _HEADERS = {
-    "Location": "Path of the created task or model.",
+    "Location": "Path of the created task, model or follow.",
     "Link": 'The task that runs the import: `</v1/upload/tasks/{task_id}>; rel="status"`.',
     "Retry-After": "Seconds to wait before the next request.",
 }

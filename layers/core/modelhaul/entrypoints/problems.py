@@ -23,6 +23,9 @@ _STATUS: dict[type[errors.ModelhaulError], HTTPStatus] = {
     errors.KeyNotFoundError: HTTPStatus.NOT_FOUND,
     errors.SignatureNotFoundError: HTTPStatus.NOT_FOUND,
     errors.InvalidPolicyError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.FollowNotFoundError: HTTPStatus.NOT_FOUND,
+    errors.FollowExistsError: HTTPStatus.CONFLICT,
+    errors.FollowLimitError: HTTPStatus.CONFLICT,
     errors.AccessRequiredError: HTTPStatus.FORBIDDEN,
     errors.ModelDisabledError: HTTPStatus.FORBIDDEN,
     errors.InvalidFormError: HTTPStatus.BAD_REQUEST,
@@ -34,6 +37,7 @@ _STATUS: dict[type[errors.ModelhaulError], HTTPStatus] = {
     errors.ModelExistsError: HTTPStatus.CONFLICT,
     errors.ImportInProgressError: HTTPStatus.CONFLICT,
     errors.DeletionInProgressError: HTTPStatus.CONFLICT,
+    errors.ModelPinnedError: HTTPStatus.CONFLICT,
     errors.InvalidIdempotencyKeyError: HTTPStatus.BAD_REQUEST,
     errors.IdempotencyKeyReusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.RequestInProgressError: HTTPStatus.CONFLICT,
@@ -60,6 +64,9 @@ _TITLES = {
     "signature-not-found": "Model not signed",
     "invalid-policy": "Invalid policy document",
     "policy-unavailable": "Policy cannot be read",
+    "follow-not-found": "Follow not found",
+    "follow-exists": "Revision is already followed",
+    "follow-limit-exceeded": "Too many follows",
     "access-required": "Access to the model is required",
     "model-disabled": "Model disabled at its source",
     "invalid-form": "Invalid form",
@@ -70,6 +77,7 @@ _TITLES = {
     "model-exists": "Model already exists",
     "import-in-progress": "Model is already being imported",
     "deletion-in-progress": "Model is being deleted",
+    "model-pinned": "Model is pinned",
     "task-ended": "Task already ended",
     "upload-not-open": "Task does not wait for an upload",
     "invalid-idempotency-key": "Invalid Idempotency-Key",
@@ -91,6 +99,7 @@ _TITLES = {
 
 _FIELDS = {
     "name": "model_tag",
+    "followed_name": "name",
     "owner": "owner",
     "repo_name": "repo_name",
     "revision": "revision",
@@ -172,12 +181,20 @@ def create_error_response(error: errors.ModelhaulError) -> Response[str]:
         extra["task_id"] = error.task_id
         extra["task"] = locate_task(error.task_id)
         headers["Link"] = f'<{extra["task"]}>; rel="status"'
-    if isinstance(error, errors.DeletionInProgressError):
-        extra["model_id"] = error.model_id
+    extra |= _identify_conflict(error)
     if (seconds := _find_retry_after(error, status)) is not None:
         extra["retry_after"] = seconds
         headers["Retry-After"] = str(seconds)
     return create_problem(error.type, status, error.detail, remedy=error.remedy, headers=headers, **extra)
+
+
+def _identify_conflict(error: errors.ModelhaulError) -> dict[str, str]:
+    match error:
+        case errors.FollowExistsError():
+            return {"follow_id": error.follow_id}
+        case errors.DeletionInProgressError():
+            return {"model_id": error.model_id}
+    return {}
 
 
 def _find_retry_after(error: errors.ModelhaulError, status: HTTPStatus) -> int | None:

@@ -79,6 +79,11 @@ def create_signature_response(model_id: str, signature: dict[str, Any]) -> Respo
     return _create_response(HTTPStatus.CREATED, signature, headers={"Location": f"/v1/models/{model_id}/signature"})
 
 
+def create_follow_response(follow_id: str, follow: dict[str, Any]) -> Response[str]:
+    """Create a 201 response with the Location of a follow, and the follow."""
+    return _create_response(HTTPStatus.CREATED, follow, headers={"Location": f"/v1/follows/{follow_id}"})
+
+
 def create_document_response(document: Document, media_type: str) -> Response[str]:
     """Create a 200 response with the document, or a redirect to it."""
     if document.url is not None:

@@ -3,12 +3,12 @@
 import logging
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
 from http import HTTPStatus
 from urllib.parse import urlencode
 
 from modelhaul.catalog.read import LINK_SECONDS
-from modelhaul.domain.errors import InvalidReferenceError, StorageUnavailableError
+from modelhaul.catalog.reads import ReadRecorder
+from modelhaul.domain.errors import InvalidReferenceError
 from modelhaul.domain.hub_names import describe_pointer
 from modelhaul.hub import documents
 from modelhaul.hub.bodies import is_true, read_paths
@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 _DEFAULT_LIMIT = 1000  # models in a page of a list, as at the Hub
 _MAX_LIMIT = 1000
-_READ_RETRY = 10  # seconds until the next attempt to record a read, after a failed one
 _LIMIT = re.compile(r"\d{1,9}")
 _MAX_CURSOR = 1000
 _MAX_SEARCH = 300
@@ -68,12 +67,12 @@ class HubReader:
     clock: Clock
     _repositories: HubRepositories = field(init=False)
     _snapshots: SnapshotReader = field(init=False)
-    _reads: dict[str, date] = field(init=False, default_factory=dict)
-    _record_reads_from: float = field(init=False, default=0.0)
+    _reads: ReadRecorder = field(init=False)
 
     def __post_init__(self) -> None:
         self._repositories = HubRepositories(self.hub_models)
         self._snapshots = SnapshotReader(self.store)
+        self._reads = ReadRecorder(self.hub_models, self.clock)
 
     def respond(self, request: HubRequest) -> HubResponse:
         """Return the response. Raises StorageUnavailableError, and ObjectGoneError if a model is being deleted."""
@@ -158,7 +157,7 @@ class HubReader:
     def _serve_file(self, request: HubRequest, snapshot: Snapshot, path: str) -> HubResponse:
         file = _find_file(snapshot, path)
         response = self._respond_content(request, snapshot, _Content(file.etag, file.size, file))
-        self._record_read(file.model_id)
+        self._reads.record_read(file.model_id)
         return response
 
     def _serve_raw(self, request: HubRequest, snapshot: Snapshot, path: str) -> HubResponse:
@@ -204,19 +203,6 @@ class HubReader:
     def _redirect(self, file: HubFile, headers: dict[str, str]) -> HubResponse:
         url = self.store.sign_read(file.key, seconds=LINK_SECONDS)
         return HubResponse(HTTPStatus.TEMPORARY_REDIRECT, {**headers, "Location": url, "Cache-Control": "no-store"})
-
-    def _record_read(self, model_id: str) -> None:
-        """Record the day of the read. A failure is only logged, and the day is recorded with a later read."""
-        now = self.clock()
-        day = datetime.fromtimestamp(now, UTC).date()
-        if self._reads.get(model_id) == day or now < self._record_reads_from:
-            return
-        try:
-            self.hub_models.record_read(model_id, day)
-            self._reads[model_id] = day
-        except StorageUnavailableError as error:
-            self._record_reads_from = now + _READ_RETRY
-            logger.warning("read of model not recorded", extra={"model_id": model_id, "detail": error.detail})
 
 
 def _find_file(snapshot: Snapshot, path: str) -> HubFile:

@@ -1,4 +1,4 @@
-"""The policy document: JSON with rules for imports. docs/policy.md describes it."""
+"""The policy document: JSON with rules for imports and for retention. docs/policy.md describes it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ from modelhaul.domain.gate import GateVerdict
 from modelhaul.domain.models import Source
 from modelhaul.domain.name_patterns import MAX_PATTERN, is_name_pattern
 from modelhaul.policy.facts import FORMATS
+from modelhaul.policy.retention_rules import RetentionRule
 
 MAX_DOCUMENT = 256 * 1024  # bytes
 _MAX_RULES = 200
@@ -125,13 +126,14 @@ class Rule(PolicyPart):
 
 
 class Policy(PolicyPart):
-    """Rules for imports, in their order."""
+    """Rules for imports, in their order, and rules for retention."""
 
     version: Literal[1]
     default: Literal["allow", "deny"] = Field(
         default="allow", description="The decision if no rule with the effect `allow` or `deny` matches."
     )
     rules: list[Rule] = Field(default=[], max_length=_MAX_RULES)
+    retention: list[RetentionRule] = Field(default=[], max_length=_MAX_RULES)
 
     @field_validator("version", mode="before")
     @classmethod
@@ -142,11 +144,25 @@ class Policy(PolicyPart):
 
     @model_validator(mode="after")
     def _check_ids(self) -> Self:
-        ids = [rule.id for rule in self.rules]
+        ids = [rule.id for rule in self.rules] + [rule.id for rule in self.retention]
         repeated = next((rule_id for rule_id in ids if ids.count(rule_id) > 1), None)
         if repeated is not None:
             raise ValueError(f"several rules have the id {repeated!r}")
         return self
+
+    @property
+    def needs_commit_date(self) -> bool:
+        """Return whether a rule has a condition on the date of the commit, which takes a request to the source."""
+        ages = ((rule.when.commit_younger_than_days, rule.when.commit_older_than_days) for rule in self.rules)
+        return any(age != (None, None) for age in ages)
+
+
+def encode_document(text: str) -> bytes:
+    """Return the bytes of a document that a request contains. Raises InvalidPolicyError for lone surrogates."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidPolicyError(f"The policy document is not Unicode text (character {error.start}).") from None
 
 
 def parse_policy(content: bytes) -> Policy:

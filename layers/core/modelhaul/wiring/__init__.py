@@ -28,8 +28,10 @@ from modelhaul.wiring.adapters import (
     create_uploads,
     open_database,
 )
+from modelhaul.wiring.follows import create_check_starter, create_follow_checker, create_follower
 from modelhaul.wiring.hub import create_hub_reader
 from modelhaul.wiring.misses import create_miss_handler, create_missing_importer, create_missing_models
+from modelhaul.wiring.retention import create_pinner, create_retention_planner, create_retention_runner
 from modelhaul.wiring.sources import (
     load_hub_client,
     open_github_resolver,
@@ -77,6 +79,7 @@ __all__ = [
     "create_audit_log",
     "create_audit_reader",
     "create_catalog",
+    "create_check_starter",
     "create_checker",
     "create_console_reader",
     "create_content",
@@ -87,7 +90,9 @@ __all__ = [
     "create_event_bus",
     "create_files",
     "create_finisher",
+    "create_follow_checker",
     "create_follow_checks",
+    "create_follower",
     "create_follows",
     "create_hub_models",
     "create_hub_reader",
@@ -101,6 +106,7 @@ __all__ = [
     "create_models",
     "create_outcomes",
     "create_pickle_scanner",
+    "create_pinner",
     "create_planner",
     "create_policy_reader",
     "create_published_signer",
@@ -109,6 +115,8 @@ __all__ = [
     "create_quota",
     "create_read_keys",
     "create_response_store",
+    "create_retention_planner",
+    "create_retention_runner",
     "create_runner",
     "create_secrets",
     "create_signer",

@@ -150,6 +150,7 @@ def create_finisher() -> TaskFinisher:
 def create_catalog() -> Catalog:
     from modelhaul.catalog.bom import SourceUrls
     from modelhaul.catalog.read import Catalog
+    from modelhaul.catalog.reads import ReadRecorder
     from modelhaul.settings import SourceUrlSettings, StoreSettings
 
     store, urls = StoreSettings.read(), SourceUrlSettings.read()
@@ -158,6 +159,7 @@ def create_catalog() -> Catalog:
         create_store(),
         store.models_bucket,
         SourceUrls(huggingface=urls.huggingface_endpoint, github=urls.github_url),
+        ReadRecorder(create_hub_models(), time.time),
     )
 
 

@@ -59,6 +59,7 @@ class ImportMap(MapAttribute[str, Any]):
     task_id = UnicodeAttribute(null=True)
     previous_commit = UnicodeAttribute(null=True)
     is_rewritten = BooleanAttribute(null=True)
+    retries = NumberAttribute()
 
 
 class FollowErrorMap(MapAttribute[str, Any]):
@@ -184,6 +185,7 @@ def _from_follow(item: type[FollowItem], follow: Follow) -> FollowItem:
             task_id=found.task_id,
             previous_commit=found.previous_commit,
             is_rewritten=found.is_rewritten,
+            retries=found.retries,
         ),
         last_error=None
         if error is None
@@ -216,7 +218,13 @@ def _to_follow(item: FollowItem) -> Follow:
         last_import=None
         if found is None
         else FollowedImport(
-            found.commit, found.model_id, found.found_at, found.task_id, found.previous_commit, found.is_rewritten
+            found.commit,
+            found.model_id,
+            found.found_at,
+            found.task_id,
+            found.previous_commit,
+            found.is_rewritten,
+            int(found.retries),
         ),
         last_error=None
         if error is None

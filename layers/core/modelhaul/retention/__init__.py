@@ -1,0 +1,1 @@
+"""Retention: which models are deleted, why, and their deletion once a day."""

@@ -1,0 +1,152 @@
+"""The choice of the models to delete: a function of the records of one name, the limits and the day.
+
+A commit is kept or deleted as a whole, with all its partial models. Kept are:
+
+- the newest commits, by the time of their import, as many as the limits say
+- a commit that is pinned, that is being imported, or that was read, imported or submitted recently
+- a commit with a model without limits
+- the commit of each followed revision and, unless `keep_newest` is 0, the commit of `main`
+- the commit of a branch or tag that would otherwise stand for an older commit
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from modelhaul.domain.hub_models import HubEntry
+from modelhaul.domain.hub_names import derive_commit
+from modelhaul.domain.models import Model, ModelStatus
+from modelhaul.hub.repositories import MAIN, Repository
+from modelhaul.retention.limits import Limits, RetentionLimits, is_followed
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """A model to delete, provided that it is not read on `unread_since` (UTC) or later."""
+
+    model: Model
+    limits: Limits
+    reason: str
+    unread_since: date
+
+
+@dataclass(frozen=True, slots=True)
+class _Commit:
+    """The READY models of a commit."""
+
+    commit: str
+    models: tuple[Model, ...]
+
+    @property
+    def imported_at(self) -> datetime:
+        return max(model.created_at for model in self.models)
+
+    @property
+    def is_pinned(self) -> bool:
+        return any(model.pin is not None for model in self.models)
+
+    @property
+    def read_on(self) -> date | None:
+        return max((model.last_read_on for model in self.models if model.last_read_on is not None), default=None)
+
+    @property
+    def used_on(self) -> date:
+        """Return the day of the last read, or of the end of the import if that is later."""
+        # `updated_at` of a READY model is when it became READY.
+        ready_on = max(model.updated_at.date() for model in self.models)
+        return ready_on if self.read_on is None else max(ready_on, self.read_on)
+
+
+def find_candidates(models: Iterable[Model], limits: RetentionLimits, today: date) -> list[Deletion]:
+    """Return the models of one name that the limits delete, oldest commit first. Some of them may have to be kept for
+    reasons that the models alone do not show, see `choose_deletions`.
+    """
+    commits = _group_commits(model for model in models if model.status is ModelStatus.READY)
+    candidates: list[Deletion] = []
+    for commit in commits:
+        if commit.is_pinned:
+            continue
+        found = [_judge(model, commit, commits, limits.find_limits(model), today) for model in commit.models]
+        deletions = [deletion for deletion in found if deletion is not None]
+        if len(deletions) == len(found):
+            candidates[:0] = deletions
+    return candidates
+
+
+def choose_deletions(entry: HubEntry, limits: RetentionLimits, today: date) -> list[Deletion]:
+    """Return the models to delete of one name, in the order in which they must be deleted: oldest commit first.
+
+    `entry` has the complete records of all models of the name. If a deletion fails, those after it must not be made:
+    a branch could stand for an older commit.
+    """
+    candidates = find_candidates(entry.models, limits, today)
+    before = _list_references(entry, ())
+    kept = _find_kept_commits(entry, limits, before)
+    for deletion in candidates:
+        commit = derive_commit(deletion.model.resolved)
+        is_main = deletion.limits.keep_newest > 0 and before.get(MAIN) == commit
+        # The commit of a revision that was submitted when the commit was imported already.
+        if is_main or any(r.commit == commit and r.moment.date() >= deletion.unread_since for r in entry.revisions):
+            kept.add(commit)
+    while True:
+        chosen = [deletion for deletion in candidates if derive_commit(deletion.model.resolved) not in kept]
+        after = _list_references(entry, [deletion.model.model_id for deletion in chosen])
+        moved = {before[revision] for revision, commit in after.items() if before[revision] != commit}
+        if not moved:
+            return chosen
+        kept |= moved
+
+
+def _group_commits(models: Iterable[Model]) -> list[_Commit]:
+    """Return the commits, newest first. The models of a commit are in the order in which they are deleted: a complete
+    model last, because clients then read the others only if it is gone.
+    """
+    by_commit: dict[str, list[Model]] = {}
+    for model in models:
+        by_commit.setdefault(derive_commit(model.resolved), []).append(model)
+    commits = [
+        _Commit(commit, tuple(sorted(found, key=lambda model: (model.resolved.selection.is_whole, model.created_at))))
+        for commit, found in by_commit.items()
+    ]
+    return sorted(commits, key=lambda commit: (commit.imported_at, commit.commit), reverse=True)
+
+
+def _judge(
+    model: Model, commit: _Commit, commits: Sequence[_Commit], limits: Limits | None, today: date
+) -> Deletion | None:
+    if limits is None:
+        return None
+    follow = limits.follow
+    counted = [c for c in commits if follow is None or any(is_followed(other, follow) for other in c.models)]
+    rank = counted.index(commit)
+    unread_since = today - timedelta(days=limits.unread_days)
+    if rank < limits.keep_newest or commit.used_on >= unread_since:
+        return None
+    read = f"last read on {commit.read_on}" if commit.read_on is not None else "never read"
+    facts = f"commit {rank + 1} of {len(counted)}, {read}, imported on {model.updated_at.date()}"
+    return Deletion(model, limits, f"{limits.reason} ({facts})", unread_since)
+
+
+def _find_kept_commits(entry: HubEntry, limits: RetentionLimits, references: Mapping[str, str]) -> set[str]:
+    """Return the commits that are being imported, and those of the followed revisions."""
+    kept = {derive_commit(model.resolved) for model in entry.models if model.status is ModelStatus.IMPORTING}
+    for follow in limits.follows:
+        followed = [model for model in entry.models if is_followed(model, follow)]
+        if followed and follow.revision in references:
+            kept.add(references[follow.revision])
+        if follow.last_import is not None:
+            kept.add(follow.last_import.commit)
+    return kept
+
+
+def _list_references(entry: HubEntry, without: Sequence[str]) -> Mapping[str, str]:
+    """Return the commit of each branch and tag, as Hub clients see it without these models."""
+    gone = set(without)
+    ready = tuple(
+        sorted(
+            (m for m in entry.models if m.status is ModelStatus.READY and m.model_id not in gone),
+            key=lambda model: model.created_at,
+            reverse=True,
+        )
+    )
+    return Repository(ready[0].resolved.hub_id, entry, ready).list_references() if ready else {}

@@ -26,12 +26,12 @@ from tests.archives.zipping import zip_files
 from tests.contract.database_builders import START, claim, make_model
 from tests.fakes.clock import ManualClock
 from tests.fakes.database import Database, build_database
-from tests.fakes.deployment import Deployment
+from tests.fakes.deployment import QUICK, Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.fakes.tables import InMemoryTables
-from tests.weights import MODEL
+from tests.weights import wrap_weights
 
-NAMES = ("org/a", "org/b", "org/c")
+MODEL = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": wrap_weights(bytes(1000))}
 ERROR = TaskError("import-cancelled", "Cancelled.", retryable=True)
 
 
@@ -105,7 +105,7 @@ def test_a_lower_quota_refuses_new_imports_and_keeps_models() -> None:
     deployment = make_deployment(100, a=60, b=1)
     task = import_model(deployment, "org/a")
     deployment.quota = 50
-    deployment.connect(deployment.database, deployment.store, deployment.queue, deployment.transferrer.settings)
+    deployment.connect(deployment.database, deployment.store, deployment.queue, QUICK)
     with pytest.raises(StorageQuotaError):
         deployment.submit("org/b")
     assert deployment.database.models.find_models(task.model_ids)[0].size == 60
@@ -116,7 +116,7 @@ def test_an_import_that_was_accepted_before_the_quota_was_lowered_fails() -> Non
     import_model(deployment, "org/a")
     task = deployment.submit("org/b")
     deployment.quota = 60
-    deployment.connect(deployment.database, deployment.store, deployment.queue, deployment.transferrer.settings)
+    deployment.connect(deployment.database, deployment.store, deployment.queue, QUICK)
     deployment.run()
     assert deployment.find_task(task.id).status is TaskStatus.FAILED
 
@@ -146,10 +146,10 @@ def test_a_model_that_is_being_imported_is_reported_as_such_at_the_quota() -> No
     deployment = make_deployment(100, a=100, b=10)
     import_model(deployment, "org/a")
     deployment.quota = 0
-    deployment.connect(deployment.database, deployment.store, deployment.queue, deployment.transferrer.settings)
+    deployment.connect(deployment.database, deployment.store, deployment.queue, QUICK)
     task = deployment.submit("org/b")
     deployment.quota = 100
-    deployment.connect(deployment.database, deployment.store, deployment.queue, deployment.transferrer.settings)
+    deployment.connect(deployment.database, deployment.store, deployment.queue, QUICK)
     with pytest.raises(ImportInProgressError) as caught:
         deployment.submit("org/b")
     assert caught.value.task_id == task.id
@@ -176,7 +176,7 @@ def test_posted_and_dropped_archives_are_checked() -> None:
         assert error is not None
         assert error.type == "storage-quota-exceeded"
     deployment.quota = 10
-    deployment.connect(deployment.database, deployment.store, deployment.queue, deployment.transferrer.settings)
+    deployment.connect(deployment.database, deployment.store, deployment.queue, QUICK)
     keys = set(deployment.archives.keys)
     with pytest.raises(StorageQuotaError):
         deployment.post(archive)

@@ -197,7 +197,7 @@ def test_largest_names_and_unread_models(deployment: Deployment) -> None:
     names = [read_text(row) for row in find_rows(html, "Storage", table=1)]
     assert names[0].startswith("BAAI/bge-m3 HUGGINGFACE 1 18.0 GB")
     assert len(names) == 4
-    assert "16.2 GB" in read_text(find_rows(html, "Storage", table=2)[1])
+    assert "16.1 GB" in read_text(find_rows(html, "Storage", table=2)[1])
     assert "0 models were not read for 30 days" in read_text(parse(html).body)
     deployment.clock.now += 86_400 * 32
     html = show()

@@ -3,6 +3,7 @@
 import argparse
 import signal
 import sys
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
@@ -57,6 +58,13 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
             help="whether published models are signed (parameter Signing)",
         )
         command.add_argument(
+            "--storage-quota-gb",
+            type=Decimal,
+            default=Decimal(0),
+            metavar="GB",
+            help="maximum size of all stored models in GB, such as 0.5, 0 for no quota (parameter StorageQuotaGB)",
+        )
+        command.add_argument(
             "--audit-retention-days",
             type=int,
             default=0,
@@ -86,6 +94,7 @@ def deploy_stack(stack: LocalStack, options: argparse.Namespace, console: Consol
         parameters={
             "HubOnMiss": options.hub_on_miss,
             "Signing": options.signing,
+            "StorageQuotaGB": options.storage_quota_gb,
             "AuditRetentionDays": options.audit_retention_days,
         },
     )

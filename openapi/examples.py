@@ -30,6 +30,8 @@ from modelhaul.catalog.presentation import (
     present_whole_task,
     summarize_gate,
 )
+from modelhaul.catalog.quota import create_quota_error
+from modelhaul.catalog.usage import UNREAD_DAYS, present_usage
 from modelhaul.domain import errors
 from modelhaul.domain.archives import Archive, UploadPart, UploadTicket
 from modelhaul.domain.audit import describe_deletion, describe_key_creation, describe_submission
@@ -43,10 +45,12 @@ from modelhaul.domain.keys import bom_key, signature_key
 from modelhaul.domain.model_cards import ModelCard
 from modelhaul.domain.models import Model, ModelPin, ModelStatus, ResolvedModel, Source, describe_missing_model
 from modelhaul.domain.policy_results import PolicyDecision, PolicyResult, PolicyWarning
+from modelhaul.domain.quotas import QuotaUse
 from modelhaul.domain.read_keys import ReadKey, Scope, identify_key
 from modelhaul.domain.required_files import RequiredFiles
 from modelhaul.domain.signatures import ModelSignature, PublicKey
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskError, Waiting, describe_missing_task
+from modelhaul.domain.usage import UsageCounter
 from modelhaul.entrypoints.api import UNSTORED
 from modelhaul.entrypoints.follows import present_follow
 from modelhaul.entrypoints.forms import read_upload_form
@@ -308,6 +312,14 @@ def _show_problems() -> dict[str, Any]:
     }
 
 
+def _show_usage() -> Any:
+    counter = UsageCounter(CREATED + timedelta(days=60), UNREAD_DAYS)
+    counter.add(HUB_MODEL)
+    counter.add(ARCHIVE_MODEL)
+    quota = QuotaUse(2 * 10**12, HUB_MODEL.size + ARCHIVE_MODEL.size, WEIGHTS)
+    return present_usage(counter.summarize(is_complete=True, quota=quota))
+
+
 def _show_bom() -> Any:
     urls = SourceUrls("https://huggingface.co", "https://github.com")
     return json.loads(build_bom(HUB_MODEL, _show_manifest(), urls, location=f"s3://{BUCKET}/{_BERT.prefix}"))
@@ -376,6 +388,7 @@ _PROBLEMS: tuple[errors.ModelhaulError, ...] = (
     ),
     errors.IdempotencyKeyReusedError(f"Idempotency-Key {_IDEMPOTENCY_KEY!r} was used with a different request."),
     errors.RequestInProgressError(f"The first request with Idempotency-Key {_IDEMPOTENCY_KEY!r} is in progress."),
+    create_quota_error(QuotaUse(2 * 10**12, 1_870_254_110_392, 96_000_000_000), WEIGHTS + 10**11),
     errors.CredentialsRefusedError("The Hub rejected the token in HuggingFaceTokenSecret. The token may have expired."),
     errors.SourceRefusedError(f"The Hub responded with status 405 for {_BERT.name}."),
     errors.UnexpectedResponseError(f"The Hub returned an invalid response for {_BERT.name}."),
@@ -518,6 +531,7 @@ EXAMPLES: dict[str, Example] = {
         path={"model_id": HUB_MODEL.model_id},
         headers={"Location": f"https://{BUCKET}.s3.amazonaws.com/{bom_key(HUB_MODEL)}?X-Amz-…"},
     ),
+    "GET /usage": Example({_OK: _show_usage()}),
     "POST /follows": Example(
         {_CREATED: present_follow(_FOLLOWED, {})},
         {"source": "HUGGINGFACE", "name": _BERT.name, "every": "1d", "keep_newest": 3},

@@ -441,6 +441,71 @@ class ModelList(ResponseBody):
     """Pagination cursor of the next page; null on the last page."""
 
 
+class UsageTotal(ResponseBody):
+    models: NonNegativeInt
+    size: NonNegativeInt
+    """Size of their files in bytes."""
+    bytes_reused: NonNegativeInt
+    """Bytes that were already stored when the models were imported, and were copied instead of transferred."""
+
+
+class SourceUsage(UsageTotal):
+    source: Source
+
+
+class NameUsage(UsageTotal):
+    source: Source
+    name: str
+
+
+class UsedModel(ResponseBody):
+    model_id: str
+    name: str
+    source: Source
+    revision: str
+    commit: str
+    files: NonNegativeInt
+    size: NonNegativeInt
+    """Size of the files in bytes."""
+    created_at: datetime
+    last_read_on: date | SkipJsonSchema[None] = None
+    """Last day (UTC) on which a client read a file of the model. Absent if there was none."""
+    pinned: bool
+
+
+class UnreadUsage(UsageTotal):
+    days: int
+    """A model counts if it was last read this many days ago or earlier, or was imported then and never read."""
+    largest: list[UsedModel]
+
+
+class Quota(ResponseBody):
+    size: NonNegativeInt
+    """The quota in bytes."""
+    stored: NonNegativeInt
+    """Size of the READY models in bytes."""
+    reserved: NonNegativeInt
+    """Bytes that imports in progress have planned."""
+    left: NonNegativeInt
+    """Bytes that another import can have."""
+
+
+class Usage(UsageTotal):
+    measured_at: datetime
+    is_complete: bool
+    """False if there was no time to count all models. Then the newest are counted."""
+    by_source: list[SourceUsage]
+    names: NonNegativeInt
+    """Number of names."""
+    by_name: list[NameUsage]
+    """The 20 names with most bytes. All commits and parts of a model have its name."""
+    largest: list[UsedModel]
+    """The 20 largest models."""
+    unread: UnreadUsage
+    quota: Quota | None
+    """Null if the stack has no quota (parameter StorageQuotaGB)."""
+
+
 class NewKey(ResponseBody):
     key_id: str
     name: str
@@ -709,6 +774,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     ModelList,
     WholeModel,
     RetentionPlan,
+    Usage,
     NewSignature,
     SignatureBundle,
     Bom,

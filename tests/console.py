@@ -117,7 +117,7 @@ def make_claim(task: Task, now: datetime) -> Model:
 def connect_console(deployment: Deployment, patch: pytest.MonkeyPatch) -> None:
     """Give the functions of the dashboard's widget the adapters of the deployment."""
     tasks, models = deployment.database_in_use.tasks, deployment.database_in_use.models
-    reader = ConsoleReader(tasks, models, deployment.clock)
+    reader = ConsoleReader(tasks, models, deployment.usage, deployment.clock)
     patch.setattr(wiring, "create_console_reader", lambda: reader)
     patch.setattr(wiring, "create_finisher", lambda: deployment.finisher)
     patch.setenv("AWS_REGION", "eu-west-1")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from modelhaul_cli.commands import audit, catalog, follow, imports, keys, policies, provenance, retention, tasks
+from modelhaul_cli.commands import audit, catalog, follow, imports, keys, policies, provenance, retention, tasks, usage
 from modelhaul_cli.help_pages import Command, Group
 
 _EPILOG = (
@@ -58,6 +58,7 @@ app.command("verify", cls=Command, rich_help_panel="Models")(provenance.verify_m
 app.command("signature", cls=Command, rich_help_panel="Models")(provenance.get_signature)
 app.command("sign", cls=Command, rich_help_panel="Models")(provenance.sign_model)
 app.command("bom", cls=Command, rich_help_panel="Models")(provenance.get_bom)
+app.command("usage", cls=Command, rich_help_panel="Models")(usage.show_usage)
 app.add_typer(policies.app, name="policy", rich_help_panel="Policy")
 app.command("audit", cls=Command, rich_help_panel="Administration")(audit.list_entries)
 app.add_typer(keys.app, name="keys", rich_help_panel="Hub clients")

@@ -92,6 +92,10 @@ class ApiClient:
         response = self._delete(f"models/{quote(model_id, safe='')}")
         return response is None or response.status_code != HTTPStatus.ACCEPTED
 
+    def read_usage(self, unread_days: int) -> Json:
+        """Return the use of storage."""
+        return self._read_json(self._request("GET", "usage", params={"unread_days": str(unread_days)}))
+
     def pin_model(self, model_id: str, reason: str | None) -> Json:
         """Pin a model. Returns its record."""
         body = {} if reason is None else {"reason": reason}

@@ -12,6 +12,8 @@ _CHECK_VERSION = "Check that the API URL is correct and that modelhaul and the s
 
 _REMEDIES: Mapping[str, str] = {
     "model-exists": "Use the existing model, or delete it with `modelhaul rm MODEL_ID` and import again.",
+    "storage-quota-exceeded": "`modelhaul usage` shows the largest models, and those that were not read lately. Delete "
+    "models with `modelhaul rm MODEL_ID`, or ask an operator to raise StorageQuotaGB. Then run the command again.",
 }
 _PROBLEM_REMEDIES: Mapping[str, str] = {
     **_REMEDIES,

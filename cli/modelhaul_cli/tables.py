@@ -10,7 +10,7 @@ from modelhaul_cli.output import format_size
 _ID_LENGTH = 8
 _COMMIT_LENGTH = 7
 _MAX_REVISION = 12
-_SOURCES = {"HUGGINGFACE": "hf", "GITHUB": "github", "LOCAL": "zip"}  # the commands that import from them
+SOURCES = {"HUGGINGFACE": "hf", "GITHUB": "github", "LOCAL": "zip"}  # the commands that import from them
 
 type Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
@@ -23,7 +23,7 @@ def format_models(models: Sequence[Json]) -> Table:
             model_id,
             format_size(int(model.get("size") or 0)),
             format_age(model["created_at"]),
-            _SOURCES.get(model["source"], model["source"].lower()),
+            SOURCES.get(model["source"], model["source"].lower()),
             _format_revision(model.get("revision"), model["commit"]),
             model["commit"][:_COMMIT_LENGTH],
             format_name(model) + (" (pinned)" if model.get("pin") else ""),
@@ -31,6 +31,24 @@ def format_models(models: Sequence[Json]) -> Table:
         for model_id, model in zip(ids, models, strict=True)
     ]
     return ["ID", "SIZE", "AGE", "SOURCE", "REV", "COMMIT", "NAME"], rows
+
+
+def format_used_models(models: Sequence[Json]) -> Table:
+    """Return the head and the rows of a table of models in the use of storage."""
+    ids = _shorten_ids([model["model_id"] for model in models])
+    rows = [
+        [
+            model_id,
+            format_size(model["size"]),
+            format_age(model["created_at"]),
+            f"{model.get('last_read_on') or 'never'}{' (pinned)' if model['pinned'] else ''}",
+            SOURCES.get(model["source"], model["source"].lower()),
+            model["commit"][:_COMMIT_LENGTH],
+            model["name"],
+        ]
+        for model_id, model in zip(ids, models, strict=True)
+    ]
+    return ["ID", "SIZE", "AGE", "LAST READ", "SOURCE", "COMMIT", "NAME"], rows
 
 
 def format_deletions(models: Sequence[Json]) -> Table:

@@ -1,4 +1,6 @@
-"""GET /v1/upload/tasks, /v1/upload/tasks/{task_id}, /v1/upload/local/{model_id} and all GET routes of /v1/models"""
+"""GET /v1/upload/tasks, /v1/upload/tasks/{task_id}, /v1/upload/local/{model_id}, /v1/usage and all GET routes of
+/v1/models
+"""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -8,6 +10,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Query
 
 from modelhaul import wiring
 from modelhaul.catalog.presentation import present_model, present_task, present_whole_task
+from modelhaul.catalog.usage import MAX_UNREAD_DAYS, UNREAD_DAYS, present_usage
 from modelhaul.domain.errors import (
     InvalidReferenceError,
     ModelFileNotFoundError,
@@ -28,6 +31,7 @@ handler = create_handler(app)
 wiring.build_early(wiring.create_tasks, wiring.create_models)
 
 BUNDLE_MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+_RESERVED_TIME = 5000  # milliseconds for the response, after models were counted
 BOM_MEDIA_TYPE = "application/vnd.cyclonedx+json; version=1.6"
 
 
@@ -196,3 +200,22 @@ def read_bom(model_id: str) -> Response[str]:
 def read_file(model_id: str) -> Response[str]:
     path = read_greedy_path(app.current_event, "path")
     return redirect(wiring.create_catalog().sign_file(model_id, path))
+
+
+@app.get(
+    "/usage",
+    summary="Get the use of storage",
+    description="Sums over all READY models: by source, the 20 names with most bytes, the 20 largest models, and the "
+    "models that were not read for `unread_days` days. If there are too many models to count in the time of a request, "
+    "`is_complete` is false, and only the newest models are counted.",
+    tags=["Models"],
+    responses=describe_responses(HTTPStatus.OK, "The use of storage.", body="Usage"),
+)
+def read_usage(
+    unread_days: Annotated[int, Query(ge=1, le=MAX_UNREAD_DAYS)] = UNREAD_DAYS,
+) -> Response[str]:
+    context = app.lambda_context
+    usage = wiring.create_usage_reader().read_usage(
+        unread_days, lambda: context.get_remaining_time_in_millis() > _RESERVED_TIME
+    )
+    return create_json_response(present_usage(usage))

@@ -101,6 +101,7 @@ def choose_name(in_query: str | None, in_body: str | None) -> str | None:
             errors.ArchiveRefusedError,
             errors.NoModelInArchiveError,
             errors.ArchiveTooLargeError,
+            errors.StorageQuotaError,
             errors.ModelExistsError,
             errors.ImportInProgressError,
             errors.DeletionInProgressError,

@@ -26,6 +26,7 @@ from modelhaul.adapters.dynamodb.files import DynamoDBFileRepository
 from modelhaul.adapters.dynamodb.hub_models import DynamoDBHubModelRepository
 from modelhaul.adapters.dynamodb.imports import DynamoDBImportRepository
 from modelhaul.adapters.dynamodb.models import DynamoDBModelRepository
+from modelhaul.adapters.dynamodb.quotas import DynamoDBQuotaRepository
 from modelhaul.adapters.dynamodb.segments import DynamoDBSegmentRepository
 from modelhaul.adapters.dynamodb.tasks import DynamoDBTaskRepository
 from modelhaul.ports.clock import Clock
@@ -159,6 +160,7 @@ def build_dynamodb_database(connection: Connection, clock: Clock = time.time, *,
         segments=DynamoDBSegmentRepository(connection, files_table=files, clock=clock),
         content=DynamoDBContentIndex(connection, content_table=content, blobs_table=blobs, clock=clock),
         hub_models=DynamoDBHubModelRepository(connection, models_table=models, clock=clock),
+        quotas=DynamoDBQuotaRepository(connection, models_table=models, clock=clock),
         audit=DynamoDBAuditLog(audit),
         audit_reader=DynamoDBAuditReader(connection, audit_table=f"audit{suffix}", clock=clock),
     )

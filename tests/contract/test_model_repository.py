@@ -16,8 +16,6 @@ from modelhaul.domain.models import (
     ModelPin,
     ModelStatus,
     Source,
-    SourceTotals,
-    StorageTotals,
 )
 from modelhaul.domain.tasks import Stage
 from tests.contract.database_builders import (
@@ -114,16 +112,26 @@ class TestModels:
         database.models.lease_deletion(again.model_id, owner="a", now=START, until=START + 60)
         assert self.list_all(database, 10) == []
 
-    def test_storage_is_that_of_ready_models(self, database: Database) -> None:
-        assert database.models.measure_storage() == StorageTotals({}, is_complete=True)
-        claim(database)
-        make_ready(database, "org/a")
-        deleted = make_ready(database, "org/b")
-        make_ready(database, "org/c", source=Source.GITHUB)
-        totals = {Source.HUGGINGFACE: SourceTotals(2, 1000), Source.GITHUB: SourceTotals(1, 500)}
-        assert database.models.measure_storage() == StorageTotals(totals, is_complete=True)
-        database.models.lease_deletion(deleted.model_id, owner="a", now=START, until=START + 60)
-        assert database.models.measure_storage().by_source[Source.HUGGINGFACE] == SourceTotals(1, 500)
+    def test_ready_models_have_the_bytes_that_were_reused(self, database: Database) -> None:
+        model = make_model()
+        task = claim(database, model)
+        finished = database.imports.finish_import(
+            task.id, totals={model.model_id: (2, 500)}, check_at=START, reused={model.model_id: 200}
+        )
+        assert finished
+        assert read_model(database, model.model_id).bytes_reused == 200
+        assert [model.bytes_reused for model in database.models.list_ready()] == [200]
+        assert make_ready(database, "org/new").bytes_reused == 0
+
+    def test_reused_bytes_are_those_of_the_last_import(self, database: Database) -> None:
+        model = make_model()
+        task = claim(database, model)
+        totals = {model.model_id: (2, 500)}
+        database.imports.finish_import(task.id, totals=totals, check_at=START, reused={model.model_id: 200})
+        database.models.lease_deletion(model.model_id, owner="a", now=START, until=START + 60)
+        database.models.remove_model(model.model_id, owner="a")
+        database.imports.finish_import(claim(database, model).id, totals=totals, check_at=START)
+        assert read_model(database, model.model_id).bytes_reused == 0
 
     def test_the_list_goes_on_below_what_was_listed(self, database: Database) -> None:
         models = [make_ready(database, f"org/m{age}", age) for age in range(6)]

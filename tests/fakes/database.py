@@ -10,6 +10,7 @@ from modelhaul.ports.files import FileRepository, GroupLeases
 from modelhaul.ports.hub_models import HubModelRepository
 from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.models import ModelRepository
+from modelhaul.ports.quotas import QuotaRepository
 from modelhaul.ports.segments import SegmentRepository
 from modelhaul.ports.tasks import TaskRepository
 from tests.fakes.audit_log import InMemoryAuditLog
@@ -18,6 +19,7 @@ from tests.fakes.file_repository import InMemoryFileRepository
 from tests.fakes.hub_model_repository import InMemoryHubModelRepository
 from tests.fakes.import_repository import InMemoryImportRepository
 from tests.fakes.model_repository import InMemoryModelRepository
+from tests.fakes.quota_repository import InMemoryQuotaRepository
 from tests.fakes.segments import InMemorySegmentRepository
 from tests.fakes.tables import InMemoryTables
 from tests.fakes.task_repository import InMemoryTaskRepository
@@ -33,6 +35,7 @@ class Database:
     segments: SegmentRepository
     content: ContentIndex
     hub_models: HubModelRepository
+    quotas: QuotaRepository
     audit: AuditLog
     audit_reader: AuditReader
 
@@ -55,6 +58,7 @@ def build_database(tables: InMemoryTables) -> Database:
         segments=InMemorySegmentRepository(tables),
         content=InMemoryContentIndex(tables),
         hub_models=InMemoryHubModelRepository(tables),
+        quotas=InMemoryQuotaRepository(tables),
         audit=audit,
         audit_reader=audit,
     )

@@ -11,8 +11,10 @@ from modelhaul.archives.source import ArchiveSource
 from modelhaul.catalog.bom import SourceUrls
 from modelhaul.catalog.delete import ModelDeleter
 from modelhaul.catalog.pins import ModelPinner
+from modelhaul.catalog.quota import StorageQuota
 from modelhaul.catalog.read import Catalog
 from modelhaul.catalog.reads import ReadRecorder
+from modelhaul.catalog.usage import UsageReader
 from modelhaul.domain.gate import PicklePolicy
 from modelhaul.domain.messages import (
     AcceptArchive,
@@ -99,6 +101,7 @@ class Deployment:
     create_transfer: CreateTransfer = FileTransfer
     signing_key: SigningKey | None = None
     policy_store: PolicyStore | None = None
+    quota: int = 0
 
     def __post_init__(self) -> None:
         self.tables = InMemoryTables(clock=self.clock)
@@ -120,11 +123,13 @@ class Deployment:
         policy = None
         if self.policy_store is not None:
             policy = ImportPolicy(PolicyReader(self.policy_store, clock=clock), database.audit, clock)
+        quota = StorageQuota(self.quota, database.quotas, tasks, models, clock) if self.quota else None
+        self.usage = UsageReader(models, clock, quota)
         self.submitter = ImportSubmitter(
-            imports, database.hub_models, queue, lambda _: self.source, metrics, clock, models, policy
+            imports, database.hub_models, queue, lambda _: self.source, metrics, clock, models, policy, quota
         )
         self.archive_submitter = ArchiveSubmitter(
-            tasks, imports, archives, queue, metrics, clock, self.rules, database.audit, policy
+            tasks, imports, archives, queue, metrics, clock, self.rules, database.audit, policy, quota
         )
         outcomes = OutcomeWriter(models, archives, "models-bucket")
         self.arrivals = ArrivalRecorder(tasks, archives, metrics, clock, outcomes)
@@ -145,7 +150,7 @@ class Deployment:
             outcomes=outcomes,
         )
         self.planner = Planner(
-            tasks, models, files, queue, open_source, clock, self.rules.required_files, self.policy, policy
+            tasks, models, files, queue, open_source, clock, self.rules.required_files, self.policy, policy, quota
         )
         self.transferrer = Transferrer(
             tasks,

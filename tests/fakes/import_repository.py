@@ -54,6 +54,7 @@ class InMemoryImportRepository(ImportRepository):
         failed: Mapping[str, ModelError] = MappingProxyType({}),
         signatures: Mapping[str, ModelSignature] = MappingProxyType({}),
         policies: Mapping[str, PolicyResult] = MappingProxyType({}),
+        reused: Mapping[str, int] = MappingProxyType({}),
     ) -> bool:
         with self._tables.lock:
             task = self._tables.tasks.get(task_id)
@@ -69,6 +70,7 @@ class InMemoryImportRepository(ImportRepository):
                     gate=gates.get(model_id),
                     signature=signatures.get(model_id),
                     policy=policies[model_id].shorten() if model_id in policies else None,
+                    bytes_reused=reused.get(model_id, 0),
                 )
             for model_id, error in failed.items():
                 self._tables.write_model(model_id, status=ModelStatus.FAILED, error=error.shorten())

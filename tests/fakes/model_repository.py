@@ -14,8 +14,6 @@ from modelhaul.domain.models import (
     ModelPin,
     ModelStatus,
     Source,
-    SourceTotals,
-    StorageTotals,
 )
 from modelhaul.domain.name_patterns import matches_any
 from modelhaul.domain.signatures import ModelSignature
@@ -40,15 +38,6 @@ class InMemoryModelRepository(ModelRepository):
 
     def find_models(self, model_ids: Sequence[str]) -> list[Model]:
         return self._tables.find_models(model_ids)
-
-    def measure_storage(self) -> StorageTotals:
-        with self._tables.lock:
-            ready = [model for model in self._tables.models.values() if model.status is ModelStatus.READY]
-        by_source: dict[Source, SourceTotals] = {}
-        for model in ready:
-            found = by_source.get(model.resolved.source, SourceTotals())
-            by_source[model.resolved.source] = SourceTotals(found.models + 1, found.size + model.size)
-        return StorageTotals(by_source, is_complete=True)
 
     def list_models(
         self,

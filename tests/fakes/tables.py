@@ -11,6 +11,7 @@ from modelhaul.domain.files import FileGroup, Part
 from modelhaul.domain.hub_models import HubRevision
 from modelhaul.domain.models import Model
 from modelhaul.domain.objects import Blob
+from modelhaul.domain.quotas import QuotaState
 from modelhaul.domain.segments import FileUpload, KeptUpload, UploadKey
 from modelhaul.domain.tasks import Task
 from modelhaul.ports.clock import Clock
@@ -39,6 +40,7 @@ class InMemoryTables:
     blob_groups: dict[str, tuple[dict[str, Blob], float]] = field(default_factory=dict)  # by fingerprint
     kept_uploads: dict[str, KeptUpload] = field(default_factory=dict)  # by digest
     deletions: dict[str, tuple[str, float]] = field(default_factory=dict)  # owner, lease until
+    quota: QuotaState = field(default_factory=QuotaState)
     unindexed: set[str] = field(default_factory=set)  # IDs of models that were recorded without a hub_name
     entries: dict[str, AuditEntry] = field(default_factory=dict)  # of the audit, by ID
     hub_names: dict[str, str] = field(default_factory=dict)

@@ -34,8 +34,9 @@ from modelhaul.domain.errors import (
     StorageUnavailableError,
 )
 from modelhaul.domain.files import FileCounts, Part, SourceFile
-from modelhaul.domain.models import Model, ModelPage, ModelPin, ModelStatus, Source, SourceTotals, StorageTotals
+from modelhaul.domain.models import Model, ModelPage, ModelPin, ModelStatus
 from modelhaul.domain.objects import Blob
+from modelhaul.domain.quotas import QuotaState
 from modelhaul.domain.read_keys import create_key
 from modelhaul.domain.segments import Claim, FileUpload, KeptUpload, UploadKey
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus, Waiting
@@ -44,6 +45,7 @@ from modelhaul.ports.files import FileRepository, GroupLeases
 from modelhaul.ports.hub_models import HubModelRepository
 from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.models import ModelRepository
+from modelhaul.ports.quotas import QuotaRepository
 from modelhaul.ports.segments import SegmentRepository
 from modelhaul.ports.tasks import TaskRepository
 from modelhaul.transfer.segments import SEGMENT_SECONDS, SegmentClaims, SegmentLostError
@@ -806,7 +808,8 @@ CALLS: dict[str, Callable[[Database], object]] = {
     "list_ready": lambda database: list(database.models.list_ready()),
     "lease_deletion": lambda database: database.models.lease_deletion("a", owner="b", now=1, until=2),
     "remove_model": lambda database: database.models.remove_model("a", owner="b"),
-    "measure_storage": lambda database: database.models.measure_storage(),
+    "read_state": lambda database: database.quotas.read_state(),
+    "save_state": lambda database: database.quotas.save_state(QuotaState()),
     "list_deleting": lambda database: database.models.list_deleting(1, 1),
     "find_task": lambda database: database.tasks.find_task("a"),
     "find_model": lambda database: database.models.find_model("a"),
@@ -868,6 +871,7 @@ def test_the_calls_below_are_all_of_the_ports() -> None:
         SegmentRepository,
         ContentIndex,
         HubModelRepository,
+        QuotaRepository,
     )
     assert {name for port in repositories for name in vars(port) if not name.startswith("_")} == set(CALLS)
 
@@ -1026,23 +1030,6 @@ def test_a_list_by_patterns_ends_after_a_bounded_number_of_other_models(
     dynamodb.reset()
     assert database.models.list_models(hub_ids=["org/*"], limit=20, cursor=first.cursor) == ModelPage((), None)
     assert dynamodb.count("Query") == 10
-
-
-def test_storage_is_counted_for_a_bounded_number_of_models(
-    database: Database, dynamodb: MotoDynamoDB, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("modelhaul.adapters.dynamodb.models._FILTERED_PAGE_SIZE", 2)
-    for number in range(25):
-        model = builders.make_model()
-        task = builders.claim(database, replace(model, created_at=builders.at(builders.START + number)))
-        database.imports.finish_import(task.id, totals={model.model_id: (1, number)}, check_at=builders.START)
-    dynamodb.reset()
-    measured = database.models.measure_storage()
-    assert dynamodb.count("Query") == 10
-    newest = SourceTotals(20, sum(range(5, 25)))
-    assert measured == StorageTotals({Source.HUGGINGFACE: newest}, is_complete=False)
-    monkeypatch.undo()
-    assert database.models.measure_storage().is_complete
 
 
 def test_pending_tasks_are_found_behind_ended_ones(

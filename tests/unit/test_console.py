@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -14,13 +15,14 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from modelhaul.catalog.presentation import present_task
 from modelhaul.console import texts
-from modelhaul.console.overview import MAX_PENDING, RECENT, STORAGE_AGE, ConsoleReader
+from modelhaul.console.overview import COUNT_TIME, MAX_PENDING, RECENT, STORAGE_AGE, ConsoleReader
 from modelhaul.console.pages import View, render_error, render_model, render_overview, render_task
 from modelhaul.domain.errors import InternalError, StorageUnavailableError
 from modelhaul.domain.findings import FileInspection, FileVerdict, Finding, FindingKind, Severity
 from modelhaul.domain.gate import GateReport, GateVerdict
-from modelhaul.domain.models import ModelStatus, Source, SourceTotals, StorageTotals
+from modelhaul.domain.models import Model, ModelStatus
 from modelhaul.domain.policy_results import PolicyDecision, PolicyResult, PolicyWarning
+from modelhaul.domain.quotas import QuotaState
 from modelhaul.domain.selection import Selection
 from modelhaul.domain.signatures import ModelSignature
 from modelhaul.domain.tasks import Stage, Task, TaskError
@@ -77,14 +79,14 @@ def parse(html: str) -> LexborHTMLParser:
     return LexborHTMLParser(html)
 
 
-def find_rows(html: str, heading: str) -> list[LexborNode]:
-    """The rows of the table after the heading, without that of its labels."""
+def find_rows(html: str, heading: str, *, table: int = 0) -> list[LexborNode]:
+    """The rows of a table after the heading, without that of its labels."""
     (title,) = [node for node in parse(html).css("h3") if node.text() == heading]
-    table = title.next
-    while table is not None and table.tag != "table":
-        table = table.next
-    assert table is not None
-    return table.css("tr")[1:]
+    tables, node = [], title.next
+    while node is not None and node.tag != "h3":
+        tables += [node] if node.tag == "table" else []
+        node = node.next
+    return tables[table].css("tr")[1:]
 
 
 def read_text(node: LexborNode | None) -> str:
@@ -178,9 +180,44 @@ def test_storage_and_reuse(deployment: Deployment) -> None:
 
 
 def test_totals_of_many_models_are_lower_bounds(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    totals = StorageTotals({Source.GITHUB: SourceTotals(7000, 10**12)}, is_complete=False)
-    monkeypatch.setattr(deployment.database.models, "measure_storage", lambda: totals)
-    assert "Total at least 7000 at least 1.0 TB" in read_text(find_rows(show(), "Storage")[3])
+    console.fill_tables(deployment.tables)
+    list_ready = deployment.database.models.list_ready
+
+    def list_slowly() -> Iterator[Model]:
+        for model in list_ready():
+            deployment.clock.now += COUNT_TIME * 0.6
+            yield model
+
+    monkeypatch.setattr(deployment.database.models, "list_ready", list_slowly)
+    assert "Total at least 1 at least 16.0 GB" in read_text(find_rows(show(), "Storage")[3])
+
+
+def test_largest_names_and_unread_models(deployment: Deployment) -> None:
+    console.fill_tables(deployment.tables)
+    html = show()
+    names = [read_text(row) for row in find_rows(html, "Storage", table=1)]
+    assert names[0].startswith("BAAI/bge-m3 HUGGINGFACE 1 18.0 GB")
+    assert len(names) == 4
+    assert "16.1 GB" in read_text(find_rows(html, "Storage", table=2)[1])
+    assert "0 models were not read for 30 days" in read_text(parse(html).body)
+    deployment.clock.now += 86_400 * 32
+    html = show()
+    assert "4 models were not read for 30 days: 66.3 GB" in read_text(parse(html).body)
+    assert " never " in read_text(find_rows(html, "Storage", table=3)[0])
+
+
+def test_the_quota_is_shown_with_what_imports_have_reserved(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "quota" not in show()
+    limited = Deployment(deployment.source, quota=100 * console.GB)
+    limited.clock.now = deployment.clock.now
+    console.connect_console(limited, monkeypatch)
+    console.fill_tables(limited.tables)
+    transfer = next(task for task in limited.tables.tasks.values() if task.stage is Stage.TRANSFERRING)
+    limited.tables.quota = QuotaState().reserve(transfer.id, 7 * console.GB)
+    text = read_text(parse(show()).body)
+    assert "66.3 GB of the quota of 100.0 GB. Imports in progress have reserved 7.0 GB." in text
 
 
 def test_storage_is_measured_again_after_a_while(deployment: Deployment) -> None:
@@ -395,7 +432,7 @@ def draw_page(draw: st.DrawFn) -> str:
     for task in (failed, console.make_waiting(3, name, now, detail, draw(hostile))):
         deployment.tables.record(task)
     deployment.tables.models[model.model_id] = model
-    reader = ConsoleReader(deployment.database.tasks, deployment.database.models, deployment.clock)
+    reader = ConsoleReader(deployment.database.tasks, deployment.database.models, deployment.usage, deployment.clock)
     match draw(st.sampled_from(["overview", "task", "model", "error"])):
         case "overview":
             return render_overview(reader.read_overview(), view)

@@ -26,7 +26,7 @@ BUILT = {
     "submit_github": ["create_submitter", "create_response_store"],
     "submit_local": ["create_archive_submitter", "create_response_store"],
     "accept_archive": ["create_arrival_recorder", "create_acceptor", "create_runner"],
-    "read_catalog": ["create_tasks", "create_models", "create_catalog"],
+    "read_catalog": ["create_tasks", "create_models", "create_catalog", "create_usage_reader"],
     "cancel_task": ["create_finisher"],
     "render_widget": ["create_console_reader"],
     "cancel_from_console": ["create_finisher"],
@@ -57,7 +57,7 @@ BUILT = {
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.endswith(("_TABLE", "_URL", "_BUCKET", "_HOSTS")) or name.startswith(
-            ("AWS_", "HUGGINGFACE", "GITHUB_", "LOCAL_", "POLICY_", "SIGNING_")
+            ("AWS_", "HUGGINGFACE", "GITHUB_", "LOCAL_", "POLICY_", "SIGNING_", "STORAGE_")
         ):
             monkeypatch.delenv(name)
     for module in (adapters, follows, hub, misses, retention, sources, steps):
@@ -89,6 +89,7 @@ def set_variables(monkeypatch: pytest.MonkeyPatch, name: str, **values: str) -> 
         "HUB_ON_MISS": "IMPORT",
         "SOURCE_OUTAGE_HOURS": "6",
         "AUDIT_RETENTION_DAYS": "30",
+        "STORAGE_QUOTA_GB": "0.5",
         "SIGNING_KEY_ARN": "arn:aws:kms:eu-west-1:123456789012:key/1a2b3c4d",
     }
     for variable in variables:
@@ -168,3 +169,20 @@ def test_those_that_read_archives_have_the_limits(monkeypatch: pytest.MonkeyPatc
     assert isinstance(source, ArchiveSource)
     assert source.limits == ArchiveLimits(max_entries=10, max_entry_bytes=1000, max_total_bytes=2000, max_ratio=100)
     assert wiring.read_archive_rules().required_files is RequiredFiles.STRICT
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "limit"), [("0.5", 500_000_000), ("1E3", 10**12), ("0.000001", 1000), ("2000000", 2 * 10**15)]
+)
+def test_the_quota_is_in_decimal_gigabytes(monkeypatch: pytest.MonkeyPatch, gigabytes: str, limit: int) -> None:
+    set_variables(monkeypatch, "plan_import", STORAGE_QUOTA_GB=gigabytes)
+    quota = wiring.create_quota()
+    assert quota is not None
+    assert quota.limit == limit
+
+
+@pytest.mark.parametrize("gigabytes", ["0", "0.0"])
+def test_without_a_quota_nothing_is_built_for_it(monkeypatch: pytest.MonkeyPatch, gigabytes: str) -> None:
+    set_variables(monkeypatch, "submit_huggingface", STORAGE_QUOTA_GB=gigabytes, HUGGINGFACE_TOKEN_SECRET="")
+    assert wiring.create_quota() is None
+    assert wiring.create_submitter().quota is None

@@ -1,6 +1,7 @@
 """Settings that functions read from environment variables. No default value may hide a missing resource."""
 
 import os
+from decimal import Decimal
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -149,6 +150,17 @@ class OutageSettings(Settings):
     """`source_outage_hours`: hours that a step waits for a source or an AWS service that does not respond."""
 
     source_outage_hours: float
+
+
+class QuotaSettings(Settings):
+    """`storage_quota_gb`: most gigabytes (10^9 bytes) of stored models. 0: no quota."""
+
+    storage_quota_gb: Decimal
+
+    @property
+    def limit(self) -> int:
+        """The quota in bytes."""
+        return int(self.storage_quota_gb * 10**9)
 
 
 class IncomingSettings(RegionSettings):

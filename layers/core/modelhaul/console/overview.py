@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from modelhaul.catalog.usage import UNREAD_DAYS, UsageReader
 from modelhaul.domain.errors import ModelNotFoundError, TaskNotFoundError
-from modelhaul.domain.models import Model, StorageTotals, describe_missing_model
+from modelhaul.domain.models import Model, describe_missing_model
 from modelhaul.domain.tasks import Stage, Task, describe_missing_task
+from modelhaul.domain.usage import Usage
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.tasks import TaskRepository
@@ -14,7 +16,8 @@ MAX_PENDING = 50
 MAX_FAILURES = 10
 MAX_MODELS = 10
 RECENT = 100  # newest imports in which failures and reused bytes are searched
-STORAGE_AGE = 300.0  # seconds for which a warm function keeps the totals, because counting reads up to 10 MB
+STORAGE_AGE = 300.0  # seconds for which a warm function keeps the use of storage, because counting reads all models
+COUNT_TIME = 8.0  # seconds in which models are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +26,7 @@ class Overview:
 
     `pending` has at most MAX_PENDING imports in progress; `has_more_pending` is True if there are others. `failures`
     are the failed imports, and those with failed models, among the `recent` newest imports. Of the bytes of these
-    imports, `imported` are all and `reused` were copied within S3. `storage` was measured at `measured_at` (epoch
-    seconds).
+    imports, `imported` are all and `reused` were copied within S3.
     """
 
     pending: Sequence[Task]
@@ -34,8 +36,7 @@ class Overview:
     recent: int
     reused: int
     imported: int
-    storage: StorageTotals
-    measured_at: float
+    storage: Usage
 
 
 @dataclass(slots=True)
@@ -44,14 +45,14 @@ class ConsoleReader:
 
     tasks: TaskRepository
     models: ModelRepository
+    usage: UsageReader
     clock: Clock
-    _storage: tuple[float, StorageTotals] | None = field(default=None, init=False)
+    _storage: Usage | None = field(default=None, init=False)
 
     def read_overview(self) -> Overview:
         """Raises StorageUnavailableError."""
         pending = self.tasks.list_pending(MAX_PENDING + 1)
         recent = self.tasks.list_tasks(limit=RECENT).tasks
-        measured_at, storage = self._measure_storage()
         return Overview(
             pending=pending[:MAX_PENDING],
             has_more_pending=len(pending) > MAX_PENDING,
@@ -60,14 +61,13 @@ class ConsoleReader:
             recent=len(recent),
             reused=sum(task.progress.bytes_reused for task in recent),
             imported=sum(task.progress.bytes_done for task in recent),
-            storage=storage,
-            measured_at=measured_at,
+            storage=self._measure_storage(),
         )
 
-    def _measure_storage(self) -> tuple[float, StorageTotals]:
+    def _measure_storage(self) -> Usage:
         now = self.clock()
-        if self._storage is None or now - self._storage[0] >= STORAGE_AGE:
-            self._storage = (now, self.models.measure_storage())
+        if self._storage is None or now - self._storage.measured_at.timestamp() >= STORAGE_AGE:
+            self._storage = self.usage.read_usage(UNREAD_DAYS, lambda: self.clock() < now + COUNT_TIME)
         return self._storage
 
     def read_task(self, task_id: str) -> tuple[Task, Sequence[Model]]:

@@ -29,8 +29,10 @@ from modelhaul.domain.errors import (
     TaskNotFoundError,
 )
 from modelhaul.domain.gate import GateReport, GateVerdict
-from modelhaul.domain.models import Model, Source, SourceTotals
+from modelhaul.domain.models import Model
 from modelhaul.domain.tasks import Task
+
+_MAX_NAMES = 5  # in each list of the use of storage
 
 DOCUMENTATION = """\
 ## Modelhaul
@@ -184,6 +186,7 @@ def _describe_model(model: Model, view: View) -> dict[str, Any]:
         "source": model.resolved.source,
         "files": model.files,
         "size": model.size,
+        "last_read": model.last_read_on.isoformat() if model.last_read_on is not None else "never",
         "created": texts.format_time(model.created_at, view.zone, view.now),
         "verdict": model.gate.verdict.value if model.gate is not None else "",
         "notes": _summarize_gate(model.gate) if model.gate is not None else "",
@@ -200,22 +203,32 @@ def _summarize_gate(report: GateReport) -> str:
 
 
 def _describe_storage(overview: Overview, view: View) -> dict[str, Any]:
-    totals = overview.storage.by_source
-    rows = [(source, totals.get(source, SourceTotals())) for source in Source]
-    size = sum(found.size for _, found in rows)
-    measured_at = datetime.fromtimestamp(overview.measured_at, UTC)
+    usage = overview.storage
     return {
         "rows": [
-            {
-                "source": source,
-                "models": found.models,
-                "size": found.size,
-                "percent": 100 * found.size // size if size else 0,
-            }
-            for source, found in rows
+            {"source": source, "total": total, "percent": _compute_percent(total.size, usage.total.size)}
+            for source, total in usage.by_source.items()
         ],
-        "models": sum(found.models for _, found in rows),
-        "size": size,
-        "at_least": "" if overview.storage.is_complete else "at least ",
-        "measured": texts.format_time(measured_at, view.zone, view.now),
+        "total": usage.total,
+        "names": [
+            {
+                "name": name,
+                "source": source,
+                "total": total,
+                "percent": _compute_percent(total.size, usage.total.size),
+            }
+            for source, name, total in usage.by_name[:_MAX_NAMES]
+        ],
+        "largest": [_describe_model(model, view) for model in usage.largest[:_MAX_NAMES]],
+        "unread_days": usage.unread_days,
+        "unread": usage.unread,
+        "largest_unread": [_describe_model(model, view) for model in usage.largest_unread[:_MAX_NAMES]],
+        "quota": usage.quota,
+        "quota_percent": _compute_percent(usage.quota.stored, usage.quota.limit) if usage.quota else 0,
+        "at_least": "" if usage.is_complete else "at least ",
+        "measured": texts.format_time(usage.measured_at, view.zone, view.now),
     }
+
+
+def _compute_percent(size: int, whole: int) -> int:
+    return min(100, 100 * size // whole) if whole else 0

@@ -36,6 +36,7 @@ ModelhaulError
 │   ├── PolicyDeniedError          the import policy denies the model
 │   ├── ListingTooLongError        more files than the source can list
 │   ├── SourceQuotaError           the owner's Git LFS budget at the source is exceeded
+│   ├── StorageQuotaError          the import would exceed the storage quota of the stack
 │   ├── ArchiveRefusedError        not a ZIP archive, damaged, or unsafe
 │   ├── NoModelInArchiveError      valid archive without a valid model
 │   ├── ArchiveTooLargeError       above a size limit
@@ -285,6 +286,11 @@ class ListingTooLongError(PermanentError):
 
 class SourceQuotaError(PermanentError):
     type = "source-quota-exceeded"
+    retryable = True
+
+
+class StorageQuotaError(PermanentError):
+    type = "storage-quota-exceeded"
     retryable = True
 
 

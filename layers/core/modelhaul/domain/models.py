@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime
 from enum import StrEnum
@@ -143,8 +143,9 @@ class Model:
     `last_read_on` is the last day (UTC) on which a client of the APIs read a file of the model, None if none has.
     `may_redirect`: a request of a Hub client started this import, and no import of this version had failed before.
     `submitted_by` names who submitted the import, `deleted_by` who deleted the model, see `modelhaul.domain.callers`.
-    `signature` is None if the model is not signed. `policy` is the decision of the import policy, None
-    if the stack had none. `pin` is None unless the model is pinned.
+    `signature` is None if the model is not signed. `policy` is the decision of the import policy, None if the stack had
+    none. `pin` is None unless the model is pinned. `bytes_reused` are the bytes of a READY model that were stored
+    before its import; 0 if an earlier version of the stack imported it.
     """
 
     model_id: str
@@ -164,6 +165,7 @@ class Model:
     signature: ModelSignature | None = None
     policy: PolicyResult | None = None
     pin: ModelPin | None = None
+    bytes_reused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,22 +174,6 @@ class ModelPage:
 
     models: tuple[Model, ...]
     cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class SourceTotals:
-    """The READY models from one source, and the bytes of their files."""
-
-    models: int = 0
-    size: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StorageTotals:
-    """The READY models by source. `is_complete` is False if there are older models that were not counted."""
-
-    by_source: Mapping[Source, SourceTotals]
-    is_complete: bool
 
 
 class ModelRoots:

@@ -43,6 +43,8 @@ _TASK_REMEDIES: Mapping[type[errors.PermanentError], str] = {
     errors.ListingTooLongError: "Upload the files as a ZIP archive, or split the repository.",
     errors.SourceQuotaError: "Ask the repository's owner to raise the Git LFS budget, or submit the import again when "
     "the budget is renewed.",
+    errors.StorageQuotaError: "Delete models that are not needed, or ask an operator to raise StorageQuotaGB. Then "
+    "submit the import again. The usage of the stack lists the largest models, and those that were not read lately.",
     errors.ArchiveRefusedError: "Create the archive again as the message describes, and upload it. If the archive is "
     "damaged, upload the original again.",
     errors.NoModelInArchiveError: "Add the files that the message names, create the archive again, and upload it.",
@@ -78,6 +80,8 @@ _REQUEST_REMEDIES: Mapping[type[errors.ModelhaulError], str] = {
     errors.InvalidFormError: "Send the archive in the field `file` of a multipart/form-data body, for example with "
     "curl -F file=@models.zip.",
     errors.ModelNotFoundError: "Check the ID. The list of models has the IDs of all imported models.",
+    errors.StorageQuotaError: "Delete models that are not needed, or ask an operator to raise StorageQuotaGB. GET "
+    "/v1/usage lists the largest models, and those that were not read lately.",
     errors.ModelFileNotFoundError: "Use a path from the model's manifest, which GET /v1/models/{model_id} returns.",
     errors.ImportInProgressError: "Follow or cancel the task that the message names.",
     errors.ModelPinnedError: "Remove the pin with DELETE /v1/models/{model_id}/pin, and delete the model again.",

@@ -26,6 +26,7 @@ RESOLVE_PROBLEMS = (
 )
 _IMPORT_PROBLEMS = (
     *RESOLVE_PROBLEMS,
+    errors.StorageQuotaError,
     errors.ModelExistsError,
     errors.ImportInProgressError,
     errors.DeletionInProgressError,

@@ -39,6 +39,8 @@ _STATUS: dict[type[errors.ModelhaulError], HTTPStatus] = {
     errors.ArchiveRefusedError: HTTPStatus.BAD_REQUEST,
     errors.NoModelInArchiveError: HTTPStatus.NOT_FOUND,
     errors.ArchiveTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    # Not 507: clients repeat requests after a status of 5xx, and the alarms count these.
+    errors.StorageQuotaError: HTTPStatus.FORBIDDEN,
     errors.ModelExistsError: HTTPStatus.CONFLICT,
     errors.ImportInProgressError: HTTPStatus.CONFLICT,
     errors.DeletionInProgressError: HTTPStatus.CONFLICT,
@@ -85,6 +87,7 @@ _TITLES = {
     "archive-refused": "Archive rejected",
     "no-model-in-archive": "No valid model in the archive",
     "archive-too-large": "Archive too large",
+    "storage-quota-exceeded": "Storage quota exceeded",
     "model-exists": "Model already exists",
     "import-in-progress": "Model is already being imported",
     "deletion-in-progress": "Model is being deleted",

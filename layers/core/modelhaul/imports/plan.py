@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from modelhaul.catalog.quota import StorageQuota
 from modelhaul.domain.errors import EmptyModelError, RequiredFilesError
 from modelhaul.domain.file_selection import choose_files
 from modelhaul.domain.files import FileKind, FileList, SourceFile
@@ -40,12 +41,14 @@ class Planner:
     required_files: RequiredFiles
     policy: TransferPolicy = field(default_factory=TransferPolicy)
     import_policy: ImportPolicy | None = None
+    quota: StorageQuota | None = None
 
     def plan_import(self, message: PlanImport) -> None:
         """List the models' files, record them and send the transfer messages.
 
         Raises the errors of ModelSource.list_files, EmptyModelError, RequiredFilesError, InvalidReferenceError,
-        FileTooLargeError, PolicyUnavailableError, and PolicyDeniedError if the policy denies all models of the task.
+        FileTooLargeError, StorageQuotaError, PolicyUnavailableError, and PolicyDeniedError if the policy denies all
+        models of the task.
         """
         task = self.tasks.find_task(message.task_id)
         if task is None or task.status is not TaskStatus.PENDING:
@@ -77,12 +80,14 @@ class Planner:
         files, not_followed = self._group_files(task)
         # Functions finish at about the same time if the largest files are first.
         files.sort(key=lambda group: -max(f.size for f in group) if group[0].size > self.policy.small_file else 0)
-        plan_id = f"{task.id}#{secrets.token_hex(4)}"
-        self.tasks.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER)
-        self.files.put_groups(plan_id, [*files, *not_followed])
         totals = Progress(
             files_total=sum(len(group) for group in files), bytes_total=sum(f.size for group in files for f in group)
         )
+        if self.quota is not None:
+            self.quota.reserve(task, totals.bytes_total)
+        plan_id = f"{task.id}#{secrets.token_hex(4)}"
+        self.tasks.postpone_check(task.id, check_at=self.clock() + CHECK_AFTER)
+        self.files.put_groups(plan_id, [*files, *not_followed])
         check_at = self.clock() + CHECK_AFTER
         started = self.tasks.start_stage(task.id, Stage.TRANSFERRING, totals=totals, plan_id=plan_id, check_at=check_at)
         return dict(enumerate(files)) if started else None

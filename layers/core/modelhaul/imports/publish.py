@@ -250,6 +250,7 @@ class Publisher:
             failed=failed,
             signatures=signatures,
             policies={model_id: decided[model_id] for model_id in totals if model_id in decided},
+            reused=files.count_reused(),
         ):
             ended = self.tasks.find_task(task.id)
             if ended is not None and ended.status is TaskStatus.FAILED:
@@ -316,6 +317,18 @@ class _ModelFiles:
         for record in self.records:
             records[roots.find_owner(record.file.path).model_id].append(record)
         return ((model, records[model.model_id]) for model in self.models)
+
+    def count_reused(self) -> dict[str, int]:
+        """Return the bytes of each model that were already stored, as the progress of the task counts them."""
+        roots = ModelRoots(self.models)
+        reused = dict.fromkeys((model.model_id for model in self.models), 0)
+        for group in self.groups:
+            for number, record in enumerate(group.records):
+                if record.file.kind is FileKind.FILE and record.file.path not in self.left_out:
+                    size = record.file.size if record.reused else 0
+                    size += group.continued if number == 0 else 0
+                    reused[roots.find_owner(record.file.path).model_id] += size
+        return reused
 
     def list_not_followed(self, model: Model) -> list[SourceFile]:
         """Return the model's symlinks and submodules, in path order."""

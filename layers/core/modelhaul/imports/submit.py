@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from modelhaul.catalog.quota import StorageQuota
 from modelhaul.domain.audit import describe_submission
 from modelhaul.domain.callers import is_read_key
 from modelhaul.domain.claims import check_claimable
@@ -48,6 +49,7 @@ class ImportSubmitter:
     clock: Clock
     models: ModelRepository
     policy: ImportPolicy | None = None
+    quota: StorageQuota | None = None
 
     def submit(
         self,
@@ -61,7 +63,7 @@ class ImportSubmitter:
         """Accept one model, or a part of it. Each selection of a model's files is a separate model.
 
         Hub clients can then read the model by the requested name and revision, also if it was imported before. Raises
-        the errors of ModelResolver.resolve and ImportRepository.claim_import, PolicyDeniedError,
+        the errors of ModelResolver.resolve and ImportRepository.claim_import, StorageQuotaError, PolicyDeniedError,
         PolicyUnavailableError.
         """
         try:
@@ -114,6 +116,8 @@ class ImportSubmitter:
                 # The policy does not concern models that exist.
                 check_claimable(task.id, self.models.find_models([model.model_id]))
                 model = self._check_policy(self.policy, model)
+            if self.quota is not None:
+                self.quota.check_submission(models=[model])
             self.imports.claim_import(task, [model], entry=describe_submission(task, [model]))
         except ImportInProgressError:
             self.save_reference(resolved, name)

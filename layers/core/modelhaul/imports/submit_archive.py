@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from modelhaul.archives.models import inspect_archive
 from modelhaul.archives.reader import ArchiveReader, open_memory
 from modelhaul.archives.rules import ArchiveRules
+from modelhaul.catalog.quota import StorageQuota
 from modelhaul.domain.archives import MAX_PUT_SIZE, Archive, UploadTicket
 from modelhaul.domain.audit import describe_renewal, describe_submission
 from modelhaul.domain.callers import is_same_caller
@@ -62,6 +63,7 @@ class ArchiveSubmitter:
     rules: ArchiveRules
     audit: AuditLog
     policy: ImportPolicy | None = None
+    quota: StorageQuota | None = None
 
     def submit_archive(
         self, body: bytes, file_name: str, model_name: str | None, *, submitted_by: str | None = None
@@ -69,8 +71,8 @@ class ArchiveSubmitter:
         """Accept an archive that was sent in the request, after all of its entries are verified.
 
         Raises ArchiveTooLargeError above 4.5 MB, ArchiveRefusedError, NoModelInArchiveError, InvalidReferenceError,
-        the errors of ImportRepository.claim_import, PolicyUnavailableError, and PolicyDeniedError if the policy denies
-        all of its models. Nothing is stored in these cases.
+        the errors of ImportRepository.claim_import, StorageQuotaError, PolicyUnavailableError, and PolicyDeniedError if
+        the policy denies all of its models. Nothing is stored in these cases.
         """
         if len(body) > MAX_POSTED:
             raise ArchiveTooLargeError(
@@ -88,6 +90,8 @@ class ArchiveSubmitter:
         models = inspection.build_models(task_id, moment, submitted_by)
         if self.policy is not None:
             self.policy.check(list_candidates(models, moment), caller=submitted_by)
+        if self.quota is not None:
+            self.quota.check_submission(models=models)
         archive = Archive(named.key, file_name, model_name, len(body), self.archives.put_archive(named.key, body))
         task = Task(
             id=task_id,
@@ -127,8 +131,10 @@ class ArchiveSubmitter:
 
         `single_put`: the client does not upload in parts, although an interrupted upload then starts again.
 
-        Raises ArchiveTooLargeError, InvalidReferenceError, PolicyUnavailableError, and PolicyDeniedError if the policy
-        denies every archive.
+        With a quota, the archive itself must fit: its models are seldom smaller.
+
+        Raises ArchiveTooLargeError, InvalidReferenceError, StorageQuotaError, PolicyUnavailableError, and
+        PolicyDeniedError if the policy denies every archive.
         """
         if size > self.rules.limits.max_total_bytes:
             raise ArchiveTooLargeError(
@@ -147,6 +153,8 @@ class ArchiveSubmitter:
         key, name = f"{UPLOADED}{task_id}.zip", _check_name(model_name)
         if self.policy is not None:
             self.policy.check([Candidate(None, know_archive(moment))], caller=submitted_by)
+        if self.quota is not None:
+            self.quota.check_submission(size)
         ticket = self.archives.open_upload(key, size, seconds=_URL_SECONDS, single_put=single_put)
         archive = Archive(key, file_name, name, size, upload_id=ticket.upload_id, part_size=ticket.part_size)
         task = Task(

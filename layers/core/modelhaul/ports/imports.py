@@ -47,13 +47,14 @@ class ImportRepository(Protocol):
         failed: Mapping[str, ModelError] = MappingProxyType({}),
         signatures: Mapping[str, ModelSignature] = MappingProxyType({}),
         policies: Mapping[str, PolicyResult] = MappingProxyType({}),
+        reused: Mapping[str, int] = MappingProxyType({}),
     ) -> bool:
         """End the task DONE, its models in `totals` READY and those in `failed` FAILED, in one transaction.
 
         `totals` has (files, bytes) of each READY model by ID, `gates` its gate report, `signatures` its signature,
-        `policies` the decision of the import policy. A FAILED model stores its shortened error, and another import can
-        claim it. `totals` and `failed` together have all models of the task. Returns True only for the call
-        that ended the task.
+        `policies` the decision of the import policy, `reused` the bytes that were already stored. A FAILED model stores
+        its shortened error, and another import can claim it. `totals` and `failed` together have all models of the
+        task. Returns True only for the call that ended the task.
         """
 
     def fail_import(

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from modelhaul.domain.audit import AuditEntry
-from modelhaul.domain.models import DeletionCondition, Model, ModelPage, ModelPin, Source, StorageTotals
+from modelhaul.domain.models import DeletionCondition, Model, ModelPage, ModelPin, Source
 from modelhaul.domain.signatures import ModelSignature
 
 
@@ -19,12 +19,6 @@ class ModelRepository(Protocol):
 
     def find_models(self, model_ids: Sequence[str]) -> list[Model]:
         """Return the existing models, at most 90, in the order of `model_ids`. Strongly consistent."""
-
-    def measure_storage(self) -> StorageTotals:
-        """Return the number and the size of the READY models. Eventually consistent.
-
-        Only the newest models are counted if there are many thousands.
-        """
 
     def list_models(
         self,

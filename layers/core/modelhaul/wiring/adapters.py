@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from modelhaul.ports.models import ModelRepository
     from modelhaul.ports.multipart_uploads import MultipartUploads
     from modelhaul.ports.object_store import ObjectStore
+    from modelhaul.ports.quotas import QuotaRepository
     from modelhaul.ports.read_keys import ReadKeyRepository
     from modelhaul.ports.secret_store import SecretStore
     from modelhaul.ports.segments import SegmentRepository
@@ -56,6 +57,14 @@ def create_models() -> ModelRepository:
     from modelhaul.settings import ModelSettings
 
     return DynamoDBModelRepository(open_database(), models_table=ModelSettings.read().models_table, audit=find_audit())
+
+
+@cache
+def create_quotas() -> QuotaRepository:
+    from modelhaul.adapters.dynamodb.quotas import DynamoDBQuotaRepository
+    from modelhaul.settings import ModelSettings
+
+    return DynamoDBQuotaRepository(open_database(), models_table=ModelSettings.read().models_table)
 
 
 @cache

@@ -21,6 +21,7 @@ from modelhaul.wiring.adapters import (
     create_metrics,
     create_models,
     create_queue,
+    create_quotas,
     create_segments,
     create_signing_key,
     create_store,
@@ -33,7 +34,9 @@ from modelhaul.wiring.sources import open_resolver, open_source, read_archive_ru
 if TYPE_CHECKING:
     from modelhaul.catalog.audit import EntryPublisher
     from modelhaul.catalog.delete import ModelDeleter
+    from modelhaul.catalog.quota import StorageQuota
     from modelhaul.catalog.read import Catalog
+    from modelhaul.catalog.usage import UsageReader
     from modelhaul.console.overview import ConsoleReader
     from modelhaul.imports.accept import ArchiveAcceptor, ArrivalRecorder
     from modelhaul.imports.copy import CopyStep, FileCopier
@@ -76,6 +79,7 @@ def create_submitter() -> ImportSubmitter:
         time.time,
         create_models(),
         create_import_policy(),
+        quota=create_quota(),
     )
 
 
@@ -94,6 +98,7 @@ def create_archive_submitter() -> ArchiveSubmitter:
         rules,
         create_audit_log(),
         create_import_policy(),
+        quota=create_quota(),
     )
 
 
@@ -186,10 +191,30 @@ def create_published_signer() -> PublishedModelSigner:
 
 
 @cache
+def create_quota() -> StorageQuota | None:
+    """What limits the stored bytes, None if the stack has no quota."""
+    from modelhaul.settings import QuotaSettings
+
+    limit = QuotaSettings.read().limit
+    if not limit:
+        return None
+    from modelhaul.catalog.quota import StorageQuota
+
+    return StorageQuota(limit, create_quotas(), create_tasks(), create_models(), time.time)
+
+
+@cache
+def create_usage_reader() -> UsageReader:
+    from modelhaul.catalog.usage import UsageReader
+
+    return UsageReader(create_models(), time.time, create_quota())
+
+
+@cache
 def create_console_reader() -> ConsoleReader:
     from modelhaul.console.overview import ConsoleReader
 
-    return ConsoleReader(create_tasks(), create_models(), time.time)
+    return ConsoleReader(create_tasks(), create_models(), create_usage_reader(), time.time)
 
 
 def load_templates() -> None:
@@ -236,6 +261,7 @@ def create_planner() -> Planner:
         time.time,
         rules.required_files,
         import_policy=create_import_policy(),
+        quota=create_quota(),
     )
 
 

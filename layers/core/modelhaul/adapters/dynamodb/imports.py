@@ -137,6 +137,7 @@ class DynamoDBImportRepository(ImportRepository):
         failed: Mapping[str, ModelError] = MappingProxyType({}),
         signatures: Mapping[str, ModelSignature] = MappingProxyType({}),
         policies: Mapping[str, PolicyResult] = MappingProxyType({}),
+        reused: Mapping[str, int] = MappingProxyType({}),
     ) -> bool:
         token = str(uuid.uuid4())
 
@@ -158,6 +159,7 @@ class DynamoDBImportRepository(ImportRepository):
                         ModelItem.shelf.set(READY),
                         ModelItem.files.set(files),
                         ModelItem.size.set(size),
+                        *([ModelItem.bytes_reused.set(reused[model_id])] if reused.get(model_id) else []),
                         *([ModelItem.gate.set(pack_gate(gates[model_id]))] if model_id in gates else []),
                         *(
                             [ModelItem.signature.set(from_signature(signatures[model_id]))]

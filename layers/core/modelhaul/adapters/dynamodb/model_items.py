@@ -131,6 +131,7 @@ class ModelItem(Item):
     deleted_by = UnicodeAttribute(null=True)
     signature = SignatureMap(null=True)  # type: ignore[no-untyped-call]
     pin = PinMap(null=True)  # type: ignore[no-untyped-call]
+    bytes_reused = NumberAttribute(null=True)
     lease_owner = UnicodeAttribute(null=True)
     lease_until = NumberAttribute(null=True)
 
@@ -184,6 +185,7 @@ def to_model(item: ModelItem) -> Model:
         signature=_to_signature(item.signature),
         policy=unpack_result(item.policy),
         pin=_to_pin(item.pin),
+        bytes_reused=int(item.bytes_reused or 0),
     )
 
 

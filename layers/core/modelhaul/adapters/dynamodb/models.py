@@ -1,7 +1,6 @@
 """ModelRepository on Amazon DynamoDB."""
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -39,8 +38,6 @@ from modelhaul.domain.models import (
     ModelPin,
     ModelStatus,
     Source,
-    SourceTotals,
-    StorageTotals,
 )
 from modelhaul.domain.name_patterns import matches_any
 from modelhaul.domain.signatures import ModelSignature
@@ -64,6 +61,7 @@ _LISTED = [
     "size",
     "last_read_on",
     "pin",
+    "bytes_reused",
 ]
 
 
@@ -91,25 +89,6 @@ class DynamoDBModelRepository(ModelRepository):
     @translate_errors()
     def find_models(self, model_ids: Sequence[str]) -> list[Model]:
         return read_models(self._models, model_ids)
-
-    @translate_errors()
-    def measure_storage(self) -> StorageTotals:
-        pages = self._models.by_shelf.query(
-            READY,
-            attributes_to_get=["source", "size"],
-            scan_index_forward=False,
-            page_size=_FILTERED_PAGE_SIZE,
-        ).page_iter
-        models: Counter[Source] = Counter()
-        sizes: Counter[Source] = Counter()
-        is_complete = True
-        for page in islice(pages, MAX_INDEX_PAGES):
-            for item in page["Items"]:
-                source = Source(item["source"]["S"])
-                models[source] += 1
-                sizes[source] += int(item["size"]["N"])
-            is_complete = "LastEvaluatedKey" not in page
-        return StorageTotals({source: SourceTotals(models[source], sizes[source]) for source in models}, is_complete)
 
     @translate_errors()
     def list_models(

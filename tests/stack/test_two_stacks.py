@@ -12,8 +12,7 @@ from local.sources import SourceUrls
 from local.stack import LocalStack, StackState
 from tests.archives.building import build, list_members
 from tests.documented_events import VALIDATOR
-from tests.stack.conftest import Stack, wait_until
-from tests.stack.test_parameters import change_parameters, open_client
+from tests.stack.conftest import Stack, change_parameters, open_client, wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 

@@ -57,6 +57,8 @@ def call_route(name: str, event: dict[str, Any]) -> Response:
         "submit_large_archive": "submit_local",
         "renew_upload": "submit_local",
         "submit_partial": "submit_huggingface",
+        "get_policy": "check_policy",
+        "test_policy": "check_policy",
         "create_follow": "manage_follows",
         "list_follows": "manage_follows",
         "show_follow": "manage_follows",

@@ -37,7 +37,7 @@ from modelhaul.adapters.lambda_invoke import LambdaMissingModels, create_lambda_
 from modelhaul.adapters.s3 import S3ObjectStore
 from modelhaul.adapters.s3_client import create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
-from modelhaul.catalog import read
+from modelhaul.catalog import quota, read
 from modelhaul.catalog.audit import EntryPublisher
 from modelhaul.domain.errors import (
     ModelFileNotFoundError,
@@ -262,6 +262,8 @@ class AuditedDeployment(Deployment):
         queue = CountedQueue(SQSMessageQueue(sqs, cast("Any", urls)), self.queue)
         # Large files of a few megabytes have several segments.
         patch = patches.enter_context(pytest.MonkeyPatch.context())
+        # Each check of the quota measures the models, as near the quota.
+        patch.setattr(quota, "_MAX_AGE", 0)
         patch.setattr(moto.s3.models, "S3_UPLOAD_PART_MIN_SIZE", 1)
         patch.setattr(s3_uploads, "_MIN_PART_SIZE", 1)
         stream = StreamSettings(part_size=lambda _: PART // 5, buffers=3, reconnect_delay=0, poll=0.001, patience=0.01)
@@ -626,6 +628,7 @@ def read_catalog(deployment: AuditedDeployment, source: InMemoryModelSource) -> 
             deployment.catalog.sign_file(model.model_id, "absent")
         signed = deployment.catalog.sign_file(model.model_id, "config.json")
         assert requests.get(signed, timeout=10).content == MODEL["config.json"], "as it was signed to be read"
+        assert deployment.usage.read_usage(30, lambda: True).quota is not None
         assert deployment.catalog.read_signature(model.model_id).text
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(read, "_MAX_INLINE_SIZE", 100)
@@ -837,7 +840,7 @@ def auditor() -> Iterator[Auditor]:
     source = InMemoryModelSource()
     # So that a few megabytes are a large file, and other functions copy the second group.
     policy = TransferPolicy(small_file=1024 * 1024, copy_groups=1)
-    deployment = AuditedDeployment(source, policy=policy)
+    deployment = AuditedDeployment(source, policy=policy, quota=10**12)
     with ExitStack() as patches:
         deployment.open(patches)
         for scenario in (
@@ -874,7 +877,11 @@ def auditor() -> Iterator[Auditor]:
 @pytest.fixture(scope="module")
 def template() -> Template:
     return apply_parameters(
-        transform_template(read_template()), Signing="KMS", HubOnMiss="IMPORT", AuditRetentionDays=30
+        transform_template(read_template()),
+        Signing="KMS",
+        HubOnMiss="IMPORT",
+        AuditRetentionDays=30,
+        StorageQuotaGB="1000",
     )
 
 

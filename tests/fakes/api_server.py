@@ -351,7 +351,7 @@ class ApiServer:
             "upload": upload,
         }
 
-    def _respond_route(self, request: Request, route: str) -> Response:  # noqa: PLR0911 - one case for each route
+    def _respond_route(self, request: Request, route: str) -> Response:  # noqa: C901, PLR0911 - one case for each route
         match request.method, route.split("/")[1:]:
             case _, ["follows", *_]:
                 return self._respond_follows(request, route)

@@ -67,6 +67,12 @@ class Following:
         )
 
     @property
+    def starts(self) -> int:
+        """How often checks were started."""
+        assert isinstance(self.checks, RecordingChecks)
+        return self.checks.starts
+
+    @property
     def now(self) -> datetime:
         return datetime.fromtimestamp(self.deployment.clock.now, UTC)
 

@@ -136,6 +136,7 @@ class ApiServer:
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     keys: dict[str, dict[str, Any]] = field(default_factory=dict)
+    follows: dict[str, dict[str, Any]] = field(default_factory=dict)
     documents: dict[str, bytes] = field(default_factory=dict)
     redirects_documents: bool = False
     hub_url: str = "https://hub.example/hf"
@@ -260,7 +261,39 @@ class ApiServer:
             return Response(204)
         return create_problem_response(404, "key-not-found", "Key not found", "It does not exist.")
 
+    def _respond_follows(self, request: Request, route: str) -> Response:
+        follow_id = route.removeprefix("/follows").strip("/")
+        if request.method == "POST":
+            names = {(follow["name"], follow["revision"]): found for found, follow in self.follows.items()}
+            if found := names.get((request.json["name"], request.json["revision"])):
+                return create_problem_response(
+                    409, "follow-exists", "Revision is already followed", f"It is already followed by {found}."
+                )
+            follow_id = f"0a000000-0000-5000-8000-{len(self.follows) + 1:012}"
+            empty = dict.fromkeys(("keep_newest", "checked_at", "last_import", "last_error"))
+            state = {"status": "ACTIVE", "waits_for_rate_limit": False, "consecutive_failures": 0}
+            moment = "2026-11-24T12:00:00Z"
+            self.follows[follow_id] = {
+                "follow_id": follow_id,
+                "created_at": moment,
+                "next_check": moment,
+                **empty,
+                **state,
+                **request.json,
+            }
+            return create_json_response(201, self.follows[follow_id])
+        if request.method == "GET" and not follow_id:
+            return create_json_response(200, {"follows": list(self.follows.values())[::-1]})
+        if follow_id not in self.follows:
+            return create_problem_response(404, "follow-not-found", "Follow not found", "It does not exist.")
+        if request.method == "DELETE":
+            del self.follows[follow_id]
+            return Response(204)
+        return create_json_response(200, self.follows[follow_id])
+
     def _respond_post(self, request: Request, route: str) -> Response:
+        if route == "/follows":
+            return self._respond_follows(request, route)
         if self.submit_responses:
             return self.submit_responses.pop(0)
         if route.endswith("/urls"):
@@ -321,6 +354,8 @@ class ApiServer:
 
     def _respond_route(self, request: Request, route: str) -> Response:  # noqa: C901, PLR0911, PLR0912 - a case for each route
         match request.method, route.split("/")[1:]:
+            case _, ["follows", *_]:
+                return self._respond_follows(request, route)
             case "GET", ["upload", "tasks"]:
                 return self._respond_page("tasks", [states[0] for states in self.tasks.values()], request)
             case "GET", ["upload", "tasks", task_id] if task_id in self.tasks:
@@ -447,7 +482,7 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "short":
             self._cut()
 
-    do_GET = do_POST = do_PUT = do_DELETE = serve  # noqa: N815 - names required by the base class
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = serve  # noqa: N815 - names required by the base class
 
     def _cut(self) -> None:
         self.close_connection = True

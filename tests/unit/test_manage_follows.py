@@ -1,6 +1,5 @@
 """The routes of follows, over the in-memory repository, and the functions that check and start."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,7 +24,7 @@ def source() -> InMemoryModelSource:
 
 
 @pytest.fixture
-def following(source: InMemoryModelSource, monkeypatch: pytest.MonkeyPatch) -> Iterator[Following]:
+def following(source: InMemoryModelSource, monkeypatch: pytest.MonkeyPatch) -> Following:
     following = Following(Deployment(source))
     monkeypatch.setattr(wiring, "create_follower", lambda: following.follower)
     monkeypatch.setattr(wiring, "create_follows", lambda: following.follows)
@@ -172,13 +171,13 @@ def test_errors_of_the_source_are_those_of_an_import(following: Following, sourc
 
 def test_the_sweep_starts_due_checks_and_then_sweeps(following: Following, monkeypatch: pytest.MonkeyPatch) -> None:
     create()
-    assert following.checks.starts == 1  # type: ignore[attr-defined]
+    assert following.starts == 1
     sweep = load_handler("sweep_stale")
     assert sweep({}, Context()) == {"due": 0}
-    assert following.checks.starts == 2  # type: ignore[attr-defined]
+    assert following.starts == 2
     load_handler("check_follows")({}, Context())
     sweep({}, Context())
-    assert following.checks.starts == 2  # type: ignore[attr-defined]
+    assert following.starts == 2
 
     def fail(*_: object) -> None:
         raise StorageUnavailableError("DynamoDB request failed (ThrottlingException).")

@@ -252,7 +252,7 @@ def is_retry_due(follow: Follow, failed_at: datetime, now: datetime) -> bool:
 
 
 def _double(delay: timedelta, times: int, limit: timedelta) -> timedelta:
-    return min(delay * 2 ** min(times, _MAX_EXPONENT), limit)
+    return min(delay * (1 << min(times, _MAX_EXPONENT)), limit)
 
 
 def _rename(follow: Follow, name: str) -> Follow:

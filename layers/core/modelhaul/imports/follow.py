@@ -12,6 +12,7 @@ from modelhaul.domain.errors import (
     FollowNotFoundError,
     InvalidReferenceError,
     ModelNotFoundError,
+    Part,
     StorageUnavailableError,
 )
 from modelhaul.domain.follows import (
@@ -162,7 +163,7 @@ class Follower:
         try:
             resolved = resolver.resolve(name, revision)
         except InvalidReferenceError as error:
-            part = "revision" if error.part == "revision" else "followed_name"
+            part: Part = "revision" if error.part == "revision" else "followed_name"
             raise InvalidReferenceError(error.detail, part=part) from None
         except ModelNotFoundError as error:
             error.remedy = resolver.find_missing_remedy(name) or error.remedy

@@ -200,7 +200,6 @@ def _from_follow(item: type[FollowItem], follow: Follow) -> FollowItem:
 
 
 def _to_follow(item: FollowItem) -> Follow:
-    found, error = item.last_import, item.last_error
     return Follow(
         id=item.id,
         source=Source(item.source),
@@ -210,28 +209,34 @@ def _to_follow(item: FollowItem) -> Follow:
         created_at=item.created_at,
         next_check=item.next_check,
         selection=unpack_selection(item.selection),
-        keep_newest=None if item.keep_newest is None else int(item.keep_newest),
+        keep_newest=int(item.keep_newest) if item.keep_newest else None,
         created_by=item.created_by,
         former_names=tuple(item.former_names or ()),
         status=FollowStatus(item.status),
         checked_at=item.checked_at,
-        last_import=None
-        if found is None
-        else FollowedImport(
-            found.commit,
-            found.model_id,
-            found.found_at,
-            found.task_id,
-            found.previous_commit,
-            found.is_rewritten,
-            int(found.retries),
-        ),
-        last_error=None
-        if error is None
-        else FollowError(error.type, error.detail, error.retryable, error.at, error.remedy),
+        last_import=_to_import(item.last_import),
+        last_error=_to_error(item.last_error),
         failures=int(item.failures),
         waits_for_limit=bool(item.waits_for_limit),
         retries_import=bool(item.retries_import),
         lease_id=item.lease_id,
         version=int(item.version),
     )
+
+
+def _to_import(found: ImportMap | None) -> FollowedImport | None:
+    if found is None:
+        return None
+    return FollowedImport(
+        found.commit,
+        found.model_id,
+        found.found_at,
+        found.task_id,
+        found.previous_commit,
+        found.is_rewritten,
+        int(found.retries),
+    )
+
+
+def _to_error(error: FollowErrorMap | None) -> FollowError | None:
+    return None if error is None else FollowError(error.type, error.detail, error.retryable, error.at, error.remedy)

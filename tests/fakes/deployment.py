@@ -25,7 +25,7 @@ from modelhaul.domain.messages import (
     PublishModels,
     TransferFiles,
 )
-from modelhaul.domain.models import ModelStatus, Source
+from modelhaul.domain.models import Model, ModelStatus, Source
 from modelhaul.domain.required_files import RequiredFiles
 from modelhaul.domain.selection import WHOLE, Selection
 from modelhaul.domain.tasks import Task, TaskStatus
@@ -294,6 +294,17 @@ class Deployment:
         task = self.database.tasks.find_task(task_id)
         assert task is not None
         return task
+
+    def import_model(self, name: str, revision: str = "main") -> Task:
+        """Submit the model, and run until the import has ended."""
+        task = self.submit(name, revision)
+        self.run()
+        return self.find_task(task.id)
+
+    def find_model(self, task: Task) -> Model:
+        """Return the only model of the task."""
+        (model,) = self.database.models.find_models(task.model_ids)
+        return model
 
     def read(self, key: str) -> bytes:
         found = self.store.find_object(key)

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from modelhaul.domain.models import Source
-from modelhaul.domain.tasks import Task, TaskStatus
+from modelhaul.domain.tasks import TaskStatus
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.http_client import Timeouts
 from modelhaul_sources.huggingface import HuggingFaceSource
@@ -36,13 +35,6 @@ def hub() -> Iterator[LoopbackHub]:
 def deployment(hub: LoopbackHub) -> Deployment:
     policy = HostPolicy.for_hub(hub.endpoint, local_mode=True)
     return Deployment(HuggingFaceSource(policy, timeouts=Timeouts(connect=5, read=1)))
-
-
-def import_model(deployment: Deployment) -> Task:
-    task = deployment.submitter.submit(Source.HUGGINGFACE, NAME, "main")
-    deployment.submitted.append(task.id)
-    deployment.run()
-    return deployment.find_task(task.id)
 
 
 def expect(deployment: Deployment) -> dict[str, dict[str, bytes]]:
@@ -83,7 +75,7 @@ PASSING = {
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING.keys())
 def test_a_passing_fault_is_made_good(hub: LoopbackHub, deployment: Deployment, fault: Fault) -> None:
     hub.add_fault(fault)
-    task = import_model(deployment)
+    task = deployment.import_model(NAME)
     assert task.status is TaskStatus.DONE, task.error
     assert hub.faults == [], "the fault did strike"
     deployment.check_promises(expect(deployment))
@@ -97,14 +89,14 @@ def test_a_fault_after_a_break_is_met_in_the_middle(hub: LoopbackHub, deployment
         Fault(kind=FaultKind.DROP, origin="cdn", skip=1, times=1, after_bytes=MIDDLE + PART_SIZE),
         Fault(kind=FaultKind.WRONG_CONTENT_RANGE, origin="cdn", skip=2, times=1),
     )
-    task = import_model(deployment)
+    task = deployment.import_model(NAME)
     assert task.status is TaskStatus.DONE, task.error
     deployment.check_promises(expect(deployment))
 
 
 def test_a_break_reads_only_the_rest(hub: LoopbackHub, deployment: Deployment) -> None:
     hub.add_fault(middle(FaultKind.DROP, after_bytes=5 * PART_SIZE))
-    assert import_model(deployment).status is TaskStatus.DONE
+    assert deployment.import_model(NAME).status is TaskStatus.DONE
     sent = sum(r.bytes_sent for r in hub.requests if r.origin == "cdn")
     assert sent <= CONTENT.size + 2 * PART_SIZE, "at most what was under way is read again"
 
@@ -114,7 +106,7 @@ def test_an_etag_that_changes_starts_anew(hub: LoopbackHub, deployment: Deployme
         middle(FaultKind.DROP, after_bytes=5 * PART_SIZE),
         Fault(kind=FaultKind.CHANGED_ETAG, origin="cdn", skip=1, times=1, header_value='"other"'),
     )
-    task = import_model(deployment)
+    task = deployment.import_model(NAME)
     assert task.status is TaskStatus.DONE, task.error
     assert hub.faults == []
     deployment.check_promises(expect(deployment))
@@ -139,7 +131,7 @@ def test_a_lasting_fault_ends_in_words_and_leaves_nothing(
     hub: LoopbackHub, deployment: Deployment, fault: Fault, reason: str | None
 ) -> None:
     hub.add_fault(fault)
-    task = import_model(deployment)
+    task = deployment.import_model(NAME)
     if reason is None:
         # Each connection brings three parts and breaks: slow, but it comes to its end.
         assert task.status is TaskStatus.DONE, task.error
@@ -151,7 +143,7 @@ def test_a_lasting_fault_ends_in_words_and_leaves_nothing(
     deployment.sweep_until_quiet()
     deployment.check_promises(expect(deployment))
     if reason is not None:
-        assert import_model(deployment).status is TaskStatus.DONE, "and it can be submitted again"
+        assert deployment.import_model(NAME).status is TaskStatus.DONE, "and it can be submitted again"
 
 
 FINAL = {
@@ -188,12 +180,12 @@ def test_a_permanent_failure_ends_the_first_attempt_with_its_reason(
     hub.clear_faults()
     deployment.sweep_until_quiet()
     deployment.check_promises(expect(deployment))
-    assert import_model(deployment).status is TaskStatus.DONE, "and it can be submitted again"
+    assert deployment.import_model(NAME).status is TaskStatus.DONE, "and it can be submitted again"
 
 
 def test_the_same_wrong_bytes_twice_end_the_import(hub: LoopbackHub, deployment: Deployment) -> None:
     hub.add_fault(Fault(kind=FaultKind.WRONG_BYTES, origin="cdn", holding_byte=MIDDLE))
-    task = import_model(deployment)
+    task = deployment.import_model(NAME)
     assert task.error is not None
     assert "Checksum mismatch for model.safetensors" in task.error.detail
     assert deployment.metrics.values["Retries"] == 1, "the file was read from its first byte once more"
@@ -216,7 +208,7 @@ def test_a_slow_source_is_read_by_more_connections(hub: LoopbackHub, deployment:
     hub.add_fault(Fault(kind=FaultKind.SLOW, origin="cdn", bytes_per_second=4 * PART_SIZE))
     watcher = threading.Thread(target=watch)
     watcher.start()
-    task = import_model(deployment)
+    task = deployment.import_model(NAME)
     watcher.join()
     assert together.is_set()
     assert task.status is TaskStatus.DONE, task.error

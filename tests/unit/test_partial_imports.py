@@ -10,7 +10,7 @@ import pytest
 from modelhaul.catalog.presentation import present_model, present_whole_task
 from modelhaul.domain.errors import ImportInProgressError, ModelExistsError
 from modelhaul.domain.files import MAX_FILE_SIZE, SourceFile
-from modelhaul.domain.models import Model, Source
+from modelhaul.domain.models import Source
 from modelhaul.domain.selection import WHOLE, Selection, Weights
 from modelhaul.domain.tasks import Task, TaskStatus
 from tests.fakes.deployment import Deployment
@@ -53,11 +53,6 @@ def import_part(deployment: Deployment, selection: Selection) -> Task:
     return deployment.find_task(task.id)
 
 
-def find_model(deployment: Deployment, task: Task) -> Model:
-    (model,) = deployment.database.models.find_models(task.model_ids)
-    return model
-
-
 def read_manifest(deployment: Deployment, task: Task) -> dict[str, Any]:
     manifest: dict[str, Any] = json.loads(deployment.read(f"manifests/{task.model_ids[0]}.json"))
     return manifest
@@ -89,7 +84,7 @@ def test_a_part_and_the_whole_lie_side_by_side_and_move_nothing_twice(order: tup
     for selection, task in tasks.items():
         assert task.status is TaskStatus.DONE, task.error
         assert task.progress.files_total == len(paths[selection])
-        model = find_model(deployment, task)
+        model = deployment.find_model(task)
         assert model.files == len(paths[selection])
         expected[model.resolved.prefix] = {path: FILES[path] for path in paths[selection]}
         assert [entry["path"] for entry in read_manifest(deployment, task)["files"]] == paths[selection]
@@ -101,13 +96,13 @@ def test_a_part_says_that_it_is_one() -> None:
     deployment = make_deployment(FILES)
     part, whole = (import_part(deployment, selection) for selection in (ONLY_SAFETENSORS, WHOLE))
     shown = {"allow_patterns": [], "ignore_patterns": ["onnx/*"], "weights": "safetensors"}
-    model = find_model(deployment, part)
+    model = deployment.find_model(part)
     assert model.resolved.selection == ONLY_SAFETENSORS
     assert f"-partial-{model.model_id}/" in model.resolved.prefix
     assert read_manifest(deployment, part)["selection"] == shown
     assert present_model(model, bucket="b")["selection"] == {**asdict(ONLY_SAFETENSORS)}
     assert json.loads(json.dumps(present_whole_task(part, [model], bucket="b")))["selection"] == shown
-    model = find_model(deployment, whole)
+    model = deployment.find_model(whole)
     assert "selection" not in read_manifest(deployment, whole)
     assert "selection" not in present_model(model, bucket="b")
     assert "selection" not in present_whole_task(whole, [model], bucket="b")
@@ -184,7 +179,7 @@ def test_shards_that_are_left_out_are_not_missed_but_recorded() -> None:
     assert part.status is TaskStatus.DONE, part.error
     (flag,) = read_manifest(deployment, part)["gate"]["flags"]
     assert flag == f"incomplete: model.safetensors.index.json: 1 of its shards are missing: '{SHARDS[1]}'"
-    assert find_model(deployment, part).gate is not None
+    assert deployment.find_model(part).gate is not None
     whole = import_part(deployment, WHOLE)
     assert read_manifest(deployment, whole)["gate"]["flags"] == []
 
@@ -207,9 +202,9 @@ def test_a_part_of_a_hubs_model_says_what_is_incomplete() -> None:
 
 def test_a_part_that_failed_leaves_the_whole_alone() -> None:
     deployment = make_deployment(FILES)
-    whole = find_model(deployment, import_part(deployment, WHOLE)).resolved
+    whole = deployment.find_model(import_part(deployment, WHOLE)).resolved
     task = deployment.submit(NAME, selection=ONLY_SAFETENSORS)
-    part = find_model(deployment, task).resolved
+    part = deployment.find_model(task).resolved
     copy = deployment.store.copy
 
     def cancel(source_key: str, key: str, *, size: int, etag: str) -> str:

@@ -59,15 +59,9 @@ def expect(source: InMemoryModelSource) -> dict[str, dict[str, bytes]]:
     return {source.prefix(name, rev): files for name, revs in source.models.items() for rev, files in revs.items()}
 
 
-def import_model(deployment: Deployment, revision: str = "main") -> Task:
-    task = deployment.submit(NAME, revision)
-    deployment.run()
-    return deployment.find_task(task.id)
-
-
 def test_a_model_is_imported_whole_and_staging_is_given_up() -> None:
     deployment, source = make_deployment()
-    task = import_model(deployment)
+    task = deployment.import_model(NAME)
     assert (task.status, task.stage) == (TaskStatus.DONE, Stage.DONE)
     assert task.progress.files_done == task.progress.files_total == len(FILES)
     assert task.progress.bytes_done == task.progress.bytes_total == sum(map(len, FILES.values()))
@@ -93,13 +87,13 @@ def test_nothing_is_visible_before_it_is_whole() -> None:
 
 def test_the_same_version_is_refused_and_a_moved_branch_is_not() -> None:
     deployment, source = make_deployment()
-    first = import_model(deployment)
+    first = deployment.import_model(NAME)
     with pytest.raises(ModelExistsError) as exists:
         deployment.submit(NAME)
     assert exists.value.models == {first.model_ids[0]: NAME}
     source.models[NAME]["next"] = {**FILES, "config.json": b'{"a": 2}'}
     source.bytes_read.clear()
-    second = import_model(deployment, "next")
+    second = deployment.import_model(NAME, "next")
     assert second.status is TaskStatus.DONE
     assert source.bytes_read == {"config.json": len(b'{"a": 2}')}, "only what changed is fetched"
     assert second.progress.bytes_reused == sum(map(len, FILES.values())) - len(b'{"a": 2}')
@@ -158,7 +152,7 @@ def test_lost_duplicated_and_reordered_messages_change_nothing(seed: int, lose: 
 def test_every_message_twice_fetches_nothing_twice() -> None:
     deployment, source = make_deployment()
     deployment.queue.count_deliveries = lambda _: 2
-    task = import_model(deployment)
+    task = deployment.import_model(NAME)
     assert task.status is TaskStatus.DONE
     assert source.bytes_read["model.safetensors"] == len(WEIGHTS)
     assert task.progress.bytes_done == task.progress.bytes_total
@@ -254,7 +248,7 @@ def test_three_retries_with_growing_pauses_then_failure_with_words(path: str) ->
     deployment, source = make_deployment()
     source.on_read = fail_times(UnexpectedResponseError("huggingface.co sent another range"), 10_000, path)
     started = deployment.clock.now
-    task = import_model(deployment)
+    task = deployment.import_model(NAME)
     assert task.status is TaskStatus.FAILED
     assert task.error is not None
     assert task.error.type == "retries-exhausted"
@@ -270,7 +264,7 @@ def test_an_outage_that_does_not_end_fails_the_import_after_hours(path: str) -> 
     deployment, source = make_deployment()
     source.on_read = fail_times(SourceUnavailableError("huggingface.co answered 503"), 10_000, path)
     started = deployment.clock.now
-    task = import_model(deployment)
+    task = deployment.import_model(NAME)
     assert task.error is not None
     assert task.error.type == "outage"
     assert "No successful response from the source for 6" in task.error.detail
@@ -283,7 +277,7 @@ def test_an_outage_that_does_not_end_fails_the_import_after_hours(path: str) -> 
     deployment.check_promises(expect(source))
     source.on_read = lambda _path, _offset: None
     source.bytes_read.clear()
-    again = import_model(deployment)
+    again = deployment.import_model(NAME)
     assert again.status is TaskStatus.DONE
     assert sum(source.bytes_read.values()) < sum(map(len, FILES.values())), "verified files are reused"
 
@@ -310,12 +304,12 @@ def test_the_sweep_does_not_end_a_task_whose_message_waits_in_a_long_queue() -> 
 def test_a_failed_import_is_submitted_again_and_fetches_only_what_is_missing() -> None:
     deployment, source = make_deployment()
     source.on_read = fail_times(FileMissingError("config.json is gone at its source"), 1, "config.json")
-    failed = import_model(deployment)
+    failed = deployment.import_model(NAME)
     assert failed.status is TaskStatus.FAILED
     assert failed.error is not None
     assert failed.error.detail == "config.json is gone at its source"
     assert source.bytes_read["model.safetensors"] == len(WEIGHTS), "it was verified before the import failed"
-    again = import_model(deployment)
+    again = deployment.import_model(NAME)
     assert again.id != failed.id
     assert again.status is TaskStatus.DONE
     assert source.bytes_read["model.safetensors"] == len(WEIGHTS), "and is not fetched again"
@@ -327,7 +321,7 @@ def test_a_rate_limit_waits_and_uses_no_retry() -> None:
     deployment, source = make_deployment()
     source.on_read = fail_times(RateLimitedError("slow down", retry_after=120), 9)
     started = deployment.clock.now
-    task = import_model(deployment)
+    task = deployment.import_model(NAME)
     assert task.status is TaskStatus.DONE
     assert deployment.metrics.values["Retries"] == 0
     assert deployment.metrics.values["RateLimitWaits"] == 9
@@ -339,7 +333,7 @@ def test_a_rate_limit_waits_and_uses_no_retry() -> None:
 def test_a_rate_limit_that_never_ends_does_end() -> None:
     deployment, source = make_deployment()
     source.on_list = lambda: (_ for _ in ()).throw(RateLimitedError("slow down", retry_after=3600))
-    task = import_model(deployment)
+    task = deployment.import_model(NAME)
     assert task.error is not None
     assert "still exceeded after 24 hours" in task.error.detail
 
@@ -348,7 +342,7 @@ def test_a_rate_limit_that_never_ends_does_end() -> None:
 def test_wrong_bytes_are_retried_and_never_published(path: str) -> None:
     deployment, source = make_deployment()
     source.served = lambda p, content: bytes([content[0] ^ 1]) + content[1:] if p == path else content
-    task = import_model(deployment)
+    task = deployment.import_model(NAME)
     assert task.error is not None
     assert "Checksum mismatch for" in task.error.detail
     assert path in task.error.detail
@@ -366,7 +360,7 @@ def test_wrong_bytes_once_are_made_good() -> None:
         return content
 
     source.served = serve
-    assert import_model(deployment).status is TaskStatus.DONE
+    assert deployment.import_model(NAME).status is TaskStatus.DONE
     deployment.check_promises(expect(source))
 
 
@@ -388,7 +382,7 @@ def test_cancelled_at_any_step_nothing_stays(step: type) -> None:
         deployment.finisher.cancel(task.id)
     deployment.sweep_until_quiet()
     deployment.check_promises(expect(source))
-    assert import_model(deployment).status is TaskStatus.DONE
+    assert deployment.import_model(NAME).status is TaskStatus.DONE
 
 
 def test_cancelled_while_a_large_file_moves_only_what_can_be_continued_stays() -> None:
@@ -473,7 +467,7 @@ def test_a_step_has_all_of_its_attempts_after_throttled_deliveries() -> None:
 def test_an_unforeseen_error_is_retried_then_told_without_its_trace() -> None:
     deployment, source = make_deployment()
     source.on_list = lambda: (_ for _ in ()).throw(KeyError("secret-token"))
-    task = import_model(deployment)
+    task = deployment.import_model(NAME)
     assert task.error is not None
     assert "KeyError" in task.error.detail
     assert "secret-token" not in task.error.detail
@@ -507,21 +501,21 @@ def test_a_submit_whose_message_cannot_be_sent_is_accepted_and_swept() -> None:
 
 def test_a_stored_blob_that_vanished_is_fetched_again() -> None:
     deployment, source = make_deployment()
-    import_model(deployment)
+    deployment.import_model(NAME)
     deployment.store.delete([source.prefix(NAME) + "model.safetensors"])
     source.models[NAME]["next"] = {**FILES, "config.json": b"{}"}
-    task = import_model(deployment, "next")
+    task = deployment.import_model(NAME, "next")
     assert task.status is TaskStatus.DONE
     assert deployment.read(source.prefix(NAME, "next") + "model.safetensors") == WEIGHTS
 
 
 def test_a_stored_blob_that_was_replaced_is_not_copied() -> None:
     deployment, source = make_deployment()
-    import_model(deployment)
+    deployment.import_model(NAME)
     forged = b"x" * len(WEIGHTS)
     deployment.store.put(source.prefix(NAME) + "model.safetensors", forged, sha256=hashlib.sha256(forged).hexdigest())
     source.models[NAME]["next"] = {**FILES, "config.json": b"{}"}
-    import_model(deployment, "next")
+    deployment.import_model(NAME, "next")
     assert deployment.read(source.prefix(NAME, "next") + "model.safetensors") == WEIGHTS
 
 
@@ -550,7 +544,7 @@ def test_several_functions_copy_the_files() -> None:
     # What other functions copied is known to be reusable as well.
     source.models[NAME]["next"] = {**source.models[NAME]["main"], "new.txt": b"new"}
     source.bytes_read.clear()
-    assert import_model(deployment, "next").status is TaskStatus.DONE
+    assert deployment.import_model(NAME, "next").status is TaskStatus.DONE
     assert list(source.bytes_read) == ["new.txt"]
 
 
@@ -639,12 +633,12 @@ def test_a_verified_file_that_vanished_before_publishing_fails_with_words() -> N
     assert "The verified file config.json was removed" in error.detail
     deployment.sweep_until_quiet()
     deployment.check_promises(expect(source))
-    assert import_model(deployment).status is TaskStatus.DONE
+    assert deployment.import_model(NAME).status is TaskStatus.DONE
 
 
 def test_large_files_of_equal_content_are_fetched_once() -> None:
     deployment, source = make_deployment({"a.bin": WEIGHTS, "b.bin": WEIGHTS, "config.json": b"{}"})
-    task = import_model(deployment)
+    task = deployment.import_model(NAME)
     assert task.status is TaskStatus.DONE
     assert source.bytes_read["a.bin"] + source.bytes_read["b.bin"] == len(WEIGHTS)
     assert task.progress.bytes_reused == len(WEIGHTS)
@@ -694,7 +688,7 @@ def test_what_is_being_withdrawn_cannot_be_claimed_before_it_is_gone() -> None:
     # The publisher that was at work has copied on meanwhile; the sweep's last look removes that too.
     deployment.sweep_until_quiet()
     deployment.check_promises(expect(source))
-    assert import_model(deployment).status is TaskStatus.DONE
+    assert deployment.import_model(NAME).status is TaskStatus.DONE
     deployment.check_promises(expect(source))
 
 
@@ -877,7 +871,7 @@ def test_a_published_blob_is_not_replaced_by_one_that_expires() -> None:
     waiting = deployment.receive()
     find_blobs = deployment.database.content.find_blobs
     deployment.database.content.find_blobs = lambda _: {}  # type: ignore[method-assign,assignment]
-    import_model(deployment)
+    deployment.import_model(NAME)
     for message in waiting:
         deployment.deliver(message)
     deployment.database.content.find_blobs = find_blobs  # type: ignore[method-assign]
@@ -896,7 +890,7 @@ def test_a_second_large_file_that_fails_is_retried_at_once(error: Exception, tim
     deployment.database.content.find_blobs = lambda _: {}  # type: ignore[method-assign,assignment]
     source.on_read = fail_times(error, times, "b.bin")
     started = deployment.clock.now
-    assert import_model(deployment).status is TaskStatus.DONE
+    assert deployment.import_model(NAME).status is TaskStatus.DONE
     assert deployment.clock.now - started < 60
     assert deployment.metrics.values["Retries"] == 1
 
@@ -910,7 +904,7 @@ def test_an_error_keeps_its_reason_if_the_lease_cannot_be_given_back(path: str) 
         raise StorageUnavailableError("DynamoDB request failed (ThrottlingException).")
 
     deployment.database.leases.release_lease = refuse  # type: ignore[method-assign]
-    error = import_model(deployment).error
+    error = deployment.import_model(NAME).error
     assert error is not None
     assert error.type == "file-missing"
     assert "OutageWaits" not in deployment.metrics.values
@@ -1006,7 +1000,7 @@ def test_a_task_that_nothing_can_move_ends_after_about_a_day() -> None:
 def test_an_empty_model_fails_with_words() -> None:
     deployment, _ = make_deployment()
     deployment.source = InMemoryModelSource({NAME: {"main": {}}})
-    task = import_model(deployment)
+    task = deployment.import_model(NAME)
     assert task.error is not None
     assert "has no files" in task.error.detail
 
@@ -1014,7 +1008,7 @@ def test_an_empty_model_fails_with_words() -> None:
 @pytest.mark.parametrize("path", ["../up", "a//b", "/abs", "a/./b", "nul\0", "back\\slash", "x" * 1100])
 def test_unsafe_paths_are_refused_before_a_byte_moves(path: str) -> None:
     deployment, source = make_deployment({"config.json": b"{}", path: b"x"})
-    task = import_model(deployment)
+    task = deployment.import_model(NAME)
     assert task.error is not None
     assert task.error.type == "invalid-reference"
     assert source.bytes_read.total() == 0
@@ -1043,7 +1037,7 @@ def test_a_function_held_up_until_its_import_was_done_leaves_no_upload(monkeypat
     """It finds what it was about to copy gone, begins to move the file, and learns only then that it is too late."""
     deployment, source = make_deployment()
     source.models["other/name"] = {"main": {"model.safetensors": WEIGHTS}}
-    import_model(deployment)
+    deployment.import_model(NAME)
     copy = deployment.store.copy
     held = [True]
 

@@ -23,7 +23,7 @@ from modelhaul.domain.errors import (
 from modelhaul.domain.keys import manifest_key, signature_key
 from modelhaul.domain.models import Model, ModelStatus
 from modelhaul.domain.signatures import PublicKey
-from modelhaul.domain.tasks import Task, TaskStatus
+from modelhaul.domain.tasks import TaskStatus
 from modelhaul.signing.bundle import build_statement
 from modelhaul.signing.signer import PublishedModelSigner
 from modelhaul_cli.signatures import read_signature
@@ -54,17 +54,6 @@ def create_deployment(key: LocalSigningKey | None = None) -> Deployment:
     return Deployment(InMemoryModelSource({NAME: {"main": dict(FILES)}}), signing_key=key)
 
 
-def import_model(deployment: Deployment) -> Task:
-    task = deployment.submit(NAME)
-    deployment.run()
-    return deployment.find_task(task.id)
-
-
-def find_model(deployment: Deployment, task: Task) -> Model:
-    (model,) = deployment.database.models.find_models(task.model_ids)
-    return model
-
-
 def read_paths(deployment: Deployment, model: Model) -> set[str]:
     """Return the paths of the model's signature file, which must be valid."""
     assert model.signature is not None
@@ -80,7 +69,7 @@ def list_signatures(deployment: Deployment) -> list[str]:
 
 def test_published_model_is_signed() -> None:
     deployment = create_deployment(LocalSigningKey())
-    model = find_model(deployment, import_model(deployment))
+    model = deployment.find_model(deployment.import_model(NAME))
     assert model.status is ModelStatus.READY
     assert read_paths(deployment, model) == {"config.json", "nested/notes.txt"}
 
@@ -107,13 +96,13 @@ def test_signature_is_stored_before_the_manifest(monkeypatch: pytest.MonkeyPatch
         return put(key, body, sha256=sha256)
 
     monkeypatch.setattr(deployment.store, "put", record)
-    import_model(deployment)
+    deployment.import_model(NAME)
     assert stored[-2:] == ["signatures", "manifests"]
 
 
 def test_stack_without_a_key_publishes_unsigned() -> None:
     deployment = create_deployment()
-    model = find_model(deployment, import_model(deployment))
+    model = deployment.find_model(deployment.import_model(NAME))
     assert model.status is ModelStatus.READY
     assert model.signature is None
     assert list_signatures(deployment) == []
@@ -130,21 +119,21 @@ def test_outage_of_kms_is_waited_for() -> None:
         return None if is_over else StorageUnavailableError("KMS GetPublicKey failed (KMSInternalException).")
 
     deployment = create_deployment(FlakyKey(fail))
-    task = import_model(deployment)
+    task = deployment.import_model(NAME)
     assert task.status is TaskStatus.DONE
     assert len(times) > 5
-    assert read_paths(deployment, find_model(deployment, task))
+    assert read_paths(deployment, deployment.find_model(task))
 
 
 def test_model_that_cannot_be_signed_is_not_published() -> None:
     key = LocalSigningKey()
     key.refusal = SigningRefusedError("The model cannot be signed: KMS Sign failed (DisabledException).")
     deployment = create_deployment(key)
-    task = import_model(deployment)
+    task = deployment.import_model(NAME)
     assert task.status is TaskStatus.FAILED
     assert task.error is not None
     assert (task.error.type, task.error.retryable) == ("signing-refused", False)
-    assert find_model(deployment, task).status is not ModelStatus.READY
+    assert deployment.find_model(task).status is not ModelStatus.READY
     visible = ("models/", "manifests/", "signatures/")
     assert [stored for stored in deployment.store.keys if stored.startswith(visible)] == []
 
@@ -152,17 +141,17 @@ def test_model_that_cannot_be_signed_is_not_published() -> None:
     key.refusal = None
     deployment.clock.now += 3600
     deployment.sweeper.sweep_stale(deployment.remaining)
-    again = import_model(deployment)
+    again = deployment.import_model(NAME)
     assert again.status is TaskStatus.DONE
     assert again.progress.bytes_reused == again.progress.bytes_total
-    assert read_paths(deployment, find_model(deployment, again))
+    assert read_paths(deployment, deployment.find_model(again))
 
 
 @pytest.mark.parametrize("delete", [True, False], ids=["deleted", "failed"])
 def test_signature_is_deleted_with_its_model(delete: bool) -> None:
     deployment = create_deployment(LocalSigningKey())
     if delete:
-        model = find_model(deployment, import_model(deployment))
+        model = deployment.find_model(deployment.import_model(NAME))
         assert deployment.deleter.delete_model(model.model_id, lambda: 28)
     else:
         finish = deployment.database.imports.finish_import
@@ -173,7 +162,7 @@ def test_signature_is_deleted_with_its_model(delete: bool) -> None:
             return finish(task_id, **options)
 
         deployment.database.imports.finish_import = cancel_first  # type: ignore[method-assign]
-        assert import_model(deployment).status is TaskStatus.FAILED
+        assert deployment.import_model(NAME).status is TaskStatus.FAILED
     assert list_signatures(deployment) == []
 
 
@@ -189,12 +178,12 @@ def turn_on_signing(deployment: Deployment, key: LocalSigningKey) -> PublishedMo
 
 def test_published_model_is_signed_later_and_once() -> None:
     deployment = create_deployment()
-    task = import_model(deployment)
+    task = deployment.import_model(NAME)
     key = LocalSigningKey()
     signer = turn_on_signing(deployment, key)
     signature, is_new = signer.sign_model(task.model_ids[0])
     assert is_new
-    model = find_model(deployment, task)
+    model = deployment.find_model(task)
     assert model.signature == signature
     assert read_paths(deployment, model) == {"config.json", "nested/notes.txt"}
     assert signer.sign_model(task.model_ids[0]) == (signature, False)
@@ -203,12 +192,12 @@ def test_published_model_is_signed_later_and_once() -> None:
 
 def test_model_is_signed_again_with_another_key() -> None:
     deployment = create_deployment(LocalSigningKey())
-    task = import_model(deployment)
+    task = deployment.import_model(NAME)
     other = LocalSigningKey(arn="arn:aws:kms:eu-west-1:123456789012:key/other")
     signature, is_new = turn_on_signing(deployment, other).sign_model(task.model_ids[0])
     assert is_new
     assert signature.key_arn.endswith("key/other")
-    assert read_paths(deployment, find_model(deployment, task))
+    assert read_paths(deployment, deployment.find_model(task))
     assert len(list_signatures(deployment)) == 1
 
 
@@ -225,7 +214,7 @@ def test_model_that_is_not_ready_is_not_signed() -> None:
 @pytest.mark.parametrize("moment", ["before the manifest is read", "before the signature is recorded"])
 def test_signing_of_a_deleted_model_leaves_nothing(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     deployment = create_deployment()
-    model_id = import_model(deployment).model_ids[0]
+    model_id = deployment.import_model(NAME).model_ids[0]
     signer = turn_on_signing(deployment, LocalSigningKey())
     operation = "read" if moment == "before the manifest is read" else "put"
     call = getattr(deployment.store, operation)
@@ -251,7 +240,7 @@ def call(function: str, name: str, model_id: str) -> Response:
 
 def test_routes_return_and_make_signatures(monkeypatch: pytest.MonkeyPatch) -> None:
     deployment = create_deployment()
-    model_id = import_model(deployment).model_ids[0]
+    model_id = deployment.import_model(NAME).model_ids[0]
     monkeypatch.setattr(wiring, "create_catalog", lambda: deployment.catalog)
     problem = call("read_catalog", "read_signature", model_id)
     assert (problem.status, problem.body["type"]) == (404, "urn:modelhaul:problem:signature-not-found")
@@ -303,8 +292,8 @@ def test_files_are_in_the_order_of_the_reference_implementation(paths: list[str]
 @pytest.mark.slow
 def test_signature_of_fifty_thousand_files_is_a_redirect(monkeypatch: pytest.MonkeyPatch) -> None:
     deployment = create_deployment()
-    task = import_model(deployment)
-    model = find_model(deployment, task)
+    task = deployment.import_model(NAME)
+    model = deployment.find_model(task)
     manifest = json.loads(deployment.read(manifest_key(model.model_id)))
     manifest["files"] = [
         {**manifest["files"][0], "path": f"data/part-{number:05}/weights.bin", "sha256": f"{number:064x}"}
@@ -314,7 +303,7 @@ def test_signature_of_fifty_thousand_files_is_a_redirect(monkeypatch: pytest.Mon
     deployment.store.put(manifest_key(model.model_id), content, sha256=hashlib.sha256(content).hexdigest())
     turn_on_signing(deployment, LocalSigningKey()).sign_model(model.model_id)
     monkeypatch.setattr(wiring, "create_catalog", lambda: deployment.catalog)
-    assert len(read_paths(deployment, find_model(deployment, task))) == 50_000
+    assert len(read_paths(deployment, deployment.find_model(task))) == 50_000
     answer = call("read_catalog", "read_signature", model.model_id)
     assert answer.status == 302
     assert signature_key(model) in answer.headers["location"]
@@ -327,7 +316,7 @@ def test_signature_of_fifty_thousand_files_is_a_redirect(monkeypatch: pytest.Mon
 
 def test_payload_has_only_names_and_digests() -> None:
     deployment = create_deployment(LocalSigningKey())
-    model = find_model(deployment, import_model(deployment))
+    model = deployment.find_model(deployment.import_model(NAME))
     payload = json.loads(deployment.read(signature_key(model)))["dsseEnvelope"]["payload"]
     statement = json.loads(base64.b64decode(payload))
     assert statement["predicate"].keys() == {"serialization", "resources"}

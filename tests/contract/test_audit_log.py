@@ -21,7 +21,7 @@ from modelhaul.domain.audit import (
     describe_submission,
 )
 from modelhaul.domain.errors import InvalidReferenceError, ModelExistsError
-from modelhaul.domain.models import Source
+from modelhaul.domain.models import Publication, Source
 from modelhaul.domain.read_keys import create_key
 from modelhaul.domain.tasks import Stage
 from tests.contract import database_builders as builders
@@ -212,7 +212,7 @@ class TestTransactions:
     def test_of_a_claim_that_is_refused(self, database: Database) -> None:
         first = builders.claim(database)
         model = builders.read_model(database, first.model_ids[0])
-        database.imports.finish_import(first.id, totals={model.model_id: (1, 1)}, check_at=START)
+        database.imports.finish_import(first.id, published={model.model_id: Publication(1, 1)}, check_at=START)
         task = builders.make_task(model)
         with pytest.raises(ModelExistsError):
             database.imports.claim_import(
@@ -255,7 +255,7 @@ class TestTransactions:
             return leased is not None
 
         assert not lease("a", ALICE)
-        database.imports.finish_import(task.id, totals={model.model_id: (1, 1)}, check_at=START)
+        database.imports.finish_import(task.id, published={model.model_id: Publication(1, 1)}, check_at=START)
         assert lease("b", ALICE)
         assert not lease("c", BOB)
         [found] = read_all(database, AuditFilter(model_id=model.model_id))
@@ -270,7 +270,7 @@ class TestTransactions:
             return database.models.record_signature(model.model_id, builders.SIGNATURE, task_id=task_id, entry=entry)
 
         assert not sign(task.id)
-        database.imports.finish_import(task.id, totals={model.model_id: (1, 1)}, check_at=START)
+        database.imports.finish_import(task.id, published={model.model_id: Publication(1, 1)}, check_at=START)
         assert not sign("other")
         assert read_all(database) == []
         assert sign(task.id)

@@ -10,7 +10,7 @@ from modelhaul.adapters.dynamodb.hub_models import DynamoDBHubModelRepository
 from modelhaul.adapters.dynamodb.model_items import ModelItem
 from modelhaul.domain.gate import GateReport, GateVerdict
 from modelhaul.domain.hub_models import HubEntry, HubRevision
-from modelhaul.domain.models import Model, ModelStatus, Source
+from modelhaul.domain.models import Model, ModelStatus, Publication, Source
 from modelhaul.domain.selection import Selection
 from tests.contract.database_builders import GATED, START, at, claim, drop, make_local_model, make_model, read_model
 from tests.fakes.clock import ManualClock
@@ -36,7 +36,7 @@ class TestEntry:
         gate = GateReport(GateVerdict.CLEAN, (), (), ())
         clock.now = START + 60
         database.imports.finish_import(
-            task.id, totals={ready.model_id: (3, 500_000_000_001)}, check_at=START, gates={ready.model_id: gate}
+            task.id, published={ready.model_id: Publication(3, 500_000_000_001, gate=gate)}, check_at=START
         )
         part = make_named("Org/Model", age=30, revision="v1.0", selection=Selection(("*.gguf",)))
         importing = claim(database, part)
@@ -79,7 +79,7 @@ class TestEntry:
         database.imports.fail_import(task.id, GATED, check_at=START)
         assert list_statuses() == [ModelStatus.FAILED]
         task = claim(database, model)
-        database.imports.finish_import(task.id, totals={model.model_id: (1, 1)}, check_at=START)
+        database.imports.finish_import(task.id, published={model.model_id: Publication(1, 1)}, check_at=START)
         assert list_statuses() == [ModelStatus.READY]
         database.models.lease_deletion(model.model_id, owner="a", now=START, until=START + 60)
         assert list_statuses() == [ModelStatus.DELETING]
@@ -183,7 +183,7 @@ class TestReads:
     def test_the_last_day_is_kept(self, database: Database) -> None:
         model = make_named("org/model")
         task = claim(database, model)
-        database.imports.finish_import(task.id, totals={model.model_id: (1, 1)}, check_at=START)
+        database.imports.finish_import(task.id, published={model.model_id: Publication(1, 1)}, check_at=START)
         before = read_model(database, model.model_id)
         assert before.last_read_on is None
         for day, expected in ((DAY, DAY), (date(2025, 12, 31), DAY), (DAY, DAY), (date(2027, 1, 1), date(2027, 1, 1))):
@@ -201,7 +201,7 @@ class TestIndexing:
     def test_finds_a_model_that_was_recorded_without_a_name(self, database: Database) -> None:
         model = make_named("Org/Model")
         task = claim(database, model)
-        database.imports.finish_import(task.id, totals={model.model_id: (1, 1)}, check_at=START)
+        database.imports.finish_import(task.id, published={model.model_id: Publication(1, 1)}, check_at=START)
         before = read_model(database, model.model_id)
         forget_name(database, model.model_id)
         assert database.hub_models.find_entry("org/model") == HubEntry()
@@ -213,7 +213,7 @@ class TestIndexing:
     def test_is_not_needed_for_lists_by_patterns(self, database: Database) -> None:
         model = make_named("org/Model")
         task = claim(database, model)
-        database.imports.finish_import(task.id, totals={model.model_id: (1, 1)}, check_at=START)
+        database.imports.finish_import(task.id, published={model.model_id: Publication(1, 1)}, check_at=START)
         for forget in (False, True):
             if forget:
                 forget_name(database, model.model_id)

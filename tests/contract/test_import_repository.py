@@ -12,7 +12,7 @@ from modelhaul.domain.errors import (
 )
 from modelhaul.domain.gate import GateReport, GateVerdict, SecondOpinion
 from modelhaul.domain.model_cards import BaseModelRelation, ModelCard
-from modelhaul.domain.models import ModelError, ModelStatus
+from modelhaul.domain.models import ModelError, ModelStatus, Publication
 from modelhaul.domain.selection import Selection, Weights
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
 from tests.contract.database_builders import (
@@ -75,7 +75,7 @@ class TestClaim:
     def test_of_a_ready_model_names_it(self, database: Database) -> None:
         model = make_model()
         first = claim(database, model)
-        database.imports.finish_import(first.id, totals={first.model_ids[0]: (1, 1)}, check_at=START)
+        database.imports.finish_import(first.id, published={first.model_ids[0]: Publication(1, 1)}, check_at=START)
         with pytest.raises(ModelExistsError) as caught:
             claim(database, model)
         assert caught.value.models == {model.model_id: model.resolved.name}
@@ -97,7 +97,7 @@ class TestClaim:
                 claim(database, model)
             assert running.value.task_id == task.id
             assert model.resolved.describe() in running.value.detail
-            database.imports.finish_import(task.id, totals={model.model_id: (1, 1)}, check_at=START)
+            database.imports.finish_import(task.id, published={model.model_id: Publication(1, 1)}, check_at=START)
             with pytest.raises(ModelExistsError) as caught:
                 claim(database, model)
             assert caught.value.models == {model.model_id: model.resolved.name}
@@ -127,7 +127,7 @@ class TestClaim:
         model = make_model()
         task = claim(database, model)
         if end == "done":
-            database.imports.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=START)
+            database.imports.finish_import(task.id, published={task.model_ids[0]: Publication(1, 1)}, check_at=START)
         elif end == "failed":
             database.imports.fail_import(task.id, GATED, check_at=START)
         before = read_task(database, task.id), read_model(database, model.model_id)
@@ -155,7 +155,9 @@ class TestClaimOfSeveral:
 
     def test_is_refused_whole_for_those_that_are_here(self, database: Database) -> None:
         first, running = self.claim(database, "alpha", "beta"), self.claim(database, "gamma")
-        database.imports.finish_import(first.id, totals=dict.fromkeys(first.model_ids, (1, 1)), check_at=START)
+        database.imports.finish_import(
+            first.id, published=dict.fromkeys(first.model_ids, Publication(1, 1)), check_at=START
+        )
         with pytest.raises(ModelExistsError) as caught:
             self.claim(database, "new", "gamma", "Beta", "alpha")
         assert caught.value.models == dict(zip(first.model_ids, ("alpha", "beta"), strict=True))
@@ -197,8 +199,8 @@ class TestClaimOfSeveral:
 
     def test_ends_for_all_at_once(self, database: Database) -> None:
         done, failed = self.claim(database, "a", "b"), self.claim(database, "c", "d")
-        totals = {done.model_ids[0]: (1, 10), done.model_ids[1]: (2, 500_000_000_001)}
-        assert database.imports.finish_import(done.id, totals=totals, check_at=START)
+        published = {done.model_ids[0]: Publication(1, 10), done.model_ids[1]: Publication(2, 500_000_000_001)}
+        assert database.imports.finish_import(done.id, published=published, check_at=START)
         found = database.models.find_models(done.model_ids)
         assert [(m.status, m.files, m.size) for m in found] == [
             (ModelStatus.READY, 1, 10),
@@ -215,9 +217,12 @@ class TestClaimOfSeveral:
     def test_done_with_failed_models_frees_these_alone(self, database: Database, clock: ManualClock) -> None:
         task = self.claim(database, "good", "bad", "worse")
         good, bad, worse = task.model_ids
-        totals, failed = {good: (3, 500)}, {bad: UNSAFE, worse: replace(UNSAFE, detail="ü" * 2000, retryable=True)}
+        published, failed = (
+            {good: Publication(3, 500)},
+            {bad: UNSAFE, worse: replace(UNSAFE, detail="ü" * 2000, retryable=True)},
+        )
         clock.now = START + 60
-        assert database.imports.finish_import(task.id, totals=totals, check_at=START + 900, failed=failed)
+        assert database.imports.finish_import(task.id, published=published, check_at=START + 900, failed=failed)
         ended = read_task(database, task.id)
         assert (ended.status, ended.stage, ended.error) == (TaskStatus.DONE, Stage.DONE, None)
         assert set(ended.failed_ids) == {bad, worse}
@@ -233,20 +238,24 @@ class TestClaimOfSeveral:
         assert [m.model_id for m in database.models.list_models(limit=10).models] == [good]
         # A repetition, also with another result, changes nothing.
         clock.now = START + 70
-        assert not database.imports.finish_import(task.id, totals=dict.fromkeys(task.model_ids, (1, 1)), check_at=START)
+        assert not database.imports.finish_import(
+            task.id, published=dict.fromkeys(task.model_ids, Publication(1, 1)), check_at=START
+        )
         assert not database.imports.fail_import(task.id, GATED, check_at=START)
         assert (read_task(database, task.id), database.models.find_models(task.model_ids)) == (ended, models)
 
     def test_a_failed_model_of_a_done_task_can_be_claimed_again(self, database: Database) -> None:
         first = self.claim(database, "good", "bad")
         good, bad = first.model_ids
-        database.imports.finish_import(first.id, totals={good: (1, 1)}, check_at=START, failed={bad: UNSAFE})
+        database.imports.finish_import(
+            first.id, published={good: Publication(1, 1)}, check_at=START, failed={bad: UNSAFE}
+        )
         with pytest.raises(ModelExistsError):
             self.claim(database, "good", "bad")
         second = self.claim(database, "bad")
         claimed = read_model(database, bad)
         assert (claimed.status, claimed.task_id, claimed.error) == (ModelStatus.IMPORTING, second.id, None)
-        assert database.imports.finish_import(second.id, totals={bad: (2, 2)}, check_at=START)
+        assert database.imports.finish_import(second.id, published={bad: Publication(2, 2)}, check_at=START)
         assert (read_model(database, bad).status, read_model(database, bad).error) == (ModelStatus.READY, None)
         assert read_task(database, first.id).failed_ids == (bad,)
 
@@ -272,7 +281,7 @@ class TestEnd:
         model = read_model(database, task.model_ids[0])
         clock.now = START + 60
         assert database.imports.finish_import(
-            task.id, totals={task.model_ids[0]: (5, 500_000_000_001)}, check_at=START + 900
+            task.id, published={task.model_ids[0]: Publication(5, 500_000_000_001)}, check_at=START + 900
         )
         assert read_task(database, task.id) == replace(
             task,
@@ -295,31 +304,31 @@ class TestEnd:
         )
         task = plan(database, make_file())
         (model_id,) = task.model_ids
-        database.imports.finish_import(task.id, totals={model_id: (1, 1)}, check_at=START, gates={model_id: report})
+        database.imports.finish_import(task.id, published={model_id: Publication(1, 1, gate=report)}, check_at=START)
         assert read_model(database, model_id).gate == report
 
     def test_signature_is_kept_until_the_next_import(self, database: Database) -> None:
         model = make_model()
         task = claim(database, model)
-        signatures = {model.model_id: SIGNATURE}
-        database.imports.finish_import(task.id, totals={model.model_id: (1, 1)}, check_at=START, signatures=signatures)
+        published = {model.model_id: Publication(1, 1, signature=SIGNATURE)}
+        database.imports.finish_import(task.id, published=published, check_at=START)
         assert read_model(database, model.model_id).signature == SIGNATURE
         database.models.lease_deletion(model.model_id, owner="a", now=START, until=START + 60)
         database.models.remove_model(model.model_id, owner="a")
         again = claim(database, model)
-        database.imports.finish_import(again.id, totals={model.model_id: (1, 1)}, check_at=START)
+        database.imports.finish_import(again.id, published={model.model_id: Publication(1, 1)}, check_at=START)
         assert read_model(database, model.model_id).signature is None
 
     def test_decision_of_the_policy_is_kept_until_the_next_import(self, database: Database) -> None:
         model = make_model()
         task = claim(database, model)
-        policies = {model.model_id: POLICY}
-        database.imports.finish_import(task.id, totals={model.model_id: (1, 1)}, check_at=START, policies=policies)
+        published = {model.model_id: Publication(1, 1, policy=POLICY)}
+        database.imports.finish_import(task.id, published=published, check_at=START)
         assert read_model(database, model.model_id).policy == POLICY
         database.models.lease_deletion(model.model_id, owner="a", now=START, until=START + 60)
         database.models.remove_model(model.model_id, owner="a")
         again = claim(database, model)
-        database.imports.finish_import(again.id, totals={model.model_id: (1, 1)}, check_at=START)
+        database.imports.finish_import(again.id, published={model.model_id: Publication(1, 1)}, check_at=START)
         assert read_model(database, model.model_id).policy is None
 
     @pytest.mark.parametrize("gated", [None, False, True])
@@ -358,19 +367,23 @@ class TestEnd:
 
     def test_comes_once(self, database: Database) -> None:
         done, failed = claim(database), claim(database)
-        assert database.imports.finish_import(done.id, totals={done.model_ids[0]: (1, 1)}, check_at=START)
+        assert database.imports.finish_import(done.id, published={done.model_ids[0]: Publication(1, 1)}, check_at=START)
         assert database.imports.fail_import(failed.id, GATED, check_at=START)
         before = [read_task(database, task.id) for task in (done, failed)]
-        assert not database.imports.finish_import(done.id, totals={done.model_ids[0]: (2, 2)}, check_at=START + 1)
+        assert not database.imports.finish_import(
+            done.id, published={done.model_ids[0]: Publication(2, 2)}, check_at=START + 1
+        )
         assert not database.imports.fail_import(done.id, GATED, check_at=START + 1)
-        assert not database.imports.finish_import(failed.id, totals={failed.model_ids[0]: (1, 1)}, check_at=START + 1)
+        assert not database.imports.finish_import(
+            failed.id, published={failed.model_ids[0]: Publication(1, 1)}, check_at=START + 1
+        )
         assert not database.imports.fail_import(failed.id, replace(GATED, detail="again"), check_at=START + 1)
         assert [read_task(database, task.id) for task in (done, failed)] == before
         assert read_model(database, done.model_ids[0]).files == 1
         assert read_model(database, failed.model_ids[0]).status is ModelStatus.FAILED
 
     def test_of_an_unknown_task_does_nothing(self, database: Database) -> None:
-        assert not database.imports.finish_import("unknown", totals={}, check_at=START)
+        assert not database.imports.finish_import("unknown", published={}, check_at=START)
         assert not database.imports.fail_import("unknown", GATED, check_at=START)
         assert database.tasks.find_task("unknown") is None
 
@@ -380,7 +393,9 @@ class TestEnd:
         database.imports.fail_import(first.id, GATED, check_at=START)
         second = claim(database, model)
         assert not database.imports.fail_import(first.id, GATED, check_at=START)
-        assert not database.imports.finish_import(first.id, totals={first.model_ids[0]: (1, 1)}, check_at=START)
+        assert not database.imports.finish_import(
+            first.id, published={first.model_ids[0]: Publication(1, 1)}, check_at=START
+        )
         assert read_model(database, model.model_id).status is ModelStatus.IMPORTING
         assert read_task(database, second.id) == second
 

@@ -15,6 +15,7 @@ from modelhaul.domain.models import (
     ModelPage,
     ModelPin,
     ModelStatus,
+    Publication,
     Source,
 )
 from modelhaul.domain.tasks import Stage
@@ -40,7 +41,7 @@ def make_ready(database: Database, name: str, age: float = 0, source: Source = S
     resolved = replace(make_model().resolved, source=source, name=name)
     model = replace(make_model(), model_id=resolved.model_id, resolved=resolved, created_at=at(START - age))
     task = claim(database, model)
-    database.imports.finish_import(task.id, totals={model.model_id: (3, 500)}, check_at=START)
+    database.imports.finish_import(task.id, published={model.model_id: Publication(3, 500)}, check_at=START)
     return read_model(database, model.model_id)
 
 
@@ -107,7 +108,9 @@ class TestModels:
         again = make_model()
         database.imports.fail_import(claim(database, again).id, GATED, check_at=START)
         assert self.list_all(database, 10) == []
-        database.imports.finish_import(claim(database, again).id, totals={again.model_id: (1, 1)}, check_at=START)
+        database.imports.finish_import(
+            claim(database, again).id, published={again.model_id: Publication(1, 1)}, check_at=START
+        )
         assert [model.model_id for model in self.list_all(database, 10)] == [again.model_id]
         database.models.lease_deletion(again.model_id, owner="a", now=START, until=START + 60)
         assert self.list_all(database, 10) == []
@@ -116,7 +119,7 @@ class TestModels:
         model = make_model()
         task = claim(database, model)
         finished = database.imports.finish_import(
-            task.id, totals={model.model_id: (2, 500)}, check_at=START, reused={model.model_id: 200}
+            task.id, published={model.model_id: Publication(2, 500, bytes_reused=200)}, check_at=START
         )
         assert finished
         assert read_model(database, model.model_id).bytes_reused == 200
@@ -126,11 +129,13 @@ class TestModels:
     def test_reused_bytes_are_those_of_the_last_import(self, database: Database) -> None:
         model = make_model()
         task = claim(database, model)
-        totals = {model.model_id: (2, 500)}
-        database.imports.finish_import(task.id, totals=totals, check_at=START, reused={model.model_id: 200})
+        publication = Publication(2, 500, bytes_reused=200)
+        database.imports.finish_import(task.id, published={model.model_id: publication}, check_at=START)
         database.models.lease_deletion(model.model_id, owner="a", now=START, until=START + 60)
         database.models.remove_model(model.model_id, owner="a")
-        database.imports.finish_import(claim(database, model).id, totals=totals, check_at=START)
+        database.imports.finish_import(
+            claim(database, model).id, published={model.model_id: Publication(2, 500)}, check_at=START
+        )
         assert read_model(database, model.model_id).bytes_reused == 0
 
     def test_the_list_goes_on_below_what_was_listed(self, database: Database) -> None:

@@ -20,7 +20,7 @@ from modelhaul.domain.errors import (
     ModelExistsError,
 )
 from modelhaul.domain.files import FileCounts
-from modelhaul.domain.models import Source
+from modelhaul.domain.models import Publication, Source
 from modelhaul.domain.policy_results import PolicyDecision, PolicyWarning
 from modelhaul.domain.tasks import Progress, Stage, TaskPage, TaskStatus, Waiting
 from tests.contract.database_builders import (
@@ -179,7 +179,7 @@ class TestPending:
         tasks = [claim(database, created_at=at(START + age)) for age in (1, 3, 2)]
         dropped = drop(database, created_at=at(START))
         done, failed = claim(database), claim(database)
-        database.imports.finish_import(done.id, totals={done.model_ids[0]: (1, 1)}, check_at=START + 1)
+        database.imports.finish_import(done.id, published={done.model_ids[0]: Publication(1, 1)}, check_at=START + 1)
         database.imports.fail_import(failed.id, GATED, check_at=START + 2)
         assert database.tasks.list_pending(10) == [tasks[1], tasks[2], tasks[0], dropped]
 
@@ -203,7 +203,7 @@ class TestWatch:
 
     def test_ends_with_unwatch_and_not_with_the_task(self, database: Database) -> None:
         done, failed, pending = claim(database), claim(database), claim(database)
-        database.imports.finish_import(done.id, totals={done.model_ids[0]: (1, 1)}, check_at=START + 1)
+        database.imports.finish_import(done.id, published={done.model_ids[0]: Publication(1, 1)}, check_at=START + 1)
         database.imports.fail_import(failed.id, GATED, check_at=START + 2)
         database.tasks.postpone_check(pending.id, check_at=START + 3)
         assert {t.id for t in database.tasks.list_due(START + 999, 10)} == {done.id, failed.id, pending.id}
@@ -233,7 +233,7 @@ class TestWatch:
 
     def test_is_not_postponed_once_it_has_ended(self, database: Database) -> None:
         task = claim(database)
-        database.imports.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=START)
+        database.imports.finish_import(task.id, published={task.model_ids[0]: Publication(1, 1)}, check_at=START)
         database.tasks.unwatch_task(task.id)
         before = read_task(database, task.id)
         database.tasks.postpone_check(task.id, check_at=START + 1, sweeps=5)
@@ -408,7 +408,7 @@ class TestArrival:
         first, second = drop(database), drop(database)
         claimed = database.imports.claim_models(first.id, [make_local_model("a", first.id)], [], check_at=START)
         assert claimed is not None
-        database.imports.finish_import(first.id, totals={claimed.model_ids[0]: (1, 1)}, check_at=START)
+        database.imports.finish_import(first.id, published={claimed.model_ids[0]: Publication(1, 1)}, check_at=START)
         with pytest.raises(ModelExistsError) as caught:
             database.imports.claim_models(
                 second.id, [make_local_model(name, second.id) for name in ("b", "A")], [], check_at=START

@@ -4,10 +4,7 @@ from types import MappingProxyType
 from modelhaul.domain.archives import SkippedDirectory
 from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.claims import check_claimable
-from modelhaul.domain.gate import GateReport
-from modelhaul.domain.models import Model, ModelError, ModelStatus
-from modelhaul.domain.policy_results import PolicyResult
-from modelhaul.domain.signatures import ModelSignature
+from modelhaul.domain.models import Model, ModelError, ModelStatus, Publication
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
 from modelhaul.ports.imports import ImportRepository
 from tests.fakes.tables import InMemoryTables
@@ -48,29 +45,25 @@ class InMemoryImportRepository(ImportRepository):
         self,
         task_id: str,
         *,
-        totals: Mapping[str, tuple[int, int]],
+        published: Mapping[str, Publication],
         check_at: float,
-        gates: Mapping[str, GateReport] = MappingProxyType({}),
         failed: Mapping[str, ModelError] = MappingProxyType({}),
-        signatures: Mapping[str, ModelSignature] = MappingProxyType({}),
-        policies: Mapping[str, PolicyResult] = MappingProxyType({}),
-        reused: Mapping[str, int] = MappingProxyType({}),
     ) -> bool:
         with self._tables.lock:
             task = self._tables.tasks.get(task_id)
             if task is None or task.status is not TaskStatus.PENDING:
                 return False
             self._tables.write_task(task, stage=Stage.DONE, failed_ids=tuple(failed), check_at=check_at)
-            for model_id, (files, size) in totals.items():
+            for model_id, publication in published.items():
                 self._tables.write_model(
                     model_id,
                     status=ModelStatus.READY,
-                    files=files,
-                    size=size,
-                    gate=gates.get(model_id),
-                    signature=signatures.get(model_id),
-                    policy=policies[model_id].shorten() if model_id in policies else None,
-                    bytes_reused=reused.get(model_id, 0),
+                    files=publication.files,
+                    size=publication.size,
+                    gate=publication.gate,
+                    signature=publication.signature,
+                    policy=publication.policy and publication.policy.shorten(),
+                    bytes_reused=publication.bytes_reused,
                 )
             for model_id, error in failed.items():
                 self._tables.write_model(model_id, status=ModelStatus.FAILED, error=error.shorten())

@@ -34,7 +34,7 @@ from modelhaul.domain.errors import (
     StorageUnavailableError,
 )
 from modelhaul.domain.files import FileCounts, Part, SourceFile
-from modelhaul.domain.models import Model, ModelPage, ModelPin, ModelStatus
+from modelhaul.domain.models import Model, ModelPage, ModelPin, ModelStatus, Publication
 from modelhaul.domain.objects import Blob
 from modelhaul.domain.quotas import QuotaState
 from modelhaul.domain.read_keys import create_key
@@ -193,7 +193,9 @@ class TestLostReply:
         task = builders.claim(database)
         dynamodb.reset()
         dynamodb.inject(TRANSACTION, fault)
-        assert database.imports.finish_import(task.id, totals={task.model_ids[0]: (1, 2)}, check_at=builders.START)
+        assert database.imports.finish_import(
+            task.id, published={task.model_ids[0]: Publication(1, 2)}, check_at=builders.START
+        )
         assert dynamodb.count(TRANSACTION) == 2
         assert builders.read_task(database, task.id).status is TaskStatus.DONE
         assert builders.read_model(database, task.model_ids[0]).status is ModelStatus.READY
@@ -289,7 +291,7 @@ class TestLostReply:
     def test_of_a_deletion(self, database: Database, dynamodb: MotoDynamoDB, fault: Any) -> None:
         task = builders.claim(database)
         (model_id,) = task.model_ids
-        database.imports.finish_import(task.id, totals={model_id: (1, 1)}, check_at=builders.START)
+        database.imports.finish_import(task.id, published={model_id: Publication(1, 1)}, check_at=builders.START)
         database.content.put_blobs([("sha256:aa", BLOB)], expires_at=None)
         dynamodb.inject("UpdateItem", fault)
         leased = database.models.lease_deletion(model_id, owner="a", now=builders.START, until=builders.START + 60)
@@ -319,7 +321,7 @@ class TestLostReply:
             (
                 TRANSACTION,
                 lambda: database.imports.finish_import(
-                    task.id, totals={task.model_ids[0]: (1, 1000)}, check_at=builders.START
+                    task.id, published={task.model_ids[0]: Publication(1, 1000)}, check_at=builders.START
                 ),
             ),
         ]
@@ -415,7 +417,9 @@ class TestConflict:
         dynamodb.inject(TRANSACTION, conflict, times=20)
         assert builders.record(database, task, builders.make_record(task, file)) == FileCounts(1, 1000)
         dynamodb.inject(TRANSACTION, conflict, times=3)
-        assert database.imports.finish_import(task.id, totals={task.model_ids[0]: (1, 1000)}, check_at=builders.START)
+        assert database.imports.finish_import(
+            task.id, published={task.model_ids[0]: Publication(1, 1000)}, check_at=builders.START
+        )
 
     def test_of_a_single_write_is_tried_again(self, database: Database, dynamodb: MotoDynamoDB) -> None:
         task = builders.plan(database, builders.make_file())
@@ -619,14 +623,16 @@ class TestRace:
             "GetItem",
             lambda: database.imports.fail_import(task.id, builders.GATED, check_at=builders.START),
         )
-        assert not database.imports.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=builders.START)
+        assert not database.imports.finish_import(
+            task.id, published={task.model_ids[0]: Publication(1, 1)}, check_at=builders.START
+        )
         assert builders.read_task(database, task.id).error == builders.GATED
         task = builders.claim(database)
         after(
             dynamodb,
             "GetItem",
             lambda: database.imports.finish_import(
-                task.id, totals={task.model_ids[0]: (1, 1)}, check_at=builders.START
+                task.id, published={task.model_ids[0]: Publication(1, 1)}, check_at=builders.START
             ),
         )
         assert not database.imports.fail_import(task.id, builders.GATED, check_at=builders.START)
@@ -838,7 +844,7 @@ CALLS: dict[str, Callable[[Database], object]] = {
     "list_uploads": lambda database: database.segments.list_uploads(KEY.plan_id),
     "list_parts": lambda database: database.segments.list_parts(KEY, "upload"),
     "record_signature": lambda database: database.models.record_signature("a", builders.SIGNATURE, task_id="t"),
-    "finish_import": lambda database: database.imports.finish_import("a", totals={}, check_at=1),
+    "finish_import": lambda database: database.imports.finish_import("a", published={}, check_at=1),
     "fail_import": lambda database: database.imports.fail_import("a", builders.GATED, check_at=1),
     "release_models": lambda database: database.imports.release_models("a"),
     "unwatch_task": lambda database: database.tasks.unwatch_task("a"),
@@ -950,7 +956,7 @@ def test_records_expire(database: Database, monkeypatch: pytest.MonkeyPatch) -> 
     items = list(tables.files._files.query(task.plan_id))
     assert {item.expires_at.timestamp() for item in items} == {builders.START + 14 * 86_400}
     assert len(items) == 6, "the group, its state, a counter, the copied groups, an upload and its parts"
-    database.imports.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=builders.START)
+    database.imports.finish_import(task.id, published={task.model_ids[0]: Publication(1, 1)}, check_at=builders.START)
     database.imports.fail_import(failed.id, builders.GATED, check_at=builders.START)
     for ended in (task, failed):
         assert tables.tasks._tasks.get(ended.id).expires_at.timestamp() == builders.START + 90 * 86_400
@@ -969,7 +975,9 @@ def test_refusals_say_which_models_and_why(database: Database) -> None:
         with pytest.raises(ImportInProgressError) as running:
             database.imports.claim_import(second, models)
         assert running.value.detail == f"{words}."
-    database.imports.finish_import(first.id, totals=dict.fromkeys(first.model_ids, (1, 1)), check_at=builders.START)
+    database.imports.finish_import(
+        first.id, published=dict.fromkeys(first.model_ids, Publication(1, 1)), check_at=builders.START
+    )
     for models, words in (
         ([local], "My-Model already exists."),
         ([local, hub], f"My-Model, {hub.resolved.name} at commit {hub.resolved.commit[:12]} already exist."),
@@ -999,7 +1007,7 @@ def publish_models(database: Database, names: Sequence[str]) -> None:
         moment = builders.at(builders.START + number)
         model = replace(builders.make_model(), model_id=resolved.model_id, resolved=resolved, created_at=moment)
         task = builders.claim(database, model)
-        database.imports.finish_import(task.id, totals={model.model_id: (1, 1)}, check_at=builders.START)
+        database.imports.finish_import(task.id, published={model.model_id: Publication(1, 1)}, check_at=builders.START)
 
 
 def test_a_list_looks_at_a_bounded_number_of_models(
@@ -1215,7 +1223,9 @@ def test_calls_to_dynamodb_are_few(database: Database, dynamodb: MotoDynamoDB) -
     measure("start_stage", lambda: database.tasks.start_stage(task.id, Stage.PUBLISHING, check_at=builders.START))
     measure(
         "finish_import",
-        lambda: database.imports.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=builders.START),
+        lambda: database.imports.finish_import(
+            task.id, published={task.model_ids[0]: Publication(1, 1)}, check_at=builders.START
+        ),
     )
     pairs = [("sha256:aa", BLOB), ("git-sha1:aa", BLOB)]
     measure("put_blobs that expire", lambda: database.content.put_blobs(pairs, expires_at=1))
@@ -1236,10 +1246,10 @@ def test_calls_to_dynamodb_are_few(database: Database, dynamodb: MotoDynamoDB) -
     measure("find_entry", lambda: database.hub_models.find_entry("archive.local/m0"))
     measure("record_read", lambda: database.hub_models.record_read(model_ids[0], DAY))
     measure("list_tasks", lambda: database.tasks.list_tasks(limit=20))
-    totals = dict.fromkeys(model_ids, (1, 1))
+    published = dict.fromkeys(model_ids, Publication(1, 1))
     measure(
         "finish_import of many",
-        lambda: database.imports.finish_import(asked.id, totals=totals, check_at=builders.START),
+        lambda: database.imports.finish_import(asked.id, published=published, check_at=builders.START),
     )
     assert counted == {
         "claim_import": 1,
@@ -1476,7 +1486,7 @@ class TestAudit:
     ) -> None:
         task = builders.claim(database)
         model_id = task.model_ids[0]
-        database.imports.finish_import(task.id, totals={model_id: (1, 1)}, check_at=1)
+        database.imports.finish_import(task.id, published={model_id: Publication(1, 1)}, check_at=1)
         before = builders.read_model(database, model_id)
         fresh = builders.make_task(builders.make_model())
         archive = replace(task, id=str(UUID(int=1)), model_ids=(), archive=ARCHIVE)
@@ -1501,7 +1511,7 @@ class TestAudit:
     def test_a_conflict_is_retried(self, database: Database, dynamodb: MotoDynamoDB) -> None:
         """As of an update of the day on which a model was read, at the moment of its deletion."""
         task = builders.claim(database)
-        database.imports.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=1)
+        database.imports.finish_import(task.id, published={task.model_ids[0]: Publication(1, 1)}, check_at=1)
         dynamodb.inject(TRANSACTION, conflict, times=3)
         leased = database.models.lease_deletion(task.model_ids[0], owner="a", now=1, until=2, entry=make_entry())
         assert leased is not None

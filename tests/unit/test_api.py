@@ -16,7 +16,7 @@ from modelhaul.catalog import read
 from modelhaul.catalog.presentation import present_task, present_whole_task
 from modelhaul.domain import errors
 from modelhaul.domain.keys import manifest_key
-from modelhaul.domain.models import ModelError, Source
+from modelhaul.domain.models import ModelError, Publication, Source
 from modelhaul.domain.remedies import TASK_REMEDIES
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus, Waiting
 from tests.archives.zipping import zip_models
@@ -482,7 +482,9 @@ UNSAFE = ModelError("unsafe-model", "bad/pytorch_model.bin imports os.system.", 
 def test_each_model_of_a_done_task_has_its_result(deployment: Deployment) -> None:
     task = deployment.post(zip_models("bad", "good"))
     bad, good = task.model_ids
-    deployment.database.imports.finish_import(task.id, totals={good: (3, 100)}, check_at=0, failed={bad: UNSAFE})
+    deployment.database.imports.finish_import(
+        task.id, published={good: Publication(3, 100)}, check_at=0, failed={bad: UNSAFE}
+    )
     shown = read_task(task.id).body
     assert (shown["task_status"], "error" in shown, "error_msg" in shown) == ("DONE", False, False)
     results = {entry["name"]: entry for entry in shown["models"]}
@@ -517,7 +519,9 @@ def test_each_model_of_a_done_task_has_its_result(deployment: Deployment) -> Non
 def test_a_failed_model_is_deleted_from_a_done_task(deployment: Deployment) -> None:
     task = deployment.post(zip_models("bad", "good"))
     bad, good = task.model_ids
-    deployment.database.imports.finish_import(task.id, totals={good: (3, 100)}, check_at=0, failed={bad: UNSAFE})
+    deployment.database.imports.finish_import(
+        task.id, published={good: Publication(3, 100)}, check_at=0, failed={bad: UNSAFE}
+    )
     assert delete_model(bad).status == 204
     assert read_task(task.id).body["models"][0] == {"model_id": bad, "status": "DELETED"}
 

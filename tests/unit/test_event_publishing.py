@@ -10,7 +10,7 @@ from modelhaul import wiring
 from modelhaul.catalog.presentation import format_time
 from modelhaul.domain.archives import SkippedDirectory
 from modelhaul.domain.errors import InvalidReferenceError
-from modelhaul.domain.models import Model, ModelError, ModelStatus, ResolvedModel, Source
+from modelhaul.domain.models import Model, ModelError, ModelStatus, Publication, ResolvedModel, Source
 from modelhaul.domain.tasks import Event, Stage, Task, TaskError, TaskStatus
 from modelhaul.imports.notify import EndPublisher
 from tests.archives.building import Member, build
@@ -146,7 +146,9 @@ def test_an_archive_that_succeeds_in_part_is_announced_with_the_error_of_each_fa
     )
     bad, good = task.model_ids
     error = ModelError("unsafe-model", "imports os.system", retryable=False)
-    deployment.database.imports.finish_import(task.id, totals={good: (3, 6)}, check_at=0, failed={bad: error})
+    deployment.database.imports.finish_import(
+        task.id, published={good: Publication(3, 6)}, check_at=0, failed={bad: error}
+    )
     assert publish(make_record(task.id, "PENDING", "DONE")) == []
     (event,) = bus.events
     failed, ready = check(event)["models"]

@@ -19,7 +19,7 @@ from modelhaul.domain.errors import (
     StorageQuotaError,
     StorageUnavailableError,
 )
-from modelhaul.domain.models import Model
+from modelhaul.domain.models import Model, Publication
 from modelhaul.domain.quotas import QuotaState
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
 from tests.archives.zipping import zip_files
@@ -315,7 +315,7 @@ class TestReservations:
         checked, model = self.connect(database, clock, 100), make_model()
         task = claim(database, model)
         checked.reserve(task, 80)
-        database.imports.finish_import(task.id, totals={model.model_id: (1, 70)}, check_at=START)
+        database.imports.finish_import(task.id, published={model.model_id: Publication(1, 70)}, check_at=START)
         monkeypatch.setattr(database.models, "list_ready", lambda: iter(()))
         with pytest.raises(StorageQuotaError):
             checked.reserve(claim(database), 31)
@@ -327,7 +327,7 @@ class TestReservations:
         checked, model = self.connect(database, clock, 100), make_model()
         old = claim(database, model)
         checked.reserve(claim(database), 10)
-        database.imports.finish_import(old.id, totals={model.model_id: (1, 90)}, check_at=START)
+        database.imports.finish_import(old.id, published={model.model_id: Publication(1, 90)}, check_at=START)
         clock.now += 3601
         with pytest.raises(StorageQuotaError):
             checked.reserve(claim(database), 1)
@@ -382,7 +382,9 @@ class Imports(RuleBasedStateMachine):
     def finish(self, data: st.DataObject) -> None:
         task, size = self.planned.pop(data.draw(st.integers(0, len(self.planned) - 1)))
         actual = data.draw(st.integers(0, size))
-        self.database.imports.finish_import(task.id, totals={task.model_ids[0]: (1, actual)}, check_at=START)
+        self.database.imports.finish_import(
+            task.id, published={task.model_ids[0]: Publication(1, actual)}, check_at=START
+        )
         self.ready += self.database.models.find_models(task.model_ids)
 
     @precondition(lambda self: self.planned)
@@ -426,7 +428,9 @@ def test_a_state_of_another_quota_is_measured_again() -> None:
     clock = ManualClock(START)
     database = build_database(InMemoryTables(clock=clock))
     model = make_model()
-    database.imports.finish_import(claim(database, model).id, totals={model.model_id: (1, 90)}, check_at=START)
+    database.imports.finish_import(
+        claim(database, model).id, published={model.model_id: Publication(1, 90)}, check_at=START
+    )
     stale = QuotaState(200, measured=0, measured_at=START, reserved=MappingProxyType({}))
     database.quotas.save_state(stale)
     checked = StorageQuota(100, database.quotas, database.tasks, database.models, clock)

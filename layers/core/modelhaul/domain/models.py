@@ -169,6 +169,18 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Publication:
+    """What the record of a model gets when it becomes READY, with the fields of `Model`. `size` is in bytes."""
+
+    files: int
+    size: int
+    gate: GateReport | None = None
+    signature: ModelSignature | None = None
+    policy: PolicyResult | None = None
+    bytes_reused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ModelPage:
     """A page of models, newest first. `cursor` requests the next page; it is None on the last page."""
 

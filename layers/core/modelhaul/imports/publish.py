@@ -22,9 +22,8 @@ from modelhaul.domain.files import FileGroup, FileKind, FileRecord, SourceFile
 from modelhaul.domain.gate import GateReport
 from modelhaul.domain.keys import inspection_key, manifest_key, signature_key, staging_prefix
 from modelhaul.domain.messages import PublishModels
-from modelhaul.domain.models import Model, ModelError, ModelRoots, ModelStatus
+from modelhaul.domain.models import Model, ModelError, ModelRoots, ModelStatus, Publication
 from modelhaul.domain.policy_results import PolicyDecision, PolicyResult
-from modelhaul.domain.signatures import ModelSignature
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.imports.copy import FileCopier, list_gone, split_copies
 from modelhaul.imports.dispatch import CHECK_AFTER
@@ -231,27 +230,23 @@ class Publisher:
 
         With a signer, a model is signed before its manifest exists, so that no reader finds it unsigned.
         """
-        totals: dict[str, tuple[int, int]] = {}
-        signatures: dict[str, ModelSignature] = {}
+        published: dict[str, Publication] = {}
+        reused = files.count_reused()
         for model, records in files.group_by_model():
-            if self.signer is not None:
-                signatures[model.model_id] = self.signer.sign(model, _list_digests(model, records))
-            manifest = write_manifest(task, model, records, files.list_not_followed(model), gates[model.model_id])
-            sha256 = hashlib.sha256(manifest).hexdigest()
-            self.store.put(manifest_key(model.model_id), manifest, sha256=sha256)
-            totals[model.model_id] = (len(records), sum(r.file.size for r in records))
+            model_id, gate = model.model_id, gates[model.model_id]
+            signature = None if self.signer is None else self.signer.sign(model, _list_digests(model, records))
+            manifest = write_manifest(task, model, records, files.list_not_followed(model), gate)
+            self.store.put(manifest_key(model_id), manifest, sha256=hashlib.sha256(manifest).hexdigest())
+            published[model_id] = Publication(
+                files=len(records),
+                size=sum(record.file.size for record in records),
+                gate=gate.shorten(len(gates)),
+                signature=signature,
+                policy=decided.get(model_id),
+                bytes_reused=reused.get(model_id, 0),
+            )
         check_at = self.clock() + CHECK_AFTER
-        reports = {model_id: report.shorten(len(gates)) for model_id, report in gates.items()}
-        if not self.imports.finish_import(
-            task.id,
-            totals=totals,
-            check_at=check_at,
-            gates=reports,
-            failed=failed,
-            signatures=signatures,
-            policies={model_id: decided[model_id] for model_id in totals if model_id in decided},
-            reused=files.count_reused(),
-        ):
+        if not self.imports.finish_import(task.id, published=published, check_at=check_at, failed=failed):
             ended = self.tasks.find_task(task.id)
             if ended is not None and ended.status is TaskStatus.FAILED:
                 self.finisher.clean_up(ended)
@@ -263,12 +258,12 @@ class Publisher:
             extra={
                 "task_id": task.id,
                 "source": task.source,
-                "model_ids": list(totals),
+                "model_ids": list(published),
                 "models_failed": list(failed),
                 "selection": task.selection.describe(),
                 "prefixes": [model.resolved.prefix for model in files.models],
-                "files": sum(count for count, _ in totals.values()),
-                "bytes": sum(size for _, size in totals.values()),
+                "files": sum(publication.files for publication in published.values()),
+                "bytes": sum(publication.size for publication in published.values()),
                 "bytes_reused": task.progress.bytes_reused,
                 "seconds": round(seconds, 1),
             },

@@ -6,10 +6,7 @@ from typing import Protocol
 
 from modelhaul.domain.archives import SkippedDirectory
 from modelhaul.domain.audit import AuditEntry
-from modelhaul.domain.gate import GateReport
-from modelhaul.domain.models import Model, ModelError
-from modelhaul.domain.policy_results import PolicyResult
-from modelhaul.domain.signatures import ModelSignature
+from modelhaul.domain.models import Model, ModelError, Publication
 from modelhaul.domain.tasks import Stage, Task, TaskError
 
 
@@ -41,20 +38,14 @@ class ImportRepository(Protocol):
         self,
         task_id: str,
         *,
-        totals: Mapping[str, tuple[int, int]],
+        published: Mapping[str, Publication],
         check_at: float,
-        gates: Mapping[str, GateReport] = MappingProxyType({}),
         failed: Mapping[str, ModelError] = MappingProxyType({}),
-        signatures: Mapping[str, ModelSignature] = MappingProxyType({}),
-        policies: Mapping[str, PolicyResult] = MappingProxyType({}),
-        reused: Mapping[str, int] = MappingProxyType({}),
     ) -> bool:
-        """End the task DONE, its models in `totals` READY and those in `failed` FAILED, in one transaction.
+        """End the task DONE, its models in `published` READY and those in `failed` FAILED, in one transaction.
 
-        `totals` has (files, bytes) of each READY model by ID, `gates` its gate report, `signatures` its signature,
-        `policies` the decision of the import policy, `reused` the bytes that were already stored. A FAILED model stores
-        its shortened error, and another import can claim it. `totals` and `failed` together have all models of the
-        task. Returns True only for the call that ended the task.
+        Both have the IDs of models, and together all models of the task. A FAILED model stores its shortened error, and
+        another import can claim it. Returns True only for the call that ended the task.
         """
 
     def fail_import(

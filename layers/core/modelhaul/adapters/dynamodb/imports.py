@@ -42,10 +42,7 @@ from modelhaul.adapters.dynamodb.task_items import (
 from modelhaul.domain.archives import SkippedDirectory
 from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.claims import check_claimable
-from modelhaul.domain.gate import GateReport
-from modelhaul.domain.models import Model, ModelError, ModelStatus
-from modelhaul.domain.policy_results import PolicyResult
-from modelhaul.domain.signatures import ModelSignature
+from modelhaul.domain.models import Model, ModelError, ModelStatus, Publication
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.imports import ImportRepository
@@ -131,13 +128,9 @@ class DynamoDBImportRepository(ImportRepository):
         self,
         task_id: str,
         *,
-        totals: Mapping[str, tuple[int, int]],
+        published: Mapping[str, Publication],
         check_at: float,
-        gates: Mapping[str, GateReport] = MappingProxyType({}),
         failed: Mapping[str, ModelError] = MappingProxyType({}),
-        signatures: Mapping[str, ModelSignature] = MappingProxyType({}),
-        policies: Mapping[str, PolicyResult] = MappingProxyType({}),
-        reused: Mapping[str, int] = MappingProxyType({}),
     ) -> bool:
         token = str(uuid.uuid4())
 
@@ -153,23 +146,7 @@ class DynamoDBImportRepository(ImportRepository):
                     TaskItem.stage.set(Stage.DONE),
                     *([TaskItem.failed_ids.set(list(failed))] if failed else []),
                 ],
-                {
-                    model_id: [
-                        ModelItem.status.set(ModelStatus.READY),
-                        ModelItem.shelf.set(READY),
-                        ModelItem.files.set(files),
-                        ModelItem.size.set(size),
-                        *([ModelItem.bytes_reused.set(reused[model_id])] if reused.get(model_id) else []),
-                        *([ModelItem.gate.set(pack_gate(gates[model_id]))] if model_id in gates else []),
-                        *(
-                            [ModelItem.signature.set(from_signature(signatures[model_id]))]
-                            if model_id in signatures
-                            else []
-                        ),
-                        *([ModelItem.policy.set(pack_result(policies[model_id]))] if model_id in policies else []),
-                    ]
-                    for model_id, (files, size) in totals.items()
-                }
+                {model_id: _publish_model(publication) for model_id, publication in published.items()}
                 | {model_id: _fail_model(ModelStatus.FAILED, error.shorten()) for model_id, error in failed.items()},
                 check_at,
             )
@@ -254,6 +231,20 @@ class DynamoDBImportRepository(ImportRepository):
         actions = [ModelItem.status.set(ModelStatus.FAILED), ModelItem.updated_at.set(to_moment(self._clock()))]
         for model_id in task.model_ids if task is not None else ():
             update_item(self._models(model_id), actions, is_withdrawing)
+
+
+def _publish_model(publication: Publication) -> list[Action]:
+    gate, signature, policy = publication.gate, publication.signature, publication.policy
+    return [
+        ModelItem.status.set(ModelStatus.READY),
+        ModelItem.shelf.set(READY),
+        ModelItem.files.set(publication.files),
+        ModelItem.size.set(publication.size),
+        *([ModelItem.bytes_reused.set(publication.bytes_reused)] if publication.bytes_reused else []),
+        *([ModelItem.gate.set(pack_gate(gate))] if gate else []),
+        *([ModelItem.signature.set(from_signature(signature))] if signature else []),
+        *([ModelItem.policy.set(pack_result(policy))] if policy else []),
+    ]
 
 
 def _fail_model(status: ModelStatus, error: ModelError) -> list[Action]:

@@ -880,7 +880,7 @@ def template() -> Template:
         transform_template(read_template()),
         Signing="KMS",
         HubOnMiss="IMPORT",
-        AuditRetentionDays=30,
+        AuditRetentionDays="30",
         StorageQuotaGB="1000",
     )
 

@@ -61,7 +61,7 @@ def governed() -> Iterator[Stack]:
     """A stack with a policy in S3 and an audit. The policies of the functions' roles are enforced."""
     local, bucket = LocalStack(f"policy-{os.getpid()}"), f"policies-{os.getpid()}"
     try:
-        state = local.start("loopback", SourceUrls(), 0, print, hub_on_miss="IMPORT", enforce_iam=True)
+        state = local.start("loopback", SourceUrls(), 0, print, parameters={"HubOnMiss": "IMPORT"}, enforce_iam=True)
         s3 = open_client(state, "s3")
         s3.create_bucket(Bucket=bucket)
         s3.put_object(Bucket=bucket, Key=KEY, Body=json.dumps(POLICY))

@@ -11,8 +11,7 @@ import requests
 from local.sources import SourceUrls
 from local.stack import LocalStack, StackState
 from tests.archives.zipping import zip_models
-from tests.stack.conftest import allow_batches, wait_until
-from tests.stack.test_parameters import change_parameters, open_client
+from tests.stack.conftest import allow_batches, change_parameters, open_client, wait_until
 from tests.upstream.repositories import MINILM
 
 # Its first test starts a stack.

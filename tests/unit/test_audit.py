@@ -19,6 +19,7 @@ from modelhaul.domain.errors import (
     UploadNotOpenError,
 )
 from modelhaul.domain.models import Source
+from modelhaul.domain.read_keys import ALL_NAMES
 from modelhaul.domain.selection import Selection
 from modelhaul.imports.missing import MissingModelImporter
 from modelhaul.ports.audit_log import AuditLog, DisabledAuditLog
@@ -85,7 +86,7 @@ class TestActions:
     def test_request_of_a_hub_client(self, deployment: Deployment) -> None:
         hub = InMemoryPublicHub(InMemoryModelSource())
         importer = MissingModelImporter(deployment.submitter, deployment.database.models, hub, deployment.clock)
-        importer.request_import(NAME, "main", submitted_by="read-key:0123456789abcdef")
+        importer.request_import(NAME, "main", names=ALL_NAMES, submitted_by="read-key:0123456789abcdef")
         assert take(deployment).actor == "read-key:0123456789abcdef"
 
     def test_archive_in_the_request(self, deployment: Deployment) -> None:

@@ -4,6 +4,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from modelhaul.domain.messages import CopyFiles, Message, PlanImport, PublishMod
 from modelhaul.domain.model_cards import ModelCard
 from modelhaul.domain.models import Model, ModelStatus, Source
 from modelhaul.domain.policy_results import PolicyDecision
+from modelhaul.domain.read_keys import ALL_NAMES
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.imports.missing import MissingModelImporter
 from modelhaul.transfer.policy import TransferPolicy
@@ -341,7 +343,7 @@ def test_models_that_exist_or_are_imported_are_not_affected() -> None:
     deployment.clock.now += CACHED
     deployment.run()
     model = find_only(deployment, task)
-    for change in (lambda: store.write(default="deny"), lambda: setattr(store, "is_down", True)):
+    for change in (partial(store.write, default="deny"), partial(setattr, store, "is_down", True)):
         change()
         deployment.clock.now += CACHED
         with pytest.raises(ModelExistsError):
@@ -687,14 +689,14 @@ def test_a_hub_client_gets_the_denial_and_the_audit_one_entry_a_day() -> None:
     importer = MissingModelImporter(deployment.submitter, deployment.database.models, NoPublicHub(), deployment.clock)
     for _ in range(3):
         deployment.clock.now += 120
-        result = importer.request_import(NAME, "main", submitted_by=READ_KEY)
+        result = importer.request_import(NAME, "main", names=ALL_NAMES, submitted_by=READ_KEY)
         assert result.error is not None
         assert (result.error.type, result.error.retryable, result.task_id) == ("policy-denied", False, None)
         assert "Rule no-org (name org/model): Not reviewed." in result.error.detail
     (entry,) = list_audit(deployment, AuditAction.POLICY_DENIED)
     assert (entry.actor, entry.name, entry.commit) == (READ_KEY, NAME, source.resolve(NAME, "main").commit)
     deployment.clock.now += 86_400
-    importer.request_import(NAME, "main", submitted_by=READ_KEY)
+    importer.request_import(NAME, "main", names=ALL_NAMES, submitted_by=READ_KEY)
     assert len(list_audit(deployment, AuditAction.POLICY_DENIED)) == 2
 
 
@@ -707,6 +709,6 @@ def test_clients_are_redirected_only_if_the_policy_certainly_allows_the_model(
     """Else they would read what the policy denies in the next minute."""
     deployment, _, _ = deploy(*rules)
     importer = MissingModelImporter(deployment.submitter, deployment.database.models, NoPublicHub(), deployment.clock)
-    task_id = importer.request_import(NAME, "main", submitted_by=READ_KEY).task_id
+    task_id = importer.request_import(NAME, "main", names=ALL_NAMES, submitted_by=READ_KEY).task_id
     assert task_id is not None
     assert find_only(deployment, deployment.find_task(task_id)).may_redirect is may_redirect

@@ -218,9 +218,10 @@ class DynamoDBModelRepository(ModelRepository):
 
 def _can_start(condition: DeletionCondition | None) -> Condition:
     """Return the condition on a model whose deletion has not started."""
-    is_unpinned = ModelItem.pin.does_not_exist()
-    if condition is None:
-        return ModelItem.status.is_in(ModelStatus.READY, ModelStatus.FAILED) & is_unpinned
-    is_unread = ModelItem.last_read_on.does_not_exist() | (ModelItem.last_read_on < condition.unread_since.isoformat())
-    is_same = (ModelItem.status == ModelStatus.READY) & (ModelItem.task_id == condition.task_id)
-    return is_same & is_unpinned & is_unread
+    may_start: Condition = ModelItem.status.is_in(ModelStatus.READY, ModelStatus.FAILED)
+    if condition is not None:
+        day = condition.unread_since.isoformat()
+        is_unread = ModelItem.last_read_on.does_not_exist() | (ModelItem.last_read_on < day)
+        may_start = (ModelItem.status == ModelStatus.READY) & (ModelItem.task_id == condition.task_id) & is_unread
+    may_start &= ModelItem.pin.does_not_exist()
+    return may_start

@@ -149,7 +149,8 @@ def _check_licenses(licenses: KnownValues[str], holds: Callable[[str], bool]) ->
 
 def _matches_license(patterns: Collection[str], license_id: str) -> bool:
     """`other` also describes `other/NAME`: a rule about unnamed licenses must not miss those with a name."""
-    return matches_any(patterns, license_id) or matches_any(patterns, license_id.partition("/")[0])
+    general, slash, _ = license_id.partition("/")
+    return matches_any(patterns, license_id) or (bool(slash) and matches_any(patterns, general))
 
 
 def _check_age(when: Conditions, facts: ImportFacts) -> Iterator[_Answer]:

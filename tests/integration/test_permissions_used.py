@@ -791,7 +791,7 @@ def auditor() -> Iterator[Auditor]:
 @pytest.fixture(scope="module")
 def template() -> Template:
     return apply_parameters(
-        transform_template(read_template()), Signing="KMS", HubOnMiss="IMPORT", AuditRetentionDays=30
+        transform_template(read_template()), Signing="KMS", HubOnMiss="IMPORT", AuditRetentionDays="30"
     )
 
 

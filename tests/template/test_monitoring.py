@@ -49,7 +49,7 @@ def template(request: pytest.FixtureRequest) -> Template:
         AlarmTopicArn=topic,
         HubOnMiss="IMPORT",
         Signing="KMS",
-        AuditRetentionDays=365,
+        AuditRetentionDays="365",
     )
 
 

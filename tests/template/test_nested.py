@@ -223,7 +223,7 @@ def find_faults(check: Callable[[Template], Any], template: Template) -> Any:
     try:
         check(
             apply_parameters(
-                template, NotificationEmail="a@example.com", HubOnMiss="IMPORT", Signing="KMS", AuditRetentionDays=365
+                template, NotificationEmail="a@example.com", HubOnMiss="IMPORT", Signing="KMS", AuditRetentionDays="365"
             )
         )
     except (AssertionError, KeyError, ValidationError) as error:

@@ -53,7 +53,7 @@ def open_deployment(
     """Yield a deployment with the real adapters, and its queue. `store_options` are options of S3ObjectStore."""
     # A time without trailing zeros, which DynamoDB does not store, so that sizes are the same in every run.
     clock = ManualClock(1_764_028_799.123)
-    with open_aws("moto"), open_database(clock) as database:
+    with open_aws("moto"), open_database(clock, audit_days=0) as database:
         for bucket in (BUCKET, "incoming"):
             boto3.client("s3", region_name=REGION).create_bucket(Bucket=bucket)
         sqs = create_sqs_client(REGION)

@@ -7,6 +7,7 @@ source or from AWS are copied from the code. `test_openapi.py` checks that the c
 import hashlib
 import io
 import json
+import uuid
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -198,11 +199,12 @@ FOLLOW = record_success(
     name=_BERT.name,
     found=FollowedImport(COMMIT, HUB_MODEL.model_id, CREATED, TASK_ID),
 )
-ENTRIES = (
+_ENTRIES = (
     describe_deletion(HUB_MODEL, "arn:aws:iam::123456789012:user/alice", CREATED + timedelta(days=30)),
     describe_key_creation(KEY_RECORD),
     describe_submission(RUNNING, [HUB_MODEL]),
 )
+ENTRIES = [replace(entry, id=str(uuid.uuid5(uuid.NAMESPACE_OID, entry.action))) for entry in _ENTRIES]
 HUB_URL = "https://API_ID.execute-api.REGION.amazonaws.com/hf"
 CURSOR = "MjAyNS0wNi0yMlQxMjowMDowMC4wMDAwMDArMDAwMCA1ZjBjM2I1My03ZjViLTRhMGUtOWQyYS0wZDhiMWU2ZjRjMTE"
 

@@ -146,10 +146,12 @@ def control_moto() -> Iterator[MotoDynamoDB]:
         yield dynamodb
 
 
-def build_dynamodb_database(connection: Connection, clock: Clock = time.time, *, suffix: str = "") -> Database:
+def build_dynamodb_database(
+    connection: Connection, clock: Clock = time.time, *, suffix: str = "", audit_days: int = AUDIT_DAYS
+) -> Database:
     names = ("tasks", "models", "files", "content", "blobs")
     tasks, models, files, content, blobs = (f"{name}{suffix}" for name in names)
-    audit = AuditWriter(connection, audit_table=f"audit{suffix}", retention_days=AUDIT_DAYS, clock=clock)
+    audit = AuditWriter(connection, audit_table=f"audit{suffix}", retention_days=audit_days, clock=clock)
     repository = DynamoDBFileRepository(connection, files_table=files, clock=clock)
     return Database(
         tasks=DynamoDBTaskRepository(connection, tasks_table=tasks, clock=clock, audit=audit),
@@ -167,8 +169,10 @@ def build_dynamodb_database(connection: Connection, clock: Clock = time.time, *,
 
 
 @contextmanager
-def open_database(clock: Clock = time.time) -> Iterator[Database]:
-    database = build_dynamodb_database(open_connection(REGION), clock, suffix=f"-{uuid.uuid4().hex}")
+def open_database(clock: Clock = time.time, *, audit_days: int = AUDIT_DAYS) -> Iterator[Database]:
+    """`audit_days` 0: without an audit."""
+    suffix = f"-{uuid.uuid4().hex}"
+    database = build_dynamodb_database(open_connection(REGION), clock, suffix=suffix, audit_days=audit_days)
     try:
         for table in _list_tables(database):
             table.create_table(wait=True, billing_mode="PAY_PER_REQUEST")

@@ -223,9 +223,14 @@ class DynamoDBModelRepository(ModelRepository):
 
 def _can_start(condition: DeletionCondition | None) -> Condition:
     """Return the condition on a model whose deletion has not started."""
-    is_unpinned = ModelItem.pin.does_not_exist()
+    is_startable: Condition
     if condition is None:
-        return ModelItem.status.is_in(ModelStatus.READY, ModelStatus.FAILED) & is_unpinned
-    is_unread = ModelItem.last_read_on.does_not_exist() | (ModelItem.last_read_on < condition.unread_since.isoformat())
-    is_same = (ModelItem.status == ModelStatus.READY) & (ModelItem.task_id == condition.task_id)
-    return is_same & is_unpinned & is_unread
+        is_startable = ModelItem.status.is_in(ModelStatus.READY, ModelStatus.FAILED)
+    else:
+        day = condition.unread_since.isoformat()
+        is_startable = (
+            (ModelItem.status == ModelStatus.READY)
+            & (ModelItem.task_id == condition.task_id)
+            & (ModelItem.last_read_on.does_not_exist() | (ModelItem.last_read_on < day))
+        )
+    return is_startable & ModelItem.pin.does_not_exist()

@@ -20,8 +20,8 @@ def change_model(stack: Stack, model_id: str, expression: str, **values: dict[st
         TableName=stack.state.outputs["ModelsTable"],
         Key={"model_id": {"S": model_id}},
         UpdateExpression=expression,
-        ConditionExpression="attribute_exists(model_id)",
-        **({"ExpressionAttributeValues": {f":{name}": value for name, value in values.items()}} if values else {}),
+        ConditionExpression="model_id = :id",
+        ExpressionAttributeValues={":id": {"S": model_id}} | {f":{name}": value for name, value in values.items()},
     )
 
 

@@ -84,15 +84,15 @@ class RetentionPromises(Promises):
         self.store.copy = watch_copy  # type: ignore[method-assign]
 
     # Troubles that test_promises is about; histories with commits to delete are longer.
-    submit_in_trouble = None
-    post_in_trouble = None
-    cancel_in_trouble = None
-    delete_in_trouble = None
-    sweep_in_trouble = None
-    drop = None
-    duplicate = None
-    lose = None
-    end_during_a_large_file = None
+    submit_in_trouble = None  # type: ignore[assignment]
+    post_in_trouble = None  # type: ignore[assignment]
+    cancel_in_trouble = None  # type: ignore[assignment]
+    delete_in_trouble = None  # type: ignore[assignment]
+    sweep_in_trouble = None  # type: ignore[assignment]
+    drop = None  # type: ignore[assignment]
+    duplicate = None  # type: ignore[assignment]
+    lose = None  # type: ignore[assignment]
+    end_during_a_large_file = None  # type: ignore[assignment]
 
     # Who asks for something
 

@@ -233,4 +233,5 @@ def _can_start(condition: DeletionCondition | None) -> Condition:
             & (ModelItem.task_id == condition.task_id)
             & (ModelItem.last_read_on.does_not_exist() | (ModelItem.last_read_on < day))
         )
-    return is_startable & ModelItem.pin.does_not_exist()
+    is_startable &= ModelItem.pin.does_not_exist()
+    return is_startable

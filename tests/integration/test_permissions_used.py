@@ -733,7 +733,7 @@ def read_audit(deployment: AuditedDeployment, source: InMemoryModelSource) -> No
 
 def retire_models(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
     """The older ones of two, one of which has lost its manifest; the newest is pinned and unpinned."""
-    follows = DynamoDBFollowRepository(open_connection(REGION), follows_table="FollowsTable")
+    follows = DynamoDBFollowRepository(open_connection(REGION), follows_table="follows")
     follows._follows.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
     name = "org/nightly"
     for branch in ("first", "second", "third"):
@@ -741,10 +741,11 @@ def retire_models(deployment: AuditedDeployment, source: InMemoryModelSource) ->
         task = deployment.submit(name)
         deployment.run()
         deployment.clock.now += 1
+        (model,) = deployment.database.models.find_models(deployment.find_task(task.id).model_ids)
         if branch == "first":
-            deployment.store.delete([manifest_key(task.model_ids[0])])
-    (model,) = deployment.database.models.find_models(task.model_ids)
-    deployment.leave_entry(MODEL["config.json"], f"{model.resolved.prefix}config.json")
+            deployment.store.delete([manifest_key(model.model_id)])
+        if branch == "second":
+            deployment.leave_entry(MODEL["config.json"], f"{model.resolved.prefix}config.json")
     with deployment.auditor.act("ManagePinsFunction"):
         deployment.pinner.pin_model(model.model_id, pinned_by=None, reason=None)
         deployment.pinner.unpin_model(model.model_id, unpinned_by=None)

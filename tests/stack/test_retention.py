@@ -1,7 +1,6 @@
 """Pins, the dry run and the daily run of retention on the deployed stack, with models that are made older."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 import requests
@@ -17,11 +16,12 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 
 def change_model(stack: Stack, model_id: str, expression: str, **values: dict[str, str]) -> None:
-    request: dict[str, Any] = {"UpdateExpression": expression, "ConditionExpression": "attribute_exists(model_id)"}
-    if values:
-        request["ExpressionAttributeValues"] = {f":{name}": value for name, value in values.items()}
     stack.dynamodb.update_item(
-        TableName=stack.state.outputs["ModelsTable"], Key={"model_id": {"S": model_id}}, **request
+        TableName=stack.state.outputs["ModelsTable"],
+        Key={"model_id": {"S": model_id}},
+        UpdateExpression=expression,
+        ConditionExpression="model_id = :id",
+        ExpressionAttributeValues={":id": {"S": model_id}} | {f":{name}": value for name, value in values.items()},
     )
 
 

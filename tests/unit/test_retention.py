@@ -17,6 +17,7 @@ from modelhaul.ports.policy_store import PolicyStore, StoredPolicy
 from modelhaul.retention.apply import RetentionPlanner
 from modelhaul.retention.choice import choose_deletions, find_candidates
 from modelhaul.retention.limits import RetentionLimits
+from modelhaul.transfer.policy import TransferPolicy
 from tests.fakes.deployment import Deployment
 from tests.fakes.follow_repository import InMemoryFollowRepository
 
@@ -300,6 +301,18 @@ class TestRetirement:
         deployment.sweeper.sweep_stale(lambda: 300.0)
         assert deployment.store.keys == []
         assert deployment.database.models.find_model(model.model_id) is None
+
+    def test_hides_the_content_from_imports(self) -> None:
+        deployment = Deployment(policy=TransferPolicy(min_indexed=1))
+        model = self.import_one(deployment)
+
+        def list_found() -> set[str]:
+            digests = list(deployment.tables.blobs)
+            return {blob.key for blob in deployment.database.content.find_blobs(digests).values()}
+
+        assert any(key.startswith(model.resolved.prefix) for key in list_found())
+        assert self.retire(deployment, model)
+        assert not any(key.startswith(model.resolved.prefix) for key in list_found())
 
     def test_is_refused_for_a_model_that_has_changed(self) -> None:
         deployment = Deployment()

@@ -419,6 +419,18 @@ def test_an_import_waits_for_the_document_and_continues(kind: type[Message]) -> 
     assert model.policy.warnings
 
 
+def test_a_source_gets_no_requests_while_the_document_cannot_be_read() -> None:
+    deployment, store, source = deploy()
+    deployment.submit(NAME)
+    store.is_down = True
+    deployment.clock.now += CACHED
+    listed: list[str] = []
+    source.on_list = lambda: listed.append(NAME)
+    for message in deployment.receive():
+        deployment.deliver(message)
+    assert listed == []
+
+
 @pytest.mark.parametrize("content", [b"{", b'{"version": 2}', b'{"version": 1, "default": "maybe"}'])
 @pytest.mark.parametrize("kind", [PlanImport, PublishModels])
 def test_an_import_without_a_usable_document_fails_after_the_outage_hours(kind: type[Message], content: bytes) -> None:

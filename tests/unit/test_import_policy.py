@@ -341,8 +341,9 @@ def test_models_that_exist_or_are_imported_are_not_affected() -> None:
     deployment.clock.now += CACHED
     deployment.run()
     model = find_only(deployment, task)
-    for change in (lambda: store.write(default="deny"), lambda: setattr(store, "is_down", True)):
-        change()
+    for is_down in (False, True):
+        store.write(default="deny")
+        store.is_down = is_down
         deployment.clock.now += CACHED
         with pytest.raises(ModelExistsError):
             deployment.submit(NAME)

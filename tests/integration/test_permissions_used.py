@@ -42,6 +42,7 @@ from modelhaul.catalog.audit import EntryPublisher
 from modelhaul.domain.errors import (
     ModelFileNotFoundError,
     ModelNotFoundError,
+    PolicyDeniedError,
     RateLimitedError,
     SourceUnavailableError,
     StepCrashedError,
@@ -66,9 +67,11 @@ from modelhaul.domain.models import Source
 from modelhaul.domain.tasks import Stage, Task, TaskError, TaskStatus
 from modelhaul.hub.misses import MissHandler
 from modelhaul.hub.reader import HubReader
+from modelhaul.imports.import_policy import ImportPolicy
 from modelhaul.imports.missing import MissingModelImporter
 from modelhaul.imports.notify import EndPublisher
 from modelhaul.inspection.file_checks import FileChecker
+from modelhaul.policy.reader import PolicyReader
 from modelhaul.retention.apply import RetentionPlanner, RetentionRunner
 from modelhaul.signing.signer import ModelSigner, PublishedModelSigner
 from modelhaul.transfer.policy import TransferPolicy
@@ -82,6 +85,7 @@ from tests.contract.faulty_aws import FaultyAws, stand_before_moto
 from tests.fakes.deployment import Deployment
 from tests.fakes.missing_models import InMemoryPublicHub
 from tests.fakes.model_source import InMemoryModelSource
+from tests.fakes.policy_store import InMemoryPolicyStore
 from tests.follows import Following
 from tests.hub_events import build_event
 from tests.lambda_functions import Context, Response, call_api, load_handler, read_event
@@ -760,6 +764,41 @@ def retire_models(deployment: AuditedDeployment, source: InMemoryModelSource) ->
         assert RetentionRunner(planner, deployment.deleter).apply_retention(deployment.remaining).models == 2
 
 
+def deny_by_policy(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """At each step that applies the policy. Each document is kept for a minute."""
+    store = InMemoryPolicyStore()
+
+    def change(**when: object) -> None:
+        store.write(*([{"effect": "deny", "when": when}] if when else []))
+        deployment.clock.now += 61
+
+    policy = ImportPolicy(PolicyReader(store, clock=deployment.clock), deployment.database.audit, deployment.clock)
+    deployment.submitter = replace(deployment.submitter, policy=policy)
+    deployment.archive_submitter = replace(deployment.archive_submitter, policy=policy)
+    deployment.acceptor = replace(deployment.acceptor, policy=policy)
+    deployment.planner = replace(deployment.planner, import_policy=policy)
+    deployment.publisher = replace(deployment.publisher, import_policy=policy)
+    source.models["org/denied"] = {"main": MODEL}
+    for hub in (Source.HUGGINGFACE, Source.GITHUB):
+        change(name=["org/denied"])
+        with pytest.raises(PolicyDeniedError):
+            deployment.submit("org/denied", source=hub)
+    with deployment.auditor.act("ImportMissingFunction"), pytest.raises(PolicyDeniedError):
+        deployment.submitter.submit(Source.HUGGINGFACE, "org/denied", "main", submitted_by="read-key:a")
+    for when in ({"source": ["LOCAL"]}, {"size_above": 1}, {"license": ["unknown"]}):
+        change()
+        task = deployment.send_archive(build_archive(f"denied-{len(deployment.submitted)}"))
+        change(**when)
+        deployment.run()
+        error = deployment.find_task(task.id).error
+        assert error is not None
+        assert error.type == "policy-denied"
+    change(source=["LOCAL"])
+    with deployment.auditor.act("SubmitLocalFunction"), pytest.raises(PolicyDeniedError):
+        deployment.archive_submitter.open_upload("a.zip", 10, None)
+    change()
+
+
 def delete_models(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
     """And goes on with what a function that died has left of it; one has lost its manifest."""
     for function in ("DeleteModelFunction", "SweepStaleFunction"):
@@ -867,6 +906,7 @@ def auditor() -> Iterator[Auditor]:
             publish_ends,
             read_audit,
             retire_models,
+            deny_by_policy,
             delete_models,
             follow_revisions,
             keep_rate_limits,

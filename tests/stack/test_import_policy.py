@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from identify.vendor.licenses import LICENSES
 from local.sources import SourceUrls
 from local.stack import LocalStack
 from tests.archives.zipping import zip_files
-from tests.stack.conftest import Stack, allow_batches, change_parameters, open_client, wait_until
+from tests.stack.conftest import Stack, allow_batches, open_client, wait_until
 from tests.upstream.repositories import COMMAND_LINE, GITHUB_SMALL, MOVING, ON_REQUEST, SHARDED, SMALL
 from tests.weights import wrap_weights
 
@@ -61,20 +60,16 @@ def governed() -> Iterator[Stack]:
     """A stack with a policy in S3 and an audit. The policies of the functions' roles are enforced."""
     local, bucket = LocalStack(f"policy-{os.getpid()}"), f"policies-{os.getpid()}"
     try:
-        state = local.start("loopback", SourceUrls(), 0, print, parameters={"HubOnMiss": "IMPORT"}, enforce_iam=True)
+        parameters = {
+            "HubOnMiss": "IMPORT",
+            "PolicyLocation": f"s3://{bucket}/{KEY}",
+            "AuditRetentionDays": 30,
+        }
+        state = local.start("loopback", SourceUrls(), 0, print, parameters=parameters, enforce_iam=True)
+        allow_batches(state)
         s3 = open_client(state, "s3")
         s3.create_bucket(Bucket=bucket)
         s3.put_object(Bucket=bucket, Key=KEY, Body=json.dumps(POLICY))
-        change_parameters(state, PolicyLocation=f"s3://{bucket}/{KEY}", AuditRetentionDays="30")
-        allow_batches(state)
-        # MiniStack replaces the APIs in each update.
-        cloudformation, root = open_client(state, "cloudformation"), f"{state.aws_endpoint_url}/_aws/execute-api"
-
-        def find_id(name: str) -> str:
-            found = cloudformation.describe_stack_resource(StackName=state.stack_name, LogicalResourceId=name)
-            return str(found["StackResourceDetail"]["PhysicalResourceId"])
-
-        state = replace(state, api_url=f"{root}/{find_id('Api')}/v1", hub_url=f"{root}/{find_id('HubApi')}/hf")
         yield Stack(state)
     finally:
         local.stop()

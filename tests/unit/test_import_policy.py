@@ -4,7 +4,6 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import pytest
@@ -343,8 +342,9 @@ def test_models_that_exist_or_are_imported_are_not_affected() -> None:
     deployment.clock.now += CACHED
     deployment.run()
     model = find_only(deployment, task)
-    for change in (partial(store.write, default="deny"), partial(setattr, store, "is_down", True)):
-        change()
+    for is_down in (False, True):
+        store.write(default="deny")
+        store.is_down = is_down
         deployment.clock.now += CACHED
         with pytest.raises(ModelExistsError):
             deployment.submit(NAME)
@@ -419,6 +419,18 @@ def test_an_import_waits_for_the_document_and_continues(kind: type[Message]) -> 
     assert model.status is ModelStatus.READY
     assert model.policy is not None
     assert model.policy.warnings
+
+
+def test_a_source_gets_no_requests_while_the_document_cannot_be_read() -> None:
+    deployment, store, source = deploy()
+    deployment.submit(NAME)
+    store.is_down = True
+    deployment.clock.now += CACHED
+    listed: list[str] = []
+    source.on_list = lambda: listed.append(NAME)
+    for message in deployment.receive():
+        deployment.deliver(message)
+    assert listed == []
 
 
 @pytest.mark.parametrize("content", [b"{", b'{"version": 2}', b'{"version": 1, "default": "maybe"}'])

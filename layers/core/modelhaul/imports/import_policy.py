@@ -76,6 +76,10 @@ class ImportPolicy:
         names = [candidate.describe() for candidate in candidates]
         raise join_denials([describe_denial(name, result) for name, result in zip(names, results, strict=True)])
 
+    def ensure_readable(self) -> None:
+        """Raise PolicyUnavailableError now, and not after requests to a source, if the policy cannot be read."""
+        self.reader.read()
+
     def needs_commit_date(self) -> bool:
         """Return whether a rule has a condition on the date of the commit. Raises PolicyUnavailableError."""
         return self.reader.read().policy.needs_commit_date

@@ -97,6 +97,8 @@ class Planner:
 
         Raises EmptyModelError, PolicyUnavailableError, PolicyDeniedError.
         """
+        if self.import_policy is not None:
+            self.import_policy.ensure_readable()
         by_model = list(self._list_files(task))
         if self.import_policy is not None:
             candidates = [

@@ -24,6 +24,7 @@ from modelhaul.adapters.dynamodb.audit import DynamoDBAuditLog
 from modelhaul.adapters.dynamodb.audit_items import AuditWriter
 from modelhaul.adapters.dynamodb.connection import open_connection
 from modelhaul.adapters.dynamodb.read_keys import DynamoDBReadKeyRepository
+from modelhaul.catalog.quota import StorageQuota
 from modelhaul.domain.archives import Archive, SkippedDirectory
 from modelhaul.domain.audit import AuditAction, AuditEntry, describe_key_creation, describe_submission
 from modelhaul.domain.digests import Algorithm, Digest
@@ -31,6 +32,7 @@ from modelhaul.domain.errors import (
     ImportInProgressError,
     LeaseLostError,
     ModelExistsError,
+    StorageQuotaError,
     StorageUnavailableError,
 )
 from modelhaul.domain.files import FileCounts, Part, SourceFile
@@ -55,6 +57,7 @@ from tests.contract.backends import REGION, open_aws
 from tests.contract.counted_aws import count_calls
 from tests.contract.dynamodb import (
     Call,
+    Fault,
     MotoDynamoDB,
     Response,
     build_dynamodb_database,
@@ -799,6 +802,50 @@ def test_simultaneous_workers_and_duplicates_count_exactly(contended: Database) 
     exact = FileCounts(3, 1 + 2 + 33, 1 + 2 + 33)
     assert contended.files.record_copied(builders.find_plan(task), []) == exact
     assert exact in seen
+
+
+def create_quota(database: Database, limit: int) -> StorageQuota:
+    return StorageQuota(limit, database.quotas, database.tasks, database.models, lambda: builders.START)
+
+
+def test_simultaneous_reservations_stay_within_the_quota(contended: Database) -> None:
+    tasks = [builders.claim(contended) for _ in range(8)]
+    quota = create_quota(contended, 500)
+    start = threading.Barrier(len(tasks))
+
+    def reserve(task: Task) -> bool:
+        start.wait()
+        while True:
+            try:
+                quota.reserve(task, 150)
+            except StorageUnavailableError:
+                continue
+            except StorageQuotaError:
+                return False
+            return True
+
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        accepted = list(pool.map(reserve, tasks))
+    assert sum(accepted) == 3
+    assert contended.quotas.read_state().bound == 450
+
+
+@pytest.mark.parametrize("fault", [lose_reply, garble_reply])
+def test_a_reservation_whose_response_is_lost_is_made_once(
+    database: Database, dynamodb: MotoDynamoDB, fault: Fault
+) -> None:
+    task, quota = builders.claim(database), create_quota(database, 100)
+    dynamodb.inject("PutItem", fault)
+    quota.reserve(task, 100)
+    assert dict(database.quotas.read_state().reserved) == {task.id: 100}
+
+
+def test_most_submissions_under_a_quota_read_one_item(database: Database, dynamodb: MotoDynamoDB) -> None:
+    quota = create_quota(database, 100)
+    quota.reserve(builders.claim(database), 50)
+    dynamodb.reset()
+    quota.check_submission(50)
+    assert [call.operation for call in dynamodb.calls] == ["GetItem"]
 
 
 CALLS: dict[str, Callable[[Database], object]] = {

@@ -48,9 +48,10 @@ class Setup:
     source: InMemoryModelSource = field(default_factory=lambda: InMemoryModelSource({NAME: {"main": dict(FILES)}}))
     scopes: tuple[str, ...] = ("read", "import")
     names: tuple[str, ...] = ALL_NAMES
+    quota: int = 0
 
     def __post_init__(self) -> None:
-        self.deployment = Deployment(self.source)
+        self.deployment = Deployment(self.source, quota=self.quota)
         self.hub = InMemoryPublicHub(self.source)
         deployment = self.deployment
         importer = MissingModelImporter(deployment.submitter, deployment.database.models, self.hub, deployment.clock)
@@ -292,6 +293,29 @@ def test_a_refusal_of_the_hub_is_told(error: ModelhaulError, status: int, code: 
     assert read_message(response).startswith(error.detail)
     assert response.outcome is Outcome.REFUSED
     assert ("Retry-After" in response.headers) == error.retryable
+
+
+def test_a_full_storage_quota_is_told_and_starts_nothing() -> None:
+    size = sum(map(len, FILES.values()))
+    setup = Setup(quota=size)
+    setup.send()
+    setup.deployment.run()
+    setup.source.models["org/other"] = {"main": {"config.json": b"{ }"}}
+    response = setup.send("api/models/org/other")
+    assert response.status == HTTPStatus.FORBIDDEN, "clients do not retry it"
+    assert "Retry-After" not in response.headers
+    assert f"Models have {size:,} bytes, which use up the storage quota" in read_message(response)
+    assert len(setup.tasks) == 1
+    assert setup.send().status == HTTPStatus.OK, "what is stored can be read"
+
+
+def test_an_import_that_exceeds_the_storage_quota_is_told() -> None:
+    setup = Setup(quota=1)
+    setup.send()
+    setup.deployment.run()
+    response = setup.send()
+    assert response.status == HTTPStatus.FORBIDDEN
+    assert "would exceed the storage quota of 1 bytes" in read_message(response)
 
 
 def test_the_error_of_a_failed_import_is_told_for_an_hour() -> None:

@@ -291,7 +291,6 @@ class SourceQuotaError(PermanentError):
 
 class StorageQuotaError(PermanentError):
     type = "storage-quota-exceeded"
-    retryable = True
 
 
 class ArchiveRefusedError(PermanentError):

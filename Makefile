@@ -21,6 +21,7 @@ GITHUB_RAW_URL ?=
 STACK_PORT ?= 0
 HUB_ON_MISS ?= NOT_FOUND
 SIGNING ?= off
+AUDIT_RETENTION_DAYS ?= 0
 PARTS ?=
 PAGES ?=
 # That of the last `make deploy`, if its answers were saved.
@@ -29,7 +30,8 @@ ARCHITECTURE ?= $(or $(SAVED_ARCHITECTURE),arm64)
 LOCAL = python -m local --stack "$(STACK)"
 LOCAL_OPTIONS = --upstream "$(UPSTREAM)" --port "$(STACK_PORT)" --hf-endpoint "$(HF_ENDPOINT)" \
 	--github-api-url "$(GITHUB_API_URL)" --github-url "$(GITHUB_URL)" --github-raw-url "$(GITHUB_RAW_URL)" \
-	--hub-on-miss "$(HUB_ON_MISS)" --signing "$(SIGNING)"
+	--hub-on-miss "$(HUB_ON_MISS)" --signing "$(SIGNING)" \
+	--audit-retention-days "$(AUDIT_RETENTION_DAYS)"
 STACK_NAME ?= modelhaul
 REGION ?=
 PROFILE ?=
@@ -49,7 +51,7 @@ help: ## show this help
 	@echo "  STACK_PORT=number (port of MiniStack; the API, the Hub read API and the console page get the next three),"
 	@echo "  GITHUB_API_URL=url GITHUB_URL=url [GITHUB_RAW_URL=url] (GitHub-compatible server),"
 	@echo "  HUB_ON_MISS=NOT_FOUND|IMPORT|REDIRECT (what Hub clients get for a model that is not imported),"
-	@echo "  SIGNING=off|KMS (whether published models are signed)."
+	@echo "  SIGNING=off|KMS (whether published models are signed), AUDIT_RETENTION_DAYS=number (0: record no actions)."
 	@echo "Option of run: RUN_EXIT=1 (stop the stack after the imports)."
 	@echo "Option of bench: PARTS=\"data-path memory\" (run only these, and replace their sections of docs/benchmarks.md)."
 	@echo "Option of pages: PAGES=\"openapi calls\" (generate only these; all take about 15 minutes)."

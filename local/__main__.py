@@ -57,6 +57,13 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
             help="whether published models are signed (parameter Signing)",
         )
         command.add_argument(
+            "--audit-retention-days",
+            type=int,
+            default=0,
+            metavar="DAYS",
+            help="days for which actions are recorded, 0 to record none (parameter AuditRetentionDays)",
+        )
+        command.add_argument(
             "--port",
             type=int,
             default=0,
@@ -72,7 +79,15 @@ def deploy_stack(stack: LocalStack, options: argparse.Namespace, console: Consol
     urls = SourceUrls(options.hf_endpoint, options.github_api_url, options.github_url, options.github_raw_url)
     report = partial(print_line, console)
     return stack.start(
-        options.upstream, urls, options.port, report, hub_on_miss=options.hub_on_miss, signing=options.signing
+        options.upstream,
+        urls,
+        options.port,
+        report,
+        parameters={
+            "HubOnMiss": options.hub_on_miss,
+            "Signing": options.signing,
+            "AuditRetentionDays": options.audit_retention_days,
+        },
     )
 
 

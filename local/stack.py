@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import boto3
@@ -127,21 +128,20 @@ class LocalStack:
         port: int,
         report: Callable[[str], None],
         *,
-        hub_on_miss: str = "NOT_FOUND",
-        signing: str = "off",
+        parameters: Mapping[str, object] = MappingProxyType({}),
         enforce_iam: bool = False,
     ) -> StackState:
         """Start the processes that are not running, then build and deploy the current code.
 
         `urls` overrides the sources that `upstream` selects. `port` 0 selects a free port. `report` receives status
-        messages. `hub_on_miss` and `signing` are the parameters HubOnMiss and Signing. `enforce_iam` enforces the
+        messages. `parameters` are parameters of the template, besides those of the sources. `enforce_iam` enforces the
         policies of each function's role.
 
         Raises LocalStackError, after stopping the processes if the stack was not running before.
         """
         was_running = self.is_up()
         try:
-            return self._start(upstream, urls, port, report, hub_on_miss, signing, enforce_iam)
+            return self._start(upstream, urls, port, report, parameters, enforce_iam)
         except BaseException:
             if not was_running:
                 self.processes.stop_all()
@@ -190,8 +190,7 @@ class LocalStack:
         urls: SourceUrls,
         port: int,
         report: Callable[[str], None],
-        hub_on_miss: str,
-        signing: str,
+        parameters: Mapping[str, object],
         enforce_iam: bool,
     ) -> StackState:
         if not self.is_up():
@@ -205,7 +204,7 @@ class LocalStack:
         ministack, addresses = self._start_ministack(port, enforce_iam)
         report(f"MiniStack: {addresses.aws} (stands in for AWS)")
         report("Building and deploying the stack, which takes one or two minutes")
-        self._build_and_deploy(addresses.aws, sources.urls, hub_on_miss, signing)
+        self._build_and_deploy(addresses.aws, sources.urls, parameters)
         state = self._read_state(addresses, sources, ministack)
         self._start_console(addresses, state.outputs)
         # Written atomically, because other processes wait for this file.
@@ -288,20 +287,19 @@ class LocalStack:
         process = self.processes.start("console", command, environment=os.environ, folder=ROOT, log=log)
         wait_until_ready("The console page", process, log, lambda: is_available(addresses.console))
 
-    def _build_and_deploy(self, endpoint: str, urls: SourceUrls, hub_on_miss: str, signing: str) -> None:
+    def _build_and_deploy(self, endpoint: str, urls: SourceUrls, parameters: Mapping[str, object]) -> None:
         """All stacks share one build: its cache belongs to one build folder (build.toml beside it)."""
         # The SAM CLI notices changes of a layer's folder, not of the script that builds it.
         digest = hashlib.sha256((ROOT / "layers" / "build_layer.py").read_bytes()).hexdigest()
         folder = BUILDS / digest[:12]
         folder.mkdir(parents=True, exist_ok=True)
-        parameters = [
+        overrides = [
             "--parameter-overrides",
             f"Architecture={read_architecture()}",
             f"HuggingFaceEndpoint={urls.hub}",
             f"GitHubApiUrl={urls.github_api}",
             f"GitHubUrl={urls.github}",
-            f"HubOnMiss={hub_on_miss}",
-            f"Signing={signing}",
+            *(f"{name}={value}" for name, value in parameters.items()),
             # In quotation marks, because it may be empty.
             f'GitHubRawUrl="{urls.github_raw}"',
             "LocalMode=true",
@@ -309,9 +307,9 @@ class LocalStack:
         with lock_file(folder / "lock"):
             template, build, cache = ROOT / "template.yaml", folder / "build", folder / "cache"
             paths = [f"--template={template}", f"--build-dir={build}", "--cached", f"--cache-dir={cache}"]
-            self._run_sam("build", *paths, *parameters)
+            self._run_sam("build", *paths, *overrides)
             target = [f"--template-file={build / 'template.yaml'}", f"--stack-name={STACK_NAME}"]
-            self._run_sam("deploy", *target, f"--region={REGION}", *parameters, endpoint=endpoint)
+            self._run_sam("deploy", *target, f"--region={REGION}", *overrides, endpoint=endpoint)
 
     def _run_sam(self, command: str, *arguments: str, endpoint: str = "") -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MAKE", "PYTHON"))}

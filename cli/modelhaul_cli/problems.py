@@ -41,6 +41,10 @@ _OPTIONS = {
     "source": "--source",
     "status": "--status",
     "limit": "--limit",
+    "action": "--action",
+    "actor": "--actor",
+    "since": "--since",
+    "until": "--until",
 }
 # Type of the problem that a stack with AuthMode=IAM returns for an unsigned request.
 _NOT_SIGNED = "not-signed"

@@ -97,9 +97,9 @@ class TestRecord:
                 detail={"archive": "a ü.zip", "requested": "x@main"},
             ),
         ):
-            assert database.audit_reader.find_entry(entry.id) is None
+            assert database.audit_reader.read_entry(entry.id) is None
             database.audit.record(entry)
-            assert database.audit_reader.find_entry(entry.id) == entry
+            assert database.audit_reader.read_entry(entry.id) == entry
             assert entry in read_all(database)
 
     def test_an_entry_is_never_replaced(self, database: Database) -> None:
@@ -110,7 +110,7 @@ class TestRecord:
 
     @pytest.mark.parametrize("entry_id", ["", "a" * 3000, "\ud800", str(uuid.uuid4())])
     def test_unknown_ids_are_not_found(self, database: Database, entry_id: str) -> None:
-        assert database.audit_reader.find_entry(entry_id) is None
+        assert database.audit_reader.read_entry(entry_id) is None
 
     def test_entries_are_kept_as_long_as_the_retention_says(self, database: Database, clock: ManualClock) -> None:
         old, new = make_entry(60), make_entry()
@@ -118,8 +118,8 @@ class TestRecord:
             database.audit.record(entry)
         clock.now = START + timedelta(days=AUDIT_DAYS).total_seconds() - 30
         assert read_all(database) == [new]
-        assert database.audit_reader.find_entry(old.id) is None
-        assert database.audit_reader.find_entry(new.id) == new
+        assert database.audit_reader.read_entry(old.id) is None
+        assert database.audit_reader.read_entry(new.id) == new
         clock.now += 60
         assert read_all(database) == []
 

@@ -25,7 +25,7 @@ class InMemoryAuditLog(AuditLog, AuditReader):
             if self._is_kept(entry):
                 self._tables.entries.setdefault(entry.id, entry)
 
-    def find_entry(self, entry_id: str) -> AuditEntry | None:
+    def read_entry(self, entry_id: str) -> AuditEntry | None:
         with self._tables.lock:
             entry = self._tables.entries.get(entry_id)
             return entry if entry is not None and self._is_kept(entry) else None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
@@ -20,9 +20,12 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from botocore.retries.quota import RetryQuota
 
+from modelhaul.adapters.dynamodb.audit import DynamoDBAuditLog
+from modelhaul.adapters.dynamodb.audit_items import AuditWriter
 from modelhaul.adapters.dynamodb.connection import open_connection
 from modelhaul.adapters.dynamodb.read_keys import DynamoDBReadKeyRepository
 from modelhaul.domain.archives import Archive, SkippedDirectory
+from modelhaul.domain.audit import AuditAction, AuditEntry, describe_key_creation, describe_submission
 from modelhaul.domain.digests import Algorithm, Digest
 from modelhaul.domain.errors import (
     ImportInProgressError,
@@ -36,6 +39,7 @@ from modelhaul.domain.objects import Blob
 from modelhaul.domain.read_keys import create_key
 from modelhaul.domain.segments import Claim, FileUpload, KeptUpload, UploadKey
 from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus, Waiting
+from modelhaul.ports.audit_log import AuditLog, AuditReader
 from modelhaul.ports.content import ContentIndex
 from modelhaul.ports.files import FileRepository, GroupLeases
 from modelhaul.ports.hub_models import HubModelRepository
@@ -841,6 +845,9 @@ CALLS: dict[str, Callable[[Database], object]] = {
     "save_revision": lambda database: database.hub_models.save_revision(
         builders.make_model().resolved, builders.at(builders.START)
     ),
+    "record": lambda database: database.audit.record(make_entry()),
+    "read_entry": lambda database: database.audit_reader.read_entry("a"),
+    "list_entries": lambda database: database.audit_reader.list_entries(limit=1),
     "index_model": lambda database: database.hub_models.index_model("a", "a/b"),
     "record_read": lambda database: database.hub_models.record_read("a", DAY),
 }
@@ -856,6 +863,8 @@ def test_the_calls_below_are_all_of_the_ports() -> None:
         SegmentRepository,
         ContentIndex,
         HubModelRepository,
+        AuditLog,
+        AuditReader,
     )
     assert {name for port in repositories for name in vars(port) if not name.startswith("_")} == set(CALLS)
 
@@ -1417,3 +1426,109 @@ class TestClient:
             monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{bound.getsockname()[1]}")
             with pytest.raises(StorageUnavailableError, match="EndpointConnectionError"):
                 self.make_database("eu-central-1").tasks.find_task("a")
+
+
+class TestAudit:
+    """The entry of an action, when DynamoDB does not answer as it should."""
+
+    def test_a_lost_reply_to_an_entry(self, database: Database, dynamodb: MotoDynamoDB) -> None:
+        entry = make_entry()
+        dynamodb.inject("PutItem", lose_reply)
+        database.audit.record(entry)
+        assert dynamodb.count("PutItem") == 2
+        assert database.audit_reader.read_entry(entry.id) == entry
+
+    def test_a_lost_reply_to_a_claim(self, database: Database, dynamodb: MotoDynamoDB) -> None:
+        model = builders.make_model()
+        task = builders.make_task(model)
+        entry = replace(describe_submission(task, [model]), time=make_entry().time)
+        dynamodb.inject(TRANSACTION, lose_reply)
+        database.imports.claim_import(task, [replace(model, task_id=task.id)], entry=entry)
+        assert database.audit_reader.list_entries(limit=10).entries == (entry,)
+
+    def test_a_lost_reply_to_a_cancellation(self, database: Database, dynamodb: MotoDynamoDB) -> None:
+        task = builders.claim(database)
+        entry = make_entry(task_id=task.id)
+        dynamodb.inject(TRANSACTION, lose_reply)
+        assert database.imports.fail_import(task.id, builders.GATED, check_at=1, entry=entry)
+        assert database.audit_reader.list_entries(limit=10).entries == (entry,)
+
+    def test_an_action_whose_entry_cannot_be_recorded_does_not_happen(
+        self, database: Database, dynamodb: MotoDynamoDB
+    ) -> None:
+        task = builders.claim(database)
+        model_id = task.model_ids[0]
+        database.imports.finish_import(task.id, totals={model_id: (1, 1)}, check_at=1)
+        before = builders.read_model(database, model_id)
+        fresh = builders.make_task(builders.make_model())
+        archive = replace(task, id=str(UUID(int=1)), model_ids=(), archive=ARCHIVE)
+        calls: list[Callable[[], object]] = [
+            lambda: database.audit.record(make_entry()),
+            lambda: database.imports.claim_import(fresh, [], entry=make_entry()),
+            lambda: database.tasks.record_task(archive, entry=make_entry()),
+            lambda: database.models.lease_deletion(model_id, owner="a", now=1, until=2, entry=make_entry()),
+            lambda: database.models.record_signature(model_id, builders.SIGNATURE, task_id=task.id, entry=make_entry()),
+        ]
+        for call in calls:
+            dynamodb.inject(TRANSACTION, deny_audit)
+            dynamodb.inject("PutItem", deny_audit)
+            with pytest.raises(StorageUnavailableError) as raised:
+                call()
+            assert not raised.value.is_outage
+            dynamodb.reset()
+        assert builders.read_model(database, model_id) == before
+        assert database.tasks.find_task(fresh.id) is None
+        assert database.tasks.find_task(archive.id) is None
+
+    def test_a_conflict_is_retried(self, database: Database, dynamodb: MotoDynamoDB) -> None:
+        """As of an update of the day on which a model was read, at the moment of its deletion."""
+        task = builders.claim(database)
+        database.imports.finish_import(task.id, totals={task.model_ids[0]: (1, 1)}, check_at=1)
+        dynamodb.inject(TRANSACTION, conflict, times=3)
+        leased = database.models.lease_deletion(task.model_ids[0], owner="a", now=1, until=2, entry=make_entry())
+        assert leased is not None
+        assert leased.status is ModelStatus.DELETING
+
+    def test_a_function_without_the_table_cannot_record(self, dynamodb: MotoDynamoDB) -> None:
+        keys = DynamoDBReadKeyRepository(open_connection(REGION), keys_table="keys")
+        with pytest.raises(ValueError, match="AUDIT_TABLE"):
+            keys.remove_key("0123456789abcdef", entry=make_entry())
+
+    def test_nothing_is_written_while_the_audit_is_off(self, dynamodb: MotoDynamoDB) -> None:
+        audit = AuditWriter(open_connection(REGION), audit_table="absent", retention_days=0)
+        keys = DynamoDBReadKeyRepository(open_connection(REGION), keys_table="keys-off", audit=audit)
+        keys._keys.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
+        key = create_key("ci", [], None, builders.at(1))[1]
+        dynamodb.calls.clear()
+        keys.add_key(key, entry=describe_key_creation(key))
+        assert keys.remove_key(key.key_id, entry=make_entry())
+        assert [call.operation for call in dynamodb.calls] == ["PutItem", "DeleteItem"]
+        DynamoDBAuditLog(audit).record(make_entry())
+        assert dynamodb.count("PutItem") == 1
+        keys._keys.delete_table()
+
+    def test_keys_and_their_entries(self, database: Database, dynamodb: MotoDynamoDB) -> None:
+        log: Any = database.audit
+        keys = DynamoDBReadKeyRepository(open_connection(REGION), keys_table="keys-on", audit=log._writer)
+        keys._keys.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
+        key = replace(create_key("ci", [], None, builders.at(1))[1], created_at=make_entry().time)
+        created = describe_key_creation(key)
+        keys.add_key(key, entry=created)
+        assert keys.find_key(key.key_id) == key
+        deleted = make_entry(key_id=key.key_id)
+        assert keys.remove_key(key.key_id, entry=deleted)
+        assert not keys.remove_key(key.key_id, entry=make_entry(key_id=key.key_id))
+        assert keys.find_key(key.key_id) is None
+        assert database.audit_reader.list_entries(limit=10).entries == (deleted, created)
+        keys._keys.delete_table()
+
+
+def make_entry(**changes: Any) -> AuditEntry:
+    entry = AuditEntry(action=AuditAction.MODEL_DELETED, time=datetime.now(UTC), actor="api-key:a")
+    return replace(entry, **changes)
+
+
+def deny_audit(call: Call, do: Callable[[], Response]) -> Response:
+    """As without the permission to write to the table of the audit."""
+    assert "audit" in json.dumps(call.body)
+    return refuse(400, "AccessDeniedException")

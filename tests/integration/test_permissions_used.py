@@ -23,6 +23,7 @@ from botocore.awsrequest import AWSPreparedRequest
 from modelhaul import wiring
 from modelhaul.adapters import s3_uploads
 from modelhaul.adapters.archives import S3ArchiveStore
+from modelhaul.adapters.dynamodb.audit_items import AuditWriter
 from modelhaul.adapters.dynamodb.connection import open_connection
 from modelhaul.adapters.dynamodb.follows import DynamoDBFollowRepository
 from modelhaul.adapters.dynamodb.rate_limits import DynamoDBRateLimitStore
@@ -36,6 +37,7 @@ from modelhaul.adapters.s3 import S3ObjectStore
 from modelhaul.adapters.s3_client import create_s3_client
 from modelhaul.adapters.sqs import SQSMessageQueue, create_sqs_client
 from modelhaul.catalog import read
+from modelhaul.catalog.audit import EntryPublisher
 from modelhaul.domain.errors import (
     ModelFileNotFoundError,
     ModelNotFoundError,
@@ -184,9 +186,15 @@ def list_json_uses(request: AWSPreparedRequest) -> Iterator[tuple[str, str, str]
 
 
 def list_updates(request: AWSPreparedRequest) -> Iterator[tuple[str, set[str]]]:
-    if _decode(request.headers.get("X-Amz-Target", "")).endswith(".UpdateItem"):
-        body = json.loads(cast("bytes", request.body))
-        yield name_table(body["TableName"]), {*body["Key"], *body["ExpressionAttributeNames"].values()}
+    operation = _decode(request.headers.get("X-Amz-Target", "")).rpartition(".")[2]
+    updates: list[dict[str, Any]] = []
+    if operation == "UpdateItem":
+        updates = [json.loads(cast("bytes", request.body))]
+    elif operation == "TransactWriteItems":
+        entries = json.loads(cast("bytes", request.body))["TransactItems"]
+        updates = [entry["Update"] for entry in entries if "Update" in entry]
+    for update in updates:
+        yield name_table(update["TableName"]), {*update["Key"], *update["ExpressionAttributeNames"].values()}
 
 
 def name_table(physical: str) -> str:
@@ -268,7 +276,10 @@ class AuditedDeployment(Deployment):
 
     def connect_hub(self, patch: pytest.MonkeyPatch) -> None:
         """Gives the functions of the Hub read API these adapters."""
-        keys = DynamoDBReadKeyRepository(open_connection(REGION), keys_table="keys")
+        # Creates and deletes keys at the time of the real clock.
+        table = cast("Any", self.database.audit_reader)._entries.Meta.table_name
+        audit = AuditWriter(open_connection(REGION), audit_table=table, retention_days=30)
+        keys = DynamoDBReadKeyRepository(open_connection(REGION), keys_table="keys", audit=audit)
         keys._keys.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
         missing = LambdaMissingModels(create_lambda_client(REGION), "import_missing")
         misses = MissHandler(MissPolicy.IMPORT, "https://hub.example", self.database.tasks, lambda: missing, self.clock)
@@ -280,6 +291,9 @@ class AuditedDeployment(Deployment):
             self.clock,
         )
         patch.setattr(wiring, "create_read_keys", lambda: keys)
+        patch.setattr(wiring, "create_audit_reader", lambda: self.database.audit_reader)
+        patch.setenv("AUDIT_TABLE", "audit")
+        patch.setenv("AUDIT_RETENTION_DAYS", "30")
         patch.setattr(wiring, "create_metrics", lambda: self.metrics)
         patch.setattr(wiring, "create_hub_reader", lambda: reader)
         patch.setattr(wiring, "create_missing_importer", lambda: importer)
@@ -691,6 +705,26 @@ def publish_ends(deployment: AuditedDeployment, source: InMemoryModelSource) -> 
         ).publish_end(deployment.submitted[0])
 
 
+def read_audit(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
+    """By each of its indexes; and publish an entry."""
+    with deployment.auditor.act("ReadAuditFunction"):
+        for name, value in (
+            ("limit", "100"),
+            ("action", "ImportSubmitted"),
+            ("actor", "api-key:k1l2m3n4o5"),
+            ("model_id", "absent"),
+            ("task_id", deployment.submitted[0]),
+        ):
+            event = read_event("list_entries")
+            event["queryStringParameters"], event["multiValueQueryStringParameters"] = {name: value}, {name: [value]}
+            answer = call_api("read_audit", event)
+            assert answer.status == HTTPStatus.OK
+    (entry,) = answer.body["entries"]
+    bus = EventBridgeEventBus(create_events_client(REGION))
+    with deployment.auditor.act("PublishAuditFunction"):
+        EntryPublisher(deployment.database.audit_reader, bus, "modelhaul").publish_entry(entry["id"])
+
+
 def delete_models(deployment: AuditedDeployment, source: InMemoryModelSource) -> None:
     """And goes on with what a function that died has left of it; one has lost its manifest."""
     for function in ("DeleteModelFunction", "SweepStaleFunction"):
@@ -795,6 +829,7 @@ def auditor() -> Iterator[Auditor]:
             show_console,
             serve_hub_clients,
             publish_ends,
+            read_audit,
             delete_models,
             follow_revisions,
             keep_rate_limits,
@@ -805,7 +840,9 @@ def auditor() -> Iterator[Auditor]:
 
 @pytest.fixture(scope="module")
 def template() -> Template:
-    return apply_parameters(transform_template(read_template()), Signing="KMS", HubOnMiss="IMPORT")
+    return apply_parameters(
+        transform_template(read_template()), Signing="KMS", HubOnMiss="IMPORT", AuditRetentionDays=30
+    )
 
 
 @pytest.fixture(scope="module")

@@ -237,7 +237,8 @@ def list_documents(iam: Any, role: str) -> Iterator[dict[str, Any]]:
 def stack(stack_name: str) -> Iterator[Stack]:
     local = LocalStack(stack_name)
     try:
-        state = local.start("loopback", SourceUrls(), 0, print, hub_on_miss="IMPORT", enforce_iam=True)
+        parameters = {"HubOnMiss": "IMPORT", "AuditRetentionDays": 30}
+        state = local.start("loopback", SourceUrls(), 0, print, parameters=parameters, enforce_iam=True)
         allow_batches(state)
         yield Stack(state)
     finally:

@@ -403,7 +403,7 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
     (rules.check_hub_callers, set_property("HubApi", f"{AUTHORIZER}.authorizerResultTtlInSeconds", 300)),
     (rules.check_hub_callers, set_property("HubApihfStage", "Properties.MethodSettings", [])),
     (rules.check_hub_callers, drop_property("ManageKeysFunction", "Condition")),
-    (rules.check_audit, set_property("SignModelRole", "Properties.ManagedPolicyArns", [{"Ref": "RecordAuditPolicy"}])),
+    (rules.check_audit, allow("CancelTaskRole", "dynamodb:PutItem", {"Fn::GetAtt": ["AuditTable", "Arn"]})),
     (rules.check_audit, allow("CancelTaskRole", "dynamodb:DeleteItem", {"Fn::GetAtt": ["AuditTable", "Arn"]})),
     (rules.check_audit, allow("TransferFilesRole", "dynamodb:PutItem", {"Fn::GetAtt": ["AuditTable", "Arn"]})),
     (rules.check_audit, allow("ReadAuditRole", "dynamodb:PutItem", {"Fn::GetAtt": ["AuditTable", "Arn"]})),

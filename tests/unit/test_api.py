@@ -65,6 +65,7 @@ def call_route(name: str, event: dict[str, Any]) -> Response:
         "create_key": "manage_keys",
         "list_keys": "manage_keys",
         "delete_key": "manage_keys",
+        "list_entries": "read_audit",
     }
     reads = name.startswith(("list_", "read_"))
     return call_api(functions.get(name, "read_catalog" if reads else name), event)

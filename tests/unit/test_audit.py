@@ -27,6 +27,7 @@ from tests.archives.building import Member, build
 from tests.documented_events import AUDIT_EXAMPLES, AUDIT_VALIDATOR
 from tests.fakes.deployment import Deployment
 from tests.fakes.event_bus import InMemoryEventBus
+from tests.fakes.missing_models import InMemoryPublicHub
 from tests.fakes.model_source import InMemoryModelSource
 from tests.fakes.read_key_repository import InMemoryReadKeyRepository
 from tests.fakes.signing_key import LocalSigningKey
@@ -82,9 +83,8 @@ class TestActions:
         assert list_entries(deployment) == []
 
     def test_request_of_a_hub_client(self, deployment: Deployment) -> None:
-        importer = MissingModelImporter(
-            deployment.submitter, deployment.database.models, deployment.source, deployment.clock
-        )
+        hub = InMemoryPublicHub(InMemoryModelSource())
+        importer = MissingModelImporter(deployment.submitter, deployment.database.models, hub, deployment.clock)
         importer.request_import(NAME, "main", submitted_by="read-key:0123456789abcdef")
         assert take(deployment).actor == "read-key:0123456789abcdef"
 

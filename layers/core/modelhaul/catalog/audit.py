@@ -54,7 +54,7 @@ class EntryPublisher:
 
         Raises StorageUnavailableError. The event may still have been sent.
         """
-        entry = self.audit.find_entry(entry_id)
+        entry = self.audit.read_entry(entry_id)
         if entry is None:
             logger.warning("event skipped: audit entry is missing", extra={"entry_id": entry_id})
             return

@@ -30,7 +30,7 @@ class DisabledAuditLog(AuditLog):
 class AuditReader(Protocol):
     """Reads entries. Every method raises StorageUnavailableError."""
 
-    def find_entry(self, entry_id: str) -> AuditEntry | None:
+    def read_entry(self, entry_id: str) -> AuditEntry | None:
         """Return the entry, None if it does not exist or has expired. Strongly consistent."""
 
     def list_entries(self, wanted: AuditFilter = EVERYTHING, *, limit: int, cursor: str | None = None) -> AuditPage:

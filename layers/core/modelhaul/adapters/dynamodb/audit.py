@@ -61,7 +61,7 @@ class DynamoDBAuditReader(AuditReader):
         self._clock = clock
 
     @translate_errors()
-    def find_entry(self, entry_id: str) -> AuditEntry | None:
+    def read_entry(self, entry_id: str) -> AuditEntry | None:
         item = find_item(self._entries, entry_id)
         return None if item is None or item.expires_at <= to_moment(self._clock()) else to_entry(item)
 

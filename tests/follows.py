@@ -44,7 +44,7 @@ class Following:
     kind: Source = Source.HUGGINGFACE
     follows: FollowRepository = field(default_factory=InMemoryFollowRepository)
     limits: RateLimitStore = field(default_factory=InMemoryRateLimitStore)
-    audit: RecordingAudit = field(default_factory=RecordingAudit)
+    audit: AuditLog = field(default_factory=RecordingAudit)
     checks: FollowChecks = field(default_factory=RecordingChecks)
     max_checks: int = 50
 
@@ -65,6 +65,12 @@ class Following:
             deployment.clock,
             dict.fromkeys(Source, self.max_checks),
         )
+
+    @property
+    def entries(self) -> list[AuditEntry]:
+        """The recorded entries of the audit."""
+        assert isinstance(self.audit, RecordingAudit)
+        return self.audit.entries
 
     @property
     def starts(self) -> int:

@@ -426,4 +426,4 @@ def test_what_cannot_be_resolved_is_not_followed(upstream: Upstream, following: 
         with pytest.raises(error):
             following.follow(name, revision)
     assert following.follows.list_follows() == []
-    assert following.audit.entries == []
+    assert following.entries == []

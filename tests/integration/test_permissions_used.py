@@ -830,7 +830,8 @@ def follow_revisions(deployment: AuditedDeployment, source: InMemoryModelSource)
     follows = DynamoDBFollowRepository(open_connection(REGION), follows_table="follows")
     follows._follows.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
     checks = LambdaFollowChecks(create_checks_client(REGION), "check_follows")
-    following = Following(deployment, follows=follows, limits=deployment.limits, checks=checks)
+    audit = deployment.database.audit
+    following = Following(deployment, follows=follows, limits=deployment.limits, checks=checks, audit=audit)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wiring, "create_follow_checker", lambda: following.checker)
         patch.setattr(wiring, "create_follower", lambda: following.follower)

@@ -177,7 +177,7 @@ class TestCreation:
         follow = following.follow(NAME)
         assert following.follows.list_follows() == [follow]
         assert (follow.next_check, following.starts) == (following.now, 1)
-        (entry,) = following.audit.entries
+        (entry,) = following.entries
         assert (entry.action, entry.actor, entry.follow_id) == (AuditAction.FOLLOW_CREATED, "api-key:a", follow.id)
         assert entry.detail == {"revision": "main", "selection": "all files", "every": "1h"}
 
@@ -191,7 +191,7 @@ class TestCreation:
                 following.follow(name, every=DAY)
             assert caught.value.follow_id == first.id
         assert following.follow(NAME, selection=Selection(("*.json",))).id != first.id
-        assert len(following.audit.entries) == 2
+        assert len(following.entries) == 2
 
     def test_in_two_requests_at_once_succeeds_once(self, following: Following) -> None:
         first = following.follow(NAME)
@@ -233,7 +233,7 @@ class TestChanges:
         change = FollowChange(paused=True, every=DAY, keep_newest=2)
         changed = following.follower.change(follow.id, change, changed_by="api-key:b")
         assert (changed.status, changed.every, changed.keep_newest) == (FollowStatus.PAUSED, DAY, 2)
-        entry = following.audit.entries[-1]
+        entry = following.entries[-1]
         assert (entry.action, entry.actor) == (AuditAction.FOLLOW_CHANGED, "api-key:b")
         assert entry.detail == {"paused": "true", "every": "1d", "keep_newest": "2"}
         assert following.follower.change(follow.id, FollowChange(keeps_all=True)).keep_newest is None
@@ -254,12 +254,12 @@ class TestChanges:
         ):
             with pytest.raises(FollowNotFoundError, match="'none'"):
                 call()
-        assert following.audit.entries == []
+        assert following.entries == []
 
     def test_a_deleted_follow_is_not_checked(self, following: Following, source: InMemoryModelSource) -> None:
         follow = following.follow(NAME)
         following.follower.delete(follow.id, deleted_by="api-key:b")
-        assert following.audit.entries[-1].action is AuditAction.FOLLOW_DELETED
+        assert following.entries[-1].action is AuditAction.FOLLOW_DELETED
         source.resolved.clear()
         assert following.check() == 0
         assert source.resolved == []

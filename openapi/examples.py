@@ -405,7 +405,7 @@ _POLICY = b"""{
   ]
 }"""
 _READ_POLICY = ReadPolicy(
-    parse_policy(_POLICY), _POLICY, hashlib.sha256(_POLICY).hexdigest(), "3", "ssm:/modelhaul/policy"
+    parse_policy(_POLICY), _POLICY, hashlib.sha256(_POLICY).hexdigest(), "3", CREATED, "ssm:/modelhaul/policy"
 )
 
 

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -61,6 +62,7 @@ def test_the_current_document_is_read(setup: Setup) -> None:
     assert second.content == '{"version": 1, "reason": "é"}'.encode()
     assert second.version
     assert second.version != first.version
+    assert first.modified_at <= second.modified_at <= datetime.now(UTC)
 
 
 def test_a_missing_document_is_unavailable(setup: Setup) -> None:

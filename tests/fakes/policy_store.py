@@ -2,6 +2,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from modelhaul.domain.errors import PolicyUnavailableError
@@ -18,6 +19,7 @@ class InMemoryPolicyStore:
     location: str = "s3://bucket/policy.json"
     reads: int = 0
     is_down: bool = False
+    modified_at: datetime = datetime(2026, 1, 2, tzinfo=UTC)
     on_read: Callable[[], None] = lambda: None
 
     def read_policy(self) -> StoredPolicy:
@@ -27,7 +29,8 @@ class InMemoryPolicyStore:
             raise PolicyUnavailableError(f"The policy at {self.location} cannot be read (503).")
         if self.content is None:
             raise PolicyUnavailableError(f"The policy at {self.location} cannot be read: there is none.")
-        return StoredPolicy(self.content, hashlib.md5(self.content, usedforsecurity=False).hexdigest())
+        version = hashlib.md5(self.content, usedforsecurity=False).hexdigest()
+        return StoredPolicy(self.content, version, self.modified_at)
 
     def write(self, *rules: dict[str, Any], default: str = "allow") -> None:
         """Replace the document by one with these rules, which get a reason and an ID if they have none."""

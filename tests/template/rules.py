@@ -573,6 +573,8 @@ NAMED_ONLY = {
     ("PublishModelsFunction", "BlobsTable"): "opens the index of content, and only adds to ContentTable",
     ("PublishEndsFunction", "ModelsBucket"): "puts the name of the bucket into events, and does not read it",
     ("RenderWidgetFunction", "ModelsBucket"): "shows where models are, and does not read them",
+    ("ReadRetentionFunction", "ModelsBucket"): "shows where models are, and does not read them",
+    ("ManagePinsFunction", "ModelsBucket"): "shows where a model is, and does not read it",
     ("RenderWidgetFunction", "CancelFromConsoleFunction"): "names the function that the user's browser invokes",
     ("ManageKeysFunction", "HubApi"): "shows the URL of the API, and sends no requests to it",
 }

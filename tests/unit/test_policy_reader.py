@@ -5,11 +5,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from modelhaul.domain.errors import PolicyUnavailableError
+from modelhaul.domain.audit import AuditEntry
+from modelhaul.domain.errors import PolicyUnavailableError, StorageUnavailableError
 from modelhaul.domain.models import Source
 from modelhaul.policy.facts import ImportFacts
 from modelhaul.policy.reader import PolicyReader
+from modelhaul.ports.audit_log import DisabledAuditLog
+from tests.fakes.database import build_database
 from tests.fakes.policy_store import InMemoryPolicyStore
+from tests.fakes.tables import InMemoryTables
 
 FIRST = b'{"version": 1}'
 SECOND = b'{"version": 1, "default": "deny"}'
@@ -57,3 +61,39 @@ def test_without_a_valid_document_there_is_no_policy(content: bytes | None) -> N
     assert caught.value.is_outage, "imports wait for the correction"
     store.content = SECOND
     assert reader.read().content == SECOND, "the correction is effective at once"
+
+
+def test_each_version_that_is_used_is_recorded_once() -> None:
+    """Also by several functions. A version that is restored is a change."""
+    database = build_database(InMemoryTables())
+    store, clock = InMemoryPolicyStore(FIRST), Clock()
+    readers = [PolicyReader(store, audit=database.audit, clock=clock) for _ in range(2)]
+    for content in (FIRST, FIRST, SECOND):
+        store.content = content
+        for reader in readers:
+            reader.read()
+        clock.now += 60
+    entries = database.audit_reader.list_entries(limit=10).entries
+    assert [entry.action for entry in entries] == ["PolicyChanged"] * 2
+    assert {entry.detail["digest"] for entry in entries} == {
+        hashlib.sha256(text).hexdigest() for text in (FIRST, SECOND)
+    }
+    assert {entry.time for entry in entries} == {store.modified_at}
+    assert {entry.detail["location"] for entry in entries} == {store.location}
+
+
+def test_a_version_that_cannot_be_recorded_is_not_used() -> None:
+    class BrokenAuditLog(DisabledAuditLog):
+        is_down = True
+
+        def record(self, entry: AuditEntry) -> None:
+            if self.is_down:
+                raise StorageUnavailableError("DynamoDB PutItem failed (InternalServerError).")
+
+    audit = BrokenAuditLog()
+    reader = PolicyReader(InMemoryPolicyStore(FIRST), audit=audit)
+    for _ in range(2):
+        with pytest.raises(StorageUnavailableError):
+            reader.read()
+    audit.is_down = False
+    assert reader.read().content == FIRST

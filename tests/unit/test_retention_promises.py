@@ -54,7 +54,8 @@ class ChangedPolicy(PolicyStore):
     location: str = "memory"
 
     def read_policy(self) -> StoredPolicy:
-        return StoredPolicy(json.dumps({"version": 1, "retention": self.rules}).encode(), "1")
+        content = json.dumps({"version": 1, "retention": self.rules}).encode()
+        return StoredPolicy(content, "1", datetime(2026, 1, 2, tzinfo=UTC))
 
 
 class RetentionPromises(Promises):

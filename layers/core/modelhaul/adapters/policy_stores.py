@@ -61,7 +61,8 @@ class S3PolicyStore:
             raise _create_error(self.location, "S3 GetObject", error) from None
         version = response.get("VersionId", "null")
         # Objects of a bucket without versions have no version ID, or the ID "null".
-        return StoredPolicy(content, strip_quotes(response["ETag"]) if version == "null" else version)
+        version = strip_quotes(response["ETag"]) if version == "null" else version
+        return StoredPolicy(content, version, response["LastModified"])
 
 
 class SsmPolicyStore:
@@ -84,7 +85,7 @@ class SsmPolicyStore:
             raise PolicyUnavailableError(
                 f"The policy at {self.location} is a parameter of type {parameter['Type']}. It must be a String."
             )
-        return StoredPolicy(parameter["Value"].encode(), str(parameter["Version"]))
+        return StoredPolicy(parameter["Value"].encode(), str(parameter["Version"]), parameter["LastModifiedDate"])
 
 
 def _create_error(location: str, operation: str, error: Exception) -> PolicyUnavailableError:

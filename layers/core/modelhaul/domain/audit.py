@@ -163,7 +163,7 @@ def describe_signature(model: Model, actor: str | None, now: datetime, *, key_ar
 
 def describe_key_creation(key: ReadKey) -> AuditEntry:
     """Return the entry for a new read key, without the key."""
-    detail = {"scopes": " ".join(key.scopes)}
+    detail = {"scopes": " ".join(key.scopes), "names": " ".join(key.names)}
     if key.expires_at is not None:
         detail["expires_at"] = key.expires_at.isoformat()
     return AuditEntry(
@@ -181,17 +181,16 @@ def describe_key_deletion(key: ReadKey, actor: str | None, now: datetime) -> Aud
     return AuditEntry(action=AuditAction.READ_KEY_DELETED, time=now, actor=actor, key_id=key.key_id, name=key.name)
 
 
-def describe_policy_change(
-    *, location: str, digest: str, version: str, changed_at: datetime, changed_by: str | None = None
-) -> AuditEntry:
+def describe_policy_change(*, location: str, digest: str, version: str, changed_at: datetime) -> AuditEntry:
     """Return the entry for a policy document that is read. Every reader of the same version gets the same ID.
 
     `changed_at`: when the document was written at its location. A version that was replaced and restored is a change.
+    S3 and Systems Manager do not tell readers who wrote it; AWS CloudTrail does.
     """
     return AuditEntry(
         action=AuditAction.POLICY_CHANGED,
         time=changed_at,
-        actor=changed_by,
+        actor=None,
         detail={"location": location, "digest": digest, "version": version},
         id=str(uuid.uuid5(_CHANGE_NAMESPACE, f"{location}\n{version}\n{digest}")),
     )

@@ -269,7 +269,8 @@ def create_signing_key(arn: str) -> SigningKey:
 @cache
 def create_policy_reader() -> PolicyReader | None:
     """The reader of the policy, None if the stack has no policy."""
-    from modelhaul.settings import PolicySettings
+    from modelhaul.ports.audit_log import DisabledAuditLog
+    from modelhaul.settings import PolicySettings, RecordingSettings
 
     settings = PolicySettings.read()
     location = settings.policy_location
@@ -278,7 +279,8 @@ def create_policy_reader() -> PolicyReader | None:
     from modelhaul.adapters.policy_stores import open_policy_store
     from modelhaul.policy.reader import PolicyReader
 
-    return PolicyReader(open_policy_store(location, settings.aws_region))
+    audit = create_audit_log() if RecordingSettings.read().audit_table else DisabledAuditLog()
+    return PolicyReader(open_policy_store(location, settings.aws_region), audit=audit)
 
 
 @cache

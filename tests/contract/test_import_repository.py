@@ -328,8 +328,8 @@ class TestEnd:
         self, database: Database, gated: bool | None, committed_at: datetime | None
     ) -> None:
         model = make_model()
-        facts = {"gated": gated, "committed_at": committed_at}
-        task = claim(database, replace(model, resolved=replace(model.resolved, **facts)))
+        resolved = replace(model.resolved, gated=gated, committed_at=committed_at)
+        task = claim(database, replace(model, resolved=resolved))
         kept = read_model(database, task.model_ids[0]).resolved
         assert (kept.gated, kept.committed_at) == (gated, committed_at)
 

@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from modelhaul.domain.errors import ModelNotFoundError
 from modelhaul.domain.models import ResolvedModel
@@ -29,6 +30,9 @@ class InMemoryPublicHub(PublicHub):
         if name in self.hidden:
             raise ModelNotFoundError(f"there is no public model {name}")
         return self.source.resolve(name, revision)
+
+    def find_commit_date(self, model: ResolvedModel) -> datetime | None:
+        return self.source.find_commit_date(model)
 
     def find_missing_remedy(self, name: str) -> None:
         return

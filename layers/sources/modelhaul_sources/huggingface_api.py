@@ -16,7 +16,7 @@ import httpx2
 from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url, set_client_factory
 from huggingface_hub.errors import DisabledRepoError, HfHubHTTPError, HFValidationError, RemoteEntryNotFoundError
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._pagination import paginate
 from huggingface_hub.utils._validators import validate_repo_id
 

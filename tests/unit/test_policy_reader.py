@@ -66,7 +66,7 @@ def test_without_a_valid_document_there_is_no_policy(content: bytes | None) -> N
 def test_each_version_that_is_used_is_recorded_once() -> None:
     """Also by several functions. A version that is restored is a change."""
     database = build_database(InMemoryTables())
-    store, clock = InMemoryPolicyStore(FIRST), Clock()
+    store, clock = InMemoryPolicyStore(FIRST, modified_at=datetime.now(UTC)), Clock()
     readers = [PolicyReader(store, audit=database.audit, clock=clock) for _ in range(2)]
     for content in (FIRST, FIRST, SECOND):
         store.content = content

@@ -1,6 +1,7 @@
 """Which models retention deletes, and why the others are kept."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -14,8 +15,8 @@ from modelhaul.domain.selection import WHOLE, Selection
 from modelhaul.policy.reader import PolicyReader
 from modelhaul.policy.retention_rules import RetentionRule
 from modelhaul.ports.policy_store import PolicyStore, StoredPolicy
-from modelhaul.retention.apply import RetentionPlanner
-from modelhaul.retention.choice import choose_deletions, find_candidates
+from modelhaul.retention.apply import RetentionPlanner, RetentionRunner
+from modelhaul.retention.choice import Deletion, choose_deletions, find_candidates
 from modelhaul.retention.limits import RetentionLimits
 from modelhaul.transfer.policy import TransferPolicy
 from tests.fakes.deployment import Deployment
@@ -225,6 +226,23 @@ class TestFollows:
         models = [make_model(2, 20), make_model(1, 30)]
         assert choose(models, follows=(self.follow(1, name="org/new", former_names=(NAME,)),)) == [1]
 
+    def test_of_two_follows_of_a_revision_the_one_that_keeps_most_decides(self) -> None:
+        """The model was renamed after the second one was created."""
+        models = [make_model(number, 50 - 10 * number) for number in (3, 2, 1)]
+        few = self.follow(1, name="org/new", former_names=(NAME,))
+        many = replace(self.follow(2), id="many")
+        for follows in ((few, many), (many, few)):
+            assert choose(models, follows=follows) == [1]
+
+    def test_the_commit_of_another_revision_is_kept(self) -> None:
+        """The tag was submitted when the follow had imported its commit."""
+        models = [make_model(3, 20), make_model(2, 30), make_model(1, 40)]
+        tag = HubRevision("v1", f"{1:040x}", moment(39))
+        assert choose(models, follows=(self.follow(1),), revisions=(tag,)) == [2]
+        moved = HubRevision("v1", f"{3:040x}", moment(19))
+        assert choose(models, follows=(self.follow(1),), revisions=(moved,)) == [1, 2]
+        assert choose(models, KEEP_ONE, revisions=(tag,)) == [1, 2], "rules apply to all revisions"
+
     def test_the_followed_commit_is_kept(self) -> None:
         models = [make_model(3, 20, revision="v3"), make_model(2, 30), make_model(1, 40)]
         assert choose(models, UNREAD, follows=(self.follow(None),)) == [1, 3], "main is followed"
@@ -245,6 +263,26 @@ def test_the_reason_has_the_facts() -> None:
     (deletion,) = find_candidates(models, RetentionLimits([KEEP_ONE], ()), TODAY)
     assert deletion.reason == "Because. (commit 2 of 2, last read on 2026-05-31, imported on 2026-05-21)"
     assert (deletion.limits.rule, deletion.unread_since) == ("rule", date(2026, 6, 29))
+
+
+def test_a_run_ends_in_time_also_if_most_names_keep_everything() -> None:
+    deployment, asked = Deployment(), 0
+
+    class Planner(RetentionPlanner):
+        def find_names(self, limits: RetentionLimits) -> Iterator[str]:
+            return iter([f"org/{number}" for number in range(100)])
+
+        def choose_deletions(self, name: str, limits: RetentionLimits) -> list[Deletion]:
+            nonlocal asked
+            asked += 1
+            return []
+
+    database, follow = deployment.database, create_follow(make_model(1, 0).resolved, timedelta(days=1), moment(1))
+    follows = InMemoryFollowRepository()
+    follows.add_follow(replace(follow, keep_newest=1))
+    planner = Planner(database.models, database.hub_models, follows, None, deployment.clock)
+    result = RetentionRunner(planner, deployment.deleter).apply_retention(lambda: 20.0 - asked)
+    assert (asked, result.is_complete) == (6, False)
 
 
 class UnavailablePolicy(PolicyStore):

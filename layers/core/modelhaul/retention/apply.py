@@ -20,7 +20,8 @@ from modelhaul.retention.limits import RetentionLimits
 logger = logging.getLogger(__name__)
 
 _BATCH_SIZE = 90  # models that are read with one request
-_STOP_BEFORE = 15.0  # seconds that are reserved at the end of the function
+_STOP_BEFORE = 15.0  # seconds that are reserved at the end of the function for a deletion
+_RESPOND_BEFORE = 5.0  # seconds that are reserved for the last name and the response of a dry run
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class RetentionPlanner:
         is_complete = True
         while is_complete and (name := next(names, None)) is not None:
             deletions += self.choose_deletions(name, limits)
-            is_complete = remaining() >= _STOP_BEFORE
+            is_complete = remaining() >= _RESPOND_BEFORE
         return RetentionPlan(tuple(deletions), is_complete)
 
     def read_limits(self) -> RetentionLimits:
@@ -113,6 +114,9 @@ class RetentionRunner:
         is_complete = True
         names = self.planner.find_names(limits) if not limits.is_empty else iter(())
         while is_complete and (name := next(names, None)) is not None:
+            # Also before a name without deletions: there may be thousands.
+            if not (is_complete := remaining() >= _STOP_BEFORE):
+                break
             for deletion in self.planner.choose_deletions(name, limits):
                 is_complete = remaining() >= _STOP_BEFORE
                 if not is_complete or not self._delete(deletion, remaining):

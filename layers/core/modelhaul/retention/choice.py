@@ -6,6 +6,7 @@ A commit is kept or deleted as a whole, with all its partial models. Kept are:
 - a commit that is pinned, that is being imported, or that was read, imported or submitted recently
 - a commit with a model without limits
 - the commit of each followed revision and, unless `keep_newest` is 0, the commit of `main`
+- with the limits of a follow, the commit of every other branch or tag
 - the commit of a branch or tag that would otherwise stand for an older commit
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
+from modelhaul.domain.follows import Follow
 from modelhaul.domain.hub_models import HubEntry
 from modelhaul.domain.hub_names import derive_commit
 from modelhaul.domain.models import Model, ModelStatus
@@ -86,7 +88,11 @@ def choose_deletions(entry: HubEntry, limits: RetentionLimits, today: date) -> l
         commit = derive_commit(deletion.model.resolved)
         is_main = deletion.limits.keep_newest > 0 and before.get(MAIN) == commit
         # The commit of a revision that was submitted when the commit was imported already.
-        if is_main or any(r.commit == commit and r.moment.date() >= deletion.unread_since for r in entry.revisions):
+        if (
+            is_main
+            or _has_other_revision(commit, deletion.limits.follow, before)
+            or any(r.commit == commit and r.moment.date() >= deletion.unread_since for r in entry.revisions)
+        ):
             kept.add(commit)
     while True:
         chosen = [deletion for deletion in candidates if derive_commit(deletion.model.resolved) not in kept]
@@ -137,6 +143,13 @@ def _find_kept_commits(entry: HubEntry, limits: RetentionLimits, references: Map
         if follow.last_import is not None:
             kept.add(follow.last_import.commit)
     return kept
+
+
+def _has_other_revision(commit: str, follow: Follow | None, references: Mapping[str, str]) -> bool:
+    """Return whether a branch or tag that is not the one of the follow, whose limits apply, stands for the commit."""
+    if follow is None:
+        return False
+    return any(found == commit and revision != follow.revision for revision, found in references.items())
 
 
 def _list_references(entry: HubEntry, without: Sequence[str]) -> Mapping[str, str]:

@@ -41,10 +41,12 @@ class RetentionLimits:
 
     def find_limits(self, model: Model) -> Limits | None:
         """Return the limits of the model. None if it is kept. A follow that has imported it comes before the rules."""
-        for follow in self.follows:
-            if follow.keep_newest is not None and is_followed(model, follow):
-                reason = f"The follow keeps the newest {follow.keep_newest} commits."
-                return Limits(f"follow:{follow.id}", reason, follow.keep_newest, DEFAULT_UNREAD_DAYS, follow)
+        # A model that was renamed can have two follows of a revision: the one that keeps most decides.
+        found = [(f.keep_newest, f) for f in self.follows if f.keep_newest is not None and is_followed(model, f)]
+        if found:
+            keep_newest, follow = max(found, key=lambda pair: pair[0])
+            reason = f"The follow keeps the newest {keep_newest} commits."
+            return Limits(f"follow:{follow.id}", reason, keep_newest, DEFAULT_UNREAD_DAYS, follow)
         resolved = model.resolved
         for rule in self.rules:
             if rule.when.match(resolved.source, resolved.name):

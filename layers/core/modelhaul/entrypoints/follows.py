@@ -54,7 +54,9 @@ class FollowRequest(BaseModel):
     selection: FollowSelection = FollowSelection()
     every: _Interval
     keep_newest: _Kept | None = Field(
-        default=None, description="How many imported versions to keep. Default: all are kept."
+        default=None,
+        description="How many imported versions to keep. Default: the follow deletes none. Retention rules of the "
+        "policy apply nevertheless.",
     )
 
     @property
@@ -73,7 +75,9 @@ class FollowUpdate(BaseModel):
         "whose model was deleted, is submitted again.",
     )
     every: _Interval | None = None
-    keep_newest: _Kept | None = Field(default=None, description="How many imported versions to keep. `null` keeps all.")
+    keep_newest: _Kept | None = Field(
+        default=None, description="How many imported versions to keep. `null`: the follow deletes none."
+    )
 
     @property
     def change(self) -> FollowChange:

@@ -8,8 +8,8 @@ from modelhaul.domain.models import Model
 from modelhaul.policy.retention_rules import RetentionRule
 
 DEFAULT_KEPT = 1
-# A commit that was read, imported or submitted on the current or the previous day (UTC) is never deleted, so that at
-# least 24 hours have passed since.
+# A commit that was read, imported, or submitted as a branch or a tag on the current or the previous day (UTC) is never
+# deleted, so that at least 24 hours have passed since.
 DEFAULT_UNREAD_DAYS = 1
 
 

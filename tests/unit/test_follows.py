@@ -324,6 +324,19 @@ class TestImports:
         assert delays[:4] == [HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR]
         assert max(delays) == WEEK
 
+    def test_above_the_storage_quota_is_repeated_when_there_is_room(self, source: InMemoryModelSource) -> None:
+        """The plan finds out that the import does not fit."""
+        size = sum(map(len, make_files(0).values()))
+        following = Following(Deployment(source, quota=2 * size - 1))
+        other = following.deployment.submit("org/other")
+        following.deployment.run()
+        follow = import_first(following)
+        assert find_status(following, follow) is ModelStatus.FAILED
+        assert following.deployment.deleter.delete_model(other.model_ids[0], lambda: 300)
+        following.check_after(HOUR)
+        following.deployment.run()
+        assert find_status(following, follow) is ModelStatus.READY
+
     def test_whose_model_was_deleted_is_not_repeated_until_the_follow_is_resumed(self, following: Following) -> None:
         follow = import_first(following)
         assert follow.last_import is not None

@@ -15,6 +15,7 @@ from modelhaul.domain.errors import (
     ModelExistsError,
     ModelhaulError,
     RateLimitedError,
+    StorageQuotaError,
     StorageUnavailableError,
 )
 from modelhaul.domain.follows import (
@@ -157,8 +158,9 @@ class FollowChecker:
         model = next(iter(self.models.find_models([last.model_id])), None)
         if model is None or model.status is not ModelStatus.FAILED:
             return model is None and follow.retries_import
-        is_retryable = model.error is not None and model.error.retryable
-        return follow.retries_import or (is_retryable and is_retry_due(follow, model.updated_at, self._now()))
+        # Above the storage quota, an import fails before anything is transferred, and deletions make room.
+        may_succeed = model.error is not None and (model.error.retryable or model.error.type == StorageQuotaError.type)
+        return follow.retries_import or (may_succeed and is_retry_due(follow, model.updated_at, self._now()))
 
     def _find_rewritten(self, source: FollowedSource, resolved: ResolvedModel, last: FollowedImport) -> bool | None:
         try:

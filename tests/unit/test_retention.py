@@ -187,6 +187,21 @@ class TestBranches:
         back = HubRevision("main", f"{1:040x}", moment(15))
         assert choose(models, KEEP_ONE, revisions=(back,)) == [2]
 
+    def test_of_a_branch_that_was_set_back_the_newer_commit_is_deleted_first(self) -> None:
+        """Otherwise the branch would stand for it, for ever if the run ends in between."""
+        models = [make_model(3, 20, revision="v3"), make_model(2, 30), make_model(1, 40)]
+        back = HubRevision("main", f"{1:040x}", moment(15))
+        assert choose(models, UNREAD, revisions=(back,)) == [2, 3, 1]
+
+    def test_a_later_part_does_not_change_the_order_of_a_branch(self) -> None:
+        models = [make_model(1, 20, revision="v1", selection=PART), make_model(2, 30), make_model(1, 40)]
+        assert choose(models, UNREAD) == [1, 1, 2]
+
+    def test_two_branches_that_stand_for_the_commit_before_each_other_keep_both(self) -> None:
+        models = [make_model(2, 30, revision="a"), make_model(1, 40, revision="b")]
+        revisions = (HubRevision("b", f"{2:040x}", moment(15)), HubRevision("a", f"{1:040x}", moment(15)))
+        assert choose(models, UNREAD, revisions=revisions) == []
+
     def test_a_commit_that_was_submitted_again_is_kept_for_the_days(self) -> None:
         models = [make_model(2, 20), make_model(1, 40)]
         for ago, deleted in ((0, []), (1, []), (2, [1])):

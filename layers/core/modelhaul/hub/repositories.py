@@ -28,6 +28,10 @@ class Repository:
         The branch `main` of models from archives, and of those from GitHub that were not imported through a branch of
         this name, is the newest import, because clients request `main` by default.
         """
+        return {revision: commits[0] for revision, commits in self.list_histories().items()}
+
+    def list_histories(self) -> dict[str, list[str]]:
+        """Return the commit of each branch and tag, and those for which it would stand without the ones before."""
         commits = {derive_commit(model.resolved) for model in self.ready}
         found = [
             (model.created_at, model.resolved.revision, derive_commit(model.resolved))
@@ -35,13 +39,12 @@ class Repository:
             if model.resolved.revision != model.resolved.commit
         ]
         found += [(r.moment, r.revision, r.commit) for r in self.entry.revisions if r.commit in commits]
-        references: dict[str, str] = {}
+        histories: dict[str, dict[str, None]] = {}
         for _, revision, commit in sorted(found, key=lambda reference: reference[0], reverse=True):
-            references.setdefault(revision, commit)
-        newest = self.ready[0].resolved
-        if newest.source is not Source.HUGGINGFACE:
-            references.setdefault(MAIN, derive_commit(newest))
-        return references
+            histories.setdefault(revision, {})[commit] = None
+        if self.ready[0].resolved.source is not Source.HUGGINGFACE:
+            histories.setdefault(MAIN, {}).update(dict.fromkeys(derive_commit(model.resolved) for model in self.ready))
+        return {revision: list(history) for revision, history in histories.items()}
 
     def find_commit(self, revision: str) -> str | None:
         """Return the commit of a revision: a branch, a tag, a commit, or at least 7 digits of one.

@@ -26,7 +26,7 @@ _RESPOND_BEFORE = 5.0  # seconds that are reserved for the last name and the res
 
 @dataclass(frozen=True, slots=True)
 class RetentionPlan:
-    """What the limits delete, oldest commits of a name first. `is_complete` is False if the time was too short."""
+    """What the limits delete, in its order. `is_complete` is False if the time was too short."""
 
     deletions: tuple[Deletion, ...]
     is_complete: bool

@@ -7,7 +7,7 @@ A commit is kept or deleted as a whole, with all its partial models. Kept are:
 - a commit with a model without limits
 - the commit of each followed revision and, unless `keep_newest` is 0, the commit of `main`
 - with the limits of a follow, the commit of every other branch or tag
-- the commit of a branch or tag that would otherwise stand for an older commit
+- the commit of a branch or tag that would otherwise stand for another commit
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -76,31 +76,52 @@ def find_candidates(models: Iterable[Model], limits: RetentionLimits, today: dat
 
 
 def choose_deletions(entry: HubEntry, limits: RetentionLimits, today: date) -> list[Deletion]:
-    """Return the models to delete of one name, in the order in which they must be deleted: oldest commit first.
+    """Return the models to delete of one name, in the order in which they must be deleted: oldest commit first, but
+    after the commits for which a branch or tag would stand without it.
 
-    `entry` has the complete records of all models of the name. If a deletion fails, those after it must not be made:
-    a branch could stand for an older commit.
+    `entry` has the complete records of all models of the name. If a deletion fails, those after it must not be made.
     """
     candidates = find_candidates(entry.models, limits, today)
-    before = _list_references(entry, ())
+    histories = _list_histories(entry)
+    before = {revision: commits[0] for revision, commits in histories.items()}
     kept = _find_kept_commits(entry, limits, before)
+    waiting: dict[str, list[Deletion]] = {}
     for deletion in candidates:
         commit = derive_commit(deletion.model.resolved)
+        waiting.setdefault(commit, []).append(deletion)
         is_main = deletion.limits.keep_newest > 0 and before.get(MAIN) == commit
         # The commit of a revision that was submitted when the commit was imported already.
-        if (
-            is_main
-            or _has_other_revision(commit, deletion.limits.follow, before)
-            or any(r.commit == commit and r.moment.date() >= deletion.unread_since for r in entry.revisions)
-        ):
+        is_submitted = any(r.commit == commit and r.moment.date() >= deletion.unread_since for r in entry.revisions)
+        if is_main or is_submitted or _has_other_revision(commit, deletion.limits.follow, before):
             kept.add(commit)
+    order = _order_commits([commit for commit in waiting if commit not in kept], histories)
+    return [deletion for commit in order for deletion in waiting[commit]]
+
+
+def _order_commits(commits: Sequence[str], histories: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return those of the commits, in the order of their deletion, without which no branch or tag ever stands for
+    another commit than before.
+    """
+    remaining = {revision: dict.fromkeys(history) for revision, history in histories.items()}
+    by_commit: dict[str, list[dict[str, None]]] = {}
+    for history in remaining.values():
+        for commit in history:
+            by_commit.setdefault(commit, []).append(history)
+    order: list[str] = []
+    waiting = list(commits)
     while True:
-        chosen = [deletion for deletion in candidates if derive_commit(deletion.model.resolved) not in kept]
-        after = _list_references(entry, [deletion.model.model_id for deletion in chosen])
-        moved = {before[revision] for revision, commit in after.items() if before[revision] != commit}
-        if not moved:
-            return chosen
-        kept |= moved
+        blocked: list[str] = []
+        for commit in waiting:
+            found = by_commit.get(commit, [])
+            if any(len(history) > 1 and next(iter(history)) == commit for history in found):
+                blocked.append(commit)
+                continue
+            for history in found:
+                del history[commit]
+            order.append(commit)
+        if len(blocked) == len(waiting):
+            return order
+        waiting = blocked
 
 
 def _group_commits(models: Iterable[Model]) -> list[_Commit]:
@@ -152,14 +173,13 @@ def _has_other_revision(commit: str, follow: Follow | None, references: Mapping[
     return any(found == commit and revision != follow.revision for revision, found in references.items())
 
 
-def _list_references(entry: HubEntry, without: Sequence[str]) -> Mapping[str, str]:
-    """Return the commit of each branch and tag, as Hub clients see it without these models."""
-    gone = set(without)
+def _list_histories(entry: HubEntry) -> Mapping[str, Sequence[str]]:
+    """Return the commit of each branch and tag, as Hub clients see it, and those before it."""
     ready = tuple(
         sorted(
-            (m for m in entry.models if m.status is ModelStatus.READY and m.model_id not in gone),
+            (model for model in entry.models if model.status is ModelStatus.READY),
             key=lambda model: model.created_at,
             reverse=True,
         )
     )
-    return Repository(ready[0].resolved.hub_id, entry, ready).list_references() if ready else {}
+    return Repository(ready[0].resolved.hub_id, entry, ready).list_histories() if ready else {}

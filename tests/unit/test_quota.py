@@ -332,6 +332,17 @@ class TestReservations:
         with pytest.raises(StorageQuotaError):
             checked.reserve(claim(database), 1)
 
+    def test_wait_before_another_attempt(
+        self, database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pauses: list[float] = []
+        monkeypatch.setattr("time.sleep", pauses.append)
+        monkeypatch.setattr(database.quotas, "save_state", lambda _: False)
+        with pytest.raises(StorageUnavailableError, match="modified concurrently"):
+            self.connect(database, clock, 100).reserve(claim(database), 1)
+        assert len(pauses) == 7
+        assert 0 < sum(pauses) < 2
+
     def test_a_lost_response_reserves_once(
         self, database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:

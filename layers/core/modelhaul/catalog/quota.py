@@ -6,6 +6,8 @@ stored, so most checks do not read the models: they are read again only when the
 """
 
 import logging
+import random
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -29,6 +31,7 @@ _LIST_DELAY = 300.0
 _MAX_UNCHECKED = 500  # reservations after which those of ended tasks are removed
 _MAX_RESERVED = 5000  # reservations of tasks in progress; an item has at most 400 KB
 _MAX_ATTEMPTS = 8
+_MAX_PAUSE = 0.05  # seconds before the second attempt, because up to five functions plan imports at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,9 @@ class StorageQuota:
         Raises StorageQuotaError if they do not fit beside the stored models and the other imports in progress, and
         StorageUnavailableError.
         """
-        for _ in range(_MAX_ATTEMPTS):
+        for attempt in range(_MAX_ATTEMPTS):
+            if attempt:
+                time.sleep(random.uniform(0, _MAX_PAUSE * attempt))  # noqa: S311 - jitter
             state = self.states.read_state()
             if state.reserved.get(task.id, -1) >= size:
                 return

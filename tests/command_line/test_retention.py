@@ -44,7 +44,7 @@ def test_the_dry_run_says_what_and_why(api: ApiServer, command_line: CommandLine
     assert outcome.code == 0, outcome.err
     for text in ("acme/nightly", "nightlies", "never", "86b5e09", DELETION["reason"]):
         assert text in outcome.out
-    assert "Retention would delete 1 models" in outcome.err
+    assert "Retention would delete 1 model (" in outcome.err
     assert api.requests[-1].query == {"limit": "100"}
     assert command_line.run("retention", "--json", "-n", "5").json == api.retention
     assert api.requests[-1].query == {"limit": "5"}

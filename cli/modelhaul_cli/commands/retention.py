@@ -52,7 +52,8 @@ def show_retention(
         for model in plan["models"]:
             session.screen.print_result(f"{model['model_id']}  {model['reason']}")
         size = format_size(int(plan["size"]))
-        session.screen.print_status(f"Retention would delete {plan['count']:,} models ({size}).")
+        noun = "model" if plan["count"] == 1 else "models"
+        session.screen.print_status(f"Retention would delete {plan['count']:,} {noun} ({size}).")
         if plan["count"] > len(plan["models"]):
             session.screen.print_status("More models are not shown. Raise --limit to see them.")
         if not plan["complete"]:

@@ -258,6 +258,20 @@ class TestFollows:
         assert choose(models, follows=(self.follow(1),), revisions=(moved,)) == [1, 2]
         assert choose(models, KEEP_ONE, revisions=(tag,)) == [1, 2], "rules apply to all revisions"
 
+    def test_are_compared_a_few_times_with_each_model(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        compared, is_same = 0, Follow.is_same
+
+        def count(self: Follow, source: Source, name: str, revision: str, selection: Selection) -> bool:
+            nonlocal compared
+            compared += 1
+            return is_same(self, source, name, revision, selection)
+
+        monkeypatch.setattr(Follow, "is_same", count)
+        models = [make_model(number, 500 - number) for number in range(1, 301)]
+        follows = [self.follow(3), *(self.follow(1, id=f"{n}", name=f"org/other-{n}") for n in range(100))]
+        assert len(choose(models, follows=tuple(follows))) == 297
+        assert compared < 5 * len(models)
+
     def test_the_followed_commit_is_kept(self) -> None:
         models = [make_model(3, 20, revision="v3"), make_model(2, 30), make_model(1, 40)]
         assert choose(models, UNREAD, follows=(self.follow(None),)) == [1, 3], "main is followed"

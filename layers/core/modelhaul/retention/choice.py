@@ -64,13 +64,23 @@ def find_candidates(models: Iterable[Model], limits: RetentionLimits, today: dat
     reasons that the models alone do not show, see `choose_deletions`.
     """
     commits = _group_commits(model for model in models if model.status is ModelStatus.READY)
+    ranks: dict[str, Mapping[str, int]] = {}
     candidates: list[Deletion] = []
     for commit in commits:
         if commit.is_pinned:
             continue
-        found = [_judge(model, commit, commits, limits.find_limits(model), today) for model in commit.models]
-        deletions = [deletion for deletion in found if deletion is not None]
-        if len(deletions) == len(found):
+        deletions: list[Deletion] = []
+        for model in commit.models:
+            found = limits.find_limits(model)
+            if found is None:
+                break
+            if found.rule not in ranks:
+                ranks[found.rule] = _rank_commits(commits, found.follow)
+            deletion = _judge(model, commit, ranks[found.rule], found, today)
+            if deletion is None:
+                break
+            deletions.append(deletion)
+        else:
             candidates[:0] = deletions
     return candidates
 
@@ -138,31 +148,30 @@ def _group_commits(models: Iterable[Model]) -> list[_Commit]:
     return sorted(commits, key=lambda commit: (commit.imported_at, commit.commit), reverse=True)
 
 
-def _judge(
-    model: Model, commit: _Commit, commits: Sequence[_Commit], limits: Limits | None, today: date
-) -> Deletion | None:
-    if limits is None:
-        return None
-    follow = limits.follow
-    counted = [c for c in commits if follow is None or any(is_followed(other, follow) for other in c.models)]
-    rank = counted.index(commit)
+def _rank_commits(commits: Iterable[_Commit], follow: Follow | None) -> Mapping[str, int]:
+    """Return the numbers of the commits that count, from 0 for the newest. For a follow, those that it has imported."""
+    counted = (c for c in commits if follow is None or any(is_followed(model, follow) for model in c.models))
+    return {commit.commit: rank for rank, commit in enumerate(counted)}
+
+
+def _judge(model: Model, commit: _Commit, ranks: Mapping[str, int], limits: Limits, today: date) -> Deletion | None:
+    rank = ranks[commit.commit]
     unread_since = today - timedelta(days=limits.unread_days)
     if rank < limits.keep_newest or commit.used_on >= unread_since:
         return None
     read = f"last read on {commit.read_on}" if commit.read_on is not None else "never read"
-    facts = f"commit {rank + 1} of {len(counted)}, {read}, imported on {model.updated_at.date()}"
+    facts = f"commit {rank + 1} of {len(ranks)}, {read}, imported on {model.updated_at.date()}"
     return Deletion(model, limits, f"{limits.reason} ({facts})", unread_since)
 
 
 def _find_kept_commits(entry: HubEntry, limits: RetentionLimits, references: Mapping[str, str]) -> set[str]:
     """Return the commits that are being imported, and those of the followed revisions."""
     kept = {derive_commit(model.resolved) for model in entry.models if model.status is ModelStatus.IMPORTING}
-    for follow in limits.follows:
-        followed = [model for model in entry.models if is_followed(model, follow)]
-        if followed and follow.revision in references:
-            kept.add(references[follow.revision])
-        if follow.last_import is not None:
-            kept.add(follow.last_import.commit)
+    kept |= {follow.last_import.commit for follow in limits.follows if follow.last_import is not None}
+    for name in {model.resolved.name for model in entry.models}:
+        for follow in limits.find_follows(name):
+            if follow.revision in references and any(is_followed(model, follow) for model in entry.models):
+                kept.add(references[follow.revision])
     return kept
 
 

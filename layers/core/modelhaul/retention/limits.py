@@ -1,7 +1,8 @@
 """The limits that apply to a model: those of a follow, or of the first rule of the policy that matches its name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from modelhaul.domain.follows import Follow
 from modelhaul.domain.models import Model
@@ -27,7 +28,7 @@ class Limits:
     follow: Follow | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RetentionLimits:
     """The retention rules of the policy, in their order, and all follows."""
 
@@ -39,10 +40,23 @@ class RetentionLimits:
         """Return whether no model can be deleted."""
         return not self.rules and all(follow.keep_newest is None for follow in self.follows)
 
+    def find_follows(self, name: str) -> Sequence[Follow]:
+        """Return the follows of the models with this name at their source, in any case."""
+        return self._by_name.get(name.lower(), ())
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Sequence[Follow]]:
+        found: dict[str, list[Follow]] = {}
+        for follow in self.follows:
+            for name in {name.lower() for name in follow.names}:
+                found.setdefault(name, []).append(follow)
+        return found
+
     def find_limits(self, model: Model) -> Limits | None:
         """Return the limits of the model. None if it is kept. A follow that has imported it comes before the rules."""
         # A model that was renamed can have two follows of a revision: the one that keeps most decides.
-        found = [(f.keep_newest, f) for f in self.follows if f.keep_newest is not None and is_followed(model, f)]
+        follows = self.find_follows(model.resolved.name)
+        found = [(f.keep_newest, f) for f in follows if f.keep_newest is not None and is_followed(model, f)]
         if found:
             keep_newest, follow = max(found, key=lambda pair: pair[0])
             reason = f"The follow keeps the newest {keep_newest} commits."

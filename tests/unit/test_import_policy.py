@@ -281,6 +281,20 @@ def test_what_is_not_known_is_named() -> None:
     assert "Rule soak: The policy cannot decide, because this is not known of the model: commit date." in error.detail
 
 
+@pytest.mark.parametrize("when", [{"license": ["gpl-*"]}, {"license_not": ["mit"]}, {"license": ["unknown"]}])
+def test_a_card_with_omitted_licenses_hides_none(when: dict[str, Any]) -> None:
+    deployment, _, source = deploy(deny(**when))
+    source.cards[NAME] = ModelCard(licenses=("mit",), omits_licenses=True)
+    try:
+        task = deployment.submit(NAME)
+    except PolicyDeniedError:
+        return
+    deployment.run()
+    error = deployment.find_task(task.id).error
+    assert error is not None
+    assert error.type == "policy-denied"
+
+
 def test_warnings_are_recorded_and_the_model_is_imported() -> None:
     deployment, _, _ = deploy({**warn(finding=["code"]), "id": "code"}, warn(size_above=1), warn(size_above=10**9))
     deployment.source.models[NAME]["main"] = dict(CODE)  # type: ignore[attr-defined]

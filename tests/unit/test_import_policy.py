@@ -23,6 +23,7 @@ from modelhaul.domain.model_cards import ModelCard
 from modelhaul.domain.models import Model, ModelStatus, Source
 from modelhaul.domain.policy_results import PolicyDecision
 from modelhaul.domain.read_keys import ALL_NAMES
+from modelhaul.domain.selection import Selection
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.imports.missing import MissingModelImporter
 from modelhaul.transfer.policy import TransferPolicy
@@ -279,6 +280,19 @@ def test_what_is_not_known_is_named() -> None:
     error = deployment.find_task(task.id).error
     assert error is not None
     assert "Rule soak: The policy cannot decide, because this is not known of the model: commit date." in error.detail
+
+
+def test_a_selection_cannot_hide_a_license_file() -> None:
+    files = {**MODEL, "LICENSE": GPL}
+    for rules, is_denied in (([deny(license=["gpl-3.0"])], True), ([], False)):
+        deployment, _, _ = deploy(*rules, files=files)
+        task = deployment.submit(NAME, selection=Selection(allow_patterns=("*.safetensors",), ignore_patterns=("L*",)))
+        deployment.run()
+        ended = deployment.find_task(task.id)
+        assert (ended.stage is Stage.FAILED) is is_denied
+        published = {"LICENSE", "model.safetensors"} if not is_denied else set()
+        prefix = find_only(deployment, task).resolved.prefix
+        assert {key.removeprefix(prefix) for key in deployment.store.keys if key.startswith(prefix)} == published
 
 
 @pytest.mark.parametrize("when", [{"license": ["gpl-*"]}, {"license_not": ["mit"]}, {"license": ["unknown"]}])

@@ -26,6 +26,7 @@ from modelhaul.domain.read_keys import ALL_NAMES
 from modelhaul.domain.selection import Selection
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.imports.missing import MissingModelImporter
+from modelhaul.ports.missing_models import MissingModel, UpstreamRequest
 from modelhaul.transfer.policy import TransferPolicy
 from tests.archives.zipping import zip_files
 from tests.fakes.deployment import MAX_OUTAGE, Deployment
@@ -738,6 +739,40 @@ def test_a_hub_client_gets_the_denial_and_the_audit_one_entry_a_day() -> None:
     deployment.clock.now += 86_400
     importer.request_import(NAME, "main", names=ALL_NAMES, submitted_by=READ_KEY)
     assert len(list_audit(deployment, AuditAction.POLICY_DENIED)) == 2
+
+
+class PublicHub(InMemoryModelSource):
+    def describe_file(self, *_: object) -> None:
+        return None
+
+    def read_document(self, *_: object) -> None:
+        raise AssertionError
+
+
+def test_clients_are_no_longer_redirected_when_the_policy_changes() -> None:
+    deployment, store, source = deploy()
+    hub = PublicHub(source.models)
+    importer = MissingModelImporter(deployment.submitter, deployment.database.models, hub, deployment.clock)
+    wanted = UpstreamRequest("content")
+    first = importer.request_import(NAME, "main", names=ALL_NAMES, upstream=wanted, submitted_by=READ_KEY)
+    assert first.upstream is not None
+    (model,) = deployment.database.models.find_models(deployment.find_task(first.task_id or "").model_ids)
+
+    def repeat() -> MissingModel:
+        deployment.clock.now += CACHED
+        return importer.request_import(
+            NAME, "main", names=ALL_NAMES, model_id=model.model_id, upstream=wanted, submitted_by=READ_KEY
+        )
+
+    assert repeat() == first
+    store.write(deny(name=["org/*"]))
+    assert (repeat().upstream, repeat().error) == (None, None)
+    store.write(deny(size_above=1))
+    assert repeat().upstream is None, "the policy may still deny it"
+    store.content = b"invalid"
+    error = repeat().error
+    assert error is not None
+    assert error.type == "policy-unavailable"
 
 
 @pytest.mark.parametrize(

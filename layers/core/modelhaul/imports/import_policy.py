@@ -76,6 +76,14 @@ class ImportPolicy:
         names = [candidate.describe() for candidate in candidates]
         raise join_denials([describe_denial(name, result) for name, result in zip(names, results, strict=True)])
 
+    def allows(self, model: Model) -> bool:
+        """Return whether the policy allows the model now, whatever else becomes known.
+
+        Raises PolicyUnavailableError.
+        """
+        facts = know_model(model.resolved, model.created_at)
+        return self.reader.read().evaluate(facts).decision is PolicyDecision.ALLOW
+
     def ensure_readable(self) -> None:
         """Raise PolicyUnavailableError now, and not after requests to a source, if the policy cannot be read."""
         self.reader.read()

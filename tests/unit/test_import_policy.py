@@ -283,6 +283,17 @@ def test_what_is_not_known_is_named() -> None:
     assert "Rule soak: The policy cannot decide, because this is not known of the model: commit date." in error.detail
 
 
+def test_findings_of_a_file_cannot_hide_others_from_the_policy() -> None:
+    members = {f"{number:02}.pkl": SYSTEM for number in range(30)} | {"run.py": b"import os"}
+    files = {**MODEL, "data.zip": zip_files(members, zipfile.ZIP_DEFLATED)}
+    deployment, _, _ = deploy(deny(finding=["code"]), files=files, pickle_policy=PicklePolicy.WARN)
+    task = deployment.submit(NAME)
+    deployment.run()
+    error = deployment.find_task(task.id).error
+    assert error is not None
+    assert error.type == "policy-denied"
+
+
 def test_a_selection_cannot_hide_a_license_file() -> None:
     files = {**MODEL, "LICENSE": GPL}
     for rules, is_denied in (([deny(license=["gpl-3.0"])], True), ([], False)):

@@ -391,6 +391,18 @@ def test_models_that_exist_or_are_imported_are_not_affected() -> None:
     assert find_only(deployment, task) == model
 
 
+def test_a_posted_archive_whose_models_exist_is_refused_as_such() -> None:
+    deployment, store, _ = deploy()
+    deployment.post(zip_models(a=MODEL))
+    deployment.run()
+    store.write(default="deny")
+    deployment.clock.now += CACHED
+    with pytest.raises(ModelExistsError):
+        deployment.post(zip_models(a=MODEL))
+    with pytest.raises(PolicyDeniedError):
+        deployment.post(zip_models(b=MODEL))
+
+
 def test_a_denied_submission_is_accepted_when_the_policy_allows_it() -> None:
     deployment, store, _ = deploy(default="deny")
     with pytest.raises(PolicyDeniedError):

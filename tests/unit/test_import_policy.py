@@ -321,6 +321,29 @@ def test_a_card_with_omitted_licenses_hides_none(when: dict[str, Any]) -> None:
     assert error.type == "policy-denied"
 
 
+def test_only_warnings_that_cannot_be_checked_warn() -> None:
+    rules = [
+        {**allow(finding=["code"]), "id": "exception"},
+        {**warn(finding=["code"]), "id": "code"},
+        {**deny(name=["x"]), "id": "other"},
+    ]
+    deployment, _, _ = deploy(*rules, pickle_policy=PicklePolicy.OFF)
+    task = deployment.submit(NAME)
+    deployment.run()
+    policy = find_only(deployment, task).policy
+    assert policy is not None
+    assert [warning.rule_id for warning in policy.warnings] == ["code"]
+
+
+def test_training_state_counts_if_it_is_published() -> None:
+    for content, stage in ((PLAIN, Stage.FAILED), (SYSTEM, Stage.DONE)):
+        files = {**MODEL, "optimizer.pt": build_torch_zip(content)}
+        deployment, _, _ = deploy(deny(format_not=["safetensors"]), files=files)
+        task = deployment.submit(NAME)
+        deployment.run()
+        assert deployment.find_task(task.id).stage is stage
+
+
 def test_warnings_are_recorded_and_the_model_is_imported() -> None:
     deployment, _, _ = deploy({**warn(finding=["code"]), "id": "code"}, warn(size_above=1), warn(size_above=10**9))
     deployment.source.models[NAME]["main"] = dict(CODE)  # type: ignore[attr-defined]

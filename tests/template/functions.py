@@ -13,7 +13,13 @@ LAYERS = {"CoreLayer": "core", "SourcesLayer": "sources", "ScannerLayer": "scann
 
 
 # The sample event of a function that has several.
-_EVENTS = {"read_catalog": "read_task", "manage_keys": "create_key", "manage_follows": "create_follow"}
+_EVENTS = {
+    "read_catalog": "read_task",
+    "read_audit": "list_entries",
+    "manage_keys": "create_key",
+    "manage_follows": "create_follow",
+    "manage_pins": "pin_model",
+}
 
 
 @dataclass(frozen=True)

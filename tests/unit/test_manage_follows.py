@@ -184,3 +184,18 @@ def test_the_sweep_starts_due_checks_and_then_sweeps(following: Following, monke
 
     monkeypatch.setattr(following.follows, "list_due", fail)
     assert sweep({}, Context()) == {"due": 0}
+
+
+def test_checks_are_started_also_if_the_sweep_fails(following: Following, monkeypatch: pytest.MonkeyPatch) -> None:
+    create()
+    following.deployment.clock.now += 30 * 86_400
+    started = following.checks.starts
+
+    class BrokenSweeper:
+        def sweep_stale(self, remaining: object) -> int:
+            raise RuntimeError("a defect")
+
+    monkeypatch.setattr(wiring, "create_sweeper", BrokenSweeper)
+    with pytest.raises(RuntimeError):
+        load_handler("sweep_stale")(read_event("sweep_stale"), Context())
+    assert following.checks.starts == started + 1

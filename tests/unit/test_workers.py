@@ -26,6 +26,7 @@ from modelhaul.entrypoints.logs import create_logger
 from modelhaul.transfer.policy import TransferPolicy
 from tests.fakes.deployment import QUICK, Deployment
 from tests.fakes.model_source import InMemoryModelSource
+from tests.follows import Following
 from tests.lambda_functions import Context, load_handler, read_event
 
 NAME = "org/tiny"
@@ -57,6 +58,7 @@ def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
         "metrics",
     ):
         monkeypatch.setattr(wiring, f"create_{name}", lambda name=name: getattr(deployment, name))
+    monkeypatch.setattr(wiring, "create_check_starter", lambda: Following(deployment).starter)
     return deployment
 
 

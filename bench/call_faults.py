@@ -461,7 +461,7 @@ def open_bench() -> Iterator[Bench]:
         open_aws("moto"),
         stand_before_moto(aws),
         pytest.MonkeyPatch.context() as patch,
-        open_database(clock) as database,
+        open_database(clock, audit_days=0) as database,
     ):
         # Retry delays of botocore and of the application.
         patch.setattr(time, "sleep", lambda _: None)

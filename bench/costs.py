@@ -13,12 +13,14 @@ from functools import cache
 
 from bench.call_counts import PARTS, find_constant, find_slope, run_shape
 from bench.function_calls import list_failure_metrics, list_import_metrics, measure_calls
-from bench.idle import POLL_SECONDS, POLLERS, SWEEP_SECONDS, count_idle
+from bench.idle import POLL_SECONDS, POLLERS, RETENTION_SECONDS, SWEEP_SECONDS, count_idle
 from bench.measured_functions import LAMBDA_BYTES, Invocation, Metric
 from bench.pace import Pace
 from bench.prices import (
+    ALARM_METRIC,
     API_REQUEST,
     DYNAMODB_READ_UNIT,
+    DYNAMODB_WRITE_UNIT,
     EMAIL,
     EVENT,
     GB,
@@ -70,6 +72,8 @@ _SMALL_FILES = 10_000
 _BUSY = {Source.HUGGINGFACE: 700, Source.GITHUB: 200, Source.LOCAL: 100}
 _BUSY_FAILURES = 20
 _BUSY_FILES = 50_000  # that Hub clients download
+_ENTRY_SECONDS = 0.2  # of the function that publishes an entry of the audit
+_LISTING_SECONDS = 2.0  # of the list of 10,000 models
 _COLUMNS = {
     "Lambda": ("Lambda",),
     "API Gateway": ("API Gateway",),
@@ -105,6 +109,9 @@ QUOTES = {
         ),
     ),
     "docs/quickstart-aws.md": ("Until you remove it, the stack costs about {default} a month",),
+    "docs/audit.md": ("An entry costs about {entry}", "one metric more, which costs {alarm_metric} per month"),
+    "docs/retention.md": ("a run reads only the table of follows: 30 invocations, or {retention}, a month",),
+    "docs/usage.md": ("2,500 read units and two seconds of a function with 512 MB, or {listing}",),
     "docs/signatures.md": ("{key} per month for a key, and at most {signature} for each signature",),
 }
 """Sentences of other files with prices."""
@@ -266,10 +273,20 @@ def list_busy_bills() -> dict[str, Bill]:
         f"{_BUSY_FILES:,} files that Hub clients download": bill_reads() * (2 * _BUSY_FILES / READS)
         + bill_authorizer() * (MONTH * 60),
         "Custom metrics": bill_busy_metrics(),
-        "Polling of the queues, and the sweep": idle.stack,
+        "Polling of the queues, and the scheduled functions": idle.stack,
         "Dashboard": idle.dashboard,
         "Alarms": idle.alarm,
     }
+
+
+def bill_entry() -> Bill:
+    """Return the bill of an entry of the audit: a write in a transaction, those of its five indexes, and its event."""
+    return Bill({DYNAMODB_WRITE_UNIT: 2 + 5, EVENT: 1}) + bill_functions(1, _ENTRY_SECONDS * MEMORY)
+
+
+def bill_listing() -> Bill:
+    """Return the bill of the quota's list of 10,000 models, for which DynamoDB reads records of 2 KB."""
+    return Bill({DYNAMODB_READ_UNIT: 10_000 * 2_000 / 8192}) + bill_functions(0, _LISTING_SECONDS * MEMORY)
 
 
 def sum_bills(bills: Iterable[Bill]) -> Bill:
@@ -291,6 +308,10 @@ def find_figures() -> dict[str, str]:
         "widget_seconds": format_price(360 * widget),
         "key": format_price(KMS_KEY.dollars),
         "signature": format_price(bill_signature().price()),
+        "alarm_metric": format_price(ALARM_METRIC.dollars),
+        "entry": format_price(bill_entry().price()),
+        "listing": format_price(bill_listing().price()),
+        "retention": format_price(idle.retention.price()),
     }
 
 
@@ -368,6 +389,13 @@ def _describe_idle() -> str:
                 f"and traces, {SWEEP_SECONDS:g} s each (assumed)"
             ),
             format_price(idle.sweep.price()),
+        ],
+        [
+            (
+                f"The daily run of retention without rules and follows: {idle.retentions:.0f} invocations, "
+                f"{RETENTION_SECONDS:g} s each (assumed)"
+            ),
+            format_price(idle.retention.price()),
         ],
         ["**Sum with `Monitoring=off`**", f"**{format_price(idle.stack.price())}**"],
         [

@@ -14,6 +14,7 @@ from bench.counted_import import count_import, open_deployment, submit
 from bench.measured_functions import BUCKET, FunctionDeployment, Invocation, Metric
 from modelhaul import wiring
 from modelhaul.adapters.dynamodb.connection import open_connection
+from modelhaul.adapters.dynamodb.follows import DynamoDBFollowRepository
 from modelhaul.adapters.dynamodb.read_keys import DynamoDBReadKeyRepository
 from modelhaul.adapters.eventbridge import EventBridgeEventBus, create_events_client
 from modelhaul.adapters.s3 import S3ObjectStore
@@ -24,7 +25,10 @@ from modelhaul.domain.read_keys import create_key
 from modelhaul.domain.tasks import TaskStatus
 from modelhaul.hub.misses import MissHandler
 from modelhaul.hub.reader import HubReader
+from modelhaul.imports.follow import CheckStarter
 from modelhaul.imports.notify import EndPublisher
+from modelhaul.ports.follows import FollowChecks
+from modelhaul.retention.apply import RetentionPlanner, RetentionRunner
 from tests.archives.zipping import zip_files
 from tests.contract.backends import REGION
 from tests.fakes.model_source import InMemoryModelSource
@@ -36,13 +40,23 @@ _NAME = "org/model"
 _FILES = {"config.json": b"{}", "tokenizer.json": b"{} ", "model.safetensors": wrap_weights(b"weights")}
 
 
+class NoFollowChecks(FollowChecks):
+    """No follow is due."""
+
+    def start(self) -> None:
+        pytest.fail("checks were started")
+
+
 @dataclass(frozen=True, slots=True)
 class FunctionCalls:
-    """Invocations of warm functions. `head` and `get` are the two requests of a Hub client for a file."""
+    """Invocations of warm functions. `head` and `get` are the two requests of a Hub client for a file. `retention` is a
+    run without rules and follows.
+    """
 
     read_task: Invocation
     publish_end: Invocation
     sweep: Invocation
+    retention: Invocation
     ignore_object: Invocation
     authorize: Invocation
     head: Invocation
@@ -75,6 +89,7 @@ def measure_calls() -> FunctionCalls:
             read_task=measure("read_catalog", reading),
             publish_end=measure("publish_ends", ended),
             sweep=measure("sweep_stale", read_event("sweep_stale")),
+            retention=measure("apply_retention", read_event("apply_retention")),
             ignore_object=deployment.functions.invoke_once("accept_archive", arrival),
             authorize=measure("authorize_hub", authorization),
             head=measure("read_hub", build_event("aws", "HEAD", file)),
@@ -94,9 +109,14 @@ def _connect_readers(deployment: FunctionDeployment) -> Iterator[str]:
     misses = MissHandler(MissPolicy.NOT_FOUND, "https://huggingface.co", database.tasks, pytest.fail, clock)
     reader = HubReader(database.hub_models, database.models, store, misses, clock)
     bus = EventBridgeEventBus(create_events_client(REGION))
+    follows = DynamoDBFollowRepository(open_connection(REGION), follows_table=f"follows-{uuid.uuid4().hex}")
+    follows._follows.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
+    planner = RetentionPlanner(database.models, database.hub_models, follows, None, clock)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wiring, "create_read_keys", lambda: keys)
         patch.setattr(wiring, "create_hub_reader", lambda: reader)
+        patch.setattr(wiring, "create_check_starter", lambda: CheckStarter(follows, NoFollowChecks(), clock))
+        patch.setattr(wiring, "create_retention_runner", lambda: RetentionRunner(planner, deployment.deleter))
         publisher = EndPublisher(database.tasks, database.models, bus, BUCKET, "modelhaul")
         patch.setattr(wiring, "create_end_publisher", lambda: publisher)
         yield key

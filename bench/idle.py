@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from bench.function_calls import measure_calls
-from bench.measured_functions import LAMBDA_BYTES
+from bench.measured_functions import LAMBDA_BYTES, Invocation
 from bench.prices import (
     ALARM_METRIC,
     DASHBOARD,
@@ -28,8 +28,10 @@ from tests.template.transformed import Template, apply_parameters, read_transfor
 POLLERS = 5
 POLL_SECONDS = 20  # of a request to an empty queue
 SWEEP_SECONDS = 0.2  # of a sweep that finds nothing
+RETENTION_SECONDS = 2.0  # of a run without rules, with a cold start
 _FREE_DASHBOARD_METRICS = 50
 _SWEEP = "SweepStaleFunction"
+_RETENTION = "ApplyRetentionFunction"
 _UNITS = {"minute": 60, "hour": 3600, "day": 86_400}
 
 
@@ -41,6 +43,7 @@ class Idle:
     polls: float
     sweeps: float
     sweep_minutes: float
+    retentions: float
     dashboards: int
     dashboard_metrics: int
     alarms: int
@@ -52,7 +55,12 @@ class Idle:
 
     @property
     def sweep(self) -> Bill:
-        return bill_sweep() * self.sweeps
+        return bill_run(_SWEEP, measure_calls().sweep, SWEEP_SECONDS) * self.sweeps
+
+    @property
+    def retention(self) -> Bill:
+        """The daily runs without rules and follows."""
+        return bill_run(_RETENTION, measure_calls().retention, RETENTION_SECONDS) * self.retentions
 
     @property
     def dashboard(self) -> Bill:
@@ -65,7 +73,7 @@ class Idle:
     @property
     def stack(self) -> Bill:
         """What remains with `Monitoring=off`."""
-        return self.polling + self.sweep
+        return self.polling + self.sweep + self.retention
 
     @property
     def monitoring(self) -> Bill:
@@ -77,19 +85,18 @@ class Idle:
         return self.dashboard_metrics <= _FREE_DASHBOARD_METRICS
 
 
-@cache
-def bill_sweep() -> Bill:
-    sweep = measure_calls().sweep
-    memory = dict(list_resources(read_transformed(), "AWS::Lambda::Function"))[_SWEEP]["MemorySize"]
-    logs = Bill({LOG_BYTE: LAMBDA_BYTES + sweep.log_bytes, TRACE: 1})
-    return bill_functions(1, SWEEP_SECONDS * memory) + bill_requests(sweep.calls) + logs
+def bill_run(function: str, run: Invocation, seconds: float) -> Bill:
+    """Return the bill of a run of a scheduled function that takes so long."""
+    memory = dict(list_resources(read_transformed(), "AWS::Lambda::Function"))[function]["MemorySize"]
+    logs = Bill({LOG_BYTE: LAMBDA_BYTES + run.log_bytes, TRACE: 1})
+    return bill_functions(1, seconds * memory) + bill_requests(run.calls) + logs
 
 
 @cache
 def count_idle() -> Idle:
     """Count what a stack has that is deployed with `NotificationEmail`, otherwise with the default parameters.
 
-    Raises ValueError for a schedule of another function than the sweep.
+    Raises ValueError for a schedule of another function than the sweep and retention.
     """
     return count_template(apply_parameters(read_transformed(), NotificationEmail="operator@example.com"))
 
@@ -100,12 +107,13 @@ def count_template(template: Template) -> Idle:
     polled = [mapping for mapping in mappings if find_target(mapping["EventSourceArn"]) in queues]
     dashboards = [dashboard for _, dashboard in list_resources(template, "AWS::CloudWatch::Dashboard")]
     alarms = [alarm for _, alarm in list_resources(template, "AWS::CloudWatch::Alarm")]
-    (seconds,) = _list_schedules(template)
+    schedules = dict(_list_schedules(template))
     return Idle(
         queues=len(polled),
         polls=len(polled) * POLLERS * MONTH * 3600 / POLL_SECONDS,
-        sweeps=MONTH * 3600 / seconds,
-        sweep_minutes=seconds / 60,
+        sweeps=MONTH * 3600 / schedules[_SWEEP],
+        sweep_minutes=schedules[_SWEEP] / 60,
+        retentions=MONTH * 3600 / schedules[_RETENTION],
         dashboards=len(dashboards),
         dashboard_metrics=_count_dashboard_metrics(template) if dashboards else 0,
         alarms=len(alarms),
@@ -113,15 +121,17 @@ def count_template(template: Template) -> Idle:
     )
 
 
-def _list_schedules(template: Template) -> Iterator[float]:
-    """Yield the seconds between two sweeps."""
+def _list_schedules(template: Template) -> Iterator[tuple[str, float]]:
+    """Yield each scheduled function, and the seconds between two of its runs."""
     for name, rule in list_resources(template, "AWS::Events::Rule"):
         if (schedule := rule.get("ScheduleExpression")) is None:
             continue
+        (function,) = (find_target(target["Arn"]) for target in rule["Targets"])
         found = re.fullmatch(r"rate\((\d+) (minute|hour|day)s?\)", schedule)
-        if found is None or [find_target(target["Arn"]) for target in rule["Targets"]] != [_SWEEP]:
-            raise ValueError(f"{name}: unknown schedule {schedule} of {rule['Targets']}")
-        yield int(found[1]) * _UNITS[found[2]]
+        is_daily = re.fullmatch(r"cron\(\d+ \d+ \* \* \? \*\)", schedule) is not None
+        if function not in (_SWEEP, _RETENTION) or not (found or is_daily):
+            raise ValueError(f"{name}: unknown schedule {schedule} of {function}")
+        yield function, int(found[1]) * _UNITS[found[2]] if found else _UNITS["day"]
 
 
 def _count_dashboard_metrics(template: Template) -> int:

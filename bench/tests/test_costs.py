@@ -104,7 +104,7 @@ def test_idle_costs_follow_the_template(template: Template) -> None:
     )
     del template["Resources"][mapping]
     rule = template["Resources"][
-        find_resource(template, "AWS::Events::Rule", lambda rule: "ScheduleExpression" in rule)
+        find_resource(template, "AWS::Events::Rule", lambda rule: "rate(" in rule.get("ScheduleExpression", ""))
     ]["Properties"]
     rule["ScheduleExpression"] = "rate(1 hour)"
     template["Resources"]["AnotherAlarm"] = {
@@ -114,7 +114,8 @@ def test_idle_costs_follow_the_template(template: Template) -> None:
     after = count_template(template)
     assert after.queues == before.queues - 1
     assert after.polling.price() == pytest.approx(before.polling.price() * after.queues / before.queues)
-    assert after.sweeps == MONTH
+    assert (after.sweeps, after.retentions) == (MONTH, before.retentions)
+    assert before.retentions == pytest.approx(365 / 12, rel=0.001)
     assert (after.alarms, after.alarm_metrics) == (before.alarms + 1, before.alarm_metrics + 2)
 
 

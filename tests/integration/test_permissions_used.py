@@ -691,12 +691,12 @@ def serve_hub_clients(deployment: AuditedDeployment, source: InMemoryModelSource
     assert read("api/models/org/missing") == HTTPStatus.SERVICE_UNAVAILABLE
     with deployment.auditor.act("ImportMissingFunction"):
         # As another request of the same moment has it.
-        again = load_handler("import_missing")({"name": "org/missing", "revision": "main"}, Context())
+        again = load_handler("import_missing")({"name": "org/missing", "revision": "main", "names": ["*"]}, Context())
     assert again["task_id"]
     deployment.submitted.append(again["task_id"])
     deployment.run()
     with deployment.auditor.act("ImportMissingFunction"):
-        load_handler("import_missing")({"name": "org/missing", "revision": "main"}, Context())
+        load_handler("import_missing")({"name": "org/missing", "revision": "main", "names": ["*"]}, Context())
     (model,) = deployment.database.hub_models.find_entry("org/missing").models
     deployment.store.delete([manifest_key(model.model_id)])
     assert read("api/models/org/missing") == HTTPStatus.SERVICE_UNAVAILABLE

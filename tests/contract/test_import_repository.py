@@ -342,7 +342,7 @@ class TestEnd:
         kept = read_model(database, task.model_ids[0]).resolved
         assert (kept.gated, kept.committed_at) == (gated, committed_at)
 
-    @pytest.mark.parametrize("card", [None, ModelCard(), CARD], ids=["none", "empty", "whole"])
+    @pytest.mark.parametrize("card", [None, ModelCard(), CARD, replace(CARD, omits_licenses=True)])
     def test_card_is_kept(self, database: Database, card: ModelCard | None) -> None:
         model = make_model()
         task = claim(database, replace(model, resolved=replace(model.resolved, card=card)))

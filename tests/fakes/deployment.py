@@ -129,7 +129,7 @@ class Deployment:
             imports, database.hub_models, queue, lambda _: self.source, metrics, clock, models, policy, quota
         )
         self.archive_submitter = ArchiveSubmitter(
-            tasks, imports, archives, queue, metrics, clock, self.rules, database.audit, policy, quota
+            tasks, imports, archives, queue, metrics, clock, self.rules, database.audit, models, policy, quota
         )
         outcomes = OutcomeWriter(models, archives, "models-bucket")
         self.arrivals = ArrivalRecorder(tasks, archives, metrics, clock, outcomes)

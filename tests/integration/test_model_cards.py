@@ -1,12 +1,14 @@
 """What the Hub says about a model's card arrives with the answer that names the commit."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
 from modelhaul.domain.model_cards import BaseModelRelation, ModelCard
 from modelhaul_sources.hosts import HostPolicy
 from modelhaul_sources.huggingface import HuggingFaceSource
+from modelhaul_sources.model_cards import parse_card
 from tests.upstream.hub import LoopbackHub
 from tests.upstream.hub_repository import HubRepository
 
@@ -65,4 +67,23 @@ def test_model_without_metadata_has_no_card(hub: LoopbackHub, revision: str) -> 
 
 
 def test_invalid_values_are_omitted(hub: LoopbackHub) -> None:
-    assert read_card(hub, "odd") == ModelCard(licenses=("mit",))
+    assert read_card(hub, "odd") == ModelCard(licenses=("mit",), omits_licenses=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "found", "omits"),
+    [
+        (None, 0, False),
+        ("", 0, False),
+        ([], 0, False),
+        ("gpl-3.0", 1, False),
+        ("My own license", 0, True),
+        (["mit", "My own license"], 1, True),
+        ([f"l-{n}" for n in range(100)] * 2, 100, False),
+        ([f"l-{n}" for n in range(101)], 100, True),
+    ],
+)
+def test_omitted_licenses_are_noted(value: object, found: int, omits: bool) -> None:
+    """So that a license cannot hide from a policy."""
+    card = parse_card(SimpleNamespace(license=value), library=None, pipeline_tag=None) or ModelCard()
+    assert (len(card.licenses), card.omits_licenses) == (found, omits)

@@ -119,6 +119,7 @@ ALL_RESOURCES = {"HubOnMiss": "IMPORT", "NotificationEmail": "team@example.com"}
 """Parameters with which the stack has all its resources."""
 
 MAX_EXACT_NUMBER = 2**31 - 1
+MAX_ATTACHED_POLICIES = 10
 TRANSPORT_ACTIONS = {"AWS::S3::BucketPolicy": "s3:*", "AWS::SQS::QueuePolicy": "sqs:*"}
 CONSUMER_ACTIONS = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
 ENVIRONMENT_TYPES = {
@@ -498,6 +499,18 @@ def check_wildcards(template: Template) -> list[str]:
             if statement["Effect"] == "Allow":
                 faults += [f"{name}: {fault}" for fault in _find_wildcards(statement)]
     return faults
+
+
+def check_attachments(template: Template) -> list[str]:
+    """No role exceeds IAM's default quota of attached policies, for any values of the parameters.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+    """
+    return [
+        f"{name}: can attach {len(role['ManagedPolicyArns'])} policies"
+        for name, role in list_resources(template, "AWS::IAM::Role")
+        if len(role.get("ManagedPolicyArns", [])) > MAX_ATTACHED_POLICIES
+    ]
 
 
 def check_publishers(template: Template) -> list[str]:
@@ -1479,6 +1492,7 @@ RULES: tuple[Rule, ...] = (
     check_streams,
     check_audit,
     check_wildcards,
+    check_attachments,
     check_publishers,
     check_roles,
     check_grants,

@@ -134,6 +134,10 @@ MUTATIONS: list[tuple[rules.Rule, Mutation]] = [
             {"Fn::GetAtt": ["UnpublishedEndsQueue", "Arn"]},
         ),
     ),
+    (
+        rules.check_attachments,
+        set_property("PlanImportRole", "Properties.ManagedPolicyArns", [{"Ref": "TracingPolicy"}] * 11),
+    ),
     (rules.check_wildcards, allow("ReadCatalogRole", "dynamodb:*", {"Fn::GetAtt": ["TasksTable", "Arn"]})),
     (rules.check_wildcards, allow("ReadCatalogRole", "dynamodb:GetItem", "*")),
     (rules.check_wildcards, allow("ReadCatalogRole", "s3:GetObject", {"Fn::Sub": "${ModelsBucket.Arn}/*"})),

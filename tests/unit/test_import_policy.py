@@ -23,8 +23,10 @@ from modelhaul.domain.model_cards import ModelCard
 from modelhaul.domain.models import Model, ModelStatus, Source
 from modelhaul.domain.policy_results import PolicyDecision
 from modelhaul.domain.read_keys import ALL_NAMES
+from modelhaul.domain.selection import Selection
 from modelhaul.domain.tasks import Stage, Task, TaskStatus
 from modelhaul.imports.missing import MissingModelImporter
+from modelhaul.ports.missing_models import MissingModel, UpstreamRequest
 from modelhaul.transfer.policy import TransferPolicy
 from tests.archives.zipping import zip_files
 from tests.fakes.deployment import MAX_OUTAGE, Deployment
@@ -281,6 +283,67 @@ def test_what_is_not_known_is_named() -> None:
     assert "Rule soak: The policy cannot decide, because this is not known of the model: commit date." in error.detail
 
 
+def test_findings_of_a_file_cannot_hide_others_from_the_policy() -> None:
+    members = {f"{number:02}.pkl": SYSTEM for number in range(30)} | {"run.py": b"import os"}
+    files = {**MODEL, "data.zip": zip_files(members, zipfile.ZIP_DEFLATED)}
+    deployment, _, _ = deploy(deny(finding=["code"]), files=files, pickle_policy=PicklePolicy.WARN)
+    task = deployment.submit(NAME)
+    deployment.run()
+    error = deployment.find_task(task.id).error
+    assert error is not None
+    assert error.type == "policy-denied"
+
+
+def test_a_selection_cannot_hide_a_license_file() -> None:
+    files = {**MODEL, "LICENSE": GPL}
+    for rules, is_denied in (([deny(license=["gpl-3.0"])], True), ([], False)):
+        deployment, _, _ = deploy(*rules, files=files)
+        task = deployment.submit(NAME, selection=Selection(allow_patterns=("*.safetensors",), ignore_patterns=("L*",)))
+        deployment.run()
+        ended = deployment.find_task(task.id)
+        assert (ended.stage is Stage.FAILED) is is_denied
+        published = {"LICENSE", "model.safetensors"} if not is_denied else set()
+        prefix = find_only(deployment, task).resolved.prefix
+        assert {key.removeprefix(prefix) for key in deployment.store.keys if key.startswith(prefix)} == published
+
+
+@pytest.mark.parametrize("when", [{"license": ["gpl-*"]}, {"license_not": ["mit"]}, {"license": ["unknown"]}])
+def test_a_card_with_omitted_licenses_hides_none(when: dict[str, Any]) -> None:
+    deployment, _, source = deploy(deny(**when))
+    source.cards[NAME] = ModelCard(licenses=("mit",), omits_licenses=True)
+    try:
+        task = deployment.submit(NAME)
+    except PolicyDeniedError:
+        return
+    deployment.run()
+    error = deployment.find_task(task.id).error
+    assert error is not None
+    assert error.type == "policy-denied"
+
+
+def test_only_warnings_that_cannot_be_checked_warn() -> None:
+    rules = [
+        {**allow(finding=["code"]), "id": "exception"},
+        {**warn(finding=["code"]), "id": "code"},
+        {**deny(name=["x"]), "id": "other"},
+    ]
+    deployment, _, _ = deploy(*rules, pickle_policy=PicklePolicy.OFF)
+    task = deployment.submit(NAME)
+    deployment.run()
+    policy = find_only(deployment, task).policy
+    assert policy is not None
+    assert [warning.rule_id for warning in policy.warnings] == ["code"]
+
+
+def test_training_state_counts_if_it_is_published() -> None:
+    for content, stage in ((PLAIN, Stage.FAILED), (SYSTEM, Stage.DONE)):
+        files = {**MODEL, "optimizer.pt": build_torch_zip(content)}
+        deployment, _, _ = deploy(deny(format_not=["safetensors"]), files=files)
+        task = deployment.submit(NAME)
+        deployment.run()
+        assert deployment.find_task(task.id).stage is stage
+
+
 def test_warnings_are_recorded_and_the_model_is_imported() -> None:
     deployment, _, _ = deploy({**warn(finding=["code"]), "id": "code"}, warn(size_above=1), warn(size_above=10**9))
     deployment.source.models[NAME]["main"] = dict(CODE)  # type: ignore[attr-defined]
@@ -349,6 +412,18 @@ def test_models_that_exist_or_are_imported_are_not_affected() -> None:
         with pytest.raises(ModelExistsError):
             deployment.submit(NAME)
     assert find_only(deployment, task) == model
+
+
+def test_a_posted_archive_whose_models_exist_is_refused_as_such() -> None:
+    deployment, store, _ = deploy()
+    deployment.post(zip_models(a=MODEL))
+    deployment.run()
+    store.write(default="deny")
+    deployment.clock.now += CACHED
+    with pytest.raises(ModelExistsError):
+        deployment.post(zip_models(a=MODEL))
+    with pytest.raises(PolicyDeniedError):
+        deployment.post(zip_models(b=MODEL))
 
 
 def test_a_denied_submission_is_accepted_when_the_policy_allows_it() -> None:
@@ -710,6 +785,40 @@ def test_a_hub_client_gets_the_denial_and_the_audit_one_entry_a_day() -> None:
     deployment.clock.now += 86_400
     importer.request_import(NAME, "main", names=ALL_NAMES, submitted_by=READ_KEY)
     assert len(list_audit(deployment, AuditAction.POLICY_DENIED)) == 2
+
+
+class PublicHub(InMemoryModelSource):
+    def describe_file(self, *_: object) -> None:
+        return None
+
+    def read_document(self, *_: object) -> None:
+        raise AssertionError
+
+
+def test_clients_are_no_longer_redirected_when_the_policy_changes() -> None:
+    deployment, store, source = deploy()
+    hub = PublicHub(source.models)
+    importer = MissingModelImporter(deployment.submitter, deployment.database.models, hub, deployment.clock)
+    wanted = UpstreamRequest("content")
+    first = importer.request_import(NAME, "main", names=ALL_NAMES, upstream=wanted, submitted_by=READ_KEY)
+    assert first.upstream is not None
+    (model,) = deployment.database.models.find_models(deployment.find_task(first.task_id or "").model_ids)
+
+    def repeat() -> MissingModel:
+        deployment.clock.now += CACHED
+        return importer.request_import(
+            NAME, "main", names=ALL_NAMES, model_id=model.model_id, upstream=wanted, submitted_by=READ_KEY
+        )
+
+    assert repeat() == first
+    store.write(deny(name=["org/*"]))
+    assert (repeat().upstream, repeat().error) == (None, None)
+    store.write(deny(size_above=1))
+    assert repeat().upstream is None, "the policy may still deny it"
+    store.content = b"invalid"
+    error = repeat().error
+    assert error is not None
+    assert error.type == "policy-unavailable"
 
 
 @pytest.mark.parametrize(

@@ -2,23 +2,25 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
+from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul.domain.policy_results import PolicyDecision
 from modelhaul.policy.document import Conditions, Policy, Rule, parse_policy
 from modelhaul.policy.evaluate import evaluate
-from modelhaul.policy.facts import FORMATS
+from modelhaul.policy.facts import FORMATS, know_model
 from openapi.policy_schema import SCHEMA, render_schema
 from tests.unit.test_policy import CONDITIONS, INVALID_CONDITIONS, MODELS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "policy.md").read_text()
 ROWS = dict(re.findall(r"^\| ([^|]+) \| `(\{.+\})` \|$", PAGE, re.MULTILINE))
 DENIED = {
-    "Only reviewed owners": {"llama", "archive"},
+    "Only reviewed owners": {"llama", "repository", "archive"},
     "No strong copyleft, and no model without a license": {"repository", "archive"},
     "Only these licenses": {"llama", "repository", "archive"},
     "Only safetensors, except from one team": {"llama", "repository"},
@@ -37,6 +39,14 @@ def test_examples_do_what_they_intend(intention: str, denied: set[str]) -> None:
     policy = parse_policy(json.dumps(document).encode())
     results = {name: evaluate(policy, facts) for name, facts in MODELS.items()}
     assert {name for name, result in results.items() if result.decision is PolicyDecision.DENY} == denied
+
+
+@pytest.mark.parametrize("source", [Source.GITHUB, Source.LOCAL])
+def test_a_reviewed_owner_is_not_one_of_another_source(source: Source) -> None:
+    """Anyone can upload an archive with the name of a reviewed owner."""
+    policy = parse_policy(json.dumps({"version": 1, **json.loads(ROWS["Only reviewed owners"])}).encode())
+    facts = know_model(ResolvedModel(source, "google-bert/model", "main", "c" * 40), datetime.now(UTC))
+    assert evaluate(policy, facts).decision is PolicyDecision.DENY
 
 
 def test_every_example_is_tested() -> None:

@@ -1,7 +1,7 @@
 """The reader of the policy: what it keeps, and what it refuses."""
 
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -68,17 +68,20 @@ def test_each_version_that_is_used_is_recorded_once() -> None:
     database = build_database(InMemoryTables())
     store, clock = InMemoryPolicyStore(FIRST, modified_at=datetime.now(UTC)), Clock()
     readers = [PolicyReader(store, audit=database.audit, clock=clock) for _ in range(2)]
-    for content in (FIRST, FIRST, SECOND):
+    times = []
+    for content in (FIRST, FIRST, SECOND, FIRST):
+        if content != store.content:
+            store.modified_at += timedelta(hours=1)
         store.content = content
+        times.append(store.modified_at)
         for reader in readers:
             reader.read()
         clock.now += 60
     entries = database.audit_reader.list_entries(limit=10).entries
-    assert [entry.action for entry in entries] == ["PolicyChanged"] * 2
-    assert {entry.detail["digest"] for entry in entries} == {
-        hashlib.sha256(text).hexdigest() for text in (FIRST, SECOND)
-    }
-    assert {entry.time for entry in entries} == {store.modified_at}
+    assert [entry.action for entry in entries] == ["PolicyChanged"] * 3
+    digests = [hashlib.sha256(text).hexdigest() for text in (FIRST, SECOND, FIRST)]
+    assert [entry.detail["digest"] for entry in entries] == digests, "newest first"
+    assert [entry.time for entry in entries] == sorted(set(times), reverse=True)
     assert {entry.detail["location"] for entry in entries} == {store.location}
 
 

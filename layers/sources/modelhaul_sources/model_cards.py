@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 from modelhaul.domain.hub_names import is_hub_id
 from modelhaul.domain.model_cards import BaseModelRelation, ModelCard
 
-_MAX_LISTED = 20  # licenses, base models
+_MAX_LICENSES = 100
+_MAX_BASE_MODELS = 20
 _MAX_URL = 500  # characters
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _TEXT = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]{1,100}")
@@ -29,24 +30,34 @@ def parse_card(data: object, *, library: object, pipeline_tag: object) -> ModelC
     def read(name: str) -> object:
         return getattr(data, name, None)
 
-    base_models = _select(read("base_model"), is_hub_id)
+    base_models = _select(read("base_model"), is_hub_id)[:_MAX_BASE_MODELS]
+    licenses = _select(read("license"), _is_slug)
     card = ModelCard(
-        licenses=_select(read("license"), _is_slug),
+        licenses=licenses[:_MAX_LICENSES],
         license_name=_find(read("license_name"), lambda text: _TEXT.fullmatch(text) is not None),
         license_link=_find(read("license_link"), _is_url),
         base_models=base_models,
         base_model_relation=_find_relation(read("base_model_relation")) if base_models else None,
         library=_find(library, _is_slug) or _find(read("library_name"), _is_slug),
         pipeline_tag=_find(pipeline_tag, _is_slug) or _find(read("pipeline_tag"), _is_slug),
+        omits_licenses=len(licenses) > _MAX_LICENSES or not all(map(_is_license, _list(read("license")))),
     )
     return None if card == ModelCard() else card
 
 
 def _select(value: object, is_valid: Callable[[str], bool]) -> tuple[str, ...]:
     """Return the valid texts of a text or a list, in order."""
-    values = value if isinstance(value, list) else [value]
-    found = (text for text in values[:_MAX_LISTED] if isinstance(text, str) and is_valid(text))
+    found = (text for text in _list(value) if isinstance(text, str) and is_valid(text))
     return tuple(dict.fromkeys(found))
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def _is_license(value: object) -> bool:
+    """Return whether the value is a valid license, or none."""
+    return value is None or value == "" or (isinstance(value, str) and _is_slug(value))
 
 
 def _find(value: object, is_valid: Callable[[str], bool]) -> str | None:

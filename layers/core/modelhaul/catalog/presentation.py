@@ -183,7 +183,7 @@ def _present_source(resolved: ResolvedModel) -> dict[str, Any]:
 
 def present_card(card: ModelCard) -> dict[str, Any]:
     """Return the metadata of the model card, without what it does not say."""
-    return {name: value for name, value in asdict(card).items() if value}
+    return {name: value for name, value in asdict(card).items() if value and name != "omits_licenses"}
 
 
 def present_decision(result: PolicyResult) -> dict[str, Any]:

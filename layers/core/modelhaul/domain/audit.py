@@ -192,7 +192,8 @@ def describe_policy_change(*, location: str, digest: str, version: str, changed_
         time=changed_at,
         actor=None,
         detail={"location": location, "digest": digest, "version": version},
-        id=str(uuid.uuid5(_CHANGE_NAMESPACE, f"{location}\n{version}\n{digest}")),
+        # In a bucket without versions, only the time distinguishes a document that is restored.
+        id=str(uuid.uuid5(_CHANGE_NAMESPACE, f"{location}\n{version}\n{digest}\n{changed_at.timestamp()}")),
     )
 
 

@@ -104,7 +104,7 @@ class FileInspection:
 
     def shorten(self) -> "FileInspection":
         """Return a copy with at most three findings, and at most 120 characters in each text."""
-        kept = limit_findings(self.findings, _MAX_FINDINGS)
+        kept = rank_findings(self.findings)[:_MAX_FINDINGS]
         findings = tuple(replace(finding, detail=finding.detail[:_MAX_TEXT_LENGTH]) for finding in kept)
         return replace(self, reason=self.reason and self.reason[:_MAX_TEXT_LENGTH], findings=findings)
 
@@ -113,8 +113,21 @@ _ORDER = {Severity.HIGH: 0, Severity.MEDIUM: 1, Severity.LOW: 2}
 
 
 def limit_findings(findings: Iterable[Finding], limit: int) -> tuple[Finding, ...]:
-    """Return at most `limit` distinct findings, the most severe first, so that the least severe are dropped."""
-    return tuple(sorted(dict.fromkeys(findings), key=lambda finding: _ORDER[finding.severity]))[:limit]
+    """Return at most `limit` distinct findings, the most severe first.
+
+    The first of each kind and severity is kept, so that findings do not hide others from rules. Of the rest, the least
+    severe are dropped.
+    """
+    ranked = rank_findings(findings)
+    if len(ranked) <= limit:
+        return ranked
+    first = {(finding.kind, finding.severity): finding for finding in reversed(ranked)}
+    return rank_findings(tuple(dict.fromkeys((*rank_findings(first.values()), *ranked)))[:limit])
+
+
+def rank_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return the distinct findings, the most severe first."""
+    return tuple(sorted(dict.fromkeys(findings), key=lambda finding: _ORDER[finding.severity]))
 
 
 def list_findings(kind: FindingKind, severity: Severity, details: Sequence[str]) -> tuple[Finding, ...]:

@@ -17,7 +17,7 @@ class ModelCard:
 
     `licenses` are identifiers of the Hub (`apache-2.0`, `other`). `license_name` and `license_link` (a URL) describe
     the license `other`. `base_models` are names on the Hub. `library` and `pipeline_tag` are as on the model's page
-    (`transformers`, `text-generation`).
+    (`transformers`, `text-generation`). `omits_licenses`: the card has further licenses, which are invalid or too many.
     https://huggingface.co/docs/hub/model-cards#model-card-metadata
     """
 
@@ -28,3 +28,4 @@ class ModelCard:
     base_model_relation: BaseModelRelation | None = None
     library: str | None = None
     pipeline_tag: str | None = None
+    omits_licenses: bool = False

@@ -6,7 +6,7 @@ only imports without a final decision. An import that the policy certainly denie
 
 import logging
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +16,7 @@ from modelhaul.domain.errors import PolicyDeniedError
 from modelhaul.domain.models import Model, ResolvedModel, Source
 from modelhaul.domain.policy_results import PolicyDecision, PolicyResult, PolicyWarning
 from modelhaul.domain.tasks import Task
+from modelhaul.policy.document import Effect
 from modelhaul.policy.facts import ImportFacts, know_model
 from modelhaul.policy.reader import PolicyReader
 from modelhaul.ports.audit_log import AuditLog
@@ -76,6 +77,14 @@ class ImportPolicy:
         names = [candidate.describe() for candidate in candidates]
         raise join_denials([describe_denial(name, result) for name, result in zip(names, results, strict=True)])
 
+    def allows(self, model: Model) -> bool:
+        """Return whether the policy allows the model now, whatever else becomes known.
+
+        Raises PolicyUnavailableError.
+        """
+        facts = know_model(model.resolved, model.created_at)
+        return self.reader.read().evaluate(facts).decision is PolicyDecision.ALLOW
+
     def ensure_readable(self) -> None:
         """Raise PolicyUnavailableError now, and not after requests to a source, if the policy cannot be read."""
         self.reader.read()
@@ -90,7 +99,8 @@ class ImportPolicy:
         Raises PolicyUnavailableError. A decision that depends on facts that nobody knows is DENY.
         """
         policy = self.reader.read()
-        return {model_id: _conclude(policy.evaluate(known)) for model_id, known in facts.items()}
+        warnings = frozenset(rule.id for rule in policy.policy.rules if rule.effect is Effect.WARN)
+        return {model_id: _conclude(policy.evaluate(known), warnings) for model_id, known in facts.items()}
 
     def record_decisions(self, task: Task, models: Iterable[Model], results: Mapping[str, PolicyResult]) -> None:
         """Record the final decisions of a task in the audit: denials and warnings. Repeated calls change nothing."""
@@ -183,8 +193,11 @@ def join_denials(errors: Sequence[PolicyDeniedError]) -> PolicyDeniedError:
     return PolicyDeniedError(detail, rule_id=first.rule_id, reason=first.reason, matched=first.matched)
 
 
-def _conclude(result: PolicyResult) -> PolicyResult:
-    """Return the decision if no further facts become known: what depends on unknown facts is denied or warned of."""
+def _conclude(result: PolicyResult, warnings: Collection[str]) -> PolicyResult:
+    """Return the decision if no further facts become known: what depends on unknown facts is denied or warned of.
+
+    `warnings`: IDs of the rules with the effect `warn`. Other open rules do not matter for a decision that is made.
+    """
     if result.decision is PolicyDecision.UNDECIDED:
         waiting = [rule for rule in result.open_rules if rule.facts]
         facts = ", ".join(dict.fromkeys(fact for rule in waiting for fact in rule.facts))
@@ -195,7 +208,7 @@ def _conclude(result: PolicyResult) -> PolicyResult:
         unknown = [
             PolicyWarning(rule.rule_id, f"This rule cannot be checked, because {', '.join(rule.facts)} is not known.")
             for rule in result.open_rules
-            if rule.facts
+            if rule.facts and rule.rule_id in warnings
         ]
         result = replace(result, warnings=(*result.warnings, *unknown))
     return result.shorten()

@@ -70,11 +70,11 @@ class MissingModelImporter:
             model = self._find_model(model_id) if upstream else None
             if model and not matches_any(names, model.resolved.hub_id):
                 raise _create_missing_error(name)
+            if upstream is None or model is None or model.status is not ModelStatus.IMPORTING:
+                return MissingModel(task_id)
+            return MissingModel(model.task_id, upstream=self._read_upstream(model, upstream))
         except ModelhaulError as error:
             return MissingModel(error=MissingModelError(error.type, error.detail, error.retryable, error.remedy))
-        if upstream is None or model is None or model.status is not ModelStatus.IMPORTING:
-            return MissingModel(task_id)
-        return MissingModel(model.task_id, upstream=self._read_upstream(model, upstream))
 
     def _submit(
         self, name: str, revision: str, names: tuple[str, ...], submitted_by: str | None
@@ -116,9 +116,13 @@ class MissingModelImporter:
         return next(iter(self.models.find_models([model_id])), None)
 
     def _read_upstream(self, model: Model, request: UpstreamRequest) -> UpstreamVersion | None:
-        """Return what was requested. None if it is not public, or if the Hub cannot be read."""
+        """Return what was requested. None if it is not public, or if the Hub cannot be read.
+
+        None also if the import policy no longer allows the model certainly. Raises PolicyUnavailableError.
+        """
         name, commit = model.resolved.name, model.resolved.commit
-        if not model.may_redirect:
+        policy = self.submitter.policy
+        if not model.may_redirect or (policy is not None and not policy.allows(model)):
             return None
         try:
             if request.kind == "file":

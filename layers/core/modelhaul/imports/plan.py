@@ -16,6 +16,7 @@ from modelhaul.domain.tasks import Progress, Stage, Task, TaskStatus
 from modelhaul.imports.dispatch import CHECK_AFTER, SourceFiles, group_files, send_joins, send_transfers, split_files
 from modelhaul.imports.import_policy import Candidate, ImportPolicy
 from modelhaul.policy.facts import know_files, know_model
+from modelhaul.policy.license_texts import keep_license_files
 from modelhaul.ports.byte_streams import read_verified
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.files import FileRepository
@@ -113,14 +114,17 @@ class Planner:
         return groups, list(split_files((file for file in listed if file.kind is not FileKind.FILE), self.policy))
 
     def _list_files(self, task: Task) -> Iterator[tuple[Model, list[SourceFile]]]:
-        """Yield each model with its selected files."""
+        """Yield each model with its selected files, and with its license files if the stack has a policy."""
         source = self.open_source(task)
         for model in self.models.find_models(task.model_ids):
             listed = list(source.list_files(model.resolved))
             if model.resolved.source is Source.GITHUB:
                 self._check_required(source, model.resolved, listed)
             chosen = FileList(model.resolved)
-            for file in choose_files(model.resolved, listed):
+            selected: Sequence[SourceFile] = choose_files(model.resolved, listed)
+            if self.import_policy is not None:
+                selected = keep_license_files(selected, listed)
+            for file in selected:
                 chosen.add(file)
             if not model.resolved.selection.is_whole:
                 logger.info(

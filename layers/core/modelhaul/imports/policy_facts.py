@@ -38,7 +38,7 @@ def know_content(
 
     `now`: when the import was submitted, so that the age of a commit is the same in all steps. `records` are those of
     the selected files, `licenses` the result of `read_licenses`. Without an inspection (PicklePolicy off), the formats
-    and findings stay open.
+    and findings stay open, and so do the licenses if the card has others than those that are recorded.
     """
     known, found = know_model(model, now), frozenset(licenses)
     card = known.licenses.values
@@ -47,7 +47,7 @@ def know_content(
     is_inspected = bool(report.files) or not records
     return replace(
         known,
-        licenses=KnownValues(named, is_complete=True),
+        licenses=KnownValues(named, is_complete=model.card is None or not model.card.omits_licenses),
         size=sum(record.file.size for record in records),
         formats=KnownValues(frozenset(_list_formats(model, records, report)), is_complete=is_inspected),
         findings=KnownValues(

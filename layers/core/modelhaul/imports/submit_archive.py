@@ -14,6 +14,7 @@ from modelhaul.catalog.quota import StorageQuota
 from modelhaul.domain.archives import MAX_PUT_SIZE, Archive, UploadTicket
 from modelhaul.domain.audit import describe_renewal, describe_submission
 from modelhaul.domain.callers import is_same_caller
+from modelhaul.domain.claims import check_claimable
 from modelhaul.domain.errors import (
     ArchiveTooLargeError,
     InvalidReferenceError,
@@ -36,6 +37,7 @@ from modelhaul.ports.clock import Clock
 from modelhaul.ports.imports import ImportRepository
 from modelhaul.ports.message_queue import MessageQueue
 from modelhaul.ports.metrics import Metrics
+from modelhaul.ports.models import ModelRepository
 from modelhaul.ports.tasks import TaskRepository
 
 logger = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class ArchiveSubmitter:
     clock: Clock
     rules: ArchiveRules
     audit: AuditLog
+    models: ModelRepository
     policy: ImportPolicy | None = None
     quota: StorageQuota | None = None
 
@@ -89,6 +92,8 @@ class ArchiveSubmitter:
             reader.verify_entry(entry)
         models = inspection.build_models(task_id, moment, submitted_by)
         if self.policy is not None:
+            # The policy does not concern models that exist.
+            check_claimable(task_id, self.models.find_models([model.model_id for model in models]))
             self.policy.check(list_candidates(models, moment), caller=submitted_by)
         if self.quota is not None:
             self.quota.check_submission(models=models)

@@ -98,10 +98,11 @@ def know_files(facts: ImportFacts, files: Iterable[SourceFile]) -> ImportFacts:
 
 
 def list_licenses(card: ModelCard | None) -> frozenset[str]:
-    """Return the licenses that a card names. Empty if it names none: files may still name one."""
+    """Return the licenses that a card names, and `unknown` if it has others. Empty if it names none: files may."""
     if card is None:
         return frozenset()
-    return frozenset(_name_license(identifier, card.license_name) for identifier in card.licenses)
+    named = frozenset(_name_license(identifier, card.license_name) for identifier in card.licenses)
+    return named | {UNKNOWN_LICENSE} if card.omits_licenses else named
 
 
 def _name_license(identifier: str, name: str | None) -> str:

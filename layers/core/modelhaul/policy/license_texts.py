@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
+from modelhaul.domain.files import FileKind, SourceFile
 from modelhaul.policy.license_digests import LICENSE_DIGESTS
 
 MAX_LICENSE_SIZE = 128 * 1024  # bytes; the longest known text has 35 KB
@@ -55,6 +56,16 @@ _APACHE_END = "end of terms and conditions"
 def is_license_file(path: str) -> bool:
     """Return whether a file of a model, by its path below the model's root, has the text of the model's license."""
     return _FILE_NAME.fullmatch(path) is not None and PurePosixPath(path).suffix.lower() not in _NO_TEXTS
+
+
+def keep_license_files(chosen: Iterable[SourceFile], listed: Iterable[SourceFile]) -> list[SourceFile]:
+    """Return the chosen files of a listing, and the license files that the selection excludes.
+
+    Otherwise a selection could hide a license from the policy. Paths are relative to the model's root.
+    """
+    kept = list(chosen)
+    paths = {file.path for file in kept}
+    return kept + [f for f in listed if f.kind is FileKind.FILE and f.path not in paths and is_license_file(f.path)]
 
 
 def find_license(text: str) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from modelhaul.domain.audit import describe_policy_change
+from modelhaul.domain.audit import AuditEntry, describe_policy_change
 from modelhaul.domain.errors import InvalidPolicyError, PolicyUnavailableError
 from modelhaul.domain.policy_results import PolicyResult
 from modelhaul.policy.document import Policy, parse_policy
@@ -53,7 +53,7 @@ class PolicyReader:
         self._audit = audit or DisabledAuditLog()
         self._clock = clock
         self._cached: tuple[float, ReadPolicy] | None = None
-        self._recorded: tuple[str, str] | None = None
+        self._recorded: AuditEntry | None = None
 
     @property
     def location(self) -> str:
@@ -85,11 +85,9 @@ class PolicyReader:
 
     def _record_change(self, read: ReadPolicy) -> None:
         """Record that this version is used. No-op if it is recorded already, also by another function."""
-        if self._recorded == (read.version, read.digest):
-            return
-        self._audit.record(
-            describe_policy_change(
-                location=read.location, digest=read.digest, version=read.version, changed_at=read.modified_at
-            )
+        entry = describe_policy_change(
+            location=read.location, digest=read.digest, version=read.version, changed_at=read.modified_at
         )
-        self._recorded = (read.version, read.digest)
+        if entry != self._recorded:
+            self._audit.record(entry)
+            self._recorded = entry

@@ -15,6 +15,7 @@ from modelhaul.domain.selection import Selection
 from modelhaul.policy.document import Policy, parse_policy
 from modelhaul.policy.evaluate import RuleOutcome, Truth, evaluate, match_rules
 from modelhaul.policy.facts import OPEN, ImportFacts, know_files, know_model
+from modelhaul.policy.license_texts import keep_license_files
 from modelhaul.policy.reader import PolicyReader, ReadPolicy
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.model_sources import ModelResolver, ModelSource
@@ -79,7 +80,9 @@ class PolicyTester:
         if policy is not None and policy.needs_commit_date and facts.committed_at is OPEN:
             facts = replace(facts, committed_at=opened.find_commit_date(model))
         files = self._list_files(opened, model)
-        return model, facts if files is None else know_files(facts, choose_files(model, files))
+        if files is None:
+            return model, facts
+        return model, know_files(facts, keep_license_files(choose_files(model, files), files))
 
     def _list_files(self, source: ListedSource, model: ResolvedModel) -> list[SourceFile] | None:
         """Return all files of the model. None if the listing takes too long: their facts stay open."""

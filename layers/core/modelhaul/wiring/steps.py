@@ -97,6 +97,7 @@ def create_archive_submitter() -> ArchiveSubmitter:
         time.time,
         rules,
         create_audit_log(),
+        create_models(),
         create_import_policy(),
         quota=create_quota(),
     )

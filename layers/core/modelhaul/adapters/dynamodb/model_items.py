@@ -189,6 +189,13 @@ def to_model(item: ModelItem) -> Model:
     )
 
 
+def _pack_card(card: ModelCard) -> str:
+    found = asdict(card)
+    if not card.omits_licenses:
+        del found["omits_licenses"]  # functions of earlier versions do not know it
+    return json.dumps(found, ensure_ascii=False)
+
+
 def _unpack_card(text: str | None) -> ModelCard | None:
     if text is None:
         return None
@@ -256,7 +263,7 @@ def from_model(items: type[ModelItem], model: Model) -> ModelItem:
         commit=model.resolved.commit,
         root=model.resolved.root or None,
         selection=pack_selection(model.resolved.selection),
-        card=json.dumps(asdict(model.resolved.card), ensure_ascii=False) if model.resolved.card else None,
+        card=_pack_card(model.resolved.card) if model.resolved.card else None,
         gated=model.resolved.gated,
         committed_at=model.resolved.committed_at,
         status=model.status,

@@ -17,6 +17,7 @@ from modelhaul.domain.errors import (
     FollowNotFoundError,
     InvalidReferenceError,
     ModelNotFoundError,
+    RateLimitedError,
     SourceUnavailableError,
     StorageUnavailableError,
 )
@@ -44,6 +45,7 @@ from modelhaul.domain.selection import Selection
 from modelhaul.imports.follow import FollowChange
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
+from tests.fakes.policy_store import InMemoryPolicyStore
 from tests.follows import HOUR, Following
 from tests.weights import wrap_weights
 
@@ -338,6 +340,34 @@ class TestImports:
         following.check_after(HOUR)
         assert following.find(follow).retries_import is False
 
+    def test_that_exceeded_the_storage_quota_is_repeated(self, source: InMemoryModelSource) -> None:
+        source.models["org/other"]["main"] = make_files(9)
+        size = sum(map(len, make_files(0).values()))
+        following = Following(Deployment(source, quota=size * 3 // 2))
+        stored = import_first(following)
+        assert find_status(following, stored) is ModelStatus.READY
+        follow = following.follow("org/other")
+        following.check()
+        following.deployment.run()
+        assert find_status(following, follow) is ModelStatus.FAILED, "its plan exceeds the quota"
+        assert stored.last_import is not None
+        assert following.deployment.deleter.delete_model(stored.last_import.model_id, lambda: 300)
+        following.check_after(2 * HOUR)
+        following.deployment.run()
+        assert find_status(following, follow) is ModelStatus.READY
+
+    def test_that_is_resumed_during_an_outage_is_repeated_after_it(self, following: Following) -> None:
+        follow = import_first(following)
+        assert follow.last_import is not None
+        assert following.deployment.deleter.delete_model(follow.last_import.model_id, lambda: 300)
+        following.follower.change(follow.id, FollowChange(paused=False))
+        with patch.object(following.deployment.source, "resolve_moved", side_effect=DOWN):
+            following.check()
+        assert following.find(follow).failures == 1
+        following.check_after(timedelta(minutes=15))
+        following.deployment.run()
+        assert find_status(following, follow) is ModelStatus.READY
+
     def test_that_somebody_else_has_submitted_is_followed(self, following: Following) -> None:
         task = following.deployment.submit(NAME)
         follow = following.follow(NAME)
@@ -467,6 +497,38 @@ class TestChecks:
         assert found.last_import is not None
         next_check = None if action == "pause" else following.now + DAY
         assert (found.next_check, found.lease_id) == (next_check, None)
+
+    def test_do_not_end_a_resumption_meanwhile(self, following: Following, source: InMemoryModelSource) -> None:
+        follow = import_first(following)
+        assert follow.last_import is not None
+        assert following.deployment.deleter.delete_model(follow.last_import.model_id, lambda: 300)
+        resolve_moved = source.resolve_moved
+
+        def resume_meanwhile(name: str, revision: str, commit: str) -> ResolvedModel | None:
+            following.follower.change(follow.id, FollowChange(paused=False))
+            return resolve_moved(name, revision, commit)
+
+        following.deployment.clock.now += HOUR.total_seconds()
+        found = following.find(follow).last_import
+        with patch.object(source, "resolve_moved", resume_meanwhile):
+            following.check()
+        assert following.find(follow).last_import == found
+        assert following.check() == 1
+        following.deployment.run()
+        assert find_status(following, follow) is ModelStatus.READY
+
+    def test_wait_for_a_rate_limit_that_the_policy_meets(self, source: InMemoryModelSource) -> None:
+        store = InMemoryPolicyStore()
+        store.write({"effect": "deny", "when": {"commit_younger_than_days": 7}})
+        following = Following(Deployment(source, policy_store=store))
+        follows = [following.follow(name) for name in (NAME, "org/other")]
+        limited = RateLimitedError("The Hub responded with status 429.", retry_after=240)
+        with patch.object(source, "find_commit_date", side_effect=limited) as find_commit_date:
+            following.check()
+        assert find_commit_date.call_count == 1
+        for follow in map(following.find, follows):
+            assert (follow.failures, follow.last_error, follow.waits_for_limit) == (0, None, True)
+            assert follow.next_check == following.now + timedelta(seconds=240)
 
     def test_record_an_unexpected_error_and_continue(self, following: Following, source: InMemoryModelSource) -> None:
         first, second = following.follow(NAME), following.follow("org/other")

@@ -173,9 +173,18 @@ def pause(follow: Follow) -> Follow:
 
 
 def resume(follow: Follow, now: datetime) -> Follow:
-    """Return the follow, active and due immediately. A failed import, or a deleted model, is submitted again."""
+    """Return the follow, active and due immediately. A failed import, or a deleted model, is submitted again.
+
+    The result of a check in progress is not recorded, because that check began before.
+    """
     return replace(
-        follow, status=FollowStatus.ACTIVE, next_check=now, failures=0, waits_for_limit=False, retries_import=True
+        follow,
+        status=FollowStatus.ACTIVE,
+        next_check=now,
+        failures=0,
+        waits_for_limit=False,
+        retries_import=True,
+        lease_id=None,
     )
 
 
@@ -212,7 +221,10 @@ def record_success(follow: Follow, now: datetime, *, name: str, found: FollowedI
 def record_failure(
     follow: Follow, error: ModelhaulError, remedy: str | None, now: datetime, *, name: str | None = None
 ) -> Follow:
-    """Return the follow after a failed check, whose next check is delayed by `compute_delay`."""
+    """Return the follow after a failed check, whose next check is delayed by `compute_delay`.
+
+    After an error that may pass, the next check still submits the import again if the follow was resumed.
+    """
     if name is not None:
         follow = _rename(follow, name)
     failures = follow.failures + 1
@@ -220,7 +232,12 @@ def record_failure(
     shown = FollowError(error.type, detail, error.retryable, now, remedy)
     return _end_check(
         replace(
-            follow, checked_at=now, last_error=shown, failures=failures, waits_for_limit=False, retries_import=False
+            follow,
+            checked_at=now,
+            last_error=shown,
+            failures=failures,
+            waits_for_limit=False,
+            retries_import=follow.retries_import and error.retryable,
         ),
         now + compute_delay(follow.every, failures, retryable=error.retryable),
     )

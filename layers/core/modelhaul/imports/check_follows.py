@@ -15,6 +15,7 @@ from modelhaul.domain.errors import (
     ModelExistsError,
     ModelhaulError,
     RateLimitedError,
+    StorageQuotaError,
     StorageUnavailableError,
 )
 from modelhaul.domain.follows import (
@@ -152,12 +153,13 @@ class FollowChecker:
         """Return whether the last import is submitted again, although its commit is the same.
 
         A deleted model stays deleted, and content with a permanent error is not imported again, until the follow is
-        resumed.
+        resumed. The storage quota may have room later.
         """
         model = next(iter(self.models.find_models([last.model_id])), None)
         if model is None or model.status is not ModelStatus.FAILED:
             return model is None and follow.retries_import
-        is_retryable = model.error is not None and model.error.retryable
+        error = model.error
+        is_retryable = error is not None and (error.retryable or error.type == StorageQuotaError.type)
         return follow.retries_import or (is_retryable and is_retry_due(follow, model.updated_at, self._now()))
 
     def _find_rewritten(self, source: FollowedSource, resolved: ResolvedModel, last: FollowedImport) -> bool | None:
@@ -183,6 +185,8 @@ class FollowChecker:
             task_id = error.task_id
         except ModelExistsError:
             pass  # imported before, by anyone
+        except RateLimitedError:
+            raise  # the policy asked the source for the date of the commit
         except ModelhaulError as error:
             return self._describe_failure(follow, error, name=resolved.name)
         now = self._now()

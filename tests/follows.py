@@ -10,7 +10,6 @@ from modelhaul.domain.models import Source
 from modelhaul.domain.selection import WHOLE, Selection
 from modelhaul.imports.check_follows import FollowChecker
 from modelhaul.imports.follow import CheckStarter, Follower
-from modelhaul.ports.audit_log import AuditLog
 from modelhaul.ports.follows import FollowChecks, FollowRepository
 from modelhaul.ports.rate_limits import RateLimitStore
 from tests.fakes.deployment import Deployment
@@ -18,14 +17,6 @@ from tests.fakes.follow_repository import InMemoryFollowRepository
 from tests.fakes.rate_limit_store import InMemoryRateLimitStore
 
 HOUR = timedelta(hours=1)
-
-
-@dataclass
-class RecordingAudit(AuditLog):
-    entries: list[AuditEntry] = field(default_factory=list)
-
-    def record(self, entry: AuditEntry) -> None:
-        self.entries.append(entry)
 
 
 @dataclass
@@ -38,20 +29,21 @@ class RecordingChecks(FollowChecks):
 
 @dataclass
 class Following:
-    """Follows of models in `deployment.source`, which is a source of `kind`."""
+    """Follows of models in `deployment.source`, which is a source of `kind`. `repository`: of the follows, in memory by default."""
 
     deployment: Deployment
     kind: Source = Source.HUGGINGFACE
-    follows: FollowRepository = field(default_factory=InMemoryFollowRepository)
+    repository: FollowRepository | None = None
     limits: RateLimitStore = field(default_factory=InMemoryRateLimitStore)
-    audit: AuditLog = field(default_factory=RecordingAudit)
     checks: FollowChecks = field(default_factory=RecordingChecks)
     max_checks: int = 50
 
     def __post_init__(self) -> None:
         clock = self.deployment.clock
+        in_memory = InMemoryFollowRepository(self.deployment.tables)
+        self.follows: FollowRepository = in_memory if self.repository is None else self.repository
         self.starter = CheckStarter(self.follows, self.checks, clock)
-        self.follower = Follower(self.follows, lambda _: self.deployment.source, self.audit, self.starter, clock)
+        self.follower = Follower(self.follows, lambda _: self.deployment.source, self.starter, clock)
         self.checker = self.make_checker()
 
     def make_checker(self) -> FollowChecker:
@@ -68,9 +60,8 @@ class Following:
 
     @property
     def entries(self) -> list[AuditEntry]:
-        """The recorded entries of the audit."""
-        assert isinstance(self.audit, RecordingAudit)
-        return self.audit.entries
+        """The entries of the audit about follows."""
+        return [entry for entry in self.deployment.tables.entries.values() if entry.follow_id is not None]
 
     @property
     def starts(self) -> int:

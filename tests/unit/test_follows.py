@@ -201,6 +201,11 @@ class TestCreation:
         with patch.object(following.follows, "list_follows", return_value=[]), pytest.raises(FollowExistsError):
             following.follow(NAME)
         assert following.follows.list_follows() == [first]
+        assert len(following.entries) == 1, "a refused request is no action"
+
+    def test_of_a_limit_of_versions_is_in_the_audit(self, following: Following) -> None:
+        following.follower.create(Source.HUGGINGFACE, NAME, "main", every=DAY, keep_newest=2)
+        assert following.entries[-1].detail["keep_newest"] == "2"
 
     def test_has_a_limit(self, following: Following) -> None:
         for number in range(MAX_FOLLOWS):
@@ -210,7 +215,8 @@ class TestCreation:
 
     def test_whose_audit_entry_cannot_be_recorded_is_refused(self, following: Following) -> None:
         lost = StorageUnavailableError("DynamoDB request failed (InternalServerError).")
-        with patch.object(following.audit, "record", side_effect=lost), pytest.raises(StorageUnavailableError):
+        tables = type(following.deployment.tables)
+        with patch.object(tables, "record_entry", side_effect=lost), pytest.raises(StorageUnavailableError):
             following.follow(NAME)
         assert following.follows.list_follows() == []
 

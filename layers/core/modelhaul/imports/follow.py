@@ -27,7 +27,6 @@ from modelhaul.domain.follows import (
 from modelhaul.domain.hub_names import SHORT_COMMIT
 from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul.domain.selection import WHOLE, Selection
-from modelhaul.ports.audit_log import AuditLog
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.follows import FollowChecks, FollowRepository
 from modelhaul.ports.model_sources import ModelResolver
@@ -89,7 +88,6 @@ class Follower:
 
     follows: FollowRepository
     open_resolver: Callable[[Source], ModelResolver]
-    audit: AuditLog
     starter: CheckStarter
     clock: Clock
 
@@ -117,13 +115,11 @@ class Follower:
         if len(follows) >= MAX_FOLLOWS:
             raise FollowLimitError(f"The stack already has {len(follows)} follows; the limit is {MAX_FOLLOWS}.")
         follow = create_follow(resolved, every, self._now(), keep_newest=keep_newest, created_by=created_by)
-        self._audit(
-            AuditAction.FOLLOW_CREATED,
-            follow,
-            created_by,
-            {"revision": revision, "selection": selection.describe(), "every": format_interval(every)},
-        )
-        if not self.follows.add_follow(follow):
+        detail = {"revision": revision, "selection": selection.describe(), "every": format_interval(every)}
+        if keep_newest is not None:
+            detail["keep_newest"] = str(keep_newest)
+        entry = self._describe(AuditAction.FOLLOW_CREATED, follow, created_by, detail)
+        if not self.follows.add_follow(follow, entry=entry):
             raise _create_exists_error(follow)
         logger.info("follow created", extra={"follow_id": follow.id, "model": follow.name, "revision": revision})
         self.starter.start_due()
@@ -134,9 +130,9 @@ class Follower:
         follow = self.find(follow_id)
         if change == FollowChange():
             return follow
-        self._audit(AuditAction.FOLLOW_CHANGED, follow, changed_by, change.describe())
+        entry = self._describe(AuditAction.FOLLOW_CHANGED, follow, changed_by, change.describe())
         now = self._now()
-        changed = self.follows.change_follow(follow_id, lambda found: change.apply(found, now))
+        changed = self.follows.change_follow(follow_id, lambda found: change.apply(found, now), entry=entry)
         if changed is None:
             raise _create_missing_error(follow_id)
         logger.info("follow changed", extra={"follow_id": follow_id, **change.describe()})
@@ -146,8 +142,8 @@ class Follower:
 
     def delete(self, follow_id: str, *, deleted_by: str | None = None) -> None:
         """Delete a follow. Its imported models remain. Raises FollowNotFoundError."""
-        self._audit(AuditAction.FOLLOW_DELETED, self.find(follow_id), deleted_by, {})
-        if not self.follows.remove_follow(follow_id):
+        entry = self._describe(AuditAction.FOLLOW_DELETED, self.find(follow_id), deleted_by, {})
+        if not self.follows.remove_follow(follow_id, entry=entry):
             raise _create_missing_error(follow_id)
         logger.info("follow deleted", extra={"follow_id": follow_id})
 
@@ -176,17 +172,15 @@ class Follower:
             )
         return resolved
 
-    def _audit(self, action: AuditAction, follow: Follow, actor: str | None, detail: dict[str, str]) -> None:
-        self.audit.record(
-            AuditEntry(
-                action=action,
-                time=self._now(),
-                actor=actor,
-                follow_id=follow.id,
-                name=follow.name,
-                source=follow.source,
-                detail=detail,
-            )
+    def _describe(self, action: AuditAction, follow: Follow, actor: str | None, detail: dict[str, str]) -> AuditEntry:
+        return AuditEntry(
+            action=action,
+            time=self._now(),
+            actor=actor,
+            follow_id=follow.id,
+            name=follow.name,
+            source=follow.source,
+            detail=detail,
         )
 
     def _now(self) -> datetime:

@@ -29,7 +29,10 @@ class RecordingChecks(FollowChecks):
 
 @dataclass
 class Following:
-    """Follows of models in `deployment.source`, which is a source of `kind`. `repository`: of the follows, in memory by default."""
+    """Follows of models in `deployment.source`, which is a source of `kind`.
+
+    `repository`: of the follows, in memory by default.
+    """
 
     deployment: Deployment
     kind: Source = Source.HUGGINGFACE

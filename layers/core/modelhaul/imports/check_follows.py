@@ -58,7 +58,7 @@ class FollowChecker:
     """Checks the follows that are due. Runs may overlap: each check is leased.
 
     `max_checks`: the checks of a run by source. A check takes one request to the source if nothing has moved, and at
-    most five otherwise.
+    most six otherwise.
     """
 
     follows: FollowRepository

@@ -75,6 +75,7 @@ FULL = replace(
     keep_newest=3,
     created_by="api-key:a",
     former_names=("acme/b", "old/a"),
+    requested_name="a",
     checked_at=at(START + 0.5),
     last_import=FollowedImport("b" * 40, str(uuid.uuid4()), at(START), str(uuid.uuid4()), "a" * 40, True, 2),
     last_error=FollowError("model-not-found", "Größe: gone", False, at(START), "Check the name."),

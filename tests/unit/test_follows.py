@@ -374,6 +374,13 @@ class TestImports:
         following.deployment.run()
         assert find_status(following, follow) is ModelStatus.READY
 
+    def test_are_read_by_the_requested_name(self, following: Following, source: InMemoryModelSource) -> None:
+        source.old_names["tiny"] = NAME
+        following.follow("tiny")
+        following.check()
+        entry = following.deployment.database.hub_models.find_entry("tiny")
+        assert entry.canonical_id == NAME
+
     def test_that_somebody_else_has_submitted_is_followed(self, following: Following) -> None:
         task = following.deployment.submit(NAME)
         follow = following.follow(NAME)

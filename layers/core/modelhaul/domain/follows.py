@@ -67,6 +67,8 @@ class Follow:
     """A followed revision of a model.
 
     `name` is the current canonical name at the source; `former_names` are those before it was renamed, newest first.
+    `requested_name` is the name in the request, None if it was the canonical one: Hub clients can read the imported
+    models by it.
     `every`: the interval of the checks. `keep_newest`: how many imported versions to keep, None for all. `created_by`
     names the caller, see `modelhaul.domain.callers`. `next_check`: None while PAUSED. `checked_at`: the last check with
     a result. `last_error`: of the last check, None if it succeeded; `failures`: the failed checks since then.
@@ -86,6 +88,7 @@ class Follow:
     keep_newest: int | None = None
     created_by: str | None = None
     former_names: tuple[str, ...] = ()
+    requested_name: str | None = None
     status: FollowStatus = FollowStatus.ACTIVE
     checked_at: datetime | None = None
     last_import: FollowedImport | None = None
@@ -128,6 +131,7 @@ def create_follow(
     every: timedelta,
     now: datetime,
     *,
+    requested_name: str | None = None,
     keep_newest: int | None = None,
     created_by: str | None = None,
 ) -> Follow:
@@ -143,6 +147,7 @@ def create_follow(
         selection=resolved.selection,
         keep_newest=keep_newest,
         created_by=created_by,
+        requested_name=None if requested_name == resolved.name else requested_name,
     )
 
 

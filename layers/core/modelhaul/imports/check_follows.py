@@ -176,10 +176,12 @@ class FollowChecker:
     ) -> Callable[[Follow], Follow]:
         last = follow.last_import
         resolved = replace(resolved, selection=follow.selection)
+        is_renamed = resolved.name != follow.name
+        name = follow.name if is_renamed or follow.requested_name is None else follow.requested_name
         task_id: str | None = None
         try:
             task_id = self.submitter.submit_resolved(
-                follow.source, resolved, follow.name, submitted_by=name_follow(follow.id)
+                follow.source, resolved, name, submitted_by=name_follow(follow.id)
             ).id
         except ImportInProgressError as error:
             task_id = error.task_id

@@ -114,7 +114,9 @@ class Follower:
                 raise _create_exists_error(known)
         if len(follows) >= MAX_FOLLOWS:
             raise FollowLimitError(f"The stack already has {len(follows)} follows; the limit is {MAX_FOLLOWS}.")
-        follow = create_follow(resolved, every, self._now(), keep_newest=keep_newest, created_by=created_by)
+        follow = create_follow(
+            resolved, every, self._now(), requested_name=name, keep_newest=keep_newest, created_by=created_by
+        )
         detail = {"revision": revision, "selection": selection.describe(), "every": format_interval(every)}
         if keep_newest is not None:
             detail["keep_newest"] = str(keep_newest)

@@ -93,6 +93,7 @@ class FollowItem(Item):
     created_at = UTCDateTimeAttribute()
     created_by = UnicodeAttribute(null=True)
     former_names: ListAttribute[str] = ListAttribute(of=UnicodeAttribute, null=True)  # type: ignore[arg-type]
+    requested_name = UnicodeAttribute(null=True)
     status = UnicodeAttribute()
     watch = UnicodeAttribute(null=True)
     next_check = UTCDateTimeAttribute(null=True)
@@ -188,6 +189,7 @@ def _from_follow(item: type[FollowItem], follow: Follow) -> FollowItem:
         created_at=follow.created_at,
         created_by=follow.created_by,
         former_names=list(follow.former_names) or None,
+        requested_name=follow.requested_name,
         status=follow.status,
         watch=None if follow.next_check is None else _WATCHED,
         next_check=follow.next_check,
@@ -228,6 +230,7 @@ def _to_follow(item: FollowItem) -> Follow:
         keep_newest=int(item.keep_newest) if item.keep_newest else None,
         created_by=item.created_by,
         former_names=tuple(item.former_names or ()),
+        requested_name=item.requested_name,
         status=FollowStatus(item.status),
         checked_at=item.checked_at,
         last_import=_to_import(item.last_import),

@@ -195,6 +195,19 @@ class TestCreation:
         assert following.follow(NAME, selection=Selection(("*.json",))).id != first.id
         assert len(following.entries) == 2
 
+    def test_of_another_model_with_a_former_name(self, following: Following, source: InMemoryModelSource) -> None:
+        renamed = import_first(following)
+        source.models["org/new"], source.old_names[NAME] = source.models.pop(NAME), "org/new"
+        following.check_after(HOUR)
+        assert following.find(renamed).names == ("org/new", NAME)
+        del source.old_names[NAME]
+        source.models[NAME] = {"main": make_files(7)}
+        other = following.follow(NAME)
+        assert (other.name, other.id != renamed.id) == (NAME, True)
+        with pytest.raises(FollowExistsError):
+            following.follow(NAME)
+        assert len(following.follows.list_follows()) == 2
+
     def test_in_two_requests_at_once_succeeds_once(self, following: Following) -> None:
         first = following.follow(NAME)
         following.deployment.clock.now += 1

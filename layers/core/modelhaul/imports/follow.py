@@ -1,6 +1,7 @@
 """Follow revisions: create, change and delete follows, and start the checks that are due."""
 
 import logging
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -110,13 +111,17 @@ class Follower:
         resolved = replace(self._resolve(source, name, revision), selection=selection)
         follows = self.follows.list_follows()
         for known in follows:
-            if known.is_same(source, resolved.name, revision, selection):
+            # A former name may now be that of another repository.
+            is_current = known.name.lower() == resolved.name.lower()
+            if is_current and known.is_same(source, resolved.name, revision, selection):
                 raise _create_exists_error(known)
         if len(follows) >= MAX_FOLLOWS:
             raise FollowLimitError(f"The stack already has {len(follows)} follows; the limit is {MAX_FOLLOWS}.")
         follow = create_follow(
             resolved, every, self._now(), requested_name=name, keep_newest=keep_newest, created_by=created_by
         )
+        if any(known.id == follow.id for known in follows):
+            follow = replace(follow, id=str(uuid.uuid4()))  # the ID is that of a follow that was renamed
         detail = {"revision": revision, "selection": selection.describe(), "every": format_interval(every)}
         if keep_newest is not None:
             detail["keep_newest"] = str(keep_newest)

@@ -50,7 +50,12 @@ def add_follow(
     weights: WeightsChoice = None,
     keep_newest: Annotated[
         int | None,
-        typer.Option("--keep-newest", min=1, metavar="N", help="Number of imported versions to keep. Default: all."),
+        typer.Option(
+            "--keep-newest",
+            min=1,
+            metavar="N",
+            help="Number of imported commits to keep; older ones are deleted. Default: all.",
+        ),
     ] = None,
     api_url: ApiUrl = None,
     api_key_file: ApiKeyFile = None,
@@ -106,7 +111,12 @@ def change_follow(
     ] = None,
     keep_newest: Annotated[
         int | None,
-        typer.Option("--keep-newest", min=0, metavar="N", help="Number of imported versions to keep; 0 keeps all."),
+        typer.Option(
+            "--keep-newest",
+            min=0,
+            metavar="N",
+            help="Number of imported commits to keep; older ones are deleted. 0 keeps all.",
+        ),
     ] = None,
     api_url: ApiUrl = None,
     api_key_file: ApiKeyFile = None,

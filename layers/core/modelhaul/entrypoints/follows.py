@@ -54,7 +54,9 @@ class FollowRequest(BaseModel):
     selection: FollowSelection = FollowSelection()
     every: _Interval
     keep_newest: _Kept | None = Field(
-        default=None, description="How many imported versions to keep. Default: all are kept."
+        default=None,
+        description="How many imported commits to keep. Older ones are deleted once a day, unless they are in use. "
+        "Default: all are kept.",
     )
 
     @property
@@ -73,7 +75,7 @@ class FollowUpdate(BaseModel):
         "whose model was deleted, is submitted again.",
     )
     every: _Interval | None = None
-    keep_newest: _Kept | None = Field(default=None, description="How many imported versions to keep. `null` keeps all.")
+    keep_newest: _Kept | None = Field(default=None, description="How many imported commits to keep. `null` keeps all.")
 
     @property
     def change(self) -> FollowChange:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from modelhaul.domain.audit import AuditEntry
-from modelhaul.domain.follows import Follow
+from modelhaul.domain.follows import DueFollow, Follow
 from modelhaul.domain.models import Source
 from modelhaul.domain.selection import WHOLE, Selection
 from modelhaul.imports.check_follows import FollowChecker
@@ -22,9 +22,11 @@ HOUR = timedelta(hours=1)
 @dataclass
 class RecordingChecks(FollowChecks):
     starts: int = 0
+    first: DueFollow | None = None
 
-    def start(self) -> None:
+    def start(self, first: DueFollow | None = None) -> None:
         self.starts += 1
+        self.first = first
 
 
 @dataclass
@@ -81,8 +83,8 @@ class Following:
     ) -> Follow:
         return self.follower.create(self.kind, name, revision, selection, every=every, created_by="api-key:a")
 
-    def check(self, remaining: Callable[[], float] = lambda: 300.0) -> int:
-        return self.checker.check_due(remaining)
+    def check(self, remaining: Callable[[], float] = lambda: 300.0, first: DueFollow | None = None) -> int:
+        return self.checker.check_due(remaining, first)
 
     def check_after(self, delay: timedelta) -> int:
         self.deployment.clock.now += delay.total_seconds()

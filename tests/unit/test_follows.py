@@ -26,6 +26,7 @@ from modelhaul.domain.follows import (
     MAX_FOLLOWS,
     MAX_INTERVAL,
     MIN_INTERVAL,
+    DueFollow,
     Follow,
     FollowStatus,
     change_interval,
@@ -46,7 +47,7 @@ from modelhaul.imports.follow import FollowChange
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
 from tests.fakes.policy_store import InMemoryPolicyStore
-from tests.follows import HOUR, Following
+from tests.follows import HOUR, Following, RecordingChecks
 from tests.weights import wrap_weights
 
 NAME = "org/tiny"
@@ -287,6 +288,23 @@ class TestChanges:
 
 
 class TestStarts:
+    def test_do_not_need_the_list_of_due_follows(self, following: Following) -> None:
+        """It is eventually consistent."""
+        following.follow("org/other")
+        follow = following.follow(NAME)
+        checks = following.checks
+        assert isinstance(checks, RecordingChecks)
+        assert checks.first == DueFollow(follow.id, Source.HUGGINGFACE)
+        with patch.object(following.follows, "list_due", return_value=[]):
+            assert following.check(first=checks.first) == 1
+            following.follower.change(follow.id, FollowChange(paused=False))
+            assert following.check(first=checks.first) == 1
+            following.follower.change(follow.id, FollowChange(paused=True))
+            assert following.check(first=checks.first) == 0
+        following.follower.change(follow.id, FollowChange(paused=False))
+        assert following.check(first=checks.first) == 2
+        assert checks.starts == 4
+
     def test_only_if_a_follow_is_due(self, following: Following) -> None:
         assert not following.starter.start_due()
         following.follow(NAME)

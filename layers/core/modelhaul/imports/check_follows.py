@@ -69,15 +69,17 @@ class FollowChecker:
     clock: Clock
     max_checks: Mapping[Source, int]
 
-    def check_due(self, remaining: Callable[[], float]) -> int:
-        """Check due follows until the `remaining()` seconds run out. Return the number of checks.
+    def check_due(self, remaining: Callable[[], float], first: DueFollow | None = None) -> int:
+        """Check due follows, `first` before the others, until the `remaining()` seconds run out.
 
-        An error of one follow is recorded in it, and does not stop the others. Raises ExceptionGroup with the
-        unexpected errors at the end.
+        Return the number of checks. An error of one follow is recorded in it, and does not stop the others. Raises
+        ExceptionGroup with the unexpected errors at the end.
         """
         unexpected: list[Exception] = []
         run = _Run()
-        due = self.follows.list_due(self._now(), MAX_FOLLOWS)
+        due = [listed for listed in self.follows.list_due(self._now(), MAX_FOLLOWS) if listed != first]
+        if first is not None:
+            due.insert(0, first)
         for listed in due:
             if remaining() < _STOP_BEFORE:
                 logger.warning("out of time; the next run continues", extra={"due": len(due)})

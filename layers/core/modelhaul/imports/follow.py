@@ -18,6 +18,7 @@ from modelhaul.domain.errors import (
 )
 from modelhaul.domain.follows import (
     MAX_FOLLOWS,
+    DueFollow,
     Follow,
     change_interval,
     create_follow,
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CheckStarter:
-    """Starts the checks of follows, if any is due. Called by the sweep, which runs every five minutes."""
+    """Starts the checks of follows. Called by the sweep, which runs every five minutes, and after a user's change."""
 
     follows: FollowRepository
     checks: FollowChecks
@@ -53,6 +54,14 @@ class CheckStarter:
             logger.warning("checks of follows not started", extra={"detail": error.detail})
             return False
         return is_due
+
+    def start(self, follow: Follow) -> None:
+        """Start the check of a follow that has just become due. An error is logged; the next sweep tries again."""
+        try:
+            # The list of due follows is eventually consistent: the follow may be missing in it.
+            self.checks.start(DueFollow(follow.id, follow.source))
+        except StorageUnavailableError as error:
+            logger.warning("check of a follow not started", extra={"follow_id": follow.id, "detail": error.detail})
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +138,7 @@ class Follower:
         if not self.follows.add_follow(follow, entry=entry):
             raise _create_exists_error(follow)
         logger.info("follow created", extra={"follow_id": follow.id, "model": follow.name, "revision": revision})
-        self.starter.start_due()
+        self.starter.start(follow)
         return follow
 
     def change(self, follow_id: str, change: FollowChange, *, changed_by: str | None = None) -> Follow:
@@ -144,7 +153,7 @@ class Follower:
             raise _create_missing_error(follow_id)
         logger.info("follow changed", extra={"follow_id": follow_id, **change.describe()})
         if changed.is_due(now):
-            self.starter.start_due()
+            self.starter.start(changed)
         return changed
 
     def delete(self, follow_id: str, *, deleted_by: str | None = None) -> None:

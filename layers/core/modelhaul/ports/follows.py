@@ -45,5 +45,8 @@ class FollowRepository(Protocol):
 class FollowChecks(Protocol):
     """Starts the checks of due follows."""
 
-    def start(self) -> None:
-        """Start the checks in the background. Several starts are harmless. Raises StorageUnavailableError."""
+    def start(self, first: DueFollow | None = None) -> None:
+        """Start the checks in the background. Several starts are harmless. Raises StorageUnavailableError.
+
+        `first` is checked first, also if `list_due` does not return it yet.
+        """

@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from modelhaul.domain.audit import AuditEntry
-from modelhaul.domain.follows import Follow
+from modelhaul.domain.follows import DueFollow, Follow
 from modelhaul.domain.models import Source
 from modelhaul.domain.selection import WHOLE, Selection
 from modelhaul.imports.check_follows import FollowChecker
 from modelhaul.imports.follow import CheckStarter, Follower
-from modelhaul.ports.audit_log import AuditLog
 from modelhaul.ports.follows import FollowChecks, FollowRepository
 from modelhaul.ports.rate_limits import RateLimitStore
 from tests.fakes.deployment import Deployment
@@ -21,37 +20,35 @@ HOUR = timedelta(hours=1)
 
 
 @dataclass
-class RecordingAudit(AuditLog):
-    entries: list[AuditEntry] = field(default_factory=list)
-
-    def record(self, entry: AuditEntry) -> None:
-        self.entries.append(entry)
-
-
-@dataclass
 class RecordingChecks(FollowChecks):
     starts: int = 0
+    first: DueFollow | None = None
 
-    def start(self) -> None:
+    def start(self, first: DueFollow | None = None) -> None:
         self.starts += 1
+        self.first = first
 
 
 @dataclass
 class Following:
-    """Follows of models in `deployment.source`, which is a source of `kind`."""
+    """Follows of models in `deployment.source`, which is a source of `kind`.
+
+    `repository`: of the follows, in memory by default.
+    """
 
     deployment: Deployment
     kind: Source = Source.HUGGINGFACE
-    follows: FollowRepository = field(default_factory=InMemoryFollowRepository)
+    repository: FollowRepository | None = None
     limits: RateLimitStore = field(default_factory=InMemoryRateLimitStore)
-    audit: AuditLog = field(default_factory=RecordingAudit)
     checks: FollowChecks = field(default_factory=RecordingChecks)
     max_checks: int = 50
 
     def __post_init__(self) -> None:
         clock = self.deployment.clock
+        in_memory = InMemoryFollowRepository(self.deployment.tables)
+        self.follows: FollowRepository = in_memory if self.repository is None else self.repository
         self.starter = CheckStarter(self.follows, self.checks, clock)
-        self.follower = Follower(self.follows, lambda _: self.deployment.source, self.audit, self.starter, clock)
+        self.follower = Follower(self.follows, lambda _: self.deployment.source, self.starter, clock)
         self.checker = self.make_checker()
 
     def make_checker(self) -> FollowChecker:
@@ -68,9 +65,8 @@ class Following:
 
     @property
     def entries(self) -> list[AuditEntry]:
-        """The recorded entries of the audit."""
-        assert isinstance(self.audit, RecordingAudit)
-        return self.audit.entries
+        """The entries of the audit about follows."""
+        return [entry for entry in self.deployment.tables.entries.values() if entry.follow_id is not None]
 
     @property
     def starts(self) -> int:
@@ -87,8 +83,8 @@ class Following:
     ) -> Follow:
         return self.follower.create(self.kind, name, revision, selection, every=every, created_by="api-key:a")
 
-    def check(self, remaining: Callable[[], float] = lambda: 300.0) -> int:
-        return self.checker.check_due(remaining)
+    def check(self, remaining: Callable[[], float] = lambda: 300.0, first: DueFollow | None = None) -> int:
+        return self.checker.check_due(remaining, first)
 
     def check_after(self, delay: timedelta) -> int:
         self.deployment.clock.now += delay.total_seconds()

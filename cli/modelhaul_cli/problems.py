@@ -59,7 +59,7 @@ execute-api:Invoke on this route (docs/access.md)."""
 # Problems of a signed request to an API that wants a key. "" is the problem of an API Gateway without problem details.
 _KEY_PROBLEMS = {"invalid-api-key", "unauthorized", ""}
 # A rejected archive or model is a failed import, whether the POST or the task reports it.
-_REJECTED = {"archive-refused", "no-model-in-archive", "policy-denied"}
+_REJECTED = {"archive-refused", "no-model-in-archive", "policy-denied", "storage-quota-exceeded"}
 # Retries cannot succeed until the configuration changes.
 _PERMANENT = {"credentials-refused", "source-refused", "untrusted-host"}
 _BY_STATUS: dict[int, type[CommandError]] = {

@@ -102,12 +102,13 @@ def format_follows(follows: Sequence[Json]) -> Table:
                 "paused" if follow["status"] == "PAUSED" else follow["every"],
                 format_age(follow["checked_at"]) if follow["checked_at"] else "-",
                 state,
+                SOURCES.get(follow["source"], follow["source"].lower()),
                 _format_revision(follow["revision"], ""),
                 str(found.get("commit") or "-")[:_COMMIT_LENGTH],
                 format_name(follow),
             ]
         )
-    return ["ID", "EVERY", "CHECKED", "STATE", "REV", "COMMIT", "NAME"], rows
+    return ["ID", "EVERY", "CHECKED", "STATE", "SOURCE", "REV", "COMMIT", "NAME"], rows
 
 
 def format_name(record: Json) -> str:

@@ -93,6 +93,13 @@ def test_follows_are_listed(api: ApiServer, command_line: CommandLine) -> None:
     assert [follow["name"] for follow in found["follows"]] == ["org/second", "org/first"]
 
 
+def test_the_list_has_the_sources(api: ApiServer, command_line: CommandLine) -> None:
+    command_line.run("follow", "add", "org/model@a")
+    command_line.run("follow", "add", "--github", "org/model@b")
+    lines = command_line.run("follow", "list").out.splitlines()
+    assert [line.split()[-4] for line in lines] == ["SOURCE", "github", "hf"]
+
+
 def test_a_follow_is_shown_with_its_import_and_its_error(api: ApiServer, command_line: CommandLine) -> None:
     command_line.run("follow", "add", "org/model")
     api.follows[FIRST] |= {

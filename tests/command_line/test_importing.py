@@ -209,6 +209,7 @@ def test_import_that_is_being_withdrawn_is_not_followed(api: ApiServer, command_
             1,
             ["Denied by the import policy.", "Rule no-gpl (license gpl-3.0): No.", "Import another model."],
         ),
+        (create_problem_response(403, "storage-quota-exceeded", "Storage quota exceeded"), 1, ["modelhaul usage"]),
         (Response(403, b'{"message":"Forbidden"}'), 5, ["The API rejected the request."]),
         (
             create_problem_response(400, "invalid-repository", "Invalid GitHub repository"),

@@ -183,6 +183,8 @@ class TestList:
             (AuditFilter(since=at(START - 30), until=at(START - 10)), [2, 3]),
             (AuditFilter(since=at(START - 20), until=at(START)), [1, 2]),
             (AuditFilter(model_id="m1", since=at(START - 10), until=at(START - 5)), [1]),
+            (AuditFilter(since=at(START - 10), until=at(START - 20)), []),
+            (AuditFilter(model_id="m1", since=at(START - 10), until=at(START - 10)), []),
             (AuditFilter(model_id="\ud800"), []),
             (AuditFilter(model_id="x" * 3000), []),
         ]
@@ -194,6 +196,16 @@ class TestList:
     def test_an_invalid_cursor_is_refused(self, database: Database, cursor: str) -> None:
         with pytest.raises(InvalidReferenceError) as raised:
             database.audit_reader.list_entries(limit=1, cursor=cursor)
+        assert raised.value.part == "cursor"
+
+    @pytest.mark.parametrize("period", [{"since": at(START)}, {"until": at(START - 10)}])
+    def test_a_cursor_of_another_period_is_refused(self, database: Database, period: dict[str, Any]) -> None:
+        """DynamoDB rejects a query that starts outside of its key condition."""
+        for age in (0, 10, 20):
+            database.audit.record(make_entry(age))
+        cursor = database.audit_reader.list_entries(limit=2).cursor
+        with pytest.raises(InvalidReferenceError) as raised:
+            database.audit_reader.list_entries(AuditFilter(**period), limit=2, cursor=cursor)
         assert raised.value.part == "cursor"
 
 

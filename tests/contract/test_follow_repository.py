@@ -8,8 +8,11 @@ from datetime import timedelta
 
 import pytest
 
+from modelhaul.adapters.dynamodb.audit import DynamoDBAuditReader
+from modelhaul.adapters.dynamodb.audit_items import AuditWriter
 from modelhaul.adapters.dynamodb.connection import open_connection
 from modelhaul.adapters.dynamodb.follows import DynamoDBFollowRepository
+from modelhaul.domain.audit import AuditAction, AuditEntry
 from modelhaul.domain.errors import StorageUnavailableError
 from modelhaul.domain.follows import (
     DueFollow,
@@ -23,24 +26,41 @@ from modelhaul.domain.follows import (
 )
 from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul.domain.selection import WHOLE, Selection, Weights
+from modelhaul.ports.audit_log import AuditReader
 from modelhaul.ports.follows import FollowRepository
 from tests.contract.backends import BACKENDS, REGION, open_aws
 from tests.contract.database_builders import START, at
+from tests.fakes.audit_log import InMemoryAuditLog
+from tests.fakes.clock import ManualClock
 from tests.fakes.follow_repository import InMemoryFollowRepository
+from tests.fakes.tables import InMemoryTables
 
 HOUR = timedelta(hours=1)
 
 
 @pytest.fixture(params=BACKENDS)
-def follows(request: pytest.FixtureRequest) -> Iterator[FollowRepository]:
+def audited(request: pytest.FixtureRequest) -> Iterator[tuple[FollowRepository, AuditReader]]:
+    clock = ManualClock(START)
     if request.param == "fake":
-        yield InMemoryFollowRepository()
+        tables = InMemoryTables(clock=clock)
+        yield InMemoryFollowRepository(tables), InMemoryAuditLog(tables)
         return
     with open_aws(request.param):
-        adapter = DynamoDBFollowRepository(open_connection(REGION), follows_table=f"follows-{uuid.uuid4().hex}")
-        adapter._follows.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
-        yield adapter
-        adapter._follows.delete_table()
+        connection, suffix = open_connection(REGION), uuid.uuid4().hex
+        audit = f"audit-{suffix}"
+        writer = AuditWriter(connection, audit_table=audit, retention_days=30, clock=clock)
+        reader = DynamoDBAuditReader(connection, audit_table=audit, clock=clock)
+        adapter = DynamoDBFollowRepository(connection, follows_table=f"follows-{suffix}", audit=writer)
+        for item in (adapter._follows, writer._entries):
+            item.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
+        yield adapter, reader
+        for item in (adapter._follows, writer._entries):
+            item.delete_table()
+
+
+@pytest.fixture
+def follows(audited: tuple[FollowRepository, AuditReader]) -> FollowRepository:
+    return audited[0]
 
 
 def make_follow(name: str = "acme/model", *, age: float = 0, selection: Selection = WHOLE) -> Follow:
@@ -55,6 +75,7 @@ FULL = replace(
     keep_newest=3,
     created_by="api-key:a",
     former_names=("acme/b", "old/a"),
+    requested_name="a",
     checked_at=at(START + 0.5),
     last_import=FollowedImport("b" * 40, str(uuid.uuid4()), at(START), str(uuid.uuid4()), "a" * 40, True, 2),
     last_error=FollowError("model-not-found", "Größe: gone", False, at(START), "Check the name."),
@@ -136,6 +157,27 @@ def test_simultaneous_changes_are_all_kept(follows: FollowRepository) -> None:
     for thread in threads:
         thread.join()
     assert follows.find_follow(follow.id) == replace(follow, failures=3, version=4)
+
+
+def test_a_change_and_its_entry_are_recorded_together(audited: tuple[FollowRepository, AuditReader]) -> None:
+    follows, reader = audited
+    follow = make_follow()
+    create, change, delete = AuditAction.FOLLOW_CREATED, AuditAction.FOLLOW_CHANGED, AuditAction.FOLLOW_DELETED
+    created, refused, changed, skipped, deleted, missing = [
+        AuditEntry(action=action, time=at(START + number), actor="api-key:a", follow_id=follow.id)
+        for number, action in enumerate([create, create, change, change, delete, delete])
+    ]
+    assert follows.add_follow(follow, entry=created)
+    assert not follows.add_follow(replace(follow, every=2 * HOUR), entry=refused)
+    found = follows.change_follow(follow.id, pause, entry=changed)
+    assert found is not None
+    assert (found.status, found.version) == (FollowStatus.PAUSED, 2)
+    assert follows.find_follow(follow.id) == found
+    assert follows.change_follow(follow.id, lambda _: None, entry=skipped) is None
+    assert follows.remove_follow(follow.id, entry=deleted)
+    assert not follows.remove_follow(follow.id, entry=missing)
+    assert follows.change_follow(follow.id, pause, entry=missing) is None
+    assert list(reader.list_entries(limit=10).entries) == [deleted, changed, created]
 
 
 def test_a_removed_follow_is_gone(follows: FollowRepository) -> None:

@@ -34,6 +34,9 @@ class InMemoryAuditLog(AuditLog, AuditReader):
         """The cursor is the last listed entry's time and id."""
         if cursor is not None and not _CURSOR.fullmatch(cursor):
             raise InvalidReferenceError("Invalid pagination cursor.", part="cursor")
+        time = None if cursor is None else datetime.fromisoformat(cursor[:26]).replace(tzinfo=UTC)
+        if time is not None and not _is_in_period(time, wanted):
+            raise InvalidReferenceError("The pagination cursor is of another period.", part="cursor")
         with self._tables.lock:
             kept = [entry for entry in self._tables.entries.values() if self._is_kept(entry)]
         found = sorted((entry for entry in kept if _matches(entry, wanted)), key=_rank, reverse=True)
@@ -52,6 +55,9 @@ def _matches(entry: AuditEntry, wanted: AuditFilter) -> bool:
         and wanted.actor in (None, actor, remove_session(actor))
         and wanted.model_id in (None, entry.model_id)
         and wanted.task_id in (None, entry.task_id)
-        and (wanted.since is None or wanted.since <= entry.time)
-        and (wanted.until is None or entry.time < wanted.until)
+        and _is_in_period(entry.time, wanted)
     )
+
+
+def _is_in_period(time: datetime, wanted: AuditFilter) -> bool:
+    return (wanted.since is None or wanted.since <= time) and (wanted.until is None or time < wanted.until)

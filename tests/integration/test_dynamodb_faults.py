@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
@@ -26,7 +26,7 @@ from modelhaul.adapters.dynamodb.connection import open_connection
 from modelhaul.adapters.dynamodb.read_keys import DynamoDBReadKeyRepository
 from modelhaul.catalog.quota import StorageQuota
 from modelhaul.domain.archives import Archive, SkippedDirectory
-from modelhaul.domain.audit import AuditAction, AuditEntry, describe_key_creation, describe_submission
+from modelhaul.domain.audit import AuditAction, AuditEntry, AuditFilter, describe_key_creation, describe_submission
 from modelhaul.domain.digests import Algorithm, Digest
 from modelhaul.domain.errors import (
     ImportInProgressError,
@@ -1543,6 +1543,7 @@ class TestAudit:
             lambda: database.tasks.record_task(archive, entry=make_entry()),
             lambda: database.models.lease_deletion(model_id, owner="a", now=1, until=2, entry=make_entry()),
             lambda: database.models.record_signature(model_id, builders.SIGNATURE, task_id=task.id, entry=make_entry()),
+            lambda: database.models.pin_model(model_id, ModelPin(builders.at(1), None, None), entry=make_entry()),
         ]
         for call in calls:
             dynamodb.inject(TRANSACTION, deny_audit)
@@ -1563,6 +1564,13 @@ class TestAudit:
         leased = database.models.lease_deletion(task.model_ids[0], owner="a", now=1, until=2, entry=make_entry())
         assert leased is not None
         assert leased.status is ModelStatus.DELETING
+
+    def test_an_empty_period_is_not_queried(self, database: Database, dynamodb: MotoDynamoDB) -> None:
+        """DynamoDB rejects a BETWEEN whose upper bound is lower, which moto does not."""
+        moment = make_entry().time
+        for until in (moment, moment - timedelta(hours=1)):
+            assert database.audit_reader.list_entries(AuditFilter(since=moment, until=until), limit=1).entries == ()
+        assert dynamodb.count("Query") == 0
 
     def test_a_function_without_the_table_cannot_record(self, dynamodb: MotoDynamoDB) -> None:
         keys = DynamoDBReadKeyRepository(open_connection(REGION), keys_table="keys")

@@ -13,7 +13,8 @@ from modelhaul.adapters.dynamodb.connection import open_connection
 from modelhaul.adapters.dynamodb.follows import DynamoDBFollowRepository
 from modelhaul.adapters.follow_checks import LambdaFollowChecks, create_lambda_client
 from modelhaul.domain.errors import StorageUnavailableError
-from modelhaul.domain.follows import Follow, pause
+from modelhaul.domain.follows import DueFollow, Follow, pause
+from modelhaul.domain.models import Source
 from modelhaul.ports.follows import FollowRepository
 from tests.contract.backends import REGION, open_aws
 from tests.contract.database_builders import START, at
@@ -127,6 +128,9 @@ def test_checks_are_started_without_waiting_for_their_result() -> None:
         wanted = {"FunctionName": "check", "InvocationType": "Event", "Payload": b"{}"}
         stubber.add_response("invoke", {"StatusCode": 202}, wanted)
         LambdaFollowChecks(client, "check").start()
+        wanted["Payload"] = b'{"first": {"id": "a", "source": "GITHUB"}}'
+        stubber.add_response("invoke", {"StatusCode": 202}, wanted)
+        LambdaFollowChecks(client, "check").start(DueFollow("a", Source.GITHUB))
         stubber.assert_no_pending_responses()
 
 

@@ -827,11 +827,11 @@ def follow_revisions(deployment: AuditedDeployment, source: InMemoryModelSource)
     source.models = {"org/followed": {"main": MODEL}}
     deployment.submit("org/followed")
     deployment.run()
-    follows = DynamoDBFollowRepository(open_connection(REGION), follows_table="follows")
+    writer = cast("Any", deployment.database.audit)._writer
+    follows = DynamoDBFollowRepository(open_connection(REGION), follows_table="follows", audit=writer)
     follows._follows.create_table(wait=True, billing_mode="PAY_PER_REQUEST")
     checks = LambdaFollowChecks(create_checks_client(REGION), "check_follows")
-    audit = deployment.database.audit
-    following = Following(deployment, follows=follows, limits=deployment.limits, checks=checks, audit=audit)
+    following = Following(deployment, repository=follows, limits=deployment.limits, checks=checks)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wiring, "create_follow_checker", lambda: following.checker)
         patch.setattr(wiring, "create_follower", lambda: following.follower)

@@ -1575,6 +1575,15 @@ def check_route_table(template: Template, page: str) -> list[str]:
     return missing + [f"docs/api.md: {method} /v1{path} is not a route" for method, path in sorted(named - routes)]
 
 
+def check_removed_tables(template: Template, page: str) -> list[str]:
+    """docs/quickstart-aws.md removes all tables that are kept when the stack is deleted."""
+    removed = set(re.findall(r"\$\(out (\w+Table)\)", page))
+    kept = {name for name, _ in list_resources(template, "AWS::DynamoDB::Table") if name not in TABLES_TO_LOSE}
+    return [f"docs/quickstart-aws.md: {name} is not removed" for name in sorted(kept - removed)] + [
+        f"docs/quickstart-aws.md: {name} is not a table that is kept" for name in sorted(removed - kept)
+    ]
+
+
 def check_parameter_table(template: Template, page: str) -> list[str]:
     """docs/parameters.md has one row for each parameter, as ``| `Name` | `default` | meaning |``."""
     rows = re.findall(r"^\| `(\w+)` \| (\S+) \| \S.*\|$", page, re.MULTILINE)

@@ -710,6 +710,13 @@ def test_route_table_rule_refuses(template: Template) -> None:
     assert rules.check_route_table(template, "")
 
 
+def test_the_quickstart_removes_the_tables_that_are_kept(template: Template) -> None:
+    page = read_page("quickstart-aws.md")
+    assert rules.check_removed_tables(template, page) == []
+    assert rules.check_removed_tables(template, page.replace("$(out FollowsTable)", ""))
+    assert rules.check_removed_tables(template, page + "$(out RateLimitsTable)")
+
+
 def test_the_parameters_page_names_the_parameters(template: Template) -> None:
     assert rules.check_parameter_table(template, read_page("parameters.md")) == []
 

@@ -17,6 +17,7 @@ from modelhaul.domain.errors import (
     FollowNotFoundError,
     InvalidReferenceError,
     ModelNotFoundError,
+    RateLimitedError,
     SourceUnavailableError,
     StorageUnavailableError,
 )
@@ -25,6 +26,7 @@ from modelhaul.domain.follows import (
     MAX_FOLLOWS,
     MAX_INTERVAL,
     MIN_INTERVAL,
+    DueFollow,
     Follow,
     FollowStatus,
     change_interval,
@@ -44,7 +46,8 @@ from modelhaul.domain.selection import Selection
 from modelhaul.imports.follow import FollowChange
 from tests.fakes.deployment import Deployment
 from tests.fakes.model_source import InMemoryModelSource
-from tests.follows import HOUR, Following
+from tests.fakes.policy_store import InMemoryPolicyStore
+from tests.follows import HOUR, Following, RecordingChecks
 from tests.weights import wrap_weights
 
 NAME = "org/tiny"
@@ -193,12 +196,30 @@ class TestCreation:
         assert following.follow(NAME, selection=Selection(("*.json",))).id != first.id
         assert len(following.entries) == 2
 
+    def test_of_another_model_with_a_former_name(self, following: Following, source: InMemoryModelSource) -> None:
+        renamed = import_first(following)
+        source.models["org/new"], source.old_names[NAME] = source.models.pop(NAME), "org/new"
+        following.check_after(HOUR)
+        assert following.find(renamed).names == ("org/new", NAME)
+        del source.old_names[NAME]
+        source.models[NAME] = {"main": make_files(7)}
+        other = following.follow(NAME)
+        assert (other.name, other.id != renamed.id) == (NAME, True)
+        with pytest.raises(FollowExistsError):
+            following.follow(NAME)
+        assert len(following.follows.list_follows()) == 2
+
     def test_in_two_requests_at_once_succeeds_once(self, following: Following) -> None:
         first = following.follow(NAME)
         following.deployment.clock.now += 1
         with patch.object(following.follows, "list_follows", return_value=[]), pytest.raises(FollowExistsError):
             following.follow(NAME)
         assert following.follows.list_follows() == [first]
+        assert len(following.entries) == 1, "a refused request is no action"
+
+    def test_of_a_limit_of_versions_is_in_the_audit(self, following: Following) -> None:
+        following.follower.create(Source.HUGGINGFACE, NAME, "main", every=DAY, keep_newest=2)
+        assert following.entries[-1].detail["keep_newest"] == "2"
 
     def test_has_a_limit(self, following: Following) -> None:
         for number in range(MAX_FOLLOWS):
@@ -208,7 +229,8 @@ class TestCreation:
 
     def test_whose_audit_entry_cannot_be_recorded_is_refused(self, following: Following) -> None:
         lost = StorageUnavailableError("DynamoDB request failed (InternalServerError).")
-        with patch.object(following.audit, "record", side_effect=lost), pytest.raises(StorageUnavailableError):
+        tables = type(following.deployment.tables)
+        with patch.object(tables, "record_entry", side_effect=lost), pytest.raises(StorageUnavailableError):
             following.follow(NAME)
         assert following.follows.list_follows() == []
 
@@ -266,6 +288,23 @@ class TestChanges:
 
 
 class TestStarts:
+    def test_do_not_need_the_list_of_due_follows(self, following: Following) -> None:
+        """It is eventually consistent."""
+        following.follow("org/other")
+        follow = following.follow(NAME)
+        checks = following.checks
+        assert isinstance(checks, RecordingChecks)
+        assert checks.first == DueFollow(follow.id, Source.HUGGINGFACE)
+        with patch.object(following.follows, "list_due", return_value=[]):
+            assert following.check(first=checks.first) == 1
+            following.follower.change(follow.id, FollowChange(paused=False))
+            assert following.check(first=checks.first) == 1
+            following.follower.change(follow.id, FollowChange(paused=True))
+            assert following.check(first=checks.first) == 0
+        following.follower.change(follow.id, FollowChange(paused=False))
+        assert following.check(first=checks.first) == 2
+        assert checks.starts == 4
+
     def test_only_if_a_follow_is_due(self, following: Following) -> None:
         assert not following.starter.start_due()
         following.follow(NAME)
@@ -350,6 +389,41 @@ class TestImports:
         assert find_status(following, follow) is ModelStatus.READY
         following.check_after(HOUR)
         assert following.find(follow).retries_import is False
+
+    def test_that_exceeded_the_storage_quota_is_repeated(self, source: InMemoryModelSource) -> None:
+        source.models["org/other"]["main"] = make_files(9)
+        size = sum(map(len, make_files(0).values()))
+        following = Following(Deployment(source, quota=size * 3 // 2))
+        stored = import_first(following)
+        assert find_status(following, stored) is ModelStatus.READY
+        follow = following.follow("org/other")
+        following.check()
+        following.deployment.run()
+        assert find_status(following, follow) is ModelStatus.FAILED, "its plan exceeds the quota"
+        assert stored.last_import is not None
+        assert following.deployment.deleter.delete_model(stored.last_import.model_id, lambda: 300)
+        following.check_after(2 * HOUR)
+        following.deployment.run()
+        assert find_status(following, follow) is ModelStatus.READY
+
+    def test_that_is_resumed_during_an_outage_is_repeated_after_it(self, following: Following) -> None:
+        follow = import_first(following)
+        assert follow.last_import is not None
+        assert following.deployment.deleter.delete_model(follow.last_import.model_id, lambda: 300)
+        following.follower.change(follow.id, FollowChange(paused=False))
+        with patch.object(following.deployment.source, "resolve_moved", side_effect=DOWN):
+            following.check()
+        assert following.find(follow).failures == 1
+        following.check_after(timedelta(minutes=15))
+        following.deployment.run()
+        assert find_status(following, follow) is ModelStatus.READY
+
+    def test_are_read_by_the_requested_name(self, following: Following, source: InMemoryModelSource) -> None:
+        source.old_names["tiny"] = NAME
+        following.follow("tiny")
+        following.check()
+        entry = following.deployment.database.hub_models.find_entry("tiny")
+        assert entry.canonical_id == NAME
 
     def test_that_somebody_else_has_submitted_is_followed(self, following: Following) -> None:
         task = following.deployment.submit(NAME)
@@ -480,6 +554,38 @@ class TestChecks:
         assert found.last_import is not None
         next_check = None if action == "pause" else following.now + DAY
         assert (found.next_check, found.lease_id) == (next_check, None)
+
+    def test_do_not_end_a_resumption_meanwhile(self, following: Following, source: InMemoryModelSource) -> None:
+        follow = import_first(following)
+        assert follow.last_import is not None
+        assert following.deployment.deleter.delete_model(follow.last_import.model_id, lambda: 300)
+        resolve_moved = source.resolve_moved
+
+        def resume_meanwhile(name: str, revision: str, commit: str) -> ResolvedModel | None:
+            following.follower.change(follow.id, FollowChange(paused=False))
+            return resolve_moved(name, revision, commit)
+
+        following.deployment.clock.now += HOUR.total_seconds()
+        found = following.find(follow).last_import
+        with patch.object(source, "resolve_moved", resume_meanwhile):
+            following.check()
+        assert following.find(follow).last_import == found
+        assert following.check() == 1
+        following.deployment.run()
+        assert find_status(following, follow) is ModelStatus.READY
+
+    def test_wait_for_a_rate_limit_that_the_policy_meets(self, source: InMemoryModelSource) -> None:
+        store = InMemoryPolicyStore()
+        store.write({"effect": "deny", "when": {"commit_younger_than_days": 7}})
+        following = Following(Deployment(source, policy_store=store))
+        follows = [following.follow(name) for name in (NAME, "org/other")]
+        limited = RateLimitedError("The Hub responded with status 429.", retry_after=240)
+        with patch.object(source, "find_commit_date", side_effect=limited) as find_commit_date:
+            following.check()
+        assert find_commit_date.call_count == 1
+        for follow in map(following.find, follows):
+            assert (follow.failures, follow.last_error, follow.waits_for_limit) == (0, None, True)
+            assert follow.next_check == following.now + timedelta(seconds=240)
 
     def test_record_an_unexpected_error_and_continue(self, following: Following, source: InMemoryModelSource) -> None:
         first, second = following.follow(NAME), following.follow("org/other")

@@ -10,6 +10,7 @@ import pytest
 from identify.vendor.licenses import LICENSES
 
 from modelhaul.domain.audit import AuditAction, AuditEntry
+from modelhaul.domain.callers import name_follow
 from modelhaul.domain.errors import (
     ImportInProgressError,
     ModelExistsError,
@@ -761,6 +762,15 @@ def test_models_of_archives_have_no_commit_and_are_not_gated() -> None:
 
 
 READ_KEY = "read-key:0123456789abcdef"
+
+
+def test_the_audit_has_one_entry_a_day_for_the_denials_of_a_follow() -> None:
+    deployment, _, _ = deploy(deny(name=["org/*"]))
+    for hours in (0, 1, 1, 24):
+        deployment.clock.now += hours * 3600
+        with pytest.raises(PolicyDeniedError):
+            deployment.submitter.submit(Source.HUGGINGFACE, NAME, "main", submitted_by=name_follow("f1"))
+    assert [entry.actor for entry in list_audit(deployment, AuditAction.POLICY_DENIED)] == ["follow:f1"] * 2
 
 
 class NoPublicHub(InMemoryModelSource):

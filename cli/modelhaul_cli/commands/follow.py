@@ -51,7 +51,10 @@ def add_follow(
     keep_newest: Annotated[
         int | None,
         typer.Option(
-            "--keep-newest", min=1, metavar="N", help="Number of imported versions to keep. Default: no limit."
+            "--keep-newest",
+            min=1,
+            metavar="N",
+            help="Number of imported commits to keep; older ones are deleted. Default: no limit.",
         ),
     ] = None,
     api_url: ApiUrl = None,
@@ -108,7 +111,12 @@ def change_follow(
     ] = None,
     keep_newest: Annotated[
         int | None,
-        typer.Option("--keep-newest", min=0, metavar="N", help="Number of imported versions to keep; 0: no limit."),
+        typer.Option(
+            "--keep-newest",
+            min=0,
+            metavar="N",
+            help="Number of imported commits to keep; older ones are deleted. 0: no limit.",
+        ),
     ] = None,
     api_url: ApiUrl = None,
     api_key_file: ApiKeyFile = None,
@@ -187,7 +195,7 @@ def describe_follow(follow: dict[str, Any]) -> list[str]:
         *([f"Files        {selection}"] if selection else []),
         *([f"Renamed      formerly {', '.join(follow['former_names'])}"] if follow.get("former_names") else []),
         f"Status       {follow['status']}, checked every {follow['every']}",
-        f"Keep newest  {follow['keep_newest'] or 'no limit'}",
+        f"Keep newest  {follow['keep_newest'] or 'all'}",
         f"Last check   {follow['checked_at'] or 'never'}",
         f"Next check   {follow['next_check'] or 'none'}"
         + (" (end of the source's rate limit)" if follow["waits_for_rate_limit"] else ""),

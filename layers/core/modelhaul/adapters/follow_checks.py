@@ -1,11 +1,14 @@
 """FollowChecks on AWS Lambda: the function check_follows."""
 
+import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from botocore.config import Config
 
 from modelhaul.adapters.aws import CALL_ERRORS, create_client, read_error_code
 from modelhaul.domain.errors import StorageUnavailableError
+from modelhaul.domain.follows import DueFollow
 from modelhaul.ports.follows import FollowChecks
 
 if TYPE_CHECKING:
@@ -26,8 +29,9 @@ class LambdaFollowChecks(FollowChecks):
         self._client = client
         self._function = function
 
-    def start(self) -> None:
+    def start(self, first: DueFollow | None = None) -> None:
+        event = {} if first is None else {"first": asdict(first)}
         try:
-            self._client.invoke(FunctionName=self._function, InvocationType="Event", Payload=b"{}")
+            self._client.invoke(FunctionName=self._function, InvocationType="Event", Payload=json.dumps(event).encode())
         except CALL_ERRORS as error:
             raise StorageUnavailableError(f"Lambda Invoke failed ({read_error_code(error)}).") from error

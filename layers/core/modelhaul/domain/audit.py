@@ -80,6 +80,11 @@ class AuditFilter:
     since: datetime | None = None
     until: datetime | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Return whether the period contains no time."""
+        return self.since is not None and self.until is not None and self.since >= self.until
+
 
 EVERYTHING = AuditFilter()
 

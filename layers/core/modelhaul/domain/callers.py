@@ -3,6 +3,7 @@
 import re
 
 _READ_KEY = "read-key:"
+_FOLLOW = "follow:"
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _SESSION = re.compile(r"(arn:[^:]*:sts::[0-9]{12}:assumed-role/[^/]+)/.+")
 _RETENTION = "retention:"
@@ -18,14 +19,14 @@ def name_read_key(key_id: str) -> str:
     return f"{_READ_KEY}{key_id}"
 
 
-def is_read_key(caller: str | None) -> bool:
-    """Return whether the caller is a client of the Hub read API, which repeats its requests by itself."""
-    return caller is not None and caller.startswith(_READ_KEY)
+def repeats_requests(caller: str | None) -> bool:
+    """Return whether the caller is a client of the Hub read API or a follow, which repeat their requests."""
+    return caller is not None and caller.startswith((_READ_KEY, _FOLLOW))
 
 
 def name_follow(follow_id: str) -> str:
     """Return the name of a follow, which submits imports."""
-    return f"follow:{follow_id}"
+    return f"{_FOLLOW}{follow_id}"
 
 
 def name_requester(requester: str) -> str:

@@ -67,6 +67,8 @@ class Follow:
     """A followed revision of a model.
 
     `name` is the current canonical name at the source; `former_names` are those before it was renamed, newest first.
+    `requested_name` is the name in the request, None if it was the canonical one: Hub clients can read the imported
+    models by it.
     `every`: the interval of the checks. `keep_newest`: how many imported versions to keep, None for all. `created_by`
     names the caller, see `modelhaul.domain.callers`. `next_check`: None while PAUSED. `checked_at`: the last check with
     a result. `last_error`: of the last check, None if it succeeded; `failures`: the failed checks since then.
@@ -86,6 +88,7 @@ class Follow:
     keep_newest: int | None = None
     created_by: str | None = None
     former_names: tuple[str, ...] = ()
+    requested_name: str | None = None
     status: FollowStatus = FollowStatus.ACTIVE
     checked_at: datetime | None = None
     last_import: FollowedImport | None = None
@@ -128,6 +131,7 @@ def create_follow(
     every: timedelta,
     now: datetime,
     *,
+    requested_name: str | None = None,
     keep_newest: int | None = None,
     created_by: str | None = None,
 ) -> Follow:
@@ -143,6 +147,7 @@ def create_follow(
         selection=resolved.selection,
         keep_newest=keep_newest,
         created_by=created_by,
+        requested_name=None if requested_name == resolved.name else requested_name,
     )
 
 
@@ -173,9 +178,18 @@ def pause(follow: Follow) -> Follow:
 
 
 def resume(follow: Follow, now: datetime) -> Follow:
-    """Return the follow, active and due immediately. A failed import, or a deleted model, is submitted again."""
+    """Return the follow, active and due immediately. A failed import, or a deleted model, is submitted again.
+
+    The result of a check in progress is not recorded, because that check began before.
+    """
     return replace(
-        follow, status=FollowStatus.ACTIVE, next_check=now, failures=0, waits_for_limit=False, retries_import=True
+        follow,
+        status=FollowStatus.ACTIVE,
+        next_check=now,
+        failures=0,
+        waits_for_limit=False,
+        retries_import=True,
+        lease_id=None,
     )
 
 
@@ -212,7 +226,10 @@ def record_success(follow: Follow, now: datetime, *, name: str, found: FollowedI
 def record_failure(
     follow: Follow, error: ModelhaulError, remedy: str | None, now: datetime, *, name: str | None = None
 ) -> Follow:
-    """Return the follow after a failed check, whose next check is delayed by `compute_delay`."""
+    """Return the follow after a failed check, whose next check is delayed by `compute_delay`.
+
+    After an error that may pass, the next check still submits the import again if the follow was resumed.
+    """
     if name is not None:
         follow = _rename(follow, name)
     failures = follow.failures + 1
@@ -220,7 +237,12 @@ def record_failure(
     shown = FollowError(error.type, detail, error.retryable, now, remedy)
     return _end_check(
         replace(
-            follow, checked_at=now, last_error=shown, failures=failures, waits_for_limit=False, retries_import=False
+            follow,
+            checked_at=now,
+            last_error=shown,
+            failures=failures,
+            waits_for_limit=False,
+            retries_import=follow.retries_import and error.retryable,
         ),
         now + compute_delay(follow.every, failures, retryable=error.retryable),
     )

@@ -55,8 +55,8 @@ class FollowRequest(BaseModel):
     every: _Interval
     keep_newest: _Kept | None = Field(
         default=None,
-        description="How many imported versions to keep. Default: the follow deletes none. Retention rules of the "
-        "policy apply nevertheless.",
+        description="How many imported commits to keep. Older ones are deleted once a day, unless they are in use. "
+        "Default: the follow deletes none. Retention rules of the policy apply nevertheless.",
     )
 
     @property
@@ -75,9 +75,7 @@ class FollowUpdate(BaseModel):
         "whose model was deleted, is submitted again.",
     )
     every: _Interval | None = None
-    keep_newest: _Kept | None = Field(
-        default=None, description="How many imported versions to keep. `null`: the follow deletes none."
-    )
+    keep_newest: _Kept | None = Field(default=None, description="How many imported commits to keep. `null`: no limit.")
 
     @property
     def change(self) -> FollowChange:

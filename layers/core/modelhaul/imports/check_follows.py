@@ -58,7 +58,7 @@ class FollowChecker:
     """Checks the follows that are due. Runs may overlap: each check is leased.
 
     `max_checks`: the checks of a run by source. A check takes one request to the source if nothing has moved, and at
-    most five otherwise.
+    most six otherwise.
     """
 
     follows: FollowRepository
@@ -69,15 +69,17 @@ class FollowChecker:
     clock: Clock
     max_checks: Mapping[Source, int]
 
-    def check_due(self, remaining: Callable[[], float]) -> int:
-        """Check due follows until the `remaining()` seconds run out. Return the number of checks.
+    def check_due(self, remaining: Callable[[], float], first: DueFollow | None = None) -> int:
+        """Check due follows, `first` before the others, until the `remaining()` seconds run out.
 
-        An error of one follow is recorded in it, and does not stop the others. Raises ExceptionGroup with the
-        unexpected errors at the end.
+        Return the number of checks. An error of one follow is recorded in it, and does not stop the others. Raises
+        ExceptionGroup with the unexpected errors at the end.
         """
         unexpected: list[Exception] = []
         run = _Run()
-        due = self.follows.list_due(self._now(), MAX_FOLLOWS)
+        due = [listed for listed in self.follows.list_due(self._now(), MAX_FOLLOWS) if listed != first]
+        if first is not None:
+            due.insert(0, first)
         for listed in due:
             if remaining() < _STOP_BEFORE:
                 logger.warning("out of time; the next run continues", extra={"due": len(due)})
@@ -153,14 +155,14 @@ class FollowChecker:
         """Return whether the last import is submitted again, although its commit is the same.
 
         A deleted model stays deleted, and content with a permanent error is not imported again, until the follow is
-        resumed.
+        resumed. The storage quota may have room later.
         """
         model = next(iter(self.models.find_models([last.model_id])), None)
         if model is None or model.status is not ModelStatus.FAILED:
             return model is None and follow.retries_import
-        # Above the storage quota, an import fails before anything is transferred, and deletions make room.
-        may_succeed = model.error is not None and (model.error.retryable or model.error.type == StorageQuotaError.type)
-        return follow.retries_import or (may_succeed and is_retry_due(follow, model.updated_at, self._now()))
+        error = model.error
+        is_retryable = error is not None and (error.retryable or error.type == StorageQuotaError.type)
+        return follow.retries_import or (is_retryable and is_retry_due(follow, model.updated_at, self._now()))
 
     def _find_rewritten(self, source: FollowedSource, resolved: ResolvedModel, last: FollowedImport) -> bool | None:
         try:
@@ -176,15 +178,19 @@ class FollowChecker:
     ) -> Callable[[Follow], Follow]:
         last = follow.last_import
         resolved = replace(resolved, selection=follow.selection)
+        is_renamed = resolved.name != follow.name
+        name = follow.name if is_renamed or follow.requested_name is None else follow.requested_name
         task_id: str | None = None
         try:
             task_id = self.submitter.submit_resolved(
-                follow.source, resolved, follow.name, submitted_by=name_follow(follow.id)
+                follow.source, resolved, name, submitted_by=name_follow(follow.id)
             ).id
         except ImportInProgressError as error:
             task_id = error.task_id
         except ModelExistsError:
             pass  # imported before, by anyone
+        except RateLimitedError:
+            raise  # the policy asked the source for the date of the commit
         except ModelhaulError as error:
             return self._describe_failure(follow, error, name=resolved.name)
         now = self._now()

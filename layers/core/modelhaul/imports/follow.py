@@ -1,6 +1,7 @@
 """Follow revisions: create, change and delete follows, and start the checks that are due."""
 
 import logging
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from modelhaul.domain.errors import (
 )
 from modelhaul.domain.follows import (
     MAX_FOLLOWS,
+    DueFollow,
     Follow,
     change_interval,
     create_follow,
@@ -27,7 +29,6 @@ from modelhaul.domain.follows import (
 from modelhaul.domain.hub_names import SHORT_COMMIT
 from modelhaul.domain.models import ResolvedModel, Source
 from modelhaul.domain.selection import WHOLE, Selection
-from modelhaul.ports.audit_log import AuditLog
 from modelhaul.ports.clock import Clock
 from modelhaul.ports.follows import FollowChecks, FollowRepository
 from modelhaul.ports.model_sources import ModelResolver
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CheckStarter:
-    """Starts the checks of follows, if any is due. Called by the sweep, which runs every five minutes."""
+    """Starts the checks of follows. Called by the sweep, which runs every five minutes, and after a user's change."""
 
     follows: FollowRepository
     checks: FollowChecks
@@ -53,6 +54,14 @@ class CheckStarter:
             logger.warning("checks of follows not started", extra={"detail": error.detail})
             return False
         return is_due
+
+    def start(self, follow: Follow) -> None:
+        """Start the check of a follow that has just become due. An error is logged; the next sweep tries again."""
+        try:
+            # The list of due follows is eventually consistent: the follow may be missing in it.
+            self.checks.start(DueFollow(follow.id, follow.source))
+        except StorageUnavailableError as error:
+            logger.warning("check of a follow not started", extra={"follow_id": follow.id, "detail": error.detail})
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +98,6 @@ class Follower:
 
     follows: FollowRepository
     open_resolver: Callable[[Source], ModelResolver]
-    audit: AuditLog
     starter: CheckStarter
     clock: Clock
 
@@ -112,21 +120,25 @@ class Follower:
         resolved = replace(self._resolve(source, name, revision), selection=selection)
         follows = self.follows.list_follows()
         for known in follows:
-            if known.is_same(source, resolved.name, revision, selection):
+            # A former name may now be that of another repository.
+            is_current = known.name.lower() == resolved.name.lower()
+            if is_current and known.is_same(source, resolved.name, revision, selection):
                 raise _create_exists_error(known)
         if len(follows) >= MAX_FOLLOWS:
             raise FollowLimitError(f"The stack already has {len(follows)} follows; the limit is {MAX_FOLLOWS}.")
-        follow = create_follow(resolved, every, self._now(), keep_newest=keep_newest, created_by=created_by)
-        self._audit(
-            AuditAction.FOLLOW_CREATED,
-            follow,
-            created_by,
-            {"revision": revision, "selection": selection.describe(), "every": format_interval(every)},
+        follow = create_follow(
+            resolved, every, self._now(), requested_name=name, keep_newest=keep_newest, created_by=created_by
         )
-        if not self.follows.add_follow(follow):
+        if any(known.id == follow.id for known in follows):
+            follow = replace(follow, id=str(uuid.uuid4()))  # the ID is that of a follow that was renamed
+        detail = {"revision": revision, "selection": selection.describe(), "every": format_interval(every)}
+        if keep_newest is not None:
+            detail["keep_newest"] = str(keep_newest)
+        entry = self._describe(AuditAction.FOLLOW_CREATED, follow, created_by, detail)
+        if not self.follows.add_follow(follow, entry=entry):
             raise _create_exists_error(follow)
         logger.info("follow created", extra={"follow_id": follow.id, "model": follow.name, "revision": revision})
-        self.starter.start_due()
+        self.starter.start(follow)
         return follow
 
     def change(self, follow_id: str, change: FollowChange, *, changed_by: str | None = None) -> Follow:
@@ -134,20 +146,20 @@ class Follower:
         follow = self.find(follow_id)
         if change == FollowChange():
             return follow
-        self._audit(AuditAction.FOLLOW_CHANGED, follow, changed_by, change.describe())
+        entry = self._describe(AuditAction.FOLLOW_CHANGED, follow, changed_by, change.describe())
         now = self._now()
-        changed = self.follows.change_follow(follow_id, lambda found: change.apply(found, now))
+        changed = self.follows.change_follow(follow_id, lambda found: change.apply(found, now), entry=entry)
         if changed is None:
             raise _create_missing_error(follow_id)
         logger.info("follow changed", extra={"follow_id": follow_id, **change.describe()})
         if changed.is_due(now):
-            self.starter.start_due()
+            self.starter.start(changed)
         return changed
 
     def delete(self, follow_id: str, *, deleted_by: str | None = None) -> None:
         """Delete a follow. Its imported models remain. Raises FollowNotFoundError."""
-        self._audit(AuditAction.FOLLOW_DELETED, self.find(follow_id), deleted_by, {})
-        if not self.follows.remove_follow(follow_id):
+        entry = self._describe(AuditAction.FOLLOW_DELETED, self.find(follow_id), deleted_by, {})
+        if not self.follows.remove_follow(follow_id, entry=entry):
             raise _create_missing_error(follow_id)
         logger.info("follow deleted", extra={"follow_id": follow_id})
 
@@ -176,17 +188,15 @@ class Follower:
             )
         return resolved
 
-    def _audit(self, action: AuditAction, follow: Follow, actor: str | None, detail: dict[str, str]) -> None:
-        self.audit.record(
-            AuditEntry(
-                action=action,
-                time=self._now(),
-                actor=actor,
-                follow_id=follow.id,
-                name=follow.name,
-                source=follow.source,
-                detail=detail,
-            )
+    def _describe(self, action: AuditAction, follow: Follow, actor: str | None, detail: dict[str, str]) -> AuditEntry:
+        return AuditEntry(
+            action=action,
+            time=self._now(),
+            actor=actor,
+            follow_id=follow.id,
+            name=follow.name,
+            source=follow.source,
+            detail=detail,
         )
 
     def _now(self) -> datetime:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from modelhaul.catalog.quota import StorageQuota
 from modelhaul.domain.audit import describe_submission
-from modelhaul.domain.callers import is_read_key
+from modelhaul.domain.callers import repeats_requests
 from modelhaul.domain.claims import check_claimable
 from modelhaul.domain.errors import (
     ImportInProgressError,
@@ -147,7 +147,7 @@ class ImportSubmitter:
 
         def check() -> PolicyDecision:
             facts = know_model(resolved, model.created_at)
-            (result,) = policy.check([Candidate(resolved, facts)], caller=caller, is_repeated=is_read_key(caller))
+            (result,) = policy.check([Candidate(resolved, facts)], caller=caller, is_repeated=repeats_requests(caller))
             return result.decision
 
         decision = check()

@@ -4,13 +4,17 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
+from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.follows import DueFollow, Follow
 
 
 class FollowRepository(Protocol):
-    """Records of follows. Every method raises StorageUnavailableError."""
+    """Records of follows. Every method raises StorageUnavailableError.
 
-    def add_follow(self, follow: Follow) -> bool:
+    `entry` is recorded with the change, in one atomic step, unless the audit is off.
+    """
+
+    def add_follow(self, follow: Follow, *, entry: AuditEntry | None = None) -> bool:
         """Add the record. Return False if a follow with this ID exists."""
 
     def find_follow(self, follow_id: str) -> Follow | None:
@@ -25,19 +29,24 @@ class FollowRepository(Protocol):
         Eventually consistent.
         """
 
-    def change_follow(self, follow_id: str, change: Callable[[Follow], Follow | None]) -> Follow | None:
+    def change_follow(
+        self, follow_id: str, change: Callable[[Follow], Follow | None], *, entry: AuditEntry | None = None
+    ) -> Follow | None:
         """Replace the record by the result of `change`, in one atomic step, and return it with its new version.
 
         `change` returns None to leave the record as it is. It is called again if another function changes the record
         at the same time. Return None if the record does not exist or was left as it is.
         """
 
-    def remove_follow(self, follow_id: str) -> bool:
+    def remove_follow(self, follow_id: str, *, entry: AuditEntry | None = None) -> bool:
         """Remove the record. Return False if it did not exist."""
 
 
 class FollowChecks(Protocol):
     """Starts the checks of due follows."""
 
-    def start(self) -> None:
-        """Start the checks in the background. Several starts are harmless. Raises StorageUnavailableError."""
+    def start(self, first: DueFollow | None = None) -> None:
+        """Start the checks in the background. Several starts are harmless. Raises StorageUnavailableError.
+
+        `first` is checked first, also if `list_due` does not return it yet.
+        """

@@ -88,7 +88,8 @@ def create_follows() -> FollowRepository:
     from modelhaul.adapters.dynamodb.follows import DynamoDBFollowRepository
     from modelhaul.settings import FollowSettings
 
-    return DynamoDBFollowRepository(open_database(), follows_table=FollowSettings.read().follows_table)
+    table = FollowSettings.read().follows_table
+    return DynamoDBFollowRepository(open_database(), follows_table=table, audit=find_audit())
 
 
 @cache

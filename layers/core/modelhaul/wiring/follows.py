@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from modelhaul.domain.models import Source
 from modelhaul.wiring.adapters import (
-    create_audit_log,
     create_follow_checks,
     create_follows,
     create_models,
@@ -38,7 +37,7 @@ def create_check_starter() -> CheckStarter:
 def create_follower() -> Follower:
     from modelhaul.imports.follow import Follower
 
-    return Follower(create_follows(), open_resolver, create_audit_log(), create_check_starter(), time.time)
+    return Follower(create_follows(), open_resolver, create_check_starter(), time.time)
 
 
 @cache

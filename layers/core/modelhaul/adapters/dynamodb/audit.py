@@ -26,6 +26,7 @@ from modelhaul.adapters.dynamodb.connection import (
 from modelhaul.adapters.dynamodb.pages import MAX_INDEX_PAGES, read_cursor, write_cursor
 from modelhaul.domain.audit import EVERYTHING, AuditEntry, AuditFilter, AuditPage
 from modelhaul.domain.callers import remove_session
+from modelhaul.domain.errors import InvalidReferenceError
 from modelhaul.ports.audit_log import AuditLog, AuditReader
 from modelhaul.ports.clock import Clock
 
@@ -68,8 +69,9 @@ class DynamoDBAuditReader(AuditReader):
     @translate_errors()
     def list_entries(self, wanted: AuditFilter = EVERYTHING, *, limit: int, cursor: str | None = None) -> AuditPage:
         index, attribute, key, condition = self._choose_index(wanted)
-        start = None if cursor is None else {attribute: {"S": key}, **read_cursor(cursor, "id")}
-        if not is_key(key):
+        start = None if cursor is None else {attribute: {"S": key}, **_read_start(cursor, wanted)}
+        # DynamoDB rejects a range whose end is before its start.
+        if not is_key(key) or wanted.is_empty:
             return AuditPage((), None)
         pages = index.query(
             key,
@@ -108,6 +110,28 @@ class DynamoDBAuditReader(AuditReader):
         if wanted.actor != principal:
             conditions.append(AuditItem.actor == wanted.actor)
         return index, attribute.attr_name, key, reduce(and_, conditions) if conditions else None
+
+
+def _read_start(cursor: str, wanted: AuditFilter) -> dict[str, dict[str, str]]:
+    """Return the key after which the page starts, without the partition key of the index.
+
+    Raises InvalidReferenceError for an invalid cursor, and for one outside of the period, which DynamoDB rejects.
+    """
+    start = read_cursor(cursor, "id")
+    moment = start["created_at"]["S"]
+    if (wanted.since is not None and moment < _format_key(wanted.since)) or (
+        wanted.until is not None and moment >= _format_key(wanted.until)
+    ):
+        raise InvalidReferenceError(
+            "The pagination cursor is of a list with another period. Send it with the same `since` and `until`.",
+            part="cursor",
+        )
+    return start
+
+
+def _format_key(moment: datetime) -> str:
+    """Return the time as in the indexes, where all have the same length."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f%z")
 
 
 def _range(wanted: AuditFilter) -> Condition | None:

@@ -20,6 +20,7 @@ from pynamodb.expressions.condition import Condition
 from pynamodb.indexes import GlobalSecondaryIndex, IncludeProjection
 from pynamodb.models import Model as Item
 
+from modelhaul.adapters.dynamodb.audit_items import AuditWriter, find_recording, write_recorded
 from modelhaul.adapters.dynamodb.connection import (
     CONDITION_FAILED,
     CancelledError,
@@ -32,6 +33,7 @@ from modelhaul.adapters.dynamodb.connection import (
     translate_errors,
 )
 from modelhaul.adapters.dynamodb.task_items import pack_selection, unpack_selection
+from modelhaul.domain.audit import AuditEntry
 from modelhaul.domain.follows import DueFollow, Follow, FollowedImport, FollowError, FollowStatus
 from modelhaul.domain.models import Source
 from modelhaul.ports.follows import FollowRepository
@@ -91,6 +93,7 @@ class FollowItem(Item):
     created_at = UTCDateTimeAttribute()
     created_by = UnicodeAttribute(null=True)
     former_names: ListAttribute[str] = ListAttribute(of=UnicodeAttribute, null=True)  # type: ignore[arg-type]
+    requested_name = UnicodeAttribute(null=True)
     status = UnicodeAttribute()
     watch = UnicodeAttribute(null=True)
     next_check = UTCDateTimeAttribute(null=True)
@@ -106,13 +109,15 @@ class FollowItem(Item):
 class DynamoDBFollowRepository(FollowRepository):
     """Follows in a table of their own."""
 
-    def __init__(self, connection: Connection, *, follows_table: str) -> None:
+    def __init__(self, connection: Connection, *, follows_table: str, audit: AuditWriter | None = None) -> None:
+        self._connection = connection
+        self._audit = audit
         self._follows = bind_item(FollowItem, follows_table, connection)
 
     @translate_errors()
-    def add_follow(self, follow: Follow) -> bool:
+    def add_follow(self, follow: Follow, *, entry: AuditEntry | None = None) -> bool:
         # After a lost response, the item is already there.
-        return self._save(follow, FollowItem.id.does_not_exist()) or self.find_follow(follow.id) == follow
+        return self._save(follow, FollowItem.id.does_not_exist(), entry) or self.find_follow(follow.id) == follow
 
     @translate_errors()
     def find_follow(self, follow_id: str) -> Follow | None:
@@ -130,27 +135,39 @@ class DynamoDBFollowRepository(FollowRepository):
         return [DueFollow(item.id, Source(item.source)) for item in items]
 
     @translate_errors()
-    def change_follow(self, follow_id: str, change: Callable[[Follow], Follow | None]) -> Follow | None:
+    def change_follow(
+        self, follow_id: str, change: Callable[[Follow], Follow | None], *, entry: AuditEntry | None = None
+    ) -> Follow | None:
         def write() -> Follow | None:
             follow = self.find_follow(follow_id)
             changed = change(follow) if follow is not None else None
             if follow is None or changed is None:
                 return None
             changed = replace(changed, version=follow.version + 1)
-            if not self._save(changed, FollowItem.version == follow.version):
+            if not self._save(changed, FollowItem.version == follow.version, entry):
                 raise CancelledError([CONDITION_FAILED])
             return changed
 
         return retry_write(write)
 
     @translate_errors()
-    def remove_follow(self, follow_id: str) -> bool:
-        return is_key(follow_id) and delete_item(self._follows(follow_id), FollowItem.id.exists())
+    def remove_follow(self, follow_id: str, *, entry: AuditEntry | None = None) -> bool:
+        if not is_key(follow_id):
+            return False
+        item, exists = self._follows(follow_id), FollowItem.id.exists()
+        recording = find_recording(self._audit, entry)
+        if recording is not None:
+            return write_recorded(self._connection, lambda write: write.delete(item, condition=exists), recording)
+        return delete_item(item, exists)
 
-    def _save(self, follow: Follow, condition: Condition) -> bool:
+    def _save(self, follow: Follow, condition: Condition, entry: AuditEntry | None) -> bool:
         """Return False if the condition does not hold."""
+        item = _from_follow(self._follows, follow)
+        recording = find_recording(self._audit, entry)
+        if recording is not None:
+            return write_recorded(self._connection, lambda write: write.save(item, condition=condition), recording)
         try:
-            _from_follow(self._follows, follow).save(condition=condition)
+            item.save(condition=condition)
         except PutError as error:
             if find_code(error) != f"{CONDITION_FAILED}Exception":
                 raise
@@ -172,6 +189,7 @@ def _from_follow(item: type[FollowItem], follow: Follow) -> FollowItem:
         created_at=follow.created_at,
         created_by=follow.created_by,
         former_names=list(follow.former_names) or None,
+        requested_name=follow.requested_name,
         status=follow.status,
         watch=None if follow.next_check is None else _WATCHED,
         next_check=follow.next_check,
@@ -212,6 +230,7 @@ def _to_follow(item: FollowItem) -> Follow:
         keep_newest=int(item.keep_newest) if item.keep_newest else None,
         created_by=item.created_by,
         former_names=tuple(item.former_names or ()),
+        requested_name=item.requested_name,
         status=FollowStatus(item.status),
         checked_at=item.checked_at,
         last_import=_to_import(item.last_import),

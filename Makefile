@@ -23,6 +23,7 @@ HUB_ON_MISS ?= NOT_FOUND
 SIGNING ?= off
 STORAGE_QUOTA_GB ?= 0
 AUDIT_RETENTION_DAYS ?= 0
+POLICY ?=
 PARTS ?=
 PAGES ?=
 # That of the last `make deploy`, if its answers were saved.
@@ -32,7 +33,7 @@ LOCAL = python -m local --stack "$(STACK)"
 LOCAL_OPTIONS = --upstream "$(UPSTREAM)" --port "$(STACK_PORT)" --hf-endpoint "$(HF_ENDPOINT)" \
 	--github-api-url "$(GITHUB_API_URL)" --github-url "$(GITHUB_URL)" --github-raw-url "$(GITHUB_RAW_URL)" \
 	--hub-on-miss "$(HUB_ON_MISS)" --signing "$(SIGNING)" \
-	--storage-quota-gb "$(STORAGE_QUOTA_GB)" --audit-retention-days "$(AUDIT_RETENTION_DAYS)"
+	--storage-quota-gb "$(STORAGE_QUOTA_GB)" --audit-retention-days "$(AUDIT_RETENTION_DAYS)" $(if $(POLICY),--policy "$(POLICY)")
 STACK_NAME ?= modelhaul
 REGION ?=
 PROFILE ?=
@@ -53,7 +54,8 @@ help: ## show this help
 	@echo "  GITHUB_API_URL=url GITHUB_URL=url [GITHUB_RAW_URL=url] (GitHub-compatible server),"
 	@echo "  HUB_ON_MISS=NOT_FOUND|IMPORT|REDIRECT (what Hub clients get for a model that is not imported),"
 	@echo "  STORAGE_QUOTA_GB=number (maximum size of all stored models; 0: no quota),"
-	@echo "  SIGNING=off|KMS (whether published models are signed), AUDIT_RETENTION_DAYS=number (0: record no actions)."
+	@echo "  SIGNING=off|KMS (whether published models are signed), AUDIT_RETENTION_DAYS=number (0: record no actions),"
+	@echo "  POLICY=file (JSON document with rules for imports and retention)."
 	@echo "Option of run: RUN_EXIT=1 (stop the stack after the imports)."
 	@echo "Option of bench: PARTS=\"data-path memory\" (run only these, and replace their sections of docs/benchmarks.md)."
 	@echo "Option of pages: PAGES=\"openapi calls\" (generate only these; all take about 15 minutes)."

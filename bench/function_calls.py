@@ -19,6 +19,7 @@ from modelhaul.adapters.dynamodb.read_keys import DynamoDBReadKeyRepository
 from modelhaul.adapters.eventbridge import EventBridgeEventBus, create_events_client
 from modelhaul.adapters.s3 import S3ObjectStore
 from modelhaul.adapters.s3_client import create_s3_client
+from modelhaul.domain.follows import DueFollow
 from modelhaul.domain.hub_models import MissPolicy
 from modelhaul.domain.models import Source
 from modelhaul.domain.read_keys import create_key
@@ -43,7 +44,7 @@ _FILES = {"config.json": b"{}", "tokenizer.json": b"{} ", "model.safetensors": w
 class NoFollowChecks(FollowChecks):
     """No follow is due."""
 
-    def start(self) -> None:
+    def start(self, first: DueFollow | None = None) -> None:
         pytest.fail("checks were started")
 
 

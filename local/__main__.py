@@ -72,6 +72,12 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
             help="days for which actions are recorded, 0 to record none (parameter AuditRetentionDays)",
         )
         command.add_argument(
+            "--policy",
+            type=Path,
+            metavar="FILE",
+            help="JSON document with rules for imports and retention (parameter PolicyLocation)",
+        )
+        command.add_argument(
             "--port",
             type=int,
             default=0,
@@ -97,6 +103,7 @@ def deploy_stack(stack: LocalStack, options: argparse.Namespace, console: Consol
             "StorageQuotaGB": options.storage_quota_gb,
             "AuditRetentionDays": options.audit_retention_days,
         },
+        policy=options.policy,
     )
 
 

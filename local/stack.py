@@ -36,6 +36,7 @@ DEFAULT_NAME = "local"
 REGION = "us-east-1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": REGION}
 STACK_NAME = "modelhaul"
+POLICY_BUCKET, POLICY_KEY = "modelhaul-policy", "policy.json"
 START_TIMEOUT = 60  # seconds
 # Required by functions to reach the internet from behind a proxy.
 NETWORK_VARIABLES = (
@@ -129,19 +130,24 @@ class LocalStack:
         report: Callable[[str], None],
         *,
         parameters: Mapping[str, object] = MappingProxyType({}),
+        policy: Path | None = None,
         enforce_iam: bool = False,
     ) -> StackState:
         """Start the processes that are not running, then build and deploy the current code.
 
         `urls` overrides the sources that `upstream` selects. `port` 0 selects a free port. `report` receives status
-        messages. `parameters` are parameters of the template, besides those of the sources. `enforce_iam` enforces the
-        policies of each function's role.
+        messages. `parameters` are parameters of the template, besides those of the sources. `policy` is the document
+        of the import policy. `enforce_iam` enforces the policies of each function's role.
 
         Raises LocalStackError, after stopping the processes if the stack was not running before.
         """
         was_running = self.is_up()
         try:
-            return self._start(upstream, urls, port, report, parameters, enforce_iam)
+            document = None if policy is None else policy.read_bytes()
+        except OSError as error:
+            raise LocalStackError(f"Cannot read the policy {policy}: {error.strerror}.") from None
+        try:
+            return self._start(upstream, urls, port, report, parameters, document, enforce_iam)
         except BaseException:
             if not was_running:
                 self.processes.stop_all()
@@ -191,6 +197,7 @@ class LocalStack:
         port: int,
         report: Callable[[str], None],
         parameters: Mapping[str, object],
+        policy: bytes | None,
         enforce_iam: bool,
     ) -> StackState:
         if not self.is_up():
@@ -204,6 +211,10 @@ class LocalStack:
         ministack, addresses = self._start_ministack(port, enforce_iam)
         report(f"MiniStack: {addresses.aws} (stands in for AWS)")
         report("Building and deploying the stack, which takes one or two minutes")
+        if policy is not None:
+            upload_policy(addresses.aws, policy)
+            parameters = {**parameters, "PolicyLocation": f"s3://{POLICY_BUCKET}/{POLICY_KEY}"}
+            report(f"Policy: s3://{POLICY_BUCKET}/{POLICY_KEY}")
         self._build_and_deploy(addresses.aws, sources.urls, parameters)
         state = self._read_state(addresses, sources, ministack)
         self._start_console(addresses, state.outputs)
@@ -386,6 +397,14 @@ def set_variable(functions: Any, function: str, name: str, value: str) -> None:
     functions.update_function_configuration(
         FunctionName=function, Environment={"Variables": {**variables, name: value}}
     )
+
+
+def upload_policy(endpoint: str, document: bytes) -> None:
+    """Store the document in a bucket of its own, which is created if it does not exist."""
+    s3 = open_session().client("s3", endpoint_url=endpoint, config=CLIENT_CONFIG)
+    s3.create_bucket(Bucket=POLICY_BUCKET)
+    s3.put_bucket_versioning(Bucket=POLICY_BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    s3.put_object(Bucket=POLICY_BUCKET, Key=POLICY_KEY, Body=document)
 
 
 def open_session() -> boto3.Session:

@@ -12,9 +12,9 @@ import requests
 from identify.vendor.licenses import LICENSES
 
 from local.sources import SourceUrls
-from local.stack import LocalStack
+from local.stack import POLICY_BUCKET, POLICY_KEY, LocalStack
 from tests.archives.zipping import zip_files
-from tests.stack.conftest import Stack, allow_batches, open_client, wait_until
+from tests.stack.conftest import Stack, allow_batches, wait_until
 from tests.upstream.repositories import COMMAND_LINE, GITHUB_SMALL, MOVING, ON_REQUEST, SHARDED, SMALL
 from tests.weights import wrap_weights
 
@@ -22,7 +22,6 @@ from tests.weights import wrap_weights
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 PREFIX = "urn:modelhaul:problem:"
-KEY = "policies/imports.json"
 POLICY = {
     "version": 1,
     "default": "allow",
@@ -56,20 +55,14 @@ MIT = dict(LICENSES)["MIT"].encode()
 
 
 @pytest.fixture(scope="module")
-def governed() -> Iterator[Stack]:
+def governed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack with a policy in S3 and an audit. The policies of the functions' roles are enforced."""
-    local, bucket = LocalStack(f"policy-{os.getpid()}"), f"policies-{os.getpid()}"
+    local, policy = LocalStack(f"policy-{os.getpid()}"), tmp_path_factory.mktemp("policy") / "policy.json"
+    policy.write_text(json.dumps(POLICY))
     try:
-        parameters = {
-            "HubOnMiss": "IMPORT",
-            "PolicyLocation": f"s3://{bucket}/{KEY}",
-            "AuditRetentionDays": 30,
-        }
-        state = local.start("loopback", SourceUrls(), 0, print, parameters=parameters, enforce_iam=True)
+        parameters = {"HubOnMiss": "IMPORT", "AuditRetentionDays": 30}
+        state = local.start("loopback", SourceUrls(), 0, print, parameters=parameters, policy=policy, enforce_iam=True)
         allow_batches(state)
-        s3 = open_client(state, "s3")
-        s3.create_bucket(Bucket=bucket)
-        s3.put_object(Bucket=bucket, Key=KEY, Body=json.dumps(POLICY))
         yield Stack(state)
     finally:
         local.stop()
@@ -196,8 +189,7 @@ def test_a_hub_client_gets_a_readable_error(governed: Stack) -> None:
 def test_without_a_usable_document_nothing_is_imported(governed: Stack) -> None:
     """The functions keep the document for a minute. Keep this test last."""
     policy = governed.http.get(f"{governed.state.api_url}/policy", timeout=30).json()
-    bucket = policy["location"].removeprefix("s3://").partition("/")[0]
-    governed.s3.put_object(Bucket=bucket, Key=KEY, Body=b'{"version": 2}')
+    governed.s3.put_object(Bucket=POLICY_BUCKET, Key=POLICY_KEY, Body=b'{"version": 2}')
     responses: list[requests.Response] = []
 
     def is_refused() -> bool:

@@ -20,6 +20,7 @@ _PROBLEM_REMEDIES: Mapping[str, str] = {
     "file-not-found": "`modelhaul show MODEL_ID` lists the files of the model.",
     "model-pinned": "Unpin the model with `modelhaul unpin MODEL_ID`, and delete it again.",
     "task-not-found": "Check the task ID. `modelhaul tasks` lists the tasks.",
+    "follow-not-found": "Check the follow ID. `modelhaul follow list` lists the follows.",
     "key-not-found": "Check the key ID. `modelhaul keys ls` lists the keys.",
     "signature-not-found": "The model was published without signing. `modelhaul sign MODEL_ID` signs it if the stack "
     "signs models (parameter Signing).",

@@ -25,7 +25,8 @@ class Listener:
         self.events = self.open("events")
         self.url = stack.sqs.create_queue(QueueName=self.name)["QueueUrl"]
         arn = stack.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-        self.events.put_rule(Name=self.name, EventPattern=json.dumps({"source": ["Modelhaul"]}))
+        pattern = {"source": ["Modelhaul"], "detail-type": ["ImportSucceeded", "ImportFailed"]}
+        self.events.put_rule(Name=self.name, EventPattern=json.dumps(pattern))
         self.events.put_targets(Rule=self.name, Targets=[{"Id": "queue", "Arn": arn}])
         self.heard: list[dict[str, Any]] = []
 

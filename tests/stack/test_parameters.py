@@ -62,11 +62,20 @@ READ_ONLY = "/v1/GET/*"
 TOKENS = {
     "HuggingFaceTokenSecret": {
         "SubmitHuggingfaceFunction",
+        "ManageFollowsFunction",
+        "CheckFollowsFunction",
         "CheckPolicyFunction",
         "PlanImportFunction",
         "TransferFilesFunction",
     },
-    "GitHubTokenSecret": {"SubmitGithubFunction", "CheckPolicyFunction", "PlanImportFunction", "TransferFilesFunction"},
+    "GitHubTokenSecret": {
+        "SubmitGithubFunction",
+        "ManageFollowsFunction",
+        "CheckFollowsFunction",
+        "CheckPolicyFunction",
+        "PlanImportFunction",
+        "TransferFilesFunction",
+    },
 }
 """Parameter to the functions that speak to the source."""
 ROOT = Credentials(CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"])

@@ -173,7 +173,10 @@ def is_allowed(clients: dict[str, Any], probe: tuple[str, Target]) -> bool:
 
 @pytest.fixture(scope="module")
 def template() -> Template:
-    return apply_parameters(transform_template(read_template()), LocalMode="true", HubOnMiss="IMPORT")
+    """As the stack is deployed."""
+    return apply_parameters(
+        transform_template(read_template()), LocalMode="true", HubOnMiss="IMPORT", AuditRetentionDays="30"
+    )
 
 
 def list_physical_ids(state: StackState) -> dict[str, str]:

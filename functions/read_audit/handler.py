@@ -24,7 +24,8 @@ wiring.build_early(wiring.create_audit_reader)
 @app.get(
     "/audit",
     summary="List audit entries, newest first",
-    description="Who did what, and when. An action is recorded if `AuditRetentionDays` is not 0 when it happens. "
+    description="Who did what, and when. An action is recorded if `AuditRetentionDays` is not 0 when it happens, or "
+    "if the stack has a policy. "
     "Returns one page. To request the next page, send the `cursor` of the response as the query parameter `cursor`, "
     "with the same filters. A page can have fewer than `limit` entries, or none, even if more pages follow. On the "
     "last page, `cursor` is null.",

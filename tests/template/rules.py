@@ -118,6 +118,7 @@ KEY_PROPERTIES = {
 ALL_RESOURCES = {"HubOnMiss": "IMPORT", "NotificationEmail": "team@example.com"}
 """Parameters with which the stack has all its resources."""
 
+POLICY = "s3://bucket/policy.json"
 MAX_EXACT_NUMBER = 2**31 - 1
 MAX_ATTACHED_POLICIES = 10
 TRANSPORT_ACTIONS = {"AWS::S3::BucketPolicy": "s3:*", "AWS::SQS::QueuePolicy": "sqs:*"}
@@ -544,12 +545,24 @@ def _find_wildcards(statement: dict[str, Any]) -> list[str]:
 
 
 def check_audit(template: Template) -> list[str]:
-    """Functions that record entries can add them, while the audit is on, and nothing else. No function changes them."""
+    """Functions that record entries can add them, while the audit is on, and nothing else. No function changes them.
+
+    With a policy, the audit is on for a day, because its denials and deletions are events.
+    """
     faults: list[str] = []
-    for days in ("0", "30"):
-        chosen = apply_parameters(template, **ALL_RESOURCES, Signing="KMS", AuditRetentionDays=days)
+    for days, location, kept in (
+        ("0", "", "0"),
+        ("30", "", {"Ref": "AuditRetentionDays"}),
+        ("0", POLICY, "1"),
+        ("30", POLICY, {"Ref": "AuditRetentionDays"}),
+    ):
+        chosen = apply_parameters(
+            template, **ALL_RESOURCES, Signing="KMS", AuditRetentionDays=days, PolicyLocation=location
+        )
         for function, properties in list_resources(chosen, "AWS::Lambda::Function"):
             role = find_target(properties["Role"]) or ""
+            if properties["Environment"]["Variables"]["AUDIT_RETENTION_DAYS"] != kept:
+                faults.append(f"{function} with AuditRetentionDays={days} PolicyLocation={location}: other days")
             granted = {
                 action
                 for statement in list_statements(chosen, role)
@@ -557,9 +570,11 @@ def check_audit(template: Template) -> list[str]:
                 for action in as_list(statement["Action"])
             }
             records = "AUDIT_TABLE" in properties["Environment"]["Variables"] and function not in AUDIT_READERS
-            expected = AUDIT_READERS.get(function, {"dynamodb:PutItem"} if records and days != "0" else set())
+            expected = AUDIT_READERS.get(function, {"dynamodb:PutItem"} if records and kept != "0" else set())
             if granted != expected:
-                faults.append(f"{function} with AuditRetentionDays={days}: may {sorted(granted)}")
+                faults.append(
+                    f"{function} with AuditRetentionDays={days} PolicyLocation={location}: may {sorted(granted)}"
+                )
     return faults
 
 

@@ -40,6 +40,7 @@ SETTINGS = {
     "HubOnMiss",
     "Signing",
     "AuditRetentionDays",
+    "PolicyLocation",
 }
 
 

@@ -20,9 +20,22 @@ settings.load_profile("no-deadline")
 # The slowest tests first, so that no worker has a long one left at the end.
 _SLOWEST = ("tests/stack/", "bench/", "tests/integration/")
 _COUNTING = ("test_call_counts.py", "test_costs.py")
+# Modules of tests/stack that start stacks of their own, and do not use the shared one.
+_OWN_STACKS = (
+    "test_documented_commands.py",
+    "test_import_policy.py",
+    "test_parameters.py",
+    "test_policy.py",
+    "test_quota.py",
+    "test_released_data.py",
+    "test_two_stacks.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.name in _OWN_STACKS and "stack" in getattr(item, "fixturenames", ()):
+            raise pytest.UsageError(f"{item.nodeid} uses the shared stack: remove its module from _OWN_STACKS.")
     items.sort(key=lambda item: _find_position(item.nodeid))
 
 
@@ -31,14 +44,14 @@ def _find_position(test: str) -> int:
 
 
 class _Scheduler(LoadScopeScheduling):  # type: ignore[misc]
-    """Assigns modules to workers, because the tests of a module share fixtures. One worker gets all tests on the stack,
-    because they share the stack. The tests of the benchmarks, which take up to a minute, are assigned one by one,
+    """Assigns modules to workers, because the tests of a module share fixtures. One worker gets all tests on the shared
+    stack. The tests of the benchmarks, which take up to a minute, are assigned one by one,
     except those that share counts.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        if module.startswith("tests/stack/"):
+        if module.startswith("tests/stack/") and not module.endswith(_OWN_STACKS):
             return "tests/stack"
         if module.startswith("bench/"):
             shares_counts = module.endswith(_COUNTING) or "[calls]" in nodeid or "[costs" in nodeid

@@ -17,16 +17,15 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 
 class Listener:
-    """A rule and a queue, as a consumer of the events has them."""
+    """A rule and a queue, as a consumer of the events has them. `pattern`: members of the rule's pattern."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, **pattern: list[str]) -> None:
         self.stack = stack
         self.name = f"listener-{uuid.uuid4().hex[:8]}"
         self.events = self.open("events")
         self.url = stack.sqs.create_queue(QueueName=self.name)["QueueUrl"]
         arn = stack.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-        pattern = {"source": ["Modelhaul"], "detail-type": ["ImportSucceeded", "ImportFailed"]}
-        self.events.put_rule(Name=self.name, EventPattern=json.dumps(pattern))
+        self.events.put_rule(Name=self.name, EventPattern=json.dumps({"source": ["Modelhaul"], **pattern}))
         self.events.put_targets(Rule=self.name, Targets=[{"Id": "queue", "Arn": arn}])
         self.heard: list[dict[str, Any]] = []
 
@@ -57,7 +56,7 @@ class Listener:
 
 @pytest.fixture
 def listener(stack: Stack) -> Iterator[Listener]:
-    listener = Listener(stack)
+    listener = Listener(stack, **{"detail-type": ["ImportSucceeded", "ImportFailed"]})
     yield listener
     listener.close()
 

@@ -57,7 +57,7 @@ MIT = dict(LICENSES)["MIT"].encode()
 @pytest.fixture(scope="module")
 def governed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack with a policy in S3 and an audit. The policies of the functions' roles are enforced."""
-    local, policy = LocalStack(f"policy-{os.getpid()}"), tmp_path_factory.mktemp("policy") / "policy.json"
+    local, policy = LocalStack(f"import-policy-{os.getpid()}"), tmp_path_factory.mktemp("policy") / "policy.json"
     policy.write_text(json.dumps(POLICY))
     try:
         parameters = {"HubOnMiss": "IMPORT", "AuditRetentionDays": 30}

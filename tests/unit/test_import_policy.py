@@ -638,7 +638,7 @@ def test_the_final_decision_is_made_once(first_default: str, new_default: str) -
 def test_two_functions_with_different_policies_follow_one_decision(
     winner: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a function decides, another one, which has read another document, is faster."""
+    """While a function decides, a function that has read a different document decides first."""
     deployment, store, source = deploy()
     task = deployment.submit(NAME)
     messages = stop_at(PublishModels)(deployment)

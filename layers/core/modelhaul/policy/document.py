@@ -114,7 +114,7 @@ class Conditions(PolicyPart):
         default=[], description="The format of at least one file of weights is one of these."
     )
     format_not: Annotated[list[_Format], _List] = Field(
-        default=[], description="The format of at least one file of weights is none of these."
+        default=[], description="At least one file of weights has a format that is not in this list."
     )
     finding: Annotated[list[FindingKind], _List] = Field(
         default=[], description="The inspection has a finding of one of these kinds."

@@ -42,7 +42,7 @@ class PolicyTrial:
 
 @dataclass(frozen=True, slots=True)
 class PolicyTester:
-    """Tests the stack's policy, or another one. `reader` is None if the stack has no policy."""
+    """Tests the policy of the stack, or a given document. `reader` is None if the stack has no policy."""
 
     reader: PolicyReader | None
     open_source: Callable[[Source], ListedSource]
